@@ -1,0 +1,10 @@
+"""Makes ``twistd mta`` known to Twisted's plugin system; everything else is in `twisted_mta`."""
+
+from twisted.application.service import ServiceMaker
+
+mta = ServiceMaker(
+    "twisted-mta",
+    "twisted_mta.daemon",
+    "A complete mail transfer agent: receives, queues and delivers mail.",
+    "mta",
+)

@@ -1,0 +1,1 @@
+"""The sending side: SMTP to other hosts, Maildirs here."""

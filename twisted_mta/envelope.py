@@ -1,0 +1,267 @@
+"""The values that rooms hand on: what goes to whom, by which way, and what came of it.
+
+Pure: nothing here does I/O or knows of a reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NewType, Protocol
+
+from attrs import field, frozen
+
+from .smtp.address import Mailbox
+from .smtp.reply import Reply
+
+# Crockford's base 32: no I, L, O, U, so an id can be read out over the telephone.
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
+_QUEUE_ID_LENGTH = 13  # 13 x 5 bits hold the 63 bits of a non-negative SQLite integer
+
+
+class QueueId(int):
+    """The id of a queued message: 63 bits, ordered by time of arrival.
+
+    Shown, logged and used as a file name as 13 characters of Crockford's base 32, whose order is
+    that of the numbers.
+    """
+
+    def __str__(self) -> str:
+        value = int(self)
+        characters = []
+        for _ in range(_QUEUE_ID_LENGTH):
+            characters.append(_ALPHABET[value & 31])
+            value >>= 5
+        return "".join(reversed(characters))
+
+    __repr__ = __str__
+
+    @classmethod
+    def parse(cls, text: str) -> QueueId:
+        """Return the id that ``text`` shows, whichever case it is written in.
+
+        Raises:
+            ValueError: ``text`` is not 13 digits of Crockford's base 32 below 2**63.
+        """
+        value = 0
+        if len(text) != _QUEUE_ID_LENGTH:
+            raise ValueError(f"a queue id has {_QUEUE_ID_LENGTH} characters, not {text!r}")
+        for character in text.upper():
+            if character not in _DIGITS:
+                raise ValueError(f"not a queue id: {text!r}")
+            value = value << 5 | _DIGITS[character]
+        if value >> 63:
+            raise ValueError(f"not a queue id: {text!r}")
+        return cls(value)
+
+
+RecipientNumber = NewType("RecipientNumber", int)
+"""The place of a recipient in its envelope, from 0; with the queue id it names one delivery."""
+
+Parameters = Mapping[str, str | int | None]
+"""ESMTP parameters by upper-case keyword, as the extension that owns each one read them."""
+
+NO_PARAMETERS: Parameters = {}
+
+
+@frozen
+class TLSFacts:
+    """What a TLS handshake achieved, for the trace field, the log and decisions.
+
+    Attributes:
+        version: as RFC 8446 and its forerunners write it: ``TLSv1.3``.
+        cipher: OpenSSL's name of the suite: ``TLS_AES_256_GCM_SHA384``.
+        bits: the strength of the cipher's key.
+        server_name: what the client asked for by SNI, if anything.
+        peer_subject: the subject of the peer's certificate (RFC 4514 text), None without one.
+        peer_issuer: its issuer, likewise.
+        peer_fingerprint: SHA-256 of its DER form, lower-case hex without colons.
+        peer_verified: whether its chain led to a certificate authority that we trust.
+    """
+
+    version: str
+    cipher: str
+    bits: int
+    server_name: str | None = None
+    peer_subject: str | None = None
+    peer_issuer: str | None = None
+    peer_fingerprint: str | None = None
+    peer_verified: bool = False
+
+
+@frozen
+class Recipient:
+    """One forward-path of an envelope, with what the queue knows of it.
+
+    Attributes:
+        number: its place in the envelope.
+        mailbox: where it is to go.
+        parameters: ESMTP parameters of its RCPT command.
+        attempts: how many deliveries were tried so far.
+        last_reply: what the last attempt got, None before the first.
+        last_remote: who said so: ``host[address]:port``, None where it was ourselves.
+    """
+
+    number: RecipientNumber
+    mailbox: Mailbox
+    parameters: Parameters = NO_PARAMETERS
+    attempts: int = 0
+    last_reply: Reply | None = None
+    last_remote: str | None = None
+
+
+@frozen
+class Envelope:
+    """What RFC 5321 §2.3.1 calls the envelope.
+
+    Attributes:
+        reverse_path: where failures go; None is the null reverse-path, ``<>``.
+        recipients: one per accepted RCPT, in their order.
+        parameters: ESMTP parameters of MAIL that outlive the session (``BODY``, ``SMTPUTF8``, …).
+    """
+
+    reverse_path: Mailbox | None
+    recipients: tuple[Recipient, ...]
+    parameters: Parameters = NO_PARAMETERS
+
+
+class Body(Protocol):
+    """The octets of a message as received, with CR LF line ends, and never all in memory if large.
+
+    Attributes:
+        size: octets.
+    """
+
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content from its beginning, in pieces of any size but empty.
+
+        Raises:
+            OSError: the file that holds it cannot be read.
+        """
+        ...
+
+
+@frozen
+class HeldBody:
+    """A small body, held in memory and stored inside the database."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return len(self.content)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in one piece."""
+        if self.content:
+            yield self.content
+
+
+@frozen
+class Message:
+    """A message in the queue.
+
+    Attributes:
+        id: its queue id.
+        envelope: sender and recipients. What a lease returns holds only the leased recipients.
+        trace: fields that we prepend (Received), complete with CR LF; the body stays as received.
+        body: the content as received.
+        received_at: wall time of acceptance, seconds since the epoch.
+        expires_at: wall time after which a recipient that could not be served is returned.
+    """
+
+    id: QueueId
+    envelope: Envelope
+    trace: bytes
+    body: Body
+    received_at: float
+    expires_at: float
+
+
+@frozen
+class Host:
+    """A host and a port to connect to; ``name`` is a domain or an address without brackets."""
+
+    name: str
+    port: int = 25
+
+    def __str__(self) -> str:
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{name}:{self.port}"
+
+
+@frozen
+class Target:
+    """One address to connect to: what a next hop comes to after DNS.
+
+    Attributes:
+        name: the host's name, for EHLO checks, SNI and logs; the address itself if it has none.
+        address: IPv4 or IPv6, as text.
+        port: TCP port.
+    """
+
+    name: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.address}]:{self.port}"
+
+
+Transport = Literal["smtp", "maildir", "discard", "error"]
+
+
+@frozen
+class NextHop:
+    """Where a recipient goes next; equal next hops share a transaction and their limits.
+
+    Attributes:
+        transport: how it gets there.
+        hosts: tried in this order; empty means the mail exchangers of ``domain``.
+        domain: whose mail exchangers to ask for; empty where ``hosts`` says it.
+        reply: what an ``error`` route answers.
+        rule: the rule that chose it, for people; says nothing about equality.
+    """
+
+    transport: Transport
+    hosts: tuple[Host, ...] = ()
+    domain: str = ""
+    reply: Reply | None = None
+    rule: str = field(default="", eq=False)
+
+    def __str__(self) -> str:
+        if self.transport == "smtp":
+            return "smtp:" + (",".join(map(str, self.hosts)) or self.domain)
+        return self.transport
+
+
+@frozen
+class Outcome:
+    """What came of one attempt for one recipient; the first digit of the reply code decides.
+
+    Attributes:
+        number: which recipient of the message.
+        reply: ``2yz`` delivered, ``4yz`` deferred, ``5yz`` failed. Ours where there was no peer.
+        remote: who said so: ``host[address]:port``; None where it was ourselves.
+        tls: what protected the transaction, None in clear or where nothing was connected.
+        uncertain: the final dot was sent and no answer came: it may have been delivered.
+    """
+
+    number: RecipientNumber
+    reply: Reply
+    remote: str | None = None
+    tls: TLSFacts | None = None
+    uncertain: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the next hop took responsibility."""
+        return self.reply.code // 100 == 2
+
+    @property
+    def failed(self) -> bool:
+        """Whether trying again is no use."""
+        return self.reply.code // 100 == 5

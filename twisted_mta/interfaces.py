@@ -1,0 +1,154 @@
+"""What rooms ask of each other and of the world, so that every one of them can be handed in.
+
+The whole MTA is to be simulated from a seed: crashes, losses and days of retries replayed exactly.
+So time, randomness, ids, threads and files come from outside, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import IO, Any, ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from .envelope import Message, NextHop, Outcome, QueueId, Target
+from .smtp.address import Mailbox
+from .smtp.reply import Reply
+
+Clock = IReactorTime
+"""Monotonic time and timers: a reactor, or `twisted.internet.task.Clock`."""
+
+WallTime = Callable[[], float]
+"""Seconds since the epoch, as people and mail headers count them."""
+
+Ids = Callable[[], QueueId]
+"""The next queue id, never the same twice."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Random(Protocol):
+    """The part of `random.Random` that is used."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+        ...
+
+    def getrandbits(self, k: int, /) -> int:
+        """Return ``k`` random bits as a number."""
+        ...
+
+    def shuffle(self, x: list[Any], /) -> None:
+        """Put a list in random order, in place."""
+        ...
+
+
+class Executor(Protocol):
+    """Where blocking calls run: a thread in production, the caller's own turn in a simulation."""
+
+    def __call__(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Deferred[_T]:
+        """Run ``function`` and return its result, or its exception as a failure."""
+        ...
+
+
+class Files(Protocol):
+    """The file operations that durability depends on; paths are absolute or below the cwd.
+
+    All of them block, and raise `OSError`. A test double loses what was not synced.
+    """
+
+    def create(self, path: str) -> WritableFile:
+        """Open a new file (mode 0600) for writing.
+
+        Raises:
+            FileExistsError: there is one already.
+        """
+        ...
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open an existing file for reading."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file within its file system, replacing none: ``new`` must not exist."""
+        ...
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        ...
+
+    def is_directory(self, path: str) -> bool:
+        """Whether there is a directory at ``path``."""
+        ...
+
+    def make_directories(self, path: str) -> None:
+        """Make ``path`` and what is missing above it (mode 0700), each synced in its parent."""
+        ...
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted."""
+        ...
+
+    def sync_directory(self, path: str) -> None:
+        """Return when all names in the directory are as durable as the disk can make them."""
+        ...
+
+    def free(self, path: str) -> int:
+        """Return how many octets can still be written on the file system of ``path``."""
+        ...
+
+
+class WritableFile(Protocol):
+    """A file that is being written."""
+
+    def write(self, content: bytes) -> None:
+        """Append all of ``content``."""
+        ...
+
+    def sync(self) -> None:
+        """Return when what was written is as durable as the disk can make it."""
+        ...
+
+    def close(self) -> None:
+        """Close the file; says nothing about durability."""
+        ...
+
+
+class Resolver(Protocol):
+    """DNS as a mail transfer agent needs it; domains are A-labels without a trailing dot.
+
+    Each failure is `dns.LookupFailed` or `dns.NoSuchDomain` of this package.
+    """
+
+    def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
+        """Return (preference, host) of all MX records, in no order; empty where there are none.
+
+        A null MX (RFC 7505) is ``(0, "")``.
+        """
+        ...
+
+    def addresses(self, host: str) -> Deferred[Sequence[str]]:
+        """Return the AAAA and A records of ``host`` as text; empty where there are none."""
+        ...
+
+
+class NoTarget(Exception):
+    """A next hop has no address to connect to now (``4yz``) or at all (``5yz``); carries why."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
+"""Says which addresses a next hop has, in the order to try them; fails with `NoTarget`."""
+
+Route = Callable[[Mailbox], NextHop]
+"""Says where a mailbox goes next; static, without DNS."""
+
+Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
+"""Tries one transaction for all recipients of a message's envelope: an outcome for each."""

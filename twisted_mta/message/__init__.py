@@ -1,0 +1,1 @@
+"""The content of messages, pure: header fields, trace, delivery status notifications."""

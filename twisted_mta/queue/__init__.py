@@ -1,0 +1,1 @@
+"""The durable queue: what is stored, when it is due, who works on it."""

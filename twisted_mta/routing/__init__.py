@@ -1,0 +1,1 @@
+"""From a forward-path to a next hop."""

@@ -1,0 +1,1 @@
+"""ESMTP extensions, one per file."""

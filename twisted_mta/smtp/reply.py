@@ -1,0 +1,83 @@
+"""Replies (RFC 5321 §4.2) with enhanced status codes (RFC 2034, RFC 3463), ours and our peers'."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+from attrs import frozen
+
+_ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |$)")  # RFC 2034 §4, RFC 3463 §2
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` with everything but printable ASCII as ``\xhh`` or ``\uhhhh``.
+
+    Whatever a peer said goes through this before it reaches a header, a DSN, a log line or a
+    terminal.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+@frozen
+class Reply:
+    """One reply, whole.
+
+    Attributes:
+        code: three digits.
+        status: subject and detail of the enhanced status code, ``7.1``; its class is the first
+            digit of ``code`` and not stored again. None: no enhanced status code.
+        lines: the text, without code and status; at least one line.
+    """
+
+    code: int
+    status: str | None
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, code: int, status: str | None, *lines: str) -> Reply:
+        """Return a reply of one or several ``lines``."""
+        return cls(code, status, lines or ("",))
+
+    @classmethod
+    def from_lines(cls, code: int, lines: tuple[str, ...]) -> Reply:
+        """Return the reply of a peer, splitting off the enhanced status code where it has one.
+
+        A class that contradicts the code (RFC 2034 §4 forbids it) is dropped: the code holds.
+        """
+        status: str | None = None
+        found = _ENHANCED.match(lines[0]) if lines else None
+        if found:
+            if int(found[1]) == code // 100:
+                status = found[2]
+            prefix = found[0].rstrip()
+            lines = tuple(
+                line[len(prefix) :].lstrip(" ") if line.startswith(prefix) else line
+                for line in lines
+            )
+        return cls(code, status, lines or ("",))
+
+    @property
+    def enhanced(self) -> str | None:
+        """The enhanced status code, ``5.7.1``, or None."""
+        return f"{self.code // 100}.{self.status}" if self.status else None
+
+    @property
+    def text(self) -> str:
+        """All lines, joined by spaces, as the peer sent them: not safe to show (`printable`)."""
+        return " ".join(self.lines)
+
+    @cached_property
+    def wire(self) -> bytes:
+        """The octets to send; characters outside printable ASCII are escaped."""
+        start = f"{self.enhanced} " if self.status else ""
+        last = len(self.lines) - 1
+        return "".join(
+            f"{self.code}{' ' if number == last else '-'}{start}{printable(line)}\r\n"
+            for number, line in enumerate(self.lines)
+        ).encode("ascii")
+
+    def __str__(self) -> str:
+        """One safe line for logs, DSNs and pages: ``550 5.7.1 No such user``."""
+        return printable(" ".join(filter(None, (str(self.code), self.enhanced, *self.lines))))

@@ -1,0 +1,1 @@
+"""For tests: of this program, and of programs that use it."""
