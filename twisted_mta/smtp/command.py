@@ -1,0 +1,131 @@
+"""Command lines (RFC 5321 §4.1): one line to a verb, its argument and its ESMTP parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from .address import AddressError, Mailbox, path
+from .reply import Reply
+
+ParameterReader = Callable[[str | None], str | int | None]
+"""Reads the value of an ESMTP parameter (None: it had no ``=``) or raises `CommandError`."""
+
+Parameters = Mapping[str, str | int | None]
+
+
+class CommandError(Exception):
+    """A command that cannot be obeyed as it was written; ``reply`` is what it gets."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class Command(NamedTuple):
+    """One command line, taken apart no further than its verb."""
+
+    verb: str
+    argument: str
+
+
+NOT_TEXT = Reply.of(500, "5.2", "A command is UTF-8 text on a line ended by CR LF, with no NUL")
+TOO_LONG = Reply.of(500, "5.2", "Line too long")
+UNKNOWN_COMMAND = Reply.of(500, "5.2", "Command not recognized")
+
+_VERB = re.compile(r"[A-Za-z]+")
+
+# RFC 5321 §4.1.2:
+#   esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
+#   esmtp-value   = 1*(%d33-60 / %d62-126)
+# RFC 6531 §3.3 lets a value hold UTF8-non-ascii too.
+_PARAMETER = re.compile(
+    r"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?"
+)
+
+# RFC 5321 §3.3: no spaces around the colon. Those behind it are a leniency: widespread clients
+# write "MAIL FROM: <…>", and it can be read in one way only.
+_FROM = re.compile(r"FROM: *", re.IGNORECASE)
+_TO = re.compile(r"TO: *", re.IGNORECASE)
+
+
+def parse_line(line: bytes) -> Command:
+    """Take a command line apart; ``line`` comes without its CR LF.
+
+    Raises:
+        CommandError: it is no command.
+    """
+    if b"\r" in line or b"\n" in line or b"\0" in line:
+        raise CommandError(NOT_TEXT)
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(NOT_TEXT) from None
+    verb, _, argument = text.partition(" ")
+    verb = verb.rstrip()
+    if not _VERB.fullmatch(verb):
+        raise CommandError(UNKNOWN_COMMAND)
+    return Command(verb.upper(), argument.strip(" \t"))  # RFC 5321 §4.1.1: trailing white space
+
+
+class PathCommand(NamedTuple):
+    """A MAIL or RCPT command: its path (None: the null path) and its parameters."""
+
+    path: Mailbox | None
+    parameters: Parameters
+
+
+def parse_mail(argument: str, readers: Mapping[str, ParameterReader]) -> PathCommand:
+    """Read the argument of MAIL (RFC 5321 §4.1.1.2).
+
+    Args:
+        argument: ``FROM:<…> PARAMETER=value …``.
+        readers: of each ESMTP parameter that may come with MAIL, by upper-case keyword.
+
+    Raises:
+        CommandError: it cannot be read, or a parameter is refused by its reader.
+    """
+    return _parse(argument, readers, _FROM, "MAIL FROM:<address>", "1.7")
+
+
+def parse_rcpt(argument: str, readers: Mapping[str, ParameterReader]) -> PathCommand:
+    """Read the argument of RCPT (RFC 5321 §4.1.1.3); see `parse_mail`."""
+    return _parse(argument, readers, _TO, "RCPT TO:<address>", "1.3")
+
+
+def _parse(
+    argument: str,
+    readers: Mapping[str, ParameterReader],
+    prefix: re.Pattern[str],
+    syntax: str,
+    address_status: str,
+) -> PathCommand:
+    found = prefix.match(argument)
+    if not found:
+        raise CommandError(Reply.of(501, "5.4", f"Syntax: {syntax}"))
+    try:
+        mailbox, end = path(argument, found.end())
+    except AddressError as error:
+        raise CommandError(Reply.of(501, address_status, f"Bad address: {error}")) from None
+    if end == len(argument):
+        return PathCommand(mailbox, {})
+    if argument[end] != " ":
+        raise CommandError(Reply.of(501, address_status, f"Bad address. Syntax: {syntax}"))
+    return PathCommand(mailbox, _parameters(argument[end:], readers))
+
+
+def _parameters(text: str, readers: Mapping[str, ParameterReader]) -> Parameters:
+    parameters: dict[str, str | int | None] = {}
+    for word in text.split():
+        found = _PARAMETER.fullmatch(word)
+        if not found:
+            raise CommandError(Reply.of(501, "5.4", f"Malformed parameter: {word}"))
+        keyword = found["keyword"].upper()
+        reader = readers.get(keyword)
+        if reader is None:  # RFC 5321 §4.1.1.11
+            raise CommandError(Reply.of(555, "5.4", f"Unsupported parameter: {keyword}"))
+        if keyword in parameters:
+            raise CommandError(Reply.of(501, "5.4", f"Parameter given twice: {keyword}"))
+        parameters[keyword] = reader(found["value"])
+    return parameters

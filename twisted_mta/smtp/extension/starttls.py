@@ -1,0 +1,26 @@
+"""STARTTLS (RFC 3207 §2, §3): announced without parameter, never while TLS is active.
+
+Its verb is in the session, because what it does, it does to the framing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import Extension
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+
+class StartTLSExtension(Extension):
+    """Announced only where the handshake could begin now."""
+
+    def announcement(self, session: Session) -> str | None:
+        """Return the keyword if a certificate is loaded and TLS is not active (RFC 3207 §4.2)."""
+        if session.tls is not None or session.tls_ready is None or not session.tls_ready():
+            return None
+        return self.keyword
+
+
+STARTTLS = StartTLSExtension("STARTTLS")

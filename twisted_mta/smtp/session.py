@@ -1,0 +1,609 @@
+"""The server's side of an SMTP session (RFC 5321), pure: octets in, steps and replies out.
+
+Theory of operation. The shell (`server.protocol`) gives what arrives to `receive` and then takes
+steps until there is none:
+
+    session.receive(octets)
+    while step := session.step():
+        …                            do what it says, then tell the session what came of it
+    transport.write(session.output())
+
+A step that asks for a decision (`Mail`, `Recipient`, `Open`, `Finish`) stops the session until
+`answer` (or `opened`) is called, in the same turn or years later; meanwhile nothing behind it is
+executed, so replies come in order whatever is asynchronous, and a pipelined burst is answered in
+one piece of output.
+
+All that has to do with framing is here, so that every split point can be tested without a socket:
+the end of a command line, the end of the content, what may stand behind EHLO, DATA and STARTTLS.
+`TRANSITIONS` is the whole of what is allowed when. `transaction` is the one value that RSET, EHLO
+and STARTTLS forget.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from attrs import define, field, frozen
+
+from ..envelope import TLSFacts
+from .address import Mailbox
+from .command import (
+    NOT_TEXT,
+    TOO_LONG,
+    UNKNOWN_COMMAND,
+    Command,
+    CommandError,
+    ParameterReader,
+    Parameters,
+    parse_line,
+    parse_mail,
+    parse_rcpt,
+)
+from .data import DataReader, NewlineNormalizer
+from .extension import Extension
+from .extension.size import TOO_LARGE
+from .reply import Reply
+from .step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Violation, Write
+
+
+class State(enum.Enum):
+    """Where a session is between two commands."""
+
+    START = "after the greeting or a TLS handshake"
+    GREETED = "after EHLO or HELO"
+    MAIL = "a reverse-path is known"
+    RCPT = "at least one recipient was accepted"
+    DATA = "reading the content of a message"
+    TLS = "220 was sent to STARTTLS, the handshake has not ended"
+    REFUSED = "TLS is active and not good enough"  # RFC 3207 §4.1
+    CLOSED = "the last reply was given"
+
+
+_HERE: Mapping[str, State | None] = {"NOOP": None, "HELP": None, "VRFY": None, "QUIT": State.CLOSED}
+_OPEN: Mapping[str, State | None] = {
+    "EHLO": State.GREETED,
+    "HELO": State.GREETED,
+    "STARTTLS": State.TLS,
+    **_HERE,
+}
+
+# {state: {verb: the state it leads to if it is accepted}}; None: it stays. RFC 5321 §4.1.4.
+# A verb that is not in its row is out of place: 503.
+TRANSITIONS: Mapping[State, Mapping[str, State | None]] = MappingProxyType(
+    {
+        State.START: {**_OPEN, "RSET": None},
+        State.GREETED: {**_OPEN, "RSET": None, "MAIL": State.MAIL},
+        State.MAIL: {**_OPEN, "RSET": State.GREETED, "RCPT": State.RCPT},
+        State.RCPT: {**_OPEN, "RSET": State.GREETED, "RCPT": State.RCPT, "DATA": State.DATA},
+        State.REFUSED: {"QUIT": State.CLOSED},
+    }
+)
+
+# RFC 2920 §3.1, RFC 3207 §4: each of these is the last command of its group, because what follows
+# depends on its reply. Octets behind it were not written by someone who had read that reply.
+_LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")
+
+# RFC 3207 §4: what a client may say before STARTTLS where STARTTLS is required.
+_WITHOUT_TLS = ("NOOP", "EHLO", "STARTTLS", "QUIT")
+
+_COMMAND_LINE = 512  # octets with CR LF (RFC 5321 §4.5.3.1.4); extensions add to it
+
+_CHUNK = re.compile(r"([0-9]{1,18})(?: LAST)?", re.IGNORECASE)  # RFC 3030 §2
+_GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
+
+OK = Reply.of(250, "0.0", "OK")
+SENDER_OK = Reply.of(250, "1.0", "Sender OK")
+RECIPIENT_OK = Reply.of(250, "1.5", "Recipient OK")
+SEND_CONTENT = Reply.of(354, None, "End with <CR><LF>.<CR><LF>")
+QUEUED = Reply.of(250, "0.0", "Queued")
+BYE = Reply.of(221, "0.0", "Bye")
+READY_FOR_TLS = Reply.of(220, "0.0", "Ready to start TLS")
+TLS_FAILED = Reply.of(454, "7.0", "TLS not available due to temporary reason")
+TLS_ACTIVE = Reply.of(503, "5.1", "TLS is already active")
+TLS_REQUIRED = Reply.of(530, "7.0", "Must issue a STARTTLS command first")
+TLS_TOO_WEAK = Reply.of(554, "7.0", "Command refused due to lack of security")
+NOT_IMPLEMENTED = Reply.of(502, "5.1", "Command not implemented")
+OUT_OF_STEP = Reply.of(554, "5.0", "Data was sent before its turn")
+TOO_MANY_ERRORS = Reply.of(421, "7.0", "Too many errors")
+TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients")
+BARE_NEWLINE = Reply.of(550, "6.0", "Message has a CR or LF outside CR LF, or a NUL")
+LONG_LINE = Reply.of(550, "6.0", "Message has a line of more than 998 octets")
+NEEDS_UTF8 = Reply.of(553, "6.7", "Addresses outside ASCII need SMTPUTF8")
+NOT_VERIFIED = Reply.of(252, "0.0", "Cannot VRFY user, but will take mail and attempt delivery")
+HELP = Reply.of(214, "0.0", "See RFC 5321. Commands: " + " ".join(_OPEN) + " MAIL RCPT DATA RSET")
+CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
+IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
+
+_MISPLACED: Mapping[str, Reply] = {
+    "MAIL": Reply.of(503, "5.1", "MAIL comes after EHLO and once in a transaction"),
+    "RCPT": Reply.of(503, "5.1", "RCPT comes after MAIL"),
+    "DATA": Reply.of(503, "5.1", "DATA needs a recipient that was accepted"),
+    "AUTH": Reply.of(503, "5.1", "Authentication is not offered here"),
+}
+_NOT_OFFERED = ("BDAT", "EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "LHLO", "BURL", "ATRN")
+
+
+@frozen
+class Peer:
+    """Who is at the other end: its address (None on a UNIX socket) and, if known, its name."""
+
+    address: str | None = None
+    port: int = 0
+    name: str | None = None
+
+
+@define
+class Accepted:
+    """A recipient that was accepted in a transaction."""
+
+    mailbox: Mailbox
+    parameters: Parameters
+
+
+@define
+class Transaction:
+    """A mail transaction (RFC 5321 §3.3), from an accepted MAIL to the end of its content."""
+
+    reverse_path: Mailbox | None
+    parameters: Parameters
+    recipients: list[Accepted] = field(factory=list)
+
+
+@frozen(kw_only=True)
+class SessionSettings:
+    """What a listener demands of its sessions.
+
+    Attributes:
+        hostname: our name in the greeting and the reply to EHLO.
+        extensions: what EHLO announces, in this order.
+        require_tls: nothing but EHLO, NOOP, STARTTLS and QUIT in clear (RFC 3207 §4).
+        tls_suffices: whether the facts of a handshake are good enough (RFC 3207 §4.1).
+        bare_newlines: what becomes of a CR or LF outside CR LF and of NUL in a message.
+        long_lines: what becomes of lines of more than 998 octets.
+        max_message_size: octets of content.
+        max_recipients: recipients of one transaction.
+        max_errors: replies of 5yz after which the session is ended.
+    """
+
+    hostname: str
+    extensions: tuple[Extension, ...] = ()
+    require_tls: bool = False
+    tls_suffices: Callable[[TLSFacts], bool] = field(default=lambda facts: True)
+    bare_newlines: Literal["reject", "normalize"] = "reject"
+    long_lines: Literal["accept", "reject"] = "accept"
+    max_message_size: int = 50 * 1024 * 1024
+    max_recipients: int = 1000
+    max_errors: int = 20
+
+    # Gathered once for a listener, not once for a session.
+    mail_readers: Mapping[str, ParameterReader] = field(init=False)
+    rcpt_readers: Mapping[str, ParameterReader] = field(init=False)
+    line_octets: Mapping[str, int] = field(init=False)
+    longest_line: int = field(init=False)
+
+    @mail_readers.default
+    def _mail_readers(self) -> Mapping[str, ParameterReader]:
+        return {key: read for each in self.extensions for key, read in each.mail.items()}
+
+    @rcpt_readers.default
+    def _rcpt_readers(self) -> Mapping[str, ParameterReader]:
+        return {key: read for each in self.extensions for key, read in each.rcpt.items()}
+
+    @line_octets.default
+    def _line_octets(self) -> Mapping[str, int]:
+        return {
+            "MAIL": _COMMAND_LINE + sum(each.mail_octets for each in self.extensions),
+            "RCPT": _COMMAND_LINE + sum(each.rcpt_octets for each in self.extensions),
+        }
+
+    @longest_line.default
+    def _longest_line(self) -> int:
+        return max(self.line_octets.values())
+
+
+class Session:
+    """One session, from the greeting to its end.
+
+    Attributes:
+        settings: what its listener demands.
+        peer: who is at the other end.
+        local_address: our own address on this connection, None on a UNIX socket.
+        state: see `TRANSITIONS`.
+        greeting: the verb that greeted us (after the last STARTTLS), None before.
+        helo: what it said; empty before.
+        tls: what the handshake achieved, None in clear.
+        tls_ready: whether a handshake could begin now; None where TLS is not configured.
+        identity: who AUTH said it was, None without.
+        transaction: the mail transaction, None outside of one.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        *,
+        peer: Peer,
+        local_address: str | None = None,
+        tls_ready: Callable[[], bool] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.peer = peer
+        self.local_address = local_address
+        self.tls_ready = tls_ready
+        self.state = State.START
+        self.greeting: Literal["HELO", "EHLO"] | None = None
+        self.helo = ""
+        self.tls: TLSFacts | None = None
+        self.identity: str | None = None
+        self.transaction: Transaction | None = None
+        self.errors = 0
+        self._in = b""
+        self._out: list[bytes] = []
+        self._asked: Mail | Rcpt | Open | Finish | None = None  # what an answer is awaited for
+        self._draining = False  # the rest of a line that has its reply already
+        self._chunk = 0  # octets still to come of a BDAT chunk that is not wanted
+        self._steps: deque[Step] = deque()  # worked out, not yet taken
+        # The content being read:
+        self._reader = DataReader()
+        self._normalizer: NewlineNormalizer | None = None
+        self._size = 0
+        self._refusal: Reply | None = None  # what the content will get at its end
+
+    # What the shell calls.
+
+    def greet(self) -> None:
+        """Begin: give the greeting."""
+        self._say(Reply.of(220, None, f"{self.settings.hostname} ESMTP"))
+
+    def receive(self, octets: bytes) -> None:
+        """Take what arrived; `step` says what it comes to. After the end it is thrown away."""
+        if self.state is not State.CLOSED:
+            self._in = self._in + octets if self._in else octets
+
+    def output(self) -> bytes:
+        """Return what is to be written now."""
+        if not self._out:
+            return b""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    @property
+    def deciding(self) -> bool:
+        """Whether the session waits for `answer`."""
+        return self._asked is not None
+
+    def step(self) -> Step | None:
+        """Return the next thing to do; None while more octets or an answer are needed."""
+        steps = self._steps
+        while not steps and self._in and not self._asked:
+            if self.state is State.DATA:
+                self._read_content()
+            elif self.state is State.TLS or self.state is State.CLOSED or not self._read_command():
+                break
+        return steps.popleft() if steps else None
+
+    def answer(self, decision: Reply | None = None) -> None:
+        """Say what was decided on the last step that asked.
+
+        Args:
+            decision: what to reply; its class decides whether the command is accepted, and 421
+                ends the session. None accepts with the usual words.
+        """
+        asked, self._asked = self._asked, None
+        if self.state is State.CLOSED or asked is None:
+            return
+        if isinstance(asked, Mail):
+            self._answer_mail(asked, decision or SENDER_OK)
+        elif isinstance(asked, Rcpt):
+            self._answer_rcpt(asked, decision or RECIPIENT_OK)
+        elif isinstance(asked, Finish):
+            self._end_transaction(decision or QUEUED)
+        elif decision is not None:
+            self._refuse(decision)
+        else:
+            self._open_content()
+
+    def tls_established(self, facts: TLSFacts) -> None:
+        """Begin anew after a handshake, by STARTTLS or as the first act of a connection.
+
+        RFC 3207 §4.2: nothing that the client said before is known any more.
+        """
+        self.tls = facts
+        self.greeting = None
+        self.helo = ""
+        self.identity = None
+        self.transaction = None
+        self._in = b""
+        # RFC 3207 §4.1: the decision whether to go on.
+        self.state = State.START if self.settings.tls_suffices(facts) else State.REFUSED
+
+    def end(self, reply: Reply) -> None:
+        """End the session from our side, with a last reply (RFC 5321 §3.8: 421)."""
+        if self.state is not State.CLOSED:
+            self._say(reply)
+            self._close()
+
+    # Command lines.
+
+    def _read_command(self) -> bool:
+        """Obey a command from what has arrived; return whether it is worth coming back."""
+        if self._chunk:
+            drained = min(self._chunk, len(self._in))
+            self._in = self._in[drained:]
+            self._chunk -= drained
+            return bool(self._in)
+        buffer = self._in
+        end = buffer.find(b"\r\n")
+        if end < 0:
+            self._give_up_on_line(buffer)
+            return False
+        line, self._in = buffer[:end], buffer[end + 2 :]
+        if self._draining:
+            self._draining = False
+            return True
+        try:
+            if end + 2 > _COMMAND_LINE:
+                self._check_length(line)
+            self._obey(parse_line(line))
+        except CommandError as error:
+            self._refuse(error.reply)
+        return True
+
+    def _give_up_on_line(self, buffer: bytes) -> None:
+        # What can no longer become a command has its reply at once and is drained to its CR LF: a
+        # client that ends its lines with a bare LF would else wait for ever.
+        if not self._draining:
+            if b"\n" in buffer:
+                self._refuse(NOT_TEXT)
+            elif len(buffer) > self.settings.longest_line - 1:
+                self._refuse(TOO_LONG)
+            else:
+                return
+            self._draining = True
+        self._in = b"\r" if buffer.endswith(b"\r") else b""
+
+    def _check_length(self, line: bytes) -> None:
+        verb = line[:4].decode("ascii", "replace").upper()
+        if len(line) + 2 > self.settings.line_octets.get(verb, _COMMAND_LINE):
+            raise CommandError(TOO_LONG)
+
+    def _obey(self, command: Command) -> None:
+        verb = command.verb
+        if self._in and verb in _LAST_IN_GROUP:
+            self._out_of_step(verb)
+        elif verb in TRANSITIONS[self.state] and (
+            self.tls is not None or not self.settings.require_tls or verb in _WITHOUT_TLS
+        ):
+            _COMMANDS[verb](self, command.argument)
+        else:
+            if verb == "BDAT":
+                self._drain_chunk(command.argument)
+            self._refuse(self._why_not(verb))
+
+    def _why_not(self, verb: str) -> Reply:
+        if self.state is State.REFUSED:
+            return TLS_TOO_WEAK  # RFC 3207 §4.1
+        if self.settings.require_tls and self.tls is None:
+            return TLS_REQUIRED  # RFC 3207 §4
+        if verb in _MISPLACED:
+            return _MISPLACED[verb]
+        return NOT_IMPLEMENTED if verb in _NOT_OFFERED else UNKNOWN_COMMAND
+
+    def _drain_chunk(self, argument: str) -> None:
+        # RFC 3030 §2: the chunk follows at once, so it has to be drained even where BDAT is not
+        # offered; else its content would be taken for commands.
+        found = _CHUNK.fullmatch(argument)
+        if not found:
+            self._say(CHUNK_UNREADABLE)
+            self._close()
+        else:
+            self._chunk = int(found[1])
+
+    def _ehlo(self, argument: str) -> None:
+        if self._greeted("EHLO", argument):
+            announced = (each.announcement(self) for each in self.settings.extensions)
+            lines = (self.settings.hostname, *filter(None, announced))
+            self._say(Reply(250, None, lines))
+
+    def _helo(self, argument: str) -> None:
+        if self._greeted("HELO", argument):
+            self._say(Reply.of(250, None, self.settings.hostname))
+
+    def _greeted(self, verb: Literal["HELO", "EHLO"], argument: str) -> bool:
+        # RFC 5321 §4.1.4: a name that is not a domain or literal is no reason to refuse mail; it
+        # is only kept from doing harm.
+        if not _GREETING_NAME.fullmatch(argument):
+            self._refuse(Reply.of(501, "5.4", f"Syntax: {verb} hostname"))
+            return False
+        self.greeting = verb
+        self.helo = argument
+        self.transaction = None  # RFC 5321 §4.1.4
+        self.state = State.GREETED
+        return True
+
+    def _starttls(self, argument: str) -> None:
+        if argument:  # RFC 3207 §4
+            self._refuse(Reply.of(501, "5.4", "Syntax error (no parameters allowed)"))
+        elif self.tls is not None:
+            self._refuse(TLS_ACTIVE)
+        elif self.tls_ready is None:
+            self._refuse(NOT_IMPLEMENTED)
+        elif not self.tls_ready():
+            self._refuse(TLS_FAILED)
+        else:
+            self._say(READY_FOR_TLS)
+            self.transaction = None
+            self.state = State.TLS
+            self._steps.append(StartTLS())
+
+    def _mail(self, argument: str) -> None:
+        path, parameters = parse_mail(argument, self.settings.mail_readers)
+        self._check_ascii(path, parameters)
+        if path is not None and not path.domain:
+            raise CommandError(Reply.of(501, "1.7", "Bad address: an address needs a domain"))
+        self._ask(Mail(path, parameters))
+
+    def _rcpt(self, argument: str) -> None:
+        path, parameters = parse_rcpt(argument, self.settings.rcpt_readers)
+        if path is None:
+            raise CommandError(Reply.of(501, "1.3", "Bad address: the null path receives no mail"))
+        assert self.transaction is not None
+        self._check_ascii(path, self.transaction.parameters)
+        if len(self.transaction.recipients) >= self.settings.max_recipients:
+            raise CommandError(TOO_MANY_RECIPIENTS)  # RFC 5321 §4.5.3.1.10
+        self._ask(Rcpt(path, parameters))
+
+    def _check_ascii(self, path: Mailbox | None, parameters: Parameters) -> None:
+        if path is not None and not path.is_ascii and "SMTPUTF8" not in parameters:
+            raise CommandError(NEEDS_UTF8)  # RFC 6531 §3.5
+
+    def _data(self, argument: str) -> None:
+        self._no_argument(argument, "DATA")
+        self._ask(Open())
+
+    def _rset(self, argument: str) -> None:
+        self._no_argument(argument, "RSET")
+        self.transaction = None
+        self.state = TRANSITIONS[self.state]["RSET"] or self.state
+        self._say(OK)
+
+    def _noop(self, argument: str) -> None:
+        self._say(OK)  # RFC 5321 §4.1.1.9: an argument is ignored
+
+    def _vrfy(self, argument: str) -> None:
+        if not argument:
+            raise CommandError(Reply.of(501, "5.4", "Syntax: VRFY address"))
+        self._say(NOT_VERIFIED)  # RFC 5321 §3.5.3, §7.3
+
+    def _help(self, argument: str) -> None:
+        self._say(HELP)
+
+    def _quit(self, argument: str) -> None:
+        self._no_argument(argument, "QUIT")
+        self._say(BYE)
+        self._close()
+
+    def _no_argument(self, argument: str, verb: str) -> None:
+        if argument:
+            raise CommandError(Reply.of(501, "5.4", f"{verb} takes no argument"))
+
+    # Answers.
+
+    def _ask(self, question: Mail | Rcpt | Open | Finish) -> None:
+        self._asked = question
+        self._steps.append(question)
+
+    def _answer_mail(self, asked: Mail, decision: Reply) -> None:
+        if decision.code // 100 != 2:
+            self._refuse(decision)
+            return
+        self.transaction = Transaction(asked.reverse_path, asked.parameters)
+        self.state = State.MAIL
+        self._say(decision)
+
+    def _answer_rcpt(self, asked: Rcpt, decision: Reply) -> None:
+        if decision.code // 100 != 2:
+            self._refuse(decision)
+            return
+        assert self.transaction is not None
+        self.transaction.recipients.append(Accepted(asked.forward_path, asked.parameters))
+        self.state = State.RCPT
+        self._say(decision)
+
+    def _open_content(self) -> None:
+        if self._in:  # written before 354 could have been read
+            self._out_of_step("DATA")
+            return
+        self._say(SEND_CONTENT)
+        self.state = State.DATA
+        self._reader = DataReader(look_for_long_lines=self.settings.long_lines == "reject")
+        normalize = self.settings.bare_newlines == "normalize"
+        self._normalizer = NewlineNormalizer() if normalize else None
+        self._size = 0
+        self._refusal = None
+
+    # Content.
+
+    def _read_content(self) -> None:
+        reader = self._reader
+        content, self._in = reader.read(self._in)
+        self._size += len(content)
+        if self._refusal is None and content:
+            self._refusal = self._content_refusal()
+            if self._refusal is not None:
+                self._steps.append(Abort())
+            else:
+                if self._normalizer is not None:
+                    content = self._normalizer.feed(content)
+                self._steps.append(Write(content))
+        if reader.finished:
+            if self._refusal is not None:
+                self._end_transaction(self._refusal)
+            else:
+                self._ask(Finish())
+
+    def _content_refusal(self) -> Reply | None:
+        if self._size > self.settings.max_message_size:  # RFC 1870 §6.3
+            return TOO_LARGE
+        if self._reader.bare and self._normalizer is None:
+            return BARE_NEWLINE
+        if self._reader.long:
+            return LONG_LINE
+        return None
+
+    def _end_transaction(self, decision: Reply) -> None:
+        self.transaction = None  # RFC 5321 §4.1.1.4
+        self.state = State.GREETED
+        if decision.code // 100 == 2:
+            self.errors = 0
+            self._say(decision)
+        else:
+            self._refuse(decision)
+
+    # Replies.
+
+    def _say(self, reply: Reply) -> None:
+        self._out.append(reply.wire)
+
+    def _refuse(self, reply: Reply) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._say(reply)
+        if reply.code == 421:
+            self._close()
+        elif reply.code // 100 == 5:
+            self.errors += 1
+            if self.errors >= self.settings.max_errors:
+                self._say(TOO_MANY_ERRORS)
+                self._close()
+
+    def _out_of_step(self, verb: str) -> None:
+        self._steps.append(Violation(verb))
+        self._say(OUT_OF_STEP)
+        self._close()
+
+    def _close(self) -> None:
+        self.state = State.CLOSED
+        self.transaction = None
+        self._in = b""
+        self._steps.append(Close())
+
+
+_COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
+    "EHLO": Session._ehlo,
+    "HELO": Session._helo,
+    "STARTTLS": Session._starttls,
+    "MAIL": Session._mail,
+    "RCPT": Session._rcpt,
+    "DATA": Session._data,
+    "RSET": Session._rset,
+    "NOOP": Session._noop,
+    "VRFY": Session._vrfy,
+    "HELP": Session._help,
+    "QUIT": Session._quit,
+}

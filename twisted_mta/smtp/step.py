@@ -1,0 +1,57 @@
+"""What a session asks of its shell, one value for each thing to do (see `session`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .address import Mailbox
+from .command import Parameters
+
+
+class Mail(NamedTuple):
+    """Decide on a reverse-path (None: the null one), then `Session.answer`."""
+
+    reverse_path: Mailbox | None
+    parameters: Parameters
+
+
+class Rcpt(NamedTuple):
+    """Decide on a forward-path, then `Session.answer`."""
+
+    forward_path: Mailbox
+    parameters: Parameters
+
+
+class Open(NamedTuple):
+    """Get ready for the content of ``session.transaction``, then `Session.opened` or `answer`."""
+
+
+class Write(NamedTuple):
+    """Take a piece of the content; nothing to answer."""
+
+    content: bytes
+
+
+class Finish(NamedTuple):
+    """The content is complete: make it safe, then `Session.answer`."""
+
+
+class Abort(NamedTuple):
+    """The content will not be completed: forget it; nothing to answer."""
+
+
+class StartTLS(NamedTuple):
+    """Write the output, begin the handshake, then `Session.tls_established`."""
+
+
+class Violation(NamedTuple):
+    """Octets came before their turn: log and count; `Close` follows."""
+
+    verb: str
+
+
+class Close(NamedTuple):
+    """Write the output and close the connection."""
+
+
+Step = Mail | Rcpt | Open | Write | Finish | Abort | StartTLS | Violation | Close
