@@ -126,13 +126,12 @@ class Envelope:
 
 
 class Body(Protocol):
-    """The octets of a message as received, with CR LF line ends, and never all in memory if large.
+    """The octets of a message as received, lines ended by CR LF; never whole in memory if large."""
 
-    Attributes:
-        size: octets.
-    """
-
-    size: int
+    @property
+    def size(self) -> int:
+        """Octets."""
+        ...
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content from its beginning, in pieces of any size but empty.

@@ -12,9 +12,11 @@ from typing import IO, Any, ParamSpec, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from .envelope import Message, NextHop, Outcome, QueueId, Target
+from .envelope import Body, Message, NextHop, Outcome, QueueId, Target
 from .smtp.address import Mailbox
+from .smtp.command import Parameters
 from .smtp.reply import Reply
+from .smtp.session import Session
 
 Clock = IReactorTime
 """Monotonic time and timers: a reactor, or `twisted.internet.task.Clock`."""
@@ -152,3 +154,84 @@ Route = Callable[[Mailbox], NextHop]
 
 Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
 """Tries one transaction for all recipients of a message's envelope: an outcome for each."""
+
+
+class Refused(Exception):
+    """The queue does not take a message; ``reply`` (``4yz``) says why."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class BodyWriter(Protocol):
+    """Takes the content of one message on its way to the queue, never whole in memory if large."""
+
+    def write(self, content: bytes) -> None:
+        """Append ``content``.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        ...
+
+    def seal(self) -> Body | Deferred[Body]:
+        """End the content; what comes back may be named by a row of the queue.
+
+        Either it goes into that row, or it is in a file that is as durable as the disk can make
+        it. Fails with `OSError`; then there is nothing left of it.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        ...
+
+
+NewBody = Callable[[QueueId], BodyWriter]
+"""Begins the body of a message."""
+
+Accept = Callable[[Message], "Deferred[None]"]
+"""Takes responsibility for a message: fires after the commit, or fails with `Refused`."""
+
+Decision = Reply | None
+"""What a delivery decides: a reply, whose class accepts or refuses; None accepts as usual."""
+
+
+class Sink(Protocol):
+    """Takes the content of one message, in the reactor's thread."""
+
+    def write(self, content: bytes) -> None:
+        """Take a piece; an exception makes the message fail with 451."""
+        ...
+
+    def finish(self) -> Decision | Deferred[Decision]:
+        """The content is complete: make it safe, and only then say so."""
+        ...
+
+    def abort(self) -> None:
+        """The content will not be completed: forget what came."""
+        ...
+
+
+class Delivery(Protocol):
+    """What a session asks while it receives mail; every answer may be a Deferred.
+
+    A failure that is not a decision is logged and becomes 451 (RFC 5321 §4.2.1).
+    """
+
+    def mail(
+        self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
+    ) -> Decision | Deferred[Decision]:
+        """Decide on the reverse-path of a transaction."""
+        ...
+
+    def rcpt(
+        self, session: Session, forward_path: Mailbox, parameters: Parameters
+    ) -> Decision | Deferred[Decision]:
+        """Decide on one recipient of ``session.transaction``."""
+        ...
+
+    def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
+        """Return where the content of ``session.transaction`` goes, or a reply that refuses it."""
+        ...

@@ -1,0 +1,206 @@
+"""The contract of a queue's store, and the states of what is in it.
+
+A *recipient* of a message is what has a state; a message is there as long as one of its recipients
+is.
+
+    queued        to be tried at ``next_attempt``; due once that time has come
+    leased        a runner is at work on it: queued on disk, and in a list of this process. A lease
+                  is not written down, so it ends with the process, and what was leased is due
+    quarantined   its body is gone: never tried, shown to the operator
+    (no row)      settled: delivered, discarded, failed with its DSN or its record, or removed
+
+What moves between them is an *operation*. A store applies a batch of them in one transaction: all
+or nothing, durable when `Store.apply` returns. That is what makes settling safe: the last recipient
+of a message, the message, and the DSN that its failure causes go and come in the same instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from ..envelope import Message, Outcome, QueueId, RecipientNumber
+
+
+class StoreError(Exception):
+    """The store could not do it, and nothing of the batch is known to have happened.
+
+    It is to be closed and opened again: after a failed fsync nobody knows what the kernel has kept.
+    """
+
+
+class StoreFull(Exception):
+    """There was no room, and nothing of the batch has happened. The store remains good."""
+
+
+class StateInUse(Exception):
+    """Another process uses the state directory; the message names both."""
+
+
+class NewerSchema(Exception):
+    """The store was written by a newer version of this program."""
+
+
+@frozen
+class Accept:
+    """Put a message into the queue, all its recipients due at once.
+
+    Attributes:
+        message: complete; if its body is in a file, the file is durable already.
+        lease: whether the one who asks begins with the delivery now.
+    """
+
+    message: Message
+    lease: bool = True
+
+
+@frozen
+class Deferral:
+    """A recipient is to be tried again.
+
+    Attributes:
+        outcome: what the attempt came to.
+        next_attempt: wall time.
+    """
+
+    outcome: Outcome
+    next_attempt: float
+
+
+@frozen
+class Settle:
+    """Record what one attempt came to, and end its leases.
+
+    May be applied twice: an answer that was lost is asked for again.
+
+    Attributes:
+        message: what was attempted, with the recipients that were.
+        done: recipients with a final answer: they leave the queue.
+        deferred: recipients to be tried again.
+        notices: DSNs for those that failed, leased to the one who asks.
+        unreported: failures that no DSN may be sent for; a record of each is kept.
+        at: wall time.
+    """
+
+    message: Message
+    done: tuple[RecipientNumber, ...] = ()
+    deferred: tuple[Deferral, ...] = ()
+    notices: tuple[Message, ...] = ()
+    unreported: tuple[Outcome, ...] = ()
+    at: float = 0.0
+
+
+@frozen
+class Lease:
+    """Take what is due, oldest first; the result is `Leased`.
+
+    Attributes:
+        now: wall time.
+        limit: how many messages at most.
+    """
+
+    now: float
+    limit: int
+
+
+@frozen
+class Leased:
+    """What a lease brought.
+
+    Attributes:
+        messages: each with those of its recipients that were due.
+        more: whether the limit has cut it short.
+        next_due: wall time of the next attempt after ``now``, None if there is none.
+    """
+
+    messages: tuple[Message, ...]
+    more: bool
+    next_due: float | None
+
+
+@frozen
+class Forget:
+    """Remove messages that were not taken responsibility for, if they are there at all.
+
+    After a failed commit nobody knows whether its messages are on the disk. Their senders were told
+    to try again, so what is there would be a second copy.
+    """
+
+    ids: tuple[QueueId, ...]
+
+
+Operation = Accept | Settle | Lease | Forget
+
+
+@frozen
+class Census:
+    """How much is in the queue.
+
+    Attributes:
+        messages: all of them.
+        recipients: all of them, whatever their state.
+        deferred: recipients that were tried before.
+        leased: recipients at work now.
+        quarantined: messages without their body.
+        failures: records of failures that no DSN was sent for.
+    """
+
+    messages: int = 0
+    recipients: int = 0
+    deferred: int = 0
+    leased: int = 0
+    quarantined: int = 0
+    failures: int = 0
+
+
+@frozen
+class Recovery:
+    """What opening a store came upon.
+
+    Attributes:
+        swept: files of bodies without a row, which were removed: they were never acknowledged.
+        quarantined: messages whose file was missing.
+        census: what is in the queue.
+    """
+
+    swept: tuple[str, ...]
+    quarantined: tuple[QueueId, ...]
+    census: Census
+
+
+class Store(Protocol):
+    """A durable queue. Synchronous: `commit.GroupCommit` decides where it runs.
+
+    Calls never overlap, though they may come from different threads.
+    """
+
+    def open(self) -> Recovery:
+        """Open it, making or upgrading what is there.
+
+        The first time it also brings files and rows together. Opened again after an error it keeps
+        its leases, because the work on them goes on.
+
+        Raises:
+            NewerSchema: see there.
+            StoreError: it cannot be opened.
+        """
+        ...
+
+    def apply(self, batch: Sequence[Operation]) -> list[Leased | None]:
+        """Do all of ``batch`` in one transaction; return a result for each.
+
+        Raises:
+            StoreFull: there was no room; nothing was done.
+            StoreError: see there.
+        """
+        ...
+
+    def census(self) -> Census:
+        """Return counts that are kept, not counted."""
+        ...
+
+    def close(self) -> None:
+        """Close it, whatever state it is in."""
+        ...
