@@ -1,0 +1,137 @@
+"""The factory of one listener: what its sessions share, and how many there may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol as Shape
+
+from attrs import frozen
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import Protocol, ServerFactory
+
+from ..envelope import TLSFacts
+from ..interfaces import Clock, Delivery
+from ..smtp.reply import Reply
+from ..smtp.session import SessionSettings
+from .protocol import SHUTTING_DOWN, ESMTPProtocol
+
+TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long a peer may take, in seconds.
+
+    RFC 5321 §4.5.3.2.7 asks for 5 minutes between commands; Postfix and Exim have the same.
+    """
+
+    command: float = 300.0
+    data: float = 180.0
+    handshake: float = 30.0
+
+
+class ServerTLS(Shape):
+    """What the protocol needs of `server.tls`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a certificate is loaded, so that a handshake could begin now."""
+        ...
+
+    @property
+    def creator(self) -> IOpenSSLServerConnectionCreator:
+        """Makes the connection's side of the handshake, with the certificate of now."""
+        ...
+
+    def facts(self, connection: SSL.Connection) -> TLSFacts:
+        """Say what a handshake achieved."""
+        ...
+
+
+class ESMTPFactory(ServerFactory):
+    """Makes the protocols of one listener.
+
+    Attributes:
+        violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
+        draining: no new sessions, and those that are here end after their transaction.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        *,
+        clock: Clock,
+        settings: SessionSettings,
+        tls: ServerTLS | None = None,
+        timeouts: Timeouts = Timeouts(),
+        max_connections: int = 1000,
+        max_connections_per_peer: int = 50,
+    ) -> None:
+        self.delivery = delivery
+        self.clock = clock
+        self.settings = settings
+        self.tls = tls
+        self.timeouts = timeouts
+        self.violations = 0
+        self.draining = False
+        self._max_connections = max_connections
+        self._max_connections_per_peer = max_connections_per_peer
+        self._connections: dict[ESMTPProtocol, str | None] = {}
+        self._peers: dict[str | None, int] = {}
+        self._drained: Deferred[None] | None = None
+
+    @property
+    def tls_ready(self) -> Callable[[], bool] | None:
+        """Whether a handshake could begin now; None where TLS is not configured."""
+        tls = self.tls
+        return None if tls is None else lambda: tls.ready
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Make the protocol of a new connection."""
+        return ESMTPProtocol(self, getattr(addr, "host", None))
+
+    def opened(self, protocol: ESMTPProtocol) -> Reply | None:
+        """Count a connection in; return why it may not go on, or None."""
+        address = protocol.address
+        self._connections[protocol] = address
+        here = self._peers[address] = self._peers.get(address, 0) + 1
+        if self.draining:
+            return SHUTTING_DOWN
+        if len(self._connections) > self._max_connections:
+            return TOO_MANY_CONNECTIONS
+        if here > self._max_connections_per_peer and address is not None:
+            return TOO_MANY_CONNECTIONS
+        return None
+
+    def closed(self, protocol: ESMTPProtocol) -> None:
+        """Count a connection out."""
+        address = self._connections.pop(protocol, None)
+        left = self._peers.get(address, 0) - 1
+        if left > 0:
+            self._peers[address] = left
+        else:
+            self._peers.pop(address, None)
+        if self._drained is not None and not self._connections:
+            self._drained.callback(None)
+            self._drained = None
+
+    def drain(self) -> Deferred[None]:
+        """Let the sessions end after their transactions; fires when the last is gone."""
+        self.draining = True
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        for protocol in list(self._connections):
+            protocol.drain()
+        if not self._connections and self._drained is not None:
+            self._drained.callback(None)
+            self._drained = None
+        return drained
+
+    def abandon(self) -> None:
+        """End all connections at once."""
+        for protocol in list(self._connections):
+            protocol.abandon()

@@ -1,0 +1,257 @@
+"""The delivery that queues: who may send what to whom, the trace field, and the way to the disk.
+
+`250` to the final dot is said when `accept` has fired, which is after the commit.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..envelope import Body, Envelope, Message, Recipient, RecipientNumber
+from ..interfaces import Accept, Decision, Ids, NewBody, Refused, Sink, WallTime
+from ..message.header import HeaderScanner
+from ..message.trace import received
+from ..smtp.address import Mailbox, literal_address
+from ..smtp.command import Parameters
+from ..smtp.reply import Reply, printable
+from ..smtp.session import Session
+
+Network = IPv4Network | IPv6Network
+
+RELAYING_DENIED = Reply.of(550, "7.1", "Relaying denied")
+NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
+TOO_MANY_HOPS = Reply.of(554, "4.6", "Too many hops")
+HEADER_TOO_LARGE = Reply.of(552, "3.4", "Header section exceeds the limit of this server")
+NO_ROOM = Reply.of(452, "3.1", "Insufficient system storage")
+NOT_STORED = Reply.of(451, "3.0", "The message could not be stored, try again later")
+
+
+@frozen(kw_only=True)
+class IntakePolicy:
+    """What the intake of one listener takes.
+
+    Attributes:
+        hostname: our name in the trace field.
+        local_domains: canonical; the first is where ``<postmaster>`` goes.
+        relay_from: networks whose clients may send to anywhere.
+        max_hops: Received fields (RFC 5321 §6.3).
+        max_header_size: octets.
+        lifetime: seconds after which an undelivered message is returned.
+    """
+
+    hostname: str
+    local_domains: tuple[str, ...]
+    relay_from: tuple[Network, ...] = ()
+    max_hops: int = 100
+    max_header_size: int = 1024 * 1024
+    lifetime: float = 5 * 24 * 3600.0
+
+
+class Intake:
+    """Receives mail into the queue (`interfaces.Delivery`)."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        policy: IntakePolicy,
+        *,
+        accept: Accept,
+        new_body: NewBody,
+        exists: Callable[[Mailbox], bool],
+        ids: Ids,
+        wall_time: WallTime,
+    ) -> None:
+        self.policy = policy
+        self.accept = accept
+        self.new_body = new_body
+        self.ids = ids
+        self.wall_time = wall_time
+        self._exists = exists
+        self._local = dict.fromkeys(policy.local_domains)
+        self._may_relay = lru_cache(maxsize=1024)(self._in_relay_networks)
+
+    def mail(
+        self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
+    ) -> Decision:
+        """Take any reverse-path."""
+        return None
+
+    def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
+        """Take what is ours and exists, and from those who may relay, anything."""
+        mailbox = self.canonical(session, forward_path)
+        if mailbox.domain in self._local:
+            # RFC 5321 §4.5.1: postmaster always exists.
+            if mailbox.local_part.lower() == "postmaster" or self._exists(mailbox):
+                return None
+            refusal = NO_SUCH_MAILBOX
+        elif self._may_relay(session.peer.address):
+            return None
+        else:
+            refusal = RELAYING_DENIED
+        self._log.info(
+            "refused {recipient} from {reverse_path}, client {peer}: {reply}",
+            recipient=printable(str(forward_path)),
+            reverse_path=_shown(session.transaction.reverse_path if session.transaction else None),
+            peer=session.peer.address,
+            reply=refusal,
+        )
+        return refusal
+
+    def open(self, session: Session) -> Sink:
+        """Begin a message: its id, its trace field, its body."""
+        return _Reception(self, session)
+
+    def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
+        """Return ``mailbox`` in one of our domains if it names us by other means."""
+        if not mailbox.domain:  # RFC 5321 §4.1.1.3: <postmaster>
+            return Mailbox(mailbox.local_part, self.policy.local_domains[0])
+        if mailbox.domain[0] == "[" and literal_address(mailbox.domain) == session.local_address:
+            return Mailbox(mailbox.local_part, self.policy.local_domains[0])
+        return mailbox
+
+    def _in_relay_networks(self, peer: str | None) -> bool:
+        if peer is None:
+            return True  # a UNIX socket: its permissions have decided
+        address = ip_address(peer.partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.policy.relay_from)
+
+
+class _Reception:
+    """The content of one message on its way into the queue (`interfaces.Sink`)."""
+
+    def __init__(self, intake: Intake, session: Session) -> None:
+        transaction = session.transaction
+        assert transaction is not None
+        self._intake = intake
+        self._session = session
+        self._received_at = intake.wall_time()
+        self._id = intake.ids()
+        self._recipients: Sequence[Recipient] = [
+            Recipient(
+                RecipientNumber(number),
+                intake.canonical(session, accepted.mailbox),
+                accepted.parameters,
+            )
+            for number, accepted in enumerate(transaction.recipients)
+        ]
+        self._reverse_path = transaction.reverse_path
+        # SIZE spoke of this transaction alone; what the others mean outlives it.
+        self._parameters = {
+            key: value for key, value in transaction.parameters.items() if key != "SIZE"
+        }
+        self._scanner = HeaderScanner()
+        self._refusal: Reply | None = None
+        self._writer = intake.new_body(self._id)
+
+    def write(self, content: bytes) -> None:
+        """Take a piece of the content (`interfaces.Sink`)."""
+        if self._refusal is not None:
+            return
+        if not self._scanner.ended:
+            self._scanner.feed(content)
+            self._refusal = self._header_refusal()
+        if self._refusal is None:
+            try:
+                self._writer.write(content)
+            except OSError as error:
+                self._refusal = self._storage_refusal(error)
+        if self._refusal is not None:
+            self._writer.discard()
+
+    def finish(self) -> Decision | Deferred[Decision]:
+        """Make the message durable (`interfaces.Sink`)."""
+        if self._refusal is not None:
+            return self._refusal
+        body = self._writer.seal()
+        if not isinstance(body, Deferred):
+            return self._accept(body)
+        return body.addCallbacks(self._accept, self._not_sealed)
+
+    def abort(self) -> None:
+        """Forget the content (`interfaces.Sink`)."""
+        self._writer.discard()
+
+    def _accept(self, body: Body) -> Deferred[Decision]:
+        session, policy = self._session, self._intake.policy
+        recipients = self._recipients
+        assert session.greeting is not None
+        message = Message(
+            id=self._id,
+            envelope=Envelope(self._reverse_path, tuple(recipients), self._parameters),
+            trace=received(
+                greeting=session.greeting,
+                helo=session.helo,
+                peer_address=session.peer.address,
+                peer_name=session.peer.name,
+                by=policy.hostname,
+                queue_id=self._id,
+                recipient=recipients[0].mailbox if len(recipients) == 1 else None,
+                tls=session.tls,
+                authenticated=session.identity is not None,
+                smtputf8="SMTPUTF8" in self._parameters,
+                time=self._received_at,
+            ),
+            body=body,
+            received_at=self._received_at,
+            expires_at=self._received_at + policy.lifetime,
+        )
+        return self._intake.accept(message).addCallbacks(
+            self._accepted, self._not_accepted, callbackArgs=(message,)
+        )
+
+    def _accepted(self, _: None, message: Message) -> Decision:
+        session = self._session
+        self._intake._log.info(
+            "{id} accepted: from {reverse_path}, {count} recipients, {size} octets,"
+            " client {peer} helo {helo}{tls}",
+            id=self._id,
+            reverse_path=_shown(self._reverse_path),
+            count=len(self._recipients),
+            size=message.body.size,
+            peer=session.peer.address,
+            helo=printable(session.helo),
+            tls=f" {session.tls.version}" if session.tls else "",
+        )
+        return Reply.of(250, "0.0", f"Queued as {self._id}")
+
+    def _not_accepted(self, failure: Failure) -> Decision:
+        refused = failure.check(Refused)
+        if refused is None:
+            return failure  # type: ignore[return-value]  # the protocol logs it and says 451
+        assert isinstance(failure.value, Refused)
+        return failure.value.reply
+
+    def _not_sealed(self, failure: Failure) -> Decision:
+        failure.trap(OSError)
+        assert isinstance(failure.value, OSError)
+        return self._storage_refusal(failure.value)
+
+    def _header_refusal(self) -> Reply | None:
+        policy = self._intake.policy
+        if self._scanner.received > policy.max_hops:
+            return TOO_MANY_HOPS
+        if self._scanner.size > policy.max_header_size:
+            return HEADER_TOO_LARGE
+        return None
+
+    def _storage_refusal(self, error: OSError) -> Reply:
+        self._intake._log.error(
+            "{id} could not be stored: {error}", id=self._id, error=printable(str(error))
+        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return NO_ROOM if full else NOT_STORED
+
+
+def _shown(mailbox: Mailbox | None) -> str:
+    return f"<{printable(str(mailbox))}>" if mailbox else "<>"
