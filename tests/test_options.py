@@ -1,0 +1,81 @@
+"""The command line of ``twistd mta``: what ``--help`` lists, and what is refused before a start."""
+
+import os
+import shutil
+import tempfile
+
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.options import Options
+
+OF_THE_CONTRACT = (
+    "config", "state-dir", "hostname", "smtp", "submission", "submissions", "lmtp", "web",
+    "tls-certificate", "tls-key", "local-domain", "maildir", "recipients", "relay-from", "route",
+    "users", "auth", "queue", "workers",
+)  # fmt: skip
+
+
+class Help(SynchronousTestCase):
+    def test_every_option_is_listed_once_with_its_meaning(self) -> None:
+        lines = Options().getUsage(width=80).splitlines()
+        listed = [line.split()[0] for line in lines if line.startswith("  --")]
+        self.assertEqual(listed, [f"--{name}" for name in (*OF_THE_CONTRACT, "version", "help")])
+
+    def test_an_option_shows_its_default(self) -> None:
+        text = Options().getUsage(width=200)
+        self.assertIn("  --smtp ENDPOINT\n      where SMTP is listened for", text)
+        self.assertIn("; repeatable [tcp:2525:interface=127.0.0.1]\n", text)
+        self.assertIn("[$STATE_DIRECTORY, else ./mta-state]\n", text)
+
+    def test_what_is_not_built_yet_says_so(self) -> None:
+        self.assertIn("accounts for AUTH (not built yet)\n", Options().getUsage(width=80))
+
+    def test_it_fits_a_terminal_of_any_language(self) -> None:
+        text = Options().getUsage(width=80)
+        self.assertTrue(text.isascii())
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+
+
+class CommandLine(SynchronousTestCase):
+    def parse(self, *words: str) -> Options:
+        options = Options()
+        options.parseOptions([*words, "--hostname", "mail.example.net"])
+        return options
+
+    def refusal(self, *words: str) -> str:
+        return str(self.assertRaises(usage.UsageError, self.parse, *words))
+
+    def test_repeated_options_add_up(self) -> None:
+        config = self.parse(
+            *("--smtp", "tcp:25", "--local-domain", "a.example"),
+            *("--smtp=tcp:26", "--local-domain", "b.example"),
+        ).config
+        self.assertEqual([one.endpoint for one in config.listeners], ["tcp:25", "tcp:26"])
+        self.assertEqual(config.local_domains, ("a.example", "b.example"))
+
+    def test_of_others_the_last_one_holds(self) -> None:
+        self.assertEqual(self.parse("--web", "tcp:1", "--web", "off").config.web, None)
+
+    def test_an_option_wins_over_the_file(self) -> None:
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        file = os.path.join(directory, "mta.toml")
+        with open(file, "w", encoding="utf-8") as written:
+            written.write('[mta]\nweb = "tcp:1"\nmaildir = "/srv/mail"\n')
+        config = self.parse("--config", file, "--web", "tcp:2").config
+        self.assertEqual((config.web, config.maildir), ("tcp:2", "/srv/mail"))
+
+    def test_errors_are_usage_errors_with_their_whole_text(self) -> None:
+        for words, text in (
+            (("--recipients", "all"), '--recipients all: "any" or "existing" would do'),
+            (("--users", "f"), "--users f: --users is not built yet; leave it out"),
+            (("--smpt", "tcp:25"), "option --smpt not recognized; did you mean --smtp?"),
+            (("mta.toml",), "mta.toml: belongs to no option"),
+        ):
+            self.assertEqual(self.refusal(*words), text)
+
+    def test_an_option_without_its_value_is_no_typing_error(self) -> None:
+        options = Options()
+        error = self.assertRaises(usage.UsageError, options.parseOptions, ["--smtp"])
+        self.assertEqual(str(error), "option --smtp requires argument")

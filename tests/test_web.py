@@ -1,0 +1,226 @@
+"""The status page: what it shows, to whom, and that it takes nothing."""
+
+import json
+import os
+from base64 import b64encode
+from hashlib import sha256
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+from twisted_mta.web import RecentMessage, Status, StatusReport, StatusSite
+
+MESSAGE = RecentMessage(
+    id="0000000000ABC",
+    received_at=1_790_000_000.0,
+    reverse_path="alice@example.net",
+    recipients=("bob@localhost", "carol@localhost"),
+    size=1536,
+    state="delivered",
+    last="250 2.0.0 Ok",
+)
+STATUS = Status(
+    hostname="mail.example.net",
+    version="1.2.3",
+    started_at=1_790_000_000.0 - 93_600,
+    now=1_790_000_000.0,
+    queue={"queued": 12345, "due": 7},
+    counters={"accepted": 3, "delivered": 2, "deferred": 1, "failed": 0},
+    recent=(MESSAGE,),
+)
+HOSTS = ("mail.example.net",)
+
+
+class Response:
+    """An answer, taken apart."""
+
+    def __init__(self, octets: bytes) -> None:
+        head, _, body = octets.partition(b"\r\n\r\n")
+        status, *fields = head.decode("ascii").split("\r\n")
+        self.code = int(status.split()[1])
+        self.reason = status.split(" ", 2)[2]
+        self.headers = {
+            name.lower(): value for name, value in (field.split(": ", 1) for field in fields)
+        }
+        self.body = body.decode("utf-8")
+
+
+class PageTestCase(SynchronousTestCase):
+    def send(self, request: bytes, status: StatusReport = lambda: STATUS) -> StringTransport:
+        site = StatusSite(status, hosts=HOSTS, reactor=Clock())
+        self.requests: list[Request] = []
+        make = site.requestFactory
+
+        def remembered(channel: HTTPChannel, queued: bool) -> Request:
+            self.requests.append(make(channel, queued))
+            return self.requests[-1]
+
+        site.requestFactory = remembered
+        self.connection = site.buildProtocol(None)
+        self.connection.makeConnection(transport := StringTransport())
+        self.connection.dataReceived(request)
+        return transport
+
+    def ask(
+        self,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        host: str = "127.0.0.1:8025",
+        status: StatusReport = lambda: STATUS,
+    ) -> Response:
+        request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        return Response(self.send(request.encode("utf-8"), status).value())
+
+
+class Page(PageTestCase):
+    def test_it_shows_how_things_stand(self) -> None:
+        page = self.ask()
+        self.assertEqual(
+            (page.code, page.headers["content-type"]), (200, "text/html; charset=utf-8")
+        )
+        self.assertTrue(page.body.startswith("<!DOCTYPE html>\n<html lang="))
+        for text in (
+            "<h1>mail.example.net</h1>",
+            "twisted-mta 1.2.3, up for 1 d 2 h, as of ",
+            "<dt>queued</dt><dd>12,345</dd>",
+            "<dt>deferred</dt><dd>1</dd>",
+            '<time datetime="2026-09-21T14:13:20Z">2026-09-21 14:13:20</time>',
+            "<div>bob@localhost</div><div>carol@localhost</div>",
+            "1.5 KiB",
+            '<span class="delivered">delivered</span>',
+            "250 2.0.0 Ok",
+            "<code>0000000000ABC</code>",
+        ):
+            self.assertIn(text, page.body)
+
+    def test_before_the_first_message_it_says_so(self) -> None:
+        page = self.ask(status=lambda: evolve(STATUS, recent=()))
+        self.assertIn("None yet.", page.body)
+        self.assertNotIn("<table", page.body)
+
+    def test_the_null_reverse_path_is_shown_as_it_is_written(self) -> None:
+        page = self.ask(status=lambda: evolve(STATUS, recent=(evolve(MESSAGE, reverse_path=None),)))
+        self.assertIn("<div>&lt;&gt;</div>", page.body)
+
+    def test_nothing_that_a_peer_said_becomes_markup(self) -> None:
+        evil = "<script>alert('1')</script>\"&\x1b[2J\u202e\r\n"
+        message = evolve(
+            MESSAGE, id=evil, reverse_path=evil, recipients=(evil,), state=evil, last=evil
+        )
+        status = evolve(
+            STATUS,
+            hostname=evil,
+            version=evil,
+            queue={evil: 1},
+            counters={evil: 2},
+            recent=(message,),
+        )
+        body = self.ask(status=lambda: status).body
+        self.assertNotIn("<script", body)
+        self.assertNotIn('</script>"', body)
+        self.assertNotIn("\x1b", body)
+        self.assertNotIn("\u202e", body)
+        self.assertNotIn('class="&lt;', body)
+        self.assertEqual(body.count("&lt;script&gt;alert("), 10)
+
+    def test_it_runs_no_script_and_lies_in_no_cache(self) -> None:
+        page = self.ask()
+        self.assertIn(
+            "default-src 'none'; style-src 'sha256-", page.headers["content-security-policy"]
+        )
+        self.assertIn("frame-ancestors 'none'", page.headers["content-security-policy"])
+        self.assertEqual(page.headers["cache-control"], "no-store")
+        self.assertEqual(page.headers["x-content-type-options"], "nosniff")
+        self.assertNotIn("Twisted", page.headers["server"])
+
+    def test_the_style_is_sent_as_the_policy_hashes_it(self) -> None:
+        page = self.ask()
+        style = page.body.partition("<style>")[2].partition("</style>")[0]
+        digest = b64encode(sha256(style.encode("utf-8")).digest()).decode("ascii")
+        self.assertIn(f"'sha256-{digest}'", page.headers["content-security-policy"])
+
+
+class Programs(PageTestCase):
+    def test_json_has_the_same_facts(self) -> None:
+        answer = self.ask("/status.json")
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        facts = json.loads(answer.body)
+        self.assertEqual(facts["queue"], {"queued": 12345, "due": 7})
+        self.assertEqual(facts["recent"][0]["recipients"], ["bob@localhost", "carol@localhost"])
+        self.assertEqual(facts["now"], 1_790_000_000.0)
+
+    def test_healthy_is_while_the_status_can_be_told(self) -> None:
+        answer = self.ask("/healthz")
+        self.assertEqual((answer.code, answer.body), (200, "ok\n"))
+
+        def fail() -> Status:
+            raise OSError("the disk is gone: secret.example")
+
+        for path in ("/healthz", "/", "/status.json"):
+            answer = self.ask(path, status=fail)
+            self.assertEqual(answer.code, 503)
+            self.assertNotIn("secret", answer.body)
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+class Requests(PageTestCase):
+    def test_the_status_may_take_its_time(self) -> None:
+        status: Deferred[Status] = Deferred()
+        transport = self.send(b"GET / HTTP/1.0\r\n\r\n", lambda: status)
+        self.assertEqual(transport.value(), b"")
+        status.callback(STATUS)
+        self.assertEqual(Response(transport.value()).code, 200)
+
+    def test_a_browser_that_left_is_not_answered(self) -> None:
+        status: Deferred[Status] = Deferred()
+        transport = self.send(b"GET / HTTP/1.0\r\n\r\n", lambda: status)
+        self.connection.connectionLost(Failure(ConnectionError()))
+        status.callback(STATUS)
+        self.assertEqual(transport.value(), b"")
+
+    def test_it_can_only_be_read(self) -> None:
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+            for path in ("/", "/status.json", "/healthz"):
+                answer = self.ask(path, method=method)
+                self.assertEqual((answer.code, answer.headers["allow"]), (405, "GET, HEAD"))
+
+    def test_head_has_no_body(self) -> None:
+        answer = self.ask(method="HEAD")
+        self.assertEqual((answer.code, answer.body), (200, ""))
+        self.assertEqual(
+            answer.headers["content-length"], str(len(self.ask().body.encode("utf-8")))
+        )
+
+    def test_other_paths_are_not_there(self) -> None:
+        for path in ("/status", "//", "/healthz/", "/../etc/passwd", "/%00"):
+            self.assertEqual(self.ask(path).code, 404, path)
+
+    def test_a_name_that_is_not_ours_is_refused_however_it_resolves(self) -> None:
+        # A page elsewhere makes its own name point here, to read what its visitor sees.
+        for host in ("evil.example", "evil.example:8025", "localhost.evil.example", "", "[evil]"):
+            answer = self.ask(host=host)
+            self.assertEqual((answer.code, answer.reason), (421, "Misdirected Request"), host)
+            self.assertNotIn("queued", answer.body)
+        for host in (
+            "localhost:8025", "127.0.0.1", "[::1]:8025", "192.0.2.1:8025", "MAIL.example.net.",
+        ):  # fmt: skip
+            self.assertEqual(self.ask(host=host).code, 200, host)
+
+    def test_a_body_is_read_past_and_never_kept(self) -> None:
+        request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n"
+        transport = self.send(request)
+        for _ in range(19):
+            self.connection.dataReceived(b"x" * 10000)
+        (unfinished,) = self.requests
+        self.assertEqual(unfinished.content.seek(0, os.SEEK_END), 0)
+        self.connection.dataReceived(b"x" * 10000)
+        self.assertEqual(Response(transport.value()).code, 405)
+        self.connection.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertTrue(transport.value().endswith(b"\r\n\r\nok\n"))

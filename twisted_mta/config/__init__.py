@@ -1,0 +1,19 @@
+"""Every setting of a mail transfer agent, as one frozen value: `Config`.
+
+Read once, from options and a TOML file (`Config.load`) or from Python, checked whole before
+anything starts, then handed down by constructor arguments.
+"""
+
+from .setting import ConfigError, Setting, settings_of
+from .values import Config, DeliverySettings, DNSSettings, Listener, QueueSettings
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DNSSettings",
+    "DeliverySettings",
+    "Listener",
+    "QueueSettings",
+    "Setting",
+    "settings_of",
+]

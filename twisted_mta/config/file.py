@@ -1,0 +1,287 @@
+"""From options and a TOML file to one `Config`, with errors that say where they are."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import AttrsInstance, define, field, frozen
+
+from ..smtp.address import AddressError, domain_name
+from ..smtp.reply import printable
+from .setting import ConfigError, Read, Setting, settings_of, shown
+from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
+from .values import (
+    DEFAULT_SMTP,
+    DEFAULT_WEB,
+    Config,
+    DeliverySettings,
+    DNSSettings,
+    Listener,
+    QueueSettings,
+)
+
+_TABLES: Mapping[str, type[AttrsInstance]] = {
+    "mta": Config,
+    "listener": Listener,
+    "queue": QueueSettings,
+    "delivery": DeliverySettings,
+    "dns": DNSSettings,
+}
+
+
+@frozen
+class Known:
+    """A setting and the field that holds it."""
+
+    cls: type[AttrsInstance]
+    name: str
+    setting: Setting
+
+
+def _known() -> dict[str, dict[str, Known]]:
+    """Return what is built: by table of the file, then by key."""
+    tables: dict[str, dict[str, Known]] = {table: {} for table in _TABLES}
+    for table, cls in _TABLES.items():
+        for name, setting in settings_of(cls).items():
+            known = Known(cls, name, setting)
+            tables[setting.table or table][setting.key or name] = known
+            if setting.common:
+                tables["mta"][name] = known
+    return tables
+
+
+def option_settings() -> dict[str, Setting]:
+    """Return every setting that has an option, by the option's name."""
+    return {
+        known.setting.option: known.setting
+        for keys in _known().values()
+        for known in keys.values()
+        if known.setting.option
+    }
+
+
+@frozen
+class Place:
+    """Where a value was given: ``mta.toml: [queue] lifetime`` with its equals sign, or an option.
+
+    Attributes:
+        start: all that stands before the value.
+        show: writes a value as it is written there.
+    """
+
+    start: str
+    show: Callable[[Any], str] = shown
+
+    def error(self, value: object, problem: str) -> ConfigError:
+        """Return an error about ``value`` at this place."""
+        return ConfigError(f"{self.start}{self.show(value)}: {problem}")
+
+    def read(self, read: Read, value: object) -> Any:
+        """Return what ``read`` makes of the value.
+
+        Raises:
+            ConfigError: it can make nothing of it.
+        """
+        try:
+            return read(value)
+        except ValueError as error:
+            raise self.error(value, str(error)) from None
+
+
+def _key(file: str, table: str, key: str) -> Place:
+    return Place(f"{printable(file)}: {table} {printable(key)} = ")
+
+
+def _option(name: str) -> Place:
+    return Place(f"--{name} ", lambda value: printable(str(value)))
+
+
+@define
+class _Reading:
+    """What was read so far.
+
+    Attributes:
+        file: the path of the file, for errors.
+        values: by class and name of the field.
+        listeners: of each ``[[listener]]``, the values by name of the field.
+    """
+
+    file: str
+    known: dict[str, dict[str, Known]] = field(factory=_known)
+    values: dict[type[AttrsInstance], dict[str, Any]] = field(
+        factory=lambda: {cls: {} for cls in _TABLES.values()}
+    )
+    listeners: list[dict[str, Any]] = field(factory=list)
+
+    def read_file(self, document: Mapping[str, Any]) -> None:
+        tables = (*_TABLES, *NOT_BUILT, *NOT_BUILT_TABLES)
+        for table, content in document.items():
+            if table in NOT_BUILT_TABLES:
+                raise ConfigError(f"{printable(self.file)}: [[{table}]] is not built yet")
+            if table not in tables:
+                raise self._unknown_table(table, content, tables)
+            if table == "listener":
+                if not _is_list_of_tables(content):
+                    raise ConfigError(
+                        f"{printable(self.file)}: listener = {shown(content)}:"
+                        " tables, each under a line [[listener]], would do"
+                    )
+                for number, one in enumerate(content, 1):
+                    listener: dict[str, Any] = {}
+                    self._read_table("listener", f"[[listener]] {number},", one, listener)
+                    if "endpoint" not in listener:
+                        raise ConfigError(
+                            f"{printable(self.file)}: [[listener]] {number} has no endpoint;"
+                            f' endpoint = "{DEFAULT_SMTP}" would do'
+                        )
+                    self.listeners.append(listener)
+            elif not isinstance(content, Mapping):
+                raise ConfigError(
+                    f"{printable(self.file)}: {table} = {shown(content)}:"
+                    f" a table, under a line [{table}], would do"
+                )
+            else:
+                self._read_table(table, f"[{table}]", content, None)
+
+    def _read_table(
+        self, table: str, shown_as: str, content: Mapping[str, Any], into: dict[str, Any] | None
+    ) -> None:
+        for key, value in content.items():
+            place = _key(self.file, shown_as, key)
+            known = self.known.get(table, {}).get(key)
+            if known:
+                target = self.values[known.cls] if into is None else into
+                target[known.name] = place.read(known.setting.read, value)
+            elif key in NOT_BUILT.get(table, {}):
+                already = NOT_BUILT[table][key].already
+                if value not in already:
+                    instead = f"{shown(already[0])} would do" if already else "leave it out"
+                    raise place.error(value, f"{key} is not built yet; {instead}")
+            else:
+                raise place.error(value, self._unknown_key(table, key))
+
+    def _unknown_table(self, table: str, content: Any, tables: Iterable[str]) -> ConfigError:
+        names = list(dict.fromkeys(tables))
+        close = difflib.get_close_matches(table, names, 1)
+        if not isinstance(content, Mapping) and not _is_list_of_tables(content):
+            elsewhere = self._tables_with(table) or "[mta]"
+            place = Place(f"{printable(self.file)}: {printable(table)} = ")
+            return place.error(content, f"it stands in no table; below {elsewhere} it would do")
+        problem = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+        return ConfigError(f"{printable(self.file)}: [{printable(table)}] is no table; {problem}")
+
+    def _tables_with(self, key: str) -> str:
+        return " or ".join(
+            "[[listener]]" if table == "listener" else f"[{table}]"
+            for table in dict.fromkeys((*self.known, *NOT_BUILT))
+            if key in self.known.get(table, {}) or key in NOT_BUILT.get(table, {})
+        )
+
+    def _unknown_key(self, table: str, key: str) -> str:
+        elsewhere = self._tables_with(key)
+        if elsewhere:
+            return f"it belongs in {elsewhere}"
+        names = [*self.known.get(table, {}), *NOT_BUILT.get(table, {})]
+        close = difflib.get_close_matches(key, names, 1)
+        if close:
+            return f"no such setting; did you mean {close[0]}?"
+        return f"no such setting; there are {', '.join(names)}" if names else "no such setting"
+
+    def read_options(self, options: Mapping[str, Sequence[str] | str]) -> None:
+        known = {
+            one.setting.option: one
+            for keys in self.known.values()
+            for one in keys.values()
+            if one.setting.option
+        }
+        later = {one.option: one for one in NOT_BUILT["mta"].values() if one.option}
+        for name, value in options.items():
+            place = _option(name)
+            given = [value] if isinstance(value, str) else list(value)
+            if name in known:
+                setting = known[name].setting
+                if setting.repeatable:
+                    place = Place(place.start, lambda values: printable(" ".join(values)))
+                read = place.read(setting.read, given if setting.repeatable else given[-1])
+                self.values[known[name].cls][known[name].name] = read
+            elif name in later:
+                if any(one not in later[name].already for one in given):
+                    raise place.error(" ".join(given), f"--{name} is not built yet; leave it out")
+            else:
+                close = difflib.get_close_matches(name, [*known, *later], 1)
+                hint = f"; did you mean --{close[0]}?" if close else ""
+                raise ConfigError(f"--{printable(name)}: no such option{hint}")
+
+    def config(self, environment: Mapping[str, str], machine_name: Callable[[], str]) -> Config:
+        values = self.values[Config]
+        if "hostname" not in values:
+            values["hostname"] = _hostname(machine_name())
+        if "state_dir" not in values:
+            # systemd gives several, separated by colons, where a unit names several.
+            values["state_dir"] = environment.get("STATE_DIRECTORY", "").partition(":")[0] or (
+                "mta-state"
+            )
+        values.setdefault("web", DEFAULT_WEB)
+        endpoints = values.get("listeners", () if self.listeners else (DEFAULT_SMTP,))
+        common = self.values[Listener]
+        values["listeners"] = (
+            *(Listener(**{**common, "endpoint": endpoint}) for endpoint in endpoints),
+            *(Listener(**{**common, **listener}) for listener in self.listeners),
+        )
+        return Config(
+            **values,
+            queue=QueueSettings(**self.values[QueueSettings]),
+            delivery=DeliverySettings(**self.values[DeliverySettings]),
+            dns=DNSSettings(**self.values[DNSSettings]),
+        )
+
+
+def _is_list_of_tables(content: object) -> bool:
+    return isinstance(content, list) and all(isinstance(one, Mapping) for one in content)
+
+
+def _hostname(name: str) -> str:
+    """Return the machine's name if it is one that means something elsewhere, else localhost."""
+    try:
+        return name if "." in name and domain_name(name) else "localhost"
+    except AddressError:
+        return "localhost"
+
+
+def _document(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as opened:
+            return tomllib.load(opened)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{printable(file)}: not TOML: {printable(str(error))}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{printable(file)}: not TOML: octet {error.start + 1} is no UTF-8; UTF-8 would do"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"--config {printable(file)}: {reason}; the path of a readable TOML file would do"
+        ) from None
+
+
+def load(
+    options: Mapping[str, Sequence[str] | str],
+    file: str | None,
+    *,
+    environment: Mapping[str, str],
+    machine_name: Callable[[], str],
+) -> Config:
+    """Return what `Config.load` promises."""
+    reading = _Reading(file or "")
+    if file is not None:
+        reading.read_file(_document(file))
+    reading.read_options(options)
+    try:
+        return reading.config(environment, machine_name)
+    except ConfigError as error:
+        # Settings that are right one by one and not together.
+        raise ConfigError(f"{printable(file)}: {error}" if file else str(error)) from None

@@ -1,0 +1,69 @@
+"""What is promised and not built yet: known by name, so that nobody looks for a typing error.
+
+An entry leaves this file when what it names is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from .setting import OFF
+
+
+@frozen
+class NotBuilt:
+    """A setting that is refused by name.
+
+    Attributes:
+        doc: what it will mean.
+        option: its option, without dashes; None where it will have none.
+        metavar: what stands for its value.
+        already: the values, as option or file give them, that say what is so anyhow.
+    """
+
+    doc: str
+    option: str | None = None
+    metavar: str = ""
+    already: tuple[object, ...] = ()
+
+
+_NOTHING: tuple[object, ...] = (OFF, [OFF], [])
+
+NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
+    "mta": {
+        "submission": NotBuilt(
+            "where mail is submitted after STARTTLS and AUTH", "submission", "ENDPOINT", _NOTHING
+        ),
+        "submissions": NotBuilt("the same under implicit TLS", "submissions", "ENDPOINT", _NOTHING),
+        "lmtp": NotBuilt("where LMTP is listened for", "lmtp", "ENDPOINT", _NOTHING),
+        "users": NotBuilt("accounts for AUTH", "users", "FILE"),
+        "auth": NotBuilt("a twisted.cred checker for AUTH", "auth", "SPEC"),
+        "workers": NotBuilt("processes sharing the listeners", "workers", "N", (1, "1")),
+        "aliases": NotBuilt("a file of aliases"),
+        "virtual_domains": NotBuilt("domains whose mailboxes are elsewhere"),
+    },
+    "listener": {
+        "client_certificates": NotBuilt("whether clients show one", already=("none",)),
+        "client_certificate_authorities": NotBuilt("who may have signed them"),
+        "auth": NotBuilt("where AUTH is offered", already=(OFF,)),
+        "proxy_protocol_from": NotBuilt("proxies that say who is behind them", already=([],)),
+        "xclient_from": NotBuilt("hosts that may use XCLIENT", already=([],)),
+        "require_tls_from": NotBuilt("peers from which TLS is known to come", already=([],)),
+        "ciphers": NotBuilt("cipher suites"),
+        "relay_certificates": NotBuilt("client certificates that may relay", already=([],)),
+        "sni": NotBuilt("certificates by name", already=([],)),
+    },
+    "queue": {
+        "delay_warning": NotBuilt("when a sender is told of a delay"),
+        "bounce_postmaster": NotBuilt("copies of failures to postmaster", already=(False,)),
+    },
+    "dns": {
+        "trust_ad": NotBuilt("whether answers are believed to be validated", already=(False,)),
+    },
+    "log": {"format": NotBuilt("how log lines are written", already=("text",))},
+}
+
+NOT_BUILT_TABLES: tuple[str, ...] = ("destination",)
+"""Tables of the file that are refused as a whole."""

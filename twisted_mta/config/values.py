@@ -1,0 +1,385 @@
+"""The settings themselves: frozen values, each field with its meaning, default and reader."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Literal
+
+import attrs
+from attrs import frozen
+
+from ..envelope import Host
+from . import setting as read
+from .endpoint import Endpoint, endpoint, endpoint_or_off, endpoints, routes
+from .setting import ConfigError, setting
+
+DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
+DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@frozen(kw_only=True)
+class Listener:
+    """One place where mail comes in, with its limits; the file has a ``[[listener]]`` for each."""
+
+    kind: Literal["smtp"] = setting(
+        read.choice("smtp", not_built=("submission", "submissions", "lmtp")),
+        "what is spoken here: smtp is for mail from other hosts",
+        default="smtp",
+    )
+    endpoint: str = setting(
+        endpoint, "Twisted server endpoint string to listen on", said="to be given"
+    )
+    require_tls: bool = setting(
+        read.flag,
+        "refuse mail in clear; never on a public listener (RFC 3207 §4)",
+        default=False,
+    )
+    minimum_tls: Literal["1.2", "1.3"] = setting(
+        read.choice("1.2", "1.3"), "the oldest TLS that mail comes by", default="1.2", common=True
+    )
+    bare_newlines: Literal["reject", "normalize"] = setting(
+        read.choice("reject", "normalize"),
+        "what a message with bare CR, bare LF or NUL gets: 550 5.6.0, or clean line ends",
+        default="reject",
+        common=True,
+    )
+    long_lines: Literal["accept", "reject"] = setting(
+        read.choice("accept", "reject"),
+        "what a message with lines over 998 octets gets",
+        default="accept",
+        common=True,
+    )
+    # 50 MiB: Gmail and Outlook take 25 and 35 MiB of attachments, which base64 makes a third more.
+    max_message_size: int = setting(
+        read.size, "largest message (SIZE, RFC 1870)", default=50 << 20, said="50 MiB", common=True
+    )
+    # RFC 5321 §4.5.3.1.8: a public server takes 100 at least; Postfix and Sendmail take 1,000.
+    max_recipients: int = setting(
+        read.count, "most recipients of one transaction", default=1000, common=True
+    )
+    # RFC 5321 §6.3: a limit below 100 takes honest mail for a loop.
+    max_hops: int = setting(
+        read.number(1, 10**4),
+        "Received fields from which a message is taken to loop",
+        default=100,
+        common=True,
+    )
+    max_header_size: int = setting(
+        read.size, "largest header section", default=1 << 20, said="1 MiB", common=True
+    )
+    max_connections: int = setting(
+        read.count, "most connections at a time", default=1000, common=True
+    )
+    max_connections_per_peer: int = setting(
+        read.count, "most connections at a time from one address", default=50, common=True
+    )
+    max_errors: int = setting(
+        read.count, "errors after which a session is ended", default=20, common=True
+    )
+    # RFC 5321 §4.5.3.2.7: a server waits for the next command 5 minutes at least.
+    command_timeout: float = setting(
+        read.period, "longest wait for a command", default=300.0, said="5 min", common=True
+    )
+    data_timeout: float = setting(
+        read.period, "longest silence within a message", default=180.0, said="3 min", common=True
+    )
+    tls_handshake_timeout: float = setting(
+        read.period, "longest TLS handshake", default=30.0, said="30 s", common=True
+    )
+
+
+@frozen(kw_only=True)
+class QueueSettings:
+    """Where mail waits, and how often it is tried; ``[queue]``."""
+
+    url: Literal["sqlite:"] = setting(
+        lambda value: _queue_url(value),
+        "where mail waits: sqlite: in the state directory",
+        default="sqlite:",
+        said="sqlite:",
+        option="queue",
+        metavar="URL",
+        table="mta",
+        key="queue",
+    )
+    retry_minimum: float = setting(
+        read.period, "wait before the second attempt", default=300.0, said="5 min"
+    )
+    retry_maximum: float = setting(
+        read.period, "longest wait between two attempts", default=3600.0, said="1 h"
+    )
+    # RFC 5321 §4.5.4.1: the give-up time is at least 4-5 days.
+    lifetime: float = setting(
+        read.period,
+        "how long mail is tried before it is returned",
+        default=432000.0,
+        said="5 days",
+    )
+    small_body: int = setting(
+        read.size,
+        "messages up to this size are kept in the database, larger ones in files",
+        default=65536,
+        said="64 KiB",
+    )
+    commit_messages: int = setting(read.number(1, 1000), "most messages in one commit", default=64)
+    commit_octets: int = setting(
+        read.size, "most octets of messages in one commit", default=4 << 20, said="4 MiB"
+    )
+    concurrency: int = setting(read.count, "most deliveries at a time", default=50)
+    connections_per_hop: int = setting(
+        read.count, "most connections at a time to one next hop", default=20
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.retry_minimum > self.retry_maximum:
+            raise ConfigError(
+                f"retry_minimum = {read.shown(read.duration_text(self.retry_minimum))}: longer than"
+                f" retry_maximum = {read.shown(read.duration_text(self.retry_maximum))};"
+                " at most as long would do"
+            )
+
+
+def _queue_url(value: Any) -> str:
+    if isinstance(value, str) and value.split(":")[0] in ("postgresql", "postgres"):
+        raise ValueError('postgresql is not built yet; "sqlite:" would do')
+    if value != "sqlite:":
+        raise ValueError('"sqlite:" would do: the database is in the state directory')
+    return "sqlite:"
+
+
+@frozen(kw_only=True)
+class DeliverySettings:
+    """How mail is handed to other hosts; ``[delivery]``."""
+
+    port: int = setting(
+        read.number(1, 65535), "port of mail exchangers and of routes without one", default=25
+    )
+    helo: str | None = setting(
+        read.optional(read.host_name), "our name in EHLO", default=None, said="the hostname"
+    )
+    source_address: str | None = setting(
+        read.optional(read.address),
+        "address to connect from",
+        default=None,
+        said="the system's choice",
+    )
+    tls: Literal["none", "may", "encrypt"] = setting(
+        read.choice("none", "may", "encrypt", not_built=("verify", "dane", "mta-sts")),
+        "TLS to other hosts: never, where they offer it, or nothing without",
+        default="may",
+    )
+
+
+@frozen(kw_only=True)
+class DNSSettings:
+    """Who answers questions about names; ``[dns]``."""
+
+    nameservers: tuple[Host, ...] | None = setting(
+        read.optional(lambda value: _nameservers(value)),
+        "addresses of DNS servers, with :port where that is not 53",
+        default=None,
+        said="those of the system",
+    )
+    timeout: float = setting(read.period, "longest wait for an answer", default=5.0, said="5 s")
+
+
+def _nameservers(value: Any) -> tuple[Host, ...]:
+    hosts: tuple[Host, ...] = read.several(read.nameserver, "addresses")(value)
+    if not hosts:
+        raise ValueError('at least one, such as ["127.0.0.1:5353"], would do')
+    return hosts
+
+
+def _listeners(value: Iterable[Listener]) -> tuple[Listener, ...]:
+    listeners = tuple(value)
+    if not all(isinstance(listener, Listener) for listener in listeners):
+        raise ValueError("a list of Listener would do")
+    return listeners
+
+
+def _absolute(what: str) -> read.Read:
+    text = read.text(what)
+    return lambda value: os.path.abspath(text(os.fspath(value)))
+
+
+_DIRECTORY = _absolute("the path of a directory")
+_FILE = _absolute("the path of a file")
+
+
+@frozen(kw_only=True)
+class Config:
+    """All settings of one mail transfer agent; what is not given has its default.
+
+    ``Config()`` is complete and listens nowhere: the listeners that ``twistd mta`` starts with, the
+    machine's name and ``$STATE_DIRECTORY`` come in by `load`.
+
+    Raises:
+        ConfigError: a value cannot be.
+    """
+
+    hostname: str = setting(
+        read.host_name,
+        "our name in the greeting, EHLO, Received and reports",
+        default="localhost",
+        said="the machine's full name, else localhost",
+        option="hostname",
+        metavar="NAME",
+    )
+    state_dir: str = setting(
+        _DIRECTORY,
+        "directory of the queue and of what is remembered; made with mode 0700",
+        default="mta-state",
+        said="$STATE_DIRECTORY, else ./mta-state",
+        option="state-dir",
+        metavar="DIR",
+    )
+    listeners: tuple[Listener, ...] = setting(
+        endpoints,
+        "where SMTP is listened for: a Twisted server endpoint string, or off",
+        convert=_listeners,
+        default=(),
+        said=DEFAULT_SMTP,
+        option="smtp",
+        metavar="ENDPOINT",
+        repeatable=True,
+        key="smtp",
+    )
+    web: str | None = setting(
+        endpoint_or_off,
+        "where the status page is: a Twisted server endpoint string, or off",
+        default=None,
+        said=DEFAULT_WEB,
+        option="web",
+        metavar="ENDPOINT",
+    )
+    tls_certificate: str | None = setting(
+        read.optional(_FILE),
+        "PEM file with our certificate and its chain",
+        default=None,
+        said="a self-signed one, made once in the state directory",
+        option="tls-certificate",
+        metavar="FILE",
+    )
+    tls_key: str | None = setting(
+        read.optional(_FILE),
+        "PEM file with its private key",
+        default=attrs.Factory(lambda self: self.tls_certificate, takes_self=True),
+        said="the file of the certificate",
+        option="tls-key",
+        metavar="FILE",
+    )
+    local_domains: tuple[str, ...] = setting(
+        read.several(read.domain, "domains"),
+        "mail for this domain is delivered here",
+        default=attrs.Factory(lambda self: ("localhost", self.hostname), takes_self=True),
+        said="localhost and the hostname",
+        option="local-domain",
+        metavar="DOMAIN",
+        repeatable=True,
+    )
+    maildir: str = setting(
+        _DIRECTORY,
+        "mail is delivered to DIR/<domain>/<local-part>/{tmp,new,cur}",
+        default=attrs.Factory(
+            lambda self: os.path.join(self.state_dir, "maildir"), takes_self=True
+        ),
+        said="maildir in the state directory",
+        option="maildir",
+        metavar="DIR",
+    )
+    recipients: Literal["any", "existing"] = setting(
+        read.choice("any", "existing"),
+        "which local parts exist: any, or those with a Maildir",
+        default=attrs.Factory(lambda self: self._default_recipients(), takes_self=True),
+        said="any while all listeners are on loopback, else existing",
+        option="recipients",
+        metavar="any|existing",
+    )
+    relay_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "network whose hosts may send through us to anywhere",
+        default=_LOOPBACK,
+        said="127.0.0.0/8 and ::1/128",
+        option="relay-from",
+        metavar="CIDR",
+        repeatable=True,
+    )
+    routes: tuple[tuple[str, str], ...] = setting(
+        routes,
+        "next hop by the recipient's domain; PATTERN is example.net, .example.net or *, URL is"
+        " smtp://host[:port] (several hosts by commas), maildir:, discard: or error:5.1.1 text",
+        default=(),
+        said="the domain's mail exchangers",
+        option="route",
+        metavar="PATTERN=URL",
+        repeatable=True,
+    )
+    drain_timeout: float = setting(
+        read.duration,
+        "how long open transactions may go on when it is stopped",
+        default=10.0,
+        said="10 s",
+    )
+    queue: QueueSettings = attrs.field(factory=QueueSettings)
+    delivery: DeliverySettings = attrs.field(factory=DeliverySettings)
+    dns: DNSSettings = attrs.field(factory=DNSSettings)
+
+    def _default_recipients(self) -> str:
+        everywhere = (Endpoint.parse(listener.endpoint) for listener in self.listeners)
+        return "any" if all(place.on_loopback for place in everywhere) else "existing"
+
+    def __attrs_post_init__(self) -> None:
+        if self.tls_key and not self.tls_certificate:
+            raise ConfigError(
+                f"tls_key = {read.shown(self.tls_key)}: a key without tls_certificate;"
+                " both, or neither, would do"
+            )
+        seen: dict[str, str] = {}
+        for name, place in self._places():
+            if Endpoint.parse(place).port != "0" and place in seen:
+                raise ConfigError(
+                    f"{name} = {read.shown(place)}: {seen[place]} listens there already;"
+                    " another endpoint would do"
+                )
+            seen[place] = name
+
+    def _places(self) -> Sequence[tuple[str, str]]:
+        places = [(listener.kind, listener.endpoint) for listener in self.listeners]
+        return [*places, ("web", self.web)] if self.web else places
+
+    @property
+    def helo(self) -> str:
+        """Our name in EHLO to other hosts."""
+        return self.delivery.helo or self.hostname
+
+    @classmethod
+    def load(
+        cls,
+        options: Mapping[str, Sequence[str] | str],
+        file: str | None,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        machine_name: Callable[[], str] = socket.getfqdn,
+    ) -> Config:
+        """Return the settings that options and a file give, with the defaults of ``twistd mta``.
+
+        An option wins over the file; ``--smtp`` and ``[[listener]]`` tables add up. Relative paths
+        start in the working directory, in the file too. Blocks: the file is read, and the
+        machine's name may be asked for.
+
+        Args:
+            options: values by the option's name without dashes; a sequence where repeatable.
+            file: the path of a TOML file.
+            environment: where ``STATE_DIRECTORY`` is looked up.
+            machine_name: returns the machine's full name, or what it has instead.
+
+        Raises:
+            ConfigError: something cannot be; nothing was started or written.
+        """
+        from .file import load  # it builds what this module defines
+
+        return load(options, file, environment=environment, machine_name=machine_name)

@@ -1,0 +1,169 @@
+"""The options of ``twistd mta``, made from the settings: one list, one wording, one check."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import frozen
+from twisted.python import usage
+
+from . import __version__
+from .config import Config, ConfigError
+from .config.file import option_settings
+from .config.setting import Setting
+from .config.unbuilt import NOT_BUILT, NotBuilt
+from .smtp.reply import printable
+
+# The order in which people think of them: who we are, where we listen, whose mail, where to.
+_ORDER = (
+    *("config", "state-dir", "hostname"),
+    *("smtp", "submission", "submissions", "lmtp", "web"),
+    *("tls-certificate", "tls-key"),
+    *("local-domain", "maildir", "recipients", "relay-from", "route"),
+    *("users", "auth", "queue", "workers"),
+)
+_MARGIN = 6
+_ENDPOINTS = (
+    "ENDPOINT is a server endpoint string of Twisted, such as tcp:25,"
+    " tcp:2525:interface=127.0.0.1 or unix:/run/mta.sock; off is none."
+)
+
+
+@frozen
+class Option:
+    """One option as people see it.
+
+    Attributes:
+        name: without dashes.
+        metavar: what stands for its value.
+        doc: one or more sentences' worth of text, without the default.
+        default: in words, None where there is none to speak of.
+        repeatable: whether every use adds to the ones before.
+    """
+
+    name: str
+    metavar: str
+    doc: str
+    default: str | None = None
+    repeatable: bool = False
+
+    def help(self, width: int) -> str:
+        """Return the lines of ``--help`` for it, at most ``width`` columns."""
+        doc = self.doc + ("; repeatable" if self.repeatable else "")
+        if self.default is not None:
+            doc += f" [{self.default}]"
+        lines = textwrap.wrap(doc, width - _MARGIN, break_on_hyphens=False)
+        return "\n".join(
+            (f"  --{self.name} {self.metavar}", *(" " * _MARGIN + one for one in lines))
+        )
+
+
+def _built(name: str, setting: Setting) -> Option:
+    return Option(name, setting.metavar, setting.doc, setting.default, setting.repeatable)
+
+
+def _not_built(name: str, later: NotBuilt) -> Option:
+    return Option(name, later.metavar, f"{later.doc} (not built yet)")
+
+
+def _all_options() -> Mapping[str, Option]:
+    found = {name: _built(name, setting) for name, setting in option_settings().items()}
+    for later in NOT_BUILT["mta"].values():
+        if later.option:
+            found[later.option] = _not_built(later.option, later)
+    found["config"] = Option(
+        "config", "FILE", "TOML file with the same settings and more; an option wins over it"
+    )
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> int:
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER)
+
+
+OPTIONS: Mapping[str, Option] = _all_options()
+"""Every option by name, in the order of ``--help``."""
+
+
+class Options(usage.Options):
+    """Reads and checks the command line of ``twistd mta``.
+
+    Attributes:
+        given: the values as they were typed, by option, in their order.
+        config: the settings that they and the file give, after `parseOptions`.
+    """
+
+    config: Config
+
+    def __init__(self) -> None:
+        self.given: dict[str, list[str]] = {}
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read the words of the command line, then check what they and the file say together.
+
+        Raises:
+            usage.UsageError: they cannot be understood, or not be followed.
+        """
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as error:
+            name = getattr(error.__context__, "opt", None)  # of getopt's own error
+            close = difflib.get_close_matches(name, OPTIONS, 1) if name else []
+            if not close or name in OPTIONS:
+                raise
+            raise usage.UsageError(f"{error}; did you mean --{close[0]}?") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse words that belong to no option."""
+        if arguments:
+            raise usage.UsageError(f"{printable(arguments[0])}: belongs to no option")
+
+    def opt_version(self) -> None:
+        """Show the version and end."""
+        print(f"twisted-mta {__version__}")
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the text of ``--help``."""
+        columns = max(width or int(os.environ.get("COLUMNS", "") or "80"), 40)
+        return "\n".join(
+            (
+                "Options, with their [defaults]; every one may stand in the file instead:",
+                *(option.help(columns) for option in OPTIONS.values()),
+                "  --version\n      show the version and end",
+                "  --help\n      show this and end",
+                "",
+                *textwrap.wrap(_ENDPOINTS, columns),
+                "",
+            )
+        )
+
+    def postOptions(self) -> None:
+        """Check everything, before anything starts.
+
+        Raises:
+            usage.UsageError: something cannot be; it says where, what, and what would do.
+        """
+        options = dict(self.given)
+        file = options.pop("config", [None])[-1]
+        try:
+            self.config = Config.load(options, file)
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+
+
+def _method(option: Option) -> Callable[[Options, str], None]:
+    def add(self: Options, value: str) -> None:
+        self.given.setdefault(option.name, []).append(value)
+
+    add.__doc__ = option.doc
+    return add
+
+
+# usage.Options finds options by the names of methods.
+for _option in OPTIONS.values():
+    setattr(Options, f"opt_{_option.name.replace('-', '_')}", _method(_option))
