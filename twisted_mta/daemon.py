@@ -1,0 +1,87 @@
+"""What belongs to twistd alone: options, signals, and what the operator reads at the start."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
+
+from .options import Options
+from .queue.store import NewerSchema, StateInUse, StoreError
+from .server.tls import CertificateError
+from .service import CannotListen, MailTransferAgent
+
+__all__ = ["Options", "makeService"]
+
+# Seconds that a thread may keep the interpreter before another gets it (Python's own: 0.005). A
+# commit gives it up at every call of SQLite, and would wait that long for it each time.
+_SWITCH_INTERVAL = 0.0005
+
+_TRY = (
+    'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
+    ' s.sendmail("me@{domain}", ["you@{domain}"], "Subject: Hello\\r\\n\\r\\nIt works.\\r\\n")\''
+)
+
+
+def makeService(options: Options) -> IService:
+    """Return the service that twistd runs. Nothing is opened or started here: twistd forks yet."""
+    from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
+
+    return _Daemon(MailTransferAgent(options.config, reactor=reactor), reactor)
+
+
+class _Daemon(MultiService):
+    """A mail transfer agent as a process of its own."""
+
+    _log = Logger()
+
+    def __init__(self, mta: MailTransferAgent, reactor: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._mta = mta
+        self._reactor = reactor
+        mta.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports, or end with a word on why not."""
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except CannotListen as error:
+            raise SystemExit(f"twisted-mta: {error}") from None
+
+    def startService(self) -> None:
+        """Start, or end with a word on why not."""
+        self._reactor.callWhenRunning(_catch_signals, self._reactor)
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except (StateInUse, NewerSchema, StoreError, CertificateError, OSError) as error:
+            raise SystemExit(f"twisted-mta: {error}") from None
+        self._say_what_to_try()
+
+    def _say_what_to_try(self) -> None:
+        mta = self._mta
+        for bound in mta.bound:
+            address: Any = bound.port.getHost()
+            if bound.kind == "web":
+                self._log.info("look: http://{host}:{port}/", host="127.0.0.1", port=address.port)
+            elif hasattr(address, "port"):
+                domain = mta.config.local_domains[0]
+                self._log.info(_TRY, host="127.0.0.1", port=address.port, domain=domain)
+                self._log.info(
+                    "then: cat {maildir}/{domain}/you/new/*",
+                    maildir=mta.config.maildir,
+                    domain=domain,
+                )
+                break
+
+
+def _catch_signals(reactor: IReactorCore) -> None:
+    # twistd would end with status 143; a drained MTA has done what it was asked to.
+    def stop(number: int, frame: object) -> None:
+        reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
+
+    signal.signal(signal.SIGTERM, stop)

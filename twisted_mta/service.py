@@ -1,0 +1,444 @@
+"""`MailTransferAgent`: the one place where the rooms are joined."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from . import __version__
+from .config import Config, Listener
+from .delivery.maildir import MaildirDelivery
+from .delivery.relay import Relay
+from .delivery.tls import ClientContexts
+from .dns import DNSResolver
+from .entropy import ThreadExecutor, system_random, wall_time
+from .envelope import Message, NextHop, Outcome
+from .files import DiskFiles
+from .interfaces import Clock, Executor, Files, Ids, Random, Resolver, WallTime
+from .queue.activity import Activity
+from .queue.commit import GroupCommit
+from .queue.ids import QueueIds
+from .queue.lock import StateLock
+from .queue.runner import Runner, RunnerSettings
+from .queue.schedule import Schedule
+from .queue.spool import Spool
+from .queue.sqlite import SQLiteStore
+from .routing.exchangers import Exchangers
+from .routing.routes import Routes, parse_route
+from .server.factory import ESMTPFactory, Timeouts
+from .server.intake import Intake, IntakePolicy
+from .server.tls import ServerContext, load, self_signed, suffices
+from .smtp.address import Mailbox
+from .smtp.extension.eightbitmime import EIGHT_BIT_MIME
+from .smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
+from .smtp.extension.size import size
+from .smtp.extension.starttls import STARTTLS
+from .smtp.session import SessionSettings
+from .web import RecentMessage, Status, StatusSite
+
+
+class CannotListen(Exception):
+    """An endpoint cannot be listened on; the message says which and why."""
+
+
+@frozen
+class Bound:
+    """A port that is bound, and what is spoken there."""
+
+    kind: str
+    port: IListeningPort
+
+    def __str__(self) -> str:
+        address: Any = self.port.getHost()
+        host = getattr(address, "host", None)
+        if host is None:
+            name = getattr(address, "name", b"") or b""
+            return f"{self.kind} unix {os.fsdecode(name)}"
+        host = f"[{host}]" if ":" in host else host
+        return f"{self.kind} tcp {host}:{address.port}"
+
+
+@frozen(kw_only=True)
+class World:
+    """All that the outside is to a mail transfer agent; what is None is the real thing.
+
+    Attributes:
+        wall_time: what time people say it is.
+        random: what jitter, order and names are drawn from.
+        ids: queue ids.
+        files: the disk.
+        commit_executor: where the queue's transactions run, one at a time.
+        file_executor: where other files are written.
+        resolver: the DNS.
+    """
+
+    wall_time: WallTime = wall_time
+    random: Random | None = None
+    ids: Ids | None = None
+    files: Files | None = None
+    commit_executor: Executor | None = None
+    file_executor: Executor | None = None
+    resolver: Resolver | None = None
+
+
+class MailTransferAgent(Service):
+    """A whole mail transfer agent (`IService`).
+
+    It binds its ports when it is started with privileges, opens its queue when it is started, and
+    takes connections once both are done. It sets no signal handler and no log observer, and starts
+    no thread before it is started.
+
+    Attributes:
+        config: what it was told.
+        bound: its ports, in the order of the configuration.
+        activity: what has passed through it since it was made.
+    """
+
+    log = Logger()
+
+    def __init__(self, config: Config, *, reactor: Any, world: World | None = None) -> None:
+        """Prepare everything, without touching the disk or the network.
+
+        Args:
+            config: see there.
+            reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …
+            world: what is not the reactor's.
+
+        Raises:
+            ValueError: a route cannot be read.
+        """
+        self.config = config
+        self.bound: list[Bound] = []
+        self.activity = Activity()
+        self._reactor = reactor
+        self._started_at = 0.0
+        self._threads: list[ThreadExecutor] = []
+        self._factories: list[ESMTPFactory] = []
+        self._tls: ServerContext | None = None
+        self._ready: list[Deferred[None]] = []
+        world = world or World()
+        random = world.random or system_random()
+        self._wall_time = world.wall_time
+        self._files = world.files or DiskFiles()
+        ids = world.ids or QueueIds(wall_time=world.wall_time, random=random)
+        commit_executor = world.commit_executor or self._thread(1, "queue")
+        file_executor = world.file_executor or self._thread(4, "files")
+        resolver = world.resolver or DNSResolver(
+            reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
+        )
+
+        self.routes = Routes(
+            [
+                parse_route(pattern, url, default_port=config.delivery.port)
+                for pattern, url in config.routes
+            ],
+            config.local_domains,
+        )
+        self._lock = StateLock(os.path.join(config.state_dir, "lock"))
+        self._spool = Spool(
+            os.path.join(config.state_dir, "body"),
+            files=self._files,
+            executor=file_executor,
+            small_body=config.queue.small_body,
+        )
+        self._commit = GroupCommit(
+            SQLiteStore(
+                os.path.join(config.state_dir, "queue.sqlite"),
+                spool=self._spool,
+                files=self._files,
+            ),
+            executor=commit_executor,
+            clock=reactor,
+            max_operations=config.queue.commit_messages,
+            max_octets=config.queue.commit_octets,
+        )
+        self._maildir = MaildirDelivery(
+            config.maildir,
+            files=self._files,
+            executor=file_executor,
+            wall_time=world.wall_time,
+            hostname=config.hostname,
+            random=random,
+        )
+        self._relay = Relay(
+            reactor=reactor,
+            locate=Exchangers(
+                resolver,
+                random=random,
+                port=config.delivery.port,
+                is_local=self._is_our_host,
+            ).locate,
+            helo=config.delivery.helo or config.hostname,
+            contexts=ClientContexts(),
+            tls_level=config.delivery.tls,
+            source_address=config.delivery.source_address,
+        )
+        self.runner = Runner(
+            RunnerSettings(
+                hostname=config.hostname,
+                schedule=Schedule(config.queue.retry_minimum, config.queue.retry_maximum),
+                lifetime=config.queue.lifetime,
+                concurrency=config.queue.concurrency,
+                per_hop=config.queue.connections_per_hop,
+            ),
+            commit=self._commit,
+            route=self.routes.route,
+            deliver=self._deliver,
+            clock=reactor,
+            wall_time=world.wall_time,
+            random=random,
+            ids=ids,
+            observe=self.activity.attempt_settled,
+        )
+        for listener in config.listeners:
+            self._factories.append(self._factory(listener, reactor, ids))
+
+    # Life.
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports; no connection is taken yet.
+
+        Raises:
+            CannotListen: one of them cannot be bound.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        for listener, factory in zip(self.config.listeners, self._factories, strict=True):
+            self._listen(listener.kind, listener.endpoint, factory)
+        if self.config.web is not None:
+            site = StatusSite(self.status, hosts=(self.config.hostname,), reactor=self._reactor)
+            self._listen("web", self.config.web, site)
+
+    def startService(self) -> None:
+        """Open the queue and take connections.
+
+        Raises:
+            OSError: the state directory cannot be made.
+            StateInUse: another process has it.
+            StoreError: the queue cannot be opened.
+            CertificateError: the certificate or its key cannot be used.
+        """
+        if not self.bound:
+            self.privilegedStartService()
+        config = self.config
+        try:
+            self._files.make_directories(config.state_dir)
+            self._lock.acquire()
+            self._load_certificate()
+            recovery = self._commit.start()
+        except BaseException:
+            self._unbind()
+            self._lock.release()
+            raise
+        for name in recovery.swept:
+            self.log.info("removed body {name}: its message was never acknowledged", name=name)
+        for id in recovery.quarantined:
+            self.log.error("{id} has lost its body file; it is kept and not delivered", id=id)
+        for threads in self._threads:
+            threads.start()
+        super().startService()  # type: ignore[no-untyped-call]
+        self._started_at = self._wall_time()
+        self.runner.start()
+        for bound in self.bound:
+            if hasattr(bound.port, "startReading"):
+                bound.port.startReading()
+        self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
+        self._fire_ready()
+
+    def stopService(self) -> Deferred[None]:
+        """Drain: take no more connections, let what is under way end, close the queue."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    def when_ready(self) -> Deferred[None]:
+        """Return what fires once all ports listen and the queue is open."""
+        if self.running:
+            return succeed(None)
+        ready: Deferred[None] = Deferred()
+        self._ready.append(ready)
+        return ready
+
+    def status(self) -> Status:
+        """Say how things stand, for the status page."""
+        census, activity = self._commit.census(), self.activity
+        return Status(
+            hostname=self.config.hostname,
+            version=__version__,
+            started_at=self._started_at,
+            now=self._wall_time(),
+            queue={
+                "messages": census.messages,
+                "recipients": census.recipients,
+                "in delivery": census.leased,
+                "deferred": census.deferred,
+                "quarantined": census.quarantined,
+            },
+            counters={
+                "accepted": activity.accepted,
+                "delivered": activity.delivered,
+                "deferred": activity.deferred,
+                "failed": activity.failed,
+            },
+            recent=tuple(
+                RecentMessage(
+                    id=str(each.id),
+                    received_at=each.received_at,
+                    reverse_path=None
+                    if each.envelope.reverse_path is None
+                    else str(each.envelope.reverse_path),
+                    recipients=tuple(
+                        str(recipient.mailbox) for recipient in each.envelope.recipients
+                    ),
+                    size=each.size,
+                    state=each.state,
+                    last=each.last,
+                )
+                for each in activity.recent()
+            ),
+        )
+
+    async def _stop(self) -> None:
+        self._unbind()
+        await self._within(
+            DeferredList([factory.drain() for factory in self._factories]),
+            self._abandon,
+        )
+        await self._within(self.runner.stop(), self._relay.abort)
+        await self._within(self._relay.close(), self._relay.abort)
+        await self._commit.stop()
+        for threads in self._threads:
+            threads.stop()
+        self._lock.release()
+
+    def _abandon(self) -> None:
+        for factory in self._factories:
+            factory.abandon()
+
+    async def _within(self, done: Deferred[Any], give_up: Callable[[], object]) -> None:
+        """Wait for ``done``, and after the drain timeout see to it that it comes."""
+        timer = self._reactor.callLater(self.config.drain_timeout, give_up)
+        await done
+        if timer.active():
+            timer.cancel()
+
+    def _fire_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        for each in ready:
+            each.callback(None)
+
+    # Joints.
+
+    def _thread(self, threads: int, name: str) -> ThreadExecutor:
+        executor = ThreadExecutor(self._reactor, threads, f"twisted-mta {name}")
+        self._threads.append(executor)
+        return executor
+
+    def _factory(self, listener: Listener, clock: Clock, ids: Ids) -> ESMTPFactory:
+        config = self.config
+        intake = Intake(
+            IntakePolicy(
+                hostname=config.hostname,
+                local_domains=config.local_domains,
+                relay_from=config.relay_from,
+                max_hops=listener.max_hops,
+                max_header_size=listener.max_header_size,
+                lifetime=config.queue.lifetime,
+            ),
+            accept=self._accept,
+            new_body=self._spool.new_body,
+            exists=self._exists,
+            ids=ids,
+            wall_time=self._wall_time,
+        )
+        return ESMTPFactory(
+            intake,
+            clock=clock,
+            settings=SessionSettings(
+                hostname=config.hostname,
+                extensions=(
+                    PIPELINING,
+                    size(listener.max_message_size),
+                    EIGHT_BIT_MIME,
+                    ENHANCED_STATUS_CODES,
+                    STARTTLS,
+                ),
+                require_tls=listener.require_tls,
+                tls_suffices=suffices(listener.minimum_tls),
+                bare_newlines=listener.bare_newlines,
+                long_lines=listener.long_lines,
+                max_message_size=listener.max_message_size,
+                max_recipients=listener.max_recipients,
+                max_errors=listener.max_errors,
+            ),
+            timeouts=Timeouts(
+                command=listener.command_timeout,
+                data=listener.data_timeout,
+                handshake=listener.tls_handshake_timeout,
+            ),
+            max_connections=listener.max_connections,
+            max_connections_per_peer=listener.max_connections_per_peer,
+        )
+
+    def _accept(self, message: Message) -> Deferred[None]:
+        def accepted(_: None) -> None:
+            self.activity.message_accepted(message)
+
+        return self.runner.accept(message).addCallback(accepted)
+
+    def _exists(self, mailbox: Mailbox) -> bool:
+        if self.config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
+            return True
+        return self._maildir.exists(mailbox)
+
+    def _is_our_host(self, host: str) -> bool:
+        return host == self.config.hostname.lower() or self.routes.is_local(host)
+
+    def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
+        if next_hop.transport == "maildir":
+            return self._maildir.deliver(next_hop, message)
+        return self._relay.deliver(next_hop, message)
+
+    def _load_certificate(self) -> None:
+        config = self.config
+        if config.tls_certificate is not None:
+            certificate, key = config.tls_certificate, config.tls_key or config.tls_certificate
+        else:
+            certificate, key = self_signed(
+                config.state_dir, config.hostname, files=self._files, wall_time=self._wall_time
+            )
+            self.log.info(
+                "the certificate for STARTTLS is our own and proves nothing: {file};"
+                " --tls-certificate takes a real one",
+                file=certificate,
+            )
+        self._tls = load(certificate, key)
+        for warning in self._tls.warnings(self._wall_time()):
+            self.log.warn("{warning}", warning=warning)
+        for factory in self._factories:
+            factory.tls = self._tls
+
+    def _listen(self, kind: str, endpoint: str, factory: Any) -> None:
+        failures: list[Failure] = []
+        serverFromString(self._reactor, endpoint).listen(factory).addCallbacks(
+            lambda port: self.bound.append(Bound(kind, port)), failures.append
+        )
+        if failures:
+            self._unbind()
+            raise CannotListen(
+                f"cannot listen on {endpoint} ({kind}): {failures[0].getErrorMessage()}"
+            )
+        if self.bound and hasattr(self.bound[-1].port, "stopReading"):
+            self.bound[-1].port.stopReading()
+
+    def _unbind(self) -> None:
+        bound, self.bound = self.bound, []
+        for each in bound:
+            each.port.stopListening()
