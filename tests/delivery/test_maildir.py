@@ -1,0 +1,338 @@
+"""Local delivery: what ends up in a Maildir, what is refused, and what a crash leaves."""
+
+import errno
+import os
+import random  # noqa: TID251 - seeded, so every run draws the same
+from collections.abc import Iterator, Sequence
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, execute, fail
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
+from twisted_mta.envelope import (
+    Body,
+    Envelope,
+    HeldBody,
+    Message,
+    NextHop,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
+from twisted_mta.files import DiskFiles
+from twisted_mta.interfaces import Executor, Files
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.testing.files import UnsyncedFiles
+
+MAILDIR = NextHop("maildir")
+TRACE = b"Received: from a\r\n\tby b; now\r\n"
+CONTENT = b"Subject: Lunch\r\n\r\nAt noon?\r\n"
+STORED = (
+    b"Return-Path: <alice@example.org>\nReceived: from a\n\tby b; now\nSubject: Lunch\n\nAt noon?\n"
+)
+
+
+@frozen
+class StreamedBody:
+    """A body that comes in given pieces and is too large to be held."""
+
+    pieces: Sequence[bytes] = field()
+    size: int = 1 << 30
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self.pieces
+
+
+def message(*local_parts: str, body: Body | None = None, domain: str = "example.net") -> Message:
+    recipients = tuple(
+        Recipient(RecipientNumber(number), Mailbox(local_part, domain))
+        for number, local_part in enumerate(local_parts)
+    )
+    envelope = Envelope(Mailbox("alice", "example.org"), recipients)
+    return Message(QueueId(5), envelope, TRACE, body or HeldBody(CONTENT), 0.0, 9.0)
+
+
+class Delivery(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = UnsyncedFiles()
+        self.now = 1795341600.25
+        self.maildirs = self.delivery()
+
+    def delivery(self, files: Files | None = None, executor: Executor = execute) -> MaildirDelivery:
+        return MaildirDelivery(
+            "/mail",
+            files=files or self.files,
+            executor=executor,
+            wall_time=lambda: self.now,
+            hostname="mx.example",
+            random=random.Random(1),
+        )
+
+    def deliver(self, message: Message) -> Sequence[Outcome]:
+        return self.successResultOf(self.maildirs.deliver(MAILDIR, message))
+
+    def replies(self, message: Message) -> list[str]:
+        outcomes = self.deliver(message)
+        numbers = [recipient.number for recipient in message.envelope.recipients]
+        self.assertEqual([outcome.number for outcome in outcomes], numbers)
+        return [str(outcome.reply) for outcome in outcomes]
+
+    def mail(self, local_part: str = "bob") -> list[bytes]:
+        """Return what a reader of the Maildir sees."""
+        directory = f"/mail/example.net/{local_part}/new"
+        return [self.files.content(path) for path in self.files.tree(directory)]
+
+    def test_a_message_is_stored_with_its_trace_and_lf_line_ends(self) -> None:
+        self.assertEqual(self.replies(message("bob")), ["250 2.0.0 Delivered to the mailbox"])
+        self.assertEqual(self.mail(), [STORED])
+        self.assertTrue(self.files.is_directory("/mail/example.net/bob/cur"))
+        self.assertEqual(self.files.tree("/mail/example.net/bob/tmp"), [])
+
+    def test_each_recipient_has_a_file_of_its_own(self) -> None:
+        self.assertEqual(len(self.replies(message("bob", "eve"))), 2)
+        self.assertEqual((self.mail("bob"), self.mail("eve")), ([STORED], [STORED]))
+
+    def test_no_split_of_the_content_makes_a_difference(self) -> None:
+        content = b"a\r\n\r\nb\rc\r\r\nd\ne\r"
+        expected = b"a\n\nb\rc\r\nd\ne\r"
+        for first in range(len(content)):
+            for second in range(first + 1, len(content) + 1):
+                cut = (content[:first], content[first:second], content[second:])
+                self.files = UnsyncedFiles()
+                self.maildirs = self.delivery()
+                self.deliver(message("bob", body=StreamedBody([piece for piece in cut if piece])))
+                self.assertEqual(self.mail()[0].partition(b"now\n")[2], expected, cut)
+
+    def test_a_large_body_is_never_held_whole(self) -> None:
+        self.deliver(message("bob", body=StreamedBody([b"x" * 1000] * 50)))
+        writes = [path for operation, path in self.files.operations if operation == "write"]
+        self.assertEqual(len(writes), 50)
+        self.assertEqual(
+            len(self.mail()[0]),
+            50_000 + len(b"Return-Path: <alice@example.org>\n") + len(TRACE) - 2,
+        )
+
+    def test_an_empty_body_is_a_message_too(self) -> None:
+        self.deliver(message("bob", body=HeldBody(b"")))
+        self.assertEqual(self.mail(), [STORED.partition(b"Subject")[0]])
+
+    def test_names_are_unique_and_as_maildir_readers_expect(self) -> None:
+        for _ in range(3):
+            self.deliver(message("bob"))
+        names = self.files.names("/mail/example.net/bob/new")
+        self.assertEqual(len(names), 3)
+        for number, name in enumerate(names):
+            self.assertRegex(name, rf"\A1795341600\.M250000R[0-9a-f]{{16}}Q{number}\.mx\.example\Z")
+
+    def test_a_name_that_is_taken_is_not_used_again(self) -> None:
+        # The same randomness and the same time once more: as after a restart in a simulation.
+        self.deliver(message("bob"))
+        self.files.create(
+            "/mail/example.net/bob/tmp/" + self.files.names("/mail/example.net/bob/new")[0]
+        )
+        self.maildirs = self.delivery()
+        self.replies(message("bob"))
+        self.assertEqual(len(self.mail()), 2)
+
+    def test_a_hostname_does_not_break_out_of_the_name(self) -> None:
+        self.maildirs = MaildirDelivery(
+            "/mail",
+            files=self.files,
+            executor=execute,
+            wall_time=lambda: self.now,
+            hostname="a/../b:2,S",
+            random=random.Random(1),
+        )
+        self.deliver(message("bob"))
+        (name,) = self.files.names("/mail/example.net/bob/new")
+        self.assertTrue(name.endswith(r".a\057..\057b\0722,S"), name)
+
+    def test_the_disk_is_asked_in_the_order_that_survives_a_crash(self) -> None:
+        self.deliver(message("bob"))
+        self.files.operations.clear()
+        self.deliver(message("bob"))
+        steps = [
+            (operation, path.split("/bob/")[1].partition("/")[0])
+            for operation, path in self.files.operations
+        ]
+        self.assertEqual(
+            steps,
+            [
+                ("create", "tmp"),
+                ("write", "tmp"),
+                ("sync", "tmp"),
+                ("rename", "tmp"),
+                ("sync_directory", "new"),
+            ],
+        )
+
+    def crashed_at_every_step(self, *, syncs: bool) -> int:
+        """Cut the power after each number of steps; return how often something is lost."""
+        lost = 0
+        for steps in range(40):
+            self.files = UnsyncedFiles(syncs=syncs)
+            self.maildirs = self.delivery()
+            self.files.cut_power_in(steps)
+            (outcome,) = self.deliver(message("bob"))
+            self.files.crash()
+            try:
+                found = self.mail()
+            except OSError:
+                found = []
+            lost += outcome.delivered and found != [STORED]
+            self.assertFalse(outcome.failed)
+            for content in found:
+                self.assertEqual(content, STORED)
+        return lost
+
+    def test_what_was_delivered_survives_a_crash_at_any_moment(self) -> None:
+        self.assertEqual(self.crashed_at_every_step(syncs=True), 0)
+
+    def test_without_syncs_it_would_not(self) -> None:
+        # The negative control of the test above.
+        with self.assertRaises(self.failureException):
+            self.assertEqual(self.crashed_at_every_step(syncs=False), 0)
+
+    def test_a_maildir_that_was_never_synced_is_made_durable(self) -> None:
+        # Made by a process that was killed before it could sync: only in the kernel's memory.
+        self.files.syncs = False
+        for name in ("tmp", "new", "cur"):
+            self.files.make_directories(f"/mail/example.net/bob/{name}")
+        self.files.syncs = True
+        self.files.sync_directory("/")
+        self.deliver(message("bob"))
+        self.files.crash()
+        self.assertEqual(self.mail(), [STORED])
+
+    def test_a_full_disk_defers_and_leaves_nothing_behind(self) -> None:
+        self.files.capacity = 10
+        (reply,) = self.replies(message("bob"))
+        self.assertEqual(reply, "452 4.3.1 The mailbox cannot be written now (ENOSPC)")
+        self.assertEqual(self.files.tree(), [])
+        self.files.capacity = None
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_each_failure_of_the_disk_defers(self) -> None:
+        self.deliver(message("bob"))
+        for operation in ("create", "write", "sync", "rename", "sync_directory"):
+            before = self.files.tree()
+            self.files.fail_next(operation, OSError(errno.EIO, "broken"))
+            (outcome,) = self.deliver(message("bob"))
+            self.assertEqual(str(outcome.reply)[:9], "451 4.3.0", operation)
+            self.assertIn("(EIO)", str(outcome.reply))
+            # Only where the file stood in new/ for a moment may it have been seen.
+            self.assertEqual(outcome.uncertain, operation == "sync_directory")
+            self.assertEqual(self.files.tree(), before, operation)
+
+    def test_a_broken_mailbox_is_no_harm_to_the_others(self) -> None:
+        self.files.make_directories("/mail/example.net")
+        self.files.create("/mail/example.net/bob")
+        replies = self.replies(message("bob", "eve"))
+        self.assertEqual(replies[0][:9], "451 4.2.0")
+        self.assertEqual(replies[1][:9], "250 2.0.0")
+
+    def test_a_maildir_that_was_removed_is_made_again(self) -> None:
+        self.deliver(message("bob"))
+        self.files._root.names.clear()
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+        self.assertEqual(self.mail(), [STORED])
+
+    def test_a_body_that_cannot_be_read_defers(self) -> None:
+        class Broken:
+            size = 10
+
+            def chunks(self) -> Iterator[bytes]:
+                yield b"x"
+                raise OSError(errno.EIO, "broken")
+
+        for size in (10, 1 << 20):
+            Broken.size = size
+            self.assertEqual(self.replies(message("bob", "eve", body=Broken()))[1][:9], "451 4.3.0")
+            self.assertEqual(self.files.tree(), [])
+
+    def test_an_executor_that_is_gone_defers(self) -> None:
+        def gone(*arguments: object) -> Deferred[Sequence[Outcome]]:
+            return fail(RuntimeError("stopped\r\n"))
+
+        self.maildirs = self.delivery(executor=gone)  # type: ignore[arg-type]
+        for reply in self.replies(message("bob", "eve")):
+            self.assertEqual(reply[:9], "451 4.3.0")
+
+    def test_one_message_is_one_call(self) -> None:
+        calls: list[object] = []
+
+        def counting(function: object, *arguments: object) -> Deferred[object]:
+            calls.append(function)
+            return execute(function, *arguments)  # type: ignore[arg-type]
+
+        self.maildirs = self.delivery(executor=counting)  # type: ignore[arg-type]
+        self.deliver(message("bob", "eve", "mallory"))
+        self.assertEqual(len(calls), 1)
+
+    def test_a_refused_recipient_fails_and_the_others_do_not(self) -> None:
+        replies = self.replies(message("../eve", "bob"))
+        self.assertEqual(replies[0], "550 5.1.3 That can be no mailbox here")
+        self.assertEqual(replies[1][:3], "250")
+        self.assertEqual(len(self.files.tree()), 1)
+
+    def test_a_mailbox_exists_once_it_has_a_maildir(self) -> None:
+        self.assertFalse(self.maildirs.exists(Mailbox("bob", "example.net")))
+        self.deliver(message("bob"))
+        for same in ("bob", "Bob", "bob+lists"):
+            self.assertTrue(self.maildirs.exists(Mailbox(same, "example.net")))
+        for other in ("eve", "..", "bob/new"):
+            self.assertFalse(self.maildirs.exists(Mailbox(other, "example.net")))
+
+    def test_it_works_on_a_real_disk(self) -> None:
+        root = self.mktemp()
+        maildirs = MaildirDelivery(
+            root,
+            files=DiskFiles(),
+            executor=execute,
+            wall_time=lambda: self.now,
+            hostname="mx.example",
+            random=random.Random(1),
+        )
+        self.successResultOf(maildirs.deliver(MAILDIR, message("bob")))
+        (name,) = os.listdir(f"{root}/example.net/bob/new")
+        with open(f"{root}/example.net/bob/new/{name}", "rb") as file:
+            self.assertEqual(file.read(), STORED)
+        self.assertEqual(os.listdir(f"{root}/example.net/bob/tmp"), [])
+
+
+class Directories(SynchronousTestCase):
+    def test_case_and_tag_do_not_count(self) -> None:
+        for local_part in ("bob", "BOB", "bob+", "Bob+a+b"):
+            found = mailbox_directory(Mailbox(local_part, "example.net"))
+            self.assertEqual(found, ("example.net", "bob"))
+        self.assertEqual(mailbox_directory(Mailbox("a b", "[192.0.2.1]")), ("[192.0.2.1]", "a b"))
+
+    def test_one_character_in_two_spellings_is_one_mailbox(self) -> None:
+        composed = mailbox_directory(Mailbox("d\u00f6rte", "example.net"))
+        self.assertEqual(mailbox_directory(Mailbox("Do\u0308rte", "example.net")), composed)
+
+    def test_no_name_means_anything_to_the_file_system(self) -> None:
+        for local_part in (
+            "",
+            "+tag",
+            ".",
+            "..",
+            ".hidden",
+            "../eve",
+            "a/b",
+            "/etc/passwd",
+            "a\x00b",
+            "a\nb",
+            "\x9b",
+            "\udc80",
+            "x" * 256,
+            "ä" * 128,
+        ):
+            with self.assertRaises(NoMailbox, msg=repr(local_part)) as raised:
+                mailbox_directory(Mailbox(local_part, "example.net"))
+            self.assertEqual(raised.exception.reply.code, 550)
+        for domain in ("", ".", "..", "a/b", "a\x00"):
+            self.assertRaises(NoMailbox, mailbox_directory, Mailbox("bob", domain))
+        self.assertEqual(mailbox_directory(Mailbox("x" * 255, "a.example"))[1], "x" * 255)

@@ -1,0 +1,243 @@
+"""Delivery status notifications, read back as a mail program reads them."""
+
+import email
+import email.policy
+from collections.abc import Iterator
+from email.message import EmailMessage
+from email.message import Message as ParsedMessage
+
+from attrs import evolve, frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.envelope import (
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
+from twisted_mta.message.dsn import Failure, Notice, failure_notice
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+
+ALICE = Mailbox("alice", "example.org")
+BOB = Recipient(RecipientNumber(0), Mailbox("bob", "example.net"))
+EVE = Recipient(RecipientNumber(1), Mailbox("eve", "example.com"))
+REMOTE = "mx.example.net[192.0.2.7]:25"
+NO_USER = Reply.of(550, "1.1", "No such user")
+ORIGINAL = b"Subject: Lunch\r\nMessage-ID: <lunch@example.org>\r\n\r\nAt noon?\r\n.\r\n"
+NOON = 1795341600.0  # Sun, 22 Nov 2026 10:00:00 +0000
+
+
+@frozen
+class UnreadableBody:
+    size: int = 10
+
+    def chunks(self) -> Iterator[bytes]:
+        yield b"Subj"
+        raise OSError("the disk is broken")
+
+
+def message(content: bytes = ORIGINAL, **parameters: str | None) -> Message:
+    return Message(
+        id=QueueId(5),
+        envelope=Envelope(ALICE, (BOB, EVE), parameters),
+        trace=b"Received: from a\r\n\tby b; now\r\n",
+        body=HeldBody(content),
+        received_at=NOON - 3600,
+        expires_at=NOON,
+    )
+
+
+def failed(
+    recipient: Recipient = BOB, reply: Reply = NO_USER, remote: str | None = REMOTE
+) -> Failure:
+    return Failure(recipient, Outcome(recipient.number, reply, remote))
+
+
+class FailureNotice(SynchronousTestCase):
+    def notice(self, original: Message, *failures: Failure) -> Notice:
+        found = failure_notice(original, failures, hostname="mx.example", id=QueueId(77), time=NOON)
+        # Every notice keeps to these, whatever it is about.
+        self.assertNotIn(b"\x00", found.content)
+        self.assertNotRegex(found.content, rb"\r(?!\n)|(?<!\r)\n")
+        self.assertLessEqual(max(map(len, found.content.split(b"\r\n"))), 998)
+        self.assertTrue(found.content.endswith(b"--\r\n"))
+        if not found.eight_bit:
+            found.content.decode("ascii")
+        return found
+
+    def parts(self, notice: Notice) -> tuple[str, list[ParsedMessage], EmailMessage]:
+        """Return the text for people, the status blocks and the part that comes back."""
+        parsed = email.message_from_bytes(notice.content, policy=email.policy.SMTP)
+        assert isinstance(parsed, EmailMessage)
+        self.assertEqual(parsed.get_content_type(), "multipart/report")
+        self.assertEqual(parsed.get_param("report-type"), "delivery-status")
+        text, status, returned = parsed.iter_parts()
+        self.assertEqual(text.get_content_type(), "text/plain")
+        self.assertEqual(status.get_content_type(), "message/delivery-status")
+        for part in (parsed, text, status, returned):
+            self.assertEqual(part.defects, [])
+        return text.get_content().replace("\r", ""), list(status.get_payload()), returned  # type: ignore[arg-type]
+
+    def test_the_header_says_from_whom_and_about_what(self) -> None:
+        parsed = email.message_from_bytes(self.notice(message(), failed()).content)
+        self.assertEqual(
+            [(name, value) for name, value in parsed.items() if name != "Content-Type"],
+            [
+                ("From", "Mail Delivery System <MAILER-DAEMON@mx.example>"),
+                ("To", "<alice@example.org>"),
+                ("Subject", "Undelivered mail returned to sender"),
+                ("Date", "Sun, 22 Nov 2026 10:00:00 +0000"),
+                ("Message-ID", f"<{QueueId(77)}@mx.example>"),
+                ("In-Reply-To", "<lunch@example.org>"),
+                ("References", "<lunch@example.org>"),
+                ("Auto-Submitted", "auto-replied"),
+                ("MIME-Version", "1.0"),
+            ],
+        )
+
+    def test_a_person_reads_which_address_what_was_said_and_what_happens_next(self) -> None:
+        text, _, _ = self.parts(self.notice(message(), failed(), failed(EVE, remote=None)))
+        self.assertIn("will not be tried again", text.replace("\n", " "))
+        bob = "<bob@example.net>\n    mx.example.net[192.0.2.7]:25 answered:\n        550 5.1.1 No"
+        self.assertIn(bob, text)
+        self.assertIn("<eve@example.com>\n    The reason:\n        550 5.1.1 No", text)
+        self.assertIn("What you sent is attached", text.replace("\n", " "))
+
+    def test_a_program_reads_a_block_for_each_recipient(self) -> None:
+        notice = self.notice(message(), failed(), failed(EVE, Reply.of(554, None, "No"), None))
+        _, blocks, _ = self.parts(notice)
+        self.assertEqual(
+            [list(block.items()) for block in blocks],
+            [
+                [
+                    ("Reporting-MTA", "dns; mx.example"),
+                    ("X-Queue-ID", str(QueueId(5))),
+                    ("Arrival-Date", "Sun, 22 Nov 2026 09:00:00 +0000"),
+                ],
+                [
+                    ("Final-Recipient", "rfc822; bob@example.net"),
+                    ("Action", "failed"),
+                    ("Status", "5.1.1"),
+                    ("Remote-MTA", "dns; mx.example.net"),
+                    ("Diagnostic-Code", "smtp; 550 5.1.1 No such user"),
+                    ("Last-Attempt-Date", "Sun, 22 Nov 2026 10:00:00 +0000"),
+                ],
+                [
+                    ("Final-Recipient", "rfc822; eve@example.com"),
+                    ("Action", "failed"),
+                    ("Status", "5.0.0"),
+                    ("Diagnostic-Code", "smtp; 554 No"),
+                    ("Last-Attempt-Date", "Sun, 22 Nov 2026 10:00:00 +0000"),
+                ],
+            ],
+        )
+
+    def test_when_time_ran_out_the_last_answer_is_told(self) -> None:
+        tried = evolve(BOB, last_reply=Reply.of(451, "4.4", "No disk"), last_remote=REMOTE)
+        expired = Reply.of(554, "4.7", "Not delivered for 5 days")
+        text, blocks, _ = self.parts(self.notice(message(), failed(tried, expired, None)))
+        self.assertEqual(blocks[1]["Status"], "5.4.7")
+        self.assertIn("The last answer, from mx.example.net[192.0.2.7]:25, was:", text)
+        self.assertIn("451 4.4.4 No disk", text)
+
+    def test_a_small_message_comes_back_whole_and_as_it_was(self) -> None:
+        _, _, returned = self.parts(self.notice(message(), failed()))
+        self.assertEqual(returned.get_content_type(), "message/rfc822")
+        self.assertEqual(returned.get_content()["Subject"], "Lunch")
+        self.assertIn(message().trace + ORIGINAL, self.notice(message(), failed()).content)
+
+    def test_of_a_large_message_the_header_comes_back(self) -> None:
+        notice = self.notice(message(ORIGINAL + b"x" * 70 + b"\r\n" * 40_000), failed())
+        text, _, returned = self.parts(notice)
+        self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+        self.assertEqual(
+            returned.get_payload(decode=True),
+            message().trace + b"Subject: Lunch\r\nMessage-ID: <lunch@example.org>\r\n",
+        )
+        self.assertIn("header of what you sent", text.replace("\n", " "))
+        self.assertNotIn(b"At noon?", notice.content)
+
+    def test_no_more_of_a_header_comes_back_than_is_reasonable(self) -> None:
+        notice = self.notice(message(b"X-Long: header\r\n" * 100_000), failed())
+        self.assertLess(len(notice.content), 70_000)
+        _, _, returned = self.parts(notice)
+        self.assertTrue(returned.get_payload(decode=True).endswith(b"X-Long: header\r\n"))  # type: ignore[union-attr]
+
+    def test_a_message_without_a_header_section_is_returned_too(self) -> None:
+        self.parts(self.notice(message(b"\r\njust text\r\n"), failed()))
+        self.parts(self.notice(message(b"no line end"), failed()))
+        large = self.notice(message(b"\r\n" + b"just text\r\n" * 10_000), failed())
+        self.assertNotIn(b"just text", large.content)
+
+    def test_what_cannot_stand_in_a_report_does_not_come_back_whole(self) -> None:
+        for body in (b"bare \r here\r\n", b"bare \n here\r\n", b"\x00\r\n", b"x" * 999 + b"\r\n"):
+            notice = self.notice(message(ORIGINAL + body), failed())
+            _, _, returned = self.parts(notice)
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+        self.notice(message(b"X: \x00\r\nY: a\rb\nc\r\nZ: " + b"z" * 5000 + b"\r\n\r\n"), failed())
+
+    def test_a_body_that_cannot_be_read_does_not_stop_the_notice(self) -> None:
+        original = evolve(message(), body=UnreadableBody())
+        notice = self.notice(original, failed())
+        parsed = email.message_from_bytes(notice.content)
+        self.assertEqual(len(parsed.get_payload()), 2)
+        self.assertNotIn(b"attached", notice.content)
+
+    def test_eight_bit_content_is_declared(self) -> None:
+        self.assertFalse(self.notice(message(), failed()).eight_bit)
+        notice = self.notice(message(ORIGINAL + "Grüße\r\n".encode()), failed())
+        self.assertTrue(notice.eight_bit)
+        parsed = email.message_from_bytes(notice.content)
+        self.assertEqual(parsed["Content-Transfer-Encoding"], "8bit")
+        encodings = [part["Content-Transfer-Encoding"] for part in parsed.get_payload()]
+        self.assertEqual(encodings, ["7bit", "7bit", "8bit"])
+
+    def test_an_international_address_is_told_in_both_forms(self) -> None:
+        dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
+        notice = self.notice(message(SMTPUTF8=None), failed(dorte))
+        text, blocks, returned = self.parts(notice)
+        self.assertTrue(notice.eight_bit)
+        self.assertIn("<dörte+x@example.net>", text)
+        self.assertEqual(
+            blocks[1]["Final-Recipient"], r"utf-8; d\x{F6}rte\x{2B}x@example.net"
+        )  # RFC 6533 §3
+        self.assertEqual(returned.get_content_type(), "message/global")
+
+    def test_hostile_answers_stay_in_their_place(self) -> None:
+        for words in (
+            "No\r\nX-Evil: yes",
+            "No\n\nAction: delivered",
+            "\x00\x1b[31m\x7f",
+            "caf\xe9 \u2028 \udc80",
+            "x" * 5000,
+            "many words " * 500,
+            f"--=_{QueueId(77)}_0--",
+            "",
+        ):
+            reply = Reply.of(550, "1.1", words, words)
+            text, blocks, _ = self.parts(self.notice(message(), failed(reply=reply, remote=words)))
+            self.assertEqual(len(blocks), 2)
+            self.assertEqual(blocks[1].get_all("Action"), ["failed"])
+            self.assertNotIn("X-Evil", blocks[1])
+            self.assertIn("550 5.1.1", text)
+
+    def test_the_boundary_is_nowhere_in_what_comes_back(self) -> None:
+        first = self.notice(message(), failed())
+        again = self.notice(message(first.content), failed())
+        _, _, returned = self.parts(again)
+        self.assertEqual(returned.get_content().is_multipart(), True)
+        self.assertIn(first.content, again.content)
+
+    def test_a_message_id_is_only_repeated_where_it_is_one(self) -> None:
+        for wrong in (b"<a b>", b"<a>\r\n X: <b>", b"<\xff>", b"<" + b"a" * 999 + b">", b""):
+            notice = self.notice(message(b"Message-ID: " + wrong + b"\r\n\r\n"), failed())
+            self.assertIsNone(email.message_from_bytes(notice.content)["References"], wrong)
+
+    def test_the_null_reverse_path_gets_no_notice(self) -> None:
+        original = evolve(message(), envelope=Envelope(None, (BOB,)))
+        self.assertRaises(ValueError, self.notice, original, failed())
+        self.assertRaises(ValueError, self.notice, message())

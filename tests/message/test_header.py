@@ -1,0 +1,98 @@
+"""Reading the header section of a message while it streams by."""
+
+import random  # noqa: TID251 - seeded, so every run draws the same
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.message.header import HeaderScanner, field, fields
+
+HEADER = (
+    b"Received: from a (b [192.0.2.1])\r\n"
+    b"\tby c with ESMTP id 1\r\n"
+    b"RECEIVED: from d\r\n"
+    b"received \t: from e\r\n"
+    b"Received-SPF: pass\r\n"
+    b"X-Received: no\r\n"
+    b"Subject: none of\r\n"
+    b" Received: counts here\r\n"
+)
+CONTENT = HEADER + b"\r\nReceived: is the body\r\n\r\nReceived: and more\r\n"
+
+
+def scan(*chunks: bytes) -> HeaderScanner:
+    scanner = HeaderScanner()
+    for chunk in chunks:
+        scanner.feed(chunk)
+    return scanner
+
+
+def facts(scanner: HeaderScanner) -> tuple[int, int, bool]:
+    return scanner.received, scanner.size, scanner.ended
+
+
+class Scanner(SynchronousTestCase):
+    def test_hops_are_counted_in_the_header_section_alone(self) -> None:
+        self.assertEqual(facts(scan(CONTENT)), (3, len(HEADER), True))
+
+    def test_no_split_makes_a_difference(self) -> None:
+        for first in range(len(CONTENT)):
+            for second in (first + 1, first + 2, first + 3, first + 40):
+                chunks = CONTENT[:first], CONTENT[first:second], CONTENT[second:]
+                self.assertEqual(facts(scan(*chunks)), (3, len(HEADER), True), chunks)
+        octets = [CONTENT[at : at + 1] for at in range(len(CONTENT))]
+        self.assertEqual(facts(scan(*octets)), (3, len(HEADER), True))
+
+    def test_random_splits_make_no_difference(self) -> None:
+        draw = random.Random(20)
+        long = b"X-Long: " + b"z" * 3000 + b"\r\n"
+        content = long + HEADER + long + b"received" + b" " * 900 + b":\r\n" + b"\r\nbody"
+        for _ in range(500):
+            scanner, at = HeaderScanner(), 0
+            while at < len(content):
+                size = draw.choice((1, 2, 3, 10, 100, 1000))
+                scanner.feed(content[at : at + size])
+                at += size
+            self.assertEqual(facts(scanner), (4, len(content) - 6, True))
+
+    def test_until_the_empty_line_every_octet_is_header(self) -> None:
+        scanner = HeaderScanner()
+        self.assertEqual(facts(scanner), (0, 0, False))
+        for octet in range(1, len(HEADER) + 1):
+            scanner.feed(HEADER[octet - 1 : octet])
+            self.assertEqual((scanner.size, scanner.ended), (octet, False))
+
+    def test_a_message_may_have_no_header_section(self) -> None:
+        self.assertEqual(facts(scan(b"\r\nReceived: body\r\n")), (0, 0, True))
+        self.assertEqual(facts(scan(b"\r", b"\n", b"Received: body\r\n")), (0, 0, True))
+        self.assertEqual(facts(scan(b"")), (0, 0, False))
+
+    def test_little_is_kept_of_a_line_without_end(self) -> None:
+        scanner = HeaderScanner()
+        for _ in range(100):
+            scanner.feed(b"received" * 1000)
+        self.assertLess(len(scanner._carry), 2000)
+        self.assertEqual(facts(scanner), (0, 800_000, False))
+
+
+class Fields(SynchronousTestCase):
+    def test_fields_come_in_order_and_unfolded(self) -> None:
+        header = (
+            b"Subject: one\r\n  two\r\n\tthree\r\nTo:bob\r\nsubject : again\r\n\r\nFrom: body\r\n"
+        )
+        self.assertEqual(
+            list(fields(header)),
+            [("Subject", "one  two\tthree"), ("To", "bob"), ("subject", "again")],
+        )
+
+    def test_a_field_is_found_in_any_case(self) -> None:
+        header = b"message-ID: <a@b>\r\nMessage-Id: <c@d>\r\n"
+        self.assertEqual(field(header, "Message-ID"), "<a@b>")
+        self.assertIsNone(field(header, "Subject"))
+
+    def test_what_is_no_field_is_left_out(self) -> None:
+        header = (
+            b"no field\nSubject: caf\xe9\n: empty\n\xff: eight\nX Y: space\nTo: bob\n\nFrom: eve"
+        )
+        self.assertEqual(list(fields(header)), [("Subject", "caf\ufffd"), ("To", "bob")])
+        self.assertEqual(list(fields(b"")), [])
+        self.assertEqual(list(fields(b" folded: first")), [])

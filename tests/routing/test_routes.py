@@ -1,0 +1,175 @@
+"""The routing table and the writing of a route."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.envelope import Host, NextHop
+from twisted_mta.routing.routes import Routes, Rule, parse_route
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+
+
+def table(urls: dict[str, str], *local_domains: str) -> Routes:
+    return Routes([parse_route(pattern, url) for pattern, url in urls.items()], local_domains)
+
+
+class Order(SynchronousTestCase):
+    def way(self, routes: Routes, domain: str) -> str:
+        return str(routes.route(Mailbox("bob", domain)))
+
+    def test_without_rules_a_domain_goes_to_its_mail_exchangers(self) -> None:
+        found = table({}).route(Mailbox("bob", "example.net"))
+        self.assertEqual(found, NextHop("smtp", domain="example.net"))
+        self.assertEqual(found.rule, "mail exchangers of example.net")
+
+    def test_local_domains_go_into_maildirs(self) -> None:
+        found = table({}, "localhost", "example.net").route(Mailbox("bob", "example.net"))
+        self.assertEqual(found, NextHop("maildir"))
+        self.assertEqual(found.rule, "local domain example.net")
+
+    def test_a_route_for_exactly_that_domain_beats_local_domains(self) -> None:
+        routes = table({"example.net": "smtp://inside"}, "example.net")
+        self.assertEqual(self.way(routes, "example.net"), "smtp:inside:25")
+
+    def test_a_domain_is_not_below_itself(self) -> None:
+        routes = table({".example.net": "smtp://a"})
+        self.assertEqual(self.way(routes, "example.net"), "smtp:example.net")
+        self.assertEqual(self.way(routes, "mail.example.net"), "smtp:a:25")
+        self.assertEqual(self.way(routes, "a.b.example.net"), "smtp:a:25")
+        self.assertEqual(self.way(routes, "notexample.net"), "smtp:notexample.net")
+
+    def test_the_longest_suffix_wins_then_the_route_for_all(self) -> None:
+        routes = table(
+            {
+                "*": "smtp://all",
+                ".net": "smtp://net",
+                ".b.example.net": "smtp://b",
+                ".example.net": "smtp://e",
+            }
+        )
+        for domain, host in (
+            ("a.b.example.net", "b"),
+            ("b.example.net", "e"),
+            ("example.net", "net"),
+            ("net", "all"),
+            ("example.org", "all"),
+            ("[192.0.2.1]", "all"),
+        ):
+            self.assertEqual(self.way(routes, domain), f"smtp:{host}:25", domain)
+
+    def test_suffixes_and_the_route_for_all_never_take_local_domains(self) -> None:
+        routes = table({"*": "smtp://all", ".example.net": "smtp://e"}, "mail.example.net")
+        self.assertEqual(self.way(routes, "mail.example.net"), "maildir")
+
+    def test_the_rule_is_named_for_people(self) -> None:
+        found = table({"Example.NET.": "smtp://a:26,b"}).route(Mailbox("bob", "example.net"))
+        self.assertEqual(found.rule, "route example.net=smtp://a:26,b")
+
+    def test_equal_next_hops_share_whatever_rule_chose_them(self) -> None:
+        routes = table({"a.example": "smtp://h", "b.example": "smtp://h:25"})
+        first, second = (routes.route(Mailbox("bob", name)) for name in ("a.example", "b.example"))
+        self.assertEqual(first, second)
+        self.assertEqual(hash(first), hash(second))
+
+    def test_two_routes_for_one_pattern_are_refused(self) -> None:
+        rules = [parse_route("a.example", "discard:"), parse_route("A.example.", "maildir:")]
+        error = self.assertRaises(ValueError, Routes, rules, ())
+        self.assertIn("a.example", str(error))
+
+    def test_what_is_local(self) -> None:
+        routes = table({"relay.example": "smtp://a"}, "localhost", "example.net")
+        for local in ("localhost", "example.net", Mailbox("bob", "example.net")):
+            self.assertTrue(routes.is_local(local))
+        for foreign in ("relay.example", "sub.example.net", Mailbox("bob", "example.org")):
+            self.assertFalse(routes.is_local(foreign))
+
+    def test_the_postmaster_without_a_domain_is_the_first_local_domains(self) -> None:
+        # RFC 5321 §4.5.1
+        postmaster = Mailbox("postmaster", "")
+        routes = table(
+            {"example.net": "smtp://inside", "*": "smtp://all"}, "example.net", "localhost"
+        )
+        self.assertTrue(routes.is_local(postmaster))
+        self.assertEqual(routes.with_domain(postmaster), Mailbox("postmaster", "example.net"))
+        self.assertEqual(str(routes.route(postmaster)), "smtp:inside:25")
+        self.assertEqual(str(table({}, "localhost").route(postmaster)), "maildir")
+
+
+class Writing(SynchronousTestCase):
+    def next_hop(self, url: str, default_port: int = 25) -> NextHop:
+        return parse_route("example.net", url, default_port=default_port).next_hop
+
+    def test_patterns_are_made_canonical(self) -> None:
+        for pattern, expected in (
+            ("Example.NET", "example.net"),
+            ("example.net.", "example.net"),
+            (".Example.net", ".example.net"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            (".bücher.example", ".xn--bcher-kva.example"),
+            ("[IPv6:2001:DB8:0::1]", "[IPv6:2001:db8::1]"),
+            (" * ", "*"),
+        ):
+            self.assertEqual(parse_route(pattern, "discard:").pattern, expected)
+
+    def test_hosts_may_have_a_port_and_may_be_several(self) -> None:
+        for url, hosts in (
+            ("smtp://mx.example", [Host("mx.example", 24)]),
+            ("SMTP://MX.Example:2525", [Host("mx.example", 2525)]),
+            ("smtp://192.0.2.1:26", [Host("192.0.2.1", 26)]),
+            ("smtp://[2001:DB8::1]", [Host("2001:db8::1", 24)]),
+            ("smtp://[::1]:26/", [Host("::1", 26)]),
+            ("smtp://a:26,b, [::1]", [Host("a", 26), Host("b", 24), Host("::1", 24)]),
+            ("smtp://a:26,smtp://b", [Host("a", 26), Host("b", 24)]),
+        ):
+            found = self.next_hop(url, default_port=24)
+            self.assertEqual((found.transport, list(found.hosts)), ("smtp", hosts), url)
+
+    def test_mail_can_be_kept_thrown_away_or_refused(self) -> None:
+        self.assertEqual(self.next_hop("maildir:"), NextHop("maildir"))
+        self.assertEqual(self.next_hop("discard:"), NextHop("discard"))
+        for url, reply in (
+            ("error:5.1.1 No such user", Reply.of(550, "1.1", "No such user")),
+            ("error:4.3.2 Try later", Reply.of(450, "3.2", "Try later")),
+            ("error:5.7.1", Reply.of(550, "7.1", "Not accepted here")),
+            ("error:5.7.1 a\r\nb", Reply.of(550, "7.1", r"a\r\nb")),
+        ):
+            self.assertEqual(self.next_hop(url), NextHop("error", reply=reply))
+
+    def assertSays(self, expected: str, pattern: str, url: str) -> None:
+        error = self.assertRaises(ValueError, parse_route, pattern, url)
+        self.assertIn(expected, str(error))
+        self.assertTrue(str(error).isprintable())
+
+    def test_what_is_not_built_yet_is_refused_by_name(self) -> None:
+        for scheme in ("smtps://a", "lmtp://a:24", "lmtp+unix:/run/lmtp"):
+            self.assertSays(f"{scheme.partition(':')[0]}: is not built yet", "*", scheme)
+
+    def test_a_wrong_pattern_is_told_with_what_would_do(self) -> None:
+        for pattern in ("", ".", "..", "*.example.net", "bob@example.net", "a b", ".[192.0.2.1]"):
+            self.assertSays(".example.net for all below it", pattern, "discard:")
+
+    def test_a_wrong_url_is_told_with_what_would_do(self) -> None:
+        for url in ("", "mx.example.net", "mx.example.net:25", "http://a", "smtp:a", "smtp"):
+            self.assertSays("smtp://HOST[:PORT]", "*", url)
+        for url in (
+            "smtp://",
+            "smtp://a,",
+            "smtp://a:",
+            "smtp://a:0",
+            "smtp://a:65536",
+            "smtp://a:x",
+            "smtp://a:٢٥",
+            "smtp://::1",
+            "smtp://[::1",
+            "smtp://[x]",
+            "smtp://u@a",
+            "smtp://a/b",
+            "smtp://a b",
+        ):
+            self.assertSays("mx.example.net:2525", "*", url)
+        for url in ("maildir:/var/mail", "discard://x"):
+            self.assertSays("nothing follows", "*", url)
+        for url in ("error:", "error:550 no", "error:2.0.0 fine", "error: text"):
+            self.assertSays("error:5.1.1 No such user", "*", url)
+
+    def test_a_rule_is_a_value(self) -> None:
+        self.assertEqual(parse_route("*", "discard:"), Rule("*", NextHop("discard")))

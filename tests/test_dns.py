@@ -1,0 +1,329 @@
+"""The resolver against a name server on loopback that answers as it is told."""
+
+import os
+from collections.abc import Callable
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+from twisted.internet import reactor  # noqa: TID251 - real sockets
+from twisted.internet.defer import gatherResults
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.protocols.basic import Int16StringReceiver
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, system_hosts
+from twisted_mta.envelope import Host
+
+SOA = "example. 300 IN SOA ns.example. hostmaster.example. 1 2 3 4 300"
+
+
+class NameServer(DatagramProtocol):
+    """Answers from a dictionary; what it does not know is NXDOMAIN.
+
+    Attributes:
+        records: answers by "name TYPE", each as (ttl, text, ...).
+        queries: everything that was asked, by UDP and TCP.
+    """
+
+    def __init__(self) -> None:
+        self.records: dict[str, tuple[int, *tuple[str, ...]]] = {}
+        self.queries: list[dns.message.Message] = []
+        self.rcode = dns.rcode.NOERROR
+        self.flags = 0
+        self.authority: str | None = SOA
+        self.silent = False
+        self.truncates = False
+        self.spoil: Callable[[bytes], list[bytes]] = lambda wire: [wire]
+
+    def asked(self) -> list[str]:
+        return [self.question(query) for query in self.queries]
+
+    def question(self, query: dns.message.Message) -> str:
+        (question,) = query.question
+        return f"{question.name} {dns.rdatatype.to_text(question.rdtype)}"
+
+    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        query = dns.message.from_wire(datagram)
+        self.queries.append(query)
+        if self.silent:
+            return
+        response = self.respond(query)
+        if self.truncates:
+            response = dns.message.make_response(query)
+            response.flags |= dns.flags.TC
+        for wire in self.spoil(response.to_wire()):
+            self.transport.write(wire, addr)  # type: ignore[union-attr]
+
+    def respond(self, query: dns.message.Message) -> dns.message.Message:
+        response = dns.message.make_response(query)
+        response.flags |= self.flags
+        response.set_rcode(self.rcode)
+        known = self.records.get(self.question(query))
+        if known is not None:
+            ttl, *texts = known
+            (question,) = query.question
+            for text in texts:
+                response.answer.append(
+                    dns.rrset.from_text(question.name, ttl, "IN", question.rdtype, text)
+                )
+        elif self.rcode == dns.rcode.NOERROR:
+            name = self.question(query).split()[0]
+            if not any(record.split()[0] == name for record in self.records):
+                response.set_rcode(dns.rcode.NXDOMAIN)
+        if not response.answer and self.authority:
+            name, ttl, _, kind, *rest = self.authority.split()
+            response.authority.append(dns.rrset.from_text(name, ttl, "IN", kind, " ".join(rest)))
+        return response
+
+
+class OverTCP(Int16StringReceiver):
+    def __init__(self, server: NameServer) -> None:
+        self.server = server
+
+    def stringReceived(self, string: bytes) -> None:
+        query = dns.message.from_wire(string)
+        self.server.queries.append(query)
+        wire = self.server.respond(query).to_wire(max_size=65535)
+        framed = len(wire).to_bytes(2, "big") + wire
+        for at in range(0, len(framed), 7):  # pieces may be put together, or not
+            self.transport.write(framed[at : at + 7])
+
+
+class Lookups(TestCase):
+    interface = "127.0.0.1"
+
+    def setUp(self) -> None:
+        self.server = NameServer()
+        port = reactor.listenUDP(0, self.server, interface=self.interface)  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.port = port.getHost().port
+        self.resolver = self.make_resolver()
+
+    def make_resolver(self, timeout: float = 10.0, port: int | None = None) -> DNSResolver:
+        return DNSResolver(
+            reactor,
+            nameservers=[Host(self.interface, port or self.port)],
+            timeout=timeout,
+            hosts={"box": ["192.0.2.9"], "nodns.example": ["192.0.2.8"]},
+        )
+
+    async def test_mail_exchangers_come_with_their_preference(self) -> None:
+        self.server.records["example. MX"] = (60, "10 MX1.Example.", "20 mx2.example.")
+        found = await self.resolver.mail_exchangers("example")
+        self.assertEqual(sorted(found), [(10, "mx1.example"), (20, "mx2.example")])
+
+    async def test_a_null_mx_has_no_name(self) -> None:
+        self.server.records["example. MX"] = (60, "0 .")
+        self.assertEqual(await self.resolver.mail_exchangers("example"), [(0, "")])
+
+    async def test_addresses_are_those_of_both_families(self) -> None:
+        self.server.records["mx.example. A"] = (60, "192.0.2.1", "192.0.2.2")
+        self.server.records["mx.example. AAAA"] = (60, "2001:db8::1")
+        found = await self.resolver.addresses("mx.example")
+        self.assertEqual(sorted(found), ["192.0.2.1", "192.0.2.2", "2001:db8::1"])
+        self.assertEqual(found[0], "2001:db8::1")
+
+    async def test_a_domain_without_such_records_is_no_error(self) -> None:
+        self.server.records["example. TXT"] = (60, "here")
+        self.assertEqual(list(await self.resolver.mail_exchangers("example")), [])
+        self.assertEqual(list(await self.resolver.addresses("example")), [])
+
+    async def test_an_alias_is_followed(self) -> None:
+        server = self.server
+        server.records["alias.example. A"] = (60,)
+        real = server.respond
+
+        def respond(query: dns.message.Message) -> dns.message.Message:
+            response = real(query)
+            if server.question(query) == "alias.example. A":
+                response.answer = [
+                    dns.rrset.from_text("alias.example.", 60, "IN", "CNAME", "real.example."),
+                    dns.rrset.from_text("real.example.", 60, "IN", "A", "192.0.2.3"),
+                ]
+                response.authority = []
+            return response
+
+        self.patch(server, "respond", respond)
+        self.assertEqual(list(await self.resolver.addresses("alias.example")), ["192.0.2.3"])
+
+    async def test_a_domain_that_does_not_exist_is_told_apart(self) -> None:
+        for lookup in (self.resolver.mail_exchangers, self.resolver.addresses):
+            with self.assertRaises(NoSuchDomain) as raised:
+                await lookup("nowhere.example")
+            self.assertEqual(raised.exception.domain, "nowhere.example")
+
+    async def test_names_that_the_dns_cannot_hold_do_not_exist(self) -> None:
+        for name in ("x" * 64, "a..b", ".".join(["x" * 60] * 5)):
+            await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
+        self.assertEqual(self.server.queries, [])
+
+    async def test_a_server_that_fails_is_a_failed_lookup(self) -> None:
+        for rcode in (dns.rcode.SERVFAIL, dns.rcode.REFUSED):
+            self.server.rcode = rcode
+            await self.assertFailure(self.resolver.mail_exchangers("example"), LookupFailed)
+            await self.assertFailure(self.resolver.addresses("example"), LookupFailed)
+
+    async def test_one_family_that_fails_does_not_hide_the_other(self) -> None:
+        real = self.server.respond
+
+        def respond(query: dns.message.Message) -> dns.message.Message:
+            failing = self.server.question(query).endswith(" AAAA")
+            self.server.rcode = dns.rcode.SERVFAIL if failing else dns.rcode.NOERROR
+            return real(query)
+
+        self.patch(self.server, "respond", respond)
+        self.server.records["mx.example. A"] = (60, "192.0.2.1")
+        self.assertEqual(await self.resolver.addresses("mx.example"), ["192.0.2.1"])
+        # And where the other has nothing, it is not known that there is no address.
+        self.server.records["v6.example. TXT"] = (60, "x")
+        await self.assertFailure(self.resolver.addresses("v6.example"), LookupFailed)
+        await self.assertFailure(self.resolver.addresses("gone.example"), LookupFailed)
+
+    async def test_silence_is_asked_again_and_then_a_failed_lookup(self) -> None:
+        self.server.silent = True
+        lookup = self.make_resolver(timeout=0.3).mail_exchangers("example")
+        await self.assertFailure(lookup, LookupFailed)
+        self.assertGreater(len(self.server.queries), 1)
+
+    async def test_where_nobody_listens_it_is_told_at_once(self) -> None:
+        unused = reactor.listenUDP(0, DatagramProtocol(), interface=self.interface)  # type: ignore[attr-defined]
+        port = unused.getHost().port
+        await unused.stopListening()
+        resolver = self.make_resolver(timeout=3600.0, port=port)
+        await self.assertFailure(resolver.mail_exchangers("example"), LookupFailed)
+
+    async def test_what_does_not_belong_to_the_query_is_not_believed(self) -> None:
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.server.spoil = lambda wire: [
+            b"",
+            b"rubbish",
+            bytes([wire[0] ^ 1]) + wire[1:].replace(b"\x02mx", b"\x02xm"),
+            wire,
+        ]
+        found = await self.resolver.mail_exchangers("example")
+        self.assertEqual(list(found), [(10, "mx.example")])
+
+    async def test_what_does_not_fit_is_asked_again_by_tcp(self) -> None:
+        tcp = reactor.listenTCP(  # type: ignore[attr-defined]
+            self.port, Factory.forProtocol(lambda: OverTCP(self.server)), interface=self.interface
+        )
+        self.addCleanup(tcp.stopListening)
+        self.server.truncates = True
+        names = [f"{number} mx{number}.example." for number in range(200)]
+        self.server.records["example. MX"] = (60, *names)
+        self.assertEqual(len(await self.resolver.mail_exchangers("example")), 200)
+        self.assertEqual(len(self.server.queries), 2)
+
+    async def test_truncation_without_tcp_is_a_failed_lookup(self) -> None:
+        self.server.truncates = True
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        lookup = self.make_resolver(timeout=0.3).mail_exchangers("example")
+        await self.assertFailure(lookup, LookupFailed)
+
+    async def test_authentication_is_asked_for_and_kept(self) -> None:
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.server.records["signed.example. MX"] = (60, "10 mx.example.")
+        self.assertFalse((await self.resolver.lookup("example", "MX")).authenticated)
+        self.server.flags = dns.flags.AD
+        for _ in ("asked", "remembered"):
+            self.assertTrue((await self.resolver.lookup("signed.example", "MX")).authenticated)
+        for query in self.server.queries:
+            self.assertTrue(query.flags & dns.flags.AD)
+            self.assertEqual((query.edns, query.payload), (0, 1232))
+
+    async def test_answers_are_remembered_for_their_time(self) -> None:
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.server.records["brief.example. MX"] = (0, "10 mx.example.")
+        for _ in range(3):
+            await self.resolver.mail_exchangers("example")
+            await self.resolver.mail_exchangers("brief.example")
+        self.assertEqual(self.server.asked().count("example. MX"), 1)
+        self.assertEqual(self.server.asked().count("brief.example. MX"), 3)
+
+    async def test_that_there_is_nothing_is_remembered_where_it_has_a_time(self) -> None:
+        # RFC 2308 §5
+        for authority, times in ((SOA, 1), (None, 3)):
+            self.server.authority = authority
+            self.server.queries.clear()
+            for _ in range(3):
+                name = f"gone-{times}.example"
+                await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
+            self.assertEqual(len(self.server.queries), times)
+
+    async def test_a_failure_is_not_remembered(self) -> None:
+        self.server.rcode = dns.rcode.SERVFAIL
+        await self.assertFailure(self.resolver.mail_exchangers("example"), LookupFailed)
+        self.server.rcode = dns.rcode.NOERROR
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.assertEqual(len(await self.resolver.mail_exchangers("example")), 1)
+
+    async def test_many_lookups_do_not_take_all_descriptors(self) -> None:
+        self.server.silent = True
+        before = len(os.listdir("/proc/self/fd"))
+        resolver = self.make_resolver(timeout=1.0)
+        lookups = [resolver.lookup(f"d{number}.example", "MX") for number in range(500)]
+        self.assertLess(len(os.listdir("/proc/self/fd")) - before, 100)
+        for lookup in lookups:
+            lookup.addErrback(lambda failure: failure.trap(LookupFailed, NoSuchDomain))
+        self.server.silent = False
+        await gatherResults(lookups)
+
+    if not os.path.isdir("/proc/self/fd"):
+        test_many_lookups_do_not_take_all_descriptors.skip = "no /proc"  # type: ignore[attr-defined]
+
+    async def test_the_hosts_file_goes_before_the_dns(self) -> None:
+        self.assertEqual(list(await self.resolver.addresses("box")), ["192.0.2.9"])
+        self.assertEqual(self.server.queries, [])
+        # A name that only the hosts file knows has no mail exchanger, and yet exists.
+        self.assertEqual(list(await self.resolver.mail_exchangers("nodns.example")), [])
+
+
+class LookupsOverIPv6(TestCase):
+    async def test_a_name_server_may_have_an_ipv6_address(self) -> None:
+        server = NameServer()
+        try:
+            port = reactor.listenUDP(0, server, interface="::1")  # type: ignore[attr-defined]
+        except CannotListenError:
+            raise SkipTest("this machine has no IPv6") from None
+        self.addCleanup(port.stopListening)
+        resolver = DNSResolver(reactor, nameservers=[Host("::1", port.getHost().port)], hosts={})
+        server.records["example. MX"] = (60, "10 mx.example.")
+        self.assertEqual(list(await resolver.mail_exchangers("example")), [(10, "mx.example")])
+
+
+class Configuration(SynchronousTestCase):
+    def test_a_name_server_is_an_address(self) -> None:
+        error = self.assertRaises(
+            ValueError, DNSResolver, reactor, nameservers=[Host("ns.example", 53)]
+        )
+        self.assertIn("ns.example", str(error))
+
+    def test_without_configuration_the_machine_itself_is_asked(self) -> None:
+        def missing(*arguments: object) -> None:
+            raise dns.resolver.NoResolverConfiguration
+
+        self.patch(dns.resolver.BaseResolver, "read_resolv_conf", missing)
+        resolver = DNSResolver(reactor, hosts={})
+        (nameserver,) = resolver._resolver.nameservers
+        self.assertIn("127.0.0.1", str(nameserver))
+
+    def test_a_hosts_file_gives_addresses_in_its_order(self) -> None:
+        path = self.mktemp()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                "# ours\n127.0.0.1 localhost\n\n::1\tlocalhost ip6-localhost # both\n"
+                "192.0.2.1 Relay.Example. relay\n192.0.2.1 relay\nrubbish relay\n192.0.2.2\n"
+            )
+        self.assertEqual(
+            system_hosts(path),
+            {
+                "localhost": ["127.0.0.1", "::1"],
+                "ip6-localhost": ["::1"],
+                "relay.example": ["192.0.2.1"],
+                "relay": ["192.0.2.1"],
+            },
+        )
+        self.assertEqual(system_hosts(self.mktemp()), {})

@@ -1,0 +1,86 @@
+"""The real world: the one module that reads the wall clock, draws randomness and starts threads.
+
+Everything else is handed what it needs of these (`twisted_mta.interfaces`), so that a whole MTA can
+run in memory, on a clock of its own, from a seed. Only what joins the rooms together asks here.
+"""
+
+from __future__ import annotations
+
+import os
+import random  # noqa: TID251 - the one place where randomness comes from
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from twisted.internet import threads  # noqa: TID251 - the one place where threads come from
+from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.threadpool import ThreadPool
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def wall_time() -> float:
+    """Return seconds since the epoch, as the machine's clock has them (`interfaces.WallTime`)."""
+    return time.time()  # noqa: TID251 - the one place where wall time comes from
+
+
+def system_random() -> random.Random:
+    """Return a new source of randomness (`interfaces.Random`), seeded by the operating system.
+
+    Good enough for jitter, shuffling and unique names, and never for a secret: those come from
+    `cryptography` and OpenSSL. `random.SystemRandom` would cost a system call for each number.
+    """
+    return random.Random(os.urandom(32))  # noqa: TID251 - the one place where seeds come from
+
+
+class ThreadExecutor:
+    """An `interfaces.Executor` on threads of its own.
+
+    Its threads are not the reactor's: a slow disk must not hold up name lookups, nor they a commit.
+
+    Args:
+        reactor: where results are handed back, in its own thread.
+        threads: how many at most; with 1, calls run strictly in the order they were made.
+        name: shown by debuggers, so that a stuck thread tells what it is for.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, threads: int, name: str) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._name = name
+        self._pool: ThreadPool | None = None
+
+    def start(self) -> None:
+        """Take calls from now on. Threads start as calls need them."""
+        if self._pool is None:
+            self._pool = ThreadPool(0, self._threads, self._name)
+            self._pool.start()
+
+    def stop(self) -> None:
+        """Return when all calls made so far have run; may be started again afterwards.
+
+        Blocks, and their Deferreds fire only once the reactor runs on.
+        """
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+
+    def __call__(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Deferred[_T]:
+        """Run ``function`` in a thread and return its result, or its exception as a failure.
+
+        Fails with `RuntimeError` while the executor is not started.
+        """
+        if self._pool is None:
+            return fail(RuntimeError(f"the threads of {self._name!r} are not running"))
+        return threads.deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+
+
+def inline_executor(
+    function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+) -> Deferred[_T]:
+    """Run ``function`` in the caller's own turn (`interfaces.Executor`): blocks, and is exact."""
+    return execute(function, *args, **kwargs)

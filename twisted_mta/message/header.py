@@ -1,0 +1,88 @@
+"""The header section of a message (RFC 5322 §2.1), read as far as an MTA needs to.
+
+Pure. The content stays as it was received; fields that we add are kept beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# RFC 5322 §3.6.7 with the white space that §4.5.7 (obs-received) allows before the colon: some
+# program on the way may count the field in that form, so we do. Lower case: see `feed`.
+_RECEIVED = re.compile(rb"\r\nreceived[ \t]*:")
+
+_LINE = 1000  # octets of a line with its CR LF, RFC 5321 §4.5.3.1.6
+
+_FOLD = re.compile(rb"\r?\n(?=[ \t])")
+_LINE_END = re.compile(rb"\r?\n")
+# RFC 5322 §2.2: field-name = 1*ftext (printable ASCII but the colon), and obsolete white space.
+_FIELD = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:(.*)", re.DOTALL)
+
+
+class HeaderScanner:
+    """Measures the header section of a message while its content streams by.
+
+    Attributes:
+        received: how many Received fields there are so far: the hops (RFC 5321 §6.3).
+        size: octets of the header section so far, without the empty line that ends it.
+        ended: whether that line was seen; nothing changes any more after it.
+    """
+
+    __slots__ = ("_carry", "ended", "received", "size")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.size = 0
+        self.ended = False
+        # What the next chunk may complete. Before the content stands a line end that is not there,
+        # so that the first line begins like every other, and the empty line may be the first.
+        self._carry = b"\r\n"
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next piece of the content, however it was cut."""
+        if self.ended:
+            return
+        text = self._carry + chunk
+        start = self.size - len(self._carry)
+        end = text.find(b"\r\n\r\n")
+        if end >= 0:
+            self.ended = True
+            self.size = start + end + 2
+            section = text[: end + 2].lower()
+        else:
+            self.size = start + len(text)
+            section = text.lower()
+        if b"\r\nreceived" in section:
+            self.received += len(_RECEIVED.findall(section))
+        self._carry = b"" if self.ended else _unfinished(text)
+
+
+def _unfinished(text: bytes) -> bytes:
+    """Return the end of ``text`` in which a field name or the empty line may not be complete."""
+    line = text[max(0, text.rfind(b"\r\n")) :]
+    # Of a line whose name is counted, or can be none, only a CR matters that begins its end.
+    if len(line) > _LINE or not line.startswith(b"\r\n") or _RECEIVED.match(line.lower()):
+        return line[-1:]
+    return line
+
+
+def fields(header: bytes) -> Iterator[tuple[str, str]]:
+    r"""Yield (name, value) of the fields in ``header``, in order, until the empty line.
+
+    Values are unfolded (RFC 5322 §2.2.3) and stripped; octets that are not UTF-8 become U+FFFD.
+    Both are what a stranger wrote: escape them before they go anywhere. Lines that are no field are
+    left out, and a line may end in LF alone.
+    """
+    for line in _LINE_END.split(_FOLD.sub(b"", header)):
+        if not line:
+            return
+        found = _FIELD.match(line)
+        if found:
+            yield found[1].decode("ascii"), found[2].decode("utf-8", "replace").strip()
+
+
+def field(header: bytes, name: str) -> str | None:
+    """Return the value of the first field called ``name`` (in any case), or None."""
+    name = name.lower()
+    return next((value for found, value in fields(header) if found.lower() == name), None)

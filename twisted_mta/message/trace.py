@@ -1,0 +1,219 @@
+"""Trace fields (RFC 5321 §4.4): Received with its ``with`` types, and Return-Path.
+
+Pure. Whatever a peer chose (its greeting, its reverse name, its certificate) is quoted here so that
+it can neither end the field, nor a comment, nor pass for something that we say ourselves.
+"""
+
+from __future__ import annotations
+
+import re
+import time as calendar
+from functools import lru_cache
+from typing import Literal
+
+from ..envelope import QueueId, TLSFacts
+from ..smtp.address import (
+    AddressError,
+    Mailbox,
+    address_literal,
+    domain_name,
+    literal_address,
+)
+from ..smtp.reply import printable
+
+Greeting = Literal["HELO", "EHLO", "LHLO"]
+"""The command that a client introduced itself with."""
+
+# RFC 3848 and RFC 6531 §4.3 as one table: the protocol by (greeting, SMTPUTF8). A HELO session has
+# no extensions, so no letters follow its name either, though TLS may well be active: then that is
+# said in the comment.
+_PROTOCOLS: dict[tuple[Greeting, bool], str] = {
+    ("HELO", False): "SMTP",
+    ("HELO", True): "SMTP",
+    ("EHLO", False): "ESMTP",
+    ("EHLO", True): "UTF8SMTP",
+    ("LHLO", False): "LMTP",
+    ("LHLO", True): "UTF8LMTP",
+}
+
+_WIDTH = 78  # RFC 5322 §2.1.1: no line should be longer, without its CR LF
+_QUOTED = 200  # characters of one thing that a peer said; lines stay far below 998 octets
+_LONGEST_MAILBOX = 900  # octets in `for`, for the same reason
+
+# RFC 5321 §4.1.2 without the underscore that `domain_name` lets pass for routing: a field that
+# other programs parse is no place for leniency.
+_DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_COMMENT_SPECIALS = re.compile(r"[()\\]")
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def with_type(greeting: Greeting, *, tls: bool, authenticated: bool, smtputf8: bool) -> str:
+    """Return the protocol for the ``with`` clause (RFC 3848, RFC 6531 §4.3).
+
+    Args:
+        greeting: the command that the client introduced itself with.
+        tls: TLS is active, by STARTTLS or implicitly.
+        authenticated: AUTH succeeded in this session, after the last STARTTLS.
+        smtputf8: the MAIL command had the SMTPUTF8 parameter.
+    """
+    protocol = _PROTOCOLS[greeting, smtputf8]
+    if greeting == "HELO":
+        return protocol
+    return protocol + "S" * tls + "A" * authenticated  # RFC 3848: S comes first
+
+
+@lru_cache(maxsize=16)
+def date_time(second: int, utc_offset: int = 0) -> str:
+    """Return a date as RFC 5322 §3.3 writes it: ``Sun, 22 Nov 2026 10:00:00 +0000``.
+
+    Args:
+        second: since the epoch.
+        utc_offset: how many seconds local time is ahead of UTC; a multiple of 60.
+    """
+    local = calendar.gmtime(second + utc_offset)
+    hours, minutes = divmod(abs(utc_offset) // 60, 60)
+    return (
+        f"{_DAYS[local.tm_wday]}, {local.tm_mday} {_MONTHS[local.tm_mon - 1]} {local.tm_year:04}"
+        f" {local.tm_hour:02}:{local.tm_min:02}:{local.tm_sec:02}"
+        f" {'-' if utc_offset < 0 else '+'}{hours:02}{minutes:02}"
+    )
+
+
+def received(
+    *,
+    greeting: Greeting,
+    helo: str,
+    peer_address: str | None,
+    peer_name: str | None,
+    by: str,
+    queue_id: QueueId,
+    recipient: Mailbox | None,
+    tls: TLSFacts | None,
+    authenticated: bool,
+    smtputf8: bool,
+    time: float,
+    utc_offset: int = 0,
+) -> bytes:
+    """Return a whole Received field (RFC 5321 §4.4), folded, with its CR LF.
+
+    Args:
+        greeting: the command that the client introduced itself with.
+        helo: the name it gave, as it came.
+        peer_address: where it connected from; None for a UNIX socket.
+        peer_name: the name of that address in the DNS, if it was looked up and has one.
+        by: our own name, a domain.
+        queue_id: the message's.
+        recipient: the only recipient; None where there are several, none of which must learn of
+            the others (RFC 5321 §7.2).
+        tls: what the handshake achieved, None in clear.
+        authenticated: as for `with_type`.
+        smtputf8: as for `with_type`.
+        time: seconds since the epoch.
+        utc_offset: as for `date_time`.
+    """
+    start = _from_clause(helo, peer_address, peer_name, tls)
+    protocol = with_type(
+        greeting, tls=tls is not None, authenticated=authenticated, smtputf8=smtputf8
+    )
+    date = date_time(int(time), utc_offset)
+    # "by NAME with PROTOCOL id ID" fits on a line unless our own name is very long.
+    fold = " " if len(by) <= 36 else "\r\n\t"
+    clause = _for_clause(recipient, smtputf8) if recipient is not None else ";\r\n\t"
+    return f"{start}\r\n\tby {by}{fold}with {protocol} id {queue_id}{clause}{date}\r\n".encode()
+
+
+def return_path(reverse_path: Mailbox | None) -> bytes:
+    """Return the field that final delivery puts first (RFC 5321 §4.4), with its CR LF.
+
+    Args:
+        reverse_path: of the envelope; None is the null reverse-path.
+    """
+    if reverse_path is None:
+        return b"Return-Path: <>\r\n"
+    path = str(reverse_path)
+    if _CONTROLS.search(path):
+        path = printable(path)
+    return f"Return-Path: <{path}>\r\n".encode()
+
+
+def _domain(text: str) -> str | None:
+    """Return ``text`` as RFC 5321's Domain or address-literal, with A-labels; None if it is not."""
+    try:
+        name = domain_name(text)
+    except AddressError:
+        return None
+    return name if name.startswith("[") or _DOMAIN.fullmatch(name) else None
+
+
+def _comment(text: str) -> str:
+    """Return ``text`` for the inside of a comment (RFC 5322 §3.2.2), shortened if need be."""
+    text = printable(text)
+    if len(text) > _QUOTED:
+        text = text[:_QUOTED] + "..."
+    return _COMMENT_SPECIALS.sub(r"\\\g<0>", text)
+
+
+@lru_cache(maxsize=1024)
+def _from_clause(
+    helo: str, peer_address: str | None, peer_name: str | None, tls: TLSFacts | None
+) -> str:
+    domain = _domain(helo)
+    literal = address_literal(peer_address) if peer_address is not None else ""
+    comments = []
+    if literal:
+        name = _domain(peer_name) if peer_name is not None else None
+        if name is not None and not name.startswith("["):
+            comments.append(f"({name} {literal})")  # RFC 5321 §4.4: TCP-info
+        else:
+            comments.append(f"({literal})")
+            if peer_name is not None:
+                comments.append(f"(reverse name {_comment(peer_name)})")
+    elif domain is not None and literal_address(domain) is not None:
+        domain = None  # an address-literal demands a TCP-info behind it, and there is none
+    if domain is None:
+        domain = literal or "unknown"
+        comments.append(f"(greeted as {_comment(helo)})")
+    if tls is not None:
+        comments.extend(_tls_comments(tls))
+    return _folded(["Received: from", domain, *comments])
+
+
+def _tls_comments(tls: TLSFacts) -> list[str]:
+    comments = [f"({_comment(tls.version)} with cipher {_comment(tls.cipher)}, {tls.bits} bits)"]
+    if tls.peer_subject is not None or tls.peer_fingerprint is not None:
+        verified = "verified" if tls.peer_verified else "not verified"
+        comments += [
+            f"(client certificate {_comment(tls.peer_subject or 'without a subject')},",
+            f"issuer {_comment(tls.peer_issuer or 'none')}, {verified})",
+        ]
+    return comments
+
+
+@lru_cache(maxsize=1024)
+def _for_clause(recipient: Mailbox, smtputf8: bool) -> str:
+    """Return the clause with its folds, from the end of the id up to the date."""
+    path = str(recipient)
+    # RFC 6531 §4.3: UTF-8 stands here only in a message that has SMTPUTF8.
+    shown = not _CONTROLS.search(path) and (smtputf8 or path.isascii())
+    size = len(path.encode()) if shown else 0
+    if not shown or size > _LONGEST_MAILBOX:
+        return ";\r\n\t"
+    # The date has 31 octets; tab, "for <", ">;" and a space go before it.
+    fold = " " if size + 8 + 1 + 31 <= _WIDTH else "\r\n\t"
+    return f"\r\n\tfor <{path}>;{fold}"
+
+
+def _folded(words: list[str]) -> str:
+    """Join ``words`` by spaces, folding between them, or at spaces inside, where a line is full."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > _WIDTH:
+            lines.append("")
+        for part in word.split(" ") if len(word) >= _WIDTH else [word]:
+            if lines[-1] and len(lines[-1]) + 1 + len(part) > _WIDTH:
+                lines.append("")
+            lines[-1] = f"{lines[-1]} {part}" if lines[-1] else part
+    return "\r\n\t".join(lines)

@@ -1,0 +1,183 @@
+"""Routes: which next hop a mailbox has, decided by its domain alone, without DNS.
+
+In this order: a route for exactly that domain; local domains; routes for what a domain ends in, the
+longest first; the route for all; the mail exchangers of the domain. The two before the last never
+apply to local domains. That a route exists says nothing about who may send through it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Literal
+
+from attrs import frozen
+
+from ..envelope import Host, NextHop
+from ..smtp.address import AddressError, Mailbox, domain_name
+from ..smtp.reply import Reply, printable
+
+_URLS = "smtp://HOST[:PORT], maildir:, discard: and error:5.1.1 TEXT"
+_NOT_BUILT = ("smtps:", "lmtp+unix:", "lmtp:")
+_STATUS = re.compile(r"([45])\.(\d{1,3}\.\d{1,3})(?:\s+(.*))?", re.DOTALL)  # RFC 3463 §2
+_HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?")
+_REMEMBERED = 4096  # domains and their next hops; some 500 octets each
+
+
+@frozen
+class Rule:
+    """One route.
+
+    Attributes:
+        pattern: a domain, ``.`` and a domain for all below it, or ``*`` for all.
+        next_hop: where its mailboxes go.
+    """
+
+    pattern: str
+    next_hop: NextHop
+
+
+class Routes:
+    """The routing table (`interfaces.Route`).
+
+    Args:
+        rules: in any order.
+        local_domains: what is delivered here, canonical (`domain_name`); mail for the
+            ``<postmaster>`` without a domain is the first one's.
+
+    Raises:
+        ValueError: two rules have one pattern.
+    """
+
+    def __init__(self, rules: Iterable[Rule], local_domains: Sequence[str]) -> None:
+        self._rules: dict[str, NextHop] = {}
+        for rule in rules:
+            if rule.pattern in self._rules:
+                raise ValueError(f"there are two routes for {rule.pattern}: leave one out")
+            self._rules[rule.pattern] = rule.next_hop
+        self.local_domains = tuple(local_domains)
+        self._local = dict.fromkeys(self.local_domains)
+        self._by_domain = lru_cache(maxsize=_REMEMBERED)(self._decide)
+
+    def is_local(self, of: Mailbox | str) -> bool:
+        """Whether a mailbox, or a domain in canonical form, is one of ours.
+
+        The ``<postmaster>`` without a domain is (RFC 5321 §4.5.1).
+        """
+        domain = of if isinstance(of, str) else of.domain
+        return domain in self._local or not domain
+
+    def with_domain(self, mailbox: Mailbox) -> Mailbox:
+        """Return the mailbox that is meant: ``<postmaster>`` is the first local domain's."""
+        if mailbox.domain or not self.local_domains:
+            return mailbox
+        return Mailbox(mailbox.local_part, self.local_domains[0])
+
+    def route(self, mailbox: Mailbox) -> NextHop:
+        """Return where a mailbox goes next."""
+        return self._by_domain(self.with_domain(mailbox).domain)
+
+    def _decide(self, domain: str) -> NextHop:
+        next_hop = self._rules.get(domain)
+        if next_hop is not None:
+            return next_hop
+        if self.is_local(domain):
+            return NextHop("maildir", rule=f"local domain {domain}")
+        for pattern in _patterns(domain):
+            next_hop = self._rules.get(pattern)
+            if next_hop is not None:
+                return next_hop
+        return NextHop("smtp", domain=domain, rule=f"mail exchangers of {domain}")
+
+
+def _patterns(domain: str) -> Iterator[str]:
+    """Yield the patterns that take in ``domain`` besides itself, the nearest first."""
+    if not domain.startswith("["):  # an address literal has no domains above it
+        at = domain.find(".")
+        while at >= 0:
+            yield domain[at:]
+            at = domain.find(".", at + 1)
+    yield "*"
+
+
+def parse_route(pattern: str, url: str, *, default_port: int = 25) -> Rule:
+    """Read one route.
+
+    Args:
+        pattern: a domain in any form, ``.domain``, or ``*``.
+        url: ``smtp://host[:port]``, several hosts by commas, IPv6 in brackets; ``maildir:``;
+            ``discard:``; ``error:5.1.1 text``.
+        default_port: of hosts that come without one.
+
+    Raises:
+        ValueError: what is wrong, and what would do.
+    """
+    canonical = _pattern(pattern.strip())
+    url = url.strip()
+    rule = f"route {canonical}={printable(url)}"
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower() + colon
+    if scheme in _NOT_BUILT:
+        raise ValueError(f"{scheme} is not built yet; what is: {_URLS}")
+    if scheme == "smtp:" and rest.startswith("//"):
+        hosts = tuple(_hosts(rest, default_port))
+        return Rule(canonical, NextHop("smtp", hosts=hosts, rule=rule))
+    if scheme == "error:":
+        return Rule(canonical, NextHop("error", reply=_error(rest), rule=rule))
+    if scheme in ("maildir:", "discard:"):
+        if rest:
+            raise ValueError(f"nothing follows {scheme} in a route, not {rest!a}")
+        transport: Literal["maildir", "discard"] = "maildir" if scheme == "maildir:" else "discard"
+        return Rule(canonical, NextHop(transport, rule=rule))
+    raise ValueError(f"not the URL of a next hop: {url!a}; what would do: {_URLS}")
+
+
+def _pattern(pattern: str) -> str:
+    if pattern == "*":
+        return pattern
+    dot = "." if pattern.startswith(".") else ""
+    try:
+        name = domain_name(pattern.removeprefix("."))
+        if not (dot and name.startswith("[")):
+            return dot + name
+    except AddressError:
+        pass
+    raise ValueError(
+        f"not a pattern for domains: {pattern!a}; what would do: example.net for that domain, "
+        ".example.net for all below it, * for all"
+    )
+
+
+def _hosts(rest: str, default_port: int) -> Iterator[Host]:
+    for item in rest.split(","):
+        # "smtp://a,b" and "smtp://a,smtp://b" say the same.
+        text = re.sub(r"(?i)^(?:smtp:)?//", "", item.strip()).removesuffix("/")
+        found = _HOST.fullmatch(text)
+        try:
+            if not found:
+                raise ValueError
+            if found["v6"] is not None:
+                name = domain_name(f"[IPv6:{found['v6']}]")[6:-1]
+            else:
+                name = domain_name(found["name"])
+            port = default_port if found["port"] is None else int(found["port"])
+            if not 0 < port < 65536:
+                raise ValueError
+        except ValueError:  # AddressError is one
+            raise ValueError(
+                f"not a host and port: {text!a}; what would do: mx.example.net, "
+                "mx.example.net:2525, 192.0.2.1, [2001:db8::1]:25"
+            ) from None
+        yield Host(name, port)
+
+
+def _error(rest: str) -> Reply:
+    found = _STATUS.fullmatch(rest.strip())
+    if not found:
+        raise ValueError(
+            f"not an enhanced status code and text: {rest!a}; what would do: error:5.1.1 No such "
+            "user, or error:4.3.2 Try again later"
+        )
+    text = printable(found[3] or "Not accepted here")
+    return Reply.of(550 if found[1] == "5" else 450, found[2], text)

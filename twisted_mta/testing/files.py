@@ -1,0 +1,274 @@
+"""A disk in memory that loses in a power cut whatever was not synced (`interfaces.Files`).
+
+It is as unkind as POSIX allows: a file's content is durable only after its own sync, a name (and
+its removal) only after a sync of its directory, and a sync of the one says nothing of the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections import deque
+from itertools import count
+from typing import IO
+
+from attrs import Factory, define
+
+
+class PowerCut(OSError):
+    """The power is off: every operation raises this until `UnsyncedFiles.crash`."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EIO, "power cut")
+
+
+@define(eq=False)
+class _File:
+    content: bytearray = Factory(bytearray)
+    synced: bytes = b""
+
+
+@define(eq=False)
+class _Directory:
+    names: dict[str, _File | _Directory] = Factory(dict)
+    synced: dict[str, _File | _Directory] = Factory(dict)
+
+
+def _error(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+class UnsyncedFiles:
+    """A disk in memory; relative paths start at its root.
+
+    Args:
+        syncs: whether a sync does what it says; False is the lying disk of a negative control.
+        capacity: how many octets of content fit in all, more is ENOSPC; None is no limit.
+            Directories cost nothing.
+
+    Attributes:
+        operations: (operation, path) of everything that was asked, in order.
+    """
+
+    def __init__(self, *, syncs: bool = True, capacity: int | None = None) -> None:
+        self.syncs = syncs
+        self.capacity = capacity
+        self.operations: list[tuple[str, str]] = []
+        self._root = _Directory()
+        self._failures: dict[str, deque[OSError]] = {}
+        self._power_cut_in: int | None = None
+        self._powered = True
+        self._lives = count()
+        self._life = next(self._lives)
+
+    # For the test.
+
+    def fail_next(self, operation: str, error: OSError, *, after: int = 0) -> None:
+        """Let the next ``operation`` raise ``error`` instead of doing anything.
+
+        Args:
+            operation: a method's name, of `interfaces.Files` or `interfaces.WritableFile`; closing
+                a file never fails.
+            error: what it raises.
+            after: how many of these operations succeed before.
+        """
+        waiting = self._failures.setdefault(operation, deque())
+        waiting.extend([_SUCCESS] * after)
+        waiting.append(error)
+
+    def cut_power_in(self, operations: int) -> None:
+        """Let the next ``operations`` still happen, and none after them until `crash`."""
+        self._power_cut_in = operations
+
+    def crash(self) -> None:
+        """Lose everything that was not synced, close all files, and turn the power on again."""
+        self._power_cut_in = None
+        self._powered = True
+        self._life = next(self._lives)
+        self._failures.clear()
+        self._forget(self._root)
+
+    def content(self, path: str) -> bytes:
+        """Return what is in a file now."""
+        return bytes(self._file(path).content)
+
+    def tree(self, path: str = "/") -> list[str]:
+        """Return the absolute paths of all files below a directory, sorted."""
+        found: list[str] = []
+        waiting = [(os.path.join("/", path).rstrip("/"), self._directory(path))]
+        while waiting:
+            above, directory = waiting.pop()
+            for name, node in directory.names.items():
+                if isinstance(node, _Directory):
+                    waiting.append((f"{above}/{name}", node))
+                else:
+                    found.append(f"{above}/{name}")
+        return sorted(found)
+
+    # interfaces.Files
+
+    def create(self, path: str) -> UnsyncedFile:
+        """Open a new file for writing."""
+        self._begin("create", path)
+        directory, name = self._place(path)
+        if name in directory.names:
+            raise _error(errno.EEXIST, path)
+        file = directory.names[name] = _File()
+        return UnsyncedFile(self, path, file)
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open an existing file for reading: what it holds now."""
+        self._begin("open", path)
+        return io.BytesIO(self.content(path))
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file, replacing none."""
+        self._begin("rename", old)
+        file = self._file(old)
+        directory, name = self._place(new)
+        if name in directory.names:
+            raise _error(errno.EEXIST, new)
+        directory.names[name] = file
+        directory, name = self._place(old)
+        del directory.names[name]
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        self._begin("unlink", path)
+        directory, name = self._place(path)
+        if isinstance(directory.names.get(name), _Directory):
+            raise _error(errno.EISDIR, path)
+        directory.names.pop(name, None)
+
+    def is_directory(self, path: str) -> bool:
+        """Whether there is a directory at ``path``."""
+        self._begin("is_directory", path)
+        try:
+            self._directory(path)
+        except OSError:
+            return False
+        return True
+
+    def make_directories(self, path: str) -> None:
+        """Make ``path`` and what is missing above it, each synced in its parent."""
+        self._begin("make_directories", path)
+        directory = self._root
+        for name in _parts(path):
+            below = directory.names.get(name)
+            if below is None:
+                below = directory.names[name] = _Directory()
+                if self.syncs:
+                    directory.synced[name] = below
+            if isinstance(below, _File):
+                raise _error(errno.ENOTDIR, path)
+            directory = below
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted."""
+        self._begin("names", path)
+        return sorted(self._directory(path).names)
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory survive a crash, and what is not there stay away."""
+        self._begin("sync_directory", path)
+        directory = self._directory(path)
+        if self.syncs:
+            directory.synced = dict(directory.names)
+
+    def free(self, path: str) -> int:
+        """Return how many octets of ``capacity`` are left."""
+        self._begin("free", path)
+        self._directory(path)
+        return 1 << 40 if self.capacity is None else max(0, self._room())
+
+    # Below this line nothing is for others than UnsyncedFile.
+
+    def _begin(self, operation: str, path: str) -> None:
+        self.operations.append((operation, path))
+        if self._power_cut_in is not None:
+            self._powered = self._power_cut_in > 0
+            self._power_cut_in -= 1
+        if not self._powered:
+            raise PowerCut
+        waiting = self._failures.get(operation)
+        if waiting and (error := waiting.popleft()) is not _SUCCESS:
+            raise error
+
+    def _room(self) -> int:
+        assert self.capacity is not None
+        return self.capacity - sum(len(self._file(path).content) for path in self.tree())
+
+    def _forget(self, directory: _Directory) -> None:
+        directory.names = dict(directory.synced)
+        for node in directory.names.values():
+            if isinstance(node, _Directory):
+                self._forget(node)
+            else:
+                node.content = bytearray(node.synced)
+
+    def _node(self, path: str) -> _File | _Directory:
+        node: _File | _Directory = self._root
+        for name in _parts(path):
+            if not isinstance(node, _Directory):
+                raise _error(errno.ENOTDIR, path)
+            if name not in node.names:
+                raise _error(errno.ENOENT, path)
+            node = node.names[name]
+        return node
+
+    def _directory(self, path: str) -> _Directory:
+        node = self._node(path)
+        if not isinstance(node, _Directory):
+            raise _error(errno.ENOTDIR, path)
+        return node
+
+    def _file(self, path: str) -> _File:
+        node = self._node(path)
+        if not isinstance(node, _File):
+            raise _error(errno.EISDIR, path)
+        return node
+
+    def _place(self, path: str) -> tuple[_Directory, str]:
+        *above, name = _parts(path)
+        return self._directory("/".join(above)), name
+
+
+_SUCCESS = OSError()  # stands in a queue of failures for an operation that is to succeed
+
+
+def _parts(path: str) -> list[str]:
+    return [name for name in os.path.normpath(os.path.join("/", path)).split("/") if name]
+
+
+class UnsyncedFile:
+    """A file on such a disk that is being written (`interfaces.WritableFile`)."""
+
+    def __init__(self, files: UnsyncedFiles, path: str, file: _File) -> None:
+        self._files = files
+        self._path = path
+        self._file = file
+        self._life: int | None = files._life
+
+    def write(self, content: bytes) -> None:
+        """Append ``content``; as much as fits, and ENOSPC, where not all of it does."""
+        self._begin("write")
+        room = len(content) if self._files.capacity is None else max(0, self._files._room())
+        self._file.content += content[:room]
+        if len(content) > room:
+            raise _error(errno.ENOSPC, self._path)
+
+    def sync(self) -> None:
+        """Make the content survive a crash; its name is another matter."""
+        self._begin("sync")
+        if self._files.syncs:
+            self._file.synced = bytes(self._file.content)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._life = None
+
+    def _begin(self, operation: str) -> None:
+        if self._life != self._files._life:
+            raise _error(errno.EBADF, self._path)
+        self._files._begin(operation, self._path)
