@@ -280,7 +280,7 @@ class Session:
     def step(self) -> Step | None:
         """Return the next thing to do; None while more octets or an answer are needed."""
         steps = self._steps
-        while not steps and self._in and not self._asked:
+        while not steps and self._in and self._asked is None:
             if self.state is State.DATA:
                 self._read_content()
             elif self.state is State.TLS or self.state is State.CLOSED or not self._read_command():

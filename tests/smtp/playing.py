@@ -1,0 +1,134 @@
+"""A client session and a dialogue to play with it."""
+
+from twisted_mta.envelope import (
+    Body,
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+    TLSFacts,
+)
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.client import ClientSession
+from twisted_mta.smtp.client_step import (
+    SendBody,
+    Step,
+    TLSLevel,
+    TransactionDone,
+    Unusable,
+)
+
+FACTS = TLSFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256)
+
+
+def message(
+    *recipients: str,
+    content: bytes = b"Subject: x\r\n\r\n.dot\r\n",
+    parameters: dict[str, str | int | None] | None = None,
+    sender: str | None = "a@client.example",
+    body: Body | None = None,
+) -> Message:
+    return Message(
+        id=QueueId(1),
+        envelope=Envelope(
+            Mailbox.parse(sender) if sender else None,
+            tuple(
+                Recipient(RecipientNumber(10 + place), Mailbox.parse(recipient))
+                for place, recipient in enumerate(recipients or ("b@example.net",))
+            ),
+            parameters or {},
+        ),
+        trace=b"Received: by client.example\r\n",
+        body=body or HeldBody(content),
+        received_at=0.0,
+        expires_at=1.0,
+    )
+
+
+class Player:
+    """Plays dialogues with a session: ``S:`` is heard in one piece, ``C:`` must be said."""
+
+    def __init__(self, *messages: Message, tls: TLSLevel = "none", at_a_time: int = 0) -> None:
+        self.session = ClientSession(helo="client.example", remote="mx[192.0.2.1]:25", tls=tls)
+        self.messages = list(messages)
+        self.at_a_time = at_a_time
+        self.steps: list[Step] = []
+        self.said = ""
+
+    def take(self, steps: list[Step]) -> None:
+        self.steps += steps
+        for step in steps:
+            if isinstance(step, SendBody):
+                self.said += b"".join(self.session.body()).decode()
+        if self.session.idle and self.messages:
+            self.take(self.session.transact(self.messages.pop(0)))
+        self.said += self.session.output().decode()
+
+    def hear(self, octets: bytes) -> None:
+        size = self.at_a_time or len(octets)
+        for start in range(0, len(octets), size):
+            self.take(self.session.receive(octets[start : start + size]))
+
+    def play(self, dialogue: str) -> "Player":
+        heard = ""
+        for line in [*dialogue.strip().splitlines(), ""]:
+            who, text = line.strip()[:2], line.strip()[3:]
+            if who == "S:":
+                heard += f"{text}\r\n"
+                continue
+            if heard:
+                self.hear(heard.encode())
+                heard = ""
+            if who == "C:":
+                said, end, self.said = self.said.partition("\r\n")
+                assert (said, end) == (text, "\r\n"), f"expected {text!r}, got {said!r}"
+        assert not self.said, f"not expected: {self.said!r}"
+        return self
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [
+            outcome
+            for step in self.steps
+            if isinstance(step, TransactionDone)
+            for outcome in step.outcomes
+        ]
+
+    @property
+    def replies(self) -> list[str]:
+        return [str(outcome.reply) for outcome in self.outcomes]
+
+    @property
+    def unusable(self) -> Unusable:
+        [step] = [step for step in self.steps if isinstance(step, Unusable)]
+        return step
+
+
+OPENING = """
+    S: 220 mx.example ESMTP
+    C: EHLO client.example
+    S: 250-mx.example greets you
+    S: 250-PIPELINING
+    S: 250-SIZE 1000
+    S: 250 8BITMIME
+"""
+PLAIN_OPENING = """
+    S: 220 mx.example ESMTP
+    C: EHLO client.example
+    S: 250 mx.example
+"""
+GROUP = """
+    C: MAIL FROM:<a@client.example> SIZE=49
+    C: RCPT TO:<b@example.net>
+    C: DATA
+"""
+CONTENT = """
+    C: Received: by client.example
+    C: Subject: x
+    C:
+    C: ..dot
+    C: .
+"""

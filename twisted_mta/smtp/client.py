@@ -1,0 +1,486 @@
+"""The client's side of an SMTP connection (RFC 5321): octets of the peer in, steps to take out.
+
+Theory of operation. A `ClientSession` is fed with `receive` and asked with `output`; it does no
+I/O and knows no clock. What it waits for is a queue, ``_awaited``: one entry for each reply that
+is due, in order, so a pipelined group (RFC 2920) is several entries and everything else is one.
+Every reply takes the first entry, and the table below says what happens. Three rules stand outside
+the table because they hold everywhere:
+
+- ``421`` ends the connection (RFC 5321 §3.8).
+- A reply is taken only for a command that `output` has already handed out. Octets beyond that were
+  sent before the peer could know what we would say: a reply injected in clear behind the ``220`` to
+  STARTTLS (RFC 3207 §6), or a peer out of step. They end the connection and are never used.
+- What cannot be read as a reply, or is not one of those that RFC 5321 §4.3.2 knows for a command,
+  ends the connection: it cannot be told any more which reply belongs to which command.
+
+When a connection ends, every recipient that had its own final reply keeps it, the others are
+deferred. If the transaction had no reply yet, nothing is known about the message at all: the step
+is then `Unusable`, and another host or a new connection may be tried at once.
+
+``HANDSHAKE`` and ``BODY`` stand in the queue without a reply being due: there the shell is at work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from ..envelope import Message, TLSFacts
+from .client_step import (
+    Awaited,
+    Close,
+    Deadlines,
+    Ready,
+    SendBody,
+    StartTLS,
+    Step,
+    TLSLevel,
+    TransactionDone,
+    Unusable,
+)
+from .outgoing import DotStuffer, OutgoingTransaction, stuffed
+from .reply import Reply
+from .reply_reader import BrokenReply, ReplyReader
+
+__all__ = ["Awaited", "ClientSession", "Deadlines", "DotStuffer", "Step", "TLSLevel"]
+
+# What each class of reply does.  NOTHING is the dot that ends a DATA for which no recipient was
+# taken (RFC 2920 §3.1).
+_TABLE: dict[Awaited, tuple[str, str, str, str]] = {
+    #                   2yz            3yz           4yz              5yz
+    Awaited.GREETING: ("_greeted", "_confused", "_turned_away", "_turned_away"),
+    Awaited.EHLO: ("_extended", "_confused", "_turned_away", "_say_helo"),
+    Awaited.HELO: ("_plain", "_confused", "_turned_away", "_turned_away"),
+    Awaited.STARTTLS: ("_start_tls", "_stay_clear", "_stay_clear", "_stay_clear"),
+    Awaited.RSET: ("_proceed", "_confused", "_confused", "_confused"),
+    Awaited.MAIL: ("_mail_taken", "_confused", "_mail_refused", "_mail_refused"),
+    Awaited.RCPT: ("_rcpt_taken", "_confused", "_rcpt_refused", "_rcpt_refused"),
+    Awaited.DATA: ("_confused", "_send_body", "_data_refused", "_data_refused"),
+    Awaited.DOT: ("_delivered", "_confused", "_data_refused", "_data_refused"),
+    Awaited.NOTHING: ("_finish", "_finish", "_finish", "_finish"),
+    Awaited.QUIT: ("_bye", "_bye", "_bye", "_bye"),
+}
+
+
+class ClientSession:
+    """One connection to a server, from its greeting to QUIT.
+
+    Args:
+        helo: our name, or an address literal.
+        remote: the peer, as outcomes and replies of our own name it.
+        tls: what the connection must have.
+        deadlines: how long each wait may last.
+
+    Attributes:
+        capabilities: what the last EHLO announced: parameters by upper-case keyword.
+        tls: facts of the handshake, None in clear.
+        closed: nothing more is to be read or sent.
+        turn: grows with every reply taken and command sent; while it stays the same, the time of
+            `deadline` runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        helo: str,
+        remote: str,
+        tls: TLSLevel = "may",
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self.capabilities: Mapping[str, str] = {}
+        self.tls: TLSFacts | None = None
+        self.closed = False
+        self.turn = 0
+        self._helo = helo
+        self._remote = remote
+        self._level: TLSLevel = tls
+        self._deadlines = deadlines or Deadlines()
+        self._reader = ReplyReader()
+        self._output: list[bytes] = []
+        self._unsent: deque[tuple[Awaited, bytes]] = deque()
+        self._awaited: deque[Awaited] = deque([Awaited.GREETING])
+        self._due = 1  # replies to what has left `output`, the greeting being one
+        self._ready = False
+        self._pipelining = False
+        self._size_limit = 0
+        self._transaction: OutgoingTransaction | None = None
+        self._reset_first = False
+
+    # What the shell asks.
+
+    @property
+    def idle(self) -> bool:
+        """Whether `transact` may be called."""
+        return self._ready and not (self._awaited or self._transaction or self.closed)
+
+    @property
+    def deadline(self) -> float:
+        """How long the present wait may last, in seconds."""
+        awaited = self._awaited[0].value if self._awaited else "idle"
+        seconds: float = getattr(self._deadlines, awaited)
+        return seconds
+
+    def output(self) -> bytes:
+        """Return the octets to write now; from here on the peer may answer them."""
+        if not self._output:
+            return b""
+        self._due = len(self._awaited)
+        octets = b"".join(self._output)
+        self._output.clear()
+        return octets
+
+    # What the shell reports.
+
+    def receive(self, octets: bytes) -> list[Step]:
+        """Take octets from the peer, cut anywhere."""
+        steps: list[Step] = []
+        if self.closed:
+            return steps
+        self._reader.feed(octets)
+        try:
+            while not self.closed and (reply := self._reader.next()) is not None:
+                self._take(reply, steps)
+        except BrokenReply as error:
+            self._broken(error, steps)
+        if not (self.closed or self._due) and self._reader.pending:
+            self._out_of_turn(None, steps)
+        return steps
+
+    def handshake_completed(self, facts: TLSFacts, objection: str | None = None) -> list[Step]:
+        """Go on under TLS; ``objection`` says what ``facts`` lack for the level that is asked."""
+        self.tls = facts
+        self._awaited.clear()
+        self._know({})  # RFC 3207 §4.2: what was learnt in clear is forgotten
+        steps: list[Step] = []
+        if objection:
+            self._part(self._ours(454, "7.5", objection), steps)  # RFC 3207 §4.1: QUIT right away
+        else:
+            self._say(Awaited.EHLO, f"EHLO {self._helo}")
+        return steps
+
+    def connection_lost(self, reason: str) -> list[Step]:
+        """Take note that the peer is gone; ``reason`` is for people."""
+        return self._stop(f"connection lost {self._situation()}: {reason}")
+
+    def timed_out(self) -> list[Step]:
+        """Take note that `deadline` has passed."""
+        return self._stop(f"timed out after {self.deadline:g} s {self._situation()}")
+
+    def quit(self) -> list[Step]:
+        """Leave an idle session politely; `Close` follows with the answer."""
+        if not self.idle:
+            raise RuntimeError("the session is not idle")
+        self._say(Awaited.QUIT, "QUIT")
+        return []
+
+    def transact(self, message: Message) -> list[Step]:
+        """Begin the transaction for all recipients of ``message``."""
+        if not self.idle:
+            raise RuntimeError("the session is not idle")
+        transaction = self._transaction = OutgoingTransaction(message, self._remote)
+        transaction.offer(self.capabilities, self._size_limit)
+        steps: list[Step] = []
+        if not transaction.offered:
+            self._done(steps)
+            return steps
+        if self._reset_first:
+            self._unsent.append((Awaited.RSET, b"RSET\r\n"))
+        self._unsent.append((Awaited.MAIL, transaction.mail(self.capabilities)))
+        for place in transaction.offered:
+            self._unsent.append((Awaited.RCPT, transaction.rcpt(place)))
+        self._unsent.append((Awaited.DATA, b"DATA\r\n"))  # RFC 2920 §3.1: last in its group
+        self._release()
+        return steps
+
+    def body(self) -> Iterator[bytes]:
+        """Yield the content, ready for the wire and ending with the final dot.
+
+        Raises:
+            OSError: the content cannot be read; to be reported by `body_failed`.
+        """
+        transaction = self._sending()
+        octets = b""
+        for following in stuffed(transaction.message):
+            if octets:
+                yield octets
+            octets = following
+        # The last piece holds the final dot: from here on the message may be delivered.
+        transaction.dot_sent = True
+        self._awaited[0] = Awaited.DOT
+        self._due = 1
+        self.turn += 1
+        yield octets
+
+    def body_failed(self, reason: str) -> list[Step]:
+        """Break off: the content cannot be read to its end, so no final dot may be sent."""
+        transaction = self._sending()
+        reply = Reply.of(451, "3.0", f"the message cannot be read: {reason}")
+        transaction.settle(transaction.taken, reply, ours=True)
+        return self._stop(reason)
+
+    # How a connection ends.
+
+    def _take(self, reply: Reply, steps: list[Step]) -> None:
+        if self._due == 0:
+            self._out_of_turn(reply, steps)
+            return
+        self.turn += 1
+        if reply.code == 421:
+            self._end(reply, steps, remote=self._remote, abort=False)
+            return
+        self._due -= 1
+        _ACTIONS[self._awaited.popleft()][reply.code // 100 - 2](self, reply, steps)
+
+    def _out_of_turn(self, reply: Reply | None, steps: list[Step]) -> None:
+        awaited = self._awaited[0] if self._awaited else None
+        if awaited is Awaited.HANDSHAKE:
+            # RFC 3207 §4.2, §6: sent in clear, perhaps by someone between us and the server.
+            text = "octets in clear behind the 220 reply to STARTTLS"
+            self._end(self._ours(454, "7.0", text), steps)
+        elif reply and (reply.code == 421 or (awaited is Awaited.BODY and reply.code >= 400)):
+            # A server that closes an idle connection, or will not hear the content to its end.
+            self._end(reply, steps, remote=self._remote)
+        else:
+            self._end(self._ours(451, "5.0", "a reply that nothing was asked for"), steps)
+
+    def _broken(self, error: BrokenReply, steps: list[Step]) -> None:
+        ours = self._ours(451, "5.0", f"{error} ({self._situation()})")
+        reply = error.reply
+        if self._due == 0:
+            self._out_of_turn(None, steps)
+        elif reply is None or reply.code < 400:
+            self._end(ours, steps)
+        elif self._transaction is None:
+            self._end(reply, steps, remote=self._remote)
+        else:
+            # A refusal that does not end is a refusal all the same, and the last we hear.
+            self._take(reply, steps)
+            if not self.closed:
+                self._end(ours, steps)
+
+    def _confused(self, reply: Reply, steps: list[Step]) -> None:
+        self._end(self._ours(451, "5.0", f"not an answer to what was said: {reply}"), steps)
+
+    def _stop(self, text: str) -> list[Step]:
+        steps: list[Step] = []
+        if self.closed:
+            return steps
+        if self._awaited and self._awaited[0] is Awaited.HANDSHAKE:
+            self._end(self._ours(454, "7.5", text), steps, clear_retry=self._level == "may")
+        else:
+            self._end(self._ours(451, "4.2", text), steps)
+        return steps
+
+    def _end(
+        self,
+        reply: Reply,
+        steps: list[Step],
+        *,
+        remote: str | None = None,
+        clear_retry: bool = False,
+        abort: bool = True,
+    ) -> None:
+        # Whatever was to be done on this connection is void; what came of a transaction is not.
+        steps[:] = [step for step in steps if isinstance(step, TransactionDone)]
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None and (transaction.answered or transaction.dot_sent):
+            transaction.settle(
+                range(len(transaction.message.envelope.recipients)), reply, ours=remote is None
+            )
+            uncertain = transaction.dot_sent and remote is None
+            steps.append(TransactionDone(transaction.outcomes(self.tls, uncertain=uncertain)))
+        elif not steps:
+            steps.append(Unusable(reply, remote, self.tls, clear_retry))
+        self.closed = True
+        self._awaited.clear()
+        self._unsent.clear()
+        self._output.clear()
+        steps.append(Close(abort))
+
+    def _part(self, reply: Reply, steps: list[Step], remote: str | None = None) -> None:
+        steps.append(Unusable(reply, remote, self.tls))
+        self._ready = False
+        self._say(Awaited.QUIT, "QUIT")
+
+    def _bye(self, reply: Reply, steps: list[Step]) -> None:
+        self.closed = True
+        steps.append(Close())
+
+    # Opening.
+
+    def _greeted(self, reply: Reply, steps: list[Step]) -> None:
+        if reply.code != 220:
+            self._confused(reply, steps)
+        else:
+            self._say(Awaited.EHLO, f"EHLO {self._helo}")
+
+    def _turned_away(self, reply: Reply, steps: list[Step]) -> None:
+        if reply.code == 554:
+            # RFC 5321 §3.1: no SMTP service at this host; says nothing about the next one, and as
+            # many servers say it for a while as do for good.
+            reply = Reply(454, reply.status, reply.lines)
+        self._part(reply, steps, self._remote)  # RFC 5321 §3.1: it waits for our QUIT
+
+    def _say_helo(self, reply: Reply, steps: list[Step]) -> None:
+        self._say(Awaited.HELO, f"HELO {self._helo}")  # RFC 5321 §3.2
+
+    def _extended(self, reply: Reply, steps: list[Step]) -> None:
+        capabilities = {}
+        for line in reply.lines[1:]:
+            keyword, _, parameters = line.partition(" ")
+            capabilities[keyword.upper()] = parameters.strip()
+        self._know(capabilities)
+        if self.tls is None and self._level != "none" and "STARTTLS" in capabilities:
+            self._say(Awaited.STARTTLS, "STARTTLS")  # RFC 3207 §4: alone, so last in its group
+        else:
+            self._open(steps)
+
+    def _plain(self, reply: Reply, steps: list[Step]) -> None:
+        self._know({})
+        self._open(steps)
+
+    def _start_tls(self, reply: Reply, steps: list[Step]) -> None:
+        if reply.code != 220:
+            self._stay_clear(reply, steps)
+            return
+        self._awaited.append(Awaited.HANDSHAKE)
+        steps.append(StartTLS())
+
+    def _stay_clear(self, reply: Reply, steps: list[Step]) -> None:
+        self._open(steps, f"STARTTLS was refused: {reply}")
+
+    def _open(self, steps: list[Step], reason: str = "STARTTLS is not offered") -> None:
+        if self._level == "encrypt" and self.tls is None:
+            # RFC 3207 §4: whether to go on in clear is ours to decide. Deferred even when refused
+            # by a 5yz: the refusal is of TLS, not of the message.
+            self._part(self._ours(454, "7.4", reason), steps)
+            return
+        self._ready = True
+        steps.append(Ready())
+
+    def _know(self, capabilities: Mapping[str, str]) -> None:
+        self.capabilities = capabilities
+        self._pipelining = "PIPELINING" in capabilities
+        limit = capabilities.get("SIZE", "")
+        # RFC 1870 §4: at most 20 digits; 0 says that there is no fixed limit.
+        self._size_limit = int(limit) if limit.isdecimal() and len(limit) <= 20 else 0
+
+    # The transaction.
+
+    def _proceed(self, reply: Reply, steps: list[Step]) -> None:
+        self._release()
+
+    def _mail_taken(self, reply: Reply, steps: list[Step]) -> None:
+        self._current.answered = True
+        self._release()
+
+    def _mail_refused(self, reply: Reply, steps: list[Step]) -> None:
+        transaction = self._current
+        transaction.answered = True
+        transaction.settle(transaction.offered, reply)
+        self._unsent.clear()
+        self._go_on(steps)
+
+    def _rcpt_taken(self, reply: Reply, steps: list[Step]) -> None:
+        transaction = self._current
+        place = transaction.offered[transaction.asked]
+        transaction.asked += 1
+        if not transaction.is_settled(place):
+            transaction.taken.append(place)
+        self._release()
+
+    def _rcpt_refused(self, reply: Reply, steps: list[Step]) -> None:
+        if reply.code == 552:  # RFC 5321 §4.5.3.1.10: means 452, too many recipients
+            reply = Reply(452, reply.status, reply.lines)
+        transaction = self._current
+        transaction.settle([transaction.offered[transaction.asked]], reply)
+        transaction.asked += 1
+        if transaction.asked == len(transaction.offered) and not transaction.taken:
+            self._unsent.clear()
+        self._go_on(steps)
+
+    def _send_body(self, reply: Reply, steps: list[Step]) -> None:
+        transaction = self._current
+        if transaction.taken:
+            self._awaited.append(Awaited.BODY)
+            steps.append(SendBody(transaction.size))
+        else:
+            self._say(Awaited.NOTHING, ".")  # RFC 2920 §3.1: 354 although no recipient was taken
+
+    def _data_refused(self, reply: Reply, steps: list[Step]) -> None:
+        transaction = self._current
+        transaction.settle(transaction.taken, reply)
+        self._done(steps)
+
+    def _delivered(self, reply: Reply, steps: list[Step]) -> None:
+        # todo RFC 2033 §4.2: LMTP answers once for each recipient it took.
+        transaction = self._current
+        transaction.settle(transaction.taken, reply)
+        self._done(steps, reset=False)
+
+    def _finish(self, reply: Reply, steps: list[Step]) -> None:
+        self._done(steps)
+
+    def _done(self, steps: list[Step], *, reset: bool = True) -> None:
+        transaction, self._transaction = self._current, None
+        # Where the content was taken, the server has cleared its buffers (RFC 5321 §4.1.1.4).
+        self._reset_first = reset if transaction.answered else self._reset_first
+        steps.append(TransactionDone(transaction.outcomes(self.tls)))
+
+    # Speaking.
+
+    def _say(self, awaited: Awaited, line: str) -> None:
+        self._awaited.append(awaited)
+        self._output.append(f"{line}\r\n".encode())
+        self.turn += 1
+
+    def _release(self) -> None:
+        unsent = self._unsent
+        while unsent and (self._pipelining or not self._awaited):
+            awaited, line = unsent.popleft()
+            if awaited is Awaited.RSET:
+                self._reset_first = False
+            self._awaited.append(awaited)
+            self._output.append(line)
+            self.turn += 1
+
+    def _go_on(self, steps: list[Step]) -> None:
+        self._release()
+        if not self._awaited:
+            self._done(steps)
+
+    @property
+    def _current(self) -> OutgoingTransaction:
+        assert self._transaction is not None
+        return self._transaction
+
+    def _sending(self) -> OutgoingTransaction:
+        if self._transaction is None or Awaited.BODY not in self._awaited:
+            raise RuntimeError("no content is asked for")
+        return self._transaction
+
+    def _situation(self) -> str:
+        if not self._awaited:
+            return "while idle"
+        awaited = self._awaited[0]
+        if awaited is Awaited.HANDSHAKE:
+            return "during the TLS handshake"
+        if awaited is Awaited.BODY:
+            return "while sending the message"
+        if awaited in (Awaited.DOT, Awaited.NOTHING):
+            return "after the final dot"
+        if awaited is Awaited.GREETING:
+            return "before the greeting"
+        return f"before the reply to {awaited.name}"
+
+    def _ours(self, code: int, status: str, text: str) -> Reply:
+        return Reply.of(code, status, f"{self._remote}: {text}")
+
+
+_Action: TypeAlias = Callable[[ClientSession, Reply, list[Step]], None]
+
+_ACTIONS: dict[Awaited, tuple[_Action, ...]] = {
+    awaited: tuple(getattr(ClientSession, name) for name in names)
+    for awaited, names in _TABLE.items()
+}

@@ -1,0 +1,306 @@
+"""A network in memory, on a clock that is moved by hand; real TLS included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    TimeoutError,
+)
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+
+class MemoryTransport:
+    """One end of a connection in memory: what a TCP transport of Twisted does, on a clock.
+
+    Attributes:
+        other: the other end.
+        protocol: who gets what the other end writes.
+        peak: the most octets that were ever waiting here to be read by the other end.
+    """
+
+    BUFFER = 65_536  # octets beyond which a producer is asked to pause
+
+    other: MemoryTransport
+    protocol: Any
+
+    def __init__(self, clock: Clock, *, client: bool, host: Any, peer: Any) -> None:
+        self.peak = 0
+        self.connected = True
+        self.disconnecting = False
+        self._clock = clock
+        self._client = client
+        self._host = host
+        self._peer = peer
+        self._waiting = bytearray()
+        self._scheduled = False
+        self._held = False
+        self._producer: Any = None
+        self._producer_paused = False
+        self._tls: Any = None
+
+    # What a protocol calls.
+
+    def write(self, data: bytes) -> None:
+        """Send octets, through TLS where that was started."""
+        if self._tls is not None:
+            if self.connected:
+                self._tls.write(data)
+        else:
+            self.write_raw(data)
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        """Send several pieces as one."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Close when all is sent; under TLS, by its rules."""
+        if self._tls is not None:
+            if self.connected and not self.disconnecting:
+                self._tls.loseConnection()
+        else:
+            self.lose_raw()
+
+    def abortConnection(self) -> None:
+        """Close now; what is waiting is lost."""
+        if self.connected:
+            self._waiting.clear()
+            self.disconnecting = True
+            self._clock.callLater(0, self._over, ConnectionAborted(), ConnectionLost())
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        """Put TLS between the protocol and this connection."""
+        factory = TLSMemoryBIOFactory(
+            contextFactory,
+            self._client,
+            None,  # type: ignore[arg-type]
+            self._clock,
+        )
+        self._tls = factory.protocol(factory, self.protocol, False)
+        self.protocol = self._tls
+        self._tls.makeConnection(_Raw(self))
+
+    def getHandle(self) -> Any:
+        """Return the OpenSSL connection."""
+        return self._tls.getHandle()
+
+    def getHost(self) -> Any:
+        """Return the address of this end."""
+        return self._host
+
+    def getPeer(self) -> Any:
+        """Return the address of the other end."""
+        return self._peer
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing is delayed here."""
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Nothing gets lost here."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let ``producer`` write at the pace of the other end."""
+        if self._tls is not None:
+            self._tls.registerProducer(producer, streaming)
+        else:
+            self.register_raw(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        if self._tls is not None:
+            self._tls.unregisterProducer()
+        else:
+            self.unregister_raw()
+
+    # Below TLS.
+
+    def write_raw(self, data: bytes) -> None:
+        """Send octets as they are."""
+        if not self.connected or self.disconnecting:
+            return
+        self._waiting += data
+        self.peak = max(self.peak, len(self._waiting))
+        if self._producer is not None and len(self._waiting) > self.BUFFER:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+        self._schedule()
+
+    def lose_raw(self) -> None:
+        """Close when all is sent."""
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self._schedule()
+
+    def register_raw(self, producer: Any, streaming: bool) -> None:
+        """Let ``producer`` write at the pace of the other end."""
+        if self._producer is not None or not streaming:
+            raise RuntimeError("one producer at a time, and a streaming one")
+        self._producer = producer
+        if not self.connected:
+            producer.stopProducing()
+
+    def unregister_raw(self) -> None:
+        """Forget the producer."""
+        self._producer = None
+        self._producer_paused = False
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing to the protocol for now."""
+        self.other._held = True
+
+    def resumeProducing(self) -> None:
+        """Deliver again."""
+        self.other._held = False
+        self.other._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._deliver)
+
+    def _deliver(self) -> None:
+        self._scheduled = False
+        if self._waiting and self.connected and not self._held:
+            octets = bytes(self._waiting)
+            self._waiting.clear()
+            self.other.protocol.dataReceived(octets)
+        self._delivered()
+
+    def _delivered(self) -> None:
+        if not self.connected:
+            return
+        if self._producer is not None and self._producer_paused and not self._waiting:
+            self._producer_paused = False
+            self._producer.resumeProducing()
+        if self.disconnecting and not self._waiting and self._producer is None:
+            self._over(ConnectionDone(), ConnectionDone())
+
+    def _over(self, here: Exception, there: Exception) -> None:
+        for end, reason in ((self, here), (self.other, there)):
+            if end.connected:
+                end.connected = False
+                if end._producer is not None:
+                    end._producer.stopProducing()
+                end.protocol.connectionLost(Failure(reason))
+
+
+class _Raw:
+    """What TLS sees of a `MemoryTransport`: the connection itself."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self._transport = transport
+        self.write = transport.write_raw
+        self.loseConnection = transport.lose_raw
+        self.registerProducer = transport.register_raw
+        self.unregisterProducer = transport.unregister_raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Connector:
+    def __init__(self, stop: Callable[[], None], destination: Any) -> None:
+        self.stopConnecting = stop
+        self._destination = destination
+
+    def getDestination(self) -> Any:
+        return self._destination
+
+
+class MemoryNetwork(Clock):
+    """A reactor for clients: connects them to servers in memory, and keeps time by hand.
+
+    Connecting to an address where nobody listens is refused.
+
+    Attributes:
+        connections: client's and server's end of each connection, in order.
+        sources: the ``bindAddress`` of each attempt to connect, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
+        self.sources: list[tuple[str, int] | None] = []
+        self._listening: dict[tuple[str, int], list[Protocol] | None] = {}
+
+    def listen(self, address: str, port: int, *servers: Protocol) -> None:
+        """Let one server after the other answer; when there are no more, refuse."""
+        waiting = self._listening.setdefault((address, port), [])
+        assert waiting is not None
+        waiting.extend(servers)
+
+    def swallow(self, address: str, port: int) -> None:
+        """Let attempts to connect to this address hang."""
+        self._listening[address, port] = None
+
+    def settle(self) -> None:
+        """Run what is due, and what that makes due, until nothing is."""
+        self.advance(0)
+
+    def step(self) -> bool:
+        """Run the next thing that is due now, and only that; say whether there was one."""
+        if not self.calls or self.calls[0].getTime() > self.seconds():
+            return False
+        call = self.calls.pop(0)
+        call.called = 1
+        call.func(*call.args, **call.kw)
+        return True
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> _Connector:
+        """Connect as a reactor does (`twisted.internet.interfaces.IReactorTCP`)."""
+        self.sources.append(bindAddress)
+        servers = self._listening.get((host, port), [])
+        factory.doStart()
+
+        def fail(reason: Exception) -> None:
+            factory.clientConnectionFailed(connector, Failure(reason))
+            factory.doStop()
+
+        def connect(server: Protocol) -> None:
+            self.join(factory.buildProtocol(address(host, port)), server, host, port)
+
+        if servers is None:
+            call = self.callLater(timeout, fail, TimeoutError())
+        elif servers:
+            call = self.callLater(0, connect, servers.pop(0))
+        else:
+            call = self.callLater(0, fail, ConnectionRefusedError())
+        connector = _Connector(call.cancel, address(host, port))
+        factory.startedConnecting(connector)
+        return connector
+
+    def join(self, client: Any, server: Any, host: str, port: int) -> None:
+        """Connect two protocols."""
+        here = address("::1" if ":" in host else "127.0.0.1", 50_000 + len(self.connections))
+        there = address(host, port)
+        ends = (
+            MemoryTransport(self, client=True, host=here, peer=there),
+            MemoryTransport(self, client=False, host=there, peer=here),
+        )
+        self.connections.append(ends)
+        for end, other, protocol in zip(ends, reversed(ends), (client, server), strict=True):
+            end.other = other
+            end.protocol = protocol
+        server.makeConnection(ends[1])
+        client.makeConnection(ends[0])
+
+
+def address(host: str, port: int) -> IPv4Address | IPv6Address:
+    """Return the address of a socket."""
+    return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
