@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from typing import Protocol as Shape
 
 from attrs import frozen
@@ -10,12 +11,13 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..envelope import TLSFacts
 from ..interfaces import Clock, Delivery
 from ..smtp.reply import Reply
-from ..smtp.session import SessionSettings
-from .protocol import SHUTTING_DOWN, ESMTPProtocol
+from ..smtp.settings import SessionSettings
+from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 
@@ -24,12 +26,24 @@ TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 class Timeouts:
     """How long a peer may take, in seconds.
 
-    RFC 5321 §4.5.3.2.7 asks for 5 minutes between commands; Postfix and Exim have the same.
+    Attributes:
+        command: from our reply to the end of the next command. RFC 5321 §4.5.3.2.7 asks for 5
+            minutes; Postfix and Exim have the same.
+        data: silence within a message.
+        handshake: from 220 to the end of the TLS handshake.
+        rate_grace: how long a message may come slower than ``minimum_rate``.
+        minimum_rate: octets a second, over the whole of a message.
+        errors_unslowed: errors of a session after which its replies are held back.
+        error_delay: for how long each of them is.
     """
 
     command: float = 300.0
     data: float = 180.0
     handshake: float = 30.0
+    rate_grace: float = 180.0
+    minimum_rate: float = 500.0
+    errors_unslowed: int = 5
+    error_delay: float = 1.0
 
 
 class ServerTLS(Shape):
@@ -55,6 +69,7 @@ class ESMTPFactory(ServerFactory):
 
     Attributes:
         violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
+        downgrades: how often MAIL came in clear from where TLS is known to come (RFC 3207 §6).
         draining: no new sessions, and those that are here end after their transaction.
     """
 
@@ -77,12 +92,13 @@ class ESMTPFactory(ServerFactory):
         self.tls = tls
         self.timeouts = timeouts
         self.violations = 0
+        self.downgrades = 0
         self.draining = False
         self._max_connections = max_connections
         self._max_connections_per_peer = max_connections_per_peer
         self._connections: dict[ESMTPProtocol, str | None] = {}
         self._peers: dict[str | None, int] = {}
-        self._drained: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
 
     @property
     def tls_ready(self) -> Callable[[], bool] | None:
@@ -92,7 +108,7 @@ class ESMTPFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Make the protocol of a new connection."""
-        return ESMTPProtocol(self, getattr(addr, "host", None))
+        return ESMTPProtocol(self, plain_address(addr))
 
     def opened(self, protocol: ESMTPProtocol) -> Reply | None:
         """Count a connection in; return why it may not go on, or None."""
@@ -115,23 +131,41 @@ class ESMTPFactory(ServerFactory):
             self._peers[address] = left
         else:
             self._peers.pop(address, None)
-        if self._drained is not None and not self._connections:
-            self._drained.callback(None)
-            self._drained = None
+        self._fire_drained()
 
     def drain(self) -> Deferred[None]:
         """Let the sessions end after their transactions; fires when the last is gone."""
         self.draining = True
         drained: Deferred[None] = Deferred()
-        self._drained = drained
+        self._drained.append(drained)
         for protocol in list(self._connections):
             protocol.drain()
-        if not self._connections and self._drained is not None:
-            self._drained.callback(None)
-            self._drained = None
+        self._fire_drained()
         return drained
+
+    def _fire_drained(self) -> None:
+        if not self._connections:
+            waiting, self._drained = self._drained, []
+            for drained in waiting:
+                drained.callback(None)
 
     def abandon(self) -> None:
         """End all connections at once."""
         for protocol in list(self._connections):
             protocol.abandon()
+
+
+class ImplicitTLSFactory(TLSMemoryBIOFactory):
+    """TLS from the first octet (RFC 8314 §3) in front of an `ESMTPFactory` that has ``tls``.
+
+    The session begins, and greets, when the handshake has completed.
+    """
+
+    def __init__(self, behind: ESMTPFactory) -> None:
+        assert behind.tls is not None
+        self._tls = behind.tls
+        super().__init__(self._tls.creator, False, behind, behind.clock)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make what shakes hands, or None (the connection is closed) where there is nothing to."""
+        return super().buildProtocol(addr) if self._tls.ready else None

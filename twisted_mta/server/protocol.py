@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IHalfCloseableProtocol,
     IHandshakeListener,
     ISSLTransport,
     ITCPTransport,
@@ -24,16 +25,25 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..interfaces import Decision, Sink
-from ..smtp.reply import Reply, printable
-from ..smtp.session import (
-    IDLE_TOO_LONG,
-    OUT_OF_STEP,
-    Peer,
-    Session,
-    State,
+from ..interfaces import Sink
+from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
+from ..smtp.reply import Reply
+from ..smtp.session import Session, State
+from ..smtp.settings import Peer
+from ..smtp.step import (
+    Abort,
+    Close,
+    Downgrade,
+    Finish,
+    Mail,
+    Open,
+    Rcpt,
+    StartTLS,
+    Step,
+    Violation,
+    Write,
 )
-from ..smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Violation, Write
+from .tls import reason as tls_reason
 
 if TYPE_CHECKING:
     from .factory import ESMTPFactory
@@ -41,10 +51,12 @@ if TYPE_CHECKING:
 LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")
 SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
 
+TOO_SLOW = Reply.of(421, "4.2", "The message came too slowly")
+
 _LINGER = 10.0  # seconds to a peer that does not read our last reply
 
 
-@implementer(IHandshakeListener)
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
 class ESMTPProtocol(LineReceiver):
     """One connection of a client."""
 
@@ -59,11 +71,17 @@ class ESMTPProtocol(LineReceiver):
         self._sink: Sink | None = None
         self._timer: IDelayedCall | None = None
         self._heard = 0.0  # when the peer last said something, by the clock
-        self._limit = factory.timeouts.command  # seconds it may be silent
         self._advancing = False
         self._paused = False
+        self._unread = False  # more of our replies are waiting than a buffer should hold
         self._handshaking = False
+        self._gave_up = ""  # why we ended a handshake, if we did
         self._connected = False
+        self._half_closed = False  # the peer has said its last
+        self._refusal: Reply | None = None  # why there will be no session
+        self._content_since = 0.0  # by the clock
+        self._errors = 0  # of the session, when we last replied
+        self._slowed: IDelayedCall | None = None  # until when replies are held back
         self.session: Session
 
     # Called by Twisted.
@@ -75,23 +93,24 @@ class ESMTPProtocol(LineReceiver):
         self.session = Session(
             factory.settings,
             peer=Peer(self.address, getattr(peer, "port", 0)),
-            local_address=getattr(transport.getHost(), "host", None),
+            local_address=plain_address(transport.getHost()),
             tls_ready=factory.tls_ready,
         )
         self._connected = True
         self._heard = self._clock.seconds()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        refusal = factory.opened(self)
+        self._refusal = factory.opened(self)
         if ISSLTransport.providedBy(transport):
             self._await_handshake()
         else:
-            self._timer = self._clock.callLater(self._limit, self._check_silence)
-            self._begin(refusal)
+            self._set_timer(factory.timeouts.command)
+            transport.registerProducer(self, True)
+            self._begin()
 
-    def _begin(self, refusal: Reply | None) -> None:
-        if refusal is not None:
-            self.session.end(refusal)
+    def _begin(self) -> None:
+        if self._refusal is not None:
+            self.session.end(self._refusal)
         elif self._spoke_early():
             self._log_violation("greeting")
             self.session.end(OUT_OF_STEP)
@@ -100,15 +119,32 @@ class ESMTPProtocol(LineReceiver):
         self._advance()
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Take what arrived; if the session is waiting for a decision, let no more come."""
-        self._heard = self._clock.seconds()
+        """Take what arrived; if it cannot be gone into now, let no more come."""
+        if self.session.state is State.DATA:
+            self._heard = self._clock.seconds()
         self.session.receive(data)
-        if self.session.deciding:
-            if not self._paused:
-                self._paused = True
-                self.transport.pauseProducing()
-            return
+        if self._waiting:
+            self._pause()
+        else:
+            self._advance()
+
+    def pauseProducing(self) -> None:
+        """The peer does not read: say no more, and so take no more, until it has caught up."""
+        self._unread = True
+        self._pause()
+
+    def resumeProducing(self) -> None:
+        """The peer has caught up."""
+        self._unread = False
         self._advance()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, as `connectionLost` will say."""
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake has succeeded (`IHandshakeListener`)."""
@@ -117,23 +153,43 @@ class ESMTPProtocol(LineReceiver):
         tls = self._factory.tls
         assert tls is not None
         greeting_due = self.session.state is not State.TLS
-        self.session.tls_established(tls.facts(connection))
+        facts = tls.facts(connection)
+        self.session.tls_established(facts)
+        if self.session.state is State.REFUSED:
+            self._log.info(
+                "the TLS of {peer} does not suffice here: {tls}",
+                peer=self.address,
+                tls=facts.description,
+            )
         self._heard = self._clock.seconds()
-        self._set_limit(self._factory.timeouts.command)
+        self._set_timer(self._factory.timeouts.command)
+        self.transport.registerProducer(self, True)
         if greeting_due:
-            self.session.greet()
-        self._advance()
+            self._begin()
+        else:
+            self._advance()
+
+    def readConnectionLost(self) -> None:
+        """The peer has said its last, and may still read (`IHalfCloseableProtocol`)."""
+        self._half_closed = True
+        if not self._waiting:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our own side was closed, which only `loseConnection` does."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the transaction and its content."""
         self._connected = False
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        for timer in (self._timer, self._slowed):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._slowed = None
         if self._handshaking:
             self._log.info(
                 "TLS handshake with {peer} failed: {reason}",
                 peer=self.address,
-                reason=printable(reason.getErrorMessage()),
+                reason=self._gave_up or tls_reason(reason.value),
             )
         self._drop_sink()
         self._factory.closed(self)
@@ -141,21 +197,66 @@ class ESMTPProtocol(LineReceiver):
     # The session's steps.
 
     def _advance(self) -> None:
-        if self._advancing:
+        if self._advancing or self._slowed is not None:
             return
         self._advancing = True
-        session = self.session
         try:
-            while (step := session.step()) is not None:
+            while (step := self._next_step()) is not None:
                 _STEPS[type(step)](self, step)
         finally:
             self._advancing = False
-        output = session.output()
+        self._flush_or_slow_down()
+        if self._connected and not self._waiting:
+            if self._half_closed:
+                self.transport.loseConnection()
+            elif self._paused:
+                self._paused = False
+                self.transport.resumeProducing()
+
+    def _next_step(self) -> Step | None:
+        if not self._factory.draining:
+            return self.session.step()
+        # Neither a command that has arrived already nor the next one begins a transaction.
+        self._end_if_idle()
+        step = self.session.step()
+        if step is None:
+            self._end_if_idle()
+            step = self.session.step()
+        return step
+
+    def _end_if_idle(self) -> None:
+        if self.session.transaction is None and not self._handshaking:
+            self.session.end(SHUTTING_DOWN)
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether what arrives is not to be gone into now."""
+        return self.session.deciding or self._unread or self._slowed is not None
+
+    def _flush_or_slow_down(self) -> None:
+        # Who goes on making errors waits for each next reply: guessing becomes slow, and nobody
+        # else waits with it.
+        errors, timeouts = self.session.errors, self._factory.timeouts
+        more = timeouts.error_delay and errors > max(self._errors, timeouts.errors_unslowed)
+        self._errors = errors
+        if more and self._connected and self.session.state is not State.CLOSED:
+            self._slowed = self._clock.callLater(timeouts.error_delay, self._go_on)
+            self._pause()
+        else:
+            self._flush()
+
+    def _go_on(self) -> None:
+        self._slowed = None
+        self._flush()
+        self._advance()
+
+    def _flush(self) -> None:
+        output = self.session.output()
         if output and self._connected:
+            # Silence is counted from our last reply, so that a command that comes octet by octet
+            # keeps no connection.
+            self._heard = self._clock.seconds()
             self.transport.write(output)
-        if self._paused and not session.deciding and self._connected:
-            self._paused = False
-            self.transport.resumeProducing()
 
     def _mail(self, step: Mail) -> None:
         self._ask(lambda: self._factory.delivery.mail(self.session, *step), self.session.answer)
@@ -172,10 +273,12 @@ class ESMTPProtocol(LineReceiver):
             return
         self._sink = opened
         self.session.answer()
-        if self.session.state is State.DATA:
-            self._limit = self._factory.timeouts.data
-        else:
+        if self.session.state is State.CLOSED:
             self._drop_sink()
+            return
+        timeouts = self._factory.timeouts
+        self._content_since = self._clock.seconds()
+        self._set_timer(min(timeouts.data, timeouts.rate_grace))
 
     def _write(self, step: Write) -> None:
         if self._sink is not None:
@@ -187,25 +290,19 @@ class ESMTPProtocol(LineReceiver):
 
     def _finish(self, step: Finish) -> None:
         sink, self._sink = self._sink, None
-        self._limit = self._factory.timeouts.command
         if sink is None:
             self.session.answer(LOCAL_ERROR)
         else:
-            self._ask(sink.finish, self._finished)
-
-    def _finished(self, decision: Decision) -> None:
-        self.session.answer(decision)
-        if self._factory.draining:
-            self.session.end(SHUTTING_DOWN)
+            self._ask(sink.finish, self.session.answer)
 
     def _abort(self, step: Abort) -> None:
-        self._limit = self._factory.timeouts.command
         self._drop_sink()
 
     def _start_tls(self, step: StartTLS) -> None:
         tls = self._factory.tls
         assert tls is not None
-        self.transport.write(self.session.output())
+        self._flush()
+        self.transport.unregisterProducer()
         self.clearLineBuffer()  # type: ignore[no-untyped-call]
         self.transport.startTLS(tls.creator)
         self._await_handshake()
@@ -213,11 +310,21 @@ class ESMTPProtocol(LineReceiver):
     def _violation(self, step: Violation) -> None:
         self._log_violation(step.verb)
 
+    def _downgrade(self, step: Downgrade) -> None:
+        self._factory.downgrades += 1
+        self._log.warn(
+            "ALARM: MAIL in clear from {peer}, from where TLS is known to come: refused; somebody"
+            " on the way may have taken STARTTLS out",
+            peer=self.address,
+        )
+
     def _close(self, step: Close) -> None:
         self._drop_sink()
-        self.transport.write(self.session.output())
-        self.transport.loseConnection()
-        self._set_limit(_LINGER)
+        if self._connected:
+            self._flush()
+            self._set_timer(_LINGER)
+            self.transport.unregisterProducer()  # or the connection would wait for more from us
+            self.transport.loseConnection()
 
     def _ask(
         self,
@@ -251,17 +358,19 @@ class ESMTPProtocol(LineReceiver):
     def _drop_sink(self) -> None:
         sink, self._sink = self._sink, None
         if sink is not None:
-            sink.abort()
+            try:
+                sink.abort()
+            except Exception:  # the connection has to be counted out all the same
+                self._log.failure("the content of a message could not be given up")
 
     # Time.
 
     def _await_handshake(self) -> None:
         self._handshaking = True
         self._heard = self._clock.seconds()
-        self._set_limit(self._factory.timeouts.handshake)
+        self._set_timer(self._factory.timeouts.handshake)
 
-    def _set_limit(self, seconds: float) -> None:
-        self._limit = seconds
+    def _set_timer(self, seconds: float) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.reset(seconds)
         else:
@@ -270,27 +379,41 @@ class ESMTPProtocol(LineReceiver):
     def _check_silence(self) -> None:
         # One timer that looks at the clock when it fires, and not one reset per read: a reset
         # costs more than all the rest of taking a small segment.
-        silent = self._clock.seconds() - self._heard
+        timeouts = self._factory.timeouts
+        now = self._clock.seconds()
+        silent = now - self._heard
+        reading = self.session.state is State.DATA
+        limit = timeouts.data if reading else timeouts.command
         if self.session.state is State.CLOSED or self._handshaking:
             # loseConnection waits for a peer that may never answer; what is left is abort. RFC
             # 3207 §4: nothing is said in clear where a handshake has begun.
+            if self._handshaking:
+                self._gave_up = f"not completed within {timeouts.handshake:g} s"
             self.transport.abortConnection()
-        elif self.session.deciding or silent < self._limit:
-            self._timer = self._clock.callLater(
-                self._limit if self.session.deciding else self._limit - silent,
-                self._check_silence,
-            )
-        else:
+        elif self.session.deciding:
+            self._set_timer(limit)
+        elif silent >= limit:
             self.session.end(IDLE_TOO_LONG)
             self._advance()
+        elif reading and self._too_slow(now):
+            self.session.end(TOO_SLOW)
+            self._advance()
+        else:
+            self._set_timer(min(limit - silent, timeouts.rate_grace if reading else limit))
+
+    def _too_slow(self, now: float) -> bool:
+        timeouts = self._factory.timeouts
+        elapsed = now - self._content_since
+        return (
+            elapsed >= timeouts.rate_grace
+            and self.session.content_octets < elapsed * timeouts.minimum_rate
+        )
 
     # What a service asks.
 
     def drain(self) -> None:
-        """End the session as soon as it is outside a transaction."""
-        if self.session.transaction is None and not self._handshaking:
-            self.session.end(SHUTTING_DOWN)
-            self._advance()
+        """End the session as soon as it is outside a transaction; the factory is draining."""
+        self._advance()
 
     def abandon(self) -> None:
         """End the connection at once."""
@@ -316,6 +439,14 @@ class ESMTPProtocol(LineReceiver):
         )
 
 
+def plain_address(address: Any) -> str | None:
+    """Return the host of an address; an IPv4 one, as such, on a socket for both families too."""
+    host: str | None = getattr(address, "host", None)
+    if host is not None and host.startswith("::ffff:") and "." in host:  # RFC 4291 §2.5.5.2
+        return host.removeprefix("::ffff:")
+    return host
+
+
 _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {
     Mail: ESMTPProtocol._mail,
     Rcpt: ESMTPProtocol._rcpt,
@@ -325,5 +456,6 @@ _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {
     Abort: ESMTPProtocol._abort,
     StartTLS: ESMTPProtocol._start_tls,
     Violation: ESMTPProtocol._violation,
+    Downgrade: ESMTPProtocol._downgrade,
     Close: ESMTPProtocol._close,
 }

@@ -28,10 +28,12 @@ class AddressError(ValueError):
 #   Local-part     = Dot-string / Quoted-string
 #   Quoted-string  = DQUOTE *( qtextSMTP / %d92 %d32-126 ) DQUOTE
 #
-# Which characters a domain may have is for `domain_name` to say, with a reason.
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+# The control characters from U+0080 to U+009F are left out: no mailbox needs them, and a terminal
+# or a reader of lines may obey them. Which characters a domain may have is for `domain_name` to
+# say, with a reason.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\xa0-\U0010ffff-]+"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
-_QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*"'
+_QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\xa0-\U0010ffff]|\\[\x20-\x7e])*"'
 _DOMAIN = r"[^\s@<>,:\"()\[\]\\]+"
 _LITERAL = r"\[[^\]\s]*\]"
 _SOURCE_ROUTE = rf"(?:@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:)?"

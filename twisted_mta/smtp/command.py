@@ -63,17 +63,18 @@ def parse_line(line: bytes) -> Command:
     except UnicodeDecodeError:
         raise CommandError(NOT_TEXT) from None
     verb, _, argument = text.partition(" ")
-    verb = verb.rstrip()
+    verb = verb.rstrip("\t")
     if not _VERB.fullmatch(verb):
         raise CommandError(UNKNOWN_COMMAND)
     return Command(verb.upper(), argument.strip(" \t"))  # RFC 5321 §4.1.1: trailing white space
 
 
 class PathCommand(NamedTuple):
-    """A MAIL or RCPT command: its path (None: the null path) and its parameters."""
+    """A MAIL or RCPT command: its path (None: the null path), its parameters, and how it came."""
 
     path: Mailbox | None
     parameters: Parameters
+    is_ascii: bool  # as it was written: a domain of U-labels is not, though it has A-labels
 
 
 def parse_mail(argument: str, readers: Mapping[str, ParameterReader]) -> PathCommand:
@@ -108,16 +109,17 @@ def _parse(
         mailbox, end = path(argument, found.end())
     except AddressError as error:
         raise CommandError(Reply.of(501, address_status, f"Bad address: {error}")) from None
+    is_ascii = argument.isascii() or argument[:end].isascii()
     if end == len(argument):
-        return PathCommand(mailbox, {})
+        return PathCommand(mailbox, {}, is_ascii)
     if argument[end] != " ":
         raise CommandError(Reply.of(501, address_status, f"Bad address. Syntax: {syntax}"))
-    return PathCommand(mailbox, _parameters(argument[end:], readers))
+    return PathCommand(mailbox, _parameters(argument[end:], readers), is_ascii)
 
 
 def _parameters(text: str, readers: Mapping[str, ParameterReader]) -> Parameters:
     parameters: dict[str, str | int | None] = {}
-    for word in text.split():
+    for word in filter(None, text.split(" ")):  # RFC 5321 §4.1.1.11: SP, and no other white space
         found = _PARAMETER.fullmatch(word)
         if not found:
             raise CommandError(Reply.of(501, "5.4", f"Malformed parameter: {word}"))

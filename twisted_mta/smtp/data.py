@@ -1,37 +1,58 @@
-"""The framing of message content after DATA (RFC 5321 §4.1.1.4, §4.5.2), by strict CR LF.
+"""The framing of message content: DATA (RFC 5321 §4.1.1.4, §4.5.2) and BDAT (RFC 3030 §2).
 
-Only CR LF ``.`` CR LF ends a message. Everything else that looks like it, with a bare CR, a bare LF
-or a NUL, is content; that such octets are there is noticed, because another program may well take
-them for the end (SMTP smuggling), so what holds them is not passed on as it came.
+After DATA only CR LF ``.`` CR LF ends a message. Everything else that looks like it, with a bare
+CR, a bare LF or a NUL, is content; that such octets are there is noticed, because another program
+may well take them for the end (SMTP smuggling), so what holds them is not passed on as it came.
 """
 
 from __future__ import annotations
 
-import re
-
 _END = b"\r\n.\r\n"
 _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with CR LF
-_LONG_LINE = re.compile(rb"[^\n]{999}")
 
 
-class DataReader:
-    """Reads the content of one message, at whatever points TCP splits it.
+class _Watch:
+    """Looks at content for what another program may take for the end of a line or of a message.
 
     Attributes:
-        finished: the end has been seen.
         bare: a CR or LF outside CR LF, or a NUL, has been seen.
         long: a line of more than 998 octets has been seen (looked for only if asked).
     """
 
     def __init__(self, *, look_for_long_lines: bool = False) -> None:
-        self.finished = False
         self.bare = False
         self.long = False
+        self._line: bytes | None = b"" if look_for_long_lines else None
+
+    def _look(self, content: bytes) -> None:
+        """Look at a piece of the content that no CR LF is cut apart by."""
+        breaks = content.count(b"\r\n")
+        # A CR or LF of its own shows as one more than there are pairs.
+        if content.count(b"\r") != breaks or content.count(b"\n") != breaks or b"\0" in content:
+            self.bare = True
+        if self._line is not None:
+            text = self._line + content
+            # Split and measured: a search for 999 octets in a row is quadratic in their length.
+            if max(map(len, text.replace(b"\r\n", b"\n").split(b"\n"))) > _LONGEST_LINE:
+                self.long = True
+            self._line = text[text.rfind(b"\n") + 1 :][-_LONGEST_LINE - 1 :]
+
+
+class DataReader(_Watch):
+    """Reads the content of one message, at whatever points TCP splits it.
+
+    Attributes:
+        finished: the end has been seen.
+        bare: see `_Watch`, as for ``long``.
+    """
+
+    def __init__(self, *, look_for_long_lines: bool = False) -> None:
+        super().__init__(look_for_long_lines=look_for_long_lines)
+        self.finished = False
         # The CR LF of the DATA line itself counts as a line end: a message that begins with the
         # final dot is empty (RFC 5321 §4.1.1.4). It is not part of the content.
         self._held = b"\r\n"
         self._skip = 2
-        self._line: bytes | None = b"" if look_for_long_lines else None
 
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
         """Take what arrived; return content, dots unstuffed, and what is behind the end.
@@ -52,26 +73,14 @@ class DataReader:
             rest = b""
         if not content:
             return b"", rest
-        breaks = content.count(b"\r\n")
-        # A CR or LF of its own shows as one more than there are pairs. A pair is never cut apart:
-        # a CR at the end of what has arrived is held back.
-        if content.count(b"\r") != breaks or content.count(b"\n") != breaks or b"\0" in content:
-            self.bare = True
         content = content.replace(b"\r\n.", b"\r\n")  # RFC 5321 §4.5.2
         if self._skip:
             # The line end that is not ours to keep. It is always the first thing to come out, and
             # whole: nothing comes out before three more octets have shown what follows it.
             content = content[self._skip :]
             self._skip = 0
-        if self._line is not None:
-            self._look_for_long_line(content)
+        self._look(content)
         return content, rest
-
-    def _look_for_long_line(self, content: bytes) -> None:
-        text = (self._line or b"") + content
-        if _LONG_LINE.search(text.replace(b"\r\n", b"\n")):
-            self.long = True
-        self._line = text[text.rfind(b"\n") + 1 :][-_LONGEST_LINE - 1 :]
 
 
 def _overlap(octets: bytes) -> int:
@@ -82,6 +91,39 @@ def _overlap(octets: bytes) -> int:
     return 0
 
 
+class ChunkReader(_Watch):
+    """Reads the content of one message that comes in counted chunks (BDAT, RFC 3030 §2).
+
+    Dots mean nothing here, and a chunk may end anywhere, between CR and LF too.
+
+    Attributes:
+        left: octets still to come of the chunk.
+        bare: see `_Watch`, as for ``long``.
+    """
+
+    def __init__(self, *, look_for_long_lines: bool = False) -> None:
+        super().__init__(look_for_long_lines=look_for_long_lines)
+        self.left = 0
+        self._held = b""  # a CR whose LF may come next
+
+    def read(self, octets: bytes) -> tuple[bytes, bytes]:
+        """Take what arrived; return content, and what is behind the chunk."""
+        chunk, rest = octets[: self.left], octets[self.left :]
+        self.left -= len(chunk)
+        content = self._held + chunk
+        self._held = b""
+        if content.endswith(b"\r"):
+            content, self._held = content[:-1], b"\r"
+        self._look(content)
+        return content, rest
+
+    def end(self) -> bytes:
+        """Return what was held back when the last chunk has been read."""
+        held, self._held = self._held, b""
+        self._look(held)
+        return held
+
+
 class NewlineNormalizer:
     """Turns every bare CR and bare LF into CR LF and drops NULs, at whatever points it is split."""
 
@@ -90,10 +132,11 @@ class NewlineNormalizer:
 
     def feed(self, content: bytes) -> bytes:
         """Return ``content`` normalized."""
+        content = content.replace(b"\0", b"")  # first: one between CR and LF is in the way
         if not content:
             return content
-        if self._after_cr and content[:1] == b"\n":
+        after_cr, self._after_cr = self._after_cr, content.endswith(b"\r")
+        if after_cr and content.startswith(b"\n"):
             content = content[1:]  # its CR has already become CR LF
-        self._after_cr = content[-1:] == b"\r"
-        content = content.replace(b"\0", b"").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return content.replace(b"\n", b"\r\n")

@@ -8,6 +8,7 @@ from functools import cached_property
 from attrs import frozen
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |$)")  # RFC 2034 §4, RFC 3463 §2
+_LONGEST_LINE = 510  # octets of a reply line without CR LF (RFC 5321 §4.5.3.1.5)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -70,11 +71,12 @@ class Reply:
 
     @cached_property
     def wire(self) -> bytes:
-        """The octets to send; characters outside printable ASCII are escaped."""
+        """The octets to send; characters outside printable ASCII are escaped, long lines cut."""
         start = f"{self.enhanced} " if self.status else ""
         last = len(self.lines) - 1
         return "".join(
-            f"{self.code}{' ' if number == last else '-'}{start}{printable(line)}\r\n"
+            f"{self.code}{' ' if number == last else '-'}{start}{printable(line)}"[:_LONGEST_LINE]
+            + "\r\n"
             for number, line in enumerate(self.lines)
         ).encode("ascii")
 

@@ -4,14 +4,13 @@ Theory of operation. The shell (`server.protocol`) gives what arrives to `receiv
 steps until there is none:
 
     session.receive(octets)
-    while step := session.step():
+    while (step := session.step()) is not None:
         …                            do what it says, then tell the session what came of it
     transport.write(session.output())
 
-A step that asks for a decision (`Mail`, `Recipient`, `Open`, `Finish`) stops the session until
-`answer` (or `opened`) is called, in the same turn or years later; meanwhile nothing behind it is
-executed, so replies come in order whatever is asynchronous, and a pipelined burst is answered in
-one piece of output.
+A step that asks for a decision (`Mail`, `Rcpt`, `Open`, `Finish`) stops the session until `answer`
+is called, in the same turn or years later; meanwhile nothing behind it is executed, so replies come
+in order whatever is asynchronous, and a pipelined burst is answered in one piece of output.
 
 All that has to do with framing is here, so that every split point can be tested without a socket:
 the end of a command line, the end of the content, what may stand behind EHLO, DATA and STARTTLS.
@@ -28,27 +27,37 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from attrs import define, field, frozen
-
 from ..envelope import TLSFacts
-from .address import Mailbox
+from . import replies
 from .command import (
     NOT_TEXT,
     TOO_LONG,
     UNKNOWN_COMMAND,
     Command,
     CommandError,
-    ParameterReader,
     Parameters,
     parse_line,
     parse_mail,
     parse_rcpt,
 )
-from .data import DataReader, NewlineNormalizer
-from .extension import Extension
+from .data import ChunkReader, DataReader, NewlineNormalizer
 from .extension.size import TOO_LARGE
 from .reply import Reply
-from .step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Violation, Write
+from .settings import COMMAND_LINE, Peer, SessionSettings
+from .step import (
+    Abort,
+    Close,
+    Downgrade,
+    Finish,
+    Mail,
+    Open,
+    Rcpt,
+    StartTLS,
+    Step,
+    Violation,
+    Write,
+)
+from .transaction import Accepted, Transaction
 
 
 class State(enum.Enum):
@@ -58,7 +67,9 @@ class State(enum.Enum):
     GREETED = "after EHLO or HELO"
     MAIL = "a reverse-path is known"
     RCPT = "at least one recipient was accepted"
-    DATA = "reading the content of a message"
+    DATA = "reading the content of a message, or a chunk of it"
+    BDAT = "between two chunks of a message"
+    FAILED = "a chunk was refused"  # RFC 3030 §2: until a new beginning nothing is known
     TLS = "220 was sent to STARTTLS, the handshake has not ended"
     REFUSED = "TLS is active and not good enough"  # RFC 3207 §4.1
     CLOSED = "the last reply was given"
@@ -79,7 +90,20 @@ TRANSITIONS: Mapping[State, Mapping[str, State | None]] = MappingProxyType(
         State.START: {**_OPEN, "RSET": None},
         State.GREETED: {**_OPEN, "RSET": None, "MAIL": State.MAIL},
         State.MAIL: {**_OPEN, "RSET": State.GREETED, "RCPT": State.RCPT},
-        State.RCPT: {**_OPEN, "RSET": State.GREETED, "RCPT": State.RCPT, "DATA": State.DATA},
+        State.RCPT: {
+            **_OPEN,
+            "RSET": State.GREETED,
+            "RCPT": State.RCPT,
+            "DATA": State.DATA,
+            "BDAT": State.BDAT,
+        },
+        State.BDAT: {**_OPEN, "RSET": State.GREETED, "BDAT": State.BDAT},
+        State.FAILED: {
+            "RSET": State.GREETED,
+            "EHLO": State.GREETED,
+            "NOOP": None,
+            "QUIT": State.CLOSED,
+        },
         State.REFUSED: {"QUIT": State.CLOSED},
     }
 )
@@ -91,119 +115,10 @@ _LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")
 # RFC 3207 §4: what a client may say before STARTTLS where STARTTLS is required.
 _WITHOUT_TLS = ("NOOP", "EHLO", "STARTTLS", "QUIT")
 
-_COMMAND_LINE = 512  # octets with CR LF (RFC 5321 §4.5.3.1.4); extensions add to it
-
-_CHUNK = re.compile(r"([0-9]{1,18})(?: LAST)?", re.IGNORECASE)  # RFC 3030 §2
+_CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
 _GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
 
-OK = Reply.of(250, "0.0", "OK")
-SENDER_OK = Reply.of(250, "1.0", "Sender OK")
-RECIPIENT_OK = Reply.of(250, "1.5", "Recipient OK")
-SEND_CONTENT = Reply.of(354, None, "End with <CR><LF>.<CR><LF>")
-QUEUED = Reply.of(250, "0.0", "Queued")
-BYE = Reply.of(221, "0.0", "Bye")
-READY_FOR_TLS = Reply.of(220, "0.0", "Ready to start TLS")
-TLS_FAILED = Reply.of(454, "7.0", "TLS not available due to temporary reason")
-TLS_ACTIVE = Reply.of(503, "5.1", "TLS is already active")
-TLS_REQUIRED = Reply.of(530, "7.0", "Must issue a STARTTLS command first")
-TLS_TOO_WEAK = Reply.of(554, "7.0", "Command refused due to lack of security")
-NOT_IMPLEMENTED = Reply.of(502, "5.1", "Command not implemented")
-OUT_OF_STEP = Reply.of(554, "5.0", "Data was sent before its turn")
-TOO_MANY_ERRORS = Reply.of(421, "7.0", "Too many errors")
-TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients")
-BARE_NEWLINE = Reply.of(550, "6.0", "Message has a CR or LF outside CR LF, or a NUL")
-LONG_LINE = Reply.of(550, "6.0", "Message has a line of more than 998 octets")
-NEEDS_UTF8 = Reply.of(553, "6.7", "Addresses outside ASCII need SMTPUTF8")
-NOT_VERIFIED = Reply.of(252, "0.0", "Cannot VRFY user, but will take mail and attempt delivery")
-HELP = Reply.of(214, "0.0", "See RFC 5321. Commands: " + " ".join(_OPEN) + " MAIL RCPT DATA RSET")
-CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
-IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
-
-_MISPLACED: Mapping[str, Reply] = {
-    "MAIL": Reply.of(503, "5.1", "MAIL comes after EHLO and once in a transaction"),
-    "RCPT": Reply.of(503, "5.1", "RCPT comes after MAIL"),
-    "DATA": Reply.of(503, "5.1", "DATA needs a recipient that was accepted"),
-    "AUTH": Reply.of(503, "5.1", "Authentication is not offered here"),
-}
-_NOT_OFFERED = ("BDAT", "EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "LHLO", "BURL", "ATRN")
-
-
-@frozen
-class Peer:
-    """Who is at the other end: its address (None on a UNIX socket) and, if known, its name."""
-
-    address: str | None = None
-    port: int = 0
-    name: str | None = None
-
-
-@define
-class Accepted:
-    """A recipient that was accepted in a transaction."""
-
-    mailbox: Mailbox
-    parameters: Parameters
-
-
-@define
-class Transaction:
-    """A mail transaction (RFC 5321 §3.3), from an accepted MAIL to the end of its content."""
-
-    reverse_path: Mailbox | None
-    parameters: Parameters
-    recipients: list[Accepted] = field(factory=list)
-
-
-@frozen(kw_only=True)
-class SessionSettings:
-    """What a listener demands of its sessions.
-
-    Attributes:
-        hostname: our name in the greeting and the reply to EHLO.
-        extensions: what EHLO announces, in this order.
-        require_tls: nothing but EHLO, NOOP, STARTTLS and QUIT in clear (RFC 3207 §4).
-        tls_suffices: whether the facts of a handshake are good enough (RFC 3207 §4.1).
-        bare_newlines: what becomes of a CR or LF outside CR LF and of NUL in a message.
-        long_lines: what becomes of lines of more than 998 octets.
-        max_message_size: octets of content.
-        max_recipients: recipients of one transaction.
-        max_errors: replies of 5yz after which the session is ended.
-    """
-
-    hostname: str
-    extensions: tuple[Extension, ...] = ()
-    require_tls: bool = False
-    tls_suffices: Callable[[TLSFacts], bool] = field(default=lambda facts: True)
-    bare_newlines: Literal["reject", "normalize"] = "reject"
-    long_lines: Literal["accept", "reject"] = "accept"
-    max_message_size: int = 50 * 1024 * 1024
-    max_recipients: int = 1000
-    max_errors: int = 20
-
-    # Gathered once for a listener, not once for a session.
-    mail_readers: Mapping[str, ParameterReader] = field(init=False)
-    rcpt_readers: Mapping[str, ParameterReader] = field(init=False)
-    line_octets: Mapping[str, int] = field(init=False)
-    longest_line: int = field(init=False)
-
-    @mail_readers.default
-    def _mail_readers(self) -> Mapping[str, ParameterReader]:
-        return {key: read for each in self.extensions for key, read in each.mail.items()}
-
-    @rcpt_readers.default
-    def _rcpt_readers(self) -> Mapping[str, ParameterReader]:
-        return {key: read for each in self.extensions for key, read in each.rcpt.items()}
-
-    @line_octets.default
-    def _line_octets(self) -> Mapping[str, int]:
-        return {
-            "MAIL": _COMMAND_LINE + sum(each.mail_octets for each in self.extensions),
-            "RCPT": _COMMAND_LINE + sum(each.rcpt_octets for each in self.extensions),
-        }
-
-    @longest_line.default
-    def _longest_line(self) -> int:
-        return max(self.line_octets.values())
+_NOT_OFFERED = ("EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "LHLO", "BURL", "ATRN")
 
 
 class Session:
@@ -220,6 +135,8 @@ class Session:
         tls_ready: whether a handshake could begin now; None where TLS is not configured.
         identity: who AUTH said it was, None without.
         transaction: the mail transaction, None outside of one.
+        content_open: whether `Open` was answered and neither `Finish` nor `Abort` has followed.
+        errors: replies of 5yz since the last accepted message.
     """
 
     def __init__(
@@ -240,6 +157,7 @@ class Session:
         self.tls: TLSFacts | None = None
         self.identity: str | None = None
         self.transaction: Transaction | None = None
+        self.content_open = False
         self.errors = 0
         self._in = b""
         self._out: list[bytes] = []
@@ -248,10 +166,11 @@ class Session:
         self._chunk = 0  # octets still to come of a BDAT chunk that is not wanted
         self._steps: deque[Step] = deque()  # worked out, not yet taken
         # The content being read:
-        self._reader = DataReader()
+        self._reader: DataReader | ChunkReader = DataReader()
         self._normalizer: NewlineNormalizer | None = None
         self._size = 0
         self._refusal: Reply | None = None  # what the content will get at its end
+        self._last = False  # whether the chunk being read is the last
 
     # What the shell calls.
 
@@ -271,6 +190,11 @@ class Session:
         out = b"".join(self._out)
         self._out.clear()
         return out
+
+    @property
+    def content_octets(self) -> int:
+        """How much of the content has come."""
+        return self._size
 
     @property
     def deciding(self) -> bool:
@@ -298,15 +222,17 @@ class Session:
         if self.state is State.CLOSED or asked is None:
             return
         if isinstance(asked, Mail):
-            self._answer_mail(asked, decision or SENDER_OK)
+            self._answer_mail(asked, decision or replies.SENDER_OK)
         elif isinstance(asked, Rcpt):
-            self._answer_rcpt(asked, decision or RECIPIENT_OK)
+            self._answer_rcpt(asked, decision or replies.RECIPIENT_OK)
         elif isinstance(asked, Finish):
-            self._end_transaction(decision or QUEUED)
+            self._end_transaction(decision or replies.QUEUED)
+        elif isinstance(self._reader, DataReader) and self._in:
+            self._out_of_step("DATA")  # RFC 2920 §3.1: written before the reply could be read
         elif decision is not None:
-            self._refuse(decision)
+            self._not_opened(decision)
         else:
-            self._open_content()
+            self._opened()
 
     def tls_established(self, facts: TLSFacts) -> None:
         """Begin anew after a handshake, by STARTTLS or as the first act of a connection.
@@ -347,7 +273,7 @@ class Session:
             self._draining = False
             return True
         try:
-            if end + 2 > _COMMAND_LINE:
+            if end + 2 > COMMAND_LINE:
                 self._check_length(line)
             self._obey(parse_line(line))
         except CommandError as error:
@@ -365,19 +291,25 @@ class Session:
             else:
                 return
             self._draining = True
-        self._in = b"\r" if buffer.endswith(b"\r") else b""
+        if self.state is not State.CLOSED:
+            self._in = b"\r" if buffer.endswith(b"\r") else b""
 
     def _check_length(self, line: bytes) -> None:
         verb = line[:4].decode("ascii", "replace").upper()
-        if len(line) + 2 > self.settings.line_octets.get(verb, _COMMAND_LINE):
+        if len(line) + 2 > self.settings.line_octets.get(verb, COMMAND_LINE):
             raise CommandError(TOO_LONG)
 
     def _obey(self, command: Command) -> None:
         verb = command.verb
         if self._in and verb in _LAST_IN_GROUP:
             self._out_of_step(verb)
-        elif verb in TRANSITIONS[self.state] and (
-            self.tls is not None or not self.settings.require_tls or verb in _WITHOUT_TLS
+        elif verb == "MAIL" and self.tls is None and self.settings.requires_tls_of(self.peer):
+            self._steps.append(Downgrade())
+            self._refuse(replies.TLS_REQUIRED)
+        elif (
+            verb in TRANSITIONS[self.state]
+            and (self.tls is not None or not self.settings.require_tls or verb in _WITHOUT_TLS)
+            and (verb != "BDAT" or self.settings.chunking)
         ):
             _COMMANDS[verb](self, command.argument)
         else:
@@ -387,22 +319,28 @@ class Session:
 
     def _why_not(self, verb: str) -> Reply:
         if self.state is State.REFUSED:
-            return TLS_TOO_WEAK  # RFC 3207 §4.1
+            return replies.TLS_TOO_WEAK  # RFC 3207 §4.1
         if self.settings.require_tls and self.tls is None:
-            return TLS_REQUIRED  # RFC 3207 §4
-        if verb in _MISPLACED:
-            return _MISPLACED[verb]
-        return NOT_IMPLEMENTED if verb in _NOT_OFFERED else UNKNOWN_COMMAND
+            return replies.TLS_REQUIRED  # RFC 3207 §4
+        if verb == "BDAT" and not self.settings.chunking:
+            return replies.NOT_IMPLEMENTED
+        if verb in replies.MISPLACED:
+            return replies.MISPLACED[verb]
+        return replies.NOT_IMPLEMENTED if verb in _NOT_OFFERED else UNKNOWN_COMMAND
 
     def _drain_chunk(self, argument: str) -> None:
-        # RFC 3030 §2: the chunk follows at once, so it has to be drained even where BDAT is not
-        # offered; else its content would be taken for commands.
-        found = _CHUNK.fullmatch(argument)
-        if not found:
-            self._say(CHUNK_UNREADABLE)
-            self._close()
-        else:
+        # RFC 3030 §2: the chunk follows at once, so it has to be drained even where it is out of
+        # place or not offered; else its content would be taken for commands.
+        found = self._chunk_size(argument)
+        if found is not None:
             self._chunk = int(found[1])
+
+    def _chunk_size(self, argument: str) -> re.Match[str] | None:
+        found = _CHUNK.fullmatch(argument)
+        if found is None:  # nobody knows where the next command begins
+            self._say(replies.CHUNK_UNREADABLE)
+            self._close()
+        return found
 
     def _ehlo(self, argument: str) -> None:
         if self._greeted("EHLO", argument):
@@ -422,7 +360,7 @@ class Session:
             return False
         self.greeting = verb
         self.helo = argument
-        self.transaction = None  # RFC 5321 §4.1.4
+        self._forget_transaction()  # RFC 5321 §4.1.4
         self.state = State.GREETED
         return True
 
@@ -430,62 +368,79 @@ class Session:
         if argument:  # RFC 3207 §4
             self._refuse(Reply.of(501, "5.4", "Syntax error (no parameters allowed)"))
         elif self.tls is not None:
-            self._refuse(TLS_ACTIVE)
+            self._refuse(replies.TLS_ACTIVE)
         elif self.tls_ready is None:
-            self._refuse(NOT_IMPLEMENTED)
+            self._refuse(replies.NOT_IMPLEMENTED)
         elif not self.tls_ready():
-            self._refuse(TLS_FAILED)
+            self._refuse(replies.TLS_FAILED)
         else:
-            self._say(READY_FOR_TLS)
-            self.transaction = None
+            self._say(replies.READY_FOR_TLS)
+            self._forget_transaction()
             self.state = State.TLS
             self._steps.append(StartTLS())
 
     def _mail(self, argument: str) -> None:
-        path, parameters = parse_mail(argument, self.settings.mail_readers)
-        self._check_ascii(path, parameters)
+        path, parameters, is_ascii = parse_mail(argument, self.settings.mail_readers)
+        self._check_ascii(is_ascii, parameters)
         if path is not None and not path.domain:
             raise CommandError(Reply.of(501, "1.7", "Bad address: an address needs a domain"))
         self._ask(Mail(path, parameters))
 
     def _rcpt(self, argument: str) -> None:
-        path, parameters = parse_rcpt(argument, self.settings.rcpt_readers)
+        path, parameters, is_ascii = parse_rcpt(argument, self.settings.rcpt_readers)
         if path is None:
             raise CommandError(Reply.of(501, "1.3", "Bad address: the null path receives no mail"))
         assert self.transaction is not None
-        self._check_ascii(path, self.transaction.parameters)
+        self._check_ascii(is_ascii, self.transaction.parameters)
         if len(self.transaction.recipients) >= self.settings.max_recipients:
-            raise CommandError(TOO_MANY_RECIPIENTS)  # RFC 5321 §4.5.3.1.10
+            raise CommandError(replies.TOO_MANY_RECIPIENTS)  # RFC 5321 §4.5.3.1.10
         self._ask(Rcpt(path, parameters))
 
-    def _check_ascii(self, path: Mailbox | None, parameters: Parameters) -> None:
-        if path is not None and not path.is_ascii and "SMTPUTF8" not in parameters:
-            raise CommandError(NEEDS_UTF8)  # RFC 6531 §3.5
+    def _check_ascii(self, is_ascii: bool, parameters: Parameters) -> None:
+        if not is_ascii and "SMTPUTF8" not in parameters:
+            raise CommandError(replies.NEEDS_UTF8)  # RFC 6531 §3.5
 
     def _data(self, argument: str) -> None:
         self._no_argument(argument, "DATA")
+        self._reader = DataReader(look_for_long_lines=self.settings.long_lines == "reject")
         self._ask(Open())
+
+    def _bdat(self, argument: str) -> None:
+        found = self._chunk_size(argument)
+        if found is None:
+            return
+        self._last = found[2] is not None
+        if self.state is State.RCPT:
+            reader = ChunkReader(look_for_long_lines=self.settings.long_lines == "reject")
+            reader.left = int(found[1])
+            self._reader = reader
+            self._ask(Open())
+        else:
+            assert isinstance(self._reader, ChunkReader)
+            self._reader.left = int(found[1])
+            self.state = State.DATA
+            self._end_chunk_if_complete(self._reader)
 
     def _rset(self, argument: str) -> None:
         self._no_argument(argument, "RSET")
-        self.transaction = None
+        self._forget_transaction()
         self.state = TRANSITIONS[self.state]["RSET"] or self.state
-        self._say(OK)
+        self._say(replies.OK)
 
     def _noop(self, argument: str) -> None:
-        self._say(OK)  # RFC 5321 §4.1.1.9: an argument is ignored
+        self._say(replies.OK)  # RFC 5321 §4.1.1.9: an argument is ignored
 
     def _vrfy(self, argument: str) -> None:
         if not argument:
             raise CommandError(Reply.of(501, "5.4", "Syntax: VRFY address"))
-        self._say(NOT_VERIFIED)  # RFC 5321 §3.5.3, §7.3
+        self._say(replies.NOT_VERIFIED)  # RFC 5321 §3.5.3, §7.3
 
     def _help(self, argument: str) -> None:
-        self._say(HELP)
+        self._say(replies.HELP)
 
     def _quit(self, argument: str) -> None:
         self._no_argument(argument, "QUIT")
-        self._say(BYE)
+        self._say(replies.BYE)
         self._close()
 
     def _no_argument(self, argument: str, verb: str) -> None:
@@ -515,45 +470,82 @@ class Session:
         self.state = State.RCPT
         self._say(decision)
 
-    def _open_content(self) -> None:
-        if self._in:  # written before 354 could have been read
-            self._out_of_step("DATA")
-            return
-        self._say(SEND_CONTENT)
+    def _opened(self) -> None:
         self.state = State.DATA
-        self._reader = DataReader(look_for_long_lines=self.settings.long_lines == "reject")
+        self.content_open = True
         normalize = self.settings.bare_newlines == "normalize"
         self._normalizer = NewlineNormalizer() if normalize else None
         self._size = 0
         self._refusal = None
+        if isinstance(self._reader, ChunkReader):
+            self._end_chunk_if_complete(self._reader)
+        else:
+            self._say(replies.SEND_CONTENT)
+
+    def _not_opened(self, decision: Reply) -> None:
+        if isinstance(self._reader, ChunkReader):
+            self._chunk = self._reader.left
+            self._fail_chunk(decision)
+        else:
+            self._refuse(decision)
 
     # Content.
 
     def _read_content(self) -> None:
         reader = self._reader
         content, self._in = reader.read(self._in)
+        self._take(content)
+        if isinstance(reader, ChunkReader):
+            self._end_chunk_if_complete(reader)
+        elif reader.finished:
+            self._end_content()
+
+    def _end_chunk_if_complete(self, reader: ChunkReader) -> None:
+        if reader.left:
+            return
+        if self._last:
+            self._take(reader.end())
+            self._end_content()
+        elif self._refusal is not None:
+            self._fail_chunk(self._refusal)
+        else:
+            self.state = State.BDAT
+            self._say(replies.CHUNK_TAKEN)
+
+    def _fail_chunk(self, reply: Reply) -> None:
+        self.transaction = None
+        self.content_open = False
+        # The last chunk ends the transaction anyway; after others the client may send more.
+        self.state = State.GREETED if self._last else State.FAILED
+        self._refuse(reply)
+
+    def _take(self, content: bytes) -> None:
         self._size += len(content)
-        if self._refusal is None and content:
-            self._refusal = self._content_refusal()
-            if self._refusal is not None:
-                self._steps.append(Abort())
-            else:
-                if self._normalizer is not None:
-                    content = self._normalizer.feed(content)
-                self._steps.append(Write(content))
-        if reader.finished:
-            if self._refusal is not None:
-                self._end_transaction(self._refusal)
-            else:
-                self._ask(Finish())
+        if self._refusal is not None:
+            return
+        self._refusal = self._content_refusal()
+        if self._refusal is not None:
+            self.content_open = False
+            self._steps.append(Abort())
+        elif content:
+            if self._normalizer is not None:
+                content = self._normalizer.feed(content)
+            self._steps.append(Write(content))
+
+    def _end_content(self) -> None:
+        if self._refusal is not None:
+            self._end_transaction(self._refusal)
+        else:
+            self.content_open = False
+            self._ask(Finish())
 
     def _content_refusal(self) -> Reply | None:
         if self._size > self.settings.max_message_size:  # RFC 1870 §6.3
             return TOO_LARGE
         if self._reader.bare and self._normalizer is None:
-            return BARE_NEWLINE
+            return replies.BARE_NEWLINE
         if self._reader.long:
-            return LONG_LINE
+            return replies.LONG_LINE
         return None
 
     def _end_transaction(self, decision: Reply) -> None:
@@ -564,6 +556,12 @@ class Session:
             self._say(decision)
         else:
             self._refuse(decision)
+
+    def _forget_transaction(self) -> None:
+        self.transaction = None
+        if self.content_open:  # between two chunks
+            self.content_open = False
+            self._steps.append(Abort())
 
     # Replies.
 
@@ -579,17 +577,18 @@ class Session:
         elif reply.code // 100 == 5:
             self.errors += 1
             if self.errors >= self.settings.max_errors:
-                self._say(TOO_MANY_ERRORS)
+                self._say(replies.TOO_MANY_ERRORS)
                 self._close()
 
     def _out_of_step(self, verb: str) -> None:
         self._steps.append(Violation(verb))
-        self._say(OUT_OF_STEP)
+        self._say(replies.OUT_OF_STEP)
         self._close()
 
     def _close(self) -> None:
         self.state = State.CLOSED
         self.transaction = None
+        self._asked = None
         self._in = b""
         self._steps.append(Close())
 
@@ -601,6 +600,7 @@ _COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
     "MAIL": Session._mail,
     "RCPT": Session._rcpt,
     "DATA": Session._data,
+    "BDAT": Session._bdat,
     "RSET": Session._rset,
     "NOOP": Session._noop,
     "VRFY": Session._vrfy,

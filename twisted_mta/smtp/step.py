@@ -23,7 +23,7 @@ class Rcpt(NamedTuple):
 
 
 class Open(NamedTuple):
-    """Get ready for the content of ``session.transaction``, then `Session.opened` or `answer`."""
+    """Get ready for the content of ``session.transaction``, then `Session.answer`."""
 
 
 class Write(NamedTuple):
@@ -50,8 +50,12 @@ class Violation(NamedTuple):
     verb: str
 
 
+class Downgrade(NamedTuple):
+    """MAIL came in clear from a peer that is known to speak TLS: sound the alarm (RFC 3207 §6)."""
+
+
 class Close(NamedTuple):
     """Write the output and close the connection."""
 
 
-Step = Mail | Rcpt | Open | Write | Finish | Abort | StartTLS | Violation | Close
+Step = Mail | Rcpt | Open | Write | Finish | Abort | StartTLS | Violation | Downgrade | Close

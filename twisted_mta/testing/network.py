@@ -90,8 +90,8 @@ class MemoryTransport:
         self._tls.makeConnection(_Raw(self))
 
     def getHandle(self) -> Any:
-        """Return the OpenSSL connection."""
-        return self._tls.getHandle()
+        """Return the OpenSSL connection, None in clear."""
+        return self._tls.getHandle() if self._tls is not None else None
 
     def getHost(self) -> Any:
         """Return the address of this end."""

@@ -1,0 +1,18 @@
+"""pytest runs in a folder of its own: trial's TestCases make their files in the current one."""
+
+import os
+import tempfile
+
+import pytest
+
+_FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    folder = session.config.stash[_FOLDER] = tempfile.TemporaryDirectory()
+    os.chdir(folder.name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    os.chdir(session.config.rootpath)
+    session.config.stash[_FOLDER].cleanup()

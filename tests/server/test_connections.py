@@ -1,0 +1,211 @@
+"""Connections: how many, how they begin, over which sockets, and how a drain ends them."""
+
+import socket
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import TestCase
+
+from tests.server.certificate import server_context
+from tests.server.dialogue import DialogueTestCase
+from twisted_mta.server.factory import ESMTPFactory, Timeouts
+from twisted_mta.server.protocol import plain_address
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.testing.client import SMTPClientEnd
+from twisted_mta.testing.delivery import RecordingDelivery
+from twisted_mta.testing.pure import Options
+
+
+def implicit(factory: ESMTPFactory) -> Any:
+    return TLSMemoryBIOFactory(server_context(), False, factory, factory.clock)
+
+
+class Connections(DialogueTestCase):
+    def test_per_peer(self) -> None:
+        self.serve(max_connections_per_peer=2)
+        clients = [self.connect() for _ in range(3)]
+        self.assertEqual([self.hear(each) for each in clients], [["220 "], ["220 "], ["421 4.7.0"]])
+        self.assertTrue(clients[2].over)
+        self.assertEqual(self.hear(self.connect(host="192.0.2.8")), ["220 "])
+        clients[0].abort()
+        self.network.advance(0)
+        self.assertEqual(self.hear(self.connect()), ["220 "])
+
+    def test_in_all(self) -> None:
+        self.serve(max_connections=2)
+        clients = [self.connect(host=f"192.0.2.{number}") for number in range(3)]
+        self.assertEqual([self.hear(each) for each in clients], [["220 "], ["220 "], ["421 4.7.0"]])
+
+    def test_under_implicit_tls_too(self) -> None:
+        self.serve(max_connections=1)
+        heard = []
+        for _ in range(2):
+            client = self.connect(wrap=implicit)
+            self.start_tls(client)
+            heard.append(self.hear(client))
+        self.assertEqual(heard, [["220 "], ["421 4.7.0"]])
+
+    def test_a_mapped_address_is_the_ipv4_address(self) -> None:
+        # RFC 4291 §2.5.5.2: what a socket for both families says of an IPv4 peer.
+        for host, plain in (
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("::1", "::1"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+        ):
+            self.assertEqual(plain_address(IPv6Address("TCP", host, 1)), plain)
+        self.assertEqual(plain_address(IPv4Address("TCP", "192.0.2.7", 1)), "192.0.2.7")
+        self.assertIsNone(plain_address(UNIXAddress("/x")))
+        self.serve(max_connections_per_peer=1)
+        self.connect()
+        self.assertEqual(self.hear(self.connect(host="::ffff:192.0.2.7")), ["421 4.7.0"])
+
+
+class Draining(DialogueTestCase):
+    def test_who_is_idle_is_sent_away_and_who_is_not_may_end(self) -> None:
+        idle, busy = self.connect(), self.connect()
+        self.begin_content(busy)
+        drained, again = self.factory.drain(), self.factory.drain()
+        self.network.advance(0)
+        self.assertEqual(self.hear(idle), ["220 ", "421 4.3.2"])
+        self.assertEqual(self.hear(self.connect()), ["421 4.3.2"])
+        self.say(busy, b"x\r\n.\r\nMAIL FROM:<a@b>\r\n")
+        self.assertEqual(self.hear(busy), ["250 2.0.0", "421 4.3.2"])
+        self.successResultOf(drained)
+        self.successResultOf(again)
+
+    def test_a_transaction_that_ends_without_a_message_ends_the_session_too(self) -> None:
+        for said, heard in ((b"RSET\r\n", "250 2.0.0"), (b"EHLO x\r\n", "250 ")):
+            self.serve()
+            client = self.connect()
+            self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
+            drained = self.factory.drain()
+            self.hear(client)
+            self.say(client, said)
+            self.assertEqual(self.hear(client)[-2:], [heard, "421 4.3.2"])
+            self.successResultOf(drained)
+
+    def test_a_refused_message_too(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        drained = self.factory.drain()
+        self.say(client, b"bare\n\r\n.\r\n")
+        self.assertEqual(self.hear(client), ["550 5.6.0", "421 4.3.2"])
+        self.successResultOf(drained)
+
+    def test_a_handshake_is_not_disturbed_but_nothing_comes_after_it(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        drained = self.factory.drain()
+        self.start_tls(client)
+        self.assertEqual(self.hear(client), ["220 ", "220 2.0.0", "421 4.3.2"])
+        self.network.advance(0)
+        self.successResultOf(drained)
+
+    def test_while_a_decision_is_awaited(self) -> None:
+        client = self.connect()
+        self.hold_decisions()
+        self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
+        drained = self.factory.drain()
+        self.network.advance(0)
+        self.assertEqual(self.hear(client), ["220 ", "250 ", "421 4.3.2"])
+        self.decide()
+        self.successResultOf(drained)
+
+    def test_abandoned_all_are_gone_at_once(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        drained = self.factory.drain()
+        self.factory.abandon()
+        self.network.advance(0)
+        self.assertTrue(client.over)
+        self.successResultOf(drained)
+        self.assertEqual(self.delivery.open_sinks, 0)
+
+
+class EarlyTalkers(DialogueTestCase):
+    """RFC 5321 §4.3.1: the client waits for the greeting."""
+
+    def greeted(self, early: bytes) -> bytes:
+        here, there = socket.socketpair()
+        self.addCleanup(here.close)
+        self.addCleanup(there.close)
+        here.send(early)
+        transport = StringTransport()
+        transport.getHandle = lambda: there  # type: ignore[attr-defined]
+        transport.abortConnection = transport.loseConnection  # type: ignore[method-assign]
+        protocol = self.factory.buildProtocol(None)
+        protocol.makeConnection(transport)
+        self.addCleanup(protocol.connectionLost)
+        self.assertEqual(there.recv(9, socket.MSG_DONTWAIT) if early else b"", early)
+        return transport.value()[:9]
+
+    def tearDown(self) -> None:
+        pass
+
+    def test_octets_before_the_greeting_end_the_session(self) -> None:
+        self.assertEqual(self.greeted(b"EHLO x\r\n"), b"554 5.5.0")
+        self.assertEqual(self.factory.violations, 1)
+
+    def test_who_waits_is_greeted(self) -> None:
+        self.assertEqual(self.greeted(b""), b"220 mx.ex")
+        self.assertEqual(self.factory.violations, 0)
+
+
+class OnOtherSockets(TestCase):
+    async def talk(
+        self, reactor: Any, delivery: RecordingDelivery, client: SMTPClientEnd, said: bytes
+    ) -> list[bytes]:
+        await client.send(said)
+        lines = []
+        while (line := await client.line()) is not None:
+            lines.append(line[:4])
+        return lines
+
+    def factory(self, reactor: Any, delivery: RecordingDelivery) -> ESMTPFactory:
+        return ESMTPFactory(
+            delivery,
+            clock=reactor,
+            settings=Options().settings(),
+            tls=server_context(),
+            timeouts=Timeouts(),
+        )
+
+    async def test_a_unix_socket(self) -> None:
+        from twisted.internet import reactor  # noqa: TID251
+
+        delivery = RecordingDelivery()
+        path = self.mktemp()[-60:].replace("/", "-")
+        port = reactor.listenUNIX(path, self.factory(reactor, delivery))  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        client = await connectProtocol(UNIXClientEndpoint(reactor, path), SMTPClientEnd())
+        said = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nQUIT\r\n"
+        lines = await self.talk(reactor, delivery, client, said)
+        self.assertEqual(lines, [b"220 ", b"250 ", b"250 ", b"250 ", b"221 "])
+
+    async def test_ipv6_and_a_peer_that_closes_its_half(self) -> None:
+        from twisted.internet import reactor  # noqa: TID251
+
+        delivery = RecordingDelivery()
+        try:
+            port = reactor.listenTCP(0, self.factory(reactor, delivery), interface="::1")  # type: ignore[attr-defined]
+        except Exception as error:
+            self.skipTest(f"no IPv6 here: {error}")
+        self.addCleanup(port.stopListening)
+        from twisted.internet.endpoints import TCP6ClientEndpoint
+
+        client = await connectProtocol(
+            TCP6ClientEndpoint(reactor, "::1", port.getHost().port), SMTPClientEnd()
+        )
+        self.assertEqual((await client.line() or b"")[:4], b"220 ")
+        await client.send(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")
+        for _ in range(4):
+            await client.line()
+        await client.send(b"half")
+        client.transport.loseWriteConnection()
+        self.assertIsNone(await client.line())
+        self.assertEqual(delivery.asked, ["mail", "rcpt", "open", "abort"])
+        self.assertEqual(delivery.messages, [])
+        self.assertEqual(Mailbox("a", "b"), Mailbox.parse("a@b"))

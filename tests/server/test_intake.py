@@ -1,0 +1,404 @@
+"""The delivery that queues: whose mail goes where, whatever the spelling, and what is stored."""
+
+import errno
+from ipaddress import ip_network
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.server.certificate import server_context
+from twisted_mta.envelope import HeldBody, Message, QueueId
+from twisted_mta.interfaces import Refused
+from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.intake import Intake, IntakePolicy
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+from twisted_mta.smtp.session import Session
+from twisted_mta.smtp.settings import Peer
+from twisted_mta.smtp.step import Finish, Mail, Open, Rcpt, Write
+from twisted_mta.testing.client import SMTPClientEnd
+from twisted_mta.testing.pure import Options
+
+STRANGER, FRIEND, OWN = "198.51.100.9", "192.0.2.7", "203.0.113.1"
+LOCAL = ("mx.example", "xn--bcher-kva.example")
+
+
+class Queue:
+    """Takes messages, and keeps account of each body."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.refusal: Exception | None = None
+        self.error: OSError | None = None
+        self.begun = 0
+        self.discarded = 0
+        self.existing: list[Mailbox] | None = None
+
+    def accept(self, message: Message) -> Deferred[None]:
+        if self.refusal is not None:
+            return fail(self.refusal)
+        self.messages.append(message)
+        return succeed(None)
+
+    def new_body(self, id: QueueId) -> Any:
+        self.begun += 1
+        return Writer(self)
+
+    def exists(self, mailbox: Mailbox) -> bool:
+        return self.existing is None or mailbox in self.existing
+
+    def intake(self, **policy: Any) -> Intake:
+        ids = iter(range(1, 1000))
+        return Intake(
+            IntakePolicy(
+                hostname="mx.example",
+                local_domains=LOCAL,
+                relay_from=(ip_network("192.0.2.0/24"), ip_network("::1/128")),
+                **policy,
+            ),
+            accept=self.accept,
+            new_body=self.new_body,
+            exists=self.exists,
+            ids=lambda: QueueId(next(ids)),
+            wall_time=lambda: 1_790_000_000.0,
+        )
+
+
+class Writer:
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.pieces: list[bytes] = []
+        self.discarded = False
+
+    def write(self, content: bytes) -> None:
+        assert not self.discarded
+        if self.queue.error is not None:
+            raise self.queue.error
+        self.pieces.append(content)
+
+    def seal(self) -> HeldBody:
+        assert not self.discarded
+        return HeldBody(b"".join(self.pieces))
+
+    def discard(self) -> None:
+        if not self.discarded:
+            self.discarded = True
+            self.queue.discarded += 1
+
+
+class IntakeTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.queue = Queue()
+        self.intake = self.queue.intake()
+
+    def begin(self, peer: str | None, *, hostname: str = OWN) -> Session:
+        session = Session(
+            Options(max_errors=10_000).settings(), peer=Peer(peer), local_address=hostname
+        )
+        session.receive(b"EHLO client.example\r\n")
+        assert session.step() is None
+        self.send(session, "MAIL FROM:<a@sender.example>")
+        session.output()
+        return session
+
+    def send(self, session: Session, line: str) -> str:
+        session.output()
+        session.receive(line.encode() + b"\r\n")
+        while (step := session.step()) is not None:
+            if isinstance(step, Mail):
+                session.answer(self.intake.mail(session, *step))
+            elif isinstance(step, Rcpt):
+                session.answer(self.intake.rcpt(session, *step))
+            else:
+                assert isinstance(step, Open)
+                self.sink = self.intake.open(session)
+                session.answer()
+        return session.output().decode("ascii")[:9]
+
+    def content(self, session: Session, *pieces: bytes) -> Reply:
+        """Return what the sink says at the end of a content."""
+        self.send(session, "DATA")
+        for piece in pieces:
+            session.receive(piece)
+            while (step := session.step()) is not None:
+                assert isinstance(step, Write)
+                self.sink.write(step.content)
+        session.receive(b"\r\n.\r\n")
+        while True:
+            step = session.step()
+            if isinstance(step, Finish):
+                break
+            assert isinstance(step, Write)
+            self.sink.write(step.content)
+        decision = self.sink.finish()
+        if isinstance(decision, Deferred):
+            decision = self.successResultOf(decision)
+        assert decision is not None
+        session.answer(decision)
+        return decision
+
+
+class NoSpellingRelays(IntakeTestCase):
+    """A stranger gets mail to us alone, however the address is written."""
+
+    def test_what_is_not_ours(self) -> None:
+        session = self.begin(STRANGER)
+        for spelling in (
+            "<victim@ext.example>",
+            "<victim@EXT.example.>",
+            '<"victim"@ext.example>',
+            "<@mx.example:victim@ext.example>",
+            "<@mx.example,@other.example:victim@ext.example>",
+            "<@[203.0.113.1]:victim@ext.example>",
+            "<victim@[198.51.100.77]>",
+            "<victim@[IPv6:2001:db8::1]>",
+            "<victim@[IPv6:::1]>",
+            "<victim@[127.0.0.1]>",
+            "<victim@[IPv6:::ffff:203.0.113.1]>",
+            "<victim@203.0.113.1>",
+            "<victim@sub.mx.example>",
+            "<victim@xmx.example>",
+            "<victim@mx.example.ext.example>",
+            "<postmaster@ext.example>",
+            '<"victim@mx.example"@ext.example>',
+            "<victim%mx.example@ext.example>",
+            "<mx.example!victim@ext.example>",
+            "<victim@localhost>",
+        ):
+            self.assertEqual(self.send(session, f"RCPT TO:{spelling}"), "550 5.7.1", spelling)
+        assert session.transaction is not None
+        self.assertEqual(session.transaction.recipients, [])
+
+    def test_what_is_no_address(self) -> None:
+        session = self.begin(STRANGER)
+        for spelling in (
+            "<victim@ext.example@mx.example>",
+            "<@mx.example:victim@ext.example@mx.example>",
+            "<victim@>",
+            "<victim>",
+            "<@ext.example>",
+            "<victim@ext.example,@mx.example>",
+            "<victim@mx.example ext.example>",
+            "<victim@ext.example\\@mx.example>",
+            "<victim@mx.example>@ext.example",
+            "<victim@[203.0.113.1].ext.example>",
+            "victim@ext.example",
+            '"victim"@ext.example',
+            "<>",
+        ):
+            self.assertEqual(self.send(session, f"RCPT TO:{spelling}")[:3], "501", spelling)
+
+    def test_what_looks_like_it_inside_a_local_part_of_ours_is_opaque(self) -> None:
+        for existing, expected in ((None, "250 2.1.5"), ([], "550 5.1.1")):
+            self.queue.existing = existing
+            session = self.begin(STRANGER)
+            for spelling, local_part in (
+                ('"victim@ext.example"@mx.example', "victim@ext.example"),
+                ("victim%ext.example@mx.example", "victim%ext.example"),
+                ("ext.example!victim@mx.example", "ext.example!victim"),
+                ('"<victim@ext.example>"@mx.example', "<victim@ext.example>"),
+                ("@a.example,@b.example:victim%ext.example@mx.example", "victim%ext.example"),
+            ):
+                self.assertEqual(self.send(session, f"RCPT TO:<{spelling}>"), expected, spelling)
+                assert session.transaction is not None
+                if existing is None:
+                    taken = session.transaction.recipients[-1].mailbox
+                    self.assertEqual(taken, Mailbox(local_part, "mx.example"))
+                else:
+                    self.assertEqual(session.transaction.recipients, [])
+
+    def test_who_is_not_in_a_relay_network_is_a_stranger(self) -> None:
+        for peer in ("192.0.3.7", "::ffff:192.0.3.7", "2001:db8::1", "::2", "fe80::1%eth0"):
+            self.assertEqual(
+                self.send(self.begin(peer), "RCPT TO:<v@ext.example>"), "550 5.7.1", peer
+            )
+
+    def test_who_is_may_send_to_anywhere(self) -> None:
+        for peer in (FRIEND, "::ffff:192.0.2.7", "::1", None):
+            session = self.begin(peer)
+            self.assertEqual(self.send(session, "RCPT TO:<v@ext.example>"), "250 2.1.5", peer)
+            self.assertEqual(self.send(session, "RCPT TO:<v@[198.51.100.77]>"), "250 2.1.5", peer)
+
+    def test_and_yet_not_to_a_mailbox_of_ours_that_does_not_exist(self) -> None:
+        self.queue.existing = []
+        self.assertEqual(self.send(self.begin(FRIEND), "RCPT TO:<v@mx.example>"), "550 5.1.1")
+
+
+class OurOwn(IntakeTestCase):
+    def recipients(
+        self, *spellings: str, peer: str = STRANGER, local_address: str = OWN
+    ) -> list[str]:
+        session = self.begin(peer, hostname=local_address)
+        for spelling in spellings:
+            self.assertEqual(self.send(session, f"RCPT TO:{spelling}"), "250 2.1.5", spelling)
+        self.assertEqual(self.content(session, b"x").code, 250)
+        return [str(each.mailbox) for each in self.queue.messages[-1].envelope.recipients]
+
+    def test_every_spelling_of_ours_is_one_mailbox(self) -> None:
+        came = self.recipients(
+            "<u@mx.example>",
+            "<u@MX.EXAMPLE.>",
+            '<"u"@mx.example>',
+            '<"\\u"@mx.example>',
+            "<@anywhere.example:u@mx.example>",
+            "<u@[203.0.113.1]>",
+        )
+        self.assertEqual(came, ["u@mx.example"] * 6)
+
+    def test_a_labels(self) -> None:
+        self.assertEqual(self.recipients("<u@XN--BCHER-KVA.example>"), ["u@xn--bcher-kva.example"])
+
+    def test_our_own_ipv6_literal(self) -> None:
+        came = self.recipients("<u@[IPv6:2001:DB8:0::5]>", local_address="2001:db8::5")
+        self.assertEqual(came, ["u@mx.example"])
+
+    def test_postmaster_is_always_taken_and_without_a_domain_the_first_ones(self) -> None:
+        # RFC 5321 §4.1.1.3, §4.5.1
+        self.queue.existing = []
+        came = self.recipients(
+            "<postmaster>",
+            "<POSTMASTER>",
+            "<Postmaster@xn--bcher-kva.example>",
+            "<postmaster@[203.0.113.1]>",
+        )
+        self.assertEqual(
+            came,
+            [
+                "postmaster@mx.example",
+                "postmaster@mx.example",
+                "Postmaster@xn--bcher-kva.example",
+                "postmaster@mx.example",
+            ],
+        )
+
+
+class Storing(IntakeTestCase):
+    def ready(self) -> Session:
+        session = self.begin(STRANGER)
+        self.send(session, "RCPT TO:<u@mx.example>")
+        return session
+
+    def test_250_names_the_queue_id_and_the_message_is_whole(self) -> None:
+        reply = self.content(self.ready(), b"Subject: x\r\n\r\n..", b"y")
+        (message,) = self.queue.messages
+        self.assertEqual(reply, Reply.of(250, "0.0", f"Queued as {message.id}"))
+        self.assertEqual(b"".join(message.body.chunks()), b"Subject: x\r\n\r\n.y\r\n")
+        self.assertEqual(str(message.envelope.reverse_path), "a@sender.example")
+        self.assertEqual(message.expires_at - message.received_at, 5 * 24 * 3600)
+        self.assertTrue(message.trace.startswith(b"Received: from client.example"))
+
+    def test_parameters_of_this_session_alone_are_not_kept(self) -> None:
+        session = self.ready()
+        self.send(session, "RSET")
+        self.send(session, "MAIL FROM:<a@sender.example> SIZE=5 BODY=8BITMIME")
+        self.send(session, "RCPT TO:<u@mx.example>")
+        self.content(session, b"x")
+        self.assertEqual(self.queue.messages[0].envelope.parameters, {"BODY": "8BITMIME"})
+
+    def test_too_many_hops_554_5_4_6(self) -> None:
+        # RFC 5321 §6.3
+        self.intake = self.queue.intake(max_hops=3)
+        hop = b"Received: from a by b;\r\n\tdate\r\n"
+        self.assertEqual(self.content(self.ready(), hop * 3, b"\r\n", hop * 9).code, 250)
+        reply = self.content(self.ready(), hop * 2, b"receIVED:x\r\n", hop, b"\r\nbody")
+        self.assertEqual((reply.code, reply.enhanced), (554, "5.4.6"))
+        self.assertEqual((self.queue.begun, self.queue.discarded), (2, 1))
+
+    def test_a_header_section_over_the_limit_552_5_3_4(self) -> None:
+        self.intake = self.queue.intake(max_header_size=100)
+        self.assertEqual(
+            self.content(self.ready(), b"A: " + b"x" * 90 + b"\r\n\r\n", b"y" * 999).code, 250
+        )
+        reply = self.content(self.ready(), b"A: " + b"x" * 110 + b"\r\n\r\n", b"y")
+        self.assertEqual((reply.code, reply.enhanced), (552, "5.3.4"))
+        self.assertEqual(len(self.queue.messages), 1)
+
+    def test_no_room_452_4_3_1_and_other_errors_451(self) -> None:
+        for number, code, status in (
+            (errno.ENOSPC, 452, "4.3.1"),
+            (errno.EDQUOT, 452, "4.3.1"),
+            (errno.EIO, 451, "4.3.0"),
+        ):
+            self.queue.error = OSError(number, "no")
+            reply = self.content(self.ready(), b"x", b"y")
+            self.assertEqual((reply.code, reply.enhanced), (code, status))
+        self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (3, 3, []))
+
+    def test_a_queue_that_refuses(self) -> None:
+        self.queue.refusal = Refused(Reply.of(451, "3.2", "Not now"))
+        self.assertEqual(self.content(self.ready(), b"x"), Reply.of(451, "3.2", "Not now"))
+
+    def test_given_up_nothing_is_left(self) -> None:
+        session = self.ready()
+        self.send(session, "DATA")
+        self.sink.write(b"x")
+        self.sink.abort()
+        self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (1, 1, []))
+
+
+class WithTypes(TestCase):
+    """RFC 3848, S14 of RFC 3207: Received as the state after the handshake is, and nothing else.
+
+    Over real connections.
+    """
+
+    async def trace(self, greeting: bytes, tls: str) -> bytes:
+        """Return the field of a message that was sent under TLS which began as ``tls`` says."""
+        from twisted.internet import reactor  # noqa: TID251
+
+        queue = Queue()
+        factory = ESMTPFactory(
+            queue.intake(), clock=reactor, settings=Options().settings(), tls=server_context()
+        )
+        served: Any = factory
+        if tls == "implicit":
+            served = TLSMemoryBIOFactory(server_context(), False, factory, reactor)
+        port = reactor.listenTCP(0, served, interface="127.0.0.1")  # type: ignore[attr-defined]
+        there = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        client = await connectProtocol(there, SMTPClientEnd())
+        said = [greeting, b"MAIL FROM:<>", b"RCPT TO:<u@mx.example>", b"DATA", b"x\r\n."]
+        if tls == "implicit":
+            await client.start_tls()
+        elif tls == "first":
+            said.insert(0, b"STARTTLS")
+        elif tls == "second":
+            said[:0] = [b"EHLO before.example", b"STARTTLS"]
+        await client.line()
+        for line in said:
+            await client.send(line + b"\r\n")
+            while (reply := await client.line() or b"")[3:4] == b"-":
+                pass
+            self.assertIn(reply[:1], b"23", reply)
+            if line == b"STARTTLS":
+                await client.start_tls()
+        client.abort()
+        await factory.drain()
+        await port.stopListening()
+        (message,) = queue.messages
+        return message.trace
+
+    async def test_the_whole_table(self) -> None:
+        for greeting, tls, protocol in (
+            (b"HELO client.example", "", b"SMTP"),
+            (b"HELO client.example", "first", b"SMTP"),
+            (b"HELO client.example", "second", b"SMTP"),
+            (b"HELO client.example", "implicit", b"SMTP"),
+            (b"EHLO client.example", "", b"ESMTP"),
+            (b"EHLO client.example", "first", b"ESMTPS"),
+            (b"EHLO client.example", "second", b"ESMTPS"),
+            (b"EHLO client.example", "implicit", b"ESMTPS"),
+        ):
+            trace = await self.trace(greeting, tls)
+            self.assertIn(b" with " + protocol + b" id ", trace.replace(b"\r\n\t", b" "))
+            self.assertEqual(b"TLSv1.3" in trace, bool(tls), trace)
+            self.assertTrue(trace.startswith(b"Received: from client.example ([127.0.0.1])"))
+            self.assertNotIn(b"before.example", trace)
+
+    async def test_what_the_client_says_cannot_end_the_field(self) -> None:
+        trace = await self.trace("HELO )with(ESMTPSA;\\ü".encode(), "")
+        self.assertTrue(trace.isascii())
+        self.assertEqual(trace.count(b" with SMTP id "), 1)
+        self.assertTrue(all(line[:1] in (b"\t", b"") for line in trace.split(b"\r\n")[1:]))

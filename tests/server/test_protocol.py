@@ -1,0 +1,348 @@
+"""The shell: time, limits, decisions that come late or never, peers that do not read."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.server.dialogue import DialogueTestCase
+from twisted_mta.smtp.reply import Reply
+from twisted_mta.testing.delivery import RecordingDelivery
+
+
+class Silence(DialogueTestCase):
+    def test_between_commands_421_4_4_2_after_five_minutes(self) -> None:
+        # RFC 5321 §4.5.3.2.7
+        client = self.connect()
+        self.network.advance(200)
+        self.say(client, b"NOOP\r\n")
+        self.network.advance(299)
+        self.assertEqual(self.hear(client), ["220 ", "250 2.0.0"])
+        self.network.advance(1.5)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+        self.assertTrue(client.over)
+
+    def test_in_content_after_three_minutes_whenever_it_began(self) -> None:
+        client = self.connect()
+        self.network.advance(30)
+        self.begin_content(client)
+        self.network.advance(179)
+        self.assertEqual(self.hear(client), [])
+        self.network.advance(1.5)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+        self.assertTrue(client.over)
+        self.assertEqual(self.delivery.asked[-1], "abort")
+
+    def test_in_content_that_is_refused_already_too(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        self.say(client, b"bare\nline feed")
+        self.network.advance(181)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+
+    def test_who_goes_on_sending_may_take_as_long_as_it_takes(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        for _ in range(20):
+            self.say(client, b"x" * 500 * 170)
+            self.network.advance(170)
+        self.say(client, b"\r\n.\r\n")
+        self.assertEqual(self.hear(client), ["250 2.0.0"])
+        self.network.advance(290)
+        self.assertEqual(self.hear(client), [])  # and then it is commands again
+        self.network.advance(11)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+
+    def test_a_sender_that_is_too_slow_is_not_waited_for(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        for _ in range(17):
+            self.network.advance(10)
+            self.say(client, b"x" * 4990)
+        self.assertEqual(self.hear(client), [])
+        self.network.advance(11)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+
+    def test_a_command_that_comes_octet_by_octet_is_no_sign_of_life(self) -> None:
+        client = self.connect()
+        self.hear(client)
+        for _ in range(29):
+            self.network.advance(10)
+            self.say(client, b"x")
+        self.assertEqual(self.hear(client), [])
+        self.network.advance(11)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+
+    def test_it_is_not_the_peers_fault_while_we_are_deciding(self) -> None:
+        client = self.connect()
+        self.hold_decisions()
+        self.say(client, b"HELO x\r\nMAIL FROM:<>\r\n")
+        self.hear(client)
+        for _ in range(100):
+            self.network.advance(10)
+        self.assertEqual(self.hear(client), [])
+        self.decide()
+        self.assertEqual(self.hear(client), ["250 2.1.0"])
+        for _ in range(29):
+            self.network.advance(10)
+        self.assertEqual(self.hear(client), [])
+        self.network.advance(11)
+        self.assertEqual(self.hear(client), ["421 4.4.2"])
+
+    def test_a_peer_that_does_not_read_our_last_reply_is_cut_off(self) -> None:
+        for last in (b"QUIT\r\n", None):
+            client = self.connect()
+            client.transport.pauseProducing()
+            if last is None:
+                self.network.advance(300)
+            else:
+                self.say(client, last)
+            self.network.advance(9)
+            self.assertFalse(client.over)
+            self.network.advance(2)
+            self.assertTrue(client.over)
+
+    def test_a_tls_peer_that_does_not_close_after_quit_is_cut_off(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.start_tls(client)
+        client.transport.pauseProducing()
+        self.say(client, b"QUIT\r\n")
+        self.network.advance(9)
+        self.assertFalse(client.over)
+        self.network.advance(2)
+        self.assertTrue(client.over)
+
+
+class WhoDoesNotRead(DialogueTestCase):
+    def test_commands_are_not_taken_while_their_replies_are_not_read(self) -> None:
+        client = self.connect()
+        server = self.server_end(client)
+        client.transport.pauseProducing()
+        for _ in range(100):
+            self.say(client, b"HELP\r\n" * 1000)
+        self.assertLess(server.peak, 300_000)
+        self.assertGreater(len(client.transport._waiting), 400_000)  # it stays with the sender
+        client.transport.resumeProducing()
+        self.network.advance(0)
+        self.assertEqual(len(self.hear(client)), 1 + 100_000)
+
+    def test_under_tls_neither(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.start_tls(client)
+        server = self.server_end(client)
+        client.transport.pauseProducing()
+        for _ in range(100):
+            self.say(client, b"HELP\r\n" * 1000)
+            self.network.advance(0.001)
+        self.assertLess(server.peak, 300_000)
+        client.transport.resumeProducing()
+        self.network.advance(1)
+        self.assertEqual(len(self.hear(client)), 2 + 100_000)
+        self.say(client, b"QUIT\r\n")
+        self.assertEqual(self.hear(client), ["221 2.0.0"])
+        self.network.advance(0)
+        self.assertTrue(client.over)
+
+
+class Errors(DialogueTestCase):
+    def test_after_five_of_them_each_further_one_is_answered_a_second_later(self) -> None:
+        client = self.connect()
+        self.say(client, b"NONSENSE\r\n" * 5)
+        self.assertEqual(self.hear(client), ["220 ", *["500 5.5.2"] * 5])
+        self.say(client, b"NONSENSE\r\n")
+        self.assertEqual(self.hear(client), [])
+        self.say(client, b"NOOP\r\n")
+        self.network.advance(0.9)
+        self.assertEqual(self.hear(client), [])
+        self.network.advance(0.1)
+        self.assertEqual(self.hear(client), ["500 5.5.2", "250 2.0.0"])
+
+    def test_others_do_not_wait_with_it(self) -> None:
+        slowed, other = self.connect(), self.connect()
+        self.say(slowed, b"NONSENSE\r\n" * 6)
+        self.say(other, b"NOOP\r\n")
+        self.assertEqual(self.hear(other), ["220 ", "250 2.0.0"])
+        self.assertEqual(self.hear(slowed), ["220 "])
+
+    def test_starttls_behind_them_begins_when_its_reply_has_been_said(self) -> None:
+        client = self.connect()
+        self.say(client, b"NONSENSE\r\n" * 6)
+        self.say(client, b"STARTTLS\r\n")
+        self.network.advance(1)
+        self.assertEqual(self.hear(client), ["220 ", *["500 5.5.2"] * 6, "220 2.0.0"])
+        self.start_tls(client)
+        self.say(client, b"NOOP\r\n")
+        self.assertEqual(self.hear(client), ["250 2.0.0"])
+
+    def test_a_connection_that_is_lost_meanwhile_leaves_nothing_behind(self) -> None:
+        client = self.connect()
+        self.say(client, b"NONSENSE\r\n" * 6)
+        client.transport.loseConnection()
+        self.network.advance(0)
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+
+class Decisions(DialogueTestCase):
+    def test_a_burst_gets_its_replies_in_order_when_decisions_are_late(self) -> None:
+        # RFC 2920 §3.1
+        client = self.connect()
+        self.hold_decisions()
+        self.say(
+            client,
+            b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nNOOP\r\nRCPT TO:<e@f>\r\nDATA\r\n",
+        )
+        self.assertEqual(self.hear(client), ["220 ", "250 "])
+        for expected in (["250 2.1.0"], ["250 2.1.5", "250 2.0.0"], ["250 2.1.5"], ["354 "]):
+            self.decide()
+            self.assertEqual(self.hear(client), expected)
+        self.say(client, b"x\r\n.\r\nQUIT\r\n")
+        self.assertEqual(self.hear(client), [])
+        self.decide()
+        self.assertEqual(self.hear(client), ["250 2.0.0", "221 2.0.0"])
+        self.assertTrue(client.over)
+
+    def test_no_more_is_read_while_deciding(self) -> None:
+        client = self.connect()
+        self.hold_decisions()
+        self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
+        for _ in range(50):
+            self.say(client, b"NOOP\r\n" * 1000)
+        self.assertGreater(len(client.transport._waiting), 290_000)
+        self.decide()
+        self.network.advance(0)
+        self.assertEqual(len(self.hear(client)), 3 + 50_000)
+
+    def test_content_before_354_is_late_is_no_command(self) -> None:
+        client = self.connect()
+        self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        self.hold_decisions()
+        self.say(client, b"DATA\r\n")
+        self.say(client, b"QUIT\r\n")
+        self.hear(client)
+        self.decide()
+        self.assertEqual(self.hear(client), ["554 5.5.0"])
+        self.assertTrue(client.over)
+        self.assertEqual(self.factory.violations, 1)
+        self.assertEqual(self.delivery.asked, ["open", "abort"])
+
+    def test_a_decision_after_the_connection_is_lost_changes_nothing(self) -> None:
+        for said, asked in (
+            (b"MAIL FROM:<a@b>\r\n", "mail"),
+            (b"RCPT TO:<c@d>\r\n", "rcpt"),
+            (b"DATA\r\n", "open"),
+            (b"x\r\n.\r\n", "finish"),
+        ):
+            client = self.connect()
+            self.hold_decisions()
+            self.say(client, b"HELO x\r\n")
+            for line in (b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@d>\r\n", b"DATA\r\n", b"x\r\n.\r\n"):
+                self.say(client, line)
+                if line == said:
+                    break
+                self.decide()
+            self.assertEqual(self.delivery.asked[-1], asked)
+            client.transport.abortConnection()
+            self.network.advance(0)
+            self.decide()
+            self.assertEqual(self.delivery.open_sinks, 0)
+            self.assertEqual(len(self.delivery.messages), int(asked == "finish"))
+
+    def test_a_content_is_given_up_once_when_the_connection_is_lost(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        self.say(client, b"half a mess")
+        client.transport.abortConnection()
+        self.network.advance(0)
+        self.assertEqual(self.delivery.asked[-2:], ["open", "abort"])
+
+    def test_a_sink_that_cannot_be_given_up_does_not_keep_the_connection_counted(self) -> None:
+        class Stuck:
+            def write(self, content: bytes) -> None:
+                pass
+
+            def abort(self) -> None:
+                raise OSError("stuck")
+
+        client = self.connect()
+        self.delivery.open = lambda session: Stuck()  # type: ignore[method-assign,assignment,return-value]
+        self.begin_content(client)
+        client.abort()
+        self.network.advance(0)
+        self.successResultOf(self.factory.drain())
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_a_decision_that_fails_is_451(self) -> None:
+        class Failing(RecordingDelivery):
+            def mail(self, *args: Any) -> Any:
+                raise RuntimeError("mail")
+
+            def rcpt(self, *args: Any) -> Any:
+                later: Deferred[Any] = Deferred()
+                later.errback(RuntimeError("rcpt"))
+                return later
+
+        client = self.connect()
+        self.factory.delivery = Failing()
+        self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
+        self.assertEqual(self.hear(client), ["220 ", "250 ", "451 4.3.0"])
+        self.factory.delivery = self.delivery
+        self.say(client, b"MAIL FROM:<a@b>\r\n")
+        self.factory.delivery = Failing()
+        self.say(client, b"RCPT TO:<c@d>\r\n")
+        self.assertEqual(self.hear(client), ["250 2.1.0", "451 4.3.0"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+
+    def test_content_that_cannot_be_kept_is_451_at_its_end(self) -> None:
+        class Full:
+            aborted = 0
+
+            def write(self, content: bytes) -> None:
+                raise OSError("no room")
+
+            def abort(self) -> None:
+                self.aborted += 1
+
+        sink = Full()
+        client = self.connect()
+        self.delivery.open = lambda session: sink  # type: ignore[method-assign,assignment,return-value]
+        self.begin_content(client)
+        self.say(client, b"x\r\ny\r\n")
+        self.say(client, b"x\r\ny\r\n.\r\nNOOP\r\n")
+        self.assertEqual(self.hear(client), ["451 4.3.0", "250 2.0.0"])
+        self.assertEqual(sink.aborted, 1)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_an_answer_that_comes_while_another_is_asked_for(self) -> None:
+        # The question is answered from within itself: no recursion, no reply twice.
+        class Eager(RecordingDelivery):
+            def mail(self, session: Any, *args: Any) -> Any:
+                later: Deferred[Any] = Deferred()
+                later.callback(None)
+                return later
+
+            rcpt = mail
+
+        client = self.connect()
+        self.factory.delivery = Eager()
+        self.say(client, b"HELO x\r\n" + b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n" * 2000)
+        self.assertEqual(len(self.hear(client)), 2 + 6000)
+
+
+class Errors(DialogueTestCase):
+    def test_errors_of_all_kinds_count(self) -> None:
+        self.serve(max_errors=4)
+        client = self.connect()
+        self.say(client, b"XYZZY\r\nRCPT TO:<x>\r\nMAIL\r\n" + b"x" * 3000 + b"\r\nNOOP\r\n")
+        self.assertEqual(
+            self.hear(client),
+            ["220 ", "500 5.5.2", "503 5.5.1", "503 5.5.1", "500 5.5.2", "421 4.7.0"],
+        )
+        self.assertTrue(client.over)
+
+    def test_what_is_not_the_clients_fault_does_not(self) -> None:
+        self.serve(max_errors=2)
+        client = self.connect()
+        self.factory.delivery = RecordingDelivery(refusals={"<>": Reply.of(451, "3.0", "Later")})
+        self.say(client, b"HELO x\r\n" + b"MAIL FROM:<>\r\n" * 10)
+        self.assertEqual(self.hear(client)[2:], ["451 4.3.0"] * 10)

@@ -1,0 +1,155 @@
+"""STARTTLS, clause by clause: what needs TCP segments, clocks or the trace field.
+
+The other rows of RFC 3207 are transcripts: ``tests/transcripts/starttls-S*.smtp``.
+"""
+
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server.certificate import server_context
+from tests.server.dialogue import DialogueTestCase
+from twisted_mta.smtp.step import Close, Violation
+from twisted_mta.testing.delivery import RecordingDelivery
+from twisted_mta.testing.pure import Options, PureWire
+
+BEHIND = (
+    b"N",
+    b"\r\n",
+    b"NOOP\r\n",
+    b"EHLO evil.example\r\n",
+    b"MAIL FROM:<evil@evil.example>\r\n",
+    b"MAIL FROM:<evil@evil.example>\r\nRCPT TO:<v@d.example>\r\nDATA\r\nx\r\n.\r\n",
+    b"STARTTLS\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00",  # a ClientHello that did not wait either
+    b"\0" * 3,
+)
+
+
+class S7NothingBehindSTARTTLS(DialogueTestCase):
+    """S7, RFC 3207 §4, RFC 2920 §3.1: never executed, neither before nor after the handshake."""
+
+    def test_a_command_a_fragment_several_commands(self) -> None:
+        for number, behind in enumerate(BEHIND):
+            client = self.connect()
+            self.say(client, b"EHLO x\r\n")
+            client.unread.clear()
+            self.say(client, b"STARTTLS\r\n" + behind)
+            self.assertEqual(self.hear(client), ["554 5.5.0"])
+            self.assertTrue(client.over)
+            self.assertEqual(self.factory.violations, number + 1)
+        self.assertEqual(self.delivery.asked, [])
+
+    def test_at_every_way_to_split_that_keeps_something_behind_it(self) -> None:
+        before = b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nSTARTTLS\r\n"
+        for behind in BEHIND:
+            for cut in range(1, len(before[1])):
+                wire = PureWire(Options(violations=1), delivery := RecordingDelivery())
+                wire.receive(before[0])
+                wire.receive(before[1][:cut])
+                wire.output = b""
+                wire.receive(before[1][cut:] + behind)
+                self.assertIn(b"554 5.5.0", wire.output)
+                self.assertNotIn(b"220", wire.output)
+                self.assertTrue(wire.closed)
+                self.assertEqual(wire.violations, 1)
+                self.assertLessEqual(delivery.asked.count("mail"), 1)
+
+    def test_behind_a_group_whose_decisions_are_late(self) -> None:
+        client = self.connect()
+        self.hold_decisions()
+        self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n")
+        self.say(client, b"RSET\r\n")
+        self.hear(client)
+        self.decide()
+        self.assertEqual(self.hear(client), ["250 2.1.0", "554 5.5.0"])
+        self.assertTrue(client.over)
+        self.assertEqual(self.delivery.asked, ["mail"])
+
+    def test_in_clear_after_220_it_makes_the_handshake_fail(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.say(client, b"MAIL FROM:<evil@evil.example>\r\n")
+        self.assertTrue(client.over)
+        self.assertNotIn(b"250", client.unread)
+        self.assertEqual(self.delivery.asked, [])
+
+    def test_it_is_said_once_and_nothing_is_heard_after_it(self) -> None:
+        wire = PureWire(Options(), RecordingDelivery())
+        session = wire.session
+        session.receive(b"STARTTLS\r\nNOOP\r\n")
+        self.assertEqual([session.step(), session.step()], [Violation("STARTTLS"), Close()])
+        session.output()
+        session.receive(b"NOOP\r\n")
+        self.assertIsNone(session.step())
+        self.assertEqual(session.output(), b"")
+
+
+class S13TheHandshakeHasADeadline(DialogueTestCase):
+    """S13, RFC 3207 §4.1: a handshake that does not end is ended, and nothing is said in clear."""
+
+    def test_by_starttls(self) -> None:
+        client, other = self.connect(), self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.hear(client)
+        self.network.advance(29)
+        self.say(client, b"\x16\x03\x01\x02\x00\x01")  # to go on slowly is no help
+        self.assertFalse(client.over)
+        self.network.advance(1.5)
+        self.assertTrue(client.over)
+        self.assertEqual(client.unread, b"")
+        self.say(other, b"NOOP\r\n")
+        self.assertEqual(self.hear(other), ["220 ", "250 2.0.0"])
+
+    def test_implicit(self) -> None:
+        client = self.connect(
+            wrap=lambda factory: TLSMemoryBIOFactory(server_context(), False, factory, self.network)
+        )
+        self.network.advance(29)
+        self.assertFalse(client.over)
+        self.network.advance(1.5)
+        self.assertTrue(client.over)
+        self.assertEqual(client.unread, b"")
+
+    def test_one_that_completed_ends_it(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.network.advance(25)
+        self.start_tls(client)
+        self.network.advance(250)
+        self.say(client, b"NOOP\r\n")
+        self.assertEqual(self.hear(client), ["220 ", "220 2.0.0", "250 2.0.0"])
+
+    def test_what_is_no_handshake_closes_the_connection(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.say(client, b"GET / HTTP/1.0\r\n\r\n")
+        self.assertTrue(client.over)
+        client = self.connect()
+        self.say(client, b"NOOP\r\n")
+        self.assertEqual(self.hear(client), ["220 ", "250 2.0.0"])
+
+
+class S9TheEnvelopeBeforeIsGone(DialogueTestCase):
+    def test_what_is_delivered_has_the_greeting_of_after_the_handshake(self) -> None:
+        # S9, RFC 3207 §4.2
+        client = self.connect()
+        self.say(client, b"EHLO before.example\r\n")
+        self.say(
+            client, b"MAIL FROM:<before@b.example>\r\nRCPT TO:<before@d.example>\r\nSTARTTLS\r\n"
+        )
+        self.start_tls(client)
+        self.say(client, b"EHLO after.example\r\n")
+        self.say(client, b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+        self.say(client, b".\r\n")
+        (message,) = self.delivery.messages
+        self.assertEqual((message.greeting, message.helo), ("EHLO", "after.example"))
+        self.assertEqual([str(each) for each in message.recipients], ["c@d.example"])
+        self.assertIsNotNone(message.tls)
+
+
+class S1Announcement(SynchronousTestCase):
+    def test_it_has_no_parameter(self) -> None:
+        # S1, RFC 3207 §2 (2)
+        wire = PureWire(Options(), RecordingDelivery())
+        wire.receive(b"EHLO x\r\n")
+        self.assertRegex(wire.output, rb"\r\n250[ -]STARTTLS\r\n")

@@ -1,0 +1,123 @@
+"""The framing of content: against a reader that is plain to see through, at any split."""
+
+import itertools
+import os
+from collections.abc import Sequence
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.smtp.data import DataReader, NewlineNormalizer
+
+# Mostly what matters.
+OCTETS = st.lists(
+    st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"\0", b"a", b".\r\n"]),
+    max_size=40,
+).map(b"".join)
+CUTS = st.lists(st.integers(0, 80), max_size=20)
+
+
+def pieces(octets: bytes, cuts: Sequence[int]) -> list[bytes]:
+    places = sorted({min(cut, len(octets)) for cut in cuts} | {0, len(octets)})
+    return [octets[start:end] for start, end in itertools.pairwise(places)]
+
+
+def naively(octets: bytes) -> tuple[bytes, bytes] | None:
+    """Return content and rest, None where the content has not ended: line by line, at once."""
+    content = []
+    while True:
+        line, end, octets = octets.partition(b"\r\n")
+        if not end:
+            return None
+        if line == b".":
+            return b"".join(content), octets
+        content.append(line.removeprefix(b".") + end)
+
+
+def is_bare(content: bytes) -> bool:
+    rest = content.replace(b"\r\n", b"")
+    return b"\r" in rest or b"\n" in rest or b"\0" in rest
+
+
+class Reading(SynchronousTestCase):
+    @settings(max_examples=500)
+    @given(OCTETS, CUTS)
+    @example(b".\r\n", [])
+    @example(b"\r\n.\r\r\n.\r\n", [1, 2, 3, 4, 5, 6, 7, 8])
+    def test_as_the_naive_reader_does_however_it_is_split(
+        self, octets: bytes, cuts: list[int]
+    ) -> None:
+        reader = DataReader(look_for_long_lines=True)
+        content, rest = b"", b""
+        for piece in pieces(octets, cuts):
+            if reader.finished:
+                rest += piece
+            else:
+                read, rest = reader.read(piece)
+                content += read
+        expected = naively(octets)
+        self.assertEqual(reader.finished, expected is not None)
+        if expected is not None:
+            self.assertEqual((content, rest), expected)
+            self.assertEqual(reader.bare, is_bare(content))
+        self.assertFalse(reader.long)
+
+    def test_octet_by_octet_and_at_every_cut(self) -> None:
+        octets = b"a\r\n..\r\n.b\r\n\r\n.\rc\r\n.\n.\r\n..\r\r\n.\r\nREST"
+        expected = naively(octets)
+        for cuts in (range(len(octets)), *[(cut,) for cut in range(len(octets))]):
+            reader = DataReader()
+            content, rest = b"", b""
+            for piece in pieces(octets, list(cuts)):
+                if reader.finished:
+                    rest += piece
+                else:
+                    read, rest = reader.read(piece)
+                    content += read
+            self.assertEqual((content, rest), expected)
+
+    def test_at_most_four_octets_are_held_back(self) -> None:
+        reader = DataReader()
+        given_, came = 0, 0
+        for piece in (b"x" * 1000, b"\r", b"\n", b".", b"\r", b"y", b"\r\n.", b"\r\n"):
+            given_ += len(piece)
+            came += len(reader.read(piece)[0])
+            if not reader.finished:
+                self.assertLessEqual(given_ - came, 4)
+        self.assertTrue(reader.finished)
+
+    def test_long_lines_are_noticed_at_any_split(self) -> None:
+        for length, long in ((998, False), (999, True)):
+            for cuts in ([], list(range(1005)), [500], [997], [998], [999], [1000]):
+                reader = DataReader(look_for_long_lines=True)
+                for piece in pieces(b"ok\r\n" + b"x" * length + b"\r\n.\r\n", cuts):
+                    reader.read(piece)
+                self.assertEqual(reader.long, long, (length, cuts[:1]))
+
+    def test_looking_for_long_lines_costs_the_same_whatever_their_length(self) -> None:
+        # Lines of just under the limit once took 80 times as long as short ones.
+        def cost(line: bytes) -> int:
+            reader = DataReader(look_for_long_lines=True)
+            content = line * (65_536 // len(line))
+            before = os.times().user
+            for _ in range(30):
+                reader.read(content)
+            self.assertFalse(reader.long)
+            return round((os.times().user - before) * 1000)
+
+        self.assertLess(cost(b"x" * 998 + b"\r\n"), 10 * max(20, cost(b"x" * 76 + b"\r\n")))
+
+
+class Normalizing(SynchronousTestCase):
+    @settings(max_examples=500)
+    @given(OCTETS, CUTS)
+    @example(b"\r\0\n", [1, 2])
+    def test_the_same_however_it_is_split_and_nothing_bare_is_left(
+        self, octets: bytes, cuts: list[int]
+    ) -> None:
+        whole = NewlineNormalizer().feed(octets)
+        normalizer = NewlineNormalizer()
+        self.assertEqual(b"".join(map(normalizer.feed, pieces(octets, cuts))), whole)
+        self.assertFalse(is_bare(whole))
+        self.assertEqual(whole.replace(b"\r\n", b""), octets.translate(None, b"\r\n\0"))

@@ -1,0 +1,283 @@
+"""Deliveries written for ``twisted.mail.smtp``, unchanged, behind our own protocol.
+
+`IMessageDelivery`, `IMessageDeliveryFactory` and cred portals say who may send what to whom, and
+take the content by lines, once for each recipient. What they get are values of Twisted's own
+classes, `Address` and `User`, filled from *our* parse: there is one parser, so policy in an
+application and framing here cannot read an address in two ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from twisted.cred.credentials import Anonymous
+from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, IMessageSMTP
+from twisted.mail.smtp import Address, SMTPBadRcpt, SMTPBadSender, SMTPServerError, User
+from twisted.python.failure import Failure
+
+from ..interfaces import Decision, Sink
+from ..smtp.address import Mailbox
+from ..smtp.command import Parameters
+from ..smtp.reply import Reply
+from ..smtp.session import Session
+
+Helo = tuple[bytes, bytes]
+"""The greeting's argument and the client's address, as `IMessageDelivery` gets them."""
+
+NewMessage = Callable[[], IMessageSMTP]
+
+LOCAL_ERROR = Reply.of(451, "3.0", "Local error in processing, try again later")
+NOBODY_DECIDES = Reply.of(550, "7.1", "Sender not acceptable")
+
+
+class ParsedAddress(Address):
+    """Twisted's `Address`, filled from our parse; UTF-8 and address literals are fine.
+
+    ``local`` keeps the quotes that it needs, as Twisted's does.
+    """
+
+    def __init__(self, mailbox: Mailbox | None) -> None:
+        # Twisted's own __init__ parses, which has been done.
+        written = "" if mailbox is None else str(mailbox)
+        self.addrstr = f"<{written}>".encode()
+        local_part, _, domain = written.rpartition("@") if "@" in written else (written, "", "")
+        self.local = local_part.encode()
+        self.domain = domain.encode("ascii")
+
+    def __str__(self) -> str:
+        return bytes(self).decode("utf-8")
+
+
+class ParsedUser(User):
+    """Twisted's `User`, filled from our parse.
+
+    Attributes:
+        dest: the forward-path.
+        helo: see `Helo`.
+        protocol: the protocol of the connection; its ``transport`` is there.
+        orig: the reverse-path, as ``validateFrom`` returned it.
+    """
+
+    def __init__(self, mailbox: Mailbox, helo: Helo, protocol: object, orig: Address) -> None:
+        self.dest = ParsedAddress(mailbox)
+        self.helo = helo
+        self.protocol = protocol
+        self.orig = orig
+
+    def __str__(self) -> str:
+        return str(self.dest)
+
+
+class MessageDelivery:
+    """What was written for ``twisted.mail.smtp``, as an `interfaces.Delivery`.
+
+    One belongs to one connection, because a portal's avatar does.
+
+    Args:
+        provider: an `IMessageDelivery`, an `IMessageDeliveryFactory`, or a portal whose anonymous
+            avatars are one of these.
+        protocol: what ``User.protocol`` is.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        provider: IMessageDelivery | IMessageDeliveryFactory | Portal,
+        *,
+        protocol: object = None,
+    ) -> None:
+        self._delivery: Any = None
+        self._factory: Any = None
+        self._portal: Portal | None = None
+        self._logout: Callable[[], object] | None = None
+        self._protocol = protocol
+        self._origin: Address = ParsedAddress(None)
+        self._recipients: list[tuple[ParsedUser, NewMessage]] = []
+        if isinstance(provider, Portal):
+            self._portal = provider
+        else:
+            self._use(provider)
+
+    def mail(
+        self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
+    ) -> Deferred[Decision]:
+        """Ask ``validateFrom`` (`interfaces.Delivery`)."""
+        self._recipients = []
+        origin = ParsedAddress(reverse_path)
+
+        def validated(result: Address | None) -> Decision:
+            # What it returned is the reverse-path from now on, as in twisted.mail.
+            self._origin = origin if result is None else result
+            return None
+
+        def validate(_: object) -> Deferred[Address]:
+            if self._factory is not None:  # one for each message
+                self._delivery = self._factory.getMessageDelivery()
+            return maybeDeferred(self._delivery.validateFrom, _helo(session), origin)
+
+        return self._logged_in().addCallback(validate).addCallbacks(validated, self._refusal)
+
+    def rcpt(
+        self, session: Session, forward_path: Mailbox, parameters: Parameters
+    ) -> Deferred[Decision]:
+        """Ask ``validateTo`` (`interfaces.Delivery`)."""
+        user = ParsedUser(forward_path, _helo(session), self._protocol, self._origin)
+        recipients = self._recipients
+
+        def validated(new_message: NewMessage) -> Decision:
+            recipients.append((user, new_message))
+            return None
+
+        validating: Deferred[NewMessage] = maybeDeferred(self._delivery.validateTo, user)
+        return validating.addCallbacks(validated, self._refusal)
+
+    def open(self, session: Session) -> Sink | Reply:
+        """Make an `IMessage` for each recipient (`interfaces.Delivery`)."""
+        recipients, self._recipients = self._recipients, []
+        messages: list[IMessageSMTP] = []
+        try:
+            for user, new_message in recipients:
+                message = new_message()
+                messages.append(message)
+                header = self._delivery.receivedHeader(_helo(session), self._origin, [user])
+                if header:
+                    message.lineReceived(header)
+        except Exception:
+            _lose(messages, self._log)
+            return self._refusal(Failure())
+        return _Lines(messages, self._refusal, self._log)
+
+    def ended(self, session: Session) -> None:
+        """Log out of the portal (`interfaces.Delivery`)."""
+        logout, self._logout = self._logout, None
+        if logout is not None:
+            logout()
+
+    def _use(self, avatar: object) -> None:
+        if IMessageDeliveryFactory.providedBy(avatar):
+            self._factory = avatar
+        elif IMessageDelivery.providedBy(avatar):
+            self._delivery = avatar
+        else:
+            raise TypeError(
+                f"{avatar!r} provides neither IMessageDelivery nor IMessageDeliveryFactory"
+            )
+
+    def _logged_in(self) -> Deferred[None]:
+        if self._portal is None or self._factory is not None or self._delivery is not None:
+            return maybeDeferred(lambda: None)
+
+        def logged_in(result: tuple[object, object, Callable[[], object]]) -> None:
+            _, avatar, self._logout = result
+            self._use(avatar)
+
+        def refused(failure: Failure) -> NoReturn:
+            if failure.check(UnauthorizedLogin, UnhandledCredentials) is None:
+                failure.raiseException()
+            raise SMTPServerError(550, b"5.7.1 Senders have to authenticate")
+
+        login: Deferred[Any] = self._portal.login(
+            Anonymous(), None, IMessageDeliveryFactory, IMessageDelivery
+        )
+        return login.addCallbacks(logged_in, refused)
+
+    def _refusal(self, failure: Failure) -> Reply:
+        """Return the reply that an error stands for; one that is no reply becomes 451."""
+        error = failure.value
+        if not isinstance(error, SMTPServerError):
+            self._log.failure("a delivery failed", failure)
+            return LOCAL_ERROR
+        text = error.resp
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "backslashreplace")
+        if not isinstance(error.code, int) or error.code // 100 not in (4, 5):
+            self._log.failure("a delivery refused with a code that refuses nothing", failure)
+            return LOCAL_ERROR
+        reply = Reply.from_lines(error.code, tuple(text.splitlines()))
+        if reply.status is None:  # RFC 2034 §4: no reply without one; X.1.0, X.0.0: nothing known
+            about_address = isinstance(error, SMTPBadRcpt | SMTPBadSender)
+            reply = Reply(reply.code, "1.0" if about_address else "0.0", reply.lines)
+        return reply
+
+
+class _Lines:
+    """The content of one message, handed out by lines to one `IMessage` for each recipient."""
+
+    def __init__(
+        self,
+        messages: Sequence[IMessageSMTP],
+        refusal: Callable[[Failure], Reply],
+        log: Logger,
+    ) -> None:
+        self._messages = messages
+        self._refusal_of = refusal
+        self._log = log
+        self._partial = b""
+        self._begun = False
+        self._refusal: Reply | None = None
+
+    def write(self, content: bytes) -> None:
+        """Hand out whole lines, without CR LF (`interfaces.Sink`)."""
+        *lines, self._partial = (self._partial + content).split(b"\r\n")
+        self._hand_out(lines)
+
+    def finish(self) -> Decision | Deferred[Decision]:
+        """Say that the message has ended; it is accepted if all of them have taken it."""
+        if self._partial:
+            self._hand_out([self._partial])
+        if self._refusal is not None:
+            return self._refusal
+        ended = DeferredList(
+            [maybeDeferred(message.eomReceived) for message in self._messages],
+            consumeErrors=True,
+        )
+        return ended.addCallback(self._ended)
+
+    def abort(self) -> None:
+        """Say that the message will not come (`interfaces.Sink`)."""
+        _lose(self._messages, self._log)
+        self._messages = ()
+
+    def _hand_out(self, lines: Sequence[bytes]) -> None:
+        try:
+            for line in lines:
+                if not self._begun:
+                    self._begun = True
+                    # As twisted.mail has it: a message without header fields gets an empty line,
+                    # so that what receivedHeader returned is not taken for its text.
+                    if line and b":" not in line:
+                        for message in self._messages:
+                            message.lineReceived(b"")
+                for message in self._messages:
+                    message.lineReceived(line)
+        except Exception:
+            self._refusal = self._refusal_of(Failure())
+            self.abort()
+
+    def _ended(self, results: Sequence[tuple[bool, object]]) -> Decision:
+        refusals = [
+            self._refusal_of(result)
+            for success, result in results
+            if not success and isinstance(result, Failure)
+        ]
+        # One answer for all: if any may succeed later, the client is to try again.
+        refusals.sort(key=lambda reply: reply.code // 100)
+        return refusals[0] if refusals else None
+
+
+def _lose(messages: Sequence[IMessageSMTP], log: Logger) -> None:
+    for message in messages:
+        try:
+            message.connectionLost()
+        except Exception:
+            log.failure("a message failed while it was given up")
+
+
+def _helo(session: Session) -> Helo:
+    return session.helo.encode(), (session.peer.address or "").encode("ascii")

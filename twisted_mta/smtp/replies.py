@@ -1,0 +1,44 @@
+"""What the server says, by name (RFC 5321 §4.2, RFC 3463)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .reply import Reply
+
+OK = Reply.of(250, "0.0", "OK")
+SENDER_OK = Reply.of(250, "1.0", "Sender OK")
+RECIPIENT_OK = Reply.of(250, "1.5", "Recipient OK")
+SEND_CONTENT = Reply.of(354, None, "End with <CR><LF>.<CR><LF>")
+QUEUED = Reply.of(250, "0.0", "Queued")
+BYE = Reply.of(221, "0.0", "Bye")
+READY_FOR_TLS = Reply.of(220, "0.0", "Ready to start TLS")
+TLS_FAILED = Reply.of(454, "7.0", "TLS not available due to temporary reason")
+TLS_ACTIVE = Reply.of(503, "5.1", "TLS is already active")
+TLS_REQUIRED = Reply.of(530, "7.0", "Must issue a STARTTLS command first")
+TLS_TOO_WEAK = Reply.of(554, "7.0", "Command refused due to lack of security")
+NOT_IMPLEMENTED = Reply.of(502, "5.1", "Command not implemented")
+OUT_OF_STEP = Reply.of(554, "5.0", "Data was sent before its turn")
+TOO_MANY_ERRORS = Reply.of(421, "7.0", "Too many errors")
+TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients")
+BARE_NEWLINE = Reply.of(550, "6.0", "Message has a CR or LF outside CR LF, or a NUL")
+LONG_LINE = Reply.of(550, "6.0", "Message has a line of more than 998 octets")
+NEEDS_UTF8 = Reply.of(553, "6.7", "Addresses outside ASCII need SMTPUTF8")
+NOT_VERIFIED = Reply.of(252, "0.0", "Cannot VRFY user, but will take mail and attempt delivery")
+HELP = Reply.of(
+    214,
+    "0.0",
+    "Commands: EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)",
+)
+CHUNK_TAKEN = Reply.of(250, "0.0", "Chunk taken")
+CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
+IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
+
+MISPLACED: Mapping[str, Reply] = {
+    "MAIL": Reply.of(503, "5.1", "MAIL comes after EHLO and once in a transaction"),
+    "RCPT": Reply.of(503, "5.1", "RCPT comes after MAIL"),
+    "DATA": Reply.of(503, "5.1", "DATA needs a recipient that was accepted"),
+    "BDAT": Reply.of(503, "5.1", "BDAT needs a recipient that was accepted"),
+    "AUTH": Reply.of(503, "5.1", "Authentication is not offered here"),
+}
+"""What a verb gets where `session.TRANSITIONS` does not have it."""

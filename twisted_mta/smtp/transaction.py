@@ -1,0 +1,25 @@
+"""A mail transaction, as a session builds it up."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from .address import Mailbox
+from .command import Parameters
+
+
+@define
+class Accepted:
+    """A recipient that was accepted in a transaction."""
+
+    mailbox: Mailbox
+    parameters: Parameters
+
+
+@define
+class Transaction:
+    """A mail transaction (RFC 5321 §3.3), from an accepted MAIL to the end of its content."""
+
+    reverse_path: Mailbox | None
+    parameters: Parameters
+    recipients: list[Accepted] = field(factory=list)

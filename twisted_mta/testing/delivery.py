@@ -1,0 +1,145 @@
+"""A delivery that keeps what it receives in memory, and fails a test that asks it out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ..envelope import TLSFacts
+from ..interfaces import Decision, Sink
+from ..smtp.address import Mailbox
+from ..smtp.command import Parameters
+from ..smtp.reply import Reply
+from ..smtp.session import Session
+
+
+@frozen
+class Delivered:
+    """A message that was taken, and what the session knew when its content began."""
+
+    reverse_path: Mailbox | None
+    recipients: tuple[Mailbox, ...]
+    parameters: Parameters
+    content: bytes
+    greeting: Literal["HELO", "EHLO"] | None
+    helo: str
+    tls: TLSFacts | None
+
+
+class RecordingDelivery:
+    """Takes everything, but for what it is told to refuse (`interfaces.Delivery`).
+
+    Attributes:
+        asked: each question in order: ``mail``, ``rcpt``, ``open``, ``finish``, ``abort``.
+        messages: what was taken, in order.
+        open_sinks: how many contents have begun and neither ended nor been given up.
+
+    Args:
+        refusals: what to say to a path, as ``str`` writes it, of MAIL or RCPT; to ``""`` at the
+            beginning of the content, and to ``"."`` at its end.
+        when: asked before each answer: the answer is given when its Deferred fires. None: at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        refusals: Mapping[str, Reply] | None = None,
+        when: Callable[[], Deferred[None]] | None = None,
+    ) -> None:
+        self.asked: list[str] = []
+        self.messages: list[Delivered] = []
+        self.open_sinks = 0
+        self._refusals = refusals or {}
+        self._when = when
+
+    def mail(
+        self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
+    ) -> Decision | Deferred[Decision]:
+        """Decide on a reverse-path (`interfaces.Delivery`)."""
+        self.asked.append("mail")
+        return self._answer(self._refusals.get("<>" if reverse_path is None else str(reverse_path)))
+
+    def rcpt(
+        self, session: Session, forward_path: Mailbox, parameters: Parameters
+    ) -> Decision | Deferred[Decision]:
+        """Decide on a forward-path (`interfaces.Delivery`)."""
+        self.asked.append("rcpt")
+        return self._answer(self._refusals.get(str(forward_path)))
+
+    def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
+        """Begin a message (`interfaces.Delivery`)."""
+        self.asked.append("open")
+        refusal = self._refusals.get("")
+        answer: Sink | Reply = _Content(self, session) if refusal is None else refusal
+
+        def not_opened(failure: Failure) -> Failure:
+            if not isinstance(answer, Reply):
+                answer.abort()
+            return failure
+
+        if self._when is None:
+            return answer
+        return self._when().addCallbacks(lambda _: answer, not_opened)
+
+    def _answer(self, decision: Decision) -> Decision | Deferred[Decision]:
+        if self._when is None:
+            return decision
+        return self._when().addCallback(lambda _: decision)
+
+    def _taken(self, delivered: Delivered) -> Decision | Deferred[Decision]:
+        refusal = self._refusals.get(".")
+        if refusal is None:
+            self.messages.append(delivered)
+        return self._answer(refusal)
+
+
+class _Content:
+    """The content of one message (`interfaces.Sink`)."""
+
+    def __init__(self, delivery: RecordingDelivery, session: Session) -> None:
+        transaction = session.transaction
+        assert transaction is not None, "content begins in a transaction"
+        assert transaction.recipients, "content begins after a recipient"
+        self._delivery = delivery
+        self._pieces: list[bytes] = []
+        self._ended: Literal["", "finish", "abort"] = ""
+        self._reverse_path = transaction.reverse_path
+        self._recipients: Sequence[Mailbox] = [each.mailbox for each in transaction.recipients]
+        self._parameters = transaction.parameters
+        self._session = session
+        delivery.open_sinks += 1
+
+    def write(self, content: bytes) -> None:
+        """Take a piece (`interfaces.Sink`)."""
+        assert not self._ended, f"content was written after {self._ended}"
+        self._pieces.append(content)
+
+    def finish(self) -> Decision | Deferred[Decision]:
+        """Keep the message (`interfaces.Sink`)."""
+        self._end("finish")
+        session = self._session
+        return self._delivery._taken(
+            Delivered(
+                self._reverse_path,
+                tuple(self._recipients),
+                self._parameters,
+                b"".join(self._pieces),
+                session.greeting,
+                session.helo,
+                session.tls,
+            )
+        )
+
+    def abort(self) -> None:
+        """Forget what came (`interfaces.Sink`)."""
+        self._end("abort")
+
+    def _end(self, how: Literal["finish", "abort"]) -> None:
+        assert not self._ended, f"content had {how} after {self._ended}"
+        self._ended = how
+        self._delivery.asked.append(how)
+        self._delivery.open_sinks -= 1
