@@ -12,7 +12,7 @@ from twisted_mta import __version__
 from twisted_mta.cli import findings, main
 from twisted_mta.config import Config
 from twisted_mta.files import DiskFiles
-from twisted_mta.server.tls import self_signed
+from twisted_mta.server.certificate import self_signed
 
 NOW = 1_790_000_000.0
 

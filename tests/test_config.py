@@ -6,14 +6,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.config import Config, ConfigError, Listener, QueueSettings
+from twisted_mta.config import Config, ConfigError, Listener, QueueSettings, RelayCertificate
 from twisted_mta.config.endpoint import Endpoint, endpoint
 from twisted_mta.config.setting import duration, duration_text, size, size_text
-from twisted_mta.envelope import Host
+from twisted_mta.envelope import Host, TLSFacts
 
 Options = Mapping[str, Sequence[str] | str]
 
@@ -205,6 +206,7 @@ class Refusals(ConfigTestCase):
                 "max_hops = true",
                 "FILE: [[listener]] 2, max_hops = true: a whole number from 1 to 10000 would do",
             ),
+            ("[mta]\nmaildir = 3", "FILE: [mta] maildir = 3: the path of a directory would do"),
             (
                 '[[listener]]\nkind = "smtp"',
                 "FILE: [[listener]] 1 has no endpoint;"
@@ -300,9 +302,8 @@ class Refusals(ConfigTestCase):
                 '[[listener]] 1, kind = "lmtp": "lmtp" is not built yet; "smtp" would do',
             ),
             (
-                '[[listener]]\nendpoint = "tcp:24"\nclient_certificates = "ask"',
-                '[[listener]] 1, client_certificates = "ask":'
-                ' client_certificates is not built yet; "none" would do',
+                '[[listener]]\nendpoint = "tcp:24"\nauth = "tls"',
+                '[[listener]] 1, auth = "tls": auth is not built yet; "off" would do',
             ),
             (
                 '[delivery]\ntls = "dane"',
@@ -347,6 +348,192 @@ class Refusals(ConfigTestCase):
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
         error = self.assertRaises(ConfigError, Config.load, {}, "/nowhere/mta.toml")
         self.assertIn("--config /nowhere/mta.toml: No such file or directory; ", str(error))
+
+
+PINNED = "0123456789abcdef" * 4
+COLONS = ":".join(PINNED[at : at + 2].upper() for at in range(0, 64, 2))
+
+
+class TLSOfListeners(ConfigTestCase):
+    def listener(self, toml: str) -> Listener:
+        config = self.load({}, f'[[listener]]\nendpoint = "tcp:25"\n{toml}')
+        return config.listeners[0]
+
+    def test_by_default_nothing_is_demanded(self) -> None:
+        plain = Listener(endpoint="tcp:25")
+        self.assertEqual(
+            (plain.require_tls, plain.implicit_tls, plain.minimum_tls, plain.minimum_cipher_bits),
+            (False, False, "1.2", 0),
+        )
+        self.assertEqual(
+            (plain.client_certificates, plain.client_certificate_authorities), ("none", None)
+        )
+        self.assertEqual((plain.ciphers, plain.sni), (None, ()))
+        self.assertEqual((plain.relay_certificates, plain.require_tls_from), ((), ()))
+
+    def test_the_file_says_all_of_it(self) -> None:
+        listener = self.listener(
+            f"""
+            implicit_tls = true
+            minimum_cipher_bits = 128
+            ciphers = "ECDHE+AESGCM"
+            client_certificates = "require"
+            client_certificate_authorities = "/etc/mta/clients.pem"
+            require_tls_from = ["192.0.2.0/24", "2001:db8::1"]
+            relay_certificates = [
+                "{COLONS}",
+                {{issuer = "CN=CA,O=Example", subject = "CN=a\\\\,b"}},
+            ]
+            [[listener.sni]]
+            names = ["Mail.example.org", "*.example.org"]
+            certificate = "/etc/mta/org.pem"
+            [[listener.sni]]
+            names = ["bücher.example"]
+            certificate = "/etc/mta/b.pem"
+            key = "/etc/mta/b.key"
+            """
+        )
+        self.assertTrue(listener.implicit_tls)
+        self.assertEqual((listener.ciphers, listener.minimum_cipher_bits), ("ECDHE+AESGCM", 128))
+        self.assertEqual(
+            (listener.client_certificates, listener.client_certificate_authorities),
+            ("require", "/etc/mta/clients.pem"),
+        )
+        self.assertEqual(
+            listener.require_tls_from, (ip_network("192.0.2.0/24"), ip_network("2001:db8::1"))
+        )
+        self.assertEqual(
+            listener.relay_certificates,
+            (RelayCertificate(PINNED), RelayCertificate(None, "CN=CA,O=Example", "CN=a\\,b")),
+        )
+        self.assertEqual(
+            [(each.names, each.certificate, each.key) for each in listener.sni],
+            [
+                (("mail.example.org", "*.example.org"), "/etc/mta/org.pem", "/etc/mta/org.pem"),
+                (("xn--bcher-kva.example",), "/etc/mta/b.pem", "/etc/mta/b.key"),
+            ],
+        )
+
+    def test_what_cannot_be_is_refused_with_what_would_do(self) -> None:
+        for toml, text in (
+            (
+                'ciphers = "RC4-FOO"',
+                '[[listener]] 1, ciphers = "RC4-FOO": OpenSSL knows no suite of TLS 1.2 by it;'
+                " ECDHE+AESGCM would do",
+            ),
+            (
+                'client_certificates = "yes"',
+                '[[listener]] 1, client_certificates = "yes": "none", "ask" or "require" would do',
+            ),
+            (
+                'client_certificates = "require"',
+                'client_certificates = "require": no certificate could verify;'
+                " client_certificate_authorities with a PEM file would do",
+            ),
+            (
+                'client_certificate_authorities = "/ca.pem"',
+                'client_certificate_authorities = "/ca.pem": no client is asked for a certificate;'
+                ' client_certificates = "ask" would do',
+            ),
+            (
+                f'relay_certificates = ["{PINNED}"]',
+                f'relay_certificates = ["{PINNED}"]: no client is asked for a certificate;'
+                ' client_certificates = "ask" would do',
+            ),
+            (
+                'client_certificates = "ask"\n'
+                'relay_certificates = [{issuer = "CN=a", subject = "CN=b"}]',
+                'relay_certificates = ["issuer CN=a, subject CN=b"]: it could not verify;'
+                " client_certificate_authorities with a PEM file would do",
+            ),
+            (
+                'implicit_tls = true\n[[listener]]\nendpoint = "ssl:465"\nimplicit_tls = true',
+                'endpoint = "ssl:465": TLS twice, since implicit_tls is true;'
+                " tcp: instead of ssl: would do",
+            ),
+            (
+                'require_tls_from = ["192.0.2.1/24"]',
+                '[[listener]] 1, require_tls_from = ["192.0.2.1/24"]:'
+                " it has bits set beyond its prefix; 192.0.2.0/24 would do",
+            ),
+            ("minimum_cipher_bits = 512", None),
+        ):
+            refusal = self.refusal({}, f'[[listener]]\nendpoint = "tcp:25"\n{toml}')
+            if text is not None:
+                self.assertEqual(refusal, f"FILE: {text}")
+
+    def test_a_certificate_that_relays_is_one_or_is_refused(self) -> None:
+        for value in (
+            PINNED[:40],
+            PINNED + "00",
+            PINNED.replace("0", "g"),
+            COLONS.replace(":", "", 1),
+            "",
+            3,
+            {"issuer": "CN=a"},
+            {"issuer": "CN=a", "subject": "CN=b", "serial": "1"},
+            {"issuer": "CN=a", "subject": "mail.example.net"},
+            {"issuer": "CN=a", "subject": ""},
+            {"issuer": "CN=a", "subject": 3},
+        ):
+            error = self.assertRaises(
+                ConfigError,
+                Listener,
+                endpoint="tcp:25",
+                client_certificates="ask",
+                client_certificate_authorities="/ca.pem",
+                relay_certificates=[value],
+            )
+            self.assertIn("would do", str(error))
+
+    def test_sni_tables_that_are_none_are_refused(self) -> None:
+        for toml, text in (
+            ('certificate = "/a.pem"', "names is missing: "),
+            ('names = ["a.example"]', "certificate is missing: PEM file with the certificate"),
+            ("names = []", "names = []: at least one, such as"),
+            ('names = ["a.*.example"]', 'names = ["a.*.example"]: not a domain name;'),
+            ('names = ["*"]', 'names = ["*"]: not a domain name;'),
+            ('names = ["[192.0.2.1]"]', "clients ask for no address literal;"),
+            ("names = 3", "names = 3: a list of domains would do"),
+            ("certificate = 3", "certificate = 3: the path of a file would do"),
+            ('certificat = "a"', "certificat is no such setting; did you mean certificate?"),
+            (
+                'names = ["a.example", "A.example."]\ncertificate = "a"\n'
+                '[[listener.sni]]\nnames = ["a.EXAMPLE"]\ncertificate = "b"',
+                '"a.example" has two certificates; one would do',
+            ),
+        ):
+            refusal = self.refusal(
+                {}, f'[[listener]]\nendpoint = "tcp:25"\n[[listener.sni]]\n{toml}'
+            )
+            self.assertIn(text, refusal)
+            self.assertTrue(refusal.startswith("FILE: [[listener]] 1, sni = [{"), refusal)
+        self.assertIn(
+            "tables, each under a line [[listener.sni]], would do",
+            self.refusal({}, '[[listener]]\nendpoint = "tcp:25"\nsni = {names = []}'),
+        )
+
+    def test_a_relay_certificate_covers_itself_and_nothing_else(self) -> None:
+        facts = TLSFacts(
+            "TLSv1.3",
+            "",
+            256,
+            peer_subject="CN=b",
+            peer_issuer="CN=a",
+            peer_fingerprint=PINNED,
+            peer_verified=True,
+        )
+        nobody = TLSFacts("TLSv1.3", "", 256)
+        pinned, named = RelayCertificate(PINNED), RelayCertificate(None, "CN=a", "CN=b")
+        unverified = attrs.evolve(facts, peer_verified=False)
+        self.assertEqual(
+            [one.covers(facts) for one in (pinned, named, RelayCertificate(None, "CN=a", "CN=c"))],
+            [True, True, False],
+        )
+        self.assertEqual([one.covers(unverified) for one in (pinned, named)], [True, False])
+        empty = RelayCertificate()
+        self.assertEqual([one.covers(nobody) for one in (pinned, named, empty)], [False] * 3)
+        self.assertFalse(empty.covers(attrs.evolve(nobody, peer_verified=True)))
 
 
 class Amounts(SynchronousTestCase):

@@ -1,0 +1,64 @@
+"""Commands: ``python -m tests.faults`` kills the MTA under load; ``… memory`` measures it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from ..functional.programs import MTA, folder
+from .campaign import Campaign
+from .memory import LARGE, SENDERS, grown_by
+from .traced import TracedMTA
+
+
+def _kill(arguments: argparse.Namespace) -> bool:
+    with folder("faults") as home:
+        verdict = Campaign(
+            home,
+            seed=arguments.seed,
+            rate=arguments.rate,
+            fault=signal.Signals[f"SIG{arguments.signal}"],
+            options=arguments.option,
+            program=TracedMTA if arguments.calls else MTA,
+            say=lambda line: print(line, flush=True),
+        ).run(arguments.rounds, arguments.drain)
+    print(verdict)
+    return verdict.good and not (arguments.signal == "TERM" and verdict.explained)
+
+
+def _memory(arguments: argparse.Namespace) -> bool:
+    with folder("memory") as home:
+        measured = grown_by(home, arguments.senders, arguments.size * 1024 * 1024)
+    print(measured)
+    return measured.within
+
+
+def main() -> int:
+    """Run what was asked for; 0 if the promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=50, help="how many faults (50)")
+    parser.add_argument("--seed", type=int, default=0, help="of moments and messages (0)")
+    parser.add_argument("--rate", type=float, default=200.0, help="messages a second (200)")
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument(
+        "--calls",
+        action="store_true",
+        help="also kill it at the n-th fsync, link, unlink or send (needs strace)",
+    )
+    parser.add_argument("--drain", type=float, default=60.0, help="seconds to wait at the end (60)")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="OPTION", help="of twistd mta; repeatable"
+    )
+    parser.set_defaults(run=_kill)
+    commands = parser.add_subparsers(metavar="")
+    memory = commands.add_parser("memory", help="measure the memory that large messages take")
+    memory.add_argument("--senders", type=int, default=SENDERS, help=f"in parallel ({SENDERS})")
+    memory.add_argument("--size", type=int, default=LARGE >> 20, help="MiB of each message")
+    memory.set_defaults(run=_memory)
+    arguments = parser.parse_args()
+    return 0 if arguments.run(arguments) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Kill the MTA under load, again and again, and see what became of every message."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..functional.programs import LOOPBACK, MTA, Program, Sink, Unready, eventually, free_port
+from ..functional.sink import MARK
+from .load import SENDER
+from .oracle import Copy, Verdict, judge, outstanding, read_copies, read_offers
+from .traced import DEADLY, TracedMTA
+
+_CONFIGURATION = """\
+[queue]
+retry_minimum = "1 s"
+retry_maximum = "2 s"
+"""
+
+_ON_ITS_WAY = 0.1
+"""Seconds in which the sink reads what the MTA had still sent: it counts as before the fault."""
+
+_RETURNED = re.compile(rb"^X-Campaign: (\S+)", re.MULTILINE)
+_FINAL_RECIPIENT = re.compile(rb"^Final-Recipient: *rfc822; *(\S+)", re.MULTILINE | re.IGNORECASE)
+
+
+class Maildirs:
+    """The local mailboxes, read bit by bit: each file once.
+
+    Args:
+        mta: whose they are.
+    """
+
+    def __init__(self, mta: MTA) -> None:
+        self._root = mta.state / "maildir"
+        self._seen: dict[Path, Copy] = {}
+        self._returned: dict[Path, list[tuple[str, str]]] = {}
+
+    def read(self) -> None:
+        """Look at what has come since."""
+        for folder in sorted(self._root.glob("*/*/new")):
+            recipient = f"{folder.parent.name}@{folder.parent.parent.name}"
+            for path in sorted(folder.iterdir()):
+                if path in self._seen or path in self._returned:
+                    continue
+                if recipient == SENDER:
+                    self._returned[path] = self._report(path.read_bytes())
+                else:
+                    self._seen[path] = self._copy(path, recipient)
+
+    @staticmethod
+    def _copy(path: Path, recipient: str) -> Copy:
+        stored = path.read_bytes()
+        content = stored[max(0, stored.find(MARK)) :].replace(b"\n", b"\r\n")
+        name = content[len(MARK) :].split(b"\r\n", 1)[0].decode("ascii", "replace") or "-"
+        digest = hashlib.sha256(content).hexdigest()
+        return Copy(name, recipient, digest, path.stat().st_mtime)
+
+    @staticmethod
+    def _report(content: bytes) -> list[tuple[str, str]]:
+        name = _RETURNED.search(content)
+        return [
+            (name[1].decode("ascii") if name else "-", recipient.decode("ascii"))
+            for recipient in _FINAL_RECIPIENT.findall(content)
+        ]
+
+    @property
+    def copies(self) -> list[Copy]:
+        """All messages read so far."""
+        return list(self._seen.values())
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """(id, recipient) of all failures that came back to the sender so far."""
+        return [failure for failures in self._returned.values() for failure in failures]
+
+
+class Campaign:
+    """A number of faults, and the oracle's verdict on them.
+
+    Args:
+        home: a folder for everything.
+        seed: of the moments of the faults and of the messages.
+        rate: messages a second.
+        fault: the signal that ends the MTA each time.
+        options: further options of ``twistd mta``.
+        program: what is tried. A `TracedMTA` is killed at system calls too; the suite's own
+            control puts something worse in its place.
+        say: told about each round.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        seed: int = 0,
+        rate: float = 200.0,
+        fault: signal.Signals = signal.SIGKILL,
+        options: Sequence[str] = (),
+        program: type[MTA] = MTA,
+        say: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._rate = rate
+        self._fault = fault
+        self._say = say
+        self._sink = Sink(home, keep=False)
+        self._load = Program(home, "load.log")
+        self._ledger = home / "load.ledger"
+        self._sink.start("--delay", "0.01")
+        route = f"relay.example=smtp://{LOOPBACK}:{self._sink.port}"
+        local = ("--local-domain", "localhost")
+        self._mta = program(home, "--route", route, *local, *options, toml=_CONFIGURATION)
+        self._mta.smtp = free_port()
+        self._maildirs = Maildirs(self._mta)
+        self._faults: list[float] = []
+
+    def run(self, rounds: int, drain: float = 60.0) -> Verdict:
+        """Go through ``rounds`` faults, let the queue drain, and return the verdict.
+
+        Args:
+            rounds: how many faults.
+            drain: seconds to wait, after the last arrival, for messages that are missing.
+
+        Raises:
+            Unready: the MTA did not start again, or did not end in order at the end, or a sender
+                waits for a reply that does not come.
+        """
+        try:
+            self._mta.start()
+            self._load.spawn(self._load_command())
+            for number in range(1, rounds + 1):
+                self._one_fault(number)
+            self._end(self._load)
+            self._drain(drain)
+            self._end(self._mta)
+        finally:
+            for program in (self._load, self._mta, self._sink):
+                program.kill()
+        return self._verdict()
+
+    def _load_command(self) -> list[str | Path]:
+        return [
+            sys.executable,
+            Path(__file__).with_name("load.py"),
+            *("--port", str(self._mta.smtp)),
+            *("--ledger", self._ledger),
+            *("--seed", str(self._seed)),
+            *("--rate", str(self._rate)),
+        ]
+
+    def _one_fault(self, number: int) -> None:
+        # Some faults come in the middle of the work, some right after the start, when what the
+        # last one left behind is being taken up.
+        time.sleep(self._random.choice((0.0, 0.1, 0.5, 1.0)) + self._random.random())
+        if isinstance(self._mta, TracedMTA):
+            self._kill()
+            self._die_at_a_call(self._mta)
+        elif self._fault == signal.SIGKILL:
+            self._kill()
+        else:
+            self._end(self._mta)
+        self._mta.start()
+        offers = read_offers(self._lines())
+        self._say(
+            f"fault {number}: {len(offers)} offered, "
+            f"{sum(offer.acked for offer in offers.values())} acknowledged"
+        )
+
+    def _kill(self) -> None:
+        self._mta.kill()
+        time.sleep(_ON_ITS_WAY)
+        self._faults.append(time.time())
+
+    def _die_at_a_call(self, mta: TracedMTA) -> None:
+        # Death comes in the place of the n-th call of this kind in some thread, maybe while it
+        # starts; a call that is not made that often lets it live, and then it is killed anyway.
+        call = self._random.choice(DEADLY)
+        mta.inject = f"{call}:signal=KILL:when={self._random.randrange(1, 40)}"
+        with contextlib.suppress(Unready):
+            mta.start()
+            eventually(lambda: not mta.alive(), "its death", 3.0)
+        self._say(f"{'lived on' if mta.alive() else 'died'}: {mta.inject}")
+        mta.inject = ""
+        self._kill()
+
+    @staticmethod
+    def _end(program: Program) -> None:
+        status = program.terminate()
+        if status:
+            raise Unready(f"exit status {status} after SIGTERM:\n{program.output()}")
+
+    def _lines(self) -> list[str]:
+        text = self._ledger.read_text("utf-8") if self._ledger.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()
+
+    def _copies(self) -> list[Copy]:
+        self._maildirs.read()
+        text = self._sink.ledger.read_text("utf-8")
+        return self._maildirs.copies + read_copies(text[: text.rfind("\n") + 1].splitlines())
+
+    def _drain(self, patience: float) -> None:
+        offers = read_offers(self._lines())
+        missing = len(offers) + 1
+        deadline = time.monotonic() + patience
+        while missing and time.monotonic() < deadline and self._mta.alive():
+            left = len(outstanding(offers, self._copies(), self._maildirs.failed))
+            if left < missing:
+                missing = left
+                deadline = time.monotonic() + patience
+                self._say(f"draining: {missing} to come")
+            time.sleep(0.25)
+
+    def _verdict(self) -> Verdict:
+        return judge(
+            read_offers(self._lines()),
+            self._copies(),
+            faults=self._faults,
+            failed=self._maildirs.failed,
+        )

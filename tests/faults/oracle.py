@@ -1,0 +1,183 @@
+"""What became of every message: lost, corrupt and doubled ones are found by comparing ledgers.
+
+Pure: lines in, a verdict out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import Factory, define, frozen
+
+
+@frozen
+class Offer:
+    """A message that the load generator offered.
+
+    Attributes:
+        digest: SHA-256 of its content, in hex.
+        recipients: to whom.
+        acked: whether it was answered with 250.
+        answered: whether it was answered at all.
+    """
+
+    digest: str
+    recipients: tuple[str, ...]
+    acked: bool = False
+    answered: bool = False
+
+
+@frozen
+class Copy:
+    """A message where it arrived: one for each recipient.
+
+    Attributes:
+        name: its id.
+        recipient: whose it is.
+        digest: SHA-256 of its content, in hex.
+        time: of its arrival, seconds since the epoch.
+    """
+
+    name: str
+    recipient: str
+    digest: str
+    time: float
+
+
+@define
+class Verdict:
+    """What the oracle found.
+
+    Attributes:
+        offered: messages offered.
+        acked: messages answered with 250.
+        refused: messages answered with anything else.
+        unanswered: messages in flight as a connection broke: these may arrive, or not.
+        arrived: copies, over all recipients.
+        failed: (id, recipient) that were returned to the sender.
+        lost: (id, recipient) that were acknowledged and are nowhere. Must be empty.
+        corrupt: copies that differ from what was offered, or that nobody offered. Must be empty.
+        explained: second copies with a fault between them and the first one, soon after the first.
+        unexplained: all other second copies. Must be empty.
+        lag: the longest time, in seconds, from a first copy to the fault that caused the second.
+        in_flight: copies that arrived shortly before a fault: the most that it can have doubled.
+    """
+
+    offered: int = 0
+    acked: int = 0
+    refused: int = 0
+    unanswered: int = 0
+    arrived: int = 0
+    failed: list[tuple[str, str]] = Factory(list)
+    lost: list[tuple[str, str]] = Factory(list)
+    corrupt: list[Copy] = Factory(list)
+    explained: list[Copy] = Factory(list)
+    unexplained: list[Copy] = Factory(list)
+    lag: float = 0.0
+    in_flight: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether the promise was kept."""
+        return not (self.lost or self.corrupt or self.unexplained)
+
+    def __str__(self) -> str:
+        """One line for each finding."""
+        lines = [
+            f"offered     {self.offered}",
+            f"acked       {self.acked}",
+            f"refused     {self.refused}",
+            f"unanswered  {self.unanswered}",
+            f"arrived     {self.arrived}",
+            f"failed      {len(self.failed)}",
+            f"lost        {len(self.lost)}  {self.lost[:5] or ''}",
+            f"corrupt     {len(self.corrupt)}  {self.corrupt[:5] or ''}",
+            f"duplicates  {len(self.explained)} explained by a fault (first copy up to "
+            f"{self.lag * 1000:.0f} ms before it; {self.in_flight} copies were that close), "
+            f"{len(self.unexplained)} unexplained  {self.unexplained[:5] or ''}",
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def read_offers(lines: Iterable[str]) -> dict[str, Offer]:
+    """Return what the ledger of the load generator says, by id."""
+    offers: dict[str, Offer] = {}
+    for line in lines:
+        kind, _, name, *rest = line.split()
+        if kind == "offered":
+            offers[name] = Offer(rest[0], tuple(rest[2:]))
+        else:
+            offer = offers[name]
+            offers[name] = Offer(offer.digest, offer.recipients, kind == "acked", True)
+    return offers
+
+
+def read_copies(lines: Iterable[str]) -> list[Copy]:
+    """Return what the ledger of the sink says, a copy for each recipient."""
+    copies: list[Copy] = []
+    for line in lines:
+        time, name, digest, _, *recipients = line.split()
+        copies.extend(Copy(name, recipient, digest, float(time)) for recipient in recipients)
+    return copies
+
+
+def outstanding(
+    offers: Mapping[str, Offer], copies: Iterable[Copy], failed: Iterable[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """Return the (id, recipient) that were acknowledged and have neither arrived nor come back."""
+    known = {(copy.name, copy.recipient) for copy in copies}
+    known.update(failed)
+    return [
+        (name, recipient)
+        for name, offer in offers.items()
+        if offer.acked
+        for recipient in offer.recipients
+        if (name, recipient) not in known
+    ]
+
+
+def judge(
+    offers: Mapping[str, Offer],
+    copies: Sequence[Copy],
+    *,
+    faults: Sequence[float],
+    window: float = 0.5,
+    failed: Sequence[tuple[str, str]] = (),
+) -> Verdict:
+    """Compare what was promised with what arrived.
+
+    Args:
+        offers: what was offered, by id.
+        copies: what arrived anywhere.
+        faults: times of the faults, seconds since the epoch.
+        window: seconds before a fault within which an answer to a final dot may not have been
+            recorded; earlier first copies do not excuse a second one.
+        failed: (id, recipient) that were returned to the sender.
+    """
+    verdict = Verdict(
+        offered=len(offers),
+        acked=sum(offer.acked for offer in offers.values()),
+        refused=sum(offer.answered and not offer.acked for offer in offers.values()),
+        unanswered=sum(not offer.answered for offer in offers.values()),
+        arrived=len(copies),
+        failed=list(failed),
+        lost=outstanding(offers, copies, failed),
+    )
+    first: dict[tuple[str, str], Copy] = {}
+    for copy in sorted(copies, key=lambda copy: copy.time):
+        offer = offers.get(copy.name)
+        if offer is None or copy.digest != offer.digest or copy.recipient not in offer.recipients:
+            verdict.corrupt.append(copy)
+            continue
+        verdict.in_flight += any(0 <= fault - copy.time <= window for fault in faults)
+        before = first.setdefault((copy.name, copy.recipient), copy)
+        if before is copy:
+            continue
+        lags = [fault - before.time for fault in faults if before.time <= fault <= copy.time]
+        if lags and lags[0] <= window:
+            verdict.explained.append(copy)
+            verdict.lag = max(verdict.lag, lags[0])
+        else:
+            verdict.unexplained.append(copy)
+        first[copy.name, copy.recipient] = copy
+    return verdict

@@ -1,0 +1,108 @@
+"""Between two Postfixes: Debian's MTA hands mail to ours, and takes mail from ours."""
+
+from .mail import MIB, ProgramTestCase, as_stored, message, message_with_attachment, submit
+from .postfix import Postfix
+from .programs import LOOPBACK, MTA, Sink, eventually, need, run
+
+
+class PostfixAsClient(ProgramTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        need(self, "postfix")
+        self.mta = self.enterContext(MTA(self.home))
+        self.postfix = self.enterContext(
+            Postfix(
+                self.home,
+                {
+                    "relayhost": f"[{LOOPBACK}]:{self.mta.smtp}",
+                    "smtp_tls_security_level": "encrypt",
+                },
+            )
+        )
+
+    def assertArrives(self, content: bytes) -> None:
+        (mail,) = self.mta.wait_for_mail("localhost", "bob")
+        self.assertTrue(mail.endswith(as_stored(content)), mail[:2000])
+        header = b" ".join(mail.split(b"\n\n", 1)[0].split())
+        self.assertIn(b"Received: from postfix.example ([127.0.0.1]", header)
+        self.assertIn(b" with ESMTPS ", header)
+        eventually(lambda: self.postfix.queued() == 0, "Postfix has an empty queue")
+
+    def test_mail_that_postfix_relays_arrives_over_starttls(self) -> None:
+        submit(self.postfix.port, message(), "bob@localhost", starttls=False)
+        self.assertArrives(message())
+
+    def test_a_large_message_that_postfix_relays_arrives_byte_for_byte(self) -> None:
+        content = message_with_attachment(3 * MIB)
+        submit(self.postfix.port, content, "bob@localhost", starttls=False)
+        self.assertArrives(content)
+
+    def test_many_messages_on_one_connection_all_arrive(self) -> None:
+        need(self, "smtp-source")
+        sent = run(
+            "smtp-source",
+            *("-s", "5", "-m", "100", "-d", "-l", "2000"),
+            *("-f", "ann@sender.example", "-t", "carol@localhost"),
+            f"{LOOPBACK}:{self.postfix.port}",
+        )
+        self.assertEqual(sent.returncode, 0, sent.stdout)
+        self.mta.wait_for_mail("localhost", "carol", 100)
+
+
+class PostfixAsNextHop(ProgramTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        need(self, "postfix", "openssl")
+        self.sink = self.enterContext(Sink(self.home))
+        pair = self.home / "pair.pem"
+        made = run(
+            "openssl",
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-nodes", "-days", "2", "-subj", "/CN=postfix.example"),
+            *("-keyout", pair, "-out", self.home / "certificate.pem"),
+        )
+        self.assertEqual(made.returncode, 0, made.stdout)
+        with pair.open("a", encoding="ascii") as file:
+            file.write((self.home / "certificate.pem").read_text("ascii"))
+        self.postfix = self.enterContext(
+            Postfix(
+                self.home,
+                {
+                    "relayhost": f"[{LOOPBACK}]:{self.sink.port}",
+                    "smtpd_tls_security_level": "encrypt",
+                    "smtpd_tls_chain_files": str(pair),
+                    "smtpd_tls_received_header": "yes",
+                },
+            )
+        )
+        route = f"*=smtp://{LOOPBACK}:{self.postfix.port}"
+        self.mta = self.enterContext(MTA(self.home, "--route", route))
+
+    def assertArrives(self, content: bytes) -> None:
+        (mail,) = self.sink.wait_for_messages()
+        self.assertTrue(mail.endswith(content), mail[:2000])
+        header = b" ".join(mail.split(b"\r\n\r\n", 1)[0].split())
+        self.assertIn(b"Received: from mta.example (", header)
+        self.assertRegex(
+            header, rb"\(using TLSv1\.3 .* by postfix\.example \(Postfix\) with ESMTPS "
+        )
+
+    def test_mail_for_elsewhere_goes_to_postfix_over_starttls(self) -> None:
+        submit(self.mta.smtp, message(), "bob@elsewhere.example")
+        self.assertArrives(message())
+
+    def test_a_large_message_for_elsewhere_arrives_byte_for_byte(self) -> None:
+        content = message_with_attachment(3 * MIB)
+        submit(self.mta.smtp, content, "bob@elsewhere.example")
+        self.assertArrives(content)
+
+    def test_a_burst_of_messages_arrives_whole(self) -> None:
+        need(self, "smtp-source")
+        sent = run(
+            "smtp-source",
+            *("-s", "10", "-m", "200", "-d", "-l", "2000"),
+            *("-f", "ann@sender.example", "-t", "carol@elsewhere.example"),
+            f"{LOOPBACK}:{self.mta.smtp}",
+        )
+        self.assertEqual(sent.returncode, 0, sent.stdout)
+        self.sink.wait_for_messages(200)

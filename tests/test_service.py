@@ -1,0 +1,605 @@
+"""A whole mail transfer agent: how it begins, what passes through it, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+import socket
+import sqlite3
+import threading
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet import reactor  # noqa: TID251 - the tests below on loopback are run by it
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread  # noqa: TID251 - smtplib blocks
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from twisted_mta import Config, MailTransferAgent
+from twisted_mta.config import Listener, QueueSettings
+from twisted_mta.envelope import QueueId
+from twisted_mta.queue.store import NewerSchema, StateInUse, StoreError
+from twisted_mta.server.tls import CertificateError
+from twisted_mta.service import CannotListen
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.peer import ScriptedPeer
+from twisted_mta.testing.world import SMTP, MemoryMTA, MemoryReactor
+
+MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+LARGE = b"Subject: Large\r\n\r\n" + b"0123456789abcdef\r\n" * 10_000
+NEXT = "192.0.2.1"
+RELAYED = (("next.example", f"smtp://{NEXT}"),)
+
+
+def next_hop(*replies: bytes) -> ScriptedPeer:
+    """Return a server that takes one message, with the reply to its final dot."""
+    return ScriptedPeer(
+        [
+            ("send", b"220 mx.example ESMTP\r\n"),
+            ("expect", b"EHLO mta.example\r\n"),
+            ("send", b"250 mx.example\r\n"),
+            ("expect", b"MAIL FROM:<ann@sender.example>\r\n"),
+            ("send", b"250 ok\r\n"),
+            ("expect", b"RCPT TO:<bob@next.example>\r\n"),
+            ("send", b"250 ok\r\n"),
+            ("expect", b"DATA\r\n"),
+            ("send", b"354 go\r\n"),
+            ("content",),
+            *(("send", reply) for reply in replies),
+        ]
+    )
+
+
+class InMemory(SynchronousTestCase):
+    """A whole MTA in memory, on a clock."""
+
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        self.files = UnsyncedFiles()
+
+    def make(self, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(settings.pop("directory", self.directory), files=self.files, **settings)
+        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
+        return mta
+
+    def started(self, **settings: Any) -> MemoryMTA:
+        mta = self.make(**settings)
+        mta.start()
+        return mta
+
+
+class Passing(InMemory):
+    def test_mail_for_a_local_mailbox_is_in_its_maildir(self) -> None:
+        mta = self.started()
+        answer = mta.submit(MAIL, "bob@localhost")
+        self.assertTrue(answer.startswith("250 2.0.0 Queued as "), answer)
+        (mail,) = mta.mail("bob")
+        self.assertTrue(mail.startswith(b"Return-Path: <ann@sender.example>\nReceived: from "))
+        self.assertTrue(mail.endswith(b"\n" + MAIL.replace(b"\r\n", b"\n")))
+
+    def test_so_is_mail_that_came_under_tls(self) -> None:
+        mta = self.started()
+        client = mta.connect()
+        client.start_tls()
+        client.say("EHLO client.example")
+        self.assertTrue(client.mail(MAIL, "bob@localhost")[0].startswith("250 "))
+        (mail,) = mta.mail("bob")
+        self.assertIn(b"with ESMTPS id", mail)
+
+    def test_a_large_message_passes_through_a_file_that_is_gone_afterwards(self) -> None:
+        mta = self.started()
+        self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
+        (mail,) = mta.mail("bob")
+        self.assertTrue(mail.endswith(LARGE.replace(b"\r\n", b"\n")))
+        self.assertIn("create", [operation for operation, path in self.files.operations])
+        self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
+
+    def test_mail_for_others_goes_to_their_next_hop(self) -> None:
+        mta = self.started(routes=RELAYED)
+        peer = next_hop(b"250 taken\r\n")
+        mta.reactor.listen(NEXT, 25, peer)
+        self.assertTrue(mta.submit(MAIL, "bob@next.example").startswith("250 "))
+        self.assertEqual(peer.problems, [])
+        self.assertIn(b"Good morning!", peer.contents[0])
+        self.assertEqual(mta.mta.status().queue["messages"], 0)
+
+    def test_a_next_hop_that_is_down_is_tried_again(self) -> None:
+        mta = self.started(routes=RELAYED)
+        mta.submit(MAIL, "bob@next.example")
+        self.assertEqual(mta.mta.status().queue["deferred"], 1)
+        peer = next_hop(b"250 taken\r\n")
+        mta.reactor.listen(NEXT, 25, peer)
+        mta.advance(400)
+        self.assertEqual(len(peer.contents), 1)
+
+    def test_five_days_later_it_is_returned(self) -> None:
+        mta = self.started(routes=RELAYED)
+        mta.submit(MAIL, "bob@next.example", sender="ann@localhost")
+        for _ in range(5 * 24):
+            self.assertEqual(mta.mail("ann"), [])
+            mta.advance(3600)
+        mta.advance(60)
+        (notice,) = mta.mail("ann")
+        self.assertTrue(notice.startswith(b"Return-Path: <>\n"))
+        self.assertIn(b"Status: 5.4.7", notice)
+        self.assertEqual(mta.mta.status().queue["messages"], 0)
+
+    def test_the_same_seed_brings_the_same_run(self) -> None:
+        runs = []
+        for seed in (1, 1, 2):
+            directory = os.path.abspath(self.mktemp())
+            mta = self.started(directory=directory, seed=seed, routes=RELAYED)
+            answer = mta.submit(MAIL, "bob@next.example")
+            times = [call.getTime() for call in mta.reactor.getDelayedCalls()]
+            runs.append((answer, sorted(times)))
+            mta.stop()
+        self.assertEqual(runs[0], runs[1])
+        self.assertNotEqual(runs[0], runs[2])
+
+    def test_how_things_stand_is_told(self) -> None:
+        mta = self.started(routes=RELAYED)
+        mta.submit(MAIL, "bob@localhost")
+        mta.submit(MAIL, "bob@next.example")
+        mta.advance(10)
+        status = mta.mta.status()
+        self.assertEqual(status.hostname, "mta.example")
+        self.assertEqual(status.now - status.started_at, 10)
+        self.assertEqual((status.queue["messages"], status.queue["deferred"]), (1, 1))
+        self.assertEqual((status.counters["accepted"], status.counters["delivered"]), (2, 1))
+        self.assertEqual([each.state for each in status.recent], ["deferred", "delivered"])
+
+    def test_how_things_stand_can_be_asked_before_the_start(self) -> None:
+        self.assertEqual(self.make().mta.status().queue["messages"], 0)
+
+
+class Beginning(InMemory):
+    def test_before_it_is_started_it_touches_nothing(self) -> None:
+        threads = threading.active_count()
+        directory = os.path.abspath(self.mktemp())
+        MailTransferAgent(
+            Config(
+                state_dir=directory,
+                listeners=(Listener(endpoint="tcp:2525:interface=127.0.0.1"),),
+                web="tcp:8025:interface=127.0.0.1",
+            ),
+            reactor=MemoryReactor(),
+        )
+        self.assertFalse(os.path.exists(directory))
+        self.assertEqual(threading.active_count(), threads)
+
+    def test_with_privileges_it_binds_and_takes_no_connection_yet(self) -> None:
+        mta = self.make()
+        mta.mta.privilegedStartService()
+        self.assertEqual(list(mta.reactor.ports), [SMTP])
+        self.assertRaises(ConnectionError, mta.connect)
+        self.assertFalse(os.path.exists(os.path.join(self.directory, "queue.sqlite")))
+        mta.mta.startService()
+        self.assertTrue(mta.connect().received.startswith(b"220 mta.example "))
+
+    def test_started_at_once_it_does_both(self) -> None:
+        mta = self.make()
+        mta.mta.startService()
+        mta.connect()
+
+    def test_it_says_when_it_is_ready(self) -> None:
+        mta = self.make()
+        ready = mta.mta.when_ready()
+        self.assertNoResult(ready)
+        mta.start()
+        self.successResultOf(ready)
+        self.successResultOf(mta.mta.when_ready())
+
+    def test_it_sets_no_signal_handler_and_no_log_observer(self) -> None:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        handlers = [signal.getsignal(number) for number in numbers]
+        observers = list(globalLogPublisher._observers)
+        mta = self.started()
+        self.assertEqual([signal.getsignal(number) for number in numbers], handlers)
+        self.assertEqual(list(globalLogPublisher._observers), observers)
+        mta.stop()
+
+    def test_several_live_in_one_process_and_write_to_each_other(self) -> None:
+        reactor = MemoryReactor()
+        one = self.started(reactor=reactor, routes=(("other.example", "smtp://127.0.0.2:26"),))
+        there = MemoryMTA(
+            self.mktemp(),
+            reactor=reactor,
+            hostname="other.example",
+            local_domains=("other.example",),
+            listeners=(Listener(endpoint="tcp:26:interface=127.0.0.2"),),
+        )
+        self.addCleanup(there.stop)
+        there.start()
+        one.submit(MAIL, "bob@other.example")
+        (mail,) = there.mail("bob", "other.example")
+        self.assertIn(b"by other.example with ESMTPS", mail)
+
+
+class Refusing(InMemory):
+    """What cannot be started leaves nothing behind."""
+
+    def assertNothingLeft(self, mta: MemoryMTA) -> None:
+        self.assertEqual(mta.mta.bound, [])
+        self.assertEqual(mta.reactor.ports, {})
+        self.assertEqual(mta.reactor.getDelayedCalls(), [])
+        self.assertFalse(mta.mta.running)
+        again = MemoryMTA(self.directory, files=self.files)
+        again.start()
+        again.stop()
+
+    def refused(self, mta: MemoryMTA, error: type[Exception]) -> Exception:
+        ready = mta.mta.when_ready()
+        refusal = self.assertRaises(error, mta.mta.startService)
+        self.failureResultOf(ready, error)
+        return refusal
+
+    def test_a_second_one_on_the_same_state(self) -> None:
+        first = self.started()
+        second = self.make()
+        refusal = self.refused(second, StateInUse)
+        self.assertIn(self.directory, str(refusal))
+        self.assertIn(str(os.getpid()), str(refusal))
+        self.assertEqual(second.reactor.ports, {})
+        self.assertTrue(first.submit(MAIL, "bob@localhost").startswith("250 "))
+        first.stop()
+        self.assertNothingLeft(second)
+
+    def test_a_port_that_is_taken(self) -> None:
+        mta = self.make(
+            listeners=(
+                Listener(endpoint="tcp:25:interface=127.0.0.1"),
+                Listener(endpoint="tcp:26:interface=127.0.0.1"),
+            )
+        )
+        taken = MemoryReactor.listenTCP(mta.reactor, 26, _Nothing(), 50, "127.0.0.1")
+        refusal = self.refused(mta, CannotListen)
+        self.assertIn("tcp:26:interface=127.0.0.1 (smtp)", str(refusal))
+        self.assertIn("ddress already in use", str(refusal))
+        taken.stopListening()
+        self.assertNothingLeft(mta)
+
+    def test_a_queue_of_a_newer_program(self) -> None:
+        mta = self.make()
+        database = sqlite3.connect(os.path.join(self.directory, "queue.sqlite"))
+        database.execute("PRAGMA user_version = 99")
+        database.close()
+        self.refused(mta, NewerSchema)
+        os.unlink(os.path.join(self.directory, "queue.sqlite"))
+        self.assertNothingLeft(mta)
+
+    def test_a_queue_that_cannot_be_opened(self) -> None:
+        mta = self.make()
+        os.mkdir(os.path.join(self.directory, "queue.sqlite"))
+        self.refused(mta, StoreError)
+        os.rmdir(os.path.join(self.directory, "queue.sqlite"))
+        self.assertNothingLeft(mta)
+
+    def test_a_certificate_that_is_none(self) -> None:
+        nothing = self.mktemp()
+        with open(nothing, "wb"):
+            pass
+        mta = self.make(tls_certificate=nothing)
+        self.refused(mta, CertificateError)
+        self.assertNothingLeft(mta)
+
+    def test_what_was_stopped_is_not_started_again(self) -> None:
+        mta = self.started()
+        mta.stop()
+        self.assertRaises(RuntimeError, mta.mta.startService)
+        self.assertNothingLeft(mta)
+
+
+class _Nothing:
+    noisy = False
+
+    def doStart(self) -> None: ...
+
+    def doStop(self) -> None: ...
+
+
+class Ending(InMemory):
+    def test_nothing_is_left(self) -> None:
+        mta = self.started()
+        mta.submit(MAIL, "bob@localhost")
+        mta.stop()
+        self.assertEqual(mta.reactor.ports, {})
+        self.assertEqual(mta.reactor.getDelayedCalls(), [])
+        again = self.started()
+        self.assertEqual(again.mta.status().queue["messages"], 0)
+
+    def test_what_was_never_started_can_be_stopped(self) -> None:
+        mta = self.make()
+        ready = mta.mta.when_ready()
+        mta.stop()
+        self.failureResultOf(ready, RuntimeError)
+        self.assertEqual(mta.reactor.getDelayedCalls(), [])
+
+    def test_what_is_bound_and_never_started_frees_its_ports(self) -> None:
+        mta = self.make()
+        mta.mta.privilegedStartService()
+        mta.stop()
+        self.assertEqual(mta.reactor.ports, {})
+
+    def test_it_may_be_stopped_twice(self) -> None:
+        mta = self.started()
+        first = mta.mta.stopService()
+        second = mta.mta.stopService()
+        mta.advance(60)
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_an_idle_session_is_told_421(self) -> None:
+        mta = self.started()
+        client = mta.connect()
+        mta.stop()
+        self.assertTrue(client.heard()[-1].startswith("421 "))
+        self.assertTrue(client.lost)
+
+    def test_an_open_transaction_may_end_within_the_drain_timeout(self) -> None:
+        mta = self.started()
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>", "DATA")
+        stopped = mta.mta.stopService()
+        mta.advance(5)
+        self.assertNoResult(stopped)
+        answer = client.send(b"Subject: Hello\r\n\r\n.\r\n")
+        self.assertTrue(answer[0].startswith("250 "), answer)
+        self.assertTrue(answer[1].startswith("421 "), answer)
+        self.successResultOf(stopped)
+        self.assertTrue(client.lost)
+        again = self.started()
+        self.assertEqual(len(again.mail("bob")), 1)
+
+    def test_one_that_does_not_is_cut_off(self) -> None:
+        mta = self.started()
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>", "DATA")
+        stopped = mta.mta.stopService()
+        mta.advance(mta.mta.config.drain_timeout)
+        self.successResultOf(stopped)
+        self.assertTrue(client.lost)
+        again = self.started()
+        self.assertEqual(again.mta.status().queue["messages"], 0)
+
+    def test_a_delivery_under_way_is_finished(self) -> None:
+        mta = self.started(routes=RELAYED)
+        peer = next_hop()
+        mta.reactor.listen(NEXT, 25, peer)
+        mta.submit(MAIL, "bob@next.example")
+        self.assertEqual(len(peer.contents), 1)
+        stopped = mta.mta.stopService()
+        mta.advance(1)
+        self.assertNoResult(stopped)
+        peer.transport.write(b"250 taken\r\n")
+        mta.reactor.settle()
+        peer.transport.loseConnection()
+        mta.reactor.settle()
+        self.successResultOf(stopped)
+        again = self.started(routes=RELAYED)
+        self.assertEqual(again.mta.status().queue["messages"], 0)
+
+    def test_one_that_takes_too_long_is_left_to_the_next_start(self) -> None:
+        mta = self.started(routes=RELAYED)
+        mta.reactor.listen(NEXT, 25, next_hop())
+        mta.submit(MAIL, "bob@next.example")
+        mta.stop(patience=25)
+        peer = next_hop(b"250 taken\r\n")
+        again = self.make(routes=RELAYED)
+        again.reactor.listen(NEXT, 25, peer)
+        again.start()
+        again.advance(400)
+        self.assertEqual(len(peer.contents), 1)
+
+    def test_what_waits_for_its_time_is_there_at_the_next_start(self) -> None:
+        mta = self.started(routes=RELAYED)
+        mta.submit(MAIL, "bob@next.example")
+        mta.submit(LARGE, "bob@next.example")
+        mta.stop()
+        again = self.started(routes=RELAYED)
+        self.assertEqual(again.mta.status().queue["messages"], 2)
+        peers = [next_hop(b"250 taken\r\n") for _ in range(2)]
+        again.reactor.listen(NEXT, 25, *peers)
+        again.advance(400)
+        self.assertEqual(sorted(len(peer.contents) for peer in peers), [1, 1])
+
+    def test_a_disk_that_takes_nothing_does_not_keep_it_from_stopping(self) -> None:
+        mta = self.started(routes=RELAYED)
+        peer = next_hop()
+        mta.reactor.listen(NEXT, 25, peer)
+        mta.submit(MAIL, "bob@next.example")
+        store: Any = mta.mta._commit._store
+        store._database.execute("PRAGMA query_only = ON")
+        store.open = self.cannot_open
+        peer.transport.write(b"250 taken\r\n")
+        mta.reactor.settle()
+        mta.advance(5)
+        mta.stop(patience=25)
+        self.flushLoggedErrors(StoreError)
+        again = self.started(routes=RELAYED)
+        self.assertEqual(again.mta.status().queue["messages"], 1)
+
+    def cannot_open(self) -> None:
+        raise StoreError("disk I/O error")
+
+
+class Trouble(InMemory):
+    def test_a_full_disk_for_bodies_answers_452_and_mends_by_itself(self) -> None:
+        mta = self.started()
+        self.files.capacity = 50_000
+        answer = mta.submit(LARGE, "bob@localhost")
+        self.assertTrue(answer.startswith("452 4.3.1 "), answer)
+        self.files.capacity = None
+        self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
+
+    def test_a_body_that_cannot_be_made_durable_answers_451(self) -> None:
+        mta = self.started()
+        self.files.fail_next("sync", OSError(5, "Input/output error"))
+        answer = mta.submit(LARGE, "bob@localhost")
+        self.assertTrue(answer.startswith("451 4.3.0 "), answer)
+        self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
+
+    def test_a_commit_that_fails_answers_451_and_the_queue_opens_again(self) -> None:
+        mta = self.started()
+        store: Any = mta.mta._commit._store
+        store._database.execute("PRAGMA query_only = ON")
+        self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        mta.advance(2)
+        self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertEqual(len(mta.mail("bob")), 1)
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+
+    def test_a_maildir_that_cannot_be_written_defers(self) -> None:
+        mta = self.started()
+        self.files.fail_next("rename", OSError(5, "Input/output error"))
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertEqual(mta.mail("bob"), [])
+        mta.advance(400)
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_a_body_that_is_lost_while_it_waits_is_neither_sent_nor_forgotten(self) -> None:
+        mta = self.started(routes=RELAYED)
+        answer = mta.submit(LARGE, "bob@next.example")
+        id = QueueId.parse(answer.split()[-1])
+        self.files.unlink(os.path.join(self.directory, "body", str(id)))
+        mta.stop()
+        again = self.started(routes=RELAYED)
+        again.advance(10_000)
+        queue = again.mta.status().queue
+        self.assertEqual((queue["messages"], queue["quarantined"]), (1, 1))
+
+    def test_after_a_power_failure_all_that_was_acknowledged_is_there(self) -> None:
+        mta = self.started(routes=RELAYED)
+        mta.submit(LARGE, "bob@next.example")
+        mta.stop()
+        self.files.crash()
+        self.files.make_directories(self.directory)
+        again = self.make(routes=RELAYED)
+        peer = next_hop(b"250 taken\r\n")
+        again.reactor.listen(NEXT, 25, peer)
+        again.start()
+        again.advance(400)
+        self.assertTrue(peer.contents[0].endswith(LARGE + b".\r\n"))
+
+
+class OnLoopback(TestCase):
+    """With real threads, sockets and files."""
+
+    def make(self, directory: str | None = None, **settings: Any) -> MailTransferAgent:
+        return MailTransferAgent(
+            Config(
+                state_dir=directory or self.mktemp(),
+                listeners=(Listener(endpoint="tcp:0:interface=127.0.0.1"),),
+                queue=QueueSettings(small_body=1000),
+                **settings,
+            ),
+            reactor=reactor,
+        )
+
+    def port(self, mta: MailTransferAgent) -> int:
+        address: Any = mta.bound[0].port.getHost()
+        return int(address.port)
+
+    async def submit(self, port: int, content: bytes) -> None:
+        def send() -> None:
+            with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+                client.starttls()
+                client.sendmail("ann@sender.example", ["bob@localhost"], content)
+
+        await deferToThread(send)
+
+    async def delivered(self, mta: MailTransferAgent, count: int) -> None:
+        while mta.activity.delivered < count:
+            turn: Deferred[None] = Deferred()
+            reactor.callLater(0.01, turn.callback, None)  # type: ignore[attr-defined]
+            await turn
+
+    def mail(self, mta: MailTransferAgent) -> list[bytes]:
+        new = os.path.join(mta.config.maildir, "localhost", "bob", "new")
+        contents = []
+        for name in sorted(os.listdir(new)):
+            with open(os.path.join(new, name), "rb") as file:
+                contents.append(file.read())
+        return contents
+
+    async def test_a_message_passes_from_a_socket_to_a_maildir(self) -> None:
+        threads = threading.active_count()
+        mta = self.make(web="tcp:0:interface=127.0.0.1")
+        mta.startService()
+        await mta.when_ready()
+        self.assertEqual([each.kind for each in mta.bound], ["smtp", "web"])
+        port = self.port(mta)
+        for content in (MAIL, LARGE):
+            await self.submit(port, content)
+        await self.delivered(mta, 2)
+        self.assertEqual(
+            sorted(len(each.partition(b"\nSubject")[2]) for each in self.mail(mta)),
+            sorted(len(each.replace(b"\r\n", b"\n")) - len(b"Subject") for each in (MAIL, LARGE)),
+        )
+        await mta.stopService()
+        self.assertEqual(mta.bound, [])
+        with socket.socket() as probe:
+            self.assertNotEqual(probe.connect_ex(("127.0.0.1", port)), 0)
+        # What smtplib ran on is the reactor's.
+        names = [thread.name for thread in threading.enumerate()]
+        self.assertEqual([name for name in names if "twisted-mta" in name], [], threads)
+
+    async def test_a_new_one_goes_on_where_the_one_before_has_stopped(self) -> None:
+        directory = self.mktemp()
+        down = (("*", "smtp://127.0.0.1:1"),)
+        first = self.make(directory, routes=down, local_domains=("elsewhere.example",))
+        first.startService()
+        await self.submit(self.port(first), LARGE)
+        await first.stopService()
+        second = self.make(directory)
+        second.startService()
+        self.assertEqual(second.status().queue["messages"], 1)
+        await second.stopService()
+
+    async def test_ports_are_free_when_it_has_stopped(self) -> None:
+        first = self.make()
+        first.startService()
+        port = self.port(first)
+        await first.stopService()
+        second = MailTransferAgent(
+            Config(
+                state_dir=self.mktemp(),
+                listeners=(Listener(endpoint=f"tcp:{port}:interface=127.0.0.1"),),
+            ),
+            reactor=reactor,
+        )
+        second.startService()
+        self.assertEqual(self.port(second), port)
+        await second.stopService()
+
+    async def test_a_port_in_use_leaves_nothing_bound(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            mta = MailTransferAgent(
+                Config(
+                    state_dir=self.mktemp(),
+                    listeners=(
+                        Listener(endpoint="tcp:0:interface=127.0.0.1"),
+                        Listener(endpoint=f"tcp:{port}:interface=127.0.0.1"),
+                    ),
+                ),
+                reactor=reactor,
+            )
+            refusal = self.assertRaises(CannotListen, mta.privilegedStartService)
+            self.assertIn(str(port), str(refusal))
+            self.assertEqual(mta.bound, [])
+        await mta.stopService()
+
+    async def test_it_can_be_part_of_an_application(self) -> None:
+        parent = MultiService()
+        parent.startService()
+        mta = self.make()
+        mta.setServiceParent(parent)
+        await mta.when_ready()
+        await self.submit(self.port(mta), MAIL)
+        await self.delivered(mta, 1)
+        await parent.stopService()
+        self.assertEqual(mta.bound, [])
