@@ -5,12 +5,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 
+from attrs import evolve
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta import __version__
 from twisted_mta.cli import findings, main
-from twisted_mta.config import Config
+from twisted_mta.config import Config, Listener
 from twisted_mta.files import DiskFiles
 from twisted_mta.server.certificate import self_signed
 
@@ -129,4 +130,26 @@ class Findings(CliTestCase):
         self.assertEqual(
             self.found(Config(state_dir=self.state, tls_certificate="/nowhere.pem")),
             ["error: /nowhere.pem: cannot be read: No such file or directory"],
+        )
+
+    def test_every_file_of_a_listener_is_read(self) -> None:
+        good = self.certificate()
+        listener = Listener(
+            endpoint="tcp:25",
+            client_certificates="ask",
+            client_certificate_authorities="/nobody.pem",
+            sni=[
+                {"names": ["a.example"], "certificate": good},
+                {"names": ["b.example"], "certificate": "/nowhere.pem"},
+            ],
+        )
+        config = Config(
+            state_dir=self.state, listeners=[listener, evolve(listener, endpoint="tcp:26")]
+        )
+        self.assertEqual(
+            self.found(config),
+            [
+                "error: /nowhere.pem: cannot be read: No such file or directory",
+                "error: /nobody.pem: cannot be read: No such file or directory",
+            ],
         )

@@ -15,7 +15,8 @@ from .config import Config, ConfigError
 from .entropy import wall_time
 from .interfaces import WallTime
 from .routing.routes import parse_route
-from .server.tls import CertificateError, load
+from .server.certificate import CertificateError, read_certificates
+from .server.tls import load
 from .smtp.reply import printable
 
 
@@ -36,15 +37,23 @@ def findings(config: Config, *, wall_time: WallTime) -> Iterator[Finding]:
     """Yield what stands against a start with ``config``. Blocks; writes nothing."""
     yield from _directory(config.state_dir, "state_dir", private=True)
     yield from _directory(config.maildir, "maildir", private=False)
-    if config.tls_certificate and config.tls_key:
+    for certificate, key in dict.fromkeys(_certificates(config)):
         try:
-            context = load(config.tls_certificate, config.tls_key)
+            context = load(certificate, key)
         except CertificateError as error:
             yield Finding("error", str(error))
         else:
             for warning in context.warnings(wall_time()):
                 yield Finding("warning", warning)
-            yield from _key(config.tls_key)
+            yield from _key(key)
+    for authorities in dict.fromkeys(
+        listener.client_certificate_authorities for listener in config.listeners
+    ):
+        if authorities is not None:
+            try:
+                read_certificates(authorities)
+            except CertificateError as error:
+                yield Finding("error", str(error))
     for pattern, url in config.routes:
         try:
             parse_route(pattern, url, default_port=config.delivery.port)
@@ -81,6 +90,15 @@ def _directory(path: str, setting: str, *, private: bool) -> Iterator[Finding]:
             "warning",
             f"{shown}: others can look into it (mode {found.st_mode & 0o777:04o}); chmod 0700",
         )
+
+
+def _certificates(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the files of each certificate and its key."""
+    if config.tls_certificate and config.tls_key:
+        yield config.tls_certificate, config.tls_key
+    for listener in config.listeners:
+        for named in listener.sni:
+            yield named.certificate, named.key
 
 
 def _key(file: str) -> Iterator[Finding]:

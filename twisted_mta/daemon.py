@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 
 from .options import Options
 from .queue.store import NewerSchema, StateInUse, StoreError
-from .server.tls import CertificateError
+from .server.certificate import CertificateError
 from .service import CannotListen, MailTransferAgent
 
 __all__ = ["Options", "makeService"]
@@ -54,7 +57,7 @@ class _Daemon(MultiService):
 
     def startService(self) -> None:
         """Start, or end with a word on why not."""
-        self._reactor.callWhenRunning(_catch_signals, self._reactor)
+        self._reactor.callWhenRunning(_catch_signals, self._reactor, self._reload)
         sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
             super().startService()  # type: ignore[no-untyped-call]
@@ -62,13 +65,24 @@ class _Daemon(MultiService):
             raise SystemExit(f"twisted-mta: {error}") from None
         self._say_what_to_try()
 
+    def _reload(self) -> None:
+        try:
+            changes = self._mta.reload()
+        except (CertificateError, OSError) as error:
+            self._log.error(
+                "nothing was reloaded, what was in force stays: {error}", error=str(error)
+            )
+            return
+        for change in changes or ["nothing has changed"]:
+            self._log.info("reloaded: {change}", change=change)
+
     def _say_what_to_try(self) -> None:
         mta = self._mta
         for bound in mta.bound:
             address: Any = bound.port.getHost()
             if bound.kind == "web":
                 self._log.info("look: http://{host}:{port}/", host="127.0.0.1", port=address.port)
-            elif hasattr(address, "port"):
+            elif hasattr(address, "port") and not bound.implicit_tls:
                 domain = mta.config.local_domains[0]
                 self._log.info(_TRY, host="127.0.0.1", port=address.port, domain=domain)
                 self._log.info(
@@ -79,9 +93,17 @@ class _Daemon(MultiService):
                 break
 
 
-def _catch_signals(reactor: IReactorCore) -> None:
+def _catch_signals(reactor: IReactorCore, reload: Callable[[], None]) -> None:
     # twistd would end with status 143; a drained MTA has done what it was asked to.
+    def end() -> None:
+        with contextlib.suppress(ReactorNotRunning):  # it drains already
+            reactor.stop()
+
     def stop(number: int, frame: object) -> None:
-        reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
+        reactor.callFromThread(end)  # type: ignore[attr-defined]
+
+    def hang_up(number: int, frame: object) -> None:
+        reactor.callFromThread(reload)  # type: ignore[attr-defined]
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, hang_up)

@@ -64,6 +64,13 @@ Parameters = Mapping[str, str | int | None]
 NO_PARAMETERS: Parameters = {}
 
 
+_SHOWN = 200  # characters of one thing that a peer said, in a log line
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
 @frozen
 class TLSFacts:
     """What a TLS handshake achieved, for the trace field, the log and decisions.
@@ -77,6 +84,7 @@ class TLSFacts:
         peer_issuer: its issuer, likewise.
         peer_fingerprint: SHA-256 of its DER form, lower-case hex without colons.
         peer_verified: whether its chain led to a certificate authority that we trust.
+        peer_problem: why not, in OpenSSL's words, where somebody looked.
     """
 
     version: str
@@ -87,6 +95,21 @@ class TLSFacts:
     peer_issuer: str | None = None
     peer_fingerprint: str | None = None
     peer_verified: bool = False
+    peer_problem: str | None = None
+
+    @property
+    def description(self) -> str:
+        """What a log line says of it: printable, and of bounded length whatever the peer said."""
+        words = f"{self.version} {self.cipher}, {self.bits} bits"
+        if self.peer_fingerprint is None:
+            return words
+        # What we found comes first: no name, however it is made up, can then pass for it.
+        verdict = f"not verified ({self.peer_problem or 'nobody looked'})"
+        subject, issuer = map(_shortened, (self.peer_subject or "none", self.peer_issuer or "none"))
+        return (
+            f"{words}, client certificate {'verified' if self.peer_verified else verdict}, SHA-256"
+            f" {self.peer_fingerprint}, subject {subject}, issuer {issuer}"
+        )
 
 
 @frozen

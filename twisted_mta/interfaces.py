@@ -235,3 +235,7 @@ class Delivery(Protocol):
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
         """Return where the content of ``session.transaction`` goes, or a reply that refuses it."""
         ...
+
+    def ended(self, session: Session) -> None:
+        """The session is over, in whichever way; nothing more will be asked for it."""
+        ...

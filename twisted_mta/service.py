@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -34,15 +34,17 @@ from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
 from .routing.exchangers import Exchangers
 from .routing.routes import Routes, parse_route
-from .server.factory import ESMTPFactory, Timeouts
+from .server.certificate import SELF_SIGNED, self_signed
+from .server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
 from .server.intake import Intake, IntakePolicy
-from .server.tls import ServerContext, load, self_signed, suffices
+from .server.networks import Networks
+from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.address import Mailbox
 from .smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from .smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from .smtp.extension.size import size
 from .smtp.extension.starttls import STARTTLS
-from .smtp.session import SessionSettings
+from .smtp.settings import SessionSettings
 from .web import RecentMessage, Status, StatusSite
 
 
@@ -52,19 +54,21 @@ class CannotListen(Exception):
 
 @frozen
 class Bound:
-    """A port that is bound, and what is spoken there."""
+    """A port that is bound, what is spoken there, and whether under TLS from the first octet."""
 
     kind: str
     port: IListeningPort
+    implicit_tls: bool = False
 
     def __str__(self) -> str:
         address: Any = self.port.getHost()
         host = getattr(address, "host", None)
+        kind = "smtps" if self.implicit_tls and self.kind == "smtp" else self.kind
         if host is None:
             name = getattr(address, "name", b"") or b""
-            return f"{self.kind} unix {os.fsdecode(name)}"
+            return f"{kind} unix {os.fsdecode(name)}"
         host = f"[{host}]" if ":" in host else host
-        return f"{self.kind} tcp {host}:{address.port}"
+        return f"{kind} tcp {host}:{address.port}"
 
 
 @frozen(kw_only=True)
@@ -123,8 +127,9 @@ class MailTransferAgent(Service):
         self._started_at = 0.0
         self._threads: list[ThreadExecutor] = []
         self._factories: list[ESMTPFactory] = []
-        self._tls: ServerContext | None = None
+        self._contexts: list[ServerContext] = []
         self._ready: list[Deferred[None]] = []
+        self._stopping = False
         world = world or World()
         random = world.random or system_random()
         self._wall_time = world.wall_time
@@ -200,7 +205,9 @@ class MailTransferAgent(Service):
             observe=self.activity.attempt_settled,
         )
         for listener in config.listeners:
-            self._factories.append(self._factory(listener, reactor, ids))
+            context = ServerContext(_tls_settings(config, listener))
+            self._contexts.append(context)
+            self._factories.append(self._factory(listener, context, reactor, ids))
 
     # Life.
 
@@ -212,7 +219,12 @@ class MailTransferAgent(Service):
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         for listener, factory in zip(self.config.listeners, self._factories, strict=True):
-            self._listen(listener.kind, listener.endpoint, factory)
+            self._listen(
+                listener.kind,
+                listener.endpoint,
+                ImplicitTLSFactory(factory) if listener.implicit_tls else factory,
+                implicit_tls=listener.implicit_tls,
+            )
         if self.config.web is not None:
             site = StatusSite(self.status, hosts=(self.config.hostname,), reactor=self._reactor)
             self._listen("web", self.config.web, site)
@@ -225,18 +237,23 @@ class MailTransferAgent(Service):
             StateInUse: another process has it.
             StoreError: the queue cannot be opened.
             CertificateError: the certificate or its key cannot be used.
+            CannotListen: it was not started with privileges, and a port cannot be bound.
+            RuntimeError: it was stopped before; what has been drained does not begin again.
         """
-        if not self.bound:
-            self.privilegedStartService()
+        if self._stopping:
+            raise RuntimeError("a mail transfer agent is started once; make a new one")
         config = self.config
         try:
+            if not self.bound:
+                self.privilegedStartService()
             self._files.make_directories(config.state_dir)
             self._lock.acquire()
-            self._load_certificate()
+            self._load_certificates()
             recovery = self._commit.start()
         except BaseException:
             self._unbind()
             self._lock.release()
+            self._fire_ready(Failure())
             raise
         for name in recovery.swept:
             self.log.info("removed body {name}: its message was never acknowledged", name=name)
@@ -254,12 +271,37 @@ class MailTransferAgent(Service):
         self._fire_ready()
 
     def stopService(self) -> Deferred[None]:
-        """Drain: take no more connections, let what is under way end, close the queue."""
+        """Drain: take no more connections, let what is under way end, close the queue.
+
+        Returns:
+            Fires when the ports are free, the threads have ended, and the state directory is
+            nobody's.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping = True
+        self._fire_ready(Failure(RuntimeError("it was stopped")))
         return Deferred.fromCoroutine(self._stop())
 
+    def reload(self) -> list[str]:
+        """Read all certificates, keys and authorities again, for the handshakes that follow.
+
+        All or nothing: if one file cannot be used, all that was in force stays. Connections that
+        exist go on with what they have. Blocks while the files are read.
+
+        Returns:
+            Lines that say what changed, printable; none before the start.
+
+        Raises:
+            CertificateError: a file cannot be used; which, and why.
+            OSError: the certificate of our own cannot be renewed.
+        """
+        return self._load_certificates() if self.running else []
+
     def when_ready(self) -> Deferred[None]:
-        """Return what fires once all ports listen and the queue is open."""
+        """Return what fires once all ports listen and the queue is open.
+
+        It fails as `startService` does, and with `RuntimeError` where it is stopped instead.
+        """
         if self.running:
             return succeed(None)
         ready: Deferred[None] = Deferred()
@@ -306,21 +348,28 @@ class MailTransferAgent(Service):
         )
 
     async def _stop(self) -> None:
-        self._unbind()
+        unbound = self._unbind()
         await self._within(
             DeferredList([factory.drain() for factory in self._factories]),
             self._abandon,
         )
-        await self._within(self.runner.stop(), self._relay.abort)
+        await self._within(self.runner.stop(), self._give_up)
         await self._within(self._relay.close(), self._relay.abort)
         await self._commit.stop()
         for threads in self._threads:
             threads.stop()
         self._lock.release()
+        await unbound
 
     def _abandon(self) -> None:
         for factory in self._factories:
             factory.abandon()
+
+    def _give_up(self) -> None:
+        self._relay.abort()
+        # On a disk that takes nothing, outcomes would wait for ever: what they are about is due
+        # again at the next start.
+        self._commit.stop()
 
     async def _within(self, done: Deferred[Any], give_up: Callable[[], object]) -> None:
         """Wait for ``done``, and after the drain timeout see to it that it comes."""
@@ -329,10 +378,10 @@ class MailTransferAgent(Service):
         if timer.active():
             timer.cancel()
 
-    def _fire_ready(self) -> None:
+    def _fire_ready(self, result: Failure | None = None) -> None:
         ready, self._ready = self._ready, []
         for each in ready:
-            each.callback(None)
+            each.callback(result)
 
     # Joints.
 
@@ -341,13 +390,16 @@ class MailTransferAgent(Service):
         self._threads.append(executor)
         return executor
 
-    def _factory(self, listener: Listener, clock: Clock, ids: Ids) -> ESMTPFactory:
+    def _factory(
+        self, listener: Listener, context: ServerContext, clock: Clock, ids: Ids
+    ) -> ESMTPFactory:
         config = self.config
         intake = Intake(
             IntakePolicy(
                 hostname=config.hostname,
                 local_domains=config.local_domains,
                 relay_from=config.relay_from,
+                relay_certificates=listener.relay_certificates,
                 max_hops=listener.max_hops,
                 max_header_size=listener.max_header_size,
                 lifetime=config.queue.lifetime,
@@ -358,6 +410,7 @@ class MailTransferAgent(Service):
             ids=ids,
             wall_time=self._wall_time,
         )
+        known_to_speak_tls = Networks(listener.require_tls_from)
         return ESMTPFactory(
             intake,
             clock=clock,
@@ -371,13 +424,21 @@ class MailTransferAgent(Service):
                     STARTTLS,
                 ),
                 require_tls=listener.require_tls,
-                tls_suffices=suffices(listener.minimum_tls),
+                requires_tls_of=lambda peer: (
+                    peer.address is not None and known_to_speak_tls.cover(peer.address)
+                ),
+                tls_suffices=suffices(
+                    listener.minimum_tls,
+                    cipher_bits=listener.minimum_cipher_bits,
+                    client_certificate=listener.client_certificates == "require",
+                ),
                 bare_newlines=listener.bare_newlines,
                 long_lines=listener.long_lines,
                 max_message_size=listener.max_message_size,
                 max_recipients=listener.max_recipients,
                 max_errors=listener.max_errors,
             ),
+            tls=context,
             timeouts=Timeouts(
                 command=listener.command_timeout,
                 data=listener.data_timeout,
@@ -406,29 +467,38 @@ class MailTransferAgent(Service):
             return self._maildir.deliver(next_hop, message)
         return self._relay.deliver(next_hop, message)
 
-    def _load_certificate(self) -> None:
+    def _load_certificates(self) -> list[str]:
         config = self.config
-        if config.tls_certificate is not None:
-            certificate, key = config.tls_certificate, config.tls_key or config.tls_certificate
-        else:
-            certificate, key = self_signed(
+        if not self._contexts:
+            return []
+        if config.tls_certificate is None:
+            certificate, _ = self_signed(
                 config.state_dir, config.hostname, files=self._files, wall_time=self._wall_time
             )
-            self.log.info(
-                "the certificate for STARTTLS is our own and proves nothing: {file};"
-                " --tls-certificate takes a real one",
-                file=certificate,
-            )
-        self._tls = load(certificate, key)
-        for warning in self._tls.warnings(self._wall_time()):
+            if not self.running:
+                self.log.info(
+                    "the certificate for STARTTLS is our own and proves nothing: {file};"
+                    " --tls-certificate takes a real one",
+                    file=certificate,
+                )
+        prepared: list[tuple[ServerContext, Prepared]] = [
+            (context, context.prepare()) for context in self._contexts
+        ]
+        # Listeners share files: what is said of one is said once.
+        changes = dict.fromkeys(line for context, each in prepared for line in context.use(each))
+        warnings = dict.fromkeys(
+            line for context in self._contexts for line in context.warnings(self._wall_time())
+        )
+        for warning in warnings:
             self.log.warn("{warning}", warning=warning)
-        for factory in self._factories:
-            factory.tls = self._tls
+        return list(changes)
 
-    def _listen(self, kind: str, endpoint: str, factory: Any) -> None:
+    def _listen(
+        self, kind: str, endpoint: str, factory: Any, *, implicit_tls: bool = False
+    ) -> None:
         failures: list[Failure] = []
         serverFromString(self._reactor, endpoint).listen(factory).addCallbacks(
-            lambda port: self.bound.append(Bound(kind, port)), failures.append
+            lambda port: self.bound.append(Bound(kind, port, implicit_tls)), failures.append
         )
         if failures:
             self._unbind()
@@ -438,7 +508,18 @@ class MailTransferAgent(Service):
         if self.bound and hasattr(self.bound[-1].port, "stopReading"):
             self.bound[-1].port.stopReading()
 
-    def _unbind(self) -> None:
+    def _unbind(self) -> Deferred[Any]:
         bound, self.bound = self.bound, []
-        for each in bound:
-            each.port.stopListening()
+        return DeferredList([maybeDeferred(each.port.stopListening) for each in bound])
+
+
+def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
+    certificate = config.tls_certificate or os.path.join(config.state_dir, SELF_SIGNED)
+    return TLSSettings(
+        certificate_file=certificate,
+        key_file=config.tls_key or certificate,
+        ciphers=listener.ciphers,
+        client_certificates=listener.client_certificates,
+        authorities_file=listener.client_certificate_authorities,
+        sni=listener.sni,
+    )

@@ -144,10 +144,11 @@ class Received(SynchronousTestCase):
 
     def test_what_a_client_certificate_said_stands_in_a_comment(self) -> None:
         tls = evolve(TLS, peer_subject="CN=a (b", peer_issuer="CN=ca", peer_fingerprint="ab" * 32)
-        self.assertIn(
-            r"(client certificate CN=a \(b, issuer CN=ca, not verified)", self.field(tls=tls)[0]
-        )
-        self.assertIn("ca, verified)", self.field(tls=evolve(tls, peer_verified=True))[0])
+        names = rf"SHA-256 {'ab' * 32}, subject CN=a \(b, issuer CN=ca)"
+        field = self.field(tls=tls)[0]
+        self.assertIn(f"(client certificate not verified, {names}", field)
+        field = self.field(tls=evolve(tls, peer_verified=True))[0]
+        self.assertIn(f"(client certificate verified, {names}", field)
 
     def test_names_of_other_scripts_are_a_labels(self) -> None:
         found = self.field(helo="bücher.example", smtputf8=True)

@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
-from twisted_mta.server.factory import ESMTPFactory, ServerTLS, Timeouts
+from twisted_mta.server.factory import ESMTPFactory, Timeouts
+from twisted_mta.server.tls import ServerTLS
 from twisted_mta.testing.client import ClientContext, SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, MemoryTransport, address
@@ -57,8 +58,7 @@ class DialogueTestCase(SynchronousTestCase):
             self.asked.append(Deferred())
             return self.asked[-1]
 
-        self.delivery = RecordingDelivery(when=when)
-        self.factory.delivery = self.delivery
+        self.delivery.when = when
 
     def decide(self) -> None:
         self.asked.pop(0).callback(None)

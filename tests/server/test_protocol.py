@@ -145,7 +145,7 @@ class WhoDoesNotRead(DialogueTestCase):
         self.assertTrue(client.over)
 
 
-class Errors(DialogueTestCase):
+class Slowing(DialogueTestCase):
     def test_after_five_of_them_each_further_one_is_answered_a_second_later(self) -> None:
         client = self.connect()
         self.say(client, b"NONSENSE\r\n" * 5)
@@ -275,20 +275,21 @@ class Decisions(DialogueTestCase):
     def test_a_decision_that_fails_is_451(self) -> None:
         class Failing(RecordingDelivery):
             def mail(self, *args: Any) -> Any:
-                raise RuntimeError("mail")
+                if not self.asked:
+                    self.asked.append("mail")
+                    raise RuntimeError("mail")
+                return None
 
             def rcpt(self, *args: Any) -> Any:
                 later: Deferred[Any] = Deferred()
                 later.errback(RuntimeError("rcpt"))
                 return later
 
-        client = self.connect()
         self.factory.delivery = Failing()
+        client = self.connect()
         self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
         self.assertEqual(self.hear(client), ["220 ", "250 ", "451 4.3.0"])
-        self.factory.delivery = self.delivery
         self.say(client, b"MAIL FROM:<a@b>\r\n")
-        self.factory.delivery = Failing()
         self.say(client, b"RCPT TO:<c@d>\r\n")
         self.assertEqual(self.hear(client), ["250 2.1.0", "451 4.3.0"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
@@ -323,8 +324,8 @@ class Decisions(DialogueTestCase):
 
             rcpt = mail
 
-        client = self.connect()
         self.factory.delivery = Eager()
+        client = self.connect()
         self.say(client, b"HELO x\r\n" + b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n" * 2000)
         self.assertEqual(len(self.hear(client)), 2 + 6000)
 
@@ -342,7 +343,7 @@ class Errors(DialogueTestCase):
 
     def test_what_is_not_the_clients_fault_does_not(self) -> None:
         self.serve(max_errors=2)
-        client = self.connect()
         self.factory.delivery = RecordingDelivery(refusals={"<>": Reply.of(451, "3.0", "Later")})
+        client = self.connect()
         self.say(client, b"HELO x\r\n" + b"MAIL FROM:<>\r\n" * 10)
         self.assertEqual(self.hear(client)[2:], ["451 4.3.0"] * 10)

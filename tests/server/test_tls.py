@@ -1,24 +1,12 @@
-"""TLS on our side: contexts that real clients shake hands with, and files that cannot be used."""
+"""TLS on our side: contexts that real clients shake hands with, in memory."""
 
 import contextlib
 import os
 import shutil
 import ssl
 import tempfile
-from datetime import UTC, datetime, timedelta
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
@@ -27,39 +15,17 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.server import authority
+from tests.server.authority import Authority
+from twisted_mta.config import SNICertificate
 from twisted_mta.entropy import wall_time
+from twisted_mta.envelope import TLSFacts
 from twisted_mta.files import DiskFiles
-from twisted_mta.server.tls import (
-    CertificateError,
-    ServerContext,
-    facts,
-    load,
-    self_signed,
-    suffices,
-)
-from twisted_mta.testing.files import PowerCut, UnsyncedFiles
+from twisted_mta.server.certificate import CertificateError, self_signed
+from twisted_mta.server.tls import ServerContext, TLSSettings, facts, load, reason, suffices
 
-NOW = 1_790_000_000.0
-
-
-def key_pem(
-    key: CertificateIssuerPrivateKeyTypes, encryption: KeySerializationEncryption | None = None
-) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
-
-
-def certificate_pem(key: CertificateIssuerPrivateKeyTypes, name: str, days: int = 30) -> bytes:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    moment = datetime.fromtimestamp(NOW, UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(moment - timedelta(days=60))
-    builder = builder.not_valid_after(moment + timedelta(days=days))
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
-
-
-KEY = ec.generate_private_key(ec.SECP256R1())
-OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
+OURS = authority.self_signed("mail.example.net")
+NEW = authority.self_signed("new.example.net")
 
 
 def client_context() -> ssl.SSLContext:
@@ -99,7 +65,7 @@ class FilesTestCase(SynchronousTestCase):
         return path
 
     def context(self, minimum_tls: str = "1.2") -> ServerContext:
-        pem = self.file("pair.pem", key_pem(KEY) + certificate_pem(KEY, "mail.example.net"))
+        pem = OURS.save(self.directory, "pair.pem")
         return load(pem, pem, minimum_tls)
 
 
@@ -154,6 +120,16 @@ class Handshakes(FilesTestCase):
             [suffices(least)(facts(server)) for least in ("1.2", "1.3")], [True, False]
         )
 
+    def test_what_suffices_may_be_several_things(self) -> None:
+        good = TLSFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128, peer_verified=True)
+        for decide, decision in (
+            (suffices(), True),
+            (suffices("1.3", cipher_bits=128, client_certificate=True), True),
+            (suffices(cipher_bits=256), False),
+        ):
+            self.assertEqual(decide(good), decision)
+        self.assertFalse(suffices(client_certificate=True)(TLSFacts("TLSv1.3", "", 256)))
+
     def test_a_client_that_offers_alpn_is_welcome_all_the_same(self) -> None:
         client = client_context()
         client.set_alpn_protocols(["h2", "smtp"])
@@ -184,8 +160,10 @@ class Handshakes(FilesTestCase):
         self.assertIn("no renegotiation", str(error))
 
     def test_the_chain_is_sent(self) -> None:
-        both = certificate_pem(KEY, "mail.example.net") + certificate_pem(OTHER_KEY, "issuer")
-        context = load(self.file("chain.pem", both), self.file("key.pem", key_pem(KEY)))
+        by = Authority("issuer")
+        ours = by.issue("mail.example.net", for_clients=False)
+        both = self.file("both.pem", ours.pem + by.issued.pem)
+        context = load(both, both)
         client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         client.set_connect_state()
         server = context.serverConnectionForTLS(None)
@@ -200,7 +178,7 @@ class Handshakes(FilesTestCase):
         self.assertEqual(names, ["CN=mail.example.net", "CN=issuer"])
 
     def test_the_facts_of_a_peers_certificate_are_printable(self) -> None:
-        pem = self.file("evil.pem", key_pem(KEY) + certificate_pem(KEY, "a\r\nBcc: b\x00é"))
+        pem = authority.self_signed("a\r\nBcc: b\x00é").save(self.directory, "evil.pem")
         context = load(pem, pem)
         client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         client.set_connect_state()
@@ -217,7 +195,7 @@ class Handshakes(FilesTestCase):
         self.assertTrue(subject.isascii() and subject.isprintable(), subject)
         self.assertEqual(subject, achieved.peer_issuer)
         self.assertEqual(
-            achieved.peer_fingerprint, context.certificate.fingerprint(hashes.SHA256()).hex()
+            achieved.peer_fingerprint, authority.Issued(context.certificate, OURS.key).fingerprint
         )
 
 
@@ -229,155 +207,111 @@ class Reloading(FilesTestCase):
     def test_later_connections_see_the_new_certificate(self) -> None:
         context = self.context()
         before = self.served(context)
-        self.file("pair.pem", key_pem(OTHER_KEY) + certificate_pem(OTHER_KEY, "new.example.net"))
+        NEW.save(self.directory, "pair.pem")
         self.assertEqual(self.served(context), before)
         context.reload()
-        self.assertEqual(self.served(context), context.certificate.public_bytes(Encoding.DER))
+        self.assertEqual(self.served(context), NEW.der)
         self.assertNotEqual(self.served(context), before)
 
     def test_what_cannot_be_used_leaves_the_old_in_force(self) -> None:
         context = self.context()
         before = self.served(context)
-        self.file("pair.pem", key_pem(OTHER_KEY) + certificate_pem(KEY, "new.example.net"))
+        self.file("pair.pem", NEW.key_pem + OURS.pem.removeprefix(OURS.key_pem))
         self.assertRaises(CertificateError, context.reload)
         self.assertEqual(self.served(context), before)
         self.assertTrue(context.ready)
 
 
-class Files(FilesTestCase):
-    def refusal(self, certificate: str, key: str) -> str:
-        return str(self.assertRaises(CertificateError, load, certificate, key)).replace(
-            self.directory, "DIR"
+class Settings(FilesTestCase):
+    def context_of(self, **settings: object) -> ServerContext:
+        pem = OURS.save(self.directory, "pair.pem")
+        context = ServerContext(
+            TLSSettings(**{"certificate_file": pem, "key_file": pem, **settings})  # type: ignore[arg-type]
         )
+        context.reload()
+        return context
 
-    def test_errors_name_the_file_and_what_is_wrong(self) -> None:
-        certificate = self.file("c.pem", certificate_pem(KEY, "mail.example.net"))
-        key = self.file("k.pem", key_pem(KEY))
-        locked = self.file("locked.pem", key_pem(KEY, BestAvailableEncryption(b"secret")))
-        for files, text in (
-            (("/nowhere.pem", key), "/nowhere.pem: cannot be read: No such file or directory"),
-            ((key, key), "DIR/k.pem: holds no certificate in PEM form;"),
-            ((certificate, certificate), "DIR/c.pem: holds no private key in PEM form;"),
-            ((certificate, locked), "DIR/locked.pem: the key has a passphrase; one without"),
-            (
-                (certificate, self.file("other.pem", key_pem(OTHER_KEY))),
-                "DIR/other.pem: the key does not match the certificate in DIR/c.pem;",
-            ),
-        ):
-            self.assertIn(text, self.refusal(*files))
+    def test_making_one_touches_no_file(self) -> None:
+        context = ServerContext(TLSSettings(certificate_file="/none.pem", key_file="/none.pem"))
+        self.assertFalse(context.ready)
+        self.assertRaises(CertificateError, context.reload)
+        self.assertFalse(context.ready)
+        self.assertRaises(RuntimeError, context.serverConnectionForTLS, None)
 
-    def test_a_chain_in_the_wrong_order_is_told_so(self) -> None:
-        chain = certificate_pem(OTHER_KEY, "issuer") + certificate_pem(KEY, "mail.example.net")
-        self.assertIn(
-            "it belongs to certificate 2 of the file, which has to come first",
-            self.refusal(self.file("chain.pem", chain), self.file("k.pem", key_pem(KEY))),
+    def test_ciphers_are_those_of_the_settings(self) -> None:
+        context = self.context_of(ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+        client = client_context()
+        client.maximum_version = ssl.TLSVersion.TLSv1_2
+        end, _ = shake_hands(context, client)
+        self.assertEqual((end.cipher() or ("",))[0], "ECDHE-ECDSA-AES128-GCM-SHA256")
+        client.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+        self.assertRaises(ssl.SSLError, shake_hands, context, client)
+        error = self.assertRaises(CertificateError, self.context_of, ciphers="RC4-FOO")
+        self.assertIn('ciphers "RC4-FOO": OpenSSL knows no suite of TLS 1.2 by it;', str(error))
+
+    def test_sni_has_the_settings_of_the_listener_too(self) -> None:
+        other = authority.self_signed("a.example").save(self.directory, "a.pem")
+        context = self.context_of(
+            ciphers="ECDHE-ECDSA-AES128-GCM-SHA256",
+            sni=(SNICertificate(names=["a.example"], certificate=other),),
         )
-
-    def test_what_openssl_finds_too_weak_is_said(self) -> None:
-        weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)
-        pem = self.file("weak.pem", key_pem(weak) + certificate_pem(weak, "mail.example.net"))
-        self.assertIn("DIR/weak.pem: OpenSSL refuses it: ee key too small;", self.refusal(pem, pem))
-
-    def test_dates_are_warned_of_and_no_more(self) -> None:
-        context = self.context()
-        day = 86400.0
-        for moment, text in (
-            (NOW, ""),
-            (NOW + 20 * day, "the certificate expires on 2026-10-21; renew it"),
-            (NOW + 31 * day, "the certificate expired on 2026-10-21; renew it"),
-            (NOW - 61 * day, "the certificate is not valid before 2026-07-23 14:13 UTC"),
-        ):
-            self.assertEqual(
-                [warning.partition(": ")[2] for warning in context.warnings(moment)],
-                [text] if text else [],
+        client = client_context()
+        client.maximum_version = ssl.TLSVersion.TLSv1_2
+        client.set_alpn_protocols(["smtp"])
+        end, _ = shake_hands(context, client, "a.example")
+        self.assertEqual((end.cipher() or ("",))[0], "ECDHE-ECDSA-AES128-GCM-SHA256")
+        with open(other, "rb") as opened:
+            self.assertIn(
+                ssl.DER_cert_to_PEM_cert(end.getpeercert(binary_form=True) or b"").encode(),
+                opened.read(),
             )
 
-
-class SelfSigned(FilesTestCase):
-    def make(self, hostname: str = "mail.example.net", *, now: float = NOW) -> str:
-        certificate, key = self_signed(
-            self.directory, hostname, files=DiskFiles(), wall_time=lambda: now
+    def test_a_file_for_a_name_is_refused_as_the_first_one_is(self) -> None:
+        named = SNICertificate(names=["a.example"], certificate=self.file("a.pem", b""))
+        error = self.assertRaises(CertificateError, self.context_of, sni=(named,))
+        self.assertIn("a.pem: holds no certificate in PEM form;", str(error))
+        error = self.assertRaises(
+            CertificateError,
+            self.context_of,
+            client_certificates="ask",
+            authorities_file="/nowhere.pem",
         )
-        self.assertEqual(certificate, key)
-        return certificate
+        self.assertIn("/nowhere.pem: cannot be read: No such file", str(error))
 
-    def content(self) -> bytes:
-        with open(self.make(), "rb") as opened:
-            return opened.read()
-
-    def test_it_is_for_the_hostname_and_for_localhost(self) -> None:
-        path = self.make()
-        certificate = load(path, path).certificate
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        self.assertEqual(names.get_values_for_type(x509.DNSName), ["mail.example.net", "localhost"])
-        self.assertEqual(
-            [str(address) for address in names.get_values_for_type(x509.IPAddress)],
-            ["127.0.0.1", "::1"],
+    def test_what_openssl_finds_too_weak_is_said(self) -> None:
+        weak = Authority().issue(
+            "a.example", key=rsa.generate_private_key(public_exponent=65537, key_size=1024)
         )
-        years = (certificate.not_valid_after_utc.timestamp() - NOW) / 86400 / 365
-        self.assertEqual(round(years, 1), 10.0)
-        key = certificate.public_key()
-        assert isinstance(key, ec.EllipticCurvePublicKey)
-        self.assertEqual(key.curve.name, "secp256r1")
+        error = self.assertRaises(
+            CertificateError, load, *[weak.save(self.directory, "weak.pem")] * 2
+        )
+        self.assertIn("/weak.pem: OpenSSL refuses it: ee key too small;", str(error))
 
-    def test_a_client_that_is_given_it_believes_it(self) -> None:
-        path = self.make(now=wall_time())
+    def test_the_certificate_of_our_own_is_believed_by_who_is_given_it(self) -> None:
+        path, _ = self_signed(
+            self.directory, "mail.example.net", files=DiskFiles(), wall_time=wall_time
+        )
         client = ssl.create_default_context(cafile=path)
         end, _ = shake_hands(load(path, path), client, "mail.example.net")
         self.assertEqual(end.version(), "TLSv1.3")
 
-    def test_names_of_every_kind_can_be_had(self) -> None:
-        for hostname in (
-            "[192.0.2.1]",
-            "[IPv6:2001:db8::1]",
-            "bücher.example",
-            "a" * 60 + ".b" * 9,
+    def test_nothing_is_compressed(self) -> None:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            client = client_context()
+            client.options &= ~ssl.OP_NO_COMPRESSION
+            client.minimum_version = client.maximum_version = version
+            end, _ = shake_hands(self.context_of(), client)
+            self.assertIsNone(end.compression())
+
+
+class Reasons(SynchronousTestCase):
+    def test_they_are_openssls_words(self) -> None:
+        for error, text in (
+            (SSL.Error([("SSL routines", "", "unsupported protocol")]), "unsupported protocol"),
+            (SSL.Error([("a", "", "one"), ("b", "", "t\x00o")]), "one, t\\x00o"),
+            (SSL.Error([]), "OpenSSL gives no reason"),
+            (SSL.SysCallError(-1, "Unexpected EOF"), "(-1, 'Unexpected EOF')"),
+            (ValueError("a\nb"), "a\\nb"),
+            (None, "None"),
         ):
-            path = self.make(hostname)
-            self.assertTrue(load(path, path).ready, hostname)
-            os.unlink(path)
-
-    def test_it_is_made_once_and_nobody_else_can_read_it(self) -> None:
-        self.assertEqual(self.content(), self.content())
-        self.assertEqual(os.stat(self.make()).st_mode & 0o777, 0o600)
-        self.assertEqual(os.listdir(self.directory), ["self-signed.pem"])
-
-    def test_what_is_broken_or_expired_is_made_anew(self) -> None:
-        whole = self.content()
-        for broken in (
-            b"",
-            whole[: len(whole) // 2],
-            key_pem(OTHER_KEY) + whole[whole.index(b"--\n-") + 3 :],
-        ):
-            self.file("self-signed.pem", broken)
-            self.assertNotEqual(self.content(), broken)
-            load(self.make(), self.make())
-        path = self.make(now=NOW + 11 * 365 * 86400)
-        self.assertEqual(load(path, path).warnings(NOW + 11 * 365 * 86400), [])
-
-    def test_what_a_kill_left_half_written_is_no_obstacle(self) -> None:
-        self.file("self-signed.pem.new", b"-----BEGIN")
-        load(self.make(), self.make())
-        self.assertEqual(os.listdir(self.directory), ["self-signed.pem"])
-
-    def test_a_power_cut_at_any_moment_leaves_all_or_nothing(self) -> None:
-        for old in (False, True):
-            operations = 0
-            while True:
-                files = UnsyncedFiles()
-                files.make_directories("/state")
-                if old:
-                    self_signed("/state", "a.example", files=files, wall_time=lambda: 0.0)
-                files.cut_power_in(operations)
-                try:
-                    self_signed("/state", "a.example", files=files, wall_time=lambda: NOW)
-                except PowerCut:
-                    files.crash()
-                else:
-                    break
-                path, _ = self_signed("/state", "a.example", files=files, wall_time=lambda: NOW)
-                files.crash()
-                copy = self.file("copy.pem", files.content(path))
-                self.assertEqual(load(copy, copy).warnings(NOW), [], operations)
-                operations += 1
-            self.assertGreater(operations, 4)
+            self.assertEqual(reason(error), text)

@@ -4,6 +4,7 @@ Read once, from options and a TOML file (`Config.load`) or from Python, checked 
 anything starts, then handed down by constructor arguments.
 """
 
+from .certificates import RelayCertificate, SNICertificate
 from .setting import ConfigError, Setting, settings_of
 from .values import Config, DeliverySettings, DNSSettings, Listener, QueueSettings
 
@@ -14,6 +15,8 @@ __all__ = [
     "DeliverySettings",
     "Listener",
     "QueueSettings",
+    "RelayCertificate",
+    "SNICertificate",
     "Setting",
     "settings_of",
 ]

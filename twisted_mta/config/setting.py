@@ -7,12 +7,14 @@ and says in its `ValueError` what was wrong and what would do.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from attrs import frozen
@@ -23,6 +25,8 @@ from ..smtp.reply import printable
 
 Read = Callable[[Any], Any]
 """Returns the value that text, TOML or Python gave; raises `ValueError` where it is none."""
+
+_Table = TypeVar("_Table")
 
 OFF = "off"
 """What stands for "none" instead of an endpoint."""
@@ -275,6 +279,17 @@ def text(what: str) -> Read:
     return read
 
 
+def path(what: str) -> Read:
+    """Return a reader of paths, which come out absolute; ``what`` says of what."""
+    read_text = text(f"the path of a {what}")
+
+    def read(value: Any) -> str:
+        written: str = read_text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        return os.path.abspath(written)
+
+    return read
+
+
 def optional(read: Read) -> Read:
     """Return a reader that leaves None as it is."""
     return lambda value: None if value is None else read(value)
@@ -298,6 +313,33 @@ def several(read: Read, what: str) -> Read:
         return tuple(dict.fromkeys(values))
 
     return read_all
+
+
+def table(cls: Callable[..., _Table]) -> Callable[[Any], _Table]:
+    """Return a reader of a table whose keys are the settings of ``cls``, as one of these."""
+
+    def read(value: Any) -> _Table:
+        known = settings_of(cls)  # type: ignore[arg-type]
+        if isinstance(value, cls):  # type: ignore[arg-type]
+            return value  # type: ignore[no-any-return]
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a table with {', '.join(known)} would do")
+        values = {}
+        for key, given in value.items():
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, 1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+                raise ValueError(f"{printable(str(key))} is no such setting; {hint}")
+            try:
+                values[key] = known[key].read(given)
+            except ValueError as error:
+                raise ValueError(f"{key} = {shown(given)}: {error}") from None
+        for key, attribute in attrs.fields_dict(cls).items():  # type: ignore[arg-type]
+            if attribute.default is attrs.NOTHING and key not in values:
+                raise ValueError(f"{key} is missing: {known[key].doc}")
+        return cls(**values)
+
+    return read
 
 
 def host_name(value: Any) -> str:

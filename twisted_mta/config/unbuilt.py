@@ -45,15 +45,9 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
         "virtual_domains": NotBuilt("domains whose mailboxes are elsewhere"),
     },
     "listener": {
-        "client_certificates": NotBuilt("whether clients show one", already=("none",)),
-        "client_certificate_authorities": NotBuilt("who may have signed them"),
         "auth": NotBuilt("where AUTH is offered", already=(OFF,)),
         "proxy_protocol_from": NotBuilt("proxies that say who is behind them", already=([],)),
         "xclient_from": NotBuilt("hosts that may use XCLIENT", already=([],)),
-        "require_tls_from": NotBuilt("peers from which TLS is known to come", already=([],)),
-        "ciphers": NotBuilt("cipher suites"),
-        "relay_certificates": NotBuilt("client certificates that may relay", already=([],)),
-        "sni": NotBuilt("certificates by name", already=([],)),
     },
     "queue": {
         "delay_warning": NotBuilt("when a sender is told of a delay"),

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from ..envelope import Host
 from . import setting as read
+from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certificate, sni
 from .endpoint import Endpoint, endpoint, endpoint_or_off, endpoints, routes
 from .setting import ConfigError, setting
 
@@ -38,8 +39,49 @@ class Listener:
         "refuse mail in clear; never on a public listener (RFC 3207 §4)",
         default=False,
     )
+    implicit_tls: bool = setting(
+        read.flag, "TLS from the first octet, without STARTTLS (RFC 8314 §3)", default=False
+    )
     minimum_tls: Literal["1.2", "1.3"] = setting(
         read.choice("1.2", "1.3"), "the oldest TLS that mail comes by", default="1.2", common=True
+    )
+    minimum_cipher_bits: int = setting(
+        read.number(0, 256),
+        "the least strength of the cipher that mail comes by",
+        default=0,
+        common=True,
+    )
+    ciphers: str | None = setting(
+        read.optional(ciphers),
+        "suites of TLS 1.2 as OpenSSL's cipher list format has them; those of 1.3 are always on",
+        default=None,
+        said="suites with forward secrecy, then RSA with AES",
+        common=True,
+    )
+    sni: tuple[SNICertificate, ...] = setting(
+        sni, "certificates for names that clients ask for (SNI)", default=()
+    )
+    client_certificates: Literal["none", "ask", "require"] = setting(
+        read.choice("none", "ask", "require"),
+        "whether clients are asked for a certificate; with require, nothing but QUIT is obeyed"
+        " without one that verifies (RFC 3207 §4.1)",
+        default="none",
+    )
+    client_certificate_authorities: str | None = setting(
+        read.optional(read.path("file")),
+        "PEM file with the authorities that client certificates verify against",
+        default=None,
+    )
+    relay_certificates: tuple[RelayCertificate, ...] = setting(
+        read.several(relay_certificate, "fingerprints, or tables with issuer and subject"),
+        "client certificates whose owners may send through us to anywhere",
+        default=(),
+    )
+    require_tls_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "networks from which TLS is known to come: MAIL in clear is refused, with an alarm"
+        " (RFC 3207 §6)",
+        default=(),
     )
     bare_newlines: Literal["reject", "normalize"] = setting(
         read.choice("reject", "normalize"),
@@ -90,6 +132,32 @@ class Listener:
     tls_handshake_timeout: float = setting(
         read.period, "longest TLS handshake", default=30.0, said="30 s", common=True
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.implicit_tls and Endpoint.parse(self.endpoint).kind == "ssl":
+            raise ConfigError(
+                f"endpoint = {read.shown(self.endpoint)}: TLS twice, since implicit_tls is true;"
+                " tcp: instead of ssl: would do"
+            )
+        authorities = self.client_certificate_authorities
+        if self.client_certificates == "none":
+            for name in ("client_certificate_authorities", "relay_certificates"):
+                if value := getattr(self, name):
+                    raise ConfigError(
+                        f"{name} = {read.shown(_plain(value))}: no client is asked for a"
+                        ' certificate; client_certificates = "ask" would do'
+                    )
+        elif self.client_certificates == "require" and authorities is None:
+            raise ConfigError(
+                'client_certificates = "require": no certificate could verify;'
+                " client_certificate_authorities with a PEM file would do"
+            )
+        for each in self.relay_certificates:
+            if each.fingerprint is None and authorities is None:
+                raise ConfigError(
+                    f"relay_certificates = {read.shown([str(each)])}: it could not verify;"
+                    " client_certificate_authorities with a PEM file would do"
+                )
 
 
 @frozen(kw_only=True)
@@ -194,6 +262,10 @@ def _nameservers(value: Any) -> tuple[Host, ...]:
     return hosts
 
 
+def _plain(value: Any) -> Any:
+    return [str(each) for each in value] if isinstance(value, tuple) else value
+
+
 def _listeners(value: Iterable[Listener]) -> tuple[Listener, ...]:
     listeners = tuple(value)
     if not all(isinstance(listener, Listener) for listener in listeners):
@@ -201,13 +273,8 @@ def _listeners(value: Iterable[Listener]) -> tuple[Listener, ...]:
     return listeners
 
 
-def _absolute(what: str) -> read.Read:
-    text = read.text(what)
-    return lambda value: os.path.abspath(text(os.fspath(value)))
-
-
-_DIRECTORY = _absolute("the path of a directory")
-_FILE = _absolute("the path of a file")
+_DIRECTORY = read.path("directory")
+_FILE = read.path("file")
 
 
 @frozen(kw_only=True)

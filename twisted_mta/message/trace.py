@@ -184,10 +184,12 @@ def _from_clause(
 def _tls_comments(tls: TLSFacts) -> list[str]:
     comments = [f"({_comment(tls.version)} with cipher {_comment(tls.cipher)}, {tls.bits} bits)"]
     if tls.peer_subject is not None or tls.peer_fingerprint is not None:
-        verified = "verified" if tls.peer_verified else "not verified"
+        # What we found comes first: no name, however it is made up, can then pass for it.
         comments += [
-            f"(client certificate {_comment(tls.peer_subject or 'without a subject')},",
-            f"issuer {_comment(tls.peer_issuer or 'none')}, {verified})",
+            f"(client certificate {'verified' if tls.peer_verified else 'not verified'},",
+            f"SHA-256 {tls.peer_fingerprint or 'unknown'},",
+            f"subject {_comment(tls.peer_subject or 'none')},",
+            f"issuer {_comment(tls.peer_issuer or 'none')})",
         ]
     return comments
 

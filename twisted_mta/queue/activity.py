@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
-from ..envelope import Envelope, Message, Outcome, QueueId
+from ..envelope import Envelope, Message, Outcome, QueueId, RecipientNumber
 
 _KEPT = 50  # messages
 
@@ -22,7 +22,6 @@ class Progress:
         received_at: wall time.
         delivered: recipients.
         failed: recipients.
-        deferred: recipients whose last attempt was deferred, as far as is known.
         last: the last reply, safe to show; empty before the first.
     """
 
@@ -32,8 +31,24 @@ class Progress:
     received_at: float
     delivered: int = 0
     failed: int = 0
-    deferred: int = 0
     last: str = ""
+    _deferred: dict[RecipientNumber, None] = field(factory=dict, init=False)
+
+    @property
+    def deferred(self) -> int:
+        """How many recipients were deferred by their last attempt, as far as is known."""
+        return len(self._deferred)
+
+    def settled(self, outcome: Outcome) -> None:
+        """Take in what became of one recipient."""
+        self._deferred.pop(outcome.number, None)
+        if outcome.delivered:
+            self.delivered += 1
+        elif outcome.failed:
+            self.failed += 1
+        else:
+            self._deferred[outcome.number] = None
+        self.last = str(outcome.reply)
 
     @property
     def state(self) -> str:
@@ -78,11 +93,9 @@ class Activity:
         self.delivered += delivered
         self.failed += failed
         self.deferred += deferred
-        if progress is not None and outcomes:
-            progress.delivered += delivered
-            progress.failed += failed
-            progress.deferred = deferred
-            progress.last = str(outcomes[-1].reply)
+        if progress is not None:
+            for outcome in outcomes:
+                progress.settled(outcome)
 
     def recent(self) -> Sequence[Progress]:
         """Return what is remembered, the newest first."""

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import QueueId
+from ..envelope import HeldBody, QueueId
 from ..interfaces import Clock, Executor, Refused
 from ..smtp.reply import Reply
 from .store import (
@@ -42,7 +42,7 @@ FULL = Reply.of(452, "3.1", "Insufficient system storage")
 
 _REOPEN_FIRST = 1.0  # seconds; doubled with each failure
 _REOPEN_LAST = 60.0
-_FULL_PAUSE = 1.0  # seconds before settles are tried again on a full disk
+_PAUSE = 1.0  # seconds before more is asked of a store that has just said no
 
 
 class _Waiting(NamedTuple):
@@ -78,29 +78,47 @@ class GroupCommit:
         self._max_operations = max_operations
         self._max_octets = max_octets
         self._waiting: deque[_Waiting] = deque()
-        self._busy = False
+        self._busy = False  # the store is at work, or being opened or closed
         self._open = False
-        self._full = False
-        self._stopping: Deferred[None] | None = None
+        self._ended = False  # closed for good
+        self._full_until = 0.0  # by the clock: no message is taken before
+        self._singly = 0  # so many operations are to have a transaction of their own
+        self._stopping: list[Deferred[None]] = []
         self._turn: IDelayedCall | None = None
-        self._reopening = _REOPEN_FIRST
-        self._in_doubt: list[QueueId] = []  # refused after a failed commit, maybe on the disk
+        self._reopening: IDelayedCall | None = None
+        self._delay = _REOPEN_FIRST
+        self._in_doubt: list[QueueId] = []  # refused, and maybe on the disk: the row, or the file
 
     def start(self) -> Recovery:
         """Open the store; blocks, because nothing can begin before, and raises as it does."""
-        return self._opened(self._store.open())
+        recovery = self._store.open()
+        self._ended = False
+        return self._opened(recovery)
 
     def perform(self, operation: Operation) -> Deferred[Leased | None]:
         """Do ``operation`` durably.
 
         An `Accept` fails with `Refused` while the store is closed or full. A `Settle` succeeds,
-        however long that takes. Others fail with `StoreError` or `StoreFull`.
+        however long that takes, unless the queue is stopped before. Others fail with `StoreError`
+        where they cannot be done.
         """
         done: Deferred[Leased | None] = Deferred()
-        if not self._open and not isinstance(operation, Settle):
-            done.errback(Failure(_refusal(operation, StoreError("the store is closed"))))
+        error: Exception | None = None
+        if not self._open and (self._ended or not isinstance(operation, Settle)):
+            error = StoreError("the store is closed")
+        octets = 0
+        if isinstance(operation, Accept):
+            if error is None and self._clock.seconds() < self._full_until:
+                error = StoreFull("there was no room just now")
+            body = operation.message.body
+            if isinstance(body, HeldBody):
+                octets = body.size
+            elif error is not None:
+                self._in_doubt.append(operation.message.id)  # nobody else removes its file
+                self._wake()
+        if error is not None:
+            done.errback(Failure(_refusal(operation, error)))
             return done
-        octets = operation.message.body.size if isinstance(operation, Accept) else 0
         self._waiting.append(_Waiting(operation, octets, done))
         self._wake()
         return done
@@ -110,15 +128,19 @@ class GroupCommit:
         return self._store.census()
 
     def stop(self) -> Deferred[None]:
-        """Commit what waits and close the store; what cannot be committed is left undone."""
-        self._stopping = stopped = Deferred[None]()
-        self._wake()
+        """Commit what waits and close the store; what cannot be committed fails, undone."""
+        stopped: Deferred[None] = Deferred()
+        self._stopping.append(stopped)
+        if self._ended and not self._busy:
+            self._stopped()
+        else:
+            self._wake()
         return stopped
 
     def _opened(self, recovery: Recovery) -> Recovery:
+        self._busy = False
         self._open = True
-        self._reopening = _REOPEN_FIRST
-        self._forget_doubtful()
+        self._delay = _REOPEN_FIRST
         self._wake()
         return recovery
 
@@ -130,8 +152,10 @@ class GroupCommit:
         self._turn = None
         if self._busy:
             return
+        if self._open and self._in_doubt:
+            self._forget_doubtful()
         if not self._waiting or not self._open:
-            if self._stopping is not None:
+            if self._stopping and not self._ended:
                 self._close_for_good()
             return
         batch = self._take()
@@ -141,14 +165,10 @@ class GroupCommit:
         ).addErrback(lambda failure: self._log.failure("group commit", failure))
 
     def _take(self) -> list[_Waiting]:
-        if self._full:  # what frees room first, alone: with an accept it would fail once more
-            batch = [each for each in self._waiting if not isinstance(each.operation, Accept)]
-            self._full = False
-            if batch:
-                batch = batch[: self._max_operations]
-                self._waiting = deque(each for each in self._waiting if each not in batch)
-                return batch
         batch = [self._waiting.popleft()]
+        if self._singly:
+            self._singly -= 1
+            return batch
         octets = batch[0].octets
         while self._waiting and len(batch) < self._max_operations:
             octets += self._waiting[0].octets
@@ -163,76 +183,112 @@ class GroupCommit:
         self.committed += len(batch)
         for waiting, result in zip(batch, results, strict=True):
             waiting.done.callback(result)
-        if self._waiting or self._stopping is not None:
+        if self._waiting or self._stopping:
             self._wake()
 
     def _failed(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
         self._busy = False
         error = failure.value
         assert error is not None
-        self._full = isinstance(error, StoreFull)
-        refused = [each for each in batch if not isinstance(each.operation, Settle)]
-        settles = [each for each in batch if isinstance(each.operation, Settle)]
-        self._in_doubt += [
-            each.operation.message.id for each in refused if isinstance(each.operation, Accept)
-        ]
-        if self._full:
+        if not isinstance(error, StoreError | StoreFull):
+            self._at_fault(failure, batch)
+            return
+        accepts = [each for each in batch if isinstance(each.operation, Accept)]
+        # Those may be on the disk; of these that waited, only their files.
+        self._in_doubt += [_id(each) for each in accepts]
+        waiting = [each for each in self._waiting if isinstance(each.operation, Accept)]
+        self._in_doubt += [_id(each) for each in waiting if not each.octets]
+        refused = accepts + waiting
+        rest = [each for each in (*batch, *self._waiting) if not isinstance(each.operation, Accept)]
+        if isinstance(error, StoreFull):
             self._log.error("there is no room for the queue: {error}", error=str(error))
+            self._full_until = self._clock.seconds() + _PAUSE
+            self._waiting = deque(rest)
+            if accepts:
+                self._wake()  # the rest may do without them, and frees room
+            elif self._stopping:
+                self._close_for_good()  # not even what frees room can be written
+            else:
+                self._wake(_PAUSE)
         else:
             self._log.failure("the queue could not be written", failure)
+            # Nobody is to wait for what cannot be said when it will be, but for outcomes.
+            self._waiting = deque(each for each in rest if isinstance(each.operation, Settle))
+            refused += [each for each in rest if not isinstance(each.operation, Settle)]
             self._open = False
-            # Nobody is to wait for what cannot be said when it will be.
-            refused += [each for each in self._waiting if not isinstance(each.operation, Settle)]
-            settles += [each for each in self._waiting if isinstance(each.operation, Settle)]
-            self._waiting.clear()
-        self._waiting.extendleft(reversed(settles))
-        if self._full:
-            self._forget_doubtful()
-            self._wake(_FULL_PAUSE)
-        else:
+            self._busy = True
             self._executor(self._store.close).addBoth(lambda _: self._reopen_later())
         for each in refused:
             each.done.errback(Failure(_refusal(each.operation, error)))
 
+    def _at_fault(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
+        """Find the operation that the store cannot read: it is not to take others with it."""
+        if len(batch) > 1:
+            self._singly = len(batch)
+            self._waiting.extendleft(reversed(batch))
+        else:
+            operation = batch[0].operation
+            self._log.failure(
+                "the store cannot do this: {operation}", failure, operation=type(operation).__name__
+            )
+            if isinstance(operation, Accept):
+                self._in_doubt.append(operation.message.id)
+            error = StoreError(f"the store cannot do this: {failure.getErrorMessage()}")
+            batch[0].done.errback(Failure(_refusal(operation, error)))
+        self._wake(_PAUSE if len(batch) == 1 else 0)
+
     def _forget_doubtful(self) -> None:
         """See to it that what was refused is not there, neither its row nor its file."""
-        if self._in_doubt:
-            forget = Forget(tuple(self._in_doubt))
-            self._in_doubt.clear()
-            self._waiting.appendleft(_Waiting(forget, 0, _unheard()))
+        ids, self._in_doubt = self._in_doubt, []
+        done: Deferred[Leased | None] = Deferred()
+        done.addErrback(lambda failure: self._in_doubt.extend(ids))  # next time
+        self._waiting.appendleft(_Waiting(Forget(tuple(ids)), 0, done))
 
     def _reopen_later(self) -> None:
-        delay, self._reopening = self._reopening, min(2 * self._reopening, _REOPEN_LAST)
-        self._log.warn("the queue is closed, to be opened in {delay} s", delay=delay)
-        if self._stopping is not None:
+        self._busy = False
+        if self._stopping:
             self._close_for_good()
-        else:
-            self._clock.callLater(delay, self._reopen)
+            return
+        delay, self._delay = self._delay, min(2 * self._delay, _REOPEN_LAST)
+        self._log.warn("the queue is closed, to be opened in {delay} s", delay=delay)
+        self._reopening = self._clock.callLater(delay, self._reopen)
 
     def _reopen(self) -> None:
         def still_closed(failure: Failure) -> None:
             self._log.failure("the queue cannot be opened", failure)
             self._reopen_later()
 
-        if self._stopping is None:
-            self._executor(self._store.open).addCallbacks(
-                lambda recovery: self._opened(recovery) and None, still_closed
-            )
+        self._busy = True
+        self._executor(self._store.open).addCallbacks(
+            lambda recovery: self._opened(recovery) and None, still_closed
+        )
 
     def _close_for_good(self) -> None:
-        stopped, self._stopping = self._stopping, None
         self._open = False
-        if stopped is not None:
-            self._executor(self._store.close).addBoth(lambda _: stopped.callback(None))
+        self._ended = self._busy = True
+        for call in (self._turn, self._reopening):
+            if call is not None and call.active():
+                call.cancel()
+        self._turn = None
+        undone, self._waiting = self._waiting, deque()
+        for each in undone:
+            error = StoreError("the queue was closed before")
+            each.done.errback(Failure(_refusal(each.operation, error)))
+        self._executor(self._store.close).addBoth(lambda _: self._stopped())
+
+    def _stopped(self) -> None:
+        self._busy = False
+        stopping, self._stopping = self._stopping, []
+        for stopped in stopping:
+            stopped.callback(None)
+
+
+def _id(waiting: _Waiting) -> QueueId:
+    assert isinstance(waiting.operation, Accept)
+    return waiting.operation.message.id
 
 
 def _refusal(operation: Operation, error: BaseException) -> BaseException:
     if not isinstance(operation, Accept):
         return error
     return Refused(FULL if isinstance(error, StoreFull) else NOT_NOW)
-
-
-def _unheard() -> Deferred[Leased | None]:
-    done: Deferred[Leased | None] = Deferred()
-    done.addErrback(lambda failure: None)
-    return done

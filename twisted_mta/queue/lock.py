@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -24,20 +25,25 @@ class StateLock:
 
         Raises:
             StateInUse: another process has it.
+            OSError: it cannot be had at all.
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
             raise StateInUse(
                 f"{os.path.dirname(self._path)} is in use by another MTA (process {holder});"
                 " give this one a --state-dir of its own, or stop that one"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)  # for people; the lock is what counts
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # for people; the lock counts, on a full disk too
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Give the lock back; the file stays, because removing it would let two in."""

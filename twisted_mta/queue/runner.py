@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -128,20 +127,31 @@ class Runner:
 
     def _accepted(self, _: Leased | None, message: Message, lease: bool) -> None:
         if lease:
-            self._in_memory -= 1
             self._enqueue(message)
+            self._leave()
         else:
             self._more = True
+            self._wake()
 
     def _refused(self, failure: Failure, lease: bool) -> Failure:
         if lease:
-            self._in_memory -= 1
+            self._leave()
         return failure
+
+    def _leave(self) -> None:
+        """Give back a place in memory."""
+        self._in_memory -= 1
+        if self._more:
+            self._wake()
+        self._say_if_stopped()
 
     # Reading what is due.
 
     def _read(self) -> None:
-        if not self._running or self._reading or self._in_memory >= _WINDOW:
+        if not self._running:
+            return
+        if self._reading or self._in_memory >= _WINDOW:
+            self._more = True  # asked again when there is room
             return
         self._reading = True
         self._more = False
@@ -156,6 +166,8 @@ class Runner:
         for message in leased.messages:
             self._enqueue(message)
         self._more = self._more or leased.more
+        if self._more:
+            self._wake()
         if leased.next_due is not None:
             self._set_alarm(leased.next_due)
 
@@ -186,13 +198,21 @@ class Runner:
         """Yield the transactions of a message: one for all recipients of a next hop."""
         envelope = message.envelope
         if len(envelope.recipients) == 1:
-            yield self._route(envelope.recipients[0].mailbox), message
+            yield self._next_hop(envelope.recipients[0].mailbox), message
             return
         hops: dict[NextHop, list[Recipient]] = {}
         for recipient in envelope.recipients:
-            hops.setdefault(self._route(recipient.mailbox), []).append(recipient)
+            hops.setdefault(self._next_hop(recipient.mailbox), []).append(recipient)
         for next_hop, recipients in hops.items():
             yield next_hop, evolve(message, envelope=evolve(envelope, recipients=tuple(recipients)))
+
+    def _next_hop(self, mailbox: Mailbox) -> NextHop:
+        try:
+            return self._route(mailbox)
+        except Exception:
+            # It has been acknowledged, or is leased: it must not get lost on the way.
+            self._log.failure("no next hop for <{mailbox}>", mailbox=printable(str(mailbox)))
+            return NextHop("error", reply=BROKEN)
 
     def _wake(self) -> None:
         # In a turn of its own: those who wait for the commit get their 250 first.
@@ -232,22 +252,16 @@ class Runner:
 
     def _start(self, next_hop: NextHop, message: Message) -> None:
         self.active += 1
+        outcomes: Deferred[Sequence[Outcome]]
         if next_hop.transport == "discard":
-            outcomes: Deferred[Sequence[Outcome]] | None = None
-            self._done(_same_for_all(message, DISCARDED), next_hop, message)
-            return
-        if next_hop.transport == "error":
-            assert next_hop.reply is not None
-            self._done(_same_for_all(message, next_hop.reply), next_hop, message)
-            return
-        try:
-            outcomes = self._deliver(next_hop, message)
-        except Exception:
-            self._done(Failure(), next_hop, message)
+            outcomes = succeed(_same_for_all(message, DISCARDED))
+        elif next_hop.transport == "error":
+            outcomes = succeed(_same_for_all(message, next_hop.reply or BROKEN))
         else:
-            outcomes.addBoth(self._done, next_hop, message).addErrback(
-                lambda failure: self._log.failure("an outcome could not be recorded", failure)
-            )
+            outcomes = maybeDeferred(self._deliver, next_hop, message)
+        outcomes.addBoth(self._done, next_hop, message).addErrback(
+            lambda failure: self._log.failure("an outcome could not be recorded", failure)
+        )
 
     def _done(
         self, outcomes: Sequence[Outcome] | Failure, next_hop: NextHop, message: Message
@@ -260,22 +274,24 @@ class Runner:
             del self._active_on[next_hop]
         if isinstance(outcomes, Failure):
             self._log.failure("the delivery of {id} failed", outcomes, id=message.id)
-            outcomes = _same_for_all(message, BROKEN)
+            outcomes = ()
         settle = self._settle(message, outcomes, next_hop)
-        self._commit.perform(settle).addCallback(partial(self._settled, settle=settle))
+        self._commit.perform(settle).addCallbacks(
+            self._settled, self._unsettled, callbackArgs=(settle,), errbackArgs=(settle,)
+        )
         if self._waiting:
             self._wake()
 
     def _settle(self, message: Message, outcomes: Sequence[Outcome], next_hop: NextHop) -> Settle:
         """Decide what becomes of each recipient."""
         now = self._wall_time()
-        recipients = {each.number: each for each in message.envelope.recipients}
+        answered = {each.number: each for each in outcomes}
         done: list[RecipientNumber] = []
         deferred: list[Deferral] = []
         failed: list[FailedRecipient] = []
         final: list[Outcome] = []
-        for outcome in outcomes:
-            recipient = recipients[outcome.number]
+        for recipient in message.envelope.recipients:
+            outcome = answered.get(recipient.number) or Outcome(recipient.number, BROKEN)
             if not outcome.delivered and not outcome.failed and now >= message.expires_at:
                 outcome = _expired(outcome)
             final.append(outcome)
@@ -294,17 +310,24 @@ class Runner:
                 )
                 deferred.append(Deferral(outcome, next_attempt))
             self._log_outcome(message, recipient, outcome, next_hop, now, next_attempt)
-        self._observe(message, final, str(next_hop))
+        try:
+            self._observe(message, final, str(next_hop))
+        except Exception:
+            self._log.failure("an outcome of {id} was not observed", id=message.id)
+        # RFC 5321 §4.5.5: a failure of a notice is never the cause of another.
         reverse_path = message.envelope.reverse_path
+        notices: tuple[Message, ...] = ()
+        if failed and reverse_path is not None:
+            try:
+                notices = (self._notice(message, reverse_path, failed, now),)
+            except Exception:
+                self._log.failure("no notice could be made of the failure of {id}", id=message.id)
         return Settle(
             message=message,
             done=tuple(done),
             deferred=tuple(deferred),
-            notices=(self._notice(message, reverse_path, failed, now),)
-            if failed and reverse_path is not None
-            else (),
-            # RFC 5321 §4.5.5: a failure of a notice is never the cause of another.
-            unreported=tuple(each.outcome for each in failed) if reverse_path is None else (),
+            notices=notices,
+            unreported=() if notices else tuple(each.outcome for each in failed),
             at=now,
         )
 
@@ -337,21 +360,26 @@ class Runner:
         )
 
     def _settled(self, _: Leased | None, settle: Settle) -> None:
-        self._in_memory -= 1
         for notice in settle.notices:
             self._enqueue(notice)
         if settle.deferred:
             self._set_alarm(min(each.next_attempt for each in settle.deferred))
-        if self._more:
-            self._wake()
-        self._say_if_stopped()
+        self._leave()
+
+    def _unsettled(self, failure: Failure, settle: Settle) -> None:
+        self._log.warn(
+            "{id} could not be settled, and is tried again after a restart: {error}",
+            id=settle.message.id,
+            error=failure.getErrorMessage(),
+        )
+        self._leave()
 
     def _say_if_stopped(self) -> None:
         # What waits in memory stays in the store and is due there: leases end with the process.
-        waiting = sum(map(len, self._waiting.values()))
-        if self._stopped is not None and self._in_memory == waiting:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if self._stopped is None or self._in_memory > sum(map(len, self._waiting.values())):
+            return
+        stopped, self._stopped = self._stopped, None
+        stopped.callback(None)
 
     def _log_outcome(
         self,

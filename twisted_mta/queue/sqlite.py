@@ -31,12 +31,11 @@ from ..envelope import (
 from ..interfaces import Files
 from ..smtp.address import Mailbox
 from ..smtp.reply import Reply
-from .schema import transaction, upgrade
+from .schema import scripts, transaction, upgrade
 from .spool import Spool
 from .store import (
     Accept,
     Census,
-    Deferral,
     Forget,
     Lease,
     Leased,
@@ -50,15 +49,27 @@ from .store import (
 
 _ROWS = 500  # to a statement: 12 values each, of the 32,766 that SQLite takes
 
+# Octets that are left free for outcomes. A log of 1,000 pages (SQLite's own limit) that a batch of
+# 4 MiB runs past, and as much again in the database when it is copied there.
+_RESERVE = 16 << 20
+
 Row = Sequence[str | bytes | int | float | None]
 Key = tuple[int, int]  # of a recipient: message, number
 
 
 class SQLiteStore:
-    """`store.Store` in one file, with a directory for large bodies."""
+    """`store.Store` in one file, with a directory for large bodies.
 
-    def __init__(self, path: str, *, spool: Spool, files: Files) -> None:
+    Args:
+        path: of the file; its directory exists.
+        spool: the large bodies.
+        files: the disk.
+        reserve: octets that stay free when messages are accepted.
+    """
+
+    def __init__(self, path: str, *, spool: Spool, files: Files, reserve: int = _RESERVE) -> None:
         self._path = path
+        self._reserve = reserve
         self._spool = spool
         self._files = files
         self._database: sqlite3.Connection | None = None
@@ -80,14 +91,16 @@ class SQLiteStore:
         try:
             for setting in (
                 "locking_mode = EXCLUSIVE",
-                "journal_mode = WAL",
                 "synchronous = FULL",
                 "fullfsync = ON",  # macOS: what fsync means elsewhere
                 "checkpoint_fullfsync = ON",
                 "foreign_keys = OFF",  # kept by the statements below, at no cost
             ):
                 database.execute(f"PRAGMA {setting}")
-            upgrade(database)
+            (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":  # SQLite says so in no other way
+                raise OSError(f"no write-ahead log can be had there, only {mode!r}")
+            upgrade(database, scripts())
             self._database = database
             # The database's own name has to be as durable as what is in it.
             self._files.sync_directory(os.path.dirname(self._path))
@@ -164,6 +177,8 @@ class SQLiteStore:
         accepts = [each for each in batch if isinstance(each, Accept)]
         settles = [each for each in batch if isinstance(each, Settle)]
         forgets = [each for each in batch if isinstance(each, Forget)]
+        if accepts:
+            self._check_room()
         # Before anything is leased in this batch, so that it does not lease these once more.
         begun = list(_begun(accepts, settles))
         self._leases.update(dict.fromkeys(begun))
@@ -176,14 +191,20 @@ class SQLiteStore:
                     files += self._settle(database, settles)
                 for forget in forgets:
                     files += self._forget(database, forget)
-                results = [
-                    self._lease(database, each) if isinstance(each, Lease) else None
-                    for each in batch
-                ]
-        except (sqlite3.Error, OSError) as error:
+                results: list[Leased | None] = []
+                for each in batch:
+                    leased = self._lease(database, each) if isinstance(each, Lease) else None
+                    results.append(leased)
+                    if leased is not None:
+                        keys = list(_keys(leased.messages))
+                        self._leases.update(dict.fromkeys(keys))
+                        begun += keys
+        except BaseException as error:
             self._kept = before
             for key in begun:
                 self._leases.pop(key, None)
+            if not isinstance(error, sqlite3.Error | OSError):
+                raise
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise StoreFull(str(error)) from error
             raise StoreError(str(error)) from error
@@ -192,13 +213,20 @@ class SQLiteStore:
                 self._leases.pop((settle.message.id, number), None)
             for deferral in settle.deferred:
                 self._leases.pop((settle.message.id, deferral.outcome.number), None)
-        for leased in filter(None, results):
-            self._leases.update(dict.fromkeys(_keys(leased.messages)))
         # After the commit: a file without a row is swept, a row without its file would be lost.
         for path in files:
             with contextlib.suppress(OSError):
                 self._files.unlink(path)
         return results
+
+    def _check_room(self) -> None:
+        try:
+            free = self._files.free(os.path.dirname(self._path))
+        except OSError as error:
+            raise StoreError(str(error)) from error
+        if free < self._reserve:
+            # What is here already is still to be delivered, and that takes room until it is done.
+            raise StoreFull(f"{free} octets are free, and {self._reserve} are kept for outcomes")
 
     def _insert(self, database: sqlite3.Connection, messages: Sequence[Message], verb: str) -> None:
         rows = _insert_rows(
@@ -243,8 +271,8 @@ class SQLiteStore:
         else:  # applied twice
             self._kept.deferred = _count(database, "recipient WHERE attempts > 0")
         for settle in settles:
-            for deferral in settle.deferred:
-                self._defer(database, settle.message.id, deferral)
+            if settle.deferred:
+                self._defer(database, settle)
             if settle.unreported:
                 self._record(database, settle)
         # A DSN has its id for good, so an answer that was lost does not bring a second one.
@@ -257,24 +285,29 @@ class SQLiteStore:
             database, [settle.message.id for settle in settles if settle.done]
         )
 
-    def _defer(self, database: sqlite3.Connection, id: QueueId, deferral: Deferral) -> None:
-        outcome = deferral.outcome
-        (attempts,) = database.execute(
-            "UPDATE recipient SET attempts = attempts + 1, next_attempt = ?, last_code = ?,"
-            " last_status = ?, last_text = ?, last_remote = ? WHERE message = ? AND number = ?"
-            " RETURNING attempts",
-            (
-                deferral.next_attempt,
-                outcome.reply.code,
-                outcome.reply.status,
-                outcome.reply.text,
-                outcome.remote,
-                id,
-                outcome.number,
-            ),
-        ).fetchone() or (0,)
-        if attempts == 1:
-            self._kept.deferred += 1
+    def _defer(self, database: sqlite3.Connection, settle: Settle) -> None:
+        before = {each.number: each.attempts for each in settle.message.envelope.recipients}
+        for deferral in settle.deferred:
+            outcome = deferral.outcome
+            attempts = before[outcome.number]
+            changed = database.execute(
+                "UPDATE recipient SET attempts = ?, next_attempt = ?, last_code = ?,"
+                " last_status = ?, last_text = ?, last_remote = ?"
+                " WHERE message = ? AND number = ? AND attempts = ?",  # once, if applied twice
+                (
+                    attempts + 1,
+                    deferral.next_attempt,
+                    outcome.reply.code,
+                    outcome.reply.status,
+                    outcome.reply.text,
+                    outcome.remote,
+                    settle.message.id,
+                    outcome.number,
+                    attempts,
+                ),
+            ).rowcount
+            if attempts == 0:
+                self._kept.deferred += changed
 
     def _record(self, database: sqlite3.Connection, settle: Settle) -> None:
         recipients = {each.number: each.mailbox for each in settle.message.envelope.recipients}
@@ -328,12 +361,15 @@ class SQLiteStore:
             " ORDER BY next_attempt LIMIT ?",
             (lease.now, limit),
         ).fetchall()
+        more = len(due) == limit
         ids: dict[int, None] = {}
         for key in due:
-            if len(ids) == lease.limit:
+            if key in self._leases:
+                continue
+            if len(ids) == lease.limit and key[0] not in ids:
+                more = True
                 break
-            if key not in self._leases:
-                ids[key[0]] = None
+            ids[key[0]] = None
         messages = []
         for part in _parts([(id,) for id in ids]):
             recipients: dict[int, list[Recipient]] = {}
@@ -356,7 +392,7 @@ class SQLiteStore:
         (next_due,) = database.execute(
             "SELECT min(next_attempt) FROM recipient WHERE next_attempt > ?", (lease.now,)
         ).fetchone()
-        return Leased(tuple(messages), len(due) == limit, next_due)
+        return Leased(tuple(messages), more, next_due)
 
     def _message(self, row: Sequence[Any], recipients: tuple[Recipient, ...]) -> Message:
         id, local_part, domain, parameters, trace, content, size, received_at, expires_at = row

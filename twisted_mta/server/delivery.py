@@ -9,7 +9,7 @@ application and framing here cannot read an address in two ways.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from twisted.cred.credentials import Anonymous
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
@@ -20,7 +20,7 @@ from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, I
 from twisted.mail.smtp import Address, SMTPBadRcpt, SMTPBadSender, SMTPServerError, User
 from twisted.python.failure import Failure
 
-from ..interfaces import Decision, Sink
+from ..interfaces import Decision, Delivery, Sink
 from ..smtp.address import Mailbox
 from ..smtp.command import Parameters
 from ..smtp.reply import Reply
@@ -204,6 +204,42 @@ class MessageDelivery:
             about_address = isinstance(error, SMTPBadRcpt | SMTPBadSender)
             reply = Reply(reply.code, "1.0" if about_address else "0.0", reply.lines)
         return reply
+
+
+class NoDelivery:
+    """Nobody has said who decides (`interfaces.Delivery`): all mail is refused."""
+
+    def mail(
+        self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
+    ) -> Decision:
+        """Refuse."""
+        return NOBODY_DECIDES
+
+    def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
+        """Refuse."""
+        return NOBODY_DECIDES
+
+    def open(self, session: Session) -> Reply:
+        """Refuse."""
+        return NOBODY_DECIDES
+
+    def ended(self, session: Session) -> None:
+        """Forget nothing."""
+
+
+AnyDelivery = Delivery | IMessageDelivery | IMessageDeliveryFactory | Portal
+"""Whatever can say who may send what to whom."""
+
+
+def delivery_of(provider: AnyDelivery, protocol: object) -> Delivery:
+    """Return what decides on the mail of one connection.
+
+    Raises:
+        TypeError: ``provider`` cannot decide.
+    """
+    if isinstance(provider, Portal) or not hasattr(provider, "open"):
+        return MessageDelivery(provider, protocol=protocol)
+    return cast(Delivery, provider)
 
 
 class _Lines:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import getfqdn
 from typing import Any
-from typing import Protocol as Shape
 
 from attrs import frozen
-from OpenSSL import SSL
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from ..envelope import TLSFacts
 from ..interfaces import Clock, Delivery
+from ..smtp.extension.standard import standard_extensions
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
+from .delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
+from .tls import ContextFactory, ServerTLS, server_tls
+
+_MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 
@@ -46,28 +50,27 @@ class Timeouts:
     error_delay: float = 1.0
 
 
-class ServerTLS(Shape):
-    """What the protocol needs of `server.tls`."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether a certificate is loaded, so that a handshake could begin now."""
-        ...
-
-    @property
-    def creator(self) -> IOpenSSLServerConnectionCreator:
-        """Makes the connection's side of the handshake, with the certificate of now."""
-        ...
-
-    def facts(self, connection: SSL.Connection) -> TLSFacts:
-        """Say what a handshake achieved."""
-        ...
-
-
 class ESMTPFactory(ServerFactory):
     """Makes the protocols of one listener.
 
+    For an application it is where ``twisted.mail.smtp.SMTPFactory`` was: it takes the same
+    deliveries, delivery factories and portals, as argument or as attribute, of the factory or, in
+    a ``buildProtocol`` of one's own, of the protocol.
+
+    Args:
+        delivery: an `IMessageDelivery`, an `IMessageDeliveryFactory`, a cred portal for anonymous
+            senders, or an `interfaces.Delivery` of our own.
+        tls: a `server.tls.ServerContext`, or any context factory of Twisted's, such as
+            `CertificateOptions`; without it STARTTLS is not offered.
+        clock: for timeouts; None takes the reactor of each connection.
+        settings: what sessions are told; None is the machine's name and all standard extensions.
+        timeouts: how long peers may take.
+        max_connections: at a time.
+        max_connections_per_peer: at a time from one address.
+
     Attributes:
+        delivery: see the argument of that name.
+        portal: a portal, where ``delivery`` is None.
         violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
         downgrades: how often MAIL came in clear from where TLS is known to come (RFC 3207 §6).
         draining: no new sessions, and those that are here end after their transaction.
@@ -77,19 +80,22 @@ class ESMTPFactory(ServerFactory):
 
     def __init__(
         self,
-        delivery: Delivery,
+        delivery: AnyDelivery | None = None,
         *,
-        clock: Clock,
-        settings: SessionSettings,
-        tls: ServerTLS | None = None,
+        tls: ServerTLS | ContextFactory | None = None,
+        clock: Clock | None = None,
+        settings: SessionSettings | None = None,
         timeouts: Timeouts = Timeouts(),
         max_connections: int = 1000,
         max_connections_per_peer: int = 50,
     ) -> None:
         self.delivery = delivery
         self.clock = clock
-        self.settings = settings
-        self.tls = tls
+        self.portal: Portal | None = None
+        self.settings = settings or SessionSettings(
+            hostname=getfqdn(), extensions=standard_extensions(_MAX_MESSAGE_SIZE)
+        )
+        self.tls: ServerTLS | None = server_tls(tls)
         self.timeouts = timeouts
         self.violations = 0
         self.downgrades = 0
@@ -105,6 +111,19 @@ class ESMTPFactory(ServerFactory):
         """Whether a handshake could begin now; None where TLS is not configured."""
         tls = self.tls
         return None if tls is None else lambda: tls.ready
+
+    def delivery_for(self, protocol: ESMTPProtocol) -> Delivery:
+        """Return who decides on the mail of a connection; asked once, when it has been made."""
+        for provider in (
+            protocol.deliveryFactory,
+            protocol.delivery,
+            self.delivery,
+            protocol.portal,
+            self.portal,
+        ):
+            if provider is not None:
+                return delivery_of(provider, protocol)
+        return NoDelivery()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Make the protocol of a new connection."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Body, Envelope, Message, Recipient, RecipientNumber
+from ..config import RelayCertificate
+from ..envelope import Body, Envelope, Message, Recipient, RecipientNumber, TLSFacts
 from ..interfaces import Accept, Decision, Ids, NewBody, Refused, Sink, WallTime
 from ..message.header import HeaderScanner
 from ..message.trace import received
@@ -23,8 +22,7 @@ from ..smtp.address import Mailbox, literal_address
 from ..smtp.command import Parameters
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
-
-Network = IPv4Network | IPv6Network
+from .networks import Network, Networks
 
 RELAYING_DENIED = Reply.of(550, "7.1", "Relaying denied")
 NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
@@ -42,6 +40,7 @@ class IntakePolicy:
         hostname: our name in the trace field.
         local_domains: canonical; the first is where ``<postmaster>`` goes.
         relay_from: networks whose clients may send to anywhere.
+        relay_certificates: client certificates whose owners may (RFC 3207 §4).
         max_hops: Received fields (RFC 5321 §6.3).
         max_header_size: octets.
         lifetime: seconds after which an undelivered message is returned.
@@ -50,6 +49,7 @@ class IntakePolicy:
     hostname: str
     local_domains: tuple[str, ...]
     relay_from: tuple[Network, ...] = ()
+    relay_certificates: tuple[RelayCertificate, ...] = ()
     max_hops: int = 100
     max_header_size: int = 1024 * 1024
     lifetime: float = 5 * 24 * 3600.0
@@ -77,7 +77,7 @@ class Intake:
         self.wall_time = wall_time
         self._exists = exists
         self._local = dict.fromkeys(policy.local_domains)
-        self._may_relay = lru_cache(maxsize=1024)(self._in_relay_networks)
+        self._relay_from = Networks(policy.relay_from)
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
@@ -93,7 +93,7 @@ class Intake:
             if mailbox.local_part.lower() == "postmaster" or self._exists(mailbox):
                 return None
             refusal = NO_SUCH_MAILBOX
-        elif self._may_relay(session.peer.address):
+        elif self._may_relay(session):
             return None
         else:
             refusal = RELAYING_DENIED
@@ -110,6 +110,9 @@ class Intake:
         """Begin a message: its id, its trace field, its body."""
         return _Reception(self, session)
 
+    def ended(self, session: Session) -> None:
+        """Keep nothing of a session (`interfaces.Delivery`)."""
+
     def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
         if not mailbox.domain:  # RFC 5321 §4.1.1.3: <postmaster>
@@ -118,13 +121,15 @@ class Intake:
             return Mailbox(mailbox.local_part, self.policy.local_domains[0])
         return mailbox
 
-    def _in_relay_networks(self, peer: str | None) -> bool:
-        if peer is None:
+    def _may_relay(self, session: Session) -> bool:
+        address, tls = session.peer.address, session.tls
+        if address is None:
             return True  # a UNIX socket: its permissions have decided
-        address = ip_address(peer.partition("%")[0])
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self.policy.relay_from)
+        return self._relay_from.cover(address) or (tls is not None and self._is_licence(tls))
+
+    def _is_licence(self, tls: TLSFacts) -> bool:
+        # RFC 3207 §4: relaying can be granted on what the handshake proved.
+        return any(each.covers(tls) for each in self.policy.relay_certificates)
 
 
 class _Reception:
@@ -221,7 +226,7 @@ class _Reception:
             size=message.body.size,
             peer=session.peer.address,
             helo=printable(session.helo),
-            tls=f" {session.tls.version}" if session.tls else "",
+            tls=f" {session.tls.description}" if session.tls else "",
         )
         return Reply.of(250, "0.0", f"Queued as {self._id}")
 

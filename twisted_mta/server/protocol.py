@@ -25,7 +25,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..interfaces import Sink
+from ..interfaces import Clock, Delivery, Sink
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.reply import Reply
 from ..smtp.session import Session, State
@@ -67,7 +67,12 @@ class ESMTPProtocol(LineReceiver):
     def __init__(self, factory: ESMTPFactory, address: str | None) -> None:
         self._factory = factory
         self.address = address
-        self._clock = factory.clock
+        # As in twisted.mail, a factory of the application's may set these when it builds us.
+        self.delivery: Any = None
+        self.deliveryFactory: Any = None
+        self.portal: Any = None
+        self._delivery: Delivery
+        self._clock: Clock
         self._sink: Sink | None = None
         self._timer: IDelayedCall | None = None
         self._heard = 0.0  # when the peer last said something, by the clock
@@ -89,6 +94,8 @@ class ESMTPProtocol(LineReceiver):
     def connectionMade(self) -> None:
         """Greet, or wait for the handshake of implicit TLS to end before greeting."""
         factory, transport = self._factory, self.transport
+        self._clock = factory.clock or transport.reactor
+        self._delivery = factory.delivery_for(self)
         peer = transport.getPeer()
         self.session = Session(
             factory.settings,
@@ -193,6 +200,7 @@ class ESMTPProtocol(LineReceiver):
             )
         self._drop_sink()
         self._factory.closed(self)
+        self._delivery.ended(self.session)
 
     # The session's steps.
 
@@ -259,13 +267,13 @@ class ESMTPProtocol(LineReceiver):
             self.transport.write(output)
 
     def _mail(self, step: Mail) -> None:
-        self._ask(lambda: self._factory.delivery.mail(self.session, *step), self.session.answer)
+        self._ask(lambda: self._delivery.mail(self.session, *step), self.session.answer)
 
     def _rcpt(self, step: Rcpt) -> None:
-        self._ask(lambda: self._factory.delivery.rcpt(self.session, *step), self.session.answer)
+        self._ask(lambda: self._delivery.rcpt(self.session, *step), self.session.answer)
 
     def _open(self, step: Open) -> None:
-        self._ask(lambda: self._factory.delivery.open(self.session), self._opened)
+        self._ask(lambda: self._delivery.open(self.session), self._opened)
 
     def _opened(self, opened: Sink | Reply | None) -> None:
         if opened is None or isinstance(opened, Reply):

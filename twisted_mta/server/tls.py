@@ -1,34 +1,34 @@
-"""TLS for those who connect to us: contexts from PEM files, a certificate of our own, and facts."""
+"""TLS for those who connect to us: contexts, certificates by name, client certificates, facts.
+
+A `ServerContext` belongs to one listener. It is made from one value, `TLSSettings`, without
+touching a file; `ServerContext.prepare` reads what that names, and `ServerContext.use` puts it in
+force for the handshakes that follow. Connections that exist keep what they began with.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, cast
+from weakref import WeakKeyDictionary
 
-from attrs import evolve
+from attrs import define, evolve, field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from ..config import SNICertificate
 from ..envelope import TLSFacts
-from ..interfaces import Files, WallTime
-from ..smtp.address import domain_name, literal_address
 from ..smtp.reply import printable
+from .certificate import (
+    CertificateError,
+    CertifiedKey,
+    fingerprint,
+    issuer,
+    read_certificates,
+    subject,
+)
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _NAMES = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
@@ -36,17 +36,80 @@ _NAMES = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 # Suites of TLS 1.2, ours first; those of 1.3 are OpenSSL's. Key exchange by RSA alone comes last
 # and is still offered: who has nothing better would send the mail in clear. Groups are OpenSSL's
 # too (X25519 before P-256), since pyOpenSSL has no call that sets several.
-_SUITES = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!eNULL:!MD5:!DSS"
+_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!eNULL:!MD5:!DSS"
 
 # The number that OpenSSL's ssl.h has for it; pyOpenSSL does not export the name.
 _OP_NO_RENEGOTIATION = 1 << 30
 
-# A reload for a certificate that is about to expire still leaves time for the mail in the queue.
-_SOON = timedelta(days=14)
+# What OpenSSL found wrong with a certificate, by its number; x509_vfy.h has more than pyOpenSSL.
+_ERRORS: Mapping[int, str] = {
+    **{
+        number: name.removeprefix("ERR_").replace("_", " ").lower()
+        for name, number in vars(SSL.X509VerificationCodes).items()
+        if name.startswith("ERR_") and isinstance(number, int)
+    },
+    66: "ee key too small",
+    67: "ca key too small",
+    68: "ca md too weak",
+}
+_MOST_ERRORS = 4  # of one handshake; a peer chooses how many there are
 
 
-class CertificateError(Exception):
-    """A certificate or key that cannot be used: names the file, and says what is wrong."""
+@frozen(kw_only=True)
+class TLSSettings:
+    """All that decides how the TLS of one listener is.
+
+    Attributes:
+        certificate_file: the path of the PEM file with our certificate and its chain.
+        key_file: the path of the PEM file with its key, without a passphrase; may be the same.
+        minimum_tls: ``"1.2"`` or ``"1.3"``, the oldest with which a handshake succeeds. To let a
+            peer below it finish, and refuse its mail with a reply (RFC 3207 §4.1), give ``"1.2"``
+            here and `suffices` to the session.
+        ciphers: suites of TLS 1.2, as OpenSSL's cipher list format has them; None for ours.
+        client_certificates: whether clients are asked for one. The handshake succeeds whatever
+            they show; what is required is for the session to say, by `suffices`.
+        authorities_file: the path of the PEM file with those who may have signed them.
+        sni: certificates for names that a client may ask for (RFC 6066 §3).
+    """
+
+    certificate_file: str
+    key_file: str
+    minimum_tls: str = "1.2"
+    ciphers: str | None = None
+    client_certificates: Literal["none", "ask", "require"] = "none"
+    authorities_file: str | None = None
+    sni: tuple[SNICertificate, ...] = ()
+
+
+@frozen(eq=False)
+class Prepared:
+    """What the files of a `TLSSettings` held, made into contexts.
+
+    Attributes:
+        default: for who asks for no name, or for one that we have no certificate for.
+        keys: what was read, the default first.
+        authorities: those who may have signed client certificates.
+    """
+
+    default: SSL.Context
+    keys: tuple[CertifiedKey, ...]
+    authorities: tuple[x509.Certificate, ...]
+
+
+@define(eq=False)
+class _Handshake:
+    """What is remembered of one connection (Twisted takes its application data for itself).
+
+    Attributes:
+        prepared: kept alive with the connection. OpenSSL calls back into the context that a
+            handshake began with, after SNI has chosen another one, and after a reload.
+        checked: whether OpenSSL looked at a certificate of the peer in this very connection.
+        errors: what it found wrong with its chain.
+    """
+
+    prepared: Prepared
+    checked: bool = False
+    errors: list[str] = field(factory=list)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -54,22 +117,18 @@ class ServerContext:
     """Makes the server's side of TLS connections, from files that can be read again.
 
     Attributes:
-        certificate_file: the path of the PEM file with our certificate and its chain.
-        key_file: the path of the PEM file with its key; may be the same.
-        minimum_tls: the oldest version with which a handshake succeeds.
+        settings: see there.
     """
 
-    def __init__(self, certificate_file: str, key_file: str, minimum_tls: str = "1.2") -> None:
-        self.certificate_file = certificate_file
-        self.key_file = key_file
-        self.minimum_tls = minimum_tls
-        self._chain: Sequence[x509.Certificate] = ()
-        self._context: SSL.Context | None = None
+    def __init__(self, settings: TLSSettings) -> None:
+        self.settings = settings
+        self._prepared: Prepared | None = None
+        self._handshakes: WeakKeyDictionary[SSL.Connection, _Handshake] = WeakKeyDictionary()
 
     @property
     def ready(self) -> bool:
         """Whether a certificate is loaded, so that a handshake could begin now."""
-        return self._context is not None
+        return self._prepared is not None
 
     @property
     def creator(self) -> ServerContext:
@@ -78,108 +137,223 @@ class ServerContext:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """Our certificate."""
-        return self._chain[0]
+        """The certificate that is shown to who asks for no name.
 
-    def reload(self) -> None:
-        """Read both files again; connections from now on see what they hold. Blocks.
+        Raises:
+            RuntimeError: nothing is loaded.
+        """
+        return self._loaded().keys[0].certificate
+
+    def prepare(self) -> Prepared:
+        """Read all files, without any effect on connections. Blocks.
+
+        Raises:
+            CertificateError: something in them cannot be used.
+        """
+        settings = self.settings
+        key = CertifiedKey.read(settings.certificate_file, settings.key_file)
+        authorities: tuple[x509.Certificate, ...] = ()
+        if settings.client_certificates != "none" and settings.authorities_file is not None:
+            authorities = tuple(read_certificates(settings.authorities_file))
+        default = self._context(key, authorities)
+        keys = [key]
+        by_name: dict[str, SSL.Context] = {}
+        for named in settings.sni:
+            keys.append(CertifiedKey.read(named.certificate, named.key))
+            by_name |= dict.fromkeys(named.names, self._context(keys[-1], authorities))
+        if by_name:
+            default.set_tlsext_servername_callback(_chooser(by_name))
+        return Prepared(default, tuple(keys), authorities)
+
+    def use(self, prepared: Prepared) -> list[str]:
+        """Put in force what was prepared; return lines that say what changed, printable."""
+        before, self._prepared = self._prepared, prepared
+        return [] if before is None else _changes(self.settings, before, prepared)
+
+    def reload(self) -> list[str]:
+        """Read all files again; connections from now on see what they hold. Blocks.
 
         Raises:
             CertificateError: they cannot be used; what was loaded before stays in force.
         """
-        chain = _read_chain(self.certificate_file)
-        key = _read_key(self.key_file)
-        if not _belong(chain[0], key):
-            others = [number for number, one in enumerate(chain, 1) if _belong(one, key)]
-            hint = (
-                f"it belongs to certificate {others[0]} of the file, which has to come first"
-                if others
-                else "the key that the certificate was made for would do"
-            )
-            raise CertificateError(
-                f"{printable(self.key_file)}: the key does not match the certificate in"
-                f" {printable(self.certificate_file)}; {hint}"
-            )
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(_VERSIONS[self.minimum_tls])
-        # Compression leaks lengths (CRIME), renegotiation costs us more than them, and neither is
-        # of use to mail.
-        context.set_options(
-            SSL.OP_NO_COMPRESSION | _OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
-        )
-        # An idle connection gives its two buffers (34 KiB) back.
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_cipher_list(_SUITES)
-        # Tickets resume sessions without memory of ours.
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_session_id(b"twisted-mta")
-        # No protocol of ours has a name in ALPN. RFC 7301 §3.2 lets a server end the handshake with
-        # a client that offers others; mail goes on without, whatever OpenSSL's default becomes.
-        context.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
-        try:
-            context.use_certificate(chain[0])
-            for issuer in chain[1:]:
-                context.add_extra_chain_cert(issuer)
-            context.use_privatekey(key)  # type: ignore[arg-type]
-            context.check_privatekey()
-        except (SSL.Error, TypeError, ValueError) as error:
-            raise CertificateError(
-                f"{printable(self.certificate_file)}: OpenSSL refuses it: {_reason(error)};"
-                " an ECDSA P-256 or RSA 2048 certificate would do"
-            ) from None
-        self._chain, self._context = chain, context
+        return self.use(self.prepare())
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Return a connection with the certificate of now (called by Twisted)."""
-        assert self._context is not None, "nothing is loaded"
-        return SSL.Connection(self._context, None)
+        prepared = self._loaded()
+        connection = SSL.Connection(prepared.default, None)
+        self._handshakes[connection] = _Handshake(prepared)
+        return connection
 
     def warnings(self, now: float) -> list[str]:
-        """Return what is wrong with the certificate's dates at ``now`` (seconds since the epoch).
+        """Return what is wrong with the certificates' dates at ``now`` (seconds since the epoch).
 
-        It is used all the same: most senders do not look, and the others say so.
+        They are used all the same: most senders do not look, and the others say so.
         """
-        moment = datetime.fromtimestamp(now, UTC)
-        name, certificate = printable(self.certificate_file), self.certificate
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if end < moment:
-            return [f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"]
-        if start > moment:
-            return [f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"]
-        if end < moment + _SOON:
-            return [f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"]
-        return []
+        return [warning for key in self._loaded().keys for warning in key.warnings(now)]
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
-        """Return what a handshake achieved; see the function of the same name."""
-        return facts(connection)
+        """Return what a handshake of ours achieved, and what its client certificate came to."""
+        handshake = self._handshakes.get(connection)
+        if handshake is None or not handshake.checked:
+            # Nobody looked: no certificate was asked for or shown, or a session was resumed.
+            return facts(connection)
+        return facts(connection, verified=not handshake.errors, problem=", ".join(handshake.errors))
+
+    def _loaded(self) -> Prepared:
+        if self._prepared is None:
+            raise RuntimeError("no certificate is loaded")
+        return self._prepared
+
+    def _context(self, key: CertifiedKey, authorities: tuple[x509.Certificate, ...]) -> SSL.Context:
+        context = _context(self.settings, key)
+        if self.settings.client_certificates != "none":
+            self._ask_for_certificates(context, authorities)
+        return context
+
+    def _ask_for_certificates(
+        self, context: SSL.Context, authorities: tuple[x509.Certificate, ...]
+    ) -> None:
+        # Not VERIFY_FAIL_IF_NO_PEER_CERT, and a callback that forgives everything: any certificate,
+        # or none, is good enough for local delivery (RFC 3207 §4.1). The names of our authorities
+        # are not sent: clients that have a certificate from elsewhere would then show none at all,
+        # and such a one may still be known by its fingerprint.
+        context.set_verify(SSL.VERIFY_PEER, self._remember)
+        # A resumed session shows no certificate and has none verified: its facts would be those of
+        # another connection, of before a reload perhaps. So none is resumed.
+        context.set_options(SSL.OP_NO_TICKET)
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in authorities:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+
+    def _remember(
+        self,
+        connection: SSL.Connection,
+        certificate: crypto.X509,
+        error: int,
+        depth: int,
+        ok: int,
+    ) -> bool:
+        """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
+        handshake = self._handshakes[connection]
+        handshake.checked = True
+        text = _ERRORS.get(error, f"error {error}")
+        if not ok and text not in handshake.errors and len(handshake.errors) < _MOST_ERRORS:
+            handshake.errors.append(text)
+        return True
+
+
+class ServerTLS(Protocol):
+    """What the protocol needs for handshakes: `ServerContext`, or `ForeignContext`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a certificate is loaded, so that a handshake could begin now."""
+        ...
+
+    @property
+    def creator(self) -> Any:
+        """What `startTLS` takes; makes the connection's side with the certificate of now."""
+        ...
+
+    def facts(self, connection: SSL.Connection) -> TLSFacts:
+        """Say what a handshake achieved."""
+        ...
+
+
+class ContextFactory(Protocol):
+    """A context factory as applications have them, such as Twisted's `CertificateOptions`."""
+
+    def getContext(self) -> SSL.Context:
+        """Return the context of all connections."""
+        ...
+
+
+@frozen
+class ForeignContext:
+    """A context factory that is not ours, as a `ServerTLS`; what it demands, it demands.
+
+    Attributes:
+        creator: that factory.
+    """
+
+    creator: Any
+
+    @property
+    def ready(self) -> bool:
+        """Always: it was made with its certificate."""
+        return True
+
+    def facts(self, connection: SSL.Connection) -> TLSFacts:
+        """Say what a handshake achieved; a certificate that it let pass, it has verified."""
+        verified = connection.get_peer_certificate() is not None
+        return facts(connection, verified=verified)
+
+
+def server_tls(tls: ServerTLS | ContextFactory | None) -> ServerTLS | None:
+    """Return ``tls`` as what the protocol needs.
+
+    Raises:
+        TypeError: it is no context factory.
+    """
+    if tls is None or isinstance(tls, ServerContext | ForeignContext):
+        return tls
+    if hasattr(tls, "creator") and hasattr(tls, "facts"):
+        return cast(ServerTLS, tls)
+    if hasattr(tls, "getContext") or IOpenSSLServerConnectionCreator.providedBy(tls):
+        return ForeignContext(tls)
+    raise TypeError(
+        f"{tls!r} is no context factory; CertificateOptions or server.tls.load would do"
+    )
 
 
 def load(certificate_file: str, key_file: str, minimum_tls: str = "1.2") -> ServerContext:
     """Return a context with the certificate and key of two PEM files, or of one. Blocks.
 
     Args:
-        certificate_file: ours first, then its issuers as far as they are to be sent.
-        key_file: its private key, without a passphrase.
-        minimum_tls: ``"1.2"`` or ``"1.3"``. Peers below it fail in the handshake; to let them
-            finish it and refuse their mail with a reply (RFC 3207 §4.1), give ``"1.2"`` here and
-            `suffices` to the session.
+        certificate_file: see `TLSSettings`.
+        key_file: likewise.
+        minimum_tls: likewise.
 
     Raises:
         CertificateError: a file cannot be read or used.
     """
-    context = ServerContext(certificate_file, key_file, minimum_tls)
+    context = ServerContext(
+        TLSSettings(certificate_file=certificate_file, key_file=key_file, minimum_tls=minimum_tls)
+    )
     context.reload()
     return context
 
 
-def suffices(minimum_tls: str) -> Callable[[TLSFacts], bool]:
-    """Return what says whether a handshake came to ``minimum_tls`` (``"1.2"``, ``"1.3"``)."""
+def suffices(
+    minimum_tls: str = "1.2",
+    *,
+    cipher_bits: int = 0,
+    client_certificate: bool = False,
+) -> Callable[[TLSFacts], bool]:
+    """Return what decides, after a handshake, whether to go on (RFC 3207 §4.1).
+
+    Args:
+        minimum_tls: the oldest version that will do.
+        cipher_bits: the least strength of the cipher's key.
+        client_certificate: whether one is demanded whose chain leads to an authority of ours.
+    """
     good = _NAMES[minimum_tls]
-    return lambda facts: facts.version in good
+
+    def decide(facts: TLSFacts) -> bool:
+        return (
+            facts.version in good
+            and facts.bits >= cipher_bits
+            and (facts.peer_verified or not client_certificate)
+        )
+
+    return decide
 
 
-def facts(connection: SSL.Connection, *, verified: bool = False) -> TLSFacts:
+def facts(
+    connection: SSL.Connection, *, verified: bool = False, problem: str | None = None
+) -> TLSFacts:
     """Return what a handshake achieved; to be called once it is complete.
 
     What the peer says of itself comes out printable.
@@ -187,6 +361,7 @@ def facts(connection: SSL.Connection, *, verified: bool = False) -> TLSFacts:
     Args:
         connection: either side's end.
         verified: whether the peer's chain was found to lead to an authority that we trust.
+        problem: what was found wrong with it.
     """
     server_name = connection.get_servername()
     achieved = TLSFacts(
@@ -200,11 +375,89 @@ def facts(connection: SSL.Connection, *, verified: bool = False) -> TLSFacts:
         return achieved
     return evolve(
         achieved,
-        peer_subject=_name(lambda: certificate.subject),
-        peer_issuer=_name(lambda: certificate.issuer),
-        peer_fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        peer_subject=subject(certificate),
+        peer_issuer=issuer(certificate),
+        peer_fingerprint=fingerprint(certificate),
         peer_verified=verified,
+        peer_problem=problem or None,
     )
+
+
+def reason(error: BaseException | None) -> str:
+    """Return what OpenSSL said of an error, or the error's own text; printable."""
+    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list | tuple):
+        texts = ", ".join(str(each[-1]) for each in error.args[0] if each)
+        return printable(texts) or "OpenSSL gives no reason"
+    return printable(str(error)) or type(error).__name__
+
+
+def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_VERSIONS[settings.minimum_tls])
+    # Compression leaks lengths (CRIME), renegotiation costs us more than them, and neither is
+    # of use to mail.
+    context.set_options(
+        SSL.OP_NO_COMPRESSION | _OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+    )
+    # An idle connection gives its two buffers (34 KiB) back.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    try:
+        context.set_cipher_list((settings.ciphers or _SUITES).encode("ascii"))
+    except (SSL.Error, UnicodeEncodeError):
+        raise CertificateError(
+            f'ciphers "{printable(settings.ciphers or "")}": OpenSSL knows no suite of TLS 1.2'
+            " by it; ECDHE+AESGCM would do"
+        ) from None
+    # Tickets resume sessions without memory of ours.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(b"twisted-mta")
+    # No protocol of ours has a name in ALPN. RFC 7301 §3.2 lets a server end the handshake with
+    # a client that offers others; mail goes on without, whatever OpenSSL's default becomes.
+    context.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
+    try:
+        context.use_certificate(key.chain[0])
+        for above in key.chain[1:]:
+            context.add_extra_chain_cert(above)
+        context.use_privatekey(key.key)  # type: ignore[arg-type]
+        context.check_privatekey()
+    except (SSL.Error, TypeError, ValueError) as error:
+        raise CertificateError(
+            f"{printable(key.certificate_file)}: OpenSSL refuses it: {reason(error)};"
+            " an ECDSA P-256 or RSA 2048 certificate would do"
+        ) from None
+    return context
+
+
+def _chooser(by_name: Mapping[str, SSL.Context]) -> Callable[[SSL.Connection], None]:
+    """Return what chooses a context by the name that a client asks for."""
+
+    def choose(connection: SSL.Connection) -> None:
+        # RFC 6066 §3: A-labels, without a trailing dot, compared without regard to case.
+        asked = (connection.get_servername() or b"").decode("ascii", "replace").lower()
+        name = asked.removesuffix(".")
+        _, _, parent = name.partition(".")
+        # RFC 9525 §6.3: an asterisk stands for one whole label, the leftmost.
+        context = by_name.get(name) or by_name.get(f"*.{parent}")
+        if context is not None:
+            connection.set_context(context)
+
+    return choose
+
+
+def _changes(settings: TLSSettings, before: Prepared, after: Prepared) -> list[str]:
+    lines = [
+        f"{printable(new.certificate_file)}: {new.description}; before: {old.description}"
+        if new.certificate != old.certificate
+        else f"{printable(new.certificate_file)}: another chain behind the same certificate"
+        for old, new in zip(before.keys, after.keys, strict=True)
+        if new.chain != old.chain
+    ]
+    if before.authorities != after.authorities:
+        lines.append(
+            f"{printable(settings.authorities_file or '')}: {len(after.authorities)} authorities"
+            f" for client certificates; before: {len(before.authorities)}"
+        )
+    return lines
 
 
 def _peer_certificate(connection: SSL.Connection) -> x509.Certificate | None:
@@ -212,140 +465,3 @@ def _peer_certificate(connection: SSL.Connection) -> x509.Certificate | None:
         return connection.get_peer_certificate(as_cryptography=True)
     except ValueError:  # OpenSSL is content with more than `cryptography` is
         return None
-
-
-def _name(get: Callable[[], x509.Name]) -> str:
-    try:
-        return printable(get().rfc4514_string())
-    except ValueError as error:  # read only now, and the peer may have written anything
-        return f"unreadable: {printable(str(error))}"
-
-
-def _read(file: str) -> bytes:
-    try:
-        with open(file, "rb") as opened:
-            return opened.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CertificateError(f"{printable(file)}: cannot be read: {reason}") from None
-
-
-def _read_chain(file: str) -> Sequence[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(_read(file))
-    except ValueError:
-        raise CertificateError(
-            f"{printable(file)}: holds no certificate in PEM form;"
-            " a file with -----BEGIN CERTIFICATE----- would do"
-        ) from None
-
-
-def _read_key(file: str) -> PrivateKeyTypes:
-    try:
-        return load_pem_private_key(_read(file), None)
-    except TypeError:
-        raise CertificateError(
-            f"{printable(file)}: the key has a passphrase; one without would do"
-        ) from None
-    except Exception:  # ValueError, UnsupportedAlgorithm, and whatever a broken key brings up
-        raise CertificateError(
-            f"{printable(file)}: holds no private key in PEM form;"
-            " a file with -----BEGIN PRIVATE KEY----- would do"
-        ) from None
-
-
-def _belong(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
-    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    try:
-        return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
-    except Exception:  # a kind of key that `cryptography` does not know: OpenSSL will say
-        return True
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, SSL.Error) and error.args and error.args[0]:
-        return printable(str(error.args[0][0][-1]))
-    return printable(str(error))
-
-
-SELF_SIGNED = "self-signed.pem"
-"""The name of the file with our own certificate and its key."""
-
-_LIFETIME = timedelta(days=3650)
-
-
-def self_signed(
-    directory: str, hostname: str, *, files: Files, wall_time: WallTime
-) -> tuple[str, str]:
-    """Return the paths of a certificate of our own and of its key, made if not there yet. Blocks.
-
-    Both are in one file, of mode 0600, so that no crash can leave one without the other. A file
-    that cannot be used, or has expired, is made anew. Encrypts against those who listen; proves
-    nothing about who we are.
-
-    Args:
-        directory: where it is kept; exists.
-        hostname: whom it is for, a domain or an address literal; localhost is in it too.
-        files: where it is written.
-        wall_time: when it begins to be valid.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = os.path.join(directory, SELF_SIGNED)
-    now = datetime.fromtimestamp(wall_time(), UTC)
-    if not _usable(path, now, files):
-        new = f"{path}.new"
-        files.unlink(new)  # of a crash in between
-        writing = files.create(new)
-        try:
-            writing.write(_new_pair(hostname, now))
-            writing.sync()
-        finally:
-            writing.close()
-        files.unlink(path)
-        files.rename(new, path)
-        files.sync_directory(directory)
-    return path, path
-
-
-def _usable(path: str, now: datetime, files: Files) -> bool:
-    try:
-        with files.open(path) as opened:
-            content = opened.read()
-    except FileNotFoundError:
-        return False
-    try:
-        certificate = x509.load_pem_x509_certificate(content)
-        key = load_pem_private_key(content, None)
-    except (ValueError, TypeError):
-        return False
-    return _belong(certificate, key) and certificate.not_valid_after_utc > now
-
-
-def _new_pair(hostname: str, now: datetime) -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    canonical = domain_name(hostname)
-    names: list[x509.GeneralName] = []
-    for name in dict.fromkeys((canonical, "localhost", "[127.0.0.1]", "[IPv6:::1]")):
-        address = literal_address(name)
-        names.append(x509.IPAddress(ip_address(address)) if address else x509.DNSName(name))
-    # A common name has 64 characters at most (RFC 5280, ub-common-name); all are in the SAN.
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, canonical[:64])])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # for clocks behind ours
-        .not_valid_after(now + _LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return key.private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    ) + certificate.public_bytes(Encoding.PEM)

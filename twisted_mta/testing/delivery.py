@@ -37,6 +37,7 @@ class RecordingDelivery:
         asked: each question in order: ``mail``, ``rcpt``, ``open``, ``finish``, ``abort``.
         messages: what was taken, in order.
         open_sinks: how many contents have begun and neither ended nor been given up.
+        when: see the argument of that name; may be changed.
 
     Args:
         refusals: what to say to a path, as ``str`` writes it, of MAIL or RCPT; to ``""`` at the
@@ -54,7 +55,7 @@ class RecordingDelivery:
         self.messages: list[Delivered] = []
         self.open_sinks = 0
         self._refusals = refusals or {}
-        self._when = when
+        self.when = when
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
@@ -81,14 +82,17 @@ class RecordingDelivery:
                 answer.abort()
             return failure
 
-        if self._when is None:
+        if self.when is None:
             return answer
-        return self._when().addCallbacks(lambda _: answer, not_opened)
+        return self.when().addCallbacks(lambda _: answer, not_opened)
+
+    def ended(self, session: Session) -> None:
+        """Nothing is kept of a session (`interfaces.Delivery`)."""
 
     def _answer(self, decision: Decision) -> Decision | Deferred[Decision]:
-        if self._when is None:
+        if self.when is None:
             return decision
-        return self._when().addCallback(lambda _: decision)
+        return self.when().addCallback(lambda _: decision)
 
     def _taken(self, delivered: Delivered) -> Decision | Deferred[Decision]:
         refusal = self._refusals.get(".")

@@ -47,7 +47,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from ..server.factory import ESMTPFactory, ServerTLS, Timeouts
+from ..server.factory import ESMTPFactory, Timeouts
+from ..server.tls import ServerTLS
 from ..smtp.reply import Reply
 from .client import SMTPClientEnd
 from .delivery import RecordingDelivery

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 from ..store import NewerSchema
 
 
-def upgrade(database: sqlite3.Connection) -> None:
+def scripts() -> list[str]:
+    """Return the SQL that leads from each version to the next, from the empty database on."""
+    files = (file for file in resources.files(__package__).iterdir() if file.name.endswith(".sql"))
+    return [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)]
+
+
+def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> None:
     """Bring the schema to the version of this program, one step after the other.
 
     Raises:
         NewerSchema: it is beyond that version.
     """
-    steps = sorted(
-        (file for file in resources.files(__package__).iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(steps):
         raise NewerSchema(
@@ -28,7 +30,7 @@ def upgrade(database: sqlite3.Connection) -> None:
         )
     for number, step in enumerate(steps[version:], start=version + 1):
         with transaction(database):
-            for statement in _statements(step.read_text(encoding="utf-8")):
+            for statement in _statements(step):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {number}")
 
@@ -41,6 +43,8 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+    if statement.strip():
+        yield statement
 
 
 @contextlib.contextmanager
