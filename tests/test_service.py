@@ -431,6 +431,7 @@ class Trouble(InMemory):
         answer = mta.submit(LARGE, "bob@localhost")
         self.assertTrue(answer.startswith("452 4.3.1 "), answer)
         self.files.capacity = None
+        mta.advance(1)
         self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
 
     def test_a_body_that_cannot_be_made_durable_answers_451(self) -> None:
@@ -487,6 +488,8 @@ class Trouble(InMemory):
 
 class OnLoopback(TestCase):
     """With real threads, sockets and files."""
+
+    timeout = 60
 
     def make(self, directory: str | None = None, **settings: Any) -> MailTransferAgent:
         return MailTransferAgent(

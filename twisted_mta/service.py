@@ -38,12 +38,10 @@ from .server.certificate import SELF_SIGNED, self_signed
 from .server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
 from .server.intake import Intake, IntakePolicy
 from .server.networks import Networks
+from .server.room import Room
 from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.address import Mailbox
-from .smtp.extension.eightbitmime import EIGHT_BIT_MIME
-from .smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
-from .smtp.extension.size import size
-from .smtp.extension.starttls import STARTTLS
+from .smtp.extension.standard import standard_extensions
 from .smtp.settings import SessionSettings
 from .web import RecentMessage, Status, StatusSite
 
@@ -155,12 +153,18 @@ class MailTransferAgent(Service):
             executor=file_executor,
             small_body=config.queue.small_body,
         )
+        store = SQLiteStore(
+            os.path.join(config.state_dir, "queue.sqlite"), spool=self._spool, files=self._files
+        )
+        self._room = Room(
+            memory=config.message_memory,
+            share=config.queue.small_body,
+            minimum_free=config.minimum_free_disk,
+            free=store.free,
+            clock=reactor,
+        )
         self._commit = GroupCommit(
-            SQLiteStore(
-                os.path.join(config.state_dir, "queue.sqlite"),
-                spool=self._spool,
-                files=self._files,
-            ),
+            store,
             executor=commit_executor,
             clock=reactor,
             max_operations=config.queue.commit_messages,
@@ -409,6 +413,7 @@ class MailTransferAgent(Service):
             exists=self._exists,
             ids=ids,
             wall_time=self._wall_time,
+            room=self._room,
         )
         known_to_speak_tls = Networks(listener.require_tls_from)
         return ESMTPFactory(
@@ -416,13 +421,7 @@ class MailTransferAgent(Service):
             clock=clock,
             settings=SessionSettings(
                 hostname=config.hostname,
-                extensions=(
-                    PIPELINING,
-                    size(listener.max_message_size),
-                    EIGHT_BIT_MIME,
-                    ENHANCED_STATUS_CODES,
-                    STARTTLS,
-                ),
+                extensions=standard_extensions(listener.max_message_size),
                 require_tls=listener.require_tls,
                 requires_tls_of=lambda peer: (
                     peer.address is not None and known_to_speak_tls.cover(peer.address)
@@ -443,6 +442,10 @@ class MailTransferAgent(Service):
                 command=listener.command_timeout,
                 data=listener.data_timeout,
                 handshake=listener.tls_handshake_timeout,
+                rate_grace=listener.rate_grace,
+                minimum_rate=listener.minimum_rate,
+                errors_unslowed=listener.slow_after_errors,
+                error_delay=listener.error_delay,
             ),
             max_connections=listener.max_connections,
             max_connections_per_peer=listener.max_connections_per_peer,

@@ -1,11 +1,13 @@
 """The delivery that queues: whose mail goes where, whatever the spelling, and what is stored."""
 
 import errno
+from functools import cached_property
 from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -14,6 +16,7 @@ from twisted_mta.envelope import HeldBody, Message, QueueId
 from twisted_mta.interfaces import Refused
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
+from twisted_mta.server.room import Room
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.reply import Reply
 from twisted_mta.smtp.session import Session
@@ -36,6 +39,15 @@ class Queue:
         self.begun = 0
         self.discarded = 0
         self.existing: list[Mailbox] | None = None
+        self.clock = Clock()
+        self.free = 5000
+
+    @cached_property
+    def room(self) -> Room:
+        """Room for two messages in memory, and a disk that has ``self.free`` octets left."""
+        return Room(
+            memory=250, share=100, minimum_free=1000, free=lambda: self.free, clock=self.clock
+        )
 
     def accept(self, message: Message) -> Deferred[None]:
         if self.refusal is not None:
@@ -64,6 +76,7 @@ class Queue:
             exists=self.exists,
             ids=lambda: QueueId(next(ids)),
             wall_time=lambda: 1_790_000_000.0,
+            room=self.room,
         )
 
 
@@ -95,12 +108,17 @@ class IntakeTestCase(SynchronousTestCase):
         self.intake = self.queue.intake()
 
     def begin(self, peer: str | None, *, hostname: str = OWN) -> Session:
+        session = self.begin_session(peer, hostname=hostname)
+        self.send(session, "MAIL FROM:<a@sender.example>")
+        session.output()
+        return session
+
+    def begin_session(self, peer: str | None, *, hostname: str = OWN) -> Session:
         session = Session(
             Options(max_errors=10_000).settings(), peer=Peer(peer), local_address=hostname
         )
         session.receive(b"EHLO client.example\r\n")
         assert session.step() is None
-        self.send(session, "MAIL FROM:<a@sender.example>")
         session.output()
         return session
 
@@ -114,8 +132,12 @@ class IntakeTestCase(SynchronousTestCase):
                 session.answer(self.intake.rcpt(session, *step))
             else:
                 assert isinstance(step, Open)
-                self.sink = self.intake.open(session)
-                session.answer()
+                opened = self.intake.open(session)
+                if isinstance(opened, Reply):
+                    session.answer(opened)
+                else:
+                    self.sink = opened
+                    session.answer()
         return session.output().decode("ascii")[:9]
 
     def content(self, session: Session, *pieces: bytes) -> Reply:
@@ -275,12 +297,14 @@ class OurOwn(IntakeTestCase):
         )
 
 
-class Storing(IntakeTestCase):
+class StoringTestCase(IntakeTestCase):
     def ready(self) -> Session:
         session = self.begin(STRANGER)
         self.send(session, "RCPT TO:<u@mx.example>")
         return session
 
+
+class Storing(StoringTestCase):
     def test_250_names_the_queue_id_and_the_message_is_whole(self) -> None:
         reply = self.content(self.ready(), b"Subject: x\r\n\r\n..", b"y")
         (message,) = self.queue.messages
@@ -337,6 +361,42 @@ class Storing(IntakeTestCase):
         self.sink.write(b"x")
         self.sink.abort()
         self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (1, 1, []))
+
+
+class RoomForMessages(StoringTestCase):
+    """452 4.3.1 before memory grows, and before the disk is full."""
+
+    def test_messages_on_their_way_share_a_budget_of_memory(self) -> None:
+        # There is room for two (see `Queue.room`).
+        sessions = [self.ready() for _ in range(3)]
+        self.assertEqual(self.send(sessions[0], "DATA"), "354 End w")
+        first = self.sink
+        self.assertEqual(self.send(sessions[1], "DATA"), "354 End w")
+        self.assertEqual(self.send(sessions[2], "DATA"), "452 4.3.1")
+        another = self.begin_session(STRANGER)
+        self.assertEqual(self.send(another, "MAIL FROM:<a@sender.example>"), "452 4.3.1")
+        first.abort()
+        first.abort()  # it is given back once
+        self.assertEqual(self.send(another, "MAIL FROM:<a@sender.example>"), "250 2.1.0")
+        self.assertEqual(self.send(sessions[2], "DATA"), "354 End w")
+
+    def test_it_is_given_back_whatever_comes_of_a_message(self) -> None:
+        for error, refusal in (
+            (None, None),
+            (OSError(errno.EIO, "no"), None),
+            (None, Refused(Reply.of(451, "3.0", "Later"))),
+        ):
+            self.queue.error, self.queue.refusal = error, refusal
+            self.content(self.ready(), b"x")
+            self.assertEqual(self.queue.room.in_use, 0)
+
+    def test_a_disk_that_is_nearly_full_takes_no_mail_until_there_is_room_again(self) -> None:
+        self.queue.free = 999
+        session = self.begin_session(FRIEND)
+        self.assertEqual(self.send(session, "MAIL FROM:<a@sender.example>"), "452 4.3.1")
+        self.queue.free = 1000
+        self.queue.clock.advance(1)
+        self.assertEqual(self.send(session, "MAIL FROM:<a@sender.example>"), "250 2.1.0")
 
 
 class WithTypes(TestCase):

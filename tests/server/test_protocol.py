@@ -224,7 +224,7 @@ class Decisions(DialogueTestCase):
         self.assertEqual(self.hear(client), ["554 5.5.0"])
         self.assertTrue(client.over)
         self.assertEqual(self.factory.violations, 1)
-        self.assertEqual(self.delivery.asked, ["open", "abort"])
+        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "open", "abort"])
 
     def test_a_decision_after_the_connection_is_lost_changes_nothing(self) -> None:
         for said, asked in (

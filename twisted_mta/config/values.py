@@ -122,6 +122,15 @@ class Listener:
     max_errors: int = setting(
         read.count, "errors after which a session is ended", default=20, common=True
     )
+    slow_after_errors: int = setting(
+        read.number(0, 10**9),
+        "errors after which each further reply to one is held back by error_delay",
+        default=5,
+        common=True,
+    )
+    error_delay: float = setting(
+        read.duration, "how long such a reply is held back", default=1.0, said="1 s", common=True
+    )
     # RFC 5321 §4.5.3.2.7: a server waits for the next command 5 minutes at least.
     command_timeout: float = setting(
         read.period, "longest wait for a command", default=300.0, said="5 min", common=True
@@ -131,6 +140,20 @@ class Listener:
     )
     tls_handshake_timeout: float = setting(
         read.period, "longest TLS handshake", default=30.0, said="30 s", common=True
+    )
+    # A modem of 1994 had 1,800 octets a second.
+    minimum_rate: int = setting(
+        read.number(0, 10**9),
+        "octets a second below which a message is not waited for, after rate_grace; 0 is any",
+        default=500,
+        common=True,
+    )
+    rate_grace: float = setting(
+        read.period,
+        "how long a message may come slower than minimum_rate",
+        default=180.0,
+        said="3 min",
+        common=True,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -385,6 +408,19 @@ class Config:
         metavar="PATTERN=URL",
         repeatable=True,
     )
+    # A message in memory holds small_body (64 KiB) at most: 1,024 of them at a time.
+    message_memory: int = setting(
+        read.size,
+        "memory for messages on their way in, all together",
+        default=64 << 20,
+        said="64 MiB",
+    )
+    minimum_free_disk: int = setting(
+        lambda value: 0 if value == 0 else read.size(value),
+        "room on the disk below which no mail is taken; 0 is none",
+        default=attrs.Factory(lambda self: self._three_messages(), takes_self=True),
+        said="3 times the largest max_message_size",
+    )
     drain_timeout: float = setting(
         read.duration,
         "how long open transactions may go on when it is stopped",
@@ -394,6 +430,9 @@ class Config:
     queue: QueueSettings = attrs.field(factory=QueueSettings)
     delivery: DeliverySettings = attrs.field(factory=DeliverySettings)
     dns: DNSSettings = attrs.field(factory=DNSSettings)
+
+    def _three_messages(self) -> int:
+        return 3 * max((each.max_message_size for each in self.listeners), default=50 << 20)
 
     def _default_recipients(self) -> str:
         everywhere = (Endpoint.parse(listener.endpoint) for listener in self.listeners)

@@ -49,9 +49,9 @@ from .store import (
 
 _ROWS = 500  # to a statement: 12 values each, of the 32,766 that SQLite takes
 
-# Octets that are left free for outcomes. A log of 1,000 pages (SQLite's own limit) that a batch of
-# 4 MiB runs past, and as much again in the database when it is copied there.
-_RESERVE = 16 << 20
+# Octets that are left free for outcomes: the write-ahead log grows to 1,000 pages (4 MiB) before
+# SQLite copies it into the database and begins it anew, and what is copied may need room there.
+_RESERVE = 6 << 20
 
 Row = Sequence[str | bytes | int | float | None]
 Key = tuple[int, int]  # of a recipient: message, number
@@ -74,6 +74,7 @@ class SQLiteStore:
         self._files = files
         self._database: sqlite3.Connection | None = None
         self._reconciled = False
+        self._reusable = 0
         self._leases: dict[Key, None] = {}
         self._kept = _Kept()
 
@@ -106,6 +107,7 @@ class SQLiteStore:
             self._files.sync_directory(os.path.dirname(self._path))
             swept, quarantined = self._reconcile(database)
             self._kept = _count_all(database)
+            self._reusable = _reusable(database)
         except (OSError, sqlite3.Error) as error:
             database.close()
             self._database = None
@@ -213,15 +215,26 @@ class SQLiteStore:
                 self._leases.pop((settle.message.id, number), None)
             for deferral in settle.deferred:
                 self._leases.pop((settle.message.id, deferral.outcome.number), None)
+        self._reusable = _reusable(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
         for path in files:
             with contextlib.suppress(OSError):
                 self._files.unlink(path)
         return results
 
+    def free(self) -> int:
+        """Return how many octets can still be stored: on the disk, and in pages left empty.
+
+        The file never shrinks, so what has left the queue is room of its own.
+
+        Raises:
+            OSError: the disk cannot be asked.
+        """
+        return self._files.free(os.path.dirname(self._path)) + self._reusable
+
     def _check_room(self) -> None:
         try:
-            free = self._files.free(os.path.dirname(self._path))
+            free = self.free()
         except OSError as error:
             raise StoreError(str(error)) from error
         if free < self._reserve:
@@ -423,6 +436,12 @@ class _Kept:
 
 def _count(database: sqlite3.Connection, rows: str) -> int:
     return int(database.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
+
+
+def _reusable(database: sqlite3.Connection) -> int:
+    (pages,) = database.execute("PRAGMA freelist_count").fetchone()
+    (page,) = database.execute("PRAGMA page_size").fetchone()
+    return int(pages * page)
 
 
 def _count_all(database: sqlite3.Connection) -> _Kept:

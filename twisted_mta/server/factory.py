@@ -89,6 +89,8 @@ class ESMTPFactory(ServerFactory):
         max_connections: int = 1000,
         max_connections_per_peer: int = 50,
     ) -> None:
+        if delivery is not None:
+            delivery_of(delivery, None)  # refuses what cannot decide, while somebody looks
         self.delivery = delivery
         self.clock = clock
         self.portal: Portal | None = None

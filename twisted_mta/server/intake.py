@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -23,12 +24,14 @@ from ..smtp.command import Parameters
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from .networks import Network, Networks
+from .room import NO_DISK, Room
+
+_T = TypeVar("_T")
 
 RELAYING_DENIED = Reply.of(550, "7.1", "Relaying denied")
 NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
 TOO_MANY_HOPS = Reply.of(554, "4.6", "Too many hops")
 HEADER_TOO_LARGE = Reply.of(552, "3.4", "Header section exceeds the limit of this server")
-NO_ROOM = Reply.of(452, "3.1", "Insufficient system storage")
 NOT_STORED = Reply.of(451, "3.0", "The message could not be stored, try again later")
 
 
@@ -69,12 +72,14 @@ class Intake:
         exists: Callable[[Mailbox], bool],
         ids: Ids,
         wall_time: WallTime,
+        room: Room,
     ) -> None:
         self.policy = policy
         self.accept = accept
         self.new_body = new_body
         self.ids = ids
         self.wall_time = wall_time
+        self.room = room
         self._exists = exists
         self._local = dict.fromkeys(policy.local_domains)
         self._relay_from = Networks(policy.relay_from)
@@ -82,8 +87,8 @@ class Intake:
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision:
-        """Take any reverse-path."""
-        return None
+        """Take any reverse-path, if there is room for a message."""
+        return self.room.refusal()
 
     def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
         """Take what is ours and exists, and from those who may relay, anything."""
@@ -106,9 +111,9 @@ class Intake:
         )
         return refusal
 
-    def open(self, session: Session) -> Sink:
+    def open(self, session: Session) -> Sink | Reply:
         """Begin a message: its id, its trace field, its body."""
-        return _Reception(self, session)
+        return self.room.refusal() or _Reception(self, session)
 
     def ended(self, session: Session) -> None:
         """Keep nothing of a session (`interfaces.Delivery`)."""
@@ -158,6 +163,8 @@ class _Reception:
         self._scanner = HeaderScanner()
         self._refusal: Reply | None = None
         self._writer = intake.new_body(self._id)
+        self._present = True
+        intake.room.enter()
 
     def write(self, content: bytes) -> None:
         """Take a piece of the content (`interfaces.Sink`)."""
@@ -177,15 +184,27 @@ class _Reception:
     def finish(self) -> Decision | Deferred[Decision]:
         """Make the message durable (`interfaces.Sink`)."""
         if self._refusal is not None:
+            self._leave(None)
             return self._refusal
         body = self._writer.seal()
-        if not isinstance(body, Deferred):
-            return self._accept(body)
-        return body.addCallbacks(self._accept, self._not_sealed)
+        ended: Deferred[Decision]
+        if isinstance(body, Deferred):
+            ended = body.addCallbacks(self._accept, self._not_sealed)
+        else:
+            ended = self._accept(body)
+        return ended.addBoth(self._leave)
 
     def abort(self) -> None:
         """Forget the content (`interfaces.Sink`)."""
         self._writer.discard()
+        self._leave(None)
+
+    def _leave(self, result: _T) -> _T:
+        """Give back the room that the message took, once."""
+        if self._present:
+            self._present = False
+            self._intake.room.leave()
+        return result
 
     def _accept(self, body: Body) -> Deferred[Decision]:
         session, policy = self._session, self._intake.policy
@@ -255,7 +274,7 @@ class _Reception:
             "{id} could not be stored: {error}", id=self._id, error=printable(str(error))
         )
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return NO_ROOM if full else NOT_STORED
+        return NO_DISK if full else NOT_STORED
 
 
 def _shown(mailbox: Mailbox | None) -> str:

@@ -43,6 +43,7 @@ from ..smtp.step import (
     Violation,
     Write,
 )
+from .delivery import NoDelivery
 from .tls import reason as tls_reason
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class ESMTPProtocol(LineReceiver):
         self.delivery: Any = None
         self.deliveryFactory: Any = None
         self.portal: Any = None
-        self._delivery: Delivery
+        self._delivery: Delivery = NoDelivery()
         self._clock: Clock
         self._sink: Sink | None = None
         self._timer: IDelayedCall | None = None

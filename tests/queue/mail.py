@@ -1,0 +1,81 @@
+"""Messages for tests of the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted_mta.envelope import (
+    Body,
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
+from twisted_mta.queue.store import Deferral, Settle
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+
+NOW = 1_800_000_000.0
+BODY = HeldBody(b"Subject: Hello\r\n\r\nHello.\r\n")
+LIFETIME = 5 * 24 * 3600.0
+
+DELIVERED = Reply.of(250, "0.0", "OK")
+DEFERRED = Reply.of(451, "4.1", "Come back later")
+FAILED = Reply.of(550, "1.1", "No such user")
+
+
+def message(
+    id: int = 1,
+    *recipients: str,
+    sender: str | None = "ann@sender.example",
+    body: Body = BODY,
+    received_at: float = NOW,
+) -> Message:
+    """Return a message to ``recipients``, or to bob."""
+    return Message(
+        id=QueueId(id),
+        envelope=Envelope(
+            None if sender is None else Mailbox.parse(sender),
+            tuple(
+                Recipient(RecipientNumber(number), Mailbox.parse(recipient))
+                for number, recipient in enumerate(recipients or ("bob@next.example",))
+            ),
+        ),
+        trace=b"Received: by mta.example\r\n",
+        body=body,
+        received_at=received_at,
+        expires_at=received_at + LIFETIME,
+    )
+
+
+def numbers(message: Message) -> list[int]:
+    """Return the numbers of the recipients of a message."""
+    return [recipient.number for recipient in message.envelope.recipients]
+
+
+def settled(message: Message, *done: int, notices: Sequence[Message] = ()) -> Settle:
+    """Return what records that recipients (all, if none are named) have their final answer."""
+    return Settle(
+        message,
+        done=tuple(map(RecipientNumber, done or numbers(message))),
+        notices=tuple(notices),
+        at=NOW,
+    )
+
+
+def deferred(message: Message, until: float, *which: int) -> Settle:
+    """Return what records that recipients (all, if none are named) are to be tried again."""
+    return Settle(
+        message,
+        deferred=tuple(
+            Deferral(
+                Outcome(RecipientNumber(number), DEFERRED, "mx.example[192.0.2.1]:25"),
+                until,
+            )
+            for number in which or numbers(message)
+        ),
+        at=NOW,
+    )

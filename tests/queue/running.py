@@ -1,0 +1,159 @@
+"""A runner on a clock, with deliveries that wait for the test's answer."""
+
+from __future__ import annotations
+
+import random  # noqa: TID251 - seeded, so every run draws the same
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.entropy import inline_executor
+from twisted_mta.envelope import Message, NextHop, Outcome, QueueId
+from twisted_mta.queue import runner as runner_module
+from twisted_mta.queue.commit import GroupCommit
+from twisted_mta.queue.runner import Runner, RunnerSettings
+from twisted_mta.queue.schedule import Schedule
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+from twisted_mta.testing.store import MemoryStore
+
+from .mail import LIFETIME, NOW, numbers
+
+WINDOW = runner_module._WINDOW
+GONE = Reply.of(550, "1.6", "Moved away")
+
+
+class Attempt:
+    """One transaction that was asked for."""
+
+    def __init__(self, next_hop: NextHop, message: Message) -> None:
+        self.next_hop = next_hop
+        self.message = message
+        self.done: Deferred[Sequence[Outcome]] = Deferred()
+
+    def answer(self, reply: Reply, *others: Reply) -> None:
+        """Give all recipients one reply, or one each."""
+        recipients = self.message.envelope.recipients
+        replies = [reply, *others] if others else [reply] * len(recipients)
+        self.done.callback(
+            [
+                Outcome(recipient.number, each, "mx.example[192.0.2.1]:25")
+                for recipient, each in zip(recipients, replies, strict=True)
+            ]
+        )
+
+
+def route(mailbox: Mailbox) -> NextHop:
+    if mailbox.domain == "discarded.example":
+        return NextHop("discard")
+    if mailbox.domain == "gone.example":
+        return NextHop("error", reply=GONE)
+    if mailbox.domain == "broken.example":
+        raise ValueError("no such table")
+    # All of these share one host.
+    domain = "shared.example" if mailbox.domain.endswith(".shared.example") else mailbox.domain
+    return NextHop("smtp", domain=domain, rule=mailbox.domain)
+
+
+class RunnerTestCase(SynchronousTestCase):
+    """A runner on a clock; deliveries wait in `attempts` until the test answers them."""
+
+    concurrency = 50
+    per_hop = 20
+    schedule = Schedule(300.0, 3600.0)
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.step = 0.0  # of the wall clock, against the true one
+        self.attempts: list[Attempt] = []
+        self.all_attempts: list[Attempt] = []
+        self.observed: list[tuple[Message, list[Outcome], str]] = []
+        self.deliver: Callable[[NextHop, Message], Any] = self.wait_for_answer
+        self.store = MemoryStore()
+        self.ids = iter(range(1_000_000, 2_000_000))
+        self.begin()
+
+    def begin(self, start: bool = True) -> None:
+        """Begin as a process does, on what the one before has left in the store."""
+        self.attempts.clear()
+        self.commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
+        self.commit.start()
+        self.runner = Runner(
+            RunnerSettings(
+                hostname="mta.example",
+                schedule=self.schedule,
+                lifetime=LIFETIME,
+                concurrency=self.concurrency,
+                per_hop=self.per_hop,
+            ),
+            commit=self.commit,
+            route=route,
+            deliver=lambda next_hop, message: self.deliver(next_hop, message),
+            clock=self.clock,
+            wall_time=self.wall_time,
+            random=random.Random(1),
+            ids=lambda: QueueId(next(self.ids)),
+            observe=lambda message, outcomes, hop: self.observed.append(
+                (message, list(outcomes), hop)
+            ),
+        )
+        if start:
+            self.runner.start()
+            self.settle()
+
+    def wall_time(self) -> float:
+        return NOW + self.clock.seconds() + self.step
+
+    def wait_for_answer(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
+        attempt = Attempt(next_hop, message)
+        self.attempts.append(attempt)
+        self.all_attempts.append(attempt)
+        return attempt.done
+
+    def settle(self, seconds: float = 0.0) -> None:
+        """Let time pass, then all that is due happen."""
+        self.clock.advance(seconds)
+        for _ in range(6):
+            self.clock.advance(0)
+
+    def accept(self, *messages: Message) -> None:
+        for each in messages:
+            self.successResultOf(self.accepting(each))
+        self.settle()
+
+    def accepting(self, message: Message) -> Deferred[None]:
+        done = self.runner.accept(message)
+        self.settle()
+        return done
+
+    def answer(self, reply: Reply, *others: Reply) -> None:
+        """Answer what is under way, in order."""
+        attempts, self.attempts = self.attempts, []
+        for attempt in attempts:
+            attempt.answer(reply, *others)
+        self.settle()
+
+    def under_way(self) -> list[tuple[str, list[int]]]:
+        """Return what was handed over and not answered: next hop and recipients."""
+        return [(each.next_hop.domain, numbers(each.message)) for each in self.attempts]
+
+    def notices(self) -> list[Message]:
+        """Return the notices that are in the queue."""
+        return [each for id, each in self.store.messages.items() if id >= 1_000_000]
+
+    def assertIdle(self) -> None:
+        """Nothing is in memory, in whatever count."""
+        runner = self.runner
+        self.assertEqual(runner.active, 0)
+        self.assertEqual(runner._in_memory, 0)
+        self.assertEqual(runner._active_on, {})
+        self.assertEqual(runner._waiting, {})
+        self.assertEqual(self.store.census().leased, 0)
+
+    def assertDone(self) -> None:
+        """Nothing is in the queue any more, nor in memory."""
+        self.assertIdle()
+        self.assertEqual(self.store.messages, {})

@@ -1,0 +1,608 @@
+"""Group commit: what shares a transaction, what a failed one leaves, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.entropy import inline_executor
+from twisted_mta.envelope import Body, HeldBody, QueueId
+from twisted_mta.interfaces import Refused
+from twisted_mta.queue.commit import FULL, NOT_NOW, GroupCommit
+from twisted_mta.queue.spool import Spool
+from twisted_mta.queue.store import (
+    Accept,
+    Forget,
+    Lease,
+    NewerSchema,
+    Operation,
+    Settle,
+    StoreError,
+    StoreFull,
+)
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.store import MemoryStore
+
+from .held import HeldExecutor
+from .mail import NOW, deferred, message, settled
+
+BROKEN = StoreError("disk I/O error")
+NO_ROOM = StoreFull("database or disk is full")
+
+
+class CommitTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.files = UnsyncedFiles()
+        self.files.make_directories("/body")
+        self.spool = Spool("/body", files=self.files, executor=inline_executor, small_body=100)
+        self.store = MemoryStore(spool=self.spool, files=self.files)
+        self.executor = HeldExecutor()
+        self.commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
+        self.commit.start()
+
+    def hold(self) -> None:
+        """Let the store take its time from now on."""
+        self.commit._executor = self.executor
+
+    def turn(self) -> None:
+        self.clock.advance(0)
+
+    def accept(self, *ids: int) -> list[Deferred[Any]]:
+        return [self.commit.perform(Accept(message(id))) for id in ids]
+
+    def large(self, id: int) -> Body:
+        writer = self.spool.new_body(QueueId(id))
+        writer.write(b"x" * 200)
+        sealed = writer.seal()
+        return self.successResultOf(sealed) if isinstance(sealed, Deferred) else sealed
+
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.store.batches]
+
+    def assertRefused(self, done: Deferred[Any], reply: object = NOT_NOW) -> None:
+        refused = self.failureResultOf(done, Refused).value
+        self.assertEqual(refused.reply, reply)
+
+    def assertLogged(self, failures: int, kind: type[Exception] = StoreError) -> None:
+        self.assertEqual(len(self.flushLoggedErrors(kind)), failures)
+
+
+class Batches(CommitTestCase):
+    def test_what_comes_in_one_turn_shares_a_transaction(self) -> None:
+        done = self.accept(1, 2, 3)
+        self.assertNoResult(done[0])
+        self.turn()
+        self.assertEqual(self.sizes(), [3])
+        for each in done:
+            self.successResultOf(each)
+        self.assertEqual((self.commit.batches, self.commit.committed), (1, 3))
+
+    def test_what_comes_during_a_transaction_shares_the_next(self) -> None:
+        self.hold()
+        first = self.accept(1)
+        self.turn()
+        rest = self.accept(2, 3)
+        self.turn()
+        self.assertNoResult(first[0])
+        self.executor.let_go()
+        self.successResultOf(first[0])
+        self.turn()
+        self.assertNoResult(rest[0])
+        self.executor.let_go()
+        for each in rest:
+            self.successResultOf(each)
+        self.assertEqual(self.sizes(), [1, 2])
+
+    def test_nothing_waits_for_a_larger_batch(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.accept(2)
+        self.turn()
+        self.assertEqual(self.sizes(), [1, 1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_transaction_takes_64_operations(self) -> None:
+        done = self.accept(*range(1, 131))
+        self.turn()
+        self.turn()
+        self.turn()
+        self.assertEqual(self.sizes(), [64, 64, 2])
+        for each in done:
+            self.successResultOf(each)
+
+    def test_a_transaction_takes_4_mib_of_bodies(self) -> None:
+        body = HeldBody(b"x" * (1 << 20))
+        for id in range(1, 7):
+            self.commit.perform(Accept(message(id, body=body)))
+        self.clock.pump([0, 0, 0])
+        self.assertEqual(self.sizes(), [4, 2])
+
+    def test_a_message_larger_than_that_has_one_to_itself(self) -> None:
+        self.accept(1)
+        self.commit.perform(Accept(message(2, body=HeldBody(b"x" * (5 << 20)))))
+        self.accept(3)
+        self.clock.pump([0, 0, 0])
+        self.assertEqual(self.sizes(), [1, 1, 1])
+
+    def test_bodies_in_files_count_for_nothing(self) -> None:
+        for id in range(1, 7):
+            body = self.spool.stored(QueueId(id), 40 << 20)
+            self.commit.perform(Accept(message(id, body=body)))
+        self.turn()
+        self.assertEqual(self.sizes(), [6])
+
+    def test_operations_keep_their_order(self) -> None:
+        operations: list[Operation] = [
+            Accept(message(1)),
+            settled(message(1)),
+            Lease(NOW, 5),
+            Forget((QueueId(9),)),
+        ]
+        for each in operations:
+            self.commit.perform(each)
+        self.turn()
+        self.assertEqual(self.store.batches, [tuple(operations)])
+
+    def test_each_gets_its_own_result(self) -> None:
+        self.commit.perform(Accept(message(1), lease=False))
+        leased = self.commit.perform(Lease(NOW, 5))
+        self.turn()
+        self.assertEqual(self.successResultOf(leased).messages, (message(1),))
+
+    def test_a_listener_that_fails_harms_no_other(self) -> None:
+        first, second = self.accept(1, 2)
+        first.addCallback(lambda _: 1 / 0)
+        self.turn()
+        self.successResultOf(second)
+        self.failureResultOf(first, ZeroDivisionError)
+
+    def test_who_is_answered_may_ask_again_at_once(self) -> None:
+        again: list[Deferred[Any]] = []
+        (first,) = self.accept(1)
+        first.addCallback(lambda _: again.extend(self.accept(2)))
+        self.turn()
+        self.turn()
+        self.successResultOf(again[0])
+
+    def test_the_census_is_the_stores(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.assertEqual(self.commit.census().messages, 1)
+
+
+class FailedCommits(CommitTestCase):
+    def test_nobody_is_told_250(self) -> None:
+        self.store.fail_next(BROKEN)
+        done = self.accept(1, 2)
+        self.turn()
+        for each in done:
+            self.assertRefused(each)
+        self.assertLogged(1)
+        self.assertEqual((NOT_NOW.code, NOT_NOW.enhanced), (451, "4.3.0"))
+
+    def test_nor_are_those_who_waited_for_the_next(self) -> None:
+        self.hold()
+        self.store.fail_next(BROKEN)
+        self.accept(1)[0].addErrback(lambda failure: None)
+        self.turn()
+        (waiting,) = self.accept(2)
+        self.executor.let_go()
+        self.assertRefused(waiting)
+        self.assertLogged(1)
+
+    def test_it_is_never_tried_again(self) -> None:
+        self.store.fail_next(BROKEN)
+        self.accept(1)[0].addErrback(lambda failure: None)
+        self.turn()
+        self.clock.advance(100)
+        accepted = [each for batch in self.store.batches for each in batch]
+        self.assertEqual(sum(isinstance(each, Accept) for each in accepted), 1)
+        self.assertLogged(1)
+
+    def test_until_it_is_open_again_mail_is_refused_at_once(self) -> None:
+        self.store.fail_next(BROKEN)
+        self.accept(1)[0].addErrback(lambda failure: None)
+        self.turn()
+        (refused,) = self.accept(2)
+        self.assertRefused(refused)
+        self.failureResultOf(self.commit.perform(Lease(NOW, 1)), StoreError)
+        self.clock.advance(1)
+        (taken,) = self.accept(3)
+        self.turn()
+        self.successResultOf(taken)
+        self.assertLogged(1)
+
+    def test_outcomes_are_kept_until_they_can_be_written(self) -> None:
+        self.accept(1, 2)
+        self.turn()
+        self.store.fail_next(BROKEN)
+        before = self.commit.perform(settled(message(1)))
+        self.turn()
+        after = self.commit.perform(settled(message(2)))
+        self.turn()
+        self.assertNoResult(before)
+        self.assertNoResult(after)
+        self.clock.advance(1)
+        self.turn()
+        self.successResultOf(before)
+        self.successResultOf(after)
+        self.assertEqual(self.store.census().messages, 0)
+        self.assertLogged(1)
+
+    def test_what_was_written_though_it_was_refused_is_forgotten(self) -> None:
+        self.store.fail_next(BROKEN, durable=True)
+        done = self.accept(1, 2)
+        self.turn()
+        self.assertEqual(self.store.census().messages, 2)
+        for each in done:
+            self.assertRefused(each)
+        lease = self.commit.perform(Lease(NOW, 5))
+        self.failureResultOf(lease, StoreError)
+        self.clock.advance(1)
+        lease = self.commit.perform(Lease(NOW, 5))
+        self.turn()
+        self.assertEqual(self.successResultOf(lease).messages, ())
+        self.assertEqual(self.store.census().messages, 0)
+        self.assertLogged(1)
+
+    def test_it_is_forgotten_however_often_that_fails(self) -> None:
+        self.store.fail_next(BROKEN, durable=True)
+        self.assertEqual(len(self.accept(1)), 1)
+        self.turn()
+        self.store.fail_next(BROKEN, BROKEN)
+        self.clock.pump([1, 0, 1, 0, 2, 0])
+        self.clock.advance(4)
+        self.turn()
+        self.assertEqual(self.store.census().messages, 0)
+        self.assertLogged(3)
+        self.flushLoggedErrors(Refused)
+
+    def test_files_of_what_was_refused_are_removed(self) -> None:
+        self.hold()
+        self.store.fail_next(BROKEN)
+        refused = [self.commit.perform(Accept(message(1, body=self.large(1))))]
+        self.turn()
+        refused.append(self.commit.perform(Accept(message(2, body=self.large(2)))))
+        self.executor.let_go()
+        refused.append(self.commit.perform(Accept(message(3, body=self.large(3)))))
+        for each in refused:
+            self.assertRefused(each)
+        self.assertEqual(len(self.files.names("/body")), 3)
+        self.executor.let_go()  # closed
+        self.clock.advance(1)
+        self.executor.let_go()  # opened
+        self.turn()
+        self.executor.let_go()
+        self.assertEqual(self.files.names("/body"), [])
+        self.assertLogged(1)
+
+    def test_it_is_opened_again_with_back_off(self) -> None:
+        self.store.fail_next(BROKEN)
+        self.store.fail_to_open(*[StoreError("still broken")] * 8)
+        (refused,) = self.accept(1)
+        self.turn()
+        self.assertRefused(refused)
+        opened, times = self.store.opened, []
+        while len(times) < 9:
+            self.clock.advance(1)
+            if self.store.opened > opened:
+                opened = self.store.opened
+                times.append(self.clock.seconds())
+        delays = [after - before for before, after in zip([0.0, *times], times, strict=False)]
+        self.assertEqual(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60])
+        (taken,) = self.accept(2)
+        self.turn()
+        self.successResultOf(taken)
+        self.assertLogged(9)
+
+    def test_back_off_begins_anew_once_it_was_open(self) -> None:
+        for _ in range(3):
+            self.store.fail_next(BROKEN)
+            self.accept(1)[0].addErrback(lambda failure: None)
+            self.turn()
+            opened = self.store.opened
+            self.clock.advance(1)
+            self.assertEqual(self.store.opened, opened + 1)
+        self.assertLogged(3)
+
+    def test_a_schema_that_has_become_newer_is_asked_again(self) -> None:
+        self.store.fail_next(BROKEN)
+        self.store.fail_to_open(NewerSchema("2"))
+        self.accept(1)[0].addErrback(lambda failure: None)
+        self.turn()
+        self.clock.advance(1)
+        self.clock.advance(2)
+        self.assertEqual(self.store.opened, 3)
+        self.assertLogged(1)
+        self.assertLogged(1, NewerSchema)
+
+    def test_the_first_opening_fails_as_the_store_does(self) -> None:
+        self.store.fail_to_open(BROKEN)
+        commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
+        self.assertRaises(StoreError, commit.start)
+        refused = commit.perform(Accept(message(1)))
+        self.assertRefused(refused)
+
+
+class Nonsense(CommitTestCase):
+    """An operation that a store chokes on, by somebody's mistake."""
+
+    def choke(self, bad: Sequence[int]) -> None:
+        apply = self.store.apply
+
+        def choking(batch: Sequence[Operation]) -> Any:
+            for each in batch:
+                if isinstance(each, Accept | Settle) and each.message.id in bad:
+                    raise TypeError("no idea what that is")
+            return apply(batch)
+
+        self.store.apply = choking  # type: ignore[method-assign]
+
+    def test_it_takes_no_other_with_it(self) -> None:
+        self.choke([2])
+        first, bad, last = self.accept(1, 2, 3)
+        self.clock.pump([0] * 10)
+        self.successResultOf(first)
+        self.clock.advance(1)
+        self.successResultOf(last)
+        self.assertRefused(bad)
+        self.assertEqual(self.store.opened, 1)
+        self.assertLogged(1, TypeError)
+
+    def test_an_outcome_that_cannot_be_written_does_not_stop_the_queue(self) -> None:
+        self.accept(1, 2)
+        self.turn()
+        self.choke([1])
+        bad = self.commit.perform(settled(message(1)))
+        good = self.commit.perform(settled(message(2)))
+        self.clock.pump([0, 0, 0, 1, 0])
+        self.successResultOf(good)
+        self.failureResultOf(bad, StoreError)
+        self.assertLogged(1, TypeError)
+
+
+class FullDisk(CommitTestCase):
+    def test_mail_is_refused_452(self) -> None:
+        self.store.fail_next(NO_ROOM)
+        (refused,) = self.accept(1)
+        self.turn()
+        self.assertRefused(refused, FULL)
+        self.assertEqual((FULL.code, FULL.enhanced), (452, "4.3.1"))
+
+    def test_outcomes_are_written_at_once_without_new_mail(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.store.batches.clear()
+        self.store.fail_next(NO_ROOM)
+        (refused,) = self.accept(2)
+        settle = self.commit.perform(settled(message(1)))
+        lease = self.commit.perform(Lease(NOW, 1))
+        self.turn()
+        self.assertRefused(refused, FULL)
+        self.successResultOf(settle)
+        self.successResultOf(lease)
+        kinds = [[type(each).__name__ for each in batch] for batch in self.store.batches]
+        self.assertEqual(kinds, [["Accept", "Settle", "Lease"], ["Forget", "Settle", "Lease"]])
+
+    def test_new_mail_is_refused_at_once_until_it_is_tried_again(self) -> None:
+        self.store.fail_next(NO_ROOM)
+        (refused,) = self.accept(1)
+        self.turn()
+        self.assertRefused(refused, FULL)
+        (at_once,) = self.accept(2)
+        self.assertRefused(at_once, FULL)
+        self.clock.advance(1)
+        (taken,) = self.accept(3)
+        self.turn()
+        self.successResultOf(taken)
+
+    def test_it_takes_mail_again_by_itself_without_being_opened_anew(self) -> None:
+        self.store.fail_next(NO_ROOM, NO_ROOM)
+        (refused,) = self.accept(1)
+        self.turn()
+        self.assertRefused(refused, FULL)
+        self.clock.pump([1, 1])
+        (taken,) = self.accept(2)
+        self.turn()
+        self.successResultOf(taken)
+        self.assertEqual(self.store.opened, 1)
+
+    def test_nobody_waits_for_outcomes_that_cannot_be_written(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.store.fail_next(*[NO_ROOM] * 100)
+        self.commit.perform(settled(message(1)))
+        for _ in range(5):
+            self.clock.advance(1)
+            (refused,) = self.accept(2)
+            self.turn()
+            self.assertRefused(refused, FULL)
+
+    def test_nor_for_a_transaction_that_is_under_way(self) -> None:
+        self.hold()
+        self.store.fail_next(NO_ROOM)
+        first = self.accept(1)
+        self.turn()
+        second = self.commit.perform(Accept(message(2, body=self.large(2))))
+        self.executor.let_go()
+        third = self.commit.perform(Accept(message(3, body=self.large(3))))
+        self.assertRefused(first[0], FULL)
+        self.assertRefused(second, FULL)
+        self.assertRefused(third, FULL)
+        self.turn()
+        self.executor.let_go()
+        self.assertEqual(self.files.names("/body"), [])
+
+    def test_it_is_not_asked_in_a_hot_loop(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.store.batches.clear()
+        self.store.fail_next(*[NO_ROOM] * 100)
+        settle = self.commit.perform(settled(message(1)))
+        for _ in range(1000):
+            self.clock.advance(0.01)
+        self.assertTrue(9 <= len(self.store.batches) <= 12, len(self.store.batches))
+        self.clock.pump([1] * 100)
+        self.successResultOf(settle)
+
+    def test_the_file_of_a_refused_message_frees_its_room(self) -> None:
+        self.store.fail_next(NO_ROOM, NO_ROOM)
+        refused = self.commit.perform(Accept(message(1, body=self.large(1))))
+        self.turn()
+        self.assertRefused(refused, FULL)
+        self.clock.pump([1, 1, 1])
+        self.assertEqual(self.files.names("/body"), [])
+
+
+class Stopping(CommitTestCase):
+    def test_what_waits_is_committed_and_the_store_closed(self) -> None:
+        (done,) = self.accept(1)
+        stopped = self.commit.stop()
+        self.turn()
+        self.turn()
+        self.successResultOf(done)
+        self.successResultOf(stopped)
+        with self.assertRaises(StoreError):
+            self.store.apply([])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_transaction_under_way_is_waited_for(self) -> None:
+        self.hold()
+        (first,) = self.accept(1)
+        self.turn()
+        (second,) = self.accept(2)
+        stopped = self.commit.stop()
+        self.turn()
+        self.assertNoResult(stopped)
+        self.executor.let_go()
+        self.turn()
+        self.executor.let_go()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.turn()
+        self.assertNoResult(stopped)
+        self.executor.let_go()
+        self.successResultOf(stopped)
+
+    def test_nothing_is_taken_afterwards(self) -> None:
+        self.commit.stop()
+        self.turn()
+        (refused,) = self.accept(1)
+        self.assertRefused(refused)
+        self.failureResultOf(self.commit.perform(settled(message(1))), StoreError)
+
+    def test_it_may_be_asked_to_twice(self) -> None:
+        first, second = self.commit.stop(), self.commit.stop()
+        self.turn()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.successResultOf(self.commit.stop())
+
+    def test_it_may_be_asked_to_before_it_was_started(self) -> None:
+        commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
+        stopped = commit.stop()
+        self.turn()
+        self.successResultOf(stopped)
+
+    def broken(self) -> Deferred[Any]:
+        """Let a commit fail that an outcome is in; return what waits for it."""
+        self.accept(1)
+        self.turn()
+        self.store.fail_next(BROKEN)
+        settle = self.commit.perform(settled(message(1)))
+        self.turn()
+        return settle
+
+    def test_a_store_that_is_closed_is_not_opened_again(self) -> None:
+        settle = self.broken()
+        stopped = self.commit.stop()
+        self.turn()
+        self.successResultOf(stopped)
+        self.failureResultOf(settle, StoreError)
+        opened = self.store.opened
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(1000)
+        self.assertEqual(self.store.opened, opened)
+        self.assertLogged(1)
+
+    def test_a_commit_that_fails_while_it_stops_ends_it(self) -> None:
+        self.hold()
+        self.store.fail_next(BROKEN)
+        settle = self.commit.perform(settled(message(1)))
+        self.turn()
+        stopped = self.commit.stop()
+        self.executor.let_go()
+        while self.executor.waiting:
+            self.executor.let_go()
+            self.turn()
+        self.successResultOf(stopped)
+        self.failureResultOf(settle, StoreError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertLogged(1)
+
+    def test_stopped_while_it_is_being_closed_it_stays_closed(self) -> None:
+        self.hold()
+        self.store.fail_next(BROKEN)
+        self.accept(1)[0].addErrback(lambda failure: None)
+        self.turn()
+        self.executor.let_go()  # the commit fails, and it begins to close
+        stopped = self.commit.stop()
+        self.turn()
+        while self.executor.waiting:
+            self.executor.let_go()
+            self.turn()
+        self.successResultOf(stopped)
+        self.clock.advance(1000)
+        self.assertEqual(len(self.executor.waiting), 0)
+        self.assertEqual(self.store.opened, 1)
+        self.assertLogged(1)
+
+    def test_stopped_while_it_is_being_opened_it_writes_what_it_can_and_closes(self) -> None:
+        settle = self.broken()
+        self.hold()
+        self.clock.advance(1)  # it begins to open
+        stopped = self.commit.stop()
+        self.turn()
+        while self.executor.waiting:
+            self.executor.let_go()
+            self.turn()
+        self.successResultOf(settle)
+        self.successResultOf(stopped)
+        with self.assertRaises(StoreError):
+            self.store.apply([])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertLogged(1)
+
+    def test_a_disk_that_stays_full_does_not_keep_it_from_stopping(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.store.fail_next(*[NO_ROOM] * 100)
+        settle = self.commit.perform(deferred(message(1), NOW + 60))
+        self.turn()
+        stopped = self.commit.stop()
+        self.clock.pump([1, 1, 1])
+        self.successResultOf(stopped)
+        self.failureResultOf(settle, StoreError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_on_a_disk_that_was_full_outcomes_are_written_before_it_stops(self) -> None:
+        self.accept(1)
+        self.turn()
+        self.hold()
+        self.store.fail_next(NO_ROOM)
+        (refused,) = self.accept(2)
+        settle = self.commit.perform(settled(message(1)))
+        self.turn()
+        stopped = self.commit.stop()
+        for _ in range(5):
+            if self.executor.waiting:
+                self.executor.let_go()
+            self.clock.advance(1)
+        self.assertRefused(refused, FULL)
+        self.successResultOf(settle)
+        self.successResultOf(stopped)

@@ -1,0 +1,409 @@
+"""The runner when things go wrong, are too many, or end: nothing is lost, or done twice."""
+
+from __future__ import annotations
+
+import random  # noqa: TID251 - seeded, so every run draws the same
+from collections import Counter
+from typing import Any
+
+from twisted.internet.defer import fail
+
+from twisted_mta.entropy import inline_executor
+from twisted_mta.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
+from twisted_mta.interfaces import Refused
+from twisted_mta.queue.runner import BROKEN
+from twisted_mta.queue.store import StoreError, StoreFull
+from twisted_mta.testing.store import MemoryStore
+
+from .held import HeldExecutor
+from .mail import DEFERRED, DELIVERED, FAILED, message, numbers
+from .running import WINDOW, Attempt, RunnerTestCase
+
+
+class Defects(RunnerTestCase):
+    """Whatever goes wrong in here, a recipient is neither lost nor tried in a hot loop."""
+
+    def assertDeferred(self) -> None:
+        self.assertIdle()
+        (time,) = self.store.next_attempts(QueueId(1)).values()
+        self.assertGreaterEqual(time - self.wall_time(), 270)
+        before = len(self.all_attempts)
+        for _ in range(100):
+            self.clock.advance(1)
+        self.assertEqual(len(self.all_attempts), before)
+
+    def test_a_delivery_that_raises_is_deferred(self) -> None:
+        def broken(next_hop: NextHop, message: Message) -> Any:
+            self.all_attempts.append(Attempt(next_hop, message))
+            raise ZeroDivisionError
+
+        self.deliver = broken
+        self.accept(message(1))
+        self.assertEqual(len(self.all_attempts), 1)
+        self.assertDeferred()
+        for _ in range(10):
+            self.settle(4000)
+        self.assertLess(len(self.all_attempts), 15)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), len(self.all_attempts))
+
+    def test_a_delivery_that_fails_is_deferred(self) -> None:
+        self.deliver = lambda next_hop, message: fail(ZeroDivisionError())
+        self.accept(message(1))
+        self.assertDeferred()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        recipient = self.store._recipients[QueueId(1), RecipientNumber(0)].recipient
+        self.assertEqual(recipient.last_reply, BROKEN)
+
+    def test_one_that_fails_later_too(self) -> None:
+        self.accept(message(1))
+        self.attempts.pop().done.errback(ZeroDivisionError())
+        self.settle()
+        self.assertDeferred()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_recipient_that_got_no_outcome_is_deferred(self) -> None:
+        self.accept(message(1, "a@one.example", "b@one.example"))
+        self.attempts.pop().done.callback([Outcome(RecipientNumber(0), DELIVERED)])
+        self.settle()
+        self.assertEqual(list(self.store.next_attempts(QueueId(1))), [1])
+        self.assertDeferred()
+
+    def test_an_outcome_for_nobody_is_ignored(self) -> None:
+        self.accept(message(1))
+        outcomes = [Outcome(RecipientNumber(7), FAILED), Outcome(RecipientNumber(0), DELIVERED)]
+        self.attempts.pop().done.callback(outcomes)
+        self.settle()
+        self.assertDone()
+
+    def test_routing_that_raises_defers_and_the_sender_is_told_250(self) -> None:
+        self.accept(message(1, "a@broken.example"))
+        self.assertDeferred()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_routing_that_raises_after_a_restart_holds_nobody_up(self) -> None:
+        self.begin(start=False)
+        self.accept(message(1, "a@broken.example"), message(2, "b@next.example"))
+        self.begin()
+        self.assertEqual(self.under_way(), [("next.example", [0])])
+        self.answer(DELIVERED)
+        self.assertDeferred()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_an_observer_that_raises_changes_nothing(self) -> None:
+        self.runner._observe = lambda message, outcomes, hop: 1 / 0  # type: ignore[assignment]
+        self.accept(message(1), message(2, "a@discarded.example"))
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+
+class Backlog(RunnerTestCase):
+    concurrency = 10
+
+    def fill(self, count: int) -> None:
+        self.begin(start=False)
+        for id in range(1, count + 1):
+            self.runner.accept(message(id, f"a@{id % 7}.example"))
+        self.settle()
+        self.assertEqual(self.store.census().messages, count)
+        self.begin()
+
+    def test_thousands_wait_in_the_store_and_a_window_of_them_in_memory(self) -> None:
+        self.fill(3000)
+        most = 0
+        while self.attempts:
+            most = max(most, self.runner._in_memory)
+            self.assertLessEqual(self.store.census().leased, WINDOW)
+            self.answer(DELIVERED)
+        self.assertEqual(len(self.all_attempts), 3000)
+        self.assertLessEqual(most, WINDOW)
+        self.assertDone()
+
+    def test_what_comes_while_the_window_is_full_waits_in_the_store(self) -> None:
+        self.accept(*(message(id) for id in range(1, WINDOW + 101)))
+        self.assertEqual(self.store.census().leased, WINDOW)
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.assertEqual(len(self.all_attempts), WINDOW + 100)
+        self.assertDone()
+
+    def test_a_burst_in_one_turn_does_not_run_past_the_window(self) -> None:
+        for id in range(1, 2 * WINDOW):
+            self.runner.accept(message(id))
+        self.clock.pump([0] * 50)
+        self.assertEqual(self.store.census().leased, WINDOW)
+
+    def test_what_becomes_due_while_the_window_is_full_is_not_forgotten(self) -> None:
+        self.accept(message(1, "a@later.example"))
+        self.answer(DEFERRED)
+        self.accept(*(message(id) for id in range(2, WINDOW + 2)))
+        self.settle(400)  # its alarm rings, and there is no room
+        while self.attempts:
+            self.assertLess(len(self.all_attempts), 2 * WINDOW)
+            self.answer(DELIVERED)
+        hops = Counter(each.next_hop.domain for each in self.all_attempts)
+        self.assertEqual(hops["later.example"], 2)
+        self.assertDone()
+
+    def test_refused_places_are_given_back(self) -> None:
+        self.store.fail_next(StoreError("disk I/O error"))
+        refused = [self.runner.accept(message(id)) for id in range(1, 11)]
+        self.settle()
+        for each in refused:
+            self.failureResultOf(each, Refused)
+        self.assertEqual(self.runner._in_memory, 0)
+        self.flushLoggedErrors(StoreError)
+
+    def test_the_window_counts_what_waits_to_be_settled(self) -> None:
+        self.accept(*(message(id) for id in range(1, WINDOW + 11)))
+        self.commit._executor = held = HeldExecutor()
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.assertEqual(len(self.all_attempts), WINDOW)
+        self.assertEqual(self.runner._in_memory, WINDOW)
+        self.commit._executor = inline_executor
+        held.let_go()
+        self.settle()
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.assertEqual(len(self.all_attempts), WINDOW + 10)
+        self.assertDone()
+
+
+class DiskTrouble(RunnerTestCase):
+    def test_an_answer_is_kept_until_it_can_be_written_and_not_asked_again(self) -> None:
+        self.accept(message(1), message(2))
+        self.store.fail_next(StoreError("disk I/O error"))
+        self.answer(DELIVERED)
+        self.assertEqual(self.store.census().messages, 2)
+        self.settle(1)
+        self.assertDone()
+        self.assertEqual(len(self.all_attempts), 2)
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+
+    def test_an_answer_that_was_written_though_that_failed_is_not_asked_again(self) -> None:
+        self.accept(message(1))
+        self.store.fail_next(StoreError("disk I/O error"), durable=True)
+        self.answer(FAILED)
+        self.settle(1)
+        self.answer(DELIVERED)
+        self.settle(10_000)
+        self.assertDone()
+        self.assertEqual(len(self.all_attempts), 2, "the message, and one notice")
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+
+    def test_a_store_that_cannot_lease_is_asked_again(self) -> None:
+        self.begin(start=False)
+        self.accept(message(1))
+        self.store.fail_next(StoreFull("full"))
+        self.begin()
+        self.assertEqual(self.attempts, [])
+        self.settle(5)
+        self.settle(1)
+        self.assertEqual(len(self.attempts), 1)
+
+    def test_on_a_full_disk_deliveries_go_on(self) -> None:
+        self.accept(message(1), message(2))
+        self.store.fail_next(StoreFull("full"))
+        refused = self.accepting(message(3))
+        self.failureResultOf(refused, Refused)
+        self.answer(DELIVERED)
+        self.settle(1)
+        self.assertDone()
+
+
+class Restarting(RunnerTestCase):
+    def restart(self) -> None:
+        """Die, and begin again on what is on the disk."""
+        self.store = MemoryStore(disk=self.store)
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.begin()
+
+    def test_what_was_under_way_is_tried_again(self) -> None:
+        self.accept(message(1, "a@one.example", "b@two.example"))
+        self.attempts[0].answer(DELIVERED)
+        self.settle()
+        self.restart()
+        self.assertEqual(self.under_way(), [("two.example", [1])])
+
+    def test_what_was_deferred_waits_for_its_time(self) -> None:
+        self.accept(message(1))
+        self.answer(DEFERRED)
+        self.restart()
+        self.assertEqual(self.attempts, [])
+        self.settle(400)
+        self.assertEqual(len(self.attempts), 1)
+
+    def test_a_notice_that_was_under_way_is_tried_again(self) -> None:
+        self.accept(message(1))
+        self.answer(FAILED)
+        self.restart()
+        self.assertEqual(self.under_way(), [("sender.example", [0])])
+
+
+class Stopping(RunnerTestCase):
+    concurrency = 2
+
+    def test_nothing_under_way_it_stops_at_once(self) -> None:
+        self.successResultOf(self.runner.stop())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_was_never_started_stops_too(self) -> None:
+        self.begin(start=False)
+        self.successResultOf(self.runner.stop())
+
+    def test_it_waits_for_what_is_under_way_and_begins_nothing_more(self) -> None:
+        self.accept(*(message(id) for id in range(1, 6)))
+        stopped = self.runner.stop()
+        self.attempts.pop().answer(DELIVERED)
+        self.settle()
+        self.assertNoResult(stopped)
+        self.attempts.pop().answer(DEFERRED)
+        self.assertNoResult(stopped)
+        self.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.all_attempts), 2)
+        self.assertEqual(self.store.census().messages, 4)
+        self.settle(10_000)
+        self.assertEqual(len(self.all_attempts), 2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_waited_in_memory_is_there_after_a_restart(self) -> None:
+        self.accept(*(message(id) for id in range(1, 6)))
+        stopped = self.runner.stop()
+        self.answer(DELIVERED)
+        self.successResultOf(stopped)
+        self.store = MemoryStore(disk=self.store)
+        self.begin()
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.assertEqual(
+            sorted(int(each.message.id) for each in self.all_attempts), [1, 2, 3, 4, 5]
+        )
+        self.assertDone()
+
+    def test_it_does_not_begin_with_the_notice_of_what_fails(self) -> None:
+        self.accept(message(1))
+        stopped = self.runner.stop()
+        self.answer(FAILED)
+        self.successResultOf(stopped)
+        self.assertEqual(self.attempts, [])
+        self.assertEqual(len(self.notices()), 1)
+
+    def test_a_message_that_is_just_being_accepted_is_waited_for(self) -> None:
+        self.commit._executor = held = HeldExecutor()
+        accepted = self.runner.accept(message(1))
+        self.settle()
+        stopped = self.runner.stop()
+        self.assertNoResult(stopped)
+        held.let_go()
+        self.successResultOf(accepted)
+        self.successResultOf(stopped)
+        self.settle()
+        self.assertEqual(self.attempts, [])
+        self.assertEqual(self.store.census().messages, 1)
+
+    def test_one_that_is_then_refused_too(self) -> None:
+        self.store.fail_next(StoreFull("full"))
+        self.commit._executor = held = HeldExecutor()
+        refused = self.runner.accept(message(1))
+        self.settle()
+        stopped = self.runner.stop()
+        held.let_go()
+        self.failureResultOf(refused, Refused)
+        self.successResultOf(stopped)
+
+    def test_what_is_leased_while_it_stops_is_left_to_the_next_start(self) -> None:
+        self.begin(start=False)
+        self.accept(message(1))
+        self.begin(start=False)
+        self.commit._executor = held = HeldExecutor()
+        self.runner.start()
+        self.settle()
+        stopped = self.runner.stop()
+        held.let_go()
+        self.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(self.attempts, [])
+        self.store = MemoryStore(disk=self.store)
+        self.begin()
+        self.assertEqual(len(self.attempts), 1)
+
+    def test_where_the_queue_is_closed_first_it_stops_all_the_same(self) -> None:
+        self.accept(message(1))
+        self.store.fail_next(StoreError("disk I/O error"))
+        self.store.fail_to_open(*[StoreError("disk I/O error")] * 100)
+        stopped = self.runner.stop()
+        self.answer(DELIVERED)
+        self.settle(100)
+        self.assertNoResult(stopped)
+        self.commit.stop()
+        self.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(self.runner._in_memory, 0)
+        self.flushLoggedErrors(StoreError)
+
+
+class ManyThings(RunnerTestCase):
+    def test_whatever_happens_every_recipient_ends_in_one_way(self) -> None:
+        for seed in range(20):
+            self.play(random.Random(seed))
+
+    def play(self, draw: random.Random) -> None:
+        """A life of accidents: every acknowledged recipient is accounted for at its end."""
+        self.store = MemoryStore()
+        self.all_attempts.clear()
+        self.begin()
+        final: Counter[tuple[int, int]] = Counter()
+        acknowledged: list[tuple[int, int]] = []
+        for id in range(1, 60):
+            event = draw.random()
+            if event < 0.1:
+                self.store.fail_next(
+                    draw.choice([StoreError("I/O"), StoreFull("full")]),
+                    durable=False,
+                )
+            sent = message(
+                id,
+                *(f"a@{draw.randrange(4)}.example" for _ in range(draw.randrange(1, 4))),
+                sender=draw.choice([None, "ann@sender.example"]),
+            )
+            done = self.runner.accept(sent)
+            done.addCallback(
+                lambda _, sent=sent: acknowledged.extend(
+                    (int(sent.id), number) for number in numbers(sent)
+                )
+            )
+            done.addErrback(lambda failure: failure.trap(Refused))
+            self.answer_some(draw, final)
+            self.settle(draw.choice([0, 0, 1, 400]))
+        while self.store.messages:
+            self.answer_some(draw, final)
+            self.settle(draw.choice([0, 60, 4000]))
+        self.assertIdle()
+        accounted = [each for each in final if each[0] < 1_000_000]
+        self.assertEqual(sorted(accounted), sorted(acknowledged))
+        self.assertEqual(set(final.values()), {1})
+        self.flushLoggedErrors(StoreError)
+
+    def answer_some(self, draw: random.Random, final: Counter[tuple[int, int]]) -> None:
+        for attempt in list(self.attempts):
+            if draw.random() < 0.4:
+                continue
+            self.attempts.remove(attempt)
+            replies = [
+                draw.choice([DELIVERED, DELIVERED, DEFERRED, FAILED])
+                for _ in attempt.message.envelope.recipients
+            ]
+            now = self.wall_time()
+            for number, reply in zip(numbers(attempt.message), replies, strict=True):
+                if reply is not DEFERRED or now >= attempt.message.expires_at:
+                    final[int(attempt.message.id), number] += 1
+            recipients = attempt.message.envelope.recipients
+            attempt.done.callback(
+                [
+                    Outcome(recipient.number, reply)
+                    for recipient, reply in zip(recipients, replies, strict=True)
+                ]
+            )

@@ -1,0 +1,368 @@
+"""The embedded store: what is its own beside the contract (tests of that are in `test_store`)."""
+
+import errno
+import os
+import sqlite3
+import stat
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.entropy import inline_executor
+from twisted_mta.envelope import Body, HeldBody, Message, QueueId
+from twisted_mta.files import DiskFiles
+from twisted_mta.queue.schema import scripts, upgrade
+from twisted_mta.queue.spool import Spool
+from twisted_mta.queue.sqlite import SQLiteStore
+from twisted_mta.queue.store import Accept, Lease, NewerSchema, StoreError, StoreFull
+from twisted_mta.testing.files import UnsyncedFiles
+
+from .mail import NOW, deferred, message, settled
+
+
+class StoreTestCase(SynchronousTestCase):
+    """A store in a directory of its own, with bodies on a disk in memory."""
+
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.path = os.path.join(self.directory, "queue.sqlite")
+        self.new_disk(UnsyncedFiles())
+        self.store = self.new_store()
+        self.addCleanup(lambda: self.store.close())
+
+    def new_disk(self, files: UnsyncedFiles) -> None:
+        self.files = files
+        files.make_directories(self.directory)
+        self.spool = Spool(
+            os.path.join(self.directory, "body"),
+            files=files,
+            executor=inline_executor,
+            small_body=100,
+        )
+
+    def new_store(self) -> SQLiteStore:
+        return SQLiteStore(self.path, spool=self.spool, files=self.files)
+
+    def restart(self) -> None:
+        self.store.close()
+        self.store = self.new_store()
+
+    def large(self, id: int) -> Message:
+        writer = self.spool.new_body(QueueId(id))
+        writer.write(b"large " * 100)
+        sealed = writer.seal()
+        body: Body = self.successResultOf(sealed) if isinstance(sealed, Deferred) else sealed
+        return message(id, body=body)
+
+    def leased(self, now: float = NOW) -> list[int]:
+        (leased,) = self.store.apply([Lease(now, 100)])
+        assert leased is not None
+        return [int(each.id) for each in leased.messages]
+
+    def query(self, statement: str) -> list[tuple[object, ...]]:
+        """Ask the database while no store has it open."""
+        database = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            return database.execute(statement).fetchall()
+        finally:
+            database.close()
+
+    def pragma(self, name: str) -> object:
+        """Ask the store's own connection: another could not."""
+        assert self.store._database is not None
+        (value,) = self.store._database.execute(f"PRAGMA {name}").fetchone() or (None,)
+        return value
+
+
+class Settings(StoreTestCase):
+    def test_a_commit_is_durable_and_the_database_its_own(self) -> None:
+        self.store.open()
+        self.assertEqual(self.pragma("journal_mode"), "wal")
+        self.assertEqual(self.pragma("synchronous"), 2)  # FULL
+        self.assertEqual(self.pragma("locking_mode"), "exclusive")
+        self.assertEqual(self.pragma("fullfsync"), 1)
+        self.assertEqual(self.pragma("checkpoint_fullfsync"), 1)
+
+    def test_they_are_in_force_after_it_was_opened_again(self) -> None:
+        self.store.open()
+        self.store.close()
+        self.store.open()
+        self.assertEqual(self.pragma("journal_mode"), "wal")
+        self.assertEqual(self.pragma("synchronous"), 2)
+
+    def test_nobody_else_can_open_it(self) -> None:
+        self.store.open()
+        self.store.apply([Accept(message(1))])
+        other = sqlite3.connect(self.path, timeout=0)
+        self.addCleanup(other.close)
+        self.assertRaises(sqlite3.OperationalError, other.execute, "SELECT * FROM message")
+
+    def test_its_files_are_for_their_owner_alone(self) -> None:
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        self.store.open()
+        self.store.apply([Accept(message(1))])
+        names = sorted(os.listdir(self.directory))
+        self.assertEqual(names, ["queue.sqlite", "queue.sqlite-wal"])
+        for name in names:
+            mode = os.stat(os.path.join(self.directory, name)).st_mode
+            self.assertEqual(stat.S_IMODE(mode), 0o600, name)
+
+    def test_its_name_is_made_durable_before_anything_is_taken(self) -> None:
+        self.store.open()
+        self.assertIn(("sync_directory", self.directory), self.files.operations)
+
+    def test_it_can_be_opened_where_files_are_real(self) -> None:
+        files = DiskFiles()
+        spool = Spool(os.path.join(self.directory, "body"), files=files, executor=inline_executor)
+        store = SQLiteStore(self.path, spool=spool, files=files)
+        self.addCleanup(store.close)
+        self.assertEqual(store.open().swept, ())
+        mode = os.stat(os.path.join(self.directory, "body")).st_mode
+        self.assertEqual(stat.S_IMODE(mode), 0o700)
+
+
+class Schema(StoreTestCase):
+    def test_a_new_database_has_the_version_of_this_program(self) -> None:
+        self.store.open()
+        self.assertEqual(self.pragma("user_version"), len(scripts()))
+
+    def test_one_that_is_newer_is_refused_and_left_alone(self) -> None:
+        self.store.open()
+        self.store.close()
+        self.query("PRAGMA user_version = 99")
+        refusal = self.assertRaises(NewerSchema, self.store.open)
+        self.assertIn("99", str(refusal))
+        self.assertEqual(self.query("PRAGMA user_version"), [(99,)])
+        with self.assertRaises(StoreError):
+            self.store.apply([])
+
+    def test_an_older_one_is_brought_up_step_by_step_and_keeps_its_rows(self) -> None:
+        database = sqlite3.connect(":memory:", isolation_level=None)
+        self.addCleanup(database.close)
+        first = "CREATE TABLE a (b);\n-- a word\nCREATE TABLE c (d);\n"
+        upgrade(database, [first])
+        database.execute("INSERT INTO a VALUES (1)")
+        second = (
+            "ALTER TABLE a ADD COLUMN e DEFAULT ';';\n"
+            "CREATE TRIGGER t AFTER INSERT ON a BEGIN\n  DELETE FROM c;\n  DELETE FROM c;\nEND;\n"
+        )
+        upgrade(database, [first, second, "CREATE TABLE f (g)"])
+        self.assertEqual(database.execute("PRAGMA user_version").fetchone(), (3,))
+        self.assertEqual(database.execute("SELECT b, e FROM a").fetchall(), [(1, ";")])
+        self.assertEqual(database.execute("SELECT * FROM f").fetchall(), [])
+
+    def test_a_step_that_fails_leaves_nothing_of_itself(self) -> None:
+        database = sqlite3.connect(":memory:", isolation_level=None)
+        self.addCleanup(database.close)
+        steps = ["CREATE TABLE a (b);", "CREATE TABLE c (d);\nINSERT INTO nowhere VALUES (1);"]
+        self.assertRaises(sqlite3.Error, upgrade, database, steps)
+        self.assertEqual(database.execute("PRAGMA user_version").fetchone(), (1,))
+        tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+        self.assertEqual(tables, [("a",)])
+
+    def test_something_that_is_no_database_is_refused(self) -> None:
+        with open(self.path, "wb") as file:
+            file.write(b"Dear operator, " * 1000)
+        self.assertRaises(StoreError, self.store.open)
+        with self.assertRaises(StoreError):
+            self.store.apply([])
+
+
+class Recovery(StoreTestCase):
+    def test_a_file_without_a_row_is_swept(self) -> None:
+        self.store.open()
+        self.store.apply([Accept(self.large(1))])
+        self.large(2)
+        self.restart()
+        self.assertEqual(self.store.open().swept, (str(QueueId(2)),))
+        self.assertEqual(self.files.names(self.spool.directory), [str(QueueId(1))])
+
+    def test_files_are_swept_once_since_later_ones_are_on_their_way(self) -> None:
+        self.store.open()
+        self.large(1)
+        self.store.close()
+        self.assertEqual(self.store.open().swept, ())
+        self.assertEqual(self.files.names(self.spool.directory), [str(QueueId(1))])
+
+    def test_a_sweep_that_failed_is_done_when_it_can_be(self) -> None:
+        self.files.make_directories(self.spool.directory)
+        self.large(1)
+        self.files.fail_next("names", OSError(errno.EIO, "no"))
+        self.assertRaises(StoreError, self.store.open)
+        self.assertEqual(self.store.open().swept, (str(QueueId(1)),))
+
+    def test_a_row_without_its_file_is_kept_shown_and_never_leased(self) -> None:
+        self.store.open()
+        self.store.apply([Accept(self.large(1)), Accept(message(2))])
+        self.restart()
+        self.files.unlink(self.spool.path(QueueId(1)))
+        recovery = self.store.open()
+        self.assertEqual(recovery.quarantined, (QueueId(1),))
+        self.assertEqual(recovery.census.quarantined, 1)
+        self.assertEqual(recovery.census.messages, 2)
+        self.assertEqual(self.leased(NOW + 1e9), [2])
+        self.restart()
+        self.assertEqual(self.store.open().census.quarantined, 1)
+        self.assertEqual(self.leased(NOW + 1e9), [2])
+
+    def test_a_file_that_came_back_is_not_swept(self) -> None:
+        self.store.open()
+        self.store.apply([Accept(self.large(1))])
+        self.restart()
+        self.files.unlink(self.spool.path(QueueId(1)))
+        self.store.open()
+        self.large(1)
+        self.restart()
+        self.assertEqual(self.store.open().swept, ())
+
+
+class Trouble(StoreTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.store.open()
+        self.store.apply([Accept(message(1)), Accept(message(2))])
+        self.before = self.store.census()
+
+    def fill(self) -> None:
+        """Let the database have no more room than it takes now."""
+        self.pragma(f"max_page_count = {self.pragma('page_count')}")
+
+    def test_a_full_disk_is_told_and_nothing_has_happened(self) -> None:
+        self.fill()
+        large = message(3, body=HeldBody(b"x" * 60_000))
+        with self.assertRaises(StoreFull):
+            self.store.apply([settled(message(1)), Accept(large), Lease(NOW, 9)])
+        self.assertEqual(self.store.census(), self.before)
+        self.restart()
+        self.store.open()
+        self.assertEqual(self.leased(), [1, 2])
+
+    def test_a_store_that_was_full_remains_good(self) -> None:
+        self.fill()
+        large = message(3, body=HeldBody(b"x" * 60_000))
+        with self.assertRaises(StoreFull):
+            self.store.apply([Accept(large)])
+        self.store.apply([settled(message(1))])
+        self.pragma("max_page_count = 100000")
+        self.store.apply([Accept(large)])
+        self.assertEqual(self.store.census().messages, 2)
+
+    def test_room_for_outcomes_is_kept_free(self) -> None:
+        self.files.capacity = 1 << 20
+        with self.assertRaises(StoreFull):
+            self.store.apply([Accept(message(3)), settled(message(1))])
+        self.assertEqual(self.store.census(), self.before)
+        self.store.apply([settled(message(1))])
+        self.assertEqual(self.store.census().messages, 1)
+        self.files.capacity = None
+        self.store.apply([Accept(message(3))])
+
+    def test_what_was_leased_in_a_batch_that_failed_is_due_again(self) -> None:
+        self.restart()
+        self.store.open()
+        self.fill()
+        large = message(3, body=HeldBody(b"x" * 60_000))
+        with self.assertRaises(StoreFull):
+            self.store.apply([Lease(NOW, 9), Accept(large)])
+        self.assertEqual(self.store.census().leased, 0)
+        self.assertEqual(self.leased(), [1, 2])
+
+    def test_what_was_leased_before_a_batch_that_failed_stays_leased(self) -> None:
+        self.fill()
+        with self.assertRaises(StoreFull):
+            self.store.apply([Accept(message(3, body=HeldBody(b"x" * 60_000)))])
+        self.assertEqual(self.leased(), [])
+
+    def test_an_error_of_the_database_is_told_and_nothing_has_happened(self) -> None:
+        self.pragma("query_only = ON")
+        with self.assertRaises(StoreError):
+            self.store.apply([deferred(message(1), NOW + 60), Accept(message(3))])
+        self.assertEqual(self.store.census(), self.before)
+        self.pragma("query_only = OFF")
+        self.store.close()
+        self.assertEqual(self.store.open().census, self.before)
+
+    def test_an_operation_that_makes_no_sense_does_nothing(self) -> None:
+        nonsense = settled(message(2**70))
+        batch = [Accept(message(3)), settled(message(1)), nonsense]
+        self.assertRaises(OverflowError, self.store.apply, batch)
+        self.assertEqual(self.store.census(), self.before)
+        self.store.apply([settled(message(1))])
+        self.assertEqual(self.store.census().messages, 1)
+
+    def test_an_id_that_is_taken_is_never_written_over(self) -> None:
+        with self.assertRaises(StoreError):
+            self.store.apply([Accept(message(1, "eve@next.example", sender=None))])
+        self.restart()
+        self.store.open()
+        (leased,) = self.store.apply([Lease(NOW, 1)])
+        assert leased is not None
+        self.assertEqual(leased.messages, (message(1),))
+
+    def test_a_directory_that_cannot_be_used_is_told(self) -> None:
+        missing = SQLiteStore("/nowhere/at/all/queue", spool=self.spool, files=self.files)
+        self.assertRaises(StoreError, missing.open)
+        self.restart()
+        self.files.fail_next("sync_directory", OSError(errno.EIO, "no"))
+        self.assertRaises(StoreError, self.store.open)
+        with self.assertRaises(StoreError):
+            self.store.apply([Lease(NOW, 1)])
+
+    def test_a_file_goes_only_after_the_commit_that_removes_its_row(self) -> None:
+        self.store.apply([Accept(self.large(5))])
+        self.pragma("query_only = ON")
+        with self.assertRaises(StoreError):
+            self.store.apply([settled(message(5))])
+        self.assertEqual(self.files.names(self.spool.directory), [str(QueueId(5))])
+        self.pragma("query_only = OFF")
+        self.store.apply([settled(message(5))])
+        self.assertEqual(self.files.names(self.spool.directory), [])
+
+
+class PowerFailure(StoreTestCase):
+    """The order on disk: a body is durable before the row that names it."""
+
+    def crash_after_accepting(self, files: UnsyncedFiles) -> tuple[QueueId, ...]:
+        """Accept a large message, lose the power, and return what has lost its body."""
+        self.new_disk(files)
+        self.store = self.new_store()
+        self.store.open()
+        self.store.apply([Accept(self.large(1))])
+        self.store.close()
+        self.files.crash()
+        self.files.make_directories(self.spool.directory)
+        self.store = self.new_store()
+        recovery = self.store.open()
+        if not recovery.quarantined:
+            (leased,) = self.store.apply([Lease(NOW, 1)])
+            assert leased is not None
+            self.assertEqual(b"".join(leased.messages[0].body.chunks()), b"large " * 100)
+        return recovery.quarantined
+
+    def test_what_was_committed_has_its_body(self) -> None:
+        self.assertEqual(self.crash_after_accepting(UnsyncedFiles()), ())
+
+    def test_a_disk_that_lies_about_syncing_loses_it(self) -> None:
+        self.assertEqual(self.crash_after_accepting(UnsyncedFiles(syncs=False)), (QueueId(1),))
+
+    def test_whenever_the_power_fails_a_row_has_its_body(self) -> None:
+        points = 0
+        for operations in range(30):
+            self.store.close()
+            if os.path.exists(self.path):
+                os.unlink(self.path)
+            self.new_disk(UnsyncedFiles())
+            self.store = self.new_store()
+            self.store.open()
+            self.files.cut_power_in(operations)
+            try:
+                self.store.apply([Accept(self.large(1), lease=False)])
+            except (OSError, StoreError, self.failureException):
+                points += 1
+            self.store.close()
+            self.files.crash()
+            self.store = self.new_store()
+            self.assertEqual(self.store.open().quarantined, ())
+        self.assertGreater(points, 3)
