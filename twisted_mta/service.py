@@ -38,10 +38,13 @@ from .server.certificate import SELF_SIGNED, self_signed
 from .server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
 from .server.intake import Intake, IntakePolicy
 from .server.networks import Networks
+from .server.proxy import ProxyFactory
+from .server.queueing import QueueingDelivery
 from .server.room import Room
 from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.address import Mailbox
 from .smtp.extension.standard import standard_extensions
+from .smtp.extension.xclient import xclient
 from .smtp.settings import SessionSettings
 from .web import RecentMessage, Status, StatusSite
 
@@ -132,7 +135,7 @@ class MailTransferAgent(Service):
         random = world.random or system_random()
         self._wall_time = world.wall_time
         self._files = world.files or DiskFiles()
-        ids = world.ids or QueueIds(wall_time=world.wall_time, random=random)
+        self._ids = world.ids or QueueIds(wall_time=world.wall_time, random=random)
         commit_executor = world.commit_executor or self._thread(1, "queue")
         file_executor = world.file_executor or self._thread(4, "files")
         resolver = world.resolver or DNSResolver(
@@ -205,13 +208,13 @@ class MailTransferAgent(Service):
             clock=reactor,
             wall_time=world.wall_time,
             random=random,
-            ids=ids,
+            ids=self._ids,
             observe=self.activity.attempt_settled,
         )
         for listener in config.listeners:
             context = ServerContext(_tls_settings(config, listener))
             self._contexts.append(context)
-            self._factories.append(self._factory(listener, context, reactor, ids))
+            self._factories.append(self._factory(listener, context, reactor))
 
     # Life.
 
@@ -223,11 +226,16 @@ class MailTransferAgent(Service):
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         for listener, factory in zip(self.config.listeners, self._factories, strict=True):
+            served: Any = ImplicitTLSFactory(factory) if listener.implicit_tls else factory
+            if listener.proxy_protocol_from:
+                served = ProxyFactory(
+                    served,
+                    listener.proxy_protocol_from,
+                    clock=self._reactor,
+                    timeout=listener.proxy_protocol_timeout,
+                )
             self._listen(
-                listener.kind,
-                listener.endpoint,
-                ImplicitTLSFactory(factory) if listener.implicit_tls else factory,
-                implicit_tls=listener.implicit_tls,
+                listener.kind, listener.endpoint, served, implicit_tls=listener.implicit_tls
             )
         if self.config.web is not None:
             site = StatusSite(self.status, hosts=(self.config.hostname,), reactor=self._reactor)
@@ -312,6 +320,10 @@ class MailTransferAgent(Service):
         self._ready.append(ready)
         return ready
 
+    def message_delivery(self) -> QueueingDelivery:
+        """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``'s own."""
+        return QueueingDelivery(self._intake(Listener(endpoint="tcp:0")))
+
     def status(self) -> Status:
         """Say how things stand, for the status page."""
         census, activity = self._commit.census(), self.activity
@@ -394,38 +406,21 @@ class MailTransferAgent(Service):
         self._threads.append(executor)
         return executor
 
-    def _factory(
-        self, listener: Listener, context: ServerContext, clock: Clock, ids: Ids
-    ) -> ESMTPFactory:
+    def _factory(self, listener: Listener, context: ServerContext, clock: Clock) -> ESMTPFactory:
         config = self.config
-        intake = Intake(
-            IntakePolicy(
-                hostname=config.hostname,
-                local_domains=config.local_domains,
-                relay_from=config.relay_from,
-                relay_certificates=listener.relay_certificates,
-                max_hops=listener.max_hops,
-                max_header_size=listener.max_header_size,
-                lifetime=config.queue.lifetime,
-            ),
-            accept=self._accept,
-            new_body=self._spool.new_body,
-            exists=self._exists,
-            ids=ids,
-            wall_time=self._wall_time,
-            room=self._room,
-        )
         known_to_speak_tls = Networks(listener.require_tls_from)
+        proxies = Networks(listener.xclient_from)
+        extensions = standard_extensions(listener.max_message_size)
+        if listener.xclient_from:
+            extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
         return ESMTPFactory(
-            intake,
+            self._intake(listener),
             clock=clock,
             settings=SessionSettings(
                 hostname=config.hostname,
-                extensions=standard_extensions(listener.max_message_size),
+                extensions=extensions,
                 require_tls=listener.require_tls,
-                requires_tls_of=lambda peer: (
-                    peer.address is not None and known_to_speak_tls.cover(peer.address)
-                ),
+                requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),
                 tls_suffices=suffices(
                     listener.minimum_tls,
                     cipher_bits=listener.minimum_cipher_bits,
@@ -449,6 +444,26 @@ class MailTransferAgent(Service):
             ),
             max_connections=listener.max_connections,
             max_connections_per_peer=listener.max_connections_per_peer,
+        )
+
+    def _intake(self, listener: Listener) -> Intake:
+        config = self.config
+        return Intake(
+            IntakePolicy(
+                hostname=config.hostname,
+                local_domains=config.local_domains,
+                relay_from=config.relay_from,
+                relay_certificates=listener.relay_certificates,
+                max_hops=listener.max_hops,
+                max_header_size=listener.max_header_size,
+                lifetime=config.queue.lifetime,
+            ),
+            accept=self._accept,
+            new_body=self._spool.new_body,
+            exists=self._exists,
+            ids=self._ids,
+            wall_time=self._wall_time,
+            room=self._room,
         )
 
     def _accept(self, message: Message) -> Deferred[None]:

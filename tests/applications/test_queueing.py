@@ -1,0 +1,120 @@
+"""An application that keeps twisted.mail's own server, with our queue behind it."""
+
+import os
+from email import message_from_bytes
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.mail import smtp
+
+from tests.applications.test_console import RunningTestCase
+from twisted_mta import Config, MailTransferAgent
+from twisted_mta.config import Listener
+
+
+class TheirsFactory(smtp.SMTPFactory):
+    protocol = smtp.ESMTP
+
+    def __init__(self, delivery: Any) -> None:
+        super().__init__()
+        self.delivery = delivery
+
+    def buildProtocol(self, addr: Any) -> Any:
+        protocol = super().buildProtocol(addr)
+        protocol.delivery = self.delivery
+        return protocol
+
+
+class OurQueueBehindTheirServer(RunningTestCase):
+    async def start(self, **settings: Any) -> MailTransferAgent:
+        directory = self.mktemp()
+        mta = MailTransferAgent(
+            Config(
+                state_dir=directory,
+                hostname="mx.example",
+                local_domains=("mx.example",),
+                **settings,
+            ),
+            reactor=self.reactor,
+        )
+        mta.startService()
+        self.addCleanup(mta.stopService)
+        return mta
+
+    async def test_a_message_is_queued_and_delivered(self) -> None:
+        mta = await self.start()
+        delivery = mta.message_delivery()
+        sent = await self.send(
+            TheirsFactory(delivery), "ann@client.example", ["bob@mx.example"], b"Subject: x\n\ny\n"
+        )
+        self.assertEqual(sent[0], 1)
+        folder = os.path.join(mta.config.maildir, "mx.example", "bob", "new")
+        while not (os.path.isdir(folder) and os.listdir(folder)):
+            await self.turn()
+        with open(os.path.join(folder, os.listdir(folder)[0]), "rb") as file:
+            message = message_from_bytes(file.read())
+        self.assertEqual(message["Return-Path"], "<ann@client.example>")
+        self.assertEqual(message["Subject"], "x")
+        self.assertRegex(message["Received"], r"by mx\.example with ESMTP id [0-9A-Z]{13}")
+
+    async def test_what_the_intake_refuses_is_refused(self) -> None:
+        mta = await self.start(recipients="existing", relay_from=())
+        for recipient, code in (("bob@mx.example", 550), ("victim@ext.example", 550)):
+            with self.assertRaises(smtp.SMTPDeliveryError) as caught:
+                await self.send(
+                    TheirsFactory(mta.message_delivery()), "a@b.example", [recipient], b"x"
+                )
+            self.assertEqual(caught.exception.code, code)
+            self.assertEqual(mta.status().queue["messages"], 0)
+
+    async def test_a_message_is_not_acknowledged_when_the_queue_is_closed(self) -> None:
+        mta = await self.start()
+        delivery = mta.message_delivery()
+        await mta.stopService()
+        with self.assertRaises(smtp.SMTPDeliveryError):
+            await self.send(TheirsFactory(delivery), "a@b.example", ["bob@mx.example"], b"x")
+        self.flushLoggedErrors(smtp.SMTPServerError)
+
+
+class SeveralInOneProcess(RunningTestCase):
+    async def test_two_of_them_hand_mail_to_each_other(self) -> None:
+        second = MailTransferAgent(
+            Config(
+                state_dir=self.mktemp(),
+                hostname="two.example",
+                local_domains=("two.example",),
+                listeners=(Listener(endpoint="tcp:0:interface=127.0.0.1"),),
+            ),
+            reactor=self.reactor,
+        )
+        second.startService()
+        self.addCleanup(second.stopService)
+        port = second.bound[0].port.getHost().port
+        first = MailTransferAgent(
+            Config(
+                state_dir=self.mktemp(),
+                hostname="one.example",
+                local_domains=("one.example",),
+                listeners=(Listener(endpoint="tcp:0:interface=127.0.0.1"),),
+                routes=(("two.example", f"smtp://127.0.0.1:{port}"),),
+            ),
+            reactor=self.reactor,
+        )
+        first.startService()
+        self.addCleanup(first.stopService)
+        sent: Deferred[Any] = Deferred()
+        client = smtp.SMTPSenderFactory(
+            "a@client.example", "b@two.example", BytesIO(b"Subject: x\n\n"), sent, retries=0
+        )
+        client.noisy = False
+        self.reactor.connectTCP("127.0.0.1", first.bound[0].port.getHost().port, client)
+        await sent
+        folder = os.path.join(second.config.maildir, "two.example", "b", "new")
+        while not (os.path.isdir(folder) and os.listdir(folder)):
+            await self.turn()
+        with open(os.path.join(folder, os.listdir(folder)[0]), "rb") as file:
+            traces = message_from_bytes(file.read()).get_all("Received")
+        self.assertEqual(len(traces), 2)
+        self.assertIn("by two.example with ESMTPS", traces[0])
+        self.assertIn("by one.example with SMTP id", traces[1])  # Twisted's client says HELO
