@@ -1,0 +1,188 @@
+"""The two servers side by side, with a next hop for each, and what they made of a dialogue."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from attrs import frozen
+
+from ..functional.postfix import Postfix
+from ..functional.programs import LOOPBACK, MTA, Sink, Unready, eventually, folder, run
+from .player import PATIENCE, Dialogue, Player
+from .table import Place
+
+HERE = Path(__file__).parent
+FOLDERS = (HERE / "dialogues", HERE.parent / "transcripts")
+
+_TRACE = re.compile(rb"\AReceived:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
+_LONGEST = 60  # octets of a content that are shown; of longer ones the hash is compared
+
+# As it comes, but for what both have to be told (limits, names, to leave contents alone), and with
+# the protections that later versions have switched on by themselves, from everybody.
+_POSTFIX = {
+    "smtpd_forbid_bare_newline": "normalize",
+    "smtpd_forbid_bare_newline_exclusions": "",
+    "smtpd_forbid_unauth_pipelining": "yes",
+    "myhostname": "mta.example",
+    "local_header_rewrite_clients": "",
+    "message_size_limit": str(50 * 1024 * 1024),
+    "smtpd_client_connection_count_limit": "0",
+    "smtpd_error_sleep_time": "0",
+    "smtpd_hard_error_limit": "1000",
+    "smtpd_soft_error_limit": "1000",
+    "smtpd_junk_command_limit": "1000",
+    "smtpd_tls_security_level": "may",
+}
+_OURS = """\
+[[listener]]
+kind = "smtp"
+endpoint = "tcp:0:interface=127.0.0.1"
+max_errors = 1000
+error_delay = "0 s"
+"""
+
+
+def dialogues() -> list[Dialogue]:
+    """Return all dialogues that both servers can be asked for."""
+    paths = [path for each in FOLDERS for path in sorted(each.glob("*.smtp"))]
+    return [dialogue for path in paths if (dialogue := Dialogue.load(path)) is not None]
+
+
+@frozen
+class Contestant:
+    """A server and its next hop."""
+
+    port: int
+    sink: Sink
+
+    def play(self, dialogue: Dialogue, expected: Sequence[str], patience: float) -> dict[str, str]:
+        """Return what came of what was said, the messages at the end."""
+        before = len(self._entered())
+        player = Player(self.port, patience)
+        try:
+            exchanges = player.play(dialogue, expected)
+        finally:
+            player.close()
+        with contextlib.suppress(Unready):
+            eventually(
+                lambda: len(self.sink.received()) >= before + player.accepted,
+                "messages at the next hop",
+                patience + 2,
+            )
+        rows = {each.said: each.replies for each in exchanges}
+        for number, message in enumerate(sorted(self._messages(before)), 1):
+            rows[f"(message {number})"] = message
+        return rows
+
+    def _entered(self) -> list[list[str]]:
+        # A line that is being written has no end yet.
+        lines = self.sink.ledger.read_text("utf-8").split("\n")[:-1]
+        return [line.split(" ") for line in lines]
+
+    def _messages(self, before: int) -> Iterator[str]:
+        contents = {
+            hashlib.sha256(content).hexdigest(): content for content in self.sink.received()
+        }
+        for words in self._entered()[before:]:
+            content = _TRACE.sub(b"", contents[words[2]], count=1)
+            shown = content.decode("latin-1").encode("unicode_escape").decode("ascii")
+            shown = shown.replace("|", "\\x7c")
+            if len(shown) > _LONGEST:
+                digest = hashlib.sha256(content).hexdigest()[:8]
+                shown = f"{shown[:_LONGEST]}... ({len(content)} octets, {digest})"
+            yield f"to {' '.join(words[4:])}: {shown or '(empty)'}"
+
+
+@contextlib.contextmanager
+def contest() -> Iterator[Contest]:
+    """Start both servers and their next hops, and stop them afterwards."""
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (Path(stack.enter_context(folder(name))) for name in ("ours", "theirs"))
+        sinks = [stack.enter_context(Sink(home)) for home in (ours, theirs)]
+        routes = [
+            f"--route={domain}=smtp://{LOOPBACK}:{sinks[0].port}"
+            for domain in ("*", "localhost", "mta.example")
+        ]
+        mta = MTA(ours, *routes, toml=_OURS)
+        mta = stack.enter_context(mta)
+        postfix = stack.enter_context(
+            Postfix(
+                theirs,
+                {
+                    **_POSTFIX,
+                    "relayhost": f"[{LOOPBACK}]:{sinks[1].port}",
+                    "smtpd_tls_chain_files": str(_pair(theirs)),
+                },
+            )
+        )
+        yield Contest(Contestant(mta.smtp, sinks[0]), Contestant(postfix.port, sinks[1]))
+
+
+def _pair(home: Path) -> Path:
+    pair = home / "pair.pem"
+    key, certificate = home / "key.pem", home / "certificate.pem"
+    run(
+        "openssl",
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-nodes", "-days", "2", "-subj", "/CN=mta.example", "-keyout", key, "-out", certificate),
+    )
+    pair.write_bytes(key.read_bytes() + certificate.read_bytes())
+    return pair
+
+
+@frozen
+class Contest:
+    """Both servers, running."""
+
+    ours: Contestant
+    theirs: Contestant
+
+    def play(
+        self,
+        dialogue: Dialogue,
+        known: Mapping[tuple[str, str], Place],
+        patience: float = PATIENCE,
+    ) -> list[Place]:
+        """Hold ``dialogue`` with both, and return where they differ.
+
+        Args:
+            dialogue: what is said.
+            known: the differences that are known: how many replies to wait for.
+            patience: seconds to wait for each reply that is expected.
+
+        Raises:
+            AssertionError: our server does not say what the transcript says.
+        """
+        theirs = [
+            known[dialogue.name, said].theirs.replace("-", "")
+            if (dialogue.name, said) in known
+            else expected
+            for (said, _), expected in zip(dialogue.writes, dialogue.expected, strict=True)
+        ]
+        with ThreadPoolExecutor(2) as threads:
+            here = threads.submit(self.ours.play, dialogue, dialogue.expected, patience)
+            there = threads.submit(self.theirs.play, dialogue, theirs, patience)
+            ours = here.result()
+        for (said, _), expected in zip(dialogue.writes, dialogue.expected, strict=True):
+            if ours[said].rstrip(".") != expected.rstrip("."):
+                raise AssertionError(
+                    f"{dialogue.name}: to {said!r} we say {ours[said]!r}, and not {expected!r}"
+                )
+        return list(compared(dialogue.name, ours, there.result()))
+
+
+def compared(name: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Place]:
+    """Yield where what we made of a dialogue differs from what they made of it."""
+    closed = False
+    for said in {**ours, **theirs}:
+        here, there = ours.get(said) or "-", theirs.get(said) or "-"
+        message = said.startswith("(message")
+        # Once one of them has closed the connection, only messages are left to compare.
+        if here != there and (message or not closed):
+            yield Place(name, said, here, there)
+        closed = closed or here.endswith(".") or there.endswith(".")

@@ -1,0 +1,110 @@
+"""The known differences between us and Postfix: read from ``differences.toml``, shown as a page."""
+
+from __future__ import annotations
+
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+HERE = Path(__file__).parent
+TABLE = HERE / "differences.toml"
+PAGE = HERE.parent.parent / "docs" / "differences.rst"
+
+_INTRODUCTION = """\
+.. This page is written by ``python -m tests.differential --write`` from
+   ``tests/differential/differences.toml``, and a test compares the two.
+
+How we differ from Postfix
+==========================
+
+The same dialogues are held with ``twistd mta`` and with Debian's Postfix, both on the loopback
+interface, both with the same kind of next hop. Postfix is as it comes, but that its protections
+against smuggling and unasked-for pipelining are on, as they are by themselves in later versions
+(``smtpd_forbid_bare_newline = normalize``, ``smtpd_forbid_unauth_pipelining = yes``).
+
+What counts is the first digit of every reply, when the connection is closed, and which messages
+reach the next hop: their recipients and their content, octet by octet. Where the two differ, the
+reason stands below; a difference without a reason fails the test, and so does a reason without a
+difference.
+
+Digits are those of the replies to one write of the client, in order; a dot says that the server
+closed the connection. Limits on errors and sizes are set to the same values, and the trace fields
+that each side prepends are left out of the comparison.
+"""
+
+
+@frozen
+class Place:
+    """Where a difference shows: what was said in which dialogue, and what each side made of it."""
+
+    dialogue: str
+    said: str
+    ours: str
+    theirs: str
+
+    def __str__(self) -> str:
+        return f"{self.dialogue} | {self.said} | {self.ours} | {self.theirs}"
+
+    @classmethod
+    def parse(cls, line: str) -> Place:
+        """Return the place that a line of the table names."""
+        return cls(*(part.strip() for part in line.split(" | ")))
+
+
+@frozen
+class Difference:
+    """One difference, its reason, and everywhere it shows."""
+
+    title: str
+    reason: str
+    seen: tuple[Place, ...]
+
+
+def load() -> list[Difference]:
+    """Return all known differences."""
+    table = tomllib.loads(TABLE.read_text("utf-8"))
+    return [
+        Difference(
+            each["title"],
+            " ".join(each["reason"].split()),
+            tuple(map(Place.parse, filter(None, map(str.strip, each["seen"].splitlines())))),
+        )
+        for each in table["difference"]
+    ]
+
+
+def by_place(differences: Sequence[Difference]) -> Mapping[tuple[str, str], Place]:
+    """Return all places by dialogue and what was said."""
+    return {(each.dialogue, each.said): each for one in differences for each in one.seen}
+
+
+def page(differences: Sequence[Difference]) -> str:
+    """Return the page of the documentation."""
+    parts = [_INTRODUCTION]
+    for each in differences:
+        parts += [f"\n{each.title}\n{'-' * len(each.title)}\n", textwrap.fill(each.reason, 98), ""]
+        parts += [
+            ".. list-table::",
+            "   :header-rows: 1",
+            "   :widths: 60 20 20",
+            "",
+            "   * - The client says",
+            "     - We",
+            "     - Postfix",
+        ]
+        for place in each.seen:
+            parts += [
+                f"   * - {_literal(place.said)}",
+                f"     - {_literal(place.ours)}",
+                f"     - {_literal(place.theirs)}",
+            ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _literal(text: str) -> str:
+    # A backslash is taken literally between double backquotes; a backquote would end it.
+    return f"``{text.replace('`', chr(39))}``" if text and text != "-" else "nothing"

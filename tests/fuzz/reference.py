@@ -1,0 +1,360 @@
+"""A strict and naive reader of one session: what RFC 5321 makes of what a client wrote.
+
+It is slow, keeps everything, and shares no code with what it judges. It takes the writes of a
+client and the replies of the server, in order, and says where they do not fit: a reply too many or
+too few, a command accepted out of place, content other than what was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+
+from attrs import define, field, frozen
+
+
+class OutOfStep(AssertionError):
+    """Replies and commands do not go together; says how."""
+
+
+@frozen
+class Said:
+    """One reply of the server.
+
+    Attributes:
+        code: its three digits.
+        status: its enhanced status code, empty without one.
+        text: the text of its last line.
+    """
+
+    code: int
+    status: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.status} {self.text}"
+
+
+@frozen
+class Taken:
+    """A message for which the server took responsibility."""
+
+    recipients: int
+    content: bytes
+
+
+@frozen(kw_only=True)
+class Demands:
+    """What the listener was told, as far as the reader needs to know it."""
+
+    chunking: bool = False
+    normalize: bool = False
+    reject_long_lines: bool = False
+    max_message_size: int = 0
+    max_errors: int = 20
+    longest_line: int = 512
+    long_verbs: tuple[str, ...] = ("MAIL", "RCPT")
+
+
+_LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")  # RFC 2920 §3.1
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
+
+# What each command may be answered, beside the decisions 4yz and 5yz and what holds everywhere.
+_ANSWERS = {
+    "EHLO": (250, 501),
+    "HELO": (250, 501),
+    "NOOP": (250,),
+    "HELP": (214,),
+    "VRFY": (252, 501),
+    "RSET": (250, 501),
+    "QUIT": (221, 501),
+    "STARTTLS": (220, 454, 501, 502),
+    "MAIL": (250, 501, 552, 553, 555),
+    "RCPT": (250, 452, 501, 553, 555),
+    "DATA": (354, 501),
+    "BDAT": (501, 502, 503),
+}
+_ANYWHERE = (421, 500, 503, 530, 554)
+
+
+def without_dots(stuffed: bytes) -> bytes:
+    """Return what a content is without dot-stuffing, line by line (RFC 5321 §4.5.2)."""
+    return b"\r\n".join(line.removeprefix(b".") for line in stuffed.split(b"\r\n"))
+
+
+def is_broken(content: bytes) -> bool:
+    """Whether a CR or LF stands outside CR LF, or a NUL anywhere."""
+    return _BARE.search(content) is not None
+
+
+def has_long_line(content: bytes) -> bool:
+    """Whether a line has more than 998 octets (RFC 5321 §4.5.3.1.6)."""
+    return any(len(line) > 998 for line in content.replace(b"\r\n", b"\n").split(b"\n"))
+
+
+def normalized(content: bytes) -> bytes:
+    """Return ``content`` without NUL, and then with CR LF for each CR LF, CR and LF."""
+    return re.sub(rb"\r\n|\r|\n", b"\r\n", content.replace(b"\0", b""))
+
+
+@define
+class Reader:
+    """Reads one session.
+
+    Attributes:
+        taken: the messages that the server took, with what their content has to be.
+        ambiguous_from: how many replies came before the first command behind which octets stood
+            that had no business there: from there on it depends on TCP what the server sees.
+    """
+
+    demands: Demands
+    replies: deque[Said]
+    decisions: Sequence[int] = ()
+    taken: list[Taken] = field(factory=list)
+    ambiguous_from: int | None = None
+    closed: bool = False
+    used: int = 0
+    _greeted: bool = False
+    _sender: bool = False
+    _recipients: int = 0
+    _errors: int = 0
+    _chunk: int = 0
+    _chunk_due: bool = False  # a chunk is being read whose reply is still to come
+    _last: bool = False
+    _chunks: bytes | None = None  # what came in chunks so far
+    _first: bool = False
+    _failed: bool = False
+    _content: bool = False
+    _spoiled: bool = False
+    _buffer: bytes = b""
+
+    def read(self, write: bytes) -> None:
+        """Read what the client wrote in one piece, having read all replies before.
+
+        Raises:
+            OutOfStep: the server did not say what it had to say.
+        """
+        self._buffer += write
+        while (self._buffer or self._chunk_is_complete) and not self.closed and self._go_on():
+            pass
+
+    def end(self) -> None:
+        """Say that this was all.
+
+        Raises:
+            OutOfStep: the server has said more.
+        """
+        self.refuse_early()
+        if self.replies:
+            raise OutOfStep(f"nobody asked for {self.replies[0]}")
+
+    def refuse_early(self) -> None:
+        """Take the refusal of a chunk that has not come to its end, if there was one."""
+        early = self._chunk_due and self._first and self.replies
+        if early and self.replies[0].code in self.decisions:
+            self._chunk_due = False
+            self._expect("a chunk", tuple(self.decisions), b"BDAT")
+
+    @property
+    def _chunk_is_complete(self) -> bool:
+        return self._chunk_due and self._chunk == 0
+
+    @property
+    def owed(self) -> int:
+        """How many replies may have been given that are not due yet: the refusal of a chunk."""
+        return int(self._chunk_due)
+
+    def _go_on(self) -> bool:
+        if self._chunk or self._chunk_due:
+            chunk, self._buffer = self._buffer[: self._chunk], self._buffer[self._chunk :]
+            self._chunk -= len(chunk)
+            if self._chunk_due:
+                assert self._chunks is not None
+                self._chunks += chunk
+                if self._chunk == 0:
+                    self._end_of_chunk(self._chunks)
+            return True
+        if self._content:
+            return self._end_of_content()
+        line, end, rest = self._buffer.partition(b"\r\n")
+        if not end:
+            hopeless = b"\n" in line or len(line) >= self.demands.longest_line
+            if hopeless and not self._spoiled:
+                self._spoiled = True
+                self._expect("a line that is none", (500,), line)
+            return False
+        self._buffer = rest
+        if self._spoiled:
+            self._spoiled = False
+        else:
+            self._command(line)
+        return True
+
+    # Commands.
+
+    def _command(self, line: bytes) -> None:
+        verb = self._verb(line)
+        if verb is None:
+            self._expect("a line that is no command", (500,), line)
+            return
+        if verb in _LAST_IN_GROUP and self._buffer:
+            if self.ambiguous_from is None:
+                self.ambiguous_from = self.used
+            if self.replies and self.replies[0].code == 554 and "turn" in self.replies[0].text:
+                self._next(line)
+                self.closed = True
+                return
+        elif self.replies and self.replies[0].text == "Data was sent before its turn":
+            raise OutOfStep(f"nothing was out of turn: {line!r}")
+        chunk = re.fullmatch(rb"BDAT *[ \t]*(\d{1,18})( +LAST)?[ \t]*", line, re.IGNORECASE)
+        if verb == "BDAT" and not chunk:
+            self._expect("BDAT", (501,), line, error=False)
+            self.closed = True
+            return
+        self._chunk = int(chunk[1]) if chunk else 0
+        if chunk and self._chunk_in_place():
+            self._chunk_due = True
+            self._last = chunk[2] is not None
+            return
+        said = self._expect(verb, _ANSWERS.get(verb, (500, 502, 503)), line)
+        if said.code < 400:
+            self._accepted(verb, line)
+
+    def _chunk_in_place(self) -> bool:
+        if not self.demands.chunking or self._failed or not self._recipients:
+            return False
+        if self._chunks is None:
+            self._chunks = b""
+            self._first = True
+        return True
+
+    def _end_of_chunk(self, content: bytes) -> None:
+        self._chunk_due = False
+        seen = content if self._last else content.removesuffix(b"\r")
+        codes = self._faults(seen)
+        if not codes:
+            codes = (250, *self.decisions) if self._first or self._last else (250,)
+        elif self._first:
+            codes += tuple(self.decisions)
+        self._first = False
+        recipients = self._recipients
+        said = self._expect("a chunk", codes, b"BDAT")
+        if said.code != 250 or self._last:
+            self._forget()
+            self._failed = not self._last
+        if said.code == 250 and self._last:
+            self._take(recipients, content)
+
+    def _verb(self, line: bytes) -> str | None:
+        """Return the command, None where the line cannot be one."""
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        if re.search(r"[\r\n\0]", text):
+            return None
+        verb = text.split(" ")[0].rstrip("\t")
+        if not re.fullmatch(r"[A-Za-z]+", verb):
+            return None
+        verb = verb.upper()
+        longest = self.demands.longest_line if verb in self.demands.long_verbs else 512
+        # One line may be longer for MAIL than for RCPT: then RCPT may be too long as well.
+        if len(line) + 2 > longest:
+            return None
+        if len(line) + 2 > 512 and self.replies and self.replies[0].code == 500:
+            return None
+        return verb
+
+    def _accepted(self, verb: str, line: bytes) -> None:
+        if verb in ("EHLO", "HELO"):
+            self._greeted = True
+            self._forget()
+        elif verb == "RSET":
+            self._forget()
+        elif verb == "MAIL":
+            self._demand(self._greeted and not self._sender and not self._failed, verb, line)
+            self._sender = True
+        elif verb == "RCPT":
+            self._demand(self._sender and self._chunks is None, verb, line)
+            self._recipients += 1
+        elif verb == "DATA":
+            self._demand(self._recipients > 0 and self._chunks is None, verb, line)
+            self._content = True
+            self._buffer = b"\r\n" + self._buffer  # RFC 5321 §4.1.1.4: the line end of DATA counts
+        elif verb == "STARTTLS":
+            self._greeted = False
+            self._forget()
+            self._buffer = b""
+        elif verb == "QUIT":
+            self.closed = True
+
+    def _forget(self) -> None:
+        self._sender = False
+        self._recipients = 0
+        self._chunks = None
+        self._failed = False
+
+    def _demand(self, condition: bool, verb: str, line: bytes) -> None:
+        if not condition:
+            raise OutOfStep(f"{verb} was accepted out of place: {line!r}")
+
+    # Content.
+
+    def _end_of_content(self) -> bool:
+        end = self._buffer.find(b"\r\n.\r\n")
+        if end < 0:
+            return False
+        content = without_dots(self._buffer[: end + 2])[2:]
+        self._buffer = self._buffer[end + 5 :]
+        self._content = False
+        recipients = self._recipients
+        self._forget()
+        faults = self._faults(content)
+        said = self._expect("the end of the content", faults or (250, *self.decisions), b".")
+        if said.code == 250:
+            self._take(recipients, content)
+        return True
+
+    def _take(self, recipients: int, content: bytes) -> None:
+        if self.demands.normalize:
+            content = normalized(content)
+        self.taken.append(Taken(recipients, content))
+        self._errors = 0
+
+    def _faults(self, content: bytes) -> tuple[int, ...]:
+        faults = []
+        if self.demands.max_message_size and len(content) > self.demands.max_message_size:
+            faults.append(552)
+        if is_broken(content) and not self.demands.normalize:
+            faults.append(550)
+        if self.demands.reject_long_lines and has_long_line(content):
+            faults.append(550)
+        return tuple(faults)
+
+    # Replies.
+
+    def _next(self, line: bytes) -> Said:
+        if not self.replies:
+            raise OutOfStep(f"no reply to {line[:80]!r}")
+        self.used += 1
+        return self.replies.popleft()
+
+    def _expect(
+        self, what: str, codes: tuple[int, ...], line: bytes, *, error: bool = True
+    ) -> Said:
+        said = self._next(line)
+        decided = what in ("MAIL", "RCPT", "DATA") and said.code in self.decisions
+        everywhere = said.code in _ANYWHERE and what not in ("the end of the content", "a chunk")
+        if not (said.code in codes or decided or everywhere):
+            raise OutOfStep(f"{what} was answered {said}: {line[:80]!r}")
+        if said.code == 421:
+            self.closed = True
+        elif said.code >= 500 and error:
+            self._errors += 1
+            if self._errors >= self.demands.max_errors:
+                last = self._next(line)
+                if last.code != 421:
+                    raise OutOfStep(f"after {self._errors} errors there came {last}")
+                self.closed = True
+        return said

@@ -1,0 +1,16 @@
+"""All targets by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import Target
+from .address import ADDRESS
+from .client import CLIENT
+from .data import DATA
+from .header import HEADER
+from .session import SESSION
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target for target in (SESSION, ADDRESS, DATA, HEADER, CLIENT)
+}

@@ -1,0 +1,355 @@
+"""The client's session against any server: nothing said too early, no recipient forgotten.
+
+Knobs: TLS level, recipients, transactions, whether handshakes succeed, their objection, content,
+BODY, how it ends (connection lost, timed out, quit), whether a body breaks off. Pieces: what the
+server writes, each one when the client has said all that it has to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from random import Random
+
+from attrs import define, field, frozen
+
+from twisted_mta.envelope import (
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+    TLSFacts,
+)
+from twisted_mta.smtp import client, outgoing, reply, reply_reader
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.client import ClientSession
+from twisted_mta.smtp.client_step import (
+    Close,
+    Ready,
+    SendBody,
+    StartTLS,
+    Step,
+    TLSLevel,
+    TransactionDone,
+    Unusable,
+)
+from twisted_mta.smtp.reply_reader import LINE_LIMIT, LINES_LIMIT, TEXT_LIMIT
+
+from ..case import Case
+from ..reference import without_dots
+from . import Target, demand, one_by_one, pieces
+
+LEVEL, RECIPIENTS, TRANSACTIONS, HANDSHAKE, OBJECTION, CONTENT, BODY, END, BREAK = range(9)
+_LEVELS: tuple[TLSLevel, ...] = ("may", "none", "encrypt")
+_MARK = b"X-Mark: content\r\n"
+_CONTENTS = (
+    _MARK + b"\r\n.\r\nhello\r\n",
+    _MARK + b"no line end",
+    _MARK + b"\r\n" + b".\r\n" * 40_000,
+)
+_FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
+_MAILBOXES = ("b@example.net", '"c d"@example.net', "\u00e9@example.net", "b@example.net")
+_COMMAND = re.compile(rb"(?:[A-Z]{4}(?: [^\r\n\0]*)?|STARTTLS|\.)\r\n")
+
+Cut = Callable[[bytes], Iterable[bytes]]
+
+
+@frozen
+class _BreakingBody:
+    """A body whose file cannot be read to its end."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self.content
+        raise OSError(5, "Input/output error")
+
+
+def _message(case: Case, number: int) -> Message:
+    content = _CONTENTS[case.knob(CONTENT, len(_CONTENTS))]
+    recipients = _MAILBOXES[: case.knob(RECIPIENTS, len(_MAILBOXES)) + 1]
+    parameters: tuple[dict[str, str | int | None], ...] = (
+        {},
+        {"BODY": "8BITMIME"},
+        {"SMTPUTF8": None},
+        {"BODY": "BINARYMIME"},
+    )
+    return Message(
+        id=QueueId(number),
+        envelope=Envelope(
+            Mailbox.parse("a@client.example"),
+            tuple(
+                Recipient(RecipientNumber(10 + place), Mailbox.parse(each))
+                for place, each in enumerate(recipients)
+            ),
+            parameters[case.knob(BODY, 4)],
+        ),
+        trace=b"Received: by client.example\r\n",
+        body=_BreakingBody(content) if case.knob(BREAK, 4) == 3 else HeldBody(content),
+        received_at=0.0,
+        expires_at=1.0,
+    )
+
+
+@define
+class Transaction:
+    """What is known of one transaction from outside."""
+
+    message: Message
+    content_sent: bool = False
+    heard_after: int = 0
+    outcomes: tuple[Outcome, ...] | None = None
+    void: bool = False
+
+
+@define
+class Played:
+    """What came of one play."""
+
+    transactions: list[Transaction] = field(factory=list)
+    out_of_turn: bool = False
+
+    def outcomes(self) -> list[tuple[str, ...]]:
+        """Return the replies of all transactions."""
+        return [
+            tuple(str(outcome.reply) for outcome in each.outcomes or ())
+            for each in self.transactions
+        ]
+
+
+class Player:
+    """The shell of a session that plays one case, with the server's writes cut in one way."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.session = ClientSession(
+            helo="client.example",
+            remote="mx[192.0.2.1]:25",
+            tls=_LEVELS[case.knob(LEVEL, len(_LEVELS))],
+        )
+        self.played = Played()
+        self._left = case.knob(TRANSACTIONS, 3) + 1
+        self._heard = b""
+        self._said = b""
+        self._owed = 1  # replies: the greeting
+        self._ahead = b""  # what may become the next reply
+        self._closed = False
+        self._finished = False
+
+    def play(self, writes: Sequence[bytes], cut: Cut) -> Played:
+        """Play all writes, then the end."""
+        for write in writes:
+            for octets in cut(write):
+                if self.session.closed:
+                    break
+                self._heard = (self._heard + octets)[-2 * LINE_LIMIT :]
+                if self._current is not None and self._current.content_sent:
+                    self._current.heard_after += len(octets)
+                self._count(octets)
+                self._take(self.session.receive(octets))
+                self._look_at_memory()
+        end = self.case.knob(END, 3)
+        if end == 2 and self.session.idle:
+            self._take(self.session.quit())
+        self._take(
+            self.session.timed_out() if end == 1 else self.session.connection_lost("reset by peer")
+        )
+        demand(self.session.closed, "not closed after the end")
+        self._take(self.session.receive(b"250 late\r\n"))
+        for each in self.played.transactions:
+            demand(each.outcomes or each.void, "a transaction without an outcome")
+        return self.played
+
+    @property
+    def _current(self) -> Transaction | None:
+        transactions = self.played.transactions
+        if transactions and not (transactions[-1].outcomes or transactions[-1].void):
+            return transactions[-1]
+        return None
+
+    def _count(self, octets: bytes) -> None:
+        # A reply that comes before its command depends on TCP: seen too early, or just in time.
+        *lines, self._ahead = (self._ahead + octets).split(b"\r\n")
+        for line in lines:
+            if self._owed == 0:
+                self.played.out_of_turn = True
+            elif line[3:4] != b"-":
+                self._owed -= 1
+        if self._ahead and self._owed == 0:
+            self.played.out_of_turn = True
+
+    def _take(self, steps: list[Step]) -> None:
+        demand(len(steps) < 8, "steps without end")
+        for step in steps:
+            demand(not self._closed, f"{step} after Close")
+            if isinstance(step, SendBody):
+                self._send_body()
+            elif isinstance(step, StartTLS):
+                self._shake_hands()
+            elif isinstance(step, TransactionDone):
+                self._done(step)
+            elif isinstance(step, Unusable):
+                if self._current is not None:
+                    demand(not self._current.content_sent, "the content is out, its fate forgotten")
+                    self._current.void = True
+            elif isinstance(step, Close):
+                self._closed = True
+            else:
+                demand(isinstance(step, Ready), f"what is {step}?")
+        self._say()
+        if self.session.idle and self._left and not self._finished:
+            self._left -= 1
+            self.played.transactions.append(
+                Transaction(_message(self.case, len(self.played.transactions)))
+            )
+            self._take(self.session.transact(self.played.transactions[-1].message))
+
+    def _say(self) -> None:
+        octets = self.session.output()
+        demand(not (octets and self._closed), f"{octets[:80]!r} after Close")
+        demand(_MARK not in octets, "content among the commands")
+        rest = octets
+        while rest:
+            found = _COMMAND.match(rest)
+            demand(found, f"not a command: {rest[:80]!r}")
+            assert found is not None
+            if found[0] in (b"DATA\r\n", b"STARTTLS\r\n") or found[0].startswith(b"EHLO"):
+                demand(found.end() == len(rest), "something behind the last of a group")
+            self._said = found[0]
+            self._owed += 1
+            rest = rest[found.end() :]
+
+    def _send_body(self) -> None:
+        transaction = self._current
+        demand(transaction is not None, "content of no transaction")
+        assert transaction is not None
+        demand(not transaction.content_sent, "the content twice")
+        demand(self._said == b"DATA\r\n", f"content after {self._said!r}")
+        last = self._heard.split(b"\r\n")[-2:-1]
+        demand(self._ahead or last[0][:1] == b"3", f"content after {last}")
+        content = b""
+        try:
+            for octets in self.session.body():
+                demand(not content.endswith(b"\r\n.\r\n"), "content behind the final dot")
+                content += octets
+        except OSError as error:
+            self._take(self.session.body_failed(str(error)))
+            demand(not content.endswith(b"\r\n.\r\n"), "half a content has a final dot")
+            return
+        transaction.content_sent = True
+        self._owed += 1
+        body = transaction.message.body
+        assert isinstance(body, HeldBody)
+        whole = transaction.message.trace + body.content
+        if not whole.endswith(b"\r\n"):
+            whole += b"\r\n"
+        demand(content.endswith(b".\r\n"), "no final dot")
+        demand(without_dots(content[:-3]) == whole, "what is sent is not the message")
+
+    def _shake_hands(self) -> None:
+        self._say()
+        demand(self._said == b"STARTTLS\r\n", f"a handshake after {self._said!r}")
+        if self.case.knob(HANDSHAKE, 3) == 2:
+            self._take(self.session.connection_lost("handshake failed"))
+        else:
+            objection = "too weak" if self.case.knob(OBJECTION, 3) == 2 else None
+            self._take(self.session.handshake_completed(_FACTS, objection))
+
+    def _done(self, step: TransactionDone) -> None:
+        transaction = self._current
+        demand(transaction is not None, "outcomes of no transaction")
+        assert transaction is not None
+        recipients = transaction.message.envelope.recipients
+        numbers = [outcome.number for outcome in step.outcomes]
+        demand(numbers == [each.number for each in recipients], f"outcomes for {numbers}")
+        for outcome in step.outcomes:
+            demand(outcome.reply.code // 100 in (2, 4, 5), f"no outcome: {outcome}")
+            if outcome.delivered:
+                demand(transaction.content_sent, "delivered without content")
+                demand(transaction.heard_after, "delivered without an answer to the final dot")
+                demand(outcome.remote is not None, "delivered, and nobody said so")
+            if outcome.uncertain:
+                demand(transaction.content_sent, "uncertain without content")
+            demand(not re.search(r"[^\x20-\x7e]", str(outcome.reply)), "unsafe text")
+        transaction.outcomes = step.outcomes
+
+    def _look_at_memory(self) -> None:
+        reader = self.session._reader
+        held = len(reader._buffer) - reader._start if not self.session.closed else 0
+        demand(held <= LINE_LIMIT, f"{held} octets are held back")
+        lines = reader._lines
+        demand(len(lines) <= LINES_LIMIT, f"{len(lines)} lines are held back")
+        demand(all(len(line) <= 4 * TEXT_LIMIT for line in lines), "a line is held whole")
+
+
+def probe(case: Case) -> Played:
+    """Play ``case`` once, each write in one piece."""
+    return Player(case).play(case.pieces, lambda write: [write])
+
+
+def check(case: Case) -> None:
+    """Play ``case`` whole, octet by octet and cut at random.
+
+    Raises:
+        Broken: a property does not hold.
+    """
+    whole = probe(case)
+    draw = Random(case.size)
+    for cut in (one_by_one, lambda write: pieces(write, draw)):
+        played = Player(case).play(case.pieces, cut)
+        if not (whole.out_of_turn or played.out_of_turn):
+            demand(
+                played.outcomes() == whole.outcomes(),
+                f"{played.outcomes()} is not {whole.outcomes()}",
+            )
+
+
+_WORDS = (
+    *(b"220 mx.example ESMTP\r\n", b"250 OK\r\n", b"354 go on\r\n", b"421 closing\r\n"),
+    *(b"450 4.2.1 later\r\n", b"550 5.1.1 no\r\n", b"554 5.7.1 no\r\n", b"552 5.3.4 large\r\n"),
+    *(b"250-mx\r\n250-PIPELINING\r\n250-SIZE 100\r\n250 STARTTLS\r\n", b"250-SIZE 1\r\n250 X\r\n"),
+    *(b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n", b"250-mx\r\n250 SMTPUTF8\r\n", b"250\r\n"),
+    *(b"220 go\r\n", b"251 fwd\r\n", b"299 ?\r\n", b"150 pre\r\n", b"600 ?\r\n", b"25", b"250 x\n"),
+    *(b"250-a\r\n", b"250-a\r\n350 b\r\n", b"250 \xff\0\x1b[2J\r\n", b"x" * 600, b"x" * 4100),
+    *(b"\r\n", b"\n", b"\r", b"250 5.1.1 mixed\r\n", b"550-5.1.1 a\r\n550 5.1.1 b\r\n", b"-", b" "),
+    *(b"250 2.1.0 OK\r\n250 2.1.5 OK\r\n354 go\r\n", b"250 a\r\n550 b\r\n354 go\r\n", b"\xb2\xb3"),
+    *(b"250-SIZE \xd9\xa1\r\n250 OK\r\n", b"250-SIZE 999999999999999999999\r\n250 OK\r\n"),
+)
+
+
+def new(draw: Random) -> Case:
+    """Return a new server: mostly one that makes sense."""
+    writes = [_WORDS[0]] if draw.random() < 0.9 else []
+    writes.append(draw.choice(_WORDS[1:2] + _WORDS[8:12]))
+    if b"STARTTLS" in writes[-1]:
+        writes += [draw.choice((b"220 go\r\n", b"454 no\r\n", b"220 go\r\n250 injected\r\n"))]
+        writes += [draw.choice(_WORDS[8:12])]
+    for _ in range(draw.randrange(1, 8)):
+        kind = draw.random()
+        if kind < 0.4:
+            writes.append(b"250 OK\r\n" * draw.randrange(1, 5) + draw.choice((b"", b"354 go\r\n")))
+        elif kind < 0.9:
+            writes.append(b"".join(draw.choice(_WORDS) for _ in range(draw.randrange(1, 4))))
+        else:
+            writes.append(b"250-x\r\n" * draw.choice((3, 99, 101)) + b"250 x\r\n")
+    knobs = tuple(draw.randrange(draw.choice((1, 1, 2, 4))) for _ in range(BREAK + 1))
+    return Case("client", knobs, (), tuple(writes))
+
+
+CLIENT = Target(
+    name="client",
+    shows="no exception, no content before 354, an outcome for every recipient, whatever comes",
+    modules=(client, outgoing, reply, reply_reader),
+    new=new,
+    words=_WORDS,
+    knobs=BREAK + 1,
+    probe=probe,
+    check=check,
+)

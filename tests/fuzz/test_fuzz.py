@@ -1,0 +1,165 @@
+"""A short search of every target, the corpus once more, and whether broken code would be found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.smtp import client
+from twisted_mta.smtp import session as server
+from twisted_mta.smtp.client import ClientSession
+from twisted_mta.smtp.client_step import Awaited
+from twisted_mta.smtp.data import DataReader, NewlineNormalizer
+from twisted_mta.smtp.reply import Reply
+from twisted_mta.smtp.session import Session
+
+from .case import Case, Unreadable
+from .corpus import CORPUS, keep, load
+from .engine import Search, failure, growth, smaller
+from .targets.all import TARGETS
+
+SECONDS = 2.0  # for each target
+PATIENCE = 30.0  # until broken code has to be found; mostly it takes less than one
+
+
+class ShortSearch(SynchronousTestCase):
+    """A moment of the long run, from the corpus on."""
+
+    def assertHolds(self, name: str) -> None:
+        result = Search(TARGETS[name], seed=1, corpus=load(name)).run(SECONDS)
+        self.assertEqual([f"{one.error}\n{one.case.text()}" for one in result.findings], [])
+        self.assertGreater(result.executions, 100)
+
+    def test_session(self) -> None:
+        self.assertHolds("session")
+
+    def test_address(self) -> None:
+        self.assertHolds("address")
+
+    def test_data(self) -> None:
+        self.assertHolds("data")
+
+    def test_header(self) -> None:
+        self.assertHolds("header")
+
+    def test_client(self) -> None:
+        self.assertHolds("client")
+
+    def test_memory_does_not_grow(self) -> None:
+        for name, target in TARGETS.items():
+            self.assertLess(growth(target, load(name), 1000), 64 * 1024, name)
+
+
+class Corpus(SynchronousTestCase):
+    def test_it_is_small_and_each_case_is_of_a_target_and_holds(self) -> None:
+        paths = sorted(CORPUS.iterdir())
+        self.assertLess(sum(path.stat().st_size for path in paths), 512 * 1024)
+        for path in paths:
+            case = Case.parse(path.read_text("ascii"))
+            self.assertIsNone(failure(TARGETS[case.target], case), path.name)
+
+    def test_every_target_has_some(self) -> None:
+        self.assertEqual([name for name in TARGETS if not load(name)], [])
+
+
+class BrokenCode(SynchronousTestCase):
+    """What the search is for: each of these has been a hole in some mail server."""
+
+    def assertFound(self, name: str, owner: object, attribute: str, broken: object) -> None:
+        self.patch(owner, attribute, broken)
+        search = Search(TARGETS[name], seed=1)
+        for _ in range(int(PATIENCE)):
+            result = search.run(1.0)
+            if result.findings:
+                break
+        self.assertTrue(result.findings, f"{result.executions} cases did not find it")
+        # And it is found by the reproducer that would be written to a file.
+        finding = result.findings[0]
+        again = Case.parse(finding.case.text())
+        self.assertIsNotNone(failure(TARGETS[name], again), finding.case.text())
+
+    def test_a_dot_between_bare_line_feeds_that_ends_the_content(self) -> None:
+        read = DataReader.read
+
+        def broken(reader: DataReader, octets: bytes) -> tuple[bytes, bytes]:
+            return read(reader, octets.replace(b"\n.\n", b"\r\n.\r\n"))
+
+        self.assertFound("data", DataReader, "read", broken)
+
+    def test_a_dot_too_many_is_taken_away(self) -> None:
+        read = DataReader.read
+
+        def broken(reader: DataReader, octets: bytes) -> tuple[bytes, bytes]:
+            content, rest = read(reader, octets)
+            return content.replace(b"\r\n.", b"\r\n"), rest
+
+        self.assertFound("session", DataReader, "read", broken)
+
+    def test_newlines_that_depend_on_where_they_are_cut(self) -> None:
+        def broken(normalizer: NewlineNormalizer, content: bytes) -> bytes:
+            lines = content.replace(b"\0", b"").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            return lines.replace(b"\n", b"\r\n")
+
+        self.assertFound("data", NewlineNormalizer, "feed", broken)
+
+    def test_what_stands_behind_starttls_is_obeyed(self) -> None:
+        established = Session.tls_established
+
+        def broken(session: Session, facts: Any) -> None:
+            transaction, state = session.transaction, session.state
+            established(session, facts)
+            session.greeting = "EHLO"
+            session.transaction = transaction
+            session.state = type(state).GREETED
+
+        self.assertFound("session", Session, "tls_established", broken)
+
+    def test_a_reply_too_many(self) -> None:
+        def broken(session: Session, argument: str) -> None:
+            session._say(Reply.of(252, "0.0", "Perhaps"))
+            session._say(Reply.of(250, "0.0", "OK"))
+
+        self.assertFound("session", server, "_COMMANDS", {**server._COMMANDS, "VRFY": broken})
+
+    def test_a_recipient_that_is_forgotten(self) -> None:
+        def broken(session: ClientSession, reply: Reply, steps: list[Any]) -> None:
+            session._transaction = None
+            session._unsent.clear()
+
+        actions = {**client._ACTIONS, Awaited.MAIL: (broken,) * 4}
+        self.assertFound("client", client, "_ACTIONS", actions)
+
+
+class Reproducers(SynchronousTestCase):
+    def test_a_case_survives_its_file(self) -> None:
+        octets = bytes(range(256)) + b"\\x41\\ \r\n "
+        case = Case("session", (1, 0, 3), (), (octets, b"", b"end ", b" "))
+        self.assertEqual(Case.parse(case.text()), case)
+        self.assertTrue(case.text().isascii())
+
+    def test_a_file_that_holds_no_case_says_why(self) -> None:
+        for text in ("EHLO x", "knobs one", "> \\x4"):
+            self.assertRaises(Unreadable, Case.parse, text)
+
+    def test_a_finding_is_kept_with_its_error(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        case = Case("data", pieces=(b"a\r\n",))
+        path = keep(case, folder, "failure-", "not good\nat all")
+        self.assertTrue(path.name.startswith("failure-data-"))
+        self.assertIn("# not good\n", path.read_text("ascii"))
+        self.assertEqual(Case.parse(path.read_text("ascii")), case)
+
+    def test_what_is_not_needed_is_left_out(self) -> None:
+        case = Case("data", (1, 1), (3,), (b"some text", b"x" * 300 + b"BAD" + b"y" * 300, b"more"))
+        small = smaller(case, lambda other: any(b"BAD" in piece for piece in other.pieces))
+        self.assertEqual(small, Case("data", (0, 0), (0,), (b"BAD",)))
+
+    def test_the_same_seed_gives_the_same_search(self) -> None:
+        def reached() -> tuple[int, list[Case]]:
+            result = Search(TARGETS["data"], seed=7).run(60.0, executions=150)
+            return result.steps, result.kept
+
+        self.assertEqual(reached(), reached())
