@@ -194,16 +194,15 @@ class LoopbackTestCase(TestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self._logged)
 
     def agent(self, *listeners: Listener, **settings: Any) -> RecordingAgent:
-        """Start an MTA that has ``mx.example`` for its domain, and relays for nobody."""
+        """Start an MTA that has ``mx.example`` for its domain; as it is, it relays for nobody."""
         config = Config(
             state_dir=f"{self.directory}/state",
             hostname="mx.example",
             local_domains=("mx.example",),
             routes=(("*", "discard:"),),
-            relay_from=(),
             recipients="any",
             listeners=listeners or (listener(),),
-            **settings,
+            **{"relay_from": (), **settings},
         )
         agent = RecordingAgent(config, reactor=self.reactor)
         agent.startService()

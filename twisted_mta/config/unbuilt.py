@@ -46,8 +46,6 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
     },
     "listener": {
         "auth": NotBuilt("where AUTH is offered", already=(OFF,)),
-        "proxy_protocol_from": NotBuilt("proxies that say who is behind them", already=([],)),
-        "xclient_from": NotBuilt("hosts that may use XCLIENT", already=([],)),
     },
     "queue": {
         "delay_warning": NotBuilt("when a sender is told of a delay"),

@@ -83,6 +83,21 @@ class Listener:
         " (RFC 3207 §6)",
         default=(),
     )
+    proxy_protocol_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "load balancers that say who connects to them, by the PROXY protocol: believed, and"
+        " required to",
+        default=(),
+    )
+    # HAProxy asks for 3 seconds at least: a lost packet is sent again within them.
+    proxy_protocol_timeout: float = setting(
+        read.period, "longest wait for what they say", default=10.0, said="10 s", common=True
+    )
+    xclient_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "proxies that may say for whom they speak, by XCLIENT",
+        default=(),
+    )
     bare_newlines: Literal["reject", "normalize"] = setting(
         read.choice("reject", "normalize"),
         "what a message with bare CR, bare LF or NUL gets: 550 5.6.0, or clean line ends",
@@ -161,6 +176,11 @@ class Listener:
             raise ConfigError(
                 f"endpoint = {read.shown(self.endpoint)}: TLS twice, since implicit_tls is true;"
                 " tcp: instead of ssl: would do"
+            )
+        if self.proxy_protocol_from and Endpoint.parse(self.endpoint).kind == "ssl":
+            raise ConfigError(
+                f"endpoint = {read.shown(self.endpoint)}: the PROXY protocol comes before TLS;"
+                " tcp: with implicit_tls = true would do"
             )
         authorities = self.client_certificate_authorities
         if self.client_certificates == "none":

@@ -19,6 +19,7 @@ from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
 from .delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
+from .proxy import ProxiedAddress
 from .tls import ContextFactory, ServerTLS, server_tls
 
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
@@ -129,7 +130,11 @@ class ESMTPFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Make the protocol of a new connection."""
-        return ESMTPProtocol(self, plain_address(addr))
+        protocol = ESMTPProtocol(self, plain_address(addr))
+        address: object = addr
+        if isinstance(address, ProxiedAddress):
+            protocol.proxied = address
+        return protocol
 
     def opened(self, protocol: ESMTPProtocol) -> Reply | None:
         """Count a connection in; return why it may not go on, or None."""

@@ -129,7 +129,9 @@ class Intake:
     def _may_relay(self, session: Session) -> bool:
         address, tls = session.peer.address, session.tls
         if address is None:
-            return True  # a UNIX socket: its permissions have decided
+            # On a UNIX socket its permissions have decided. A client whom a proxy does not know
+            # is nobody.
+            return session.proxy is None
         return self._relay_from.cover(address) or (tls is not None and self._is_licence(tls))
 
     def _is_licence(self, tls: TLSFacts) -> bool:

@@ -16,12 +16,12 @@ class Networks:
         self._networks = tuple(networks)
         self._remembered = lru_cache(maxsize=1024)(self._find)
 
-    def cover(self, address: str) -> bool:
-        """Whether ``address`` (as a socket gave it) is in one of them.
+    def cover(self, address: str | None) -> bool:
+        """Whether ``address`` (as a socket gave it) is in one of them; None is in none.
 
         An IPv4 address mapped into IPv6 is the IPv4 address.
         """
-        return bool(self._networks) and self._remembered(address)
+        return address is not None and bool(self._networks) and self._remembered(address)
 
     def _find(self, address: str) -> bool:
         parsed = ip_address(address.partition("%")[0])

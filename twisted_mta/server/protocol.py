@@ -38,6 +38,7 @@ from ..smtp.step import (
     Mail,
     Open,
     Rcpt,
+    Represent,
     StartTLS,
     Step,
     Violation,
@@ -48,6 +49,7 @@ from .tls import reason as tls_reason
 
 if TYPE_CHECKING:
     from .factory import ESMTPFactory
+    from .proxy import ProxiedAddress
 
 LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")
 SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
@@ -68,6 +70,8 @@ class ESMTPProtocol(LineReceiver):
     def __init__(self, factory: ESMTPFactory, address: str | None) -> None:
         self._factory = factory
         self.address = address
+        self.proxied: ProxiedAddress | None = None  # the client, if a balancer speaks for it
+        self.spoke_early = False  # octets of the client came before the greeting
         # As in twisted.mail, a factory of the application's may set these when it builds us.
         self.delivery: Any = None
         self.deliveryFactory: Any = None
@@ -97,11 +101,12 @@ class ESMTPProtocol(LineReceiver):
         factory, transport = self._factory, self.transport
         self._clock = factory.clock or transport.reactor
         self._delivery = factory.delivery_for(self)
-        peer = transport.getPeer()
+        peer = self.proxied or transport.getPeer()
+        ours = self.proxied.destination if self.proxied else plain_address(transport.getHost())
         self.session = Session(
             factory.settings,
             peer=Peer(self.address, getattr(peer, "port", 0)),
-            local_address=plain_address(transport.getHost()),
+            local_address=ours,
             tls_ready=factory.tls_ready,
         )
         self._connected = True
@@ -119,7 +124,7 @@ class ESMTPProtocol(LineReceiver):
     def _begin(self) -> None:
         if self._refusal is not None:
             self.session.end(self._refusal)
-        elif self._spoke_early():
+        elif self.spoke_early or self._octets_are_waiting():
             self._log_violation("greeting")
             self.session.end(OUT_OF_STEP)
         else:
@@ -327,6 +332,11 @@ class ESMTPProtocol(LineReceiver):
             peer=self.address,
         )
 
+    def _represent(self, step: Represent) -> None:
+        self._log.info(
+            "{proxy} speaks for {peer}", proxy=self.address, peer=self.session.peer.address
+        )
+
     def _close(self, step: Close) -> None:
         self._drop_sink()
         if self._connected:
@@ -428,7 +438,7 @@ class ESMTPProtocol(LineReceiver):
         """End the connection at once."""
         self.transport.abortConnection()
 
-    def _spoke_early(self) -> bool:
+    def _octets_are_waiting(self) -> bool:
         # RFC 5321 §4.3.1: the client waits for the greeting. Octets that are there before it has
         # been written were sent by something that does not read replies.
         handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
@@ -466,5 +476,6 @@ _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {
     StartTLS: ESMTPProtocol._start_tls,
     Violation: ESMTPProtocol._violation,
     Downgrade: ESMTPProtocol._downgrade,
+    Represent: ESMTPProtocol._represent,
     Close: ESMTPProtocol._close,
 }

@@ -2,39 +2,47 @@
 
 A load balancer in front of us speaks for its client: who it is stands in a header before the first
 octet of SMTP, or of TLS. Only balancers in named networks are believed, and from those the header
-has to come. The protocol behind is built when it has come, so the greeting, the limits and the log
-know the client from the beginning.
+has to come. The protocol behind is built when it has come, so the greeting, the limits, the
+decisions and the log know the client from the beginning.
 
-The format is HAProxy's ``proxy-protocol.txt``, sections 2.1 (text) and 2.2 (binary).
+The format is HAProxy's ``proxy-protocol.txt``, sections 2.1 (text) and 2.2 (binary). Whatever is
+not exactly that ends the connection, and nothing is said: no client of SMTP is there to read it.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal
 
 from attrs import frozen
-from twisted.internet.address import IPv4Address as TCP4
-from twisted.internet.address import IPv6Address as TCP6
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..interfaces import Clock
 from ..smtp.reply import printable
+from .networks import Network, Networks
+from .protocol import ESMTPProtocol
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _LONGEST_LINE = 107  # octets with CR LF, section 2.1
 _LONGEST_BLOCK = 4096  # octets; section 2.2 allows 65,535, and balancers send a few hundred
+_PORT = rb"(?:0|[1-9][0-9]{0,4})"  # section 2.1: no leading zeros
 _LINE = re.compile(
     rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?"
     rb"|(?P<family>TCP4|TCP6) (?P<source>[0-9A-Fa-f.:]+) (?P<destination>[0-9A-Fa-f.:]+)"
-    rb" (?P<source_port>[0-9]{1,5}) (?P<destination_port>[0-9]{1,5}))\r\n"
+    rb" (?P<source_port>" + _PORT + rb") (?P<destination_port>" + _PORT + rb"))\r\n"
 )
+
+# Section 2.2: octets of the addresses and ports, by the family and the protocol that the 14th octet
+# names; behind them stand the TLVs. A family that is not specified says nothing of its length.
+_ADDRESSES: Mapping[int, int] = {0x1: 12, 0x2: 36, 0x3: 216}
+_STREAM = 0x1
 _CRC32C = 0x03  # PP2_TYPE_CRC32C, section 2.2.3
 
 
@@ -42,24 +50,27 @@ class ProxyError(Exception):
     """What came is not a header of the PROXY protocol; the message says why."""
 
 
+@implementer(IAddress)
 @frozen
-class Proxied:
-    """Whom a balancer speaks for.
+class ProxiedAddress:
+    """The client that a balancer speaks for, as the address of a connection (`IAddress`).
 
     Attributes:
-        source: address of the client.
-        source_port: its port.
+        host: address of the client, as text.
+        port: its port.
         destination: address that it connected to.
         destination_port: the port there.
+        type: as Twisted's own addresses have it.
     """
 
-    source: str
-    source_port: int
+    host: str
+    port: int
     destination: str
     destination_port: int
+    type: Literal["TCP"] = "TCP"
 
 
-Header = tuple[Proxied | None, bytes]
+Header = tuple[ProxiedAddress | None, bytes]
 """Whom the balancer speaks for (None: for itself), and what came behind the header."""
 
 
@@ -69,64 +80,82 @@ def read_header(octets: bytes) -> Header | None:
     Raises:
         ProxyError: it is none, or one that cannot be.
     """
-    start = octets[: len(_SIGNATURE)]
-    if _SIGNATURE.startswith(start):
+    if _SIGNATURE.startswith(octets[: len(_SIGNATURE)]):
         return _read_block(octets) if len(octets) >= 16 else None
     if not b"PROXY ".startswith(octets[:6]):
         raise ProxyError("no header of the PROXY protocol")
-    end = octets.find(b"\r\n")
-    if end < 0 and len(octets) < _LONGEST_LINE:
+    end = octets.find(b"\n", 0, _LONGEST_LINE) + 1
+    if not end and len(octets) < _LONGEST_LINE:
         return None
-    found = _LINE.fullmatch(octets[: end + 2]) if 0 <= end <= _LONGEST_LINE - 2 else None
+    found = _LINE.fullmatch(octets[:end])
     if not found:
         raise ProxyError("a malformed line of the PROXY protocol")
-    rest = octets[end + 2 :]
+    rest = octets[end:]
     if found["family"] is None:
         return None, rest
-    version: type[IPv4Address | IPv6Address]
     version = IPv4Address if found["family"] == b"TCP4" else IPv6Address
-    ports = int(found["source_port"]), int(found["destination_port"])
+    source_port, destination_port = int(found["source_port"]), int(found["destination_port"])
     try:
         source, destination = (version(found[key].decode()) for key in ("source", "destination"))
     except ValueError:
         raise ProxyError("an address that is none, in a line of the PROXY protocol") from None
-    if max(ports) > 65535:
+    if max(source_port, destination_port) > 65535:
         raise ProxyError("a port that is none, in a line of the PROXY protocol")
-    return Proxied(str(source), ports[0], str(destination), ports[1]), rest
+    return _proxied(source, source_port, destination, destination_port), rest
 
 
 def _read_block(octets: bytes) -> Header | None:
     version_and_command, family_and_protocol, length = struct.unpack_from("!BBH", octets, 12)
-    if version_and_command >> 4 != 2 or version_and_command & 15 > 1:
+    if version_and_command not in (0x20, 0x21):
         raise ProxyError("a version or command of the PROXY protocol that is not known")
+    family, protocol = family_and_protocol >> 4, family_and_protocol & 15
+    local = version_and_command == 0x20  # a health check of the balancer's own
+    if not local and (family > 3 or protocol > 2):
+        raise ProxyError("an address family of the PROXY protocol that is not known")
     if length > _LONGEST_BLOCK:
         raise ProxyError(f"a header of the PROXY protocol with {length} octets")
     if len(octets) < 16 + length:
         return None
-    block, rest = octets[16 : 16 + length], octets[16 + length :]
-    if version_and_command & 15 == 0:  # LOCAL: a health check of the balancer's own
-        return None, rest
-    version: type[IPv4Address | IPv6Address]
-    if family_and_protocol == 0x11:
-        layout, version = "!4s4sHH", IPv4Address
-    elif family_and_protocol == 0x21:
-        layout, version = "!16s16sHH", IPv6Address
-    elif family_and_protocol in (0x00, 0x31, 0x32):  # unspecified, UNIX: nothing to learn
-        return None, rest
-    else:
-        raise ProxyError("an address family of the PROXY protocol that is not TCP")
-    if length < struct.calcsize(layout):
+    header, rest = octets[: 16 + length], octets[16 + length :]
+    if local or family == 0 or protocol == 0:
+        return None, rest  # section 2.2: what stands in it is ignored
+    if length < _ADDRESSES[family]:
         raise ProxyError("a header of the PROXY protocol that is too short for its addresses")
-    source, destination, source_port, destination_port = struct.unpack_from(layout, block)
-    _check_sum(octets[: 16 + length], 16 + struct.calcsize(layout))
-    return Proxied(
-        str(version(source)), source_port, str(version(destination)), destination_port
-    ), rest
+    _check_sum(header, 16 + _ADDRESSES[family])
+    # Section 2.2: a receiver takes what it cannot use for "unspecified": here UNIX sockets, of
+    # which there is nothing to learn, and datagrams, in which no mail comes.
+    if family == 3 or protocol != _STREAM:
+        return None, rest
+    layout = "!4s4sHH" if family == 1 else "!16s16sHH"
+    source, destination, source_port, destination_port = struct.unpack_from(layout, header, 16)
+    version = IPv4Address if family == 1 else IPv6Address
+    return _proxied(version(source), source_port, version(destination), destination_port), rest
+
+
+def _proxied(
+    source: IPv4Address | IPv6Address,
+    source_port: int,
+    destination: IPv4Address | IPv6Address,
+    destination_port: int,
+) -> ProxiedAddress | None:
+    source, destination = _plain(source), _plain(destination)
+    if source.is_unspecified:
+        return None  # 0.0.0.0 is nobody's address
+    return ProxiedAddress(str(source), source_port, str(destination), destination_port)
+
+
+def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    # RFC 4291 §2.5.5.2: what balancers with sockets for both families write for IPv4.
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _check_sum(header: bytes, position: int) -> None:
-    """Compare the checksum, if there is one among the TLVs (section 2.2.3)."""
-    while position + 3 <= len(header):
+    """Walk through the TLVs from ``position``; compare the checksum if there is one (2.2.3)."""
+    while position < len(header):
+        if position + 3 > len(header):
+            raise ProxyError("octets of the PROXY protocol that are no TLV")
         type, length = struct.unpack_from("!BH", header, position)
         value = position + 3
         if value + length > len(header):
@@ -135,13 +164,13 @@ def _check_sum(header: bytes, position: int) -> None:
             if length != 4:
                 raise ProxyError("a checksum of the PROXY protocol that is none")
             (expected,) = struct.unpack_from("!I", header, value)
-            if _crc32c(header[:value] + b"\0\0\0\0" + header[value + 4 :]) != expected:
+            if crc32c(header[:value] + b"\0\0\0\0" + header[value + 4 :]) != expected:
                 raise ProxyError("a checksum of the PROXY protocol that is wrong")
         position = value + length
 
 
-def _crc32c(octets: bytes) -> int:
-    """CRC-32C (RFC 9260, Appendix A), bit by bit: headers are short and balancers few."""
+def crc32c(octets: bytes) -> int:
+    """Return CRC-32C (RFC 9260, Appendix A), bit by bit: headers are short and balancers few."""
     remainder = 0xFFFFFFFF
     for octet in octets:
         remainder ^= octet
@@ -153,10 +182,12 @@ def _crc32c(octets: bytes) -> int:
 class ProxyFactory(Factory):
     """Puts the PROXY protocol before another factory, for balancers in some networks.
 
-    Others are connected to the factory behind at once.
+    Others are connected to the factory behind at once. It stands outermost, before implicit TLS:
+    a header is the first thing on a connection.
 
     Args:
-        wrapped: the factory of the protocol behind; its ``buildProtocol`` gets who the client is.
+        wrapped: the factory of the protocol behind; its ``buildProtocol`` gets who the client is,
+            as a `ProxiedAddress` where the balancer does not speak for itself.
         networks: whose headers are believed, and required.
         clock: for the deadline.
         timeout: seconds in which the header has to come.
@@ -167,15 +198,16 @@ class ProxyFactory(Factory):
     def __init__(
         self,
         wrapped: Factory[Any],
-        networks: Sequence[IPv4Network | IPv6Network],
+        networks: Iterable[Network],
         *,
         clock: Clock,
-        timeout: float = 30.0,
+        timeout: float = 10.0,
     ) -> None:
         self.wrapped = wrapped
-        self.networks = tuple(networks)
         self.clock = clock
         self.timeout = timeout
+        self._balancers = Networks(networks)
+        self._awaiting: dict[AwaitingHeader, None] = {}
 
     def doStart(self) -> None:
         """Start the factory behind as well."""
@@ -183,88 +215,97 @@ class ProxyFactory(Factory):
         self.wrapped.doStart()
 
     def doStop(self) -> None:
-        """Stop the factory behind as well."""
+        """Stop the factory behind as well, and wait for no header any more."""
+        for protocol in list(self._awaiting):
+            protocol.abort()
         self.wrapped.doStop()
         super().doStop()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return what waits for the header, or the protocol behind where none is believed."""
         host = getattr(addr, "host", None)
-        if host is None or not self._believes(host):
+        if host is None or not self._balancers.cover(host):
             return self.wrapped.buildProtocol(addr)
-        return _AwaitingHeader(self, addr)
-
-    def _believes(self, host: str) -> bool:
-        address = ip_address(host.partition("%")[0])
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self.networks)
+        return AwaitingHeader(self, addr, self._awaiting)
 
 
-class _AwaitingHeader(Protocol):
-    """A connection of a balancer, until its header has come."""
+class AwaitingHeader(Protocol):
+    """A connection of a balancer, until its header has come; then another protocol's."""
 
     _log = Logger()
     transport: Any
 
-    def __init__(self, factory: ProxyFactory, balancer: IAddress | None) -> None:
+    def __init__(
+        self,
+        factory: ProxyFactory,
+        balancer: IAddress | None,
+        awaiting: dict[AwaitingHeader, None],
+    ) -> None:
         self._factory = factory
         self._balancer = balancer
+        self._awaiting = awaiting
         self._octets = b""
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Wait."""
-        self._timer = self._factory.clock.callLater(self._factory.timeout, self._give_up)
+        self._awaiting[self] = None
+        self._timer = self._factory.clock.callLater(
+            self._factory.timeout, self._refuse, "no header of the PROXY protocol in time"
+        )
 
     def dataReceived(self, data: bytes) -> None:
         """Take some of the header; after its end, make room for the protocol behind."""
+        if self not in self._awaiting:
+            return  # it was refused already
         self._octets += data
         try:
             header = read_header(self._octets)
         except ProxyError as error:
             self._refuse(str(error))
             return
-        if header is None:
-            return
-        self._cancel()
-        proxied, rest = header
-        address = self._balancer if proxied is None else _address(proxied)
-        protocol = self._factory.wrapped.buildProtocol(address)
-        if protocol is None:
-            self.transport.abortConnection()
-            return
-        # From here on the connection is the other protocol's alone, for STARTTLS too: Twisted puts
-        # TLS between a transport and whatever is its protocol then.
-        self.transport.protocol = protocol
-        if proxied is not None and hasattr(protocol, "local_address"):
-            protocol.local_address = proxied.destination
-        protocol.makeConnection(self.transport)
-        if rest:
-            protocol.dataReceived(rest)
+        if header is not None:
+            self._end()
+            self._hand_over(*header)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop waiting."""
-        self._cancel()
+        # Who has said nothing at all has only looked whether somebody listens.
+        if self in self._awaiting and self._octets:
+            self._warn("half a header of the PROXY protocol")
+        self._end()
 
-    def _give_up(self) -> None:
-        self._refuse("no header of the PROXY protocol in time")
+    def abort(self) -> None:
+        """End the connection; nothing was said and nothing will be."""
+        self._end()
+        self.transport.abortConnection()
+
+    def _hand_over(self, proxied: ProxiedAddress | None, rest: bytes) -> None:
+        protocol = self._factory.wrapped.buildProtocol(proxied or self._balancer)
+        if protocol is None:
+            self.transport.abortConnection()
+            return
+        if rest and isinstance(protocol, ESMTPProtocol):
+            protocol.spoke_early = True
+        # From here on the connection is the other protocol's alone, for STARTTLS too: Twisted puts
+        # TLS between a transport and whatever is its protocol then.
+        self.transport.protocol = protocol
+        protocol.makeConnection(self.transport)
+        if rest:
+            protocol.dataReceived(rest)  # under implicit TLS, the client speaks first
 
     def _refuse(self, reason: str) -> None:
-        self._cancel()
+        self._warn(reason)
+        self.abort()
+
+    def _warn(self, reason: str) -> None:
         self._log.warn(
             "connection from {balancer} closed: {reason}",
             balancer=printable(str(getattr(self._balancer, "host", self._balancer))),
             reason=reason,
         )
-        self.transport.abortConnection()
 
-    def _cancel(self) -> None:
+    def _end(self) -> None:
+        self._awaiting.pop(self, None)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-
-
-def _address(proxied: Proxied) -> IAddress:
-    kind: Callable[[Literal["TCP"], str, int], IAddress]
-    kind = TCP6 if ":" in proxied.source else TCP4
-    return kind("TCP", proxied.source, proxied.source_port)

@@ -15,6 +15,7 @@ BYE = Reply.of(221, "0.0", "Bye")
 READY_FOR_TLS = Reply.of(220, "0.0", "Ready to start TLS")
 TLS_FAILED = Reply.of(454, "7.0", "TLS not available due to temporary reason")
 TLS_ACTIVE = Reply.of(503, "5.1", "TLS is already active")
+TLS_COMES_FIRST = Reply.of(503, "5.1", "STARTTLS comes before what was said for another client")
 TLS_REQUIRED = Reply.of(530, "7.0", "Must issue a STARTTLS command first")
 TLS_TOO_WEAK = Reply.of(554, "7.0", "Command refused due to lack of security")
 NOT_IMPLEMENTED = Reply.of(502, "5.1", "Command not implemented")
@@ -32,6 +33,7 @@ HELP = Reply.of(
 )
 CHUNK_TAKEN = Reply.of(250, "0.0", "Chunk taken")
 CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
+RESET_FIRST = Reply.of(503, "5.1", "Send RSET first")
 IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
 
 MISPLACED: Mapping[str, Reply] = {

@@ -27,6 +27,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
+import attrs
+
 from ..envelope import TLSFacts
 from . import replies
 from .command import (
@@ -41,6 +43,7 @@ from .command import (
     parse_rcpt,
 )
 from .data import ChunkReader, DataReader, NewlineNormalizer
+from .extension import Extension
 from .extension.size import TOO_LARGE
 from .reply import Reply
 from .settings import COMMAND_LINE, Peer, SessionSettings
@@ -52,6 +55,7 @@ from .step import (
     Mail,
     Open,
     Rcpt,
+    Represent,
     StartTLS,
     Step,
     Violation,
@@ -108,15 +112,21 @@ TRANSITIONS: Mapping[State, Mapping[str, State | None]] = MappingProxyType(
     }
 )
 
+# Where verbs of extensions may come: nowhere between the chunks of a message.
+_FOR_EXTENSIONS = (State.START, State.GREETED, State.MAIL, State.RCPT)
+
 # RFC 2920 §3.1, RFC 3207 §4: each of these is the last command of its group, because what follows
-# depends on its reply. Octets behind it were not written by someone who had read that reply.
+# depends on its reply. Octets behind it were not written by someone who had read that reply. The
+# same holds for verbs of extensions.
 _LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")
 
 # RFC 3207 §4: what a client may say before STARTTLS where STARTTLS is required.
 _WITHOUT_TLS = ("NOOP", "EHLO", "STARTTLS", "QUIT")
 
 _CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
-_GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
+
+GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
+"""What is taken for a name in EHLO and HELO."""
 
 _NOT_OFFERED = ("EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "LHLO", "BURL", "ATRN")
 
@@ -126,8 +136,11 @@ class Session:
 
     Attributes:
         settings: what its listener demands.
-        peer: who is at the other end.
-        local_address: our own address on this connection, None on a UNIX socket.
+        peer: the client.
+        proxy: who is at the other end, where that one speaks for the client (`represent`); None
+            where it is the client itself.
+        local_address: our own address as the client sees it; None on a UNIX socket, or if a proxy
+            does not tell.
         state: see `TRANSITIONS`.
         greeting: the verb that greeted us (after the last STARTTLS), None before.
         helo: what it said; empty before.
@@ -149,6 +162,7 @@ class Session:
     ) -> None:
         self.settings = settings
         self.peer = peer
+        self.proxy: Peer | None = None
         self.local_address = local_address
         self.tls_ready = tls_ready
         self.state = State.START
@@ -176,7 +190,7 @@ class Session:
 
     def greet(self) -> None:
         """Begin: give the greeting."""
-        self._say(Reply.of(220, None, f"{self.settings.hostname} ESMTP"))
+        self._say(self.opening)
 
     def receive(self, octets: bytes) -> None:
         """Take what arrived; `step` says what it comes to. After the end it is thrown away."""
@@ -190,6 +204,11 @@ class Session:
         out = b"".join(self._out)
         self._out.clear()
         return out
+
+    @property
+    def opening(self) -> Reply:
+        """The greeting."""
+        return Reply.of(220, None, f"{self.settings.hostname} ESMTP")
 
     @property
     def content_octets(self) -> int:
@@ -248,6 +267,48 @@ class Session:
         # RFC 3207 §4.1: the decision whether to go on.
         self.state = State.START if self.settings.tls_suffices(facts) else State.REFUSED
 
+    def represent(
+        self,
+        client: Peer,
+        *,
+        local_address: str | None,
+        greeting: Literal["HELO", "EHLO"] | None = None,
+        helo: str = "",
+    ) -> None:
+        """Begin anew as the session of ``client``, for whom the one at the other end speaks.
+
+        TLS stays what it is, but for the certificate: that is the proxy's, and whatever may be
+        granted on it is not the client's. For the same reason there is no STARTTLS afterwards:
+        RFC 3207 §4.2 has us forget then what was said in clear, and that would leave the client
+        with whatever the proxy may do.
+
+        Args:
+            client: who it is; an address of None is not known.
+            local_address: the address of ours that it connected to; None if that is not known.
+            greeting: the verb that it greeted the proxy with; None: it has still to greet us.
+            helo: what it said then.
+        """
+        if self.proxy is None:
+            self.proxy = self.peer
+        self.peer = client
+        self.local_address = local_address
+        if self.tls is not None:
+            self.tls = attrs.evolve(
+                self.tls,
+                peer_subject=None,
+                peer_issuer=None,
+                peer_fingerprint=None,
+                peer_verified=False,
+                peer_problem=None,
+            )
+        self.greeting = greeting
+        self.helo = helo
+        self.identity = None
+        self._forget_transaction()
+        self.errors = 0
+        self.state = State.START if greeting is None else State.GREETED
+        self._steps.append(Represent())
+
     def end(self, reply: Reply) -> None:
         """End the session from our side, with a last reply (RFC 5321 §3.8: 421)."""
         if self.state is not State.CLOSED:
@@ -301,9 +362,14 @@ class Session:
 
     def _obey(self, command: Command) -> None:
         verb = command.verb
-        if self._in and verb in _LAST_IN_GROUP:
+        extension = None if verb in _COMMANDS else self.settings.commands.get(verb)
+        if self._in and (verb in _LAST_IN_GROUP or extension is not None):
             self._out_of_step(verb)
-        elif verb == "MAIL" and self.tls is None and self.settings.requires_tls_of(self.peer):
+        elif (
+            verb == "MAIL"
+            and self.tls is None
+            and self.settings.requires_tls_of(self.proxy or self.peer)
+        ):
             self._steps.append(Downgrade())
             self._refuse(replies.TLS_REQUIRED)
         elif (
@@ -312,6 +378,12 @@ class Session:
             and (verb != "BDAT" or self.settings.chunking)
         ):
             _COMMANDS[verb](self, command.argument)
+        elif (
+            extension is not None
+            and self.state in _FOR_EXTENSIONS
+            and (self.tls is not None or not self.settings.require_tls)
+        ):
+            self._obey_extension(extension, command)
         else:
             if verb == "BDAT":
                 self._drain_chunk(command.argument)
@@ -324,9 +396,21 @@ class Session:
             return replies.TLS_REQUIRED  # RFC 3207 §4
         if verb == "BDAT" and not self.settings.chunking:
             return replies.NOT_IMPLEMENTED
+        if verb in self.settings.commands:
+            return replies.RESET_FIRST
         if verb in replies.MISPLACED:
             return replies.MISPLACED[verb]
         return replies.NOT_IMPLEMENTED if verb in _NOT_OFFERED else UNKNOWN_COMMAND
+
+    def _obey_extension(self, extension: Extension, command: Command) -> None:
+        if extension.announcement(self) is None:
+            self._refuse(extension.not_offered)
+            return
+        reply = extension.commands[command.verb](self, command.argument)
+        if reply.code < 400:
+            self._say(reply)
+        else:
+            self._refuse(reply)
 
     def _drain_chunk(self, argument: str) -> None:
         # RFC 3030 §2: the chunk follows at once, so it has to be drained even where it is out of
@@ -355,7 +439,7 @@ class Session:
     def _greeted(self, verb: Literal["HELO", "EHLO"], argument: str) -> bool:
         # RFC 5321 §4.1.4: a name that is not a domain or literal is no reason to refuse mail; it
         # is only kept from doing harm.
-        if not _GREETING_NAME.fullmatch(argument):
+        if not GREETING_NAME.fullmatch(argument):
             self._refuse(Reply.of(501, "5.4", f"Syntax: {verb} hostname"))
             return False
         self.greeting = verb
@@ -371,6 +455,8 @@ class Session:
             self._refuse(replies.TLS_ACTIVE)
         elif self.tls_ready is None:
             self._refuse(replies.NOT_IMPLEMENTED)
+        elif self.proxy is not None:
+            self._refuse(replies.TLS_COMES_FIRST)
         elif not self.tls_ready():
             self._refuse(replies.TLS_FAILED)
         else:

@@ -57,6 +57,7 @@ class SessionSettings:
     mail_readers: Mapping[str, ParameterReader] = field(init=False)
     rcpt_readers: Mapping[str, ParameterReader] = field(init=False)
     line_octets: Mapping[str, int] = field(init=False)
+    commands: Mapping[str, Extension] = field(init=False)
     chunking: bool = field(init=False)
     longest_line: int = field(init=False)
 
@@ -67,6 +68,10 @@ class SessionSettings:
     @rcpt_readers.default
     def _rcpt_readers(self) -> Mapping[str, ParameterReader]:
         return {key: read for each in self.extensions for key, read in each.rcpt.items()}
+
+    @commands.default
+    def _commands(self) -> Mapping[str, Extension]:
+        return {verb: each for each in self.extensions for verb in each.commands}
 
     @chunking.default
     def _chunking(self) -> bool:

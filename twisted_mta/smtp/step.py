@@ -54,8 +54,24 @@ class Downgrade(NamedTuple):
     """MAIL came in clear from a peer that is known to speak TLS: sound the alarm (RFC 3207 §6)."""
 
 
+class Represent(NamedTuple):
+    """`Session.proxy` speaks for `Session.peer` from now on: log it."""
+
+
 class Close(NamedTuple):
     """Write the output and close the connection."""
 
 
-Step = Mail | Rcpt | Open | Write | Finish | Abort | StartTLS | Violation | Downgrade | Close
+Step = (
+    Mail
+    | Rcpt
+    | Open
+    | Write
+    | Finish
+    | Abort
+    | StartTLS
+    | Violation
+    | Downgrade
+    | Represent
+    | Close
+)

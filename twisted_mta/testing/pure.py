@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any, Literal
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from ..envelope import TLSFacts
+from ..server.networks import Networks
 from ..server.tls import suffices
 from ..smtp.extension.chunking import CHUNKING
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from ..smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from ..smtp.extension.size import size
 from ..smtp.extension.starttls import STARTTLS
+from ..smtp.extension.xclient import xclient
 from ..smtp.reply import Reply
 from ..smtp.session import Session
 from ..smtp.settings import Peer, SessionSettings
 from ..smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Violation, Write
 from .delivery import RecordingDelivery
+
+
+_PROXIES = Networks((ip_network("192.0.2.0/24"),))
+_XCLIENT = xclient(lambda peer: _PROXIES.cover(peer.address))
 
 
 @frozen(kw_only=True)
@@ -38,6 +45,8 @@ class Options:
         max_errors: of one session.
         violations: how often octets come before their turn.
         chunking: BDAT is offered.
+        xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
+        peer: the address that the client connects from.
         whole: each write arrives in one piece: that is what the transcript is about.
         refusals: what `RecordingDelivery` refuses; written ``@ refuse <path> 550 5.1.1 text``,
             where ``<.>`` is the end of the content, ``<DATA>`` its beginning.
@@ -55,6 +64,8 @@ class Options:
     violations: int = 0
     whole: bool = False
     chunking: bool = False
+    xclient: bool = False
+    peer: str = "192.0.2.1"
     refusals: dict[str, Reply] = field(factory=dict)
 
     def settings(self) -> SessionSettings:
@@ -68,6 +79,7 @@ class Options:
                 ENHANCED_STATUS_CODES,
                 STARTTLS,
                 *((CHUNKING,) if self.chunking else ()),
+                *((_XCLIENT,) if self.xclient else ()),
             ),
             require_tls=self.require_tls,
             tls_suffices=suffices(self.minimum_tls),
@@ -91,7 +103,7 @@ class PureWire:
 
     def __init__(self, options: Options, delivery: RecordingDelivery) -> None:
         ready = {"none": None, "failed": lambda: False}.get(options.tls, lambda: True)
-        self.session = Session(options.settings(), peer=Peer("192.0.2.1", 50_000), tls_ready=ready)
+        self.session = Session(options.settings(), peer=Peer(options.peer, 50_000), tls_ready=ready)
         self.output = b""
         self.violations = 0
         self.closed = False

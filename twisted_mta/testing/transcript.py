@@ -45,6 +45,8 @@ from typing import Any, Literal, Protocol
 from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol as BaseProtocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..server.factory import ESMTPFactory, Timeouts
@@ -52,7 +54,7 @@ from ..server.tls import ServerTLS
 from ..smtp.reply import Reply
 from .client import SMTPClientEnd
 from .delivery import RecordingDelivery
-from .network import MemoryNetwork
+from .network import MemoryNetwork, address
 from .pure import Options, PureWire
 
 _LONGEST_REPLY = 510  # octets of a line without CR LF (RFC 5321 §4.5.3.1.5)
@@ -277,7 +279,8 @@ class Transcript:
             served = None
         elif self.options.tls == "failed":
             served = Unloaded(tls)
-        return ESMTPFactory(
+        return _FromElsewhere(
+            self.options.peer,
             delivery,
             clock=clock,
             settings=self.options.settings(),
@@ -378,6 +381,18 @@ def _cuts(octets: bytes) -> Iterator[int]:
 def _shown(cuts: dict[int, Sequence[int]]) -> str:
     places = [f"line {line} at {list(where)}" for line, where in cuts.items()]
     return f" (cut: {', '.join(places)[:200]})" if places else ""
+
+
+class _FromElsewhere(ESMTPFactory):
+    """Takes every connection for one of ``peer``."""
+
+    def __init__(self, peer: str, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._peer = address(peer, 50_000)
+
+    def buildProtocol(self, addr: IAddress | None) -> BaseProtocol:
+        """Make the protocol of a new connection."""
+        return super().buildProtocol(self._peer)
 
 
 class Unloaded:

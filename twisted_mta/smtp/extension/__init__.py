@@ -1,21 +1,32 @@
 """ESMTP extensions (RFC 5321 §2.2), one per file.
 
 An extension announces itself in the reply to EHLO, reads the parameters it adds to MAIL and RCPT,
-and says how much longer it makes those lines. The session knows none of them by name, so one more
-is one more file and one more place in the tuple that the session is given.
+says how much longer it makes those lines, and obeys the verbs it adds. The session knows none of
+them by name, so one more is one more file and one more place in the tuple that the session is
+given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from ..command import ParameterReader
+from ..reply import Reply
 
 if TYPE_CHECKING:
     from ..session import Session
+
+Obey = Callable[["Session", str], Reply]
+"""Obeys a command: gets the session and the argument, returns the reply or raises `CommandError`.
+
+It may be called wherever no content is awaited, before EHLO and inside a transaction too, so it
+looks at the session's ``state`` where that matters to it. What it says with 4yz or 5yz is an error.
+"""
+
+NOT_OFFERED = Reply.of(503, "5.1", "Not offered here and now")
 
 
 @frozen
@@ -28,6 +39,9 @@ class Extension:
         rcpt: likewise for RCPT.
         mail_octets: how much longer it allows the MAIL line to be.
         rcpt_octets: likewise for RCPT.
+        commands: what obeys the verbs it adds, by upper-case verb; those that the session has
+            itself stay the session's. Each is the last of its group (RFC 2920 §3.1).
+        not_offered: what these verbs get where `announcement` returns None.
     """
 
     keyword: str
@@ -35,6 +49,8 @@ class Extension:
     rcpt: Mapping[str, ParameterReader] = field(factory=dict)
     mail_octets: int = 0
     rcpt_octets: int = 0
+    commands: Mapping[str, Obey] = field(factory=dict)
+    not_offered: Reply = NOT_OFFERED
 
     def announcement(self, session: Session) -> str | None:
         """Return the line for the EHLO reply, or None where it is not on offer now."""

@@ -17,8 +17,13 @@ class StartTLSExtension(Extension):
     """Announced only where the handshake could begin now."""
 
     def announcement(self, session: Session) -> str | None:
-        """Return the keyword if a certificate is loaded and TLS is not active (RFC 3207 §4.2)."""
-        if session.tls is not None or session.tls_ready is None or not session.tls_ready():
+        """Return the keyword if a certificate is loaded and TLS is not active (RFC 3207 §4.2).
+
+        A proxy that speaks for another client has had its chance: see `Session.represent`.
+        """
+        if session.tls is not None or session.proxy is not None:
+            return None
+        if session.tls_ready is None or not session.tls_ready():
             return None
         return self.keyword
 

@@ -1,0 +1,737 @@
+"""The PROXY protocol before the greeting, and XCLIENT on a whole listener."""
+
+import struct
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server.authority import Authority
+from tests.server.certificate import server_context
+from tests.server.dialogue import DialogueTestCase
+from tests.server.loopback import Client, ClientTLS, LoopbackTestCase, listener, received
+from twisted_mta.config import Listener
+from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
+from twisted_mta.server.protocol import ESMTPProtocol
+from twisted_mta.server.proxy import (
+    ProxiedAddress,
+    ProxyError,
+    ProxyFactory,
+    crc32c,
+    read_header,
+)
+from twisted_mta.smtp.session import Session
+from twisted_mta.smtp.settings import Peer
+from twisted_mta.testing.client import SMTPClientEnd
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+BALANCERS = (ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48"))
+LOOPBACK = ip_network("127.0.0.0/8")
+
+V4 = ProxiedAddress("203.0.113.9", 4711, "198.51.100.25", 25)
+V6 = ProxiedAddress("2001:db8::9", 4711, "2001:db8::25", 25)
+LINE_4 = b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 25\r\n"
+LINE_6 = b"PROXY TCP6 2001:db8::9 2001:DB8:0:0:0:0:0:25 4711 25\r\n"
+
+
+def addresses(proxied: ProxiedAddress) -> bytes:
+    return (
+        ip_address(proxied.host).packed
+        + ip_address(proxied.destination).packed
+        + struct.pack("!HH", proxied.port, proxied.destination_port)
+    )
+
+
+def block(command: int, family: int, content: bytes = b"") -> bytes:
+    return SIGNATURE + struct.pack("!BBH", command, family, len(content)) + content
+
+
+def tlv(type: int, value: bytes) -> bytes:
+    return struct.pack("!BH", type, len(value)) + value
+
+
+def summed(family: int, content: bytes, behind: bytes = b"") -> bytes:
+    """Return a block with a checksum behind its addresses."""
+    header = block(0x21, family, content + tlv(3, b"\0\0\0\0") + behind)
+    place = 16 + len(content) + 3
+    return header[:place] + struct.pack("!I", crc32c(header)) + header[place + 4 :]
+
+
+BLOCK_4 = block(0x21, 0x11, addresses(V4))
+BLOCK_6 = block(0x21, 0x21, addresses(V6))
+
+HEADERS = (
+    (LINE_4, V4),
+    (LINE_6, V6),
+    (b"PROXY TCP4 0.0.0.1 255.255.255.255 0 65535\r\n", None),
+    (b"PROXY TCP6 " + b" ".join([b"ffff" + b":ffff" * 7] * 2) + b" 65535 65535\r\n", None),
+    (b"PROXY TCP6 ::ffff:203.0.113.9 ::ffff:198.51.100.25 4711 25\r\n", V4),
+    (BLOCK_4, V4),
+    (BLOCK_6, V6),
+    (
+        block(
+            0x21,
+            0x21,
+            b"".join(
+                b"\0" * 10 + b"\xff\xff" + ip_address(each).packed
+                for each in (V4.host, V4.destination)
+            )
+            + struct.pack("!HH", 4711, 25),
+        ),
+        V4,
+    ),
+    (block(0x21, 0x11, addresses(V4) + tlv(4, b"") + tlv(0xEE, b"x" * 300)), V4),
+    (block(0x21, 0x11, addresses(V4) + tlv(0xEA, b"x" * (4096 - 15))), V4),
+    (summed(0x11, addresses(V4)), V4),
+    (summed(0x21, addresses(V6), tlv(2, b"mx.example")), V6),
+)
+
+FOR_ITSELF = (
+    b"PROXY UNKNOWN\r\n",
+    b"PROXY UNKNOWN \r\n",
+    b"PROXY UNKNOWN 203.0.113.9 198.51.100.25 4711 25\r\n",
+    b"PROXY UNKNOWN " + b"\xff" * 91 + b"\r\n",
+    b"PROXY TCP4 0.0.0.0 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP6 :: 2001:db8::25 4711 25\r\n",
+    block(0x20, 0x00),
+    block(0x20, 0x11, addresses(V4)),
+    block(0x20, 0xFF, b"whatever"),
+    block(0x21, 0x00),
+    block(0x21, 0x00, b"whatever"),
+    block(0x21, 0x10, b"whatever"),
+    block(0x21, 0x01),
+    block(0x21, 0x12, addresses(V4)),
+    block(0x21, 0x22, addresses(V6)),
+    block(0x21, 0x31, b"/run/client".ljust(108, b"\0") + b"/run/mta".ljust(108, b"\0")),
+    block(0x21, 0x32, b"\0" * 216),
+    block(0x21, 0x11, b"\0" * 12),
+    summed(0x31, b"\0" * 216),
+)
+
+NOT_HEADERS = (
+    b"EHLO client.example\r\n",
+    b"QUIT\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00",
+    b"GET / HTTP/1.1\r\n",
+    b"PROXY\r\n",
+    b"PROXYTCP4 ",
+    b"proxy TCP4 203.0.113.9 198.51.100.25 4711 25\r\n",
+    b"PROXY  TCP4 203.0.113.9 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP4  203.0.113.9 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 25 \r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 25 26\r\n",
+    b"PROXY TCP4 203.0.113.09 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP4 203.0.113.256 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP4 203.0.113 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP4 2001:db8::9 2001:db8::25 4711 25\r\n",
+    b"PROXY TCP6 203.0.113.9 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP6 2001:db8::9 198.51.100.25 4711 25\r\n",
+    b"PROXY TCP6 fe80::1%eth0 2001:db8::25 4711 25\r\n",
+    b"PROXY TCP6 2001::db8::9 2001:db8::25 4711 25\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 65536 25\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 65536\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 04711 25\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 025\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 -1 25\r\n",
+    b"PROXY UDP4 203.0.113.9 198.51.100.25 4711 25\r\n",
+    b"PROXY UNKNOWNx\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 25\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 25\r\r\n",
+    b"PROXY TCP4 203.0.113.9 198.51.100.25 4711 25\rx\r\n",
+    b"PROXY UNKNOWN \r \r\n",
+    b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n",
+    b"PROXY UNKNOWN " + b"x" * 93,
+    SIGNATURE[:-1] + b"\r",
+    SIGNATURE + b"\x11\x11\0\0",
+    SIGNATURE + b"\x22\x11\0\0",
+    SIGNATURE + b"\x31\x11\0\0",
+    block(0x21, 0x41),
+    block(0x21, 0x13),
+    block(0x21, 0x11, addresses(V4)[:-1]),
+    block(0x21, 0x21, addresses(V4)),
+    block(0x21, 0x31, b"\0" * 215),
+    block(0x21, 0x12, b"\0" * 11),
+    (SIGNATURE + struct.pack("!BBH", 0x21, 0x11, 4097)),
+    (SIGNATURE + struct.pack("!BBH", 0x20, 0x00, 65535)),
+    block(0x21, 0x11, addresses(V4) + b"\x04\0"),
+    block(0x21, 0x11, addresses(V4) + b"\x04\0\x01"),
+    block(0x21, 0x11, addresses(V4) + tlv(3, b"\0" * 4)),
+    block(0x21, 0x11, addresses(V4) + tlv(3, b"\0" * 3)),
+    block(0x21, 0x31, b"\0" * 216 + tlv(3, b"\0" * 4)),
+)
+
+
+class Headers(SynchronousTestCase):
+    """The octets alone."""
+
+    def test_what_they_say(self) -> None:
+        for octets, proxied in HEADERS:
+            header = read_header(octets)
+            assert header is not None, octets
+            self.assertEqual(header[1], b"")
+            if proxied is not None:
+                self.assertEqual(header[0], proxied)
+            self.assertIsInstance(header[0], ProxiedAddress)
+
+    def test_what_says_nothing_of_a_client(self) -> None:
+        for octets in FOR_ITSELF:
+            self.assertEqual(read_header(octets), (None, b""), octets)
+
+    def test_nothing_is_said_before_the_last_octet_and_what_is_behind_is_left(self) -> None:
+        for octets in (*(octets for octets, _ in HEADERS), *FOR_ITSELF):
+            whole = read_header(octets)
+            assert whole is not None
+            for cut in range(len(octets)):
+                self.assertIsNone(read_header(octets[:cut]), octets[:cut])
+            for rest in (b"\0", b"\r\n", LINE_4, b"EHLO x\r\n" * 1000):
+                self.assertEqual(read_header(octets + rest), (whole[0], rest))
+
+    def test_what_is_none(self) -> None:
+        for octets in NOT_HEADERS:
+            self.assertRaises(ProxyError, read_header, octets)
+            # However it arrives: no beginning of it passes for a header, and none asks for more
+            # than a header may have.
+            for cut in range(len(octets)):
+                try:
+                    self.assertIsNone(read_header(octets[:cut]), octets[:cut])
+                except ProxyError:
+                    break
+
+    def test_what_can_be_none_is_waited_for_no_longer_than_a_header(self) -> None:
+        for start, most in ((b"PROXY UNKNOWN ", 107), (SIGNATURE + b"\x21\x11\x10\0", 16 + 4096)):
+            octets = start.ljust(most - 1, b"x")
+            self.assertIsNone(read_header(octets))
+            try:
+                self.assertIsNotNone(read_header(octets + b"x"))
+            except ProxyError:
+                pass
+
+    def test_the_checksum(self) -> None:
+        self.assertEqual(crc32c(b"123456789"), 0xE3069283)  # the value that catalogues give
+        self.assertEqual(crc32c(bytes(32)), 0x8A9136AA)  # RFC 3720 B.4
+        header = summed(0x11, addresses(V4), tlv(4, b"padding"))
+        for place in (*range(16, 28), *range(31, len(header) - 10), len(header) - 1):
+            for bit in range(8):
+                spoilt = bytearray(header)
+                spoilt[place] ^= 1 << bit
+                self.assertRaises(ProxyError, read_header, bytes(spoilt))
+
+
+class Logged:
+    """What was logged since it was made."""
+
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self._add)
+        test.addCleanup(globalLogPublisher.removeObserver, self._add)
+
+    def _add(self, event: LogEvent) -> None:
+        self.lines.append(formatEvent(event))
+
+
+class Dialogues(DialogueTestCase):
+    """In memory: balancers are in 10.0.0.0/8."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged = Logged(self)
+
+    def behind(self, factory: ESMTPFactory) -> ProxyFactory:
+        return ProxyFactory(factory, BALANCERS, clock=self.network)
+
+    def dial(self, host: str = "10.0.0.1", *, implicit_tls: bool = False) -> SMTPClientEnd:
+        def wrap(factory: ESMTPFactory) -> ProxyFactory:
+            return self.behind(ImplicitTLSFactory(factory) if implicit_tls else factory)  # type: ignore[arg-type]
+
+        return self.connect(host=host, wrap=wrap)
+
+    def session(self) -> Session:
+        (*_, protocol) = self.factory._connections
+        return protocol.session
+
+    def test_the_greeting_comes_after_the_header_wherever_it_is_cut(self) -> None:
+        for octets in (LINE_4, BLOCK_6, b"PROXY UNKNOWN\r\n", summed(0x11, addresses(V4))):
+            for cut in range(1, len(octets)):
+                client = self.dial()
+                self.say(client, octets[:cut])
+                self.assertEqual(client.unread, b"")
+                self.say(client, octets[cut:])
+                self.assertEqual(self.hear(client), ["220 "])
+                client.abort()
+                self.network.advance(0)
+
+    def test_octet_by_octet(self) -> None:
+        for octets, _ in HEADERS:
+            client = self.dial()
+            for octet in octets:
+                self.assertEqual(client.unread, b"")
+                self.say(client, bytes([octet]))
+            self.assertEqual(self.hear(client), ["220 "])
+            self.say(client, b"QUIT\r\n")
+            self.assertEqual(self.hear(client), ["221 2.0.0"])
+        self.assertEqual(self.factory.violations, 0)
+
+    def test_the_session_knows_the_client(self) -> None:
+        for octets, host, ours in (
+            (LINE_4, V4.host, V4.destination),
+            (BLOCK_6, V6.host, V6.destination),
+        ):
+            self.say(self.dial(), octets)
+            self.assertEqual(self.session().peer, Peer(host, 4711))
+            self.assertEqual(self.session().local_address, ours)
+
+    def test_a_balancer_that_speaks_for_itself_is_the_client(self) -> None:
+        for octets in FOR_ITSELF:
+            self.say(self.dial(host="10.0.0.77"), octets)
+            self.assertEqual(self.session().peer.address, "10.0.0.77", octets)
+            self.assertEqual(self.session().local_address, "127.0.0.1", octets)
+
+    def test_others_are_greeted_at_once_and_their_header_is_no_command(self) -> None:
+        for host in ("192.0.2.7", "2001:db8:2::1", "::ffff:192.0.2.7"):
+            client = self.dial(host)
+            self.assertEqual(self.hear(client), ["220 "])
+            self.say(client, LINE_4)
+            self.assertEqual(self.hear(client), ["500 5.5.2"])
+            self.assertNotEqual(self.session().peer.address, V4.host)
+
+    def test_balancers_are_known_in_every_form_of_their_address(self) -> None:
+        for host in ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::5"):
+            client = self.dial(host)
+            self.assertEqual(client.unread, b"")
+            self.say(client, LINE_4)
+            self.assertEqual(self.hear(client), ["220 "])
+
+    def test_a_unix_socket_has_no_network(self) -> None:
+        protocol = self.behind(self.factory).buildProtocol(UNIXAddress("/run/balancer"))
+        self.assertIsInstance(protocol, ESMTPProtocol)
+
+    def test_limits_per_peer_count_clients_and_not_balancers(self) -> None:
+        self.serve(max_connections_per_peer=2)
+        heard = []
+        for number in (1, 1, 1, 2, 2, 2):
+            client = self.dial()
+            self.say(client, b"PROXY TCP4 203.0.113.%d 198.51.100.25 1 25\r\n" % number)
+            heard += self.hear(client)
+        self.assertEqual(heard, ["220 ", "220 ", "421 4.7.0"] * 2)
+
+    def test_what_is_no_header_is_aborted_in_silence_with_one_line_in_the_log(self) -> None:
+        for octets in NOT_HEADERS:
+            client = self.dial()
+            self.say(client, octets)
+            self.assertTrue(client.over, octets)
+            self.assertEqual(client.unread, b"")
+            (line,) = self.logged.lines
+            self.assertTrue(line.startswith("connection from 10.0.0.1 closed: "), line)
+            self.logged.lines.clear()
+        self.assertEqual(self.factory._connections, {})
+
+    def test_what_comes_after_an_abort_is_not_looked_at(self) -> None:
+        client = self.dial()
+        protocol = self.server_end(client).protocol
+        protocol.dataReceived(b"x")
+        protocol.dataReceived(LINE_4)
+        self.network.advance(0)
+        self.assertTrue(client.over)
+        self.assertEqual(len(self.logged.lines), 1)
+
+    def test_a_header_that_comes_too_slowly(self) -> None:
+        client = self.dial()
+        for octet in LINE_4[:9]:
+            self.say(client, bytes([octet]))
+            self.network.advance(1)
+        self.assertFalse(client.over)
+        self.network.advance(1)
+        self.assertTrue(client.over)
+        self.assertEqual(client.unread, b"")
+        (line,) = self.logged.lines
+        self.assertIn("10.0.0.1 closed: no header of the PROXY protocol in time", line)
+
+    def test_after_the_header_its_deadline_is_over(self) -> None:
+        client = self.dial()
+        self.say(client, LINE_4)
+        self.network.advance(60)
+        self.assertEqual(self.hear(client), ["220 "])
+        self.assertFalse(client.over)
+
+    def test_a_connection_that_is_lost_meanwhile(self) -> None:
+        for octets, lines in ((b"", 0), (LINE_4[:7], 1)):
+            client = self.dial()
+            self.say(client, octets)
+            client.abort()
+            self.network.advance(0)
+            self.assertEqual(self.network.getDelayedCalls(), [])
+            self.assertEqual(len(self.logged.lines), lines)
+
+    def test_octets_behind_the_header_came_before_the_greeting(self) -> None:
+        for header in (LINE_4, BLOCK_4, b"PROXY UNKNOWN\r\n"):
+            for behind in (b"E", b"EHLO client.example\r\nMAIL FROM:<>\r\n", LINE_4):
+                client = self.dial()
+                self.say(client, header + behind)
+                self.assertEqual(self.hear(client), ["554 5.5.0"])
+                self.assertTrue(client.over)
+        self.assertEqual(self.factory.violations, 9)
+        self.assertEqual(self.delivery.asked, [])
+
+    def test_under_implicit_tls_the_header_comes_first_and_the_handshake_may_be_behind_it(
+        self,
+    ) -> None:
+        for at_once in (False, True):
+            client = self.dial(implicit_tls=True)
+            client.transport.write(LINE_4)
+            if not at_once:
+                self.network.advance(0)
+                self.assertEqual(client.unread, b"")
+            self.start_tls(client)
+            self.assertEqual(self.hear(client), ["220 "])
+            self.assertEqual(self.session().peer, Peer(V4.host, 4711))
+            self.assertEqual(self.session().local_address, V4.destination)
+            assert self.session().tls is not None
+        self.assertEqual(self.factory.violations, 0)
+
+    def test_where_tls_cannot_be_had_the_connection_is_closed_in_silence(self) -> None:
+        tls = server_context()
+        self.serve(tls=tls)
+
+        class NotReady:
+            ready = False
+            creator = tls.creator
+            facts = tls.facts
+
+        self.factory.tls = NotReady()  # type: ignore[assignment]
+        client = self.dial(implicit_tls=True)
+        self.say(client, LINE_4)
+        self.assertTrue(client.over)
+        self.assertEqual(client.unread, b"")
+
+    def test_starttls_and_mail_behind_it(self) -> None:
+        client = self.dial()
+        self.say(client, BLOCK_4)
+        self.say(client, b"EHLO client.example\r\n")
+        self.say(client, b"STARTTLS\r\n")
+        self.assertEqual(self.hear(client)[-1], "220 2.0.0")
+        self.start_tls(client)
+        self.begin_content(client)
+        self.say(client, b"x\r\n.\r\n")
+        self.assertEqual(self.hear(client), ["250 2.0.0"])
+        self.assertEqual(self.session().peer, Peer(V4.host, 4711))
+
+    def test_when_the_port_closes_no_header_is_waited_for(self) -> None:
+        factory = self.behind(self.factory)
+        factory.doStart()
+        client = self.connect(host="10.0.0.1", wrap=lambda _: factory)
+        self.say(client, LINE_4[:9])
+        factory.doStop()
+        self.network.advance(0)
+        self.assertTrue(client.over)
+        self.assertEqual(self.network.getDelayedCalls(), [])
+        self.assertEqual(self.logged.lines, [])
+
+    def test_any_factory_may_stand_behind(self) -> None:
+        heard: list[Any] = []
+
+        class Other(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                heard.append(data)
+
+        class Others(ServerFactory):
+            noisy = False
+            started = 0
+
+            def startFactory(self) -> None:
+                self.started += 1
+
+            def stopFactory(self) -> None:
+                self.started -= 1
+
+            def buildProtocol(self, addr: Any) -> Protocol:
+                heard.append(addr)
+                return Other()
+
+        others = Others()
+        factory = ProxyFactory(others, BALANCERS, clock=Clock())
+        factory.doStart()
+        self.assertEqual(others.started, 1)
+        client = self.connect(host="10.0.0.1", wrap=lambda _: factory)
+        self.say(client, LINE_4 + b"first")
+        self.say(client, b"then")
+        self.assertEqual(heard, [V4, b"first", b"then"])
+        self.assertEqual((V4.type, V4.host, V4.port), ("TCP", "203.0.113.9", 4711))
+        factory.doStop()
+        self.assertEqual(others.started, 0)
+
+
+SENT = ["250", "250", "354", "250"]
+
+
+class OverTCP(LoopbackTestCase):
+    """A whole MTA; every client is on the loopback interface."""
+
+    def proxied(self, **settings: Any) -> Listener:
+        return listener(**{"proxy_protocol_from": [LOOPBACK], **settings})
+
+    async def begin(self, port: int, header: bytes = LINE_4) -> Client:
+        client = await self.dial(port)
+        client.transport.write(header)
+        greeting = await client.reply()
+        self.assertTrue(greeting.startswith("220 "), greeting)
+        return client
+
+    async def test_mail_has_the_client_in_its_trace_and_in_the_log(self) -> None:
+        agent = self.agent(self.proxied())
+        for header, shown in ((LINE_4, "203.0.113.9"), (BLOCK_6, "2001:db8::9")):
+            client = await self.begin(self.port(agent), header)
+            await client.say("EHLO client.example")
+            self.assertEqual(await client.mail("bob@mx.example"), SENT)
+            literal = f"[IPv6:{shown}]" if ":" in shown else f"[{shown}]"
+            self.assertIn(f"from client.example ({literal})", received(agent.messages[-1]))
+            self.assertEqual(len([each for each in self.log if f"client {shown} helo" in each]), 1)
+
+    async def test_relaying_is_decided_by_the_clients_address(self) -> None:
+        agent = self.agent(self.proxied(), relay_from=[ip_network("203.0.113.0/24")])
+        for header, code in (
+            (LINE_4, "250"),
+            (BLOCK_4, "250"),
+            (LINE_6, "550"),
+            (b"PROXY UNKNOWN\r\n", "550"),
+            (block(0x20, 0x11, addresses(V4)), "550"),
+            (block(0x21, 0x31, b"\0" * 216), "550"),
+            (b"PROXY TCP4 0.0.0.0 203.0.113.25 1 25\r\n", "550"),
+        ):
+            client = await self.begin(self.port(agent), header)
+            await client.say("EHLO client.example")
+            codes = await client.mail("a@elsewhere.example")
+            self.assertEqual(codes[1], code, header)
+
+    async def test_who_is_not_known_is_the_balancer_and_may_what_the_balancer_may(self) -> None:
+        agent = self.agent(self.proxied(), relay_from=[LOOPBACK])
+        for header, code in ((b"PROXY UNKNOWN\r\n", "250"), (LINE_4, "550")):
+            client = await self.begin(self.port(agent), header)
+            await client.say("EHLO client.example")
+            self.assertEqual((await client.mail("a@elsewhere.example"))[1], code)
+
+    async def test_our_own_address_is_the_one_that_the_client_connected_to(self) -> None:
+        agent = self.agent(self.proxied())
+        for header, ours in ((LINE_4, "[198.51.100.25]"), (BLOCK_6, "[IPv6:2001:db8::25]")):
+            client = await self.begin(self.port(agent), header)
+            await client.say("EHLO client.example", "MAIL FROM:<>")
+            (taken, refused) = await client.say(
+                f"RCPT TO:<bob@{ours}>", "RCPT TO:<bob@[127.0.0.1]>"
+            )
+            self.assertEqual((taken[:3], refused[:3]), ("250", "550"))
+
+    async def test_starttls_behind_it(self) -> None:
+        """Twisted puts TLS between the transport and whatever is its protocol."""
+        agent = self.agent(self.proxied(require_tls=True))
+        client = await self.begin(self.port(agent), BLOCK_4)
+        await client.say("EHLO client.example")
+        await client.start_tls()
+        await client.say("EHLO client.example")
+        self.assertEqual(await client.mail("bob@mx.example"), SENT)
+        self.assertRegex(
+            received(agent.messages[-1]), r"\[203\.0\.113\.9\].*TLSv1\.3.* with ESMTPS "
+        )
+        (bye,) = await client.say("QUIT")
+        self.assertEqual(bye, "221 2.0.0 Bye")
+        await client.lost
+
+    async def test_implicit_tls_behind_it(self) -> None:
+        agent = self.agent(self.proxied(implicit_tls=True))
+        for at_once in (False, True):
+            client = await self.dial(self.port(agent))
+            client.transport.write(LINE_4)
+            if not at_once:
+                await self.until(lambda: bool(agent._factories[0]._connections))
+            handshake = client.expect_handshake()
+            client.transport.startTLS(ClientTLS())
+            await handshake
+            self.assertEqual(await client.reply(), "220 mx.example ESMTP")
+            await client.say("EHLO client.example")
+            self.assertEqual(await client.mail("bob@mx.example"), SENT)
+            self.assertRegex(received(agent.messages[-1]), r"\[203\.0\.113\.9\].* with ESMTPS ")
+            await client.say("QUIT")
+            await client.lost
+
+    async def test_a_handshake_that_fails_behind_it_is_logged_with_the_client(self) -> None:
+        agent = self.agent(self.proxied(implicit_tls=True))
+        client = await self.dial(self.port(agent))
+        client.transport.write(LINE_4 + b"EHLO client.example\r\n")
+        await client.lost
+        (line,) = [line for line in self.log if "TLS handshake" in line]
+        self.assertTrue(line.startswith("TLS handshake with 203.0.113.9 failed: "), line)
+        self.assertNotIn(b"220", client.unread)
+
+    async def test_octet_by_octet(self) -> None:
+        agent = self.agent(self.proxied())
+        client = await self.dial(self.port(agent))
+        client.transport.setTcpNoDelay(True)
+        for octet in BLOCK_4:
+            client.transport.write(bytes([octet]))
+            await self.turn()
+        self.assertEqual(await client.reply(), "220 mx.example ESMTP")
+
+    async def test_an_early_talker(self) -> None:
+        agent = self.agent(self.proxied())
+        client = await self.dial(self.port(agent))
+        client.transport.write(LINE_4 + b"EHLO client.example\r\n")
+        self.assertEqual((await client.reply())[:9], "554 5.5.0")
+        self.assertEqual(await client.reply(), "CLOSED")
+        (line,) = [line for line in self.log if "before its turn" in line]
+        self.assertIn("203.0.113.9 sent data", line)
+
+    async def test_what_is_no_header_resets_the_connection(self) -> None:
+        agent = self.agent(self.proxied())
+        for octets in (
+            b"EHLO client.example\r\n",
+            b"PROXY TCP4 x\r\n",
+            SIGNATURE + b"\x21\x11\xff\xff",
+        ):
+            reasons: list[Any] = []
+            client = await self.dial(self.port(agent))
+            end = client.connectionLost
+
+            def lost(reason: Any, end: Any = end, reasons: list[Any] = reasons) -> None:
+                reasons.append(reason.type)
+                end(reason)
+
+            client.connectionLost = lost  # type: ignore[method-assign]
+            client.transport.write(octets)
+            self.assertEqual(await client.reply(), "CLOSED")
+            self.assertEqual(client.unread, b"")
+            self.assertEqual(reasons, [ConnectionLost])
+        self.assertEqual(len([each for each in self.log if "PROXY protocol" in each]), 3)
+
+    async def test_no_header_in_time(self) -> None:
+        agent = self.agent(self.proxied(proxy_protocol_timeout=0.05))
+        client = await self.dial(self.port(agent))
+        self.assertEqual(await client.reply(), "CLOSED")
+
+    async def test_others_connect_directly(self) -> None:
+        agent = self.agent(self.proxied(proxy_protocol_from=[ip_network("10.0.0.0/8")]))
+        client = await self.session(agent)
+        self.assertEqual(await client.mail("bob@mx.example"), SENT)
+        self.assertIn("([127.0.0.1])", received(agent.messages[-1]))
+
+    async def test_a_stop_waits_for_no_header(self) -> None:
+        agent = self.agent(self.proxied())
+        client = await self.dial(self.port(agent))
+        client.transport.write(LINE_4[:9])
+        await self.turn()
+        await agent.stopService()
+        await client.lost
+
+    async def turn(self) -> None:
+        """Let everything that is ready happen."""
+        from twisted.internet.defer import Deferred
+
+        done: Deferred[None] = Deferred()
+        self.reactor.callLater(0.001, done.callback, None)
+        await done
+
+    async def until(self, check: Any) -> None:
+        while not check():
+            await self.turn()
+
+
+AUTHORITY = Authority()
+KNOWN = AUTHORITY.issue("proxy.example")
+
+
+class XClientOnAListener(LoopbackTestCase):
+    """A whole MTA that lets the loopback interface speak for others."""
+
+    async def begin(
+        self, attributes: str, tls: ClientTLS | None = None, **settings: Any
+    ) -> tuple[Any, Client]:
+        relay_from = settings.pop("relay_from", [])
+        agent = self.agent(
+            listener(**{"xclient_from": [LOOPBACK], **settings}), relay_from=relay_from
+        )
+        client = await self.session(agent, tls)
+        (reply,) = await client.say(f"XCLIENT {attributes}")
+        self.assertEqual(reply, "220 mx.example ESMTP")
+        await client.say("EHLO client.example")
+        return agent, client
+
+    async def test_the_trace_and_the_log_have_the_client(self) -> None:
+        agent, client = await self.begin("ADDR=IPV6:2001:db8::9 NAME=name.example")
+        self.assertEqual(await client.mail("bob@mx.example"), SENT)
+        self.assertIn(
+            "from client.example (name.example [IPv6:2001:db8::9]) ".rstrip(),
+            received(agent.messages[-1]),
+        )
+        self.assertIn("127.0.0.1 speaks for 2001:db8::9", self.log)
+        self.assertEqual(len([each for each in self.log if "client 2001:db8::9 helo" in each]), 1)
+
+    async def test_a_greeting_that_the_proxy_had_is_in_the_trace(self) -> None:
+        agent = self.agent(listener(xclient_from=[LOOPBACK]))
+        client = await self.connect(agent)
+        await client.say("XCLIENT ADDR=203.0.113.9 HELO=old.example PROTO=SMTP")
+        self.assertEqual(await client.mail("bob@mx.example"), SENT)
+        self.assertRegex(received(agent.messages[-1]), r"from old\.example .* with SMTP ")
+
+    async def test_relaying_is_decided_by_the_clients_address(self) -> None:
+        agent, client = await self.begin(
+            "ADDR=203.0.113.9", relay_from=[ip_network("203.0.113.0/24")]
+        )
+        self.assertEqual(await client.mail("a@elsewhere.example"), SENT)
+        await client.say("XCLIENT ADDR=203.0.114.9", "EHLO client.example")
+        self.assertEqual((await client.mail("a@elsewhere.example"))[1], "550")
+
+    async def test_the_client_may_not_what_the_proxy_may(self) -> None:
+        for attributes in ("ADDR=203.0.113.9", "ADDR=[UNAVAILABLE]"):
+            agent, client = await self.begin(attributes, relay_from=[LOOPBACK])
+            self.assertEqual((await client.mail("a@elsewhere.example"))[1], "550", attributes)
+            await client.say("RSET")
+            self.assertEqual(await client.mail("bob@mx.example"), SENT)
+            await agent.stopService()
+
+    async def test_the_certificate_of_the_proxy_is_no_licence_of_the_client(self) -> None:
+        """RFC 3207 §4: relaying is granted to who showed the certificate."""
+        settings = {
+            "client_certificates": "require",
+            "client_certificate_authorities": AUTHORITY.issued.save(self.directory, "ca.pem"),
+            "relay_certificates": [KNOWN.fingerprint],
+        }
+        agent = self.agent(listener(xclient_from=[LOOPBACK], **settings))
+        client = await self.session(agent, ClientTLS(KNOWN).only(SSL.TLS1_3_VERSION))
+        self.assertEqual(await client.mail("a@elsewhere.example"), SENT)
+        await client.say("XCLIENT ADDR=203.0.113.9", "EHLO client.example")
+        self.assertEqual((await client.mail("a@elsewhere.example"))[1], "550")
+        await client.say("RSET")
+        self.assertEqual(await client.mail("bob@mx.example"), SENT)
+        trace = received(agent.messages[-1])
+        self.assertRegex(trace, r"\[203\.0\.113\.9\]\) \(TLSv1\.3 .* with ESMTPS ")
+        self.assertNotIn("certificate", trace)
+
+    async def test_our_own_address_is_the_one_that_the_client_connected_to(self) -> None:
+        _, client = await self.begin("ADDR=203.0.113.9 DESTADDR=198.51.100.25")
+        await client.say("MAIL FROM:<>")
+        (taken, refused) = await client.say(
+            "RCPT TO:<bob@[198.51.100.25]>", "RCPT TO:<bob@[127.0.0.1]>"
+        )
+        self.assertEqual((taken[:3], refused[:3]), ("250", "550"))
+
+    async def test_from_elsewhere_it_is_refused_and_not_announced(self) -> None:
+        agent = self.agent(listener(xclient_from=[ip_network("10.0.0.0/8")]))
+        client = await self.connect(agent)
+        (features, refused) = await client.say("EHLO a", "XCLIENT ADDR=10.0.0.1")
+        self.assertNotIn("XCLIENT", features)
+        self.assertEqual(refused, "550 5.7.0 Insufficient authorization")
+
+    async def test_behind_a_balancer_it_is_the_clients_address_that_may_say_it(self) -> None:
+        agent = self.agent(
+            listener(proxy_protocol_from=[LOOPBACK], xclient_from=[ip_network("203.0.113.9/32")])
+        )
+        for header, code in ((LINE_4, "220"), (LINE_6, "550")):
+            client = await self.dial(self.port(agent))
+            client.transport.write(header)
+            await client.reply()
+            (reply,) = await client.say("XCLIENT ADDR=192.0.2.1")
+            self.assertEqual(reply[:3], code)

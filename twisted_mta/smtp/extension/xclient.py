@@ -1,0 +1,185 @@
+"""XCLIENT, Postfix's extension: a proxy says for which client it speaks from now on.
+
+    XCLIENT 1*( SP attribute "=" value )
+
+Attributes come in any case, each at most once; a value is xtext (RFC 3461 §4). Success is answered
+with the greeting, 220, because the session begins anew: the client has still to greet us, unless
+``HELO`` says how it greeted the proxy. With ``ADDR`` it is another client, and no more is known of
+it than stands beside that; without, what was known and is not given stays.
+
+=============  =====================================================================================
+``ADDR``       its address: IPv4, ``IPV6:`` and IPv6, or ``[UNAVAILABLE]``
+``PORT``       its port, or ``[UNAVAILABLE]``
+``NAME``       its name in the DNS, or ``[UNAVAILABLE]`` or ``[TEMPUNAVAIL]``: there is none (now)
+``HELO``       what it said in HELO or EHLO, or ``[UNAVAILABLE]``: it has still to greet us
+``PROTO``      which of the two it was: ``SMTP`` or ``ESMTP``
+``DESTADDR``   the address that it connected to, in the form of ``ADDR``
+=============  =====================================================================================
+
+Who may say it is decided by the connection, never by what XCLIENT said before. A client without an
+address is not known: it has no permissions that go by address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Literal
+
+from attrs import evolve, field, frozen
+
+from ..address import AddressError, domain_name
+from ..command import CommandError
+from ..reply import Reply
+from ..session import GREETING_NAME
+from ..settings import Peer
+from . import Extension
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+NOT_AUTHORIZED = Reply.of(550, "7.0", "Insufficient authorization")
+IN_TRANSACTION = Reply.of(503, "5.1", "A mail transaction is under way")
+
+_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "DESTADDR")
+_UNAVAILABLE = "[UNAVAILABLE]"
+_UNAVAILABLE_NOW = "[TEMPUNAVAIL]"
+
+_VERBS: Mapping[str, Literal["HELO", "EHLO"]] = {"SMTP": "HELO", "ESMTP": "EHLO"}
+
+# RFC 3461 §4:
+#   xtext   = *( xchar / hexchar )
+#   xchar   = any ASCII CHAR between "!" (33) and "~" (126) inclusive, except for "+" and "="
+#   hexchar = ASCII "+" immediately followed by two upper case hexadecimal digits
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+def decode_xtext(text: str) -> str:
+    """Return what ``text`` stands for (RFC 3461 §4), its octets being UTF-8.
+
+    Raises:
+        ValueError: it is not xtext, or what it stands for is no text.
+    """
+    if not _XTEXT.fullmatch(text):
+        raise ValueError("not xtext")
+    decoded = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), text)
+    return decoded.encode("latin-1").decode("utf-8")
+
+
+@frozen(kw_only=True)
+class XClient(Extension):
+    """Announced to those who may say it; others get 550.
+
+    Attributes:
+        allowed: whether a peer may speak for others.
+    """
+
+    keyword: str = field(default=f"XCLIENT {' '.join(_ATTRIBUTES)}", init=False)
+    allowed: Callable[[Peer], bool]
+
+    def announcement(self, session: Session) -> str | None:
+        """Return the keyword and the attributes, for a connection from where it may be said."""
+        return self.keyword if self.allowed(session.proxy or session.peer) else None
+
+
+def xclient(allowed: Callable[[Peer], bool]) -> Extension:
+    """Return the extension; ``allowed`` says whether a peer may speak for others."""
+    return XClient(allowed=allowed, commands={"XCLIENT": _obey}, not_offered=NOT_AUTHORIZED)
+
+
+def _obey(session: Session, argument: str) -> Reply:
+    if session.transaction is not None:
+        raise CommandError(IN_TRANSACTION)
+    given = _attributes(argument)
+    client, ours = session.peer, session.local_address
+    if "ADDR" in given:
+        client, ours = Peer(_address("ADDR", given["ADDR"])), None
+    if "PORT" in given:
+        client = evolve(client, port=_port(given["PORT"]))
+    if "NAME" in given:
+        client = evolve(client, name=_name(given["NAME"]))
+    if "DESTADDR" in given:
+        ours = _address("DESTADDR", given["DESTADDR"])
+    verb = _proto(given.get("PROTO", "SMTP"))
+    helo = _helo(given.get("HELO", _UNAVAILABLE))
+    session.represent(client, local_address=ours, greeting=verb if helo else None, helo=helo)
+    return session.opening
+
+
+def _attributes(argument: str) -> Mapping[str, str]:
+    given: dict[str, str] = {}
+    for word in filter(None, argument.split(" ")):
+        name, equals, value = word.partition("=")
+        name = name.upper()
+        if not equals or not value:
+            raise _malformed("attribute=value")
+        if name not in _ATTRIBUTES:
+            raise _malformed(f"attributes are {', '.join(_ATTRIBUTES)}")
+        if name in given:
+            raise _malformed(f"{name} once")
+        try:
+            given[name] = decode_xtext(value)
+        except ValueError:
+            raise _malformed(f"{name}=xtext") from None
+    if not given:
+        raise _malformed("XCLIENT attribute=value ...")
+    return given
+
+
+def _address(attribute: str, value: str) -> str | None:
+    if value.upper() == _UNAVAILABLE:
+        return None
+    try:
+        if value[:5].upper() != "IPV6:":
+            address: IPv4Address | IPv6Address = IPv4Address(value)
+        elif "%" in value:  # a link-local scope means nothing elsewhere
+            raise ValueError
+        else:
+            whole = IPv6Address(value[5:])
+            address = whole.ipv4_mapped or whole  # RFC 4291 §2.5.5.2
+        if address.is_unspecified:
+            raise ValueError
+    except ValueError:
+        raise _malformed(f"{attribute}=192.0.2.1 or {attribute}=IPV6:2001:db8::1") from None
+    return str(address)
+
+
+def _port(value: str) -> int:
+    if value.upper() == _UNAVAILABLE:
+        return 0
+    if not _PORT.fullmatch(value) or int(value) > 65535:
+        raise _malformed("PORT=number")
+    return int(value)
+
+
+def _name(value: str) -> str | None:
+    if value.upper() in (_UNAVAILABLE, _UNAVAILABLE_NOW):
+        return None
+    try:
+        name = domain_name(value)
+    except AddressError:
+        name = "["
+    if name.startswith("["):
+        raise _malformed("NAME=domain")
+    return name
+
+
+def _helo(value: str) -> str:
+    if value.upper() == _UNAVAILABLE:
+        return ""
+    if not GREETING_NAME.fullmatch(value):
+        raise _malformed("HELO=name")
+    return value
+
+
+def _proto(value: str) -> Literal["HELO", "EHLO"]:
+    if value.upper() not in _VERBS:
+        raise _malformed("PROTO=SMTP or PROTO=ESMTP")
+    return _VERBS[value.upper()]
+
+
+def _malformed(syntax: str) -> CommandError:
+    return CommandError(Reply.of(501, "5.4", f"Syntax: {syntax}"))
