@@ -182,7 +182,7 @@ class Reader:
             hopeless = b"\n" in line or len(line) >= self.demands.longest_line
             if hopeless and not self._spoiled:
                 self._spoiled = True
-                self._expect("a line that is none", (500,), line)
+                self._no_command("a line that is none", line)
             return False
         self._buffer = rest
         if self._spoiled:
@@ -193,10 +193,18 @@ class Reader:
 
     # Commands.
 
+    def _no_command(self, what: str, line: bytes) -> None:
+        # RFC 3030 §2: behind BDAT comes its chunk, and nobody knows how long it is.
+        if line[:4].upper() == b"BDAT":
+            self._expect("BDAT", (501,), line, error=False)
+            self.closed = True
+        else:
+            self._expect(what, (500,), line)
+
     def _command(self, line: bytes) -> None:
         verb = self._verb(line)
         if verb is None:
-            self._expect("a line that is no command", (500,), line)
+            self._no_command("a line that is no command", line)
             return
         if verb in _LAST_IN_GROUP and self._buffer:
             if self.ambiguous_from is None:

@@ -42,9 +42,9 @@ from .command import (
     parse_mail,
     parse_rcpt,
 )
-from .data import ChunkReader, DataReader, NewlineNormalizer
+from .content import Content
+from .data import ChunkReader
 from .extension import Extension
-from .extension.size import TOO_LARGE
 from .reply import Reply
 from .settings import COMMAND_LINE, Peer, SessionSettings
 from .step import (
@@ -180,10 +180,7 @@ class Session:
         self._chunk = 0  # octets still to come of a BDAT chunk that is not wanted
         self._steps: deque[Step] = deque()  # worked out, not yet taken
         # The content being read:
-        self._reader: DataReader | ChunkReader = DataReader()
-        self._normalizer: NewlineNormalizer | None = None
-        self._size = 0
-        self._refusal: Reply | None = None  # what the content will get at its end
+        self._content: Content | None = None
         self._last = False  # whether the chunk being read is the last
 
     # What the shell calls.
@@ -213,7 +210,7 @@ class Session:
     @property
     def content_octets(self) -> int:
         """How much of the content has come."""
-        return self._size
+        return 0 if self._content is None else self._content.octets
 
     @property
     def deciding(self) -> bool:
@@ -246,12 +243,9 @@ class Session:
             self._answer_rcpt(asked, decision or replies.RECIPIENT_OK)
         elif isinstance(asked, Finish):
             self._end_transaction(decision or replies.QUEUED)
-        elif isinstance(self._reader, DataReader) and self._in:
-            self._out_of_step("DATA")  # RFC 2920 §3.1: written before the reply could be read
-        elif decision is not None:
-            self._not_opened(decision)
         else:
-            self._opened()
+            assert self._content is not None
+            self._answer_open(self._content, decision)
 
     def tls_established(self, facts: TLSFacts) -> None:
         """Begin anew after a handshake, by STARTTLS or as the first act of a connection.
@@ -338,7 +332,7 @@ class Session:
                 self._check_length(line)
             self._obey(parse_line(line))
         except CommandError as error:
-            self._refuse(error.reply)
+            self._refuse_line(line, error.reply)
         return True
 
     def _give_up_on_line(self, buffer: bytes) -> None:
@@ -346,14 +340,22 @@ class Session:
         # client that ends its lines with a bare LF would else wait for ever.
         if not self._draining:
             if b"\n" in buffer:
-                self._refuse(NOT_TEXT)
+                self._refuse_line(buffer, NOT_TEXT)
             elif len(buffer) > self.settings.longest_line - 1:
-                self._refuse(TOO_LONG)
+                self._refuse_line(buffer, TOO_LONG)
             else:
                 return
             self._draining = True
         if self.state is not State.CLOSED:
             self._in = b"\r" if buffer.endswith(b"\r") else b""
+
+    def _refuse_line(self, line: bytes, reply: Reply) -> None:
+        # RFC 3030 §2: behind BDAT comes its chunk, and if the line cannot be read, nobody knows how
+        # long that is: what was said in it would be obeyed.
+        if line[:4].upper() == b"BDAT":
+            self.end(replies.CHUNK_UNREADABLE)
+        else:
+            self._refuse(reply)
 
     def _check_length(self, line: bytes) -> None:
         verb = line[:4].decode("ascii", "replace").upper()
@@ -415,15 +417,12 @@ class Session:
     def _drain_chunk(self, argument: str) -> None:
         # RFC 3030 §2: the chunk follows at once, so it has to be drained even where it is out of
         # place or not offered; else its content would be taken for commands.
-        found = self._chunk_size(argument)
-        if found is not None:
-            self._chunk = int(found[1])
+        self._chunk = int(self._chunk_size(argument)[1])
 
-    def _chunk_size(self, argument: str) -> re.Match[str] | None:
+    def _chunk_size(self, argument: str) -> re.Match[str]:
         found = _CHUNK.fullmatch(argument)
-        if found is None:  # nobody knows where the next command begins
-            self._say(replies.CHUNK_UNREADABLE)
-            self._close()
+        if found is None:
+            raise CommandError(replies.CHUNK_UNREADABLE)
         return found
 
     def _ehlo(self, argument: str) -> None:
@@ -488,24 +487,27 @@ class Session:
 
     def _data(self, argument: str) -> None:
         self._no_argument(argument, "DATA")
-        self._reader = DataReader(look_for_long_lines=self.settings.long_lines == "reject")
+        self._content = Content(self.settings)
         self._ask(Open())
 
     def _bdat(self, argument: str) -> None:
         found = self._chunk_size(argument)
-        if found is None:
-            return
         self._last = found[2] is not None
         if self.state is State.RCPT:
-            reader = ChunkReader(look_for_long_lines=self.settings.long_lines == "reject")
-            reader.left = int(found[1])
-            self._reader = reader
+            self._content = content = Content(self.settings, chunked=True)
+            assert content.chunks is not None
+            content.chunks.left = int(found[1])
             self._ask(Open())
         else:
-            assert isinstance(self._reader, ChunkReader)
-            self._reader.left = int(found[1])
+            content, chunks = self._chunked()
+            chunks.left = int(found[1])
             self.state = State.DATA
-            self._end_chunk_if_complete(self._reader)
+            self._end_chunk_if_complete(content, chunks)
+
+    def _chunked(self) -> tuple[Content, ChunkReader]:
+        assert self._content is not None
+        assert self._content.chunks is not None
+        return self._content, self._content.chunks
 
     def _rset(self, argument: str) -> None:
         self._no_argument(argument, "RSET")
@@ -556,44 +558,50 @@ class Session:
         self.state = State.RCPT
         self._say(decision)
 
-    def _opened(self) -> None:
-        self.state = State.DATA
-        self.content_open = True
-        normalize = self.settings.bare_newlines == "normalize"
-        self._normalizer = NewlineNormalizer() if normalize else None
-        self._size = 0
-        self._refusal = None
-        if isinstance(self._reader, ChunkReader):
-            self._end_chunk_if_complete(self._reader)
-        else:
-            self._say(replies.SEND_CONTENT)
-
-    def _not_opened(self, decision: Reply) -> None:
-        if isinstance(self._reader, ChunkReader):
-            self._chunk = self._reader.left
-            self._fail_chunk(decision)
-        else:
+    def _answer_open(self, content: Content, decision: Reply | None) -> None:
+        chunks = content.chunks
+        if chunks is None and self._in:
+            self._out_of_step("DATA")  # RFC 2920 §3.1: written before the reply could be read
+        elif decision is None:
+            self.state = State.DATA
+            self.content_open = True
+            if chunks is None:
+                self._say(replies.SEND_CONTENT)
+            else:
+                self._end_chunk_if_complete(content, chunks)
+        elif chunks is None:
             self._refuse(decision)
+        else:
+            self._chunk = chunks.left
+            self._fail_chunk(decision)
 
     # Content.
 
     def _read_content(self) -> None:
-        reader = self._reader
-        content, self._in = reader.read(self._in)
-        self._take(content)
-        if isinstance(reader, ChunkReader):
-            self._end_chunk_if_complete(reader)
-        elif reader.finished:
-            self._end_content()
+        content = self._content
+        assert content is not None
+        passed, self._in = content.read(self._in)
+        self._pass_on(passed)
+        if content.chunks is not None:
+            self._end_chunk_if_complete(content, content.chunks)
+        elif content.finished:
+            self._end_content(content)
 
-    def _end_chunk_if_complete(self, reader: ChunkReader) -> None:
-        if reader.left:
+    def _pass_on(self, octets: bytes) -> None:
+        if octets:
+            self._steps.append(Write(octets))
+        elif self.content_open and self._content is not None and self._content.refusal is not None:
+            self.content_open = False
+            self._steps.append(Abort())
+
+    def _end_chunk_if_complete(self, content: Content, chunks: ChunkReader) -> None:
+        if chunks.left:
             return
         if self._last:
-            self._take(reader.end())
-            self._end_content()
-        elif self._refusal is not None:
-            self._fail_chunk(self._refusal)
+            self._pass_on(content.end())
+            self._end_content(content)
+        elif content.refusal is not None:
+            self._fail_chunk(content.refusal)
         else:
             self.state = State.BDAT
             self._say(replies.CHUNK_TAKEN)
@@ -605,37 +613,16 @@ class Session:
         self.state = State.GREETED if self._last else State.FAILED
         self._refuse(reply)
 
-    def _take(self, content: bytes) -> None:
-        self._size += len(content)
-        if self._refusal is not None:
-            return
-        self._refusal = self._content_refusal()
-        if self._refusal is not None:
-            self.content_open = False
-            self._steps.append(Abort())
-        elif content:
-            if self._normalizer is not None:
-                content = self._normalizer.feed(content)
-            self._steps.append(Write(content))
-
-    def _end_content(self) -> None:
-        if self._refusal is not None:
-            self._end_transaction(self._refusal)
+    def _end_content(self, content: Content) -> None:
+        if content.refusal is not None:
+            self._end_transaction(content.refusal)
         else:
             self.content_open = False
             self._ask(Finish())
 
-    def _content_refusal(self) -> Reply | None:
-        if self._size > self.settings.max_message_size:  # RFC 1870 §6.3
-            return TOO_LARGE
-        if self._reader.bare and self._normalizer is None:
-            return replies.BARE_NEWLINE
-        if self._reader.long:
-            return replies.LONG_LINE
-        return None
-
     def _end_transaction(self, decision: Reply) -> None:
         self.transaction = None  # RFC 5321 §4.1.1.4
+        self._content = None
         self.state = State.GREETED
         if decision.code // 100 == 2:
             self.errors = 0

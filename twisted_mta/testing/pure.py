@@ -23,7 +23,6 @@ from ..smtp.settings import Peer, SessionSettings
 from ..smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Violation, Write
 from .delivery import RecordingDelivery
 
-
 _PROXIES = Networks((ip_network("192.0.2.0/24"),))
 _XCLIENT = xclient(lambda peer: _PROXIES.cover(peer.address))
 

@@ -1,0 +1,64 @@
+"""Debian's HAProxy as a load balancer in front of the MTA, with a configuration of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from .programs import LOOPBACK, Program, found, free_port, listens
+
+_CONFIGURATION = """\
+global
+    log stdout format raw local0
+defaults
+    mode tcp
+    log global
+    timeout connect 10s
+    timeout client 60s
+    timeout server 60s
+"""
+
+_LISTEN = """\
+listen {name}
+    bind {loopback}:{port}
+    server mta {loopback}:{mta} source {balancer} {options}
+"""
+
+
+class HAProxy(Program):
+    """A HAProxy that listens on loopback ports of its own.
+
+    Args:
+        home: where its configuration and log go.
+        address: from which it connects to the MTA.
+        servers: for each name, the port of the MTA and the options of ``server``, such as
+            ``send-proxy``; a further line may follow behind a line end.
+    """
+
+    def __init__(self, home: Path, address: str, servers: Mapping[str, tuple[int, str]]) -> None:
+        super().__init__(home, "haproxy.log")
+        self.ports = {name: free_port() for name in servers}
+        self._configuration = home / "haproxy.cfg"
+        self._configuration.write_text(
+            _CONFIGURATION
+            + "".join(
+                _LISTEN.format(
+                    name=name,
+                    loopback=LOOPBACK,
+                    port=self.ports[name],
+                    mta=mta,
+                    balancer=address,
+                    options=options,
+                )
+                for name, (mta, options) in servers.items()
+            ),
+            encoding="ascii",
+        )
+
+    def __enter__(self) -> Self:
+        # In the foreground, without a master: one process, whose id is known.
+        self.spawn((found("haproxy"), "-db", "-f", self._configuration))
+        for port in self.ports.values():
+            self.wait_for(lambda port=port: listens(port), "HAProxy listens")  # type: ignore[misc]
+        return self
