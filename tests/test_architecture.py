@@ -28,7 +28,16 @@ SHARED = (
 ROOMS = ("admin", "delivery", "policy", "queue", "routing", "server", "web", "workers")
 """Each does one job, and none knows another."""
 
-JOINERS = ("__init__", "cli", "daemon", "entropy", "options", "service", "testing")
+JOINERS = (
+    "__init__",
+    "cli",
+    "daemon",
+    "entropy",
+    "listeners",
+    "options",
+    "service",
+    "testing",
+)
 """Where rooms are joined, and what is only handed out there."""
 
 MOST_LINES = 700

@@ -20,9 +20,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
 from twisted_mta.envelope import QueueId
+from twisted_mta.listeners import CannotListen
 from twisted_mta.queue.store import NewerSchema, StateInUse, StoreError
 from twisted_mta.server.tls import CertificateError
-from twisted_mta.service import CannotListen
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.peer import ScriptedPeer
 from twisted_mta.testing.world import SMTP, MemoryMTA, MemoryReactor

@@ -13,10 +13,11 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 
+from .listeners import CannotListen
 from .options import Options
 from .queue.store import NewerSchema, StateInUse, StoreError
 from .server.certificate import CertificateError
-from .service import CannotListen, MailTransferAgent
+from .service import MailTransferAgent
 
 __all__ = ["Options", "makeService"]
 

@@ -8,9 +8,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,7 +21,8 @@ from .dns import DNSResolver
 from .entropy import ThreadExecutor, system_random, wall_time
 from .envelope import Message, NextHop, Outcome
 from .files import DiskFiles
-from .interfaces import Clock, Executor, Files, Ids, Random, Resolver, WallTime
+from .interfaces import Executor, Files, Ids, Random, Resolver, WallTime
+from .listeners import Bound, Listeners
 from .queue.activity import Activity
 from .queue.commit import GroupCommit
 from .queue.ids import QueueIds
@@ -34,42 +33,11 @@ from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
 from .routing.exchangers import Exchangers
 from .routing.routes import Routes, parse_route
-from .server.certificate import SELF_SIGNED, self_signed
-from .server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
 from .server.intake import Intake, IntakePolicy
-from .server.networks import Networks
-from .server.proxy import ProxyFactory
 from .server.queueing import QueueingDelivery
 from .server.room import Room
-from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.address import Mailbox
-from .smtp.extension.standard import standard_extensions
-from .smtp.extension.xclient import xclient
-from .smtp.settings import SessionSettings
 from .web import RecentMessage, Status, StatusSite
-
-
-class CannotListen(Exception):
-    """An endpoint cannot be listened on; the message says which and why."""
-
-
-@frozen
-class Bound:
-    """A port that is bound, what is spoken there, and whether under TLS from the first octet."""
-
-    kind: str
-    port: IListeningPort
-    implicit_tls: bool = False
-
-    def __str__(self) -> str:
-        address: Any = self.port.getHost()
-        host = getattr(address, "host", None)
-        kind = "smtps" if self.implicit_tls and self.kind == "smtp" else self.kind
-        if host is None:
-            name = getattr(address, "name", b"") or b""
-            return f"{kind} unix {os.fsdecode(name)}"
-        host = f"[{host}]" if ":" in host else host
-        return f"{kind} tcp {host}:{address.port}"
 
 
 @frozen(kw_only=True)
@@ -104,7 +72,6 @@ class MailTransferAgent(Service):
 
     Attributes:
         config: what it was told.
-        bound: its ports, in the order of the configuration.
         activity: what has passed through it since it was made.
     """
 
@@ -122,13 +89,10 @@ class MailTransferAgent(Service):
             ValueError: a route cannot be read.
         """
         self.config = config
-        self.bound: list[Bound] = []
         self.activity = Activity()
         self._reactor = reactor
         self._started_at = 0.0
         self._threads: list[ThreadExecutor] = []
-        self._factories: list[ESMTPFactory] = []
-        self._contexts: list[ServerContext] = []
         self._ready: list[Deferred[None]] = []
         self._stopping = False
         world = world or World()
@@ -211,10 +175,18 @@ class MailTransferAgent(Service):
             ids=self._ids,
             observe=self.activity.attempt_settled,
         )
-        for listener in config.listeners:
-            context = ServerContext(_tls_settings(config, listener))
-            self._contexts.append(context)
-            self._factories.append(self._factory(listener, context, reactor))
+        self._listeners = Listeners(
+            config,
+            reactor=reactor,
+            intake=self._intake,
+            files=self._files,
+            wall_time=world.wall_time,
+        )
+
+    @property
+    def bound(self) -> Sequence[Bound]:
+        """Its ports, in the order of the configuration."""
+        return self._listeners.bound
 
     # Life.
 
@@ -225,21 +197,10 @@ class MailTransferAgent(Service):
             CannotListen: one of them cannot be bound.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        for listener, factory in zip(self.config.listeners, self._factories, strict=True):
-            served: Any = ImplicitTLSFactory(factory) if listener.implicit_tls else factory
-            if listener.proxy_protocol_from:
-                served = ProxyFactory(
-                    served,
-                    listener.proxy_protocol_from,
-                    clock=self._reactor,
-                    timeout=listener.proxy_protocol_timeout,
-                )
-            self._listen(
-                listener.kind, listener.endpoint, served, implicit_tls=listener.implicit_tls
-            )
+        self._listeners.bind()
         if self.config.web is not None:
             site = StatusSite(self.status, hosts=(self.config.hostname,), reactor=self._reactor)
-            self._listen("web", self.config.web, site)
+            self._listeners.listen("web", self.config.web, site)
 
     def startService(self) -> None:
         """Open the queue and take connections.
@@ -260,10 +221,10 @@ class MailTransferAgent(Service):
                 self.privilegedStartService()
             self._files.make_directories(config.state_dir)
             self._lock.acquire()
-            self._load_certificates()
+            self._listeners.load_certificates()
             recovery = self._commit.start()
         except BaseException:
-            self._unbind()
+            self._listeners.unbind()
             self._lock.release()
             self._fire_ready(Failure())
             raise
@@ -276,9 +237,7 @@ class MailTransferAgent(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._started_at = self._wall_time()
         self.runner.start()
-        for bound in self.bound:
-            if hasattr(bound.port, "startReading"):
-                bound.port.startReading()
+        self._listeners.accept_connections()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
         self._fire_ready()
 
@@ -307,7 +266,7 @@ class MailTransferAgent(Service):
             CertificateError: a file cannot be used; which, and why.
             OSError: the certificate of our own cannot be renewed.
         """
-        return self._load_certificates() if self.running else []
+        return self._listeners.load_certificates() if self.running else []
 
     def when_ready(self) -> Deferred[None]:
         """Return what fires once all ports listen and the queue is open.
@@ -364,11 +323,8 @@ class MailTransferAgent(Service):
         )
 
     async def _stop(self) -> None:
-        unbound = self._unbind()
-        await self._within(
-            DeferredList([factory.drain() for factory in self._factories]),
-            self._abandon,
-        )
+        unbound = self._listeners.unbind()
+        await self._within(self._listeners.drain(), self._listeners.abandon)
         await self._within(self.runner.stop(), self._give_up)
         await self._within(self._relay.close(), self._relay.abort)
         await self._commit.stop()
@@ -376,10 +332,6 @@ class MailTransferAgent(Service):
             threads.stop()
         self._lock.release()
         await unbound
-
-    def _abandon(self) -> None:
-        for factory in self._factories:
-            factory.abandon()
 
     def _give_up(self) -> None:
         self._relay.abort()
@@ -405,46 +357,6 @@ class MailTransferAgent(Service):
         executor = ThreadExecutor(self._reactor, threads, f"twisted-mta {name}")
         self._threads.append(executor)
         return executor
-
-    def _factory(self, listener: Listener, context: ServerContext, clock: Clock) -> ESMTPFactory:
-        config = self.config
-        known_to_speak_tls = Networks(listener.require_tls_from)
-        proxies = Networks(listener.xclient_from)
-        extensions = standard_extensions(listener.max_message_size)
-        if listener.xclient_from:
-            extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
-        return ESMTPFactory(
-            self._intake(listener),
-            clock=clock,
-            settings=SessionSettings(
-                hostname=config.hostname,
-                extensions=extensions,
-                require_tls=listener.require_tls,
-                requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),
-                tls_suffices=suffices(
-                    listener.minimum_tls,
-                    cipher_bits=listener.minimum_cipher_bits,
-                    client_certificate=listener.client_certificates == "require",
-                ),
-                bare_newlines=listener.bare_newlines,
-                long_lines=listener.long_lines,
-                max_message_size=listener.max_message_size,
-                max_recipients=listener.max_recipients,
-                max_errors=listener.max_errors,
-            ),
-            tls=context,
-            timeouts=Timeouts(
-                command=listener.command_timeout,
-                data=listener.data_timeout,
-                handshake=listener.tls_handshake_timeout,
-                rate_grace=listener.rate_grace,
-                minimum_rate=listener.minimum_rate,
-                errors_unslowed=listener.slow_after_errors,
-                error_delay=listener.error_delay,
-            ),
-            max_connections=listener.max_connections,
-            max_connections_per_peer=listener.max_connections_per_peer,
-        )
 
     def _intake(self, listener: Listener) -> Intake:
         config = self.config
@@ -484,60 +396,3 @@ class MailTransferAgent(Service):
         if next_hop.transport == "maildir":
             return self._maildir.deliver(next_hop, message)
         return self._relay.deliver(next_hop, message)
-
-    def _load_certificates(self) -> list[str]:
-        config = self.config
-        if not self._contexts:
-            return []
-        if config.tls_certificate is None:
-            certificate, _ = self_signed(
-                config.state_dir, config.hostname, files=self._files, wall_time=self._wall_time
-            )
-            if not self.running:
-                self.log.info(
-                    "the certificate for STARTTLS is our own and proves nothing: {file};"
-                    " --tls-certificate takes a real one",
-                    file=certificate,
-                )
-        prepared: list[tuple[ServerContext, Prepared]] = [
-            (context, context.prepare()) for context in self._contexts
-        ]
-        # Listeners share files: what is said of one is said once.
-        changes = dict.fromkeys(line for context, each in prepared for line in context.use(each))
-        warnings = dict.fromkeys(
-            line for context in self._contexts for line in context.warnings(self._wall_time())
-        )
-        for warning in warnings:
-            self.log.warn("{warning}", warning=warning)
-        return list(changes)
-
-    def _listen(
-        self, kind: str, endpoint: str, factory: Any, *, implicit_tls: bool = False
-    ) -> None:
-        failures: list[Failure] = []
-        serverFromString(self._reactor, endpoint).listen(factory).addCallbacks(
-            lambda port: self.bound.append(Bound(kind, port, implicit_tls)), failures.append
-        )
-        if failures:
-            self._unbind()
-            raise CannotListen(
-                f"cannot listen on {endpoint} ({kind}): {failures[0].getErrorMessage()}"
-            )
-        if self.bound and hasattr(self.bound[-1].port, "stopReading"):
-            self.bound[-1].port.stopReading()
-
-    def _unbind(self) -> Deferred[Any]:
-        bound, self.bound = self.bound, []
-        return DeferredList([maybeDeferred(each.port.stopListening) for each in bound])
-
-
-def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
-    certificate = config.tls_certificate or os.path.join(config.state_dir, SELF_SIGNED)
-    return TLSSettings(
-        certificate_file=certificate,
-        key_file=config.tls_key or certificate,
-        ciphers=listener.ciphers,
-        client_certificates=listener.client_certificates,
-        authorities_file=listener.client_certificate_authorities,
-        sni=listener.sni,
-    )

@@ -149,11 +149,14 @@ NOT_HEADERS = (
     b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n",
     b"PROXY UNKNOWN " + b"x" * 93,
     SIGNATURE[:-1] + b"\r",
-    SIGNATURE + b"\x11\x11\0\0",
-    SIGNATURE + b"\x22\x11\0\0",
-    SIGNATURE + b"\x31\x11\0\0",
-    block(0x21, 0x41),
-    block(0x21, 0x13),
+    block(0x11, 0x11, addresses(V4)),
+    block(0x22, 0x11, addresses(V4)),
+    block(0x2F, 0x11, addresses(V4)),
+    block(0x31, 0x11, addresses(V4)),
+    block(0x21, 0x41, addresses(V4)),
+    block(0x21, 0x13, addresses(V4)),
+    block(0x21, 0x03, addresses(V4)),
+    block(0x21, 0xF0, addresses(V4)),
     block(0x21, 0x11, addresses(V4)[:-1]),
     block(0x21, 0x21, addresses(V4)),
     block(0x21, 0x31, b"\0" * 215),
@@ -565,7 +568,7 @@ class OverTCP(LoopbackTestCase):
             client = await self.dial(self.port(agent))
             client.transport.write(LINE_4)
             if not at_once:
-                await self.until(lambda: bool(agent._factories[0]._connections))
+                await self.until(lambda: bool(agent._listeners.factories[0]._connections))
             handshake = client.expect_handshake()
             client.transport.startTLS(ClientTLS())
             await handshake
@@ -627,8 +630,10 @@ class OverTCP(LoopbackTestCase):
 
     async def test_no_header_in_time(self) -> None:
         agent = self.agent(self.proxied(proxy_protocol_timeout=0.05))
+        begun = self.reactor.seconds()
         client = await self.dial(self.port(agent))
         self.assertEqual(await client.reply(), "CLOSED")
+        self.assertLess(self.reactor.seconds() - begun, 8)  # and not the 10 s of the default
 
     async def test_others_connect_directly(self) -> None:
         agent = self.agent(self.proxied(proxy_protocol_from=[ip_network("10.0.0.0/8")]))

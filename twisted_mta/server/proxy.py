@@ -223,8 +223,7 @@ class ProxyFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return what waits for the header, or the protocol behind where none is believed."""
-        host = getattr(addr, "host", None)
-        if host is None or not self._balancers.cover(host):
+        if not self._balancers.cover(getattr(addr, "host", None)):
             return self.wrapped.buildProtocol(addr)
         return AwaitingHeader(self, addr, self._awaiting)
 
