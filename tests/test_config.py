@@ -329,6 +329,13 @@ class Refusals(ConfigTestCase):
         )
         self.assertEqual(len(self.load({"smtp": ["tcp:0"], "web": "tcp:0"}).listeners), 1)
 
+    def test_colons_within_an_address_are_escaped(self) -> None:
+        self.assertEqual(
+            self.refusal({"smtp": ["tcp6:25:interface=::1"]}),
+            r"--smtp tcp6:25:interface=::1: a colon within an address is written \:, as in"
+            r" tcp6:25:interface=\:\:1",
+        )
+
     def test_a_key_needs_its_certificate(self) -> None:
         self.assertEqual(
             self.refusal({"tls-key": "/key.pem"}),

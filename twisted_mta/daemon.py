@@ -79,19 +79,24 @@ class _Daemon(MultiService):
 
     def _say_what_to_try(self) -> None:
         mta = self._mta
+        tried = False
         for bound in mta.bound:
             address: Any = bound.port.getHost()
+            if not hasattr(address, "port"):
+                continue  # a UNIX socket
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
             if bound.kind == "web":
-                self._log.info("look: http://{host}:{port}/", host="127.0.0.1", port=address.port)
-            elif hasattr(address, "port") and not bound.implicit_tls:
+                shown = f"[{host}]" if ":" in host else host
+                self._log.info("look: http://{host}:{port}/", host=shown, port=address.port)
+            elif not tried and not bound.implicit_tls:
+                tried = True
                 domain = mta.config.local_domains[0]
-                self._log.info(_TRY, host="127.0.0.1", port=address.port, domain=domain)
+                self._log.info(_TRY, host=host, port=address.port, domain=domain)
                 self._log.info(
                     "then: cat {maildir}/{domain}/you/new/*",
                     maildir=mta.config.maildir,
                     domain=domain,
                 )
-                break
 
 
 def _catch_signals(reactor: IReactorCore, reload: Callable[[], None]) -> None:

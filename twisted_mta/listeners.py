@@ -116,14 +116,19 @@ class Listeners:
             CannotListen: it cannot be bound; the others are free again.
         """
         failures: list[Failure] = []
-        serverFromString(self._reactor, endpoint).listen(factory).addCallbacks(
+        listening: Deferred[IListeningPort] = maybeDeferred(
+            # What Twisted cannot make of a description it raises, one way or another.
+            lambda: serverFromString(self._reactor, endpoint).listen(factory)
+        )
+        listening.addCallbacks(
             lambda port: self.bound.append(Bound(kind, port, implicit_tls)), failures.append
         )
         if failures:
             self.unbind()
-            raise CannotListen(
-                f"cannot listen on {endpoint} ({kind}): {failures[0].getErrorMessage()}"
-            )
+            why = failures[0].getErrorMessage()
+            if endpoint.startswith("systemd:"):
+                why = f"systemd has handed over no such socket ({why})"
+            raise CannotListen(f"cannot listen on {endpoint} ({kind}): {why}")
         if self.bound and hasattr(self.bound[-1].port, "stopReading"):
             self.bound[-1].port.stopReading()
 

@@ -91,6 +91,10 @@ def endpoint(value: Any) -> str:
         port = parsed.port or ""
         if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
             raise ValueError(f"{quoted(port)} is no port from 0 to 65535; {_EXAMPLE}")
+        if len(parsed.arguments) > 1:
+            raise ValueError(
+                r"a colon within an address is written \:, as in tcp6:25:interface=\:\:1"
+            )
         interface = parsed.named.get("interface")
         if interface and parsed.kind == "tcp6" and ":" not in interface:
             raise ValueError(f"{quoted(interface)} is no IPv6 address; {_EXAMPLE}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from attrs import frozen
+
 from .address import Mailbox
 from .command import Parameters
 
@@ -22,7 +24,8 @@ class Rcpt(NamedTuple):
     parameters: Parameters
 
 
-class Open(NamedTuple):
+@frozen
+class Open:
     """Get ready for the content of ``session.transaction``, then `Session.answer`."""
 
 
@@ -32,15 +35,18 @@ class Write(NamedTuple):
     content: bytes
 
 
-class Finish(NamedTuple):
+@frozen
+class Finish:
     """The content is complete: make it safe, then `Session.answer`."""
 
 
-class Abort(NamedTuple):
+@frozen
+class Abort:
     """The content will not be completed: forget it; nothing to answer."""
 
 
-class StartTLS(NamedTuple):
+@frozen
+class StartTLS:
     """Write the output, begin the handshake, then `Session.tls_established`."""
 
 
@@ -50,15 +56,18 @@ class Violation(NamedTuple):
     verb: str
 
 
-class Downgrade(NamedTuple):
+@frozen
+class Downgrade:
     """MAIL came in clear from a peer that is known to speak TLS: sound the alarm (RFC 3207 §6)."""
 
 
-class Represent(NamedTuple):
+@frozen
+class Represent:
     """`Session.proxy` speaks for `Session.peer` from now on: log it."""
 
 
-class Close(NamedTuple):
+@frozen
+class Close:
     """Write the output and close the connection."""
 
 
