@@ -147,9 +147,17 @@ class Envelope:
     recipients: tuple[Recipient, ...]
     parameters: Parameters = NO_PARAMETERS
 
+    @property
+    def binary(self) -> bool:
+        """Whether the content is octets and not lines, every one to be kept (RFC 3030 §3)."""
+        return self.parameters.get("BODY") == "BINARYMIME"
+
 
 class Body(Protocol):
-    """The octets of a message as received, lines ended by CR LF; never whole in memory if large."""
+    """The octets of a message as received; never whole in memory if large.
+
+    Lines are ended by CR LF, but where the envelope is ``binary``: then any octet may be anywhere.
+    """
 
     @property
     def size(self) -> int:

@@ -11,12 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
 from twisted_mta.envelope import (
+    NO_PARAMETERS,
     Body,
     Envelope,
     HeldBody,
     Message,
     NextHop,
     Outcome,
+    Parameters,
     QueueId,
     Recipient,
     RecipientNumber,
@@ -45,12 +47,17 @@ class StreamedBody:
         yield from self.pieces
 
 
-def message(*local_parts: str, body: Body | None = None, domain: str = "example.net") -> Message:
+def message(
+    *local_parts: str,
+    body: Body | None = None,
+    domain: str = "example.net",
+    parameters: Parameters = NO_PARAMETERS,
+) -> Message:
     recipients = tuple(
         Recipient(RecipientNumber(number), Mailbox(local_part, domain))
         for number, local_part in enumerate(local_parts)
     )
-    envelope = Envelope(Mailbox("alice", "example.org"), recipients)
+    envelope = Envelope(Mailbox("alice", "example.org"), recipients, parameters)
     return Message(QueueId(5), envelope, TRACE, body or HeldBody(CONTENT), 0.0, 9.0)
 
 
@@ -104,6 +111,27 @@ class Delivery(SynchronousTestCase):
                 self.maildirs = self.delivery()
                 self.deliver(message("bob", body=StreamedBody([piece for piece in cut if piece])))
                 self.assertEqual(self.mail()[0].partition(b"now\n")[2], expected, cut)
+
+    def test_binary_content_is_stored_octet_by_octet(self) -> None:
+        """RFC 3030 §3; the fields above it have the line ends that its own have."""
+        content = b"Subject: x\r\n\r\n" + bytes(range(256)) + b"\r\n.\r\n\n.\n\r\r\n\0\r"
+        head = b"Return-Path: <alice@example.org>\r\n" + TRACE
+        bodies: list[Body] = [HeldBody(content)]
+        bodies += [
+            StreamedBody([content[:cut], content[cut:]]) for cut in range(1, len(content), 7)
+        ]
+        for body in bodies:
+            self.files = UnsyncedFiles()
+            self.maildirs = self.delivery()
+            self.deliver(message("bob", "eve", body=body, parameters={"BODY": "BINARYMIME"}))
+            self.assertEqual((self.mail("bob"), self.mail("eve")), ([head + content],) * 2)
+
+    def test_content_of_eight_bits_has_lines(self) -> None:
+        for body in ("8BITMIME", "7BIT"):
+            self.files = UnsyncedFiles()
+            self.maildirs = self.delivery()
+            self.deliver(message("bob", parameters={"BODY": body}))
+            self.assertEqual(self.mail(), [STORED])
 
     def test_a_large_body_is_never_held_whole(self) -> None:
         self.deliver(message("bob", body=StreamedBody([b"x" * 1000] * 50)))

@@ -49,6 +49,7 @@ class Demands:
     """What the listener was told, as far as the reader needs to know it."""
 
     chunking: bool = False
+    binarymime: bool = False
     normalize: bool = False
     reject_long_lines: bool = False
     max_message_size: int = 0
@@ -58,6 +59,7 @@ class Demands:
 
 
 _LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")  # RFC 2920 §3.1
+_BINARY = re.compile(rb"\sBODY=BINARYMIME(?:\s|$)", re.IGNORECASE)  # RFC 3030 §3
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
 # What each command may be answered, beside the decisions 4yz and 5yz and what holds everywhere.
@@ -117,6 +119,7 @@ class Reader:
     used: int = 0
     _greeted: bool = False
     _sender: bool = False
+    _binary: bool = False  # the content of this transaction is octets, and not lines
     _recipients: int = 0
     _errors: int = 0
     _chunk: int = 0
@@ -239,6 +242,7 @@ class Reader:
 
     def _end_of_chunk(self, content: bytes) -> None:
         self._chunk_due = False
+        binary = self._binary
         seen = content if self._last else content.removesuffix(b"\r")
         codes = self._faults(seen)
         if not codes:
@@ -252,7 +256,7 @@ class Reader:
             self._forget()
             self._failed = not self._last
         if said.code == 250 and self._last:
-            self._take(recipients, content)
+            self._take(recipients, content, binary=binary)
 
     def _verb(self, line: bytes) -> str | None:
         """Return the command, None where the line cannot be one."""
@@ -283,11 +287,15 @@ class Reader:
         elif verb == "MAIL":
             self._demand(self._greeted and not self._sender and not self._failed, verb, line)
             self._sender = True
+            # The path may have anything in it, and a parameter that is taken has no bracket.
+            self._binary = _BINARY.search(line.rpartition(b">")[2]) is not None
+            self._demand(self.demands.binarymime or not self._binary, verb, line)
         elif verb == "RCPT":
             self._demand(self._sender and self._chunks is None, verb, line)
             self._recipients += 1
         elif verb == "DATA":
             self._demand(self._recipients > 0 and self._chunks is None, verb, line)
+            self._demand(not self._binary, verb, line)
             self._content = True
             self._buffer = b"\r\n" + self._buffer  # RFC 5321 §4.1.1.4: the line end of DATA counts
         elif verb == "STARTTLS":
@@ -299,6 +307,7 @@ class Reader:
 
     def _forget(self) -> None:
         self._sender = False
+        self._binary = False
         self._recipients = 0
         self._chunks = None
         self._failed = False
@@ -324,8 +333,8 @@ class Reader:
             self._take(recipients, content)
         return True
 
-    def _take(self, recipients: int, content: bytes) -> None:
-        if self.demands.normalize:
+    def _take(self, recipients: int, content: bytes, *, binary: bool = False) -> None:
+        if self.demands.normalize and not binary:
             content = normalized(content)
         self.taken.append(Taken(recipients, content))
         self._errors = 0
@@ -334,6 +343,8 @@ class Reader:
         faults = []
         if self.demands.max_message_size and len(content) > self.demands.max_message_size:
             faults.append(552)
+        if self._binary:
+            return tuple(faults)
         if is_broken(content) and not self.demands.normalize:
             faults.append(550)
         if self.demands.reject_long_lines and has_long_line(content):

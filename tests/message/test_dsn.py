@@ -180,6 +180,32 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
         self.notice(message(b"X: \x00\r\nY: a\rb\nc\r\nZ: " + b"z" * 5000 + b"\r\n\r\n"), failed())
 
+    def test_of_binary_content_nothing_but_the_header_comes_back(self) -> None:
+        """RFC 3030 §3: a report is lines; what is binary never stands in one, not even mended."""
+        field = b"Subject: Lunch\r\n\tat noon\r\n"
+        head = message().trace + field
+        for content, expected in (
+            (field + b"\r\nplain text\r\n", head),
+            (field + b"\r\n" + bytes(range(256)), head),
+            # No empty line, or another one than RFC 5322 has: content may begin at any octet.
+            (field + bytes(range(256)), head),
+            (field + b"secret\r\n\r\n", head),
+            (field + b"X: secret\n\nsecret\r\n\r\n", head),
+            (field + b"X: secret\0\r\nY: secret\r\n\r\n", head),
+            (field + b"X: secret\r\r\n\r\n", head),
+            (b"\r\n\0secret", message().trace),
+            (b"\0secret", message().trace),
+        ):
+            notice = self.notice(message(content, BODY="BINARYMIME"), failed())
+            _, _, returned = self.parts(notice)
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            self.assertEqual(returned.get_payload(decode=True), expected)
+            self.assertNotIn(b"secret", notice.content)
+            self.assertNotIn(b"plain text", notice.content)
+            self.assertFalse(notice.eight_bit)
+        large = message(field * 10_000 + b"\r\n" + b"\0" * 100_000, BODY="BINARYMIME")
+        self.assertLess(len(self.notice(large, failed()).content), 70_000)
+
     def test_a_body_that_cannot_be_read_does_not_stop_the_notice(self) -> None:
         original = evolve(message(), body=UnreadableBody())
         notice = self.notice(original, failed())

@@ -8,6 +8,7 @@ from twisted.mail import smtp
 from zope.interface import implementer
 
 from tests.server.dialogue import DialogueTestCase
+from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.testing.client import SMTPClientEnd
 
 EHLO = b"EHLO client.example\r\n"
@@ -147,6 +148,24 @@ class WhatItGets(DeliveryTestCase):
                 message.lines,
                 [b"Received: for " + name + b"@mx.example", b"A: b", b"", b".", b"end"],
             )
+
+    def test_content_that_is_no_lines_is_not_for_them(self) -> None:
+        """RFC 3030 §3: they could not keep it, so it is not offered, and refused where it is."""
+        self.factory = ESMTPFactory(self.app, clock=self.network)
+        client = self.connect()
+        self.say(client, EHLO)
+        self.network.advance(0)
+        self.assertIn(b"CHUNKING", client.unread)
+        self.assertNotIn(b"BINARYMIME", client.unread)
+        self.hear(client)
+        self.assertEqual(self.dialogue(b"MAIL FROM:<> BODY=BINARYMIME\r\n", client), ["501 5.5.4"])
+        self.serve(self.app, binarymime=True)
+        client = self.connect()
+        self.dialogue(EHLO, client)
+        self.assertEqual(
+            self.dialogue(b"MAIL FROM:<> BODY=BINARYMIME\r\nMAIL FROM:<>\r\n", client),
+            ["554 5.6.3", "250 2.1.0"],
+        )
 
     def test_a_factory_makes_a_delivery_for_each_message(self) -> None:
         factory = OneForEachMessage(self.app)

@@ -1,5 +1,9 @@
 """Local delivery into Maildirs, one file per recipient, with LF line ends.
 
+Content of ``BODY=BINARYMIME`` has no lines (RFC 3030 §3): its file is what was received octet by
+octet, and the fields above it end in CR LF too, so that it is one message with one kind of line
+end.
+
 A file is written under ``tmp/``, synced, moved to ``new/``, and ``new/`` is synced: only then is
 the recipient delivered. A crash before that leaves a file in ``tmp/``, which nobody reads (readers
 remove those older than 36 hours), or one in ``new/`` that will be delivered again.
@@ -140,14 +144,15 @@ class MaildirDelivery:
     def _deliver(self, message: Message) -> Sequence[Outcome]:
         """Block until every recipient has its outcome."""
         head = return_path(message.envelope.reverse_path) + message.trace
+        content = _octets if message.envelope.binary else _local_lines
         small: list[bytes] = []
         outcomes = []
         for recipient in message.envelope.recipients:
             uncertain = False
             try:
                 if message.body.size <= _SMALL and not small:
-                    small.append(b"".join(_local_lines(head, message.body)))
-                self._write(recipient.mailbox, small or _local_lines(head, message.body))
+                    small.append(b"".join(content(head, message.body)))
+                self._write(recipient.mailbox, small or content(head, message.body))
                 reply = DELIVERED
             except NoMailbox as refusal:
                 reply = refusal.reply
@@ -234,3 +239,9 @@ def _local_lines(head: bytes, body: Body) -> Iterator[bytes]:
         yield piece[: len(piece) - len(held)].replace(b"\r\n", b"\n")
     if held:
         yield held.replace(b"\r\n", b"\n")
+
+
+def _octets(head: bytes, body: Body) -> Iterator[bytes]:
+    """Yield the content of a file whose every octet is kept."""
+    yield head
+    yield from body.chunks()

@@ -26,6 +26,10 @@ _WORDS = 2000  # characters of what a peer said; RFC 5321 §4.5.3.1.5 gives it 5
 
 _LONG_LINE = re.compile(rb"[^\n]{%d,}" % (_LINE + 2))  # with its CR
 _UNFIT = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
+# RFC 5322 §2.2, §2.2.3: fields in order, as far as they have nothing in them that no field has.
+_FIELDS = re.compile(
+    rb"(?:[\x21-\x39\x3b-\x7e]+[ \t]*:[^\r\n\x00]*\r\n(?:[ \t][^\r\n\x00]*\r\n)*)*"
+)
 _EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 _MESSAGE_ID = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")  # RFC 5322 §3.6.4, near enough
 # RFC 6533 §3: what does not stand for itself in utf-8-addr-xtext.
@@ -134,7 +138,8 @@ def _returned(message: Message) -> tuple[bytes, str]:
     # RFC 6533 §4: a message that came with SMTPUTF8 goes back under types that allow for it.
     international = "SMTPUTF8" in message.envelope.parameters
     try:
-        if len(message.trace) + message.body.size <= _WHOLE:
+        whole = len(message.trace) + message.body.size <= _WHOLE
+        if whole and not message.envelope.binary:
             content = message.trace + b"".join(message.body.chunks())
             if not _UNFIT.search(content) and not _LONG_LINE.search(content):
                 return content, "message/global" if international else "message/rfc822"
@@ -154,6 +159,11 @@ def _header(message: Message) -> bytes:
     header = header.partition(b"\r\n\r\n")[0] + b"\r\n"
     if len(header) > _HEADERS:
         header = header[: header.rfind(b"\r\n", 0, _HEADERS) + 2]
+    if message.envelope.binary:
+        # RFC 3030 §3: a report is no binary message. What is no field may be content already.
+        fields = _FIELDS.match(header, 2)
+        assert fields is not None  # it matches nothing at all too
+        return fields[0]
     return _UNFIT.sub(b"?", header[2:])
 
 

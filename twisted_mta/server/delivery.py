@@ -32,6 +32,7 @@ Helo = tuple[bytes, bytes]
 NewMessage = Callable[[], IMessageSMTP]
 
 LOCAL_ERROR = Reply.of(451, "3.0", "Local error in processing, try again later")
+ONLY_LINES = Reply.of(554, "6.3", "Content is taken by lines here, so not BODY=BINARYMIME")
 NOBODY_DECIDES = Reply.of(550, "7.1", "Sender not acceptable")
 
 
@@ -106,9 +107,13 @@ class MessageDelivery:
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
-    ) -> Deferred[Decision]:
+    ) -> Decision | Deferred[Decision]:
         """Ask ``validateFrom`` (`interfaces.Delivery`)."""
         self._recipients = []
+        if parameters.get("BODY") == "BINARYMIME":
+            # RFC 3030 §3: to be kept octet by octet, and `IMessage` cannot say how its last line
+            # ends. `ESMTPFactory` does not offer it by itself.
+            return ONLY_LINES
         origin = ParsedAddress(reverse_path)
 
         def validated(result: Address | None) -> Decision:

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..interfaces import Clock, Delivery
-from ..smtp.extension.standard import standard_extensions
+from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
 from .delivery import AnyDelivery, NoDelivery, delivery_of
@@ -64,7 +64,8 @@ class ESMTPFactory(ServerFactory):
         tls: a `server.tls.ServerContext`, or any context factory of Twisted's, such as
             `CertificateOptions`; without it STARTTLS is not offered.
         clock: for timeouts; None takes the reactor of each connection.
-        settings: what sessions are told; None is the machine's name and all standard extensions.
+        settings: what sessions are told; None is the machine's name and the
+            standard extensions that any delivery can keep.
         timeouts: how long peers may take.
         max_connections: at a time.
         max_connections_per_peer: at a time from one address.
@@ -96,7 +97,7 @@ class ESMTPFactory(ServerFactory):
         self.clock = clock
         self.portal: Portal | None = None
         self.settings = settings or SessionSettings(
-            hostname=getfqdn(), extensions=standard_extensions(_MAX_MESSAGE_SIZE)
+            hostname=getfqdn(), extensions=extensions_for_lines(_MAX_MESSAGE_SIZE)
         )
         self.tls: ServerTLS | None = server_tls(tls)
         self.timeouts = timeouts

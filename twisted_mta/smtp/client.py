@@ -10,6 +10,8 @@ the table because they hold everywhere:
 - A reply is taken only for a command that `output` has already handed out. Octets beyond that were
   sent before the peer could know what we would say: a reply injected in clear behind the ``220`` to
   STARTTLS (RFC 3207 §6), or a peer out of step. They end the connection and are never used.
+  Only a refusal may come while content is being sent: it is the answer to that content, of which
+  nothing more is sent.
 - What cannot be read as a reply, or is not one of those that RFC 5321 §4.3.2 knows for a command,
   ends the connection: it cannot be told any more which reply belongs to which command.
 
@@ -18,6 +20,10 @@ deferred. If the transaction had no reply yet, nothing is known about the messag
 is then `Unusable`, and another host or a new connection may be tried at once.
 
 ``HANDSHAKE`` and ``BODY`` stand in the queue without a reply being due: there the shell is at work.
+
+Binary content (RFC 3030 §3) goes by BDAT: no ``DATA`` stands in the queue for it, but as soon as
+all RCPT are answered, and one of them with yes, it is ``BODY``'s turn: the command, and behind it
+the content as one chunk. The reply to that is awaited as ``DOT``.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ from .client_step import (
     TransactionDone,
     Unusable,
 )
-from .outgoing import DotStuffer, OutgoingTransaction, stuffed
+from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
 from .reply_reader import BrokenReply, ReplyReader
 
@@ -143,7 +149,7 @@ class ClientSession:
                 self._take(reply, steps)
         except BrokenReply as error:
             self._broken(error, steps)
-        if not (self.closed or self._due) and self._reader.pending:
+        if not (self.closed or self._due) and self._reader.pending and not self._being_refused:
             self._out_of_turn(None, steps)
         return steps
 
@@ -189,23 +195,25 @@ class ClientSession:
         self._unsent.append((Awaited.MAIL, transaction.mail(self.capabilities)))
         for place in transaction.offered:
             self._unsent.append((Awaited.RCPT, transaction.rcpt(place)))
-        self._unsent.append((Awaited.DATA, b"DATA\r\n"))  # RFC 2920 §3.1: last in its group
+        if not transaction.binary:
+            self._unsent.append((Awaited.DATA, b"DATA\r\n"))  # RFC 2920 §3.1: last in its group
         self._release()
         return steps
 
     def body(self) -> Iterator[bytes]:
-        """Yield the content, ready for the wire and ending with the final dot.
+        """Yield the content, ready for the wire: up to the final dot, or as a chunk.
 
         Raises:
             OSError: the content cannot be read; to be reported by `body_failed`.
         """
         transaction = self._sending()
         octets = b""
-        for following in stuffed(transaction.message):
+        content = chunked if transaction.binary else stuffed
+        for following in content(transaction.message):
             if octets:
                 yield octets
             octets = following
-        # The last piece holds the final dot: from here on the message may be delivered.
+        # The last piece ends the content: from here on the message may be delivered.
         transaction.dot_sent = True
         self._awaited[0] = Awaited.DOT
         self._due = 1
@@ -213,7 +221,7 @@ class ClientSession:
         yield octets
 
     def body_failed(self, reason: str) -> list[Step]:
-        """Break off: the content cannot be read to its end, so no final dot may be sent."""
+        """Break off: the content cannot be read to its end, so its end may not be sent."""
         transaction = self._sending()
         reply = Reply.of(451, "3.0", f"the message cannot be read: {reason}")
         transaction.settle(transaction.taken, reply, ours=True)
@@ -388,7 +396,7 @@ class ClientSession:
         transaction.asked += 1
         if not transaction.is_settled(place):
             transaction.taken.append(place)
-        self._release()
+        self._go_on(steps)
 
     def _rcpt_refused(self, reply: Reply, steps: list[Step]) -> None:
         if reply.code == 552:  # RFC 5321 §4.5.3.1.10: means 452, too many recipients
@@ -403,10 +411,13 @@ class ClientSession:
     def _send_body(self, reply: Reply, steps: list[Step]) -> None:
         transaction = self._current
         if transaction.taken:
-            self._awaited.append(Awaited.BODY)
-            steps.append(SendBody(transaction.size))
+            self._begin_content(steps)
         else:
             self._say(Awaited.NOTHING, ".")  # RFC 2920 §3.1: 354 although no recipient was taken
+
+    def _begin_content(self, steps: list[Step]) -> None:
+        self._awaited.append(Awaited.BODY)
+        steps.append(SendBody(self._current.size))
 
     def _data_refused(self, reply: Reply, steps: list[Step]) -> None:
         transaction = self._current
@@ -447,7 +458,12 @@ class ClientSession:
 
     def _go_on(self, steps: list[Step]) -> None:
         self._release()
-        if not self._awaited:
+        if self._awaited:
+            return
+        if self._current.binary and self._current.taken:
+            # RFC 3030 §2: BDAT is asked for by nobody, so only now, when somebody is to have it.
+            self._begin_content(steps)
+        else:
             self._done(steps)
 
     @property
@@ -460,6 +476,12 @@ class ClientSession:
             raise RuntimeError("no content is asked for")
         return self._transaction
 
+    @property
+    def _being_refused(self) -> bool:
+        # The answer to content that is still being sent has come in part: the rest will follow.
+        sending = bool(self._awaited) and self._awaited[0] is Awaited.BODY
+        return sending and self._reader.refusing
+
     def _situation(self) -> str:
         if not self._awaited:
             return "while idle"
@@ -469,7 +491,8 @@ class ClientSession:
         if awaited is Awaited.BODY:
             return "while sending the message"
         if awaited in (Awaited.DOT, Awaited.NOTHING):
-            return "after the final dot"
+            binary = self._transaction is not None and self._transaction.binary
+            return "after the last chunk" if binary else "after the final dot"
         if awaited is Awaited.GREETING:
             return "before the greeting"
         return f"before the reply to {awaited.name}"

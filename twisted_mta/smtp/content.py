@@ -14,19 +14,29 @@ class Content:
 
     What is refused is read on to its true end, and none of it is passed on any more.
 
+    Args:
+        settings: what its listener demands.
+        chunked: it comes by BDAT.
+        binary: it is octets and not lines (RFC 3030 §3): nothing but its size is judged, and every
+            octet is passed on as it came.
+
     Attributes:
         octets: how much has come.
         refusal: what it will get at its end; None as long as nothing is wrong with it.
         chunks: its reader, where it comes by BDAT; None where it comes by DATA.
     """
 
-    def __init__(self, settings: SessionSettings, *, chunked: bool = False) -> None:
-        look_for_long_lines = settings.long_lines == "reject"
+    def __init__(
+        self, settings: SessionSettings, *, chunked: bool = False, binary: bool = False
+    ) -> None:
+        look_for_long_lines = settings.long_lines == "reject" and not binary
+        normalize = settings.bare_newlines == "normalize" and not binary
         self.octets = 0
         self.refusal: Reply | None = None
         self.chunks = ChunkReader(look_for_long_lines=look_for_long_lines) if chunked else None
         self._reader = self.chunks or DataReader(look_for_long_lines=look_for_long_lines)
-        self._normalizer = NewlineNormalizer() if settings.bare_newlines == "normalize" else None
+        self._normalizer = NewlineNormalizer() if normalize else None
+        self._lines = not binary
         self._most = settings.max_message_size
 
     @property
@@ -54,7 +64,7 @@ class Content:
     def _fault(self) -> Reply | None:
         if self.octets > self._most:  # RFC 1870 §6.3
             return TOO_LARGE
-        if self._reader.bare and self._normalizer is None:
+        if self._lines and self._reader.bare and self._normalizer is None:
             return replies.BARE_NEWLINE
         if self._reader.long:
             return replies.LONG_LINE

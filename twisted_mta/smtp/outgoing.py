@@ -47,15 +47,48 @@ def stuffed(message: Message) -> Iterator[bytes]:
         OSError: the content cannot be read.
     """
     stuffer = DotStuffer()
+    for piece in _pieces(message):
+        yield stuffer.feed(piece)
+    yield stuffer.end()
+
+
+def chunked(message: Message) -> Iterator[bytes]:
+    """Yield the content of ``message`` with its trace fields as one chunk behind its BDAT command.
+
+    RFC 3030 §2. No octet is added or changed.
+
+    Raises:
+        OSError: the content cannot be read, or its length is not what it was said to be. The peer
+            counts: it would take what we say next for content, or content for what we say next. So
+            that is found out before the last piece is handed out, and never more than was said is.
+    """
+    left = _size(message)
+    command = b"BDAT %d LAST\r\n" % left
+    for piece in _pieces(message):
+        left -= len(piece)
+        if left < 0:
+            break
+        yield command + piece
+        command = b""
+    if left:
+        raise OSError("it has not the length that it had")
+    if command:
+        yield command
+
+
+def _pieces(message: Message) -> Iterator[bytes]:
     if message.trace:
-        yield stuffer.feed(message.trace)
+        yield message.trace
     for chunk in message.body.chunks():
         if len(chunk) <= PIECE:
-            yield stuffer.feed(chunk)
+            yield chunk
         else:
             for start in range(0, len(chunk), PIECE):
-                yield stuffer.feed(chunk[start : start + PIECE])
-    yield stuffer.end()
+                yield chunk[start : start + PIECE]
+
+
+def _size(message: Message) -> int:
+    return len(message.trace) + message.body.size
 
 
 @define(eq=False)
@@ -69,7 +102,7 @@ class OutgoingTransaction:
         asked: how many of them have their reply to RCPT.
         taken: the places of those that the peer took.
         answered: whether the peer said anything about this transaction yet.
-        dot_sent: whether the final dot may be on its way.
+        dot_sent: whether the final dot, or the end of the last chunk, may be on its way.
     """
 
     message: Message
@@ -84,7 +117,12 @@ class OutgoingTransaction:
     @property
     def size(self) -> int:
         """Octets of the content with its trace fields, as SIZE counts them (RFC 1870 §3)."""
-        return len(self.message.trace) + self.message.body.size
+        return _size(self.message)
+
+    @property
+    def binary(self) -> bool:
+        """Whether the content goes by BDAT (RFC 3030 §3); all other content goes by DATA."""
+        return self.message.envelope.binary
 
     def settle(self, places: Iterable[int], reply: Reply, *, ours: bool = False) -> None:
         """Give the recipients at ``places`` their final reply, unless they have one."""
@@ -138,9 +176,12 @@ class OutgoingTransaction:
             return Reply.of(
                 552, "3.4", f"{self.remote} takes {size_limit} octets, the message has {self.size}"
             )
-        body = envelope.parameters.get("BODY")
-        if body == "BINARYMIME" or (body == "8BITMIME" and "8BITMIME" not in capabilities):
-            # todo RFC 6152 §3: convert to 7 bits instead. todo RFC 3030 §3: BDAT.
+        if self.binary and not ("CHUNKING" in capabilities and "BINARYMIME" in capabilities):
+            # todo RFC 3030 §3: convert to 7 bits instead.
+            text = "takes no binary content (CHUNKING and BINARYMIME), and we cannot convert it"
+            return Reply.of(554, "6.3", f"{self.remote} {text}")
+        if envelope.parameters.get("BODY") == "8BITMIME" and "8BITMIME" not in capabilities:
+            # todo RFC 6152 §3: convert to 7 bits instead.
             return Reply.of(554, "6.3", f"{self.remote} takes no content of 8 bits")
         reverse_path = envelope.reverse_path
         if "SMTPUTF8" not in capabilities and (
@@ -165,8 +206,9 @@ class OutgoingTransaction:
             line += " SMTPUTF8"  # RFC 6531 §3.4
         if "SIZE" in capabilities:
             line += f" SIZE={self.size}"
-        if envelope.parameters.get("BODY") == "8BITMIME":
-            line += " BODY=8BITMIME"
+        body = envelope.parameters.get("BODY")
+        if body in ("8BITMIME", "BINARYMIME"):
+            line += f" BODY={body}"
         return f"{line}\r\n".encode()
 
     def rcpt(self, place: int) -> bytes:

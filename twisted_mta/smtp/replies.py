@@ -33,6 +33,7 @@ HELP = Reply.of(
 )
 CHUNK_TAKEN = Reply.of(250, "0.0", "Chunk taken")
 CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
+ONLY_CHUNKS = Reply.of(503, "5.1", "Content of BODY=BINARYMIME comes by BDAT, not by DATA")
 RESET_FIRST = Reply.of(503, "5.1", "Send RSET first")
 IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
 

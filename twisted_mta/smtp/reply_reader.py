@@ -49,6 +49,12 @@ class ReplyReader:
         """Whether something stands behind the last reply: part of another, or whole ones."""
         return bool(self._lines) or self._start < len(self._buffer)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether what is `pending` begins as a refusal does: 4yz or 5yz."""
+        start = self._code if self._lines else self._buffer[self._start : self._start + 1]
+        return start[:1] in (b"4", b"5")
+
     def feed(self, octets: bytes) -> None:
         """Take octets from the peer."""
         if self._start < len(self._buffer):

@@ -487,6 +487,9 @@ class Session:
 
     def _data(self, argument: str) -> None:
         self._no_argument(argument, "DATA")
+        assert self.transaction is not None
+        if self.transaction.binary:
+            raise CommandError(replies.ONLY_CHUNKS)  # RFC 3030 §3
         self._content = Content(self.settings)
         self._ask(Open())
 
@@ -494,7 +497,9 @@ class Session:
         found = self._chunk_size(argument)
         self._last = found[2] is not None
         if self.state is State.RCPT:
-            self._content = content = Content(self.settings, chunked=True)
+            assert self.transaction is not None
+            binary = self.transaction.binary
+            self._content = content = Content(self.settings, chunked=True, binary=binary)
             assert content.chunks is not None
             content.chunks.left = int(found[1])
             self._ask(Open())

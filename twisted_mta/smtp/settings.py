@@ -35,7 +35,8 @@ class SessionSettings:
         requires_tls_of: whether TLS is known to come from a peer: then it is no mail in clear
             that comes from it, whatever came of STARTTLS on the way (RFC 3207 §6).
         tls_suffices: whether the facts of a handshake are good enough (RFC 3207 §4.1).
-        bare_newlines: what becomes of a CR or LF outside CR LF and of NUL in a message.
+        bare_newlines: what becomes of a CR or LF outside CR LF and of NUL in a message. Binary
+            content (RFC 3030 §3) has no lines: neither this nor the next is asked of it.
         long_lines: what becomes of lines of more than 998 octets.
         max_message_size: octets of content.
         max_recipients: recipients of one transaction.

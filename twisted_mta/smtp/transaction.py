@@ -23,3 +23,8 @@ class Transaction:
     reverse_path: Mailbox | None
     parameters: Parameters
     recipients: list[Accepted] = field(factory=list)
+
+    @property
+    def binary(self) -> bool:
+        """Whether its content is octets and not lines (RFC 3030 §3)."""
+        return self.parameters.get("BODY") == "BINARYMIME"

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from ..envelope import TLSFacts
 from ..server.networks import Networks
 from ..server.tls import suffices
+from ..smtp.extension.binarymime import BINARYMIME
 from ..smtp.extension.chunking import CHUNKING
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from ..smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
@@ -44,6 +45,7 @@ class Options:
         max_errors: of one session.
         violations: how often octets come before their turn.
         chunking: BDAT is offered.
+        binarymime: BODY=BINARYMIME is offered, and BDAT with it.
         xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
         peer: the address that the client connects from.
         whole: each write arrives in one piece: that is what the transcript is about.
@@ -63,6 +65,7 @@ class Options:
     violations: int = 0
     whole: bool = False
     chunking: bool = False
+    binarymime: bool = False
     xclient: bool = False
     peer: str = "192.0.2.1"
     refusals: dict[str, Reply] = field(factory=dict)
@@ -77,7 +80,8 @@ class Options:
                 EIGHT_BIT_MIME,
                 ENHANCED_STATUS_CODES,
                 STARTTLS,
-                *((CHUNKING,) if self.chunking else ()),
+                *((CHUNKING,) if self.chunking or self.binarymime else ()),
+                *((BINARYMIME,) if self.binarymime else ()),
                 *((_XCLIENT,) if self.xclient else ()),
             ),
             require_tls=self.require_tls,

@@ -49,6 +49,7 @@ _CONTENTS = (
     _MARK + b"\r\n.\r\nhello\r\n",
     _MARK + b"no line end",
     _MARK + b"\r\n" + b".\r\n" * 40_000,
+    _MARK + b"\r\n" + bytes(range(256)) + b"\r\n.\r\n\n.\n\r",
 )
 _FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
 _MAILBOXES = ("b@example.net", '"c d"@example.net', "\u00e9@example.net", "b@example.net")
@@ -231,23 +232,36 @@ class Player:
         demand(transaction is not None, "content of no transaction")
         assert transaction is not None
         demand(not transaction.content_sent, "the content twice")
-        demand(self._said == b"DATA\r\n", f"content after {self._said!r}")
-        last = self._heard.split(b"\r\n")[-2:-1]
-        demand(self._ahead or last[0][:1] == b"3", f"content after {last}")
+        body = transaction.message.body
+        assert isinstance(body, HeldBody | _BreakingBody)
+        whole = transaction.message.trace + body.content
+        binary = transaction.message.envelope.binary
+        if binary:
+            offered = self.session.capabilities
+            demand("BINARYMIME" in offered and "CHUNKING" in offered, f"a chunk after {offered}")
+            demand(self._said.startswith(b"RCPT TO:"), f"a chunk after {self._said!r}")
+        else:
+            demand(self._said == b"DATA\r\n", f"content after {self._said!r}")
+            last = self._heard.split(b"\r\n")[-2:-1]
+            demand(self._ahead or last[0][:1] == b"3", f"content after {last}")
         content = b""
         try:
             for octets in self.session.body():
-                demand(not content.endswith(b"\r\n.\r\n"), "content behind the final dot")
+                ended = not binary and content.endswith(b"\r\n.\r\n")
+                demand(not ended, "content behind the final dot")
                 content += octets
         except OSError as error:
             self._take(self.session.body_failed(str(error)))
-            demand(not content.endswith(b"\r\n.\r\n"), "half a content has a final dot")
+            if binary:
+                demand(len(content) < len(whole), "half a content is a whole chunk")
+            else:
+                demand(not content.endswith(b"\r\n.\r\n"), "half a content has a final dot")
             return
         transaction.content_sent = True
         self._owed += 1
-        body = transaction.message.body
-        assert isinstance(body, HeldBody)
-        whole = transaction.message.trace + body.content
+        if binary:  # RFC 3030 §2
+            demand(content == b"BDAT %d LAST\r\n%s" % (len(whole), whole), "not the message")
+            return
         if not whole.endswith(b"\r\n"):
             whole += b"\r\n"
         demand(content.endswith(b".\r\n"), "no final dot")
@@ -315,7 +329,8 @@ _WORDS = (
     *(b"220 mx.example ESMTP\r\n", b"250 OK\r\n", b"354 go on\r\n", b"421 closing\r\n"),
     *(b"450 4.2.1 later\r\n", b"550 5.1.1 no\r\n", b"554 5.7.1 no\r\n", b"552 5.3.4 large\r\n"),
     *(b"250-mx\r\n250-PIPELINING\r\n250-SIZE 100\r\n250 STARTTLS\r\n", b"250-SIZE 1\r\n250 X\r\n"),
-    *(b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n", b"250-mx\r\n250 SMTPUTF8\r\n", b"250\r\n"),
+    *(b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n", b"250-mx\r\n250 SMTPUTF8\r\n"),
+    *(b"250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n", b"250\r\n"),
     *(b"220 go\r\n", b"251 fwd\r\n", b"299 ?\r\n", b"150 pre\r\n", b"600 ?\r\n", b"25", b"250 x\n"),
     *(b"250-a\r\n", b"250-a\r\n350 b\r\n", b"250 \xff\0\x1b[2J\r\n", b"x" * 600, b"x" * 4100),
     *(b"\r\n", b"\n", b"\r", b"250 5.1.1 mixed\r\n", b"550-5.1.1 a\r\n550 5.1.1 b\r\n", b"-", b" "),
@@ -327,10 +342,10 @@ _WORDS = (
 def new(draw: Random) -> Case:
     """Return a new server: mostly one that makes sense."""
     writes = [_WORDS[0]] if draw.random() < 0.9 else []
-    writes.append(draw.choice(_WORDS[1:2] + _WORDS[8:12]))
+    writes.append(draw.choice(_WORDS[1:2] + _WORDS[8:13]))
     if b"STARTTLS" in writes[-1]:
         writes += [draw.choice((b"220 go\r\n", b"454 no\r\n", b"220 go\r\n250 injected\r\n"))]
-        writes += [draw.choice(_WORDS[8:12])]
+        writes += [draw.choice(_WORDS[8:13])]
     for _ in range(draw.randrange(1, 8)):
         kind = draw.random()
         if kind < 0.4:
@@ -339,8 +354,10 @@ def new(draw: Random) -> Case:
             writes.append(b"".join(draw.choice(_WORDS) for _ in range(draw.randrange(1, 4))))
         else:
             writes.append(b"250-x\r\n" * draw.choice((3, 99, 101)) + b"250 x\r\n")
-    knobs = tuple(draw.randrange(draw.choice((1, 1, 2, 4))) for _ in range(BREAK + 1))
-    return Case("client", knobs, (), tuple(writes))
+    knobs = [draw.randrange(draw.choice((1, 1, 2, 4))) for _ in range(BREAK + 1)]
+    if any(b"BINARYMIME" in write for write in writes):
+        knobs[BODY] = draw.choice((3, 3, knobs[BODY]))
+    return Case("client", tuple(knobs), (), tuple(writes))
 
 
 CLIENT = Target(

@@ -23,6 +23,7 @@ _LINE_ENDS = (b"\r\n",) * 12 + (b"\n", b"\r", b"\r\r\n", b"\0\r\n", b"")
 _NAMES = (b"client.example", b"[192.0.2.1]", b"[IPv6:2001:db8::1]", b"c\xc3\xa9.example", b"x y")
 _MAIL = (
     *(b" SIZE=10", b" SIZE=2000", b" BODY=7BIT", b" BODY=8BITMIME", b" BODY", b" SIZE=x", b" X"),
+    *(b" BODY=BINARYMIME", b" body=binarymime  SIZE=9", b" BODY=BINARYMIME BODY=BINARYMIME"),
     *(b" SMTPUTF8", b" SIZE=1 SIZE=1", b" RET=HDRS", b"  ", b" AUTH=<>", b" " + b"k" * 480),
 )
 _CONTENTS = (
@@ -73,7 +74,9 @@ def _transaction(draw: Random) -> Iterator[bytes]:
 
 
 def _in_chunks(draw: Random) -> Iterator[bytes]:
-    group = _line(draw, b"MAIL FROM:" + path(draw)) + _line(draw, b"RCPT TO:<b@mx.example>")
+    binary = draw.choice((b"", b"", b" BODY=BINARYMIME"))
+    group = _line(draw, b"MAIL FROM:" + path(draw) + binary)
+    group += _line(draw, b"RCPT TO:<b@mx.example>")
     for _ in range(draw.randrange(1, 5)):
         group += _chunk(draw)
         if draw.random() < 0.15:

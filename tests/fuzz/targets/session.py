@@ -1,9 +1,9 @@
 """The server's session against any client: framing, order of replies, content, the end.
 
 Knobs: TLS (none, ready, failed, implicit), whether TLS is required, whether it suffices, bare
-newlines, long lines, size limit, recipients, errors, whether chunks are offered, after which write
-we end the session (0: not), how late decisions are. Choices: decisions. Pieces: what the client
-writes, each one when it has all replies to those before.
+newlines, long lines, size limit, recipients, errors, whether chunks are offered and binary content
+with them, after which write we end the session (0: not), how late decisions are. Choices:
+decisions. Pieces: what the client writes, each one when it has all replies to those before.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from random import Random
 from attrs import define, field
 
 from twisted_mta.envelope import TLSFacts
-from twisted_mta.smtp import command, data, session
-from twisted_mta.smtp.extension import eightbitmime, size, starttls
+from twisted_mta.smtp import command, content, data, session
+from twisted_mta.smtp.extension import binarymime, eightbitmime, size, starttls
+from twisted_mta.smtp.extension.binarymime import BINARYMIME
 from twisted_mta.smtp.extension.chunking import CHUNKING
 from twisted_mta.smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from twisted_mta.smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
@@ -67,7 +68,9 @@ def settings(case: Case) -> SessionSettings:
             EIGHT_BIT_MIME,
             ENHANCED_STATUS_CODES,
             STARTTLS,
-            *((CHUNKING,) if case.knob(CHUNKS, 2) else ()),
+            *((), (CHUNKING,), (CHUNKING, BINARYMIME), (CHUNKING, BINARYMIME))[
+                case.knob(CHUNKS, 4)
+            ],
         ),
         require_tls=case.knob(REQUIRED, 3) == 1,
         requires_tls_of=lambda peer: case.knob(REQUIRED, 3) == 2,
@@ -264,6 +267,7 @@ def _read(case: Case, played: Played) -> int | None:
     reader = Reader(
         Demands(
             chunking=told.chunking,
+            binarymime=BINARYMIME in told.extensions,
             normalize=told.bare_newlines == "normalize",
             reject_long_lines=told.long_lines == "reject",
             max_message_size=told.max_message_size,
@@ -312,7 +316,7 @@ def new(draw: Random) -> Case:
 SESSION = Target(
     name="session",
     shows="no exception, no hang, replies in step however TCP cuts them, content as it was sent",
-    modules=(session, command, data, eightbitmime, size, starttls),
+    modules=(session, command, content, data, binarymime, eightbitmime, size, starttls),
     new=new,
     words=WORDS,
     knobs=LATE + 1,

@@ -1,0 +1,248 @@
+"""Binary content (RFC 3030) from our client to our server, in memory."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from attrs import define
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server.certificate import server_context
+from twisted_mta.delivery.relay import Relay
+from twisted_mta.delivery.tls import ClientContexts
+from twisted_mta.envelope import (
+    Body,
+    Envelope,
+    HeldBody,
+    Host,
+    Message,
+    NextHop,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+    Target,
+)
+from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.client_step import TLSLevel
+from twisted_mta.smtp.reply import Reply
+from twisted_mta.testing.delivery import RecordingDelivery
+from twisted_mta.testing.network import MemoryNetwork, address
+from twisted_mta.testing.pure import Options
+
+HOP = NextHop("smtp", hosts=(Host("mx.example"),))
+TARGET = Target("mx.example", "192.0.2.1", 25)
+TRACE = b"Received: from a\r\n\tby b; now\r\n"
+CONTENTS = (
+    b"Subject: x\r\n\r\n" + bytes(range(256)),
+    b"",
+    b"\0",
+    b"\r",
+    b"\n",
+    b".",
+    b".\r\n",
+    b"\r\n.\r\n",
+    b"..\r\n.\n.\r.\r\n\r\n.\r\nQUIT\r\n",
+    b"no line end",
+    b"Received: like a field\n\n\nBDAT 0 LAST\r\n",
+    b"x" * 5000 + b"\n" + b"y" * 5000,
+)
+
+
+def message(*recipients: str, body: Body, parameters: str = "BINARYMIME") -> Message:
+    return Message(
+        id=QueueId(1),
+        envelope=Envelope(
+            Mailbox("a", "client.example"),
+            tuple(
+                Recipient(RecipientNumber(number), Mailbox(name, "mx.example"))
+                for number, name in enumerate(recipients or ("b",))
+            ),
+            {"BODY": parameters},
+        ),
+        trace=TRACE,
+        body=body,
+        received_at=0.0,
+        expires_at=1.0,
+    )
+
+
+@define
+class LargeBody:
+    """A content made as it is read, of all octets; notes how far that went."""
+
+    size: int
+    read: int = 0
+    torn_at: int = -1
+
+    def chunks(self) -> Iterator[bytes]:
+        block = bytes(range(256)) * 250 + b"\r\n.\r\n\r"
+        while self.read < self.size:
+            if 0 <= self.torn_at <= self.read:
+                raise OSError("Input/output error")
+            chunk = block[: self.size - self.read]
+            self.read += len(chunk)
+            yield chunk
+
+    def digest(self) -> str:
+        digest = hashlib.sha256(TRACE)
+        for chunk in LargeBody(self.size).chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+class FromEndToEnd(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.network = MemoryNetwork()
+        self.delivery = RecordingDelivery()
+        self.factory = self.serve(Options(binarymime=True))
+        self.relay = self.make_relay("none")
+
+    def make_relay(self, level: TLSLevel) -> Relay:
+        return Relay(
+            reactor=self.network,  # type: ignore[arg-type]
+            locate=lambda hop: succeed([TARGET]),
+            helo="client.example",
+            contexts=ClientContexts(),
+            tls_level=level,
+        )
+
+    def serve(self, options: Options) -> ESMTPFactory:
+        self.factory = ESMTPFactory(
+            self.delivery, clock=self.network, settings=options.settings(), tls=server_context()
+        )
+        return self.factory
+
+    def send(self, mail: Message) -> "Deferred[Sequence[Outcome]]":
+        server = self.factory.buildProtocol(address("192.0.2.9", 5000))
+        self.network.listen(TARGET.address, TARGET.port, server)
+        return self.relay.deliver(HOP, mail)
+
+    def deliver(self, mail: Message) -> Sequence[Outcome]:
+        delivering = self.send(mail)
+        self.network.settle()
+        return self.successResultOf(delivering)
+
+    def replies(self, mail: Message) -> list[str | None]:
+        return [outcome.reply.enhanced for outcome in self.deliver(mail)]
+
+    def contents(self) -> list[bytes]:
+        return [each.content for each in self.delivery.messages]
+
+    def test_every_octet_arrives(self) -> None:
+        """On one connection, one after the other: nothing is left over of any."""
+        for content in CONTENTS:
+            self.assertEqual(self.replies(message(body=HeldBody(content))), ["2.0.0"])
+        self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
+        self.assertEqual(
+            [each.parameters["BODY"] for each in self.delivery.messages],
+            ["BINARYMIME"] * len(CONTENTS),
+        )
+        self.assertEqual(len(self.network.connections), 1)
+
+    def test_every_octet_arrives_whatever_the_listener_does_about_lines(self) -> None:
+        self.serve(Options(binarymime=True, bare_newlines="normalize", long_lines="reject"))
+        for content in CONTENTS:
+            self.assertEqual(self.replies(message(body=HeldBody(content))), ["2.0.0"])
+        self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
+
+    def test_under_tls(self) -> None:
+        self.relay = self.make_relay("encrypt")
+        for content in (*CONTENTS, CONTENTS[0] * 1000):
+            [outcome] = self.deliver(message(body=HeldBody(content)))
+            self.assertTrue(outcome.delivered)
+            self.assertIsNotNone(outcome.tls)
+        self.assertEqual(self.contents()[-1], TRACE + CONTENTS[0] * 1000)
+
+    def test_other_content_on_the_same_connection(self) -> None:
+        self.replies(message(body=HeldBody(b"\n\0")))
+        self.replies(message(body=HeldBody(b".x"), parameters="8BITMIME"))
+        self.replies(message(body=HeldBody(b".\n")))
+        self.assertEqual(self.contents(), [TRACE + b"\n\0", TRACE + b".x\r\n", TRACE + b".\n"])
+        self.assertEqual(len(self.network.connections), 1)
+
+    def test_20_mebibytes_with_bounded_memory(self) -> None:
+        body = LargeBody(20 * 1024 * 1024)
+        delivering = self.send(message(body=body))
+        while not self.network.connections:
+            self.assertTrue(self.network.step())
+        [(client, _)] = self.network.connections
+        self.network.settle()
+        self.assertTrue(self.successResultOf(delivering)[0].delivered)
+        self.assertLess(client.peak, 256 * 1024)
+        [content] = self.contents()
+        self.assertEqual(hashlib.sha256(content).hexdigest(), body.digest())
+
+    def test_some_recipients_taken(self) -> None:
+        """They get it, the others their own answer, and the next message comes through."""
+        self.delivery = RecordingDelivery(
+            refusals={
+                "c@mx.example": Reply.of(550, "1.1", "Nobody"),
+                "d@mx.example": Reply.of(450, "2.1", "Later"),
+            }
+        )
+        self.serve(Options(binarymime=True))
+        body = HeldBody(CONTENTS[0])
+        self.assertEqual(self.replies(message("c", "d", body=body)), ["5.1.1", "4.2.1"])
+        self.assertEqual(self.contents(), [])
+        self.assertEqual(
+            self.replies(message("b", "c", "d", "e", body=body)),
+            ["2.0.0", "5.1.1", "4.2.1", "2.0.0"],
+        )
+        self.assertEqual(self.contents(), [TRACE + CONTENTS[0]])
+        self.assertEqual(
+            [mailbox.local_part for mailbox in self.delivery.messages[0].recipients], ["b", "e"]
+        )
+        self.assertEqual(len(self.network.connections), 1)
+
+    def test_a_server_that_does_not_offer_it(self) -> None:
+        """5.6.3 for everyone; nothing of it is said, and other mail goes on."""
+        for options in (Options(), Options(chunking=True)):
+            self.relay = self.make_relay("none")
+            self.serve(options)
+            body = HeldBody(b"plain text\r\n")
+            self.assertEqual(self.replies(message("b", "c", body=body)), ["5.6.3", "5.6.3"])
+            self.assertEqual(self.delivery.asked, [])
+            self.assertEqual(self.replies(message(body=body, parameters="8BITMIME")), ["2.0.0"])
+            self.delivery.asked.clear()
+
+    def test_refused_at_the_end(self) -> None:
+        self.delivery = RecordingDelivery(refusals={".": Reply.of(452, "3.1", "No room")})
+        self.serve(Options(binarymime=True))
+        for content in CONTENTS:
+            self.assertEqual(self.replies(message(body=HeldBody(content))), ["4.3.1"])
+        self.assertEqual(len(self.network.connections), 1)
+
+    def test_refused_at_its_beginning(self) -> None:
+        """The answer comes before the chunk is out: taken, and the connection is given up."""
+        self.delivery = RecordingDelivery(refusals={"": Reply.of(452, "3.1", "No room")})
+        self.serve(Options(binarymime=True))
+        body = LargeBody(5_000_000)
+        [outcome] = self.deliver(message(body=body))
+        self.assertEqual(str(outcome.reply), "452 4.3.1 No room")
+        self.assertFalse(outcome.uncertain)
+        self.assertLess(body.read, 1_000_000)
+        self.assertEqual(self.replies(message(body=HeldBody(b"\0"))), ["4.3.1"])
+        self.assertEqual(len(self.network.connections), 2)
+
+    def test_content_that_cannot_be_read_to_its_end(self) -> None:
+        """Broken off within the chunk: the server has nothing, and takes nothing else for it."""
+        body = LargeBody(1_000_000, torn_at=500_000)
+        [outcome] = self.deliver(message(body=body))
+        self.assertEqual(outcome.reply.enhanced, "4.3.0")
+        self.assertFalse(outcome.uncertain)
+        self.assertEqual(self.contents(), [])
+        self.assertEqual(self.delivery.open_sinks, 0)
+
+    def test_a_server_that_does_not_answer(self) -> None:
+        """10 minutes, as after a final dot; it may have been delivered."""
+        self.delivery.when = lambda: Deferred() if "open" in self.delivery.asked else succeed(None)
+        delivering = self.send(message(body=HeldBody(b"\0")))
+        self.network.settle()
+        self.network.advance(599)
+        self.assertNoResult(delivering)
+        self.network.advance(1)
+        [outcome] = self.successResultOf(delivering)
+        self.assertTrue(outcome.uncertain)
+        self.assertEqual(outcome.reply.enhanced, "4.4.2")

@@ -1,0 +1,118 @@
+"""Binary mail (RFC 3030 §3) through whole MTAs: kept up to the Maildir, or returned."""
+
+import email
+import os
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config import Listener
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.peer import ScriptedPeer
+from twisted_mta.testing.world import MemoryMTA, MemoryReactor
+
+NEXT = "192.0.2.1"
+LARGE = bytes(range(256)) * 1000
+CONTENTS = (
+    b"Subject: x\r\n\r\n" + bytes(range(256)) + b"\r\n.\r\n\n.\n\r.\r\0\r",
+    b"Subject: x\r\n\r\n" + LARGE,
+    b"Subject: x\n\nonly LF\n",
+)
+
+
+class Kept(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+        self.directory = os.path.abspath(self.mktemp())
+        self.files = UnsyncedFiles()
+
+    def here(self, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(
+            self.directory,
+            reactor=self.reactor,
+            files=self.files,
+            routes=(("next.example", f"smtp://{NEXT}"),),
+            **settings,
+        )
+        mta.start()
+        return mta
+
+    def there(self) -> MemoryMTA:
+        mta = MemoryMTA(
+            self.mktemp(),
+            reactor=self.reactor,
+            hostname="next.example",
+            local_domains=("next.example",),
+            recipients="any",
+            listeners=(Listener(endpoint=f"tcp:25:interface={NEXT}"),),
+        )
+        mta.start()
+        self.addCleanup(mta.stop)
+        return mta
+
+    def submit(self, mta: MemoryMTA, content: bytes, recipient: str) -> None:
+        client = mta.connect()
+        self.assertIn(b"250-BINARYMIME\r\n", client.received)
+        client.say(
+            "MAIL FROM:<ann@localhost> BODY=BINARYMIME",
+            f"RCPT TO:<{recipient}>",
+        )
+        half = len(content) // 2
+        client.send(b"BDAT %d\r\n%s" % (half, content[:half]))
+        [reply] = client.send(b"BDAT %d LAST\r\n%s" % (len(content) - half, content[half:]))
+        self.assertRegex(reply, "^250 2.0.0 Queued as")
+
+    def test_from_the_client_to_the_maildir_of_another_host(self) -> None:
+        """In rows and files of the queue, over a restart, by TLS, and as a whole file."""
+        mta = self.here()
+        for content in CONTENTS:
+            self.submit(mta, content, "bob@next.example")
+        mta.advance(60)  # nobody listens there
+        mta.stop()
+        there = self.there()
+        mta = self.here()
+        self.addCleanup(mta.stop)
+        mta.advance(24 * 3600)
+        stored = there.mail("bob", "next.example")
+        self.assertEqual(len(stored), len(CONTENTS))
+        for file in stored:
+            [content] = [content for content in CONTENTS if file.endswith(content)]
+            head = file.removesuffix(content)
+            self.assertTrue(head.startswith(b"Return-Path: <ann@localhost>\r\nReceived: "))
+            self.assertEqual(head.count(b"\n"), head.count(b"\r\n"))
+            self.assertTrue(head.endswith(b"\r\n"))
+            self.assertIn(b"ESMTPS", head)
+            self.assertEqual(head.count(b"Received: "), 2)
+
+    def test_to_a_maildir_here(self) -> None:
+        mta = self.here()
+        self.addCleanup(mta.stop)
+        for content in CONTENTS:
+            self.submit(mta, content, "bob@localhost")
+            mta.advance(1)
+            self.assertTrue(mta.mail("bob")[-1].endswith(b"\r\n" + content))
+
+    def test_returned_where_the_next_hop_cannot_take_it(self) -> None:
+        """As what it is, with its header alone, and no octet of it was sent."""
+        peer = ScriptedPeer(
+            [
+                ("send", b"220 mx.example\r\n"),
+                ("expect", b"EHLO mta.example\r\n"),
+                ("send", b"250-mx.example\r\n250-8BITMIME\r\n250 CHUNKING\r\n"),
+                ("expect", b"QUIT\r\n"),
+                ("close",),
+            ]
+        )
+        self.reactor.listen(NEXT, 25, peer)
+        mta = self.here()
+        self.addCleanup(mta.stop)
+        self.submit(mta, b"Subject: x\r\n\r\nsecret\r\n" + LARGE, "bob@next.example")
+        mta.advance(60)
+        self.assertTrue(peer.finished, peer.problems)
+        [notice] = mta.mail("ann")
+        self.assertIn(b"Status: 5.6.3\n", notice)
+        self.assertNotIn(b"secret", notice)
+        self.assertNotIn(b"\r", notice)
+        returned = email.message_from_bytes(notice).get_payload()[-1]
+        self.assertEqual(returned.get_content_type(), "text/rfc822-headers")  # type: ignore[union-attr]
+        self.assertIn(b"Subject: x\n\n--", notice + b"\n--")
