@@ -79,3 +79,9 @@ class CommandLine(SynchronousTestCase):
         options = Options()
         error = self.assertRaises(usage.UsageError, options.parseOptions, ["--smtp"])
         self.assertEqual(str(error), "option --smtp requires argument")
+
+    def test_a_route_that_leads_nowhere_is_refused_before_a_start(self) -> None:
+        for url in ("smtp://", "smtp://h:99999", "error:hello", "error:2.1.1 fine"):
+            with self.assertRaises(usage.UsageError) as caught:
+                self.parse("--route", f"*={url}")
+            self.assertTrue(str(caught.exception).startswith(f"route *={url}: "), caught.exception)

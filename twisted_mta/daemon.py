@@ -35,7 +35,16 @@ def makeService(options: Options) -> IService:
     """Return the service that twistd runs. Nothing is opened or started here: twistd forks yet."""
     from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
 
-    return _Daemon(MailTransferAgent(options.config, reactor=reactor), reactor)
+    twistd = options.parent
+    foreground = twistd is None or bool(twistd.get("nodaemon"))
+    return _Daemon(MailTransferAgent(options.config, reactor=reactor), reactor, foreground)
+
+
+_NOTHING_CHANGED = "the certificates have not changed; other settings are read at a start"
+
+
+class CannotStart(Exception):
+    """What keeps the program from starting, for the one who started it."""
 
 
 class _Daemon(MultiService):
@@ -43,8 +52,9 @@ class _Daemon(MultiService):
 
     _log = Logger()
 
-    def __init__(self, mta: MailTransferAgent, reactor: Any) -> None:
+    def __init__(self, mta: MailTransferAgent, reactor: Any, foreground: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._foreground = foreground
         self._mta = mta
         self._reactor = reactor
         mta.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -54,7 +64,7 @@ class _Daemon(MultiService):
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListen as error:
-            raise SystemExit(f"twisted-mta: {error}") from None
+            raise self._end(error) from None
 
     def startService(self) -> None:
         """Start, or end with a word on why not."""
@@ -63,8 +73,13 @@ class _Daemon(MultiService):
         try:
             super().startService()  # type: ignore[no-untyped-call]
         except (StateInUse, NewerSchema, StoreError, CertificateError, OSError) as error:
-            raise SystemExit(f"twisted-mta: {error}") from None
+            raise self._end(error) from None
         self._say_what_to_try()
+
+    def _end(self, error: Exception) -> BaseException:
+        # In the background twistd's first process waits to be told how the start went, and hears
+        # of exceptions alone.
+        return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
     def _reload(self) -> None:
         try:
@@ -74,7 +89,7 @@ class _Daemon(MultiService):
                 "nothing was reloaded, what was in force stays: {error}", error=str(error)
             )
             return
-        for change in changes or ["nothing has changed"]:
+        for change in changes or [_NOTHING_CHANGED]:
             self._log.info("reloaded: {change}", change=change)
 
     def _say_what_to_try(self) -> None:

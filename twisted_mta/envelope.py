@@ -79,6 +79,7 @@ class TLSFacts:
         version: as RFC 8446 and its forerunners write it: ``TLSv1.3``.
         cipher: OpenSSL's name of the suite: ``TLS_AES_256_GCM_SHA384``.
         bits: the strength of the cipher's key.
+        key_exchange: OpenSSL's name of the group that the key was agreed on in: ``x25519``.
         server_name: what the client asked for by SNI, if anything.
         peer_subject: the subject of the peer's certificate (RFC 4514 text), None without one.
         peer_issuer: its issuer, likewise.
@@ -90,6 +91,7 @@ class TLSFacts:
     version: str
     cipher: str
     bits: int
+    key_exchange: str | None = None
     server_name: str | None = None
     peer_subject: str | None = None
     peer_issuer: str | None = None

@@ -15,6 +15,7 @@ from .config import Config, ConfigError
 from .config.file import option_settings
 from .config.setting import Setting
 from .config.unbuilt import NOT_BUILT, NotBuilt
+from .routing.routes import parse_route
 from .smtp.reply import printable
 
 # The order in which people think of them: who we are, where we listen, whose mail, where to.
@@ -154,6 +155,13 @@ class Options(usage.Options):
             self.config = Config.load(options, file)
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
+        for pattern, url in self.config.routes:
+            try:
+                parse_route(pattern, url)
+            except ValueError as error:
+                raise usage.UsageError(
+                    f"route {printable(pattern)}={printable(url)}: {error}"
+                ) from None
 
 
 def _method(option: Option) -> Callable[[Options, str], None]:

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from . import __version__
 from .config import Config, Listener
-from .delivery.maildir import MaildirDelivery
+from .delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
 from .delivery.relay import Relay
 from .delivery.tls import ClientContexts
 from .dns import DNSResolver
@@ -37,6 +37,7 @@ from .server.intake import Intake, IntakePolicy
 from .server.queueing import QueueingDelivery
 from .server.room import Room
 from .smtp.address import Mailbox
+from .smtp.reply import Reply
 from .web import RecentMessage, Status, StatusSite
 
 
@@ -239,6 +240,7 @@ class MailTransferAgent(Service):
         self.runner.start()
         self._listeners.accept_connections()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
+        self._room.refusal()  # a disk that is full already is said now, and not to clients alone
         self._fire_ready()
 
     def stopService(self) -> Deferred[None]:
@@ -303,6 +305,8 @@ class MailTransferAgent(Service):
                 "delivered": activity.delivered,
                 "deferred": activity.deferred,
                 "failed": activity.failed,
+                "early data": sum(each.violations for each in self._listeners.factories),
+                "TLS downgrades": sum(each.downgrades for each in self._listeners.factories),
             },
             recent=tuple(
                 RecentMessage(
@@ -373,6 +377,7 @@ class MailTransferAgent(Service):
             accept=self._accept,
             new_body=self._spool.new_body,
             exists=self._exists,
+            refusal=self._refusal,
             ids=self._ids,
             wall_time=self._wall_time,
             room=self._room,
@@ -388,6 +393,21 @@ class MailTransferAgent(Service):
         if self.config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
             return True
         return self._maildir.exists(mailbox)
+
+    def _refusal(self, mailbox: Mailbox) -> Reply | None:
+        """Return what is known to become of mail for a mailbox, if that is a failure.
+
+        Said to the client at once, it spares the sender, who may be forged, a notice.
+        """
+        next_hop = self.routes.route(mailbox)
+        if next_hop.transport == "error":
+            return next_hop.reply
+        if next_hop.transport == "maildir":
+            try:
+                mailbox_directory(mailbox)
+            except NoMailbox as error:
+                return error.reply
+        return None
 
     def _is_our_host(self, host: str) -> bool:
         return host == self.config.hostname.lower() or self.routes.is_local(host)

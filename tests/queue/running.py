@@ -53,6 +53,8 @@ def route(mailbox: Mailbox) -> NextHop:
         return NextHop("error", reply=GONE)
     if mailbox.domain == "broken.example":
         raise ValueError("no such table")
+    if mailbox.domain == "here.example":
+        return NextHop("maildir")
     # All of these share one host.
     domain = "shared.example" if mailbox.domain.endswith(".shared.example") else mailbox.domain
     return NextHop("smtp", domain=domain, rule=mailbox.domain)

@@ -96,6 +96,15 @@ class Turns(RunnerTestCase):
         self.settle()
         self.assertEqual(self.hops(), {"one.example": 3})
 
+    def test_hosts_that_do_not_answer_hold_up_nothing_that_is_done_here(self) -> None:
+        self.accept(*(message(id, f"a@{id}.example") for id in range(1, 11)))
+        self.assertEqual(len(self.attempts), 6)
+        self.accept(message(11, "a@here.example"))
+        (local,) = [each for each in self.attempts if each.next_hop.transport == "maildir"]
+        local.answer(DELIVERED)
+        self.settle()
+        self.assertEqual(len([e for e in self.attempts if e.next_hop.transport == "smtp"]), 6)
+
     def test_all_next_hops_together_get_so_many(self) -> None:
         self.accept(*(message(id, f"a@{id}.example") for id in range(1, 11)))
         self.assertEqual(len(self.attempts), 6)

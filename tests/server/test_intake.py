@@ -62,14 +62,19 @@ class Queue:
     def exists(self, mailbox: Mailbox) -> bool:
         return self.existing is None or mailbox in self.existing
 
+    def intake_for(self, network: str) -> Intake:
+        return self.intake(relay_from=(ip_network(network),))
+
     def intake(self, **policy: Any) -> Intake:
         ids = iter(range(1, 1000))
         return Intake(
             IntakePolicy(
                 hostname="mx.example",
                 local_domains=LOCAL,
-                relay_from=(ip_network("192.0.2.0/24"), ip_network("::1/128")),
-                **policy,
+                **{
+                    "relay_from": (ip_network("192.0.2.0/24"), ip_network("::1/128")),
+                    **policy,
+                },
             ),
             accept=self.accept,
             new_body=self.new_body,
@@ -319,8 +324,17 @@ class Storing(StoringTestCase):
         self.send(session, "RSET")
         self.send(session, "MAIL FROM:<a@sender.example> SIZE=5 BODY=8BITMIME")
         self.send(session, "RCPT TO:<u@mx.example>")
-        self.content(session, b"x")
+        self.content(session, b"caf\xc3\xa9")
         self.assertEqual(self.queue.messages[0].envelope.parameters, {"BODY": "8BITMIME"})
+
+    def test_what_was_declared_as_8_bits_and_is_ascii_needs_no_8_bits(self) -> None:
+        # RFC 6152 §3
+        session = self.ready()
+        self.send(session, "RSET")
+        self.send(session, "MAIL FROM:<a@sender.example> BODY=8BITMIME")
+        self.send(session, "RCPT TO:<u@mx.example>")
+        self.content(session, b"Subject: x\r\n\r\ncafe")
+        self.assertEqual(self.queue.messages[0].envelope.parameters, {})
 
     def test_too_many_hops_554_5_4_6(self) -> None:
         # RFC 5321 §6.3
@@ -361,6 +375,26 @@ class Storing(StoringTestCase):
         self.sink.write(b"x")
         self.sink.abort()
         self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (1, 1, []))
+
+
+class KnownFailures(IntakeTestCase):
+    """What would come back anyhow is refused at once: the sender may be forged."""
+
+    def test_a_recipient_whose_route_is_an_error_is_refused_with_its_reply(self) -> None:
+        gone = Reply.of(550, "1.6", "Moved away")
+        self.intake = self.queue.intake()
+        self.intake._refusal = lambda mailbox: gone if mailbox.local_part == "old" else None
+        session = self.begin(FRIEND)
+        self.assertEqual(self.send(session, "RCPT TO:<old@mx.example>"), "550 5.1.6")
+        self.assertEqual(self.send(session, "RCPT TO:<old@ext.example>"), "550 5.1.6")
+        self.assertEqual(self.send(session, "RCPT TO:<new@mx.example>"), "250 2.1.5")
+
+    def test_a_unix_socket_may_relay_where_loopback_may(self) -> None:
+        session = self.begin(None)
+        self.assertEqual(self.send(session, "RCPT TO:<x@ext.example>"), "250 2.1.5")
+        self.intake = Queue().intake_for("192.0.2.0/24")
+        session = self.begin(None)
+        self.assertEqual(self.send(session, "RCPT TO:<x@ext.example>"), "550 5.7.1")
 
 
 class RoomForMessages(StoringTestCase):

@@ -62,6 +62,17 @@ class Silence(DialogueTestCase):
         self.network.advance(11)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
+    def test_nor_is_one_that_sends_in_tiny_chunks(self) -> None:
+        self.serve(chunking=True)
+        client = self.connect()
+        self.say(client, b"EHLO x\r\n")
+        self.say(client, b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n")
+        for _ in range(18):
+            self.hear(client)
+            self.say(client, b"BDAT 1\r\nx")
+            self.network.advance(10)
+        self.assertEqual(self.hear(client), ["250 2.0.0", "421 4.4.2"])
+
     def test_a_command_that_comes_octet_by_octet_is_no_sign_of_life(self) -> None:
         client = self.connect()
         self.hear(client)

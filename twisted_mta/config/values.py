@@ -121,7 +121,7 @@ class Listener:
     # RFC 5321 §6.3: a limit below 100 takes honest mail for a loop.
     max_hops: int = setting(
         read.number(1, 10**4),
-        "Received fields from which a message is taken to loop",
+        "most Received fields of a message; with more it is taken to loop",
         default=100,
         common=True,
     )
@@ -240,7 +240,7 @@ class QueueSettings:
     commit_octets: int = setting(
         read.size, "most octets of messages in one commit", default=4 << 20, said="4 MiB"
     )
-    concurrency: int = setting(read.count, "most deliveries at a time", default=50)
+    concurrency: int = setting(read.count, "most deliveries to other hosts at a time", default=300)
     connections_per_hop: int = setting(
         read.count, "most connections at a time to one next hop", default=20
     )
@@ -411,7 +411,7 @@ class Config:
     )
     relay_from: tuple[IPv4Network | IPv6Network, ...] = setting(
         read.several(read.network, "networks"),
-        "network whose hosts may send through us to anywhere",
+        "network whose hosts may send through us to anywhere; loopback means UNIX sockets too",
         default=_LOOPBACK,
         said="127.0.0.0/8 and ::1/128",
         option="relay-from",

@@ -182,7 +182,10 @@ def _from_clause(
 
 
 def _tls_comments(tls: TLSFacts) -> list[str]:
-    comments = [f"({_comment(tls.version)} with cipher {_comment(tls.cipher)}, {tls.bits} bits)"]
+    exchange = f", key exchange {_comment(tls.key_exchange)}" if tls.key_exchange else ""
+    comments = [
+        f"({_comment(tls.version)} with cipher {_comment(tls.cipher)}, {tls.bits} bits{exchange})"
+    ]
     if tls.peer_subject is not None or tls.peer_fingerprint is not None:
         # What we found comes first: no name, however it is made up, can then pass for it.
         comments += [

@@ -41,14 +41,15 @@ class RunnerSettings:
         hostname: our name in DSNs.
         schedule: when to try again.
         lifetime: seconds that a DSN has before it is given up.
-        concurrency: transactions at once.
+        concurrency: transactions with other hosts at once. What is done here, into Maildirs, does
+            not wait for those who do not answer.
         per_hop: transactions at once with one next hop.
     """
 
     hostname: str
     schedule: Schedule
     lifetime: float = 5 * 24 * 3600.0
-    concurrency: int = 50
+    concurrency: int = 300
     per_hop: int = 20
 
 
@@ -91,6 +92,7 @@ class Runner:
         # What waits for its turn in memory: by next hop, the next hops in the order of their turn.
         self._waiting: dict[NextHop, deque[Message]] = {}
         self._active_on: dict[NextHop, int] = {}
+        self._remote = 0  # transactions with other hosts under way
         self._in_memory = 0  # transactions in `_waiting`, at work, or being settled
         self._running = False
         self._reading = False
@@ -229,13 +231,14 @@ class Runner:
     def _startable(self) -> list[tuple[NextHop, Message]]:
         """Take from what waits all that the limits allow, next hops in turn."""
         chosen: list[tuple[NextHop, Message]] = []
-        room = self._settings.concurrency - self.active
+        room = self._settings.concurrency - self._remote
         progress = True
-        while progress and room > 0:
+        while progress:
             progress = False
             for next_hop in list(self._waiting):
-                if room <= 0:
-                    break
+                remote = next_hop.transport == "smtp"
+                if remote and room <= 0:
+                    continue
                 active = self._active_on.get(next_hop, 0)
                 if active >= self._settings.per_hop:
                     continue
@@ -244,7 +247,8 @@ class Runner:
                 if queue:
                     self._waiting[next_hop] = queue  # behind the others
                 self._active_on[next_hop] = active + 1
-                room -= 1
+                room -= remote
+                self._remote += remote
                 progress = True
         return chosen
 
@@ -267,6 +271,7 @@ class Runner:
         self, outcomes: Sequence[Outcome] | Failure, next_hop: NextHop, message: Message
     ) -> None:
         self.active -= 1
+        self._remote -= next_hop.transport == "smtp"
         active = self._active_on[next_hop] - 1
         if active:
             self._active_on[next_hop] = active
@@ -282,6 +287,16 @@ class Runner:
         if self._waiting:
             self._wake()
 
+    def _cut_short(self, outcome: Outcome) -> bool:
+        """Whether an attempt came to nothing only because we are stopping."""
+        undecided = not outcome.delivered and not outcome.failed
+        return (
+            self._stopped is not None
+            and undecided
+            and outcome.remote is None
+            and not outcome.uncertain
+        )
+
     def _settle(self, message: Message, outcomes: Sequence[Outcome], next_hop: NextHop) -> Settle:
         """Decide what becomes of each recipient."""
         now = self._wall_time()
@@ -292,6 +307,8 @@ class Runner:
         final: list[Outcome] = []
         for recipient in message.envelope.recipients:
             outcome = answered.get(recipient.number) or Outcome(recipient.number, BROKEN)
+            if self._cut_short(outcome):
+                continue  # its lease ends with us, and at the next start it is due
             if not outcome.delivered and not outcome.failed and now >= message.expires_at:
                 outcome = _expired(outcome)
             final.append(outcome)
@@ -391,6 +408,8 @@ class Runner:
         next_attempt: float | None,
     ) -> None:
         status = "delivered" if outcome.delivered else "failed" if outcome.failed else "deferred"
+        if next_hop.transport == "discard":
+            status = "discarded"
         self._log.info(
             "{id} {status}: to <{recipient}> by {next_hop}{remote}, delay {delay:.2f} s:"
             " {reply}{again}",
@@ -410,8 +429,13 @@ def _same_for_all(message: Message, reply: Reply) -> list[Outcome]:
 
 
 def _expired(outcome: Outcome) -> Outcome:
-    """Return the failure that a deferral becomes at the end of a lifetime (RFC 3463 X.4.7)."""
+    """Return the failure that a deferral becomes at the end of a lifetime (RFC 3463 X.4.7).
+
+    It is our own decision; what the other side said last is quoted in it.
+    """
+    said = f"{outcome.remote} said: {outcome.reply}" if outcome.remote else str(outcome.reply)
     return evolve(
         outcome,
-        reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", str(outcome.reply)),
+        remote=None,
+        reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", said),
     )

@@ -26,6 +26,8 @@ from ..smtp.session import Session
 from .networks import Network, Networks
 from .room import NO_DISK, Room
 
+_LOOPBACK = ("127.0.0.1", "::1")
+
 _T = TypeVar("_T")
 
 RELAYING_DENIED = Reply.of(550, "7.1", "Relaying denied")
@@ -70,6 +72,7 @@ class Intake:
         accept: Accept,
         new_body: NewBody,
         exists: Callable[[Mailbox], bool],
+        refusal: Callable[[Mailbox], Reply | None] = lambda mailbox: None,
         ids: Ids,
         wall_time: WallTime,
         room: Room,
@@ -81,6 +84,7 @@ class Intake:
         self.wall_time = wall_time
         self.room = room
         self._exists = exists
+        self._refusal = refusal
         self._local = dict.fromkeys(policy.local_domains)
         self._relay_from = Networks(policy.relay_from)
 
@@ -95,13 +99,15 @@ class Intake:
         mailbox = self.canonical(session, forward_path)
         if mailbox.domain in self._local:
             # RFC 5321 §4.5.1: postmaster always exists.
-            if mailbox.local_part.lower() == "postmaster" or self._exists(mailbox):
-                return None
-            refusal = NO_SUCH_MAILBOX
+            user = mailbox.local_part.partition("+")[0].lower()
+            exists = user == "postmaster" or self._exists(mailbox)
+            refusal = self._refusal(mailbox) if exists else NO_SUCH_MAILBOX
         elif self._may_relay(session):
-            return None
+            refusal = self._refusal(mailbox)
         else:
             refusal = RELAYING_DENIED
+        if refusal is None:
+            return None
         self._log.info(
             "refused {recipient} from {reverse_path}, client {peer}: {reply}",
             recipient=printable(str(forward_path)),
@@ -129,9 +135,8 @@ class Intake:
     def _may_relay(self, session: Session) -> bool:
         address, tls = session.peer.address, session.tls
         if address is None:
-            # On a UNIX socket its permissions have decided. A client whom a proxy does not know
-            # is nobody.
-            return session.proxy is None
+            # A UNIX socket is as near as loopback. A client whom a proxy does not know is nobody.
+            return session.proxy is None and any(map(self._relay_from.cover, _LOOPBACK))
         return self._relay_from.cover(address) or (tls is not None and self._is_licence(tls))
 
     def _is_licence(self, tls: TLSFacts) -> bool:
@@ -164,6 +169,7 @@ class _Reception:
         }
         self._scanner = HeaderScanner()
         self._refusal: Reply | None = None
+        self._ascii = True
         self._writer = intake.new_body(self._id)
         self._present = True
         intake.room.enter()
@@ -175,6 +181,8 @@ class _Reception:
         if not self._scanner.ended:
             self._scanner.feed(content)
             self._refusal = self._header_refusal()
+        if self._ascii and not content.isascii():
+            self._ascii = False
         if self._refusal is None:
             try:
                 self._writer.write(content)
@@ -187,6 +195,13 @@ class _Reception:
         """Make the message durable (`interfaces.Sink`)."""
         if self._refusal is not None:
             self._leave(None)
+            self._intake._log.info(
+                "{id} refused: from {reverse_path}, client {peer}: {reply}",
+                id=self._id,
+                reverse_path=_shown(self._reverse_path),
+                peer=self._session.peer.address,
+                reply=self._refusal,
+            )
             return self._refusal
         body = self._writer.seal()
         ended: Deferred[Decision]
@@ -212,6 +227,9 @@ class _Reception:
         session, policy = self._session, self._intake.policy
         recipients = self._recipients
         assert session.greeting is not None
+        if self._ascii and self._parameters.get("BODY") == "8BITMIME":
+            # RFC 6152 §3: nothing needs a next hop that takes 8 bits.
+            del self._parameters["BODY"]
         message = Message(
             id=self._id,
             envelope=Envelope(self._reverse_path, tuple(recipients), self._parameters),

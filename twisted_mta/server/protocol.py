@@ -219,6 +219,10 @@ class ESMTPProtocol(LineReceiver):
                 _STEPS[type(step)](self, step)
         finally:
             self._advancing = False
+        while self.session.refusals:
+            reply = self.session.refusals.popleft()
+            if reply is not OUT_OF_STEP:  # a violation has a line of its own
+                self._log.info("{peer} was told: {reply}", peer=self.address, reply=reply)
         self._flush_or_slow_down()
         if self._connected and not self._waiting:
             if self._half_closed:
@@ -402,6 +406,7 @@ class ESMTPProtocol(LineReceiver):
         now = self._clock.seconds()
         silent = now - self._heard
         reading = self.session.state is State.DATA
+        open_ = self.session.content_open  # also between two chunks
         limit = timeouts.data if reading else timeouts.command
         if self.session.state is State.CLOSED or self._handshaking:
             # loseConnection waits for a peer that may never answer; what is left is abort. RFC
@@ -414,11 +419,11 @@ class ESMTPProtocol(LineReceiver):
         elif silent >= limit:
             self.session.end(IDLE_TOO_LONG)
             self._advance()
-        elif reading and self._too_slow(now):
+        elif open_ and self._too_slow(now):
             self.session.end(TOO_SLOW)
             self._advance()
         else:
-            self._set_timer(min(limit - silent, timeouts.rate_grace if reading else limit))
+            self._set_timer(min(limit - silent, timeouts.rate_grace if open_ else limit))
 
     def _too_slow(self, now: float) -> bool:
         timeouts = self._factory.timeouts

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.logger import Logger
+
 from ..interfaces import Clock
 from ..smtp.reply import Reply
 
@@ -28,6 +30,8 @@ class Room:
         clock: see `interfaces`.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         *,
@@ -45,9 +49,20 @@ class Room:
         self._clock = clock
         self._looked_at: float | None = None
         self._disk_is_full = False
+        self._said: Reply | None = None
 
     def refusal(self) -> Reply | None:
         """Return why no message can be taken now, or None."""
+        refusal = self._why_not()
+        if refusal is not self._said:  # once, and not for every client that comes
+            self._said = refusal
+            if refusal is None:
+                self._log.info("there is room again, and mail is taken")
+            else:
+                self._log.warn("no mail is taken: {reply}", reply=refusal)
+        return refusal
+
+    def _why_not(self) -> Reply | None:
         if self.in_use + self._share > self._memory:
             return NO_MEMORY
         now = self._clock.seconds()

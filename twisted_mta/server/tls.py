@@ -368,6 +368,7 @@ def facts(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
+        key_exchange=_group(connection),
         server_name=None if server_name is None else printable(server_name.decode("latin-1")),
     )
     certificate = _peer_certificate(connection)
@@ -381,6 +382,11 @@ def facts(
         peer_verified=verified,
         peer_problem=problem or None,
     )
+
+
+def _group(connection: SSL.Connection) -> str | None:
+    name = getattr(connection, "get_group_name", None)  # pyOpenSSL 25.2, OpenSSL 3.0
+    return None if name is None else name()
 
 
 def reason(error: BaseException | None) -> str:

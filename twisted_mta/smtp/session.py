@@ -150,6 +150,8 @@ class Session:
         transaction: the mail transaction, None outside of one.
         content_open: whether `Open` was answered and neither `Finish` nor `Abort` has followed.
         errors: replies of 5yz since the last accepted message.
+        refusals: what the session itself has refused or ended of late, for the log; whoever takes
+            note of it takes it out.
     """
 
     def __init__(
@@ -173,6 +175,7 @@ class Session:
         self.transaction: Transaction | None = None
         self.content_open = False
         self.errors = 0
+        self.refusals: deque[Reply] = deque(maxlen=20)
         self._in = b""
         self._out: list[bytes] = []
         self._asked: Mail | Rcpt | Open | Finish | None = None  # what an answer is awaited for
@@ -306,6 +309,7 @@ class Session:
     def end(self, reply: Reply) -> None:
         """End the session from our side, with a last reply (RFC 5321 §3.8: 421)."""
         if self.state is not State.CLOSED:
+            self.refusals.append(reply)
             self._say(reply)
             self._close()
 
@@ -402,6 +406,8 @@ class Session:
             return replies.RESET_FIRST
         if verb in replies.MISPLACED:
             return replies.MISPLACED[verb]
+        if verb in _COMMANDS:
+            return replies.RESET_FIRST
         return replies.NOT_IMPLEMENTED if verb in _NOT_OFFERED else UNKNOWN_COMMAND
 
     def _obey_extension(self, extension: Extension, command: Command) -> None:
@@ -478,6 +484,9 @@ class Session:
         assert self.transaction is not None
         self._check_ascii(is_ascii, self.transaction.parameters)
         if len(self.transaction.recipients) >= self.settings.max_recipients:
+            if not self.transaction.full:
+                self.transaction.full = True
+                self.refusals.append(replies.TOO_MANY_RECIPIENTS)
             raise CommandError(replies.TOO_MANY_RECIPIENTS)  # RFC 5321 §4.5.3.1.10
         self._ask(Rcpt(path, parameters))
 
@@ -606,6 +615,7 @@ class Session:
             self._pass_on(content.end())
             self._end_content(content)
         elif content.refusal is not None:
+            self.refusals.append(content.refusal)
             self._fail_chunk(content.refusal)
         else:
             self.state = State.BDAT
@@ -620,6 +630,7 @@ class Session:
 
     def _end_content(self, content: Content) -> None:
         if content.refusal is not None:
+            self.refusals.append(content.refusal)
             self._end_transaction(content.refusal)
         else:
             self.content_open = False
@@ -655,8 +666,7 @@ class Session:
         elif reply.code // 100 == 5:
             self.errors += 1
             if self.errors >= self.settings.max_errors:
-                self._say(replies.TOO_MANY_ERRORS)
-                self._close()
+                self.end(replies.TOO_MANY_ERRORS)
 
     def _out_of_step(self, verb: str) -> None:
         self._steps.append(Violation(verb))

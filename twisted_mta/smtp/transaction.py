@@ -23,6 +23,7 @@ class Transaction:
     reverse_path: Mailbox | None
     parameters: Parameters
     recipients: list[Accepted] = field(factory=list)
+    full: bool = False
 
     @property
     def binary(self) -> bool:
