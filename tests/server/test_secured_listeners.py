@@ -229,6 +229,13 @@ class ImplicitTLS(LoopbackTestCase):
         self.assertNotIn(b"220", client.unread)
         self.assertNotIn(b"250", client.unread)
 
+    async def test_what_is_sent_with_the_end_of_the_handshake_is_early(self) -> None:
+        agent = self.agent(listener(implicit_tls=True))
+        client = await self.dial(self.port(agent), ClientTLS())
+        client.transport.write(b"EHLO client.example\r\n")  # goes out with the client's Finished
+        self.assertEqual((await client.reply())[:9], "554 5.5.0")
+        self.assertEqual(await client.reply(), "CLOSED")
+
     async def test_demands_and_facts_hold_as_after_starttls(self) -> None:
         """S8, S12 under implicit TLS."""
         authority = Authority()

@@ -72,6 +72,7 @@ class ESMTPProtocol(LineReceiver):
         self.address = address
         self.proxied: ProxiedAddress | None = None  # the client, if a balancer speaks for it
         self.spoke_early = False  # octets of the client came before the greeting
+        self._greeting: IDelayedCall | None = None  # when it is due, after implicit TLS
         # As in twisted.mail, a factory of the application's may set these when it builds us.
         self.delivery: Any = None
         self.deliveryFactory: Any = None
@@ -133,6 +134,9 @@ class ESMTPProtocol(LineReceiver):
 
     def rawDataReceived(self, data: bytes) -> None:
         """Take what arrived; if it cannot be gone into now, let no more come."""
+        if self._greeting is not None and self._greeting.active():
+            self.spoke_early = True
+            return
         if self.session.state is State.DATA:
             self._heard = self._clock.seconds()
         self.session.receive(data)
@@ -178,7 +182,9 @@ class ESMTPProtocol(LineReceiver):
         self._set_timer(self._factory.timeouts.command)
         self.transport.registerProducer(self, True)
         if greeting_due:
-            self._begin()
+            # What came in one read with the end of the handshake is given to us when we return; it
+            # was written before the greeting.
+            self._greeting = self._clock.callLater(0, self._begin)
         else:
             self._advance()
 
@@ -194,7 +200,7 @@ class ESMTPProtocol(LineReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the transaction and its content."""
         self._connected = False
-        for timer in (self._timer, self._slowed):
+        for timer in (self._timer, self._slowed, self._greeting):
             if timer is not None and timer.active():
                 timer.cancel()
         self._slowed = None
