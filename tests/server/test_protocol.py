@@ -3,8 +3,10 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger, formatEvent
 
 from tests.server.dialogue import DialogueTestCase
+from twisted_mta.server.protocol import ESMTPProtocol
 from twisted_mta.smtp.reply import Reply
 from twisted_mta.testing.delivery import RecordingDelivery
 
@@ -358,3 +360,21 @@ class Errors(DialogueTestCase):
         client = self.connect()
         self.say(client, b"HELO x\r\n" + b"MAIL FROM:<>\r\n" * 10)
         self.assertEqual(self.hear(client)[2:], ["451 4.3.0"] * 10)
+
+
+class TheLog(DialogueTestCase):
+    def test_what_the_session_itself_refuses_or_ends_leaves_a_line(self) -> None:
+        said: list[str] = []
+        log = Logger(observer=lambda event: said.append(formatEvent(event)))
+        self.patch(ESMTPProtocol, "_log", log)
+        client = self.connect()
+        self.begin_content(client)
+        self.say(client, b"bare\nline feed\r\n.\r\n")
+        self.network.advance(301)
+        self.assertEqual(
+            [line.partition(" (")[0] for line in said],
+            [
+                "192.0.2.7 was told: 550 5.6.0 Message has a CR or LF outside CR LF, or a NUL",
+                "192.0.2.7 was told: 421 4.4.2 Idle for too long",
+            ],
+        )
