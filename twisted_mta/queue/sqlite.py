@@ -75,6 +75,7 @@ class SQLiteStore:
         self._database: sqlite3.Connection | None = None
         self._reconciled = False
         self._reusable = 0
+        self._page = 0  # octets; fixed when the file is made
         self._leases: dict[Key, None] = {}
         self._kept = _Kept()
 
@@ -107,7 +108,8 @@ class SQLiteStore:
             self._files.sync_directory(os.path.dirname(self._path))
             swept, quarantined = self._reconcile(database)
             self._kept = _count_all(database)
-            self._reusable = _reusable(database)
+            (self._page,) = database.execute("PRAGMA page_size").fetchone()
+            self._reusable = self._empty_pages(database)
         except (OSError, sqlite3.Error) as error:
             database.close()
             self._database = None
@@ -215,7 +217,7 @@ class SQLiteStore:
                 self._leases.pop((settle.message.id, number), None)
             for deferral in settle.deferred:
                 self._leases.pop((settle.message.id, deferral.outcome.number), None)
-        self._reusable = _reusable(database)
+        self._reusable = self._empty_pages(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
         for path in files:
             with contextlib.suppress(OSError):
@@ -231,6 +233,10 @@ class SQLiteStore:
             OSError: the disk cannot be asked.
         """
         return self._files.free(os.path.dirname(self._path)) + self._reusable
+
+    def _empty_pages(self, database: sqlite3.Connection) -> int:
+        (pages,) = database.execute("PRAGMA freelist_count").fetchone()
+        return int(pages) * self._page
 
     def _check_room(self) -> None:
         try:
@@ -436,12 +442,6 @@ class _Kept:
 
 def _count(database: sqlite3.Connection, rows: str) -> int:
     return int(database.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
-
-
-def _reusable(database: sqlite3.Connection) -> int:
-    (pages,) = database.execute("PRAGMA freelist_count").fetchone()
-    (page,) = database.execute("PRAGMA page_size").fetchone()
-    return int(pages * page)
 
 
 def _count_all(database: sqlite3.Connection) -> _Kept:
