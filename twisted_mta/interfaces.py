@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import IO, Any, ParamSpec, Protocol, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -120,6 +121,33 @@ class WritableFile(Protocol):
         ...
 
 
+LimitKey = tuple[str, ...]
+"""What is counted: ``("connections", listener)``, ``("peer", listener, address)``,
+``("deliveries",)``, ``("hop", next hop)``, …"""
+
+
+class Limits(Protocol):
+    """Counts what is in use, over all processes of one MTA together.
+
+    Who asks says the limit, because it is in everybody's settings; the newest word on it holds.
+    """
+
+    def take(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+        """Count one more in, if that keeps within ``limit``; says whether it did."""
+        ...
+
+    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+        """Count one more in as soon as that keeps within ``limit``; the result is True.
+
+        What waits is served in its order. A Deferred that is cancelled counts nothing.
+        """
+        ...
+
+    def give_back(self, key: LimitKey) -> None:
+        """Count one out that was counted in."""
+        ...
+
+
 class Resolver(Protocol):
     """DNS as a mail transfer agent needs it; domains are A-labels without a trailing dot.
 
@@ -151,6 +179,25 @@ Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
 
 Route = Callable[[Mailbox], NextHop]
 """Says where a mailbox goes next; static, without DNS."""
+
+
+@frozen
+class FinalRecipient:
+    """One of the mailboxes that mail for a mailbox of ours goes to (RFC 3464 §2.3.2).
+
+    Attributes:
+        mailbox: where a next hop is asked for.
+        reverse_path: goes on the wire instead of the envelope's, since we forward it (SRS); None:
+            the envelope's.
+    """
+
+    mailbox: Mailbox
+    reverse_path: Mailbox | None = None
+
+
+Expand = Callable[[Mailbox, "Mailbox | None"], "Sequence[FinalRecipient] | Reply"]
+"""Says where mail for a mailbox of ours, with that reverse-path, goes: to at least one,
+or the reply that refuses it. A mailbox that has no alias is its own final recipient."""
 
 Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
 """Tries one transaction for all recipients of a message's envelope: an outcome for each."""
