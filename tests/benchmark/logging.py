@@ -1,0 +1,80 @@
+"""``python -m tests.benchmark.logging``: what a log event costs, by our observer and Twisted's."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import timeit
+from collections.abc import Sequence
+
+from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, textFileLogObserver
+from zope.interface import implementer
+
+from twisted_mta.envelope import QueueId
+from twisted_mta.logs import Log
+
+from ..functional.programs import folder
+
+_FORMAT = (
+    "{id} {status}: to <{recipient}> by {next_hop}{remote}, delay {delay:.2f} s: {reply}{again}"
+)
+_FIELDS = {
+    "id": QueueId(1234567890123456789),
+    "status": "delivered",
+    "recipient": "bob@example.net",
+    "next_hop": "smtp://relay.example:25",
+    "remote": " relay.example [192.0.2.1]:25",
+    "delay": 0.234,
+    "reply": "250 2.0.0 Ok: queued as 12345ABCDEF",
+    "again": "",
+}
+
+
+def microseconds(observer: ILogObserver, times: int) -> float:
+    """Return what one event costs from the call of the logger until the line is written."""
+
+    class Source:
+        log = Logger(observer=LogPublisher(observer))
+
+    source = Source()
+
+    def one() -> None:
+        source.log.info(_FORMAT, **_FIELDS)
+
+    return min(timeit.repeat(one, number=times, repeat=5)) / times * 1e6
+
+
+@implementer(ILogObserver)
+class Nothing:
+    """Takes events and does nothing with them: what is left is the price of the logger."""
+
+    def __call__(self, event: LogEvent) -> None:
+        """Do nothing."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure all in turn, each to a file of its own."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmark.logging", description=__doc__)
+    parser.add_argument("--events", type=int, default=20000, help="in each of 5 rounds (20000)")
+    times = parser.parse_args(arguments).events
+    with folder("logging") as home, open(home / "twisted", "w", encoding="utf-8") as theirs:
+        text = Log("text", path=os.fspath(home / "text"))
+        json = Log("json", path=os.fspath(home / "json"))
+        text.open()
+        json.open()
+        observers: Sequence[tuple[str, ILogObserver]] = (
+            ("the logger alone", Nothing()),
+            ("Twisted's text", textFileLogObserver(theirs)),
+            ("our text", text),
+            ("our JSON", json),
+        )
+        for name, observer in observers:
+            print(f"{name:18}{microseconds(observer, times):8.2f} µs an event")
+        text.close()
+        json.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
