@@ -14,6 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from twisted_mta.answer import Answer, Answerer, Question
+from twisted_mta.report import Connections, Process
 from twisted_mta.web import RecentMessage, Status, StatusReport, StatusSite
 
 MESSAGE = RecentMessage(
@@ -34,7 +36,26 @@ STATUS = Status(
     counters={"accepted": 3, "delivered": 2, "deferred": 1, "failed": 0},
     recent=(MESSAGE,),
 )
+WORKERS = tuple(
+    Process(
+        number=number,
+        pid=4000 + number,
+        state=state,
+        started_at=1_790_000_000.0 - 120,
+        restarts=3 * number,
+        queue_open=True,
+        connections=Connections(2, 1234),
+        accepted=56,
+        deliveries=1,
+    )
+    for number, state in ((0, "ready"), (1, "not answering"))
+)
 HOSTS = ("mail.example.net",)
+
+
+def answer(question: Question) -> Answer:
+    """Stand in for the administration."""
+    return Answer(body=f"{question.method} {question.path}".encode("ascii"), content_type="x/y")
 
 
 class Response:
@@ -52,8 +73,10 @@ class Response:
 
 
 class PageTestCase(SynchronousTestCase):
+    answer: Answerer | None = staticmethod(answer)
+
     def send(self, request: bytes, status: StatusReport = lambda: STATUS) -> StringTransport:
-        site = StatusSite(status, hosts=HOSTS, reactor=Clock())
+        site = StatusSite(status, hosts=HOSTS, answer=self.answer, reactor=Clock())
         self.requests: list[Request] = []
         make = site.requestFactory
 
@@ -130,6 +153,49 @@ class Page(PageTestCase):
         self.assertNotIn('class="&lt;', body)
         self.assertEqual(body.count("&lt;script&gt;alert("), 10)
 
+    def test_listeners_show_their_connections(self) -> None:
+        status = evolve(
+            STATUS,
+            listeners=("smtp tcp 127.0.0.1:25", "web tcp 127.0.0.1:8025"),
+            connections={"smtp tcp 127.0.0.1:25": Connections(7, 12345)},
+            deliveries=3,
+        )
+        body = self.ask(status=lambda: status).body
+        for text in (
+            "<dt>connections</dt><dd>7</dd>",
+            "<dt>deliveries</dt><dd>3</dd>",
+            "<div>smtp tcp 127.0.0.1:25</div>",
+            "<div>web tcp 127.0.0.1:8025</div>",
+            '<td class="whole" data-label="Taken"><div>12,345</div></td>',
+        ):
+            self.assertIn(text, body)
+
+    def test_workers_are_shown_where_there_are_several(self) -> None:
+        self.assertNotIn("Workers", self.ask().body)
+        one = evolve(STATUS, processes=WORKERS[:1])
+        self.assertNotIn("Workers", self.ask(status=lambda: one).body)
+        two = evolve(STATUS, processes=WORKERS)
+        body = self.ask(status=lambda: two).body
+        for text in (
+            "<h2>Workers</h2>",
+            '<td class="whole" data-label="Process"><div>4001</div></td>',
+            '<span class="failed">not answering</span>',
+            '<td class="whole" data-label="Restarts"><div>3</div></td>',
+            '<td class="whole" data-label="Up for"><div>2 min</div></td>',
+        ):
+            self.assertIn(text, body)
+
+    def test_recipients_that_are_not_named_are_counted(self) -> None:
+        status = evolve(STATUS, recent=(evolve(MESSAGE, more=1000),))
+        self.assertIn(
+            '<div class="faint">and 1,000 more</div>', self.ask(status=lambda: status).body
+        )
+
+    def test_why_it_is_not_ready_is_said_on_the_page(self) -> None:
+        self.assertNotIn("not ready", self.ask().body)
+        status = evolve(STATUS, unready="draining")
+        self.assertIn("not ready: draining", self.ask(status=lambda: status).body)
+
     def test_it_runs_no_script_and_lies_in_no_cache(self) -> None:
         page = self.ask()
         self.assertIn(
@@ -163,14 +229,56 @@ class Programs(PageTestCase):
         def fail() -> Status:
             raise OSError("the disk is gone: secret.example")
 
-        for path in ("/healthz", "/", "/status.json"):
+        for path in ("/healthz", "/readyz", "/", "/status.json"):
             answer = self.ask(path, status=fail)
             self.assertEqual(answer.code, 503)
             self.assertNotIn("secret", answer.body)
             self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
+    def test_healthy_is_while_the_queue_is_open(self) -> None:
+        answer = self.ask("/healthz", status=lambda: evolve(STATUS, healthy=False))
+        self.assertEqual((answer.code, answer.body), (503, "the queue is closed\n"))
+
+    def test_ready_is_while_connections_may_come(self) -> None:
+        answer = self.ask("/readyz")
+        self.assertEqual((answer.code, answer.body), (200, "ready\n"))
+        answer = self.ask("/readyz", status=lambda: evolve(STATUS, unready="worker 1 is starting"))
+        self.assertEqual((answer.code, answer.body), (503, "worker 1 is starting\n"))
+        answer = self.ask("/healthz", status=lambda: evolve(STATUS, unready="draining"))
+        self.assertEqual(answer.code, 200)
+
+    def test_what_reads_is_passed_on_to_the_administration(self) -> None:
+        for path in ("/metrics", "/v1/status", "/v1/metrics"):
+            answer = self.ask(path)
+            self.assertEqual((answer.code, answer.body), (200, f"GET {path}"))
+            self.assertEqual(answer.headers["content-type"], "x/y")
+            self.assertIn("content-security-policy", answer.headers)
+            self.assertEqual(self.ask(path, host="evil.example").code, 421)
+
+    def test_what_acts_is_not_there(self) -> None:
+        for method in ("GET", "POST"):
+            for path in ("/v1/reload", "/v1/reopen-logs", "/v1/", "/v1/status/"):
+                self.assertEqual(self.ask(path, method=method).code, 404)
+
+    def test_without_an_administration_there_is_the_page_alone(self) -> None:
+        self.answer = None
+        self.assertEqual(self.ask("/metrics").code, 404)
+        self.assertEqual(self.ask("/").code, 200)
+
 
 class Requests(PageTestCase):
+    def test_a_request_has_one_host_field(self) -> None:
+        # RFC 9112 §3.2
+        for request in (
+            b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+        ):
+            answer = Response(self.send(request).value())
+            self.assertEqual(answer.code, 400, request)
+            self.assertNotIn("queued", answer.body)
+        self.assertEqual(Response(self.send(b"GET / HTTP/1.0\r\n\r\n").value()).code, 200)
+
     def test_the_status_may_take_its_time(self) -> None:
         status: Deferred[Status] = Deferred()
         transport = self.send(b"GET / HTTP/1.0\r\n\r\n", lambda: status)
@@ -187,7 +295,7 @@ class Requests(PageTestCase):
 
     def test_it_can_only_be_read(self) -> None:
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
-            for path in ("/", "/status.json", "/healthz"):
+            for path in ("/", "/status.json", "/healthz", "/readyz", "/metrics", "/v1/status"):
                 answer = self.ask(path, method=method)
                 self.assertEqual((answer.code, answer.headers["allow"]), (405, "GET, HEAD"))
 

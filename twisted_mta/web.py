@@ -1,78 +1,30 @@
 """The status page: what waits, what came and what became of it. It only shows, and changes nothing.
 
-``GET /`` is for people, ``/status.json`` the same for programs, ``/healthz`` for those who watch
-over the process: ``200`` while the queue answers, ``503`` otherwise.
+``GET /`` is for people, ``/status.json`` the same for programs. ``/healthz`` is ``200`` while the
+queue answers, for those who would start the process again; ``/readyz`` while connections may come,
+for those who send them; both are ``503`` otherwise. ``/metrics`` and ``/v1/`` are `admin.Admin`'s,
+of which only what reads is let through.
 """
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_address
 
-from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web import http
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
 from twisted.web.template import Flattenable, Tag, flattenString, tags
 
+from .answer import READING, Answer, Answerer, AnswerSite, Question, json_answer, short
+from .report import Process, RecentMessage, Status, label
 from .smtp.reply import printable
 
+__all__ = ["RecentMessage", "Status", "StatusReport", "StatusSite"]
 
-@frozen(kw_only=True)
-class RecentMessage:
-    """A message that came not long ago.
-
-    Attributes:
-        id: its queue id.
-        received_at: wall time of acceptance, seconds since the epoch.
-        reverse_path: whom it is from; None is the null reverse-path.
-        recipients: whom it is for; the first of them where they are many.
-        size: octets.
-        state: one word: ``queued``, ``delivered``, ``failed``, …
-        last: the last answer that it got; empty before the first.
-    """
-
-    id: str
-    received_at: float
-    reverse_path: str | None
-    recipients: tuple[str, ...]
-    size: int
-    state: str
-    last: str = ""
-
-
-@frozen(kw_only=True)
-class Status:
-    """What the page shows.
-
-    Attributes:
-        hostname: our name.
-        version: of twisted-mta.
-        started_at: wall time, seconds since the epoch.
-        now: wall time of this report.
-        queue: messages or recipients by state, in the order to show them: ``queued``, ``due``, …
-        counters: since the start, likewise: ``accepted``, ``delivered``, ``deferred``, ``failed``.
-        recent: newest first.
-    """
-
-    hostname: str
-    version: str
-    started_at: float
-    now: float
-    queue: Mapping[str, int]
-    counters: Mapping[str, int]
-    recent: tuple[RecentMessage, ...] = ()
-
-
-StatusReport = Callable[[], Status | Deferred[Status]]
+StatusReport = Callable[[], "Status | Deferred[Status]"]
 """Says how things stand now."""
 
 # No character in it that HTML would escape: its hash stands in the Content-Security-Policy.
@@ -109,33 +61,19 @@ footer { margin-top: 2rem }
 _STYLE_HASH = b64encode(sha256(_STYLE.encode("ascii")).digest()).decode("ascii")
 
 _HEADERS = {
-    b"Cache-Control": b"no-store",
-    b"Content-Security-Policy": (
+    "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none';"
         " form-action 'none'; frame-ancestors 'none'"
-    ).encode("ascii"),
-    b"Cross-Origin-Resource-Policy": b"same-origin",
-    b"Referrer-Policy": b"no-referrer",
-    b"Server": b"twisted-mta",
-    b"X-Content-Type-Options": b"nosniff",
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
 }
-_HTML = b"text/html; charset=utf-8"
-_JSON = b"application/json"
-_TEXT = b"text/plain; charset=utf-8"
-_METHODS = (b"GET", b"HEAD")
+_HTML = "text/html; charset=utf-8"
+_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics")
 
 
-class _StatusRequest(Request):
-    """A request whose body is nobody's business: it is read past, and never stored."""
-
-    def gotLength(self, length: int | None) -> None:
-        super().gotLength(0)  # type: ignore[no-untyped-call]
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Drop it."""
-
-
-class StatusSite(Site):
+class StatusSite(AnswerSite):
     """The factory of the status page.
 
     Args:
@@ -143,84 +81,60 @@ class StatusSite(Site):
         hosts: names by which browsers may ask for the page, besides localhost and addresses. A
             page elsewhere could make a name of its own point here, and read what its visitor sees
             (DNS rebinding); it cannot make the browser send one of these names.
+        answer: of `admin.Admin`: answers what programs ask.
         reactor: times connections out.
     """
-
-    noisy = False
 
     def __init__(
         self,
         status: StatusReport,
         *,
         hosts: Sequence[str] = (),
+        answer: Answerer | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            _Pages(status, hosts), requestFactory=_StatusRequest, reactor=reactor
-        )
-
-    def log(self, request: http.Request) -> None:
-        """Say nothing: who looks is not worth a line a second."""
+        super().__init__(_Pages(status, hosts, answer).answer, headers=_HEADERS, reactor=reactor)
 
 
-class _Pages(Resource):
-    isLeaf = True
-    _log = Logger()
-
-    def __init__(self, status: StatusReport, hosts: Sequence[str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+class _Pages:
+    def __init__(self, status: StatusReport, hosts: Sequence[str], answer: Answerer | None) -> None:
         self._status = status
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
-
-    def render(self, request: Request) -> bytes | int:
-        """Answer a request (called by Twisted)."""
-        for name, value in _HEADERS.items():
-            request.setHeader(name, value)
-        if not self._ours(request):
-            # RFC 9110 §15.5.20
-            request.setResponseCode(421, b"Misdirected Request")
-            return _short(request, "This name does not lead here; ask by address.")
-        writers: Mapping[bytes, tuple[bytes, Callable[[Status], bytes | Deferred[bytes]]]] = {
-            b"/": (_HTML, _html),
-            b"/status.json": (_JSON, _json),
-            b"/healthz": (_TEXT, lambda status: b"ok\n"),
+        self._answer = answer
+        self._pages: Mapping[str, Callable[[Status], Answer | Deferred[Answer]]] = {
+            "/": _html,
+            "/status.json": lambda status: json_answer(status.to_json()),
+            "/healthz": _health,
+            "/readyz": _readiness,
         }
-        if request.path not in writers:
-            request.setResponseCode(404)
-            return _short(request, "There is /, /status.json and /healthz.")
-        if request.method not in _METHODS:
-            request.setHeader(b"Allow", b", ".join(_METHODS))
-            request.setResponseCode(405)
-            return _short(request, "This page can only be read.")
-        content_type, write = writers[request.path]
-        left: list[Failure] = []
-        request.notifyFinish().addErrback(left.append)
 
-        def failed(failure: Failure) -> bytes:
-            self._log.failure("the status page could not be made", failure)
-            request.setResponseCode(503)
-            return _short(request, "The status cannot be told now; the log says why.")
+    def answer(self, question: Question) -> Answer | Deferred[Answer]:
+        """Answer a request."""
+        # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; a browser never does.
+        if len(question.hosts) > 1 or not (question.hosts or question.version == "HTTP/1.0"):
+            return short("A request has one Host field.", 400)
+        if not all(map(self._ours, question.hosts)):
+            # RFC 9110 §15.5.20
+            return short(
+                "This name does not lead here; ask by address.", 421, reason=b"Misdirected Request"
+            )
+        passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
+        if question.path not in self._pages and question.path not in passed_on:
+            *most, last = (*self._pages, *passed_on)
+            return short(f"There is {', '.join(most)} and {last}.", 404)
+        if question.method not in READING:
+            return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
+        if self._answer is not None and question.path in passed_on:
+            return self._answer(question)
+        return Deferred.fromCoroutine(self._page(self._pages[question.path]))
 
-        def answer(content: bytes) -> None:
-            if not left:
-                request.setHeader(b"Content-Length", b"%d" % len(content))
-                request.write(b"" if request.method == b"HEAD" else content)
-                request.finish()
-
-        request.setHeader(b"Content-Type", content_type)
-        Deferred.fromCoroutine(self._content(write)).addErrback(failed).addCallback(answer)
-        return NOT_DONE_YET
-
-    async def _content(self, write: Callable[[Status], bytes | Deferred[bytes]]) -> bytes:
+    async def _page(self, page: Callable[[Status], Answer | Deferred[Answer]]) -> Answer:
         status = self._status()
-        content = write(await status if isinstance(status, Deferred) else status)
-        return await content if isinstance(content, Deferred) else content
+        answer = page(await status if isinstance(status, Deferred) else status)
+        return await answer if isinstance(answer, Deferred) else answer
 
-    def _ours(self, request: Request) -> bool:
-        host = request.getHeader(b"host")
-        if host is None:
-            return True  # HTTP/1.0; no browser leaves it out
-        name = host.decode("latin-1").lower()
+    def _ours(self, host: str) -> bool:
+        name = host.lower()
         name = name[1:].partition("]")[0] if name[:1] == "[" else name.partition(":")[0]
         try:
             ip_address(name)
@@ -229,18 +143,19 @@ class _Pages(Resource):
         return True  # an address cannot be made to point elsewhere
 
 
-def _short(request: Request, text: str) -> bytes:
-    request.setHeader(b"Content-Type", _TEXT)
-    return f"{text}\n".encode("ascii")
+def _health(status: Status) -> Answer:
+    return short("ok") if status.healthy else short("the queue is closed", 503)
 
 
-def _json(status: Status) -> bytes:
-    return json.dumps(asdict(status), indent=2).encode("ascii") + b"\n"
+def _readiness(status: Status) -> Answer:
+    return short(status.unready, 503) if status.unready else short("ready")
 
 
-def _html(status: Status) -> Deferred[bytes]:
+def _html(status: Status) -> Deferred[Answer]:
     page = flattenString(None, _page(status))
-    return page.addCallback(lambda content: b"<!DOCTYPE html>\n" + content + b"\n")
+    return page.addCallback(
+        lambda content: Answer(body=b"<!DOCTYPE html>\n" + content + b"\n", content_type=_HTML)
+    )
 
 
 def _page(status: Status) -> Tag:
@@ -260,10 +175,16 @@ def _page(status: Status) -> Tag:
                     _time(status.now),
                     " UTC",
                 ),
+                tags.p(f"not ready: {printable(status.unready)}", class_="failed")
+                if status.unready
+                else "",
             ),
             Tag("main")(
                 _numbers("Queue", status.queue),
                 _numbers("Since the start", status.counters),
+                _now(status),
+                _listeners(status),
+                _processes(status) if len(status.processes) > 1 else "",
                 tags.section(tags.h2("Recent messages"), _recent(status.recent)),
             ),
             tags.footer(tags.a("The same as JSON", href="/status.json")),
@@ -276,9 +197,69 @@ def _numbers(title: str, numbers: Mapping[str, int]) -> Tag:
     return tags.section(
         tags.h2(title),
         tags.dl(
-            tags.div(tags.dt(printable(name)), tags.dd(f"{number:,}"))
+            tags.div(tags.dt(printable(label(name))), tags.dd(f"{number:,}"))
             for name, number in numbers.items()
         ),
+    )
+
+
+def _now(status: Status) -> Flattenable:
+    if not status.connections:
+        return ""
+    open_now = sum(each.open for each in status.connections.values())
+    return _numbers("Under way", {"connections": open_now, "deliveries": status.deliveries})
+
+
+def _listeners(status: Status) -> Flattenable:
+    names = dict.fromkeys((*status.listeners, *status.connections))
+    if not names:
+        return ""
+    said = [(name, status.connections.get(name)) for name in names]
+    rows = [
+        (
+            printable(name),
+            "" if each is None else f"{each.open:,}",
+            f"{each.taken:,}" if each else "",
+        )
+        for name, each in said
+    ]
+    return tags.section(
+        tags.h2("Listeners"), _table(("Listener", "Open", "Taken"), ("", "whole", "whole"), rows)
+    )
+
+
+_PROCESS_COLUMNS = (
+    "Worker",
+    "Process",
+    "State",
+    "Up for",
+    "Restarts",
+    "Open",
+    "Taken",
+    "Accepted",
+    "Deliveries",
+)
+
+
+def _processes(status: Status) -> Tag:
+    def row(process: Process) -> tuple[Flattenable, ...]:
+        state = process.state if process.queue_open else f"{process.state}, queue closed"
+        right = process.state == "ready" and process.queue_open
+        return (
+            "" if process.number is None else str(process.number),
+            str(process.pid),
+            tags.span(state, class_="" if right else "failed"),
+            _span(status.now - process.started_at),
+            f"{process.restarts:,}",
+            f"{process.connections.open:,}",
+            f"{process.connections.taken:,}",
+            f"{process.accepted:,}",
+            f"{process.deliveries:,}",
+        )
+
+    return tags.section(
+        tags.h2("Workers"),
+        _table(_PROCESS_COLUMNS, ("whole",) * len(_PROCESS_COLUMNS), map(row, status.processes)),
     )
 
 
@@ -288,29 +269,40 @@ _COLUMNS = ("Received", "From", "To", "Size", "State", "Last answer", "Id")
 def _recent(messages: Sequence[RecentMessage]) -> Tag:
     if not messages:
         return tags.p("None yet.", class_="faint")
+    classes = ("whole", "", "", "whole", "whole", "", "whole")
+    return _table(_COLUMNS, classes, map(_row, messages))
+
+
+def _table(
+    columns: Sequence[str], classes: Sequence[str], rows: Iterable[Sequence[Flattenable]]
+) -> Tag:
     return tags.table(
-        tags.thead(tags.tr(tags.th(name, scope="col") for name in _COLUMNS)),
-        tags.tbody(tags.tr(_row(message)) for message in messages),
+        tags.thead(tags.tr(tags.th(name, scope="col") for name in columns)),
+        tags.tbody(
+            tags.tr(
+                tags.td(tags.div(cell), class_=name, **{"data-label": label})
+                for label, name, cell in zip(columns, classes, row, strict=True)
+            )
+            for row in rows
+        ),
     )
 
 
-def _row(message: RecentMessage) -> list[Flattenable]:
+def _row(message: RecentMessage) -> Sequence[Flattenable]:
     reverse_path = "<>" if message.reverse_path is None else message.reverse_path
     state = printable(message.state)
-    cells: tuple[Flattenable, ...] = (
+    recipients = [tags.div(printable(recipient)) for recipient in message.recipients]
+    if message.more:
+        recipients.append(tags.div(f"and {message.more:,} more", class_="faint"))
+    return (
         _time(message.received_at),
         printable(reverse_path),
-        [tags.div(printable(recipient)) for recipient in message.recipients],
+        recipients,
         _size(message.size),
         tags.span(state, class_=state if state in ("delivered", "failed") else ""),
         printable(message.last),
         tags.code(printable(message.id)),
     )
-    classes = ("whole", "", "", "whole", "whole", "", "whole")
-    return [
-        tags.td(tags.div(cell), class_=name, **{"data-label": label})
-        for label, name, cell in zip(_COLUMNS, classes, cells, strict=True)
-    ]
 
 
 def _time(moment: float) -> Tag:

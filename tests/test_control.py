@@ -1,0 +1,174 @@
+"""The control socket: who can connect, where it may be, and what its client makes of it."""
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor  # noqa: TID251 - it serves the sockets below
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread  # noqa: TID251 - the client blocks
+from twisted.trial.unittest import TestCase
+
+from twisted_mta.answer import Answer, Answerer, Question, error_answer, json_answer
+from twisted_mta.control import NAME, ControlClient, ControlSocket, NotRunning, Refused
+
+
+def answer(question: Question) -> Answer:
+    """Say what was asked; refuse what is not to be."""
+    if question.path == "/refused":
+        return error_answer("line 3 is wrong", 409)
+    if question.path == "/text":
+        return Answer(body=b"<h1>no\x1b</h1>\n", code=500)
+    return json_answer({"asked": f"{question.method} {question.path}"})
+
+
+class ControlTestCase(TestCase):
+    def setUp(self) -> None:
+        self.directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.path = os.path.join(self.directory, NAME)
+
+    def start(self, path: str | None = None, answer: Answerer = answer) -> ControlSocket:
+        served = ControlSocket(answer, path=path or self.path, reactor=reactor)
+        served.start()
+        self.addCleanup(served.stop)
+        return served
+
+    async def ask(self, ask: Callable[[ControlClient], Any], state_dir: str | None = None) -> Any:
+        client = ControlClient(state_dir or self.directory, timeout=10.0)
+        return await deferToThread(ask, client)
+
+
+class Serving(ControlTestCase):
+    async def test_it_answers(self) -> None:
+        self.start()
+        for _ in range(2):
+            said = await self.ask(lambda client: client.get("/v1/status"))
+            self.assertEqual(said, {"asked": "GET /v1/status"})
+        said = await self.ask(lambda client: client.post("/v1/reload"))
+        self.assertEqual(said, {"asked": "POST /v1/reload"})
+
+    def test_nobody_else_can_connect_whatever_the_umask_is(self) -> None:
+        modes: list[int] = []
+        path = self.path
+
+        class Watched(socket.socket):
+            def bind(self, address: Any) -> None:
+                super().bind(address)
+                modes.append(stat.S_IMODE(os.stat(path).st_mode))
+
+        self.patch(socket, "socket", Watched)
+        self.addCleanup(os.umask, os.umask(0))
+        self.start()
+        modes.append(stat.S_IMODE(os.stat(path).st_mode))
+        self.assertEqual(modes, [0o600, 0o600])
+
+    def test_the_umask_is_as_before(self) -> None:
+        before = os.umask(0o027)
+        self.addCleanup(os.umask, before)
+        self.start()
+        self.assertEqual(os.umask(0o027), 0o027)
+
+    def test_its_name_is_gone_at_the_end(self) -> Deferred[None]:
+        served = self.start()
+        stopped = served.stop()
+        self.assertEqual(os.listdir(self.directory), [])
+        return stopped.addCallback(lambda _: served.stop())
+
+    async def test_the_name_of_a_successor_is_left_alone(self) -> None:
+        first = self.start()
+        second = self.start()
+        await first.stop()
+        said = await self.ask(lambda client: client.get("/"))
+        self.assertEqual(said, {"asked": "GET /"})
+        await second.stop()
+        self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_what_a_killed_process_left_is_replaced(self) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(self.path)
+            left.listen()
+        self.assertTrue(os.path.exists(self.path))
+        self.start()
+        said = await self.ask(lambda client: client.get("/"))
+        self.assertEqual(said, {"asked": "GET /"})
+
+    def test_what_is_no_socket_is_not_removed(self) -> None:
+        with open(self.path, "w", encoding="ascii") as file:
+            file.write("mine")
+        error = self.assertRaises(OSError, self.start)
+        self.assertIn("move it away", str(error))
+        self.assertIn(self.path, str(error))
+        self.assertTrue(os.path.isfile(self.path))
+
+    async def test_a_path_may_be_longer_than_the_name_of_a_socket(self) -> None:
+        deep = os.path.join(self.directory, *["a-folder-of-a-long-name"] * 8)
+        os.makedirs(deep)
+        path = os.path.join(deep, NAME)
+        self.assertGreater(len(path), 108)
+        served = self.start(path)
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        said = await self.ask(lambda client: client.get("/"), deep)
+        self.assertEqual(said, {"asked": "GET /"})
+        await served.stop()
+        self.assertEqual(os.listdir(deep), [])
+
+    def test_a_path_that_is_not_there_is_an_error_that_names_it(self) -> None:
+        missing = os.path.join(self.directory, "missing", NAME)
+        error = self.assertRaises(OSError, self.start, missing)
+        self.assertIn("No such file", str(error))
+
+
+class Asking(ControlTestCase):
+    async def failure(self, kind: type[Exception], path: str = "/v1/status") -> str:
+        try:
+            await self.ask(lambda client: client.get(path))
+        except kind as error:
+            return str(error)
+        raise self.failureException(f"no {kind.__name__}")
+
+    async def test_where_nothing_runs_it_says_what_to_do(self) -> None:
+        text = await self.failure(NotRunning)
+        self.assertIn(self.path, text)
+        self.assertIn("--state-dir", text)
+
+    async def test_a_socket_that_was_left_behind_is_not_a_running_mta(self) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(self.path)
+        self.assertIn(self.path, await self.failure(NotRunning))
+
+    async def test_a_refusal_carries_its_reason(self) -> None:
+        self.start()
+        self.assertEqual(await self.failure(Refused, "/refused"), "line 3 is wrong")
+        self.assertEqual(await self.failure(Refused, "/text"), "<h1>no\\x1b</h1>")
+
+    async def test_silence_is_not_waited_for_for_ever(self) -> None:
+        self.start(answer=lambda question: Deferred())
+        client = ControlClient(self.directory, timeout=0.05)
+        try:
+            await deferToThread(client.get, "/v1/status")
+        except Refused as error:
+            self.assertIn("has not answered within 0.05 s", str(error))
+        else:
+            self.fail("it answered")
+
+    async def test_what_is_no_http_is_said(self) -> None:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(self.path)
+            other.listen()
+
+            def serve() -> None:
+                connection, _ = other.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"220 mail.example ESMTP\x1b\r\n")
+
+            served = deferToThread(serve)
+            text = await self.failure(Refused)
+            await served
+        self.assertIn("cannot be asked", text)
+        self.assertNotIn("\x1b", text)

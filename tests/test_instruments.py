@@ -1,0 +1,61 @@
+"""What a process says of itself, read from an engine at work in memory."""
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.instruments import engine_report, read_engine
+from twisted_mta.metrics import table
+from twisted_mta.report import Connections, Report
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.world import MemoryMTA
+
+MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+NAME = "smtp tcp 127.0.0.1:2525"
+
+
+class Reading(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.mta = MemoryMTA(
+            os.path.abspath(self.mktemp()),
+            files=UnsyncedFiles(),
+            routes=(("next.example", "smtp://192.0.2.1"),),
+        )
+        self.mta.start()
+        self.addCleanup(lambda: self.mta.stop() if self.mta.mta.running else None)
+        self.engine = self.mta.mta.engine
+        read_engine(self.engine.activity.metrics, self.engine)
+
+    def report(self) -> Report:
+        return engine_report(
+            self.engine, pid=1, state="ready", started_at=0.0, names=[NAME], number=3
+        )
+
+    def test_a_report_has_what_passed(self) -> None:
+        self.mta.submit(MAIL, "bob@localhost")
+        self.mta.submit(MAIL, "bob@next.example")
+        report = self.report()
+        self.assertEqual((report.number, report.state, report.queue_open), (3, "ready", True))
+        self.assertEqual((report.queue["messages"], report.queue["deferred"]), (1, 1))
+        self.assertEqual([each.state for each in report.recent], ["deferred", "delivered"])
+        self.assertEqual(report.connections[NAME].taken, 2)
+        total = report.metrics.total
+        self.assertEqual(total(table.MESSAGES_ACCEPTED), 2)
+        self.assertEqual(total(table.CONNECTIONS_TAKEN, kind="smtp"), 2)
+        self.assertEqual(total(table.OUTCOMES, outcome="delivered", transport="maildir"), 1)
+        self.assertGreaterEqual(total(table.COMMIT_OPERATIONS), total(table.COMMIT_BATCHES))
+        self.assertGreater(total(table.COMMIT_BATCHES), 0)
+        self.assertEqual(Report.from_json(report.to_json()), report)
+
+    def test_connections_are_open_while_they_are(self) -> None:
+        self.mta.connect()
+        self.assertEqual(self.report().connections, {NAME: Connections(1, 1)})
+
+    def test_early_data_is_counted(self) -> None:
+        client = self.mta.connect()
+        client.say("EHLO client.example\r\nNOOP")
+        self.assertEqual(self.report().metrics.total(table.EARLY_DATA, kind="smtp"), 1)
+
+    def test_the_queue_is_closed_after_the_end(self) -> None:
+        self.mta.stop()
+        self.assertFalse(self.report().queue_open)

@@ -1,0 +1,217 @@
+"""The one answerer for the tool, the page and the parent: many processes answer as one.
+
+    GET  /v1/status      how things stand
+    GET  /v1/metrics     what was counted, raw
+    GET  /metrics        the same as Prometheus reads it
+    POST /v1/<action>    do something: ``reload``, ``reopen-logs``
+
+All but ``/metrics`` is JSON; errors are ``{"error": text}``. Only the control socket leads to the
+actions: the page lets GET alone pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .answer import READING, Answer, Question, error_answer, json_answer
+from .interfaces import Clock, WallTime
+from .metrics import Metrics, Snapshot, Totals, added
+from .metrics.exposition import exposition
+from .report import VERSION, Report, Status, gauges, merge
+
+STATUS = "/v1/status"
+METRICS = "/v1/metrics"
+EXPOSITION = "/metrics"
+
+# Seconds for a process that was silent when it was asked last. Those who watch over programs often
+# wait a second for an answer: a worker that hangs is not to make the whole of it seem to.
+_PATIENCE = 0.25
+
+
+@frozen
+class Asked:
+    """A process that was asked for its report.
+
+    Attributes:
+        report: its answer; it may fail, or never come.
+        otherwise: what is known of the process without it; what it said last time is added here.
+    """
+
+    report: Deferred[Report]
+    otherwise: Report
+
+
+Reports = Callable[[], "Sequence[Report | Asked] | Deferred[Sequence[Report]]"]
+"""Asks every process that is alive; who is left out is taken to be gone."""
+
+Action = Callable[[], Any]
+"""Does what an operator asks for: returns lines that say what was done (or a Deferred of them, or
+None), and fails where it is refused."""
+
+
+class Admin:
+    """Says how things stand, and does what it is told.
+
+    Args:
+        hostname: our name.
+        version: of twisted-mta.
+        reports: see `Reports`.
+        actions: by name, as they follow ``/v1/``.
+        refusals: what actions raise when they are refused; anything else is logged as well.
+        bound: says what listens, one string for each listener.
+        wanted_listeners: how many there are to be, once started.
+        metrics: what this process counts besides its report, if it has any: a parent's restarts.
+        started_at: says when it was started, wall time; None takes the oldest process.
+        clock: for the time-out.
+        wall_time: for people.
+        timeout: seconds that a process has for its report.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        version: str,
+        reports: Reports,
+        clock: Clock,
+        wall_time: WallTime,
+        actions: Mapping[str, Action] | None = None,
+        refusals: tuple[type[Exception], ...] = (OSError, ValueError),
+        bound: Callable[[], Sequence[str]] = tuple,
+        wanted_listeners: int = 0,
+        metrics: Metrics | None = None,
+        started_at: Callable[[], float] | None = None,
+        timeout: float = 1.5,
+    ) -> None:
+        self._hostname = hostname
+        self._version = version
+        self._reports = reports
+        self._clock = clock
+        self._wall_time = wall_time
+        self._actions = dict(actions or {})
+        self._refusals = refusals
+        self._bound = bound
+        self._wanted_listeners = wanted_listeners
+        self._metrics = metrics
+        self._started_at = started_at
+        self._timeout = timeout
+        self._totals = Totals()
+        self._last: dict[int, Report] = {}
+        self._waiting: list[Deferred[Status]] | None = None
+
+    def status(self) -> Deferred[Status]:
+        """Ask all processes, and say how things stand.
+
+        Comes after ``timeout`` at the latest: who has not answered by then is shown as that. All
+        who ask while an answer is under way share it.
+        """
+        asked: Deferred[Status] = Deferred()
+        if self._waiting is not None:
+            self._waiting.append(asked)
+            return asked
+        self._waiting = [asked]
+        Deferred.fromCoroutine(self._gather()).addCallback(self._merge).addBoth(self._tell)
+        return asked
+
+    def snapshot(self) -> Deferred[Snapshot]:
+        """Ask all processes, and return what they and those that are gone have counted."""
+        return self.status().addCallback(_metrics_of)
+
+    def answer(self, question: Question) -> Answer | Deferred[Answer]:
+        """Answer a request (`answer.Answerer`)."""
+        readers: Mapping[str, Callable[[], Deferred[Answer]]] = {
+            STATUS: lambda: self.status().addCallback(lambda status: json_answer(status.to_json())),
+            METRICS: lambda: self.snapshot().addCallback(
+                lambda snapshot: json_answer({"version": VERSION, "metrics": snapshot.to_json()})
+            ),
+            EXPOSITION: lambda: self.snapshot().addCallback(self._exposed, question.accept),
+        }
+        if question.path in readers:
+            if question.method not in READING:
+                return _not_allowed(READING)
+            return readers[question.path]()
+        name = question.path.removeprefix("/v1/")
+        if question.path.startswith("/v1/") and name in self._actions:
+            return self._act(name) if question.method == "POST" else _not_allowed(("POST",))
+        there = [f"GET {path}" for path in readers]
+        there += [f"POST /v1/{action}" for action in self._actions]
+        return error_answer(f"there is {', '.join(there)}", 404)
+
+    async def _gather(self) -> Sequence[Report]:
+        reports = self._reports()
+        if isinstance(reports, Deferred):
+            return await reports.addTimeout(self._timeout, self._clock)
+        return await gatherResults([self._one(report) for report in reports])
+
+    def _one(self, report: Report | Asked) -> Deferred[Report]:
+        if isinstance(report, Report):
+            return succeed(report)
+        silent = evolve(report.otherwise, state="not answering")
+        last = self._last.get(silent.pid)
+        hangs = last is not None and last.state == silent.state
+        timeout = min(self._timeout, _PATIENCE) if hangs else self._timeout
+        return report.report.addTimeout(timeout, self._clock).addErrback(lambda failure: silent)
+
+    def _merge(self, answers: Sequence[Report]) -> Status:
+        reports = [self._remembered(report) for report in answers]
+        self._last = {report.pid: report for report in reports}
+        for report in reports:
+            self._totals.heard((report.pid, report.started_at), report.metrics)
+        self._totals.alive([(report.pid, report.started_at) for report in reports])
+        own = () if self._metrics is None else (self._metrics.snapshot(),)
+        return merge(
+            reports,
+            hostname=self._hostname,
+            version=self._version,
+            now=self._wall_time(),
+            started_at=None if self._started_at is None else self._started_at(),
+            metrics=added((self._totals.sum(), *own)),
+            listeners=self._bound(),
+            wanted_listeners=self._wanted_listeners,
+        )
+
+    def _remembered(self, report: Report) -> Report:
+        """Return what a process that does not answer said last: its queue is still there."""
+        last = self._last.get(report.pid)
+        if report.state != "not answering" or last is None:
+            return report
+        return evolve(last, state=report.state, number=report.number, restarts=report.restarts)
+
+    def _tell(self, status: Status | Failure) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for each in waiting:
+            each.callback(status)
+
+    def _exposed(self, snapshot: Snapshot, accept: str) -> Answer:
+        written = exposition(snapshot, version=self._version, accept=accept)
+        return Answer(body=written.content, content_type=written.content_type)
+
+    def _act(self, name: str) -> Deferred[Answer]:
+        def done(lines: Any) -> Answer:
+            said = [str(line) for line in lines or ()]
+            return json_answer({"version": VERSION, "action": name, "lines": said})
+
+        def refused(failure: Failure) -> Answer:
+            # RFC 9110 §15.5.10: the state of things does not let it; what was in force stays.
+            if not failure.check(*self._refusals):
+                self._log.failure("{action} was refused", failure, action=name)
+            return error_answer(failure.getErrorMessage(), 409)
+
+        return maybeDeferred(self._actions[name]).addCallbacks(done, refused)
+
+
+def _metrics_of(status: Status) -> Snapshot:
+    return added((status.metrics, gauges(status)))
+
+
+def _not_allowed(methods: Sequence[str]) -> Answer:
+    allowed = ", ".join(methods)
+    return error_answer(f"only {allowed} can be had here", 405, headers={"Allow": allowed})

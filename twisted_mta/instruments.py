@@ -1,0 +1,70 @@
+"""Reads what an engine keeps, for its report and its metrics; nothing in it has to know of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from attrs import asdict
+
+from .engine import Engine
+from .metrics import Metrics, table
+from .report import Connections, Report, State
+
+_KEPT_BY_FACTORIES = (
+    (table.CONNECTIONS_TAKEN, "connections_taken"),
+    (table.EARLY_DATA, "violations"),
+    (table.DOWNGRADES, "downgrades"),
+)
+
+
+def read_engine(metrics: Metrics, engine: Engine) -> None:
+    """Have metrics read from an engine whatever it counts itself; once for each engine."""
+    for listener, factory in zip(engine.config.listeners, engine.listeners.factories, strict=True):
+        for metric, attribute in _KEPT_BY_FACTORIES:
+            metrics.read(metric, partial(getattr, factory, attribute), listener.kind)
+    metrics.read(table.COMMIT_BATCHES, lambda: sum(shard.commit.batches for shard in engine.shards))
+    metrics.read(
+        table.COMMIT_OPERATIONS, lambda: sum(shard.commit.committed for shard in engine.shards)
+    )
+
+
+def engine_report(
+    engine: Engine,
+    *,
+    pid: int,
+    state: State,
+    started_at: float,
+    names: Sequence[str],
+    number: int | None = None,
+) -> Report:
+    """Return what the process of an engine says of itself.
+
+    Args:
+        engine: see there.
+        pid: of this process.
+        state: see `report.State`.
+        started_at: wall time.
+        names: of its listeners, in the order of the configuration: what `ports.Bound` says.
+        number: which worker it is; None where there is one process.
+    """
+    queue: dict[str, int] = {}
+    for shard in engine.shards:
+        for name, count in asdict(shard.commit.census()).items():
+            queue[name] = queue.get(name, 0) + count
+    connections: dict[str, Connections] = {}
+    for name, factory in zip(names, engine.listeners.factories, strict=False):
+        here = Connections(factory.connections_open, factory.connections_taken)
+        connections[name] = connections.get(name, Connections()) + here
+    return Report(
+        pid=pid,
+        state=state,
+        started_at=started_at,
+        number=number,
+        queue_open=bool(engine.shards) and all(shard.commit.is_open for shard in engine.shards),
+        queue=queue,
+        connections=connections,
+        deliveries=sum(shard.runner.active for shard in engine.shards),
+        metrics=engine.activity.metrics.snapshot(),
+        recent=engine.activity.recent_messages(),
+    )

@@ -1,0 +1,271 @@
+"""All metrics there are, with their names, labels and the values that a label may have.
+
+Labels are bounded by construction: what is not in the table is counted as ``other``, so no peer can
+make a time series of its own. Names never change their meaning; a new meaning gets a new name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Literal
+
+from attrs import field, frozen
+
+PREFIX = "twisted_mta_"
+OTHER = "other"
+"""The label value of whatever is not in the table."""
+
+
+@frozen(eq=False)  # compared and hashed by identity, which is what counting needs to be quick
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: as Prometheus shows it.
+        kind: what it is.
+        help: one sentence for people.
+        labels: the values that each label may have; besides them there is ``other``.
+        bounds: of a histogram: the upper bounds of its buckets, rising.
+        fold: of a gauge: how those of several processes make one.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    bounds: tuple[float, ...] = ()
+    fold: Literal["sum", "min", "max"] = "sum"
+
+    @property
+    def combinations(self) -> int:
+        """How many time series it has at most (of a histogram: histograms)."""
+        return prod(len(values) + 1 for values in self.labels.values())
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+_KIND = ("smtp", "submission", "submissions", "lmtp")
+_REFUSING = ("4", "5")
+_SUBJECT = ("0", "1", "2", "3", "4", "5", "6", "7", "none")  # RFC 3463 §3; none: no enhanced code
+_TRANSPORT = ("smtp", "lmtp", "maildir", "discard", "error")
+_TLS = ("none", "TLSv1.2", "TLSv1.3")
+# RFC 3848, RFC 6531 §4.3
+_PROTOCOL = (
+    *("SMTP", "ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"),
+    *("UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA"),
+    *("LMTP", "LMTPS", "LMTPA", "LMTPSA"),
+    *("UTF8LMTP", "UTF8LMTPS", "UTF8LMTPA", "UTF8LMTPSA"),
+)
+# From what a Maildir takes to the last retry of a day.
+_DELAYS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
+# From a commit on a good disk to one that makes clients time out.
+_COMMITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+# Sessions.
+
+CONNECTIONS_TAKEN = Metric(
+    f"{PREFIX}connections_taken_total",
+    "counter",
+    "Connections that were accepted, by the kind of listener.",
+    {"kind": _KIND},
+)
+CONNECTIONS_REFUSED = Metric(
+    f"{PREFIX}connections_refused_total",
+    "counter",
+    "Connections that got 421 instead of a greeting: too many in all, too many from one address,"
+    " or while draining.",
+    {"kind": _KIND, "reason": ("limit", "peer_limit", "draining")},
+)
+CONNECTIONS_OPEN = Metric(
+    f"{PREFIX}connections_open", "gauge", "Connections that are open now.", {"kind": _KIND}
+)
+SESSIONS = Metric(
+    f"{PREFIX}sessions_total",
+    "counter",
+    "Sessions that have ended, by the version of TLS that they had in the end.",
+    {"kind": _KIND, "tls": _TLS},
+)
+EARLY_DATA = Metric(
+    f"{PREFIX}early_data_total",
+    "counter",
+    "Sessions that were closed for octets sent before their turn (RFC 3207 §4, RFC 2920 §3.1).",
+    {"kind": _KIND},
+)
+DOWNGRADES = Metric(
+    f"{PREFIX}tls_downgrades_total",
+    "counter",
+    "MAIL in clear from where TLS is known to come (RFC 3207 §6).",
+    {"kind": _KIND},
+)
+HANDSHAKES_FAILED = Metric(
+    f"{PREFIX}tls_handshakes_failed_total",
+    "counter",
+    "TLS handshakes that failed, with clients of ours or with next hops.",
+    {"side": ("server", "client")},
+)
+CERTIFICATE_EXPIRY = Metric(
+    f"{PREFIX}certificate_expiry_timestamp_seconds",
+    "gauge",
+    "When the first of the certificates in force expires, in seconds since the epoch.",
+    fold="min",
+)
+
+# Messages coming in.
+
+MESSAGES_ACCEPTED = Metric(
+    f"{PREFIX}messages_accepted_total",
+    "counter",
+    "Messages that were taken responsibility for.",
+)
+RECIPIENTS_ACCEPTED = Metric(
+    f"{PREFIX}recipients_accepted_total",
+    "counter",
+    "Recipients of the messages that were taken responsibility for.",
+)
+OCTETS_ACCEPTED = Metric(
+    f"{PREFIX}accepted_octets_total",
+    "counter",
+    "Octets of the bodies that were taken responsibility for.",
+)
+TRANSACTIONS = Metric(
+    f"{PREFIX}transactions_total",
+    "counter",
+    "Messages received, by the protocol that their Received field names (RFC 3848).",
+    {"protocol": _PROTOCOL},
+)
+REFUSED = Metric(
+    f"{PREFIX}refused_total",
+    "counter",
+    "Senders, recipients and messages that were refused, by the class of the reply and the subject"
+    " of its enhanced status code (RFC 3463 §3).",
+    {"stage": ("mail", "rcpt", "data"), "class": _REFUSING, "subject": _SUBJECT},
+)
+
+# Messages going out.
+
+OUTCOMES = Metric(
+    f"{PREFIX}outcomes_total",
+    "counter",
+    "What attempts came to, one for each recipient, by transport and the subject of the enhanced"
+    " status code (RFC 3463 §3).",
+    {
+        "transport": _TRANSPORT,
+        "outcome": ("delivered", "deferred", "failed"),
+        "subject": _SUBJECT,
+    },
+)
+DELIVERY_DELAY = Metric(
+    f"{PREFIX}delivery_delay_seconds",
+    "histogram",
+    "Time from acceptance to delivery of each recipient that was delivered.",
+    {"transport": _TRANSPORT},
+    bounds=_DELAYS,
+)
+DELIVERIES_ACTIVE = Metric(
+    f"{PREFIX}deliveries_active", "gauge", "Delivery transactions under way now."
+)
+NOTICES = Metric(
+    f"{PREFIX}notices_total",
+    "counter",
+    "Delivery status notifications that were made, by their action (RFC 3464 §2.3.3).",
+    {"action": ("failed", "delayed", "delivered", "relayed", "expanded")},
+)
+
+# The queue.
+
+COMMIT_BATCHES = Metric(
+    f"{PREFIX}commit_batches_total", "counter", "Transactions that the queue has committed."
+)
+COMMIT_OPERATIONS = Metric(
+    f"{PREFIX}commit_operations_total",
+    "counter",
+    "Operations in them; divided by the batches it says how many shared one sync of the disk.",
+)
+COMMIT_DURATION = Metric(
+    f"{PREFIX}commit_duration_seconds",
+    "histogram",
+    "Time that each transaction of the queue took.",
+    bounds=_COMMITS,
+)
+QUEUE_MESSAGES = Metric(f"{PREFIX}queue_messages", "gauge", "Messages in the queue.")
+QUEUE_RECIPIENTS = Metric(
+    f"{PREFIX}queue_recipients", "gauge", "Recipients in the queue, whatever their state."
+)
+QUEUE_DEFERRED = Metric(
+    f"{PREFIX}queue_deferred_recipients", "gauge", "Recipients that were tried before."
+)
+QUEUE_LEASED = Metric(f"{PREFIX}queue_leased_recipients", "gauge", "Recipients at work now.")
+QUEUE_QUARANTINED = Metric(
+    f"{PREFIX}queue_quarantined_messages", "gauge", "Messages whose body is gone."
+)
+QUEUE_FAILURES = Metric(
+    f"{PREFIX}queue_unreported_failures",
+    "gauge",
+    "Records of failures that no notice was sent for.",
+)
+
+# The program.
+
+READY = Metric(f"{PREFIX}ready", "gauge", "1 while /readyz says so, else 0.", fold="min")
+PROCESSES = Metric(
+    f"{PREFIX}processes",
+    "gauge",
+    "Processes that work on mail, by state.",
+    {"state": ("starting", "ready", "draining", "not answering")},
+)
+WORKER_RESTARTS = Metric(
+    f"{PREFIX}worker_restarts_total", "counter", "Workers that had to be started again."
+)
+RELOADS = Metric(
+    f"{PREFIX}reloads_total",
+    "counter",
+    "Reloads of the configuration and the files it names.",
+    {"result": ("ok", "failed")},
+)
+LOG_LINES_DROPPED = Metric(
+    f"{PREFIX}log_lines_dropped_total", "counter", "Lines of the log that could not be written."
+)
+START_TIME = Metric(
+    f"{PREFIX}start_time_seconds",
+    "gauge",
+    "When it was started, in seconds since the epoch.",
+    fold="min",
+)
+
+TABLE: tuple[Metric, ...] = (
+    CONNECTIONS_TAKEN,
+    CONNECTIONS_REFUSED,
+    CONNECTIONS_OPEN,
+    SESSIONS,
+    EARLY_DATA,
+    DOWNGRADES,
+    HANDSHAKES_FAILED,
+    CERTIFICATE_EXPIRY,
+    MESSAGES_ACCEPTED,
+    RECIPIENTS_ACCEPTED,
+    OCTETS_ACCEPTED,
+    TRANSACTIONS,
+    REFUSED,
+    OUTCOMES,
+    DELIVERY_DELAY,
+    DELIVERIES_ACTIVE,
+    NOTICES,
+    COMMIT_BATCHES,
+    COMMIT_OPERATIONS,
+    COMMIT_DURATION,
+    QUEUE_MESSAGES,
+    QUEUE_RECIPIENTS,
+    QUEUE_DEFERRED,
+    QUEUE_LEASED,
+    QUEUE_QUARANTINED,
+    QUEUE_FAILURES,
+    READY,
+    PROCESSES,
+    WORKER_RESTARTS,
+    RELOADS,
+    LOG_LINES_DROPPED,
+    START_TIME,
+)
+"""Every metric, in the order of the page."""
