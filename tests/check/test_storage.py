@@ -1,0 +1,102 @@
+"""What a check says of directories, files, free disk, and of who looks at them."""
+
+import os
+import unittest
+
+from tests.check.checking import CheckTestCase
+from twisted_mta.config.destination import Destination
+from twisted_mta.queue.lock import StateLock
+
+
+class Directories(CheckTestCase):
+    def test_what_can_be_made_is_not_made(self) -> None:
+        self.assertEqual(self.found(self.config()), [])
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_what_cannot_be_a_directory_is_named(self) -> None:
+        file = self.write("file")
+        config = self.config(state_dir=file, maildir=os.path.join(file, "mail"))
+        self.assertEqual(
+            self.found(config),
+            [
+                "error: [mta] state_dir: DIR/file is no directory; move it away, or name another",
+                "error: [mta] maildir: DIR/file is no directory; move it away",
+            ],
+        )
+
+    def test_a_state_directory_that_others_can_read_is_warned_of(self) -> None:
+        os.mkdir(self.state)
+        os.chmod(self.state, 0o750)
+        self.assertEqual(
+            self.found(self.config()),
+            ["warning: [mta] state_dir: others can look into DIR/state (mode 0750); chmod 0700"],
+        )
+        os.chmod(self.state, 0o700)
+        self.assertEqual(self.found(self.config()), [])
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
+    def test_what_cannot_be_written_is_an_error(self) -> None:
+        os.mkdir(self.state)
+        os.chmod(self.state, 0o500)
+        (state, maildir) = self.found(self.config())
+        self.assertIn("error: [mta] state_dir: DIR/state cannot be written", state)
+        self.assertIn("DIR/state/maildir cannot be made, for DIR/state cannot be written", maildir)
+
+
+class Files(CheckTestCase):
+    def test_aliases_are_read(self) -> None:
+        config = self.config(aliases=self.write("aliases", "root: you\n"))
+        self.assertEqual(self.found(config), [])
+        self.write("aliases", "root: you\nroot: me\n")
+        (text,) = self.found(config)
+        self.assertTrue(text.startswith("error: DIR/aliases:2: "), text)
+
+    def test_a_password_that_everybody_can_read_is_warned_of(self) -> None:
+        file = self.write("password", "secret\n", mode=0o644)
+        destination = Destination(domain="hub.example", username="me", password_file=file)
+        text = self.found(self.config(destinations=[destination]))[-1]
+        self.assertIn("warning: DIR/password: others than its owner can read", text)
+
+
+class Disk(CheckTestCase):
+    def test_too_little_free_disk_is_an_error_because_mail_is_refused(self) -> None:
+        config = self.config(minimum_free_disk=10 << 20)
+        (text,) = self.found(
+            config, free=lambda path: 9 << 20 if path == self.directory else 1 << 40
+        )[:1]
+        self.assertEqual(
+            text,
+            "error: [mta] state_dir: 9.0 MiB are free for DIR/state, and below minimum_free_disk"
+            " (10 MiB) all mail is refused with 452; make room, or lower [mta] minimum_free_disk",
+        )
+        self.assertEqual(self.found(config, free=lambda path: 10 << 20), [])
+
+    def test_a_maildir_elsewhere_has_a_disk_of_its_own(self) -> None:
+        os.mkdir(self.path("mail"))
+        config = self.config(maildir=self.path("mail"))
+        full = {self.path("mail"): 0}
+        (text,) = self.found(config, free=lambda path: full.get(path, 1 << 40))
+        self.assertIn("warning: [mta] maildir: 0.0 MiB are free for DIR/mail", text)
+
+
+class Root(CheckTestCase):
+    def test_root_is_told_to_look_as_somebody_else(self) -> None:
+        (text,) = self.found(self.config(), user=lambda: 0)
+        self.assertIn("warning: user: this is run as root", text)
+        self.assertIn("twistd --uid USER --gid GROUP", text)
+
+
+class Running(CheckTestCase):
+    def test_an_mta_that_has_the_state_directory_is_named(self) -> None:
+        os.mkdir(self.state, 0o700)
+        lock = StateLock(os.path.join(self.state, "lock"))
+        lock.acquire()
+        self.addCleanup(lock.release)
+        text = self.found(self.config(), notes=True)[0]
+        self.assertEqual(
+            text,
+            f"note: [mta] state_dir: an MTA runs on DIR/state (process {os.getpid()}): a second"
+            " one would be refused, and the ports that this one has are taken to be free",
+        )
+        lock.release()
+        self.assertNotIn("an MTA runs", "".join(self.found(self.config(), notes=True)))
