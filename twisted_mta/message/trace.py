@@ -133,10 +133,28 @@ def return_path(reverse_path: Mailbox | None) -> bytes:
     """
     if reverse_path is None:
         return b"Return-Path: <>\r\n"
-    path = str(reverse_path)
-    if _CONTROLS.search(path):
-        path = printable(path)
-    return f"Return-Path: <{path}>\r\n".encode()
+    return f"Return-Path: <{_field_text(reverse_path)}>\r\n".encode()
+
+
+def delivered_to(mailbox: Mailbox, original: Mailbox | None) -> bytes:
+    """Return the fields that say whose copy this is, with their CR LF.
+
+    No standard has them. Postfix and others write them, and people sort by them what came for a
+    sub-address, an alias or a catch-all, none of which the other fields need tell.
+
+    Args:
+        mailbox: where it was delivered.
+        original: what the sender wrote, None where it is the same.
+    """
+    field = f"Delivered-To: {_field_text(mailbox)}\r\n"
+    if original is not None:
+        field = f"X-Original-To: {_field_text(original)}\r\n{field}"
+    return field.encode()
+
+
+def _field_text(mailbox: Mailbox) -> str:
+    path = str(mailbox)
+    return printable(path) if _CONTROLS.search(path) else path
 
 
 def _domain(text: str) -> str | None:

@@ -1,0 +1,369 @@
+"""Making 7 bits of 8: what is changed, what is not, and what cannot be."""
+
+import email
+import email.policy
+from collections.abc import Iterator
+from email.message import EmailMessage
+
+from attrs import define, evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.envelope import Body, Envelope, HeldBody, Message, QueueId
+from twisted_mta.message.conversion import (
+    CannotConvert,
+    converted,
+    needs_conversion,
+    to_seven_bit,
+)
+
+MIME = b"Subject: x\r\nMIME-Version: 1.0\r\n"
+TEXT = "Grüße aus Köln, und sonst ist alles ganz gewöhnlicher Text wie dieser hier.\r\n".encode()
+
+
+@define
+class Chunks:
+    """A body that comes in the chunks that it was given in."""
+
+    parts: list[bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts))
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self.parts
+
+
+def convert(content: bytes) -> bytes:
+    body = to_seven_bit(HeldBody(content))
+    octets = b"".join(body.chunks())
+    assert body.size == len(octets)
+    return octets
+
+
+def multipart(*parts: bytes, type: bytes = b"mixed", boundary: bytes = b"b") -> bytes:
+    """Return header and body of a multipart; each part begins with its header section."""
+    delimited = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+    head = b"Content-Type: multipart/" + type + b'; boundary="' + boundary + b'"\r\n\r\n'
+    return head + delimited + b"--" + boundary + b"--\r\n"
+
+
+def leaves(content: bytes) -> list[tuple[str, bytes]]:
+    """Return type and octets of all parts that are no multiparts, as Python decodes them."""
+    found: list[tuple[str, bytes]] = []
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    for part in message.walk():
+        if not part.is_multipart():
+            payload = part.get_payload(decode=True)
+            assert isinstance(payload, bytes)
+            found.append((part.get_content_type(), payload))
+    return found
+
+
+class Conversion(SynchronousTestCase):
+    def assertCannot(self, content: bytes, reason: str) -> None:
+        error = self.assertRaises(CannotConvert, to_seven_bit, HeldBody(content))
+        self.assertIn(reason, str(error))
+        self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
+        self.assertIn(reason, error.reply.lines[0])
+
+    def test_what_has_7_bits_is_not_touched(self) -> None:
+        for content in (
+            b"",
+            b"Subject: x\r\n\r\ny\r\n",
+            MIME + b"Content-Transfer-Encoding: 8bit\r\n\r\nASCII all the same\r\n",
+            MIME + multipart(b"\r\nx", type=b"signed"),
+        ):
+            body = HeldBody(content)
+            self.assertIs(to_seven_bit(body), body)
+
+    def test_text_becomes_quoted_printable(self) -> None:
+        head = b"Content-Type: text/plain; charset=utf-8\r\n"
+        content = MIME + head + b"Content-transfer-encoding: 8BIT\r\nX: y\r\n\r\n"
+        self.assertEqual(
+            convert(content + b"Caf\xc3\xa9 = ordinary text, and more of it \r\n.\r\n\r\nend\r\n"),
+            MIME
+            + head
+            + b"Content-Transfer-Encoding: quoted-printable\r\nX: y\r\n\r\n"
+            + b"Caf=C3=A9 =3D ordinary text, and more of it=20\r\n=2E\r\n\r\nend\r\n",
+        )
+
+    def test_all_else_becomes_base64(self) -> None:
+        png = b"Content-Type: image/png\r\n"
+        head = MIME + png + b"Content-Transfer-Encoding: binary\r\n\r\n"
+        octets = bytes(range(256)) * 2
+        lines = convert(head + octets).split(b"\r\n")
+        self.assertIn(b"Content-Transfer-Encoding: base64", lines)
+        self.assertEqual(leaves(b"\r\n".join(lines)), [("image/png", octets)])
+        self.assertEqual(lines[-1], b"")
+        # Text of which little is ASCII, and text that is not in lines, are no exception.
+        for text in (("Здравствуй, мир! " * 9).encode(), b"a\nb\xe4c\n"):
+            result = convert(MIME + b"Content-Type: text/plain\r\n\r\n" + text)
+            self.assertIn(b"Content-Transfer-Encoding: base64\r\n", result)
+            self.assertEqual(leaves(result), [("text/plain", text)])
+
+    def test_only_the_parts_that_need_it_are_encoded(self) -> None:
+        ascii_part = b"Content-Type: text/plain\r\n\r\nASCII = ASCII \r\n"
+        encoded = b"Content-Transfer-Encoding: base64\r\n\r\nAAECAwQ=\r\n"
+        content = MIME + multipart(ascii_part, b"\r\n" + TEXT, encoded)
+        result = convert(content)
+        self.assertIn(b"\r\n--b\r\n" + ascii_part + b"\r\n--b\r\n", result)
+        self.assertIn(b"\r\n--b\r\n" + encoded + b"\r\n--b--\r\n", result)
+        self.assertIn(
+            b"\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe", result
+        )
+        self.assertTrue(result.startswith(content[: content.index(b"--b")]))
+        self.assertEqual(leaves(result), leaves(content))
+
+    def test_what_holds_other_parts_says_7bit(self) -> None:
+        # RFC 2045 §6.4
+        inner = multipart(b"\r\n" + TEXT, boundary=b"c")
+        content = (
+            MIME
+            + b"Content-Transfer-Encoding: 8bit\r\n"
+            + multipart(
+                b"Content-Transfer-Encoding: binary\r\n" + inner,
+                b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+                + MIME
+                + b"\r\n"
+                + TEXT,
+            )
+        )
+        result = convert(content)
+        self.assertEqual(result.count(b"Content-Transfer-Encoding: 7bit\r\n"), 3)
+        self.assertNotIn(b"8bit", result)
+        self.assertEqual(leaves(result), leaves(content))
+
+    def test_what_is_no_mime_becomes_mime(self) -> None:
+        for text, charset in (
+            (TEXT, b"utf-8"),
+            (b"Caf\xe9, and ordinary text\r\n", b"unknown-8bit"),
+        ):
+            result = convert(b"Subject: x\r\n\r\n" + text)
+            head = result.partition(b"\r\n\r\n")[0]
+            self.assertEqual(
+                head,
+                b"Subject: x\r\nMIME-Version: 1.0\r\n"
+                b"Content-Type: text/plain; charset=" + charset + b"\r\n"
+                b"Content-Transfer-Encoding: quoted-printable",
+            )
+            self.assertEqual(leaves(result), [("text/plain", text)])
+        # The same within a message that holds it, and not in parts, which need none of it.
+        content = MIME + multipart(b"Content-Type: message/rfc822\r\n\r\nA: b\r\n\r\n" + TEXT)
+        self.assertIn(b"\r\n\r\nA: b\r\nMIME-Version: 1.0\r\nContent-Type: text", convert(content))
+        result = convert(b"Subject: x\r\n" + multipart(b"\r\n" + TEXT))
+        self.assertEqual(result.count(b"MIME-Version: 1.0\r\n"), 1)
+        self.assertEqual(result.count(b"charset"), 0)
+
+    def test_what_nobody_is_shown_is_left_out_where_it_has_8_bits(self) -> None:
+        text = "Dies ist eine mehrteilige Nachricht für MIME.".encode()
+        before, part = MIME + multipart(b"\r\nx").split(b"--b")[0], b"--b\r\n\r\nx\r\n--b--\r\n"
+        self.assertEqual(convert(before + text + b"\r\n" + part + text), before + b"\r\n" + part)
+        kept = before + b"ASCII\r\n" + part + b"ASCII"
+        self.assertEqual(
+            convert(kept.replace(b"\r\nx\r\n", b"\r\n\xc3\xa9\r\n")).count(b"ASCII"), 2
+        )
+
+    def test_delimiters_that_are_missing(self) -> None:
+        content = MIME + multipart(b"\r\n" + TEXT)
+        for end in (b"--b--\r\n", b"\r\n--b--\r\n"):
+            result = convert(content.removesuffix(end))
+            self.assertTrue(result.endswith(b"\r\n"))
+            self.assertEqual(leaves(result)[0][1].rstrip(), TEXT.rstrip())
+
+    def test_binary_content_is_no_less_welcome(self) -> None:
+        # RFC 3030 §3: long lines, NUL, and line ends of other kinds.
+        text, octets = b"x" * 5000, b"\0\r\n--b--\n--b\n\r\xff"
+        content = MIME + multipart(
+            b"Content-Transfer-Encoding: binary\r\n\r\n" + text,
+            b"Content-Type: x/y\r\nContent-Transfer-Encoding: binary\r\n\r\n" + octets,
+        )
+        result = convert(content)
+        self.assertLessEqual(max(map(len, result.split(b"\r\n"))), 76)
+        self.assertEqual(leaves(result), [("text/plain", text), ("x/y", octets)])
+
+    def test_what_cannot_be_converted_says_why(self) -> None:
+        self.assertCannot("Subject: Grüße\r\n\r\nx\r\n".encode(), "octets over 127 (RFC 6532)")
+        part = b"Content-Disposition: attachment; filename=\xe9\r\n\r\nx"
+        self.assertCannot(MIME + multipart(part), "octets over 127 (RFC 6532)")
+        self.assertCannot(b"Subject: a\rb\r\n\r\n" + TEXT, "CR or LF outside line ends")
+        high = b"\r\n\xe9"
+        for type in (b"signed", b"encrypted"):
+            self.assertCannot(
+                MIME + multipart(high, type=type), f"multipart/{type.decode()} must not be changed"
+            )
+        for header, reason in (
+            (b"Content-Type: message/partial; id=x\r\n", "message/partial has 7 bits"),
+            (b"Content-Type: multipart/mixed\r\n", "multipart without a boundary"),
+            (b"Content-Type: ?\r\n", "a Content-Type that cannot be read"),
+            (b"Content-Transfer-Encoding: base64\r\n", "said to be base64 has octets that are not"),
+            (b"Content-Transfer-Encoding: x-uu\x1b\r\n", "Content-Transfer-Encoding that cannot"),
+            (b"no header\r\n", "a header that cannot be read"),
+        ):
+            self.assertCannot(MIME + multipart(header + high), reason)
+        self.assertCannot(MIME + multipart(*[b"\r\n\xe9"] * 5001), "more than 5000 parts")
+
+    def test_what_must_not_change_passes_beside_what_may(self) -> None:
+        signed = multipart(
+            b"Content-Transfer-Encoding: 8bit\r\n\r\nASCII", type=b"signed", boundary=b"c"
+        )
+        result = convert(MIME + multipart(signed, b"\r\n" + TEXT))
+        self.assertIn(signed, result)
+
+    def test_envelope_and_content_change_together(self) -> None:
+        message = Message(
+            id=QueueId(1),
+            envelope=Envelope(None, (), {"BODY": "8BITMIME", "RET": "HDRS"}),
+            trace=b"Received: from a\r\n",
+            body=HeldBody(MIME + b"\r\n" + TEXT),
+            received_at=0.0,
+            expires_at=1.0,
+        )
+        result = converted(message)
+        self.assertEqual(result.envelope.parameters, {"RET": "HDRS"})
+        self.assertTrue(b"".join(result.body.chunks()).isascii())
+        self.assertEqual((result.id, result.trace), (message.id, message.trace))
+        traced = evolve(message, trace=b"Received: from \xc3\xa9\r\n")
+        self.assertIn("trace", str(self.assertRaises(CannotConvert, converted, traced)))
+
+
+class Need(SynchronousTestCase):
+    def test_lines_have_998_octets(self) -> None:
+        short = b"x" * 998 + b"\r\n"
+        for needs, content in (
+            (False, short * 3 + b"x" * 998),
+            (True, short + b"x" * 999),
+            (True, short + b"x" + short * 2),
+            (True, b"x" + short),
+            (True, b"y\r\n" + b"x" * 999 + b"\r\nz\r\n" + short),
+        ):
+            for size in (1, 7, 999, 5000):
+                chunks = [content[at : at + size] for at in range(0, len(content), size)]
+                self.assertEqual(needs_conversion(Chunks(chunks)), needs, (content[:5], size))
+
+    def test_octets_that_are_no_text(self) -> None:
+        for content in (b"\x80", b"\0", b"\r", b"\n", b"\n\r", b"\r\r\n", b"a\r\nb\r"):
+            self.assertTrue(needs_conversion(Chunks([bytes([octet]) for octet in content])))
+        self.assertFalse(needs_conversion(Chunks([b"a\r", b"\n\x7f\t\r\n"])))
+
+
+class Streams(SynchronousTestCase):
+    def test_no_split_makes_a_difference(self) -> None:
+        content = MIME + multipart(
+            b"\r\n" + TEXT, b"Content-Type: x/y\r\n\r\n\xff\r\n--\r\n", b"\r\nASCII"
+        )
+        whole = convert(content)
+        for at in range(len(content) + 1):
+            body = to_seven_bit(Chunks([content[:at], content[at:]]))
+            self.assertEqual(b"".join(body.chunks()), whole, at)
+        body = to_seven_bit(Chunks([bytes([octet]) for octet in content]))
+        self.assertEqual(b"".join(body.chunks()), whole)
+        self.assertEqual(list(body.chunks()), list(body.chunks()))
+
+    def test_a_large_message_is_never_held(self) -> None:
+        class Large:
+            size = 0
+            read = 0
+
+            def chunks(self) -> Iterator[bytes]:
+                yield MIME + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n" + TEXT
+                yield b"--b\r\nContent-Type: x/y\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+                for _ in range(50):
+                    self.read += 65536
+                    yield b"QUJDREVG" * 8191 + b"ABCDEF\r\n"
+                yield b"--b\r\nContent-Type: x/y\r\n\r\n"
+                for _ in range(50):
+                    self.read += 65536
+                    yield bytes(range(256)) * 256
+
+        source = Large()
+        body: Body = to_seven_bit(source)
+        source.read = written = 0
+        for chunk in body.chunks():
+            self.assertLess(len(chunk), 300_000)
+            written += len(chunk)
+            self.assertLess(source.read - written, 300_000)
+        self.assertGreater(written, 7_000_000)
+        self.assertEqual(body.size, written)
+
+
+WORDS = [
+    *(
+        "text",
+        "Ünïcödé",
+        "日本語",
+        "a b ",
+        "\t",
+        " ",
+        "=",
+        ".",
+        "..",
+        "\r\n",
+        "\r\n\r\n",
+        "--",
+        "--b",
+    ),
+    *("From here", "x" * 80, "ä" * 30, "y" * 1200),
+]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=12).map(lambda words: "".join(words).encode())
+OCTETS = st.binary(max_size=200).map(lambda octets: octets.replace(b"\r", b"").replace(b"\n", b""))
+TYPES = st.sampled_from([b"", b"Content-Type: text/plain; charset=utf-8\r\n"])
+OTHER_TYPES = st.sampled_from([b"Content-Type: image/gif\r\n", b"Content-Type: x/y; a=b\r\n"])
+ENCODINGS = st.sampled_from([b"", b"Content-Transfer-Encoding: 8bit\r\n"])
+
+
+def _leaf(type: bytes, encoding: bytes, body: bytes) -> bytes:
+    return type + encoding + b"\r\n" + body
+
+
+LEAVES = st.builds(_leaf, TYPES, ENCODINGS, TEXTS) | st.builds(
+    _leaf, OTHER_TYPES, ENCODINGS, OCTETS
+)
+
+
+def _composite(children: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    boundaries = st.sampled_from([b"one", b"two two", b"three:3", b"one1", b"'+_,-./:=?"])
+    multiparts = st.builds(
+        lambda parts, boundary, encoding: encoding + multipart(*parts, boundary=boundary),
+        st.lists(children, min_size=1, max_size=4),
+        boundaries,
+        ENCODINGS,
+    )
+    messages = st.builds(
+        lambda child: b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n" + child, children
+    )
+    return multiparts | messages
+
+
+MESSAGES = st.recursive(LEAVES, _composite, max_leaves=6).map(lambda entity: MIME + entity)
+
+
+class Generated(SynchronousTestCase):
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(MESSAGES, st.integers(1, 40))
+    def test_it_means_the_same(self, content: bytes, piece: int) -> None:
+        chunks = [content[at : at + piece] for at in range(0, len(content), piece)]
+        body = to_seven_bit(Chunks(chunks))
+        result = b"".join(body.chunks())
+        self.assertEqual(body.size, len(result))
+        self.assertTrue(result.isascii())
+        self.assertEqual(result.count(b"\r"), result.count(b"\r\n"))
+        self.assertEqual(result.count(b"\n"), result.count(b"\r\n"))
+        self.assertFalse(needs_conversion(HeldBody(result)))
+        before, after = leaves(content), leaves(result)
+        self.assertEqual(
+            [(type, octets.removesuffix(b"\r\n")) for type, octets in after],
+            [(type, octets.removesuffix(b"\r\n")) for type, octets in before],
+        )
+        parsed = email.message_from_bytes(result, policy=email.policy.default)
+        for part in parsed.walk():
+            assert isinstance(part, EmailMessage)
+            if part["content-transfer-encoding"] in ("base64", "quoted-printable"):
+                payload = part.get_payload()
+                assert isinstance(payload, str)
+                lines = payload.split("\r\n")
+                self.assertLessEqual(max(map(len, lines)), 76)
+                # RFC 2045 §6.7: white space at the end of a line is no content.
+                self.assertEqual([line for line in lines if line != line.rstrip(" \t")], [])

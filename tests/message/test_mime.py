@@ -1,0 +1,255 @@
+"""Cutting a content into its MIME sections while it streams by."""
+
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.message.mime import (
+    Delimiter,
+    Entity,
+    Header,
+    Piece,
+    Section,
+    TooManyParts,
+    read_entity,
+    sections,
+)
+
+NESTED = (
+    b"Subject: two levels\r\n"
+    b'Content-Type: multipart/mixed; boundary="out er"\r\n'
+    b"\r\n"
+    b"preamble\r\n"
+    b"--out er  \r\n"
+    b"Content-Type: Multipart/Alternative;\r\n\tboundary=out\r\n"
+    b"\r\n"
+    b"--out\r\n"
+    b"\r\n"
+    b"one\r\n--not one\r\n--out-\r\n"
+    b"--out\r\n"
+    b"Content-Type: text/html\r\n"
+    b"\r\n"
+    b"two\r\n"
+    b"--out--\r\n"
+    b"inner epilogue\r\n"
+    b"--out er\r\n"
+    b"Content-Type: message/rfc822\r\n"
+    b"\r\n"
+    b"Subject: inside\r\n"
+    b"\r\n"
+    b"three\r\n"
+    b"--out er--\r\n"
+    b"epilogue\r\n"
+)
+
+
+def shown(content: bytes | Iterable[bytes]) -> list[str]:
+    """Return what the sections are, the pieces of a body put together."""
+    lines: list[str] = []
+    last: Section | None = None
+    for section in sections([content] if isinstance(content, bytes) else content):
+        if isinstance(section, Header):
+            lines.append(f"{section.number} {section.entity.kind} {section.entity.type}")
+        elif isinstance(section, Delimiter):
+            lines.append(section.octets.strip().decode("latin-1"))
+        else:
+            if isinstance(last, Piece):
+                lines[-1] += section.octets.decode("latin-1")
+            else:
+                sort = "ignored" if section.ignored else "body"
+                lines.append(f"{section.number} {sort}: {section.octets.decode('latin-1')}")
+        last = section
+    return lines
+
+
+def joined(chunks: Iterable[bytes]) -> bytes:
+    return b"".join(section.octets for section in sections(chunks))
+
+
+class Structure(SynchronousTestCase):
+    def test_parts_within_parts(self) -> None:
+        self.assertEqual(
+            shown(NESTED),
+            [
+                "0 multipart multipart/mixed",
+                "1 ignored: preamble",
+                "--out er",
+                "2 multipart multipart/alternative",
+                "--out",
+                "4 leaf text/plain",
+                "4 body: one\r\n--not one\r\n--out-",
+                "--out",
+                "5 leaf text/html",
+                "5 body: two",
+                "--out--",
+                "6 ignored: inner epilogue",
+                "--out er",
+                "7 message message/rfc822",
+                "8 leaf text/plain",
+                "8 body: three",
+                "--out er--",
+                "9 ignored: epilogue\r\n",
+            ],
+        )
+
+    def test_no_split_makes_a_difference(self) -> None:
+        whole = shown(NESTED)
+        for at in range(len(NESTED) + 1):
+            self.assertEqual(shown([NESTED[:at], NESTED[at:]]), whole, at)
+        self.assertEqual(shown(bytes([octet]) for octet in NESTED), whole)
+
+    def test_an_outer_delimiter_ends_what_is_within(self) -> None:
+        # RFC 2046 §5.1.2: the last delimiter of the inner one is missing.
+        content = NESTED.replace(b"\r\n--out--\r\ninner epilogue", b"")
+        self.assertEqual(
+            shown(content)[8:13],
+            [
+                "5 leaf text/html",
+                "5 body: two",
+                "--out er",
+                "6 message message/rfc822",
+                "7 leaf text/plain",
+            ],
+        )
+
+    def test_what_has_ended_delimits_nothing_more(self) -> None:
+        part = b"--out er\r\n\r\nx\r\n--out\r\ny"
+        for end in (b"\r\n--out--\r\ninner epilogue", b""):
+            content = NESTED.replace(b"\r\n--out--\r\ninner epilogue", end)
+            content = content[: content.index(b"--out er\r\nContent-Type: message")] + part
+            self.assertEqual(shown(content)[-1].partition(": ")[2], "x\r\n--out\r\ny")
+
+    def test_the_last_delimiter_may_be_missing(self) -> None:
+        content = NESTED[: NESTED.index(b"--out er--")]
+        self.assertEqual(shown(content)[-1], "8 body: three\r\n")
+        self.assertEqual(shown(content + b"--out er--")[-1], "--out er--")
+
+    def test_parts_may_be_empty(self) -> None:
+        start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+        self.assertEqual(
+            shown(start + b"--b\r\n\r\n--b\r\n--b\r\nA: x\r\n--b--"),
+            [
+                "0 multipart multipart/mixed",
+                "--b",
+                "2 leaf text/plain",
+                "--b",
+                "3 leaf text/plain",
+                "--b",
+                "4 leaf text/plain",
+                "--b--",
+            ],
+        )
+        for content in (b"", b"\r\n", b"A: x", b"A: x\r\n", start, start[:-2]):
+            self.assertEqual(joined([content]), content)
+
+    def test_what_looks_like_a_delimiter_needs_a_line_of_its_own(self) -> None:
+        start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"
+        for text in (
+            b"x--b\r\n",
+            b"--bb\r\n",
+            b"\n--b\n",
+            b"\r--b\r",
+            b"--b" + b" " * 901 + b"\r\n",
+        ):
+            self.assertEqual(len(shown(start + text)), 4, text)
+
+    def test_a_digest_is_of_messages(self) -> None:
+        # RFC 2046 §5.1.5
+        content = (
+            b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\ny"
+        )
+        self.assertEqual(
+            shown(content)[2:], ["2 message message/rfc822", "3 leaf text/plain", "3 body: y"]
+        )
+
+    def test_there_is_an_end_to_parts(self) -> None:
+        start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+        self.assertRaises(TooManyParts, shown, start + b"--b\r\n\r\n" * 5001)
+        deep = b"".join(
+            b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (level, level)
+            for level in range(200)
+        )
+        self.assertIn("sealed multipart/mixed", "".join(shown(deep)))
+        self.assertEqual(joined([deep]), deep)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.data())
+    def test_put_together_again_it_is_what_it_was(self, data: st.DataObject) -> None:
+        words = st.sampled_from(
+            [
+                *(b"--b", b"--c", b"--", b"-", b"\r\n", b"\r", b"\n", b" ", b"x", b"\xff", b"\0"),
+                b"Content-Type: multipart/mixed; boundary=b\r\n",
+                b"Content-Type: multipart/mixed; boundary=c\r\n\r\n",
+                b"Content-Type: message/rfc822\r\n\r\n",
+                b"\r\n--b\r\n",
+                b"\r\n--c--\r\n",
+                b"\r\n\r\n",
+            ]
+        )
+        chunks = data.draw(st.lists(words, max_size=40))
+        content = b"".join(chunks)
+        self.assertEqual(joined(chunks), content)
+        self.assertEqual(shown(chunks), shown(content))
+
+
+class Entities(SynchronousTestCase):
+    def entity(self, *lines: bytes) -> Entity:
+        return read_entity(b"".join(line + b"\r\n" for line in (*lines, b"")))
+
+    def of_type(self, value: bytes) -> Entity:
+        return self.entity(b"Content-Type: " + value)
+
+    def test_boundaries_are_written_in_several_ways(self) -> None:
+        for value, boundary in (
+            (b"boundary=x", b"x"),
+            (b'Boundary="a b"', b"a b"),
+            (rb'boundary="a\"b\\"', rb'a"b' + b"\\"),
+            (b'charset=x; boundary = x ;; name="; boundary=y"', b"x"),
+            (b"(comment) boundary=x (another)", b"x"),
+            (b"\r\n boundary=x\r\n\t;y=z", b"x"),
+            (b"boundary=" + b"x" * 70, b"x" * 70),
+        ):
+            entity = self.of_type(b"multipart/mixed; " + value)
+            self.assertEqual((entity.kind, entity.boundary), ("multipart", boundary), value)
+
+    def test_what_must_not_be_looked_into_is_sealed(self) -> None:
+        for value in (
+            b"multipart/mixed",
+            b'multipart/mixed; boundary=""',
+            b"multipart/mixed; boundary=" + b"x" * 71,
+            b"multipart/mixed; boundary=x; boundary=y",
+            b'multipart/mixed; boundary="x',
+            b"multipart/signed; boundary=x",
+            b"Multipart/Encrypted; boundary=x",
+            b"message/partial",
+            b"message/external-body",
+            b"message/delivery-status",
+            b"text",
+            b"",
+        ):
+            entity = self.of_type(value)
+            self.assertEqual(entity.kind, "sealed", value)
+            self.assertTrue(entity.reason)
+
+    def test_composites_have_no_encoding(self) -> None:
+        for type in (b"multipart/mixed; boundary=x", b"message/rfc822"):
+            field = b"Content-Type: " + type
+            for encoding, sealed in ((b"8BIT", False), (b"binary", False), (b"Base64", True)):
+                entity = self.entity(field, b"content-transfer-encoding:" + encoding)
+                self.assertEqual(entity.kind == "sealed", sealed)
+
+    def test_a_header_that_is_none_is_sealed(self) -> None:
+        for lines in (
+            (b"From a@b Thu Jan  1 00:00:00 1970", b"Subject: x"),
+            (b" folded: at once",),
+            (b"A: b\rc",),
+            (b"Content-Type: text/plain", b"Content-Type: text/html"),
+            (b"Content-Transfer-Encoding: 8 bit",),
+        ):
+            self.assertEqual(self.entity(*lines).kind, "sealed", lines)
+
+    def test_internationalized_messages_are_leaves(self) -> None:
+        # RFC 6532 §3.7: any encoding is allowed.
+        self.assertEqual(self.of_type(b"message/global").kind, "leaf")
