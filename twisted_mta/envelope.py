@@ -125,6 +125,11 @@ class Recipient:
         attempts: how many deliveries were tried so far.
         last_reply: what the last attempt got, None before the first.
         last_remote: who said so: ``host[address]:port``, None where it was ourselves.
+        original: what the sender wrote, where an alias led from there to ``mailbox``; None where it
+            is the same.
+        reverse_path: the reverse-path that goes on the wire instead of the envelope's, where mail
+            is forwarded in our name (SRS); None: the envelope's. Notices always go to the
+            envelope's.
     """
 
     number: RecipientNumber
@@ -133,6 +138,8 @@ class Recipient:
     attempts: int = 0
     last_reply: Reply | None = None
     last_remote: str | None = None
+    original: Mailbox | None = None
+    reverse_path: Mailbox | None = None
 
 
 @frozen
@@ -221,6 +228,8 @@ class Host:
     port: int = 25
 
     def __str__(self) -> str:
+        if self.name.startswith("/"):
+            return self.name
         name = f"[{self.name}]" if ":" in self.name else self.name
         return f"{name}:{self.port}"
 
@@ -231,7 +240,7 @@ class Target:
 
     Attributes:
         name: the host's name, for EHLO checks, SNI and logs; the address itself if it has none.
-        address: IPv4 or IPv6, as text.
+        address: IPv4 or IPv6, as text; or the path of a UNIX socket, as ``name`` is then.
         port: TCP port.
     """
 
@@ -240,10 +249,12 @@ class Target:
     port: int
 
     def __str__(self) -> str:
+        if self.address.startswith("/"):
+            return self.address
         return f"{self.name}[{self.address}]:{self.port}"
 
 
-Transport = Literal["smtp", "maildir", "discard", "error"]
+Transport = Literal["smtp", "lmtp", "maildir", "discard", "error"]
 
 
 @frozen
@@ -252,9 +263,11 @@ class NextHop:
 
     Attributes:
         transport: how it gets there.
-        hosts: tried in this order; empty means the mail exchangers of ``domain``.
+        hosts: tried in this order; empty means the mail exchangers of ``domain``. A host whose name
+            begins with ``/`` is a UNIX socket, and its port means nothing.
         domain: whose mail exchangers to ask for; empty where ``hosts`` says it.
         reply: what an ``error`` route answers.
+        implicit_tls: whether TLS begins with the first octet there (``smtps:``).
         rule: the rule that chose it, for people; says nothing about equality.
     """
 
@@ -262,12 +275,19 @@ class NextHop:
     hosts: tuple[Host, ...] = ()
     domain: str = ""
     reply: Reply | None = None
+    implicit_tls: bool = False
     rule: str = field(default="", eq=False)
 
     def __str__(self) -> str:
-        if self.transport == "smtp":
-            return "smtp:" + (",".join(map(str, self.hosts)) or self.domain)
+        if self.transport in ("smtp", "lmtp"):
+            scheme = "smtps" if self.implicit_tls else self.transport
+            return f"{scheme}:" + (",".join(map(str, self.hosts)) or self.domain)
         return self.transport
+
+    @property
+    def remote(self) -> bool:
+        """Whether another program has to answer."""
+        return self.transport in ("smtp", "lmtp")
 
 
 @frozen
@@ -280,6 +300,13 @@ class Outcome:
         remote: who said so: ``host[address]:port``; None where it was ourselves.
         tls: what protected the transaction, None in clear or where nothing was connected.
         uncertain: the final dot was sent and no answer came: it may have been delivered.
+        setup: seconds until a connection was ready for the transaction: names, handshakes; part of
+            the time that the attempt took.
+        unreachable: this ``4yz`` is about the next hop and not about the message: it could not be
+            found, none of its targets could be connected to, or none began a session that is good
+            enough (the greeting, EHLO, TLS or AUTH failed or got ``421``). Nothing was said of the
+            message, and nothing else would fare better, so the next hop is left alone for a while.
+            What is answered to MAIL, RCPT or DATA is about the message, whatever it is.
     """
 
     number: RecipientNumber
@@ -287,6 +314,8 @@ class Outcome:
     remote: str | None = None
     tls: TLSFacts | None = None
     uncertain: bool = False
+    setup: float = 0.0
+    unreachable: bool = False
 
     @property
     def delivered(self) -> bool:

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.entropy import inline_executor
 from twisted_mta.envelope import Message, NextHop, Outcome, QueueId
-from twisted_mta.queue import runner as runner_module
+from twisted_mta.interfaces import Limits, Route
 from twisted_mta.queue.commit import GroupCommit
+from twisted_mta.queue.hops import HopLimits
 from twisted_mta.queue.runner import Runner, RunnerSettings
 from twisted_mta.queue.schedule import Schedule
 from twisted_mta.smtp.address import Mailbox
@@ -22,8 +23,8 @@ from twisted_mta.testing.store import MemoryStore
 
 from .mail import LIFETIME, NOW, numbers
 
-WINDOW = runner_module._WINDOW
 GONE = Reply.of(550, "1.6", "Moved away")
+NOBODY = Reply.of(451, "4.1", "mx.example[192.0.2.1]:25: Connection refused")
 
 
 class Attempt:
@@ -42,6 +43,15 @@ class Attempt:
             [
                 Outcome(recipient.number, each, "mx.example[192.0.2.1]:25")
                 for recipient, each in zip(recipients, replies, strict=True)
+            ]
+        )
+
+    def unreachable(self) -> None:
+        """Say that nobody is there."""
+        self.done.callback(
+            [
+                Outcome(recipient.number, NOBODY, unreachable=True)
+                for recipient in self.message.envelope.recipients
             ]
         )
 
@@ -66,6 +76,12 @@ class RunnerTestCase(SynchronousTestCase):
     concurrency = 50
     per_hop = 20
     schedule = Schedule(300.0, 3600.0)
+    limits: Limits | None = None
+    route: Route = staticmethod(route)
+
+    def limits_of(self, next_hop: NextHop) -> HopLimits:
+        """Say what holds for a next hop; for a test to replace."""
+        return HopLimits()
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -84,15 +100,9 @@ class RunnerTestCase(SynchronousTestCase):
         self.commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
         self.commit.start()
         self.runner = Runner(
-            RunnerSettings(
-                hostname="mta.example",
-                schedule=self.schedule,
-                lifetime=LIFETIME,
-                concurrency=self.concurrency,
-                per_hop=self.per_hop,
-            ),
+            self.settings(),
             commit=self.commit,
-            route=route,
+            route=lambda mailbox: self.route(mailbox),
             deliver=lambda next_hop, message: self.deliver(next_hop, message),
             clock=self.clock,
             wall_time=self.wall_time,
@@ -101,10 +111,22 @@ class RunnerTestCase(SynchronousTestCase):
             observe=lambda message, outcomes, hop: self.observed.append(
                 (message, list(outcomes), hop)
             ),
+            limits=self.limits,
+            limits_of=lambda next_hop: self.limits_of(next_hop),
         )
         if start:
             self.runner.start()
             self.settle()
+
+    def settings(self) -> RunnerSettings:
+        """Return what the runner is told."""
+        return RunnerSettings(
+            hostname="mta.example",
+            schedule=self.schedule,
+            lifetime=LIFETIME,
+            concurrency=self.concurrency,
+            per_hop=self.per_hop,
+        )
 
     def wall_time(self) -> float:
         return NOW + self.clock.seconds() + self.step
@@ -138,6 +160,16 @@ class RunnerTestCase(SynchronousTestCase):
             attempt.answer(reply, *others)
         self.settle()
 
+    def find_nobody(self, *domains: str) -> None:
+        """Let what is under way (to ``domains``, if any are named) reach nobody."""
+        attempts, self.attempts = self.attempts, []
+        for attempt in attempts:
+            if domains and attempt.next_hop.domain not in domains:
+                self.attempts.append(attempt)
+            else:
+                attempt.unreachable()
+        self.settle()
+
     def under_way(self) -> list[tuple[str, list[int]]]:
         """Return what was handed over and not answered: next hop and recipients."""
         return [(each.next_hop.domain, numbers(each.message)) for each in self.attempts]
@@ -148,11 +180,15 @@ class RunnerTestCase(SynchronousTestCase):
 
     def assertIdle(self) -> None:
         """Nothing is in memory, in whatever count."""
-        runner = self.runner
-        self.assertEqual(runner.active, 0)
-        self.assertEqual(runner._in_memory, 0)
-        self.assertEqual(runner._active_on, {})
-        self.assertEqual(runner._waiting, {})
+        turns = self.runner._turns
+        self.assertEqual(self.runner.active, 0)
+        self.assertEqual((turns.held, turns.remote, turns._unproven), (0, 0, 0))
+        self.assertEqual(turns._kinds, [0, 0, 0])
+        self.assertEqual(turns._waiting, {})
+        for line in turns.lines.values():
+            state = (line.held, line.coming, line.acquiring, line.hop.active, len(line.waiting))
+            self.assertEqual(state, (0, 0, 0, 0, 0), str(line.hop.next_hop))
+        self.assertEqual(list(self.runner._slots._asking), [])
         self.assertEqual(self.store.census().leased, 0)
 
     def assertDone(self) -> None:

@@ -23,6 +23,7 @@ from twisted_mta.queue.store import (
     Settle,
     StoreError,
     StoreFull,
+    Want,
 )
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.store import MemoryStore
@@ -73,6 +74,23 @@ class CommitTestCase(SynchronousTestCase):
 
 
 class Batches(CommitTestCase):
+    def test_each_transaction_is_timed(self) -> None:
+        took: list[float] = []
+        self.commit._timed = took.append
+        self.hold()
+        self.accept(1, 2)
+        self.turn()
+        self.clock.advance(0.25)
+        self.assertEqual(took, [])
+        self.executor.let_go()
+        self.assertEqual(took, [0.25])
+
+    def test_it_says_whether_it_is_open(self) -> None:
+        self.assertTrue(self.commit.is_open)
+        self.commit.stop()
+        self.turn()
+        self.assertFalse(self.commit.is_open)
+
     def test_what_comes_in_one_turn_shares_a_transaction(self) -> None:
         done = self.accept(1, 2, 3)
         self.assertNoResult(done[0])
@@ -140,7 +158,7 @@ class Batches(CommitTestCase):
         operations: list[Operation] = [
             Accept(message(1)),
             settled(message(1)),
-            Lease(NOW, 5),
+            Lease(NOW, (Want("next.example", 5),)),
             Forget((QueueId(9),)),
         ]
         for each in operations:
@@ -150,7 +168,7 @@ class Batches(CommitTestCase):
 
     def test_each_gets_its_own_result(self) -> None:
         self.commit.perform(Accept(message(1), lease=False))
-        leased = self.commit.perform(Lease(NOW, 5))
+        leased = self.commit.perform(Lease(NOW, (Want("next.example", 5),)))
         self.turn()
         self.assertEqual(self.successResultOf(leased).messages, (message(1),))
 
@@ -210,7 +228,9 @@ class FailedCommits(CommitTestCase):
         self.turn()
         (refused,) = self.accept(2)
         self.assertRefused(refused)
-        self.failureResultOf(self.commit.perform(Lease(NOW, 1)), StoreError)
+        self.failureResultOf(
+            self.commit.perform(Lease(NOW, (Want("next.example", 1),))), StoreError
+        )
         self.clock.advance(1)
         (taken,) = self.accept(3)
         self.turn()
@@ -241,10 +261,10 @@ class FailedCommits(CommitTestCase):
         self.assertEqual(self.store.census().messages, 2)
         for each in done:
             self.assertRefused(each)
-        lease = self.commit.perform(Lease(NOW, 5))
+        lease = self.commit.perform(Lease(NOW, (Want("next.example", 5),)))
         self.failureResultOf(lease, StoreError)
         self.clock.advance(1)
-        lease = self.commit.perform(Lease(NOW, 5))
+        lease = self.commit.perform(Lease(NOW, (Want("next.example", 5),)))
         self.turn()
         self.assertEqual(self.successResultOf(lease).messages, ())
         self.assertEqual(self.store.census().messages, 0)
@@ -381,7 +401,7 @@ class FullDisk(CommitTestCase):
         self.store.fail_next(NO_ROOM)
         (refused,) = self.accept(2)
         settle = self.commit.perform(settled(message(1)))
-        lease = self.commit.perform(Lease(NOW, 1))
+        lease = self.commit.perform(Lease(NOW, (Want("next.example", 1),)))
         self.turn()
         self.assertRefused(refused, FULL)
         self.successResultOf(settle)

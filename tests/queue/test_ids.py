@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.envelope import QueueId
-from twisted_mta.queue.ids import QueueIds
+from twisted_mta.queue.ids import QueueIds, first_id
 
 
 class Ids(SynchronousTestCase):
@@ -35,6 +35,24 @@ class Ids(SynchronousTestCase):
         self.assertLess(str(first), str(second))
         self.assertEqual(QueueId.parse(str(second)), second)
 
-    def test_two_processes_draw_different_ids_in_one_millisecond(self) -> None:
-        other = QueueIds(wall_time=self.clock.seconds, random=random.Random(2))
-        self.assertNotEqual(self.ids(), other())
+    def test_two_processes_never_draw_the_same_whatever_their_clocks_and_chance(self) -> None:
+        drawn: list[int] = []
+        for worker in (0, 1, 63):
+            # The same seed, and a clock that stands: what random bits there are, are the same.
+            ids = QueueIds(wall_time=lambda: 1.0, random=random.Random(1), worker=worker)
+            drawn += [ids() for _ in range(2000)]
+            self.assertEqual([id & 63 for id in drawn[-2000:]], [worker] * 2000)
+            self.assertEqual(drawn[-2000:], sorted(drawn[-2000:]))
+        self.assertEqual(len(frozenset(drawn)), 6000)
+
+    def test_there_are_no_more_processes_than_there_is_room_for_in_an_id(self) -> None:
+        for worker in (-1, 64):
+            with self.assertRaises(ValueError):
+                QueueIds(wall_time=self.clock.seconds, random=random.Random(1), worker=worker)
+
+    def test_the_first_id_of_a_time_parts_before_from_after(self) -> None:
+        before = self.ids()
+        self.clock.advance(0.001)
+        self.assertLess(before, first_id(self.clock.seconds()))
+        self.assertGreaterEqual(self.ids(), first_id(self.clock.seconds()))
+        self.assertEqual(first_id(-1.0), 0)

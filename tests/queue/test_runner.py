@@ -83,7 +83,7 @@ class Transactions(RunnerTestCase):
 
 
 class Turns(RunnerTestCase):
-    concurrency = 6
+    concurrency = 7  # and 6 for those that are not known to answer
     per_hop = 3
 
     def hops(self) -> Counter[str]:
@@ -123,7 +123,7 @@ class Turns(RunnerTestCase):
             served[attempt.next_hop.domain] += 1
             attempt.answer(DELIVERED)
             self.settle()
-        self.assertEqual(sorted(served.values()), [10, 10, 10])
+        self.assertLessEqual(max(served.values()) - min(served.values()), 2, served)
 
     def test_messages_for_one_next_hop_keep_their_order(self) -> None:
         self.accept(*(message(id, "a@one.example") for id in range(1, 21)))
@@ -142,7 +142,7 @@ class Turns(RunnerTestCase):
             )
         )
         while self.attempts:
-            self.assertLessEqual(len(self.attempts), 6)
+            self.assertLessEqual(len(self.attempts), 7)
             self.assertLessEqual(max(self.hops().values()), 3)
             self.attempts.pop(draw.randrange(len(self.attempts))).answer(
                 draw.choice([DELIVERED, DELIVERED, DEFERRED, FAILED])
@@ -252,7 +252,7 @@ class Retries(RunnerTestCase):
             self.clock.advance(1)
             turns += len(self.store.batches) - before
         self.assertEqual(self.attempts, [])
-        self.assertLess(turns, 20)
+        self.assertLess(turns, 40)
 
 
 class LongDelays(RunnerTestCase):

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -14,10 +15,21 @@ from twisted_mta.files import DiskFiles
 from twisted_mta.queue.schema import scripts, upgrade
 from twisted_mta.queue.spool import Spool
 from twisted_mta.queue.sqlite import SQLiteStore
-from twisted_mta.queue.store import Accept, Lease, NewerSchema, StoreError, StoreFull
+from twisted_mta.queue.store import (
+    Accept,
+    Census,
+    Forget,
+    Lease,
+    NewerSchema,
+    Operation,
+    StoreError,
+    StoreFull,
+    Survey,
+    Want,
+)
 from twisted_mta.testing.files import UnsyncedFiles
 
-from .mail import NOW, deferred, message, settled
+from .mail import BODY, LIFETIME, NOW, deferred, message, settled
 
 
 class StoreTestCase(SynchronousTestCase):
@@ -56,7 +68,7 @@ class StoreTestCase(SynchronousTestCase):
         return message(id, body=body)
 
     def leased(self, now: float = NOW) -> list[int]:
-        (leased,) = self.store.apply([Lease(now, 100)])
+        (leased,) = self.store.apply([Lease(now, (Want("next.example", 100),))])
         assert leased is not None
         return [int(each.id) for each in leased.messages]
 
@@ -153,6 +165,32 @@ class Schema(StoreTestCase):
         self.assertEqual(database.execute("SELECT b, e FROM a").fetchall(), [(1, ";")])
         self.assertEqual(database.execute("SELECT * FROM f").fetchall(), [])
 
+    def test_a_queue_of_the_first_version_is_brought_up_with_all_that_it_has(self) -> None:
+        database = sqlite3.connect(self.path, isolation_level=None)
+        upgrade(database, scripts()[:1])
+        for id in (1, 2, 3):
+            database.execute(
+                "INSERT INTO message VALUES (?, 'ann', 'sender.example', '{}', x'', ?, ?, ?, ?, ?)",
+                (id, BODY.content, BODY.size, NOW, NOW + LIFETIME, "gone" if id == 3 else None),
+            )
+            database.execute(
+                "INSERT INTO recipient VALUES (?, 0, 'bob', 'next.example', '{}', ?, ?, NULL, NULL,"
+                " NULL, NULL)",
+                (id, id - 1, None if id == 3 else NOW),
+            )
+        database.execute("INSERT INTO failure VALUES (9, 0, '', '', 0, '550', NULL)")
+        database.close()
+        recovery = self.store.open()
+        self.assertEqual(
+            recovery.census,
+            Census(messages=3, recipients=3, deferred=2, quarantined=1, failures=1),
+        )
+        (leased,) = self.store.apply([Lease(NOW, (Want("next.example", 9),))])
+        assert leased is not None
+        first, second = leased.messages
+        self.assertEqual(evolve(first, trace=b""), evolve(message(1), trace=b""))
+        self.assertEqual(second.envelope.recipients[0].attempts, 1)
+
     def test_a_step_that_fails_leaves_nothing_of_itself(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(database.close)
@@ -168,6 +206,57 @@ class Schema(StoreTestCase):
         self.assertRaises(StoreError, self.store.open)
         with self.assertRaises(StoreError):
             self.store.apply([])
+
+
+class Plans(StoreTestCase):
+    """No statement walks over what it is not about, however long the queue is."""
+
+    def plans(self, *operations: Operation) -> list[str]:
+        """Return how SQLite goes about the statements of a batch that look for rows."""
+        database = self.store._database
+        assert database is not None
+        statements: list[str] = []
+        database.set_trace_callback(statements.append)
+        self.store.apply(operations)
+        database.set_trace_callback(None)
+        return [
+            str(row[3])
+            for statement in statements
+            if statement.startswith(("SELECT", "WITH", "DELETE", "UPDATE", " "))
+            for row in database.execute("EXPLAIN QUERY PLAN " + statement)
+        ]
+
+    def assertOnlySearches(self, plans: list[str]) -> None:
+        tables = [plan for plan in plans if " message" in plan or " recipient" in plan]
+        self.assertNotEqual(tables, [])
+        self.assertEqual([plan for plan in tables if not plan.startswith("SEARCH")], [])
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.store.open()
+        self.store.apply([Accept(message(id, f"a@{id}.example"), False) for id in range(1, 10)])
+
+    def test_a_lease_looks_at_what_it_brings(self) -> None:
+        wants = tuple(Want(f"{id}.example", 3) for id in range(1, 9))
+        self.assertOnlySearches(self.plans(Lease(NOW, wants)))
+
+    def test_so_does_a_survey_and_what_it_sets_right(self) -> None:
+        self.store.apply([deferred(message(1, "a@1.example"), NOW + 1e6)])
+        self.assertOnlySearches(self.plans(Survey(NOW, NOW + 4000)))
+
+    def test_so_does_settling_many_at_once(self) -> None:
+        done = [settled(message(id, f"a@{id}.example")) for id in range(1, 5)]
+        again = [deferred(message(id, f"a@{id}.example"), NOW + 60) for id in range(5, 9)]
+        self.assertOnlySearches(self.plans(*done, *again))
+
+    def test_so_does_forgetting(self) -> None:
+        self.assertOnlySearches(self.plans(Forget((QueueId(1), QueueId(2)))))
+
+    def test_counts_are_kept_and_not_counted_when_it_is_opened(self) -> None:
+        before = self.store.census()
+        self.restart()
+        self.query("DELETE FROM recipient WHERE message = 1")
+        self.assertEqual(self.store.open().census, before)
 
 
 class Recovery(StoreTestCase):
@@ -233,7 +322,9 @@ class Trouble(StoreTestCase):
         self.fill()
         large = message(3, body=HeldBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
-            self.store.apply([settled(message(1)), Accept(large), Lease(NOW, 9)])
+            self.store.apply(
+                [settled(message(1)), Accept(large), Lease(NOW, (Want("next.example", 9),))]
+            )
         self.assertEqual(self.store.census(), self.before)
         self.restart()
         self.store.open()
@@ -265,7 +356,7 @@ class Trouble(StoreTestCase):
         self.fill()
         large = message(3, body=HeldBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
-            self.store.apply([Lease(NOW, 9), Accept(large)])
+            self.store.apply([Lease(NOW, (Want("next.example", 9),)), Accept(large)])
         self.assertEqual(self.store.census().leased, 0)
         self.assertEqual(self.leased(), [1, 2])
 
@@ -297,7 +388,7 @@ class Trouble(StoreTestCase):
             self.store.apply([Accept(message(1, "eve@next.example", sender=None))])
         self.restart()
         self.store.open()
-        (leased,) = self.store.apply([Lease(NOW, 1)])
+        (leased,) = self.store.apply([Lease(NOW, (Want("next.example", 1),))])
         assert leased is not None
         self.assertEqual(leased.messages, (message(1),))
 
@@ -308,7 +399,7 @@ class Trouble(StoreTestCase):
         self.files.fail_next("sync_directory", OSError(errno.EIO, "no"))
         self.assertRaises(StoreError, self.store.open)
         with self.assertRaises(StoreError):
-            self.store.apply([Lease(NOW, 1)])
+            self.store.apply([Lease(NOW, (Want("next.example", 1),))])
 
     def test_a_file_goes_only_after_the_commit_that_removes_its_row(self) -> None:
         self.store.apply([Accept(self.large(5))])
@@ -336,7 +427,7 @@ class PowerFailure(StoreTestCase):
         self.store = self.new_store()
         recovery = self.store.open()
         if not recovery.quarantined:
-            (leased,) = self.store.apply([Lease(NOW, 1)])
+            (leased,) = self.store.apply([Lease(NOW, (Want("next.example", 1),))])
             assert leased is not None
             self.assertEqual(b"".join(leased.messages[0].body.chunks()), b"large " * 100)
         return recovery.quarantined

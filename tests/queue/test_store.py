@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +32,8 @@ from twisted_mta.queue.store import (
     Settle,
     Store,
     StoreError,
+    Survey,
+    Want,
 )
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.reply import Reply
@@ -80,8 +83,16 @@ class Contract:
     def accept(self, *messages: Message, lease: bool = False) -> None:
         self.do(*(Accept(each, lease) for each in messages))
 
-    def lease(self, now: float = NOW, limit: int = 100) -> Leased:
-        (leased,) = self.do(Lease(now, limit))
+    def survey(self, now: float = NOW, latest: float = NOW + 1e9) -> dict[str, float | None]:
+        """Return which domains there are, and from when on."""
+        (surveyed,) = self.do(Survey(now, latest))
+        assert surveyed is not None
+        return dict(surveyed.rest)
+
+    def lease(self, now: float = NOW, limit: int = 100, *domains: str) -> Leased:
+        """Lease what is due of ``domains``, or of all that there are."""
+        wants = tuple(Want(domain, limit) for domain in domains or sorted(self.survey()))
+        (leased,) = self.do(Lease(now, wants))
         assert leased is not None
         return leased
 
@@ -112,7 +123,12 @@ class StoreTests(Contract):
                     Recipient(
                         RecipientNumber(0), Mailbox("bob", "next.example"), {"NOTIFY": "NEVER"}
                     ),
-                    Recipient(RecipientNumber(1), Mailbox('o"dd \\ one', "[IPv6:2001:db8::1]")),
+                    Recipient(
+                        RecipientNumber(1),
+                        Mailbox('o"dd \\ one', "[IPv6:2001:db8::1]"),
+                        original=Mailbox("postmaster", ""),
+                        reverse_path=Mailbox("SRS0=x=y=sender.example=ann", "mta.example"),
+                    ),
                 ),
                 {"BODY": "8BITMIME", "SMTPUTF8": None, "X": 1},
             ),
@@ -178,12 +194,15 @@ class StoreTests(Contract):
 
     def test_nothing_is_leased_twice_in_one_batch(self) -> None:
         self.accept(message(1), message(2))
-        first, second = self.do(Lease(NOW, 1), Lease(NOW, 9))
+        first, second = self.do(
+            Lease(NOW, (Want("next.example", 1),)), Lease(NOW, (Want("next.example", 9),))
+        )
         assert first is not None and second is not None
         self.assertEqual([each.id for each in (*first.messages, *second.messages)], [1, 2])
 
     def test_what_is_accepted_and_leased_in_one_batch_is_leased_once(self) -> None:
-        _, leased = self.do(Accept(message(1), lease=True), Lease(NOW, 9))
+        lease = Lease(NOW, (Want("next.example", 9),))
+        _, leased = self.do(Accept(message(1), lease=True), lease)
         assert leased is not None
         self.assertEqual(leased.messages, ())
 
@@ -209,35 +228,106 @@ class StoreTests(Contract):
         self.assertEqual(sorted(each.id for each in first.messages), [2, 3])
         self.assertEqual(self.due(NOW + 60), [(1, [0])])
 
-    def test_a_limit_says_that_there_is_more(self) -> None:
-        self.accept(*(message(id) for id in range(1, 6)))
+    def test_a_limit_leaves_the_rest_as_due_as_it_is(self) -> None:
+        self.accept(*(message(id, received_at=NOW - 10 + id) for id in range(1, 6)))
         seen = []
-        for more in (True, True, False):
+        for rest in (NOW - 7, NOW - 5, None):
             leased = self.lease(limit=2)
-            self.assertEqual(leased.more, more)
+            self.assertEqual(leased.rest, {"next.example": rest})
             seen += [int(each.id) for each in leased.messages]
         self.assertEqual(seen, [1, 2, 3, 4, 5])
 
-    def test_there_is_more_where_leases_of_the_future_hide_it(self) -> None:
-        # The wall clock has stepped back behind what was accepted before.
-        self.accept(*(message(id, received_at=NOW + 3600) for id in (11, 12, 13)), lease=True)
+    def test_what_is_leased_hides_nothing(self) -> None:
+        self.accept(*(message(id, received_at=NOW - 1) for id in range(11, 31)), lease=True)
         self.accept(*(message(id) for id in range(1, 5)))
+        self.accept(*(message(id, received_at=NOW + 9) for id in range(31, 41)), lease=True)
         leased = self.lease(limit=2)
-        self.assertTrue(leased.more)
         self.assertEqual([int(each.id) for each in leased.messages], [1, 2])
+        self.assertEqual(leased.rest, {"next.example": NOW})
 
     def test_the_next_due_time_is_told(self) -> None:
         self.accept(message(1), message(2), message(3), lease=True)
-        self.assertIsNone(self.lease(NOW).next_due)
+        self.assertEqual(self.lease(NOW).rest, {"next.example": None})
         self.do(deferred(message(1), NOW + 90), deferred(message(2), NOW + 60))
-        self.assertEqual(self.lease(NOW).next_due, NOW + 60)
-        self.assertEqual(self.lease(NOW + 60).next_due, NOW + 90)
+        self.assertEqual(self.lease(NOW).rest, {"next.example": NOW + 60})
+        self.assertEqual(self.lease(NOW + 60).rest, {"next.example": NOW + 90})
+        self.assertEqual(self.lease(NOW + 90).rest, {"next.example": None})
+
+    def test_only_domains_that_are_wanted_are_leased(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@one.example")
+        self.accept(sent, message(2, "a@two.example"), message(3, "a@three.example"))
+        leased = self.lease(NOW, 100, "one.example", "three.example", "nobody.example")
+        self.assertEqual(
+            [(int(each.id), numbers(each)) for each in leased.messages], [(1, [0, 2]), (3, [0])]
+        )
+        self.assertEqual(
+            leased.rest, {"one.example": None, "three.example": None, "nobody.example": None}
+        )
+        self.assertEqual(self.due(), [(1, [1]), (2, [0])])
+
+    def test_others_come_with_a_message_where_they_may_and_not_without(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@three.example")
+        self.accept(sent, message(2, "a@two.example"))
+        (leased,) = self.do(Lease(NOW, (Want("one.example", 9),), ("two.example",)))
+        assert leased is not None
+        self.assertEqual([(int(each.id), numbers(each)) for each in leased.messages], [(1, [0, 1])])
+        self.assertEqual(self.due(), [(1, [2]), (2, [0])])
+
+    def test_each_domain_has_a_limit_of_its_own(self) -> None:
+        self.accept(*(message(id, f"a@{'xy'[id % 2]}.example") for id in range(1, 21)))
+        (leased,) = self.do(Lease(NOW, (Want("x.example", 2), Want("y.example", 3))))
+        assert leased is not None
+        self.assertEqual([int(each.id) for each in leased.messages], [1, 2, 3, 4, 5])
+
+    def test_more_domains_than_a_statement_takes(self) -> None:
+        self.accept(*(message(id, f"a@{id}.example") for id in range(1, 1203)))
+        self.assertEqual(len(self.lease(limit=1).messages), 1202)
+
+    def test_what_came_before_a_message_can_be_asked_for(self) -> None:
+        self.accept(*(message(id) for id in range(1, 6)))
+        lease = Lease(NOW, (Want("next.example", 2, before=QueueId(4)),))
+        first, second = self.do(lease, lease)
+        assert first is not None and second is not None
+        self.assertEqual([int(each.id) for each in first.messages], [1, 2])
+        self.assertEqual([int(each.id) for each in second.messages], [3])
+        self.assertEqual(first.rest, {"next.example": NOW})
+        self.assertEqual(second.rest, {"next.example": None})
+
+    def test_a_survey_names_each_domain_with_its_earliest_time(self) -> None:
+        self.accept(message(1, "a@one.example", "b@two.example"), message(2, "c@one.example"))
+        self.assertEqual(self.survey(), {"one.example": NOW, "two.example": NOW})
+        for each in self.lease().messages:
+            self.do(deferred(each, NOW + 60 * int(each.id)))
+        self.assertEqual(self.survey(), {"one.example": NOW + 60, "two.example": NOW + 60})
+        for each in self.lease(NOW + 60).messages:
+            self.do(settled(each))
+        self.assertEqual(self.survey(), {"one.example": NOW + 120})
+        self.restart()
+        self.assertEqual(self.survey(), {"one.example": NOW + 120})
+
+    def test_what_a_wrong_clock_has_put_off_is_due_when_that_is_seen(self) -> None:
+        self.accept(message(1), message(2), message(3, "a@other.example"), lease=True)
+        self.do(deferred(message(1), NOW + 86400), deferred(message(2), NOW + 60))
+        self.do(deferred(message(3, "a@other.example"), NOW + 60))
+        self.assertEqual(
+            self.survey(NOW, NOW + 3600), {"next.example": NOW, "other.example": NOW + 60}
+        )
+        self.assertEqual(self.due(), [(1, [0])])
+
+    def test_what_was_not_tried_after_all_is_as_due_as_before(self) -> None:
+        sent = message(1, "a@one.example", "b@one.example")
+        self.accept(sent, lease=True)
+        before = self.store.census()
+        self.do(Settle(sent, untried=(RecipientNumber(1),)))
+        (leased,) = self.lease().messages
+        self.assertEqual((numbers(leased), leased.envelope.recipients[0].attempts), ([1], 0))
+        self.assertEqual(self.store.census(), before)
 
     def test_a_message_with_more_recipients_than_the_limit_is_leased_whole(self) -> None:
         self.accept(message(1, *(f"u{number}@next.example" for number in range(20))), message(2))
         leased = self.lease(limit=1)
         self.assertEqual([len(numbers(each)) for each in leased.messages], [20])
-        self.assertTrue(leased.more)
+        self.assertEqual(leased.rest, {"next.example": NOW})
         self.assertEqual(self.due(), [(2, [0])])
 
     # Settling.
@@ -304,8 +394,12 @@ class StoreTests(Contract):
         self.accept(message(1), lease=True)
         self.do(settled(message(1), notices=[notice]))
         self.assertEqual(self.due(), [], "the notice is leased to who settles")
+        self.accept(message(2), lease=True)
+        later = message(8, "ann@sender.example", sender=None)
+        self.do(evolve(settled(message(2), notices=[later]), lease=False))
+        self.assertEqual(self.due(), [(8, [0])])
         self.restart()
-        self.assertEqual(self.lease().messages, (notice,))
+        self.assertEqual(self.lease().messages, (later, notice))
 
     def test_settling_twice_makes_one_notice(self) -> None:
         settle = settled(message(1), notices=[message(9, sender=None)])
@@ -355,7 +449,8 @@ class StoreTests(Contract):
 
     def test_what_is_forgotten_is_not_leased_in_the_same_batch(self) -> None:
         self.accept(message(1))
-        leased, _ = self.do(Lease(NOW, 9), Forget((QueueId(1),)))
+        lease = Lease(NOW, (Want("next.example", 9),))
+        leased, _ = self.do(lease, Forget((QueueId(1),)))
         assert leased is not None
         self.assertEqual(leased.messages, ())
 
@@ -411,7 +506,7 @@ class StoreTests(Contract):
     def test_a_closed_store_does_nothing(self) -> None:
         self.store.close()
         with self.assertRaises(StoreError):
-            self.do(Lease(NOW, 1))
+            self.do(Lease(NOW, ()))
 
     def test_closing_twice_is_no_error(self) -> None:
         self.store.close()

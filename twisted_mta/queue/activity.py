@@ -1,4 +1,4 @@
-"""What has happened lately, for the status page: counters, and the last messages."""
+"""What has happened lately: everything is counted, and the last messages are remembered."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from ..envelope import Envelope, Message, Outcome, QueueId, RecipientNumber
-
-_KEPT = 50  # messages
+from ..interfaces import WallTime
+from ..metrics import Metrics, table
+from ..report import MOST_MESSAGES, RecentMessage
 
 
 @define
@@ -57,46 +58,98 @@ class Progress:
             return "failed" if self.failed else "delivered"
         return "deferred" if self.deferred else "queued"
 
+    @property
+    def message(self) -> RecentMessage:
+        """What is shown of it, of bounded size."""
+        return RecentMessage.shortened(
+            id=str(self.id),
+            received_at=self.received_at,
+            reverse_path=self.envelope.reverse_path,
+            recipients=[recipient.mailbox for recipient in self.envelope.recipients],
+            size=self.size,
+            state=self.state,
+            last=self.last,
+        )
 
-@define
+
 class Activity:
     """Counts what passes, and remembers the last of it.
 
-    Attributes:
-        accepted: messages.
-        delivered: recipients, as all that follow.
-        deferred: attempts that are to be made again.
-        failed: given up.
+    Args:
+        metrics: where it is counted.
+        wall_time: for the time that deliveries took; without it they are not timed.
     """
 
-    accepted: int = 0
-    delivered: int = 0
-    deferred: int = 0
-    failed: int = 0
-    _recent: dict[QueueId, Progress] = field(factory=dict, init=False)
+    def __init__(
+        self, metrics: Metrics | None = None, *, wall_time: WallTime | None = None
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self._wall_time = wall_time
+        self._recent: dict[QueueId, Progress] = {}
+
+    @property
+    def accepted(self) -> int:
+        """Messages."""
+        return int(self.metrics.snapshot().total(table.MESSAGES_ACCEPTED))
+
+    @property
+    def delivered(self) -> int:
+        """Recipients."""
+        return self._outcomes("delivered")
+
+    @property
+    def deferred(self) -> int:
+        """Attempts for a recipient that are to be made again."""
+        return self._outcomes("deferred")
+
+    @property
+    def failed(self) -> int:
+        """Recipients that were given up."""
+        return self._outcomes("failed")
 
     def message_accepted(self, message: Message) -> None:
         """A message was taken responsibility for."""
-        self.accepted += 1
+        count = self.metrics.count
+        count(table.MESSAGES_ACCEPTED)
+        count(table.RECIPIENTS_ACCEPTED, by=len(message.envelope.recipients))
+        count(table.OCTETS_ACCEPTED, by=message.body.size)
         self._recent[message.id] = Progress(
             message.id, message.envelope, message.body.size, message.received_at
         )
-        if len(self._recent) > _KEPT:
+        if len(self._recent) > MOST_MESSAGES:
             del self._recent[next(iter(self._recent))]
 
     def attempt_settled(self, message: Message, outcomes: Sequence[Outcome], next_hop: str) -> None:
         """An attempt has ended (`runner.Observer`)."""
+        metrics = self.metrics
         progress = self._recent.get(message.id)
-        delivered = sum(1 for outcome in outcomes if outcome.delivered)
-        failed = sum(1 for outcome in outcomes if outcome.failed)
-        deferred = len(outcomes) - delivered - failed
-        self.delivered += delivered
-        self.failed += failed
-        self.deferred += deferred
-        if progress is not None:
-            for outcome in outcomes:
+        transport = next_hop.partition(":")[0]
+        if transport == "smtps":
+            transport = "smtp"
+        delay: float | None = None
+        if self._wall_time is not None:
+            delay = max(0.0, self._wall_time() - message.received_at)
+        for outcome in outcomes:
+            status = outcome.reply.status
+            subject = status.partition(".")[0] if status else "none"
+            if outcome.delivered:
+                metrics.count(table.OUTCOMES, transport, "delivered", subject)
+                if delay is not None:
+                    metrics.observe(table.DELIVERY_DELAY, delay, transport)
+            elif outcome.failed:
+                metrics.count(table.OUTCOMES, transport, "failed", subject)
+            else:
+                metrics.count(table.OUTCOMES, transport, "deferred", subject)
+            if progress is not None:
                 progress.settled(outcome)
 
     def recent(self) -> Sequence[Progress]:
         """Return what is remembered, the newest first."""
         return list(reversed(self._recent.values()))
+
+    def recent_messages(self) -> tuple[RecentMessage, ...]:
+        """Return what is remembered as a report holds it, the newest first."""
+        return tuple(progress.message for progress in self.recent())
+
+    def _outcomes(self, outcome: str) -> int:
+        return int(self.metrics.snapshot().total(table.OUTCOMES, outcome=outcome))

@@ -13,7 +13,7 @@ the process, since nobody restarts an embedded MTA.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -54,6 +54,14 @@ class _Waiting(NamedTuple):
 class GroupCommit:
     """Takes operations one by one and gives them to the store in batches.
 
+    Args:
+        store: what they are given to.
+        executor: where it blocks.
+        clock: for back-off.
+        max_operations: in one batch.
+        max_octets: of bodies in one batch.
+        timed: told how many seconds each batch that was committed took.
+
     Attributes:
         batches: how many transactions were committed.
         committed: how many operations were in them.
@@ -69,6 +77,7 @@ class GroupCommit:
         clock: Clock,
         max_operations: int = 64,
         max_octets: int = 4 * 1024 * 1024,
+        timed: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         self.batches = 0
         self.committed = 0
@@ -77,6 +86,8 @@ class GroupCommit:
         self._clock = clock
         self._max_operations = max_operations
         self._max_octets = max_octets
+        self._timed = timed
+        self._began = 0.0  # by the clock: the batch that is at work
         self._waiting: deque[_Waiting] = deque()
         self._busy = False  # the store is at work, or being opened or closed
         self._open = False
@@ -88,6 +99,11 @@ class GroupCommit:
         self._reopening: IDelayedCall | None = None
         self._delay = _REOPEN_FIRST
         self._in_doubt: list[QueueId] = []  # refused, and maybe on the disk: the row, or the file
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be put in and taken out now."""
+        return self._open
 
     def start(self) -> Recovery:
         """Open the store; blocks, because nothing can begin before, and raises as it does."""
@@ -160,6 +176,7 @@ class GroupCommit:
             return
         batch = self._take()
         self._busy = True
+        self._began = self._clock.seconds()
         self._executor(self._store.apply, [each.operation for each in batch]).addCallbacks(
             self._applied, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
         ).addErrback(lambda failure: self._log.failure("group commit", failure))
@@ -181,6 +198,7 @@ class GroupCommit:
         self._busy = False
         self.batches += 1
         self.committed += len(batch)
+        self._timed(self._clock.seconds() - self._began)
         for waiting, result in zip(batch, results, strict=True):
             waiting.done.callback(result)
         if self._waiting or self._stopping:

@@ -1,13 +1,13 @@
 """Takes what is due, hands it over, and records what came of it.
 
-What is at work is leased and in memory, up to `_WINDOW` messages; what is beyond that waits in the
-store. A message that has just been accepted is at work at once, without being read back.
+What is at work is leased and in memory, in places that `turns.Turns` deals out; what is beyond that
+waits in the store, and is read by the `backlog.Backlog`. A message that has just been accepted is
+at work at once, without being read back, where there is room.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -15,22 +15,23 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Envelope, HeldBody, Message, NextHop, Outcome, Recipient, RecipientNumber
-from ..interfaces import Clock, Deliver, Ids, Random, Route, WallTime
-from ..message.dsn import Failure as FailedRecipient
-from ..message.dsn import failure_notice
+from ..envelope import Message, NextHop, Outcome
+from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
 from ..smtp.address import Mailbox
-from ..smtp.reply import Reply, printable
+from ..smtp.reply import printable
+from .backlog import Backlog
 from .commit import GroupCommit
+from .hops import HopLimits, verdict
+from .part import Part, split
 from .schedule import Schedule
-from .store import Accept, Deferral, Lease, Leased, Settle
+from .settlement import BROKEN, DISCARDED, Settlement, same_for_all
+from .slots import Slot, Slots
+from .store import Accept, Leased, Settle
+from .turns import LimitsOf, Line, Turns
 
-_WINDOW = 500  # messages at work or waiting for their turn in memory; 4 KiB each, 64 KiB at most
-_READ_AGAIN = 5.0  # seconds until a lease is tried again that the store could not grant
-_LONGEST_SLEEP = 3600.0  # seconds; the wall clock may be set in the meantime
+__all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
 
-DISCARDED = Reply.of(250, "0.0", "Discarded by a route")
-BROKEN = Reply.of(451, "3.0", "The delivery failed for an internal reason; see the log")
+_PAUSE = 5.0  # seconds until limits are asked again that could not be
 
 
 @frozen(kw_only=True)
@@ -40,6 +41,8 @@ class RunnerSettings:
     Attributes:
         hostname: our name in DSNs.
         schedule: when to try again.
+        longest: seconds between two attempts that no next hop goes beyond; None: those of
+            ``schedule``.
         lifetime: seconds that a DSN has before it is given up.
         concurrency: transactions with other hosts at once. What is done here, into Maildirs, does
             not wait for those who do not answer.
@@ -48,13 +51,24 @@ class RunnerSettings:
 
     hostname: str
     schedule: Schedule
+    longest: float | None = None
     lifetime: float = 5 * 24 * 3600.0
     concurrency: int = 300
     per_hop: int = 20
 
+    @property
+    def latest(self) -> float:
+        """Seconds that nothing is put off beyond."""
+        longest = self.schedule.maximum if self.longest is None else self.longest
+        return evolve(self.schedule, maximum=longest).longest
+
 
 Observer = Callable[[Message, Sequence[Outcome], str], None]
 """Told of each settled attempt: the message, its outcomes, and the next hop's name."""
+
+
+def _no_limits(next_hop: NextHop) -> HopLimits:
+    return HopLimits()
 
 
 class Runner:
@@ -78,7 +92,24 @@ class Runner:
         random: Random,
         ids: Ids,
         observe: Observer = lambda message, outcomes, next_hop: None,
+        limits: Limits | None = None,
+        limits_of: LimitsOf = _no_limits,
     ) -> None:
+        """Prepare to work.
+
+        Args:
+            settings: see there.
+            commit: the store.
+            route: says where a mailbox goes; its domain alone decides.
+            deliver: tries one transaction.
+            clock: for delays.
+            wall_time: for what is written down.
+            random: what jitter is drawn from.
+            ids: of notices.
+            observe: see there.
+            limits: counts transactions over all processes; None: there is only this one.
+            limits_of: says what the operator said of a next hop.
+        """
         self.active = 0
         self._settings = settings
         self._commit = commit
@@ -87,16 +118,23 @@ class Runner:
         self._clock = clock
         self._wall_time = wall_time
         self._random = random
-        self._ids = ids
         self._observe = observe
-        # What waits for its turn in memory: by next hop, the next hops in the order of their turn.
-        self._waiting: dict[NextHop, deque[Message]] = {}
-        self._active_on: dict[NextHop, int] = {}
-        self._remote = 0  # transactions with other hosts under way
-        self._in_memory = 0  # transactions in `_waiting`, at work, or being settled
+        self._slots = Slots(limits, clock=clock)
+        self._turns = Turns(
+            concurrency=settings.concurrency, per_hop=settings.per_hop, limits_of=limits_of
+        )
+        self._backlog = Backlog(
+            commit=commit,
+            turns=self._turns,
+            clock=clock,
+            wall_time=wall_time,
+            hop_of=self._hop_of,
+            came=self._came,
+        )
+        self._settlement = Settlement(
+            hostname=settings.hostname, lifetime=settings.lifetime, ids=ids, random=random
+        )
         self._running = False
-        self._reading = False
-        self._more = True  # there may be something due in the store that is not leased
         self._turn: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
@@ -104,7 +142,8 @@ class Runner:
     def start(self) -> None:
         """Begin with what is due."""
         self._running = True
-        self._read()
+        self._backlog.survey()
+        self._wake()
 
     def stop(self) -> Deferred[None]:
         """Begin nothing more; fires when what is under way has been settled."""
@@ -113,100 +152,127 @@ class Runner:
             if call is not None and call.active():
                 call.cancel()
         self._turn = self._alarm = None
+        self._slots.stop()
         self._stopped = stopped = Deferred[None]()
         self._say_if_stopped()
         return stopped
 
-    def accept(self, message: Message) -> Deferred[None]:
-        """Put a message into the queue and begin with it (`interfaces.Accept`)."""
-        lease = self._running and self._in_memory < _WINDOW
-        if lease:
-            self._in_memory += 1  # now, so that a burst does not run past the window
-        committed = self._commit.perform(Accept(message, lease))
-        return committed.addCallbacks(
-            self._accepted, self._refused, callbackArgs=(message, lease), errbackArgs=(lease,)
+    def update(self, settings: RunnerSettings) -> None:
+        """Go on with other settings, and with what `route` and `limits_of` say from now on.
+
+        What is under way is not touched; what waits is sorted anew. What is known of next hops
+        stays.
+        """
+        self._settings = settings
+        self._settlement.hostname = settings.hostname
+        self._settlement.lifetime = settings.lifetime
+        waiting, domains = self._turns.update(
+            concurrency=settings.concurrency, per_hop=settings.per_hop
         )
-
-    def _accepted(self, _: Leased | None, message: Message, lease: bool) -> None:
-        if lease:
-            self._enqueue(message)
-            self._leave()
-        else:
-            self._more = True
-            self._wake()
-
-    def _refused(self, failure: Failure, lease: bool) -> Failure:
-        if lease:
-            self._leave()
-        return failure
-
-    def _leave(self) -> None:
-        """Give back a place in memory."""
-        self._in_memory -= 1
-        if self._more:
-            self._wake()
-        self._say_if_stopped()
-
-    # Reading what is due.
-
-    def _read(self) -> None:
-        if not self._running:
-            return
-        if self._reading or self._in_memory >= _WINDOW:
-            self._more = True  # asked again when there is room
-            return
-        self._reading = True
-        self._more = False
-        limit = _WINDOW - self._in_memory
-        self._commit.perform(Lease(self._wall_time(), limit)).addCallbacks(
-            self._leased, self._not_leased
-        )
-
-    def _leased(self, leased: Leased | None) -> None:
-        assert leased is not None
-        self._reading = False
-        for message in leased.messages:
-            self._enqueue(message)
-        self._more = self._more or leased.more
-        if self._more:
-            self._wake()
-        if leased.next_due is not None:
-            self._set_alarm(leased.next_due)
-
-    def _not_leased(self, failure: Failure) -> None:
-        self._reading = False
-        self._set_alarm(self._wall_time() + _READ_AGAIN)
-
-    def _set_alarm(self, time: float) -> None:
-        """Read again at ``time``, if nothing earlier is planned."""
-        if not self._running:
-            return
-        delay = min(max(0.0, time - self._wall_time()), _LONGEST_SLEEP)
-        if self._alarm is not None and self._alarm.active():
-            if self._alarm.getTime() <= self._clock.seconds() + delay:
-                return
-            self._alarm.cancel()
-        self._alarm = self._clock.callLater(delay, self._read)
-
-    # Whose turn it is.
-
-    def _enqueue(self, message: Message) -> None:
-        for next_hop, part in self._parts(message):
-            self._in_memory += 1
-            self._waiting.setdefault(next_hop, deque()).append(part)
+        for domain, due in domains.items():
+            self._backlog.plan(domain, due)
+        for part in waiting:
+            self._put_back(part)
         self._wake()
 
-    def _parts(self, message: Message) -> Iterator[tuple[NextHop, Message]]:
-        """Yield the transactions of a message: one for all recipients of a next hop."""
-        envelope = message.envelope
-        if len(envelope.recipients) == 1:
-            yield self._next_hop(envelope.recipients[0].mailbox), message
+    def suspended(self) -> Sequence[tuple[str, float, Outcome]]:
+        """Return the next hops that are left alone, for how many seconds yet, and why."""
+        now = self._clock.seconds()
+        return [
+            (str(hop.next_hop), max(0.0, hop.suspension.until - now), hop.suspension.cause)
+            for hop in self._turns.suspensions()
+            if hop.suspension is not None
+        ]
+
+    def accept(self, message: Message) -> Deferred[None]:
+        """Put a message into the queue and begin with it (`interfaces.Accept`)."""
+        parts = self._claim(message)
+        committed = self._commit.perform(Accept(message, bool(parts)))
+        return committed.addCallbacks(
+            self._accepted, self._refused, callbackArgs=(message, parts), errbackArgs=(parts,)
+        )
+
+    def _claim(self, message: Message) -> Sequence[Part]:
+        """Return the parts of a message that there are places for now; all of them, or none."""
+        if not self._running:
+            return ()
+        parts = self._split(message)
+        return parts if self._turns.claim(parts, self._clock.seconds()) else ()
+
+    def _accepted(self, _: Leased | None, message: Message, parts: Sequence[Part]) -> None:
+        self._arrive(message, parts)
+
+    def _arrive(self, message: Message, parts: Sequence[Part]) -> None:
+        """A message is in the store: leased, if places were claimed for its ``parts``."""
+        for part in parts:
+            self._turns.unclaim(part.next_hop)
+            self._enqueue(part)
+        if not parts:
+            self._backlog.note(message)
+        self._wake()
+        self._say_if_stopped()
+
+    def _refused(self, failure: Failure, parts: Sequence[Part]) -> Failure:
+        for part in parts:
+            self._turns.unclaim(part.next_hop)
+        self._say_if_stopped()
+        return failure
+
+    # Time.
+
+    def _wake(self) -> None:
+        # In a turn of its own: those who wait for the commit get their 250 first.
+        if self._turn is None and self._running:
+            self._turn = self._clock.callLater(0, self._dispatch)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._turn is None:
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        self._turn = None
+        now = self._clock.seconds()
+        next_probe = self._turns.next_probe(now)
+        for line in self._turns.startable(now):
+            self._acquire(line)
+        next_due = self._backlog.read(self._settings)
+        times = [time for time in (next_probe, next_due) if time is not None]
+        if times:
+            self._look_at(min(times))
+
+    def _look_at(self, time: float) -> None:
+        """Look again at ``time``, by the clock, if that is not to be done before."""
+        if not self._running:
             return
-        hops: dict[NextHop, list[Recipient]] = {}
-        for recipient in envelope.recipients:
-            hops.setdefault(self._next_hop(recipient.mailbox), []).append(recipient)
-        for next_hop, recipients in hops.items():
-            yield next_hop, evolve(message, envelope=evolve(envelope, recipients=tuple(recipients)))
+        if self._alarm is not None and self._alarm.active():
+            if self._alarm.getTime() <= time:
+                return
+            self._alarm.cancel()
+        self._alarm = self._clock.callLater(max(0.0, time - self._clock.seconds()), self._ring)
+
+    # Parts of messages.
+
+    def _came(self, messages: Sequence[Message]) -> dict[str, None]:
+        """Take in what was read; return the domains of what has expired."""
+        now = self._wall_time()
+        expired: dict[str, None] = {}
+        for message in messages:
+            for part in self._split(message):
+                if now >= self._expires_at(part):
+                    for recipient in part.message.envelope.recipients:
+                        expired[recipient.mailbox.domain] = None
+                self._enqueue(part)
+        self._wake()
+        self._say_if_stopped()
+        return expired
+
+    def _split(self, message: Message) -> list[Part]:
+        return split(
+            message,
+            self._next_hop,
+            lambda next_hop: self._turns.limits(next_hop).recipients_per_message,
+        )
 
     def _next_hop(self, mailbox: Mailbox) -> NextHop:
         try:
@@ -216,76 +282,137 @@ class Runner:
             self._log.failure("no next hop for <{mailbox}>", mailbox=printable(str(mailbox)))
             return NextHop("error", reply=BROKEN)
 
-    def _wake(self) -> None:
-        # In a turn of its own: those who wait for the commit get their 250 first.
-        if self._turn is None and self._running:
-            self._turn = self._clock.callLater(0, self._dispatch)
+    def _hop_of(self, domain: str) -> NextHop:
+        try:
+            return self._route(Mailbox("postmaster", domain))
+        except Exception:
+            return NextHop("error", reply=BROKEN)  # said when there is a mailbox to say it of
 
-    def _dispatch(self) -> None:
-        self._turn = None
-        for next_hop, message in self._startable():
-            self._start(next_hop, message)
-        if self._more and self._in_memory <= _WINDOW // 2:
-            self._read()
+    def _enqueue(self, part: Part) -> None:
+        part.entered = part.started = self._clock.seconds()
+        if not self._turns.arrive(part, part.entered):
+            self._blocked(part)
 
-    def _startable(self) -> list[tuple[NextHop, Message]]:
-        """Take from what waits all that the limits allow, next hops in turn."""
-        chosen: list[tuple[NextHop, Message]] = []
-        room = self._settings.concurrency - self._remote
-        progress = True
-        while progress:
-            progress = False
-            for next_hop in list(self._waiting):
-                remote = next_hop.transport == "smtp"
-                if remote and room <= 0:
-                    continue
-                active = self._active_on.get(next_hop, 0)
-                if active >= self._settings.per_hop:
-                    continue
-                queue = self._waiting.pop(next_hop)
-                chosen.append((next_hop, queue.popleft()))
-                if queue:
-                    self._waiting[next_hop] = queue  # behind the others
-                self._active_on[next_hop] = active + 1
-                room -= remote
-                self._remote += remote
-                progress = True
-        return chosen
+    def _blocked(self, part: Part) -> None:
+        """Nothing is tried at the next hop of a part now: return what has expired, or wait."""
+        suspension = self._turns.line(part.next_hop).hop.suspension
+        if suspension is not None and self._wall_time() >= self._expires_at(part):
+            cause = suspension.cause
+            self._settle(
+                part,
+                [
+                    Outcome(recipient.number, cause.reply, cause.remote, cause.tls)
+                    for recipient in part.message.envelope.recipients
+                ],
+            )
+        else:
+            self._put_back(part)
+
+    def _put_back(self, part: Part) -> None:
+        """End the lease of a part that was not tried; its place is free when that is done."""
+        numbers = tuple(each.number for each in part.message.envelope.recipients)
+        settle = Settle(part.message, untried=numbers)
+
+        def back(_: Leased | None) -> None:
+            self._backlog.note(part.message)
+            self._left(part)
+
+        self._commit.perform(settle).addCallbacks(back, self._unsettled, errbackArgs=(part,))
+
+    def _left(self, part: Part) -> None:
+        self._turns.leave(part)
+        self._wake()
+        self._say_if_stopped()
+
+    def _expires_at(self, part: Part) -> float:
+        lifetime = self._turns.limits(part.next_hop).lifetime
+        message = part.message
+        return message.expires_at if lifetime is None else message.received_at + lifetime
 
     # One transaction.
 
-    def _start(self, next_hop: NextHop, message: Message) -> None:
+    def _acquire(self, line: Line) -> None:
+        """Begin with the first of a line as soon as the limits leave room for it."""
+
+        def refused() -> None:
+            line.acquiring -= 1
+            self._look_at(self._clock.seconds() + _PAUSE)
+
+        self._slots.acquire(
+            line.hop,
+            self._settings.concurrency,
+            ready=lambda slot: self._begin(line, slot),
+            refused=refused,
+        )
+
+    def _begin(self, line: Line, slot: Slot | None) -> None:
+        taken = self._turns.take(line, self._clock.seconds())
+        if taken is None or not self._running:
+            # Nobody is waiting any more.
+            if slot is not None:
+                slot.give_back()
+            return
+        part, attempt = taken
+        kind = line.kind
         self.active += 1
+        part.started = self._clock.seconds()
+        if slot is not None:
+            self._slots.begun(slot, line.hop)
         outcomes: Deferred[Sequence[Outcome]]
-        if next_hop.transport == "discard":
-            outcomes = succeed(_same_for_all(message, DISCARDED))
-        elif next_hop.transport == "error":
-            outcomes = succeed(_same_for_all(message, next_hop.reply or BROKEN))
+        if part.next_hop.transport == "discard":
+            outcomes = succeed(same_for_all(part, DISCARDED))
+        elif part.next_hop.transport == "error":
+            outcomes = succeed(same_for_all(part, part.next_hop.reply or BROKEN))
         else:
-            outcomes = maybeDeferred(self._deliver, next_hop, message)
-        outcomes.addBoth(self._done, next_hop, message).addErrback(
+            outcomes = maybeDeferred(self._deliver, part.next_hop, part.offered)
+        outcomes.addBoth(self._done, part, line, attempt, kind, slot).addErrback(
             lambda failure: self._log.failure("an outcome could not be recorded", failure)
         )
 
     def _done(
-        self, outcomes: Sequence[Outcome] | Failure, next_hop: NextHop, message: Message
+        self,
+        outcomes: Sequence[Outcome] | Failure,
+        part: Part,
+        line: Line,
+        attempt: int,
+        kind: int,
+        slot: Slot | None,
     ) -> None:
         self.active -= 1
-        self._remote -= next_hop.transport == "smtp"
-        active = self._active_on[next_hop] - 1
-        if active:
-            self._active_on[next_hop] = active
-        else:
-            del self._active_on[next_hop]
+        if slot is not None:
+            slot.give_back()
         if isinstance(outcomes, Failure):
-            self._log.failure("the delivery of {id} failed", outcomes, id=message.id)
+            self._log.failure("the delivery of {id} failed", outcomes, id=part.message.id)
             outcomes = ()
-        settle = self._settle(message, outcomes, next_hop)
-        self._commit.perform(settle).addCallbacks(
-            self._settled, self._unsettled, callbackArgs=(settle,), errbackArgs=(settle,)
+        outcomes = part.outcomes(outcomes)
+        self._learn(line, attempt, outcomes)
+        self._turns.ended(line, kind)
+        self._settle(part, outcomes)
+        self._wake()
+
+    def _learn(self, line: Line, attempt: int, outcomes: Sequence[Outcome]) -> None:
+        hop, now = line.hop, self._clock.seconds()
+        change = hop.end(
+            attempt,
+            # What is cut short by our own end says nothing.
+            verdict(outcomes) if self._stopped is None else "silent",
+            next((each for each in outcomes if each.unreachable), None),
+            now=now,
+            schedule=hop.limits.schedule(self._settings.schedule),
+            random=self._random,
         )
-        if self._waiting:
-            self._wake()
+        if change == "suspended" and hop.suspension is not None:
+            self._log.warn(
+                "{next_hop} cannot be reached, and is left alone for {delay:.0f} s: {reply}",
+                next_hop=str(hop.next_hop),
+                delay=hop.suspension.delay,
+                times=hop.suspension.times,
+                reply=str(hop.suspension.cause.reply),
+            )
+            for part in self._turns.suspended(line):
+                self._blocked(part)
+        elif change == "reopened":
+            self._log.info("{next_hop} can be reached again", next_hop=str(hop.next_hop))
 
     def _cut_short(self, outcome: Outcome) -> bool:
         """Whether an attempt came to nothing only because we are stopping."""
@@ -297,145 +424,57 @@ class Runner:
             and not outcome.uncertain
         )
 
-    def _settle(self, message: Message, outcomes: Sequence[Outcome], next_hop: NextHop) -> Settle:
-        """Decide what becomes of each recipient."""
-        now = self._wall_time()
-        answered = {each.number: each for each in outcomes}
-        done: list[RecipientNumber] = []
-        deferred: list[Deferral] = []
-        failed: list[FailedRecipient] = []
-        final: list[Outcome] = []
-        for recipient in message.envelope.recipients:
-            outcome = answered.get(recipient.number) or Outcome(recipient.number, BROKEN)
-            if self._cut_short(outcome):
-                continue  # its lease ends with us, and at the next start it is due
-            if not outcome.delivered and not outcome.failed and now >= message.expires_at:
-                outcome = _expired(outcome)
-            final.append(outcome)
-            next_attempt: float | None = None
-            if outcome.delivered:
-                done.append(outcome.number)
-            elif outcome.failed:
-                done.append(outcome.number)
-                failed.append(FailedRecipient(recipient, outcome))
-            else:
-                next_attempt = self._settings.schedule.next_attempt(
-                    attempts=recipient.attempts + 1,
-                    now=now,
-                    expires_at=message.expires_at,
-                    random=self._random,
-                )
-                deferred.append(Deferral(outcome, next_attempt))
-            self._log_outcome(message, recipient, outcome, next_hop, now, next_attempt)
+    def _settle(self, part: Part, outcomes: Sequence[Outcome]) -> None:
+        """Record what a part came to."""
+        limits = self._turns.limits(part.next_hop)
+        settle, final = self._settlement.settle(
+            part,
+            outcomes,
+            now=self._wall_time(),
+            ended=self._clock.seconds(),
+            expires_at=self._expires_at(part),
+            schedule=limits.schedule(self._settings.schedule),
+            cut_short=self._cut_short,
+        )
         try:
-            self._observe(message, final, str(next_hop))
+            self._observe(part.message, final, str(part.next_hop))
         except Exception:
-            self._log.failure("an outcome of {id} was not observed", id=message.id)
-        # RFC 5321 §4.5.5: a failure of a notice is never the cause of another.
-        reverse_path = message.envelope.reverse_path
-        notices: tuple[Message, ...] = ()
-        if failed and reverse_path is not None:
-            try:
-                notices = (self._notice(message, reverse_path, failed, now),)
-            except Exception:
-                self._log.failure("no notice could be made of the failure of {id}", id=message.id)
-        return Settle(
-            message=message,
-            done=tuple(done),
-            deferred=tuple(deferred),
-            notices=notices,
-            unreported=() if notices else tuple(each.outcome for each in failed),
-            at=now,
-        )
+            self._log.failure("an outcome of {id} was not observed", id=part.message.id)
+        notices = [(notice, self._claim(notice)) for notice in settle.notices]
+        if not all(parts for _, parts in notices):
+            settle = evolve(settle, lease=False)
 
-    def _notice(
-        self,
-        message: Message,
-        reverse_path: Mailbox,
-        failed: Sequence[FailedRecipient],
-        now: float,
-    ) -> Message:
-        id = self._ids()
-        notice = failure_notice(message, failed, hostname=self._settings.hostname, id=id, time=now)
-        self._log.info(
-            "{id} is the notice of failure for {message} to <{reverse_path}>",
-            id=id,
-            message=message.id,
-            reverse_path=printable(str(reverse_path)),
-        )
-        return Message(
-            id=id,
-            envelope=Envelope(
-                reverse_path=None,
-                recipients=(Recipient(RecipientNumber(0), reverse_path),),
-                parameters={"BODY": "8BITMIME"} if notice.eight_bit else {},
-            ),
-            trace=b"",
-            body=HeldBody(notice.content),
-            received_at=now,
-            expires_at=now + self._settings.lifetime,
-        )
+        def settled(_: Leased | None) -> None:
+            self._settled(settle, part)
+            for notice, parts in notices:
+                self._arrive(notice, parts)
 
-    def _settled(self, _: Leased | None, settle: Settle) -> None:
-        for notice in settle.notices:
-            self._enqueue(notice)
-        if settle.deferred:
-            self._set_alarm(min(each.next_attempt for each in settle.deferred))
-        self._leave()
+        def unsettled(failure: Failure) -> None:
+            for _, parts in notices:
+                for each in parts:
+                    self._turns.unclaim(each.next_hop)
+            self._unsettled(failure, part)
 
-    def _unsettled(self, failure: Failure, settle: Settle) -> None:
+        self._commit.perform(settle).addCallbacks(settled, unsettled)
+
+    def _settled(self, settle: Settle, part: Part) -> None:
+        recipients = {each.number: each for each in part.message.envelope.recipients}
+        for deferral in settle.deferred:
+            recipient = recipients[deferral.outcome.number]
+            self._backlog.plan(recipient.mailbox.domain, deferral.next_attempt)
+        self._left(part)
+
+    def _unsettled(self, failure: Failure, part: Part) -> None:
         self._log.warn(
             "{id} could not be settled, and is tried again after a restart: {error}",
-            id=settle.message.id,
+            id=part.message.id,
             error=failure.getErrorMessage(),
         )
-        self._leave()
+        self._left(part)
 
     def _say_if_stopped(self) -> None:
         # What waits in memory stays in the store and is due there: leases end with the process.
-        if self._stopped is None or self._in_memory > sum(map(len, self._waiting.values())):
+        if self._stopped is None or self._turns.under_way:
             return
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
-
-    def _log_outcome(
-        self,
-        message: Message,
-        recipient: Recipient,
-        outcome: Outcome,
-        next_hop: NextHop,
-        now: float,
-        next_attempt: float | None,
-    ) -> None:
-        status = "delivered" if outcome.delivered else "failed" if outcome.failed else "deferred"
-        if next_hop.transport == "discard":
-            status = "discarded"
-        self._log.info(
-            "{id} {status}: to <{recipient}> by {next_hop}{remote}, delay {delay:.2f} s:"
-            " {reply}{again}",
-            id=message.id,
-            status=status,
-            recipient=printable(str(recipient.mailbox)),
-            next_hop=next_hop,
-            remote=f" {printable(outcome.remote)}" if outcome.remote else "",
-            delay=now - message.received_at,
-            reply=outcome.reply,
-            again="" if next_attempt is None else f"; next attempt in {next_attempt - now:.0f} s",
-        )
-
-
-def _same_for_all(message: Message, reply: Reply) -> list[Outcome]:
-    return [Outcome(recipient.number, reply) for recipient in message.envelope.recipients]
-
-
-def _expired(outcome: Outcome) -> Outcome:
-    """Return the failure that a deferral becomes at the end of a lifetime (RFC 3463 X.4.7).
-
-    It is our own decision; what the other side said last is quoted in it.
-    """
-    said = f"{outcome.remote} said: {outcome.reply}" if outcome.remote else str(outcome.reply)
-    return evolve(
-        outcome,
-        remote=None,
-        reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", said),
-    )

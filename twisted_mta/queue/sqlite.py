@@ -10,27 +10,29 @@ often, and with a busy reactor in the other thread it waits for it as long.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from attrs import define, evolve
+from attrs import astuple, define, evolve, fields
 
 from ..envelope import (
-    Body,
-    Envelope,
-    HeldBody,
     Message,
-    Parameters,
     QueueId,
-    Recipient,
-    RecipientNumber,
 )
 from ..interfaces import Files
-from ..smtp.address import Mailbox
-from ..smtp.reply import Reply
+from . import due
+from .leases import Leases
+from .rows import (
+    MESSAGE,
+    RECIPIENT_AT_FIRST,
+    flat,
+    insert_rows,
+    marks,
+    message_row,
+    parts,
+    recipient_row,
+)
 from .schema import scripts, transaction, upgrade
 from .spool import Spool
 from .store import (
@@ -45,16 +47,12 @@ from .store import (
     Settle,
     StoreError,
     StoreFull,
+    Survey,
 )
-
-_ROWS = 500  # to a statement: 12 values each, of the 32,766 that SQLite takes
 
 # Octets that are left free for outcomes: the write-ahead log grows to 1,000 pages (4 MiB) before
 # SQLite copies it into the database and begins it anew, and what is copied may need room there.
 _RESERVE = 6 << 20
-
-Row = Sequence[str | bytes | int | float | None]
-Key = tuple[int, int]  # of a recipient: message, number
 
 
 class SQLiteStore:
@@ -76,7 +74,7 @@ class SQLiteStore:
         self._reconciled = False
         self._reusable = 0
         self._page = 0  # octets; fixed when the file is made
-        self._leases: dict[Key, None] = {}
+        self._leases = Leases()
         self._kept = _Kept()
 
     # Opening and closing.
@@ -107,7 +105,7 @@ class SQLiteStore:
             # The database's own name has to be as durable as what is in it.
             self._files.sync_directory(os.path.dirname(self._path))
             swept, quarantined = self._reconcile(database)
-            self._kept = _count_all(database)
+            self._kept = _Kept(*database.execute(f"SELECT {_COUNTS} FROM census").fetchone())
             (self._page,) = database.execute("PRAGMA page_size").fetchone()
             self._reusable = self._empty_pages(database)
         except (OSError, sqlite3.Error) as error:
@@ -156,6 +154,10 @@ class SQLiteStore:
                     database.execute(
                         "UPDATE recipient SET next_attempt = NULL WHERE message = ?", (id,)
                     )
+                database.execute(
+                    "UPDATE census SET quarantined ="
+                    " (SELECT count(*) FROM message WHERE quarantine IS NOT NULL)"
+                )
         self._reconciled = True
         return swept, missing
 
@@ -184,8 +186,7 @@ class SQLiteStore:
         if accepts:
             self._check_room()
         # Before anything is leased in this batch, so that it does not lease these once more.
-        begun = list(_begun(accepts, settles))
-        self._leases.update(dict.fromkeys(begun))
+        begun = list(self._leases.add(_begun(accepts, settles)))
         before, self._kept = self._kept, evolve(self._kept)
         files: list[str] = []
         try:
@@ -197,26 +198,29 @@ class SQLiteStore:
                     files += self._forget(database, forget)
                 results: list[Leased | None] = []
                 for each in batch:
-                    leased = self._lease(database, each) if isinstance(each, Lease) else None
+                    leased = None
+                    if isinstance(each, Lease):
+                        leased = due.lease(database, each, self._leases, self._spool)
+                        begun += self._leases.add(leased.messages)
+                    elif isinstance(each, Survey):
+                        leased = due.survey(database, each)
                     results.append(leased)
-                    if leased is not None:
-                        keys = list(_keys(leased.messages))
-                        self._leases.update(dict.fromkeys(keys))
-                        begun += keys
+                if self._kept != before:
+                    database.execute(
+                        f"UPDATE census SET ({_COUNTS}) = (?, ?, ?, ?, ?)", astuple(self._kept)
+                    )
         except BaseException as error:
             self._kept = before
-            for key in begun:
-                self._leases.pop(key, None)
+            self._leases.end_all(begun)
             if not isinstance(error, sqlite3.Error | OSError):
                 raise
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise StoreFull(str(error)) from error
             raise StoreError(str(error)) from error
         for settle in settles:
-            for number in settle.done:
-                self._leases.pop((settle.message.id, number), None)
-            for deferral in settle.deferred:
-                self._leases.pop((settle.message.id, deferral.outcome.number), None)
+            id = settle.message.id
+            self._leases.end(id, (*settle.done, *settle.untried))
+            self._leases.end(id, (each.outcome.number for each in settle.deferred))
         self._reusable = self._empty_pages(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
         for path in files:
@@ -248,27 +252,17 @@ class SQLiteStore:
             raise StoreFull(f"{free} octets are free, and {self._reserve} are kept for outcomes")
 
     def _insert(self, database: sqlite3.Connection, messages: Sequence[Message], verb: str) -> None:
-        rows = _insert_rows(
+        rows = insert_rows(
             database,
-            f"{verb} INTO message (id, sender_local, sender_domain, parameters, trace, body, size,"
-            " received_at, expires_at) VALUES ",
-            [_message_row(message) for message in messages],
+            f"{verb} INTO message ({MESSAGE}) VALUES ",
+            [message_row(message) for message in messages],
         )
         self._kept.messages += rows
-        rows = _insert_rows(
+        rows = insert_rows(
             database,
-            f"{verb} INTO recipient (message, number, local_part, domain, parameters, attempts,"
-            " next_attempt) VALUES ",
+            f"{verb} INTO recipient ({RECIPIENT_AT_FIRST}) VALUES ",
             [
-                (
-                    message.id,
-                    recipient.number,
-                    recipient.mailbox.local_part,
-                    recipient.mailbox.domain,
-                    _json(recipient.parameters),
-                    0,
-                    message.received_at,
-                )
+                recipient_row(message, recipient)
                 for message in messages
                 for recipient in message.envelope.recipients
             ],
@@ -277,18 +271,16 @@ class SQLiteStore:
 
     def _settle(self, database: sqlite3.Connection, settles: Sequence[Settle]) -> list[str]:
         done = [(settle.message.id, number) for settle in settles for number in settle.done]
-        removed = 0
-        for part in _parts(done):
-            removed += database.execute(
-                "DELETE FROM recipient WHERE (message, number) IN"
-                f" (VALUES {','.join(['(?,?)'] * len(part))})",
-                _flat(part),
-            ).rowcount
-        self._kept.recipients -= removed
-        if removed == len(done):
-            self._kept.deferred -= sum(map(_tried, settles))
-        else:  # applied twice
-            self._kept.deferred = _count(database, "recipient WHERE attempts > 0")
+        for part in parts(done):
+            self._count_out(
+                database.execute(
+                    # By way of the WITH: a plain IN (VALUES …) of more than one row scans it all.
+                    f"WITH done (message, number) AS (VALUES {','.join(['(?,?)'] * len(part))})"
+                    " DELETE FROM recipient WHERE (message, number) IN (SELECT * FROM done)"
+                    " RETURNING attempts",
+                    flat(part),
+                ).fetchall()
+            )
         for settle in settles:
             if settle.deferred:
                 self._defer(database, settle)
@@ -303,6 +295,10 @@ class SQLiteStore:
         return self._remove_empty(
             database, [settle.message.id for settle in settles if settle.done]
         )
+
+    def _count_out(self, attempts: Sequence[tuple[int]]) -> None:
+        self._kept.recipients -= len(attempts)
+        self._kept.deferred -= sum(1 for (each,) in attempts if each)
 
     def _defer(self, database: sqlite3.Connection, settle: Settle) -> None:
         before = {each.number: each.attempts for each in settle.message.envelope.recipients}
@@ -330,7 +326,7 @@ class SQLiteStore:
 
     def _record(self, database: sqlite3.Connection, settle: Settle) -> None:
         recipients = {each.number: each.mailbox for each in settle.message.envelope.recipients}
-        self._kept.failures += _insert_rows(
+        self._kept.failures += insert_rows(
             database,
             "INSERT OR IGNORE INTO failure (message, number, recipient, reverse_path, failed_at,"
             " reply, remote) VALUES ",
@@ -349,84 +345,29 @@ class SQLiteStore:
         )
 
     def _forget(self, database: sqlite3.Connection, forget: Forget) -> list[str]:
-        for part in _parts([(id,) for id in forget.ids]):
-            self._kept.recipients -= database.execute(
-                f"DELETE FROM recipient WHERE message IN ({_marks(part)})",
-                _flat(part),
-            ).rowcount
+        for part in parts([(id,) for id in forget.ids]):
+            self._count_out(
+                database.execute(
+                    f"DELETE FROM recipient WHERE message IN ({marks(part)}) RETURNING attempts",
+                    flat(part),
+                ).fetchall()
+            )
         self._remove_empty(database, forget.ids)
         return [self._spool.path(id) for id in forget.ids]  # without a row as well
 
     def _remove_empty(self, database: sqlite3.Connection, ids: Sequence[QueueId]) -> list[str]:
         """Remove those messages that have no recipient left; return their files."""
         files = []
-        for part in _parts([(id,) for id in ids]):
+        for part in parts([(id,) for id in ids]):
             removed = database.execute(
-                f"DELETE FROM message WHERE id IN ({_marks(part)}) AND NOT EXISTS"
+                f"DELETE FROM message WHERE id IN ({marks(part)}) AND NOT EXISTS"
                 " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
                 " RETURNING id, body IS NULL",
-                _flat(part),
+                flat(part),
             ).fetchall()
             self._kept.messages -= len(removed)
             files += [self._spool.path(QueueId(id)) for id, in_file in removed if in_file]
         return files
-
-    def _lease(self, database: sqlite3.Connection, lease: Lease) -> Leased:
-        # What is leased is due as well, and first in the order; it is stepped over here. There is
-        # never more of it than a runner keeps in memory.
-        limit = lease.limit + len(self._leases)
-        due = database.execute(
-            "SELECT message, number FROM recipient WHERE next_attempt <= ?"
-            " ORDER BY next_attempt LIMIT ?",
-            (lease.now, limit),
-        ).fetchall()
-        more = len(due) == limit
-        ids: dict[int, None] = {}
-        for key in due:
-            if key in self._leases:
-                continue
-            if len(ids) == lease.limit and key[0] not in ids:
-                more = True
-                break
-            ids[key[0]] = None
-        messages = []
-        for part in _parts([(id,) for id in ids]):
-            recipients: dict[int, list[Recipient]] = {}
-            for row in database.execute(
-                "SELECT message, number, local_part, domain, parameters, attempts, last_code,"
-                " last_status, last_text, last_remote FROM recipient"
-                f" WHERE message IN ({_marks(part)}) AND next_attempt <= ?"
-                " ORDER BY message, number",
-                (*_flat(part), lease.now),
-            ):
-                if (row[0], row[1]) not in self._leases:
-                    recipients.setdefault(row[0], []).append(_recipient(row))
-            for row in database.execute(
-                "SELECT id, sender_local, sender_domain, parameters, trace, body, size,"
-                " received_at, expires_at FROM message"
-                f" WHERE id IN ({_marks(part)}) ORDER BY id",
-                _flat(part),
-            ):
-                messages.append(self._message(row, tuple(recipients[row[0]])))
-        (next_due,) = database.execute(
-            "SELECT min(next_attempt) FROM recipient WHERE next_attempt > ?", (lease.now,)
-        ).fetchone()
-        return Leased(tuple(messages), more, next_due)
-
-    def _message(self, row: Sequence[Any], recipients: tuple[Recipient, ...]) -> Message:
-        id, local_part, domain, parameters, trace, content, size, received_at, expires_at = row
-        body: Body = HeldBody(content or b"")
-        if content is None:
-            body = self._spool.stored(QueueId(id), size)
-        reverse_path = None if domain is None else Mailbox(local_part, domain)
-        return Message(
-            id=QueueId(id),
-            envelope=Envelope(reverse_path, recipients, json.loads(parameters)),
-            trace=trace,
-            body=body,
-            received_at=received_at,
-            expires_at=expires_at,
-        )
 
 
 @define
@@ -440,88 +381,13 @@ class _Kept:
     failures: int = 0
 
 
-def _count(database: sqlite3.Connection, rows: str) -> int:
-    return int(database.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
+_COUNTS = ", ".join(each.name for each in fields(_Kept))
 
 
-def _count_all(database: sqlite3.Connection) -> _Kept:
-    return _Kept(
-        messages=_count(database, "message"),
-        recipients=_count(database, "recipient"),
-        deferred=_count(database, "recipient WHERE attempts > 0"),
-        quarantined=_count(database, "message WHERE quarantine IS NOT NULL"),
-        failures=_count(database, "failure"),
-    )
-
-
-def _tried(settle: Settle) -> int:
-    """Return how many of the recipients that are done had been deferred before."""
-    recipients = settle.message.envelope.recipients
-    if not any(recipient.attempts for recipient in recipients):
-        return 0
-    return sum(1 for each in recipients if each.attempts and each.number in settle.done)
-
-
-def _begun(accepts: Sequence[Accept], settles: Sequence[Settle]) -> Iterator[Key]:
-    yield from _keys(each.message for each in accepts if each.lease)
+def _begun(accepts: Sequence[Accept], settles: Sequence[Settle]) -> Iterator[Message]:
+    for accept in accepts:
+        if accept.lease:
+            yield accept.message
     for settle in settles:
-        yield from _keys(settle.notices)
-
-
-def _keys(messages: Iterable[Message]) -> Iterator[Key]:
-    for message in messages:
-        for recipient in message.envelope.recipients:
-            yield message.id, recipient.number
-
-
-def _insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -> int:
-    inserted = 0
-    for part in _parts(rows):
-        marks = "(" + ",".join("?" * len(part[0])) + ")"
-        inserted += database.execute(start + ",".join([marks] * len(part)), _flat(part)).rowcount
-    return inserted
-
-
-def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    for start in range(0, len(rows), _ROWS):
-        yield rows[start : start + _ROWS]
-
-
-def _flat(rows: Iterable[Row]) -> list[str | bytes | int | float | None]:
-    return [value for row in rows for value in row]
-
-
-def _marks(rows: Sequence[Row]) -> str:
-    return ",".join("?" * len(rows))
-
-
-def _json(parameters: Parameters) -> str:
-    return json.dumps(parameters) if parameters else "{}"
-
-
-def _message_row(message: Message) -> Row:
-    body, envelope = message.body, message.envelope
-    reverse_path = envelope.reverse_path
-    return (
-        message.id,
-        reverse_path.local_part if reverse_path else None,
-        reverse_path.domain if reverse_path else None,
-        _json(envelope.parameters),
-        message.trace,
-        body.content if isinstance(body, HeldBody) else None,
-        body.size,
-        message.received_at,
-        message.expires_at,
-    )
-
-
-def _recipient(row: Sequence[Any]) -> Recipient:
-    _, number, local_part, domain, parameters, attempts, code, status, text, remote = row
-    return Recipient(
-        number=RecipientNumber(number),
-        mailbox=Mailbox(local_part, domain),
-        parameters=json.loads(parameters),
-        attempts=attempts,
-        last_reply=None if code is None else Reply(code, status, (text,)),
-        last_remote=remote,
-    )
+        if settle.lease:
+            yield from settle.notices

@@ -16,7 +16,7 @@ of a message, the message, and the DSN that its failure causes go and come in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -79,9 +79,11 @@ class Settle:
         message: what was attempted, with the recipients that were.
         done: recipients with a final answer: they leave the queue.
         deferred: recipients to be tried again.
-        notices: DSNs for those that failed, leased to the one who asks.
+        notices: DSNs for those that failed.
         unreported: failures that no DSN may be sent for; a record of each is kept.
         at: wall time.
+        lease: whether the one who asks begins with the delivery of the notices now.
+        untried: recipients that were leased and not tried after all; they are as due as before.
     """
 
     message: Message
@@ -90,19 +92,57 @@ class Settle:
     notices: tuple[Message, ...] = ()
     unreported: tuple[Outcome, ...] = ()
     at: float = 0.0
+    lease: bool = True
+    untried: tuple[RecipientNumber, ...] = ()
+
+
+@frozen
+class Survey:
+    """Ask which domains have mail; the result is `Leased` without messages.
+
+    It names each domain that has a recipient that will be due, with a time before which none is.
+
+    Attributes:
+        now: wall time.
+        latest: wall time that nothing can honestly be put off beyond. What is has a time of a clock
+            that was wrong, and is due now.
+    """
+
+    now: float
+    latest: float
+
+
+@frozen
+class Want:
+    """What is to be leased of one domain, the longest due first.
+
+    Attributes:
+        domain: of recipients.
+        limit: how many messages at most, give or take those that are leased for another domain.
+        before: only messages whose id is lower, None for any.
+    """
+
+    domain: str
+    limit: int
+    before: QueueId | None = None
 
 
 @frozen
 class Lease:
-    """Take what is due, oldest first; the result is `Leased`.
+    """Take what is due; the result is `Leased`.
+
+    It costs what it brings, and no more with millions of others in the queue.
 
     Attributes:
         now: wall time.
-        limit: how many messages at most.
+        wants: of which domains, each of them once.
+        also: domains whose recipients may come with the messages that are leased for others, so
+            that they can share a transaction.
     """
 
     now: float
-    limit: int
+    wants: tuple[Want, ...]
+    also: tuple[str, ...] = ()
 
 
 @frozen
@@ -110,14 +150,13 @@ class Leased:
     """What a lease brought.
 
     Attributes:
-        messages: each with those of its recipients that were due.
-        more: whether the limit has cut it short.
-        next_due: wall time of the next attempt after ``now``, None if there is none.
+        messages: each with those of its recipients that were due and of the domains wanted.
+        rest: for each domain that was wanted, the wall time before which nothing else of what was
+            wanted is due; None if there is nothing else.
     """
 
     messages: tuple[Message, ...]
-    more: bool
-    next_due: float | None
+    rest: Mapping[str, float | None]
 
 
 @frozen
@@ -131,7 +170,7 @@ class Forget:
     ids: tuple[QueueId, ...]
 
 
-Operation = Accept | Settle | Lease | Forget
+Operation = Accept | Settle | Survey | Lease | Forget
 
 
 @frozen

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from ..envelope import Message, QueueId, Recipient, RecipientNumber
 from ..interfaces import Files
+from ..queue.leases import Leases
 from ..queue.spool import Spool
 from ..queue.store import (
     Accept,
@@ -21,6 +22,8 @@ from ..queue.store import (
     Recovery,
     Settle,
     StoreError,
+    Survey,
+    Want,
 )
 
 Key = tuple[QueueId, RecipientNumber]
@@ -67,7 +70,7 @@ class MemoryStore:
         self._spool = spool
         self._files = files
         self._recipients: dict[Key, _Queued] = {} if disk is None else disk._recipients
-        self._leases: dict[Key, None] = {}
+        self._leases = Leases()
         self._open = False
         self._failures: deque[_Failure] = deque()
         self._not_to_open: deque[Exception] = deque()
@@ -130,7 +133,9 @@ class MemoryStore:
         before = dict(self.messages)
         results = self._do(batch)
         if failure is not None:
-            self._leases = {key: None for key in self._leases if key[0] in before}
+            for id in [id for id in self.messages if id not in before]:
+                recipients = self.messages[id].envelope.recipients
+                self._leases.end(id, [each.number for each in recipients])
             raise failure.error
         gone = [message for id, message in before.items() if id not in self.messages]
         forgotten = [id for each in batch if isinstance(each, Forget) for id in each.ids]
@@ -150,7 +155,14 @@ class MemoryStore:
         for each in batch:
             if isinstance(each, Forget):
                 self._remove([key for key in self._recipients if key[0] in each.ids])
-        return [self._lease(each) if isinstance(each, Lease) else None for each in batch]
+        return [
+            self._lease(each)
+            if isinstance(each, Lease)
+            else self._survey(each)
+            if isinstance(each, Survey)
+            else None
+            for each in batch
+        ]
 
     def _insert(self, messages: Iterable[Message], *, lease: bool) -> None:
         for message in messages:
@@ -160,8 +172,8 @@ class MemoryStore:
             for recipient in message.envelope.recipients:
                 key = message.id, recipient.number
                 self._recipients[key] = _Queued(recipient, message.received_at)
-                if lease:
-                    self._leases[key] = None
+            if lease:
+                list(self._leases.add((message,)))
 
     def _settle(self, settle: Settle) -> None:
         id = settle.message.id
@@ -179,16 +191,17 @@ class MemoryStore:
                     last_remote=deferral.outcome.remote,
                 )
                 self._recipients[key] = _Queued(tried, deferral.next_attempt)
-            self._leases.pop(key, None)
+        self._leases.end(id, [each.outcome.number for each in settle.deferred])
+        self._leases.end(id, settle.untried)
         for outcome in settle.unreported:
             self.failures.setdefault((id, outcome.number), str(outcome.reply))
-        self._insert(settle.notices, lease=True)
+        self._insert(settle.notices, lease=settle.lease)
         self._remove([(id, number) for number in settle.done])
 
     def _remove(self, keys: Iterable[Key]) -> None:
         ids: dict[QueueId, None] = {}
         for key in keys:
-            self._leases.pop(key, None)
+            self._leases.end_all((key,))
             self._recipients.pop(key, None)
             ids[key[0]] = None
         for id in ids:
@@ -199,28 +212,53 @@ class MemoryStore:
             ):
                 del self.messages[id]
 
+    def _survey(self, survey: Survey) -> Leased:
+        rest: dict[str, float | None] = {}
+        for key, queued in self._recipients.items():
+            if queued.next_attempt > survey.latest:
+                self._recipients[key] = queued = evolve(queued, next_attempt=survey.now)
+            domain = queued.recipient.mailbox.domain
+            known = rest.get(domain)
+            if known is None or queued.next_attempt < known:
+                rest[domain] = queued.next_attempt
+        return Leased((), rest)
+
     def _lease(self, lease: Lease) -> Leased:
-        due = sorted(
+        allowed = {want.domain: want for want in lease.wants}
+        allowed = {**{domain: Want(domain, 0) for domain in lease.also}, **allowed}
+        found: dict[QueueId, list[Recipient]] = {}
+        for want in lease.wants:
+            ids: dict[QueueId, None] = {}
+            for time, key in self._free(want):
+                if time > lease.now or (len(ids) == want.limit and key[0] not in ids):
+                    break
+                ids[key[0]] = None
+            found.update((id, []) for id in ids)
+        for key, queued in self._recipients.items():
+            its = allowed.get(queued.recipient.mailbox.domain)
+            if (
+                key[0] in found
+                and its is not None
+                and queued.next_attempt <= lease.now
+                and key not in self._leases
+                and (its.before is None or key[0] < its.before)
+            ):
+                found[key[0]].append(queued.recipient)
+        messages = tuple(self._part(id, recipients) for id, recipients in sorted(found.items()))
+        list(self._leases.add(messages))
+        rest = {
+            want.domain: next((time for time, _ in self._free(want)), None) for want in lease.wants
+        }
+        return Leased(messages, rest)
+
+    def _free(self, want: Want) -> list[tuple[float, Key]]:
+        """Return what is wanted and not leased, the earliest due first."""
+        return sorted(
             (queued.next_attempt, key)
             for key, queued in self._recipients.items()
-            if queued.next_attempt <= lease.now and key not in self._leases
-        )
-        found: dict[QueueId, list[Recipient]] = {}
-        more = False
-        for _, key in due:
-            if key[0] not in found and len(found) == lease.limit:
-                more = True
-                break
-            found.setdefault(key[0], [])
-        for _, key in due:
-            if key[0] in found:
-                found[key[0]].append(self._recipients[key].recipient)
-                self._leases[key] = None
-        later = [each.next_attempt for each in self._recipients.values()]
-        return Leased(
-            tuple(self._part(id, recipients) for id, recipients in sorted(found.items())),
-            more,
-            min((time for time in later if time > lease.now), default=None),
+            if queued.recipient.mailbox.domain == want.domain
+            and key not in self._leases
+            and (want.before is None or key[0] < want.before)
         )
 
     def _part(self, id: QueueId, recipients: list[Recipient]) -> Message:

@@ -1,0 +1,161 @@
+"""What the log says of a delivery, and what happens to those who were tried together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from twisted_mta.envelope import NextHop, Outcome, TLSFacts
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+
+from .mail import DEFERRED, DELIVERED, FAILED, message
+from .running import RunnerTestCase
+
+
+class LogLine(RunnerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def lines(self) -> list[str]:
+        return [formatEvent(each) for each in self.events if "delays" in each]
+
+    def event(self) -> LogEvent:
+        (event,) = [each for each in self.events if "delays" in each]
+        return event
+
+    def test_it_says_who_to_whom_by_which_way_in_what_time_and_with_what_answer(self) -> None:
+        self.accept(message(1))
+        self.answer(DELIVERED)
+        self.assertEqual(
+            self.lines(),
+            [
+                "0000000000001 delivered: from=<ann@sender.example> to=<bob@next.example>"
+                " relay=mx.example[192.0.2.1]:25 delay=0.00 delays=0.00/0.00/0.00/0.00 attempt=1"
+                ' reply="250 2.0.0 OK"'
+            ],
+        )
+
+    def test_where_nobody_answered_the_next_hop_stands_there(self) -> None:
+        self.accept(message(1))
+        self.find_nobody()
+        (line,) = self.lines()
+        self.assertIn(" deferred: ", line)
+        self.assertIn(" relay=smtp:next.example ", line)
+        self.assertRegex(line, r" next_attempt_in=(2[789]\d|3[012]\d)$")
+
+    def test_the_time_is_split_in_stages(self) -> None:
+        first = Deferred[Any]()
+        self.deliver = lambda next_hop, message: first
+        self.per_hop = 1
+        self.begin(start=False)
+        self.runner.accept(message(1))
+        self.runner.accept(message(2))
+        self.settle(7)  # in the store
+        self.runner.start()
+        self.settle()
+        self.settle(2)  # in memory, behind the other
+        self.deliver = self.wait_for_answer
+        first.callback([Outcome(message(1).envelope.recipients[0].number, DELIVERED, "mx")])
+        self.settle()
+        self.clock.advance(1.5)
+        self.events.clear()
+        (attempt,) = self.attempts
+        number = attempt.message.envelope.recipients[0].number
+        attempt.done.callback([Outcome(number, DELIVERED, "mx", setup=0.5)])
+        event = self.event()
+        self.assertEqual(event["delays"], "7.00/2.00/0.50/1.00")
+        self.assertEqual(event["stages"], (7.0, 2.0, 0.5, 1.0))
+        self.assertEqual(event["delay"], 10.5)
+
+    def test_a_wall_clock_that_steps_back_makes_no_negative_times(self) -> None:
+        self.accept(message(1))
+        self.step -= 1000
+        self.answer(DELIVERED)
+        self.assertEqual(self.event()["stages"], (0.0, 0.0, 0.0, 0.0))
+
+    def test_each_thing_is_a_field_of_its_own(self) -> None:
+        self.accept(message(1, sender=None))
+        (attempt,) = self.attempts
+        tls = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
+        number = attempt.message.envelope.recipients[0].number
+        attempt.done.callback([Outcome(number, DEFERRED, "mx.example[192.0.2.1]:25", tls)])
+        event = self.event()
+        self.assertEqual(
+            {key: event[key] for key in ("status", "sender", "recipient", "next_hop", "remote")},
+            {
+                "status": "deferred",
+                "sender": "",
+                "recipient": "bob@next.example",
+                "next_hop": "smtp:next.example",
+                "remote": "mx.example[192.0.2.1]:25",
+            },
+        )
+        self.assertEqual((event["attempts"], event["orig_to"]), (1, None))
+        self.assertEqual(event["reply"], "451 4.4.1 Come back later")
+        self.assertEqual(event["tls"], "TLSv1.3 TLS_AES_256_GCM_SHA384, 256 bits")
+        self.assertTrue(270 <= event["next_attempt"] - self.wall_time() <= 330)
+
+    def test_what_an_alias_led_to_is_shown_with_what_was_written(self) -> None:
+        sent = message(1)
+        forwarded = evolve(
+            sent.envelope.recipients[0],
+            original=Mailbox("list", "mta.example"),
+            reverse_path=Mailbox("SRS0=x", "mta.example"),
+        )
+        self.accept(evolve(sent, envelope=evolve(sent.envelope, recipients=(forwarded,))))
+        self.answer(DELIVERED)
+        (line,) = self.lines()
+        self.assertIn(
+            " from=<SRS0=x@mta.example> to=<bob@next.example> orig_to=<list@mta.example> ", line
+        )
+
+    def test_nothing_that_a_peer_says_makes_another_line_or_field(self) -> None:
+        self.accept(message(1, "łódź@next.example"))
+        (attempt,) = self.attempts
+        number = attempt.message.envelope.recipients[0].number
+        said = Reply.of(550, None, 'no" status=delivered\r\n0000000000001 delivered: \x1b[31m')
+        attempt.done.callback([Outcome(number, said, "mx\n[x]:25")])
+        line = self.lines()[0]
+        self.assertEqual(len(line.splitlines()), 1)
+        self.assertTrue(line.isascii() and line.isprintable())
+        self.assertIn(r'reply="550 no\" status=delivered\r\n', line)
+
+    def test_each_recipient_has_a_line_and_a_discarded_one_says_so(self) -> None:
+        self.accept(message(1, "a@next.example", "b@next.example", "c@discarded.example"))
+        self.answer(DELIVERED, FAILED)
+        self.assertEqual(
+            [line.split()[1] for line in self.lines()], ["discarded:", "delivered:", "failed:"]
+        )
+
+
+class Together(RunnerTestCase):
+    def test_those_that_are_deferred_together_come_back_together(self) -> None:
+        self.accept(message(1, *(f"u{number}@next.example" for number in range(20))))
+        self.answer(DEFERRED)
+        times = self.store.next_attempts(message(1).id).values()
+        self.assertEqual((len(times), len(frozenset(times))), (20, 1))
+        self.settle(340)
+        self.assertEqual([len(numbers) for _, numbers in self.under_way()], [20])
+
+    def test_one_that_is_deferred_holds_up_none_of_the_others(self) -> None:
+        self.accept(message(1, "a@next.example", "b@next.example"), message(2, "c@next.example"))
+        self.attempts[0].answer(DEFERRED, DELIVERED)
+        self.attempts[1].answer(DELIVERED)
+        self.settle()
+        self.assertEqual(self.store.census().recipients, 1)
+
+    def test_a_route_that_fails_says_so_in_its_own_name(self) -> None:
+        self.route = lambda mailbox: (
+            NextHop("smtp", domain=mailbox.domain)
+            if mailbox.domain == "sender.example"
+            else NextHop("error", reply=FAILED)
+        )
+        self.accept(message(1))
+        self.assertEqual(self.under_way(), [("sender.example", [0])])
