@@ -131,6 +131,18 @@ class BrokenCode(SynchronousTestCase):
         actions = {**client._ACTIONS, Awaited.MAIL: (broken,) * 4}
         self.assertFound("client", client, "_ACTIONS", actions)
 
+    def test_one_reply_of_lmtp_taken_for_everyone(self) -> None:
+        def broken(session: ClientSession, reply: Reply) -> None:
+            session._current.settle(session._current.taken, reply)
+
+        self.assertFound("client", ClientSession, "_settle_next", broken)
+
+    def test_credentials_in_clear(self) -> None:
+        def broken(session: ClientSession) -> bool:
+            return session._level == "encrypt"
+
+        self.assertFound("client", ClientSession, "_needs_tls", property(broken))
+
 
 class Reproducers(SynchronousTestCase):
     def test_a_case_survives_its_file(self) -> None:

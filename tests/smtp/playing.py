@@ -14,13 +14,16 @@ from twisted_mta.envelope import (
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.client import ClientSession
 from twisted_mta.smtp.client_step import (
+    Dialect,
     SendBody,
     Step,
     TLSLevel,
     TransactionDone,
     Unusable,
 )
+from twisted_mta.smtp.sasl import Credentials
 
+NONCE = "rOprNGfwEbeRWgbNEkqO"
 FACTS = TLSFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256)
 
 
@@ -51,10 +54,26 @@ def message(
 class Player:
     """Plays dialogues with a session: ``S:`` is heard in one piece, ``C:`` must be said."""
 
-    def __init__(self, *messages: Message, tls: TLSLevel = "none", at_a_time: int = 0) -> None:
-        self.session = ClientSession(helo="client.example", remote="mx[192.0.2.1]:25", tls=tls)
+    def __init__(
+        self,
+        *messages: Message,
+        tls: TLSLevel = "none",
+        at_a_time: int = 0,
+        dialect: Dialect = "smtp",
+        credentials: Credentials | None = None,
+        convertible: bool = False,
+    ) -> None:
+        self.session = ClientSession(
+            helo="client.example",
+            remote="mx[192.0.2.1]:25",
+            tls=tls,
+            dialect=dialect,
+            credentials=credentials,
+            nonce=lambda: NONCE,
+        )
         self.messages = list(messages)
         self.at_a_time = at_a_time
+        self.convertible = convertible
         self.steps: list[Step] = []
         self.said = ""
 
@@ -64,7 +83,8 @@ class Player:
             if isinstance(step, SendBody):
                 self.said += b"".join(self.session.body()).decode()
         if self.session.idle and self.messages:
-            self.take(self.session.transact(self.messages.pop(0)))
+            following = self.messages.pop(0)
+            self.take(self.session.transact(following, convertible=self.convertible))
         self.said += self.session.output().decode()
 
     def hear(self, octets: bytes) -> None:

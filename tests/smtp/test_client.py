@@ -147,6 +147,69 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["451 4.7.1 Greylisted"])
 
+    def test_mail_refused_and_everything_else_accepted(self) -> None:
+        """A server out of its mind: nobody is sent the content, a lone dot ends it."""
+        player = Player(message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 550 5.7.1 Not you
+            S: 250 Ok
+            S: 354 Go on
+            C: .
+            S: 250 Delivered to nobody
+        """)
+        self.assertEqual(player.replies, ["550 5.7.1 Not you"])
+        self.assertTrue(player.session.idle)
+
+    def test_data_refused(self) -> None:
+        """Those that were taken share its reply; RSET comes before what follows."""
+        for reply in ("451 4.3.0 Not now", "554 5.5.1 No valid recipients", "503 Out of order"):
+            player = Player(message("b@example.net", "c@example.net"), message()).play(f"""
+                {OPENING}
+                {GROUP.replace("C: DATA", "C: RCPT TO:<c@example.net>")}
+                C: DATA
+                S: 250 Ok
+                S: 250 Ok
+                S: 550 5.1.1 Nobody
+                S: {reply}
+                C: RSET
+                {GROUP}
+            """)
+            self.assertEqual(player.replies, [reply, "550 5.1.1 Nobody"])
+
+    def test_reset_refused(self) -> None:
+        """The connection is left; what was to follow goes by another."""
+        player = Player(message(), message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 550 5.7.1 Not you
+            S: 503 5.5.1 No
+            S: 503 5.5.1 No
+            C: RSET
+            {GROUP}
+            S: 500 5.5.2 What?
+        """)
+        self.assertEqual(player.replies, ["550 5.7.1 Not you"])
+        self.assertEqual(player.unusable.reply.code, 451)
+        self.assertEqual(player.steps[-1], Close(abort=True))
+
+    def test_a_reply_is_kept_whole(self) -> None:
+        """Code, enhanced status and every line, for the recipient that it was for."""
+        player = Player(message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 250 Ok
+            S: 550-5.1.1 Nobody here
+            S: 550-5.1.1 has that name;
+            S: 550 5.1.1 see https://mx.example/
+            S: 503 No recipients
+        """)
+        [outcome] = player.outcomes
+        self.assertEqual((outcome.reply.code, outcome.reply.enhanced), (550, "5.1.1"))
+        self.assertEqual(
+            outcome.reply.lines, ("Nobody here", "has that name;", "see https://mx.example/")
+        )
+
     def test_content_refused(self) -> None:
         for reply in ("550 5.7.1 Spam", "452 4.3.1 Full"):
             player = Player(message()).play(f"""

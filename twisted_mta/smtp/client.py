@@ -1,10 +1,10 @@
-"""The client's side of an SMTP connection (RFC 5321): octets of the peer in, steps to take out.
+"""The client's side of an SMTP or LMTP connection: octets of the peer in, steps to take out.
 
-Theory of operation. A `ClientSession` is fed with `receive` and asked with `output`; it does no
-I/O and knows no clock. What it waits for is a queue, ``_awaited``: one entry for each reply that
-is due, in order, so a pipelined group (RFC 2920) is several entries and everything else is one.
-Every reply takes the first entry, and the table below says what happens. Three rules stand outside
-the table because they hold everywhere:
+Theory of operation (RFC 5321). A `ClientSession` is fed with `receive` and asked with `output`; it
+does no I/O and knows no clock. What it waits for is a queue, ``_awaited``: one entry for each reply
+that is due, in order, so a pipelined group (RFC 2920) is several entries and everything else is
+one. Every reply takes the first entry, and the table below says what happens. Three rules stand
+outside the table because they hold everywhere:
 
 - ``421`` ends the connection (RFC 5321 §3.8).
 - A reply is taken only for a command that `output` has already handed out. Octets beyond that were
@@ -24,6 +24,12 @@ is then `Unusable`, and another host or a new connection may be tried at once.
 Binary content (RFC 3030 §3) goes by BDAT: no ``DATA`` stands in the queue for it, but as soon as
 all RCPT are answered, and one of them with yes, it is ``BODY``'s turn: the command, and behind it
 the content as one chunk. The reply to that is awaited as ``DOT``.
+
+LMTP differs in its greeting, LHLO, and behind the content: there it has one reply, and one ``DOT``
+in the queue, for each recipient that was taken (RFC 2033 §4.2).
+
+With credentials, AUTH comes before anything else, and never without TLS. What is said for it never
+shares a write with other commands, so `ClientSession.secret` can tell it apart.
 """
 
 from __future__ import annotations
@@ -33,10 +39,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from ..envelope import Message, TLSFacts
+from .client_auth import CANCEL, AuthEnd, ClientAuth
 from .client_step import (
     Awaited,
     Close,
     Deadlines,
+    Dialect,
+    NeedsConversion,
     Ready,
     SendBody,
     StartTLS,
@@ -44,10 +53,12 @@ from .client_step import (
     TLSLevel,
     TransactionDone,
     Unusable,
+    situation,
 )
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
 from .reply_reader import BrokenReply, ReplyReader
+from .sasl import Credentials, Nonce
 
 __all__ = ["Awaited", "ClientSession", "Deadlines", "DotStuffer", "Step", "TLSLevel"]
 
@@ -59,11 +70,13 @@ _TABLE: dict[Awaited, tuple[str, str, str, str]] = {
     Awaited.EHLO: ("_extended", "_confused", "_turned_away", "_say_helo"),
     Awaited.HELO: ("_plain", "_confused", "_turned_away", "_turned_away"),
     Awaited.STARTTLS: ("_start_tls", "_stay_clear", "_stay_clear", "_stay_clear"),
+    Awaited.AUTH: ("_auth_answered", "_auth_answered", "_auth_answered", "_auth_answered"),
+    Awaited.CANCEL: ("_leave", "_leave", "_leave", "_leave"),
     Awaited.RSET: ("_proceed", "_confused", "_confused", "_confused"),
     Awaited.MAIL: ("_mail_taken", "_confused", "_mail_refused", "_mail_refused"),
     Awaited.RCPT: ("_rcpt_taken", "_confused", "_rcpt_refused", "_rcpt_refused"),
     Awaited.DATA: ("_confused", "_send_body", "_data_refused", "_data_refused"),
-    Awaited.DOT: ("_delivered", "_confused", "_data_refused", "_data_refused"),
+    Awaited.DOT: ("_content_answered", "_confused", "_content_answered", "_content_answered"),
     Awaited.NOTHING: ("_finish", "_finish", "_finish", "_finish"),
     Awaited.QUIT: ("_bye", "_bye", "_bye", "_bye"),
 }
@@ -76,12 +89,18 @@ class ClientSession:
         helo: our name, or an address literal.
         remote: the peer, as outcomes and replies of our own name it.
         tls: what the connection must have.
+        implicit_tls: whether it begins with a handshake, before the greeting (RFC 8314 §3).
         deadlines: how long each wait may last.
+        dialect: what the server speaks.
+        credentials: who we are to the server. They need TLS, whatever the level, and no mail goes
+            without them.
+        nonce: makes nonces; without it the mechanisms of the SCRAM family are not used.
 
     Attributes:
         capabilities: what the last EHLO announced: parameters by upper-case keyword.
         tls: facts of the handshake, None in clear.
         closed: nothing more is to be read or sent.
+        secret: what `output` is about to return must not be shown.
         turn: grows with every reply taken and command sent; while it stays the same, the time of
             `deadline` runs.
     """
@@ -92,21 +111,34 @@ class ClientSession:
         helo: str,
         remote: str,
         tls: TLSLevel = "may",
+        implicit_tls: bool = False,
         deadlines: Deadlines | None = None,
+        dialect: Dialect = "smtp",
+        credentials: Credentials | None = None,
+        nonce: Nonce | None = None,
     ) -> None:
         self.capabilities: Mapping[str, str] = {}
         self.tls: TLSFacts | None = None
         self.closed = False
+        self.secret = False
         self.turn = 0
         self._helo = helo
         self._remote = remote
         self._level: TLSLevel = tls
         self._deadlines = deadlines or Deadlines()
+        self._lmtp = dialect == "lmtp"
+        self._hello = f"{'LHLO' if self._lmtp else 'EHLO'} {helo}"
+        self._credentials = credentials
+        self._nonce = nonce
+        self._auth: ClientAuth | None = None
         self._reader = ReplyReader()
         self._output: list[bytes] = []
         self._unsent: deque[tuple[Awaited, bytes]] = deque()
         self._awaited: deque[Awaited] = deque([Awaited.GREETING])
         self._due = 1  # replies to what has left `output`, the greeting being one
+        self._greeting_follows = implicit_tls
+        if implicit_tls:
+            self._awaited, self._due = deque([Awaited.HANDSHAKE]), 0
         self._ready = False
         self._pipelining = False
         self._size_limit = 0
@@ -119,6 +151,11 @@ class ClientSession:
     def idle(self) -> bool:
         """Whether `transact` may be called."""
         return self._ready and not (self._awaited or self._transaction or self.closed)
+
+    @property
+    def dot_sent(self) -> bool:
+        """Whether the end of a content may be on its way, and its answer is still due."""
+        return self._transaction is not None and self._transaction.dot_sent
 
     @property
     def deadline(self) -> float:
@@ -134,6 +171,7 @@ class ClientSession:
         self._due = len(self._awaited)
         octets = b"".join(self._output)
         self._output.clear()
+        self.secret = False
         return octets
 
     # What the shell reports.
@@ -147,6 +185,7 @@ class ClientSession:
         try:
             while not self.closed and (reply := self._reader.next()) is not None:
                 self._take(reply, steps)
+                self._reader.challenged = self._awaits(Awaited.AUTH)
         except BrokenReply as error:
             self._broken(error, steps)
         if not (self.closed or self._due) and self._reader.pending and not self._being_refused:
@@ -161,8 +200,13 @@ class ClientSession:
         steps: list[Step] = []
         if objection:
             self._part(self._ours(454, "7.5", objection), steps)  # RFC 3207 §4.1: QUIT right away
+        elif self._greeting_follows:
+            self._greeting_follows = False
+            self._awaited.append(Awaited.GREETING)
+            self._due = 1
+            self.turn += 1
         else:
-            self._say(Awaited.EHLO, f"EHLO {self._helo}")
+            self._say(Awaited.EHLO, self._hello)
         return steps
 
     def connection_lost(self, reason: str) -> list[Step]:
@@ -180,11 +224,22 @@ class ClientSession:
         self._say(Awaited.QUIT, "QUIT")
         return []
 
-    def transact(self, message: Message) -> list[Step]:
-        """Begin the transaction for all recipients of ``message``."""
+    def transact(self, message: Message, *, convertible: bool = False) -> list[Step]:
+        """Begin the transaction for all recipients of ``message``.
+
+        Args:
+            message: what is to be sent.
+            convertible: where the server does not take the content as it is, the only step is
+                `NeedsConversion`; else all recipients fail with 5.6.3 then.
+        """
         if not self.idle:
             raise RuntimeError("the session is not idle")
-        transaction = self._transaction = OutgoingTransaction(message, self._remote)
+        transaction = OutgoingTransaction(message, self._remote)
+        if convertible and (
+            reply := transaction.needs_conversion(self.capabilities, self._size_limit)
+        ):
+            return [NeedsConversion(reply)]
+        self._transaction = transaction
         transaction.offer(self.capabilities, self._size_limit)
         steps: list[Step] = []
         if not transaction.offered:
@@ -216,7 +271,10 @@ class ClientSession:
         # The last piece ends the content: from here on the message may be delivered.
         transaction.dot_sent = True
         self._awaited[0] = Awaited.DOT
-        self._due = 1
+        if self._lmtp:
+            # RFC 2033 §4.2: a reply for each recipient that was taken, repeated ones included.
+            self._awaited.extend([Awaited.DOT] * (len(transaction.taken) - 1))
+        self._due = len(self._awaited)
         self.turn += 1
         yield octets
 
@@ -235,10 +293,19 @@ class ClientSession:
             return
         self.turn += 1
         if reply.code == 421:
-            self._end(reply, steps, remote=self._remote, abort=False)
+            self._close_down(reply, steps)
             return
         self._due -= 1
         _ACTIONS[self._awaited.popleft()][reply.code // 100 - 2](self, reply, steps)
+
+    def _close_down(self, reply: Reply, steps: list[Step]) -> None:
+        if self._lmtp and self._awaits(Awaited.DOT):
+            # It stands where the reply for one recipient is due, and those behind it have none.
+            self._settle_next(reply)
+            if len(self._awaited) > 1:
+                self._end(self._ours(451, "4.2", f"closed down: {reply}"), steps, abort=False)
+                return
+        self._end(reply, steps, remote=self._remote, abort=False)
 
     def _out_of_turn(self, reply: Reply | None, steps: list[Step]) -> None:
         awaited = self._awaited[0] if self._awaited else None
@@ -248,7 +315,12 @@ class ClientSession:
             self._end(self._ours(454, "7.0", text), steps)
         elif reply and (reply.code == 421 or (awaited is Awaited.BODY and reply.code >= 400)):
             # A server that closes an idle connection, or will not hear the content to its end.
-            self._end(reply, steps, remote=self._remote)
+            if self._lmtp and self._transaction is not None and reply.code != 421:
+                self._settle_next(reply)  # and no word about those behind it
+                text = f"the content was refused while it was sent: {reply}"
+                self._end(self._ours(451, "4.2", text), steps)
+            else:
+                self._end(reply, steps, remote=self._remote)
         else:
             self._end(self._ours(451, "5.0", "a reply that nothing was asked for"), steps)
 
@@ -257,10 +329,8 @@ class ClientSession:
         reply = error.reply
         if self._due == 0:
             self._out_of_turn(None, steps)
-        elif reply is None or reply.code < 400:
+        elif reply is None or reply.code < 400 or self._transaction is None:
             self._end(ours, steps)
-        elif self._transaction is None:
-            self._end(reply, steps, remote=self._remote)
         else:
             # A refusal that does not end is a refusal all the same, and the last we hear.
             self._take(reply, steps)
@@ -274,8 +344,9 @@ class ClientSession:
         steps: list[Step] = []
         if self.closed:
             return steps
-        if self._awaited and self._awaited[0] is Awaited.HANDSHAKE:
-            self._end(self._ours(454, "7.5", text), steps, clear_retry=self._level == "may")
+        if self._awaits(Awaited.HANDSHAKE):
+            clear_retry = self._level == "may" and self._credentials is None
+            self._end(self._ours(454, "7.5", text), steps, clear_retry=clear_retry)
         else:
             self._end(self._ours(451, "4.2", text), steps)
         return steps
@@ -289,25 +360,32 @@ class ClientSession:
         clear_retry: bool = False,
         abort: bool = True,
     ) -> None:
-        # Whatever was to be done on this connection is void; what came of a transaction is not.
-        steps[:] = [step for step in steps if isinstance(step, TransactionDone)]
+        # Whatever was to be done on this connection is void; what came of it so far is not.
+        steps[:] = [step for step in steps if isinstance(step, TransactionDone | Unusable)]
+        if self._auth is not None:
+            reply = self._auth.discreet(reply)
         transaction, self._transaction = self._transaction, None
         if transaction is not None and (transaction.answered or transaction.dot_sent):
-            transaction.settle(
-                range(len(transaction.message.envelope.recipients)), reply, ours=remote is None
-            )
-            uncertain = transaction.dot_sent and remote is None
-            steps.append(TransactionDone(transaction.outcomes(self.tls, uncertain=uncertain)))
+            ours = remote is None
+            if transaction.dot_sent and ours:
+                transaction.settle(transaction.taken, reply, ours=True, uncertain=True)
+            everyone = range(len(transaction.message.envelope.recipients))
+            transaction.settle(everyone, reply, ours=ours)
+            steps.append(TransactionDone(transaction.outcomes(self.tls)))
         elif not steps:
             steps.append(Unusable(reply, remote, self.tls, clear_retry))
         self.closed = True
         self._awaited.clear()
         self._unsent.clear()
         self._output.clear()
+        self.secret = False
         steps.append(Close(abort))
 
     def _part(self, reply: Reply, steps: list[Step], remote: str | None = None) -> None:
         steps.append(Unusable(reply, remote, self.tls))
+        self._leave(reply, steps)
+
+    def _leave(self, reply: Reply, steps: list[Step]) -> None:
         self._ready = False
         self._say(Awaited.QUIT, "QUIT")
 
@@ -321,7 +399,7 @@ class ClientSession:
         if reply.code != 220:
             self._confused(reply, steps)
         else:
-            self._say(Awaited.EHLO, f"EHLO {self._helo}")
+            self._say(Awaited.EHLO, self._hello)
 
     def _turned_away(self, reply: Reply, steps: list[Step]) -> None:
         if reply.code == 554:
@@ -331,7 +409,12 @@ class ClientSession:
         self._part(reply, steps, self._remote)  # RFC 5321 §3.1: it waits for our QUIT
 
     def _say_helo(self, reply: Reply, steps: list[Step]) -> None:
-        self._say(Awaited.HELO, f"HELO {self._helo}")  # RFC 5321 §3.2
+        if self._lmtp:
+            # RFC 2033 §4.1: there is nothing to fall back on. A server of SMTP at the end of a
+            # route for LMTP is the operator's mistake, and no reason to return mail.
+            self._part(self._ours(451, "5.1", f"LHLO was refused: {reply}"), steps)
+        else:
+            self._say(Awaited.HELO, f"HELO {self._helo}")  # RFC 5321 §3.2
 
     def _extended(self, reply: Reply, steps: list[Step]) -> None:
         capabilities = {}
@@ -359,13 +442,27 @@ class ClientSession:
         self._open(steps, f"STARTTLS was refused: {reply}")
 
     def _open(self, steps: list[Step], reason: str = "STARTTLS is not offered") -> None:
-        if self._level == "encrypt" and self.tls is None:
+        if self._needs_tls and self.tls is None:
             # RFC 3207 §4: whether to go on in clear is ours to decide. Deferred even when refused
             # by a 5yz: the refusal is of TLS, not of the message.
+            if self._credentials is not None:
+                reason += ", and our credentials are never sent in clear"
             self._part(self._ours(454, "7.4", reason), steps)
-            return
+        elif self._credentials is not None:
+            self._auth = ClientAuth(
+                self._credentials, self.capabilities.get("AUTH"), nonce=self._nonce
+            )
+            self._authenticate(self._auth.begin(), steps)
+        else:
+            self._be_ready(steps)
+
+    def _be_ready(self, steps: list[Step]) -> None:
         self._ready = True
         steps.append(Ready())
+
+    @property
+    def _needs_tls(self) -> bool:
+        return self._credentials is not None or self._level not in ("none", "may")
 
     def _know(self, capabilities: Mapping[str, str]) -> None:
         self.capabilities = capabilities
@@ -373,6 +470,28 @@ class ClientSession:
         limit = capabilities.get("SIZE", "")
         # RFC 1870 §4: at most 20 digits; 0 says that there is no fixed limit.
         self._size_limit = int(limit) if limit.isdecimal() and len(limit) <= 20 else 0
+
+    def _auth_answered(self, reply: Reply, steps: list[Step]) -> None:
+        assert self._auth is not None
+        self._authenticate(self._auth.take(reply), steps)
+
+    def _authenticate(self, going: bytes | AuthEnd, steps: list[Step]) -> None:
+        if isinstance(going, bytes):
+            self._say_secret(Awaited.AUTH, going)
+            return
+        self._auth = None
+        if going.known:
+            self._be_ready(steps)
+        elif going.reply is not None:
+            self._part(going.reply, steps, self._remote)
+        else:
+            # For the operator to mend, and no reason to return mail: deferred.
+            ours = self._ours(454, "7.8", going.text)
+            steps.append(Unusable(ours, None, self.tls, credentials_refused=True))
+            if going.cancel:
+                self._say_secret(Awaited.CANCEL, CANCEL)
+            else:
+                self._leave(ours, steps)
 
     # The transaction.
 
@@ -412,6 +531,8 @@ class ClientSession:
         transaction = self._current
         if transaction.taken:
             self._begin_content(steps)
+        elif self._lmtp:
+            self._confused(reply, steps)  # RFC 2033 §4.2: a 503 is due; no reply follows the dot
         else:
             self._say(Awaited.NOTHING, ".")  # RFC 2920 §3.1: 354 although no recipient was taken
 
@@ -424,11 +545,20 @@ class ClientSession:
         transaction.settle(transaction.taken, reply)
         self._done(steps)
 
-    def _delivered(self, reply: Reply, steps: list[Step]) -> None:
-        # todo RFC 2033 §4.2: LMTP answers once for each recipient it took.
+    def _content_answered(self, reply: Reply, steps: list[Step]) -> None:
         transaction = self._current
-        transaction.settle(transaction.taken, reply)
-        self._done(steps, reset=False)
+        if self._lmtp:
+            self._settle_next(reply)
+        else:
+            transaction.settle(transaction.taken, reply)
+        if not self._awaited:
+            self._done(steps, reset=not transaction.delivered)
+
+    def _settle_next(self, reply: Reply) -> None:
+        # RFC 2033 §4.2: the replies come in the order of the RCPT commands.
+        transaction = self._current
+        transaction.settle([transaction.taken[transaction.answers]], reply)
+        transaction.answers += 1
 
     def _finish(self, reply: Reply, steps: list[Step]) -> None:
         self._done(steps)
@@ -444,6 +574,12 @@ class ClientSession:
     def _say(self, awaited: Awaited, line: str) -> None:
         self._awaited.append(awaited)
         self._output.append(f"{line}\r\n".encode())
+        self.turn += 1
+
+    def _say_secret(self, awaited: Awaited, line: bytes) -> None:
+        self._awaited.append(awaited)
+        self._output.append(line)
+        self.secret = True
         self.turn += 1
 
     def _release(self) -> None:
@@ -479,23 +615,15 @@ class ClientSession:
     @property
     def _being_refused(self) -> bool:
         # The answer to content that is still being sent has come in part: the rest will follow.
-        sending = bool(self._awaited) and self._awaited[0] is Awaited.BODY
-        return sending and self._reader.refusing
+        return self._awaits(Awaited.BODY) and self._reader.refusing
+
+    def _awaits(self, awaited: Awaited) -> bool:
+        return bool(self._awaited) and self._awaited[0] is awaited
 
     def _situation(self) -> str:
-        if not self._awaited:
-            return "while idle"
-        awaited = self._awaited[0]
-        if awaited is Awaited.HANDSHAKE:
-            return "during the TLS handshake"
-        if awaited is Awaited.BODY:
-            return "while sending the message"
-        if awaited in (Awaited.DOT, Awaited.NOTHING):
-            binary = self._transaction is not None and self._transaction.binary
-            return "after the last chunk" if binary else "after the final dot"
-        if awaited is Awaited.GREETING:
-            return "before the greeting"
-        return f"before the reply to {awaited.name}"
+        binary = self._transaction is not None and self._transaction.binary
+        awaited = self._awaited[0] if self._awaited else None
+        return situation(awaited, binary=binary, lmtp=self._lmtp)
 
     def _ours(self, code: int, status: str, text: str) -> Reply:
         return Reply.of(code, status, f"{self._remote}: {text}")

@@ -10,8 +10,11 @@ from attrs import frozen
 from ..envelope import Outcome, TLSFacts
 from .reply import Reply
 
-TLSLevel = Literal["none", "may", "encrypt"]
-"""What a connection must have: ``may`` goes on in clear where TLS cannot be had (RFC 7435)."""
+Dialect = Literal["smtp", "lmtp"]
+
+TLSLevel = Literal["none", "may", "encrypt", "verify"]
+"""What a connection must have: ``may`` goes on in clear where TLS cannot be had (RFC 7435);
+``verify`` asks for a certificate that proves the next hop's name, which is for the shell to see."""
 
 
 class Awaited(Enum):
@@ -22,6 +25,8 @@ class Awaited(Enum):
     HELO = "helo"
     STARTTLS = "starttls"
     HANDSHAKE = "handshake"
+    AUTH = "auth"
+    CANCEL = "cancel"
     RSET = "rset"
     MAIL = "mail"
     RCPT = "rcpt"
@@ -30,6 +35,33 @@ class Awaited(Enum):
     DOT = "dot"
     NOTHING = "nothing"
     QUIT = "quit"
+
+
+_SITUATIONS = {
+    None: "while idle",
+    Awaited.GREETING: "before the greeting",
+    Awaited.HANDSHAKE: "during the TLS handshake",
+    Awaited.BODY: "while sending the message",
+    Awaited.NOTHING: "after the final dot",
+}
+
+
+def situation(awaited: Awaited | None, *, binary: bool = False, lmtp: bool = False) -> str:
+    """Say for people at which point a session stands.
+
+    Args:
+        awaited: what it waits for, None while it is idle.
+        binary: whether its content goes by BDAT.
+        lmtp: whether it speaks LMTP.
+    """
+    if awaited is Awaited.DOT:
+        return "after the last chunk" if binary else "after the final dot"
+    if awaited is Awaited.EHLO and lmtp:
+        return "before the reply to LHLO"
+    if awaited in _SITUATIONS:
+        return _SITUATIONS[awaited]
+    assert awaited is not None
+    return f"before the reply to {awaited.name}"
 
 
 @frozen
@@ -42,6 +74,8 @@ class Deadlines:
     helo: float = 300.0
     starttls: float = 120.0
     handshake: float = 30.0
+    auth: float = 300.0
+    cancel: float = 5.0  # nothing hangs on the answer any more
     rset: float = 300.0
     mail: float = 300.0  # §4.5.3.2.2
     rcpt: float = 300.0  # §4.5.3.2.3
@@ -82,6 +116,20 @@ class TransactionDone:
 
 
 @frozen
+class NeedsConversion:
+    """The server does not take the content as it is; nothing was said, and the session is idle.
+
+    With a content of 7 bits, and an envelope that says so, `ClientSession.transact` may be called
+    once more.
+
+    Attributes:
+        reply: what the recipients get if the content cannot be converted.
+    """
+
+    reply: Reply
+
+
+@frozen
 class Unusable:
     """The connection ended and says nothing about the message: another may be tried at once.
 
@@ -91,12 +139,15 @@ class Unusable:
         tls: what protected the connection.
         clear_retry: the handshake failed where TLS was only wished for: worth one try in clear, on
             a new connection (RFC 3207 §6, RFC 7435 §4).
+        credentials_refused: the server does not know us by our credentials, or they cannot be used
+            with it: for the operator to mend, since no other host will do better.
     """
 
     reply: Reply
     remote: str | None = None
     tls: TLSFacts | None = None
     clear_retry: bool = False
+    credentials_refused: bool = False
 
 
 @frozen
@@ -106,4 +157,4 @@ class Close:
     abort: bool = False
 
 
-Step: TypeAlias = Ready | StartTLS | SendBody | TransactionDone | Unusable | Close
+Step: TypeAlias = Ready | StartTLS | SendBody | TransactionDone | NeedsConversion | Unusable | Close

@@ -101,6 +101,7 @@ class OutgoingTransaction:
         offered: the places in the envelope of the recipients that the peer is asked for.
         asked: how many of them have their reply to RCPT.
         taken: the places of those that the peer took.
+        answers: how many of those had a reply of their own to the content (RFC 2033 §4.2).
         answered: whether the peer said anything about this transaction yet.
         dot_sent: whether the final dot, or the end of the last chunk, may be on its way.
     """
@@ -110,9 +111,10 @@ class OutgoingTransaction:
     offered: list[int] = Factory(list)
     asked: int = 0
     taken: list[int] = Factory(list)
+    answers: int = 0
     answered: bool = False
     dot_sent: bool = False
-    _settled: dict[int, tuple[Reply, str | None]] = field(factory=dict, init=False)
+    _settled: dict[int, tuple[Reply, str | None, bool]] = field(factory=dict, init=False)
 
     @property
     def size(self) -> int:
@@ -124,32 +126,35 @@ class OutgoingTransaction:
         """Whether the content goes by BDAT (RFC 3030 §3); all other content goes by DATA."""
         return self.message.envelope.binary
 
-    def settle(self, places: Iterable[int], reply: Reply, *, ours: bool = False) -> None:
+    @property
+    def delivered(self) -> bool:
+        """Whether all that were taken were delivered."""
+        return all(self._settled[place][0].code < 300 for place in self.taken)
+
+    def settle(
+        self, places: Iterable[int], reply: Reply, *, ours: bool = False, uncertain: bool = False
+    ) -> None:
         """Give the recipients at ``places`` their final reply, unless they have one."""
         remote = None if ours else self.remote
         for place in places:
-            self._settled.setdefault(place, (reply, remote))
+            self._settled.setdefault(place, (reply, remote, uncertain))
 
     def is_settled(self, place: int) -> bool:
         """Whether the recipient at ``place`` has its final reply."""
         return place in self._settled
 
-    def outcomes(self, tls: TLSFacts | None, *, uncertain: bool = False) -> tuple[Outcome, ...]:
+    def outcomes(self, tls: TLSFacts | None) -> tuple[Outcome, ...]:
         """Return an outcome for each recipient; all of them are settled.
 
         Args:
             tls: what protected the transaction.
-            uncertain: those that the peer took may have been delivered.
         """
-        return tuple(
-            Outcome(
-                recipient.number,
-                *self._settled[place],
-                tls,
-                uncertain and place in self.taken,
-            )
-            for place, recipient in enumerate(self.message.envelope.recipients)
-        )
+        settled = self._settled
+        outcomes = []
+        for place, recipient in enumerate(self.message.envelope.recipients):
+            reply, remote, uncertain = settled[place]
+            outcomes.append(Outcome(recipient.number, reply, remote, tls, uncertain))
+        return tuple(outcomes)
 
     def offer(self, capabilities: Mapping[str, str], size_limit: int) -> None:
         """Fill `offered`; settle the recipients that the peer cannot take, going by its EHLO.
@@ -159,7 +164,7 @@ class OutgoingTransaction:
             size_limit: octets, 0: none is known.
         """
         everyone = range(len(self.message.envelope.recipients))
-        refusal = self._refusal(capabilities, size_limit)
+        refusal = self._refusal(capabilities, size_limit) or self._unconverted(capabilities)
         if refusal is not None:
             self.settle(everyone, refusal, ours=True)
             return
@@ -170,24 +175,38 @@ class OutgoingTransaction:
             else:
                 self.settle([place], self._needs_utf8(), ours=True)
 
+    def needs_conversion(self, capabilities: Mapping[str, str], size_limit: int) -> Reply | None:
+        """Return what everyone gets unless the content is converted; None: that would not help.
+
+        Args:
+            capabilities: by upper-case keyword.
+            size_limit: octets, 0: none is known.
+        """
+        if self._refusal(capabilities, size_limit) is not None:
+            return None
+        return self._unconverted(capabilities)
+
     def _refusal(self, capabilities: Mapping[str, str], size_limit: int) -> Reply | None:
-        envelope = self.message.envelope
         if 0 < size_limit < self.size:  # RFC 1870 §6.1
             return Reply.of(
                 552, "3.4", f"{self.remote} takes {size_limit} octets, the message has {self.size}"
             )
-        if self.binary and not ("CHUNKING" in capabilities and "BINARYMIME" in capabilities):
-            # todo RFC 3030 §3: convert to 7 bits instead.
-            text = "takes no binary content (CHUNKING and BINARYMIME), and we cannot convert it"
-            return Reply.of(554, "6.3", f"{self.remote} {text}")
-        if envelope.parameters.get("BODY") == "8BITMIME" and "8BITMIME" not in capabilities:
-            # todo RFC 6152 §3: convert to 7 bits instead.
-            return Reply.of(554, "6.3", f"{self.remote} takes no content of 8 bits")
+        envelope = self.message.envelope
         reverse_path = envelope.reverse_path
         if "SMTPUTF8" not in capabilities and (
             "SMTPUTF8" in envelope.parameters or not (reverse_path is None or reverse_path.is_ascii)
         ):
             return self._needs_utf8()
+        return None
+
+    def _unconverted(self, capabilities: Mapping[str, str]) -> Reply | None:
+        if self.binary and not ("CHUNKING" in capabilities and "BINARYMIME" in capabilities):
+            text = "takes no binary content (CHUNKING and BINARYMIME), and it is not converted"
+            return Reply.of(554, "6.3", f"{self.remote} {text}")  # RFC 3030 §3
+        body = self.message.envelope.parameters.get("BODY")
+        if body == "8BITMIME" and "8BITMIME" not in capabilities:
+            text = "takes no content of 8 bits, and it is not converted"
+            return Reply.of(554, "6.3", f"{self.remote} {text}")  # RFC 6152 §3
         return None
 
     def _needs_utf8(self) -> Reply:

@@ -21,6 +21,7 @@ _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 TEXT_LIMIT = 512 - len(b"250 \r\n")
 LINE_LIMIT = 4096  # octets; beyond this nothing is going to end any more
 LINES_LIMIT = 100  # the longest EHLO reply seen in the wild has about 25
+CHALLENGE_LIMIT = 12_288  # octets of text in a 334 to AUTH (RFC 4954 §4)
 
 
 class BrokenReply(Exception):
@@ -36,9 +37,14 @@ class BrokenReply(Exception):
 
 
 class ReplyReader:
-    """Collects octets and cuts them into replies; holds at most 100 lines of 512 octets."""
+    """Collects octets and cuts them into replies; holds at most 100 lines of 512 octets.
+
+    Attributes:
+        challenged: a reply may be a challenge now, whose one line is longer.
+    """
 
     def __init__(self) -> None:
+        self.challenged = False
         self._buffer = b""
         self._start = 0  # where in the buffer the next line begins
         self._code = b""
@@ -68,10 +74,11 @@ class ReplyReader:
         Raises:
             BrokenReply: it is none, or it does not end.
         """
+        limit = CHALLENGE_LIMIT + len(b"334 ") if self.challenged else LINE_LIMIT
         while True:
             end = self._buffer.find(b"\r\n", self._start)
             length = (end if end >= 0 else len(self._buffer)) - self._start
-            if length > LINE_LIMIT:
+            if length > limit:
                 raise BrokenReply("a line of the reply does not end", self._unfinished())
             if end < 0:
                 return None
@@ -84,7 +91,8 @@ class ReplyReader:
                 self._code = code
             elif code != self._code:  # RFC 5321 §4.2.1: the code is the same on each line
                 raise BrokenReply("the code changes within the reply")
-            self._lines.append(_text(text))
+            whole = self.challenged and code == b"334" and mark != b"-"
+            self._lines.append(_text(text, CHALLENGE_LIMIT if whole else TEXT_LIMIT))
             if mark != b"-":
                 lines, self._lines = self._lines, []
                 return Reply.from_lines(int(code), tuple(lines))
@@ -101,5 +109,5 @@ class ReplyReader:
         return Reply.from_lines(int(code), tuple(lines))
 
 
-def _text(octets: bytes | None) -> str:
-    return (octets or b"")[:TEXT_LIMIT].decode("utf-8", "backslashreplace")
+def _text(octets: bytes | None, limit: int = TEXT_LIMIT) -> str:
+    return (octets or b"")[:limit].decode("utf-8", "backslashreplace")

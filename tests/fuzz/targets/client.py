@@ -1,13 +1,15 @@
 """The client's session against any server: nothing said too early, no recipient forgotten.
 
 Knobs: TLS level, recipients, transactions, whether handshakes succeed, their objection, content,
-BODY, how it ends (connection lost, timed out, quit), whether a body breaks off. Pieces: what the
-server writes, each one when the client has said all that it has to say.
+BODY, how it ends (connection lost, timed out, quit), whether a body breaks off, the dialect,
+whether it has credentials. Pieces: what the server writes, each one when the client has said all
+that it has to say.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 
@@ -23,11 +25,12 @@ from twisted_mta.envelope import (
     RecipientNumber,
     TLSFacts,
 )
-from twisted_mta.smtp import client, outgoing, reply, reply_reader
+from twisted_mta.smtp import client, client_auth, outgoing, reply, reply_reader, sasl
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.client import ClientSession
 from twisted_mta.smtp.client_step import (
     Close,
+    Dialect,
     Ready,
     SendBody,
     StartTLS,
@@ -36,14 +39,21 @@ from twisted_mta.smtp.client_step import (
     TransactionDone,
     Unusable,
 )
-from twisted_mta.smtp.reply_reader import LINE_LIMIT, LINES_LIMIT, TEXT_LIMIT
+from twisted_mta.smtp.reply_reader import CHALLENGE_LIMIT, LINE_LIMIT, LINES_LIMIT, TEXT_LIMIT
+from twisted_mta.smtp.sasl import Credentials
 
 from ..case import Case
 from ..reference import without_dots
 from . import Target, demand, one_by_one, pieces
 
 LEVEL, RECIPIENTS, TRANSACTIONS, HANDSHAKE, OBJECTION, CONTENT, BODY, END, BREAK = range(9)
+DIALECT, CREDENTIALS = range(9, 11)
 _LEVELS: tuple[TLSLevel, ...] = ("may", "none", "encrypt")
+_DIALECTS: tuple[Dialect, ...] = ("smtp", "lmtp")
+_USER = Credentials("user", "pencil")
+_NONCE = "rOprNGfwEbeRWgbNEkqO"
+_SECRETS = (b"pencil", b64encode(b"\0user\0pencil"), b64encode(b"pencil"))
+_SECRET = re.compile(rb"(?:AUTH [A-Z0-9-]+(?: [A-Za-z0-9+/=]+)?|\*|[A-Za-z0-9+/=]*)\r\n")
 _MARK = b"X-Mark: content\r\n"
 _CONTENTS = (
     _MARK + b"\r\n.\r\nhello\r\n",
@@ -106,6 +116,7 @@ class Transaction:
     message: Message
     content_sent: bool = False
     heard_after: int = 0
+    replies_after: int = 0
     outcomes: tuple[Outcome, ...] | None = None
     void: bool = False
 
@@ -130,10 +141,16 @@ class Player:
 
     def __init__(self, case: Case) -> None:
         self.case = case
+        self._lmtp = case.knob(DIALECT, 2) == 1
+        self._credentials = _USER if case.knob(CREDENTIALS, 2) else None
+        self._known = False
         self.session = ClientSession(
             helo="client.example",
             remote="mx[192.0.2.1]:25",
             tls=_LEVELS[case.knob(LEVEL, len(_LEVELS))],
+            dialect=_DIALECTS[case.knob(DIALECT, 2)],
+            credentials=self._credentials,
+            nonce=lambda: _NONCE,
         )
         self.played = Played()
         self._left = case.knob(TRANSACTIONS, 3) + 1
@@ -183,6 +200,10 @@ class Player:
                 self.played.out_of_turn = True
             elif line[3:4] != b"-":
                 self._owed -= 1
+                if self._current is not None and self._current.content_sent:
+                    self._current.replies_after += 1
+                if line[:3] == b"235" and self.session.tls:
+                    self._known = True
         if self._ahead and self._owed == 0:
             self.played.out_of_turn = True
 
@@ -213,7 +234,12 @@ class Player:
             self._take(self.session.transact(self.played.transactions[-1].message))
 
     def _say(self) -> None:
+        secret = self.session.secret
         octets = self.session.output()
+        if secret:
+            self._say_secret(octets)
+            return
+        demand(not any(each in octets for each in _SECRETS), "a secret that is not marked")
         demand(not (octets and self._closed), f"{octets[:80]!r} after Close")
         demand(_MARK not in octets, "content among the commands")
         rest = octets
@@ -221,11 +247,25 @@ class Player:
             found = _COMMAND.match(rest)
             demand(found, f"not a command: {rest[:80]!r}")
             assert found is not None
-            if found[0] in (b"DATA\r\n", b"STARTTLS\r\n") or found[0].startswith(b"EHLO"):
+            verb = found[0][:4]
+            demand(verb != b"AUTH", "AUTH that is not marked as secret")
+            demand(
+                verb not in ((b"EHLO", b"HELO") if self._lmtp else (b"LHLO",)), "not our dialect"
+            )
+            if verb == b"MAIL" and self._credentials is not None:
+                demand(self.session.tls and self._known, "mail before the server knows us")
+            if found[0] in (b"DATA\r\n", b"STARTTLS\r\n") or verb in (b"EHLO", b"LHLO"):
                 demand(found.end() == len(rest), "something behind the last of a group")
             self._said = found[0]
             self._owed += 1
             rest = rest[found.end() :]
+
+    def _say_secret(self, octets: bytes) -> None:
+        demand(_SECRET.fullmatch(octets), f"not a line of AUTH: {octets[:80]!r}")
+        demand(self.session.tls and self._credentials, "AUTH without TLS or without credentials")
+        demand(len(octets) <= 512, "a line of AUTH that is too long for these credentials")
+        self._said = octets
+        self._owed += 1
 
     def _send_body(self) -> None:
         transaction = self._current
@@ -258,7 +298,7 @@ class Player:
                 demand(not content.endswith(b"\r\n.\r\n"), "half a content has a final dot")
             return
         transaction.content_sent = True
-        self._owed += 1
+        self._owed += self.session._due
         if binary:  # RFC 3030 §2
             demand(content == b"BDAT %d LAST\r\n%s" % (len(whole), whole), "not the message")
             return
@@ -283,6 +323,9 @@ class Player:
         recipients = transaction.message.envelope.recipients
         numbers = [outcome.number for outcome in step.outcomes]
         demand(numbers == [each.number for each in recipients], f"outcomes for {numbers}")
+        if self._lmtp:
+            delivered = sum(outcome.delivered for outcome in step.outcomes)
+            demand(delivered <= transaction.replies_after, "delivered without a reply of its own")
         for outcome in step.outcomes:
             demand(outcome.reply.code // 100 in (2, 4, 5), f"no outcome: {outcome}")
             if outcome.delivered:
@@ -297,7 +340,8 @@ class Player:
     def _look_at_memory(self) -> None:
         reader = self.session._reader
         held = len(reader._buffer) - reader._start if not self.session.closed else 0
-        demand(held <= LINE_LIMIT, f"{held} octets are held back")
+        limit = CHALLENGE_LIMIT + 4 if reader.challenged else LINE_LIMIT
+        demand(held <= limit, f"{held} octets are held back")
         lines = reader._lines
         demand(len(lines) <= LINES_LIMIT, f"{len(lines)} lines are held back")
         demand(all(len(line) <= 4 * TEXT_LIMIT for line in lines), "a line is held whole")
@@ -325,6 +369,11 @@ def check(case: Case) -> None:
             )
 
 
+_SERVER_NONCE = f"{_NONCE}%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+_AUTH_FIRST = b"334 %s\r\n" % b64encode(
+    f"r={_SERVER_NONCE},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".encode()
+)
+_AUTH_FINAL = b"334 %s\r\n" % b64encode(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
 _WORDS = (
     *(b"220 mx.example ESMTP\r\n", b"250 OK\r\n", b"354 go on\r\n", b"421 closing\r\n"),
     *(b"450 4.2.1 later\r\n", b"550 5.1.1 no\r\n", b"554 5.7.1 no\r\n", b"552 5.3.4 large\r\n"),
@@ -335,6 +384,17 @@ _WORDS = (
     *(b"250-a\r\n", b"250-a\r\n350 b\r\n", b"250 \xff\0\x1b[2J\r\n", b"x" * 600, b"x" * 4100),
     *(b"\r\n", b"\n", b"\r", b"250 5.1.1 mixed\r\n", b"550-5.1.1 a\r\n550 5.1.1 b\r\n", b"-", b" "),
     *(b"250 2.1.0 OK\r\n250 2.1.5 OK\r\n354 go\r\n", b"250 a\r\n550 b\r\n354 go\r\n", b"\xb2\xb3"),
+    *(b"235 2.7.0 known\r\n", b"535 5.7.8 wrong\r\n", b"504 5.5.4 not this one\r\n", b"334\r\n"),
+    *(b"334 VXNlcm5hbWU6\r\n", b"334 ???\r\n", b"454 4.7.0 later\r\n", b"421 4.3.2 down\r\n"),
+    *(_AUTH_FIRST, _AUTH_FINAL, _AUTH_FIRST + _AUTH_FINAL, b"334 " + b"x" * 12_289),
+    *(
+        b"250-mx\r\n250-PIPELINING\r\n250 AUTH SCRAM-SHA-256 PLAIN\r\n",
+        b"250-AUTH LOGIN\r\n250 X\r\n",
+    ),
+    *(
+        b"250-mx\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250 AUTH PLAIN CRAM-MD5\r\n",
+        b"550 5.2.2 full\r\n",
+    ),
     *(b"250-SIZE \xd9\xa1\r\n250 OK\r\n", b"250-SIZE 999999999999999999999\r\n250 OK\r\n"),
 )
 
@@ -346,6 +406,19 @@ def new(draw: Random) -> Case:
     if b"STARTTLS" in writes[-1]:
         writes += [draw.choice((b"220 go\r\n", b"454 no\r\n", b"220 go\r\n250 injected\r\n"))]
         writes += [draw.choice(_WORDS[8:13])]
+    auth = draw.random() < 0.3
+    if auth:
+        offers = [word for word in _WORDS if b"AUTH" in word]
+        writes = [_WORDS[0], _WORDS[8], b"220 go\r\n", draw.choice(offers)]
+        writes += draw.choice(
+            (
+                (_AUTH_FIRST, _AUTH_FINAL, b"235 2.7.0 known\r\n"),
+                (b"235 2.7.0 known\r\n",),
+                (b"504 5.5.4 not this one\r\n", b"235 2.7.0 known\r\n"),
+                (b"334\r\n", b"334\r\n", b"235 2.7.0 known\r\n"),
+                (b"535 5.7.8 wrong\r\n", b"221 bye\r\n"),
+            )
+        )
     for _ in range(draw.randrange(1, 8)):
         kind = draw.random()
         if kind < 0.4:
@@ -354,7 +427,11 @@ def new(draw: Random) -> Case:
             writes.append(b"".join(draw.choice(_WORDS) for _ in range(draw.randrange(1, 4))))
         else:
             writes.append(b"250-x\r\n" * draw.choice((3, 99, 101)) + b"250 x\r\n")
-    knobs = [draw.randrange(draw.choice((1, 1, 2, 4))) for _ in range(BREAK + 1)]
+    knobs = [draw.randrange(draw.choice((1, 1, 2, 4))) for _ in range(CREDENTIALS + 1)]
+    knobs[DIALECT] = draw.randrange(2)
+    knobs[CREDENTIALS] = int(auth) if draw.random() < 0.9 else int(not auth)
+    if auth and draw.random() < 0.9:
+        knobs[LEVEL] = knobs[HANDSHAKE] = knobs[OBJECTION] = 0
     if any(b"BINARYMIME" in write for write in writes):
         knobs[BODY] = draw.choice((3, 3, knobs[BODY]))
     return Case("client", tuple(knobs), (), tuple(writes))
@@ -363,10 +440,10 @@ def new(draw: Random) -> Case:
 CLIENT = Target(
     name="client",
     shows="no exception, no content before 354, an outcome for every recipient, whatever comes",
-    modules=(client, outgoing, reply, reply_reader),
+    modules=(client, client_auth, outgoing, reply, reply_reader, sasl),
     new=new,
     words=_WORDS,
-    knobs=BREAK + 1,
+    knobs=CREDENTIALS + 1,
     probe=probe,
     check=check,
 )

@@ -1,0 +1,201 @@
+"""A smarthost that wants to know who we are: Postfix, whose users Dovecot knows."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+from twisted_mta.envelope import (
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+    TLSFacts,
+)
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.client import ClientSession
+from twisted_mta.smtp.client_step import (
+    Close,
+    SendBody,
+    StartTLS,
+    Step,
+    TransactionDone,
+    Unusable,
+)
+from twisted_mta.smtp.sasl import CLIENT_MECHANISMS, Credentials
+
+from .dovecot import PASSWORD, Dovecot
+from .mail import ProgramTestCase, message, submit, trusting
+from .postfix import Postfix
+from .programs import LOOPBACK, MTA, Sink, eventually, need, run
+
+_FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
+
+
+class Shell:
+    """Takes the steps of a session over a blocking socket, for one message.
+
+    Args:
+        port: of the server.
+        credentials: who we are.
+        mechanism: the only one that the session gets to see.
+
+    Attributes:
+        outcome: of the one recipient, None where the connection said nothing about it.
+        unusable: what the connection said of itself instead.
+    """
+
+    def __init__(self, port: int, credentials: Credentials, mechanism: str) -> None:
+        self.outcome: Outcome | None = None
+        self.unusable: Unusable | None = None
+        self._mechanism = mechanism.encode()
+        self._session = ClientSession(
+            helo="client.example",
+            remote=f"postfix.example[{LOOPBACK}]:{port}",
+            tls="encrypt",
+            credentials=credentials,
+            nonce=lambda: "fyko+d2lbbFgONRv9qkxdawL",
+        )
+        self._message: Message | None = Message(
+            id=QueueId(1),
+            envelope=Envelope(
+                Mailbox.parse("ann@sender.example"),
+                (Recipient(RecipientNumber(0), Mailbox.parse("bob@elsewhere.example")),),
+            ),
+            trace=b"",
+            body=HeldBody(message()),
+            received_at=0.0,
+            expires_at=1.0,
+        )
+        self._socket = socket.create_connection((LOOPBACK, port), 60.0)
+
+    def run(self) -> None:
+        """Return when the connection is over."""
+        try:
+            while not self._session.closed:
+                octets = self._socket.recv(65536)
+                if not octets:
+                    self._take(self._session.connection_lost("closed"))
+                    break
+                offer = rb"AUTH " + self._mechanism
+                self._take(self._session.receive(re.sub(rb"AUTH [A-Z0-9 -]+", offer, octets)))
+        finally:
+            self._socket.close()
+
+    def _take(self, steps: list[Step]) -> None:
+        for step in steps:
+            if isinstance(step, StartTLS):
+                self._socket = trusting().wrap_socket(self._socket)
+                self._take(self._session.handshake_completed(_FACTS))
+            elif isinstance(step, SendBody):
+                for piece in self._session.body():
+                    self._socket.sendall(piece)
+            elif isinstance(step, TransactionDone):
+                [self.outcome] = step.outcomes
+            elif isinstance(step, Unusable):
+                self.unusable = step
+            elif isinstance(step, Close):
+                return
+        if self._session.idle:
+            following, self._message = self._message, None
+            self._take(
+                self._session.quit() if following is None else self._session.transact(following)
+            )
+            return
+        octets = self._session.output()
+        if octets:
+            self._socket.sendall(octets)
+
+
+class Smarthost(ProgramTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        need(self, "postfix", "dovecot", "/usr/lib/dovecot/lmtp", "openssl")
+        pair = self.home / "pair.pem"
+        made = run(
+            "openssl",
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-nodes", "-days", "2", "-subj", "/CN=postfix.example"),
+            *("-keyout", pair, "-out", self.home / "certificate.pem"),
+        )
+        self.assertEqual(made.returncode, 0, made.stdout)
+        with pair.open("a", encoding="ascii") as file:
+            file.write((self.home / "certificate.pem").read_text("ascii"))
+        self.sink = self.enterContext(Sink(self.home))
+        dovecot = self.enterContext(
+            Dovecot(self.home, mechanisms="plain login cram-md5 scram-sha-1 scram-sha-256")
+        )
+        self.postfix = self.enterContext(
+            Postfix(
+                self.home,
+                {
+                    "relayhost": f"[{LOOPBACK}]:{self.sink.port}",
+                    "smtpd_tls_security_level": "may",
+                    "smtpd_tls_chain_files": str(pair),
+                    "smtpd_tls_auth_only": "yes",
+                    "smtpd_sasl_auth_enable": "yes",
+                    "smtpd_sasl_type": "dovecot",
+                    "smtpd_sasl_path": str(dovecot.auth),
+                    "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
+                },
+            )
+        )
+
+    def talk(self, password: str, mechanism: str) -> Shell:
+        shell = Shell(self.postfix.port, Credentials("ann", password), mechanism)
+        shell.run()
+        return shell
+
+    def test_every_mechanism(self) -> None:
+        for mechanism in CLIENT_MECHANISMS:
+            shell = self.talk(PASSWORD, mechanism)
+            assert shell.outcome is not None, (mechanism, shell.unusable)
+            self.assertEqual(shell.outcome.reply.code, 250)
+            eventually(
+                lambda mechanism=mechanism: (
+                    f"sasl_method={mechanism}, sasl_username=ann" in self.postfix.output()
+                ),
+                f"mail by {mechanism}",
+            )
+        self.sink.wait_for_messages(len(CLIENT_MECHANISMS))
+
+    def test_a_wrong_password_defers(self) -> None:
+        shell = self.talk("wrong", "SCRAM-SHA-256")
+        assert shell.unusable is not None
+        self.assertTrue(shell.unusable.credentials_refused, shell.unusable)
+        self.assertEqual(shell.unusable.reply.code, 454)
+        self.assertIn("535 5.7.8", shell.unusable.reply.text)
+
+    def mta(self, password: str) -> MTA:
+        secret = self.home / "password"
+        secret.write_text(f"{password}\n", encoding="utf-8")
+        secret.chmod(0o600)
+        return self.enterContext(
+            MTA(
+                self.home,
+                toml=(
+                    f'[mta]\nlocal_domains = ["localhost"]\n'
+                    f'routes = {{"*" = "smtp://{LOOPBACK}:{self.postfix.port}"}}\n'
+                    f'[[destination]]\ndomain = "{LOOPBACK}"\n'
+                    f'username = "ann"\npassword_file = "{secret}"\n'
+                ),
+            )
+        )
+
+    def test_mail_for_elsewhere_goes_with_our_account(self) -> None:
+        mta = self.mta(PASSWORD)
+        submit(mta.smtp, message(), "bob@elsewhere.example")
+        (mail,) = self.sink.wait_for_messages()
+        self.assertTrue(mail.endswith(message()), mail[:2000])
+        self.assertIn("sasl_method=SCRAM-SHA-256, sasl_username=ann", self.postfix.output())
+        self.assertNotIn(PASSWORD, mta.output())
+
+    def test_mail_waits_where_the_password_is_wrong(self) -> None:
+        mta = self.mta("wrong")
+        submit(mta.smtp, message(), "bob@elsewhere.example", sender="sender@localhost")
+        eventually(lambda: "454 4.7.8" in mta.output(), "a delivery that is deferred")
+        self.assertIn("deferred: ", mta.output())
+        self.assertEqual(mta.mail("localhost", "sender"), [])
