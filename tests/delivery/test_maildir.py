@@ -3,9 +3,10 @@
 import errno
 import os
 import random  # noqa: TID251 - seeded, so every run draws the same
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, execute, fail
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -24,16 +25,17 @@ from twisted_mta.envelope import (
     RecipientNumber,
 )
 from twisted_mta.files import DiskFiles
-from twisted_mta.interfaces import Executor, Files
+from twisted_mta.interfaces import Files
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.testing.files import UnsyncedFiles
 
 MAILDIR = NextHop("maildir")
 TRACE = b"Received: from a\r\n\tby b; now\r\n"
 CONTENT = b"Subject: Lunch\r\n\r\nAt noon?\r\n"
-STORED = (
-    b"Return-Path: <alice@example.org>\nReceived: from a\n\tby b; now\nSubject: Lunch\n\nAt noon?\n"
-)
+FIELDS = b"Return-Path: <alice@example.org>\nDelivered-To: %s@example.net\n"
+REST = b"Received: from a\n\tby b; now\nSubject: Lunch\n\nAt noon?\n"
+STORED = FIELDS % b"bob" + REST
+"""As bob has it."""
 
 
 @frozen
@@ -61,13 +63,17 @@ def message(
     return Message(QueueId(5), envelope, TRACE, body or HeldBody(CONTENT), 0.0, 9.0)
 
 
-class Delivery(SynchronousTestCase):
+class MaildirTestCase(SynchronousTestCase):
+    outcomes: list[Sequence[Outcome]]
+
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
         self.now = 1795341600.25
         self.maildirs = self.delivery()
 
-    def delivery(self, files: Files | None = None, executor: Executor = execute) -> MaildirDelivery:
+    def delivery(
+        self, files: Files | None = None, executor: Any = execute, calls: int = 4
+    ) -> MaildirDelivery:
         return MaildirDelivery(
             "/mail",
             files=files or self.files,
@@ -75,6 +81,7 @@ class Delivery(SynchronousTestCase):
             wall_time=lambda: self.now,
             hostname="mx.example",
             random=random.Random(1),
+            calls=calls,
         )
 
     def deliver(self, message: Message) -> Sequence[Outcome]:
@@ -91,6 +98,8 @@ class Delivery(SynchronousTestCase):
         directory = f"/mail/example.net/{local_part}/new"
         return [self.files.content(path) for path in self.files.tree(directory)]
 
+
+class Delivery(MaildirTestCase):
     def test_a_message_is_stored_with_its_trace_and_lf_line_ends(self) -> None:
         self.assertEqual(self.replies(message("bob")), ["250 2.0.0 Delivered to the mailbox"])
         self.assertEqual(self.mail(), [STORED])
@@ -99,7 +108,8 @@ class Delivery(SynchronousTestCase):
 
     def test_each_recipient_has_a_file_of_its_own(self) -> None:
         self.assertEqual(len(self.replies(message("bob", "eve"))), 2)
-        self.assertEqual((self.mail("bob"), self.mail("eve")), ([STORED], [STORED]))
+        self.assertEqual(self.mail("bob"), [STORED])
+        self.assertEqual(self.mail("eve"), [FIELDS % b"eve" + REST])
 
     def test_no_split_of_the_content_makes_a_difference(self) -> None:
         content = b"a\r\n\r\nb\rc\r\r\nd\ne\r"
@@ -115,7 +125,9 @@ class Delivery(SynchronousTestCase):
     def test_binary_content_is_stored_octet_by_octet(self) -> None:
         """RFC 3030 §3; the fields above it have the line ends that its own have."""
         content = b"Subject: x\r\n\r\n" + bytes(range(256)) + b"\r\n.\r\n\n.\n\r\r\n\0\r"
-        head = b"Return-Path: <alice@example.org>\r\n" + TRACE
+        bob, eve = (
+            (FIELDS % name).replace(b"\n", b"\r\n") + TRACE + content for name in (b"bob", b"eve")
+        )
         bodies: list[Body] = [HeldBody(content)]
         bodies += [
             StreamedBody([content[:cut], content[cut:]]) for cut in range(1, len(content), 7)
@@ -124,7 +136,7 @@ class Delivery(SynchronousTestCase):
             self.files = UnsyncedFiles()
             self.maildirs = self.delivery()
             self.deliver(message("bob", "eve", body=body, parameters={"BODY": "BINARYMIME"}))
-            self.assertEqual((self.mail("bob"), self.mail("eve")), ([head + content],) * 2)
+            self.assertEqual((self.mail("bob"), self.mail("eve")), ([bob], [eve]))
 
     def test_content_of_eight_bits_has_lines(self) -> None:
         for body in ("8BITMIME", "7BIT"):
@@ -139,7 +151,7 @@ class Delivery(SynchronousTestCase):
         self.assertEqual(len(writes), 50)
         self.assertEqual(
             len(self.mail()[0]),
-            50_000 + len(b"Return-Path: <alice@example.org>\n") + len(TRACE) - 2,
+            50_000 + len(FIELDS % b"bob") + len(TRACE) - 2,
         )
 
     def test_an_empty_body_is_a_message_too(self) -> None:
@@ -284,7 +296,7 @@ class Delivery(SynchronousTestCase):
         def gone(*arguments: object) -> Deferred[Sequence[Outcome]]:
             return fail(RuntimeError("stopped\r\n"))
 
-        self.maildirs = self.delivery(executor=gone)  # type: ignore[arg-type]
+        self.maildirs = self.delivery(executor=gone)
         for reply in self.replies(message("bob", "eve")):
             self.assertEqual(reply[:9], "451 4.3.0")
 
@@ -295,9 +307,37 @@ class Delivery(SynchronousTestCase):
             calls.append(function)
             return execute(function, *arguments)  # type: ignore[arg-type]
 
-        self.maildirs = self.delivery(executor=counting)  # type: ignore[arg-type]
+        self.maildirs = self.delivery(executor=counting)
         self.deliver(message("bob", "eve", "mallory"))
         self.assertEqual(len(calls), 1)
+
+    def test_what_an_operator_can_mend_is_deferred(self) -> None:
+        for number, reply in (
+            (errno.ENOSPC, "452 4.3.1"),
+            (errno.EDQUOT, "452 4.2.2"),
+            (errno.EIO, "451 4.3.0"),
+            (errno.EROFS, "451 4.3.0"),
+            (errno.EACCES, "451 4.2.0"),
+            (errno.ENOTDIR, "451 4.2.0"),
+            (errno.EMFILE, "451 4.3.2"),
+        ):
+            for operation in ("make_directories", "create", "write", "sync_directory"):
+                self.files = UnsyncedFiles()
+                self.maildirs = self.delivery()
+                self.files.fail_next(operation, OSError(number, "broken"))
+                (found,) = self.replies(message("bob"))
+                self.assertEqual(found[:9], reply, operation)
+                self.assertIn(errno.errorcode[number], found)
+
+    def test_what_the_sender_wrote_stands_above_where_an_alias_led(self) -> None:
+        aliased = Recipient(
+            RecipientNumber(0),
+            Mailbox("bob+x", "example.net"),
+            original=Mailbox("the boss", "example.org"),
+        )
+        self.deliver(evolve(message(), envelope=Envelope(None, (aliased,))))
+        fields = b'Return-Path: <>\nX-Original-To: "the boss"@example.org\n'
+        self.assertEqual(self.mail(), [fields + b"Delivered-To: bob+x@example.net\n" + REST])
 
     def test_a_refused_recipient_fails_and_the_others_do_not(self) -> None:
         replies = self.replies(message("../eve", "bob"))
@@ -328,6 +368,99 @@ class Delivery(SynchronousTestCase):
         with open(f"{root}/example.net/bob/new/{name}", "rb") as file:
             self.assertEqual(file.read(), STORED)
         self.assertEqual(os.listdir(f"{root}/example.net/bob/tmp"), [])
+
+
+class Together(MaildirTestCase):
+    """Deliveries that come while others are being written."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.holds = False
+        self.batches: list[list[Message]] = []
+        self.held: list[Callable[[], None]] = []
+        self.maildirs = self.delivery(executor=self.execute, calls=1)
+
+    def execute(self, function: Any, batch: Any) -> Deferred[Any]:
+        if not self.holds:
+            return execute(function, batch)
+        self.batches.append(batch)
+        done: Deferred[Any] = Deferred()
+        self.held.append(lambda: done.callback(function(batch)))
+        return done
+
+    def waiting_deliveries(self, *messages: Message) -> list[list[Message]]:
+        """Deliver messages at once; return which of them the executor got together."""
+        self.holds = True
+        results = [self.maildirs.deliver(MAILDIR, each) for each in messages]
+        while self.held:
+            self.held.pop(0)()
+        self.outcomes = [self.successResultOf(each) for each in results]
+        self.holds = False
+        return self.batches
+
+    def test_what_comes_while_others_are_written_is_written_together(self) -> None:
+        messages = [message("bob") for _ in range(40)]
+        batches = self.waiting_deliveries(*messages)
+        self.assertEqual([len(batch) for batch in batches], [1, 16, 16, 7])
+        self.assertEqual([each for batch in batches for each in batch], messages)
+        self.assertTrue(all(outcome.delivered for (outcome,) in self.outcomes))
+        self.assertEqual(self.mail(), [STORED] * 40)
+        # 3 directories when the Maildir is made, and its new/ once for each batch.
+        syncs = [path for name, path in self.files.operations if name == "sync_directory"]
+        self.assertEqual(syncs.count("/mail/example.net/bob/new"), 4)
+
+    def test_as_many_are_under_way_as_there_are_threads_for(self) -> None:
+        self.maildirs = self.delivery(executor=self.execute, calls=4)
+        batches = self.waiting_deliveries(*[message("bob") for _ in range(9)])
+        self.assertEqual([len(batch) for batch in batches], [1, 1, 1, 1, 5])
+
+    def test_many_recipients_and_large_messages_do_not_wait_for_each_other(self) -> None:
+        many = message(*(f"u{number}" for number in range(20)))
+        large = message("bob", body=StreamedBody([b"x"]))
+        batches = self.waiting_deliveries(message("bob"), many, many, large, message("bob"))
+        self.assertEqual([len(batch) for batch in batches], [1, 1, 1, 1, 1])
+
+    def test_few_files_are_open_at_a_time_however_many_recipients_there_are(self) -> None:
+        self.replies(message(*(f"u{number}" for number in range(100))))
+        opened = most = 0
+        for operation, _ in self.files.operations:
+            opened += (operation == "create") - (operation == "rename")
+            most = max(most, opened)
+        self.assertEqual((most, opened), (16, 0))
+
+    def test_a_failure_in_a_batch_is_that_of_one_message(self) -> None:
+        self.deliver(message("bob", "eve", "mallory"))
+        for operation in ("create", "write", "sync", "rename"):
+            before = len(self.mail("bob")), len(self.mail("eve"))
+            self.files.fail_next(operation, OSError(errno.EIO, "broken"), after=1)
+            self.waiting_deliveries(message("mallory"), message("bob"), message("eve"))
+            self.assertEqual(
+                [str(outcome.reply)[:3] for (outcome,) in self.outcomes], ["250", "451", "250"]
+            )
+            after = len(self.mail("bob")), len(self.mail("eve"))
+            self.assertEqual(after, (before[0], before[1] + 1), operation)
+
+    def test_a_directory_that_cannot_be_synced_defers_all_that_went_into_it(self) -> None:
+        self.deliver(message("bob", "eve", "mallory"))
+        self.files.fail_next("sync_directory", OSError(errno.EIO, "broken"), after=1)
+        self.waiting_deliveries(*map(message, ("mallory", "bob", "eve", "bob")))
+        found = [(outcome.reply.code, outcome.uncertain) for (outcome,) in self.outcomes]
+        self.assertEqual(found, [(250, False), (451, True), (250, False), (451, True)])
+        self.assertEqual((len(self.mail("bob")), len(self.mail("eve"))), (1, 2))
+
+    def test_what_was_delivered_together_survives_a_crash_at_any_moment(self) -> None:
+        for steps in range(60):
+            self.files = UnsyncedFiles()
+            self.maildirs = self.delivery(executor=self.execute, calls=1)
+            self.files.cut_power_in(steps)
+            self.waiting_deliveries(*[message("bob"), message("bob", "eve"), message("eve")])
+            self.files.crash()
+            for local_part, places in (("bob", [(0, 0), (1, 0)]), ("eve", [(1, 1), (2, 0)])):
+                delivered = sum(self.outcomes[i][j].delivered for i, j in places)
+                try:
+                    self.assertGreaterEqual(len(self.mail(local_part)), delivered, steps)
+                except OSError:
+                    self.assertEqual(delivered, 0, steps)
 
 
 class Directories(SynchronousTestCase):

@@ -4,64 +4,86 @@ from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.delivery.pool import Pool
+from twisted_mta.delivery.terms import Terms
+from twisted_mta.delivery.tls import ClientTLS
 from twisted_mta.envelope import NextHop, Target
-from twisted_mta.smtp.client_step import TLSLevel
+from twisted_mta.smtp.sasl import Credentials
 
 HOP = NextHop("smtp", domain="example.net")
 OTHER = NextHop("smtp", domain="example.org")
 TARGET = Target("mx.example", "192.0.2.1", 25)
+MAY = Terms(messages=3)
+ENCRYPT = Terms(level="encrypt", messages=3)
+CLEAR = Terms(level="none", messages=3)
 
 
 @define(eq=False)
 class FakeConnection:
     target: Target = TARGET
-    level: TLSLevel = "may"
+    terms: Terms = MAY
     messages: int = 1
 
 
 class PoolTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.pool: Pool[FakeConnection] = Pool(messages=3, connections=2)
+        self.pool: Pool[FakeConnection] = Pool(connections=2)
 
     def test_what_was_used_last_is_used_next(self) -> None:
         """So the others grow old, and close."""
         first, second = FakeConnection(), FakeConnection()
         for connection in (first, second):
-            self.assertIsNone(self.pool.keep(connection, HOP, "may"))
+            self.assertIsNone(self.pool.keep(connection, HOP, (MAY,)))
         self.assertEqual(self.pool.idle, (first, second))
-        self.assertIs(self.pool.take(HOP, "may"), second)
-        self.assertIs(self.pool.take_to(TARGET, "may"), first)
-        self.assertIsNone(self.pool.take(HOP, "may"))
-        self.assertIsNone(self.pool.take_to(TARGET, "may"))
+        self.assertIs(self.pool.take(HOP, (MAY,)), second)
+        self.assertIs(self.pool.take_to(TARGET, MAY), first)
+        self.assertIsNone(self.pool.take(HOP, (MAY,)))
+        self.assertIsNone(self.pool.take_to(TARGET, MAY))
         self.assertEqual(self.pool.idle, ())
 
     def test_by_next_hop_and_target_and_level(self) -> None:
         connection = FakeConnection()
-        self.pool.keep(connection, HOP, "may")
-        self.assertIsNone(self.pool.take(OTHER, "may"))
-        self.assertIsNone(self.pool.take(HOP, "encrypt"))
-        self.assertIsNone(self.pool.take_to(TARGET, "encrypt"))
-        self.assertIsNone(self.pool.take_to(Target("mx.example", "192.0.2.2", 25), "may"))
-        self.assertIs(self.pool.take_to(TARGET, "may"), connection)
+        self.pool.keep(connection, HOP, (MAY,))
+        self.assertIsNone(self.pool.take(OTHER, (MAY,)))
+        self.assertIsNone(self.pool.take(HOP, (ENCRYPT,)))
+        self.assertIsNone(self.pool.take_to(TARGET, ENCRYPT))
+        self.assertIsNone(self.pool.take_to(Target("mx.example", "192.0.2.2", 25), MAY))
+        self.assertIs(self.pool.take_to(TARGET, MAY), connection)
+
+    def test_nobody_shares_what_is_on_other_terms(self) -> None:
+        """Who we are, whom we believe, what we show and where we come from: any of them."""
+        connection = FakeConnection()
+        self.pool.keep(connection, HOP, (MAY,))
+        for other in (
+            Terms(messages=3, credentials=Credentials("us", "secret")),
+            Terms(messages=3, tls=ClientTLS(authorities="/ca.pem")),
+            Terms(messages=3, tls=ClientTLS(certificate="/us.pem")),
+            Terms(messages=3, source_addresses=("192.0.2.9",)),
+            Terms(messages=3, implicit_tls=True),
+            Terms(messages=3, dialect="lmtp"),
+            Terms(messages=3, require_memory=True),
+        ):
+            self.assertIsNone(self.pool.take(HOP, (other,)))
+            self.assertIsNone(self.pool.take_to(TARGET, other))
+        self.assertIs(self.pool.take_to(TARGET, Terms(messages=3)), connection)
 
     def test_a_connection_in_clear_is_for_its_own_next_hop_only(self) -> None:
         """After a failed handshake: others at the target have yet to try theirs."""
-        connection = FakeConnection(level="none")
-        self.pool.keep(connection, HOP, "may")
-        self.assertIsNone(self.pool.take_to(TARGET, "may"))
-        self.assertIs(self.pool.take(HOP, "may"), connection)
+        connection = FakeConnection(terms=CLEAR)
+        self.pool.keep(connection, HOP, (MAY,))
+        self.assertIsNone(self.pool.take_to(TARGET, MAY))
+        self.assertIs(self.pool.take(HOP, (MAY,)), connection)
 
     def test_surplus(self) -> None:
         worn, first, second, third = (FakeConnection(messages=n) for n in (3, 1, 1, 1))
-        self.assertIs(self.pool.keep(worn, HOP, "may"), worn)
-        self.assertIsNone(self.pool.keep(first, HOP, "may"))
-        self.assertIsNone(self.pool.keep(second, HOP, "may"))
-        self.assertIs(self.pool.keep(third, HOP, "may"), first)
+        self.assertIs(self.pool.keep(worn, HOP, (MAY,)), worn)
+        self.assertIsNone(self.pool.keep(first, HOP, (MAY,)))
+        self.assertIsNone(self.pool.keep(second, HOP, (MAY,)))
+        self.assertIs(self.pool.keep(third, HOP, (MAY,)), first)
         self.assertEqual(self.pool.idle, (second, third))
 
     def test_discard(self) -> None:
         connection = FakeConnection()
-        self.pool.keep(connection, HOP, "may")
+        self.pool.keep(connection, HOP, (MAY,))
         self.pool.discard(connection)
         self.pool.discard(connection)
-        self.assertIsNone(self.pool.take(HOP, "may"))
+        self.assertIsNone(self.pool.take(HOP, (MAY,)))

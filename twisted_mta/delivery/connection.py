@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -12,22 +13,42 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..envelope import Message, Target
+from ..envelope import Message, Outcome, Target
+from ..message.conversion import CannotConvert, converted
 from ..smtp.client import ClientSession
 from ..smtp.client_step import (
     Close,
+    NeedsConversion,
+    Ready,
     SendBody,
     StartTLS,
     Step,
-    TLSLevel,
     TransactionDone,
     Unusable,
 )
-from ..smtp.reply import printable
+from ..smtp.reply import Reply, printable
+from .terms import Terms
 from .tls import ClientContexts
+
+Convert = Callable[[Message], "Deferred[Message]"]
+"""Makes a message of 7 bits of one that a next hop does not take as it is."""
+
+
+def seven_bit(message: Message) -> Message:
+    """Return ``message`` with a content of 7 bits, whose size is known. Blocks.
+
+    Raises:
+        CannotConvert: it cannot be.
+        OSError: it cannot be read.
+    """
+    made = converted(message)
+    made.body.size  # noqa: B018  (counting reads the content: here, and not in the reactor)
+    return made
+
 
 Result = TransactionDone | Unusable
 """What became of a message on a connection."""
@@ -43,16 +64,21 @@ class Connection(Protocol):
     Args:
         session: what to say.
         target: where it leads.
-        level: what TLS it must have.
+        terms: on which it serves.
         contexts: what to start TLS with.
         clock: for the one timer, which is moved and never made anew.
+        convert: makes a content that the peer takes; without it, mail that would need that fails.
+        opened: called once, when the session is ready for its first transaction.
         spent: called once, when nothing can be sent on it any more.
         closed: called once, when it is gone; after ``spent``.
 
     Attributes:
         messages: how many transactions were begun.
+        began: when the last of them was, by the clock.
+        ready: whether the session was good enough for a transaction.
     """
 
+    log = Logger()
     transport: Any  # ITCPTransport, ITLSTransport and IConsumer in one
 
     def __init__(
@@ -60,18 +86,25 @@ class Connection(Protocol):
         session: ClientSession,
         *,
         target: Target,
-        level: TLSLevel,
+        terms: Terms,
         contexts: ClientContexts,
         clock: IReactorTime,
+        convert: Convert | None = None,
+        opened: Callable[[Connection], None] | None = None,
         spent: Callable[[Connection], None],
         closed: Callable[[Connection], None],
     ) -> None:
         self.session = session
         self.target = target
-        self.level: TLSLevel = level
+        self.terms = terms
         self.messages = 0
+        self.began = 0.0
+        self.ready = False
         self._contexts = contexts
         self._clock = clock
+        self._convert = convert
+        self._converting = False
+        self._opened = opened
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
         self._message: Message | None = None
@@ -87,7 +120,7 @@ class Connection(Protocol):
         self.messages += 1
         self._done = done
         if self.session.idle:
-            self._perform(self.session.transact(message))
+            self._perform(self._begin(message))
         else:
             self._message = message
 
@@ -105,8 +138,11 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         """The greeting is due now."""
-        self.transport.setTcpNoDelay(True)  # each write is a whole group of commands
+        if not self.target.address.startswith("/"):
+            self.transport.setTcpNoDelay(True)  # each write is a whole group of commands
         self._timer = self._clock.callLater(self.session.deadline, self._expired)
+        if self.terms.implicit_tls:
+            self._start_tls()
 
     def dataReceived(self, data: bytes) -> None:
         """Let the session read."""
@@ -117,7 +153,7 @@ class Connection(Protocol):
         facts, objection = self._contexts.judge(
             self.transport.getHandle(),
             self.target,
-            self.level,
+            self.terms.tls,
         )
         self._perform(self.session.handshake_completed(facts, objection))
 
@@ -141,13 +177,17 @@ class Connection(Protocol):
                 self._send_body(step)
             elif isinstance(step, StartTLS):
                 self._write()
-                self.transport.startTLS(self._contexts.creator(self.target, self.level))
+                self._start_tls()
+            elif isinstance(step, Ready):
+                self.ready = True
+                if self._opened is not None:
+                    self._opened(self)
             elif isinstance(step, Close):
                 self._close(step)
         session = self.session
         if self._message is not None and session.idle:
             message, self._message = self._message, None
-            self._perform(session.transact(message))
+            self._perform(self._begin(message))
         self._write()
         if session.turn != self._turn:
             self._turn = session.turn
@@ -156,6 +196,39 @@ class Connection(Protocol):
             done, self._done = self._done, None
             self._message = None
             done(self, result)
+
+    def _start_tls(self) -> None:
+        self.transport.startTLS(self._contexts.creator(self.target, self.terms.tls))
+
+    def _begin(self, message: Message) -> list[Step]:
+        self.began = self._clock.seconds()
+        if self._convert is None:
+            return self.session.transact(message)
+        steps = self.session.transact(message, convertible=True)
+        if not any(isinstance(step, NeedsConversion) for step in steps):
+            return steps
+        # The one place where a content is changed on its way out (RFC 6152 §3, RFC 3030 §3).
+        self._converting = True
+        self._convert(message).addBoth(self._converted, message)
+        return []
+
+    def _converted(self, result: Message | Failure, message: Message) -> None:
+        self._converting = False
+        if self._done is None or not self.session.idle:
+            return  # the connection has ended meanwhile
+        if isinstance(result, Message):
+            self._perform(self.session.transact(result))
+            return
+        error = result.value
+        if isinstance(error, CannotConvert):
+            reply = error.reply
+        elif isinstance(error, OSError):
+            reply = Reply.of(451, "3.0", f"the message cannot be read: {printable(str(error))}")
+        else:
+            self.log.failure("Cannot convert {id}", result, id=str(message.id))
+            reply = Reply.of(451, "3.0", "internal error, see the log")
+        outcomes = (Outcome(each.number, reply) for each in message.envelope.recipients)
+        self._perform([TransactionDone(tuple(outcomes))])
 
     def _write(self) -> None:
         octets = self.session.output()
@@ -168,7 +241,9 @@ class Connection(Protocol):
 
     def _expired(self) -> None:
         self._timer = None
-        if self.session.idle and self._done is None:
+        if self._converting:
+            self._timer = self._clock.callLater(self.session.deadline, self._expired)
+        elif self.session.idle and self._done is None:
             self._timer = self._clock.callLater(self.session.deadline, self._expired)
             self.quit()
         elif self.session.closed:

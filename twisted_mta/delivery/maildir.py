@@ -7,6 +7,11 @@ end.
 A file is written under ``tmp/``, synced, moved to ``new/``, and ``new/`` is synced: only then is
 the recipient delivered. A crash before that leaves a file in ``tmp/``, which nobody reads (readers
 remove those older than 36 hours), or one in ``new/`` that will be delivered again.
+
+Messages that come while others are being written wait for these, and are then written together:
+all files, then all syncs, so that the disk can do them in one go, and one sync for each ``new/``.
+The file operations alone, on ext4 and four threads, made 4,100 files of 4 KiB a second durable one
+by one, and 9,000 in batches of 16; on a disk that is kept busy by others there is no difference.
 """
 
 from __future__ import annotations
@@ -15,17 +20,19 @@ import errno
 import os
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count
+from itertools import count, islice
 
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..envelope import Body, Message, NextHop, Outcome
+from ..envelope import Body, Message, NextHop, Outcome, Recipient
 from ..interfaces import Executor, Files, Random, WallTime, WritableFile
-from ..message.trace import return_path
+from ..message.trace import delivered_to, return_path
 from ..smtp.address import Mailbox
 from ..smtp.reply import Reply, printable
 
@@ -34,6 +41,10 @@ DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
 _NAME = 255  # octets of a file name on every file system in use
 _REMEMBERED = 4096  # Maildirs known to be there; some 300 octets each
 _SMALL = 64 * 1024  # octets of a body that is converted once for all recipients
+_CALLS = 4  # at a time; as many as the executor has threads, and as disks like
+# Files in one call, all open at a time; with 32 there was nothing more to be won.
+_TOGETHER = 16
+_OCTETS = 4 << 20  # of content in one call
 _ATTEMPTS = 5  # at a unique name; one is enough unless a clock went back over a restart
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -44,6 +55,7 @@ _STATUSES = {
     errno.ENOSPC: (452, "3.1"),
     errno.EDQUOT: (452, "2.2"),
     errno.EIO: (451, "3.0"),
+    errno.EROFS: (451, "3.0"),
     errno.EMFILE: (451, "3.2"),
     errno.ENFILE: (451, "3.2"),
 }
@@ -86,17 +98,45 @@ def _deferred(error: BaseException | None) -> Reply:
     return Reply.of(code, status, f"The mailbox cannot be written now ({name})")
 
 
+@define(eq=False)
+class _Copy:
+    """One recipient's file on its way.
+
+    Attributes:
+        name: of the file, the same in ``tmp/`` and ``new/``.
+        file: while it is open.
+        reply: what became of it, None while that is open.
+        uncertain: it may be in ``new/`` all the same.
+    """
+
+    recipient: Recipient
+    maildir: str = ""
+    name: str = ""
+    file: WritableFile | None = None
+    reply: Reply | None = None
+    uncertain: bool = False
+
+    @property
+    def written(self) -> str:
+        return f"{self.maildir}/tmp/{self.name}"
+
+    @property
+    def delivered(self) -> str:
+        return f"{self.maildir}/new/{self.name}"
+
+
 class MaildirDelivery:
     """Delivers to ``ROOT/<domain>/<local-part>/{tmp,new,cur}``.
 
     Args:
         root: the folder above all of them.
         files: the disk.
-        executor: where its calls block; one call per message.
+        executor: where its calls block; one call for one message, or for those that waited.
         wall_time: for file names.
         hostname: for file names.
         random: 64 bits of it set the file names of this object apart from those of all others that
             ever deliver here under this hostname.
+        calls: to the executor at a time.
     """
 
     def __init__(
@@ -108,12 +148,16 @@ class MaildirDelivery:
         wall_time: WallTime,
         hostname: str,
         random: Random,
+        calls: int = _CALLS,
     ) -> None:
         self._root = root
         self._files = files
         self._executor = executor
         self._wall_time = wall_time
         self._numbers = count()
+        self._calls = calls
+        self._under_way = 0
+        self._waiting: deque[tuple[Message, Deferred[Sequence[Outcome]]]] = deque()
         # "/" and ":" mean something in a Maildir, and are written as Maildir readers expect.
         host = printable(hostname).replace("/", r"\057").replace(":", r"\072")
         self._origin = f"R{random.getrandbits(64):016x}", host
@@ -133,65 +177,133 @@ class MaildirDelivery:
 
         An outcome is ``uncertain`` where the file may be in ``new/`` and yet not be durable.
         """
-        delivery = self._executor(self._deliver, message)
+        delivered: Deferred[Sequence[Outcome]] = Deferred()
+        self._waiting.append((message, delivered))
+        self._work()
+        return delivered
 
-        def broken(failure: Failure) -> Sequence[Outcome]:
-            reply = _deferred(failure.value)
-            return [Outcome(recipient.number, reply) for recipient in message.envelope.recipients]
+    def _work(self) -> None:
+        while self._waiting and self._under_way < self._calls:
+            self._under_way += 1
+            batch = list(self._batch())
+            self._executor(self._deliver, [message for message, _ in batch]).addBoth(
+                self._done, batch
+            )
 
-        return delivery.addErrback(broken)
+    def _batch(self) -> Iterator[tuple[Message, Deferred[Sequence[Outcome]]]]:
+        """Take what is delivered together: one message at least, large ones alone."""
+        taken = copies = octets = 0
+        while self._waiting:
+            message, _ = self._waiting[0]
+            copies += len(message.envelope.recipients)
+            octets += message.body.size
+            if taken and (copies > _TOGETHER or octets > _OCTETS):
+                return
+            taken += 1
+            yield self._waiting.popleft()
 
-    def _deliver(self, message: Message) -> Sequence[Outcome]:
-        """Block until every recipient has its outcome."""
-        head = return_path(message.envelope.reverse_path) + message.trace
-        content = _octets if message.envelope.binary else _local_lines
-        small: list[bytes] = []
-        outcomes = []
-        for recipient in message.envelope.recipients:
-            uncertain = False
-            try:
-                if message.body.size <= _SMALL and not small:
-                    small.append(b"".join(content(head, message.body)))
-                self._write(recipient.mailbox, small or content(head, message.body))
-                reply = DELIVERED
-            except NoMailbox as refusal:
-                reply = refusal.reply
-            except _NotDurable as error:
-                reply, uncertain = _deferred(error.cause), True
-            except Exception as error:  # an executor's thread is no place to die in
-                reply = _deferred(error)
-            outcomes.append(Outcome(recipient.number, reply, uncertain=uncertain))
-        return outcomes
+    def _done(
+        self,
+        outcomes: Sequence[Sequence[Outcome]] | Failure,
+        batch: Sequence[tuple[Message, Deferred[Sequence[Outcome]]]],
+    ) -> None:
+        self._under_way -= 1
+        if isinstance(outcomes, Failure):
+            reply = _deferred(outcomes.value)
+            outcomes = [
+                [Outcome(recipient.number, reply) for recipient in message.envelope.recipients]
+                for message, _ in batch
+            ]
+        for (_, delivered), each in zip(batch, outcomes, strict=True):
+            delivered.callback(each)
+        self._work()
 
-    def _write(self, mailbox: Mailbox, content: Iterable[bytes]) -> None:
-        domain, local_part = mailbox_directory(mailbox)
-        maildir = f"{self._root}/{domain}/{local_part}"
+    def _deliver(self, messages: Sequence[Message]) -> Sequence[Sequence[Outcome]]:
+        """Block until every recipient of every message has its outcome."""
+        copies = [[_Copy(each) for each in message.envelope.recipients] for message in messages]
+        waiting = self._begun(messages, copies)
+        while together := list(islice(waiting, _TOGETHER)):
+            self._publish(together)
+        return [
+            [
+                Outcome(copy.recipient.number, copy.reply or DELIVERED, uncertain=copy.uncertain)
+                for copy in each
+            ]
+            for each in copies
+        ]
+
+    def _begun(
+        self, messages: Sequence[Message], copies: Sequence[Sequence[_Copy]]
+    ) -> Iterator[_Copy]:
+        """Yield each copy with its file written, open and not synced; leave out what failed."""
+        for message, those in zip(messages, copies, strict=True):
+            head = return_path(message.envelope.reverse_path)
+            content = _octets if message.envelope.binary else _local_lines
+            small: list[bytes] = []
+            for copy in those:
+                recipient = copy.recipient
+                own = head + delivered_to(recipient.mailbox, recipient.original) + message.trace
+                try:
+                    if message.body.size <= _SMALL and not small:
+                        small.append(b"".join(content(message.body)))
+                    if content is _local_lines:
+                        own = own.replace(b"\r\n", b"\n")
+                    self._write(copy, own, small or content(message.body))
+                except NoMailbox as refusal:
+                    copy.reply = refusal.reply
+                except Exception as error:  # an executor's thread is no place to die in
+                    copy.reply = _deferred(error)
+                else:
+                    yield copy
+
+    def _write(self, copy: _Copy, head: bytes, content: Iterable[bytes]) -> None:
+        domain, local_part = mailbox_directory(copy.recipient.mailbox)
+        copy.maildir = maildir = f"{self._root}/{domain}/{local_part}"
         self._ready(maildir)
         try:
-            name, file = self._create(maildir)
+            copy.name, copy.file = self._create(maildir)
         except FileNotFoundError:
             # Somebody removed a Maildir that we remember.
             self._ready.cache_clear()
             self._ready(maildir)
-            name, file = self._create(maildir)
-        written, delivered = f"{maildir}/tmp/{name}", f"{maildir}/new/{name}"
+            copy.name, copy.file = self._create(maildir)
         try:
-            try:
-                for piece in content:
-                    file.write(piece)
-                file.sync()
-            finally:
-                file.close()
-            self._files.rename(written, delivered)
+            for piece in content:
+                copy.file.write(head + piece)
+                head = b""
+            if head:
+                copy.file.write(head)
         except BaseException:
-            self._remove(written)
+            copy.file.close()
+            self._remove(copy.written)
             raise
-        try:
-            self._files.sync_directory(f"{maildir}/new")
-        except OSError as error:
-            # It will be delivered again, so take it back; a reader may have been faster.
-            self._remove(delivered)
-            raise _NotDurable(error) from error
+
+    def _publish(self, copies: Sequence[_Copy]) -> None:
+        """Make written files durable, and then visible, and that durable; blocks."""
+        for copy in copies:
+            assert copy.file is not None
+            try:
+                try:
+                    copy.file.sync()
+                finally:
+                    copy.file.close()
+                    copy.file = None
+                self._files.rename(copy.written, copy.delivered)
+            except Exception as error:
+                self._remove(copy.written)
+                copy.reply = _deferred(error)
+        by_maildir: dict[str, list[_Copy]] = {}
+        for copy in copies:
+            if copy.reply is None:
+                by_maildir.setdefault(copy.maildir, []).append(copy)
+        for maildir, together in by_maildir.items():
+            try:
+                self._files.sync_directory(f"{maildir}/new")
+            except Exception as error:
+                # They will be delivered again, so take them back; a reader may have been faster.
+                for copy in together:
+                    self._remove(copy.delivered)
+                    copy.reply, copy.uncertain = _deferred(error), True
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
         """Open a new file under ``tmp/``, whose name is its own for all time."""
@@ -222,26 +334,17 @@ class MaildirDelivery:
             self._files.unlink(path)
 
 
-class _NotDurable(Exception):
-    """A file is in ``new/``, and a power cut may lose it."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def _local_lines(head: bytes, body: Body) -> Iterator[bytes]:
-    """Yield the file's content: ``head`` and ``body`` with LF line ends, in pieces."""
-    held = head  # what goes before the next chunk: at first the trace fields, then maybe a CR
+def _local_lines(body: Body) -> Iterator[bytes]:
+    """Yield a body with LF line ends, in pieces."""
+    held = b""  # a CR whose LF may begin the next chunk
     for chunk in body.chunks():
         piece = held + chunk
-        held = b"\r" if piece.endswith(b"\r") else b""  # its LF may begin the next chunk
+        held = b"\r" if piece.endswith(b"\r") else b""
         yield piece[: len(piece) - len(held)].replace(b"\r\n", b"\n")
     if held:
-        yield held.replace(b"\r\n", b"\n")
+        yield held
 
 
-def _octets(head: bytes, body: Body) -> Iterator[bytes]:
-    """Yield the content of a file whose every octet is kept."""
-    yield head
-    yield from body.chunks()
+def _octets(body: Body) -> Iterator[bytes]:
+    """Yield a body whose every octet is kept."""
+    return body.chunks()

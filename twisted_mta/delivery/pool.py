@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from attrs import frozen
 
 from ..envelope import NextHop, Target
-from ..smtp.client_step import TLSLevel
+from .terms import Terms
 
 
 class Reusable(Protocol):
@@ -15,12 +15,12 @@ class Reusable(Protocol):
 
     Attributes:
         target: where it leads.
-        level: what TLS it has, at the least.
+        terms: what it has, at the least.
         messages: how many it carried.
     """
 
     target: Target
-    level: TLSLevel
+    terms: Terms
     messages: int
 
 
@@ -37,16 +37,14 @@ class Pool(Generic[C]):
     """The idle connections of a relay.
 
     Each is found by the next hop that it served last, so that another message for that needs
-    neither DNS nor a handshake, and by its target, which other next hops may come to as well.
+    neither DNS nor a handshake, and by its target, which other next hops may come to as well. It
+    serves nobody on other terms than its own: whoever must not share it does not find it.
 
     Args:
-        messages: how many a connection may carry; servers dislike endless ones, and a better mail
-            exchanger that has come back is noticed at the next connection only.
         connections: how many may be idle at a time.
     """
 
-    def __init__(self, *, messages: int = 100, connections: int = 100) -> None:
-        self._messages = messages
+    def __init__(self, *, connections: int = 100) -> None:
         self._connections = connections
         self._idle: dict[C, _Idle[C]] = {}
         self._found: dict[object, list[C]] = {}
@@ -56,24 +54,25 @@ class Pool(Generic[C]):
         """All idle connections, the one that was idle longest first."""
         return tuple(self._idle)
 
-    def take(self, next_hop: NextHop, level: TLSLevel) -> C | None:
+    def take(self, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
         """Take out the connection that served ``next_hop`` last, if it is idle."""
-        return self._take((next_hop, level))
+        return self._take((next_hop, ways))
 
-    def take_to(self, target: Target, level: TLSLevel) -> C | None:
+    def take_to(self, target: Target, terms: Terms) -> C | None:
         """Take out an idle connection to ``target``."""
-        return self._take((target, level))
+        return self._take((target, terms))
 
-    def keep(self, connection: C, next_hop: NextHop, level: TLSLevel) -> C | None:
-        """Take in an idle connection that served ``next_hop`` at ``level``.
+    def keep(self, connection: C, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
+        """Take in an idle connection that served ``next_hop``, which was asked for ``ways``.
 
         Returns:
             A connection to close instead, None if there is room: ``connection`` itself if it has
-            carried enough, or the one that was idle longest.
+            carried enough, or the one that was idle longest. Servers dislike endless connections,
+            and a better mail exchanger that has come back is noticed at the next one only.
         """
-        if connection.messages >= self._messages:
+        if connection.messages >= connection.terms.messages:
             return connection
-        idle = _Idle(connection, ((next_hop, level), (connection.target, connection.level)))
+        idle = _Idle(connection, ((next_hop, ways), (connection.target, connection.terms)))
         self._idle[connection] = idle
         for key in idle.keys:
             self._found.setdefault(key, []).append(connection)

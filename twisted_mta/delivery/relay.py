@@ -1,66 +1,69 @@
-"""Delivery to other hosts by SMTP: one transaction for a message's recipients at one next hop.
+"""Delivery to other hosts by SMTP or LMTP.
 
-A delivery tries the targets of its next hop in order until one of them has said something about the
-message. What a target says about itself (no connection, a refused greeting, no TLS where it must
-be, ``421`` before the first reply to a transaction) leads to the next one.
+A `Relay` holds what all deliveries share: connections, terms, memories. What one message goes
+through is a `delivery.attempt.Attempt`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from typing import Any
 
-from attrs import define, field, frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IAddress, IProtocol, IReactorTCP, IReactorTime
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Message, NextHop, Outcome, Target, TLSFacts
-from ..interfaces import Locate, NoTarget
+from ..config import Destination
+from ..envelope import Host, Message, NextHop, Outcome, Target
+from ..interfaces import Executor, Locate
+from ..memory import TLSMemory
 from ..smtp.client import ClientSession
-from ..smtp.client_step import Deadlines, TLSLevel, TransactionDone, Unusable
-from ..smtp.reply import Reply, printable
-from .connection import Connection, Result
+from ..smtp.client_step import TLSLevel
+from ..smtp.reply import Reply
+from ..smtp.sasl import Nonce
+from .address_order import SourceOf
+from .attempt import Attempt
+from .connection import Connection, Convert, seven_bit
 from .pool import Pool
+from .settings import RelaySettings, Traffic
+from .terms import DestinationFor, Prepared, Terms, TermsBook, prepare
 from .tls import ClientContexts
 
-
-class Reactor(IReactorTCP, IReactorTime):
-    """What is needed of a reactor."""
-
-
-@frozen(kw_only=True)
-class RelaySettings:
-    """How a relay delivers.
-
-    Attributes:
-        deadlines: how long it waits for what.
-        messages_per_connection: transactions after which a connection is closed.
-        idle_connections: how many may be kept for later.
-        targets: how many addresses of a next hop are tried in one delivery.
-    """
-
-    deadlines: Deadlines = field(factory=Deadlines)
-    messages_per_connection: int = 100
-    idle_connections: int = 100
-    targets: int = 10  # RFC 5321 §5.1: at least two; some domains have dozens, all of them down
+__all__ = ["Relay", "RelaySettings"]
 
 
 class Relay:
     """Delivers to other hosts; `deliver` is an `interfaces.Deliver`.
 
     Args:
-        reactor: for connections and time.
+        reactor: for connections and time: `IReactorTCP`, `IReactorTime`, and `IReactorUNIX` where
+            routes name UNIX sockets.
         locate: says which addresses a next hop has.
         helo: our name in EHLO.
         contexts: what to start TLS with.
-        tls_level: what TLS a connection must have.
-        source_address: an address to connect from, None leaves it to the system; used for targets
-            of its own family.
+        tls_level: what TLS a connection must have, without ``destination_for``.
+        source_address: addresses to connect from, likewise; each for targets of its own family,
+            None leaves it to the system.
         settings: see there.
+        destination_for: what holds where; without it, one thing everywhere. Where a destination
+            names files, `update` with what `prepare` read comes before the first delivery.
+        memory: of hosts that TLS was had with.
+        nonce: makes nonces for AUTH; without it the mechanisms of the SCRAM family are not used.
+        source_of: see `address_order.in_order`.
+        executor: where a content is converted that a next hop does not take as it is; without
+            it, such mail fails.
+
+    Attributes:
+        traffic: see there.
     """
 
     log = Logger()
@@ -68,38 +71,132 @@ class Relay:
     def __init__(
         self,
         *,
-        reactor: Reactor,
+        reactor: Any,
         locate: Locate,
         helo: str,
-        contexts: ClientContexts,
+        contexts: ClientContexts | None = None,
         tls_level: TLSLevel = "may",
-        source_address: str | None = None,
+        source_address: str | Sequence[str] | None = None,
         settings: RelaySettings | None = None,
+        destination_for: DestinationFor | None = None,
+        memory: TLSMemory | None = None,
+        nonce: Nonce | None = None,
+        source_of: SourceOf | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.settings = settings or RelaySettings()
         self.locate = locate
-        self.tls_level: TLSLevel = tls_level
-        self.pool: Pool[Connection] = Pool(
-            messages=self.settings.messages_per_connection,
-            connections=self.settings.idle_connections,
-        )
-        self._reactor = reactor
+        self.source_of = source_of
+        self.reactor = reactor
+        self.traffic = Traffic()
+        self.ended: Reply | None = None  # what attempts get that have no transaction yet
+        self.pool: Pool[Connection] = Pool(connections=self.settings.idle_connections)
         self._helo = helo
-        self._contexts = contexts
-        self._source_address = source_address
-        self._connections: dict[Connection, Deferred[IProtocol] | None] = {}
+        self._contexts = contexts or ClientContexts()
+        self._memory = memory
+        self._nonce = nonce
+        self._convert = None if executor is None else _converter(executor)
+        if destination_for is None:
+            sources = (source_address,) if isinstance(source_address, str) else source_address
+            everywhere = Destination(
+                domain="*",
+                tls=tls_level,
+                source_address=None if sources is None else tuple(sources),
+                messages_per_connection=self.settings.messages_per_connection,
+            )
+            destination_for = _Everywhere(everywhere)
+        self._destination_for = destination_for
+        self.terms = TermsBook(destination_for)
+        self._generation = 0
+        self._attempts: dict[Attempt, None] = {}
+        self._connections: dict[Connection, int] = {}
+        self._connecting: dict[Connection, Deferred[Connection]] = {}
+        self._down: dict[tuple[str, int], float] = {}
         self._closing: list[Deferred[None]] | None = None
 
+    # Settings.
+
+    def prepare(self, destinations: Iterable[Destination]) -> Prepared:
+        """Read the files of all destinations, without any effect. Blocks.
+
+        Args:
+            destinations: each complete (`Config.all_destinations`).
+
+        Raises:
+            CertificateError: a certificate, key or authority cannot be used.
+            ConfigError: a password file cannot.
+        """
+        return prepare(self._contexts, destinations)
+
+    def update(
+        self,
+        prepared: Prepared,
+        *,
+        destination_for: DestinationFor | None = None,
+        helo: str | None = None,
+    ) -> list[str]:
+        """Put settings in force, for connections from now on; idle ones are closed.
+
+        A transaction that is under way goes on as it began, and its connection is closed then.
+
+        Args:
+            prepared: what the files held.
+            destination_for: what holds where from now on; None: as before.
+            helo: our name in EHLO; None: as before.
+
+        Returns:
+            Lines that say what changed, printable.
+        """
+        self._destination_for = destination_for or self._destination_for
+        self._helo = helo or self._helo
+        self.terms = TermsBook(self._destination_for, prepared.credentials)
+        self._generation += 1
+        for connection in self.pool.idle:
+            connection.quit()
+        return self._contexts.use(prepared.contexts)
+
+    # Deliveries.
+
     def deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
-        """Try one transaction for all recipients of ``message``.
+        """Try a transaction for all recipients of ``message``.
+
+        Recipients with whom we do business on different terms have one each, one after the other.
 
         Returns:
             An outcome for each recipient, in the order of the envelope. It never fails: whatever
             goes wrong defers the recipients.
         """
-        delivery = _Delivery(self, next_hop, message)
-        delivery.start()
-        return delivery.result
+        try:
+            parts = self.terms.parts(next_hop, message)
+        except Exception:
+            self.log.failure("Cannot deliver {id}", id=str(message.id))
+            done: Deferred[Sequence[Outcome]] = Deferred()
+            reply = Reply.of(451, "3.0", "internal error, see the log")
+            done.callback([Outcome(one.number, reply) for one in message.envelope.recipients])
+            return done
+        if len(parts) == 1:
+            return self._attempt(next_hop, message, parts[0].ways)
+        return Deferred.fromCoroutine(self._deliver_parts(next_hop, message, parts))
+
+    async def _deliver_parts(
+        self, next_hop: NextHop, message: Message, parts: Iterable[Any]
+    ) -> Sequence[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        for part in parts:
+            envelope = evolve(message.envelope, recipients=part.recipients)
+            some = await self._attempt(next_hop, evolve(message, envelope=envelope), part.ways)
+            outcomes.update((outcome.number, outcome) for outcome in some)
+        return [outcomes[recipient.number] for recipient in message.envelope.recipients]
+
+    def _attempt(
+        self, next_hop: NextHop, message: Message, ways: tuple[Terms, ...]
+    ) -> Deferred[Sequence[Outcome]]:
+        attempt = Attempt(self, next_hop, message, ways)
+        self._attempts[attempt] = None
+        attempt.start()
+        return attempt.result
+
+    # The end.
 
     def close(self) -> Deferred[None]:
         """Say QUIT on idle connections, and on the others when their transaction is over.
@@ -114,62 +211,158 @@ class Relay:
         self._check_closed()
         return closed
 
+    def abort_unsent(self) -> None:
+        """End every transaction whose content is not yet sent to its end; start no new one.
+
+        Those recipients are deferred, by ourselves. What waits for the answer to its final dot goes
+        on waiting: to end that would make second copies.
+        """
+        self.ended = Reply.of(451, "3.2", "we are closing")
+        for attempt in tuple(self._attempts):
+            attempt.abort_unsent()
+
     def abort(self) -> None:
         """Drop every connection at once; what was under way is deferred."""
-        for connection, connecting in tuple(self._connections.items()):
-            if connecting is not None:
-                connecting.cancel()
-            else:
-                connection.abort()
+        before = self.ended
+        self.abort_unsent()
+        for connecting in tuple(self._connecting.values()):
+            connecting.cancel()
+        for connection in tuple(self._connections):
+            connection.abort()
+        self.ended = before
 
-    # What deliveries ask.
+    # What attempts ask.
 
-    def connect(self, target: Target, level: TLSLevel) -> Deferred[Connection]:
-        """Open a connection; fails as endpoints do."""
+    def connect(
+        self, target: Target, terms: Terms, *, in_clear: bool = False
+    ) -> Deferred[Connection]:
+        """Open a connection; fails as endpoints do, with silence if it is cancelled.
+
+        Args:
+            target: where to.
+            terms: on which.
+            in_clear: TLS has just failed there, and was only wished for.
+        """
+        if in_clear:
+            terms = evolve(terms, level="none")
         session = ClientSession(
-            helo=self._helo, remote=str(target), tls=level, deadlines=self.settings.deadlines
+            helo=self._helo,
+            remote=str(target),
+            tls="encrypt" if self._must_have_again(target, terms) else terms.level,
+            implicit_tls=terms.implicit_tls,
+            deadlines=self.settings.deadlines,
+            dialect=terms.dialect,
+            credentials=terms.credentials,
+            nonce=self._nonce,
         )
         connection = Connection(
             session,
             target=target,
-            level=level,
+            terms=terms,
             contexts=self._contexts,
-            clock=self._reactor,
+            clock=self.reactor,
+            convert=self._convert,
+            opened=self._alarmed if in_clear else self._opened,
             spent=self.pool.discard,
             closed=self._closed,
         )
-        endpoint_type = TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint
-        endpoint = endpoint_type(
-            self._reactor,
-            target.address,
-            target.port,
-            timeout=self.settings.deadlines.connect,
-            bindAddress=self._source(target),
-        )
-        connecting = endpoint.connect(_Once(connection))
-        self._connections[connection] = connecting
+        dialling: Deferred[IProtocol] = self._endpoint(target, terms).connect(_Once(connection))
 
         def connected(_: IProtocol) -> Connection:
-            if connection in self._connections:  # else it is gone already
-                self._connections[connection] = None
+            self._connecting.pop(connection, None)
+            self.traffic.connections += 1
             return connection
 
         def unconnected(failure: Failure) -> Failure:
-            self._closed(connection)
+            self._connecting.pop(connection, None)
+            self._connections.pop(connection, None)
+            self._check_closed()
             return failure
 
-        return connecting.addCallbacks(connected, unconnected)
+        self._connections[connection] = self._generation
+        connecting = dialling.addCallbacks(connected, unconnected)
+        if not connecting.called:
+            self._connecting[connection] = connecting
+        return connecting
 
-    def keep(self, connection: Connection, next_hop: NextHop) -> None:
+    def unconnected(self, target: Target) -> None:
+        """Take note that a target cannot be connected to."""
+        self.traffic.unconnected += 1
+        now = self.reactor.seconds()
+        down = self._down
+        if len(down) >= 1000:
+            self._down = down = {key: until for key, until in down.items() if until > now}
+        down[target.address, target.port] = now + self.settings.shun
+
+    def not_shunned(self, targets: Sequence[Target]) -> Sequence[Target]:
+        """Return the targets without those that have just failed; all, where all have."""
+        now = self.reactor.seconds()
+        up = [
+            target
+            for target in targets
+            if self._down.get((target.address, target.port), 0.0) <= now
+        ]
+        return up or targets
+
+    def keep(self, connection: Connection, next_hop: NextHop, ways: tuple[Terms, ...]) -> None:
         """Take back a connection whose transaction is over."""
         if not connection.session.idle:
             return
-        if self._closing is not None:
+        if self._closing is not None or self._connections.get(connection) != self._generation:
             connection.quit()
             return
-        surplus = self.pool.keep(connection, next_hop, self.tls_level)
+        surplus = self.pool.keep(connection, next_hop, ways)
         if surplus is not None:
             surplus.quit()
+
+    def over(self, attempt: Attempt) -> None:
+        """Forget an attempt that has its outcomes."""
+        self._attempts.pop(attempt, None)
+
+    def lacked_tls(self, target: Target, terms: Terms) -> str | None:
+        """Sound the alarm where a target was given up because it had TLS before (RFC 3207 §6).
+
+        Returns:
+            What to add to the reason, None where nothing was asked of it but what always is.
+        """
+        if not self._must_have_again(target, terms):
+            return None
+        self._sound(target, "deferred")
+        return "TLS was had with it before, and tls_memory requires it"
+
+    # TLS that was had before.
+
+    def _must_have_again(self, target: Target, terms: Terms) -> bool:
+        return (
+            self._memory is not None
+            and terms.require_memory
+            and terms.level == "may"
+            and self._memory.known(target.name, target.port) is not None
+        )
+
+    def _opened(self, connection: Connection) -> None:
+        if connection.session.tls is not None:
+            self.traffic.handshakes += 1
+            if self._memory is not None and not connection.terms.implicit_tls:
+                self._memory.remember(connection.target.name, connection.target.port)
+        elif connection.terms.level != "none":
+            self._alarmed(connection)
+
+    def _alarmed(self, connection: Connection) -> None:
+        self._sound(connection.target, "delivered in clear")
+
+    def _sound(self, target: Target, what: str) -> None:
+        fact = self._memory and self._memory.known(target.name, target.port)
+        if not fact or not self._memory:
+            return
+        self._memory.alarm(target.name, target.port)
+        self.log.error(
+            "ALARM: {target} has no TLS now, and had before; {what}: somebody may be listening in",
+            target=str(target),
+            what=what,
+        )
+
+    # Connections.
 
     def _closed(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
@@ -181,11 +374,43 @@ class Relay:
             for closed in closing:
                 closed.callback(None)
 
-    def _source(self, target: Target) -> tuple[str, int] | None:
-        source = self._source_address
-        if source is None or ip_address(source).version != ip_address(target.address).version:
-            return None
-        return source, 0
+    def _endpoint(self, target: Target, terms: Terms) -> Any:
+        timeout = self.settings.deadlines.connect
+        if target.address.startswith("/"):
+            return UNIXClientEndpoint(self.reactor, target.address, timeout=timeout)
+        endpoint = TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint
+        return endpoint(
+            self.reactor,
+            target.address,
+            target.port,
+            timeout=timeout,
+            bindAddress=_source(target, terms.source_addresses),
+        )
+
+
+def _converter(executor: Executor) -> Convert:
+    def convert(message: Message) -> Deferred[Message]:
+        return executor(seven_bit, message)
+
+    return convert
+
+
+@frozen
+class _Everywhere:
+    """A `DestinationFor` that knows one answer."""
+
+    destination: Destination
+
+    def __call__(self, domain: str, hosts: tuple[Host, ...]) -> Destination:
+        return self.destination
+
+
+def _source(target: Target, sources: Iterable[str]) -> tuple[str, int] | None:
+    version = ip_address(target.address.partition("%")[0]).version
+    for source in sources:
+        if ip_address(source).version == version:
+            return source, 0
+    return None
 
 
 class _Once(Factory):
@@ -196,125 +421,3 @@ class _Once(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         return self._connection
-
-
-@define(eq=False)
-class _Delivery:
-    """One message on its way through the targets of its next hop.
-
-    Attributes:
-        targets: those not tried yet, None while it is not known which there are.
-        failures: what the targets that were tried said of themselves.
-    """
-
-    relay: Relay
-    next_hop: NextHop
-    message: Message
-    result: Deferred[Sequence[Outcome]] = field(factory=Deferred)
-    targets: Iterator[Target] | None = None
-    failures: dict[Target, Unusable] = field(factory=dict)
-
-    def start(self) -> None:
-        connection = self.relay.pool.take(self.next_hop, self.relay.tls_level)
-        if connection is not None:
-            connection.transact(self.message, self.reused)
-        else:
-            self.next()
-
-    def located(self, targets: Sequence[Target]) -> None:
-        tried = self.failures
-        self.targets = iter(targets[: self.relay.settings.targets])
-        self.targets = (target for target in self.targets if target not in tried)
-        self.next()
-
-    def unlocated(self, failure: Failure) -> None:
-        if isinstance(failure.value, NoTarget):
-            self.end(failure.value.reply)
-            return
-        self.relay.log.failure("Cannot deliver {id}", failure, id=self.message.id)
-        self.end(Reply.of(451, "3.0", "internal error, see the log"))
-
-    def next(self) -> None:
-        if self.targets is None:
-            locating = self.relay.locate(self.next_hop)
-            locating.addCallback(self.located).addErrback(self.unlocated)
-            return
-        target = next(self.targets, None)
-        if target is None:
-            self.give_up()
-            return
-        level = self.relay.tls_level
-        connection = self.relay.pool.take_to(target, level)
-        if connection is not None:
-            connection.transact(self.message, self.reused)
-        else:
-            self.connect(target, level)
-
-    def connect(self, target: Target, level: TLSLevel) -> None:
-        connecting = self.relay.connect(target, level)
-        connecting.addCallbacks(self.connected, self.unconnected, errbackArgs=(target,))
-        connecting.addErrback(self.unlocated)
-
-    def connected(self, connection: Connection) -> None:
-        connection.transact(self.message, self.fresh)
-
-    def unconnected(self, failure: Failure, target: Target) -> None:
-        text = f"{target}: {printable(failure.getErrorMessage())}"
-        self.failures[target] = Unusable(Reply.of(451, "4.1", text))
-        self.next()
-
-    def reused(self, connection: Connection, result: Result) -> None:
-        """A connection that was idle may have died meanwhile; that says nothing of the host."""
-        if isinstance(result, Unusable):
-            self.connect(connection.target, self.relay.tls_level)
-        else:
-            self.done(connection, result)
-
-    def fresh(self, connection: Connection, result: Result) -> None:
-        if isinstance(result, TransactionDone):
-            self.done(connection, result)
-            return
-        if result.clear_retry:
-            # RFC 3207 §6, RFC 7435 §4: TLS was only wished for, so once more without it.
-            self.relay.log.warn(
-                "TLS handshake failed, trying in clear: {reply}", reply=str(result.reply)
-            )
-            self.connect(connection.target, "none")
-            return
-        self.failures[connection.target] = result
-        self.next()
-
-    def done(self, connection: Connection, result: TransactionDone) -> None:
-        self.relay.keep(connection, self.next_hop)
-        for outcome in result.outcomes:
-            if outcome.uncertain:
-                self.relay.log.warn(
-                    "Possible duplicate of {id}: {reply}",
-                    id=str(self.message.id),
-                    reply=str(outcome.reply),
-                )
-                break
-        self.result.callback(result.outcomes)
-
-    def give_up(self) -> None:
-        """No target would have the message: say what each of them did last."""
-        failures = list(self.failures.items())
-        if not failures:
-            self.end(Reply.of(451, "4.4", f"{self.next_hop} has no address to connect to"))
-        elif len(failures) == 1 or all(each.reply.code >= 500 for _, each in failures):
-            _, last = failures[-1]
-            self.end(last.reply, last.remote, last.tls)
-        else:
-            lines = (
-                f"{target}: {each.reply}" if each.remote else each.reply.text
-                for target, each in failures
-            )
-            self.end(Reply.of(451, "4.1", *lines))
-
-    def end(self, reply: Reply, remote: str | None = None, tls: TLSFacts | None = None) -> None:
-        self.result.callback(
-            tuple(
-                Outcome(recipient.number, reply, remote, tls)
-                for recipient in self.message.envelope.recipients
-            )
-        )

@@ -1,182 +1,44 @@
-"""Certificates and keys in PEM files: reading them, their dates, and one of our own."""
+"""Our own certificate, where nobody gave us one; reading any is for `twisted_mta.certificate`."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Literal
 
-from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ..certificate import (
+    CertificateError,
+    CertifiedKey,
+    belong,
+    fingerprint,
+    issuer,
+    read_certificates,
+    subject,
+)
 from ..interfaces import Files, WallTime
 from ..smtp.address import domain_name, literal_address
-from ..smtp.reply import printable
 
-# What is said this long before a certificate expires still leaves time to renew it.
-_SOON = timedelta(days=14)
-
-
-class CertificateError(Exception):
-    """A certificate or key that cannot be used: names the file, and says what is wrong."""
-
-
-@frozen
-class CertifiedKey:
-    """A certificate with its chain and its private key, as two PEM files (or one) held them.
-
-    Attributes:
-        certificate_file: the path of the certificates.
-        key_file: the path of the key; may be the same.
-        chain: ours first, then its issuers as far as they are to be sent.
-        key: the private key of the first.
-    """
-
-    certificate_file: str
-    key_file: str
-    chain: tuple[x509.Certificate, ...]
-    key: PrivateKeyTypes = field(repr=False, eq=False)
-
-    @classmethod
-    def read(cls, certificate_file: str, key_file: str) -> CertifiedKey:
-        """Read both files. Blocks.
-
-        Raises:
-            CertificateError: they cannot be read, or do not belong together.
-        """
-        chain = read_certificates(certificate_file)
-        key = _read_key(key_file)
-        if not _belong(chain[0], key):
-            others = [number for number, one in enumerate(chain, 1) if _belong(one, key)]
-            hint = (
-                f"it belongs to certificate {others[0]} of the file, which has to come first"
-                if others
-                else "the key that the certificate was made for would do"
-            )
-            raise CertificateError(
-                f"{printable(key_file)}: the key does not match the certificate in"
-                f" {printable(certificate_file)}; {hint}"
-            )
-        return cls(certificate_file, key_file, tuple(chain), key)
-
-    @property
-    def certificate(self) -> x509.Certificate:
-        """Our certificate."""
-        return self.chain[0]
-
-    @property
-    def description(self) -> str:
-        """What an operator would know it by: whose it is, until when, and its fingerprint."""
-        certificate = self.certificate
-        return (
-            f"{subject(certificate) or 'a certificate without a subject'},"
-            f" valid until {certificate.not_valid_after_utc:%Y-%m-%d},"
-            f" SHA-256 {fingerprint(certificate)}"
-        )
-
-    def warnings(self, now: float) -> list[str]:
-        """Return what is wrong with the certificate's dates at ``now`` (seconds since the epoch).
-
-        It is used all the same: most senders do not look, and the others say so.
-        """
-        moment = datetime.fromtimestamp(now, UTC)
-        name, certificate = printable(self.certificate_file), self.certificate
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if end < moment:
-            return [f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"]
-        if start > moment:
-            return [f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"]
-        if end < moment + _SOON:
-            return [f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"]
-        return []
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """Return SHA-256 of the certificate's DER form, in lower-case hex without colons."""
-    return certificate.fingerprint(hashes.SHA256()).hex()
-
-
-def subject(certificate: x509.Certificate) -> str:
-    """Return the subject as printable RFC 4514 text, empty where it has none."""
-    return _name(certificate, "subject")
-
-
-def issuer(certificate: x509.Certificate) -> str:
-    """Return the issuer, likewise."""
-    return _name(certificate, "issuer")
-
-
-def _name(certificate: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
-    try:
-        # `cryptography` reads names only now, and warns of attributes that are longer than
-        # RFC 5280 allows: a warning for each handshake of whoever sends one is nothing we want.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            name = certificate.subject if which == "subject" else certificate.issuer
-            return printable(name.rfc4514_string())
-    except ValueError as error:
-        return f"unreadable: {printable(str(error))}"
-
-
-def _read(file: str) -> bytes:
-    try:
-        with open(file, "rb") as opened:
-            return opened.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CertificateError(f"{printable(file)}: cannot be read: {reason}") from None
-
-
-def read_certificates(file: str) -> Sequence[x509.Certificate]:
-    """Return the certificates of a PEM file, in their order, at least one. Blocks.
-
-    Raises:
-        CertificateError: the file cannot be read, or holds none.
-    """
-    try:
-        return x509.load_pem_x509_certificates(_read(file))
-    except ValueError:
-        raise CertificateError(
-            f"{printable(file)}: holds no certificate in PEM form;"
-            " a file with -----BEGIN CERTIFICATE----- would do"
-        ) from None
-
-
-def _read_key(file: str) -> PrivateKeyTypes:
-    try:
-        return load_pem_private_key(_read(file), None)
-    except TypeError:
-        raise CertificateError(
-            f"{printable(file)}: the key has a passphrase; one without would do"
-        ) from None
-    except Exception:  # ValueError, UnsupportedAlgorithm, and whatever a broken key brings up
-        raise CertificateError(
-            f"{printable(file)}: holds no private key in PEM form;"
-            " a file with -----BEGIN PRIVATE KEY----- would do"
-        ) from None
-
-
-def _belong(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
-    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    try:
-        return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
-    except Exception:  # a kind of key that `cryptography` does not know: OpenSSL will say
-        return True
-
+__all__ = [
+    "SELF_SIGNED",
+    "CertificateError",
+    "CertifiedKey",
+    "fingerprint",
+    "issuer",
+    "read_certificates",
+    "self_signed",
+    "subject",
+]
 
 SELF_SIGNED = "self-signed.pem"
 """The name of the file with our own certificate and its key."""
@@ -230,7 +92,7 @@ def _usable(path: str, now: datetime, files: Files) -> bool:
         key = load_pem_private_key(content, None)
     except (ValueError, TypeError):
         return False
-    return _belong(certificate, key) and certificate.not_valid_after_utc > now
+    return belong(certificate, key) and certificate.not_valid_after_utc > now
 
 
 def _new_pair(hostname: str, now: datetime) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
@@ -273,7 +273,7 @@ class MemoryNetwork(Clock):
             factory.doStop()
 
         def connect(server: Protocol) -> None:
-            self.join(factory.buildProtocol(address(host, port)), server, host, port)
+            self.join(factory.buildProtocol(_place(host, port)), server, host, port)
 
         if servers is None:
             call = self.callLater(timeout, fail, TimeoutError())
@@ -281,14 +281,24 @@ class MemoryNetwork(Clock):
             call = self.callLater(0, connect, servers.pop(0))
         else:
             call = self.callLater(0, fail, ConnectionRefusedError())
-        connector = _Connector(call.cancel, address(host, port))
+        connector = _Connector(call.cancel, _place(host, port))
         factory.startedConnecting(connector)
         return connector
+
+    def listen_unix(self, path: str, *servers: Protocol) -> None:
+        """Let one server after the other answer at a UNIX socket."""
+        self.listen(path, 0, *servers)
+
+    def connectUNIX(
+        self, address: str, factory: Any, timeout: float = 30, checkPID: bool = False
+    ) -> _Connector:
+        """Connect as a reactor does (`twisted.internet.interfaces.IReactorUNIX`)."""
+        return self.connectTCP(address, 0, factory, timeout)
 
     def join(self, client: Any, server: Any, host: str, port: int) -> None:
         """Connect two protocols."""
         here = address("::1" if ":" in host else "127.0.0.1", 50_000 + len(self.connections))
-        there = address(host, port)
+        there = _place(host, port)
         ends = (
             MemoryTransport(self, client=True, host=here, peer=there),
             MemoryTransport(self, client=False, host=there, peer=here),
@@ -304,3 +314,7 @@ class MemoryNetwork(Clock):
 def address(host: str, port: int) -> IPv4Address | IPv6Address:
     """Return the address of a socket."""
     return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
+
+
+def _place(host: str, port: int) -> IPv4Address | IPv6Address | UNIXAddress:
+    return UNIXAddress(host) if host.startswith("/") else address(host, port)

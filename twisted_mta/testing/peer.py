@@ -170,13 +170,22 @@ class ServerTLS:
 
     Args:
         maximum: the newest protocol version to speak, as pyOpenSSL numbers them; 0: no limit.
+        shown: the certificate to show with its key; None: `certificate`.
+        ask: whether clients are asked for a certificate; any is taken.
 
     Attributes:
         server_names: what clients asked for by SNI, None where they did not.
+        client_subjects: whose certificates they showed, as RFC 4514 writes names.
     """
 
-    def __init__(self, *, maximum: int = 0) -> None:
-        made, key = certificate()
+    def __init__(
+        self,
+        *,
+        maximum: int = 0,
+        shown: tuple[x509.Certificate, Any] | None = None,
+        ask: bool = False,
+    ) -> None:
+        made, key = shown or certificate()
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._context.use_certificate(made)
         self._context.use_privatekey(key)
@@ -185,6 +194,17 @@ class ServerTLS:
         self._context.set_max_proto_version(maximum)
         self._context.set_tlsext_servername_callback(self._named)
         self.server_names: list[str | None] = []
+        self.client_subjects: list[str] = []
+        if ask:
+            self._context.set_verify(SSL.VERIFY_PEER, self._take)
+
+    def _take(
+        self, connection: SSL.Connection, shown: Any, error: int, depth: int, ok: int
+    ) -> bool:
+        subject = shown.to_cryptography().subject.rfc4514_string()
+        if depth == 0 and subject not in self.client_subjects:
+            self.client_subjects.append(subject)
+        return True
 
     def _named(self, connection: SSL.Connection) -> None:
         name = connection.get_servername()

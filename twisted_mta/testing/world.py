@@ -251,6 +251,9 @@ class MemoryMTA:
                 commit_executor=inline_executor,
                 file_executor=inline_executor,
                 resolver=self.resolver,
+                secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
+                nonce=lambda: f"{random.getrandbits(128):032x}",
+                source_of=None,
             ),
         )
 

@@ -1,0 +1,102 @@
+"""A relay with destinations, on a network in memory, and the servers of its next hops."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
+
+from tests.delivery.test_relay import FIRST, HOP, RelayTestCase, message
+from twisted_mta.config import Config, DeliverySettings, Destination
+from twisted_mta.delivery.relay import Relay, RelaySettings
+from twisted_mta.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber, Target
+from twisted_mta.memory import TLSMemory
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
+
+
+def to(*mailboxes: str) -> Message:
+    """Return a message to some recipients."""
+    mail = message()
+    recipients = tuple(
+        Recipient(RecipientNumber(number), Mailbox.parse(mailbox))
+        for number, mailbox in enumerate(mailboxes)
+    )
+    return evolve(mail, envelope=evolve(mail.envelope, recipients=recipients))
+
+
+class HopTestCase(RelayTestCase):
+    """Deliveries to ``mx1.example``, on terms that a test chooses."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 1_000_000_000.0
+        self.memory = TLSMemory(wall_time=lambda: self.now)
+        self.directory = self.mktemp()
+        os.mkdir(self.directory)
+        self.events: list[str] = []
+        globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]
+        self.addCleanup(globalLogPublisher.removeObserver, self._observe)
+
+    def _observe(self, event: dict[str, Any]) -> None:
+        text = event.get("log_format")
+        if isinstance(text, str):
+            self.events.append(text.format(**event))
+
+    def alarms(self) -> list[str]:
+        """Return the alarms in the log so far."""
+        return [event for event in self.events if event.startswith("ALARM")]
+
+    def file(self, name: str, content: bytes) -> str:
+        """Write a file; return its path."""
+        path = os.path.abspath(os.path.join(self.directory, name))
+        with open(path, "wb") as written:
+            written.write(content)
+        os.chmod(path, 0o600)
+        return path
+
+    def use(
+        self,
+        *destinations: Destination,
+        settings: RelaySettings | None = None,
+        **delivery: Any,
+    ) -> Relay:
+        """Make the relay anew, with these settings; it keeps its memory."""
+        config = Config(destinations=destinations, delivery=DeliverySettings(**delivery))
+        self.relay = Relay(
+            reactor=self.network,
+            locate=self.locate,
+            helo="client.example",
+            destination_for=config.destination_for,
+            settings=settings,
+            memory=self.memory,
+        )
+        self.reconfigure(*destinations, **delivery)
+        return self.relay
+
+    def reconfigure(self, *destinations: Destination, **delivery: Any) -> list[str]:
+        """Give the relay other settings, as a reload does."""
+        config = Config(destinations=destinations, delivery=DeliverySettings(**delivery))
+        prepared = self.relay.prepare(config.all_destinations)
+        return self.relay.update(prepared, destination_for=config.destination_for)
+
+    def server_with(
+        self, tls: ServerTLS, *script: ScriptStep, target: Target = FIRST
+    ) -> ScriptedPeer:
+        peer = ScriptedPeer(list(script), tls=tls)
+        self.network.listen(target.address, target.port, peer)
+        return peer
+
+    def send(self, mail: Message | None = None, hop: NextHop = HOP) -> list[Outcome]:
+        """Deliver a message, and return what came of it at once."""
+        delivering: Deferred[Any] = self.relay.deliver(hop, mail or message())
+        self.network.settle()
+        return list(self.successResultOf(delivering))
+
+    def send_one(self, hop: NextHop = HOP) -> Outcome:
+        """Deliver a message to one recipient."""
+        [outcome] = self.send(hop=hop)
+        return outcome

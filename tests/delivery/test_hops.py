@@ -1,0 +1,397 @@
+"""Next hops of all kinds, the terms on which they are served, and the end of it."""
+
+import os
+from functools import partial
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail
+
+from tests.delivery.hops import HopTestCase, to
+from tests.delivery.test_client_tls import SECURED, TLS_OPENING
+from tests.delivery.test_relay import FIRST, GROUP, HOP, OPENING, PARTING, SECOND, TAKEN, message
+from twisted_mta.config import ConfigError, Destination
+from twisted_mta.delivery.connection import seven_bit
+from twisted_mta.delivery.credentials import load_credentials
+from twisted_mta.envelope import HeldBody, Host, Message, NextHop, Target
+from twisted_mta.interfaces import NoTarget
+from twisted_mta.message.conversion import CannotConvert
+from twisted_mta.smtp.reply import Reply
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+
+SOCKET = "/run/dovecot/lmtp"
+
+
+class KindTests(HopTestCase):
+    def test_implicit_tls(self) -> None:
+        """``smtps:`` begins with the handshake, before the greeting; no STARTTLS then."""
+        hop = NextHop("smtp", hosts=(Host("mx1.example", 465),), implicit_tls=True)
+        self.targets = [Target("mx1.example", "192.0.2.1", 465)]
+        for level in ("none", "may"):
+            self.use(tls=level)
+            peer = self.server(
+                ("starttls",),
+                *OPENING[:2],
+                ("send", b"250-mx.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n"),
+                *TAKEN,
+                *PARTING,
+                target=self.targets[0],
+            )
+            outcome = self.send_one(hop)
+            self.assertTrue(outcome.delivered, outcome)
+            self.assertIsNotNone(outcome.tls)
+            self.network.advance(5)
+            self.assertTrue(peer.finished, peer.problems)
+        self.assertEqual(self.memory.entries(), [])  # nobody can take it away: nothing to remember
+
+    def test_implicit_tls_never_in_clear(self) -> None:
+        """A handshake that fails, or a server that greets in clear: deferred."""
+        self.use()
+        hop = NextHop("smtp", hosts=(Host("mx1.example", 25),), implicit_tls=True)
+        for script in ([("close",)], [("send", b"220 mx.example\r\n")]):
+            peer = self.server(*script)  # type: ignore[misc]
+            self.assertEqual(self.send_one(hop).reply.enhanced, "4.7.5")
+            self.assertNotIn(b"EHLO", peer.received)
+        self.assertEqual(len(self.network.connections), 2)
+
+    def lmtp(self, *replies: bytes) -> list[ScriptStep]:
+        return [
+            ("send", b"220 lmtp.example LMTP\r\n"),
+            ("expect", b"LHLO client.example\r\n"),
+            ("send", b"250-lmtp.example\r\n250-STARTTLS\r\n250 PIPELINING\r\n"),
+            (
+                "expect",
+                b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n"
+                b"RCPT TO:<c@example.net>\r\nDATA\r\n",
+            ),
+            ("send", b"250 Ok\r\n250 Ok\r\n250 Ok\r\n354 Go on\r\n"),
+            ("content",),
+            *(("send", reply) for reply in replies),
+        ]
+
+    def test_lmtp_at_a_unix_socket(self) -> None:
+        """A reply for each recipient; TLS is not asked of a socket of this machine."""
+        self.use(tls="verify")
+        peer = ScriptedPeer(self.lmtp(b"250 2.0.0 Ok\r\n", b"452 4.2.2 Full\r\n"))
+        self.network.listen_unix(SOCKET, peer)
+        hop = NextHop("lmtp", hosts=(Host(SOCKET),))
+        first, second = self.send(to("b@example.net", "c@example.net"), hop)
+        self.assertEqual((str(first.reply), first.remote), ("250 2.0.0 Ok", SOCKET))
+        self.assertEqual(str(second.reply), "452 4.2.2 Full")
+        self.assertTrue(peer.finished, peer.problems)
+        self.assertEqual(self.located, 0)
+
+    def test_lmtp_over_tcp(self) -> None:
+        self.use(tls="none")
+        hop = NextHop("lmtp", hosts=(Host("mx1.example", 24),))
+        self.targets = [Target("mx1.example", "192.0.2.1", 24)]
+        peer = self.server(*self.lmtp(b"250 Ok\r\n250 Ok\r\n"), target=self.targets[0])
+        outcomes = self.send(to("b@example.net", "c@example.net"), hop)
+        self.assertTrue(all(outcome.delivered for outcome in outcomes))
+        self.assertTrue(peer.finished, peer.problems)
+
+    def test_a_socket_that_is_not_there(self) -> None:
+        self.use()
+        [outcome] = self.send(hop=NextHop("lmtp", hosts=(Host(SOCKET),)))
+        self.assertTrue(outcome.unreachable)
+        self.assertIn(SOCKET, outcome.reply.text)
+
+
+def mail_to(*mailboxes: str) -> bytes:
+    rcpt = "".join(f"RCPT TO:<{mailbox}>\r\n" for mailbox in mailboxes)
+    return f"MAIL FROM:<a@client.example>\r\n{rcpt}DATA\r\n".encode()
+
+
+class TermsTests(HopTestCase):
+    def test_recipients_on_different_terms_share_no_connection(self) -> None:
+        """Though their mail goes to one smarthost; the outcomes are in the envelope's order."""
+        self.use(Destination(domain="secret.example", tls="encrypt"))
+        secured = self.server(
+            *TLS_OPENING,
+            *SECURED,
+            ("expect", mail_to("b@secret.example")),
+            ("send", b"250 Ok\r\n250 Ok\r\n354 Go on\r\n"),
+            ("content",),
+            ("send", b"250 second\r\n"),
+        )
+        clear = self.server(
+            *OPENING,
+            ("expect", mail_to("a@plain.example", "c@other.example")),
+            ("send", b"250 Ok\r\n250 Ok\r\n250 Ok\r\n354 Go on\r\n"),
+            ("content",),
+            ("send", b"250 first\r\n"),
+        )
+        # Those of the first recipient begin.
+        self.network._listening[FIRST.address, 25] = [clear, secured]
+        outcomes = self.send(to("a@plain.example", "b@secret.example", "c@other.example"))
+        self.assertEqual(
+            [(each.number, each.reply.text) for each in outcomes],
+            [(0, "first"), (1, "second"), (2, "first")],
+        )
+        self.assertIsNotNone(outcomes[1].tls)
+        self.assertTrue(secured.finished and clear.finished, (secured.problems, clear.problems))
+
+    def test_each_host_of_a_route_has_its_own_terms(self) -> None:
+        """The next one is not told the password of the first."""
+        self.use(
+            Destination(
+                domain="mx1.example",
+                username="us",
+                password_file=self.file("password", b"secret"),
+            )
+        )
+        hop = NextHop("smtp", hosts=(Host("mx1.example"), Host("mx2.example")))
+        self.targets = [FIRST, SECOND]
+        refused = self.server(*OPENING, *PARTING)  # it has no TLS
+        second = self.server(*OPENING, *TAKEN, target=SECOND)
+        self.assertTrue(self.send_one(hop).delivered)
+        self.assertTrue(refused.finished and second.finished, second.problems)
+
+    def test_messages_per_connection(self) -> None:
+        self.use(Destination(domain="example.net", messages_per_connection=1))
+        peers = [self.server(*OPENING, *TAKEN, *PARTING) for _ in range(2)]
+        for peer in peers:
+            self.assertTrue(self.send_one().delivered)
+            self.assertTrue(peer.finished, peer.problems)
+
+    def test_source_address_of_the_destination_and_the_family(self) -> None:
+        sources = ("192.0.2.99", "2001:db8::99")
+        self.use(Destination(domain="example.net", source_address=sources))
+        self.targets = [FIRST, SECOND]
+        self.send()
+        self.assertEqual(self.network.sources, [("192.0.2.99", 0), ("2001:db8::99", 0)])
+
+    def test_a_password_that_nobody_read(self) -> None:
+        """To go on without would be to speak as somebody else: deferred, and said."""
+        self.use()
+        self.relay.terms._destination_for = lambda domain, hosts: Destination(
+            domain="*", username="us", password_file="/nowhere"
+        )
+        self.assertEqual(self.send_one().reply.enhanced, "4.3.0")
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+
+class CredentialFileTests(HopTestCase):
+    def destination(self, content: bytes) -> Destination:
+        return Destination(
+            domain="relay.example", username="us", password_file=self.file("password", content)
+        )
+
+    def test_the_first_line_is_the_password(self) -> None:
+        for content in (b"p w\xc3\xa4", b"p w\xc3\xa4\n", b"p w\xc3\xa4\r\nnot this\n"):
+            loaded = load_credentials(self.destination(content))
+            assert loaded is not None
+            self.assertEqual(loaded.credentials.password, "p w\xe4")
+            self.assertEqual(loaded.warnings, ())
+
+    def test_others_can_read_it(self) -> None:
+        destination = self.destination(b"secret")
+        os.chmod(str(destination.password_file), 0o644)
+        loaded = load_credentials(destination)
+        assert loaded is not None
+        self.assertIn("others than its owner can read or write it; chmod 600", loaded.warnings[0])
+
+    def test_errors_name_file_and_destination_and_never_the_content(self) -> None:
+        for content, text in (
+            (b"", "holds no password"),
+            (b"\nsecret", "holds no password"),
+            (b"secret\xff", "no UTF-8"),
+            (b"secret\0", "a NUL in it"),
+        ):
+            error = self.assertRaises(ConfigError, load_credentials, self.destination(content))
+            self.assertIn("[[destination]] relay.example, password_file = ", str(error))
+            self.assertIn(text, str(error))
+            self.assertNotIn("secret", str(error).replace("password_file", ""))
+        destination = Destination(domain="*", username="us", password_file="/nowhere/at/all")
+        error = self.assertRaises(ConfigError, load_credentials, destination)
+        self.assertIn("No such file or directory; a readable file would do", str(error))
+
+
+class UnreachableTests(HopTestCase):
+    """Whose fault it was: the next hop's as a whole, or that of the message."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use()
+
+    def test_nobody_there(self) -> None:
+        self.assertTrue(self.send_one().unreachable)
+        self.relay.locate = lambda hop: fail(NoTarget(Reply.of(451, "4.3", "SERVFAIL")))
+        self.assertTrue(self.send_one().unreachable)
+
+    def test_no_session_that_is_good_enough(self) -> None:
+        for script in (
+            [("send", b"421 4.3.2 Busy\r\n")],
+            [("send", b"450 Busy\r\n"), *PARTING],
+            [("send", b"554 No\r\n"), *PARTING],
+            [*OPENING[:2], ("send", b"451 No\r\n"), *PARTING],
+        ):
+            self.server(*script)  # type: ignore[misc]
+            self.assertTrue(self.send_one().unreachable, script)
+        self.use(tls="encrypt")
+        self.server(*OPENING, *PARTING)
+        self.assertTrue(self.send_one().unreachable)
+
+    def test_what_was_said_of_the_message(self) -> None:
+        for script in (
+            [*GROUP, ("send", b"450 4.7.1 Greylisted\r\n" * 3)],
+            [*GROUP, ("send", b"421 4.7.0 Not you\r\n")],
+            [*GROUP, ("close",)],
+            [*TAKEN[:-1], ("close",)],
+        ):
+            self.server(*OPENING, *script)
+            outcome = self.send_one()
+            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertFalse(outcome.unreachable, script)
+            self.relay.abort()
+            self.network.settle()
+
+    def test_what_is_final(self) -> None:
+        self.relay.locate = lambda hop: fail(NoTarget(Reply.of(556, "1.10", "null MX")))
+        self.assertFalse(self.send_one().unreachable)
+
+
+class EndTests(HopTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.use()
+
+    def test_what_has_its_dot_on_the_way_is_waited_for(self) -> None:
+        """And all else is deferred by ourselves, whatever it waits for."""
+        waiting = self.server(*OPENING, *TAKEN[:-1])
+        sent = self.deliver()
+        greeting = self.server(target=SECOND)
+        self.targets = [SECOND]
+        hop = NextHop("smtp", domain="example.org")
+        others = [self.relay.deliver(hop, message())]
+        self.network.settle()
+        self.network.swallow("192.0.2.3", 25)
+        self.targets = [Target("mx3.example", "192.0.2.3", 25)]
+        others.append(self.relay.deliver(evolve(hop, domain="example.com"), message()))
+        self.network.settle()
+        never: Any = fail(NoTarget(Reply.of(451, None, "")))
+        never.addErrback(lambda _: None)
+        self.relay.locate = lambda _: type(never)()
+        others.append(self.relay.deliver(evolve(hop, domain="example.edu"), message()))
+        self.relay.abort_unsent()
+        others.append(self.relay.deliver(hop, message()))
+        self.network.settle()
+        for delivering in others:
+            outcome = self.outcome(delivering)
+            self.assertEqual(str(outcome.reply), "451 4.3.2 we are closing")
+            self.assertIsNone(outcome.remote)
+            self.assertFalse(outcome.unreachable or outcome.uncertain)
+        self.assertTrue(greeting.lost)
+        self.assertNoResult(sent)
+        waiting.transport.write(b"250 2.0.0 Queued\r\n")
+        self.network.settle()
+        self.assertTrue(self.outcome(sent).delivered)
+        self.relay.close()
+        self.network.advance(5)
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_recipients_that_have_an_answer_keep_it(self) -> None:
+        peer = self.server(
+            *OPENING,
+            ("expect", mail_to("b@example.net", "c@example.net")),
+            ("send", b"250 Ok\r\n550 5.1.1 Nobody\r\n250 Ok\r\n"),
+        )
+        delivering = self.relay.deliver(HOP, to("b@example.net", "c@example.net"))
+        self.network.settle()
+        self.relay.abort_unsent()
+        self.network.settle()
+        first, second = self.successResultOf(delivering)
+        self.assertEqual(str(first.reply), "550 5.1.1 Nobody")
+        self.assertEqual((second.reply.code, second.remote), (451, None))
+        self.assertTrue(peer.lost)
+
+    def test_how_long_it_took_to_be_ready(self) -> None:
+        """Names, connecting, greeting and handshakes; not the transaction itself."""
+        peer = self.server()
+        delivering = self.deliver()
+        self.network.advance(7)
+        peer.script = [*OPENING[1:], *TAKEN[:-1]]
+        peer.transport.write(b"220 mx.example\r\n")
+        self.network.settle()
+        self.network.advance(5)
+        peer.transport.write(b"250 2.0.0 Queued\r\n")
+        self.network.settle()
+        self.assertEqual(self.outcome(delivering).setup, 7)
+
+    def test_traffic_is_counted(self) -> None:
+        self.server(*TLS_OPENING, *SECURED, *TAKEN, *TAKEN)
+        self.send()
+        self.send()
+        traffic = self.relay.traffic
+        self.assertEqual((traffic.connections, traffic.reused, traffic.handshakes), (1, 1, 1))
+
+
+class ConversionTests(HopTestCase):
+    """A content that a next hop does not take as it is (RFC 6152 §3)."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use()
+        self.conversions: list[Deferred[Message]] = []
+
+    def later(self, function: Any, mail: Message) -> "Deferred[Any]":
+        """An executor whose work is done when a test says so."""
+        working: Deferred[Any] = Deferred()
+        self.conversions.append(working.addCallback(lambda _: function(mail)))
+        return working
+
+    def eight_bit(self, content: bytes) -> Message:
+        envelope = evolve(message().envelope, parameters={"BODY": "8BITMIME"})
+        return evolve(message(HeldBody(content)), envelope=envelope)
+
+    def test_it_is_converted_and_meanwhile_the_connection_waits(self) -> None:
+        self.relay._convert = partial(self.later, seven_bit)
+        peer = self.server(*OPENING, *TAKEN, *PARTING)
+        text = "Subject: x\r\n\r\nViele Gr\u00fc\u00dfe an alle, die das lesen\r\n"
+        delivering = self.deliver(self.eight_bit(text.encode()))
+        self.network.advance(60)
+        self.assertNoResult(delivering)
+        self.conversions[0].callback(None)  # type: ignore[arg-type]
+        self.network.settle()
+        self.assertTrue(self.outcome(delivering).delivered)
+        [content] = peer.contents
+        self.assertTrue(content.isascii())
+        self.assertIn(b"Gr=C3=BC=C3=9Fe", content)
+        self.network.advance(5)
+        self.assertTrue(peer.finished, peer.problems)
+
+    def test_the_connection_ends_meanwhile(self) -> None:
+        """The next target is tried, and what was made for the first is of no use any more."""
+        self.relay._convert = partial(self.later, seven_bit)
+        self.targets = [FIRST, SECOND]
+        first = self.server(*OPENING)
+        second = self.server(*OPENING, *TAKEN, target=SECOND)
+        delivering = self.deliver(self.eight_bit(b"Subject: x\r\n\r\nx\xff\r\n"))
+        first.transport.abortConnection()
+        self.network.settle()
+        for conversion in self.conversions:
+            conversion.callback(None)  # type: ignore[arg-type]
+        self.network.settle()
+        self.assertEqual(self.outcome(delivering).remote, str(SECOND))
+        self.assertEqual(len(second.contents), 1)
+
+    def test_it_cannot_be_converted_or_read_or_goes_wrong(self) -> None:
+        for error, reply in (
+            (CannotConvert("why"), "554 5.6.3"),
+            (OSError(5, "Input/output error"), "451 4.3.0 the message cannot be read"),
+            (ZeroDivisionError(), "451 4.3.0 internal error"),
+        ):
+            self.relay._convert = lambda mail, error=error: fail(error)  # type: ignore[misc]
+            peer = self.server(*OPENING, *PARTING)
+            delivering = self.deliver(self.eight_bit(b"\r\n\xff\r\n"))
+            outcome = self.outcome(delivering)
+            self.assertTrue(str(outcome.reply).startswith(reply), outcome)
+            self.assertIsNone(outcome.remote)
+            self.network.advance(5)
+            self.assertTrue(peer.finished, peer.problems)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_without_an_executor_it_fails(self) -> None:
+        self.server(*OPENING)
+        outcome = self.outcome(self.deliver(self.eight_bit(b"\r\n\xff\r\n")))
+        self.assertEqual(outcome.reply.enhanced, "5.6.3")

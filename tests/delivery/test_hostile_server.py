@@ -1,0 +1,331 @@
+"""Servers that mean harm, or do not know better: nothing is believed, lost or sent twice.
+
+Each dialogue is played with the server's octets in one piece and cut at every point there is.
+"""
+
+from collections.abc import Iterator
+
+from tests.delivery.hops import HopTestCase
+from tests.delivery.test_client_tls import HELLO
+from tests.delivery.test_relay import FIRST, HOP, SECOND, TAKEN, message
+from twisted_mta.config import Destination
+from twisted_mta.envelope import Host, NextHop, Outcome
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+
+GREETING = b"220 mx.example\r\n"
+OFFER = b"250-mx.example\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
+PLAIN = b"250-mx.example\r\n250 PIPELINING\r\n"
+EHLO: ScriptStep = ("expect", b"EHLO client.example\r\n")
+STARTTLS: ScriptStep = ("expect", b"STARTTLS\r\n")
+QUIT: ScriptStep = ("expect", b"QUIT\r\n")
+GROUP: ScriptStep = (
+    "expect",
+    b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n",
+)
+GO_ON = b"250 Ok\r\n250 Ok\r\n354 Go on\r\n"
+
+
+class HostileTestCase(HopTestCase):
+    def dialogues(self, *octets: bytes) -> Iterator[list[tuple[bytes, ...]]]:
+        """Yield the octets whole, and each of them cut in two at each point."""
+        yield [(each,) for each in octets]
+        for place, each in enumerate(octets):
+            for cut in range(1, len(each)):
+                pieces: list[tuple[bytes, ...]] = [(one,) for one in octets]
+                pieces[place] = (each[:cut], each[cut:])
+                yield pieces
+
+    def play(
+        self,
+        expected: list[ScriptStep | None],
+        pieces: list[tuple[bytes, ...]],
+        *end: ScriptStep,
+        hop: NextHop = HOP,
+    ) -> tuple[ScriptedPeer, Outcome | None]:
+        """Let a server say ``pieces``, each after it has heard what is expected.
+
+        What is cut comes as two segments, and we have read the first before the second is sent.
+        """
+        peer = ScriptedPeer([])
+        self.network.listen(FIRST.address, FIRST.port, peer)
+        delivering = self.relay.deliver(hop, message())
+        self.network.settle()
+        for heard, segments in zip(expected, pieces, strict=True):
+            if heard is not None:
+                peer.script.append(heard)
+                peer._play()
+            for segment in segments:
+                if not peer.lost:
+                    peer.transport.write(segment)
+                self.network.settle()
+        peer.script += end
+        peer._play()
+        self.network.settle()
+        if not delivering.called:
+            return peer, None
+        [outcome] = self.successResultOf(delivering)
+        return peer, outcome
+
+    def fresh(self) -> None:
+        """Forget all connections and what was heard on them."""
+        self.relay.abort()
+        self.network.settle()
+        self.network._listening.clear()
+        self.relay._down.clear()
+
+
+class StartTLSTests(HostileTestCase):
+    def test_hidden(self) -> None:
+        """At ``may`` in clear, at the others QUIT; never ignored."""
+        for level in ("encrypt", "verify"):
+            self.use(tls=level)
+            for pieces in self.dialogues(GREETING, PLAIN):
+                peer, outcome = self.play([None, EHLO], pieces, QUIT)
+                assert outcome is not None
+                self.assertEqual(outcome.reply.enhanced, "4.7.4")
+                self.assertTrue(peer.finished, (pieces, peer.problems))
+                self.fresh()
+
+    def test_c4_refused_with_any_code(self) -> None:
+        """Of whatever class: in clear or QUIT, as the level has it; ``421`` ends it always."""
+        for level in ("may", "encrypt"):
+            for reply in (b"454 4.7.0 No", b"554 No", b"502 No", b"501 No", b"250 Ok", b"221 Bye"):
+                self.use(tls=level)
+                for pieces in self.dialogues(GREETING, OFFER, reply + b"\r\n"):
+                    after = GROUP if level == "may" else QUIT
+                    peer, outcome = self.play([None, EHLO, STARTTLS], pieces, after)
+                    if level == "encrypt":
+                        assert outcome is not None
+                        self.assertEqual(outcome.reply.code, 454)
+                    else:
+                        self.assertIsNone(outcome)
+                    self.assertTrue(peer.finished, (pieces, peer.problems))
+                    self.fresh()
+
+    def test_c4_421_whatever_the_level(self) -> None:
+        for level in ("may", "encrypt", "verify"):
+            self.use(tls=level)
+            for pieces in self.dialogues(GREETING, OFFER, b"421 4.3.2 Busy\r\n"):
+                peer, outcome = self.play([None, EHLO, STARTTLS], pieces)
+                assert outcome is not None
+                self.assertEqual(str(outcome.reply), "421 4.3.2 Busy")
+                self.assertTrue(peer.lost)
+                self.assertTrue(peer.received.endswith(b"STARTTLS\r\n"))
+                self.fresh()
+        self.assertEqual(self.relay.traffic.clear_retries, 0)
+
+    def test_c2_injected_behind_220(self) -> None:
+        """C2, §6: in whole or in part, in the same segment; nothing of it is ever used."""
+        for injected in (
+            b"250-mx.example\r\n250 AUTH PLAIN\r\n",
+            b"250 Ok\r\n250 Ok\r\n250 Ok\r\n354 Go on\r\n",
+            b"2",
+            b"\r",
+            b"\n",
+            b"\0",
+        ):
+            for level in ("may", "encrypt"):
+                self.use(tls=level)
+                answer = b"220 Go\r\n"
+                # The boundary of the segments lies before the end of the 220, or there is none.
+                for cut in range(len(answer)):
+                    segments = tuple(filter(None, (answer[:cut], answer[cut:] + injected)))
+                    peer, outcome = self.play(
+                        [None, EHLO, STARTTLS], [(GREETING,), (OFFER,), segments]
+                    )
+                    assert outcome is not None
+                    self.assertEqual(outcome.reply.enhanced, "4.7.0", (injected, segments))
+                    self.assertTrue(peer.lost)
+                    self.assertTrue(peer.received.endswith(b"STARTTLS\r\n"))
+                    self.fresh()
+        self.assertEqual(self.relay.traffic.clear_retries, 0)
+
+    def test_injected_a_moment_later(self) -> None:
+        """Then it is taken for TLS, and is none: the handshake fails, and that is all."""
+        for injected in (b"250 mx.example\r\n", b"2", b"\x16\x03\x01"):
+            self.use(tls="encrypt")
+            peer, outcome = self.play(
+                [None, EHLO, STARTTLS, HELLO],
+                [(GREETING,), (OFFER,), (b"220 Go\r\n",), (injected,)],
+            )
+            if outcome is None:  # it may yet become a handshake
+                self.network.advance(30)
+            self.assertTrue(peer.lost)
+            self.assertNotIn(b"EHLO", bytes(peer.received).partition(b"STARTTLS")[2])
+            self.fresh()
+
+    def test_220_with_more_to_it(self) -> None:
+        """A 220 of several lines, or with whatever text, is a 220 (RFC 5321 §4.2)."""
+        self.use(tls="encrypt")
+        for reply in (b"220-Go\r\n220 on\r\n", b"220\r\n", b"220 \0\x1b[31m\xff\r\n"):
+            for pieces in self.dialogues(reply):
+                _, outcome = self.play(
+                    [None, EHLO, STARTTLS], [(GREETING,), (OFFER,), *pieces], HELLO, ("abort",)
+                )
+                assert outcome is not None
+                self.assertIn("during the TLS handshake", outcome.reply.text)
+                self.fresh()
+
+    def test_the_codes_of_its_first_replies_are_swapped(self) -> None:
+        """A 250 that greets, a 220 to EHLO: out of step from the start, and not gone on with."""
+        self.use()
+        for first, second in ((b"250 mx.example\r\n", OFFER), (b"354 Go on\r\n", OFFER)):
+            peer, outcome = self.play([None], [(first + second,)])
+            assert outcome is not None
+            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertEqual(peer.received, b"")
+            self.fresh()
+        for reply in (b"354-mx.example\r\n354 STARTTLS\r\n", b"334 go\r\n"):
+            peer, outcome = self.play([None, EHLO], [(GREETING,), (reply,)])
+            assert outcome is not None
+            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertEqual(peer.received, b"EHLO client.example\r\n")
+            self.fresh()
+
+    def test_auth_offered_only_in_clear(self) -> None:
+        """C8: not a word of it, at every cut of the offer."""
+        password = self.file("password", b"secret")
+        self.use(Destination(domain="mx.example", username="us", password_file=password))
+        hop = NextHop("smtp", hosts=(Host("mx.example"),))
+        offer = b"250-mx.example\r\n250-AUTH=LOGIN PLAIN\r\n250 AUTH PLAIN\r\n"
+        self.targets = [FIRST.__class__("mx.example", FIRST.address, 25)]
+        for pieces in self.dialogues(GREETING, offer):
+            peer, outcome = self.play([None, EHLO], pieces, QUIT, hop=hop)
+            assert outcome is not None
+            self.assertEqual(outcome.reply.enhanced, "4.7.4")
+            self.assertTrue(peer.finished, peer.problems)
+            self.fresh()
+
+
+class ReplyTests(HostileTestCase):
+    """The last part of what hostile input there is: replies without end, reason or rhyme."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use(tls="none")
+
+    BEFORE: tuple[tuple[ScriptStep | None, bytes], ...] = (
+        (None, GREETING),
+        (EHLO, PLAIN),
+        (GROUP, GO_ON),
+        (("content",), b"250 2.0.0 Queued\r\n"),
+    )
+
+    def say(self, where: int, *said: bytes) -> tuple[ScriptedPeer, Outcome | None]:
+        """Say something else at one of the four moments when a reply is due."""
+        *before, (heard, _) = self.BEFORE[: where + 1]
+        return self.play(
+            [*(one for one, _ in before), heard], [*((octets,) for _, octets in before), said]
+        )
+
+    def test_lines_of_more_than_512_octets(self) -> None:
+        """RFC 5321 §4.5.3.1.5: the text is cut, the code holds."""
+        for where, (_, reply) in enumerate(self.BEFORE):
+            line, _, rest = reply.partition(b"\r\n")
+            longer = (line[:3] + b" " + b"x" * 2000 + b"\r\n") if where != 1 else reply
+            peer, outcome = self.say(where, longer + (rest if where == 2 else b""))
+            if where == 3:
+                assert outcome is not None
+                self.assertTrue(outcome.delivered)
+                self.assertLess(len(outcome.reply.text), 600)
+            else:
+                self.assertFalse(peer.lost, where)
+            self.fresh()
+
+    def test_without_end(self) -> None:
+        """A line, or a reply of lines: given up in bounded memory; a refusal remains one."""
+        for where in range(4):
+            for endless in (b"2" * 100_000, b"250 " + b"x" * 100_000, b"250-more\r\n" * 1000):
+                peer, outcome = self.say(where, endless)
+                assert outcome is not None
+                self.assertEqual(outcome.reply.code // 100, 4)
+                self.assertEqual(outcome.uncertain, where == 3)
+                self.assertTrue(peer.lost)
+                self.fresh()
+        for endless in (b"550 " + b"x" * 100_000, b"550-more\r\n" * 1000):
+            _, outcome = self.say(3, endless)
+            assert outcome is not None
+            self.assertEqual(outcome.reply.code, 550)
+            self.fresh()
+
+    def test_what_is_no_reply(self) -> None:
+        for where in range(4):
+            for octets in (
+                b"\r\n",
+                b"hello\r\n",
+                b"99 Ok\r\n",
+                b"2500 Ok\r\n",
+                b"150 Ok\r\n",
+                b"650 Ok\r\n",
+                b"250_Ok\r\n",
+                b"\xd9\xa2\xd9\xa5\xd9\xa0 Ok\r\n",  # digits, but not those
+                b"250-Ok\r\n550 No\r\n",
+                b"250-Ok\r\nOk\r\n",
+                b"\0250 Ok\r\n",
+            ):
+                for cut in (0, 1, len(octets) - 1):
+                    said = tuple(filter(None, (octets[:cut], octets[cut:])))
+                    peer, outcome = self.say(where, *said)
+                    assert outcome is not None, (where, octets)
+                    self.assertEqual(outcome.reply.code // 100, 4)
+                    self.assertEqual(outcome.uncertain, where == 3)
+                    self.assertTrue(peer.lost)
+                    self.fresh()
+
+    def test_control_characters(self) -> None:
+        """The code holds, and the text is escaped wherever it goes."""
+        evil = "5.7.1 \0\x1b[2J\r\v\x7f\u202e"
+        _, outcome = self.say(3, f"550 {evil}\r\n".encode())
+        assert outcome is not None
+        self.assertTrue(outcome.failed)
+        self.assertEqual(str(outcome.reply), r"550 5.7.1 \x00\x1b[2J\r\x0b\x7f\u202e")
+        self.assertTrue(str(outcome.reply).isprintable())
+
+    def test_421_anywhere(self) -> None:
+        for where in range(4):
+            for pieces in self.dialogues(b"421 4.3.2 Busy\r\n"):
+                peer, outcome = self.say(where, *pieces[0])
+                assert outcome is not None
+                self.assertEqual(str(outcome.reply), "421 4.3.2 Busy")
+                self.assertFalse(outcome.uncertain)
+                self.assertTrue(peer.lost)
+                self.fresh()
+
+    def test_a_greeting_that_never_comes(self) -> None:
+        self.targets = [FIRST, SECOND]
+        second = self.server(("send", GREETING), EHLO, ("send", PLAIN), *TAKEN, target=SECOND)
+        first = self.server()
+        delivering = self.deliver()
+        self.network.advance(299)
+        self.assertNoResult(delivering)
+        self.network.advance(1)
+        self.assertEqual(self.outcome(delivering).remote, str(SECOND))
+        self.assertTrue(first.lost and second.finished)
+
+    def test_closed_at_every_point(self) -> None:
+        """Before the dot another may be tried; behind it nobody knows, and it is said once."""
+        for where in range(4):
+            for end in (("close",), ("abort",)):
+                *before, (heard, _) = self.BEFORE[: where + 1]
+                _, outcome = self.play(
+                    [*(one for one, _ in before), heard],
+                    [*((octets,) for _, octets in before), ()],
+                    end,  # type: ignore[arg-type]
+                )
+                assert outcome is not None
+                self.assertEqual(outcome.reply.code // 100, 4)
+                self.assertEqual(outcome.uncertain, where == 3)
+                self.fresh()
+        duplicates = [event for event in self.events if "duplicate" in event]
+        self.assertEqual(len(duplicates), 2)
+
+    def test_more_than_was_asked_for(self) -> None:
+        """Behind the last reply of a group: the peer is out of step, and is left."""
+        for where in range(3):
+            octets = self.BEFORE[where][1] + b"250 Ok\r\n"
+            peer, outcome = self.say(where, octets)
+            assert outcome is not None
+            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertEqual(peer.contents, [])
+            self.assertTrue(peer.lost)
+            self.fresh()

@@ -1,0 +1,200 @@
+"""Certificates and keys in PEM files: reading them, and their dates."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from OpenSSL import SSL
+
+from .smtp.reply import printable
+
+# What is said this long before a certificate expires still leaves time to renew it.
+_SOON = timedelta(days=14)
+
+
+class CertificateError(Exception):
+    """A certificate or key that cannot be used: names the file, and says what is wrong."""
+
+
+@frozen
+class CertifiedKey:
+    """A certificate with its chain and its private key, as two PEM files (or one) held them.
+
+    Attributes:
+        certificate_file: the path of the certificates.
+        key_file: the path of the key; may be the same.
+        chain: ours first, then its issuers as far as they are to be sent.
+        key: the private key of the first.
+    """
+
+    certificate_file: str
+    key_file: str
+    chain: tuple[x509.Certificate, ...]
+    key: PrivateKeyTypes = field(repr=False, eq=False)
+
+    @classmethod
+    def read(cls, certificate_file: str, key_file: str) -> CertifiedKey:
+        """Read both files. Blocks.
+
+        Raises:
+            CertificateError: they cannot be read, or do not belong together.
+        """
+        chain = read_certificates(certificate_file)
+        key = _read_key(key_file)
+        if not belong(chain[0], key):
+            others = [number for number, one in enumerate(chain, 1) if belong(one, key)]
+            hint = (
+                f"it belongs to certificate {others[0]} of the file, which has to come first"
+                if others
+                else "the key that the certificate was made for would do"
+            )
+            raise CertificateError(
+                f"{printable(key_file)}: the key does not match the certificate in"
+                f" {printable(certificate_file)}; {hint}"
+            )
+        return cls(certificate_file, key_file, tuple(chain), key)
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Our certificate."""
+        return self.chain[0]
+
+    @property
+    def description(self) -> str:
+        """What an operator would know it by: whose it is, until when, and its fingerprint."""
+        certificate = self.certificate
+        return (
+            f"{subject(certificate) or 'a certificate without a subject'},"
+            f" valid until {certificate.not_valid_after_utc:%Y-%m-%d},"
+            f" SHA-256 {fingerprint(certificate)}"
+        )
+
+    def warnings(self, now: float) -> list[str]:
+        """Return what is wrong with the certificate's dates at ``now`` (seconds since the epoch).
+
+        It is used all the same: most senders do not look, and the others say so.
+        """
+        moment = datetime.fromtimestamp(now, UTC)
+        name, certificate = printable(self.certificate_file), self.certificate
+        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if end < moment:
+            return [f"{name}: the certificate expired on {end:%Y-%m-%d}; renew it"]
+        if start > moment:
+            return [f"{name}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC"]
+        if end < moment + _SOON:
+            return [f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"]
+        return []
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Return SHA-256 of the certificate's DER form, in lower-case hex without colons."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def subject(certificate: x509.Certificate) -> str:
+    """Return the subject as printable RFC 4514 text, empty where it has none."""
+    return _name(certificate, "subject")
+
+
+def issuer(certificate: x509.Certificate) -> str:
+    """Return the issuer, likewise."""
+    return _name(certificate, "issuer")
+
+
+def _name(certificate: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
+    try:
+        # `cryptography` reads names only now, and warns of attributes that are longer than
+        # RFC 5280 allows: a warning for each handshake of whoever sends one is nothing we want.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            name = certificate.subject if which == "subject" else certificate.issuer
+            return printable(name.rfc4514_string())
+    except ValueError as error:
+        return f"unreadable: {printable(str(error))}"
+
+
+# What OpenSSL found wrong with a certificate, by its number. For those that operators meet, in
+# words that say what to mend; x509_vfy.h has more than pyOpenSSL.
+_CHAIN_ERRORS: Mapping[int, str] = {
+    **{
+        number: name.removeprefix("ERR_").replace("_", " ").lower()
+        for name, number in vars(SSL.X509VerificationCodes).items()
+        if name.startswith("ERR_") and isinstance(number, int)
+    },
+    2: "its certificate leads to no authority that we trust",
+    7: "its certificate is not signed by the authority that it names",
+    9: "its certificate, or one above it, is not valid yet",
+    10: "its certificate, or one above it, has expired",
+    18: "its certificate is self-signed",
+    19: "its certificate leads to no authority that we trust",
+    20: "its certificate leads to no authority that we trust",
+    21: "its certificate leads to no authority that we trust",
+    26: "its certificate is not for servers",
+    66: "the key of its certificate is too short",
+    67: "the key of an authority above its certificate is too short",
+    68: "an authority above its certificate has signed with a weak digest",
+}
+
+
+def chain_error(number: int) -> str:
+    """Return what is wrong with a peer's certificate where OpenSSL says ``number``."""
+    return _CHAIN_ERRORS.get(number, f"error {number} in its certificate")
+
+
+def _read(file: str) -> bytes:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CertificateError(f"{printable(file)}: cannot be read: {reason}") from None
+
+
+def read_certificates(file: str) -> Sequence[x509.Certificate]:
+    """Return the certificates of a PEM file, in their order, at least one. Blocks.
+
+    Raises:
+        CertificateError: the file cannot be read, or holds none.
+    """
+    try:
+        return x509.load_pem_x509_certificates(_read(file))
+    except ValueError:
+        raise CertificateError(
+            f"{printable(file)}: holds no certificate in PEM form;"
+            " a file with -----BEGIN CERTIFICATE----- would do"
+        ) from None
+
+
+def _read_key(file: str) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(_read(file), None)
+    except TypeError:
+        raise CertificateError(
+            f"{printable(file)}: the key has a passphrase; one without would do"
+        ) from None
+    except Exception:  # ValueError, UnsupportedAlgorithm, and whatever a broken key brings up
+        raise CertificateError(
+            f"{printable(file)}: holds no private key in PEM form;"
+            " a file with -----BEGIN PRIVATE KEY----- would do"
+        ) from None
+
+
+def belong(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
+    """Whether a certificate was made for a key, as far as can be told."""
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    try:
+        return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
+    except Exception:  # a kind of key that `cryptography` does not know: OpenSSL will say
+        return True

@@ -1,0 +1,118 @@
+"""In which order to try the addresses of one host: RFC 6724, then one family after the other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
+from attrs import frozen
+
+SourceOf = Callable[[str], str | None]
+"""Says which address of ours a connection to an address would come from, None: it cannot be."""
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+# RFC 6724 §2.1: prefix, precedence, label; the longest prefix counts.
+_POLICY: tuple[tuple[IPv6Network, int, int], ...] = tuple(
+    sorted(
+        (
+            (IPv6Network(prefix), precedence, label)
+            for prefix, precedence, label in (
+                ("::1/128", 50, 0),
+                ("::/0", 40, 1),
+                ("::ffff:0:0/96", 35, 4),
+                ("2002::/16", 30, 2),
+                ("2001::/32", 5, 5),
+                ("fc00::/7", 3, 13),
+                ("::/96", 1, 3),
+                ("fec0::/10", 1, 11),
+                ("3ffe::/16", 1, 12),
+            )
+        ),
+        key=lambda row: -row[0].prefixlen,
+    )
+)
+_SITE_LOCAL = ip_network("fec0::/10")
+_LINK_LOCAL, _SITE, _GLOBAL = 2, 5, 14  # RFC 6724 §3.1, as multicast addresses number them
+
+
+def in_order(addresses: Sequence[str], source_of: SourceOf | None = None) -> list[str]:
+    """Return the addresses of one host in the order to try them.
+
+    Sorted by RFC 6724 §6, as far as it is known here, then the families alternate, beginning with
+    that of the best (RFC 8305 §4). Those of this machine stay as they are.
+
+    Args:
+        addresses: IPv4 and IPv6, as text.
+        source_of: without it, precedence alone decides.
+    """
+    if len(addresses) < 2:
+        return list(addresses)
+    parsed = [ip_address(address.partition("%")[0]) for address in addresses]
+    if all(each.is_loopback for each in parsed):
+        return list(addresses)
+    places = sorted(
+        range(len(addresses)),
+        key=lambda place: _rank(
+            parsed[place], source_of(addresses[place]) if source_of else addresses[place]
+        ),
+    )
+    best = parsed[places[0]].version
+    first = [addresses[place] for place in places if parsed[place].version == best]
+    second = [addresses[place] for place in places if parsed[place].version != best]
+    ordered = []
+    for number in range(max(len(first), len(second))):
+        ordered += first[number : number + 1] + second[number : number + 1]
+    return ordered
+
+
+@frozen(order=True)
+class _Rank:
+    """What is smaller is tried first; the rules of RFC 6724 §6 in their order.
+
+    Rules 3, 4 and 7 are about facts that only the kernel has; rule 9 about IPv4 helps nobody who
+    balances his load by DNS (RFC 6724 §10.3), so equals stay as they came.
+    """
+
+    unusable: bool  # rule 1
+    other_scope: bool  # rule 2
+    other_label: bool  # rule 5
+    precedence: int  # rule 6, negative: the higher the better
+    scope: int  # rule 8
+
+
+def _rank(destination: Address, source: str | None) -> _Rank:
+    precedence, label = _policy(destination)
+    scope = _scope(destination)
+    if source is None:
+        return _Rank(True, False, False, -precedence, scope)
+    ours = ip_address(source.partition("%")[0])
+    return _Rank(False, _scope(ours) != scope, _policy(ours)[1] != label, -precedence, scope)
+
+
+def _policy(address: Address) -> tuple[int, int]:
+    mapped = address if isinstance(address, IPv6Address) else IPv6Address(f"::ffff:{address}")
+    for network, precedence, label in _POLICY:
+        if mapped in network:
+            return precedence, label
+    raise AssertionError("::/0 has all addresses")
+
+
+def _scope(address: Address) -> int:
+    if address.is_link_local or address.is_loopback:
+        return _LINK_LOCAL  # RFC 6724 §3.1, §3.2: 169.254/16 and 127/8 too
+    return _SITE if address in _SITE_LOCAL else _GLOBAL
+
+
+def kernel_source(address: str) -> str | None:
+    """Return the address that the kernel would connect from (`SourceOf`); nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.setblocking(False)
+            probe.connect((address, 25))
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return None
