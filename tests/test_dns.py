@@ -149,6 +149,64 @@ class Lookups(TestCase):
         self.patch(server, "respond", respond)
         self.assertEqual(list(await self.resolver.addresses("alias.example")), ["192.0.2.3"])
 
+    def answer_aliases(self, aliases: dict[str, str]) -> None:
+        """Let the server answer with one alias at a time, and not with what that leads to."""
+        real = self.server.respond
+
+        def respond(query: dns.message.Message) -> dns.message.Message:
+            name, _ = self.server.question(query).split()
+            if name not in aliases:
+                return real(query)
+            response = dns.message.make_response(query)
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", aliases[name]))
+            return response
+
+        self.patch(self.server, "respond", respond)
+
+    async def test_an_alias_whose_end_the_answer_does_not_tell_is_followed(self) -> None:
+        # RFC 1034 §3.6.2
+        self.answer_aliases({"a.example.": "b.example.", "b.example.": "c.example."})
+        self.server.records["c.example. MX"] = (60, "10 mx.example.")
+        self.assertEqual(await self.resolver.mail_exchangers("a.example"), [(10, "mx.example")])
+        self.assertEqual(list(await self.resolver.addresses("a.example")), [])
+
+    async def test_a_chain_of_aliases_without_end_is_a_failed_lookup(self) -> None:
+        self.answer_aliases({f"a{n}.example.": f"a{n + 1}.example." for n in range(100)})
+        await self.assertFails("a0.example", "a chain of aliases that does not end")
+        self.assertLess(len(self.server.queries), 10)
+
+    async def test_authentication_holds_for_a_whole_chain_or_not(self) -> None:
+        self.answer_aliases({"a.example.": "b.example."})
+        self.server.records["b.example. MX"] = (60, "10 mx.example.")
+        self.server.flags = dns.flags.AD  # of the second answer alone
+        self.assertFalse((await self.resolver.lookup("a.example", "MX")).authenticated)
+        self.assertTrue((await self.resolver.lookup("b.example", "MX")).authenticated)
+
+    async def assertFails(self, domain: str, reason: str) -> None:
+        with self.assertRaises(LookupFailed) as raised:
+            await self.resolver.mail_exchangers(domain)
+        self.assertEqual(str(raised.exception), f"MX of {domain}: {reason}")
+
+    async def test_a_server_that_only_names_others_is_a_failed_lookup(self) -> None:
+        # RFC 2308 §2.2
+        self.server.records["example. TXT"] = (60, "here")
+        self.server.authority = "example. 300 IN NS ns.elsewhere.example."
+        await self.assertFails("example", "the name server knows nothing and names others")
+
+    async def test_a_failure_is_told_in_words_for_operators(self) -> None:
+        for rcode in ("SERVFAIL", "REFUSED", "FORMERR", "NOTIMP"):
+            self.server.rcode = dns.rcode.from_text(rcode)
+            await self.assertFails("example", f"the name server says {rcode}")
+        self.server.rcode = dns.rcode.NOERROR
+        self.server.silent = True
+        self.resolver = self.make_resolver(timeout=0.3)
+        await self.assertFails("example", "no answer in time")
+        unused = reactor.listenUDP(0, DatagramProtocol(), interface=self.interface)  # type: ignore[attr-defined]
+        port = unused.getHost().port
+        await unused.stopListening()
+        self.resolver = self.make_resolver(port=port)
+        await self.assertFails("example", "no name server listens there")
+
     async def test_a_domain_that_does_not_exist_is_told_apart(self) -> None:
         for lookup in (self.resolver.mail_exchangers, self.resolver.addresses):
             with self.assertRaises(NoSuchDomain) as raised:

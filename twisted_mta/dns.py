@@ -18,8 +18,10 @@ import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.inet
+import dns.message
 import dns.name
 import dns.nameserver
+import dns.rcode
 import dns.rdata
 import dns.rdatatype
 import dns.resolver
@@ -44,6 +46,7 @@ _CACHED = 10_000  # answers; some 2 KiB each
 _LONGEST_POSITIVE = 86_400  # seconds; RFC 8767 §4 caps them at days to weeks
 _LONGEST_NEGATIVE = 3 * 3600  # RFC 2308 §5
 _AT_ONCE = 64  # queries; each has a socket of its own, so that its port is hard to guess
+_CHAIN = 8  # aliases followed from one answer to the next; within one, dnspython follows 16
 _TRIES = 3  # that fit into the time for a lookup, on one name server that does not answer
 
 
@@ -181,25 +184,73 @@ class DNSResolver:
         return addresses
 
     async def _lookup(self, domain: str, type: str) -> Records:
+        try:
+            name = dns.name.from_text(f"{domain}.")
+        except dns.exception.DNSException:
+            raise NoSuchDomain(domain, type, "not a name that the DNS could hold") from None
+        authenticated = True
+        for _ in range(_CHAIN):
+            answer = await self._answer(domain, name, type)
+            authenticated = authenticated and bool(answer.response.flags & dns.flags.AD)
+            if answer.rrset is not None:
+                return Records(tuple(answer.rrset), authenticated)
+            if answer.canonical_name == name:
+                return Records((), authenticated)
+            # RFC 1034 §3.6.2: an alias, and its name server does not say what that leads to.
+            name = answer.canonical_name
+        raise LookupFailed(domain, type, "a chain of aliases that does not end")
+
+    async def _answer(self, domain: str, name: dns.name.Name, type: str) -> dns.resolver.Answer:
         await self._slots.acquire()
         try:
             answer = await self._resolver.resolve(
-                dns.name.from_text(f"{domain}."),
-                type,
-                raise_on_no_answer=False,
-                search=False,
-                backend=self._backend,
+                name, type, raise_on_no_answer=False, search=False, backend=self._backend
             )
         except dns.resolver.NXDOMAIN:
             raise NoSuchDomain(domain, type, "no such domain") from None
-        except (dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel) as error:
-            raise NoSuchDomain(domain, type, f"not a domain name: {error}") from None
         except Exception as error:  # a broken answer must not take more with it than its lookup
-            raise LookupFailed(domain, type, str(error) or repr(error)) from error
+            raise LookupFailed(domain, type, _reason(error)) from error
         finally:
             self._slots.release()
-        authenticated = bool(answer.response.flags & dns.flags.AD)
-        return Records(tuple(answer.rrset or ()), authenticated)
+        if answer.rrset is None and answer.canonical_name == name and _is_referral(answer):
+            raise LookupFailed(domain, type, "the name server knows nothing and names others")
+        return answer
+
+
+def _is_referral(answer: dns.resolver.Answer) -> bool:
+    """Whether a name server answers with others to ask, as one does that should not be asked.
+
+    RFC 2308 §2.2: it has NS records and no SOA, which a true "no data" has.
+    """
+    types = [rrset.rdtype for rrset in answer.response.authority]
+    return dns.rdatatype.NS in types and dns.rdatatype.SOA not in types
+
+
+def _reason(error: Exception) -> str:
+    """Return what a lookup failed for, in few words."""
+    if isinstance(error, dns.exception.Timeout):
+        return "no answer in time"
+    if isinstance(error, dns.resolver.YXDOMAIN):
+        return "a name too long"
+    if isinstance(error, dns.message.ChainTooLong):
+        return "a chain of aliases that does not end"
+    if not isinstance(error, dns.resolver.NoNameservers):
+        return "no usable answer"
+    reasons: dict[str, None] = {}
+    for _, _, _, cause, response in error.kwargs.get("errors") or ():
+        if response is not None and response.rcode() != dns.rcode.NOERROR:
+            reasons[f"the name server says {dns.rcode.to_text(response.rcode())}"] = None
+        elif isinstance(cause, dns.message.ChainTooLong):
+            reasons["a chain of aliases that does not end"] = None
+        elif isinstance(cause, ConnectionRefusedError):
+            reasons["no name server listens there"] = None
+        elif isinstance(cause, dns.exception.Timeout):
+            reasons["no answer in time"] = None
+        elif isinstance(cause, OSError):
+            reasons["the name server cannot be reached"] = None
+        else:
+            reasons["an answer that makes no sense"] = None
+    return ", ".join(reasons) or "no usable answer"
 
 
 def _text(name: dns.name.Name) -> str:

@@ -24,6 +24,7 @@ class Located(SynchronousTestCase):
     def setUp(self) -> None:
         self.resolver = FakeResolver({}, ADDRESSES)
         self.random = random.Random(1)
+        self.own: list[tuple[str, int]] = []
 
     def exchange(self, domain: str, *exchangers: tuple[int, str]) -> None:
         self.resolver = FakeResolver({domain: exchangers}, ADDRESSES)
@@ -34,6 +35,7 @@ class Located(SynchronousTestCase):
             random=self.random,
             port=2525,
             is_local=lambda domain: domain == "our.example",
+            is_own_address=lambda address, port: (address, port) in self.own,
         )
         return exchangers.locate(next_hop)
 
@@ -149,6 +151,80 @@ class OfADomain(Located):
         self.exchange("example.net", (10, "our.example"), (10, "mx2.example"), (20, "mx3.example"))
         self.assertNoneOf("554 5.4.6")
 
+    def test_an_address_that_we_listen_on_is_us_whatever_its_name(self) -> None:
+        # RFC 5321 §5.1
+        self.exchange("example.net", (1, "mx1.example"), (2, "mx2.example"), (2, "mx3.example"))
+        self.own = [("192.0.2.3", 2525)]
+        self.assertEqual(
+            self.of_domain(), ["mx1.example[2001:db8::1]:2525", "mx1.example[192.0.2.1]:2525"]
+        )
+        self.own = [("192.0.2.1", 2525)]
+        self.assertNoneOf("554 5.4.6")
+        # Another port of that address is another server's.
+        self.own = [("192.0.2.1", 25)]
+        self.assertEqual(len(self.of_domain()), 4)
+
+    def test_a_domain_without_mx_records_may_be_us_too(self) -> None:
+        self.own = [("192.0.2.1", 2525)]
+        self.assertNoneOf("554 5.4.6", "mx1.example")
+        self.assertNoneOf("554 5.4.6", "[192.0.2.1]")
+
+    def test_better_exchangers_that_cannot_be_looked_up_now_are_waited_for(self) -> None:
+        self.exchange("example.net", (1, "mx1.example"), (2, "our.example"))
+        self.resolver.fail("mx1.example")
+        self.assertNoneOf("451 4.4.4")
+        # But nobody waits for somebody beside us.
+        self.exchange("example.net", (1, "mx1.example"), (1, "mx2.example"))
+        self.own = [("192.0.2.2", 2525)]
+        self.resolver.fail("mx1.example")
+        self.assertNoneOf("554 5.4.6")
+
+    def test_better_exchangers_that_do_not_exist_leave_us_alone_with_it(self) -> None:
+        self.exchange("example.net", (1, "gone.example"), (2, "our.example"))
+        self.assertNoneOf("554 5.4.6")
+
+    def test_what_cannot_be_an_exchanger_is_passed_over(self) -> None:
+        for bogus in (
+            "192.0.2.2",
+            "2001:db8::2",
+            "[192.0.2.2]",
+            "localhost",
+            "x.localhost",
+            "mx example",
+            "mx..example",
+            "\\229x.example",
+            "x" * 64,
+        ):
+            self.exchange("example.net", (1, bogus), (2, "mx2.example"))
+            self.assertEqual(self.of_domain(), ["mx2.example[192.0.2.2]:2525"], bogus)
+            self.exchange("example.net", (1, bogus))
+            self.assertNoneOf("550 5.4.4")
+
+    def test_addresses_that_nobody_has_are_passed_over(self) -> None:
+        nobody = ["0.0.0.0", "::", "224.0.0.1", "ff02::1"]
+        self.resolver = FakeResolver({}, {"example.net": [*nobody, "192.0.2.5"]})
+        self.assertEqual(self.of_domain(), ["example.net[192.0.2.5]:2525"])
+        self.resolver = FakeResolver({}, {"example.net": nobody})
+        self.assertNoneOf("550 5.4.4")
+
+    def test_the_two_families_of_a_host_take_turns(self) -> None:
+        # RFC 8305 §4
+        six, four = [f"2001:db8::{n}" for n in range(4)], [f"192.0.2.{n}" for n in range(2)]
+        hosts = {"a.example": four + six, "b.example": ["192.0.2.9"]}
+        self.resolver = FakeResolver({"example.net": [(1, "a.example"), (2, "b.example")]}, hosts)
+        firsts: dict[str, None] = {}
+        for _ in range(40):
+            *of_a, last = self.successResultOf(self.locate(NextHop("smtp", domain="example.net")))
+            self.assertEqual([":" in each.address for each in of_a], [1, 0, 1, 0, 1, 1])
+            self.assertEqual(sorted(each.address for each in of_a), sorted(four + six))
+            self.assertEqual(last.address, "192.0.2.9")
+            firsts[of_a[0].address] = None
+        self.assertEqual(sorted(firsts), six)
+
+    def test_one_host_in_two_preferences_is_tried_once(self) -> None:
+        self.exchange("example.net", (1, "mx2.example"), (1, "mx2.example"), (2, "mx2.example"))
+        self.assertEqual(self.of_domain(), ["mx2.example[192.0.2.2]:2525"])
+
     def test_an_address_literal_is_its_own_address(self) -> None:
         self.assertEqual(self.of_domain("[192.0.2.7]"), ["192.0.2.7[192.0.2.7]:2525"])
         self.assertEqual(self.of_domain("[IPv6:2001:db8::7]"), ["2001:db8::7[2001:db8::7]:2525"])
@@ -185,6 +261,17 @@ class OfHosts(Located):
         self.exchange("mx2.example", (10, "mx3.example"))
         self.assertEqual(self.of_hosts(Host("mx2.example")), ["mx2.example[192.0.2.2]:25"])
         self.assertNotIn(("MX", "mx2.example"), self.resolver.asked)
+
+    def test_a_socket_is_its_own_address(self) -> None:
+        found = self.locate(NextHop("lmtp", hosts=(Host("/run/a", 0), Host("mx2.example", 24))))
+        self.assertEqual(
+            self.successResultOf(found),
+            [Target("/run/a", "/run/a", 0), Target("mx2.example", "192.0.2.2", 24)],
+        )
+
+    def test_an_address_of_ours_may_be_meant(self) -> None:
+        self.own = [("192.0.2.2", 25)]
+        self.assertEqual(self.of_hosts(Host("mx2.example")), ["mx2.example[192.0.2.2]:25"])
 
     def test_a_host_of_ours_may_be_meant(self) -> None:
         self.assertEqual(self.of_hosts(Host("our.example", 26)), ["our.example[192.0.2.9]:26"])

@@ -1,17 +1,22 @@
-"""Which addresses a next hop has, and in which order to try them (RFC 5321 §5, RFC 7505)."""
+"""Which addresses a next hop has, and in which order to try them (RFC 5321 §5, RFC 7505).
+
+All targets of one host stand together, IPv6 first and the two families by turns (RFC 8305 §4): who
+connects need not wait out one family before the other has its chance.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, zip_longest
 
-from twisted.internet.defer import Deferred
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, succeed
 
 from ..dns import DNSFailure, LookupFailed, NoSuchDomain
 from ..envelope import Host, NextHop, Target
 from ..interfaces import NoTarget, Random, Resolver
-from ..smtp.address import literal_address
+from ..smtp.address import AddressError, domain_name, literal_address
 from ..smtp.reply import Reply
 
 # RFC 6761 §6.3: never asked of the DNS. IPv4 first, because that is where we listen by default.
@@ -27,14 +32,38 @@ def _no_target(code: int, status: str, text: str) -> NoTarget:
     return NoTarget(Reply.of(code, status, text))
 
 
+@frozen
+class _Found:
+    """What a lookup of some hosts brought.
+
+    Attributes:
+        targets: of those that have any, by host, in their order.
+        failures: why others have none.
+    """
+
+    targets: dict[Host, tuple[Target, ...]]
+    failures: tuple[DNSFailure, ...]
+
+    @property
+    def all(self) -> Sequence[Target]:
+        once = dict.fromkeys(chain.from_iterable(self.targets.values()))
+        return list(islice(once, _MOST_TARGETS))
+
+    @property
+    def lookup_failed(self) -> LookupFailed | None:
+        """What may be different next time."""
+        return next((each for each in self.failures if isinstance(each, LookupFailed)), None)
+
+
 class Exchangers:
     """Finds the targets of a next hop (`interfaces.Locate`).
 
     Args:
         resolver: the DNS.
-        random: for the order of mail exchangers of one preference.
+        random: for the order of mail exchangers of one preference, and of the addresses of one.
         port: where the mail exchangers of a domain listen.
         is_local: whether a domain, or the name of a mail exchanger, is one of ours.
+        is_own_address: whether we listen ourselves on that address and port.
     """
 
     def __init__(
@@ -44,11 +73,13 @@ class Exchangers:
         random: Random,
         port: int = 25,
         is_local: Callable[[str], bool],
+        is_own_address: Callable[[str, int], bool] = lambda address, port: False,
     ) -> None:
         self._resolver = resolver
         self._random = random
         self._port = port
         self._is_local = is_local
+        self._is_own_address = is_own_address
 
     def locate(self, next_hop: NextHop) -> Deferred[Sequence[Target]]:
         """Return at least one target.
@@ -62,18 +93,19 @@ class Exchangers:
 
     async def _of_hosts(self, hosts: Sequence[Host]) -> Sequence[Target]:
         """Return the targets of hosts that a route names: in its order, and never by MX."""
-        targets, failures = await self._targets(hosts)
-        if targets:
-            return targets
+        found = await self._look_up(hosts)
+        if found.targets:
+            return found.all
         names = ", ".join(host.name for host in hosts)
-        if any(isinstance(failure, LookupFailed) for failure in failures):
-            raise _no_target(451, "4.3", f"No address found for {names}: {failures[0]}")
+        failure = found.lookup_failed
+        if failure is not None:
+            raise _no_target(451, "4.3", f"No address found for {names}: {failure}")
         # That the operator wrote a name that is not there is no fault of the message.
         raise _no_target(451, "3.5", f"The route leads to no host: {names} has no address")
 
     async def _of_domain(self, domain: str) -> Sequence[Target]:
         if literal_address(domain) is not None or domain == "localhost":
-            return (await self._targets([Host(domain, self._port)]))[0]
+            return await self._implicit(domain)
         try:
             exchangers = await self._resolver.mail_exchangers(domain)
         except NoSuchDomain:
@@ -86,46 +118,58 @@ class Exchangers:
         hosts = [exchanger for exchanger in exchangers if exchanger[1]]
         if not hosts:
             raise _no_target(556, "1.10", f"{domain} accepts no mail (null MX)")
-        ordered = self._in_order(hosts)
-        if not ordered:
-            raise _no_target(554, "4.6", f"Mail for {domain} loops back to myself")
-        targets, failures = await self._targets(Host(name, self._port) for name in ordered)
+        return await self._of_exchangers(domain, hosts)
+
+    async def _of_exchangers(
+        self, domain: str, exchangers: Sequence[tuple[int, str]]
+    ) -> Sequence[Target]:
+        groups = list(self._groups(exchangers))
+        # RFC 5321 §5.1: where we are listed ourselves, nobody behind us, or beside us, counts.
+        before = _until(self._is_local, groups)
+        found = await self._look_up(Host(name, self._port) for group in before for name in group)
+        own = {host.name: any(map(self._is_own, some)) for host, some in found.targets.items()}
+        before = _until(lambda name: own.get(name, False), before)
+        hosts = [Host(name, self._port) for group in before for name in group]
+        targets = {host: found.targets[host] for host in hosts if host in found.targets}
         if targets:
-            return targets
-        if any(isinstance(failure, LookupFailed) for failure in failures):
+            return evolve(found, targets=targets).all
+        if before and found.lookup_failed is not None:
             raise _no_target(451, "4.4", f"No mail exchanger of {domain} can be looked up now")
+        if len(before) < len(groups):
+            raise _loop(domain)
         raise _no_target(550, "4.4", f"No mail exchanger of {domain} has an address")
 
     async def _implicit(self, domain: str) -> Sequence[Target]:
         """Return the targets of a domain without MX records: itself (RFC 5321 §5.1)."""
-        targets, failures = await self._targets([Host(domain, self._port)])
-        if targets:
-            return targets
-        if any(isinstance(failure, LookupFailed) for failure in failures):
-            raise _no_target(451, "4.3", f"DNS lookup failed: {failures[0]}")
-        if failures:
+        found = await self._look_up([Host(domain, self._port)])
+        if found.targets:
+            if any(map(self._is_own, found.all)):
+                raise _loop(domain)
+            return found.all
+        if found.lookup_failed is not None:
+            raise _no_target(451, "4.3", f"DNS lookup failed: {found.lookup_failed}")
+        if found.failures:
             raise _no_target(550, "1.2", f"The domain {domain} does not exist")
         raise _no_target(550, "4.4", f"{domain} has neither a mail exchanger nor an address")
 
-    def _in_order(self, exchangers: Iterable[tuple[int, str]]) -> list[str]:
-        """Return the hosts to try: by preference, at random within one."""
-        names: dict[str, None] = {}
-        for _, group in groupby(sorted(exchangers), key=lambda exchanger: exchanger[0]):
-            equal = [name for _, name in group]
-            # RFC 5321 §5.1: where we are listed ourselves, nobody behind us, or beside us, counts.
-            if any(map(self._is_local, equal)):
-                break
-            self._random.shuffle(equal)
-            names.update(dict.fromkeys(equal))
-        return list(names)
+    def _is_own(self, target: Target) -> bool:
+        return self._is_own_address(target.address, target.port)
 
-    async def _targets(
-        self, hosts: Iterable[Host]
-    ) -> tuple[Sequence[Target], Sequence[DNSFailure]]:
-        """Return the targets of all hosts that have any, and why others have none."""
+    def _groups(self, exchangers: Iterable[tuple[int, str]]) -> Iterator[list[str]]:
+        """Yield the hosts of each preference, at random within it, each host once."""
+        seen: dict[str, None] = {}
+        for _, group in groupby(sorted(exchangers), key=lambda exchanger: exchanger[0]):
+            equal = [name for _, name in group if name not in seen and _is_host_name(name)]
+            seen.update(dict.fromkeys(equal))
+            if equal:
+                equal = list(dict.fromkeys(equal))
+                self._random.shuffle(equal)
+                yield equal
+
+    async def _look_up(self, hosts: Iterable[Host]) -> _Found:
         some = list(islice(hosts, _MOST_HOSTS))
         lookups = [self._addresses(host.name) for host in some]  # all at once
-        targets: dict[Target, None] = {}
+        targets: dict[Host, tuple[Target, ...]] = {}
         failures: list[DNSFailure] = []
         for host, lookup in zip(some, lookups, strict=True):
             try:
@@ -133,22 +177,61 @@ class Exchangers:
             except DNSFailure as failure:
                 failures.append(failure)
                 continue
-            for address in addresses:
-                targets[Target(literal_address(host.name) or host.name, address, host.port)] = None
-        return list(islice(targets, _MOST_TARGETS)), failures
+            name = literal_address(host.name) or host.name
+            usable = [Target(name, address, host.port) for address in addresses if _usable(address)]
+            if usable:
+                targets[host] = tuple(usable)
+        return _Found(targets, tuple(failures))
 
     def _addresses(self, name: str) -> Deferred[Sequence[str]]:
-        addresses: Sequence[str] = ()
-        address = literal_address(name) or name
+        if name.startswith("/"):  # a UNIX socket is its own address
+            return succeed([name])
         if name == "localhost" or name.endswith(".localhost"):
-            addresses = _LOCALHOST
-        elif _is_address(address):
-            addresses = (address,)
-        if addresses:
-            known: Deferred[Sequence[str]] = Deferred()
-            known.callback(addresses)
-            return known
-        return self._resolver.addresses(name)
+            return succeed(_LOCALHOST)
+        address = literal_address(name) or name
+        if _is_address(address):
+            return succeed([address])
+        return self._resolver.addresses(name).addCallback(self._by_turns)
+
+    def _by_turns(self, addresses: Sequence[str]) -> Sequence[str]:
+        """Return addresses as they are tried: IPv6 and IPv4 by turns, at random within each."""
+        families: tuple[list[str], list[str]] = [], []
+        for address in addresses:
+            families[":" not in address].append(address)
+        for family in families:
+            self._random.shuffle(family)
+        pairs = chain.from_iterable(zip_longest(*families))
+        return [address for address in pairs if address is not None]
+
+
+def _loop(domain: str) -> NoTarget:
+    return _no_target(554, "4.6", f"Mail for {domain} loops back to myself")
+
+
+def _until(ours: Callable[[str], bool], groups: Sequence[list[str]]) -> Sequence[list[str]]:
+    """Return the groups before the first in which there is one of ours."""
+    for place, group in enumerate(groups):
+        if any(map(ours, group)):
+            return groups[:place]
+    return groups
+
+
+def _is_host_name(name: str) -> bool:
+    """Whether the name of a mail exchanger can be one.
+
+    An address there is a mistake (RFC 5321 §5.1, RFC 1035 §3.3.9), and so is ``localhost``: it
+    would be whoever asks.
+    """
+    try:
+        return (
+            domain_name(name) == name
+            and not name.startswith("[")
+            and not _is_address(name)
+            and name != "localhost"
+            and not name.endswith(".localhost")
+        )
+    except AddressError:
+        return False
 
 
 def _is_address(text: str) -> bool:
@@ -157,3 +240,11 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _usable(address: str) -> bool:
+    """Whether somebody could be at an address: 0.0.0.0 and groups are nobody's."""
+    if address.startswith("/"):
+        return True
+    parsed = ip_address(address)
+    return not (parsed.is_unspecified or parsed.is_multicast)

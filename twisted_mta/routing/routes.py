@@ -1,8 +1,9 @@
 """Routes: which next hop a mailbox has, decided by its domain alone, without DNS.
 
-In this order: a route for exactly that domain; local domains; routes for what a domain ends in, the
-longest first; the route for all; the mail exchangers of the domain. The two before the last never
-apply to local domains. That a route exists says nothing about who may send through it.
+In this order: a route for exactly that domain; local domains, the virtual ones among them; routes
+for what a domain ends in, the longest first; the route for all; the mail exchangers of the domain.
+The two before the last never apply to local domains. That a route exists says nothing about who may
+send through it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..envelope import Host, NextHop
 from ..smtp.address import AddressError, Mailbox, domain_name
 from ..smtp.reply import Reply, printable
 
-_URLS = "smtp://HOST[:PORT], maildir:, discard: and error:5.1.1 TEXT"
-_NOT_BUILT = ("smtps:", "lmtp+unix:", "lmtp:")
+_URLS = (
+    "smtp://HOST[:PORT], smtps://HOST[:PORT], lmtp://HOST:PORT, lmtp+unix:/PATH, maildir:, discard:"
+    " and error:5.1.1 TEXT"
+)
+_SMTPS_PORT = 465  # RFC 8314 §7.3: submissions; no other port is known to begin with TLS
+_LMTP_PORT = 24  # what Dovecot's documentation has; RFC 2033 §5 only rules 25 out
 _STATUS = re.compile(r"([45])\.(\d{1,3}\.\d{1,3})(?:\s+(.*))?", re.DOTALL)  # RFC 3463 §2
 _HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?")
 _REMEMBERED = 4096  # domains and their next hops; some 500 octets each
+# What sun_path of a UNIX socket's address holds on Linux, without the NUL; 104 elsewhere.
+_LONGEST_SOCKET = 107
+
+NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
 
 
 @frozen
@@ -45,19 +54,27 @@ class Routes:
         rules: in any order.
         local_domains: what is delivered here, canonical (`domain_name`); mail for the
             ``<postmaster>`` without a domain is the first one's.
+        virtual_domains: canonical; ours too, but all that exists there is aliases. What still names
+            one of their mailboxes after these were looked up is nobody.
 
     Raises:
         ValueError: two rules have one pattern.
     """
 
-    def __init__(self, rules: Iterable[Rule], local_domains: Sequence[str]) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        local_domains: Sequence[str],
+        virtual_domains: Sequence[str] = (),
+    ) -> None:
         self._rules: dict[str, NextHop] = {}
         for rule in rules:
             if rule.pattern in self._rules:
                 raise ValueError(f"there are two routes for {rule.pattern}: leave one out")
             self._rules[rule.pattern] = rule.next_hop
         self.local_domains = tuple(local_domains)
-        self._local = dict.fromkeys(self.local_domains)
+        self._virtual = dict.fromkeys(virtual_domains)
+        self._local = {**dict.fromkeys(self.local_domains), **self._virtual}
         self._by_domain = lru_cache(maxsize=_REMEMBERED)(self._decide)
 
     def is_local(self, of: Mailbox | str) -> bool:
@@ -82,6 +99,8 @@ class Routes:
         next_hop = self._rules.get(domain)
         if next_hop is not None:
             return next_hop
+        if domain in self._virtual:
+            return NextHop("error", reply=NO_SUCH_MAILBOX, rule=f"virtual domain {domain}")
         if self.is_local(domain):
             return NextHop("maildir", rule=f"local domain {domain}")
         for pattern in _patterns(domain):
@@ -106,31 +125,40 @@ def parse_route(pattern: str, url: str, *, default_port: int = 25) -> Rule:
 
     Args:
         pattern: a domain in any form, ``.domain``, or ``*``.
-        url: ``smtp://host[:port]``, several hosts by commas, IPv6 in brackets; ``maildir:``;
+        url: ``smtp://host[:port]`` or ``smtps://host[:port]``; ``lmtp://host:port``;
+            ``lmtp+unix:/path``; for these, several by commas, IPv6 in brackets; ``maildir:``;
             ``discard:``; ``error:5.1.1 text``.
-        default_port: of hosts that come without one.
+        default_port: of hosts of ``smtp:`` that come without one; those of ``smtps:`` have 465,
+            those of ``lmtp:`` 24.
 
     Raises:
         ValueError: what is wrong, and what would do.
     """
     canonical = _pattern(pattern.strip())
     url = url.strip()
-    rule = f"route {canonical}={printable(url)}"
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() + colon
-    if scheme in _NOT_BUILT:
-        raise ValueError(f"{scheme} is not built yet; what is: {_URLS}")
+    rule = f"route {canonical}={printable(url)}"
+    next_hop: NextHop | None = None
     if scheme == "smtp:" and rest.startswith("//"):
-        hosts = tuple(_hosts(rest, default_port))
-        return Rule(canonical, NextHop("smtp", hosts=hosts, rule=rule))
-    if scheme == "error:":
-        return Rule(canonical, NextHop("error", reply=_error(rest), rule=rule))
-    if scheme in ("maildir:", "discard:"):
+        next_hop = NextHop("smtp", hosts=tuple(_hosts(scheme, rest, default_port)))
+    elif scheme == "smtps:" and rest.startswith("//"):
+        hosts = tuple(_hosts(scheme, rest, _SMTPS_PORT))
+        next_hop = NextHop("smtp", hosts=hosts, implicit_tls=True)
+    elif scheme == "lmtp:" and rest.startswith("//"):
+        next_hop = NextHop("lmtp", hosts=tuple(_hosts(scheme, rest, _LMTP_PORT)))
+    elif scheme == "lmtp+unix:":
+        next_hop = NextHop("lmtp", hosts=tuple(_sockets(scheme, rest)))
+    elif scheme == "error:":
+        next_hop = NextHop("error", reply=_error(rest))
+    elif scheme in ("maildir:", "discard:"):
         if rest:
             raise ValueError(f"nothing follows {scheme} in a route, not {rest!a}")
         transport: Literal["maildir", "discard"] = "maildir" if scheme == "maildir:" else "discard"
-        return Rule(canonical, NextHop(transport, rule=rule))
-    raise ValueError(f"not the URL of a next hop: {url!a}; what would do: {_URLS}")
+        next_hop = NextHop(transport)
+    if next_hop is None:
+        raise ValueError(f"not the URL of a next hop: {url!a}; what would do: {_URLS}")
+    return Rule(canonical, evolve(next_hop, rule=rule))
 
 
 def _pattern(pattern: str) -> str:
@@ -149,10 +177,16 @@ def _pattern(pattern: str) -> str:
     )
 
 
-def _hosts(rest: str, default_port: int) -> Iterator[Host]:
+def _items(scheme: str, rest: str) -> Iterator[str]:
+    # "smtp://a,b" and "smtp://a,smtp://b" say the same.
     for item in rest.split(","):
-        # "smtp://a,b" and "smtp://a,smtp://b" say the same.
-        text = re.sub(r"(?i)^(?:smtp:)?//", "", item.strip()).removesuffix("/")
+        text = item.strip()
+        yield text[len(scheme) :] if text.lower().startswith(scheme) else text
+
+
+def _hosts(scheme: str, rest: str, default_port: int) -> Iterator[Host]:
+    for item in _items(scheme, rest):
+        text = item.removeprefix("//").removesuffix("/")
         found = _HOST.fullmatch(text)
         try:
             if not found:
@@ -170,6 +204,24 @@ def _hosts(rest: str, default_port: int) -> Iterator[Host]:
                 "mx.example.net:2525, 192.0.2.1, [2001:db8::1]:25"
             ) from None
         yield Host(name, port)
+
+
+def _sockets(scheme: str, rest: str) -> Iterator[Host]:
+    for path in _items(scheme, rest):
+        if (
+            not path.startswith("/")
+            or path.startswith("//")
+            or not (path.isascii() and path.isprintable())
+        ):
+            raise ValueError(
+                f"not the path of a socket: {path!a}; what would do: lmtp+unix:/run/dovecot/lmtp"
+            )
+        if len(path.encode()) > _LONGEST_SOCKET:
+            raise ValueError(
+                f"the path of a socket has {_LONGEST_SOCKET} octets at most, not"
+                f" {len(path.encode())}: {path!a}"
+            )
+        yield Host(path, 0)
 
 
 def _error(rest: str) -> Reply:

@@ -1,0 +1,148 @@
+"""The file of aliases: what it says, and how it is refused."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.routing.aliases import AliasError, Aliases, Target, parse_aliases, read_aliases
+from twisted_mta.smtp.address import Mailbox
+
+OURS = ("us.example", "virtual.example")
+
+
+def parsed(text: str) -> Aliases:
+    return parse_aliases(text.encode(), name="aliases", ours=OURS)
+
+
+class Reading(SynchronousTestCase):
+    def targets(self, text: str, key: str = "a") -> list[tuple[str | None, str | None]]:
+        return [(each.local_part, each.domain) for each in parsed(text).entries[key].targets]
+
+    def test_an_entry_has_a_key_and_what_it_leads_to(self) -> None:
+        self.assertEqual(self.targets("a: b"), [("b", None)])
+        self.assertEqual(
+            self.targets("a: b, c@Else.Example , @us.example,d"),
+            [("b", None), ("c", "else.example"), (None, "us.example"), ("d", None)],
+        )
+        self.assertEqual(self.targets("a:b,b, b,"), [("b", None)])
+
+    def test_white_space_goes_on_and_comments_say_nothing(self) -> None:
+        text = "\ufeff# first\n\na: b, # the second\n\tc,\r\n# between\n\n    d@x.example\ne: f\n"
+        self.assertEqual(self.targets(text), [("b", None), ("c", None), ("d", "x.example")])
+        self.assertEqual(self.targets(text, "e"), [("f", None)])
+        self.assertEqual(self.targets("a: b#c"), [("b#c", None)])
+        self.assertEqual(parsed("# nothing\n\n").entries, {})
+
+    def test_names_may_be_quoted(self) -> None:
+        self.assertEqual(
+            self.targets('"a": "b c", "d:e, \\"f\\""@x.example, "g@h"'),
+            [("b c", None), ('d:e, "f"', "x.example"), ("g@h", None)],
+        )
+        self.assertEqual(
+            self.targets("a: b@[IPv6:2001:DB8::1], c@[192.0.2.1]"),
+            [("b", "[IPv6:2001:db8::1]"), ("c", "[192.0.2.1]")],
+        )
+
+    def test_keys_are_names_mailboxes_and_domains(self) -> None:
+        text = 'A: x\nB@US.example: x\n@Virtual.Example: x\n"c d": x\nD\u00d6RTE: x'
+        self.assertEqual(
+            list(parsed(text).entries),
+            ["a", "b@us.example", "@virtual.example", "c d", "d\u00f6rte"],
+        )
+
+    def assertRefused(self, text: str | bytes, expected: str) -> None:
+        content = text if isinstance(text, bytes) else text.encode()
+        error = self.assertRaises(AliasError, parse_aliases, content, name="a\nb", ours=OURS)
+        self.assertEqual(str(error)[: len(expected)], expected)
+        self.assertTrue(str(error).isprintable())
+
+    def test_what_some_obey_and_we_do_not_is_refused_by_name(self) -> None:
+        for target, said in (
+            (":include:/etc/list", ":include: and its like are not read"),
+            ("|/usr/bin/vacation bob", "no program is run"),
+            ('"|/usr/bin/vacation bob"', "no program is run"),
+            ("/var/mail/archive", "no file is written to"),
+            ("/dev/null", "no file is written to"),
+            ("\\bob", "no backslash is needed"),
+        ):
+            expected = r"a\nb:3: " + f'"{target}": {said}'
+            self.assertRefused(f"x: y\na: b,\n  {target}", expected)
+
+    def test_each_mistake_is_told_with_its_line_and_what_would_do(self) -> None:
+        for text, expected in (
+            ("a b", '1: "a": not an entry; name:, name@example.org: or @example.org: and what'),
+            ("a, b: c", '1: "a": not an entry'),
+            (": b", '1: ":": not an entry'),
+            ("\na:", '2: "a" leads nowhere; name, name@example.org or @example.org would do'),
+            ("a: ,b", '1: ",": a name is missing before it'),
+            ("a: b c", '1: "c": a comma is missing before it'),
+            ("a: b\n  c", '2: "c": a comma is missing before it'),
+            ("a: b: c", '1: "b": a key stands at the beginning of its line'),
+            ("  b", "1: it begins with white space"),
+            ("a: b\nA: c", '2: "a" stands in line 1 already'),
+            ("a@us.example: b\na@US.example.: c", '2: "a@us.example" stands in line 1 already'),
+            ('a: "b', '1: ""b": half a pair of quotation marks'),
+            ("a: b@[x", '1: "[x": no name'),
+            ("a: b@x..y", '1: "b@x..y": not a domain name; name, name@example.org'),
+            ("a: b(c)", '1: "b(c)": not of the form local-part@domain'),
+            ("a: <b@x.example>", '1: "<b@x.example>": not of the form'),
+            ("a@else.example: b", '1: "a@else.example": else.example is none of our domains;'),
+            ("@else.example: b", '1: "@else.example": else.example is none of our domains;'),
+            (b"a: b\nc: \xff", "2: not UTF-8"),
+            ("a: b\x1b", r'1: "b\x1b": not of the form'),
+        ):
+            self.assertRefused(text, rf"a\nb:{expected}")
+
+    def test_a_file_that_cannot_be_read_is_refused_by_name(self) -> None:
+        path = self.mktemp()
+        error = self.assertRaises(AliasError, read_aliases, path, ours=OURS)
+        self.assertEqual(str(error), f"{path}: cannot be read: No such file or directory")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("a: b")
+        self.assertEqual(list(read_aliases(path, ours=OURS).entries), ["a"])
+
+
+class Finding(SynchronousTestCase):
+    aliases = parsed(
+        "bob: x\nbob+lists: x\neve@us.example: x\nEVE+t@us.example: x\n@us.example: x\ncarol: x\n"
+        "carol@us.example: x\nboth: x\nboth+t@us.example: x\n+odd: x\n"
+    )
+
+    def find(self, local_part: str, domain: str = "us.example", *, bare: bool = True) -> str | None:
+        found = self.aliases.find(Mailbox(local_part, domain), bare=bare)
+        return found.key if found else None
+
+    def test_the_whole_name_goes_before_the_name_without_its_tag(self) -> None:
+        for local_part, key in (
+            ("bob", "bob"),
+            ("BOB", "bob"),
+            ("bob+lists", "bob+lists"),
+            ("Bob+Lists", "bob+lists"),
+            ("bob+other", "bob"),
+            ("bob+lists+more", "bob"),
+            ("eve", "eve@us.example"),
+            ("eve+T", "eve+t@us.example"),
+            ("eve+x", "eve@us.example"),
+            ("carol", "carol@us.example"),
+            ("both+t", "both+t@us.example"),
+            ("both+x", "both"),
+            ("+odd", "+odd"),
+            ("+other", None),
+            ("mallory", None),
+            ("", None),
+        ):
+            self.assertEqual(self.find(local_part), key, local_part)
+
+    def test_a_name_alone_holds_where_it_may(self) -> None:
+        self.assertEqual(self.find("bob", "other.example"), "bob")
+        self.assertIsNone(self.find("bob", bare=False))
+        self.assertEqual(self.find("eve", bare=False), "eve@us.example")
+
+    def test_a_catch_all_is_asked_for_apart(self) -> None:
+        found = self.aliases.catch_all("us.example")
+        assert found is not None
+        self.assertEqual((found.targets, found.line), ((Target("x", None),), 5))
+        self.assertIsNone(self.aliases.catch_all("other.example"))
+
+    def test_one_character_in_two_spellings_is_one_name(self) -> None:
+        # RFC 6532 §3.1
+        aliases = parsed("do\u0308rte: x")
+        self.assertIsNotNone(aliases.find(Mailbox("D\u00f6rte", "us.example"), bare=True))

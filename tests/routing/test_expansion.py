@@ -1,0 +1,254 @@
+"""Where mail for a mailbox of ours goes: aliases, virtual domains, loops, and who sends it."""
+
+from collections.abc import Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.routing.aliases import parse_aliases
+from twisted_mta.routing.expansion import MOST_RECIPIENTS, Expander
+from twisted_mta.routing.srs import SenderRewriting
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+
+LOCAL = ("us.example", "second.example")
+VIRTUAL = ("virtual.example",)
+SRS = SenderRewriting("us.example", b"0123456789abcdef")
+SENDER = Mailbox("ann", "sender.example")
+
+
+class ExpansionTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.mailboxes: Sequence[str] | None = None
+        self.srs: SenderRewriting | None = None
+        self.now = 20_000 * 86_400.0
+
+    def expander(self, aliases: str = "") -> Expander:
+        return Expander(
+            local_domains=LOCAL,
+            virtual_domains=VIRTUAL,
+            aliases=parse_aliases(aliases.encode(), name="aliases", ours=(*LOCAL, *VIRTUAL)),
+            srs=self.srs,
+            exists=lambda mailbox: self.mailboxes is None or str(mailbox) in self.mailboxes,
+            has_mailbox=lambda mailbox: str(mailbox) in (self.mailboxes or ()),
+            wall_time=lambda: self.now,
+        )
+
+    def expand(
+        self, aliases: str, mailbox: str, reverse_path: Mailbox | None = SENDER
+    ) -> list[str] | str:
+        """Return the final recipients, or the beginning of the reply."""
+        found = self.expander(aliases).expand(Mailbox.parse(mailbox), reverse_path)
+        if isinstance(found, Reply):
+            return str(found)[:9]
+        return [str(each.mailbox) for each in found]
+
+
+class Aliasing(ExpansionTestCase):
+    def test_what_has_no_alias_is_itself(self) -> None:
+        self.assertEqual(self.expand("", "Bob+x@us.example"), ["Bob+x@us.example"])
+        self.assertEqual(self.expand("eve: x", "bob@us.example"), ["bob@us.example"])
+
+    def test_an_alias_leads_on_and_on(self) -> None:
+        aliases = "postmaster: root\nroot: ann, bob@else.example\nann: carol"
+        self.assertEqual(
+            self.expand(aliases, "Postmaster@us.example"), ["carol@us.example", "bob@else.example"]
+        )
+
+    def test_a_name_stands_in_the_domain_that_it_is_looked_up_in(self) -> None:
+        self.assertEqual(self.expand("bob: eve", "bob@second.example"), ["eve@second.example"])
+        self.assertEqual(
+            self.expand("bob@second.example: eve", "bob@second.example"), ["eve@second.example"]
+        )
+        # A virtual domain has no names but aliases.
+        self.assertEqual(
+            self.expand("bob@virtual.example: eve", "bob@virtual.example"), ["eve@us.example"]
+        )
+
+    def test_an_alias_of_one_domain_is_none_of_the_others(self) -> None:
+        aliases = "bob@us.example: eve"
+        self.assertEqual(self.expand(aliases, "bob@second.example"), ["bob@second.example"])
+
+    def test_what_is_reached_twice_is_there_once(self) -> None:
+        aliases = "all: a, b, Eve@us.example, x@else.example\na: eve, b\nb: eve, x@else.example"
+        self.assertEqual(
+            self.expand(aliases, "all@us.example"), ["eve@us.example", "x@else.example"]
+        )
+
+    def test_a_name_that_leads_back_to_itself_is_its_mailbox(self) -> None:
+        for aliases, found in (
+            ("bob: bob, x@else.example", ["bob@us.example", "x@else.example"]),
+            ("bob: Bob@us.example, x@else.example", ["Bob@us.example", "x@else.example"]),
+            ("bob: eve\neve: bob, x@else.example", ["bob@us.example", "x@else.example"]),
+            ("bob: bob+copy, x@else.example", ["bob+copy@us.example", "x@else.example"]),
+        ):
+            self.assertEqual(self.expand(aliases, "bob@us.example"), found, aliases)
+
+    def test_and_nothing_if_it_has_none(self) -> None:
+        self.mailboxes = ["eve@us.example"]
+        self.assertEqual(
+            self.expand("bob: bob, x@else.example", "bob@us.example"), ["x@else.example"]
+        )
+        virtual = "a@virtual.example: a@virtual.example, x@else.example"
+        self.assertEqual(self.expand(virtual, "a@virtual.example"), ["x@else.example"])
+
+    def test_a_loop_that_leads_nowhere_is_waited_out(self) -> None:
+        # A person can mend it: mail must not be returned for that.
+        self.mailboxes = []
+        loop = "a: b\nb: c\nc: b"
+        self.assertEqual(self.expand(loop, "a@us.example"), "451 4.3.5")
+        self.mailboxes = ["b@us.example"]
+        self.assertEqual(self.expand(loop, "a@us.example"), ["b@us.example"])
+
+    def test_a_domain_may_stand_for_another(self) -> None:
+        aliases = "@virtual.example: @us.example\nbob: x@else.example"
+        self.assertEqual(self.expand(aliases, "eve+t@virtual.example"), ["eve+t@us.example"])
+        self.assertEqual(self.expand(aliases, "bob@virtual.example"), ["x@else.example"])
+
+    def test_a_list_without_end_is_waited_out(self) -> None:
+        many = ", ".join(f"u{number}@else.example" for number in range(MOST_RECIPIENTS))
+        found = self.expand(f"all: {many}", "all@us.example")
+        self.assertEqual(len(found), MOST_RECIPIENTS)
+        self.assertEqual(self.expand(f"all: {many}, one", "all@us.example"), "451 4.3.5")
+        many = "\n".join(f"n{number}: n{number + 1}" for number in range(MOST_RECIPIENTS))
+        self.assertEqual(self.expand(many, "n0@us.example"), "451 4.3.5")
+
+    def test_case_and_spelling_do_not_count(self) -> None:
+        aliases = "d\u00f6rte: x@else.example"
+        self.assertEqual(self.expand(aliases, "Do\u0308RTE@us.example"), ["x@else.example"])
+
+
+class CatchAll(ExpansionTestCase):
+    aliases = "@us.example: rest@else.example\nbob: x@else.example\nname@us.example: y@else.example"
+
+    def test_it_takes_what_has_neither_an_alias_nor_a_mailbox(self) -> None:
+        self.mailboxes = ["eve@us.example"]
+        for mailbox, found in (
+            ("anybody@us.example", "rest@else.example"),
+            ("bob@us.example", "x@else.example"),
+            ("name@us.example", "y@else.example"),
+            ("eve@us.example", "eve@us.example"),
+            ("anybody@second.example", "anybody@second.example"),
+        ):
+            self.assertEqual(self.expand(self.aliases, mailbox), [found])
+
+    def test_that_every_mailbox_is_taken_does_not_make_it_exist(self) -> None:
+        self.mailboxes = None
+        self.assertEqual(self.expand(self.aliases, "new@us.example"), ["rest@else.example"])
+
+
+class VirtualDomains(ExpansionTestCase):
+    def test_nothing_exists_there_but_aliases(self) -> None:
+        aliases = "bob@virtual.example: bob@us.example\neve: x@else.example"
+        self.assertEqual(self.expand(aliases, "Bob+t@virtual.example"), ["bob@us.example"])
+        for other in ("eve", "carol", "+bob"):
+            self.assertEqual(self.expand(aliases, f"{other}@virtual.example"), "550 5.1.1")
+
+    def test_an_alias_to_nobody_there_is_nobody(self) -> None:
+        aliases = "bob: eve, carol@virtual.example"
+        self.assertEqual(self.expand(aliases, "bob@us.example"), "550 5.1.1")
+
+    def test_a_catch_all_takes_the_rest(self) -> None:
+        aliases = "@virtual.example: rest\nbob@virtual.example: x@else.example"
+        self.assertEqual(self.expand(aliases, "bob@virtual.example"), ["x@else.example"])
+        self.assertEqual(self.expand(aliases, "eve@virtual.example"), ["rest@us.example"])
+
+    def test_postmaster_is_that_of_the_first_local_domain(self) -> None:
+        # RFC 5321 §4.5.1
+        self.assertEqual(self.expand("", "PostMaster@virtual.example"), ["postmaster@us.example"])
+        aliases = "postmaster: ann"
+        self.assertEqual(self.expand(aliases, "postmaster@virtual.example"), ["ann@us.example"])
+        aliases = "postmaster@virtual.example: x@else.example"
+        self.assertEqual(self.expand(aliases, "postmaster@virtual.example"), ["x@else.example"])
+
+
+class Forwarding(ExpansionTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.srs = SRS
+
+    def reverse_paths(self, aliases: str, reverse_path: Mailbox | None) -> list[Mailbox | None]:
+        found = self.expander(aliases).expand(Mailbox("list", "us.example"), reverse_path)
+        assert not isinstance(found, Reply)
+        return [each.reverse_path for each in found]
+
+    def test_what_leaves_our_domains_is_sent_by_us(self) -> None:
+        aliases = "list: bob, eve@second.example, x@else.example, y@else.example"
+        rewritten = SRS.rewritten(SENDER, self.now)
+        self.assertEqual(self.reverse_paths(aliases, SENDER), [None, None, rewritten, rewritten])
+
+    def test_what_we_send_ourselves_and_notices_stay_as_they_are(self) -> None:
+        for reverse_path in (
+            None,
+            Mailbox("ann", "second.example"),
+            Mailbox("ann", "virtual.example"),
+        ):
+            self.assertEqual(self.reverse_paths("list: x@else.example", reverse_path), [None])
+
+    def test_without_srs_everything_stays_as_it_is(self) -> None:
+        self.srs = None
+        self.assertEqual(self.reverse_paths("list: x@else.example", SENDER), [None])
+
+    def test_a_path_that_cannot_be_rewritten_stays(self) -> None:
+        long = Mailbox("x" * 240, "sender.example")
+        self.assertEqual(self.reverse_paths("list: x@else.example", long), [None])
+
+
+class OurOwnMessages(ExpansionTestCase):
+    def recipients(self, aliases: str, mailbox: str) -> list[tuple[int, str, str]]:
+        found = self.expander(aliases).recipients(Mailbox.parse(mailbox))
+        return [(each.number, str(each.mailbox), str(each.original)) for each in found]
+
+    def test_a_notice_goes_where_aliases_lead(self) -> None:
+        aliases = "bob: bob, x@else.example"
+        self.assertEqual(
+            self.recipients(aliases, "bob@us.example"),
+            [(0, "bob@us.example", "None"), (1, "x@else.example", "bob@us.example")],
+        )
+        self.assertEqual(
+            self.recipients(aliases, "bob@else.example"), [(0, "bob@else.example", "None")]
+        )
+
+    def test_where_they_lead_nowhere_it_has_its_recipient_still(self) -> None:
+        self.mailboxes = []
+        for mailbox in ("bob@virtual.example", "a@us.example"):
+            self.assertEqual(self.recipients("a: a", mailbox), [(0, mailbox, "None")])
+
+
+class ComingBack(ExpansionTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.srs = SRS
+        self.there = SRS.rewritten(SENDER, self.now)
+
+    def test_a_notice_goes_to_the_sender(self) -> None:
+        self.mailboxes = []
+        self.assertEqual(self.expand("", str(self.there), None), ["ann@sender.example"])
+        lower = Mailbox(self.there.local_part.lower(), self.there.domain)
+        self.assertEqual(self.expand("", str(lower), None), ["ann@sender.example"])
+
+    def test_nothing_else_does(self) -> None:
+        # What is not a notice was never asked for; with it anybody who saw one could mail by us.
+        self.assertEqual(self.expand("", str(self.there), SENDER), "550 5.7.1")
+
+    def test_what_is_forged_or_old_leads_nowhere_whatever_else_is_taken(self) -> None:
+        aliases = "@us.example: rest"
+        forged = str(self.there).replace("=ann@", "=victim@")
+        self.assertEqual(self.expand(aliases, forged, None), "550 5.1.1")
+        self.now += 22 * 86_400
+        self.assertEqual(self.expand(aliases, str(self.there), None), "550 5.1.1")
+
+    def test_in_another_domain_it_is_a_name_like_others(self) -> None:
+        other = Mailbox(self.there.local_part, "second.example")
+        self.assertEqual(self.expand("", str(other), None), [str(other)])
+
+    def test_a_sender_who_is_ours_by_now_is_expanded(self) -> None:
+        there = SRS.rewritten(Mailbox("ann", "second.example"), self.now)
+        self.assertEqual(self.expand("ann: bob", str(there), None), ["bob@second.example"])
+
+    def test_a_domain_of_its_own_has_no_other_mailboxes(self) -> None:
+        self.srs = SenderRewriting("srs.example", b"0123456789abcdef")
+        self.assertIn("srs.example", self.expander().domains)
+        there = self.srs.rewritten(SENDER, self.now)
+        self.assertEqual(self.expand("", str(there), None), ["ann@sender.example"])
+        self.assertEqual(self.expand("bob: eve", "bob@srs.example", None), "550 5.1.1")
+        self.assertEqual(self.expand("", "postmaster@srs.example"), ["postmaster@us.example"])
