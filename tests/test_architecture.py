@@ -14,27 +14,34 @@ PURE = ("envelope", "message", "smtp")
 """Bytes in, values out: no I/O, no reactor."""
 
 SHARED = (
+    "answer",
     "certificate",
     "config",
     "dns",
     "files",
     "interfaces",
+    "limits",
+    "logs",
     "memory",
     "metrics",
+    "report",
     "settings",
 )
 """What every room may use."""
 
-ROOMS = ("admin", "delivery", "policy", "queue", "routing", "server", "web", "workers")
+ROOMS = ("admin", "control", "delivery", "policy", "queue", "routing", "server", "web", "workers")
 """Each does one job, and none knows another."""
 
 JOINERS = (
     "__init__",
+    "check",
     "cli",
     "daemon",
     "entropy",
+    "instruments",
     "listeners",
     "options",
+    "running",
     "service",
     "testing",
 )

@@ -78,7 +78,7 @@ class Kept(SynchronousTestCase):
         for file in stored:
             [content] = [content for content in CONTENTS if file.endswith(content)]
             head = file.removesuffix(content)
-            self.assertTrue(head.startswith(b"Return-Path: <ann@localhost>\r\nReceived: "))
+            self.assertTrue(head.startswith(b"Return-Path: <ann@localhost>\r\nDelivered-To: "))
             self.assertEqual(head.count(b"\n"), head.count(b"\r\n"))
             self.assertTrue(head.endswith(b"\r\n"))
             self.assertIn(b"ESMTPS", head)

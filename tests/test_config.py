@@ -155,6 +155,8 @@ class Sources(ConfigTestCase):
             tls = "encrypt"
             [dns]
             nameservers = ["127.0.0.1:5353", "::1", "[2001:db8::1]:54"]
+            [log]
+            format = "json"
             """,
         )
         self.assertEqual(
@@ -162,11 +164,48 @@ class Sources(ConfigTestCase):
         )
         self.assertEqual(config.relay_from[1], ip_network("2001:db8::/32"))
         self.assertEqual((config.queue.retry_minimum, config.queue.lifetime), (30.0, 172800.0))
+        self.assertEqual((config.log.format, Config().log.format), ("json", "text"))
         self.assertEqual((config.helo, config.delivery.tls), ("out.example.net", "encrypt"))
         self.assertEqual(
             config.dns.nameservers,
             (Host("127.0.0.1", 5353), Host("::1", 53), Host("2001:db8::1", 54)),
         )
+
+    def test_each_kind_of_route_is_taken(self) -> None:
+        for url in (
+            "smtp://a,b:2525",
+            "smtps://a",
+            "lmtp://127.0.0.1:24",
+            "lmtp+unix:/run/lmtp",
+            "maildir:",
+            "discard:",
+        ):
+            self.assertEqual(self.load({"route": [f"*={url}"]}).routes, (("*", url),))
+
+    def test_virtual_domains_have_aliases_and_are_not_local(self) -> None:
+        toml = '[mta]\nvirtual_domains = ["A.example."]\n'
+        self.assertEqual(
+            self.refusal({}, toml),
+            'FILE: virtual_domains = ["a.example"]: no mailbox exists there;'
+            " aliases with a file of them would do",
+        )
+        config = self.load({}, f'{toml}aliases = "/etc/aliases"')
+        self.assertEqual(config.virtual_domains, ("a.example",))
+        self.assertEqual(config.aliases, "/etc/aliases")
+        self.assertIn(
+            "a.example is among local_domains as well",
+            self.refusal({"local-domain": ["a.example"]}, f'{toml}aliases = "f"'),
+        )
+
+    def test_notices_come_back_to_a_domain_that_others_can_find(self) -> None:
+        for local_domains, toml, expected in (
+            (["localhost", "a.example", "b.example"], "", "a.example"),
+            (["localhost", "[192.0.2.1]"], "", None),
+            (["a.example"], 'srs_domain = "off"', None),
+            (["a.example"], 'srs_domain = "SRS.example"', "srs.example"),
+        ):
+            config = self.load({"local-domain": local_domains}, f"[mta]\n{toml}")
+            self.assertEqual(config.srs_domain, expected)
 
     def test_a_route_option_has_its_pattern_before_the_first_equals_sign(self) -> None:
         config = self.load({"route": ["example.net=error:5.1.1 gone = away"]})
@@ -214,12 +253,13 @@ class Refusals(ConfigTestCase):
             ),
             (
                 '[delivery]\ntls = "always"',
-                'FILE: [delivery] tls = "always": "none", "may" or "encrypt" would do',
+                'FILE: [delivery] tls = "always": "none", "may", "encrypt" or "verify" would do',
             ),
             (
                 '[mta]\nroutes = {"*" = "smpt://a"}',
                 'FILE: [mta] routes = {"*": "smpt://a"}: "smpt://a" is no route;'
-                " smtp:, maildir:, discard:, error: with what belongs to it would do",
+                " smtp:, smtps:, lmtp:, lmtp+unix:, maildir:, discard:, error: with what belongs to"
+                " it would do",
             ),
             (
                 '[queue]\nretry_minimum = "2 h"',
@@ -268,7 +308,10 @@ class Refusals(ConfigTestCase):
                 '[mta]\nhostnam = "a"',
                 '[mta] hostnam = "a": no such setting; did you mean hostname?',
             ),
-            ('[mta]\nlifetime = "1 h"', '[mta] lifetime = "1 h": it belongs in [queue]'),
+            (
+                '[mta]\nlifetime = "1 h"',
+                '[mta] lifetime = "1 h": it belongs in [queue] or [[destination]]',
+            ),
             ("[queue]\nmax_hops = 3", "[queue] max_hops = 3: it belongs in [mta] or [[listener]]"),
             (
                 "[dns]\nq = 3",
@@ -293,11 +336,6 @@ class Refusals(ConfigTestCase):
                 ' "sqlite:" would do',
             ),
             (
-                '[mta]\nroutes = {"*" = "smtps://a"}',
-                '[mta] routes = {"*": "smtps://a"}: "smtps://a": smtps routes are not built yet;'
-                " smtp:// would do",
-            ),
-            (
                 '[[listener]]\nkind = "lmtp"\nendpoint = "tcp:24"',
                 '[[listener]] 1, kind = "lmtp": "lmtp" is not built yet; "smtp" would do',
             ),
@@ -308,13 +346,8 @@ class Refusals(ConfigTestCase):
             (
                 '[delivery]\ntls = "dane"',
                 '[delivery] tls = "dane": "dane" is not built yet;'
-                ' "none", "may" or "encrypt" would do',
+                ' "none", "may", "encrypt" or "verify" would do',
             ),
-            (
-                '[log]\nformat = "json"',
-                '[log] format = "json": format is not built yet; "text" would do',
-            ),
-            ('[[destination]]\ndomain = "a"', "[[destination]] is not built yet"),
         ):
             self.assertEqual(self.refusal({}, toml), f"FILE: {text}")
         self.assertEqual(

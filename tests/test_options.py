@@ -5,8 +5,10 @@ import shutil
 import tempfile
 
 from twisted.python import usage
+from twisted.scripts.twistd import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.logs import Log
 from twisted_mta.options import Options
 
 OF_THE_CONTRACT = (
@@ -85,3 +87,43 @@ class CommandLine(SynchronousTestCase):
             with self.assertRaises(usage.UsageError) as caught:
                 self.parse("--route", f"*={url}")
             self.assertTrue(str(caught.exception).startswith(f"route *={url}: "), caught.exception)
+
+
+class LogFile(SynchronousTestCase):
+    """Where the log goes, by the words that stand before ``mta``."""
+
+    def log(self, *words: str, toml: str = "") -> Log | None:
+        twistd = ServerOptions()
+        file = os.path.abspath(self.mktemp())
+        with open(file, "w", encoding="utf-8") as written:
+            written.write(toml)
+        twistd.parseOptions([*words, "mta", "--hostname", "mta.example", "--config", file])
+        log: Log | None = twistd.subOptions.log
+        return log
+
+    def path(self, *words: str) -> str | None:
+        log = self.log(*words)
+        assert log is not None
+        return log.path
+
+    def test_in_the_foreground_it_is_standard_output(self) -> None:
+        for words in (["-n"], ["-n", "--logfile", "-"]):
+            self.assertIsNone(self.path(*words), words)
+
+    def test_a_file_is_meant_from_where_twistd_was_started(self) -> None:
+        self.assertEqual(self.path("-n", "--logfile", "mta.log"), os.path.abspath("mta.log"))
+        self.assertEqual(self.path("--logfile", "/var/log/mta.log"), "/var/log/mta.log")
+        self.assertEqual(self.path("--rundir", "/"), os.path.abspath("twistd.log"))
+
+    def test_what_the_operator_chose_instead_is_left_to_twistd(self) -> None:
+        for words in (
+            ["-n", "--syslog"],
+            ["-n", "--logger", "twisted.logger.LogPublisher"],
+            ["--logfile", "-"],
+        ):
+            self.assertIsNone(self.log(*words), words)
+
+    def test_the_file_of_settings_says_what_a_line_is(self) -> None:
+        log = self.log("-n", toml='[log]\nformat = "json"\n')
+        assert log is not None
+        self.assertEqual(log.format, "json")

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
 from twisted_mta.envelope import QueueId
-from twisted_mta.listeners import CannotListen
+from twisted_mta.ports import CannotListen
 from twisted_mta.queue.store import NewerSchema, StateInUse, StoreError
 from twisted_mta.server.tls import CertificateError
 from twisted_mta.testing.files import UnsyncedFiles
@@ -76,7 +76,8 @@ class Passing(InMemory):
         answer = mta.submit(MAIL, "bob@localhost")
         self.assertTrue(answer.startswith("250 2.0.0 Queued as "), answer)
         (mail,) = mta.mail("bob")
-        self.assertTrue(mail.startswith(b"Return-Path: <ann@sender.example>\nReceived: from "))
+        head = b"Return-Path: <ann@sender.example>\nDelivered-To: bob@localhost\nReceived: from "
+        self.assertTrue(mail.startswith(head))
         self.assertTrue(mail.endswith(b"\n" + MAIL.replace(b"\r\n", b"\n")))
 
     def test_so_is_mail_that_came_under_tls(self) -> None:

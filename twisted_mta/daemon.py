@@ -1,29 +1,44 @@
-"""What belongs to twistd alone: options, signals, and what the operator reads at the start."""
+"""What belongs to twistd alone: signals, privileges, and what the operator reads at the start."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IReactorCore
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
-from .listeners import CannotListen
+from .config import ConfigError
+from .config.endpoint import Endpoint
+from .entropy import monotonic_microseconds
+from .metrics import table
+from .notify import ServiceManager
 from .options import Options
+from .ports import CannotListen
 from .queue.store import NewerSchema, StateInUse, StoreError
 from .server.certificate import CertificateError
-from .service import MailTransferAgent
+from .service import CannotReload, MailTransferAgent
+from .smtp.reply import printable
 
 __all__ = ["Options", "makeService"]
 
 # Seconds that a thread may keep the interpreter before another gets it (Python's own: 0.005). A
 # commit gives it up at every call of SQLite, and would wait that long for it each time.
-_SWITCH_INTERVAL = 0.0005
+SWITCH_INTERVAL = 0.0005
+
+# Seconds within which two signals are one: who ends a group of processes may tell us twice.
+_TOLD_TWICE = 0.5
+
+_PRIVILEGED = 1024  # the first port that anybody may bind
 
 _TRY = (
     'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
@@ -35,12 +50,10 @@ def makeService(options: Options) -> IService:
     """Return the service that twistd runs. Nothing is opened or started here: twistd forks yet."""
     from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
 
-    twistd = options.parent
-    foreground = twistd is None or bool(twistd.get("nodaemon"))
-    return _Daemon(MailTransferAgent(options.config, reactor=reactor), reactor, foreground)
+    return _Daemon(options, reactor)
 
 
-_NOTHING_CHANGED = "the certificates have not changed; other settings are read at a start"
+_NOTHING_CHANGED = "nothing has changed"
 
 
 class CannotStart(Exception):
@@ -52,12 +65,41 @@ class _Daemon(MultiService):
 
     _log = Logger()
 
-    def __init__(self, mta: MailTransferAgent, reactor: Any, foreground: bool) -> None:
+    def __init__(self, options: Options, reactor: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._foreground = foreground
-        self._mta = mta
+        twistd = options.parent
+        self._foreground = twistd is None or bool(twistd.get("nodaemon"))
+        # twistd --uid 0 says in so many words that it is to be root.
+        self._root_wanted = twistd is not None and twistd.get("uid") == 0
+        self._options = options
         self._reactor = reactor
-        mta.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._ending = False
+        self._told = 0.0  # when, by the clock
+        self._mta = MailTransferAgent(
+            options.config,
+            reactor=reactor,
+            log_lines=options.log.write_lines if options.log is not None else None,
+            actions={"reload": self.reload, "reopen-logs": self._reopen_logs},
+            control=True,
+        )
+        if options.log is not None:
+            log = options.log
+            self._mta.metrics.read(table.LOG_LINES_DROPPED, lambda: log.dropped)
+        self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
+        self._mta.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of twistd's application, and tell it who writes the log."""
+        log = self._options.log
+        # twistd logs to what its application names before it makes an observer of its own.
+        if log is not None and isinstance(parent, Componentized):
+            try:
+                log.open()
+            except OSError as error:
+                shown = printable(log.path or "standard output")
+                raise SystemExit(f"twisted-mta: log to {shown}: {error.strerror}") from None
+            parent.setComponent(ILogObserver, log)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """Bind the ports, or end with a word on why not."""
@@ -68,29 +110,140 @@ class _Daemon(MultiService):
 
     def startService(self) -> None:
         """Start, or end with a word on why not."""
-        self._reactor.callWhenRunning(_catch_signals, self._reactor, self._reload)
-        sys.setswitchinterval(_SWITCH_INTERVAL)
+        self._reactor.callWhenRunning(self._catch_signals)
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        ready = self._mta.when_ready()
         try:
+            self._shed_privileges()
             super().startService()  # type: ignore[no-untyped-call]
-        except (StateInUse, NewerSchema, StoreError, CertificateError, OSError) as error:
+        except (
+            CannotStart,
+            StateInUse,
+            NewerSchema,
+            StoreError,
+            CertificateError,
+            OSError,
+            ValueError,
+        ) as error:
+            ready.addErrback(lambda _: None)
             raise self._end(error) from None
-        self._say_what_to_try()
+        ready.addCallbacks(lambda _: self._is_ready(), self._is_not)
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain."""
+        self._ending = True
+        self._manager.stopping()
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        return stopped
+
+    def _shed_privileges(self) -> None:
+        """Refuse to go on as root where others can reach us: twistd has shed what it was told to.
+
+        Raises:
+            CannotStart: it was not told to.
+        """
+        if os.geteuid() != 0 or self._root_wanted:
+            return
+        config = self._mta.config
+        exposed = [
+            listener.endpoint
+            for listener in config.listeners
+            if _exposed(Endpoint.parse(listener.endpoint))
+        ]
+        if exposed:
+            raise CannotStart(
+                f"listening on {', '.join(exposed)} as root; twistd --uid USER --gid GROUP binds"
+                " the ports and goes on as that user (twistd --uid 0 stays root)"
+            )
+        self._log.warn(
+            "this runs as root, which it does not need to: twistd --uid USER --gid GROUP"
+        )
 
     def _end(self, error: Exception) -> BaseException:
         # In the background twistd's first process waits to be told how the start went, and hears
         # of exceptions alone.
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
-    def _reload(self) -> None:
-        try:
-            changes = self._mta.reload()
-        except (CertificateError, OSError) as error:
-            self._log.error(
-                "nothing was reloaded, what was in force stays: {error}", error=str(error)
-            )
+    def _is_ready(self) -> None:
+        self._say_what_to_try()
+        self._manager.ready("ready")
+
+    def _is_not(self, failure: Failure) -> None:
+        """A start that took its time has come to nothing."""
+        if self._ending:
             return
-        for change in changes or [_NOTHING_CHANGED]:
-            self._log.info("reloaded: {change}", change=change)
+        why = failure.getErrorMessage()
+        self._log.critical("cannot start: {why}", why=why)
+        if self._foreground:
+            sys.stderr.write(f"twisted-mta: {why}\n")
+        atexit.register(os._exit, 1)  # twistd knows no other way to end with a status
+        self._stop()
+
+    # Signals.
+
+    def _catch_signals(self) -> None:
+        # twistd would end with status 143; a drained MTA has done what it was asked to.
+        call: Callable[[Callable[[], object]], None] = self._reactor.callFromThread
+        actions = {
+            signal.SIGTERM: self._stop_or_hurry,
+            signal.SIGINT: self._stop_or_hurry,
+            signal.SIGHUP: self._reload,
+            signal.SIGUSR1: self._reopen_logs,
+        }
+        for number in actions:
+            signal.signal(number, lambda number, frame: call(actions[signal.Signals(number)]))
+
+    def _stop_or_hurry(self) -> None:
+        if not self._ending:
+            self._stop()
+        elif self._reactor.seconds() - self._told >= _TOLD_TWICE:
+            self._log.warn("told once more to end: what is under way is cut off")
+            self._mta.hurry()
+
+    def _stop(self) -> None:
+        self._ending = True
+        self._told = self._reactor.seconds()
+        with contextlib.suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        self.reload().addBoth(lambda _: self._manager.ready("ready"))
+
+    def reload(self) -> Deferred[list[str]]:
+        """Read settings, certificates and all other files again; fires with what has changed.
+
+        Fails with `CannotReload`. Both are in the log.
+        """
+
+        def refused(failure: Failure) -> Failure:
+            self._log.error(
+                "nothing was reloaded, what was in force stays: {error}",
+                error=failure.getErrorMessage(),
+            )
+            return failure
+
+        def reloaded(changes: list[str]) -> list[str]:
+            for change in changes or [_NOTHING_CHANGED]:
+                self._log.info("reloaded: {change}", change=change)
+            return changes
+
+        return Deferred.fromCoroutine(self._reloaded()).addCallbacks(reloaded, refused)
+
+    async def _reloaded(self) -> list[str]:
+        try:
+            config = self._options.reread()
+        except ConfigError as error:
+            raise CannotReload(str(error)) from None
+        return await self._mta.reload(config)
+
+    def _reopen_logs(self) -> list[str]:
+        log = self._options.log
+        if log is None:
+            return ["the log is twistd's own, and stays as it is"]
+        if log.reopen():
+            return [f"{log.path} was opened anew" if log.path else "standard output stays as it is"]
+        return [f"{log.path} cannot be opened; the log goes on in the old file, and says why"]
 
     def _say_what_to_try(self) -> None:
         mta = self._mta
@@ -114,17 +267,8 @@ class _Daemon(MultiService):
                 )
 
 
-def _catch_signals(reactor: IReactorCore, reload: Callable[[], None]) -> None:
-    # twistd would end with status 143; a drained MTA has done what it was asked to.
-    def end() -> None:
-        with contextlib.suppress(ReactorNotRunning):  # it drains already
-            reactor.stop()
-
-    def stop(number: int, frame: object) -> None:
-        reactor.callFromThread(end)  # type: ignore[attr-defined]
-
-    def hang_up(number: int, frame: object) -> None:
-        reactor.callFromThread(reload)  # type: ignore[attr-defined]
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGHUP, hang_up)
+def _exposed(endpoint: Endpoint) -> bool:
+    """Whether others than this machine reach it, or root alone could bind it."""
+    port = endpoint.port
+    low = port is not None and port.isdecimal() and 0 < int(port) < _PRIVILEGED
+    return low or not endpoint.on_loopback

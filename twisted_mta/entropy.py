@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random  # noqa: TID251 - the one place where randomness comes from
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -26,6 +27,16 @@ def wall_time() -> float:
     return time.time()  # noqa: TID251 - the one place where wall time comes from
 
 
+def monotonic_microseconds() -> int:
+    """Return microseconds by the clock that never steps, since some moment of the past."""
+    return time.monotonic_ns() // 1000  # systemd compares it with its own
+
+
+def secret_octets(count: int) -> bytes:
+    """Return octets that nobody can guess, from the operating system."""
+    return os.urandom(count)  # noqa: TID251 - the one place where secrets come from
+
+
 def system_random() -> random.Random:
     """Return a new source of randomness (`interfaces.Random`), seeded by the operating system.
 
@@ -33,6 +44,11 @@ def system_random() -> random.Random:
     `cryptography` and OpenSSL. `random.SystemRandom` would cost a system call for each number.
     """
     return random.Random(os.urandom(32))  # noqa: TID251 - the one place where seeds come from
+
+
+def nonce() -> str:
+    """Return 24 characters straight from the operating system's randomness (`smtp.sasl.Nonce`)."""
+    return b64encode(os.urandom(18)).decode("ascii")  # noqa: TID251 - this is the place
 
 
 class ThreadExecutor:

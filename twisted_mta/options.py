@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 from twisted.python import usage
 
 from . import __version__
-from .config import Config, ConfigError
+from .config import Config, ConfigError, LogSettings
 from .config.file import option_settings
 from .config.setting import Setting
 from .config.unbuilt import NOT_BUILT, NotBuilt
+from .logs import Log
 from .routing.routes import parse_route
 from .smtp.reply import printable
 
@@ -95,9 +98,12 @@ class Options(usage.Options):
     Attributes:
         given: the values as they were typed, by option, in their order.
         config: the settings that they and the file give, after `parseOptions`.
+        log: where twistd's options say that the log goes, not opened; None where it is not ours to
+            write.
     """
 
     config: Config
+    log: Log | None = None
 
     def __init__(self) -> None:
         self.given: dict[str, list[str]] = {}
@@ -149,19 +155,53 @@ class Options(usage.Options):
         Raises:
             usage.UsageError: something cannot be; it says where, what, and what would do.
         """
-        options = dict(self.given)
-        file = options.pop("config", [None])[-1]
+        self._directory = os.getcwd()
         try:
-            self.config = Config.load(options, file)
+            self.config = self._read()
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
-        for pattern, url in self.config.routes:
+        self.log = None if self.parent is None else _log(self.parent, self.config.log)
+
+    def reread(self) -> Config:
+        """Return what the options, as they were given, and the file say now together. Blocks.
+
+        Raises:
+            ConfigError: something cannot be; it says where, what, and what would do.
+        """
+        # Paths are meant from where twistd was started, and it may have gone elsewhere since.
+        here = os.getcwd()
+        os.chdir(self._directory)
+        try:
+            return self._read()
+        finally:
+            os.chdir(here)
+
+    def _read(self) -> Config:
+        options = dict(self.given)
+        config = Config.load(options, options.pop("config", [None])[-1])
+        for pattern, url in config.routes:
             try:
                 parse_route(pattern, url)
             except ValueError as error:
-                raise usage.UsageError(
-                    f"route {printable(pattern)}={printable(url)}: {error}"
-                ) from None
+                raise ConfigError(f"route {printable(pattern)}={printable(url)}: {error}") from None
+        return config
+
+
+def _log(twistd: Mapping[str, Any], settings: LogSettings) -> Log | None:
+    """Return the log that ``twistd`` would write to, with its options as they were typed."""
+    if twistd.get("logger") or twistd.get("syslog"):
+        return None
+    file = twistd.get("logfile")
+    foreground = twistd.get("nodaemon") or twistd.get("debug")
+    if file == "-" and not foreground:
+        return None  # twistd says that this cannot be
+    if file == "-" or (foreground and not file):
+        # Without standard output, its number is some other file's by now.
+        path = None if sys.__stdout__ else os.devnull
+    else:
+        # twistd goes to another directory before the file is opened for the second time.
+        path = os.path.abspath(file or "twistd.log")
+    return Log(settings.format, path=path)
 
 
 def _method(option: Option) -> Callable[[Options, str], None]:

@@ -1,67 +1,119 @@
-"""`MailTransferAgent`: the one place where the rooms are joined."""
+"""`MailTransferAgent`: a whole mail transfer agent, in one process or in several."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import __version__
+from .admin import Action, Admin, Asked
 from .config import Config, Listener
-from .delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
-from .delivery.relay import Relay
-from .delivery.tls import ClientContexts
-from .dns import DNSResolver
-from .entropy import ThreadExecutor, system_random, wall_time
-from .envelope import Message, NextHop, Outcome
+from .config.change import changes, fixed
+from .control import NAME, ControlSocket
+from .engine import Engine, World
 from .files import DiskFiles
-from .interfaces import Executor, Files, Ids, Random, Resolver, WallTime
-from .listeners import Bound, Listeners
+from .instruments import engine_report, read_engine
+from .listeners import own_certificate
+from .metrics import Metrics, table
+from .ports import Bound, Ports
 from .queue.activity import Activity
-from .queue.commit import GroupCommit
-from .queue.ids import QueueIds
 from .queue.lock import StateLock
-from .queue.runner import Runner, RunnerSettings
-from .queue.schedule import Schedule
-from .queue.spool import Spool
-from .queue.sqlite import SQLiteStore
-from .routing.exchangers import Exchangers
-from .routing.routes import Routes, parse_route
-from .server.intake import Intake, IntakePolicy
+from .report import Report, State, Status
+from .routing.routes import Routes
 from .server.queueing import QueueingDelivery
-from .server.room import Room
-from .smtp.address import Mailbox
-from .smtp.reply import Reply
-from .web import RecentMessage, Status, StatusSite
+from .shard import shares
+from .web import StatusSite
+from .workers import Workers
+
+_COUNTING = 5.0  # seconds between two looks at what workers have counted
+
+__all__ = ["CannotReload", "MailTransferAgent", "World"]
 
 
-@frozen(kw_only=True)
-class World:
-    """All that the outside is to a mail transfer agent; what is None is the real thing.
+class CannotReload(Exception):
+    """Other settings cannot be put in force while the program runs; why, one line."""
 
-    Attributes:
-        wall_time: what time people say it is.
-        random: what jitter, order and names are drawn from.
-        ids: queue ids.
-        files: the disk.
-        commit_executor: where the queue's transactions run, one at a time.
-        file_executor: where other files are written.
-        resolver: the DNS.
-    """
 
-    wall_time: WallTime = wall_time
-    random: Random | None = None
-    ids: Ids | None = None
-    files: Files | None = None
-    commit_executor: Executor | None = None
-    file_executor: Executor | None = None
-    resolver: Resolver | None = None
+class Crew(Protocol):
+    """Who does the work: the engine of this process, or those of others."""
+
+    def factory(self, number: int) -> Any:
+        """Return what stands at the port of a listener in this process."""
+        ...
+
+    def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
+        """Open the queue; when that is done, `serve` may be called."""
+        ...
+
+    def serve(self) -> None:
+        """Take connections."""
+        ...
+
+    def stop(self) -> Deferred[None]:
+        """Take no more connections, and drain."""
+        ...
+
+    def hurry(self) -> None:
+        """Let a stop wait for nothing."""
+        ...
+
+    async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
+        """Make ready for other settings; what is returned puts them in force."""
+        ...
+
+    def reports(self, state: State) -> Sequence[Report | Asked]:
+        """Say, or ask, how each process is (`admin.Reports`).
+
+        Args:
+            state: of this one.
+        """
+        ...
+
+
+class _Alone:
+    """The engine of this process (`Crew`): the same as in a worker, without the pipe."""
+
+    def __init__(self, engine: Engine, ports: Ports) -> None:
+        self._engine = engine
+        self._ports = ports
+
+    def factory(self, number: int) -> Any:
+        return self._engine.listeners.served(number)
+
+    def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
+        return self._engine.start(shares[0])
+
+    def serve(self) -> None:
+        self._ports.accept_connections()
+
+    def stop(self) -> Deferred[None]:
+        self._ports.unbind()
+        return self._engine.stop()
+
+    def hurry(self) -> None:
+        self._engine.hurry()
+
+    async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
+        use = self._engine.prepare(config)
+        return lambda: succeed(use())
+
+    def reports(self, state: State) -> Sequence[Report | Asked]:
+        return [
+            engine_report(
+                self._engine,
+                pid=os.getpid(),
+                state=state,
+                started_at=self._engine.started_at,
+                names=self._ports.names,
+            )
+        ]
 
 
 class MailTransferAgent(Service):
@@ -69,125 +121,103 @@ class MailTransferAgent(Service):
 
     It binds its ports when it is started with privileges, opens its queue when it is started, and
     takes connections once both are done. It sets no signal handler and no log observer, and starts
-    no thread before it is started.
+    no thread and no process before it is started.
 
     Attributes:
-        config: what it was told.
-        activity: what has passed through it since it was made.
+        config: what it was told last.
+        metrics: what this process counts.
+        admin: answers what the tool and the page ask.
     """
 
     log = Logger()
 
-    def __init__(self, config: Config, *, reactor: Any, world: World | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reactor: Any,
+        world: World | None = None,
+        log_lines: Callable[[bytes], None] | None = None,
+        actions: Mapping[str, Action] | None = None,
+        control: bool = False,
+    ) -> None:
         """Prepare everything, without touching the disk or the network.
 
         Args:
             config: see there.
-            reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …
-            world: what is not the reactor's.
+            reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …; with workers
+                IReactorProcess and IReactorSocket too.
+            world: what is not the reactor's; workers have the real one.
+            log_lines: takes what workers log, in whole lines; None makes an event of each line.
+            actions: what the tool may ask for besides, or instead of, ``reload``.
+            control: whether there is a socket for the tool, `control.NAME` in the state directory.
 
         Raises:
-            ValueError: a route cannot be read.
+            ValueError: a route cannot be read; or a world was given to workers, which cannot
+                have it.
         """
         self.config = config
-        self.activity = Activity()
         self._reactor = reactor
         self._started_at = 0.0
-        self._threads: list[ThreadExecutor] = []
-        self._ready: list[Deferred[None]] = []
+        self._starting = False
         self._stopping = False
+        self._ready: list[Deferred[None]] = []
+        self._reloading = DeferredLock()
         world = world or World()
-        random = world.random or system_random()
         self._wall_time = world.wall_time
         self._files = world.files or DiskFiles()
-        self._ids = world.ids or QueueIds(wall_time=world.wall_time, random=random)
-        commit_executor = world.commit_executor or self._thread(1, "queue")
-        file_executor = world.file_executor or self._thread(4, "files")
-        resolver = world.resolver or DNSResolver(
-            reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
-        )
-
-        self.routes = Routes(
-            [
-                parse_route(pattern, url, default_port=config.delivery.port)
-                for pattern, url in config.routes
-            ],
-            config.local_domains,
-        )
         self._lock = StateLock(os.path.join(config.state_dir, "lock"))
-        self._spool = Spool(
-            os.path.join(config.state_dir, "body"),
-            files=self._files,
-            executor=file_executor,
-            small_body=config.queue.small_body,
-        )
-        store = SQLiteStore(
-            os.path.join(config.state_dir, "queue.sqlite"), spool=self._spool, files=self._files
-        )
-        self._room = Room(
-            memory=config.message_memory,
-            share=config.queue.small_body,
-            minimum_free=config.minimum_free_disk,
-            free=store.free,
-            clock=reactor,
-        )
-        self._commit = GroupCommit(
-            store,
-            executor=commit_executor,
-            clock=reactor,
-            max_operations=config.queue.commit_messages,
-            max_octets=config.queue.commit_octets,
-        )
-        self._maildir = MaildirDelivery(
-            config.maildir,
-            files=self._files,
-            executor=file_executor,
-            wall_time=world.wall_time,
+        self._ports = Ports(reactor)
+        self._web = Ports(reactor)
+        self._engine: Engine | None = None
+        self._crew: Crew
+        self.metrics = Metrics()
+        if config.workers == 1:
+            self._engine = Engine(
+                config, reactor=reactor, world=world, is_own_address=self._ports.reach
+            )
+            self._crew = _Alone(self._engine, self._ports)
+            self.metrics = self._engine.metrics
+            read_engine(self.metrics, self._engine)
+        else:
+            if world != World():
+                raise ValueError("workers live in the real world; one of your own takes workers=1")
+            self._crew = Workers(
+                config,
+                reactor=reactor,
+                ports=self._ports,
+                lines=log_lines or self._log_lines,
+                metrics=self.metrics,
+                wall_time=world.wall_time,
+            )
+        self.admin = Admin(
             hostname=config.hostname,
-            random=random,
-        )
-        self._relay = Relay(
-            reactor=reactor,
-            locate=Exchangers(
-                resolver,
-                random=random,
-                port=config.delivery.port,
-                is_local=self._is_our_host,
-            ).locate,
-            helo=config.delivery.helo or config.hostname,
-            contexts=ClientContexts(),
-            tls_level=config.delivery.tls,
-            source_address=config.delivery.source_address,
-        )
-        self.runner = Runner(
-            RunnerSettings(
-                hostname=config.hostname,
-                schedule=Schedule(config.queue.retry_minimum, config.queue.retry_maximum),
-                lifetime=config.queue.lifetime,
-                concurrency=config.queue.concurrency,
-                per_hop=config.queue.connections_per_hop,
-            ),
-            commit=self._commit,
-            route=self.routes.route,
-            deliver=self._deliver,
+            version=__version__,
+            reports=lambda: self._crew.reports(self._state()),
             clock=reactor,
             wall_time=world.wall_time,
-            random=random,
-            ids=self._ids,
-            observe=self.activity.attempt_settled,
+            actions={"reload": self.reload, **(actions or {})},
+            refusals=(CannotReload,),
+            bound=lambda: [str(bound) for bound in self.bound],
+            wanted_listeners=len(config.listeners) + (config.web is not None),
+            metrics=self.metrics if self._engine is None else None,
+            started_at=lambda: self._started_at or world.wall_time(),
         )
-        self._listeners = Listeners(
-            config,
-            reactor=reactor,
-            intake=self._intake,
-            files=self._files,
-            wall_time=world.wall_time,
+        self._control = (
+            ControlSocket(
+                self.admin.answer, path=os.path.join(config.state_dir, NAME), reactor=reactor
+            )
+            if control
+            else None
         )
+        # What a worker has counted is not to be lost with it.
+        self._counting = LoopingCall(self.admin.status)
+        self._counting.clock = reactor
 
     @property
     def bound(self) -> Sequence[Bound]:
         """Its ports, in the order of the configuration."""
-        return self._listeners.bound
+        return [*self._ports.bound, *self._web.bound]
 
     # Life.
 
@@ -198,13 +228,32 @@ class MailTransferAgent(Service):
             CannotListen: one of them cannot be bound.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        self._listeners.bind()
-        if self.config.web is not None:
-            site = StatusSite(self.status, hosts=(self.config.hostname,), reactor=self._reactor)
-            self._listeners.listen("web", self.config.web, site)
+        config = self.config
+        try:
+            for number, listener in enumerate(config.listeners):
+                self._ports.bind(
+                    listener.kind,
+                    listener.endpoint,
+                    self._crew.factory(number),
+                    implicit_tls=listener.implicit_tls,
+                )
+            if config.web is not None:
+                site = StatusSite(
+                    self.admin.status,
+                    answer=self.admin.answer,
+                    hosts=(config.hostname,),
+                    reactor=self._reactor,
+                )
+                self._web.bind("web", config.web, site)
+        except BaseException:
+            self._unbind()
+            raise
 
     def startService(self) -> None:
         """Open the queue and take connections.
+
+        With workers, or where those of a parent that was killed have to end first, that is done
+        only later: `when_ready` says when, or why not.
 
         Raises:
             OSError: the state directory cannot be made.
@@ -222,197 +271,172 @@ class MailTransferAgent(Service):
                 self.privilegedStartService()
             self._files.make_directories(config.state_dir)
             self._lock.acquire()
-            self._listeners.load_certificates()
-            recovery = self._commit.start()
+            own = own_certificate(config, files=self._files, wall_time=self._wall_time)
+            if own is not None:
+                self.log.info(
+                    "the certificate for STARTTLS is our own and proves nothing: {file};"
+                    " --tls-certificate takes a real one",
+                    file=own,
+                )
+            self._starting = True
+            if self._control is not None:
+                self._control.start()
+            started = self._crew.start(shares(config.state_dir, config.workers))
         except BaseException:
-            self._listeners.unbind()
-            self._lock.release()
-            self._fire_ready(Failure())
+            self._cannot_start(Failure())
             raise
-        for name in recovery.swept:
-            self.log.info("removed body {name}: its message was never acknowledged", name=name)
-        for id in recovery.quarantined:
-            self.log.error("{id} has lost its body file; it is kept and not delivered", id=id)
-        for threads in self._threads:
-            threads.start()
         super().startService()  # type: ignore[no-untyped-call]
+        if started is None:
+            self._begin()
+        else:
+            started.addCallbacks(lambda _: self._begin(), self._cannot_start)
+
+    def _begin(self) -> None:
+        if self._stopping:
+            return
+        self._starting = False
         self._started_at = self._wall_time()
-        self.runner.start()
-        self._listeners.accept_connections()
+        if self._engine is None:
+            self._counting.start(_COUNTING, now=False)
+        self._crew.serve()
+        self._web.accept_connections()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
-        self._room.refusal()  # a disk that is full already is said now, and not to clients alone
         self._fire_ready()
+
+    def _cannot_start(self, failure: Failure) -> None:
+        self._unbind()
+        if self._control is not None:
+            self._control.stop()
+        self._lock.release()
+        self._fire_ready(failure)
+
+    def _unbind(self) -> None:
+        self._ports.unbind()
+        self._web.unbind()
 
     def stopService(self) -> Deferred[None]:
         """Drain: take no more connections, let what is under way end, close the queue.
 
         Returns:
-            Fires when the ports are free, the threads have ended, and the state directory is
-            nobody's.
+            Fires when the ports are free, the threads and processes have ended, and the state
+            directory is nobody's.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
         self._fire_ready(Failure(RuntimeError("it was stopped")))
         return Deferred.fromCoroutine(self._stop())
 
-    def reload(self) -> list[str]:
-        """Read all certificates, keys and authorities again, for the handshakes that follow.
+    async def _stop(self) -> None:
+        if self._counting.running:
+            self._counting.stop()
+        await self._crew.stop()
+        await self._ports.unbind()
+        await self._web.unbind()
+        if self._control is not None:
+            await self._control.stop()
+        self._lock.release()
 
-        All or nothing: if one file cannot be used, all that was in force stays. Connections that
-        exist go on with what they have. Blocks while the files are read.
+    def hurry(self) -> None:
+        """Let a stop wait for nothing: sessions and deliveries are cut off.
+
+        What is accepted is safe; what was cut off before its answer may be delivered twice.
+        """
+        self._crew.hurry()
+
+    def reload(self, config: Config | None = None) -> Deferred[list[str]]:
+        """Put other settings in force, and read again the files that they name.
+
+        All or nothing: if one file or setting cannot be used, all that was in force stays.
+        Connections that exist go on with what they have. Blocks while files are read.
+
+        Args:
+            config: the settings; None stays with those there are.
 
         Returns:
-            Lines that say what changed, printable; none before the start.
-
-        Raises:
-            CertificateError: a file cannot be used; which, and why.
-            OSError: the certificate of our own cannot be renewed.
+            Fires with lines that say what changed, printable; none before the start. Fails with
+            `CannotReload`, which says why.
         """
-        return self._listeners.load_certificates() if self.running else []
+        reloaded: Deferred[list[str]] = self._reloading.run(
+            lambda: Deferred.fromCoroutine(self._reload(config or self.config))
+        )
+
+        def count(result: list[str] | Failure) -> list[str] | Failure:
+            self.metrics.count(table.RELOADS, "failed" if isinstance(result, Failure) else "ok")
+            return result
+
+        reloaded.addBoth(count)
+        return reloaded
+
+    async def _reload(self, config: Config) -> list[str]:
+        if not self.running or self._starting or self._stopping:
+            return []
+        before = self.config
+        unchangeable = fixed(before, config)
+        if unchangeable:
+            raise CannotReload(
+                f"only a start can change this: {'; '.join(unchangeable)}; start it anew, or take"
+                " the change back"
+            )
+        try:
+            own_certificate(config, files=self._files, wall_time=self._wall_time)
+            use = await self._crew.prepare(config)
+        except Exception as error:
+            raise CannotReload(str(error)) from error
+        self.config = config
+        return [*changes(before, config), *await use()]
 
     def when_ready(self) -> Deferred[None]:
         """Return what fires once all ports listen and the queue is open.
 
         It fails as `startService` does, and with `RuntimeError` where it is stopped instead.
         """
-        if self.running:
+        if self.running and not self._starting:
             return succeed(None)
         ready: Deferred[None] = Deferred()
         self._ready.append(ready)
         return ready
 
     def message_delivery(self) -> QueueingDelivery:
-        """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``'s own."""
-        return QueueingDelivery(self._intake(Listener(endpoint="tcp:0")))
+        """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``'s own.
 
-    def status(self) -> Status:
-        """Say how things stand, for the status page."""
-        census, activity = self._commit.census(), self.activity
-        return Status(
-            hostname=self.config.hostname,
-            version=__version__,
-            started_at=self._started_at,
-            now=self._wall_time(),
-            queue={
-                "messages": census.messages,
-                "recipients": census.recipients,
-                "in delivery": census.leased,
-                "deferred": census.deferred,
-                "quarantined": census.quarantined,
-            },
-            counters={
-                "accepted": activity.accepted,
-                "delivered": activity.delivered,
-                "deferred": activity.deferred,
-                "failed": activity.failed,
-                "early data": sum(each.violations for each in self._listeners.factories),
-                "TLS downgrades": sum(each.downgrades for each in self._listeners.factories),
-            },
-            recent=tuple(
-                RecentMessage(
-                    id=str(each.id),
-                    received_at=each.received_at,
-                    reverse_path=None
-                    if each.envelope.reverse_path is None
-                    else str(each.envelope.reverse_path),
-                    recipients=tuple(
-                        str(recipient.mailbox) for recipient in each.envelope.recipients
-                    ),
-                    size=each.size,
-                    state=each.state,
-                    last=each.last,
-                )
-                for each in activity.recent()
-            ),
-        )
+        Raises:
+            RuntimeError: the queue is not in this process, but in those of workers.
+        """
+        return QueueingDelivery(self.engine.intake(Listener(endpoint="tcp:0")))
 
-    async def _stop(self) -> None:
-        unbound = self._listeners.unbind()
-        await self._within(self._listeners.drain(), self._listeners.abandon)
-        await self._within(self.runner.stop(), self._give_up)
-        await self._within(self._relay.close(), self._relay.abort)
-        await self._commit.stop()
-        for threads in self._threads:
-            threads.stop()
-        self._lock.release()
-        await unbound
+    @property
+    def engine(self) -> Engine:
+        """What does the work.
 
-    def _give_up(self) -> None:
-        self._relay.abort()
-        # On a disk that takes nothing, outcomes would wait for ever: what they are about is due
-        # again at the next start.
-        self._commit.stop()
+        Raises:
+            RuntimeError: it is not in this process, but in those of workers.
+        """
+        if self._engine is None:
+            raise RuntimeError("with workers, the queue is in processes of its own; workers=1")
+        return self._engine
 
-    async def _within(self, done: Deferred[Any], give_up: Callable[[], object]) -> None:
-        """Wait for ``done``, and after the drain timeout see to it that it comes."""
-        timer = self._reactor.callLater(self.config.drain_timeout, give_up)
-        await done
-        if timer.active():
-            timer.cancel()
+    @property
+    def activity(self) -> Activity:
+        """What has passed through it since it was made (`engine`)."""
+        return self.engine.activity
+
+    @property
+    def routes(self) -> Routes:
+        """Where mail goes next (`engine`)."""
+        return self.engine.routes
+
+    def status(self) -> Deferred[Status]:
+        """Say how things stand, in all processes together."""
+        return self.admin.status()
+
+    def _state(self) -> State:
+        return "draining" if self._stopping else "starting" if self._starting else "ready"
 
     def _fire_ready(self, result: Failure | None = None) -> None:
         ready, self._ready = self._ready, []
         for each in ready:
             each.callback(result)
 
-    # Joints.
-
-    def _thread(self, threads: int, name: str) -> ThreadExecutor:
-        executor = ThreadExecutor(self._reactor, threads, f"twisted-mta {name}")
-        self._threads.append(executor)
-        return executor
-
-    def _intake(self, listener: Listener) -> Intake:
-        config = self.config
-        return Intake(
-            IntakePolicy(
-                hostname=config.hostname,
-                local_domains=config.local_domains,
-                relay_from=config.relay_from,
-                relay_certificates=listener.relay_certificates,
-                max_hops=listener.max_hops,
-                max_header_size=listener.max_header_size,
-                lifetime=config.queue.lifetime,
-            ),
-            accept=self._accept,
-            new_body=self._spool.new_body,
-            exists=self._exists,
-            refusal=self._refusal,
-            ids=self._ids,
-            wall_time=self._wall_time,
-            room=self._room,
-        )
-
-    def _accept(self, message: Message) -> Deferred[None]:
-        def accepted(_: None) -> None:
-            self.activity.message_accepted(message)
-
-        return self.runner.accept(message).addCallback(accepted)
-
-    def _exists(self, mailbox: Mailbox) -> bool:
-        if self.config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
-            return True
-        return self._maildir.exists(mailbox)
-
-    def _refusal(self, mailbox: Mailbox) -> Reply | None:
-        """Return what is known to become of mail for a mailbox, if that is a failure.
-
-        Said to the client at once, it spares the sender, who may be forged, a notice.
-        """
-        next_hop = self.routes.route(mailbox)
-        if next_hop.transport == "error":
-            return next_hop.reply
-        if next_hop.transport == "maildir":
-            try:
-                mailbox_directory(mailbox)
-            except NoMailbox as error:
-                return error.reply
-        return None
-
-    def _is_our_host(self, host: str) -> bool:
-        return host == self.config.hostname.lower() or self.routes.is_local(host)
-
-    def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
-        if next_hop.transport == "maildir":
-            return self._maildir.deliver(next_hop, message)
-        return self._relay.deliver(next_hop, message)
+    def _log_lines(self, lines: bytes) -> None:
+        for line in lines.decode("utf-8", "replace").splitlines():
+            self.log.info("{line}", line=line)

@@ -20,6 +20,7 @@ def _kill(arguments: argparse.Namespace) -> bool:
             rate=arguments.rate,
             fault=signal.Signals[f"SIG{arguments.signal}"],
             options=arguments.option,
+            workers=arguments.workers,
             program=TracedMTA if arguments.calls else MTA,
             say=lambda line: print(line, flush=True),
         ).run(arguments.rounds, arguments.drain)
@@ -40,6 +41,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="how many faults (50)")
     parser.add_argument("--seed", type=int, default=0, help="of moments and messages (0)")
     parser.add_argument("--rate", type=float, default=200.0, help="messages a second (200)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes; one of them or their parent is killed (1)",
+    )
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
     parser.add_argument(
         "--calls",

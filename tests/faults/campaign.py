@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
 import re
 import signal
@@ -12,7 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..functional.programs import LOOPBACK, MTA, Program, Sink, Unready, eventually, free_port
+from ..functional.programs import (
+    LOOPBACK,
+    MTA,
+    Program,
+    Sink,
+    Unready,
+    children,
+    eventually,
+    free_port,
+    runs,
+)
 from ..functional.sink import MARK
 from .load import SENDER
 from .oracle import Copy, Verdict, judge, outstanding, read_copies, read_offers
@@ -26,6 +37,9 @@ retry_maximum = "2 s"
 
 _ON_ITS_WAY = 0.1
 """Seconds in which the sink reads what the MTA had still sent: it counts as before the fault."""
+
+_ORPHANED = 1.0
+"""Seconds in which workers end when their parent is killed."""
 
 _RETURNED = re.compile(rb"^X-Campaign: (\S+)", re.MULTILINE)
 _FINAL_RECIPIENT = re.compile(rb"^Final-Recipient: *rfc822; *(\S+)", re.MULTILINE | re.IGNORECASE)
@@ -91,6 +105,8 @@ class Campaign:
         rate: messages a second.
         fault: the signal that ends the MTA each time.
         options: further options of ``twistd mta``.
+        workers: how many processes do the work. With more than one, SIGKILL strikes a worker or
+            the parent, never both.
         program: what is tried. A `TracedMTA` is killed at system calls too; the suite's own
             control puts something worse in its place.
         say: told about each round.
@@ -104,6 +120,7 @@ class Campaign:
         rate: float = 200.0,
         fault: signal.Signals = signal.SIGKILL,
         options: Sequence[str] = (),
+        workers: int = 1,
         program: type[MTA] = MTA,
         say: Callable[[str], object] = lambda line: None,
     ) -> None:
@@ -118,7 +135,9 @@ class Campaign:
         self._sink.start("--delay", "0.01")
         route = f"relay.example=smtp://{LOOPBACK}:{self._sink.port}"
         local = ("--local-domain", "localhost")
-        self._mta = program(home, "--route", route, *local, *options, toml=_CONFIGURATION)
+        self._workers = workers
+        many = ("--workers", str(workers))
+        self._mta = program(home, "--route", route, *local, *many, *options, toml=_CONFIGURATION)
         self._mta.smtp = free_port()
         self._maildirs = Maildirs(self._mta)
         self._faults: list[float] = []
@@ -164,6 +183,9 @@ class Campaign:
         if isinstance(self._mta, TracedMTA):
             self._kill()
             self._die_at_a_call(self._mta)
+        elif self._workers > 1 and self._fault == signal.SIGKILL and self._random.random() < 0.5:
+            self._kill_a_worker()
+            return
         elif self._fault == signal.SIGKILL:
             self._kill()
         else:
@@ -176,9 +198,31 @@ class Campaign:
         )
 
     def _kill(self) -> None:
+        workers = children(self._mta.pid)
         self._mta.kill()
+        if workers:
+            struck = time.monotonic()
+            eventually(lambda: not any(map(runs, workers)), "the end of orphaned workers", 5.0)
+            self._say(
+                f"parent killed: its workers were gone {time.monotonic() - struck:.2f} s later"
+            )
+            if time.monotonic() - struck > _ORPHANED:
+                raise Unready("workers outlived their parent by more than a second")
         time.sleep(_ON_ITS_WAY)
         self._faults.append(time.time())
+
+    def _kill_a_worker(self) -> None:
+        workers = self._mta.wait_for(self._all_workers, "all workers")
+        victim = self._random.choice(workers)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: not runs(victim), "the end of a worker")
+        time.sleep(_ON_ITS_WAY)
+        self._faults.append(time.time())
+        self._say(f"worker killed: process {victim}")
+
+    def _all_workers(self) -> list[int]:
+        workers = children(self._mta.pid)
+        return workers if len(workers) == self._workers else []
 
     def _die_at_a_call(self, mta: TracedMTA) -> None:
         # Death comes in the place of the n-th call of this kind in some thread, maybe while it

@@ -58,8 +58,9 @@ def need(test: SynchronousTestCase, *programs: str) -> None:
     try:
         for program in programs:
             found(program)
-        if "postfix" in programs and os.geteuid() != 0:
-            raise Missing("postfix has to be started by root")
+        for program in ("postfix", "dovecot"):
+            if program in programs and os.geteuid() != 0:
+                raise Missing(f"{program} has to be started by root")
     except Missing as missing:
         if os.environ.get("CI"):
             test.fail(str(missing))
@@ -229,6 +230,24 @@ class Program:
 _BOUND = re.compile(
     r"\b(smtp|submission|submissions|lmtp|web)\W+(?:tcp\W+)?((?:\d+\.){3}\d+):(\d+)"
 )
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that ``pid`` has started and that have not ended, oldest first."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+        return [int(child) for child in listed if runs(int(child))]
+    return []
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended, whether its end was noticed or not."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        state = (
+            Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+        )
+        return state not in "ZX"
+    return False
 
 
 class MTA(Program):

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 from attrs import frozen
 from cryptography import x509
@@ -23,6 +24,14 @@ def name(common_name: str) -> x509.Name:
         warnings.simplefilter("ignore")
         attribute = x509.NameAttribute(NameOID.COMMON_NAME, common_name, _validate=False)
     return x509.Name([attribute])
+
+
+def general_name(text: str) -> x509.GeneralName:
+    """Return a name of the DNS or an address for a subjectAltName."""
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 @frozen
@@ -116,7 +125,7 @@ def _sign(
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
     )
     if names:
-        san = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
+        san = x509.SubjectAlternativeName([general_name(one) for one in names])
         builder = builder.add_extension(san, critical=False)
     if for_clients is not None:
         use = ExtendedKeyUsageOID.CLIENT_AUTH if for_clients else ExtendedKeyUsageOID.SERVER_AUTH

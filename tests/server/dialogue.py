@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
+from twisted_mta.interfaces import Limits
 from twisted_mta.server.factory import ESMTPFactory, Timeouts
 from twisted_mta.server.tls import ServerTLS
 from twisted_mta.testing.client import ClientContext, SMTPClientEnd
@@ -38,6 +39,8 @@ class DialogueTestCase(SynchronousTestCase):
         timeouts: Timeouts | None = None,
         max_connections: int = 1000,
         max_connections_per_peer: int = 50,
+        limits: Limits | None = None,
+        name: str = "",
         **options: Any,
     ) -> ESMTPFactory:
         self.factory = ESMTPFactory(
@@ -48,6 +51,8 @@ class DialogueTestCase(SynchronousTestCase):
             timeouts=timeouts or Timeouts(),
             max_connections=max_connections,
             max_connections_per_peer=max_connections_per_peer,
+            limits=limits,
+            name=name,
         )
         return self.factory
 

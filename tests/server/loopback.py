@@ -64,6 +64,7 @@ class Client(Protocol):
     Attributes:
         lost: fires when the connection is over.
         over: whether it is.
+        reason: why it is over.
         unread: what came and was not asked for yet.
     """
 
@@ -72,6 +73,7 @@ class Client(Protocol):
     def __init__(self) -> None:
         self.lost: Deferred[None] = Deferred()
         self.over = False
+        self.reason: Failure | None = None
         self.unread = b""
         self._waiting: Deferred[None] | None = None
         self._handshake: Deferred[None] | None = None
@@ -139,6 +141,7 @@ class Client(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.over = True
+        self.reason = reason
         self._wake()
         handshake, self._handshake = self._handshake, None
         if handshake is not None:

@@ -40,7 +40,7 @@ class CertificatesTestCase(LoopbackTestCase):
         return received(agent.messages[-1])
 
     def accepted(self) -> str:
-        return [line for line in self.log if " accepted: from " in line][-1]
+        return [line for line in self.log if " accepted: from=" in line][-1]
 
 
 class Remembered(CertificatesTestCase):

@@ -1,6 +1,7 @@
 """The delivery that queues: whose mail goes where, whatever the spelling, and what is stored."""
 
 import errno
+from collections.abc import Sequence
 from functools import cached_property
 from ipaddress import ip_network
 from typing import Any
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.certificate import server_context
 from twisted_mta.envelope import HeldBody, Message, QueueId
-from twisted_mta.interfaces import Refused
+from twisted_mta.interfaces import FinalRecipient, Refused
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
 from twisted_mta.server.room import Room
@@ -39,6 +40,8 @@ class Queue:
         self.begun = 0
         self.discarded = 0
         self.existing: list[Mailbox] | None = None
+        self.aliases: dict[str, Reply | list[FinalRecipient]] = {}
+        self.expanded: list[tuple[str, str]] = []
         self.clock = Clock()
         self.free = 5000
 
@@ -62,6 +65,12 @@ class Queue:
     def exists(self, mailbox: Mailbox) -> bool:
         return self.existing is None or mailbox in self.existing
 
+    def expand(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> Reply | Sequence[FinalRecipient]:
+        self.expanded.append((str(mailbox), str(reverse_path)))
+        return self.aliases.get(str(mailbox), [FinalRecipient(mailbox)])
+
     def intake_for(self, network: str) -> Intake:
         return self.intake(relay_from=(ip_network(network),))
 
@@ -79,6 +88,7 @@ class Queue:
             accept=self.accept,
             new_body=self.new_body,
             exists=self.exists,
+            expand=self.expand,
             ids=lambda: QueueId(next(ids)),
             wall_time=lambda: 1_790_000_000.0,
             room=self.room,
@@ -265,7 +275,7 @@ class OurOwn(IntakeTestCase):
         return [str(each.mailbox) for each in self.queue.messages[-1].envelope.recipients]
 
     def test_every_spelling_of_ours_is_one_mailbox(self) -> None:
-        came = self.recipients(
+        spellings = (
             "<u@mx.example>",
             "<u@MX.EXAMPLE.>",
             '<"u"@mx.example>',
@@ -273,7 +283,10 @@ class OurOwn(IntakeTestCase):
             "<@anywhere.example:u@mx.example>",
             "<u@[203.0.113.1]>",
         )
-        self.assertEqual(came, ["u@mx.example"] * 6)
+        for spelling in spellings:
+            self.assertEqual(self.recipients(spelling), ["u@mx.example"], spelling)
+        # And who names it several times has one copy delivered.
+        self.assertEqual(self.recipients(*spellings, "<U@mx.example>"), ["u@mx.example"])
 
     def test_a_labels(self) -> None:
         self.assertEqual(self.recipients("<u@XN--BCHER-KVA.example>"), ["u@xn--bcher-kva.example"])
@@ -293,12 +306,7 @@ class OurOwn(IntakeTestCase):
         )
         self.assertEqual(
             came,
-            [
-                "postmaster@mx.example",
-                "postmaster@mx.example",
-                "Postmaster@xn--bcher-kva.example",
-                "postmaster@mx.example",
-            ],
+            ["postmaster@mx.example", "Postmaster@xn--bcher-kva.example"],
         )
 
 
@@ -431,6 +439,147 @@ class RoomForMessages(StoringTestCase):
         self.queue.free = 1000
         self.queue.clock.advance(1)
         self.assertEqual(self.send(session, "MAIL FROM:<a@sender.example>"), "250 2.1.0")
+
+
+class Aliased(IntakeTestCase):
+    """What an alias leads to is accepted, refused and stored; who wrote what is kept."""
+
+    def alias(self, mailbox: str, *targets: str, reverse_path: Mailbox | None = None) -> None:
+        self.queue.aliases[mailbox] = [
+            FinalRecipient(Mailbox.parse(each), reverse_path) for each in targets
+        ]
+
+    def stored(self, *forward_paths: str, peer: str = STRANGER) -> Message:
+        session = self.begin(peer)
+        for each in forward_paths:
+            self.assertEqual(self.send(session, f"RCPT TO:{each}"), "250 2.1.5", each)
+        self.assertEqual(self.content(session, b"x").code, 250)
+        return self.queue.messages[-1]
+
+    def test_the_envelope_holds_what_it_leads_to_and_what_was_written(self) -> None:
+        self.alias("all@mx.example", "a@mx.example", "b@ext.example")
+        envelope = self.stored("<ALL@MX.example>".lower(), "<c@mx.example>").envelope
+        found = [(each.number, str(each.mailbox), each.original) for each in envelope.recipients]
+        written = Mailbox("all", "mx.example")
+        self.assertEqual(
+            found,
+            [
+                (0, "a@mx.example", written),
+                (1, "b@ext.example", written),
+                (2, "c@mx.example", None),
+            ],
+        )
+
+    def test_what_was_written_is_kept_as_it_was_written(self) -> None:
+        self.alias("u@mx.example", "a@mx.example")
+        (found,) = self.stored("<u@[203.0.113.1]>").envelope.recipients
+        self.assertEqual(found.original, Mailbox("u", "[203.0.113.1]"))
+
+    def test_where_it_goes_on_in_our_name_the_reverse_path_of_the_envelope_stays(self) -> None:
+        ours = Mailbox("SRS0=x", "mx.example")
+        self.alias("u@mx.example", "b@ext.example", reverse_path=ours)
+        envelope = self.stored("<u@mx.example>").envelope
+        self.assertEqual(envelope.reverse_path, Mailbox("a", "sender.example"))
+        self.assertEqual([each.reverse_path for each in envelope.recipients], [ours])
+        self.assertEqual(self.queue.expanded, [("u@mx.example", "a@sender.example")])
+
+    def test_who_is_reached_twice_gets_one_copy(self) -> None:
+        self.alias("one@mx.example", "a@mx.example", "b@ext.example")
+        self.alias("two@mx.example", "b@ext.example", "A@mx.example", "B@ext.example")
+        paths = "<one@mx.example>", "<two@mx.example>", "<a@mx.example>"
+        found = [str(each.mailbox) for each in self.stored(*paths).envelope.recipients]
+        # Only of our own mailboxes is it known that case does not count.
+        self.assertEqual(found, ["a@mx.example", "b@ext.example", "B@ext.example"])
+
+    def test_the_trace_field_names_nobody_but_whom_the_sender_named(self) -> None:
+        # RFC 5321 §7.2
+        self.alias("u@mx.example", "secret@ext.example")
+        trace = self.stored("<u@mx.example>").trace
+        self.assertIn(b"for <u@mx.example>;", trace)
+        self.assertNotIn(b"secret", trace)
+        self.alias("u@mx.example", "a@mx.example")
+        self.assertNotIn(b"for <", self.stored("<u@mx.example>", "<a@mx.example>").trace)
+
+    def test_the_refusal_of_an_expansion_is_the_answer(self) -> None:
+        self.queue.aliases["u@mx.example"] = Reply.of(451, "3.5", "Loop")
+        self.assertEqual(self.send(self.begin(FRIEND), "RCPT TO:<u@mx.example>"), "451 4.3.5")
+
+    def test_all_that_it_leads_to_has_to_be_deliverable(self) -> None:
+        self.queue.existing = [Mailbox("a", "mx.example")]
+        self.alias("u@mx.example", "a@mx.example", "b@ext.example")
+        self.alias("v@mx.example", "a@mx.example", "gone@mx.example")
+        session = self.begin(STRANGER)
+        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "250 2.1.5")
+        self.assertEqual(self.send(session, "RCPT TO:<v@mx.example>"), "550 5.1.1")
+        self.intake._refusal = lambda mailbox: (
+            Reply.of(550, "1.6", "Moved") if mailbox.domain == "ext.example" else None
+        )
+        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "550 5.1.6")
+
+    def test_postmaster_is_taken_whatever_its_alias_leads_to(self) -> None:
+        # RFC 5321 §4.5.1
+        self.queue.existing = []
+        self.alias("postmaster@mx.example", "gone@mx.example")
+        self.queue.aliases["postmaster@xn--bcher-kva.example"] = Reply.of(451, "3.5", "Loop")
+        for path in ("<postmaster>", "<postmaster@xn--bcher-kva.example>"):
+            (found,) = self.stored(path).envelope.recipients
+            self.assertEqual(str(found.mailbox), "postmaster@mx.example")
+
+    def test_what_others_have_is_not_looked_up(self) -> None:
+        self.alias("u@ext.example", "a@mx.example")
+        (found,) = self.stored("<u@ext.example>", peer=FRIEND).envelope.recipients
+        self.assertEqual(str(found.mailbox), "u@ext.example")
+        self.assertEqual(self.queue.expanded, [])
+
+    def test_a_list_grants_nobody_a_way_to_its_members(self) -> None:
+        self.alias("u@mx.example", "b@ext.example")
+        session = self.begin(STRANGER)
+        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "250 2.1.5")
+        self.assertEqual(self.send(session, "RCPT TO:<b@ext.example>"), "550 5.7.1")
+
+    def test_a_message_has_so_many_recipients_452_4_5_3(self) -> None:
+        # RFC 5321 §4.5.3.1.10: what is over the limit is sent again
+        for name in "uvw":
+            targets = (f"{name}{number}@ext.example" for number in range(4_000))
+            self.alias(f"{name}@mx.example", *targets)
+        session = self.begin(STRANGER)
+        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "250 2.1.5")
+        self.assertEqual(self.send(session, "RCPT TO:<v@mx.example>"), "250 2.1.5")
+        self.assertEqual(self.send(session, "RCPT TO:<v@mx.example>"), "250 2.1.5")
+        self.assertEqual(self.send(session, "RCPT TO:<w@mx.example>"), "452 4.5.3")
+        self.assertEqual(self.content(session, b"x").code, 250)
+        self.assertEqual(len(self.queue.messages[-1].envelope.recipients), 8_000)
+        self.send(session, "MAIL FROM:<a@sender.example>")
+        self.assertEqual(self.send(session, "RCPT TO:<w@mx.example>"), "250 2.1.5")
+
+    def test_what_was_accepted_is_what_is_stored_when_aliases_change(self) -> None:
+        self.alias("u@mx.example", "old@mx.example")
+        session = self.begin(STRANGER)
+        self.send(session, "RCPT TO:<u@mx.example>")
+        self.alias("u@mx.example", "new@mx.example")
+        self.content(session, b"x")
+        (found,) = self.queue.messages[-1].envelope.recipients
+        self.assertEqual(str(found.mailbox), "old@mx.example")
+
+    def test_the_next_transaction_of_a_session_has_the_new_ones(self) -> None:
+        session = self.begin_session(STRANGER)
+        for name, end in (("old", "RSET"), ("new", "DATA"), ("newest", "DATA")):
+            self.alias("u@mx.example", f"{name}@mx.example")
+            self.send(session, "MAIL FROM:<a@sender.example>")
+            self.send(session, "RCPT TO:<u@mx.example>")
+            if end == "RSET":
+                self.send(session, end)
+                continue
+            self.content(session, b"x")
+            (found,) = self.queue.messages[-1].envelope.recipients
+            self.assertEqual(str(found.mailbox), f"{name}@mx.example")
+
+    def test_nothing_is_kept_of_a_session_that_is_over(self) -> None:
+        session = self.begin(STRANGER)
+        self.send(session, "RCPT TO:<u@mx.example>")
+        self.assertEqual(len(self.intake._expanding), 1)
+        self.intake.ended(session)
+        self.assertEqual(len(self.intake._expanding), 0)
 
 
 class WithTypes(TestCase):

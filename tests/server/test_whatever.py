@@ -41,6 +41,7 @@ EVENTS = st.lists(
                 ("stop reading",),
                 ("read",),
                 ("drain",),
+                ("abandon",),
             ]
         ),
     ),
@@ -94,6 +95,9 @@ class Whatever(DialogueTestCase):
                 self.network.advance(0)
             elif event[0] == "drain":
                 self.factory.drain()
+                self.network.advance(0)
+            elif event[0] == "abandon":
+                self.factory.abandon()
                 self.network.advance(0)
         client.transport.resumeProducing()
         client.abort()

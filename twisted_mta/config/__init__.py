@@ -5,16 +5,20 @@ anything starts, then handed down by constructor arguments.
 """
 
 from .certificates import RelayCertificate, SNICertificate
+from .destination import Destination, Rate
 from .setting import ConfigError, Setting, settings_of
-from .values import Config, DeliverySettings, DNSSettings, Listener, QueueSettings
+from .values import Config, DeliverySettings, DNSSettings, Listener, LogSettings, QueueSettings
 
 __all__ = [
     "Config",
     "ConfigError",
     "DNSSettings",
     "DeliverySettings",
+    "Destination",
     "Listener",
+    "LogSettings",
     "QueueSettings",
+    "Rate",
     "RelayCertificate",
     "SNICertificate",
     "Setting",

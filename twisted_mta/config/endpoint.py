@@ -130,9 +130,7 @@ def endpoints(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-# todo RFC 2033, RFC 8314: lmtp and smtps as ways to a next hop.
-_ROUTES_NOT_BUILT = ("smtps", "lmtp", "lmtp+unix")
-_ROUTES = ("smtp", "maildir", "discard", "error")
+_ROUTES = ("smtp", "smtps", "lmtp", "lmtp+unix", "maildir", "discard", "error")
 _ROUTE_EXAMPLE = '"*=smtp://relay.example.net:25" would do'
 
 
@@ -179,8 +177,6 @@ def _pattern(value: Any) -> str:
 def _url(value: Any) -> str:
     url: str = text("a URL such as smtp://relay.example.net")(value).strip()
     scheme, colon, _ = url.partition(":")
-    if colon and scheme in _ROUTES_NOT_BUILT:
-        raise ValueError(f"{quoted(url)}: {scheme} routes are not built yet; smtp:// would do")
     if not colon or scheme not in _ROUTES:
         known = ", ".join(f"{scheme}:" for scheme in _ROUTES)
         raise ValueError(f"{quoted(url)} is no route; {known} with what belongs to it would do")

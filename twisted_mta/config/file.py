@@ -11,6 +11,7 @@ from attrs import AttrsInstance, define, field, frozen
 
 from ..smtp.address import AddressError, domain_name
 from ..smtp.reply import printable
+from .destination import Destination
 from .setting import ConfigError, Read, Setting, settings_of, shown
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .values import (
@@ -20,6 +21,7 @@ from .values import (
     DeliverySettings,
     DNSSettings,
     Listener,
+    LogSettings,
     QueueSettings,
 )
 
@@ -28,7 +30,15 @@ _TABLES: Mapping[str, type[AttrsInstance]] = {
     "listener": Listener,
     "queue": QueueSettings,
     "delivery": DeliverySettings,
+    "destination": Destination,
     "dns": DNSSettings,
+    "log": LogSettings,
+}
+
+# Tables that there may be several of: the key that each must have, and a value for it.
+_SEVERAL: Mapping[str, tuple[str, str]] = {
+    "listener": ("endpoint", DEFAULT_SMTP),
+    "destination": ("domain", "example.net"),
 }
 
 
@@ -106,7 +116,7 @@ class _Reading:
     Attributes:
         file: the path of the file, for errors.
         values: by class and name of the field.
-        listeners: of each ``[[listener]]``, the values by name of the field.
+        several: by table, of each ``[[table]]`` the values by name of the field.
     """
 
     file: str
@@ -114,7 +124,9 @@ class _Reading:
     values: dict[type[AttrsInstance], dict[str, Any]] = field(
         factory=lambda: {cls: {} for cls in _TABLES.values()}
     )
-    listeners: list[dict[str, Any]] = field(factory=list)
+    several: dict[str, list[dict[str, Any]]] = field(
+        factory=lambda: {table: [] for table in _SEVERAL}
+    )
 
     def read_file(self, document: Mapping[str, Any]) -> None:
         tables = (*_TABLES, *NOT_BUILT, *NOT_BUILT_TABLES)
@@ -123,21 +135,8 @@ class _Reading:
                 raise ConfigError(f"{printable(self.file)}: [[{table}]] is not built yet")
             if table not in tables:
                 raise self._unknown_table(table, content, tables)
-            if table == "listener":
-                if not _is_list_of_tables(content):
-                    raise ConfigError(
-                        f"{printable(self.file)}: listener = {shown(content)}:"
-                        " tables, each under a line [[listener]], would do"
-                    )
-                for number, one in enumerate(content, 1):
-                    listener: dict[str, Any] = {}
-                    self._read_table("listener", f"[[listener]] {number},", one, listener)
-                    if "endpoint" not in listener:
-                        raise ConfigError(
-                            f"{printable(self.file)}: [[listener]] {number} has no endpoint;"
-                            f' endpoint = "{DEFAULT_SMTP}" would do'
-                        )
-                    self.listeners.append(listener)
+            if table in _SEVERAL:
+                self._read_several(table, content)
             elif not isinstance(content, Mapping):
                 raise ConfigError(
                     f"{printable(self.file)}: {table} = {shown(content)}:"
@@ -145,6 +144,23 @@ class _Reading:
                 )
             else:
                 self._read_table(table, f"[{table}]", content, None)
+
+    def _read_several(self, table: str, content: Any) -> None:
+        if not _is_list_of_tables(content):
+            raise ConfigError(
+                f"{printable(self.file)}: {table} = {shown(content)}:"
+                f" tables, each under a line [[{table}]], would do"
+            )
+        needed, example = _SEVERAL[table]
+        for number, one in enumerate(content, 1):
+            values: dict[str, Any] = {}
+            self._read_table(table, f"[[{table}]] {number},", one, values)
+            if needed not in values:
+                raise ConfigError(
+                    f"{printable(self.file)}: [[{table}]] {number} has no {needed};"
+                    f' {needed} = "{example}" would do'
+                )
+            self.several[table].append(values)
 
     def _read_table(
         self, table: str, shown_as: str, content: Mapping[str, Any], into: dict[str, Any] | None
@@ -175,7 +191,7 @@ class _Reading:
 
     def _tables_with(self, key: str) -> str:
         return " or ".join(
-            "[[listener]]" if table == "listener" else f"[{table}]"
+            f"[[{table}]]" if table in _SEVERAL else f"[{table}]"
             for table in dict.fromkeys((*self.known, *NOT_BUILT))
             if key in self.known.get(table, {}) or key in NOT_BUILT.get(table, {})
         )
@@ -225,17 +241,19 @@ class _Reading:
                 "mta-state"
             )
         values.setdefault("web", DEFAULT_WEB)
-        endpoints = values.get("listeners", () if self.listeners else (DEFAULT_SMTP,))
+        endpoints = values.get("listeners", () if self.several["listener"] else (DEFAULT_SMTP,))
         common = self.values[Listener]
         values["listeners"] = (
             *(Listener(**{**common, "endpoint": endpoint}) for endpoint in endpoints),
-            *(Listener(**{**common, **listener}) for listener in self.listeners),
+            *(Listener(**{**common, **listener}) for listener in self.several["listener"]),
         )
         return Config(
             **values,
             queue=QueueSettings(**self.values[QueueSettings]),
             delivery=DeliverySettings(**self.values[DeliverySettings]),
             dns=DNSSettings(**self.values[DNSSettings]),
+            log=LogSettings(**self.values[LogSettings]),
+            destinations=tuple(Destination(**each) for each in self.several["destination"]),
         )
 
 
@@ -285,3 +303,59 @@ def load(
     except ConfigError as error:
         # Settings that are right one by one and not together.
         raise ConfigError(f"{printable(file)}: {error}" if file else str(error)) from None
+
+
+def load_leniently(
+    options: Mapping[str, Sequence[str] | str],
+    file: str | None,
+    *,
+    environment: Mapping[str, str],
+    machine_name: Callable[[], str],
+) -> tuple[Config | None, Sequence[ConfigError]]:
+    """Return what `load` would without all that it would refuse, and every reason to refuse.
+
+    Returns:
+        The settings, None where what is left cannot be either; the errors, none where `load` would
+        have raised none.
+    """
+    errors: list[ConfigError] = []
+    reading = _Reading(file or "")
+
+    def attempt(read: Callable[..., None], *arguments: Any) -> None:
+        try:
+            read(*arguments)
+        except ConfigError as error:
+            errors.append(error)
+
+    document: dict[str, Any] = {}
+    if file is not None:
+        try:
+            document = _document(file)
+        except ConfigError as error:
+            return None, [error]
+    for table, content in document.items():
+        if table in _SEVERAL and _is_list_of_tables(content):
+            needed, _ = _SEVERAL[table]
+            for number, one in enumerate(content, 1):
+                values: dict[str, Any] = {}
+                for key, value in one.items():
+                    shown_as = f"[[{table}]] {number},"
+                    attempt(reading._read_table, table, shown_as, {key: value}, values)
+                if needed in values:
+                    reading.several[table].append(values)
+                elif needed not in one:
+                    stand_ins = [dict([_SEVERAL[table]])] * (number - 1)
+                    attempt(_Reading(reading.file).read_file, {table: [*stand_ins, {}]})
+        elif isinstance(content, Mapping):
+            for key, value in content.items():
+                attempt(reading.read_file, {table: {key: value}})
+        else:
+            attempt(reading.read_file, {table: content})
+    for name, value in options.items():
+        attempt(reading.read_options, {name: value})
+    try:
+        return reading.config(environment, machine_name), errors
+    except ConfigError as error:
+        # Settings that are right one by one and not together.
+        text = f"{printable(file)}: {error}" if file else str(error)
+        return None, [*errors, ConfigError(text)]

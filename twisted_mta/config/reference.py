@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from attrs import AttrsInstance
 
 from .certificates import SNICertificate
+from .destination import Destination
 from .setting import Setting, settings_of
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
-from .values import Config, DeliverySettings, DNSSettings, Listener, QueueSettings
+from .values import Config, DeliverySettings, DNSSettings, Listener, LogSettings, QueueSettings
 
 _INTRODUCTION = """\
 Settings
@@ -52,7 +53,9 @@ _TABLES: Mapping[str, tuple[str, type[AttrsInstance]]] = {
     "listener.sni": ("``[[listener.sni]]``, once for each certificate", SNICertificate),
     "queue": ("``[queue]``", QueueSettings),
     "delivery": ("``[delivery]``", DeliverySettings),
+    "destination": ("``[[destination]]``, once for each", Destination),
     "dns": ("``[dns]``", DNSSettings),
+    "log": ("``[log]``", LogSettings),
 }
 
 

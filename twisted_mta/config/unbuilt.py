@@ -40,9 +40,6 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
         "lmtp": NotBuilt("where LMTP is listened for", "lmtp", "ENDPOINT", _NOTHING),
         "users": NotBuilt("accounts for AUTH", "users", "FILE"),
         "auth": NotBuilt("a twisted.cred checker for AUTH", "auth", "SPEC"),
-        "workers": NotBuilt("processes sharing the listeners", "workers", "N", (1, "1")),
-        "aliases": NotBuilt("a file of aliases"),
-        "virtual_domains": NotBuilt("domains whose mailboxes are elsewhere"),
     },
     "listener": {
         "auth": NotBuilt("where AUTH is offered", already=(OFF,)),
@@ -54,8 +51,7 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
     "dns": {
         "trust_ad": NotBuilt("whether answers are believed to be validated", already=(False,)),
     },
-    "log": {"format": NotBuilt("how log lines are written", already=("text",))},
 }
 
-NOT_BUILT_TABLES: tuple[str, ...] = ("destination",)
+NOT_BUILT_TABLES: tuple[str, ...] = ()
 """Tables of the file that are refused as a whole."""

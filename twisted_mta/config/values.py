@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
@@ -14,6 +15,13 @@ from attrs import frozen
 from ..envelope import Host
 from . import setting as read
 from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certificate, sni
+from .destination import (
+    MEMORY,
+    TLS,
+    Destination,
+    Destinations,
+    source_addresses,
+)
 from .endpoint import Endpoint, endpoint, endpoint_or_off, endpoints, routes
 from .setting import ConfigError, setting
 
@@ -272,16 +280,29 @@ class DeliverySettings:
     helo: str | None = setting(
         read.optional(read.host_name), "our name in EHLO", default=None, said="the hostname"
     )
-    source_address: str | None = setting(
-        read.optional(read.address),
-        "address to connect from",
+    source_address: tuple[str, ...] | None = setting(
+        read.optional(source_addresses),
+        "address to connect from; a list may have one of each family",
         default=None,
         said="the system's choice",
     )
-    tls: Literal["none", "may", "encrypt"] = setting(
-        read.choice("none", "may", "encrypt", not_built=("verify", "dane", "mta-sts")),
-        "TLS to other hosts: never, where they offer it, or nothing without",
+    tls: Literal["none", "may", "encrypt", "verify"] = setting(
+        TLS,
+        "TLS to other hosts: never, where they offer it, nothing without, or nothing without a"
+        " certificate that proves the next hop's name",
         default="may",
+    )
+    tls_memory: Literal["alarm", "require"] = setting(
+        MEMORY,
+        "what is done where TLS was had before and cannot be now (RFC 3207 §6): delivered in clear"
+        " with an alarm, or deferred",
+        default="alarm",
+    )
+    authorities: str | None = setting(
+        read.optional(read.path("file")),
+        "PEM file with those who may sign certificates of next hops, for tls = verify",
+        default=None,
+        said="those that the system trusts",
     )
 
 
@@ -305,6 +326,17 @@ def _nameservers(value: Any) -> tuple[Host, ...]:
     return hosts
 
 
+@frozen(kw_only=True)
+class LogSettings:
+    """How the log of ``twistd mta`` is written; ``[log]``."""
+
+    format: Literal["text", "json"] = setting(
+        read.choice("text", "json"),
+        "what a line of the log is: text as twistd writes it, or an object of JSON",
+        default="text",
+    )
+
+
 def _plain(value: Any) -> Any:
     return [str(each) for each in value] if isinstance(value, tuple) else value
 
@@ -314,6 +346,13 @@ def _listeners(value: Iterable[Listener]) -> tuple[Listener, ...]:
     if not all(isinstance(listener, Listener) for listener in listeners):
         raise ValueError("a list of Listener would do")
     return listeners
+
+
+def _destinations(value: Iterable[Destination]) -> tuple[Destination, ...]:
+    destinations = tuple(value)
+    if not all(isinstance(each, Destination) for each in destinations):
+        raise ConfigError(f"destinations = {read.shown(value)}: a list of Destination would do")
+    return destinations
 
 
 _DIRECTORY = read.path("directory")
@@ -403,7 +442,7 @@ class Config:
     )
     recipients: Literal["any", "existing"] = setting(
         read.choice("any", "existing"),
-        "which local parts exist: any, or those with a Maildir",
+        "which local parts exist: any, or those with a Maildir or an alias",
         default=attrs.Factory(lambda self: self._default_recipients(), takes_self=True),
         said="any while all listeners are on loopback, else existing",
         option="recipients",
@@ -421,12 +460,38 @@ class Config:
     routes: tuple[tuple[str, str], ...] = setting(
         routes,
         "next hop by the recipient's domain; PATTERN is example.net, .example.net or *, URL is"
-        " smtp://host[:port] (several hosts by commas), maildir:, discard: or error:5.1.1 text",
+        " smtp://host[:port], smtps://host[:port], lmtp://host:port or lmtp+unix:/path (several by"
+        " commas), maildir:, discard: or error:5.1.1 text",
         default=(),
         said="the domain's mail exchangers",
         option="route",
         metavar="PATTERN=URL",
         repeatable=True,
+    )
+    aliases: str | None = setting(
+        read.optional(_FILE),
+        "file of aliases: lines such as root: ann, bob@example.org",
+        default=None,
+    )
+    virtual_domains: tuple[str, ...] = setting(
+        read.several(read.domain, "domains"),
+        "domains whose every mailbox is an alias; nothing else exists there",
+        default=(),
+    )
+    srs_domain: str | None = setting(
+        lambda value: None if value is None or value == read.OFF else read.domain(value),
+        "domain of ours in the reverse-path of mail that aliases forward to others (SRS), where"
+        " notices come back; off leaves reverse-paths as they are",
+        default=attrs.Factory(lambda self: self._default_srs_domain(), takes_self=True),
+        said="the first local domain with a dot in it; off without one",
+    )
+    # A queue id has six bits for the worker that made it.
+    workers: int = setting(
+        read.number(1, 64),
+        "processes that share the listeners",
+        default=1,
+        option="workers",
+        metavar="N",
     )
     # A message in memory holds small_body (64 KiB) at most: 1,024 of them at a time.
     message_memory: int = setting(
@@ -450,19 +515,37 @@ class Config:
     queue: QueueSettings = attrs.field(factory=QueueSettings)
     delivery: DeliverySettings = attrs.field(factory=DeliverySettings)
     dns: DNSSettings = attrs.field(factory=DNSSettings)
+    log: LogSettings = attrs.field(factory=LogSettings)
+    destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
 
     def _three_messages(self) -> int:
         return 3 * max((each.max_message_size for each in self.listeners), default=50 << 20)
+
+    def _default_srs_domain(self) -> str | None:
+        # localhost, or a name without a domain, leads nobody back to us.
+        return next((name for name in self.local_domains if "." in name and name[0] != "["), None)
 
     def _default_recipients(self) -> str:
         everywhere = (Endpoint.parse(listener.endpoint) for listener in self.listeners)
         return "any" if all(place.on_loopback for place in everywhere) else "existing"
 
     def __attrs_post_init__(self) -> None:
+        self._found.all()  # what contradicts itself is said now
         if self.tls_key and not self.tls_certificate:
             raise ConfigError(
                 f"tls_key = {read.shown(self.tls_key)}: a key without tls_certificate;"
                 " both, or neither, would do"
+            )
+        for name in self.virtual_domains:
+            if name in self.local_domains:
+                raise ConfigError(
+                    f"virtual_domains = {read.shown(self.virtual_domains)}: {name} is among"
+                    " local_domains as well; one of the two would do"
+                )
+        if self.virtual_domains and self.aliases is None:
+            raise ConfigError(
+                f"virtual_domains = {read.shown(self.virtual_domains)}: no mailbox exists there;"
+                " aliases with a file of them would do"
             )
         seen: dict[str, str] = {}
         for name, place in self._places():
@@ -476,6 +559,39 @@ class Config:
     def _places(self) -> Sequence[tuple[str, str]]:
         places = [(listener.kind, listener.endpoint) for listener in self.listeners]
         return [*places, ("web", self.web)] if self.web else places
+
+    @cached_property
+    def _found(self) -> Destinations:
+        queue, delivery = self.queue, self.delivery
+        defaults = Destination(
+            domain="*",
+            connections=queue.connections_per_hop,
+            tls=delivery.tls,
+            tls_memory=delivery.tls_memory,
+            authorities=delivery.authorities if delivery.tls == "verify" else None,
+            source_address=delivery.source_address,
+            retry_minimum=queue.retry_minimum,
+            retry_maximum=queue.retry_maximum,
+            lifetime=queue.lifetime,
+        )
+        return Destinations(self.destinations, defaults, authorities=delivery.authorities)
+
+    def destination_for(self, domain: str, hosts: tuple[Host, ...] = ()) -> Destination:
+        """Return what holds for mail to ``domain``, what was left out filled in.
+
+        A host that a route names and a destination is for comes first; then the domain itself, the
+        longest ``.suffix``, and ``*``.
+
+        Args:
+            domain: of the recipient, canonical.
+            hosts: of the next hop, where a route names them.
+        """
+        return self._found.of(domain, hosts)
+
+    @property
+    def all_destinations(self) -> Sequence[Destination]:
+        """Each destination, what was left out filled in; the last is for all others."""
+        return self._found.all()
 
     @property
     def helo(self) -> str:

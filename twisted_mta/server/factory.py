@@ -11,9 +11,14 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
-from ..interfaces import Clock, Delivery
+from ..interfaces import Clock, Decision, Delivery, LimitKey, Limits
+from ..limits import LocalLimits
+from ..metrics import Metrics, table
+from ..metrics.table import Metric
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
@@ -25,6 +30,7 @@ from .tls import ContextFactory, ServerTLS, server_tls
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
+NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
 
 
 @frozen(kw_only=True)
@@ -69,9 +75,21 @@ class ESMTPFactory(ServerFactory):
         timeouts: how long peers may take.
         max_connections: at a time.
         max_connections_per_peer: at a time from one address.
+        limits: counts the connections, as ``("connections", name)`` and ``("peer", name,
+            address)``; None counts those of this factory alone. What was refused is not counted.
+        kind: of the listener, for ``metrics``.
+        metrics: where connections and refusals are counted.
+        name: of the listener, the same in every process that accepts for it.
 
     Attributes:
         delivery: see the argument of that name.
+        settings: may be changed at any time, as ``timeouts`` and the most connections may: what
+            exists goes on with what it began with.
+        timeouts: see the argument.
+        max_connections: see the argument.
+        max_connections_per_peer: see the argument.
+        name: see the argument.
+        connections_taken: how many there have been, those that were refused too.
         portal: a portal, where ``delivery`` is None.
         violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
         downgrades: how often MAIL came in clear from where TLS is known to come (RFC 3207 §6).
@@ -79,6 +97,7 @@ class ESMTPFactory(ServerFactory):
     """
 
     noisy = False
+    _log = Logger()
 
     def __init__(
         self,
@@ -90,6 +109,10 @@ class ESMTPFactory(ServerFactory):
         timeouts: Timeouts = Timeouts(),
         max_connections: int = 1000,
         max_connections_per_peer: int = 50,
+        limits: Limits | None = None,
+        name: str = "",
+        kind: str = "smtp",
+        metrics: Metrics | None = None,
     ) -> None:
         if delivery is not None:
             delivery_of(delivery, None)  # refuses what cannot decide, while somebody looks
@@ -104,11 +127,20 @@ class ESMTPFactory(ServerFactory):
         self.violations = 0
         self.downgrades = 0
         self.draining = False
-        self._max_connections = max_connections
-        self._max_connections_per_peer = max_connections_per_peer
-        self._connections: dict[ESMTPProtocol, str | None] = {}
-        self._peers: dict[str | None, int] = {}
+        self.max_connections = max_connections
+        self.max_connections_per_peer = max_connections_per_peer
+        self.name = name
+        self.kind = kind
+        self.connections_taken = 0
+        self._metrics = metrics or Metrics()
+        self._limits: Limits = LocalLimits() if limits is None else limits
+        self._connections: dict[ESMTPProtocol, list[LimitKey]] = {}  # what each is counted as
         self._drained: list[Deferred[None]] = []
+
+    @property
+    def connections_open(self) -> int:
+        """How many there are, with those that are being refused."""
+        return len(self._connections)
 
     @property
     def tls_ready(self) -> Callable[[], bool] | None:
@@ -137,28 +169,73 @@ class ESMTPFactory(ServerFactory):
             protocol.proxied = address
         return protocol
 
-    def opened(self, protocol: ESMTPProtocol) -> Reply | None:
-        """Count a connection in; return why it may not go on, or None."""
-        address = protocol.address
-        self._connections[protocol] = address
-        here = self._peers[address] = self._peers.get(address, 0) + 1
-        if self.draining:
-            return SHUTTING_DOWN
-        if len(self._connections) > self._max_connections:
-            return TOO_MANY_CONNECTIONS
-        if here > self._max_connections_per_peer and address is not None:
-            return TOO_MANY_CONNECTIONS
-        return None
+    def opened(self, protocol: ESMTPProtocol) -> Decision | Deferred[Decision]:
+        """Count a connection in; return why it may not go on, or None.
+
+        The Deferred, where other processes have to be asked, never fails.
+        """
+        self.connections_taken += 1
+        self._connections[protocol] = []
+        wanted: list[tuple[LimitKey, int]] = [(("connections", self.name), self.max_connections)]
+        if protocol.address is not None:
+            key = ("peer", self.name, protocol.address)
+            wanted.append((key, self.max_connections_per_peer))
+        admitted = self._admit(protocol, wanted)
+        if isinstance(admitted, Deferred):
+            admitted.addErrback(self._not_counted)
+        return admitted
 
     def closed(self, protocol: ESMTPProtocol) -> None:
         """Count a connection out."""
-        address = self._connections.pop(protocol, None)
-        left = self._peers.get(address, 0) - 1
-        if left > 0:
-            self._peers[address] = left
-        else:
-            self._peers.pop(address, None)
+        for key in self._connections.pop(protocol, ()):
+            self._limits.give_back(key)
         self._fire_drained()
+
+    def _admit(
+        self, protocol: ESMTPProtocol, wanted: list[tuple[LimitKey, int]]
+    ) -> Decision | Deferred[Decision]:
+        if self.draining:
+            self.count(table.CONNECTIONS_REFUSED, "draining")
+            return SHUTTING_DOWN
+        if not wanted:
+            return None
+        (key, limit), *rest = wanted
+
+        def answered(taken: bool) -> Decision | Deferred[Decision]:
+            counted = self._connections.get(protocol)
+            if counted is None:  # it was lost while we waited
+                if taken:
+                    self._limits.give_back(key)
+                return None
+            if not taken:
+                self._connections[protocol] = []
+                for each in counted:
+                    self._limits.give_back(each)
+                reason = "peer_limit" if key[0] == "peer" else "limit"
+                self.count(table.CONNECTIONS_REFUSED, reason)
+                return TOO_MANY_CONNECTIONS
+            counted.append(key)
+            return self._admit(protocol, rest)
+
+        taken = self._limits.take(key, limit)
+        return taken.addCallback(answered) if isinstance(taken, Deferred) else answered(taken)
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Raise a counter of this kind of listener."""
+        self._metrics.count(metric, self.kind, *labels)
+
+    def handshake_failed(self) -> None:
+        """Count a TLS handshake that failed."""
+        self._metrics.count(table.HANDSHAKES_FAILED, "server")
+
+    def refused(self, stage: str, reply: Reply) -> None:
+        """Count a decision that refuses a sender, a recipient or a message."""
+        subject = (reply.status or "none").partition(".")[0]
+        self._metrics.count(table.REFUSED, stage, str(reply.code // 100), subject)
+
+    def _not_counted(self, failure: Failure) -> Reply:
+        self._log.failure("a connection could not be counted", failure)
+        return NOT_COUNTED
 
     def drain(self) -> Deferred[None]:
         """Let the sessions end after their transactions; fires when the last is gone."""
@@ -176,10 +253,15 @@ class ESMTPFactory(ServerFactory):
             for drained in waiting:
                 drained.callback(None)
 
-    def abandon(self) -> None:
-        """End all connections at once."""
+    def abandon(self, at_once: bool = False) -> None:
+        """End all connections: with 421, and within two seconds (`ESMTPProtocol.abandon`).
+
+        Args:
+            at_once: without a word and now, as a second call does too.
+        """
+        self.draining = True
         for protocol in list(self._connections):
-            protocol.abandon()
+            protocol.abandon(at_once)
 
 
 class ImplicitTLSFactory(TLSMemoryBIOFactory):

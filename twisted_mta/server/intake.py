@@ -8,21 +8,33 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import RelayCertificate
 from ..envelope import Body, Envelope, Message, Recipient, RecipientNumber, TLSFacts
-from ..interfaces import Accept, Decision, Ids, NewBody, Refused, Sink, WallTime
+from ..interfaces import (
+    Accept,
+    Decision,
+    Expand,
+    FinalRecipient,
+    Ids,
+    NewBody,
+    Refused,
+    Sink,
+    WallTime,
+)
 from ..message.header import HeaderScanner
-from ..message.trace import received
+from ..message.trace import received, with_type
 from ..smtp.address import Mailbox, literal_address
 from ..smtp.command import Parameters
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
+from ..smtp.transaction import Transaction
 from .networks import Network, Networks
 from .room import NO_DISK, Room
 
@@ -35,6 +47,10 @@ NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
 TOO_MANY_HOPS = Reply.of(554, "4.6", "Too many hops")
 HEADER_TOO_LARGE = Reply.of(552, "3.4", "Header section exceeds the limit of this server")
 NOT_STORED = Reply.of(451, "3.0", "The message could not be stored, try again later")
+TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients, send to the rest later")
+
+# Those of one message, when aliases are expanded: RCPT commands are limited by the session.
+_MOST_RECIPIENTS = 10_000
 
 
 @frozen(kw_only=True)
@@ -43,7 +59,8 @@ class IntakePolicy:
 
     Attributes:
         hostname: our name in the trace field.
-        local_domains: canonical; the first is where ``<postmaster>`` goes.
+        local_domains: canonical, all for which mail is taken, those of aliases alone among them;
+            the first is where ``<postmaster>`` goes.
         relay_from: networks whose clients may send to anywhere.
         relay_certificates: client certificates whose owners may (RFC 3207 §4).
         max_hops: Received fields (RFC 5321 §6.3).
@@ -61,7 +78,20 @@ class IntakePolicy:
 
 
 class Intake:
-    """Receives mail into the queue (`interfaces.Delivery`)."""
+    """Receives mail into the queue (`interfaces.Delivery`).
+
+    Args:
+        policy: see there.
+        accept: puts a message into the queue.
+        new_body: begins the content of one.
+        exists: whether mail for a mailbox in one of our domains is taken.
+        refusal: what is known to become of mail for a mailbox, if that is a failure.
+        expand: where mail for a mailbox in one of our domains goes.
+        ids: queue ids.
+        wall_time: for the trace field.
+        room: see there.
+        count: told of each message by which protocol it came, as `message.trace.with_type` says.
+    """
 
     _log = Logger()
 
@@ -73,18 +103,27 @@ class Intake:
         new_body: NewBody,
         exists: Callable[[Mailbox], bool],
         refusal: Callable[[Mailbox], Reply | None] = lambda mailbox: None,
+        expand: Expand = lambda mailbox, reverse_path: (FinalRecipient(mailbox),),
         ids: Ids,
         wall_time: WallTime,
         room: Room,
+        count: Callable[[str], object] = lambda protocol: None,
     ) -> None:
-        self.policy = policy
+        self.update(policy)
         self.accept = accept
         self.new_body = new_body
         self.ids = ids
         self.wall_time = wall_time
         self.room = room
+        self.count = count
         self._exists = exists
         self._refusal = refusal
+        self._expand = expand
+        self._expanding: WeakKeyDictionary[Session, _Expanding] = WeakKeyDictionary()
+
+    def update(self, policy: IntakePolicy) -> None:
+        """Take by another policy from now on."""
+        self.policy = policy
         self._local = dict.fromkeys(policy.local_domains)
         self._relay_from = Networks(policy.relay_from)
 
@@ -97,25 +136,25 @@ class Intake:
     def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
         """Take what is ours and exists, and from those who may relay, anything."""
         mailbox = self.canonical(session, forward_path)
+        decided: Sequence[FinalRecipient] | Reply
         if mailbox.domain in self._local:
-            # RFC 5321 §4.5.1: postmaster always exists.
-            user = mailbox.local_part.partition("+")[0].lower()
-            exists = user == "postmaster" or self._exists(mailbox)
-            refusal = self._refusal(mailbox) if exists else NO_SUCH_MAILBOX
+            decided = self._final_recipients(session, mailbox)
         elif self._may_relay(session):
-            refusal = self._refusal(mailbox)
+            decided = self._refusal(mailbox) or (FinalRecipient(mailbox),)
         else:
-            refusal = RELAYING_DENIED
-        if refusal is None:
+            decided = RELAYING_DENIED
+        if not isinstance(decided, Reply):
+            decided = self._expanded(session).add(mailbox, decided) or decided
+        if not isinstance(decided, Reply):
             return None
         self._log.info(
             "refused {recipient} from {reverse_path}, client {peer}: {reply}",
             recipient=printable(str(forward_path)),
-            reverse_path=_shown(session.transaction.reverse_path if session.transaction else None),
+            reverse_path=_shown(_reverse_path(session)),
             peer=session.peer.address,
-            reply=refusal,
+            reply=decided,
         )
-        return refusal
+        return decided
 
     def open(self, session: Session) -> Sink | Reply:
         """Begin a message: its id, its trace field, its body."""
@@ -123,6 +162,32 @@ class Intake:
 
     def ended(self, session: Session) -> None:
         """Keep nothing of a session (`interfaces.Delivery`)."""
+        self._expanding.pop(session, None)
+
+    def recipients(self, session: Session) -> tuple[Recipient, ...]:
+        """Return the recipients of a transaction, aliases expanded, each mailbox once."""
+        transaction = session.transaction
+        assert transaction is not None
+        expanded = self._expanded(session)
+        self._expanding.pop(session, None)
+        recipients: dict[tuple[str, str, Mailbox | None], Recipient] = {}
+        for accepted in transaction.recipients:
+            written = self.canonical(session, accepted.mailbox)
+            for each in expanded.final.get(written, (FinalRecipient(written),)):
+                mailbox = each.mailbox
+                local_part = mailbox.local_part
+                if mailbox.domain in self._local:
+                    local_part = local_part.lower()
+                key = local_part, mailbox.domain, each.reverse_path
+                if key not in recipients:
+                    recipients[key] = Recipient(
+                        RecipientNumber(len(recipients)),
+                        mailbox,
+                        accepted.parameters,
+                        original=None if mailbox == written else accepted.mailbox,
+                        reverse_path=each.reverse_path,
+                    )
+        return tuple(recipients.values())
 
     def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
@@ -131,6 +196,46 @@ class Intake:
         if mailbox.domain[0] == "[" and literal_address(mailbox.domain) == session.local_address:
             return Mailbox(mailbox.local_part, self.policy.local_domains[0])
         return mailbox
+
+    def _final_recipients(
+        self, session: Session, mailbox: Mailbox
+    ) -> Sequence[FinalRecipient] | Reply:
+        """Return where mail for a mailbox of ours goes, if all of it can be delivered."""
+        expanded = self._expand(mailbox, _reverse_path(session))
+        if isinstance(expanded, Reply):
+            refusal = expanded
+        else:
+            refusals = (self._undeliverable(each.mailbox) for each in expanded)
+            first = next(filter(None, refusals), None)
+            if first is None or list(expanded) == [FinalRecipient(mailbox)]:
+                return first or expanded
+            refusal = first
+        postmaster = Mailbox("postmaster", self.policy.local_domains[0])
+        if not _is_postmaster(mailbox) or self._undeliverable(postmaster):
+            return refusal
+        # RFC 5321 §4.5.1: it always exists, whatever its alias leads to.
+        self._log.warn(
+            "mail for {mailbox} goes to {postmaster}, since its alias leads nowhere: {reply}",
+            mailbox=printable(str(mailbox)),
+            postmaster=postmaster,
+            reply=refusal,
+        )
+        return (FinalRecipient(postmaster),)
+
+    def _undeliverable(self, mailbox: Mailbox) -> Reply | None:
+        """Return what is known to become of mail for a mailbox, if that is a failure."""
+        ours = mailbox.domain in self._local
+        # RFC 5321 §4.5.1: postmaster always exists.
+        if ours and not _is_postmaster(mailbox) and not self._exists(mailbox):
+            return NO_SUCH_MAILBOX
+        return self._refusal(mailbox)
+
+    def _expanded(self, session: Session) -> _Expanding:
+        """Return what was expanded in this transaction of a session."""
+        found = self._expanding.get(session)
+        if found is None or found.transaction is not session.transaction:
+            found = self._expanding[session] = _Expanding(session.transaction)
+        return found
 
     def _may_relay(self, session: Session) -> bool:
         address, tls = session.peer.address, session.tls
@@ -144,6 +249,24 @@ class Intake:
         return any(each.covers(tls) for each in self.policy.relay_certificates)
 
 
+@define
+class _Expanding:
+    """What the recipients of a transaction lead to: as it was when they were accepted."""
+
+    transaction: Transaction | None
+    final: dict[Mailbox, Sequence[FinalRecipient]] = field(factory=dict)
+    count: int = 0
+
+    def add(self, mailbox: Mailbox, final: Sequence[FinalRecipient]) -> Reply | None:
+        if mailbox in self.final:
+            return None
+        if self.final and self.count + len(final) > _MOST_RECIPIENTS:
+            return TOO_MANY_RECIPIENTS
+        self.count += len(final)
+        self.final[mailbox] = final
+        return None
+
+
 class _Reception:
     """The content of one message on its way into the queue (`interfaces.Sink`)."""
 
@@ -154,14 +277,11 @@ class _Reception:
         self._session = session
         self._received_at = intake.wall_time()
         self._id = intake.ids()
-        self._recipients: Sequence[Recipient] = [
-            Recipient(
-                RecipientNumber(number),
-                intake.canonical(session, accepted.mailbox),
-                accepted.parameters,
-            )
-            for number, accepted in enumerate(transaction.recipients)
-        ]
+        self._recipients = intake.recipients(session)
+        # RFC 5321 §7.2: who sees the trace field learns of nobody whom the sender did not name.
+        self._written: Mailbox | None = None
+        if len(transaction.recipients) == 1:
+            self._written = intake.canonical(session, transaction.recipients[0].mailbox)
         self._reverse_path = transaction.reverse_path
         # SIZE spoke of this transaction alone; what the others mean outlives it.
         self._parameters = {
@@ -225,14 +345,13 @@ class _Reception:
 
     def _accept(self, body: Body) -> Deferred[Decision]:
         session, policy = self._session, self._intake.policy
-        recipients = self._recipients
         assert session.greeting is not None
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
             # RFC 6152 §3: nothing needs a next hop that takes 8 bits.
             del self._parameters["BODY"]
         message = Message(
             id=self._id,
-            envelope=Envelope(self._reverse_path, tuple(recipients), self._parameters),
+            envelope=Envelope(self._reverse_path, self._recipients, self._parameters),
             trace=received(
                 greeting=session.greeting,
                 helo=session.helo,
@@ -240,7 +359,7 @@ class _Reception:
                 peer_name=session.peer.name,
                 by=policy.hostname,
                 queue_id=self._id,
-                recipient=recipients[0].mailbox if len(recipients) == 1 else None,
+                recipient=self._written,
                 tls=session.tls,
                 authenticated=session.identity is not None,
                 smtputf8="SMTPUTF8" in self._parameters,
@@ -256,16 +375,26 @@ class _Reception:
 
     def _accepted(self, _: None, message: Message) -> Decision:
         session = self._session
+        assert session.greeting is not None
+        protocol = with_type(
+            session.greeting,
+            tls=session.tls is not None,
+            authenticated=session.identity is not None,
+            smtputf8="SMTPUTF8" in self._parameters,
+        )
+        self._intake.count(protocol)
         self._intake._log.info(
-            "{id} accepted: from {reverse_path}, {count} recipients, {size} octets,"
-            " client {peer} helo {helo}{tls}",
+            "{id} accepted: from={sender} recipients={recipients} size={size} client={client}"
+            " helo={helo} with={protocol}{_tls}",
             id=self._id,
-            reverse_path=_shown(self._reverse_path),
-            count=len(self._recipients),
+            sender=_shown(self._reverse_path),
+            recipients=len(self._recipients),
             size=message.body.size,
-            peer=session.peer.address,
+            client=session.peer.address,
             helo=printable(session.helo),
-            tls=f" {session.tls.description}" if session.tls else "",
+            protocol=protocol,
+            _tls=f' tls="{session.tls.description}"' if session.tls else "",
+            tls=session.tls.description if session.tls else None,
         )
         return Reply.of(250, "0.0", f"Queued as {self._id}")
 
@@ -295,6 +424,14 @@ class _Reception:
         )
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return NO_DISK if full else NOT_STORED
+
+
+def _is_postmaster(mailbox: Mailbox) -> bool:
+    return mailbox.local_part.partition("+")[0].lower() == "postmaster"
+
+
+def _reverse_path(session: Session) -> Mailbox | None:
+    return session.transaction.reverse_path if session.transaction else None
 
 
 def _shown(mailbox: Mailbox | None) -> str:

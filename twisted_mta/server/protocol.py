@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import Clock, Delivery, Sink
+from ..metrics import table
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.reply import Reply
 from ..smtp.session import Session, State
@@ -48,7 +49,7 @@ from .delivery import NoDelivery
 from .tls import reason as tls_reason
 
 if TYPE_CHECKING:
-    from .factory import ESMTPFactory
+    from .factory import ESMTPFactory, Timeouts
     from .proxy import ProxiedAddress
 
 LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")
@@ -57,6 +58,7 @@ SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
 TOO_SLOW = Reply.of(421, "4.2", "The message came too slowly")
 
 _LINGER = 10.0  # seconds to a peer that does not read our last reply
+_LAST_WORDS = 1.0  # seconds, the same, where we shut down; and to a decision that is under way then
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
@@ -88,11 +90,15 @@ class ESMTPProtocol(LineReceiver):
         self._handshaking = False
         self._gave_up = ""  # why we ended a handshake, if we did
         self._connected = False
+        self._admitting = False  # whether there may be a session is being found out
+        self._begun = False  # we have greeted, or said why not
+        self._abandoned = False
         self._half_closed = False  # the peer has said its last
         self._refusal: Reply | None = None  # why there will be no session
         self._content_since = 0.0  # by the clock
         self._errors = 0  # of the session, when we last replied
         self._slowed: IDelayedCall | None = None  # until when replies are held back
+        self._timeouts: Timeouts
         self.session: Session
 
     # Called by Twisted.
@@ -110,19 +116,41 @@ class ESMTPProtocol(LineReceiver):
             local_address=ours,
             tls_ready=factory.tls_ready,
         )
+        self._timeouts = factory.timeouts
         self._connected = True
         self._heard = self._clock.seconds()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self._refusal = factory.opened(self)
         if ISSLTransport.providedBy(transport):
             self._await_handshake()
         else:
-            self._set_timer(factory.timeouts.command)
+            self._set_timer(self._timeouts.command)
             transport.registerProducer(self, True)
-            self._begin()
+        self._admitting = True
+        admitted = factory.opened(self)
+        if isinstance(admitted, Deferred):
+            admitted.addCallback(self._admitted)
+        else:
+            self._admitted(admitted)
+
+    def _admitted(self, refusal: Reply | None) -> None:
+        self._admitting = False
+        self._refusal = refusal
+        self._begin()
 
     def _begin(self) -> None:
+        """Greet, or say why not, once we are under TLS if need be and know whether we may."""
+        if self._factory.draining:
+            self._refusal = self._refusal or SHUTTING_DOWN
+        elif self._admitting:
+            return
+        if self._handshaking or not self._connected:
+            return
+        if self._greeting is not None and self._greeting.active():
+            return
+        self._begun = True
+        if self.session.state is State.CLOSED:
+            return  # a drain was faster
         if self._refusal is not None:
             self.session.end(self._refusal)
         elif self.spoke_early or self._octets_are_waiting():
@@ -134,8 +162,10 @@ class ESMTPProtocol(LineReceiver):
 
     def rawDataReceived(self, data: bytes) -> None:
         """Take what arrived; if it cannot be gone into now, let no more come."""
-        if self._greeting is not None and self._greeting.active():
+        if not self._begun:
             self.spoke_early = True
+            return
+        if self.session.state is State.CLOSED:
             return
         if self.session.state is State.DATA:
             self._heard = self._clock.seconds()
@@ -179,7 +209,7 @@ class ESMTPProtocol(LineReceiver):
                 tls=facts.description,
             )
         self._heard = self._clock.seconds()
-        self._set_timer(self._factory.timeouts.command)
+        self._set_timer(self._timeouts.command)
         self.transport.registerProducer(self, True)
         if greeting_due:
             # What came in one read with the end of the handshake is given to us when we return; it
@@ -191,11 +221,11 @@ class ESMTPProtocol(LineReceiver):
     def readConnectionLost(self) -> None:
         """The peer has said its last, and may still read (`IHalfCloseableProtocol`)."""
         self._half_closed = True
-        if not self._waiting:
+        if not self._waiting or self.session.state is State.CLOSED:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Our own side was closed, which only `loseConnection` does."""
+        """Our own side was closed, as only we do (`IHalfCloseableProtocol`)."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the transaction and its content."""
@@ -210,6 +240,9 @@ class ESMTPProtocol(LineReceiver):
                 peer=self.address,
                 reason=self._gave_up or tls_reason(reason.value),
             )
+            self._factory.handshake_failed()
+        tls = self.session.tls
+        self._factory.count(table.SESSIONS, tls.version if tls else "none")
         self._drop_sink()
         self._factory.closed(self)
         self._delivery.ended(self.session)
@@ -238,7 +271,7 @@ class ESMTPProtocol(LineReceiver):
                 self.transport.resumeProducing()
 
     def _next_step(self) -> Step | None:
-        if not self._factory.draining:
+        if not self._factory.draining and not self._abandoned:
             return self.session.step()
         # Neither a command that has arrived already nor the next one begins a transaction.
         self._end_if_idle()
@@ -260,7 +293,7 @@ class ESMTPProtocol(LineReceiver):
     def _flush_or_slow_down(self) -> None:
         # Who goes on making errors waits for each next reply: guessing becomes slow, and nobody
         # else waits with it.
-        errors, timeouts = self.session.errors, self._factory.timeouts
+        errors, timeouts = self.session.errors, self._timeouts
         more = timeouts.error_delay and errors > max(self._errors, timeouts.errors_unslowed)
         self._errors = errors
         if more and self._connected and self.session.state is not State.CLOSED:
@@ -283,13 +316,13 @@ class ESMTPProtocol(LineReceiver):
             self.transport.write(output)
 
     def _mail(self, step: Mail) -> None:
-        self._ask(lambda: self._delivery.mail(self.session, *step), self.session.answer)
+        self._ask(lambda: self._delivery.mail(self.session, *step), self.session.answer, "mail")
 
     def _rcpt(self, step: Rcpt) -> None:
-        self._ask(lambda: self._delivery.rcpt(self.session, *step), self.session.answer)
+        self._ask(lambda: self._delivery.rcpt(self.session, *step), self.session.answer, "rcpt")
 
     def _open(self, step: Open) -> None:
-        self._ask(lambda: self._delivery.open(self.session), self._opened)
+        self._ask(lambda: self._delivery.open(self.session), self._opened, "data")
 
     def _opened(self, opened: Sink | Reply | None) -> None:
         if opened is None or isinstance(opened, Reply):
@@ -300,7 +333,7 @@ class ESMTPProtocol(LineReceiver):
         if self.session.state is State.CLOSED:
             self._drop_sink()
             return
-        timeouts = self._factory.timeouts
+        timeouts = self._timeouts
         self._content_since = self._clock.seconds()
         self._set_timer(min(timeouts.data, timeouts.rate_grace))
 
@@ -317,7 +350,7 @@ class ESMTPProtocol(LineReceiver):
         if sink is None:
             self.session.answer(LOCAL_ERROR)
         else:
-            self._ask(sink.finish, self.session.answer)
+            self._ask(sink.finish, self.session.answer, "data")
 
     def _abort(self, step: Abort) -> None:
         self._drop_sink()
@@ -351,22 +384,38 @@ class ESMTPProtocol(LineReceiver):
         self._drop_sink()
         if self._connected:
             self._flush()
-            self._set_timer(_LINGER)
+            self._set_timer(_LAST_WORDS if self._abandoned else _LINGER)
             self.transport.unregisterProducer()  # or the connection would wait for more from us
-            self.transport.loseConnection()
+            if self._abandoned:
+                self._close_while_reading()
+            else:
+                self.transport.loseConnection()
+
+    def _close_while_reading(self) -> None:
+        # A socket that is closed with unread input is reset, and the reset can destroy our last
+        # reply before the client, which is still busy writing its message, comes to read it. So
+        # what comes is read and dropped until the client closes, or the timer fires.
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+        if self.session.tls is None and ITCPTransport.providedBy(self.transport):
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()  # TLS reads on, until its end is answered
 
     def _ask(
         self,
         question: Callable[[], Any | Deferred[Any]],
         answer: Callable[[Any], None],
+        stage: Literal["mail", "rcpt", "data"],
     ) -> None:
         try:
             result = question()
         except Exception:
             self._log.failure("a decision on mail failed")
-            answer(LOCAL_ERROR)
-            return
+            result = LOCAL_ERROR
         if not isinstance(result, Deferred):
+            self._count_refusal(stage, result)
             answer(result)
             return
 
@@ -376,6 +425,7 @@ class ESMTPProtocol(LineReceiver):
 
         def decided(decision: Any) -> None:
             self._heard = self._clock.seconds()
+            self._count_refusal(stage, decision)
             if self._connected:
                 answer(decision)
                 self._advance()
@@ -383,6 +433,10 @@ class ESMTPProtocol(LineReceiver):
                 decision.abort()  # a sink for a connection that is gone
 
         result.addErrback(failed).addCallback(decided)
+
+    def _count_refusal(self, stage: str, decision: object) -> None:
+        if isinstance(decision, Reply) and decision.code >= 400:
+            self._factory.refused(stage, decision)
 
     def _drop_sink(self) -> None:
         sink, self._sink = self._sink, None
@@ -397,7 +451,7 @@ class ESMTPProtocol(LineReceiver):
     def _await_handshake(self) -> None:
         self._handshaking = True
         self._heard = self._clock.seconds()
-        self._set_timer(self._factory.timeouts.handshake)
+        self._set_timer(self._timeouts.handshake)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None and self._timer.active():
@@ -408,7 +462,7 @@ class ESMTPProtocol(LineReceiver):
     def _check_silence(self) -> None:
         # One timer that looks at the clock when it fires, and not one reset per read: a reset
         # costs more than all the rest of taking a small segment.
-        timeouts = self._factory.timeouts
+        timeouts = self._timeouts
         now = self._clock.seconds()
         silent = now - self._heard
         reading = self.session.state is State.DATA
@@ -420,6 +474,8 @@ class ESMTPProtocol(LineReceiver):
             if self._handshaking:
                 self._gave_up = f"not completed within {timeouts.handshake:g} s"
             self.transport.abortConnection()
+        elif self._abandoned:
+            self._abort_connection()
         elif self.session.deciding:
             self._set_timer(limit)
         elif silent >= limit:
@@ -432,7 +488,7 @@ class ESMTPProtocol(LineReceiver):
             self._set_timer(min(limit - silent, timeouts.rate_grace if open_ else limit))
 
     def _too_slow(self, now: float) -> bool:
-        timeouts = self._factory.timeouts
+        timeouts = self._timeouts
         elapsed = now - self._content_since
         return (
             elapsed >= timeouts.rate_grace
@@ -445,8 +501,41 @@ class ESMTPProtocol(LineReceiver):
         """End the session as soon as it is outside a transaction; the factory is draining."""
         self._advance()
 
-    def abandon(self) -> None:
-        """End the connection at once."""
+    def abandon(self, at_once: bool = False) -> None:
+        """End the session with 421 wherever it is, and the connection soon after.
+
+        Content that is not complete is given up. A complete message whose fate is being decided has
+        its reply before the 421, if there is one within a second; after that nothing is said of it,
+        since it might not stay true. A handshake is broken off. All is over within two seconds.
+
+        Args:
+            at_once: abort the connection now, without a word; a second call does so too.
+        """
+        if at_once or self._abandoned or self._handshaking:
+            self._gave_up = "shutting down"
+            self._abort_connection()
+            return
+        self._abandoned = True
+        if self._slowed is not None:
+            if self._slowed.active():
+                self._slowed.cancel()
+            self._slowed = None
+        self._set_timer(_LAST_WORDS)
+        if not self._finishing:
+            self.session.end(SHUTTING_DOWN)
+        self._advance()
+
+    @property
+    def _finishing(self) -> bool:
+        """Whether a message is complete and its fate not known."""
+        return self.session.state is State.DATA and self.session.deciding
+
+    def _abort_connection(self) -> None:
+        if self._connected and self._finishing:
+            self._log.warn(
+                "{peer} was not told what became of its message, and may send it again",
+                peer=self.address,
+            )
         self.transport.abortConnection()
 
     def _octets_are_waiting(self) -> bool:

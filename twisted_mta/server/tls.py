@@ -86,11 +86,13 @@ class Prepared:
     """What the files of a `TLSSettings` held, made into contexts.
 
     Attributes:
+        settings: see there.
         default: for who asks for no name, or for one that we have no certificate for.
         keys: what was read, the default first.
         authorities: those who may have signed client certificates.
     """
 
+    settings: TLSSettings
     default: SSL.Context
     keys: tuple[CertifiedKey, ...]
     authorities: tuple[x509.Certificate, ...]
@@ -144,31 +146,45 @@ class ServerContext:
         """
         return self._loaded().keys[0].certificate
 
-    def prepare(self) -> Prepared:
+    @property
+    def expires_at(self) -> float:
+        """When the first of its certificates expires; seconds since the epoch.
+
+        Raises:
+            RuntimeError: nothing is loaded.
+        """
+        keys = self._loaded().keys
+        return min(key.certificate.not_valid_after_utc.timestamp() for key in keys)
+
+    def prepare(self, settings: TLSSettings | None = None) -> Prepared:
         """Read all files, without any effect on connections. Blocks.
+
+        Args:
+            settings: what is to be in force; None is what is.
 
         Raises:
             CertificateError: something in them cannot be used.
         """
-        settings = self.settings
+        settings = settings or self.settings
         key = CertifiedKey.read(settings.certificate_file, settings.key_file)
         authorities: tuple[x509.Certificate, ...] = ()
         if settings.client_certificates != "none" and settings.authorities_file is not None:
             authorities = tuple(read_certificates(settings.authorities_file))
-        default = self._context(key, authorities)
+        default = self._context(settings, key, authorities)
         keys = [key]
         by_name: dict[str, SSL.Context] = {}
         for named in settings.sni:
             keys.append(CertifiedKey.read(named.certificate, named.key))
-            by_name |= dict.fromkeys(named.names, self._context(keys[-1], authorities))
+            by_name |= dict.fromkeys(named.names, self._context(settings, keys[-1], authorities))
         if by_name:
             default.set_tlsext_servername_callback(_chooser(by_name))
-        return Prepared(default, tuple(keys), authorities)
+        return Prepared(settings, default, tuple(keys), authorities)
 
     def use(self, prepared: Prepared) -> list[str]:
         """Put in force what was prepared; return lines that say what changed, printable."""
         before, self._prepared = self._prepared, prepared
-        return [] if before is None else _changes(self.settings, before, prepared)
+        self.settings = prepared.settings
+        return [] if before is None else _changes(before, prepared)
 
     def reload(self) -> list[str]:
         """Read all files again; connections from now on see what they hold. Blocks.
@@ -205,9 +221,11 @@ class ServerContext:
             raise RuntimeError("no certificate is loaded")
         return self._prepared
 
-    def _context(self, key: CertifiedKey, authorities: tuple[x509.Certificate, ...]) -> SSL.Context:
-        context = _context(self.settings, key)
-        if self.settings.client_certificates != "none":
+    def _context(
+        self, settings: TLSSettings, key: CertifiedKey, authorities: tuple[x509.Certificate, ...]
+    ) -> SSL.Context:
+        context = _context(settings, key)
+        if settings.client_certificates != "none":
             self._ask_for_certificates(context, authorities)
         return context
 
@@ -450,17 +468,21 @@ def _chooser(by_name: Mapping[str, SSL.Context]) -> Callable[[SSL.Connection], N
     return choose
 
 
-def _changes(settings: TLSSettings, before: Prepared, after: Prepared) -> list[str]:
-    lines = [
-        f"{printable(new.certificate_file)}: {new.description}; before: {old.description}"
-        if new.certificate != old.certificate
-        else f"{printable(new.certificate_file)}: another chain behind the same certificate"
-        for old, new in zip(before.keys, after.keys, strict=True)
-        if new.chain != old.chain
-    ]
+def _changes(before: Prepared, after: Prepared) -> list[str]:
+    was = {key.certificate_file: key for key in before.keys}
+    lines = []
+    for new in after.keys:
+        file, old = printable(new.certificate_file), was.get(new.certificate_file)
+        if old is None:
+            lines.append(f"{file}: {new.description}")
+        elif new.certificate != old.certificate:
+            lines.append(f"{file}: {new.description}; before: {old.description}")
+        elif new.chain != old.chain:
+            lines.append(f"{file}: another chain behind the same certificate")
     if before.authorities != after.authorities:
+        file = printable(after.settings.authorities_file or before.settings.authorities_file or "")
         lines.append(
-            f"{printable(settings.authorities_file or '')}: {len(after.authorities)} authorities"
+            f"{file}: {len(after.authorities)} authorities"
             f" for client certificates; before: {len(before.authorities)}"
         )
     return lines

@@ -1,0 +1,137 @@
+"""Debian's Dovecot with a configuration of its own: LMTP, mailboxes, and SASL for Postfix."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Self
+
+from .programs import LOOPBACK, Program, found, free_port, listens
+
+PASSWORD = "correct horse"
+
+_USERS = """\
+ann:{{PLAIN}}{password}::::::
+bob:{{PLAIN}}{password}::::::
+full:{{PLAIN}}{password}::::::userdb_quota_rule=*:storage=1B
+"""
+
+# Users are known by their local parts. The quota is looked at when a message is stored, and not at
+# RCPT: that is what makes replies behind the content differ.
+_SETTINGS = """\
+base_dir = {home}/run
+state_dir = {home}/run
+log_path = {home}/dovecot.log
+protocols = lmtp
+listen = {loopback}
+ssl = {ssl}
+{certificate}
+hostname = dovecot.example
+postmaster_address = postmaster@dovecot.example
+auth_username_format = %Ln
+auth_mechanisms = {mechanisms}
+disable_plaintext_auth = no
+auth_failure_delay = 0
+mail_location = maildir:{home}/mail/%n
+mail_uid = nobody
+mail_gid = nogroup
+first_valid_uid = 1
+first_valid_gid = 1
+mail_plugins = $mail_plugins quota
+passdb {{
+  driver = passwd-file
+  args = {home}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = {home}/users
+}}
+plugin {{
+  quota = count:User quota
+  quota_vsizes = yes
+  quota_grace = 0
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = {loopback}
+    port = {port}
+  }}
+  unix_listener {socket} {{
+    mode = 0666
+  }}
+}}
+service auth {{
+  unix_listener {auth} {{
+    mode = 0666
+  }}
+}}
+"""
+
+
+class Dovecot(Program):
+    """A Dovecot that takes mail by LMTP for ``ann``, ``bob`` and ``full``, whose mailbox is.
+
+    Args:
+        home: where its configuration, mailboxes and sockets go.
+        pair: a certificate with its key, for STARTTLS; none, no STARTTLS.
+        mechanisms: what it lets users prove themselves with.
+    """
+
+    def __init__(
+        self, home: Path, *, pair: Path | None = None, mechanisms: str = "plain login"
+    ) -> None:
+        super().__init__(home, "dovecot.output")
+        self.port = free_port()
+        self.socket = home / "lmtp"
+        self.auth = home / "auth"
+        self._pair = pair
+        self._mechanisms = mechanisms
+
+    def start(self) -> None:
+        """Start it and return when it listens."""
+        (self.home / "users").write_text(_USERS.format(password=PASSWORD), encoding="utf-8")
+        mail = self.home / "mail"
+        mail.mkdir(exist_ok=True)
+        shutil.chown(mail, "nobody", "nogroup")
+        certificate = f"ssl_cert = <{self._pair}\nssl_key = <{self._pair}" if self._pair else ""
+        configuration = self.home / "dovecot.conf"
+        configuration.write_text(
+            _SETTINGS.format(
+                home=self.home,
+                loopback=LOOPBACK,
+                ssl="yes" if self._pair else "no",
+                certificate=certificate,
+                mechanisms=self._mechanisms,
+                port=self.port,
+                socket=self.socket,
+                auth=self.auth,
+            ),
+            encoding="utf-8",
+        )
+        self.spawn([found("dovecot"), "-F", "-c", configuration])
+        self.wait_for(lambda: listens(self.port) and self.socket.exists(), "Dovecot listens")
+
+    def mail(self, user: str) -> list[bytes]:
+        """Return the messages of a user."""
+        new = self.home / "mail" / user / "new"
+        return [path.read_bytes() for path in sorted(new.glob("*"))] if new.is_dir() else []
+
+    def wait_for_mail(self, user: str, count: int = 1) -> list[bytes]:
+        """Return the messages of a user once there are ``count`` of them."""
+        self.wait_for(
+            lambda: len(self.mail(user)) >= count, f"{count} messages for {user} at Dovecot"
+        )
+        return self.mail(user)
+
+    def output(self) -> str:
+        """Return its log, and what it said before it had one."""
+        log = self.home / "dovecot.log"
+        return super().output() + (log.read_text("utf-8", "replace") if log.exists() else "")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.alive():
+            self.terminate()  # it takes its processes along

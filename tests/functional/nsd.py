@@ -1,0 +1,66 @@
+"""NSD, a name server, on a free loopback port, with zones that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .programs import LOOPBACK, Program, found, free_port, run
+
+_CONFIGURATION = """\
+server:
+    ip-address: {address}@{port}
+    do-ip6: no
+    server-count: 1
+    username: ""
+    zonesdir: "{home}"
+    pidfile: "{home}/nsd.pid"
+    xfrdfile: "{home}/xfrd.state"
+    xfrdir: "{home}"
+    zonelistfile: "{home}/zone.list"
+    cookie-secret-file: "{home}/cookies"
+remote-control:
+    control-enable: no
+"""
+
+
+class NSD(Program):
+    """A name server with authority for some zones; for all others it refuses.
+
+    Args:
+        home: where its files go.
+        zones: by name, what follows the SOA and NS records; None for a zone that it has not got.
+    """
+
+    def __init__(self, home: Path, zones: Mapping[str, str | None]) -> None:
+        super().__init__(home, "nsd.log")
+        self.zones = zones
+        self.port = free_port()
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        lines = [_CONFIGURATION.format(address=LOOPBACK, port=self.port, home=self.home)]
+        for name, records in self.zones.items():
+            lines.append(f'zone:\n    name: "{name}"\n    zonefile: "{name}.zone"\n')
+            if records is not None:
+                head = (
+                    f"$ORIGIN {name}.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 300\n"
+                    f"@ NS ns\nns A {LOOPBACK}\n"
+                )
+                (self.home / f"{name}.zone").write_text(head + records, encoding="ascii")
+        configuration = self.home / "nsd.conf"
+        configuration.write_text("".join(lines), encoding="ascii")
+        checked = run("nsd-checkconf", configuration)
+        if checked.returncode:
+            raise RuntimeError(checked.stdout)
+        self.spawn([found("nsd"), "-d", "-c", configuration])
+        self.wait_for(lambda: "nsd started" in self.output(), "NSD answers")
+
+    def kill(self) -> None:
+        """End it and its children; they end by themselves when it is asked to."""
+        if self.process is not None and self.alive():
+            self.terminate()
+
+    def __enter__(self) -> NSD:
+        self.start()
+        return self

@@ -1,0 +1,458 @@
+"""``--workers N``: one program, whichever of its processes dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import smtplib
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.server.authority import self_signed
+
+from .mail import ProgramTestCase, message, submit, trusting
+from .programs import (
+    LOOPBACK,
+    MTA,
+    Sink,
+    children,
+    eventually,
+    free_port,
+    listens,
+    need_proc,
+    runs,
+)
+
+
+class Workers(ProgramTestCase):
+    def setUp(self) -> None:
+        need_proc()
+        super().setUp()
+
+    def mta(self, *options: str, workers: int = 2, toml: str = "") -> MTA:
+        return MTA(self.home, "--workers", str(workers), *options, toml=toml)
+
+    def workers(self, mta: MTA, count: int = 2) -> list[int]:
+        """Wait until there are ``count`` workers."""
+        return mta.wait_for(
+            lambda: found if len(found := children(mta.pid)) == count else [],
+            f"{count} workers",
+        )
+
+    def taken_by(self, mta: MTA) -> Counter[str]:
+        """Return how many messages each worker has accepted, by its own lines."""
+        accepted = [line for line in mta.output().splitlines() if " accepted: " in line]
+        return Counter(line.partition(" worker=")[2].partition("]")[0] for line in accepted)
+
+    def client(self, mta: MTA) -> smtplib.SMTP:
+        client = smtplib.SMTP(LOOPBACK, mta.smtp, timeout=30)
+        self.addCleanup(client.close)
+        return client
+
+
+class Life(Workers):
+    def test_connections_are_spread_evenly(self) -> None:
+        with self.mta() as mta:
+            for _ in range(40):
+                submit(mta.smtp, message(), "bob@localhost")
+            mta.wait_for_mail("localhost", "bob", 40)
+            taken = self.taken_by(mta)
+            self.assertEqual(mta.terminate(), 0, mta.output())
+        self.assertEqual(sum(taken.values()), 40)
+        self.assertGreaterEqual(min(taken["0"], taken["1"]), 10, taken)
+
+    def test_a_burst_is_spread_too(self) -> None:
+        """A loop that takes all that there are would give nearly everything to one of them."""
+        with self.mta() as mta:
+            clients = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(40)]
+            for connected in clients:
+                client = smtplib.SMTP()
+                client.sock, client.file = connected, None
+                self.assertEqual(client.getreply()[0], 220)
+                client.sendmail("ann@sender.example", ["bob@localhost"], message())
+                client.close()
+            taken = self.taken_by(mta)
+        self.assertEqual(sum(taken.values()), 40)
+        self.assertGreaterEqual(min(taken["0"], taken["1"]), 8, taken)
+
+    def test_a_worker_that_is_killed_has_a_successor_and_the_other_notices_nothing(self) -> None:
+        with self.mta() as mta:
+            first, second = self.workers(mta)
+            clients = [self.client(mta) for _ in range(8)]
+            os.kill(first, signal.SIGKILL)
+            mta.wait_for(lambda: " works again" in mta.output(), "the successor")
+            self.assertIn("worker 0 was ended by SIGKILL", mta.output())
+            alive = 0
+            for client in clients:
+                with contextlib.suppress(OSError, smtplib.SMTPException):
+                    client.sendmail("ann@sender.example", ["bob@localhost"], message())
+                    alive += 1
+            self.assertGreaterEqual(alive, 1)
+            self.assertLess(alive, 8)
+            workers = self.workers(mta)
+            self.assertIn(second, workers)
+            self.assertNotIn(first, workers)
+            submit(mta.smtp, message(), "bob@localhost")
+            mta.wait_for_mail("localhost", "bob", alive + 1)
+            self.assertEqual(mta.terminate(), 0, mta.output())
+
+    def test_a_parent_that_is_killed_takes_its_workers_with_it(self) -> None:
+        with self.mta() as mta:
+            workers = self.workers(mta)
+            client = self.client(mta)
+            client.ehlo()
+            struck = time.monotonic()
+            mta.kill()
+            eventually(lambda: not any(map(runs, workers)), "their end")
+            self.assertLess(time.monotonic() - struck, 1.0)
+            assert client.sock is not None
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(client.sock.recv(1), b"")
+            self.assertFalse(listens(mta.smtp))
+            mta.start()
+            submit(mta.smtp, message(), "bob@localhost")
+            mta.wait_for_mail("localhost", "bob")
+            self.assertEqual(mta.terminate(), 0, mta.output())
+
+    def test_a_new_start_need_not_wait_for_the_workers_of_the_old_parent(self) -> None:
+        for workers in (2, 1):
+            with self.mta() as mta:
+                mta.kill()
+            with self.mta(workers=workers) as mta:
+                submit(mta.smtp, message(), "bob@localhost")
+                self.assertEqual(mta.terminate(), 0, mta.output())
+
+    def test_a_second_one_on_the_same_state_is_refused(self) -> None:
+        with self.mta() as mta:
+            other = MTA(self.home, "--workers", "2", "--web", "off")
+            ended = subprocess.run(
+                list(map(str, other.command())), capture_output=True, text=True, timeout=60
+            )
+            self.assertEqual(ended.returncode, 1)
+            said = ended.stdout + ended.stderr
+            self.assertIn(f"is in use by another MTA (process {mta.pid})", said)
+            submit(mta.smtp, message(), "bob@localhost")
+
+    def test_fewer_workers_take_over_what_the_others_left(self) -> None:
+        sink = Sink(self.home, port=free_port())
+        self.addCleanup(sink.kill)
+        toml = '[queue]\nretry_minimum = "1 s"\nretry_maximum = "1 s"\n'
+        route = ("--route", f"relay.example=smtp://{LOOPBACK}:{sink.port}")
+        with self.mta(*route, workers=3, toml=toml) as mta:
+            for number in range(12):
+                submit(mta.smtp, message(f"{number}"), "bob@relay.example")
+            self.assertGreaterEqual(len(self.taken_by(mta)), 2)
+            self.assertEqual(mta.terminate(), 0, mta.output())
+        sink.start()
+        with self.mta(*route, workers=1, toml=toml) as mta:
+            sink.wait_for_messages(12)
+            self.assertIn("of a former worker is taken over", mta.output())
+            self.assertEqual(mta.terminate(), 0, mta.output())
+        self.assertEqual(len(sink.received()), 12)
+
+    def test_a_queue_that_cannot_be_opened_ends_the_start(self) -> None:
+        shard = self.home / "mta-state" / "shard-1"
+        shard.mkdir(parents=True, mode=0o700)
+        (shard / "queue.sqlite").write_bytes(b"this is no database" * 1000)
+        mta = self.mta()
+        mta.spawn(mta.command())
+        self.assertEqual(mta.wait(), 1)
+        self.assertIn("twisted-mta: ", mta.output())
+        self.assertIn("queue.sqlite cannot be opened", mta.output())
+        self.assertNotIn("Traceback", mta.output())
+
+
+class Limits(Workers):
+    def test_connections_of_one_peer_are_counted_over_all_workers(self) -> None:
+        toml = "[mta]\nmax_connections_per_peer = 5\n"
+        with self.mta(toml=toml) as mta:
+            for _ in range(3):
+                sockets = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(12)]
+                greetings = Counter(each.makefile("rb").readline()[:3] for each in sockets)
+                self.assertEqual(greetings, {b"220": 5, b"421": 7})
+                for each in sockets:
+                    each.close()
+            # All have been given back, wherever they were.
+            eventually(lambda: self.greeted(mta) == b"220", "room for another")
+
+    def greeted(self, mta: MTA) -> bytes:
+        with socket.create_connection((LOOPBACK, mta.smtp), 30) as client:
+            return client.makefile("rb").readline()[:3]
+
+    def test_what_a_dead_worker_held_is_free_again(self) -> None:
+        with self.mta(toml="[mta]\nmax_connections = 6\n") as mta:
+            sockets = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(6)]
+            for each in sockets:
+                self.assertEqual(each.makefile("rb").readline()[:3], b"220")
+            self.assertEqual(self.greeted(mta), b"421")
+            for worker in self.workers(mta):
+                os.kill(worker, signal.SIGKILL)
+            mta.wait_for(lambda: mta.output().count(" works again") == 2, "the successors")
+            again = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(8)]
+            greetings = Counter(each.makefile("rb").readline()[:3] for each in again)
+            self.assertEqual(greetings, {b"220": 6, b"421": 2})
+            for each in (*sockets, *again):
+                each.close()
+
+
+class Endpoints(Workers):
+    def test_a_unix_socket_keeps_its_mode_and_is_unlinked_once(self) -> None:
+        path = self.home / "mta.sock"
+        with self.mta("--smtp", f"unix:{path}:mode=600") as mta:
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+            os.kill(self.workers(mta)[0], signal.SIGKILL)
+            mta.wait_for(lambda: " works again" in mta.output(), "the successor")
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+            for _ in range(4):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(path))
+                    self.assertEqual(client.makefile("rb").readline()[:3], b"220")
+            self.assertEqual(mta.terminate(), 0, mta.output())
+            self.assertNotIn("Traceback", mta.output())
+        self.assertFalse(path.exists())
+
+    def test_a_socket_that_a_killed_one_left_behind_is_no_obstacle(self) -> None:
+        path = self.home / "mta.sock"
+        with self.mta("--smtp", f"unix:{path}") as mta:
+            mta.kill()
+            self.assertTrue(path.exists())
+            # In a container the new process has the number of the old one.
+            lock = self.home / "mta.sock.lock"
+            lock.unlink(missing_ok=True)
+            lock.symlink_to(str(os.getpid()))
+            mta.start()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                self.assertEqual(client.makefile("rb").readline()[:3], b"220")
+
+    def test_tls_from_the_first_octet(self) -> None:
+        path = self_signed("mx.example").save(str(self.home), "mx.pem")
+        port, other = free_port(), free_port()
+        toml = (
+            f'[[listener]]\nkind = "smtp"\nimplicit_tls = true\n'
+            f'endpoint = "tcp:{port}:interface={LOOPBACK}"\n'
+        )
+        ssl_endpoint = f"ssl:{other}:interface={LOOPBACK}:privateKey={path}:certKey={path}"
+        with self.mta("--tls-certificate", path, "--smtp", ssl_endpoint, toml=toml) as mta:
+            for each in (port, other) * 2:
+                with smtplib.SMTP_SSL(LOOPBACK, each, timeout=30, context=trusting()) as client:
+                    assert isinstance(client.sock, ssl.SSLSocket)
+                    client.sendmail("ann@sender.example", ["bob@localhost"], message())
+            mta.wait_for_mail("localhost", "bob", 4)
+
+    def test_a_socket_that_systemd_hands_over(self) -> None:
+        with socket.socket() as handed:
+            handed.bind((LOOPBACK, 0))
+            handed.listen()
+            port = handed.getsockname()[1]
+            mta = self.mta("--smtp", "systemd:domain=INET:index=0")
+            # systemd says so to the very process that it starts.
+            command = [
+                *("/bin/sh", "-c", 'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&0', "sh"),
+                *map(str, mta.command()),
+            ]
+            log = self.home / "systemd.log"
+            with log.open("wb") as out:
+                process = subprocess.Popen(command, stdin=handed, stdout=out, stderr=out)
+            try:
+                eventually(lambda: b"ready" in log.read_bytes(), "the start")
+                for _ in range(4):
+                    submit(port, message(), "bob@localhost")
+                mta.process = process  # type: ignore[assignment]
+                eventually(lambda: len(mta.mail("localhost", "bob")) == 4, "the mail")
+                process.send_signal(signal.SIGTERM)
+                self.assertEqual(process.wait(30), 0, log.read_text())
+            finally:
+                process.kill()
+                process.wait()
+            # It is systemd's, and it listens on.
+            self.assertTrue(listens(port))
+
+
+class Signals(Workers):
+    def test_a_transaction_that_is_not_finished_in_time_is_told_so(self) -> None:
+        for workers in (1, 2):
+            with self.mta(workers=workers, toml='[mta]\ndrain_timeout = "1 s"\n') as mta:
+                clients = [self.client(mta) for _ in range(4)]
+                for number, client in enumerate(clients):
+                    client.ehlo("client.example")
+                    client.docmd("MAIL FROM:<ann@sender.example>")
+                    client.docmd("RCPT TO:<bob@localhost>")
+                    if number % 2:
+                        client.docmd("DATA")
+                        client.send(b"Subject: half of it\r\n")
+                self.assertEqual(mta.terminate(), 0, mta.output())
+                for client in clients:
+                    self.assertEqual(client.getreply()[0], 421)
+                    client.close()
+
+    def test_a_second_signal_hurries(self) -> None:
+        for workers in (1, 2):
+            with self.mta(workers=workers, toml='[mta]\ndrain_timeout = "10 min"\n') as mta:
+                client = self.client(mta)
+                client.ehlo("client.example")
+                client.docmd("MAIL FROM:<ann@sender.example>")
+                os.kill(mta.pid, signal.SIGTERM)
+                mta.wait_for(lambda: "Closed)" in mta.output(), "the drain")
+                time.sleep(0.6)  # two signals within half a second are one
+                self.assertTrue(mta.alive())
+                self.assertEqual(mta.terminate(), 0, mta.output())
+                self.assertEqual(client.getreply()[0], 421)
+                client.close()
+
+    def test_an_open_transaction_is_finished_by_its_worker(self) -> None:
+        with self.mta() as mta:
+            clients = [self.client(mta) for _ in range(4)]
+            for client in clients:
+                client.ehlo("client.example")
+                client.docmd("MAIL FROM:<ann@sender.example>")
+            os.kill(mta.pid, signal.SIGTERM)
+            mta.wait_for(lambda: mta.output().count("Closed)") >= 2, "the drain")
+            for client in clients:
+                client.docmd("RCPT TO:<bob@localhost>")
+                self.assertEqual(client.data(message())[0], 250)
+            self.assertEqual(mta.wait(), 0, mta.output())
+        with self.mta() as mta:
+            mta.wait_for_mail("localhost", "bob", 4)
+
+    def test_hanging_up_reloads_all_workers_or_none(self) -> None:
+        toml = """
+[mta]
+max_message_size = "1 MiB"
+routes = {"a.example" = "error:5.1.1 gone"}
+"""
+        with self.mta(toml=toml) as mta:
+            self.assertEqual(self.sizes(mta), {str(1 << 20)})
+            config = self.home / "mta.toml"
+            config.write_text(toml.replace("1 MiB", "2 MiB"), encoding="utf-8")
+            os.kill(mta.pid, signal.SIGHUP)
+            mta.wait_for(lambda: "reloaded: " in mta.output(), "the reload")
+            self.assertIn("max_message_size = 2097152; before: 1048576", mta.output())
+            self.assertEqual(self.sizes(mta), {str(2 << 20)})
+            for wrong, why in (
+                ('max_message_size = "much"', "max_message_size"),
+                ('routes = {"x.example" = "smtp://"}', "x.example"),
+                ('message_memory = "9 MiB"', "only a start can change this"),
+                ('tls_certificate = "/nowhere.pem"', "/nowhere.pem"),
+            ):
+                config.write_text(f"[mta]\n{wrong}\n", encoding="utf-8")
+                refused = mta.output().count("nothing was reloaded")
+                os.kill(mta.pid, signal.SIGHUP)
+                mta.wait_for(
+                    lambda: mta.output().count("nothing was reloaded") > refused,  # noqa: B023
+                    "the refusal",
+                )
+                last = [line for line in mta.output().splitlines() if "nothing was" in line][-1]
+                self.assertIn(why, last)
+                self.assertEqual(self.sizes(mta), {str(2 << 20)})
+            # A successor has what is in force, and not what the file says.
+            os.kill(self.workers(mta)[0], signal.SIGKILL)
+            mta.wait_for(lambda: " works again" in mta.output(), "the successor")
+            self.assertEqual(self.sizes(mta), {str(2 << 20)})
+            self.assertEqual(mta.terminate(), 0, mta.output())
+
+    def sizes(self, mta: MTA) -> set[str]:
+        """Return the limits that ten sessions are told, of whichever workers."""
+        found = set()
+        for _ in range(10):
+            with smtplib.SMTP(LOOPBACK, mta.smtp, timeout=30) as client:
+                client.ehlo("client.example")
+                found.add(client.esmtp_features["size"])
+        return found
+
+    def test_what_a_terminal_says_to_all_is_for_the_parent_to_hear(self) -> None:
+        with self.mta() as mta:
+            workers = self.workers(mta)
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                for worker in workers:
+                    os.kill(worker, number)
+            submit(mta.smtp, message(), "bob@localhost")
+            self.assertEqual(self.workers(mta), workers)
+
+    def test_systemd_tells_every_process_to_end(self) -> None:
+        with self.mta() as mta:
+            workers = self.workers(mta)
+            for process in (*workers, mta.pid):
+                os.kill(process, signal.SIGTERM)
+            self.assertEqual(mta.wait(), 0, mta.output())
+            self.assertFalse(any(map(runs, workers)))
+
+
+class Privileges(Workers):
+    def setUp(self) -> None:
+        super().setUp()
+        if os.geteuid() != 0:
+            self.skipTest("only root can shed privileges")
+
+    def test_root_is_refused_where_others_can_reach_it(self) -> None:
+        for endpoint in ("tcp:0", f"tcp:1023:interface={LOOPBACK}"):
+            mta = self.mta("--smtp", endpoint)
+            mta.spawn(mta.command())
+            self.assertEqual(mta.wait(), 1, mta.output())
+            self.assertIn("as root; twistd --uid USER --gid GROUP", mta.output())
+
+    def test_ports_are_bound_before_and_the_queue_is_opened_after_the_privileges_are_shed(
+        self,
+    ) -> None:
+        nobody = pwd.getpwnam("nobody")
+        seen = subprocess.run(
+            [sys.executable, "-c", "import importlib.readers, twisted_mta"],
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            capture_output=True,
+        )
+        if seen.returncode:
+            self.skipTest(f"{sys.executable} is not for everybody's use")
+        state = self.home / "state"
+        state.mkdir(mode=0o700)
+        os.chown(state, nobody.pw_uid, nobody.pw_gid)
+        for folder in (self.home, *self.home.parents):
+            with contextlib.suppress(PermissionError):
+                folder.chmod(folder.stat().st_mode | 0o055)
+        for workers in (1, 2):
+            port = _low_port()
+            mta = self.mta(workers=workers)
+            command = mta.command()
+            place = command.index("mta")
+            shed = [
+                *command[:place],
+                *("--uid", str(nobody.pw_uid), "--gid", str(nobody.pw_gid)),
+                *command[place:],
+            ]
+            shed[shed.index("--state-dir") + 1] = state
+            shed[shed.index("--smtp") + 1] = f"tcp:{port}:interface={LOOPBACK}"
+            mta.state = state
+            mta.spawn(shed)
+            with contextlib.closing(_Killed(mta)):
+                mta.wait_for(lambda: "ready: " in mta.output(), "the start")  # noqa: B023
+                for pid in (mta.pid, *children(mta.pid)):
+                    status = Path(f"/proc/{pid}/status").read_text("ascii")
+                    uids = next(line for line in status.splitlines() if line.startswith("Uid:"))
+                    self.assertEqual(uids.split()[1:], [str(nobody.pw_uid)] * 4)
+                submit(port, message(), "bob@localhost")
+                mta.wait_for_mail("localhost", "bob", workers)
+                self.assertEqual((state / "queue.sqlite").stat().st_uid, nobody.pw_uid)
+                self.assertEqual(mta.terminate(), 0, mta.output())
+
+
+class _Killed:
+    """Ends an MTA that was not started in the usual way."""
+
+    def __init__(self, mta: MTA) -> None:
+        self.close = mta.kill
+
+
+def _low_port() -> int:
+    for port in range(700, 1024):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((LOOPBACK, port))
+            return port
+    raise AssertionError(f"no free port below 1024 for {sys.executable}")

@@ -1,0 +1,363 @@
+"""The end of a drain: who has not finished is told so, in whichever state it is."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from tests.server.certificate import server_context
+from tests.server.dialogue import DialogueTestCase
+from tests.server.loopback import Client, ClientTLS, LoopbackTestCase
+from tests.server.test_admission import DistantLimits
+from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
+from twisted_mta.server.protocol import ESMTPProtocol
+from twisted_mta.testing.client import SMTPClientEnd
+from twisted_mta.testing.delivery import RecordingDelivery
+from twisted_mta.testing.pure import Options
+
+RCPT = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
+GONE = "421 4.3.2"
+
+
+class Abandoned(DialogueTestCase):
+    def abandon(self, *, at_once: bool = False) -> None:
+        self.factory.abandon(at_once)
+        self.network.advance(0)
+
+    def assertOver(self, client: SMTPClientEnd) -> None:
+        self.assertTrue(client.over)
+        self.assertEqual(self.factory.connections_open, 0)
+        self.assertEqual(self.delivery.open_sinks, 0)
+
+    def test_wherever_it_is(self) -> None:
+        for said, heard in (
+            (b"", []),
+            (b"NO", []),
+            (RCPT, ["250 ", "250 2.1.0", "250 2.1.5"]),
+            (RCPT + b"DATA\r\n", ["250 ", "250 2.1.0", "250 2.1.5", "354 "]),
+            (RCPT + b"BDAT 9\r\nhalf", ["250 ", "250 2.1.0", "250 2.1.5"]),
+            (RCPT + b"BDAT 2\r\nxx", ["250 ", "250 2.1.0", "250 2.1.5", "250 2.0.0"]),
+            (RCPT + b"BDAT x\r\n", ["250 ", "250 2.1.0", "250 2.1.5", "501 5.5.4"]),
+        ):
+            self.serve(chunking=True)
+            client = self.connect()
+            self.say(client, said)
+            closed = b"BDAT x" in said
+            self.abandon()
+            self.assertEqual(self.hear(client), ["220 ", *heard] + [GONE] * (not closed))
+            self.assertOver(client)
+
+    def test_in_the_middle_of_a_message(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        self.say(client, b"half a mess")
+        self.abandon()
+        self.assertEqual(self.hear(client), [GONE])
+        self.assertOver(client)
+        self.assertEqual(self.delivery.messages, [])
+        self.assertEqual(self.delivery.asked[-1], "abort")
+
+    def test_under_tls(self) -> None:
+        client = self.connect()
+        self.say(client, b"STARTTLS\r\n")
+        self.hear(client)
+        self.start_tls(client)
+        self.begin_content(client)
+        self.abandon()
+        self.assertEqual(self.hear(client), [GONE])
+        self.assertOver(client)
+
+    def test_while_a_command_is_decided_on(self) -> None:
+        for held, said in ((0, RCPT), (1, RCPT), (2, RCPT + b"DATA\r\n")):
+            self.serve()
+            self.delivery.when = None
+            client = self.connect()
+            self.hold_decisions()
+            self.say(client, said)
+            for _ in range(held):
+                self.decide()
+                self.say(client, b"")
+            self.hear(client)
+            self.abandon()
+            self.assertEqual(self.hear(client), [GONE])
+            self.decide()  # nobody hears of it
+            self.assertOver(client)
+
+    def finishing(self) -> SMTPClientEnd:
+        client = self.connect()
+        self.begin_content(client)
+        self.hold_decisions()
+        self.say(client, b"x\r\n.\r\n")
+        return client
+
+    def test_a_message_whose_fate_is_decided_on_has_its_reply_first(self) -> None:
+        client = self.finishing()
+        self.say(client, b"MAIL FROM:<a@b>\r\n")  # and nothing behind it begins
+        self.abandon()
+        self.network.advance(0.9)
+        self.assertEqual(self.hear(client), [])
+        self.decide()
+        self.assertEqual(self.hear(client), ["250 2.0.0", GONE])
+        self.assertOver(client)
+
+    def test_and_if_that_takes_too_long_nothing_is_said_that_may_not_be_true(self) -> None:
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        client = self.finishing()
+        self.abandon()
+        self.network.advance(1)
+        self.network.advance(0)
+        self.assertEqual(self.hear(client), [])
+        self.assertOver(client)
+        self.assertIn(
+            "192.0.2.7 was not told what became of its message, and may send it again", lines
+        )
+        self.decide()
+
+    def test_a_reply_that_is_held_back_is_given(self) -> None:
+        client = self.connect()
+        self.say(client, b"X\r\n" * 6)
+        self.assertEqual(len(self.hear(client)), 1)
+        self.abandon()
+        self.assertEqual(self.hear(client), ["500 5.5.2"] * 6 + [GONE])
+        self.assertOver(client)
+
+    def test_a_handshake_is_broken_off(self) -> None:
+        begun = self.connect()
+        self.say(begun, b"STARTTLS\r\n")
+        self.hear(begun)
+        implicit = TLSMemoryBIOFactory(server_context(), False, self.factory, self.network)
+        silent = self.connect(wrap=lambda _: implicit)
+        self.abandon()
+        for client in (begun, silent):
+            self.assertEqual(bytes(client.unread), b"")
+            self.assertOver(client)
+
+    def test_who_does_not_read_is_gone_all_the_same(self) -> None:
+        client = self.connect()
+        self.hear(client)
+        client.transport.pauseProducing()
+        self.say(client, b"NOOP\r\n" * 20_000)
+        self.abandon()
+        self.network.advance(0.9)
+        self.assertFalse(client.over)
+        self.network.advance(0.1)
+        self.network.advance(0)
+        self.assertOver(client)
+
+    def test_who_was_told_to_go_already_is_gone_as_soon(self) -> None:
+        client = self.connect()
+        client.transport.pauseProducing()
+        self.say(client, b"QUIT\r\n")
+        self.abandon()
+        self.network.advance(1)
+        self.network.advance(0)
+        self.assertOver(client)
+
+    def test_at_once_is_without_a_word(self) -> None:
+        clients = [self.connect(), self.finishing()]
+        for client in clients:
+            client.unread.clear()
+        self.abandon(at_once=True)
+        for client in clients:
+            self.assertEqual(self.hear(client), [])
+            self.assertOver(client)
+        self.decide()
+
+    def test_a_second_call_is_at_once(self) -> None:
+        client = self.finishing()
+        self.abandon()
+        self.assertFalse(client.over)
+        self.abandon()
+        self.assertOver(client)
+        self.decide()
+
+    def test_nobody_comes_in_afterwards(self) -> None:
+        self.abandon()
+        self.assertEqual(self.hear(self.connect()), [GONE])
+
+
+@implementer(ITCPTransport)
+class HalfCloseable(StringTransport):  # type: ignore[misc]
+    """A TCP transport that notes how it is closed.
+
+    Attributes:
+        half_closed: whether nothing more is written on it.
+    """
+
+    half_closed = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
+
+
+class OneAlone(DialogueTestCase):
+    """A protocol that is abandoned by itself, and what its transport sees."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.transport = HalfCloseable()
+        self.protocol: Any = self.factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        self.addCleanup(self.network.advance, 0)
+
+    def tearDown(self) -> None:
+        self.protocol.connectionLost()
+        super().tearDown()
+
+    def test_is_half_closed_and_read_on(self) -> None:
+        self.hold_decisions()
+        self.protocol.dataReceived(b"HELO x\r\nMAIL FROM:<a@b>\r\n")
+        self.protocol.dataReceived(b"RCPT TO:<c@d>\r\n")
+        self.assertEqual(self.transport.producerState, "paused")
+        self.protocol.pauseProducing()  # the peer does not read either
+        self.protocol.abandon()
+        self.assertTrue(self.transport.half_closed)
+        self.protocol.dataReceived(b"DATA\r\n")
+        self.assertEqual(self.transport.producerState, "producing")
+        self.assertFalse(self.transport.disconnecting)
+        self.protocol.readConnectionLost()
+        self.assertTrue(self.transport.disconnecting)
+        self.decide()
+
+    def test_begins_nothing_after_its_message(self) -> None:
+        self.protocol.dataReceived(RCPT + b"DATA\r\n")
+        self.hold_decisions()
+        self.protocol.dataReceived(b"x\r\n.\r\n")
+        self.transport.clear()
+        self.protocol.abandon()
+        self.decide()
+        lines = self.transport.value().split(b"\r\n")
+        self.assertEqual([line[:9] for line in lines], [b"250 2.0.0", GONE.encode(), b""])
+
+    def test_is_not_greeted_afterwards(self) -> None:
+        limits = DistantLimits()
+        self.serve(limits=limits)
+        transport, protocol = HalfCloseable(), self.factory.buildProtocol(None)
+        assert isinstance(protocol, ESMTPProtocol)
+        protocol.makeConnection(transport)
+        protocol.abandon()
+        limits.answer(True)
+        self.assertEqual(transport.value()[:9], GONE.encode())
+        self.assertEqual(transport.value().count(b"\r\n"), 1)
+        protocol.connectionLost()
+        self.assertEqual(limits.counted, [])
+
+
+class Writer:
+    """Writes without reading, as clients do that send a message in one go (`IPullProducer`).
+
+    Attributes:
+        ended: fires when all has been written.
+    """
+
+    def __init__(self, client: Client, pieces: int | None) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self._client = client
+        self._left = pieces
+        client.transport.pauseProducing()
+        client.transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        if self._left == 0:
+            self._client.transport.unregisterProducer()
+            self.ended.callback(None)
+            return
+        if self._left is not None:
+            self._left -= 1
+        self._client.transport.write((b"x" * 70 + b"\r\n") * 1000)
+
+    def stopProducing(self) -> None:
+        if self._left != 0:
+            self.ended.callback(None)
+        self._left = 0
+
+
+class OverSockets(LoopbackTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.delivery = RecordingDelivery()
+        self.factory = ESMTPFactory(
+            self.delivery,
+            clock=self.reactor,
+            settings=Options().settings(),
+            tls=server_context(),
+            timeouts=Timeouts(),
+        )
+
+    def listen(self, factory: Any) -> int:
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+    async def sending(self, port: int, tls: ClientTLS | None = None) -> Client:
+        """Return a client that has been asked for its content."""
+        client = await self.dial(port, tls)
+        await client.reply()
+        replies = await client.say("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
+        self.assertEqual(replies[-1][:3], "354")
+        return client
+
+    async def hears_it(self, client: Client) -> None:
+        """A client that is busy writing, a megabyte and more, hears the reply afterwards."""
+        writer = Writer(client, 100)
+        self.factory.abandon()
+        await writer.ended
+        client.transport.resumeProducing()
+        self.assertEqual((await client.reply())[:9], GONE)
+        self.assertEqual(await client.reply(), "CLOSED")
+        assert client.reason is not None
+        self.assertIs(client.reason.type, ConnectionDone)  # under TLS, by its rules
+        await self.factory.drain()
+        self.assertEqual(self.delivery.messages, [])
+
+    async def test_a_client_in_the_middle_of_writing_can_hear_it(self) -> None:
+        await self.hears_it(await self.sending(self.listen(self.factory)))
+
+    async def test_under_implicit_tls_too(self) -> None:
+        port = self.listen(ImplicitTLSFactory(self.factory))
+        await self.hears_it(await self.sending(port, ClientTLS()))
+
+    async def test_under_starttls_too(self) -> None:
+        client = await self.dial(self.listen(self.factory))
+        await client.reply()
+        await client.start_tls()
+        await client.say("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
+        await self.hears_it(client)
+
+    async def test_a_client_that_never_stops_writing_is_cut_off(self) -> None:
+        self.factory.clock = clock = Clock()
+        client = await self.sending(self.listen(self.factory))
+        writer = Writer(client, None)
+        self.factory.abandon()
+        clock.advance(0.9)
+        drained = self.factory.drain()
+        self.assertFalse(drained.called)
+        clock.advance(0.1)
+        await drained
+        await writer.ended
+        client.transport.resumeProducing()
+        await client.lost
+
+    async def test_an_idle_one_hears_it_and_is_gone_without_waiting(self) -> None:
+        client = await self.dial(self.listen(self.factory))
+        await client.reply()
+        drained = self.factory.drain()
+        self.factory.abandon()
+        self.assertEqual((await client.reply())[:9], GONE)
+        await client.lost
+        await drained

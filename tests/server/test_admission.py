@@ -1,0 +1,221 @@
+"""Admission: who may have a session is found out before the greeting, elsewhere if need be."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from tests.server.certificate import server_context
+from tests.server.dialogue import DialogueTestCase
+from twisted_mta.interfaces import LimitKey
+from twisted_mta.limits import LocalLimits
+from twisted_mta.server.factory import ESMTPFactory, Timeouts
+
+CONNECTIONS = ("connections", "25")
+PEER = ("peer", "25", "192.0.2.7")
+
+
+class DistantLimits:
+    """Limits whose answers come when the test gives them.
+
+    Attributes:
+        asked: each key with its limit, in order.
+        counted: what is counted in, in order.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[LimitKey, int]] = []
+        self.counted: list[LimitKey] = []
+        self._waiting: list[Deferred[bool]] = []
+
+    def take(self, key: LimitKey, limit: int) -> Deferred[bool]:
+        self.asked.append((key, limit))
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def wait(self, key: LimitKey, limit: int) -> Deferred[bool]:
+        raise NotImplementedError
+
+    def give_back(self, key: LimitKey) -> None:
+        self.counted.remove(key)
+
+    def answer(self, taken: bool) -> None:
+        """Answer the last question."""
+        if taken:
+            self.counted.append(self.asked[-1][0])
+        self._waiting.pop().callback(taken)
+
+    def fail(self) -> None:
+        self._waiting.pop().errback(RuntimeError("no ledger"))
+
+
+def implicit(factory: ESMTPFactory) -> Any:
+    return TLSMemoryBIOFactory(server_context(), False, factory, factory.clock)
+
+
+class AnsweredElsewhere(DialogueTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.limits = DistantLimits()
+        self.serve(limits=self.limits, name="25")
+
+    def answer(self, taken: bool) -> None:
+        self.limits.answer(taken)
+        self.network.advance(0)
+
+    def test_the_greeting_waits_for_it(self) -> None:
+        client = self.connect()
+        self.assertEqual(self.limits.asked, [(CONNECTIONS, 1000)])
+        self.answer(True)
+        self.assertEqual(self.limits.asked[1:], [(PEER, 50)])
+        self.assertEqual(self.hear(client), [])
+        self.answer(True)
+        self.assertEqual(self.hear(client), ["220 "])
+        self.assertEqual(self.limits.counted, [CONNECTIONS, PEER])
+        self.say(client, b"QUIT\r\n")
+        self.assertEqual(self.hear(client), ["221 2.0.0"])
+        self.assertEqual(self.limits.counted, [])
+
+    def test_who_is_refused_is_not_counted(self) -> None:
+        for answers in ([False], [True, False]):
+            client = self.connect()
+            for each in answers:
+                self.answer(each)
+            self.assertEqual(self.hear(client), ["421 4.7.0"])
+            self.assertTrue(client.over)
+            self.assertEqual(self.limits.counted, [])
+
+    def test_who_talks_meanwhile_has_talked_too_early(self) -> None:
+        client = self.connect()
+        self.say(client, b"EHLO x\r\n")
+        self.answer(True)
+        self.answer(True)
+        self.assertEqual(self.hear(client), ["554 5.5.0"])
+        self.assertEqual(self.factory.violations, 1)
+        self.assertEqual(self.limits.counted, [])
+
+    def test_implicit_tls_shakes_hands_meanwhile(self) -> None:
+        client = self.connect(wrap=implicit)
+        self.start_tls(client)
+        self.answer(True)
+        self.assertEqual(self.hear(client), [])
+        self.answer(True)
+        self.assertEqual(self.hear(client), ["220 "])
+
+    def test_implicit_tls_shakes_hands_later(self) -> None:
+        client = self.connect(wrap=implicit)
+        self.answer(True)
+        self.answer(True)
+        self.start_tls(client)
+        self.assertEqual(self.hear(client), ["220 "])
+
+    def test_who_hangs_up_meanwhile_is_not_counted(self) -> None:
+        for before in (0, 1):
+            client = self.connect()
+            for _ in range(before):
+                self.answer(True)
+            client.abort()
+            self.network.advance(0)
+            self.assertEqual(self.factory.connections_open, 0)
+            self.answer(True)
+            self.assertEqual(self.limits.counted, [])
+        self.assertEqual(len(self.limits.asked), 3)  # after the loss no more was asked
+
+    def test_who_comes_in_a_drain_is_not_even_counted(self) -> None:
+        self.factory.drain()
+        self.assertEqual(self.hear(self.connect()), ["421 4.3.2"])
+        self.assertEqual(self.limits.asked, [])
+
+    def test_a_drain_meanwhile(self) -> None:
+        client = self.connect()
+        self.answer(True)
+        drained = self.factory.drain()
+        self.network.advance(0)
+        self.assertEqual(self.hear(client), ["421 4.3.2"])
+        self.successResultOf(drained)
+        self.answer(True)
+        self.assertEqual(self.limits.counted, [])
+
+    def test_a_drain_meanwhile_under_implicit_tls(self) -> None:
+        client = self.connect(wrap=implicit)
+        drained = self.factory.drain()
+        self.start_tls(client)
+        self.assertEqual(self.hear(client), ["421 4.3.2"])
+        self.answer(True)
+        self.successResultOf(drained)
+        self.assertEqual(self.limits.counted, [])
+
+    def test_abandoned_meanwhile(self) -> None:
+        client = self.connect()
+        self.factory.abandon()
+        self.network.advance(0)
+        self.assertEqual(self.hear(client), ["421 4.3.2"])
+        self.assertTrue(client.over)
+        self.answer(True)
+        self.assertEqual(self.limits.counted, [])
+
+    def test_no_answer_is_no_admission(self) -> None:
+        client = self.connect()
+        self.answer(True)
+        self.limits.fail()
+        self.network.advance(0)
+        self.assertEqual(self.hear(client), ["421 4.3.0"])
+        self.assertEqual(self.limits.counted, [])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_who_has_no_address_has_no_limit_of_its_own(self) -> None:
+        protocol = self.factory.buildProtocol(None)
+        opened: Any = self.factory.opened(protocol)  # type: ignore[arg-type]
+        self.answer(True)
+        self.assertIsNone(self.successResultOf(opened))
+        self.assertEqual(self.limits.asked, [(CONNECTIONS, 1000)])
+        self.factory.closed(protocol)  # type: ignore[arg-type]
+        self.assertEqual(self.limits.counted, [])
+
+
+class Shared(DialogueTestCase):
+    def test_factories_of_one_name_have_one_limit(self) -> None:
+        limits = LocalLimits()
+        factories = [
+            self.serve(limits=limits, name=name, max_connections_per_peer=1)
+            for name in ("25", "25", "465")
+        ]
+        heard = []
+        for self.factory in factories:
+            heard.append(self.hear(self.connect()))
+        self.assertEqual(heard, [["220 "], ["421 4.7.0"], ["220 "]])
+
+    def test_what_was_refused_takes_no_place(self) -> None:
+        self.serve(max_connections=2, max_connections_per_peer=1)
+        hosts = ("192.0.2.7", "192.0.2.7", "192.0.2.8", "192.0.2.9")
+        heard = [self.hear(self.connect(host=host))[0] for host in hosts]
+        self.assertEqual(heard, ["220 ", "421 4.7.0", "220 ", "421 4.7.0"])
+
+    def test_connections_are_counted(self) -> None:
+        self.serve(max_connections=2)
+        clients = [self.connect() for _ in range(3)]
+        self.assertEqual((self.factory.connections_taken, self.factory.connections_open), (3, 2))
+        clients[0].abort()
+        self.network.advance(0)
+        self.assertEqual((self.factory.connections_taken, self.factory.connections_open), (3, 1))
+
+
+class Reloaded(DialogueTestCase):
+    def test_the_most_connections_are_those_of_now(self) -> None:
+        clients = [self.connect() for _ in range(2)]
+        self.factory.max_connections_per_peer = 1
+        self.assertEqual(self.hear(self.connect()), ["421 4.7.0"])
+        self.factory.max_connections_per_peer = 3
+        self.factory.max_connections = 2
+        self.assertEqual(self.hear(self.connect(host="192.0.2.8")), ["421 4.7.0"])
+        for client in clients:
+            self.say(client, b"NOOP\r\n")
+            self.assertEqual(self.hear(client), ["220 ", "250 2.0.0"])
+
+    def test_what_exists_goes_on_with_what_it_began_with(self) -> None:
+        before = self.connect()
+        self.factory.timeouts = Timeouts(command=1000)
+        after = self.connect()
+        self.network.advance(301)
+        self.assertEqual(self.hear(before), ["220 ", "421 4.4.2"])
+        self.assertEqual(self.hear(after), ["220 "])

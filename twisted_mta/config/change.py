@@ -1,0 +1,81 @@
+"""What changes from one set of settings to the next, and what only a start can change. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from .setting import shown
+from .values import Config, Listener
+
+# Ports, processes and files that are open: a start makes them.
+_FIXED = ("hostname", "state_dir", "web", "workers", "message_memory")
+_FIXED_OF_QUEUE = ("url", "small_body", "commit_messages", "commit_octets")
+_FIXED_OF_LISTENERS = ("kind", "endpoint", "implicit_tls", "proxy_protocol_from")
+
+
+def fixed(before: Config, after: Config) -> list[str]:
+    """Return the settings that differ and cannot change before the next start, one line each."""
+    return [line for names, line in _differences(before, after) if not _movable(names)]
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """Return the settings that differ and can change, one printable line each."""
+    return [line for names, line in _differences(before, after) if _movable(names)]
+
+
+def _movable(names: tuple[str, ...]) -> bool:
+    table, name = names[0], names[-1]
+    if table == "queue":
+        return name not in _FIXED_OF_QUEUE
+    if table == "listeners":
+        return name not in (*_FIXED_OF_LISTENERS, "listeners")
+    return name not in _FIXED
+
+
+def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the path of each setting that differs, with a line about it."""
+    for field in attrs.fields(Config):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old == new:
+            continue
+        if field.name == "listeners":
+            yield from _of_listeners(old, new)
+        elif attrs.has(type(new)) and type(old) is type(new):
+            yield from _of_table((field.name,), f"[{field.name}] ", old, new)
+        else:
+            yield (field.name,), f"{field.name} = {_shown(new)}; before: {_shown(old)}"
+
+
+def _of_listeners(
+    before: tuple[Listener, ...], after: tuple[Listener, ...]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    if len(before) != len(after):
+        yield ("listeners", "listeners"), f"{len(after)} listeners; before: {len(before)}"
+        return
+    for old, new in zip(before, after, strict=True):
+        yield from _of_table(("listeners",), f"listener {shown(old.endpoint)}: ", old, new)
+
+
+def _of_table(
+    path: tuple[str, ...], where: str, before: Any, after: Any
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    for field in attrs.fields(type(after)):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old != new:
+            names = (*path, field.name)
+            yield names, f"{where}{field.name} = {_shown(new)}; before: {_shown(old)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return shown([_plain(each) for each in value])
+    return shown(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

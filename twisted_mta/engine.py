@@ -1,0 +1,556 @@
+"""The rooms joined: sessions, queue and deliveries of one process.
+
+A mail transfer agent is one engine, or several of them in processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from .config import Config, Listener
+from .delivery.address_order import SourceOf, kernel_source
+from .delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
+from .delivery.relay import Relay
+from .delivery.terms import Prepared as PreparedTerms
+from .dns import DNSResolver
+from .entropy import ThreadExecutor, nonce, secret_octets, system_random, wall_time
+from .envelope import Message, NextHop, Outcome
+from .files import DiskFiles
+from .interfaces import Executor, Files, FinalRecipient, Ids, Limits, Random, Resolver, WallTime
+from .limits import LocalLimits
+from .listeners import Listeners
+from .memory import TLSJournal, TLSMemory
+from .metrics import Metrics, table
+from .queue.activity import Activity
+from .queue.commit import GroupCommit
+from .queue.hops import HopLimits
+from .queue.ids import QueueIds
+from .queue.lock import StateLock
+from .queue.runner import Runner, RunnerSettings
+from .queue.schedule import Schedule
+from .queue.spool import Spool
+from .queue.sqlite import SQLiteStore
+from .queue.store import StateInUse
+from .routing.aliases import Aliases, read_aliases
+from .routing.exchangers import Exchangers
+from .routing.expansion import Expander
+from .routing.routes import Routes, parse_route
+from .routing.srs import SenderRewriting
+from .routing.srs_key import srs_key
+from .server.intake import Intake, IntakePolicy
+from .server.room import Room
+from .shard import Shard, shard_directory
+from .smtp.address import Mailbox
+from .smtp.reply import Reply
+from .smtp.sasl import Nonce
+
+_STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
+_LOOK_AGAIN = 0.1  # seconds
+_LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
+_LAST_WORDS = 3.0  # seconds for what is left after those who hurry have been hurried
+
+
+@frozen(kw_only=True)
+class World:
+    """All that the outside is to a mail transfer agent; what is None is the real thing.
+
+    Attributes:
+        wall_time: what time people say it is.
+        random: what jitter, order and names are drawn from.
+        ids: queue ids.
+        files: the disk.
+        commit_executor: where the queue's transactions run, one at a time.
+        file_executor: where other files are written.
+        resolver: the DNS.
+        secret: makes so many octets that nobody can guess.
+        nonce: makes what is used once, in AUTH.
+        source_of: says which address of ours leads to another.
+    """
+
+    wall_time: WallTime = wall_time
+    random: Random | None = None
+    ids: Ids | None = None
+    files: Files | None = None
+    commit_executor: Executor | None = None
+    file_executor: Executor | None = None
+    resolver: Resolver | None = None
+    secret: Callable[[int], bytes] = secret_octets
+    nonce: Nonce = nonce
+    source_of: SourceOf | None = kernel_source
+
+
+class Engine:
+    """One process's share of a mail transfer agent.
+
+    It binds no port, sets no signal handler and no log observer, and starts no thread before it is
+    started.
+
+    Args:
+        config: see there.
+        reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …
+        world: what is not the reactor's.
+        limits: counts what is in use, over all processes; None: over this one.
+        is_own_address: whether mail for an address and a port would come back to us.
+        worker: which process this is, from 0.
+
+    Attributes:
+        config: what it was told last.
+        metrics: what it counts.
+        activity: what has passed through it since it was made.
+        memory: the hosts that TLS was had with.
+        started_at: wall time at which it was made.
+        listeners: what stands at its ports.
+        routes: where mail goes next.
+        shards: its parts of the queue; new mail goes to the first.
+
+    Raises:
+        ValueError: a route cannot be read.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reactor: Any,
+        world: World | None = None,
+        limits: Limits | None = None,
+        is_own_address: Callable[[str, int], bool] = lambda address, port: False,
+        worker: int = 0,
+    ) -> None:
+        self.config = config
+        self._world = world = world or World()
+        self.metrics = Metrics()
+        self.activity = Activity(self.metrics, wall_time=world.wall_time)
+        self._limits = limits or LocalLimits()
+        self.shards: list[Shard] = []
+        self._reactor = reactor
+        self._worker = worker
+        self._threads: list[ThreadExecutor] = []
+        self.started_at = world.wall_time()
+        self._hurried = False
+        self._hurries: list[Callable[[], object]] = []
+        self._wall_time = world.wall_time
+        self._random = world.random or system_random()
+        self._files = world.files or DiskFiles()
+        self._ids = world.ids or QueueIds(
+            wall_time=world.wall_time, random=self._random, worker=worker
+        )
+        self._file_executor = world.file_executor or self._thread(4, "files")
+        resolver = world.resolver or DNSResolver(
+            reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
+        )
+        self.routes = _routes(config)
+        self._expander = self._make_expander(config, Aliases(), None)
+        self._maildir = MaildirDelivery(
+            config.maildir,
+            files=self._files,
+            executor=self._file_executor,
+            wall_time=world.wall_time,
+            hostname=config.hostname,
+            random=self._random,
+        )
+        self.memory = TLSMemory(wall_time=world.wall_time)
+        self._journal = TLSJournal(
+            self.memory,
+            directory=os.path.join(config.state_dir, "tls"),
+            name=str(worker),
+            files=self._files,
+            executor=self._file_executor,
+            clock=reactor,
+        )
+        self._relay = Relay(
+            reactor=reactor,
+            locate=Exchangers(
+                resolver,
+                random=self._random,
+                port=config.delivery.port,
+                is_local=self._is_our_host,
+                is_own_address=is_own_address,
+            ).locate,
+            helo=config.helo,
+            destination_for=config.destination_for,
+            memory=self.memory,
+            nonce=world.nonce,
+            source_of=world.source_of,
+            executor=self._file_executor,
+        )
+        self._home = self._shard(worker)
+        self._room = Room(
+            memory=config.message_memory,
+            share=config.queue.small_body,
+            minimum_free=config.minimum_free_disk,
+            free=self._home.store.free,
+            clock=reactor,
+        )
+        traffic = self._relay.traffic
+        self.metrics.read(table.HANDSHAKES_FAILED, lambda: traffic.handshake_failures, "client")
+        self.listeners = Listeners(
+            config,
+            reactor=reactor,
+            intake=self.intake,
+            metrics=self.metrics,
+            limits=self._limits,
+            wall_time=world.wall_time,
+        )
+
+    # Life.
+
+    def start(self, shards: Sequence[int] = (0,)) -> Deferred[None] | None:
+        """Open the queue and begin with what is due in it.
+
+        Args:
+            shards: the numbers of its parts, its own first.
+
+        Returns:
+            Fires once that is done, where the workers of a parent that was killed have to end
+            first; None where it is done.
+
+        Raises:
+            OSError: the state directory cannot be made.
+            StateInUse: another process has a shard, and does not end.
+            StoreError: the queue cannot be opened.
+            CertificateError: the certificate or its key cannot be used.
+        """
+        self.shards = [self._home, *map(self._shard, shards[1:])]
+        deadline = self._reactor.seconds() + _STILL_IN_USE
+        try:
+            self._open()
+        except StateInUse:
+            return Deferred.fromCoroutine(self._open_later(deadline))
+        return None
+
+    async def _open_later(self, deadline: float) -> None:
+        while True:
+            looked = Deferred[None]()
+            self._reactor.callLater(_LOOK_AGAIN, looked.callback, None)
+            await looked
+            try:
+                return self._open()
+            except StateInUse:
+                if self._reactor.seconds() >= deadline:
+                    raise
+
+    def _open(self) -> None:
+        opened: list[Shard] = []
+        try:
+            for shard in self.shards:
+                self._files.make_directories(shard_directory(self.config.state_dir, shard.number))
+                shard.lock.acquire()
+                opened.append(shard)
+            self.prepare(self.config)()
+            self._journal.load()
+            for shard in self.shards:
+                recovery = shard.commit.start()
+                for name in recovery.swept:
+                    self.log.info(
+                        "removed body {name}: its message was never acknowledged", name=name
+                    )
+                for id in recovery.quarantined:
+                    self.log.error(
+                        "{id} has lost its body file; it is kept and not delivered", id=id
+                    )
+                if shard is not self._home and recovery.census.messages:
+                    self.log.info(
+                        "shard {shard} of a former worker is taken over: {messages} messages",
+                        shard=shard.number,
+                        messages=recovery.census.messages,
+                    )
+        except BaseException:
+            for shard in opened:
+                shard.store.close()
+                shard.lock.release()
+            raise
+        for threads in self._threads:
+            threads.start()
+        self._journal.start()
+        for shard in self.shards:
+            shard.runner.start()
+        self._room.refusal()  # a disk that is full already is said now, and not to clients alone
+
+    def stop(self) -> Deferred[None]:
+        """Drain: let what is under way end, and close the queue. Nothing new begins.
+
+        Sessions and deliveries have the drain timeout; a session that is still in a transaction
+        then gets 421. Deliveries that wait for the answer to their final dot have a minute more,
+        because without it there would be a second copy.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    def hurry(self) -> None:
+        """Let a stop that is under way, or is to come, wait for nothing."""
+        self._hurried = True
+        for each in self._hurries:
+            each()
+
+    async def _stop(self) -> None:
+        # What is accepted from now on is begun at the next start.
+        delivered = DeferredList([shard.runner.stop() for shard in self.shards])
+        drained = self.listeners.drain()
+        timeout = self.config.drain_timeout
+        await self._within(timeout, drained, self.listeners.abandon)
+        await self._within(0 if self._hurried else timeout, delivered, self._relay.abort_unsent)
+        await self._within(_LAST_ANSWERS, delivered, self._give_up)
+        await self._within(_LAST_WORDS, self._relay.close(), self._relay.abort)
+        await DeferredList([shard.commit.stop() for shard in self.shards])
+        await self._journal.stop()
+        for threads in self._threads:
+            threads.stop()
+        for shard in self.shards:
+            shard.lock.release()
+
+    def _give_up(self) -> None:
+        self.listeners.abandon(at_once=True)
+        self._relay.abort()
+        # On a disk that takes nothing, outcomes would wait for ever: what they are about is due
+        # again at the next start.
+        for shard in self.shards:
+            shard.commit.stop()
+
+    async def _within(
+        self, seconds: float, done: Deferred[Any], give_up: Callable[[], object]
+    ) -> None:
+        """Wait for ``done``, and see to it after a while, or when hurried, that it comes."""
+        if done.called:
+            return
+        if self._hurried:
+            give_up()
+        self._hurries.append(give_up)
+        timer = self._reactor.callLater(seconds, give_up)
+        waiting = Deferred[None]()
+
+        def is_done(result: Any) -> Any:
+            waiting.callback(None)
+            return result
+
+        done.addBoth(is_done)
+        await waiting
+        self._hurries.remove(give_up)
+        if timer.active():
+            timer.cancel()
+
+    # Reloading.
+
+    def prepare(self, config: Config) -> Callable[[], list[str]]:
+        """Make ready for other settings, without any effect yet. Blocks while files are read.
+
+        Args:
+            config: with what cannot change while it runs as it was (`config.change.fixed`).
+
+        Returns:
+            What puts them in force and returns lines that say what changed in the files, printable;
+            it cannot fail.
+
+        Raises:
+            CertificateError: a file cannot be used; which, and why.
+            ConfigError: a password cannot be read.
+            ValueError: a route or an alias cannot be read.
+            OSError: the key of SRS can be neither read nor made.
+        """
+        routes = _routes(config)
+        expander = self._read_expander(config)
+        terms = self._relay.prepare(config.all_destinations)
+        use_listeners = self.listeners.prepare(config)
+
+        def use() -> list[str]:
+            self.config = config
+            self.routes = routes
+            self._expander = expander
+            lines = use_listeners()
+            for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
+                intake.update(self._policy(listener))
+            lines += self._use_terms(terms)
+            for shard in self.shards:
+                shard.runner.update(_runner_settings(config))
+            return lines
+
+        return use
+
+    def _use_terms(self, terms: PreparedTerms) -> list[str]:
+        for warning in (*terms.warnings, *terms.date_warnings(self._wall_time())):
+            self.log.warn("{warning}", warning=warning)
+        config = self.config
+        return self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
+
+    # Joints.
+
+    def intake(self, listener: Listener) -> Intake:
+        """Return what takes the mail of a listener into the queue."""
+        return Intake(
+            self._policy(listener),
+            accept=self._accept,
+            new_body=self._home.spool.new_body,
+            exists=self._exists,
+            refusal=self._refusal,
+            expand=self._expand,
+            ids=self._ids,
+            wall_time=self._wall_time,
+            room=self._room,
+            count=partial(self.metrics.count, table.TRANSACTIONS),
+        )
+
+    def _policy(self, listener: Listener) -> IntakePolicy:
+        config = self.config
+        return IntakePolicy(
+            hostname=config.hostname,
+            local_domains=self._expander.domains,
+            relay_from=config.relay_from,
+            relay_certificates=listener.relay_certificates,
+            max_hops=listener.max_hops,
+            max_header_size=listener.max_header_size,
+            lifetime=config.queue.lifetime,
+        )
+
+    def _shard(self, number: int) -> Shard:
+        config, world = self.config, self._world
+        directory = shard_directory(config.state_dir, number)
+        spool = Spool(
+            os.path.join(directory, "body"),
+            files=self._files,
+            executor=self._file_executor,
+            small_body=config.queue.small_body,
+        )
+        store = SQLiteStore(os.path.join(directory, "queue.sqlite"), spool=spool, files=self._files)
+        commit = GroupCommit(
+            store,
+            executor=world.commit_executor or self._thread(1, f"queue {number}"),
+            clock=self._reactor,
+            max_operations=config.queue.commit_messages,
+            max_octets=config.queue.commit_octets,
+            timed=partial(self.metrics.observe, table.COMMIT_DURATION),
+        )
+        runner = Runner(
+            _runner_settings(config),
+            commit=commit,
+            route=lambda mailbox: self.routes.route(mailbox),
+            deliver=self._deliver,
+            clock=self._reactor,
+            wall_time=world.wall_time,
+            random=self._random,
+            ids=self._ids,
+            observe=self.activity.attempt_settled,
+            limits=self._limits,
+            limits_of=self._limits_of,
+        )
+        lock = StateLock(os.path.join(directory, "queue.lock"))
+        return Shard(number, lock, spool, store, commit, runner)
+
+    def _limits_of(self, next_hop: NextHop) -> HopLimits:
+        there = self.config.destination_for(next_hop.domain, next_hop.hosts)
+        return HopLimits(
+            connections=there.connections,
+            recipients_per_message=there.recipients_per_message,
+            rate=there.rate,
+            retry_minimum=there.retry_minimum,
+            retry_maximum=there.retry_maximum,
+            lifetime=there.lifetime,
+        )
+
+    def _thread(self, threads: int, name: str) -> ThreadExecutor:
+        executor = ThreadExecutor(self._reactor, threads, f"twisted-mta {name}")
+        self._threads.append(executor)
+        return executor
+
+    def _accept(self, message: Message) -> Deferred[None]:
+        def accepted(_: None) -> None:
+            self.activity.message_accepted(message)
+
+        return self._home.runner.accept(message).addCallback(accepted)
+
+    def _read_expander(self, config: Config) -> Expander:
+        """Return what expands the mailboxes of ours; blocks.
+
+        Raises:
+            AliasError: the file of aliases cannot be used.
+            OSError: the key of SRS can be neither read nor made.
+            ValueError: there is something else in its place.
+        """
+        if config.aliases is None:
+            return self._make_expander(config, Aliases(), None)
+        ours = (*config.local_domains, *config.virtual_domains)
+        aliases = read_aliases(config.aliases, ours=ours)
+        srs = None
+        if config.srs_domain is not None:
+            path = os.path.join(config.state_dir, "srs.key")
+            key = srs_key(path, files=self._files, secret=self._world.secret)
+            srs = SenderRewriting(config.srs_domain, key)
+        return self._make_expander(config, aliases, srs)
+
+    def _make_expander(
+        self, config: Config, aliases: Aliases, srs: SenderRewriting | None
+    ) -> Expander:
+        return Expander(
+            local_domains=config.local_domains,
+            virtual_domains=config.virtual_domains,
+            aliases=aliases,
+            srs=srs,
+            exists=self._exists,
+            has_mailbox=self._has_mailbox,
+            wall_time=self._wall_time,
+        )
+
+    def _expand(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> Sequence[FinalRecipient] | Reply:
+        return self._expander.expand(mailbox, reverse_path)
+
+    def _has_mailbox(self, mailbox: Mailbox) -> bool:
+        return self.routes.route(mailbox).transport == "maildir" and self._maildir.exists(mailbox)
+
+    def _exists(self, mailbox: Mailbox) -> bool:
+        if self.config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
+            return True
+        return self._maildir.exists(mailbox)
+
+    def _refusal(self, mailbox: Mailbox) -> Reply | None:
+        """Return what is known to become of mail for a mailbox, if that is a failure.
+
+        Said to the client at once, it spares the sender, who may be forged, a notice.
+        """
+        next_hop = self.routes.route(mailbox)
+        if next_hop.transport == "error":
+            return next_hop.reply
+        if next_hop.transport == "maildir":
+            try:
+                mailbox_directory(mailbox)
+            except NoMailbox as error:
+                return error.reply
+        return None
+
+    def _is_our_host(self, host: str) -> bool:
+        return host == self.config.hostname.lower() or self.routes.is_local(host)
+
+    def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
+        if next_hop.transport == "maildir":
+            return self._maildir.deliver(next_hop, message)
+        return self._relay.deliver(next_hop, message)
+
+
+def _routes(config: Config) -> Routes:
+    return Routes(
+        [
+            parse_route(pattern, url, default_port=config.delivery.port)
+            for pattern, url in config.routes
+        ],
+        config.local_domains,
+        config.virtual_domains,
+    )
+
+
+def _runner_settings(config: Config) -> RunnerSettings:
+    return RunnerSettings(
+        hostname=config.hostname,
+        schedule=Schedule(config.queue.retry_minimum, config.queue.retry_maximum),
+        lifetime=config.queue.lifetime,
+        concurrency=config.queue.concurrency,
+        per_hop=config.queue.connections_per_hop,
+        longest=max(each.retry_maximum or 0.0 for each in config.all_destinations) or None,
+    )

@@ -1,0 +1,270 @@
+"""The ports that are bound, and how a worker comes to read one that its parent has bound."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import Any
+
+from attrs import frozen
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from .config.endpoint import Endpoint
+
+
+class CannotListen(Exception):
+    """An endpoint cannot be listened on; the message says which and why."""
+
+
+@frozen
+class Bound:
+    """A port that is bound, what is spoken there, and whether under TLS from the first octet."""
+
+    kind: str
+    port: IListeningPort
+    implicit_tls: bool = False
+
+    def __str__(self) -> str:
+        address: Any = self.port.getHost()
+        host = getattr(address, "host", None)
+        kind = "smtps" if self.implicit_tls and self.kind == "smtp" else self.kind
+        if host is None:
+            name = getattr(address, "name", b"") or b""
+            return f"{kind} unix {os.fsdecode(name)}"
+        host = f"[{host}]" if ":" in host else host
+        return f"{kind} tcp {host}:{address.port}"
+
+
+class Ports:
+    """Ports; each is bound first, and read from later.
+
+    Attributes:
+        bound: in the order in which they were bound.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.bound: list[Bound] = []
+        self._names: list[str] = []
+        self._reactor = reactor
+
+    def bind(
+        self,
+        kind: str,
+        endpoint: str,
+        factory: Any,
+        *,
+        implicit_tls: bool = False,
+        descriptor: int | None = None,
+    ) -> None:
+        """Bind a port; no connection is taken yet.
+
+        Args:
+            kind: what is spoken there.
+            endpoint: a server endpoint string of Twisted.
+            factory: of its protocols.
+            implicit_tls: whether they speak TLS from the first octet.
+            descriptor: a socket that was bound to ``endpoint`` already, elsewhere.
+
+        Raises:
+            CannotListen: it cannot be bound; the others are free again.
+        """
+        failures: list[Failure] = []
+
+        def listen() -> Any:
+            parsed = Endpoint.parse(endpoint)
+            if descriptor is not None and parsed.kind in ("systemd", "fd"):
+                return _Inherited(self._reactor, descriptor).adopt(factory)
+            if descriptor is not None:
+                reactor: Any = _Inherited(self._reactor, descriptor)
+            elif parsed.kind in ("systemd", "fd"):
+                reactor = _HandedOver(self._reactor)
+            else:
+                reactor = self._reactor
+                if parsed.kind == "unix":
+                    _remove_stale(parsed.named.get("address") or parsed.arguments[0])
+            return serverFromString(reactor, endpoint).listen(factory)
+
+        # What Twisted cannot make of a description it raises, one way or another.
+        listening: Deferred[IListeningPort] = maybeDeferred(listen)
+        listening.addCallbacks(
+            lambda port: self.bound.append(Bound(kind, port, implicit_tls)), failures.append
+        )
+        if failures:
+            self.unbind()
+            why = failures[0].getErrorMessage()
+            if endpoint.startswith("systemd:"):
+                why = f"systemd has handed over no such socket ({why})"
+            raise CannotListen(f"cannot listen on {endpoint} ({kind}): {why}")
+        if self.bound and hasattr(self.bound[-1].port, "stopReading"):
+            self.bound[-1].port.stopReading()
+
+    @property
+    def names(self) -> list[str]:
+        """What all ports are called, those of before too once they are free."""
+        if self.bound:
+            self._names = [str(bound) for bound in self.bound]
+        return self._names
+
+    def accept_connections(self) -> None:
+        """Take connections from now on."""
+        for bound in self.bound:
+            if hasattr(bound.port, "startReading"):
+                bound.port.startReading()
+
+    def reach(self, address: str, port: int) -> bool:
+        """Whether a connection to an address and a port would come to one of these."""
+        for bound in self.bound:
+            host: Any = bound.port.getHost()
+            if getattr(host, "port", None) == port and (
+                host.host == address
+                or (host.host in ("0.0.0.0", "::") and _is_of_this_machine(address))
+            ):
+                return True
+        return False
+
+    def unbind(self) -> Deferred[Any]:
+        """Free the ports; fires when they are free."""
+        self._names = self.names
+        bound, self.bound = self.bound, []
+        return DeferredList([maybeDeferred(each.port.stopListening) for each in bound])
+
+
+class Unserved(Factory):
+    """Stands at a port that other processes read from."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> None:
+        """Take no connection."""
+
+
+class _OneByOne:
+    """Takes one connection at a time from a port that other processes take them from as well.
+
+    A loop that takes all there are would leave the others with nothing: of 20 connections that come
+    at once one worker would get 18.
+    """
+
+    numberAccepts: int
+
+    def doRead(self) -> None:
+        self.numberAccepts = 1
+        super().doRead()  # type: ignore[misc]
+
+
+class _InheritedPort(_OneByOne, tcp.Port):
+    """A TCP port that is not ours alone: Twisted does not shut down what it has adopted."""
+
+
+class _InheritedUNIXPort(_OneByOne, unix.Port):
+    """A UNIX socket that is not ours: its mode and its name are left alone."""
+
+    _shouldShutdown = False  # the socket is the others' too
+    _preexistingSocket: socket.socket
+    factory: Any
+    fileno: Any
+
+    def startListening(self) -> None:
+        """Read from what listens already, without the ``chmod`` that `unix.Port` would do."""
+        self.factory.doStart()
+        self.socket = self._preexistingSocket
+        self.fileno = self.socket.fileno
+        self.connected = True
+        self.startReading()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop reading, without the unlinking that `unix.Port` would do."""
+        tcp.Port.connectionLost(self, reason)
+
+
+class _Inherited:
+    """A reactor that listens on one descriptor, whatever it is told to listen on.
+
+    So every kind of endpoint wraps its protocols as it would have done where the port was bound.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def adopt(self, factory: Any) -> IListeningPort:
+        return _adopt(self._reactor, self._descriptor, factory)
+
+    def listenTCP(self, port: int, factory: Any, *args: Any, **kwargs: Any) -> IListeningPort:
+        return self.adopt(factory)
+
+    def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> IListeningPort:
+        return self.adopt(factory)
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any
+    ) -> IListeningPort:
+        return self.adopt(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
+
+
+class _HandedOver:
+    """A reactor that leaves alone what somebody else has bound: systemd unlinks its own sockets."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> IListeningPort:
+        return _adopt(self._reactor, descriptor, factory)
+
+
+def _adopt(reactor: Any, descriptor: int, factory: Any) -> IListeningPort:
+    with socket.socket(fileno=os.dup(descriptor)) as bound:
+        bound.setblocking(False)
+        port: Any
+        if bound.family == socket.AF_UNIX:
+            port = _InheritedUNIXPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
+                reactor, bound.fileno(), factory
+            )
+        else:
+            port = _InheritedPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
+                reactor, bound.fileno(), bound.family, factory
+            )
+    port.startListening()
+    adopted: IListeningPort = port
+    return adopted
+
+
+def _is_of_this_machine(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind((address, 0))  # no datagram is sent
+        return True
+    return False
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a UNIX socket that nobody listens on: its MTA was killed.
+
+    Twisted's own lock beside the socket names a process; where process numbers begin anew with
+    every start, as in a container, that process seems to be alive for ever.
+    """
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                try:
+                    probe.connect(path)
+                except ConnectionRefusedError:
+                    os.unlink(path)
+    if not os.path.lexists(path):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.lock")

@@ -1,0 +1,66 @@
+"""A part of the queue, with what works on it: each process of an MTA has one of its own.
+
+The first is the state directory itself, the others are folders in it. When there are fewer
+processes than before, what the missing ones left behind is taken over by those that remain.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from .queue.commit import GroupCommit
+from .queue.lock import StateLock
+from .queue.runner import Runner
+from .queue.spool import Spool
+from .queue.sqlite import SQLiteStore
+
+_FOLDER = re.compile(r"shard-([1-9][0-9]*)\Z")
+
+
+@frozen
+class Shard:
+    """One shard, joined.
+
+    Attributes:
+        number: 0 is the state directory itself.
+        lock: who has it works on the shard.
+    """
+
+    number: int
+    lock: StateLock
+    spool: Spool
+    store: SQLiteStore
+    commit: GroupCommit
+    runner: Runner
+
+
+def shard_directory(state_dir: str, number: int) -> str:
+    """Return where a shard is."""
+    return state_dir if number == 0 else os.path.join(state_dir, f"shard-{number}")
+
+
+def shards_there(state_dir: str) -> list[int]:
+    """Return the numbers of all shards that have a folder, in their order; 0 is not among them.
+
+    Raises:
+        OSError: the state directory cannot be read.
+    """
+    found = (_FOLDER.match(name) for name in os.listdir(state_dir))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def shares(state_dir: str, workers: int) -> list[Sequence[int]]:
+    """Return which shards each worker works on, its own first.
+
+    Raises:
+        OSError: the state directory cannot be read.
+    """
+    orphans = [number for number in shards_there(state_dir) if number >= workers]
+    return [
+        (worker, *(number for number in orphans if number % workers == worker))
+        for worker in range(workers)
+    ]

@@ -1,0 +1,219 @@
+"""A worker: a process with an engine of its own, which its parent tells what to do.
+
+    python -m twisted_mta.worker NUMBER text|json
+
+It is started by `workers.Workers` alone, and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from base64 import b64decode
+from collections.abc import Callable, Sequence
+from pickle import loads
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReactorCore
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger, globalLogBeginner
+
+from .config import Config
+from .daemon import SWITCH_INTERVAL
+from .engine import Engine
+from .instruments import engine_report, read_engine
+from .limits import Message, Purse
+from .logs import Log
+from .metrics import table
+from .pipe import Pipe
+from .ports import Ports
+from .workers import PIPE
+
+_ORPHANED = 0.8  # seconds that are left when the parent has died
+_LAST_ANSWERS = 0.4  # of these, for what the next hops may say yet
+
+
+class Worker:
+    """What a worker does for its parent.
+
+    Args:
+        number: which it is, from 0.
+        reactor: the one that runs.
+        log: where its lines go.
+    """
+
+    log = Logger()
+
+    def __init__(self, number: int, reactor: Any, log: Log) -> None:
+        self._number = number
+        self._log = log
+        self._reactor = reactor
+        self._ports = Ports(reactor)
+        self._engine: Engine | None = None
+        self._prepared: Callable[[], list[str]] | None = None
+        self._draining = False
+        self._purse = Purse(send=self._count, clock=reactor)
+        self.pipe = Pipe(
+            {
+                "limits": self._purse.receive,
+                "start": self.start,
+                "serve": self.serve,
+                "drain": self.drain,
+                "hurry": self.hurry,
+                "prepare": self.prepare,
+                "use": self.use,
+                "forget": self.forget,
+                "report": self.report,
+            },
+            self.parent_lost,
+        )
+
+    def start(
+        self, settings: str, shards: Sequence[int], endpoints: Sequence[str]
+    ) -> Deferred[None] | None:
+        """Open the queue.
+
+        Args:
+            settings: a `Config`, packed.
+            shards: which parts of it.
+            endpoints: the kinds of the ports that were inherited.
+        """
+        config = self._share(settings)
+        self._engine = engine = Engine(
+            config,
+            reactor=self._reactor,
+            limits=self._purse,
+            is_own_address=self._ports.reach,
+            worker=self._number,
+        )
+        read_engine(engine.metrics, engine)
+        engine.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
+        for number, listener in enumerate(config.listeners):
+            self._ports.bind(
+                listener.kind,
+                listener.endpoint,
+                engine.listeners.served(number),
+                implicit_tls=listener.implicit_tls,
+                descriptor=PIPE + 1 + number,
+            )
+        return engine.start(shards)
+
+    def serve(self) -> None:
+        """Take connections."""
+        self._ports.accept_connections()
+
+    def drain(self) -> None:
+        """Take no more connections; when the rest is done, end."""
+        if self._draining:
+            return
+        self._draining = True
+        unbound = self._ports.unbind()
+        stopped = self._engine.stop() if self._engine is not None else unbound
+        stopped.addBoth(lambda _: self._end())
+
+    def hurry(self) -> None:
+        """Drain, and wait for nothing."""
+        if self._engine is not None:
+            self._engine.hurry()
+        self.drain()
+
+    def prepare(self, settings: str) -> None:
+        """Make ready for other settings."""
+        assert self._engine is not None
+        self._prepared = self._engine.prepare(self._share(settings))
+
+    def use(self) -> list[str]:
+        """Put them in force."""
+        prepared, self._prepared = self._prepared, None
+        assert prepared is not None
+        return prepared()
+
+    def forget(self) -> None:
+        """Stay with the settings of before."""
+        self._prepared = None
+
+    def report(self) -> dict[str, Any]:
+        """Say how things stand here."""
+        assert self._engine is not None
+        return engine_report(
+            self._engine,
+            pid=os.getpid(),
+            state="draining" if self._draining else "ready",
+            started_at=self._engine.started_at,
+            names=self._ports.names,
+            number=self._number,
+        ).to_json()
+
+    def parent_lost(self) -> None:
+        """End within a second, whatever is under way."""
+        # The kernel keeps that promise, even if this process is stuck.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, _ORPHANED)
+        if not self._draining:
+            self.log.error("the parent is gone, and so is this worker")
+            self.drain()
+            if self._engine is not None:
+                self._engine.listeners.abandon(at_once=True)
+        self._reactor.callLater(_LAST_ANSWERS, self.hurry)
+
+    def _count(self, message: Message) -> None:
+        self.pipe.tell("limits", message=message)
+
+    def _share(self, settings: str) -> Config:
+        config: Config = loads(b64decode(settings))
+        return evolve(config, message_memory=config.message_memory // config.workers)
+
+    def _end(self) -> None:
+        self._purse.close()
+        with contextlib.suppress(ReactorNotRunning):  # it ends already
+            self._reactor.stop()
+
+
+class _Inherited(Factory):
+    noisy = False
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    def buildProtocol(self, addr: object) -> Pipe:
+        return self._pipe
+
+
+def main() -> None:
+    """Run a worker until its parent lets it end."""
+    from twisted.internet import reactor  # noqa: TID251 - this process is ours
+
+    number, log_format = int(sys.argv[1]), sys.argv[2]
+    core: Any = reactor
+    log = Log("json" if log_format == "json" else "text", worker=number)
+    log.open()
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    worker = Worker(number, core, log)
+    with socket.socket(fileno=PIPE) as inherited:
+        inherited.setblocking(False)
+        core.adoptStreamConnection(PIPE, socket.AF_UNIX, _Inherited(worker.pipe))
+    core.callWhenRunning(_catch_signals, core, worker.drain)
+    core.run()
+    log.close()
+
+
+def _catch_signals(reactor: IReactorCore, drain: Callable[[], None]) -> None:
+    # What a terminal or an operator says to all processes of a group is for the parent to hear; but
+    # systemd tells every one of them to end.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGTERM,
+        lambda number, frame: reactor.callFromThread(drain),  # type: ignore[attr-defined]
+    )
+
+
+if __name__ == "__main__":
+    main()
