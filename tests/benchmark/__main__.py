@@ -15,6 +15,7 @@ from attrs import asdict
 
 from ..functional.programs import Missing, folder, found, run
 from .contest import (
+    MANY,
     OURS,
     SCENARIOS,
     THEIRS,
@@ -66,6 +67,9 @@ def main() -> int:
         help="kept: many messages on each; single: one; both (the default)",
     )
     parser.add_argument("--only", choices=(OURS, THEIRS), help="measure one, without ratios")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="measure N workers too, beside one process"
+    )
     parser.add_argument("--directory", help="where queues are kept, for another disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument(
@@ -73,6 +77,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     names = [arguments.only] if arguments.only else [THEIRS, OURS]
+    if arguments.workers:
+        names.append(MANY.format(arguments.workers))
     try:
         for program in ("smtp-source", "smtp-sink", *([THEIRS] if THEIRS in names else [])):
             found(program)

@@ -17,6 +17,9 @@ from .processes import cpu_seconds
 OURS = "twisted-mta"
 THEIRS = "postfix"
 
+MANY = "{} workers"
+"""The name of ours with so many workers, beside ours with one."""
+
 SCENARIOS = {"kept": ("-d",), "single": ()}
 """How smtp-source uses connections: many messages on each, or a new one for every message."""
 
@@ -133,20 +136,21 @@ def contestants(
 
     Args:
         home: a folder on the disk that is to be measured.
-        names: of `OURS` and `THEIRS`.
+        names: of `OURS`, `MANY` and `THEIRS`.
         options: further options of ``twistd mta``.
     """
     with contextlib.ExitStack() as stack:
         running = []
         for name in names:
-            place = home / name
+            place = home / name.replace(" ", "-")
             place.mkdir()
             place.chmod(0o755)
             sink = SMTPSink(place)
             stack.enter_context(sink)
-            if name == OURS:
+            if name != THEIRS:
                 route = f"*=smtp://{LOOPBACK}:{sink.port}"
-                mta = MTA(place, "--route", route, *options)
+                workers = () if name == OURS else ("--workers", name.split()[0])
+                mta = MTA(place, "--route", route, *workers, *options)
                 stack.enter_context(mta)
                 running.append(Contestant(name, mta.smtp, mta.pid, sink, lambda: 0))
             else:

@@ -25,7 +25,11 @@ def _kill(arguments: argparse.Namespace) -> bool:
             say=lambda line: print(line, flush=True),
         ).run(arguments.rounds, arguments.drain)
     print(verdict)
-    return verdict.good and not (arguments.signal == "TERM" and verdict.explained)
+    noticed = {
+        "TERM": len(verdict.explained),  # a drain makes no second copy
+        "HUP": len(verdict.explained) + verdict.disturbed + verdict.refused,  # nobody notices
+    }
+    return verdict.good and not noticed.get(arguments.signal)
 
 
 def _memory(arguments: argparse.Namespace) -> bool:
@@ -47,7 +51,7 @@ def main() -> int:
         default=1,
         help="processes; one of them or their parent is killed (1)",
     )
-    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--signal", choices=("KILL", "TERM", "HUP"), default="KILL")
     parser.add_argument(
         "--calls",
         action="store_true",

@@ -26,7 +26,15 @@ from ..functional.programs import (
 )
 from ..functional.sink import MARK
 from .load import SENDER
-from .oracle import Copy, Verdict, judge, outstanding, read_copies, read_offers
+from .oracle import (
+    Copy,
+    Verdict,
+    disturbances,
+    judge,
+    outstanding,
+    read_copies,
+    read_offers,
+)
 from .traced import DEADLY, TracedMTA
 
 _CONFIGURATION = """\
@@ -180,6 +188,9 @@ class Campaign:
         # Some faults come in the middle of the work, some right after the start, when what the
         # last one left behind is being taken up.
         time.sleep(self._random.choice((0.0, 0.1, 0.5, 1.0)) + self._random.random())
+        if self._fault == signal.SIGHUP:
+            self._reload(number)
+            return
         if isinstance(self._mta, TracedMTA):
             self._kill()
             self._die_at_a_call(self._mta)
@@ -210,6 +221,16 @@ class Campaign:
                 raise Unready("workers outlived their parent by more than a second")
         time.sleep(_ON_ITS_WAY)
         self._faults.append(time.time())
+
+    def _reload(self, number: int) -> None:
+        """Change a setting, and let the MTA read it: nobody is to notice."""
+        changed = f'{_CONFIGURATION}lifetime = "{number + 1} days"\n'
+        (self._mta.home / "mta.toml").write_text(changed, encoding="utf-8")
+        os.kill(self._mta.pid, signal.SIGHUP)
+        self._mta.wait_for(
+            lambda: self._mta.output().count("reloaded: [queue] lifetime") >= number, "the reload"
+        )
+        self._say(f"reload {number}")
 
     def _kill_a_worker(self) -> None:
         workers = self._mta.wait_for(self._all_workers, "all workers")
@@ -264,9 +285,11 @@ class Campaign:
             time.sleep(0.25)
 
     def _verdict(self) -> Verdict:
-        return judge(
+        verdict = judge(
             read_offers(self._lines()),
             self._copies(),
             faults=self._faults,
             failed=self._maildirs.failed,
         )
+        verdict.disturbed = disturbances(self._lines())
+        return verdict

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import itertools
 import random
@@ -124,11 +123,14 @@ class Load:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
+                self._ledger.enter("disturbed", "unconnected")
                 await asyncio.sleep(0.05)
                 continue
             connection = Connection(reader, writer)
-            with contextlib.suppress(OSError, Broken):
+            try:
                 await self._converse(connection)
+            except (OSError, Broken):
+                self._ledger.enter("disturbed", "broken")
             connection.close()
 
     async def _converse(self, connection: Connection) -> None:

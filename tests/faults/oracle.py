@@ -60,6 +60,7 @@ class Verdict:
         explained: second copies with a fault between them and the first one, soon after the first.
         unexplained: all other second copies. Must be empty.
         lag: the longest time, in seconds, from a first copy to the fault that caused the second.
+        disturbed: connections that could not be made, or broke off.
         in_flight: copies that arrived shortly before a fault: the most that it can have doubled.
     """
 
@@ -75,6 +76,7 @@ class Verdict:
     unexplained: list[Copy] = Factory(list)
     lag: float = 0.0
     in_flight: int = 0
+    disturbed: int = 0
 
     @property
     def good(self) -> bool:
@@ -88,6 +90,7 @@ class Verdict:
             f"acked       {self.acked}",
             f"refused     {self.refused}",
             f"unanswered  {self.unanswered}",
+            f"disturbed   {self.disturbed}",
             f"arrived     {self.arrived}",
             f"failed      {len(self.failed)}",
             f"lost        {len(self.lost)}  {self.lost[:5] or ''}",
@@ -104,12 +107,19 @@ def read_offers(lines: Iterable[str]) -> dict[str, Offer]:
     offers: dict[str, Offer] = {}
     for line in lines:
         kind, _, name, *rest = line.split()
+        if kind == "disturbed":
+            continue
         if kind == "offered":
             offers[name] = Offer(rest[0], tuple(rest[2:]))
         else:
             offer = offers[name]
             offers[name] = Offer(offer.digest, offer.recipients, kind == "acked", True)
     return offers
+
+
+def disturbances(lines: Iterable[str]) -> int:
+    """Return how many connections of the load generator could not be made, or broke off."""
+    return sum(line.startswith("disturbed ") for line in lines)
 
 
 def read_copies(lines: Iterable[str]) -> list[Copy]:

@@ -256,7 +256,12 @@ class Endpoints(Workers):
             mta = self.mta("--smtp", "systemd:domain=INET:index=0")
             # systemd says so to the very process that it starts.
             command = [
-                *("/bin/sh", "-c", 'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&0', "sh"),
+                *(
+                    "/bin/sh",
+                    "-c",
+                    'exec env LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=smtp "$@" 3<&0',
+                    "sh",
+                ),
                 *map(str, mta.command()),
             ]
             log = self.home / "systemd.log"
@@ -403,13 +408,7 @@ class Privileges(Workers):
         self,
     ) -> None:
         nobody = pwd.getpwnam("nobody")
-        seen = subprocess.run(
-            [sys.executable, "-c", "import importlib.readers, twisted_mta"],
-            user=nobody.pw_uid,
-            group=nobody.pw_gid,
-            capture_output=True,
-        )
-        if seen.returncode:
+        if not _for_everybody(sys.executable, nobody):
             self.skipTest(f"{sys.executable} is not for everybody's use")
         state = self.home / "state"
         state.mkdir(mode=0o700)
@@ -441,6 +440,20 @@ class Privileges(Workers):
                 mta.wait_for_mail("localhost", "bob", workers)
                 self.assertEqual((state / "queue.sqlite").stat().st_uid, nobody.pw_uid)
                 self.assertEqual(mta.terminate(), 0, mta.output())
+
+
+def _for_everybody(interpreter: str, user: pwd.struct_passwd) -> bool:
+    """Whether ``user`` can run our Python, with all that it imports."""
+    try:
+        seen = subprocess.run(
+            [interpreter, "-c", "import importlib.readers, twisted_mta"],
+            user=user.pw_uid,
+            group=user.pw_gid,
+            capture_output=True,
+        )
+    except PermissionError:
+        return False
+    return seen.returncode == 0
 
 
 class _Killed:
