@@ -15,6 +15,7 @@ from .smtp.reply import Reply
 
 # Crockford's base 32: no I, L, O, U, so an id can be read out over the telephone.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 _DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
 _QUEUE_ID_LENGTH = 13  # 13 x 5 bits hold the 63 bits of a non-negative SQLite integer
 
@@ -27,12 +28,13 @@ class QueueId(int):
     """
 
     def __str__(self) -> str:
+        # Ten bits at a time: it is written several times in the life of every message.
         value = int(self)
-        characters = []
-        for _ in range(_QUEUE_ID_LENGTH):
-            characters.append(_ALPHABET[value & 31])
-            value >>= 5
-        return "".join(reversed(characters))
+        return (
+            f"{_ALPHABET[value >> 60]}{_PAIRS[value >> 50 & 1023]}{_PAIRS[value >> 40 & 1023]}"
+            f"{_PAIRS[value >> 30 & 1023]}{_PAIRS[value >> 20 & 1023]}{_PAIRS[value >> 10 & 1023]}"
+            f"{_PAIRS[value & 1023]}"
+        )
 
     __repr__ = __str__
 

@@ -31,6 +31,7 @@ from ..smtp.client_step import (
     Unusable,
 )
 from ..smtp.reply import Reply, printable
+from ..wire import write_now
 from .terms import Terms
 from .tls import ClientContexts
 
@@ -233,7 +234,7 @@ class Connection(Protocol):
     def _write(self) -> None:
         octets = self.session.output()
         if octets:
-            self.transport.write(octets)
+            write_now(self.transport, octets)
 
     def _rearm(self) -> None:
         if self._timer is not None:
@@ -278,7 +279,7 @@ class Connection(Protocol):
             except OSError as error:
                 self._perform(self.session.body_failed(printable(str(error))))
             else:
-                self.transport.write(octets)
+                write_now(self.transport, octets)
             return
         self._producer = BodyProducer(self, pieces)
         self.transport.registerProducer(self._producer, True)

@@ -45,6 +45,7 @@ from ..smtp.step import (
     Violation,
     Write,
 )
+from ..wire import write_now
 from .delivery import NoDelivery
 from .tls import reason as tls_reason
 
@@ -313,7 +314,7 @@ class ESMTPProtocol(LineReceiver):
             # Silence is counted from our last reply, so that a command that comes octet by octet
             # keeps no connection.
             self._heard = self._clock.seconds()
-            self.transport.write(output)
+            write_now(self.transport, output)
 
     def _mail(self, step: Mail) -> None:
         self._ask(lambda: self._delivery.mail(self.session, *step), self.session.answer, "mail")
