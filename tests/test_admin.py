@@ -100,6 +100,20 @@ class Telling(AdminTestCase):
             self.assertIn("GET /v1/status", facts["error"])
             self.assertIn("POST /v1/reload", facts["error"])
 
+    def test_the_hosts_that_tls_was_had_with(self) -> None:
+        asked: list[str | None] = []
+        entry = {"host": "mx.example", "port": 25, "first": 1.0, "last": 2.0, "missing": None}
+
+        def hosts(domain: str | None) -> list[Any]:
+            asked.append(domain)
+            return [entry]
+
+        admin = self.admin(hosts=hosts)
+        self.assertEqual(self.told(admin, "/v1/tls"), (200, {"version": 1, "hosts": [entry]}))
+        self.assertEqual(self.told(admin, "/v1/tls/example")[0], 200)
+        self.assertEqual(asked, [None, "example"])
+        self.assertEqual(self.told(admin, "/v1/tls/example", "POST")[0], 405)
+
     def test_other_methods_are_not_allowed(self) -> None:
         admin = self.admin({"reload": lambda: self.fail("it was done")})
         for path, method, allowed in (

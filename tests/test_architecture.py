@@ -26,10 +26,23 @@ SHARED = (
     "metrics",
     "report",
     "settings",
+    "wire",
 )
 """What every room may use."""
 
-ROOMS = ("admin", "control", "delivery", "policy", "queue", "routing", "server", "web", "workers")
+ROOMS = (
+    "admin",
+    "control",
+    "delivery",
+    "notify",
+    "pipe",
+    "policy",
+    "ports",
+    "queue",
+    "routing",
+    "server",
+    "web",
+)
 """Each does one job, and none knows another."""
 
 JOINERS = (
@@ -37,13 +50,19 @@ JOINERS = (
     "check",
     "cli",
     "daemon",
+    "engine",
     "entropy",
     "instruments",
     "listeners",
+    "lives",
+    "mailboxes",
     "options",
     "running",
     "service",
+    "shard",
     "testing",
+    "worker",
+    "workers",
 )
 """Where rooms are joined, and what is only handed out there."""
 
@@ -81,7 +100,7 @@ REQUIRED_BANS = (
     "uuid",
 )
 
-MAY_LIFT_THE_BAN = ("daemon.py", "entropy.py")
+MAY_LIFT_THE_BAN = ("daemon.py", "entropy.py", "worker.py")
 
 
 class Module:

@@ -1,4 +1,4 @@
-"""Binary mail (RFC 3030 §3) through whole MTAs: kept up to the Maildir, or returned."""
+"""Binary mail (RFC 3030 §3) through whole MTAs: kept to the Maildir, made 7 bits, or returned."""
 
 import email
 import os
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Listener
 from twisted_mta.testing.files import UnsyncedFiles
-from twisted_mta.testing.peer import ScriptedPeer
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.world import MemoryMTA, MemoryReactor
 
 NEXT = "192.0.2.1"
@@ -92,27 +92,68 @@ class Kept(SynchronousTestCase):
             mta.advance(1)
             self.assertTrue(mta.mail("bob")[-1].endswith(b"\r\n" + content))
 
-    def test_returned_where_the_next_hop_cannot_take_it(self) -> None:
-        """As what it is, with its header alone, and no octet of it was sent."""
-        peer = ScriptedPeer(
-            [
-                ("send", b"220 mx.example\r\n"),
-                ("expect", b"EHLO mta.example\r\n"),
-                ("send", b"250-mx.example\r\n250-8BITMIME\r\n250 CHUNKING\r\n"),
-                ("expect", b"QUIT\r\n"),
-                ("close",),
-            ]
+    def test_as_lines_of_7_bits_where_the_next_hop_takes_no_other(self) -> None:
+        peer = self.next_hop(
+            ("expect", b"MAIL FROM:<ann@localhost>\r\n"),
+            ("send", b"250 ok\r\n"),
+            ("expect", b"RCPT TO:<bob@next.example>\r\n"),
+            ("send", b"250 ok\r\n"),
+            ("expect", b"DATA\r\n"),
+            ("send", b"354 go\r\n"),
+            ("content",),
+            ("send", b"250 taken\r\n"),
         )
-        self.reactor.listen(NEXT, 25, peer)
         mta = self.here()
         self.addCleanup(mta.stop)
-        self.submit(mta, b"Subject: x\r\n\r\nsecret\r\n" + LARGE, "bob@next.example")
+        fields = b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: image/x-raw\r\n"
+        self.submit(
+            mta, fields + b"Content-Transfer-Encoding: binary\r\n\r\n" + LARGE, "bob@next.example"
+        )
         mta.advance(60)
-        self.assertTrue(peer.finished, peer.problems)
+        self.assertEqual(peer.problems, [])
+        [content] = peer.contents
+        self.assertTrue(content.isascii())
+        self.assertLessEqual(max(map(len, content.split(b"\r\n"))), 998)
+        sent = email.message_from_bytes(content.removesuffix(b".\r\n"))
+        self.assertEqual((sent["Subject"], sent.get_content_type()), ("x", "image/x-raw"))
+        self.assertEqual(sent.get_payload(decode=True), LARGE)
+        self.assertEqual(mta.status().queue["messages"], 0)
+        self.assertEqual(mta.mail("ann"), [])
+
+    def test_returned_where_the_next_hop_cannot_take_it_and_it_is_signed(self) -> None:
+        """As what it is, with its header alone, and no octet of it was sent."""
+        peer = self.next_hop()
+        mta = self.here()
+        self.addCleanup(mta.stop)
+        signed = (
+            b"Subject: x\r\nMIME-Version: 1.0\r\n"
+            b"Content-Type: multipart/signed; protocol=a/b; micalg=c; boundary=X\r\n\r\n"
+            b"--X\r\nContent-Transfer-Encoding: binary\r\n\r\nsecret\r\n%b\r\n"
+            b"--X\r\nContent-Type: a/b\r\n\r\nsignature\r\n--X--\r\n"
+        )
+        self.submit(mta, signed % LARGE, "bob@next.example")
+        mta.advance(60)
+        self.assertEqual(peer.problems, [])
+        self.assertNotIn(b"secret", peer.received)
         [notice] = mta.mail("ann")
         self.assertIn(b"Status: 5.6.3\n", notice)
         self.assertNotIn(b"secret", notice)
         self.assertNotIn(b"\r", notice)
         returned = email.message_from_bytes(notice).get_payload()[-1]
         self.assertEqual(returned.get_content_type(), "text/rfc822-headers")  # type: ignore[union-attr]
-        self.assertIn(b"Subject: x\n\n--", notice + b"\n--")
+        self.assertIn("Subject: x\n", str(returned))
+
+    def next_hop(self, *steps: ScriptStep) -> ScriptedPeer:
+        """Return a next hop that offers 8BITMIME, and not BINARYMIME."""
+        peer = ScriptedPeer(
+            [
+                ("send", b"220 mx.example\r\n"),
+                ("expect", b"EHLO mta.example\r\n"),
+                ("send", b"250-mx.example\r\n250 8BITMIME\r\n"),
+                *steps,
+                ("expect", b"QUIT\r\n"),
+                ("close",),
+            ]
+        )
+        self.reactor.listen(NEXT, 25, peer)
+        return peer

@@ -329,7 +329,6 @@ class Refusals(ConfigTestCase):
     def test_what_is_not_built_yet_is_refused_by_name(self) -> None:
         for toml, text in (
             ('[mta]\nusers = "f"', '[mta] users = "f": users is not built yet; leave it out'),
-            ("[mta]\nworkers = 2", "[mta] workers = 2: workers is not built yet; 1 would do"),
             (
                 '[mta]\nqueue = "postgresql://db/mail"',
                 '[mta] queue = "postgresql://db/mail": postgresql is not built yet;'

@@ -181,7 +181,7 @@ class Life(ProcessTestCase):
             status, rest = mta.end()
         self.assertEqual(status, 0, rest)
 
-    def test_a_second_signal_while_it_drains_changes_nothing(self) -> None:
+    def test_the_same_signal_told_twice_at_once_changes_nothing(self) -> None:
         with self.running() as mta:
             client = mta.client()
             client.docmd("MAIL FROM:<ann@sender.example>")
@@ -191,6 +191,22 @@ class Life(ProcessTestCase):
             client.close()
             status, rest = mta.end()
         self.assertEqual(status, 0, rest)
+        self.assertNotIn("Traceback", rest)
+
+    def test_told_once_more_while_it_drains_it_waits_for_nothing(self) -> None:
+        settings = self.home / "mta.toml"
+        settings.write_text('[mta]\ndrain_timeout = "1 h"\n', encoding="utf-8")
+        with self.running("--config", str(settings)) as mta:
+            client = mta.client()
+            client.docmd("MAIL FROM:<ann@sender.example>")
+            mta.process.send_signal(signal.SIGTERM)
+            mta.wait_for("Closed")
+            # What comes within half a second is taken for the same signal.
+            self.assertRaises(subprocess.TimeoutExpired, mta.process.wait, 0.6)
+            status, rest = mta.end(signal.SIGTERM)
+            client.close()
+        self.assertEqual(status, 0, rest)
+        self.assertIn("told once more to end", rest)
         self.assertNotIn("Traceback", rest)
 
     def test_the_state_is_for_its_owner_alone(self) -> None:

@@ -4,7 +4,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.instruments import engine_report, read_engine
+from twisted_mta.instruments import engine_report
 from twisted_mta.metrics import table
 from twisted_mta.report import Connections, Report
 from twisted_mta.testing.files import UnsyncedFiles
@@ -24,7 +24,6 @@ class Reading(SynchronousTestCase):
         self.mta.start()
         self.addCleanup(lambda: self.mta.stop() if self.mta.mta.running else None)
         self.engine = self.mta.mta.engine
-        read_engine(self.engine.activity.metrics, self.engine)
 
     def report(self) -> Report:
         return engine_report(

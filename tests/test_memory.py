@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.memory import TLSFact, TLSJournal, TLSMemory, entries_of
+from twisted_mta.memory import TLSFact, TLSJournal, TLSMemory, entries_of, merged_entries
 from twisted_mta.testing.files import UnsyncedFiles
 
 DAY = 86_400.0
@@ -85,6 +85,21 @@ class Memory(MemoryTestCase):
             [entry["host"] for entry in entries_of(memory.entries(), "Example.NET.")],
             ["example.net", "mx.example.net"],
         )
+
+    def test_what_several_processes_know_together(self) -> None:
+        one, other = self.memory(), self.memory()
+        one.remember("b.example", 25)
+        one.remember("a.example", 25)
+        self.now += 2 * DAY
+        other.remember("b.example", 25)
+        self.now += 1
+        other.alarm("b.example", 25)
+        together = merged_entries((one.entries(), other.entries()))
+        self.assertEqual([entry["host"] for entry in together], ["a.example", "b.example"])
+        (first,) = entries_of(one.entries(), "b.example")
+        (last,) = entries_of(other.entries(), "b.example")
+        self.assertEqual(together[1], {**last, "first": first["first"]})
+        self.assertEqual(together[1]["missing"], self.now)
 
     def test_lines(self) -> None:
         for fact in (

@@ -7,7 +7,15 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.metrics import Metrics, table
-from twisted_mta.report import Connections, RecentMessage, Report, Status, gauges, merge
+from twisted_mta.report import (
+    Connections,
+    RecentMessage,
+    Report,
+    Status,
+    SuspendedHop,
+    gauges,
+    merge,
+)
 
 NOW = 1_790_000_000.0
 
@@ -37,9 +45,14 @@ def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Rep
         "deliveries": 3,
         "metrics": metrics.snapshot(),
         "recent": (recent("A", NOW - 5),),
+        "suspended": (suspended("smtp:dead.example"),),
         **other,
     }
     return Report(**values)
+
+
+def suspended(next_hop: str, seconds: float = 300.0, times: int = 1) -> SuspendedHop:
+    return SuspendedHop(next_hop=next_hop, seconds=seconds, times=times, last="451 4.4.1 Refused")
 
 
 def merged(*reports: Report, **other: Any) -> Status:
@@ -60,6 +73,7 @@ class Crossing(SynchronousTestCase):
             {"connections": {"smtp": 3}},
             {"metrics": 3},
             {"recent": [{"id": "A"}]},
+            {"suspended": [{"next_hop": "A"}]},
         ):
             self.assertRaises(ValueError, Report.from_json, {**good, **change})
         self.assertRaises(ValueError, Report.from_json, [])
@@ -101,6 +115,19 @@ class Merging(SynchronousTestCase):
         status = merged(report(0, recent=one), report(1, recent=two))
         self.assertEqual(len(status.recent), 50)
         self.assertEqual([each.id for each in status.recent[:4]], ["A0", "B0", "A1", "B1"])
+
+    def test_a_next_hop_that_several_leave_alone_is_shown_once(self) -> None:
+        status = merged(
+            report(0, suspended=(suspended("smtp:a", 10, 2), suspended("smtp:b", 10, 5))),
+            report(1, suspended=(suspended("smtp:a", 20, 3),)),
+        )
+        self.assertEqual(
+            [(each.next_hop, each.seconds, each.times) for each in status.suspended],
+            [("smtp:b", 10, 5), ("smtp:a", 20, 3)],
+        )
+        many = tuple(suspended(f"smtp:{number}") for number in range(500))
+        self.assertEqual(len(merged(report(suspended=many)).suspended), 50)
+        self.assertEqual(status.to_json()["suspended"][0]["last"], "451 4.4.1 Refused")
 
     def test_its_json_is_versioned_and_complete(self) -> None:
         facts = json.loads(json.dumps(merged(report(0), report(1)).to_json()))

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta import running
 from twisted_mta.cli import main
 from twisted_mta.metrics import Metrics, table
-from twisted_mta.report import Connections, RecentMessage, Report, merge
+from twisted_mta.report import Connections, RecentMessage, Report, SuspendedHop, merge
 
 NOW = 1_790_000_000.0
 EVIL = "[red]eve[/red]\x1b[2J@evil.example"
@@ -36,6 +36,14 @@ def status(workers: int = 1) -> dict[str, Any]:
             queue={"messages": 3, "leased": 1},
             connections={"smtp tcp 127.0.0.1:2525": Connections(1, 20)},
             metrics=metrics.snapshot(),
+            suspended=(
+                SuspendedHop(
+                    next_hop=f"smtp:{EVIL}",
+                    seconds=125.0 + number,
+                    times=3,
+                    last="451 4.4.1 [red]Connection refused\x07",
+                ),
+            ),
             recent=(
                 RecentMessage.shortened(
                     id="0000000000ABC",
@@ -114,7 +122,9 @@ class Status(RunningTestCase):
             "up for: 2 h 0 min",
             "queue: 6 messages, 2 in delivery",
             "since the start: 2468 accepted, 0 delivered, 0 deferred, 0 failed, 0 early data,"
-            " 0 TLS downgrades",
+            " 0 TLS downgrades, 0 TLS alarms, 0 credentials refused",
+            "smtp:[red]eve[/red]\\x1b[2J@evil.example\t2 min\t3\t451 4.4.1 [red]Connection refused"
+            "\\x07",
             "smtp tcp 127.0.0.1:2525\t2\t40",
             "1\t4001\tready\t0\t1\t20\t1234",
         ):
@@ -147,7 +157,9 @@ class Status(RunningTestCase):
 
     def test_a_terminal_gets_tables_in_which_brackets_are_no_markup(self) -> None:
         screen = StringIO()
-        running._show(status(2), file=screen, width=200)
+        told = status(2)
+        tables = running._tables(told, brief=True)
+        running._show(running._facts(told), tables, file=screen, width=200)
         text = screen.getvalue()
         self.assertIn("[red]eve[/red]\\x1b[2J@evil.example", text)
         self.assertIn("bob0@example.net and 11 more", text)
@@ -159,6 +171,53 @@ class Status(RunningTestCase):
         result, _ = self.asked({"version": 2, "news": True}, "status")
         self.assertEqual(result.exit_code, 1)
         self.assertIn("of another version", result.output)
+
+
+HOSTS: Mapping[str, Any] = {
+    "version": 1,
+    "hosts": [
+        {"host": "mx1.example", "port": 25, "first": NOW, "last": NOW, "missing": None},
+        {"host": "mx2.example", "port": 26, "first": NOW, "last": NOW, "missing": NOW + 60},
+    ],
+}
+
+
+class TLS(RunningTestCase):
+    def test_a_pipe_gets_a_line_for_each_host(self) -> None:
+        result, request = self.asked(HOSTS, "tls")
+        self.assertEqual(request, "GET /v1/tls HTTP/1.1")
+        self.assertEqual(
+            result.output,
+            "Host\tPort\tTLS first had\tLast had\tMissing since\n"
+            "mx1.example\t25\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t\n"
+            "mx2.example\t26\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t2026-09-21 14:14:20\n",
+        )
+
+    def test_a_domain_is_asked_for_in_its_one_form(self) -> None:
+        for written, asked in (
+            ("Example.", "example"),
+            (".example", "example"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:db8::1"),
+        ):
+            _, request = self.asked(HOSTS, "tls", written)
+            self.assertEqual(request, f"GET /v1/tls/{asked} HTTP/1.1")
+            os.unlink(os.path.join(self.state, "control.sock"))
+
+    def test_what_is_no_domain_is_not_asked_for(self) -> None:
+        result = self.run_tool("tls", "../reload\n", "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("not a domain name", result.output)
+
+    def test_programs_get_json(self) -> None:
+        result, _ = self.asked(HOSTS, "tls", "--json")
+        self.assertEqual(json.loads(result.output), HOSTS)
+
+    def test_probing_is_refused_by_name(self) -> None:
+        result = self.run_tool("tls", "--probe", "example", "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("--probe is not built yet", result.output)
 
 
 class Exits(RunningTestCase):

@@ -3,6 +3,7 @@
     GET  /v1/status      how things stand
     GET  /v1/metrics     what was counted, raw
     GET  /metrics        the same as Prometheus reads it
+    GET  /v1/tls         the hosts that TLS was had with, or of those /v1/tls/<domain>
     POST /v1/<action>    do something: ``reload``, ``reopen-logs``
 
 All but ``/metrics`` is JSON; errors are ``{"error": text}``. Only the control socket leads to the
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 
 from .answer import READING, Answer, Question, error_answer, json_answer
 from .interfaces import Clock, WallTime
+from .memory import Entry
 from .metrics import Metrics, Snapshot, Totals, added
 from .metrics.exposition import exposition
 from .report import VERSION, Report, Status, gauges, merge
@@ -28,6 +30,7 @@ from .report import VERSION, Report, Status, gauges, merge
 STATUS = "/v1/status"
 METRICS = "/v1/metrics"
 EXPOSITION = "/metrics"
+TLS = "/v1/tls"
 
 # Seconds for a process that was silent when it was asked last. Those who watch over programs often
 # wait a second for an answer: a worker that hangs is not to make the whole of it seem to.
@@ -50,6 +53,9 @@ class Asked:
 Reports = Callable[[], "Sequence[Report | Asked] | Deferred[Sequence[Report]]"]
 """Asks every process that is alive; who is left out is taken to be gone."""
 
+Hosts = Callable[[str | None], "Sequence[Entry] | Deferred[Sequence[Entry]]"]
+"""Says with which hosts TLS was had (`memory.TLSMemory.entries`): all of them, or a domain's."""
+
 Action = Callable[[], Any]
 """Does what an operator asks for: returns lines that say what was done (or a Deferred of them, or
 None), and fails where it is refused."""
@@ -70,6 +76,7 @@ class Admin:
         started_at: says when it was started, wall time; None takes the oldest process.
         clock: for the time-out.
         wall_time: for people.
+        hosts: see `Hosts`.
         timeout: seconds that a process has for its report.
     """
 
@@ -89,6 +96,7 @@ class Admin:
         wanted_listeners: int = 0,
         metrics: Metrics | None = None,
         started_at: Callable[[], float] | None = None,
+        hosts: Hosts = lambda domain: (),
         timeout: float = 1.5,
     ) -> None:
         self._hostname = hostname
@@ -102,6 +110,7 @@ class Admin:
         self._wanted_listeners = wanted_listeners
         self._metrics = metrics
         self._started_at = started_at
+        self._hosts = hosts
         self._timeout = timeout
         self._totals = Totals()
         self._last: dict[int, Report] = {}
@@ -133,17 +142,27 @@ class Admin:
                 lambda snapshot: json_answer({"version": VERSION, "metrics": snapshot.to_json()})
             ),
             EXPOSITION: lambda: self.snapshot().addCallback(self._exposed, question.accept),
+            TLS: lambda: self._tls(None),
         }
-        if question.path in readers:
+        path, domain = question.path, None
+        if path.startswith(f"{TLS}/"):
+            path, domain = TLS, path.removeprefix(f"{TLS}/")
+        if path in readers:
             if question.method not in READING:
                 return _not_allowed(READING)
-            return readers[question.path]()
+            return self._tls(domain) if domain else readers[path]()
         name = question.path.removeprefix("/v1/")
         if question.path.startswith("/v1/") and name in self._actions:
             return self._act(name) if question.method == "POST" else _not_allowed(("POST",))
         there = [f"GET {path}" for path in readers]
         there += [f"POST /v1/{action}" for action in self._actions]
         return error_answer(f"there is {', '.join(there)}", 404)
+
+    def _tls(self, domain: str | None) -> Deferred[Answer]:
+        told = maybeDeferred(self._hosts, domain).addTimeout(self._timeout, self._clock)
+        return told.addCallback(
+            lambda hosts: json_answer({"version": VERSION, "hosts": list(hosts)})
+        )
 
     async def _gather(self) -> Sequence[Report]:
         reports = self._reports()

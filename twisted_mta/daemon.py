@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -18,12 +19,11 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from .config import ConfigError
-from .config.endpoint import Endpoint
 from .entropy import monotonic_microseconds
 from .metrics import table
 from .notify import ServiceManager
 from .options import Options
-from .ports import CannotListen
+from .ports import Bound, CannotListen
 from .queue.store import NewerSchema, StateInUse, StoreError
 from .server.certificate import CertificateError
 from .service import CannotReload, MailTransferAgent
@@ -144,12 +144,7 @@ class _Daemon(MultiService):
         """
         if os.geteuid() != 0 or self._root_wanted:
             return
-        config = self._mta.config
-        exposed = [
-            listener.endpoint
-            for listener in config.listeners
-            if _exposed(Endpoint.parse(listener.endpoint))
-        ]
+        exposed = [str(bound) for bound in self._mta.bound if _exposed(bound)]
         if exposed:
             raise CannotStart(
                 f"listening on {', '.join(exposed)} as root; twistd --uid USER --gid GROUP binds"
@@ -166,7 +161,7 @@ class _Daemon(MultiService):
 
     def _is_ready(self) -> None:
         self._say_what_to_try()
-        self._manager.ready("ready")
+        self._manager.ready()
 
     def _is_not(self, failure: Failure) -> None:
         """A start that took its time has come to nothing."""
@@ -208,7 +203,7 @@ class _Daemon(MultiService):
 
     def _reload(self) -> None:
         self._manager.reloading()
-        self.reload().addBoth(lambda _: self._manager.ready("ready"))
+        self.reload().addBoth(lambda _: self._manager.reloaded())
 
     def reload(self) -> Deferred[list[str]]:
         """Read settings, certificates and all other files again; fires with what has changed.
@@ -267,8 +262,10 @@ class _Daemon(MultiService):
                 )
 
 
-def _exposed(endpoint: Endpoint) -> bool:
+def _exposed(bound: Bound) -> bool:
     """Whether others than this machine reach it, or root alone could bind it."""
-    port = endpoint.port
-    low = port is not None and port.isdecimal() and 0 < int(port) < _PRIVILEGED
-    return low or not endpoint.on_loopback
+    address: Any = bound.port.getHost()
+    host = getattr(address, "host", None)
+    if host is None:
+        return False  # a UNIX socket
+    return not ip_address(host).is_loopback or address.port < _PRIVILEGED

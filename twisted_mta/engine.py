@@ -16,21 +16,22 @@ from twisted.logger import Logger
 
 from .config import Config, Listener
 from .delivery.address_order import SourceOf, kernel_source
-from .delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
+from .delivery.maildir import MaildirDelivery
 from .delivery.relay import Relay
 from .delivery.terms import Prepared as PreparedTerms
 from .dns import DNSResolver
 from .entropy import ThreadExecutor, nonce, secret_octets, system_random, wall_time
 from .envelope import Message, NextHop, Outcome
 from .files import DiskFiles
-from .interfaces import Executor, Files, FinalRecipient, Ids, Limits, Random, Resolver, WallTime
+from .interfaces import Executor, Files, Ids, Limits, Random, Resolver, WallTime
 from .limits import LocalLimits
 from .listeners import Listeners
-from .memory import TLSJournal, TLSMemory
+from .mailboxes import Mailboxes
+from .memory import Entry, TLSJournal, TLSMemory, entries_of
 from .metrics import Metrics, table
 from .queue.activity import Activity
 from .queue.commit import GroupCommit
-from .queue.hops import HopLimits
+from .queue.hops import HopLimits, Suspended
 from .queue.ids import QueueIds
 from .queue.lock import StateLock
 from .queue.runner import Runner, RunnerSettings
@@ -38,17 +39,10 @@ from .queue.schedule import Schedule
 from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
 from .queue.store import StateInUse
-from .routing.aliases import Aliases, read_aliases
 from .routing.exchangers import Exchangers
-from .routing.expansion import Expander
-from .routing.routes import Routes, parse_route
-from .routing.srs import SenderRewriting
-from .routing.srs_key import srs_key
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
 from .shard import Shard, shard_directory
-from .smtp.address import Mailbox
-from .smtp.reply import Reply
 from .smtp.sasl import Nonce
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
@@ -105,9 +99,10 @@ class Engine:
         metrics: what it counts.
         activity: what has passed through it since it was made.
         memory: the hosts that TLS was had with.
+        traffic: what deliveries to other hosts came to, in numbers.
         started_at: wall time at which it was made.
         listeners: what stands at its ports.
-        routes: where mail goes next.
+        mailboxes: which are ours, and where mail goes next.
         shards: its parts of the queue; new mail goes to the first.
 
     Raises:
@@ -136,8 +131,9 @@ class Engine:
         self._worker = worker
         self._threads: list[ThreadExecutor] = []
         self.started_at = world.wall_time()
+        self._opening: Deferred[None] | None = None
         self._hurried = False
-        self._hurries: list[Callable[[], object]] = []
+        self._hurry: Callable[[], object] = lambda: None
         self._wall_time = world.wall_time
         self._random = world.random or system_random()
         self._files = world.files or DiskFiles()
@@ -148,8 +144,6 @@ class Engine:
         resolver = world.resolver or DNSResolver(
             reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
         )
-        self.routes = _routes(config)
-        self._expander = self._make_expander(config, Aliases(), None)
         self._maildir = MaildirDelivery(
             config.maildir,
             files=self._files,
@@ -157,6 +151,13 @@ class Engine:
             wall_time=world.wall_time,
             hostname=config.hostname,
             random=self._random,
+        )
+        self.mailboxes = Mailboxes(
+            config,
+            in_maildir=self._maildir.exists,
+            files=self._files,
+            secret=world.secret,
+            wall_time=world.wall_time,
         )
         self.memory = TLSMemory(wall_time=world.wall_time)
         self._journal = TLSJournal(
@@ -173,7 +174,7 @@ class Engine:
                 resolver,
                 random=self._random,
                 port=config.delivery.port,
-                is_local=self._is_our_host,
+                is_local=self.mailboxes.is_our_host,
                 is_own_address=is_own_address,
             ).locate,
             helo=config.helo,
@@ -191,7 +192,7 @@ class Engine:
             free=self._home.store.free,
             clock=reactor,
         )
-        traffic = self._relay.traffic
+        self.traffic = traffic = self._relay.traffic
         self.metrics.read(table.HANDSHAKES_FAILED, lambda: traffic.handshake_failures, "client")
         self.listeners = Listeners(
             config,
@@ -212,7 +213,7 @@ class Engine:
 
         Returns:
             Fires once that is done, where the workers of a parent that was killed have to end
-            first; None where it is done.
+            first; None where it is done. A stop cancels it.
 
         Raises:
             OSError: the state directory cannot be made.
@@ -225,19 +226,23 @@ class Engine:
         try:
             self._open()
         except StateInUse:
-            return Deferred.fromCoroutine(self._open_later(deadline))
+            self._opening = Deferred.fromCoroutine(self._open_later(deadline))
+            return self._opening
         return None
 
     async def _open_later(self, deadline: float) -> None:
         while True:
-            looked = Deferred[None]()
-            self._reactor.callLater(_LOOK_AGAIN, looked.callback, None)
-            await looked
+            await self._pause(_LOOK_AGAIN)
             try:
                 return self._open()
             except StateInUse:
                 if self._reactor.seconds() >= deadline:
                     raise
+
+    def _pause(self, seconds: float) -> Deferred[None]:
+        paused = Deferred[None](lambda _: timer.cancel())
+        timer = self._reactor.callLater(seconds, paused.callback, None)
+        return paused
 
     def _open(self) -> None:
         opened: list[Shard] = []
@@ -288,18 +293,25 @@ class Engine:
     def hurry(self) -> None:
         """Let a stop that is under way, or is to come, wait for nothing."""
         self._hurried = True
-        for each in self._hurries:
-            each()
+        self._hurry()
 
     async def _stop(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
         # What is accepted from now on is begun at the next start.
-        delivered = DeferredList([shard.runner.stop() for shard in self.shards])
-        drained = self.listeners.drain()
-        timeout = self.config.drain_timeout
-        await self._within(timeout, drained, self.listeners.abandon)
-        await self._within(0 if self._hurried else timeout, delivered, self._relay.abort_unsent)
-        await self._within(_LAST_ANSWERS, delivered, self._give_up)
-        await self._within(_LAST_WORDS, self._relay.close(), self._relay.abort)
+        ended = DeferredList(
+            [self.listeners.drain(), *(shard.runner.stop() for shard in self.shards)]
+        )
+        if not await self._ends(ended, self.config.drain_timeout):
+            self.listeners.abandon()
+            self._relay.abort_unsent()
+            if not await self._ends(ended, _LAST_ANSWERS, hurried=_LAST_WORDS):
+                self._give_up()
+                await self._ends(ended, _LAST_WORDS, hurried=_LAST_WORDS)
+        closed = self._relay.close()
+        if not await self._ends(closed, _LAST_WORDS):
+            self._relay.abort()
+            await self._ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
         for threads in self._threads:
@@ -315,27 +327,52 @@ class Engine:
         for shard in self.shards:
             shard.commit.stop()
 
-    async def _within(
-        self, seconds: float, done: Deferred[Any], give_up: Callable[[], object]
-    ) -> None:
-        """Wait for ``done``, and see to it after a while, or when hurried, that it comes."""
-        if done.called:
-            return
-        if self._hurried:
-            give_up()
-        self._hurries.append(give_up)
-        timer = self._reactor.callLater(seconds, give_up)
-        waiting = Deferred[None]()
+    async def _ends(self, done: Deferred[Any], seconds: float, *, hurried: float = 0.0) -> bool:
+        """Wait for ``done``, but not for ever; say whether it came.
 
-        def is_done(result: Any) -> Any:
-            waiting.callback(None)
+        Args:
+            done: see there.
+            seconds: the longest wait.
+            hurried: that of who hurries.
+        """
+        if done.called:
+            return True
+        waiting = Deferred[bool]()
+        timer = self._reactor.callLater(
+            hurried if self._hurried else seconds, waiting.callback, False
+        )
+
+        def hurry() -> None:
+            if timer.active():
+                timer.reset(min(hurried, timer.getTime() - self._reactor.seconds()))
+
+        def came(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+                waiting.callback(True)
             return result
 
-        done.addBoth(is_done)
-        await waiting
-        self._hurries.remove(give_up)
-        if timer.active():
-            timer.cancel()
+        self._hurry = hurry
+        done.addBoth(came)
+        return await waiting
+
+    def suspended(self) -> Sequence[Suspended]:
+        """Return the next hops that are left alone, each once, those longest gone first."""
+        found: dict[str, Suspended] = {}
+        for shard in self.shards:
+            for each in shard.runner.suspended():
+                known = found.get(each.next_hop)
+                if known is None or each.seconds > known.seconds:
+                    found[each.next_hop] = each
+        return sorted(found.values(), key=lambda each: (-each.times, each.next_hop))
+
+    def tls_hosts(self, domain: str | None = None) -> list[Entry]:
+        """Return the hosts that TLS was had with (`memory.TLSMemory.entries`).
+
+        Args:
+            domain: a host, or what hosts are below; None: all.
+        """
+        return entries_of(self.memory.entries(), domain)
 
     # Reloading.
 
@@ -355,15 +392,14 @@ class Engine:
             ValueError: a route or an alias cannot be read.
             OSError: the key of SRS can be neither read nor made.
         """
-        routes = _routes(config)
-        expander = self._read_expander(config)
+        use_mailboxes = self.mailboxes.prepare(config)
         terms = self._relay.prepare(config.all_destinations)
         use_listeners = self.listeners.prepare(config)
 
         def use() -> list[str]:
             self.config = config
-            self.routes = routes
-            self._expander = expander
+            use_mailboxes()
+            self._room.minimum_free = config.minimum_free_disk
             lines = use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(self._policy(listener))
@@ -376,7 +412,7 @@ class Engine:
 
     def _use_terms(self, terms: PreparedTerms) -> list[str]:
         for warning in (*terms.warnings, *terms.date_warnings(self._wall_time())):
-            self.log.warn("{warning}", warning=warning)
+            self.log.warn("{text}", text=warning)
         config = self.config
         return self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
 
@@ -388,9 +424,9 @@ class Engine:
             self._policy(listener),
             accept=self._accept,
             new_body=self._home.spool.new_body,
-            exists=self._exists,
-            refusal=self._refusal,
-            expand=self._expand,
+            exists=self.mailboxes.exists,
+            refusal=self.mailboxes.refusal,
+            expand=self.mailboxes.expand,
             ids=self._ids,
             wall_time=self._wall_time,
             room=self._room,
@@ -401,7 +437,7 @@ class Engine:
         config = self.config
         return IntakePolicy(
             hostname=config.hostname,
-            local_domains=self._expander.domains,
+            local_domains=self.mailboxes.domains,
             relay_from=config.relay_from,
             relay_certificates=listener.relay_certificates,
             max_hops=listener.max_hops,
@@ -430,7 +466,7 @@ class Engine:
         runner = Runner(
             _runner_settings(config),
             commit=commit,
-            route=lambda mailbox: self.routes.route(mailbox),
+            route=self.mailboxes.route,
             deliver=self._deliver,
             clock=self._reactor,
             wall_time=world.wall_time,
@@ -439,12 +475,15 @@ class Engine:
             observe=self.activity.attempt_settled,
             limits=self._limits,
             limits_of=self._limits_of,
+            recipients_of=self.mailboxes.recipients,
+            noticed=partial(self.metrics.count, table.NOTICES),
         )
         lock = StateLock(os.path.join(directory, "queue.lock"))
         return Shard(number, lock, spool, store, commit, runner)
 
     def _limits_of(self, next_hop: NextHop) -> HopLimits:
-        there = self.config.destination_for(next_hop.domain, next_hop.hosts)
+        domain = next_hop.destination or next_hop.domain
+        there = self.config.destination_for(domain, next_hop.hosts)
         return HopLimits(
             connections=there.connections,
             recipients_per_message=there.recipients_per_message,
@@ -465,84 +504,10 @@ class Engine:
 
         return self._home.runner.accept(message).addCallback(accepted)
 
-    def _read_expander(self, config: Config) -> Expander:
-        """Return what expands the mailboxes of ours; blocks.
-
-        Raises:
-            AliasError: the file of aliases cannot be used.
-            OSError: the key of SRS can be neither read nor made.
-            ValueError: there is something else in its place.
-        """
-        if config.aliases is None:
-            return self._make_expander(config, Aliases(), None)
-        ours = (*config.local_domains, *config.virtual_domains)
-        aliases = read_aliases(config.aliases, ours=ours)
-        srs = None
-        if config.srs_domain is not None:
-            path = os.path.join(config.state_dir, "srs.key")
-            key = srs_key(path, files=self._files, secret=self._world.secret)
-            srs = SenderRewriting(config.srs_domain, key)
-        return self._make_expander(config, aliases, srs)
-
-    def _make_expander(
-        self, config: Config, aliases: Aliases, srs: SenderRewriting | None
-    ) -> Expander:
-        return Expander(
-            local_domains=config.local_domains,
-            virtual_domains=config.virtual_domains,
-            aliases=aliases,
-            srs=srs,
-            exists=self._exists,
-            has_mailbox=self._has_mailbox,
-            wall_time=self._wall_time,
-        )
-
-    def _expand(
-        self, mailbox: Mailbox, reverse_path: Mailbox | None
-    ) -> Sequence[FinalRecipient] | Reply:
-        return self._expander.expand(mailbox, reverse_path)
-
-    def _has_mailbox(self, mailbox: Mailbox) -> bool:
-        return self.routes.route(mailbox).transport == "maildir" and self._maildir.exists(mailbox)
-
-    def _exists(self, mailbox: Mailbox) -> bool:
-        if self.config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
-            return True
-        return self._maildir.exists(mailbox)
-
-    def _refusal(self, mailbox: Mailbox) -> Reply | None:
-        """Return what is known to become of mail for a mailbox, if that is a failure.
-
-        Said to the client at once, it spares the sender, who may be forged, a notice.
-        """
-        next_hop = self.routes.route(mailbox)
-        if next_hop.transport == "error":
-            return next_hop.reply
-        if next_hop.transport == "maildir":
-            try:
-                mailbox_directory(mailbox)
-            except NoMailbox as error:
-                return error.reply
-        return None
-
-    def _is_our_host(self, host: str) -> bool:
-        return host == self.config.hostname.lower() or self.routes.is_local(host)
-
     def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
         if next_hop.transport == "maildir":
             return self._maildir.deliver(next_hop, message)
         return self._relay.deliver(next_hop, message)
-
-
-def _routes(config: Config) -> Routes:
-    return Routes(
-        [
-            parse_route(pattern, url, default_port=config.delivery.port)
-            for pattern, url in config.routes
-        ],
-        config.local_domains,
-        config.virtual_domains,
-    )
 
 
 def _runner_settings(config: Config) -> RunnerSettings:

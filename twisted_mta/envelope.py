@@ -270,6 +270,9 @@ class NextHop:
         domain: whose mail exchangers to ask for; empty where ``hosts`` says it.
         reply: what an ``error`` route answers.
         implicit_tls: whether TLS begins with the first octet there (``smtps:``).
+        destination: the pattern of the ``[[destination]]`` that says on what terms, where a route
+            names the hosts and it is not the same for all: what holds for one domain is not to hold
+            up the others that go there. Empty: what holds for all.
         rule: the rule that chose it, for people; says nothing about equality.
     """
 
@@ -278,6 +281,7 @@ class NextHop:
     domain: str = ""
     reply: Reply | None = None
     implicit_tls: bool = False
+    destination: str = ""
     rule: str = field(default="", eq=False)
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from attrs import asdict
 
 from .engine import Engine
 from .metrics import Metrics, table
-from .report import Connections, Report, State
+from .report import MOST_SUSPENDED, Connections, Report, State, SuspendedHop
 
 _KEPT_BY_FACTORIES = (
     (table.CONNECTIONS_TAKEN, "connections_taken"),
@@ -27,6 +27,14 @@ def read_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.read(
         table.COMMIT_OPERATIONS, lambda: sum(shard.commit.committed for shard in engine.shards)
     )
+    traffic, memory = engine.traffic, engine.memory
+    metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.connections, "opened")
+    metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.reused, "reused")
+    metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.unconnected, "failed")
+    metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
+    metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
+    metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
+    metrics.read(table.NEXT_HOPS_SUSPENDED, lambda: len(engine.suspended()))
 
 
 def engine_report(
@@ -67,4 +75,13 @@ def engine_report(
         deliveries=sum(shard.runner.active for shard in engine.shards),
         metrics=engine.activity.metrics.snapshot(),
         recent=engine.activity.recent_messages(),
+        suspended=tuple(
+            SuspendedHop.shortened(
+                next_hop=each.next_hop,
+                seconds=each.seconds,
+                times=each.times,
+                last=str(each.cause.reply),
+            )
+            for each in engine.suspended()[:MOST_SUSPENDED]
+        ),
     )

@@ -143,7 +143,7 @@ class Listeners:
                 line for context in self._contexts for line in context.warnings(self._wall_time())
             )
             for warning in warnings:
-                self.log.warn("{warning}", warning=warning)
+                self.log.warn("{text}", text=warning)
             return list(changes)
 
         return use

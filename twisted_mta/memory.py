@@ -17,9 +17,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from itertools import chain
+from typing import Any, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -79,6 +80,10 @@ class TLSFact:
             return None
         port, first, last, *missing = numbers
         return cls(host, port, float(first), float(last), float(missing[0]) if missing else None)
+
+
+Entry: TypeAlias = Mapping[str, Any]
+"""A fact as JSON has it: ``host``, ``port``, ``first``, ``last``, ``missing``."""
 
 
 class TLSMemory:
@@ -142,23 +147,14 @@ class TLSMemory:
             if not self._is_old(fact):
                 self._put(fact, changed=False)
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[Entry]:
         """Return all that is known, as JSON has it, by host and port.
 
         Each has ``host``, ``port``, ``first``, ``last`` and ``missing`` (wall times in seconds, the
         last may be None).
         """
         facts = (fact for fact in self._facts.values() if not self._is_old(fact))
-        return [
-            {
-                "host": fact.host,
-                "port": fact.port,
-                "first": fact.first,
-                "last": fact.last,
-                "missing": fact.missing,
-            }
-            for fact in sorted(facts, key=lambda fact: (fact.host, fact.port))
-        ]
+        return [asdict(fact) for fact in sorted(facts, key=lambda fact: (fact.host, fact.port))]
 
     def facts(self) -> list[TLSFact]:
         """Return all that is known, what changed last at the end."""
@@ -191,12 +187,24 @@ class TLSMemory:
         self._changed.pop(key, None)
 
 
-def entries_of(entries: Iterable[Mapping[str, Any]], domain: str) -> list[Mapping[str, Any]]:
-    """Return the entries of `TLSMemory.entries` for a host, or for the hosts below a domain."""
+def entries_of(entries: Iterable[Entry], domain: str | None) -> list[Entry]:
+    """Return the entries for a host, or for the hosts below a domain; all for None."""
+    if domain is None:
+        return list(entries)
     name = domain.lower().removeprefix(".").removesuffix(".")
     return [
         entry for entry in entries if entry["host"] == name or entry["host"].endswith(f".{name}")
     ]
+
+
+def merged_entries(several: Iterable[Iterable[Entry]]) -> list[Entry]:
+    """Return what several processes know together, by host and port."""
+    facts: dict[tuple[str, int], TLSFact] = {}
+    for entry in chain.from_iterable(several):
+        fact = TLSFact(**entry)
+        known = facts.get((fact.host, fact.port))
+        facts[fact.host, fact.port] = fact if known is None else known.merged(fact)
+    return [asdict(facts[key]) for key in sorted(facts)]
 
 
 _NAME = re.compile(r"tls-([A-Za-z0-9-]+)\.([0-9]{1,9})\.jsonl")

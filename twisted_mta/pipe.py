@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
@@ -47,6 +47,7 @@ class Pipe(Int32StringReceiver):
 
     MAX_LENGTH = 1 << 26  # octets; the reports of a busy worker are some thousands
 
+    transport: Any
     _log = Logger()
 
     def __init__(self, answers: Answers, lost: Callable[[], None]) -> None:
@@ -62,13 +63,12 @@ class Pipe(Int32StringReceiver):
         Fails with `CallFailed` as the other end does, and with `PipeClosed`. A Deferred that is
         cancelled hears nothing of the answer.
         """
-        answered: Deferred[Any] = Deferred()
         if self._closed:
-            answered.errback(PipeClosed("the process is gone"))
-            return answered
-        self._last += 1
-        self._waiting[self._last] = answered
-        self._send({"call": name, "id": self._last, "arguments": arguments})
+            return fail(PipeClosed("the process is gone"))
+        self._last = id = self._last + 1
+        answered: Deferred[Any] = Deferred(lambda _: self._forget(id))
+        self._waiting[id] = answered
+        self._send({"call": name, "id": id, "arguments": arguments})
         return answered
 
     def tell(self, name: str, **arguments: Any) -> None:
@@ -78,44 +78,58 @@ class Pipe(Int32StringReceiver):
 
     def stringReceived(self, string: bytes) -> None:
         """A call, or the answer to one (called by Twisted)."""
-        said: dict[str, Any] = json.loads(string)
-        if "call" in said:
-            self._answer(said)
+        try:
+            said = json.loads(string)
+            call = said.get("call")
+            id = said["id"] if call is None else said.get("id")
+            if call is not None:
+                arguments = said["arguments"]
+            elif "error" in said:
+                answer: Any = Failure(CallFailed(said["error"], said["text"]))
+            else:
+                answer = said["result"]
+        except (ValueError, AttributeError, KeyError):
+            # One of the two is not what the other takes it for, and there is no going on.
+            self._log.failure("what came through the pipe cannot be read")
+            self.transport.abortConnection()
             return
-        waiting = self._waiting.pop(said["id"], None)
-        if waiting is None or waiting.called:
-            return
-        if "error" in said:
-            waiting.errback(CallFailed(said["error"], said["text"]))
-        else:
-            waiting.callback(said["result"])
+        if call is not None:
+            self._answer(call, id, arguments)
+        elif id in self._waiting:
+            self._waiting.pop(id).callback(answer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The process at the other end is gone."""
         self._closed = True
         waiting, self._waiting = self._waiting, {}
         for each in waiting.values():
-            if not each.called:
+            if not each.called:  # what another's answer has cancelled
                 each.errback(PipeClosed("the process is gone"))
         self._lost()
 
-    def _answer(self, said: dict[str, Any]) -> None:
-        answered = maybeDeferred(self._answers[said["call"]], **said["arguments"])
-        if "id" not in said:
+    def _answer(self, name: str, id: int | None, arguments: Mapping[str, Any]) -> None:
+        answered = maybeDeferred(self._act, name, arguments)
+        if id is None:
             answered.addErrback(
-                lambda failure: self._log.failure("{name} failed", failure, name=said["call"])
+                lambda failure: self._log.failure("{name} failed", failure, name=name)
             )
             return
-        answered.addCallbacks(
-            lambda result: self._send({"id": said["id"], "result": result}),
-            lambda failure: self._send(
-                {
-                    "id": said["id"],
-                    "error": failure.type.__name__,
-                    "text": failure.getErrorMessage(),
-                }
-            ),
-        )
+
+        def failed(failure: Failure) -> None:
+            text = failure.getErrorMessage()
+            self._send({"id": id, "error": type(failure.value).__name__, "text": text})
+
+        # What cannot be said as JSON is a failure as well: somebody waits.
+        answered.addCallback(lambda result: self._send({"id": id, "result": result}))
+        answered.addErrback(failed)
+
+    def _act(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        if name not in self._answers:
+            raise LookupError(f"there is no {name!r} to ask for")
+        return self._answers[name](**arguments)
+
+    def _forget(self, id: int) -> None:
+        self._waiting.pop(id, None)
 
     def _send(self, said: Mapping[str, Any]) -> None:
         if not self._closed:

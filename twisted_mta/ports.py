@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
@@ -53,6 +53,7 @@ class Ports:
     def __init__(self, reactor: Any) -> None:
         self.bound: list[Bound] = []
         self._names: list[str] = []
+        self._freed: Deferred[Any] = succeed(None)
         self._reactor = reactor
 
     def bind(
@@ -71,7 +72,7 @@ class Ports:
             endpoint: a server endpoint string of Twisted.
             factory: of its protocols.
             implicit_tls: whether they speak TLS from the first octet.
-            descriptor: a socket that was bound to ``endpoint`` already, elsewhere.
+            descriptor: a socket that was bound to ``endpoint`` already, elsewhere; it stays open.
 
         Raises:
             CannotListen: it cannot be bound; the others are free again.
@@ -131,10 +132,12 @@ class Ports:
         return False
 
     def unbind(self) -> Deferred[Any]:
-        """Free the ports; fires when they are free."""
+        """Free the ports; fires when they are free, those of an earlier call among them."""
         self._names = self.names
         bound, self.bound = self.bound, []
-        return DeferredList([maybeDeferred(each.port.stopListening) for each in bound])
+        freeing = [maybeDeferred(each.port.stopListening) for each in bound]
+        self._freed = DeferredList([self._freed, *freeing], consumeErrors=True)
+        return self._freed
 
 
 class Unserved(Factory):

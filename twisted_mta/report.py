@@ -23,6 +23,9 @@ MOST_MESSAGES = 50
 MOST_RECIPIENTS = 5
 """How many recipients of each are named there."""
 
+MOST_SUSPENDED = 50
+"""How many of the next hops that are left alone a report names."""
+
 _LONGEST_ADDRESS = 320  # characters; RFC 5321 §4.5.3.1: 64 and 255, and the @
 _LONGEST_ANSWER = 500  # characters of a peer's reply, which may be of a hundred lines
 
@@ -77,6 +80,28 @@ class RecentMessage:
         )
 
 
+@frozen(kw_only=True)
+class SuspendedHop:
+    """A next hop that is left alone, because it cannot be reached.
+
+    Attributes:
+        next_hop: which: ``smtp:example.net``.
+        seconds: for how long yet.
+        times: how often in a row it could not be reached.
+        last: why; the last answer.
+    """
+
+    next_hop: str
+    seconds: float
+    times: int
+    last: str
+
+    @classmethod
+    def shortened(cls, *, next_hop: str, last: str, **rest: Any) -> SuspendedHop:
+        """Return one of bounded size, whatever was said."""
+        return cls(next_hop=next_hop[:_LONGEST_ADDRESS], last=last[:_LONGEST_ANSWER], **rest)
+
+
 @frozen
 class Connections:
     """The connections of a listener.
@@ -109,6 +134,7 @@ class Report:
         deliveries: transactions with next hops under way.
         metrics: what it has counted.
         recent: the newest first, at most `MOST_MESSAGES`.
+        suspended: those longest gone first, at most `MOST_SUSPENDED`.
     """
 
     pid: int
@@ -122,6 +148,7 @@ class Report:
     deliveries: int = 0
     metrics: Snapshot = field(factory=Snapshot)
     recent: tuple[RecentMessage, ...] = ()
+    suspended: tuple[SuspendedHop, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, for a pipe."""
@@ -158,6 +185,9 @@ class Report:
                 recent=tuple(
                     RecentMessage(**{**each, "recipients": tuple(each["recipients"])})
                     for each in written["recent"][:MOST_MESSAGES]
+                ),
+                suspended=tuple(
+                    SuspendedHop(**each) for each in written["suspended"][:MOST_SUSPENDED]
                 ),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -196,6 +226,7 @@ class Status:
         queue: messages or recipients by state, in the order to show them: ``messages``, …
         counters: since the start, likewise: ``accepted``, ``delivered``, ``deferred``, ``failed``.
         recent: newest first.
+        suspended: next hops that are left alone, those longest gone first; a bounded number.
         state: of all processes together.
         unready: why connections should not be sent here now; empty: they may.
         healthy: whether a queue is open.
@@ -213,6 +244,7 @@ class Status:
     queue: Mapping[str, int]
     counters: Mapping[str, int]
     recent: tuple[RecentMessage, ...] = ()
+    suspended: tuple[SuspendedHop, ...] = ()
     state: State = "ready"
     unready: str = ""
     healthy: bool = True
@@ -240,6 +272,7 @@ class Status:
             "deliveries": self.deliveries,
             "connections": {name: asdict(each) for name, each in self.connections.items()},
             "processes": [asdict(process) for process in self.processes],
+            "suspended": [asdict(each) for each in self.suspended],
             "recent": [asdict(message) for message in self.recent],
         }
 
@@ -251,6 +284,8 @@ _COUNTERS = {
     "failed": (table.OUTCOMES, {"outcome": "failed"}),
     "early_data": (table.EARLY_DATA, {}),
     "tls_downgrades": (table.DOWNGRADES, {}),
+    "tls_alarms": (table.TLS_ALARMS, {}),
+    "credentials_refused": (table.CREDENTIALS_REFUSED, {}),
 }
 
 
@@ -259,6 +294,8 @@ _LABELS = {
     "failures": "unreported failures",
     "early_data": "early data",
     "tls_downgrades": "TLS downgrades",
+    "tls_alarms": "TLS alarms",
+    "credentials_refused": "credentials refused",
 }
 
 
@@ -314,6 +351,7 @@ def merge(
             name: int(total.total(metric, **labels)) for name, (metric, labels) in _COUNTERS.items()
         },
         recent=tuple(newest),
+        suspended=_suspended(reports),
         state=_state(processes),
         unready=unready,
         healthy=any(_at_work(process) for process in processes),
@@ -402,6 +440,18 @@ def _sums(numbers: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
         for name, number in each.items():
             sums[name] = sums.get(name, 0) + number
     return sums
+
+
+def _suspended(reports: Iterable[Report]) -> tuple[SuspendedHop, ...]:
+    """Return each next hop once, as the process sees it that leaves it alone for longest."""
+    found: dict[str, SuspendedHop] = {}
+    for report in reports:
+        for each in report.suspended:
+            known = found.get(each.next_hop)
+            if known is None or each.seconds > known.seconds:
+                found[each.next_hop] = each
+    longest = sorted(found.values(), key=lambda each: (-each.times, each.next_hop))
+    return tuple(longest[:MOST_SUSPENDED])
 
 
 def _connections(reports: Iterable[Report]) -> Mapping[str, Connections]:

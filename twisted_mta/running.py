@@ -6,13 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import IO, Any, TypeVar
+from ipaddress import ip_address
+from typing import IO, Any, TypeAlias, TypeVar
 
 import click
 
 from .control import ControlClient, NotRunning, Refused
 from .report import VERSION, label
+from .smtp.address import AddressError, domain_name
 from .smtp.reply import printable
 
 REFUSED = 1
@@ -21,6 +24,7 @@ NOT_RUNNING = 3
 _FEW = 10  # messages that a terminal shows: all 50 would push the rest out of sight
 
 _Answer = TypeVar("_Answer")
+_Table: TypeAlias = tuple[str, Sequence[str], list[Sequence[str]]]  # title, columns, rows
 
 _STATE_DIR: Callable[[Any], Any] = click.option(
     "--state-dir",
@@ -59,16 +63,20 @@ def status(state_dir: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    _same_version(found)
+    if sys.stdout.isatty():
+        _show(_facts(found), _tables(found, brief=True))
+    else:
+        for line in _lines(found):
+            click.echo(line)
+
+
+def _same_version(found: Any) -> None:
     if not isinstance(found, dict) or found.get("version") != VERSION:
         click.echo(
             "twisted-mta: that MTA is of another version; --json shows what it says", err=True
         )
         raise click.exceptions.Exit(REFUSED)
-    if sys.stdout.isatty():
-        _show(found)
-    else:
-        for line in _lines(found):
-            click.echo(line)
 
 
 def _action(name: str, text: str) -> click.Command:
@@ -98,7 +106,57 @@ reopen_logs = _action(
     """,
 )
 
-COMMANDS: tuple[click.Command, ...] = (status, reload, reopen_logs)
+
+@click.command()
+@click.argument("domain", required=False)
+@_STATE_DIR
+@click.option("--json", "as_json", is_flag=True, help="write JSON, for programs")
+@click.option("--probe", is_flag=True, help="ask the mail exchangers of DOMAIN (not built yet)")
+def tls(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -> None:
+    """Say with which hosts TLS was had, and where it is missing now.
+
+    With DOMAIN only that host, or the hosts below that domain. Hosts are mail exchangers or what
+    routes name, and not the domains that mail is addressed to. Exits with 0 when it could be told,
+    with 1 when it was refused, with 3 when nothing is running.
+    """
+    if probe:
+        raise click.UsageError("--probe is not built yet")
+    path = "/v1/tls" if domain is None else f"/v1/tls/{_host_name(domain)}"
+    found = asked(lambda: client(state_dir).get(path))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _same_version(found)
+    rows = [_host(each) for each in found["hosts"]]
+    if not sys.stdout.isatty():
+        for row in (_TLS_COLUMNS, *rows):
+            click.echo("\t".join(row))
+    elif rows:
+        _show([], [("", _TLS_COLUMNS, rows)])
+    else:
+        click.echo("TLS is not remembered to have been had with any such host.")
+
+
+_TLS_COLUMNS = ("Host", "Port", "TLS first had", "Last had", "Missing since")
+
+
+def _host_name(text: str) -> str:
+    """Return the canonical form of a domain, with A-labels, or of an address."""
+    with suppress(ValueError):
+        return str(ip_address(text))
+    try:
+        return domain_name(text.removeprefix("."))
+    except AddressError as error:
+        raise click.BadParameter(printable(f"{text}: {error}")) from None
+
+
+def _host(entry: Mapping[str, Any]) -> Sequence[str]:
+    times = (entry["first"], entry["last"], entry["missing"])
+    said = ("" if time is None else _moment(time) for time in times)
+    return printable(str(entry["host"])), str(entry["port"]), *said
+
+
+COMMANDS: tuple[click.Command, ...] = (status, tls, reload, reopen_logs)
 """What the tool's group adds."""
 
 
@@ -118,10 +176,9 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "deliveries under way", str(status["deliveries"])
 
 
-def _tables(
-    status: Mapping[str, Any], *, brief: bool
-) -> Iterator[tuple[str, Sequence[str], list[Sequence[str]]]]:
-    """Yield (title, columns, rows), all printable; ``brief`` leaves out what is many."""
+def _tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[_Table]:
+    """Yield tables, all printable; ``brief`` leaves out what is many."""
+    columns: Sequence[str]
     connections = status["connections"]
     names = dict.fromkeys((*status["listeners"], *connections))
     listeners: list[Sequence[str]] = []
@@ -134,6 +191,9 @@ def _tables(
     if len(processes) > 1:
         columns = ("Worker", "Process", "State", "Restarts", "Open", "Taken", "Accepted")
         yield "Workers", columns, [_process(process) for process in processes]
+    columns = ("Next hop", "Tried again in", "Failures in a row", "Last answer")
+    hops = status.get("suspended", ())  # one of an earlier build does not say it
+    yield "Next hops that cannot be reached", columns, [_suspended(each) for each in hops]
     columns = ("Received", "From", "To", "Size", "State", "Last answer", "Id")
     messages = status["recent"][:_FEW] if brief else status["recent"]
     yield (
@@ -159,15 +219,19 @@ def _process(process: Mapping[str, Any]) -> Sequence[str]:
     )
 
 
+def _suspended(hop: Mapping[str, Any]) -> Sequence[str]:
+    last = printable(str(hop["last"]))
+    return printable(str(hop["next_hop"])), _span(hop["seconds"]), str(hop["times"]), last
+
+
 def _message(message: Mapping[str, Any], named: int) -> Sequence[str]:
     reverse_path = message["reverse_path"]
     to = ", ".join(message["recipients"][:named])
     more = message["more"] + len(message["recipients"][named:])
-    received = datetime.fromtimestamp(message["received_at"], UTC)
     return tuple(
         printable(str(cell))
         for cell in (
-            f"{received:%Y-%m-%d %H:%M:%S}",
+            _moment(message["received_at"]),
             "<>" if reverse_path is None else reverse_path,
             f"{to} and {more} more" if more else to,
             message["size"],
@@ -191,7 +255,11 @@ def _lines(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _show(
-    status: Mapping[str, Any], *, file: IO[str] | None = None, width: int | None = None
+    facts: Iterable[tuple[str, str]],
+    tables: Iterable[_Table],
+    *,
+    file: IO[str] | None = None,
+    width: int | None = None,
 ) -> None:
     """Show it on a terminal (``file``, None: standard output), as wide as that is."""
     from rich import box  # here: nothing else of the tool needs it, and it takes its time
@@ -204,13 +272,14 @@ def _show(
         return (Text(cell, style=_STYLES.get(cell, "")) for cell in cells)
 
     console = Console(file=file, width=width, highlight=False)
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    for name, fact in _facts(status):
-        facts.add_row(Text(name, style="dim"), *texts((fact,)))
-    console.print(facts)
-    for title, columns, rows in _tables(status, brief=True):
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    for name, fact in facts:
+        shown.add_row(Text(name, style="dim"), *texts((fact,)))
+    if shown.row_count:
+        console.print(shown)
+    for title, columns, rows in tables:
         if rows:
-            table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+            table = Table(title=title or None, title_justify="left", box=box.SIMPLE, pad_edge=False)
             for column in columns:
                 table.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
             for row in rows:
@@ -218,7 +287,7 @@ def _show(
             console.print(table)
 
 
-_WHOLE = ("Received", "State", "Id")
+_WHOLE = ("Received", "State", "Id", "TLS first had", "Last had", "Missing since")
 _STYLES = {
     "ready": "green",
     "delivered": "green",
@@ -228,6 +297,10 @@ _STYLES = {
     "draining": "yellow",
     "deferred": "yellow",
 }
+
+
+def _moment(time: float) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _span(seconds: float) -> str:

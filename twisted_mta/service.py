@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,6 +21,7 @@ from .engine import Engine, World
 from .files import DiskFiles
 from .instruments import engine_report, read_engine
 from .listeners import own_certificate
+from .memory import Entry
 from .metrics import Metrics, table
 from .ports import Bound, Ports
 from .queue.activity import Activity
@@ -76,6 +77,10 @@ class Crew(Protocol):
         """
         ...
 
+    def tls_hosts(self, domain: str | None) -> Sequence[Entry] | Deferred[Sequence[Entry]]:
+        """Say with which hosts TLS was had (`admin.Hosts`)."""
+        ...
+
 
 class _Alone:
     """The engine of this process (`Crew`): the same as in a worker, without the pipe."""
@@ -114,6 +119,9 @@ class _Alone:
                 names=self._ports.names,
             )
         ]
+
+    def tls_hosts(self, domain: str | None) -> Sequence[Entry]:
+        return self._engine.tls_hosts(domain)
 
 
 class MailTransferAgent(Service):
@@ -161,6 +169,8 @@ class MailTransferAgent(Service):
         self._started_at = 0.0
         self._starting = False
         self._stopping = False
+        self._stopped: Deferred[None] | None = None
+        self._why_not: Failure | None = None
         self._ready: list[Deferred[None]] = []
         self._reloading = DeferredLock()
         world = world or World()
@@ -202,6 +212,7 @@ class MailTransferAgent(Service):
             wanted_listeners=len(config.listeners) + (config.web is not None),
             metrics=self.metrics if self._engine is None else None,
             started_at=lambda: self._started_at or world.wall_time(),
+            hosts=lambda domain: self._crew.tls_hosts(domain),
         )
         self._control = (
             ControlSocket(
@@ -266,6 +277,7 @@ class MailTransferAgent(Service):
         if self._stopping:
             raise RuntimeError("a mail transfer agent is started once; make a new one")
         config = self.config
+        self._starting = True
         try:
             if not self.bound:
                 self.privilegedStartService()
@@ -278,7 +290,6 @@ class MailTransferAgent(Service):
                     " --tls-certificate takes a real one",
                     file=own,
                 )
-            self._starting = True
             if self._control is not None:
                 self._control.start()
             started = self._crew.start(shares(config.state_dir, config.workers))
@@ -289,7 +300,7 @@ class MailTransferAgent(Service):
         if started is None:
             self._begin()
         else:
-            started.addCallbacks(lambda _: self._begin(), self._cannot_start)
+            started.addCallback(lambda _: self._begin()).addErrback(self._cannot_start)
 
     def _begin(self) -> None:
         if self._stopping:
@@ -304,6 +315,9 @@ class MailTransferAgent(Service):
         self._fire_ready()
 
     def _cannot_start(self, failure: Failure) -> None:
+        if self._stopping:
+            return  # it was stopped meanwhile, and that sees to everything
+        self._why_not = failure
         self._unbind()
         if self._control is not None:
             self._control.stop()
@@ -322,19 +336,31 @@ class MailTransferAgent(Service):
             directory is nobody's.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        self._stopping = True
-        self._fire_ready(Failure(RuntimeError("it was stopped")))
-        return Deferred.fromCoroutine(self._stop())
+        stopped: Deferred[None] = Deferred()
+        if self._stopped is None:
+            self._stopping = True
+            self._why_not = Failure(RuntimeError("it was stopped"))
+            self._fire_ready(self._why_not)
+            self._stopped = Deferred.fromCoroutine(self._stop())
+
+        def ended(result: Any) -> Any:
+            stopped.callback(result)  # all who ask hear of the one end
+            return None
+
+        self._stopped.addBoth(ended)
+        return stopped
 
     async def _stop(self) -> None:
         if self._counting.running:
             self._counting.stop()
-        await self._crew.stop()
-        await self._ports.unbind()
-        await self._web.unbind()
-        if self._control is not None:
-            await self._control.stop()
-        self._lock.release()
+        try:
+            await self._crew.stop()
+        finally:
+            await self._ports.unbind()
+            await self._web.unbind()
+            if self._control is not None:
+                await self._control.stop()
+            self._lock.release()
 
     def hurry(self) -> None:
         """Let a stop wait for nothing: sessions and deliveries are cut off.
@@ -353,8 +379,8 @@ class MailTransferAgent(Service):
             config: the settings; None stays with those there are.
 
         Returns:
-            Fires with lines that say what changed, printable; none before the start. Fails with
-            `CannotReload`, which says why.
+            Fires with lines that say what changed, printable; none before the start. Waits for a
+            start that is under way. Fails with `CannotReload`, which says why.
         """
         reloaded: Deferred[list[str]] = self._reloading.run(
             lambda: Deferred.fromCoroutine(self._reload(config or self.config))
@@ -368,8 +394,13 @@ class MailTransferAgent(Service):
         return reloaded
 
     async def _reload(self, config: Config) -> list[str]:
-        if not self.running or self._starting or self._stopping:
+        if not self.running or self._stopping:
             return []
+        if self._starting:
+            try:
+                await self.when_ready()
+            except Exception as error:
+                raise CannotReload(f"it does not start: {error}") from error
         before = self.config
         unchangeable = fixed(before, config)
         if unchangeable:
@@ -390,6 +421,8 @@ class MailTransferAgent(Service):
 
         It fails as `startService` does, and with `RuntimeError` where it is stopped instead.
         """
+        if self._why_not is not None:
+            return fail(self._why_not)
         if self.running and not self._starting:
             return succeed(None)
         ready: Deferred[None] = Deferred()
@@ -423,7 +456,7 @@ class MailTransferAgent(Service):
     @property
     def routes(self) -> Routes:
         """Where mail goes next (`engine`)."""
-        return self.engine.routes
+        return self.engine.mailboxes.routes
 
     def status(self) -> Deferred[Status]:
         """Say how things stand, in all processes together."""

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.template import Flattenable, Tag, flattenString, tags
 
 from .answer import READING, Answer, Answerer, AnswerSite, Question, json_answer, short
-from .report import Process, RecentMessage, Status, label
+from .report import Process, RecentMessage, Status, SuspendedHop, label
 from .smtp.reply import printable
 
 __all__ = ["RecentMessage", "Status", "StatusReport", "StatusSite"]
@@ -185,6 +185,7 @@ def _page(status: Status) -> Tag:
                 _now(status),
                 _listeners(status),
                 _processes(status) if len(status.processes) > 1 else "",
+                _suspended(status) if status.suspended else "",
                 tags.section(tags.h2("Recent messages"), _recent(status.recent)),
             ),
             tags.footer(tags.a("The same as JSON", href="/status.json")),
@@ -260,6 +261,24 @@ def _processes(status: Status) -> Tag:
     return tags.section(
         tags.h2("Workers"),
         _table(_PROCESS_COLUMNS, ("whole",) * len(_PROCESS_COLUMNS), map(row, status.processes)),
+    )
+
+
+_SUSPENDED_COLUMNS = ("Next hop", "Tried again in", "Failures in a row", "Last answer")
+
+
+def _suspended(status: Status) -> Tag:
+    def row(each: SuspendedHop) -> tuple[Flattenable, ...]:
+        return (
+            printable(each.next_hop),
+            _span(each.seconds),
+            f"{each.times:,}",
+            printable(each.last),
+        )
+
+    return tags.section(
+        tags.h2("Next hops that cannot be reached"),
+        _table(_SUSPENDED_COLUMNS, ("", "whole", "whole", ""), map(row, status.suspended)),
     )
 
 

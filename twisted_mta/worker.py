@@ -29,11 +29,12 @@ from .daemon import SWITCH_INTERVAL
 from .engine import Engine
 from .instruments import engine_report, read_engine
 from .limits import Message, Purse
+from .lives import PIPE
 from .logs import Log
+from .memory import Entry
 from .metrics import table
 from .pipe import Pipe
 from .ports import Ports
-from .workers import PIPE
 
 _ORPHANED = 0.8  # seconds that are left when the parent has died
 _LAST_ANSWERS = 0.4  # of these, for what the next hops may say yet
@@ -58,6 +59,7 @@ class Worker:
         self._engine: Engine | None = None
         self._prepared: Callable[[], list[str]] | None = None
         self._draining = False
+        self._ended = False
         self._purse = Purse(send=self._count, clock=reactor)
         self.pipe = Pipe(
             {
@@ -70,6 +72,7 @@ class Worker:
                 "use": self.use,
                 "forget": self.forget,
                 "report": self.report,
+                "tls": self.tls,
             },
             self.parent_lost,
         )
@@ -83,7 +86,12 @@ class Worker:
             settings: a `Config`, packed.
             shards: which parts of it.
             endpoints: the kinds of the ports that were inherited.
+
+        Raises:
+            RuntimeError: it is to end already.
         """
+        if self._draining:
+            raise RuntimeError("told to end before it began")
         config = self._share(settings)
         self._engine = engine = Engine(
             config,
@@ -94,14 +102,17 @@ class Worker:
         )
         read_engine(engine.metrics, engine)
         engine.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
-        for number, listener in enumerate(config.listeners):
+        for descriptor, listener in enumerate(config.listeners, PIPE + 1):
             self._ports.bind(
                 listener.kind,
                 listener.endpoint,
-                engine.listeners.served(number),
+                engine.listeners.served(descriptor - PIPE - 1),
                 implicit_tls=listener.implicit_tls,
-                descriptor=PIPE + 1 + number,
+                descriptor=descriptor,
             )
+            # A port has its own copy. As long as any is open, the kernel takes connections that
+            # nobody will answer.
+            os.close(descriptor)
         return engine.start(shards)
 
     def serve(self) -> None:
@@ -115,7 +126,8 @@ class Worker:
         self._draining = True
         unbound = self._ports.unbind()
         stopped = self._engine.stop() if self._engine is not None else unbound
-        stopped.addBoth(lambda _: self._end())
+        stopped.addErrback(lambda failure: self.log.failure("the drain", failure))
+        stopped.addCallback(lambda _: self._end())
 
     def hurry(self) -> None:
         """Drain, and wait for nothing."""
@@ -150,8 +162,15 @@ class Worker:
             number=self._number,
         ).to_json()
 
+    def tls(self, domain: str | None) -> Sequence[Entry]:
+        """Say with which hosts TLS was had; see `Engine.tls_hosts`."""
+        assert self._engine is not None
+        return self._engine.tls_hosts(domain)
+
     def parent_lost(self) -> None:
         """End within a second, whatever is under way."""
+        if self._ended:
+            return  # it was us who closed the pipe
         # The kernel keeps that promise, even if this process is stuck.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, _ORPHANED)
@@ -167,9 +186,11 @@ class Worker:
 
     def _share(self, settings: str) -> Config:
         config: Config = loads(b64decode(settings))
-        return evolve(config, message_memory=config.message_memory // config.workers)
+        memory = max(config.message_memory // config.workers, config.queue.small_body)
+        return evolve(config, message_memory=memory)
 
     def _end(self) -> None:
+        self._ended = True
         self._purse.close()
         with contextlib.suppress(ReactorNotRunning):  # it ends already
             self._reactor.stop()
@@ -199,8 +220,8 @@ def main() -> None:
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, _Inherited(worker.pipe))
-    core.callWhenRunning(_catch_signals, core, worker.drain)
-    core.run()
+    _catch_signals(core, worker.drain)
+    core.run(installSignalHandlers=False)
     log.close()
 
 

@@ -66,7 +66,8 @@ class OurQueueBehindTheirServer(RunningTestCase):
                     TheirsFactory(mta.message_delivery()), "a@b.example", [recipient], b"x"
                 )
             self.assertEqual(caught.exception.code, code)
-            self.assertEqual(mta.status().queue["messages"], 0)
+            status = await mta.status()
+            self.assertEqual(status.queue["messages"], 0)
 
     async def test_a_message_is_not_acknowledged_when_the_queue_is_closed(self) -> None:
         mta = await self.start()

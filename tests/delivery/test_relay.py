@@ -172,6 +172,15 @@ class TargetTests(RelayTestCase):
         self.assertEqual(first, "mx1.example[192.0.2.1]:25: 450 4.3.2 Busy")
         self.assertIn("mx2.example[2001:db8::2]:25: Connection was refused", second)
 
+    def test_one_that_is_there_and_not_safe_enough_is_what_counts(self) -> None:
+        self.targets = [FIRST, SECOND]
+        self.relay = self.make_relay(tls_level="encrypt")
+        self.server(*OPENING, *PARTING)
+        outcome = self.outcome(self.deliver())
+        self.assertEqual(outcome.reply.enhanced, "4.7.4")
+        self.assertIn("STARTTLS is not offered", outcome.reply.lines[0])
+        self.assertIn("Connection was refused", outcome.reply.lines[1])
+
     def test_the_only_target_speaks_for_itself(self) -> None:
         self.server(("send", b"521 5.3.2 No mail here\r\n"), *PARTING)
         outcome = self.outcome(self.deliver())

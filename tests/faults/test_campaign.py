@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ..functional.programs import folder, need_proc
 from .campaign import Campaign
 from .forgetful import Forgetful
-from .memory import grown_by
+from .memory import MIB, grown_by
 
 
 class Faults(SynchronousTestCase):
@@ -35,5 +35,5 @@ class Faults(SynchronousTestCase):
 
     def test_twenty_large_messages_at_once_do_not_fill_the_memory(self) -> None:
         need_proc()
-        measured = grown_by(self.home)
+        measured = grown_by(self.home, size=16 * MIB)  # 320 MiB in all, for 64 that are allowed
         self.assertTrue(measured.within, str(measured))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from .programs import LOOPBACK, PATIENCE, Unready, eventually, free_port, listens, run
+from .programs import LOOPBACK, PATIENCE, Unready, eventually, free_port, listens, run, runs
 
 _MASTER = """\
 {smtpd} inet n - n - - smtpd
@@ -59,8 +60,8 @@ _SETTINGS = {
 class Postfix:
     """A Postfix that listens on a loopback port of its own.
 
-    It is started and stopped by its own ``postfix`` command, which leaves every other instance
-    alone, and it writes nothing outside ``home``.
+    It is started by its own ``postfix`` command, which leaves every other instance alone, and
+    stopped by its process id; it writes nothing outside ``home``.
 
     Args:
         home: where its configuration, queue and log go.
@@ -95,6 +96,9 @@ class Postfix:
         (self.configuration / "master.cf").write_text(
             _MASTER.format(smtpd=f"{LOOPBACK}:{self.port}"), encoding="utf-8"
         )
+        # Postfix waits until files that were written just now have not changed for two seconds.
+        for name in ("main.cf", "master.cf"):
+            os.utime(self.configuration / name, (0, 0))
         done = run("postfix", "-c", self.configuration, "start")
         try:
             eventually(lambda: listens(self.port), "Postfix listens")
@@ -126,8 +130,9 @@ class Postfix:
         """Stop it; returns when its master is gone."""
         with contextlib.suppress(FileNotFoundError):
             master = self.pid
-            run("postfix", "-c", self.configuration, "stop")
-            eventually(lambda: not Path(f"/proc/{master}").exists(), "Postfix ends", PATIENCE)
+            # As "postfix stop" does, which then looks only once a second whether it has ended.
+            os.kill(master, signal.SIGTERM)
+            eventually(lambda: not runs(master), "Postfix ends", PATIENCE)
 
     def __enter__(self) -> Self:
         self.start()

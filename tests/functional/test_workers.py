@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import signal
@@ -15,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.request import urlopen
 
 from tests.server.authority import self_signed
 
@@ -52,6 +54,12 @@ class Workers(ProgramTestCase):
         accepted = [line for line in mta.output().splitlines() if " accepted: " in line]
         return Counter(line.partition(" worker=")[2].partition("]")[0] for line in accepted)
 
+    def connections(self, mta: MTA) -> list[int]:
+        """Return how many connections each worker has open now, as the page says."""
+        with urlopen(f"http://{LOOPBACK}:{mta.web}/status.json", timeout=30) as answer:
+            processes = json.load(answer)["processes"]
+        return [process["connections"]["open"] for process in processes]
+
     def client(self, mta: MTA) -> smtplib.SMTP:
         client = smtplib.SMTP(LOOPBACK, mta.smtp, timeout=30)
         self.addCleanup(client.close)
@@ -72,21 +80,29 @@ class Life(Workers):
     def test_a_burst_is_spread_too(self) -> None:
         """A loop that takes all that there are would give nearly everything to one of them."""
         with self.mta() as mta:
-            clients = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(40)]
-            for connected in clients:
-                client = smtplib.SMTP()
-                client.sock, client.file = connected, None
-                self.assertEqual(client.getreply()[0], 220)
-                client.sendmail("ann@sender.example", ["bob@localhost"], message())
-                client.close()
-            taken = self.taken_by(mta)
-        self.assertEqual(sum(taken.values()), 40)
-        self.assertGreaterEqual(min(taken["0"], taken["1"]), 8, taken)
+            # A worker that gets no processor can take no connection: then it is tried again.
+            spread = [self.burst(mta) for _ in range(3)]
+        self.assertGreaterEqual(max(map(min, spread)), 8, spread)
+
+    def burst(self, mta: MTA) -> list[int]:
+        """Return how many of 40 connections that are made at once each worker takes."""
+        clients = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(40)]
+        for client in clients:
+            self.assertEqual(client.makefile("rb").readline()[:3], b"220")
+        taken = self.connections(mta)
+        self.assertEqual(sum(taken), 40)
+        for client in clients:
+            client.shutdown(socket.SHUT_RDWR)
+            client.close()
+        eventually(lambda: not any(self.connections(mta)), "their end")
+        return taken
 
     def test_a_worker_that_is_killed_has_a_successor_and_the_other_notices_nothing(self) -> None:
         with self.mta() as mta:
             first, second = self.workers(mta)
             clients = [self.client(mta) for _ in range(8)]
+            while not all(self.connections(mta)):
+                clients.append(self.client(mta))
             os.kill(first, signal.SIGKILL)
             mta.wait_for(lambda: " works again" in mta.output(), "the successor")
             self.assertIn("worker 0 was ended by SIGKILL", mta.output())
@@ -96,7 +112,7 @@ class Life(Workers):
                     client.sendmail("ann@sender.example", ["bob@localhost"], message())
                     alive += 1
             self.assertGreaterEqual(alive, 1)
-            self.assertLess(alive, 8)
+            self.assertLess(alive, len(clients))
             workers = self.workers(mta)
             self.assertIn(second, workers)
             self.assertNotIn(first, workers)
@@ -114,8 +130,8 @@ class Life(Workers):
             eventually(lambda: not any(map(runs, workers)), "their end")
             self.assertLess(time.monotonic() - struck, 1.0)
             assert client.sock is not None
-            with contextlib.suppress(ConnectionResetError):
-                self.assertEqual(client.sock.recv(1), b"")
+            with contextlib.suppress(ConnectionResetError), client.sock.makefile("rb") as rest:
+                self.assertIn(rest.read()[:4], (b"", b"421 "))
             self.assertFalse(listens(mta.smtp))
             mta.start()
             submit(mta.smtp, message(), "bob@localhost")
@@ -179,9 +195,9 @@ class Limits(Workers):
                 greetings = Counter(each.makefile("rb").readline()[:3] for each in sockets)
                 self.assertEqual(greetings, {b"220": 5, b"421": 7})
                 for each in sockets:
+                    each.shutdown(socket.SHUT_RDWR)
                     each.close()
-            # All have been given back, wherever they were.
-            eventually(lambda: self.greeted(mta) == b"220", "room for another")
+                eventually(lambda: not any(self.connections(mta)), "their end")
 
     def greeted(self, mta: MTA) -> bytes:
         with socket.create_connection((LOOPBACK, mta.smtp), 30) as client:
@@ -253,7 +269,7 @@ class Endpoints(Workers):
             handed.bind((LOOPBACK, 0))
             handed.listen()
             port = handed.getsockname()[1]
-            mta = self.mta("--smtp", "systemd:domain=INET:index=0")
+            mta = self.mta("--smtp", "systemd:domain=INET:index=0", "--recipients", "any")
             # systemd says so to the very process that it starts.
             command = [
                 *(

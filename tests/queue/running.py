@@ -15,8 +15,9 @@ from twisted_mta.envelope import Message, NextHop, Outcome, QueueId
 from twisted_mta.interfaces import Limits, Route
 from twisted_mta.queue.commit import GroupCommit
 from twisted_mta.queue.hops import HopLimits
-from twisted_mta.queue.runner import Runner, RunnerSettings
+from twisted_mta.queue.runner import Noticed, Runner, RunnerSettings
 from twisted_mta.queue.schedule import Schedule
+from twisted_mta.queue.settlement import RecipientsOf, itself
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.reply import Reply
 from twisted_mta.testing.store import MemoryStore
@@ -78,6 +79,8 @@ class RunnerTestCase(SynchronousTestCase):
     schedule = Schedule(300.0, 3600.0)
     limits: Limits | None = None
     route: Route = staticmethod(route)
+    recipients_of: RecipientsOf = staticmethod(itself)
+    notice_made: Noticed = staticmethod(lambda action: None)
 
     def limits_of(self, next_hop: NextHop) -> HopLimits:
         """Say what holds for a next hop; for a test to replace."""
@@ -113,6 +116,8 @@ class RunnerTestCase(SynchronousTestCase):
             ),
             limits=self.limits,
             limits_of=lambda next_hop: self.limits_of(next_hop),
+            recipients_of=lambda mailbox: self.recipients_of(mailbox),
+            noticed=lambda action: self.notice_made(action),
         )
         if start:
             self.runner.start()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from twisted_mta.envelope import NextHop, Outcome, TLSFacts
+from twisted_mta.envelope import (
+    HeldBody,
+    Message,
+    NextHop,
+    Outcome,
+    Recipient,
+    RecipientNumber,
+    TLSFacts,
+)
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.reply import Reply
 
@@ -116,6 +125,21 @@ class LogLine(RunnerTestCase):
             " from=<SRS0=x@mta.example> to=<bob@next.example> orig_to=<list@mta.example> ", line
         )
 
+    def test_under_which_tls_it_went(self) -> None:
+        self.accept(message(1))
+        (attempt,) = self.attempts
+        number = attempt.message.envelope.recipients[0].number
+        tls = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
+        attempt.done.callback([Outcome(number, DELIVERED, "mx.example[192.0.2.1]:25", tls)])
+        self.assertIn(" relay=mx.example[192.0.2.1]:25 tls=TLSv1.3 delay=", self.lines()[0])
+
+    def test_programs_get_each_thing_once(self) -> None:
+        """What the line alone needs has a name that JSON leaves out (`logs`)."""
+        self.accept(message(1))
+        self.answer(DEFERRED)
+        for name in ("original", "quoted", "again"):
+            self.assertNotIn(name, self.event())
+
     def test_nothing_that_a_peer_says_makes_another_line_or_field(self) -> None:
         self.accept(message(1, "łódź@next.example"))
         (attempt,) = self.attempts
@@ -133,6 +157,54 @@ class LogLine(RunnerTestCase):
         self.assertEqual(
             [line.split()[1] for line in self.lines()], ["discarded:", "delivered:", "failed:"]
         )
+
+
+class Notices(RunnerTestCase):
+    def expand(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        if mailbox.local_part == "broken":
+            raise OSError("no such file")
+        return [
+            Recipient(RecipientNumber(number), Mailbox(name, "next.example"), original=mailbox)
+            for number, name in enumerate(("carol", "dave"))
+        ]
+
+    def begin(self, start: bool = True) -> None:
+        self.noticed: list[str] = []
+        self.recipients_of = self.expand
+        self.notice_made = self.noticed.append
+        super().begin(start)
+
+    def fail(self, message: Message) -> list[str]:
+        """Let a message fail; return whom its notice goes to."""
+        self.accept(message)
+        self.answer(FAILED)
+        return [
+            str(recipient.mailbox)
+            for notice in self.notices()
+            for recipient in notice.envelope.recipients
+        ]
+
+    def test_a_notice_goes_where_the_aliases_of_the_sender_lead(self) -> None:
+        self.assertEqual(self.fail(message(1)), ["carol@next.example", "dave@next.example"])
+        (notice,) = self.notices()
+        assert isinstance(notice.body, HeldBody)
+        self.assertIn(b"\r\nTo: <ann@sender.example>\r\n", notice.body.content)
+        self.assertEqual(self.under_way(), [("next.example", [0, 1])])
+        self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_it_goes_to_the_sender_where_nobody_can_say_that(self) -> None:
+        self.assertEqual(
+            self.fail(message(1, sender="broken@here.example")), ["broken@here.example"]
+        )
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_each_is_counted_once_it_is_in_the_queue(self) -> None:
+        self.fail(message(1, "a@next.example", "b@next.example"))
+        self.assertEqual(self.noticed, ["failed"])
+        self.answer(FAILED)  # the notice itself: nobody is told
+        self.assertEqual(self.noticed, ["failed"])
+        self.assertDone()
 
 
 class Together(RunnerTestCase):

@@ -128,9 +128,10 @@ class Suspension(RunnerTestCase):
     def test_it_is_shown_with_what_it_said(self) -> None:
         self.fill(3)
         self.find_nobody()
-        ((name, seconds, cause),) = self.runner.suspended()
-        self.assertEqual((name, cause.reply), ("smtp:dead.example", NOBODY))
-        self.assertTrue(270 <= seconds <= 330)
+        (shown,) = self.runner.suspended()
+        self.assertEqual((shown.next_hop, shown.times), ("smtp:dead.example", 1))
+        self.assertEqual(shown.cause.reply, NOBODY)
+        self.assertTrue(270 <= shown.seconds <= 330)
 
     def test_what_expires_while_it_is_suspended_goes_back_though_it_was_never_tried(self) -> None:
         sent = 300

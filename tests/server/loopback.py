@@ -160,10 +160,14 @@ class RecordingAgent(MailTransferAgent):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.messages: list[Message] = []
         super().__init__(*arguments, **keywords)
+        activity: Any = self.activity
+        told = activity.message_accepted
 
-    def _accept(self, message: Message) -> Deferred[None]:
-        self.messages.append(message)
-        return super()._accept(message)
+        def message_accepted(message: Message) -> None:
+            self.messages.append(message)
+            told(message)
+
+        activity.message_accepted = message_accepted
 
 
 def received(message: Message) -> str:

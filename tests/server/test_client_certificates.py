@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
@@ -192,6 +193,10 @@ def nesting(field: str) -> list[str]:
 
 
 class Demanded(CertificatesTestCase):
+    def agent(self, *listeners: Listener, **settings: Any) -> RecordingAgent:
+        """Start an MTA that does not take its time to say what it refuses."""
+        return super().agent(*(evolve(each, error_delay=0) for each in listeners), **settings)
+
     async def refused(self, client: Client) -> None:
         for line in ("EHLO a", "MAIL FROM:<a@a.example>", "NOOP", "STARTTLS", "RSET", "WHAT"):
             (reply,) = await client.say(line)

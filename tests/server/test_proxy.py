@@ -512,7 +512,9 @@ class OverTCP(LoopbackTestCase):
             self.assertEqual(await client.mail("bob@mx.example"), SENT)
             literal = f"[IPv6:{shown}]" if ":" in shown else f"[{shown}]"
             self.assertIn(f"from client.example ({literal})", received(agent.messages[-1]))
-            self.assertEqual(len([each for each in self.log if f"client {shown} helo" in each]), 1)
+            self.assertEqual(
+                len([each for each in self.log if f" client={shown} helo=" in each]), 1
+            )
 
     async def test_relaying_is_decided_by_the_clients_address(self) -> None:
         agent = self.agent(self.proxied(), relay_from=[ip_network("203.0.113.0/24")])
@@ -568,7 +570,7 @@ class OverTCP(LoopbackTestCase):
             client = await self.dial(self.port(agent))
             client.transport.write(LINE_4)
             if not at_once:
-                await self.until(lambda: bool(agent._listeners.factories[0]._connections))
+                await self.until(lambda: bool(agent.engine.listeners.factories[0].connections_open))
             handshake = client.expect_handshake()
             client.transport.startTLS(ClientTLS())
             await handshake

@@ -19,9 +19,9 @@ from tests.server.loopback import (
     received,
 )
 from twisted_mta.config import Listener, SNICertificate
-from twisted_mta.server.certificate import CertificateError
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
 from twisted_mta.server.tls import ServerContext, TLSSettings
+from twisted_mta.service import CannotReload
 from twisted_mta.smtp.extension.starttls import STARTTLS
 from twisted_mta.smtp.settings import SessionSettings
 from twisted_mta.testing.delivery import RecordingDelivery
@@ -42,7 +42,7 @@ class InClear(LoopbackTestCase):
         """RFC 3207 §6: somebody on the way may have taken STARTTLS out of our reply."""
         agent = self.agent(listener(require_tls_from=[LOOPBACK]))
         client = await self.session(agent)
-        (factory,) = agent._listeners.factories
+        (factory,) = agent.engine.listeners.factories
         self.assertEqual(
             await client.say("NOOP", "MAIL FROM:<a@a.example>", "NOOP"),
             ["250 2.0.0 OK", "530 5.7.0 Must issue a STARTTLS command first", "250 2.0.0 OK"],
@@ -375,7 +375,7 @@ class Reloading(LoopbackTestCase):
         waiting = await self.session(agent)
         new.save(self.directory, "0.pem")
         self.assertEqual(await self.shown(agent, [None]), [old.certificate])
-        (change,) = agent.reload()
+        (change,) = await agent.reload()
         self.assertTrue(change.startswith(f"{self.files[0]}: CN=new.example, valid until "), change)
         self.assertIn(f", SHA-256 {new.fingerprint}; before: CN=mx.example, ", change)
         self.assertEqual(
@@ -391,7 +391,7 @@ class Reloading(LoopbackTestCase):
         )
         self.assertEqual(await before.mail("bob@mx.example"), SENT)
         self.assertEqual(before.server_certificate, old.certificate)
-        self.assertEqual(agent.reload(), [])
+        self.assertEqual(await agent.reload(), [])
 
     async def test_one_bad_file_is_refused_with_all_the_others(self) -> None:
         old, named = self_signed("mx.example"), self_signed("a.example")
@@ -399,15 +399,15 @@ class Reloading(LoopbackTestCase):
         self_signed("new.example").save(self.directory, "0.pem")
         with open(self.files[1], "wb") as spoilt:
             spoilt.write(old.key_pem + named.certificate.public_bytes(Encoding.PEM))
-        with self.assertRaises(CertificateError) as raised:
-            agent.reload()
+        with self.assertRaises(CannotReload) as raised:
+            await agent.reload()
         self.assertIn(f"{self.files[1]}: the key does not match", str(raised.exception))
         self.assertEqual(
             await self.shown(agent, [None, "a.example"]), [old.certificate, named.certificate]
         )
         os.unlink(self.files[0])
-        with self.assertRaises(CertificateError):
-            agent.reload()
+        with self.assertRaises(CannotReload):
+            await agent.reload()
         self.assertEqual(await self.shown(agent, [None]), [old.certificate])
 
     async def test_authorities_are_read_again(self) -> None:
@@ -421,7 +421,7 @@ class Reloading(LoopbackTestCase):
         self.assertEqual((await client.mail("bob@mx.example")), ["554"])
         second.issued.save(self.directory, "ca.pem")
         self.assertEqual(
-            agent.reload(), [f"{path}: 1 authorities for client certificates; before: 1"]
+            await agent.reload(), [f"{path}: 1 authorities for client certificates; before: 1"]
         )
         client = await self.session(agent, ClientTLS(known))
         self.assertEqual((await client.mail("bob@mx.example")), SENT)
@@ -430,7 +430,7 @@ class Reloading(LoopbackTestCase):
         from twisted_mta import Config, MailTransferAgent
 
         agent = MailTransferAgent(Config(listeners=[listener()]), reactor=self.reactor)
-        self.assertEqual(agent.reload(), [])
+        self.assertEqual(await agent.reload(), [])
 
     async def test_a_handshake_that_is_under_way_ends_as_it_began(self) -> None:
         """The old contexts are called back into, though nothing else holds them any more."""

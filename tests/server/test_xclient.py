@@ -39,7 +39,7 @@ class XClientOnAListener(LoopbackTestCase):
             received(agent.messages[-1]),
         )
         self.assertIn("127.0.0.1 speaks for 2001:db8::9", self.log)
-        self.assertEqual(len([each for each in self.log if "client 2001:db8::9 helo" in each]), 1)
+        self.assertEqual(len([each for each in self.log if " client=2001:db8::9 helo=" in each]), 1)
 
     async def test_a_greeting_that_the_proxy_had_is_in_the_trace(self) -> None:
         agent = self.agent(listener(xclient_from=[LOOPBACK]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -10,10 +10,18 @@ import attrs
 from .setting import shown
 from .values import Config, Listener
 
-# Ports, processes and files that are open: a start makes them.
-_FIXED = ("hostname", "state_dir", "web", "workers", "message_memory")
-_FIXED_OF_QUEUE = ("url", "small_body", "commit_messages", "commit_octets")
-_FIXED_OF_LISTENERS = ("kind", "endpoint", "implicit_tls", "proxy_protocol_from")
+# Ports, processes and files that are open, and what is made with them: by a start alone.
+_FIXED: Mapping[str, tuple[str, ...]] = {
+    "": ("hostname", "state_dir", "web", "workers", "maildir", "message_memory"),
+    "queue": ("url", "small_body", "commit_messages", "commit_octets"),
+    "delivery": ("port",),
+    "dns": ("nameservers", "timeout"),
+    "log": ("format",),
+    "listeners": (
+        *("listeners", "kind", "endpoint", "implicit_tls"),
+        *("proxy_protocol_from", "proxy_protocol_timeout"),
+    ),
+}
 
 
 def fixed(before: Config, after: Config) -> list[str]:
@@ -27,12 +35,8 @@ def changes(before: Config, after: Config) -> list[str]:
 
 
 def _movable(names: tuple[str, ...]) -> bool:
-    table, name = names[0], names[-1]
-    if table == "queue":
-        return name not in _FIXED_OF_QUEUE
-    if table == "listeners":
-        return name not in (*_FIXED_OF_LISTENERS, "listeners")
-    return name not in _FIXED
+    *table, name = names
+    return name not in _FIXED.get("".join(table), ())
 
 
 def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -230,8 +230,9 @@ class Attempt:
         if result.reply.status == "7.5":
             relay.traffic.handshake_failures += 1
         if result.credentials_refused:
+            relay.traffic.credentials_refused += 1
             relay.log.error(
-                "{target} does not take our credentials: {reply}",
+                "ALARM: {target} does not take our account and password: {reply}",
                 target=str(target),
                 reply=str(result.reply),
             )
@@ -281,7 +282,11 @@ class Attempt:
                 f"{target}: {each.reply}" if each.remote else each.reply.text
                 for target, each in failures
             )
-            self._end(Reply.of(451, "4.1", *lines), unreachable=True)
+            # RFC 3463 X.7: that one is there and not safe enough tells more than that others are
+            # not there.
+            statuses = [each.reply.status or "" for _, each in failures]
+            unsafe = [status for status in statuses if status.startswith("7.")]
+            self._end(Reply.of(451, unsafe[-1] if unsafe else "4.1", *lines), unreachable=True)
 
     def _end(
         self,

@@ -41,6 +41,7 @@ class Traffic:
         handshakes: of TLS, that completed.
         handshake_failures: that did not, or did not show what was asked for.
         clear_retries: connections in clear after a handshake had failed.
+        credentials_refused: times that a next hop did not take our account and password.
     """
 
     connections: int = 0
@@ -49,3 +50,4 @@ class Traffic:
     handshakes: int = 0
     handshake_failures: int = 0
     clear_retries: int = 0
+    credentials_refused: int = 0

@@ -163,6 +163,36 @@ DELIVERY_DELAY = Metric(
     {"transport": _TRANSPORT},
     bounds=_DELAYS,
 )
+NEXT_HOP_CONNECTIONS = Metric(
+    f"{PREFIX}next_hop_connections_total",
+    "counter",
+    "Connections to next hops that were made, that served another transaction, or could not be"
+    " made.",
+    {"result": ("opened", "reused", "failed")},
+)
+NEXT_HOPS_SUSPENDED = Metric(
+    f"{PREFIX}next_hops_suspended",
+    "gauge",
+    "Next hops that are left alone because they cannot be reached; of several processes, the most"
+    " that one of them leaves alone.",
+    fold="max",
+)
+TLS_ALARMS = Metric(
+    f"{PREFIX}tls_alarms_total",
+    "counter",
+    "Connections that went on, or were given up, without the TLS that was had with the same next"
+    " hop before (RFC 3207 §6).",
+)
+TLS_CLEAR_RETRIES = Metric(
+    f"{PREFIX}tls_clear_retries_total",
+    "counter",
+    "Connections that were made again in clear, because the TLS handshake had failed.",
+)
+CREDENTIALS_REFUSED = Metric(
+    f"{PREFIX}credentials_refused_total",
+    "counter",
+    "Times that a next hop did not take our account and password.",
+)
 DELIVERIES_ACTIVE = Metric(
     f"{PREFIX}deliveries_active", "gauge", "Delivery transactions under way now."
 )
@@ -250,6 +280,11 @@ TABLE: tuple[Metric, ...] = (
     REFUSED,
     OUTCOMES,
     DELIVERY_DELAY,
+    NEXT_HOP_CONNECTIONS,
+    NEXT_HOPS_SUSPENDED,
+    TLS_ALARMS,
+    TLS_CLEAR_RETRIES,
+    CREDENTIALS_REFUSED,
     DELIVERIES_ACTIVE,
     NOTICES,
     COMMIT_BATCHES,

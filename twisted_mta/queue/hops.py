@@ -83,6 +83,23 @@ class Suspension:
     cause: Outcome = field(eq=False)
 
 
+@frozen
+class Suspended:
+    """A next hop that is left alone, for people to see.
+
+    Attributes:
+        next_hop: which.
+        seconds: for how long yet.
+        times: how often in a row it could not be reached.
+        cause: what the last attempt came to.
+    """
+
+    next_hop: str
+    seconds: float
+    times: int
+    cause: Outcome
+
+
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:
     """Return what the outcomes of one transaction say of its next hop."""
     if any(each.unreachable and not each.delivered and not each.failed for each in outcomes):
@@ -139,6 +156,12 @@ class Hop:
         self._reached = 0
         self._shrunk = 0
         self._suspended = 0
+
+    @property
+    def name(self) -> str:
+        """What people call it; with whose mail it is for, where that goes on its own terms."""
+        name, whose = str(self.next_hop), self.next_hop.destination
+        return f"{name} (mail for {whose})" if whose else name
 
     @property
     def limit(self) -> int:

@@ -21,10 +21,10 @@ from ..smtp.address import Mailbox
 from ..smtp.reply import printable
 from .backlog import Backlog
 from .commit import GroupCommit
-from .hops import HopLimits, verdict
+from .hops import HopLimits, Suspended, verdict
 from .part import Part, split
 from .schedule import Schedule
-from .settlement import BROKEN, DISCARDED, Settlement, same_for_all
+from .settlement import BROKEN, DISCARDED, RecipientsOf, Settlement, itself, same_for_all
 from .slots import Slot, Slots
 from .store import Accept, Leased, Settle
 from .turns import LimitsOf, Line, Turns
@@ -66,6 +66,9 @@ class RunnerSettings:
 Observer = Callable[[Message, Sequence[Outcome], str], None]
 """Told of each settled attempt: the message, its outcomes, and the next hop's name."""
 
+Noticed = Callable[[str], object]
+"""Told of each notice that is in the queue, by its action (RFC 3464 §2.3.3): ``failed``."""
+
 
 def _no_limits(next_hop: NextHop) -> HopLimits:
     return HopLimits()
@@ -94,6 +97,8 @@ class Runner:
         observe: Observer = lambda message, outcomes, next_hop: None,
         limits: Limits | None = None,
         limits_of: LimitsOf = _no_limits,
+        recipients_of: RecipientsOf = itself,
+        noticed: Noticed = lambda action: None,
     ) -> None:
         """Prepare to work.
 
@@ -109,6 +114,8 @@ class Runner:
             observe: see there.
             limits: counts transactions over all processes; None: there is only this one.
             limits_of: says what the operator said of a next hop.
+            recipients_of: whom notices go to.
+            noticed: see there.
         """
         self.active = 0
         self._settings = settings
@@ -119,6 +126,7 @@ class Runner:
         self._wall_time = wall_time
         self._random = random
         self._observe = observe
+        self._noticed = noticed
         self._slots = Slots(limits, clock=clock)
         self._turns = Turns(
             concurrency=settings.concurrency, per_hop=settings.per_hop, limits_of=limits_of
@@ -132,7 +140,11 @@ class Runner:
             came=self._came,
         )
         self._settlement = Settlement(
-            hostname=settings.hostname, lifetime=settings.lifetime, ids=ids, random=random
+            hostname=settings.hostname,
+            lifetime=settings.lifetime,
+            ids=ids,
+            random=random,
+            recipients_of=recipients_of,
         )
         self._running = False
         self._turn: IDelayedCall | None = None
@@ -175,13 +187,13 @@ class Runner:
             self._put_back(part)
         self._wake()
 
-    def suspended(self) -> Sequence[tuple[str, float, Outcome]]:
-        """Return the next hops that are left alone, for how many seconds yet, and why."""
+    def suspended(self) -> Sequence[Suspended]:
+        """Return the next hops that are left alone."""
         now = self._clock.seconds()
         return [
-            (str(hop.next_hop), max(0.0, hop.suspension.until - now), hop.suspension.cause)
+            Suspended(hop.name, max(0.0, each.until - now), each.times, each.cause)
             for hop in self._turns.suspensions()
-            if hop.suspension is not None
+            if (each := hop.suspension) is not None
         ]
 
     def accept(self, message: Message) -> Deferred[None]:
@@ -404,7 +416,7 @@ class Runner:
         if change == "suspended" and hop.suspension is not None:
             self._log.warn(
                 "{next_hop} cannot be reached, and is left alone for {delay:.0f} s: {reply}",
-                next_hop=str(hop.next_hop),
+                next_hop=hop.name,
                 delay=hop.suspension.delay,
                 times=hop.suspension.times,
                 reply=str(hop.suspension.cause.reply),
@@ -412,7 +424,7 @@ class Runner:
             for part in self._turns.suspended(line):
                 self._blocked(part)
         elif change == "reopened":
-            self._log.info("{next_hop} can be reached again", next_hop=str(hop.next_hop))
+            self._log.info("{next_hop} can be reached again", next_hop=hop.name)
 
     def _cut_short(self, outcome: Outcome) -> bool:
         """Whether an attempt came to nothing only because we are stopping."""
@@ -447,6 +459,7 @@ class Runner:
         def settled(_: Leased | None) -> None:
             self._settled(settle, part)
             for notice, parts in notices:
+                self._noticed("failed")
                 self._arrive(notice, parts)
 
         def unsettled(failure: Failure) -> None:

@@ -21,9 +21,17 @@ DISCARDED = Reply.of(250, "0.0", "Discarded by a route")
 BROKEN = Reply.of(451, "3.0", "The delivery failed for an internal reason; see the log")
 
 _LINE = (
-    "{id} {status}: from=<{sender}> to=<{recipient}>{original} relay={relay} delay={delay:.2f}"
-    ' delays={delays} attempt={attempts} reply="{quoted}"{again}'
+    "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_tls}"
+    ' delay={delay:.2f} delays={delays} attempt={attempts} reply="{_quoted}"{_again}'
 )
+
+RecipientsOf = Callable[[Mailbox], Sequence[Recipient]]
+"""Says whom a message of our own goes to that is for a mailbox, numbered from 0; at least one."""
+
+
+def itself(mailbox: Mailbox) -> Sequence[Recipient]:
+    """Return a mailbox as the only recipient (`RecipientsOf`)."""
+    return (Recipient(RecipientNumber(0), mailbox),)
 
 
 @frozen
@@ -61,15 +69,25 @@ class Settlement:
         lifetime: seconds that a notice has before it is given up.
         ids: of notices.
         random: what the jitter is drawn from.
+        recipients_of: whom a notice goes to.
     """
 
     _log = Logger()
 
-    def __init__(self, *, hostname: str, lifetime: float, ids: Ids, random: Random) -> None:
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        lifetime: float,
+        ids: Ids,
+        random: Random,
+        recipients_of: RecipientsOf = itself,
+    ) -> None:
         self.hostname = hostname
         self.lifetime = lifetime
         self._ids = ids
         self._random = random
+        self._recipients_of = recipients_of
 
     def settle(
         self,
@@ -163,7 +181,7 @@ class Settlement:
             id=id,
             envelope=Envelope(
                 reverse_path=None,
-                recipients=(Recipient(RecipientNumber(0), reverse_path),),
+                recipients=tuple(self._readers(reverse_path)),
                 parameters={"BODY": "8BITMIME"} if notice.eight_bit else {},
             ),
             trace=b"",
@@ -171,6 +189,15 @@ class Settlement:
             received_at=now,
             expires_at=now + self.lifetime,
         )
+
+    def _readers(self, reverse_path: Mailbox) -> Sequence[Recipient]:
+        """Return whom a notice goes to: where the aliases lead, if it is one of our mailboxes."""
+        try:
+            return self._recipients_of(reverse_path) or itself(reverse_path)
+        except Exception:
+            mailbox = printable(str(reverse_path))
+            self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=mailbox)
+            return itself(reverse_path)
 
     def _say(
         self,
@@ -195,7 +222,7 @@ class Settlement:
             status=status,
             sender=_shown(recipient.reverse_path or message.envelope.reverse_path),
             recipient=printable(str(recipient.mailbox)),
-            original=f" orig_to=<{original}>" if original else "",
+            _original=f" orig_to=<{original}>" if original else "",
             orig_to=original or None,
             next_hop=str(part.next_hop),
             remote=remote,
@@ -205,10 +232,11 @@ class Settlement:
             stages=(stages.stored, stages.waited, stages.setup, stages.transaction),
             attempts=recipient.attempts + 1,
             reply=reply,
-            quoted=reply.replace('"', r"\""),
+            _quoted=reply.replace('"', r"\""),
             tls=None if outcome.tls is None else outcome.tls.description,
+            _tls="" if outcome.tls is None else f" tls={printable(outcome.tls.version)}",
             next_attempt=next_attempt,
-            again="" if next_attempt is None else f" next_attempt_in={next_attempt - now:.0f}",
+            _again="" if next_attempt is None else f" next_attempt_in={next_attempt - now:.0f}",
         )
 
 

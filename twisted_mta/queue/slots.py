@@ -125,7 +125,7 @@ class Slots:
         if limits is None or not next_hop.remote:
             ready(None)
             return
-        wanted: list[tuple[LimitKey, int]] = [(("hop", str(next_hop)), hop.connections)]
+        wanted: list[tuple[LimitKey, int]] = [(("hop", *_name(hop)), hop.connections)]
         if rate is not None:
             wanted.append((_rate_key(hop), rate.messages))
         wanted.append((("deliveries",), concurrency))
@@ -163,4 +163,10 @@ class Slots:
 
 
 def _rate_key(hop: Hop) -> LimitKey:
-    return "rate", str(hop.next_hop)
+    return "rate", *_name(hop)
+
+
+def _name(hop: Hop) -> tuple[str, ...]:
+    """Return what it is called in all processes: the same hosts on other terms are another one."""
+    next_hop = hop.next_hop
+    return (str(next_hop), next_hop.destination) if next_hop.destination else (str(next_hop),)

@@ -28,6 +28,9 @@ class Room:
         minimum_free: octets of the disk that are to stay free.
         free: says how many are; may raise OSError.
         clock: see `interfaces`.
+
+    Attributes:
+        minimum_free: as above; may change at any time.
     """
 
     _log = Logger()
@@ -44,7 +47,7 @@ class Room:
         self.in_use = 0
         self._memory = memory
         self._share = share
-        self._minimum_free = minimum_free
+        self.minimum_free = minimum_free
         self._free = free
         self._clock = clock
         self._looked_at: float | None = None
@@ -69,7 +72,7 @@ class Room:
         if self._looked_at is None or now - self._looked_at >= _LOOK_AGAIN:
             self._looked_at = now
             try:
-                self._disk_is_full = self._free() < self._minimum_free
+                self._disk_is_full = self._free() < self.minimum_free
             except OSError:
                 self._disk_is_full = False  # writing will tell
         return NO_DISK if self._disk_is_full else None

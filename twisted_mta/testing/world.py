@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from ..config import Config, Listener
 from ..entropy import inline_executor, system_random
+from ..report import Status
 from ..service import MailTransferAgent, World
 from .files import UnsyncedFiles
 from .network import MemoryNetwork, address
@@ -271,7 +272,7 @@ class MemoryMTA:
         self.mta.startService()
         self.reactor.settle()
 
-    def stop(self, patience: float = 60.0) -> None:
+    def stop(self, patience: float = 100.0) -> None:
         """Stop it, and let up to ``patience`` seconds pass until it has.
 
         Raises:
@@ -315,6 +316,22 @@ class MemoryMTA:
         answer = client.mail(content, *recipients, sender=sender)
         client.say("QUIT")
         return answer[-1] if answer else ""
+
+    def status(self) -> Status:
+        """Return how things stand, as `MailTransferAgent.status` fires with it.
+
+        Raises:
+            TimeoutError: it is not told at once.
+        """
+        told: list[Status | Failure] = []
+        self.mta.status().addBoth(told.append)
+        self.reactor.settle()
+        if not told:
+            raise TimeoutError("it does not say how things stand")
+        if isinstance(told[0], Failure):
+            told[0].raiseException()
+        assert isinstance(told[0], Status)
+        return told[0]
 
     def mail(self, local_part: str, domain: str = "localhost") -> list[bytes]:
         """Return what was delivered to a local mailbox, oldest first, with its trace fields."""

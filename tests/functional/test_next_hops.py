@@ -1,0 +1,228 @@
+"""Next hops as they see us: probes, limits, patience, and those behind them who do not wait."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from .hop import Hop, flood
+from .mail import ProgramTestCase, message, submit
+from .programs import LOOPBACK, MTA, eventually, free_port
+
+QUICK = """
+[queue]
+retry_minimum = "{0} s"
+retry_maximum = "{0} s"
+"""
+
+
+def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the operator's tool."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("twisted-mta"), *words, "--state-dir", mta.state],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def status(mta: MTA) -> dict[str, Any]:
+    """Return what the page says to programs."""
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/status.json", timeout=30) as answer:
+        told: dict[str, Any] = json.loads(answer.read())
+    return told
+
+
+def metric(mta: MTA, name: str) -> float:
+    """Return a metric without labels, or the sum over all of them."""
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    found = re.findall(rf"^twisted_mta_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+class Fairness(ProgramTestCase):
+    MANY = 3000
+
+    def assertOthersDoNotWait(self, mta: MTA, good: Hop) -> None:
+        took = []
+        for number in range(5):
+            began = time.monotonic()
+            submit(mta.smtp, message(), f"user{number}@good.example", starttls=False)
+            good.wait_for(number + 1)
+            took.append(time.monotonic() - began)
+        began = time.monotonic()
+        submit(mta.smtp, message(), "bob@localhost", starttls=False)
+        mta.wait_for_mail("localhost", "bob")
+        took.append(time.monotonic() - began)
+        self.assertLess(max(took), 5.0, took)
+
+    def queue(self, bad: Hop, toml: str = "") -> tuple[MTA, Hop]:
+        good = self.enterContext(Hop())
+        routes = (
+            *("--route", f"bad.example=smtp://{LOOPBACK}:{bad.port}"),
+            *("--route", f"good.example=smtp://{LOOPBACK}:{good.port}"),
+        )
+        mta = self.enterContext(MTA(self.home, *routes, toml=toml))
+        flood(mta.smtp, [f"u{number}@bad.example" for number in range(self.MANY)])
+        return mta, good
+
+    def test_many_for_a_next_hop_that_hangs_delay_nobody_else(self) -> None:
+        bad = self.enterContext(Hop())
+        bad.greeting = None
+        mta, good = self.queue(bad)
+        self.assertOthersDoNotWait(mta, good)
+        self.assertLessEqual(bad.connections, 20)
+        self.assertEqual(status(mta)["queue"]["messages"], self.MANY)
+
+    def test_many_for_one_that_is_slow_delay_nobody_else(self) -> None:
+        bad = self.enterContext(Hop())
+        bad.delay = 1.0
+        mta, good = self.queue(bad)
+        self.assertOthersDoNotWait(mta, good)
+        self.assertLessEqual(bad.most, 20)
+
+    def test_many_for_one_that_is_down_delay_nobody_else(self) -> None:
+        mta, good = self.queue(Hop(free_port()), QUICK.format(1))
+        self.assertOthersDoNotWait(mta, good)
+
+
+class Down(ProgramTestCase):
+    MANY = 1000
+
+    def all_at(self, hop: Hop, count: int) -> None:
+        expected = sorted(f"u{number}@next.example" for number in range(count))
+        eventually(lambda: len(hop.recipients()) >= count, "all of it", 90.0)
+        self.assertEqual(hop.recipients(), expected)
+
+    def start(self, hop: Hop, *options: str, toml: str) -> MTA:
+        route = f"next.example=smtp://{LOOPBACK}:{hop.port}"
+        return self.enterContext(MTA(self.home, "--route", route, *options, toml=toml))
+
+    def fill(self, mta: MTA, count: int) -> None:
+        flood(mta.smtp, [f"u{number}@next.example" for number in range(count)])
+
+    def test_a_thousand_messages_send_one_probe_each_time(self) -> None:
+        hop = self.enterContext(Hop())
+        hop.greeting = ""  # a connection, and nothing on it
+        mta = self.start(hop, toml=QUICK.format(2))
+        self.fill(mta, self.MANY)
+        first = eventually(lambda: status(mta)["suspended"], "a suspension")
+        self.assertEqual(first[0]["next_hop"], f"smtp:{LOOPBACK}:{hop.port}")
+        before, began = hop.connections, time.monotonic()
+        eventually(lambda: status(mta)["suspended"][0]["times"] >= 4, "three more probes")
+        took = time.monotonic() - began
+        self.assertLessEqual(hop.connections - before, 4, f"in {took:.1f} s")
+        self.assertEqual(metric(mta, "next_hops_suspended"), 1)
+        told = tool(mta, "status")
+        self.assertIn(f"smtp:{LOOPBACK}:{hop.port}\t", told.stdout)
+        hop.greeting = "220 back"
+        self.all_at(hop, self.MANY)
+        self.assertEqual(len(hop.transactions), self.MANY)
+        eventually(lambda: not status(mta)["queue"]["messages"], "an empty queue")
+        self.assertEqual(status(mta)["suspended"], [])
+        self.assertEqual(mta.output().count("can be reached again"), 1)
+        suspended = re.findall(r"cannot be reached, and is left alone", mta.output())
+        self.assertLessEqual(len(suspended), 8)
+
+    def test_421_in_the_greeting_suspends_it(self) -> None:
+        hop = self.enterContext(Hop())
+        hop.greeting = "421 4.3.2 not today"
+        mta = self.start(hop, toml=QUICK.format(2))
+        self.fill(mta, 200)
+        eventually(lambda: status(mta)["suspended"], "a suspension")
+        before = hop.connections
+        eventually(lambda: status(mta)["suspended"][0]["times"] >= 3, "two more probes")
+        self.assertLessEqual(hop.connections - before, 3)
+        hop.greeting = "220 back"
+        self.all_at(hop, 200)
+
+    def test_one_that_defers_everything_is_asked_again_and_delivers_in_the_end(self) -> None:
+        hop = self.enterContext(Hop())
+        hop.replies["RCPT"] = "450 4.2.1 later"
+        mta = self.start(hop, toml=QUICK.format(1))
+        self.fill(mta, 100)
+        eventually(lambda: mta.output().count(" deferred: ") >= 100, "100 deferrals")
+        self.assertEqual(status(mta)["suspended"], [])
+        self.assertLessEqual(hop.connections, 30)  # they are used again
+        del hop.replies["RCPT"]
+        self.all_at(hop, 100)
+
+    def test_one_that_drops_after_the_dot_may_get_copies_and_the_log_says_so(self) -> None:
+        hop = self.enterContext(Hop())
+        hop.replies["."] = ""
+        mta = self.start(hop, toml=QUICK.format(1))
+        self.fill(mta, 20)
+        hop.wait_for(20)
+        del hop.replies["."]
+        eventually(lambda: not status(mta)["queue"]["messages"], "an empty queue")
+        self.assertEqual(
+            sorted(dict.fromkeys(hop.recipients())), sorted(f"u{n}@next.example" for n in range(20))
+        )
+        copies = len(hop.transactions) - 20
+        self.assertEqual(len(re.findall(r"Possible duplicate of", mta.output())), copies)
+        self.assertGreaterEqual(copies, 20)
+
+
+class Limits(ProgramTestCase):
+    def limited(self, hop: Hop, *settings: str) -> MTA:
+        lines = "\n".join(settings)
+        toml = f'[[destination]]\ndomain = "{LOOPBACK}:{hop.port}"\n{lines}\n'
+        route = f"next.example=smtp://{LOOPBACK}:{hop.port}"
+        return self.enterContext(MTA(self.home, "--workers", "2", "--route", route, toml=toml))
+
+    def flood(self, mta: MTA, count: int) -> None:
+        threads = [
+            Thread(
+                target=flood,
+                args=(mta.smtp, [f"u{each}@next.example" for each in range(start, count, 4)]),
+            )
+            for start in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def test_connections_at_once_over_all_workers(self) -> None:
+        hop = self.enterContext(Hop())
+        hop.delay = 0.05
+        mta = self.limited(hop, "connections = 3")
+        self.flood(mta, 120)
+        hop.wait_for(120)
+        self.assertLessEqual(hop.most, 3)
+        self.assertGreaterEqual(hop.most, 2)
+        self.assertEqual(len(hop.recipients()), 120)
+
+    def test_rate_over_all_workers(self) -> None:
+        hop = self.enterContext(Hop())
+        mta = self.limited(hop, 'rate = "10/s"')
+        self.flood(mta, 60)
+        came = sorted(each.began for each in hop.wait_for(60))
+        # The first second may have its ten at once; then it is one each tenth of a second.
+        self.assertGreater(came[-1] - came[0], 4.5)
+        self.assertLess(came[-1] - came[0], 12.0)
+        for one, eleventh in zip(came, came[21:], strict=False):
+            self.assertGreater(eleventh - one, 0.8)
+
+    def test_recipients_of_a_message_and_messages_of_a_connection(self) -> None:
+        hop = self.enterContext(Hop())
+        mta = self.limited(hop, "recipients_per_message = 7", "messages_per_connection = 4")
+        submit(mta.smtp, message(), *(f"u{n}@next.example" for n in range(100)), starttls=False)
+        eventually(lambda: len(hop.recipients()) >= 100, "100 recipients")
+        self.assertEqual(len(frozenset(hop.recipients())), 100)
+        self.assertEqual(max(len(each.recipients) for each in hop.transactions), 7)
+        self.flood(mta, 60)
+        hop.wait_for(15 + 60)
+        counts: dict[int, int] = {}
+        for each in hop.transactions:
+            counts[each.connection] = counts.get(each.connection, 0) + 1
+        self.assertEqual(max(counts.values()), 4)

@@ -1,0 +1,167 @@
+"""What a reload can change, and what only a start can."""
+
+from __future__ import annotations
+
+from copy import copy
+from ipaddress import ip_network
+from typing import Any
+
+import attrs
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta import Config
+from twisted_mta.config import Listener
+from twisted_mta.config.change import changes, fixed
+from twisted_mta.config.destination import Destination
+
+NETWORK = ip_network("192.0.2.0/24")
+
+FIXED = {
+    "": {
+        "hostname",
+        "state_dir",
+        "web",
+        "workers",
+        "maildir",
+        "message_memory",
+    },
+    "queue": {"small_body", "commit_messages", "commit_octets"},
+    "delivery": {"port"},
+    "dns": {"nameservers", "timeout"},
+    "log": {"format"},
+    "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},
+}
+"""What is made by a start, whatever a reload says; everything else is looked up where it is used,
+or has its way there (`Engine.prepare`)."""
+
+ONE_VALUE = {("queue", "url"), ("listener", "kind")}
+"""Settings that can have but one value yet."""
+
+
+def another(name: str, value: Any) -> Any:
+    """Return another value that a setting could have."""
+    named: dict[str, Any] = {
+        "hostname": "other.example",
+        "web": "tcp:8025",
+        "endpoint": "tcp:26",
+        "recipients": "any" if value == "existing" else "existing",
+        "minimum_tls": "1.3",
+        "client_certificates": "ask",
+        "bare_newlines": "normalize",
+        "long_lines": "reject",
+        "format": "json",
+        "tls": "encrypt",
+        "tls_memory": "require",
+        "routes": (("*", "discard:"),),
+        "destinations": (Destination(domain="far.example", connections=1),),
+        "local_domains": ("other.example",),
+        "virtual_domains": ("virtual.example",),
+        "srs_domain": "srs.example",
+        "helo": "helo.example",
+        "source_address": ("192.0.2.1",),
+        "nameservers": ("192.0.2.1",),
+        "relay_certificates": ("ab" * 32,),
+        "sni": ({"names": ["a.example"], "certificate": "a.pem"},),
+    }
+    if name in named:
+        return named[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if name.endswith("_from"):
+        return (NETWORK,)
+    return "/elsewhere"
+
+
+def settings() -> Config:
+    return Config(
+        state_dir="/state",
+        hostname="mta.example",
+        maildir="/mail",
+        aliases="/aliases",
+        tls_certificate="/a.pem",
+        tls_key="/a.pem",
+        listeners=(Listener(endpoint="tcp:25"),),
+    )
+
+
+def one_by_one(before: Config) -> list[tuple[str, str, Config]]:
+    """Return (table, setting, settings in which that one alone is another)."""
+    found: list[tuple[str, str, Config]] = []
+    for field in attrs.fields(Config):
+        value = getattr(before, field.name)
+        if field.name == "listeners":
+            (listener,) = value
+            for inner in attrs.fields(Listener):
+                if ("listener", inner.name) not in ONE_VALUE:
+                    other = another(inner.name, getattr(listener, inner.name))
+                    changed = (changed_table(listener, inner.name, other),)
+                    found.append(("listener", inner.name, evolve(before, listeners=changed)))
+        elif attrs.has(type(value)):
+            for inner in attrs.fields(type(value)):
+                if (field.name, inner.name) not in ONE_VALUE:
+                    other = another(inner.name, getattr(value, inner.name))
+                    table = changed_table(value, inner.name, other)
+                    found.append((field.name, inner.name, evolve(before, **{field.name: table})))
+        else:
+            other = another(field.name, value)
+            found.append(("", field.name, changed_table(before, field.name, other)))
+    return found
+
+
+def changed_table(table: Any, name: str, value: Any) -> Any:
+    """Return a table with another value, past the rules by which some need others."""
+    changed = copy(table)
+    object.__setattr__(changed, name, value)
+    return changed
+
+
+class Change(SynchronousTestCase):
+    def test_each_setting_can_change_or_is_refused(self) -> None:
+        before = settings()
+        for table, name, after in one_by_one(before):
+            refused, said = fixed(before, after), changes(before, after)
+            is_fixed = name in FIXED.get(table, ())
+            self.assertEqual((len(refused), len(said)), (is_fixed, not is_fixed), (table, name))
+            (line,) = refused + said
+            self.assertIn(name, line)
+            self.assertIn("; before: ", line)
+            self.assertTrue(line.isprintable(), line)
+
+    def test_every_setting_is_looked_at(self) -> None:
+        there = {(table, name) for table, name, _ in one_by_one(settings())}
+        for table, names in FIXED.items():
+            for name in names:
+                self.assertIn((table, name), there)
+
+    def test_nothing_is_said_of_what_is_as_it_was(self) -> None:
+        self.assertEqual(fixed(settings(), settings()) + changes(settings(), settings()), [])
+
+    def test_all_that_differs_is_said_at_once(self) -> None:
+        before = settings()
+        after = evolve(before, hostname="other.example", drain_timeout=1.0, recipients="any")
+        self.assertEqual(len(fixed(before, after)), 1)
+        self.assertEqual(
+            changes(before, after),
+            [
+                'recipients = "any"; before: "existing"',
+                "drain_timeout = 1.0; before: 10.0",
+            ],
+        )
+
+    def test_listeners_stay_as_many_and_where_they_are(self) -> None:
+        before = settings()
+        two = evolve(before, listeners=(*before.listeners, Listener(endpoint="tcp:26")))
+        self.assertEqual(fixed(before, two), ["2 listeners; before: 1"])
+        self.assertEqual(fixed(two, before), ["1 listeners; before: 2"])
+        self.assertEqual(changes(before, two), [])
+
+    def test_a_listener_is_named(self) -> None:
+        before = settings()
+        after = evolve(before, listeners=(Listener(endpoint="tcp:25", max_recipients=7),))
+        self.assertEqual(
+            changes(before, after),
+            ['listener "tcp:25": max_recipients = 7; before: 1000'],
+        )

@@ -1,0 +1,61 @@
+"""Simulated days: how often a next hop that is dead is tried, and when mail for it comes back."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config import Destination
+from twisted_mta.testing.world import MemoryMTA
+
+DEAD = "192.0.2.66"
+MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+HOUR, DAY = 3600.0, 86400.0
+STEP = 300.0
+
+
+class Patience(SynchronousTestCase):
+    def started(self, *destinations: Destination) -> MemoryMTA:
+        mta = MemoryMTA(
+            os.path.abspath(self.mktemp()),
+            routes=(("*", f"smtp://{DEAD}"), ("there.example", f"smtp://{DEAD}:26")),
+            destinations=destinations,
+        )
+        self.addCleanup(mta.stop)
+        mta.start()
+        return mta
+
+    def assertReturned(self, mta: MemoryMTA, sender: str, hours: int) -> None:
+        """A notice comes so many hours after the start, with the probe that is due next."""
+        while mta.reactor.seconds() < hours * HOUR:
+            self.assertEqual(mta.mail(sender), [], f"after {mta.reactor.seconds() / HOUR} hours")
+            mta.advance(STEP)
+        while mta.reactor.seconds() < (hours + 1.1) * HOUR:
+            mta.advance(STEP)
+        self.assertEqual(len(mta.mail(sender)), 1)
+
+    def test_five_days_of_retries_and_then_a_notice(self) -> None:
+        mta = self.started()
+        for number in range(3):
+            mta.submit(MAIL, f"bob{number}@a{number}.example", sender=f"ann{number}@localhost")
+        self.assertReturned(mta, "ann0", 120)
+        connections = mta.mta.engine.traffic.unconnected
+        # One probe for all three of them: every hour, and some more at first.
+        self.assertTrue(110 <= connections <= 135, connections)
+        for number in range(3):
+            (notice,) = mta.mail(f"ann{number}")
+            self.assertIn(b"Status: 5.4.7", notice)
+        self.assertEqual(self.successResultOf(mta.mta.status()).queue["messages"], 0)
+
+    def test_a_destination_has_its_own_lifetime_and_retries_by_domain_and_by_host(self) -> None:
+        mta = self.started(
+            Destination(domain="hasty.example", lifetime=DAY, retry_minimum=60.0),
+            Destination(domain=f"{DEAD}:26", lifetime=2 * DAY),
+        )
+        mta.submit(MAIL, "bob@hasty.example", sender="hasty@localhost")
+        mta.submit(MAIL, "bob@there.example", sender="there@localhost")
+        mta.submit(MAIL, "bob@any.example", sender="any@localhost")
+        self.assertReturned(mta, "hasty", 24)
+        self.assertReturned(mta, "there", 48)
+        self.assertReturned(mta, "any", 120)

@@ -1,0 +1,299 @@
+"""Ports that are bound by one process and read from by others, on real sockets."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import ssl
+import stat
+from typing import Any
+
+from twisted.internet import reactor  # noqa: TID251 - real sockets need a real one
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread  # noqa: TID251 - the clients below block
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.server.authority import self_signed
+from twisted_mta.ports import CannotListen, Ports
+
+LOOPBACK = "127.0.0.1"
+
+
+class Greeter(Factory):
+    """Says its name to whoever comes, and counts."""
+
+    noisy = False
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.taken = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        self.taken += 1
+        greeting = Greeting()
+        greeting.factory = self
+        return greeting
+
+
+class Greeting(Protocol):
+    factory: Any
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.factory.name)
+        self.transport.loseConnection()
+
+
+class PortsTestCase(TestCase):
+    def setUp(self) -> None:
+        self.parent = self.ports()
+        self.nobody = Greeter(b"parent")
+
+    def ports(self) -> Ports:
+        ports = Ports(reactor)
+        self.addCleanup(ports.unbind)
+        return ports
+
+    def bind(self, endpoint: str) -> Any:
+        """Bind as a parent does; return the port."""
+        self.parent.bind("smtp", endpoint, self.nobody)
+        return self.parent.bound[-1].port
+
+    def worker(self, endpoint: str, name: bytes = b"worker") -> tuple[Ports, Greeter]:
+        """Return the ports of a worker that has inherited the parent's last one."""
+        ports, factory = self.ports(), Greeter(name)
+        port: Any = self.parent.bound[-1].port
+        inherited = os.dup(port.fileno())
+        try:
+            ports.bind("smtp", endpoint, factory, descriptor=inherited)
+        finally:
+            os.close(inherited)
+        return ports, factory
+
+    def tcp(self) -> tuple[str, int]:
+        """Bind a TCP port; return its endpoint and its number."""
+        port = self.bind(f"tcp:0:interface={LOOPBACK}").getHost().port
+        return f"tcp:{port}:interface={LOOPBACK}", port
+
+    def path(self) -> str:
+        directory = self.mktemp()
+        os.makedirs(directory)
+        return os.path.relpath(os.path.join(directory, "s"))
+
+    def greeting(self, place: Any, context: ssl.SSLContext | None = None) -> Deferred[bytes]:
+        def connect() -> bytes:
+            family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
+            with socket.socket(family) as plain:
+                plain.settimeout(10)
+                plain.connect(place)
+                if context is None:
+                    return plain.makefile("rb").read()
+                with context.wrap_socket(plain) as client:
+                    return client.makefile("rb").read()
+
+        return deferToThread(connect)
+
+
+class Adopting(PortsTestCase):
+    async def test_a_worker_takes_what_comes_to_its_parents_port(self) -> None:
+        endpoint, port = self.tcp()
+        worker, _ = self.worker(endpoint)
+        self.assertEqual(str(worker.bound[0]), f"smtp tcp {LOOPBACK}:{port}")
+        worker.accept_connections()
+        self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
+        self.assertEqual(self.nobody.taken, 0)
+
+    async def test_nobody_takes_anything_before_it_is_told_to(self) -> None:
+        endpoint, port = self.tcp()
+        worker, factory = self.worker(endpoint)
+        waiting = self.greeting((LOOPBACK, port))
+        for _ in range(5):
+            await deferToThread(lambda: None)
+        self.assertEqual((factory.taken, waiting.called), (0, False))
+        worker.accept_connections()
+        self.assertEqual(await waiting, b"worker")
+
+    async def test_the_port_stays_the_parents_when_a_worker_ends(self) -> None:
+        endpoint, port = self.tcp()
+        first, _ = self.worker(endpoint)
+        await first.unbind()
+        second, _ = self.worker(endpoint, b"successor")
+        second.accept_connections()
+        self.assertEqual(await self.greeting((LOOPBACK, port)), b"successor")
+        await second.unbind()
+        await self.parent.unbind()
+        with self.assertRaises(ConnectionRefusedError):
+            await self.greeting((LOOPBACK, port))
+
+    async def test_one_wake_takes_one_connection(self) -> None:
+        endpoint, port = self.tcp()
+        worker, factory = self.worker(endpoint)
+        clients = [socket.create_connection((LOOPBACK, port), 10) for _ in range(4)]
+        for client in clients:
+            self.addCleanup(client.close)
+        bound: Any = worker.bound[0].port
+        for taken in range(1, 4):
+            bound.doRead()
+            self.assertEqual(factory.taken, taken)
+
+    async def test_a_unix_socket_keeps_its_mode_and_its_name(self) -> None:
+        path = self.path()
+        endpoint = f"unix:{path}:mode=640"
+        self.bind(endpoint)
+        worker, _ = self.worker(endpoint)
+        os.chmod(path, 0o604)  # nobody but the parent has a say in that
+        worker.accept_connections()
+        self.assertEqual(await self.greeting(path), b"worker")
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o604)
+        await worker.unbind()
+        self.assertTrue(os.path.exists(path))
+        second, _ = self.worker(endpoint, b"successor")
+        second.accept_connections()
+        self.assertEqual(await self.greeting(path), b"successor")
+        await second.unbind()
+        await self.parent.unbind()
+        self.assertFalse(os.path.lexists(path))
+        self.assertFalse(os.path.lexists(f"{path}.lock"))
+
+    async def test_tls_from_the_first_octet_is_the_workers(self) -> None:
+        pem = self_signed("mx.example").save(self.made(), "mx.pem")
+        endpoint = f"ssl:0:interface={LOOPBACK}:privateKey={pem}:certKey={pem}"
+        port = self.bind(endpoint).getHost().port
+        worker, _ = self.worker(endpoint)
+        worker.accept_connections()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.assertEqual(await self.greeting((LOOPBACK, port), context), b"worker")
+
+    def made(self) -> str:
+        directory = self.mktemp()
+        os.makedirs(directory)
+        return directory
+
+    async def test_what_systemd_hands_over_stays_open_and_is_not_unlinked(self) -> None:
+        path = self.path()
+        with socket.socket(socket.AF_UNIX) as handed:
+            handed.bind(path)
+            handed.listen()
+            mode = os.stat(path).st_mode
+            # `systemd:` itself reads the environment, and `fd:` is how it goes on.
+            worker, other = self.ports(), Greeter(b"worker")
+            worker.bind("smtp", "systemd:domain=UNIX:index=0", other, descriptor=handed.fileno())
+            worker.accept_connections()
+            self.assertEqual(await self.greeting(path), b"worker")
+            await worker.unbind()
+            self.assertEqual(os.stat(path).st_mode, mode)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)  # it listens on
+
+    async def test_ports_are_free_when_unbind_says_so_whoever_called_it(self) -> None:
+        _, port = self.tcp()
+        first, second = self.parent.unbind(), self.parent.unbind()
+        await DeferredList([second])
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind((LOOPBACK, port))
+        await DeferredList([first])
+
+
+class Binding(PortsTestCase):
+    def refused(self, endpoint: str, why: str) -> None:
+        with self.assertRaisesRegex(CannotListen, why):
+            self.bind(endpoint)
+        gc.collect()  # Twisted leaves a socket that it could not bind to that
+        self.flushWarnings()  # type: ignore[no-untyped-call]
+
+    def test_a_port_that_is_taken_frees_the_others(self) -> None:
+        _, port = self.tcp()
+        ports = self.ports()
+        ports.bind("smtp", f"tcp:0:interface={LOOPBACK}", self.nobody)
+        with self.assertRaisesRegex(CannotListen, f"cannot listen on tcp:{port}:.*in use"):
+            ports.bind("smtp", f"tcp:{port}:interface={LOOPBACK}", self.nobody)
+        self.assertEqual(ports.bound, [])
+        return ports.unbind()  # type: ignore[return-value]
+
+    def test_what_systemd_has_not_handed_over_is_said_in_words(self) -> None:
+        self.refused("systemd:domain=INET:index=7", "systemd has handed over no such socket")
+
+    def test_a_socket_that_a_killed_one_left_is_replaced(self) -> None:
+        path = self.path()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(path)
+        os.symlink(str(os.getpid()), f"{path}.lock")  # as in a container, where numbers recur
+        self.bind(f"unix:{path}")
+        self.assertTrue(stat.S_ISSOCK(os.stat(path).st_mode))
+
+    def test_a_lock_without_its_socket_is_no_obstacle(self) -> None:
+        path = self.path()
+        os.symlink(str(os.getpid()), f"{path}.lock")
+        self.bind(f"unix:address={path}")
+
+    def test_one_that_somebody_listens_on_is_left_alone(self) -> None:
+        path = self.path()
+        with socket.socket(socket.AF_UNIX) as live:
+            live.bind(path)
+            live.listen()
+            self.refused(f"unix:{path}", "cannot listen on unix:")
+            self.assertTrue(os.path.exists(path))
+
+    def test_what_is_no_socket_is_left_alone(self) -> None:
+        path = self.path()
+        with open(path, "wb") as file:
+            file.write(b"mine")
+        self.refused(f"unix:{path}", "cannot listen on unix:")
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(), b"mine")
+
+    def test_names_outlive_their_ports(self) -> None:
+        _, port = self.tcp()
+        unbound = self.parent.unbind()
+        self.assertEqual(self.parent.names, [f"smtp tcp {LOOPBACK}:{port}"])
+        return unbound  # type: ignore[return-value]
+
+
+class Reach(SynchronousTestCase):
+    """`Ports.reach`, by which a loop of mail to ourselves is found."""
+
+    def reach(self, bound_to: str, *asked: tuple[str, int]) -> list[bool]:
+        ports = Ports(reactor)
+        ports.bound.append(_Bound(bound_to, 25))  # type: ignore[arg-type]
+        return [ports.reach(*each) for each in asked]
+
+    def test_a_port_of_one_address_is_reached_there_alone(self) -> None:
+        asked = (("127.0.0.1", 25), ("127.0.0.1", 26), ("127.0.0.2", 25))
+        self.assertEqual(self.reach("127.0.0.1", *asked), [True, False, False])
+
+    def test_a_port_of_all_addresses_is_reached_at_all_of_this_machine(self) -> None:
+        asked = (("127.0.0.1", 25), ("127.0.0.9", 25), ("192.0.2.1", 25), ("127.0.0.1", 26))
+        self.assertEqual(self.reach("0.0.0.0", *asked), [True, True, False, False])
+
+    def test_nothing_is_bound_nothing_is_reached(self) -> None:
+        self.assertFalse(Ports(reactor).reach("127.0.0.1", 25))
+
+    def test_a_unix_socket_is_no_address(self) -> None:
+        ports = Ports(reactor)
+        ports.bound.append(_Bound(None, None))  # type: ignore[arg-type]
+        self.assertFalse(ports.reach("127.0.0.1", 25))
+
+
+class _Bound:
+    """Stands for a port that is bound."""
+
+    def __init__(self, host: str | None, port: int | None) -> None:
+        self.host, self._port = host, port
+        self.port = self
+
+    def getHost(self) -> Any:
+        return _Address(self.host, self._port)
+
+    def stopListening(self) -> Deferred[None]:
+        return succeed(None)
+
+
+class _Address:
+    def __init__(self, host: str | None, port: int | None) -> None:
+        if host is not None:
+            self.host, self.port = host, port

@@ -1,0 +1,663 @@
+"""The workers of one parent, with processes that are only pretended."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from pickle import loads
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta import Config
+from twisted_mta.admin import Asked
+from twisted_mta.config import Listener
+from twisted_mta.metrics import Metrics, table
+from twisted_mta.pipe import Pipe
+from twisted_mta.report import Report
+from twisted_mta.testing.network import MemoryTransport, address
+from twisted_mta.workers import WorkerFailed, Workers
+
+KEY = ["peer", "0", "192.0.2.1"]
+
+
+class Process:
+    """A worker's process: it opens its queue and ends when it is told to, unless told otherwise.
+
+    Attributes:
+        heard: what its parent has said, in order: names and arguments.
+        replies: what it answers, by name, instead of None: a value, an exception or a Deferred.
+        hangs: it takes nothing in.
+    """
+
+    def __init__(self, clock: Clock, pid: int) -> None:
+        self.pid = pid
+        self.heard: list[tuple[str, Mapping[str, Any]]] = []
+        report = Report(pid=pid, state="ready", started_at=1.0)
+        self.replies: dict[str, Any] = {"use": [], "report": report.to_json()}
+        self.hangs = False
+        self.ended = False
+        self.killed = False
+        self.protocol: Any = None
+        self.arguments: list[str] = []
+        self.environment: Mapping[str, str] = {}
+        self.descriptors: Mapping[int, Any] = {}
+        names = ("start", "serve", "drain", "hurry", "prepare", "use", "forget", "report", "limits")
+        self.pipe = Pipe({name: self._answer(name) for name in names}, lambda: None)
+        here = address("127.0.0.1", 1)
+        self.theirs = MemoryTransport(clock, client=True, host=here, peer=here)
+        self.transport = MemoryTransport(clock, client=False, host=here, peer=here)
+        self.theirs.other, self.transport.other = self.transport, self.theirs
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.heard]
+
+    @property
+    def settings(self) -> Config:
+        """What it was started with."""
+        config: Config = loads(b64decode(self.heard[0][1]["settings"]))
+        return config
+
+    def _answer(self, name: str) -> Callable[..., Any]:
+        def answer(**arguments: Any) -> Any:
+            self.heard.append((name, arguments))
+            reply = self.replies.get(name)
+            if isinstance(reply, Exception):
+                raise reply
+            if name in ("drain", "hurry") and not self.hangs and name not in self.replies:
+                self.exit()
+            return Deferred() if self.hangs else reply
+
+        return answer
+
+    def exit(self, status: int = 0, *, signal: int | None = None) -> None:
+        """End."""
+        if self.ended:
+            return
+        self.ended = True
+        self.transport.loseConnection()
+        died = ProcessTerminated(exitCode=status, signal=signal)
+        self.protocol.processEnded(Failure(died if status or signal else ProcessDone(0)))
+
+    # What Twisted offers.
+
+    def signalProcess(self, name: str) -> None:
+        self.killed = name == "KILL"
+        self.exit(signal=9)
+
+
+class PretendedReactor(Clock):
+    """Starts no process.
+
+    Attributes:
+        processes: all that there ever were.
+        refusal: what starting one raises.
+        born: called with each one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes: list[Process] = []
+        self.refusal: Exception | None = None
+        self.born: Callable[[Process], object] = lambda process: None
+        self._next: Process | None = None
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
+        self._next = process = Process(self, 100 + len(self.processes))
+        process.theirs.protocol = protocol = factory.buildProtocol(None)
+        process.transport.protocol = process.pipe
+        process.pipe.makeConnection(process.transport)  # type: ignore[no-untyped-call]
+        protocol.makeConnection(process.theirs)
+
+    def spawnProcess(
+        self,
+        protocol: Any,
+        executable: str,
+        args: list[str],
+        env: Mapping[str, str],
+        childFDs: Mapping[int, Any],
+    ) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        process = self._next
+        assert process is not None
+        process.protocol, process.arguments = protocol, args
+        process.environment, process.descriptors = env, childFDs
+        self.processes.append(process)
+        self.born(process)
+        protocol.makeConnection(process)
+
+    def settle(self) -> None:
+        for _ in range(20):
+            self.advance(0)
+
+
+class Port:
+    """Stands for a listening port."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+class PretendedPorts:
+    def __init__(self) -> None:
+        self.bound: list[Any] = [_Bound(Port(70)), _Bound(Port(71))]
+
+    def unbind(self) -> Deferred[None]:
+        self.bound = []
+        return succeed(None)
+
+
+class _Bound:
+    kind = "smtp"
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+
+
+class WorkersTestCase(SynchronousTestCase):
+    workers = 2
+
+    def setUp(self) -> None:
+        self.reactor = PretendedReactor()
+        self.ports = PretendedPorts()
+        self.metrics = Metrics()
+        self.config = Config(
+            state_dir="/state",
+            hostname="mta.example",
+            workers=self.workers,
+            drain_timeout=10.0,
+            listeners=(Listener(endpoint="tcp:25"), Listener(endpoint="tcp:26")),
+        )
+        self.crew = Workers(
+            self.config,
+            reactor=self.reactor,
+            ports=self.ports,  # type: ignore[arg-type]
+            lines=lambda lines: None,
+            metrics=self.metrics,
+            wall_time=lambda: 1e9 + self.reactor.seconds(),
+        )
+        self.said: list[str] = []
+        globalLogPublisher.addObserver(self.note)
+        self.addCleanup(globalLogPublisher.removeObserver, self.note)
+
+    def note(self, event: LogEvent) -> None:
+        self.said.append(formatEvent(event))
+
+    @property
+    def processes(self) -> list[Process]:
+        return self.reactor.processes
+
+    @property
+    def alive(self) -> list[Process]:
+        return [process for process in self.processes if not process.ended]
+
+    def begin(self) -> Deferred[None]:
+        started = self.crew.start([(number,) for number in range(self.workers)])
+        self.reactor.settle()
+        return started
+
+    def working(self) -> None:
+        """Bring them to where they take connections."""
+        self.successResultOf(self.begin())
+        self.crew.serve()
+        self.reactor.settle()
+
+    def stop(self) -> Deferred[None]:
+        stopped = self.crew.stop()
+        self.reactor.settle()
+        return stopped
+
+    def advance(self, seconds: float) -> None:
+        self.reactor.advance(seconds)
+        self.reactor.settle()
+
+
+class Starting(WorkersTestCase):
+    workers = 3
+
+    def test_each_is_told_its_settings_its_shards_and_what_it_inherits(self) -> None:
+        for name in ("LISTEN_FDS", "NOTIFY_SOCKET"):
+            self.patch(os, "environ", {**os.environ, name: "1"})
+        self.crew.start([(0, 3), (1,), (2,)])
+        self.reactor.settle()
+        first = self.processes[0]
+        self.assertEqual(first.arguments[1:], ["-P", "-m", "twisted_mta.worker", "0", "text"])
+        self.assertEqual(first.heard[0][1]["shards"], [0, 3])
+        self.assertEqual(first.heard[0][1]["endpoints"], ["smtp", "smtp"])
+        self.assertEqual(first.settings, self.config)
+        self.assertEqual(sorted(first.descriptors), [0, 1, 2, 3, 4, 5])
+        self.assertEqual((first.descriptors[4], first.descriptors[5]), (70, 71))
+        self.assertNotIn("LISTEN_FDS", first.environment)
+        self.assertNotIn("NOTIFY_SOCKET", first.environment)
+        path = first.environment["PYTHONPATH"].split(os.pathsep)
+        self.assertTrue(all(map(os.path.isabs, path)))
+
+    def test_no_descriptor_is_left_open_here(self) -> None:
+        before = len(os.listdir("/dev/fd"))
+        self.begin()
+        self.assertEqual(len(os.listdir("/dev/fd")), before)
+
+    def test_it_has_started_when_all_have_opened_their_queues(self) -> None:
+        opened: Deferred[None] = Deferred()
+        self.reactor.born = lambda process: process.replies.update(
+            start=opened if process.pid == 101 else None
+        )
+        started = self.begin()
+        self.assertNoResult(started)
+        opened.callback(None)
+        self.reactor.settle()
+        self.successResultOf(started)
+        self.assertFalse(any("serve" in process.names for process in self.processes))
+        self.crew.serve()
+        self.reactor.settle()
+        self.assertTrue(all(process.names[-1] == "serve" for process in self.processes))
+
+    def test_one_that_cannot_open_its_queue_ends_all(self) -> None:
+        failing = OSError("no such disk")
+        self.reactor.born = lambda process: process.replies.update(
+            start=failing if process.pid == 101 else None, drain=None
+        )
+        started = self.begin()
+        self.assertTrue(all(process.names[-1] == "drain" for process in self.processes))
+        self.assertNoResult(started)  # as long as they have the locks
+        for process in self.processes:
+            process.exit()
+        error = self.failureResultOf(started, WorkerFailed).value
+        self.assertEqual(str(error), "no such disk")
+        self.assertIn("worker 1 cannot start: no such disk", self.said)
+        self.advance(3600)
+        self.assertEqual(len(self.processes), 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_one_that_dies_before_has_a_successor_and_the_start_waits(self) -> None:
+        self.reactor.born = lambda process: process.replies.update(
+            start=Deferred() if process.pid == 100 else None
+        )
+        started = self.begin()
+        self.processes[0].exit(signal=9)
+        self.assertNoResult(started)
+        self.advance(0.1)
+        self.successResultOf(started)
+        self.assertEqual(self.processes[3].heard[0][1]["shards"], [0])
+
+    def test_one_that_always_dies_before_fails_the_start(self) -> None:
+        never: Deferred[None] = Deferred()
+        self.reactor.born = lambda process: process.replies.update(start=never)
+        started = self.begin()
+        for _ in range(5):
+            worker = next(each for each in self.alive if each.arguments[-2] == "1")
+            worker.exit(status=1)
+            self.reactor.settle()
+            self.advance(2)
+        self.assertEqual(self.alive, [])
+        error = self.failureResultOf(started, WorkerFailed).value
+        self.assertIn("worker 1 has ended with status 1, as 4 did before it", str(error))
+
+    def test_what_the_system_refuses_fails_the_start(self) -> None:
+        self.reactor.refusal = OSError("too many processes")
+        started = self.begin()
+        error = self.failureResultOf(started, WorkerFailed).value
+        self.assertEqual(str(error), "no process can be started: too many processes")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class Restarting(WorkersTestCase):
+    def test_a_successor_goes_on_where_the_dead_one_was(self) -> None:
+        self.working()
+        self.processes[1].exit(signal=9)
+        self.assertIn(
+            "worker 1 was ended by SIGKILL; another one takes over its queue in 0.1 s", self.said
+        )
+        self.assertEqual(len(self.processes), 2)
+        self.advance(0.1)
+        successor = self.processes[2]
+        self.assertEqual(successor.names, ["start", "serve"])
+        self.assertEqual(successor.heard[0][1]["shards"], [1])
+        self.assertIn("worker 1 works again", self.said)
+        self.assertEqual(self.processes[0].names, ["start", "serve"])
+        restarts = list(self.metrics.snapshot().series(table.WORKER_RESTARTS))
+        self.assertEqual(restarts, [((), 1)])
+        _, second = self.crew.reports("ready")
+        assert isinstance(second, Asked)
+        self.assertEqual(second.otherwise.restarts, 1)
+
+    def test_each_early_death_doubles_the_wait_up_to_a_minute(self) -> None:
+        self.working()
+        waits = []
+        for _ in range(12):
+            self.alive[-1].exit(status=1)
+            wait = min(call.getTime() for call in self.restarts()) - self.reactor.seconds()
+            waits.append(round(wait, 3))
+            self.advance(wait)
+        self.assertEqual(waits[:4], [0.1, 0.2, 0.4, 0.8])
+        self.assertEqual(waits[-2:], [60.0, 60.0])
+        self.advance(61)
+        self.alive[-1].exit(status=1)
+        self.advance(0.1)
+        self.assertEqual(len(self.alive), 2)
+
+    def restarts(self) -> list[Any]:
+        return [call for call in self.reactor.getDelayedCalls() if "_again" in str(call.func)]
+
+    def test_what_the_system_refuses_is_tried_again(self) -> None:
+        self.working()
+        self.reactor.refusal = OSError("no memory")
+        self.processes[0].exit(signal=9)
+        self.advance(0.1)
+        self.assertIn(
+            "worker 0 cannot be started (no memory); another one takes over its queue in 0.2 s",
+            self.said,
+        )
+        self.reactor.refusal = None
+        self.advance(0.2)
+        self.assertEqual(len(self.alive), 2)
+        self.successResultOf(self.stop())
+
+    def test_a_stop_waits_for_none_that_could_not_be_started(self) -> None:
+        self.working()
+        self.reactor.refusal = OSError("no memory")
+        self.processes[0].exit(signal=9)
+        self.advance(0.1)
+        self.successResultOf(self.stop())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_any_signal_has_a_word(self) -> None:
+        self.working()
+        self.processes[0].exit(signal=35)
+        self.assertIn("worker 0 was ended by signal 35; ", " ".join(self.said))
+        self.advance(0.1)
+        self.assertEqual(len(self.alive), 2)
+
+    def test_one_whose_pipe_is_closed_and_that_does_not_end_is_killed(self) -> None:
+        self.working()
+        self.processes[0].transport.loseConnection()
+        self.reactor.settle()
+        self.advance(9)
+        self.assertFalse(self.processes[0].killed)
+        self.advance(1)
+        self.assertTrue(self.processes[0].killed)
+        self.advance(0.1)
+        self.assertEqual(len(self.alive), 2)
+
+    def test_what_the_dead_one_held_is_free(self) -> None:
+        self.working()
+        first, second = self.processes
+        for process in (first, second, second):
+            process.pipe.tell("limits", message=["ask", KEY, 2, 1, False])
+        self.reactor.settle()
+        self.assertEqual([self.granted(first), self.granted(second)], [1, 1])
+        first.exit(signal=9)
+        self.reactor.settle()
+        self.assertEqual(self.granted(second), 2)
+
+    def granted(self, process: Process) -> int:
+        said = [arguments["message"] for name, arguments in process.heard if name == "limits"]
+        return sum(count for verb, _, count, *_ in (m for m in said if m[0] == "grant"))
+
+    def test_what_it_said_and_nobody_heard_is_not_for_its_successor(self) -> None:
+        self.working()
+        first = self.processes[0]
+        first.pipe.tell("limits", message=["ask", KEY, 2, 1, False])
+        first.exit(signal=9)  # before that was read
+        self.reactor.settle()
+        self.assertEqual(self.crew.ledger.held(tuple(KEY)), 0)
+        self.advance(0.1)
+        self.assertEqual(self.processes[2].names, ["start", "serve"])
+
+
+class Stopping(WorkersTestCase):
+    def drains(self) -> None:
+        """Let them take their time for it."""
+        self.reactor.born = lambda process: process.replies.update(drain=None, hurry=None)
+        self.working()
+
+    def test_it_is_over_when_all_have_ended(self) -> None:
+        self.drains()
+        stopped = self.stop()
+        self.assertEqual(self.ports.bound, [])  # nobody is to be kept waiting
+        self.assertEqual([each.names[-1] for each in self.processes], ["drain", "drain"])
+        self.processes[0].exit()
+        self.assertNoResult(stopped)
+        self.processes[1].exit()
+        self.successResultOf(stopped)
+        self.reactor.settle()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_whoever_asks_hears_of_the_end(self) -> None:
+        self.drains()
+        stops = [self.stop(), self.stop()]
+        self.assertEqual([each.names.count("drain") for each in self.processes], [1, 1])
+        for process in self.processes:
+            process.exit()
+        for stopped in (*stops, self.stop()):
+            self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_what_was_not_started_has_ended(self) -> None:
+        self.successResultOf(self.stop())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_no_successor_is_born_any_more(self) -> None:
+        self.drains()
+        self.processes[0].exit(signal=9)
+        stopped = self.stop()
+        self.processes[1].exit(signal=11)
+        self.successResultOf(stopped)
+        self.assertIn("worker 1 was ended by SIGSEGV", self.said)
+        self.advance(120)
+        self.assertEqual(len(self.processes), 2)
+
+    def test_one_that_is_about_to_start_is_told_too(self) -> None:
+        opened: Deferred[None] = Deferred()
+        self.reactor.born = lambda process: process.replies.update(start=opened)
+        started = self.begin()
+        self.successResultOf(self.stop())
+        self.assertEqual([each.names for each in self.processes], [["start", "drain"]] * 2)
+        self.assertNoResult(started)
+
+    def test_one_that_does_not_end_is_killed_when_all_time_is_over(self) -> None:
+        self.drains()
+        stopped = self.stop()
+        self.processes[0].exit()
+        self.advance(79)
+        self.assertNoResult(stopped)
+        self.advance(1)
+        self.successResultOf(stopped)
+        self.assertTrue(self.processes[1].killed)
+        self.assertIn("worker 1 does not end, and is killed", self.said)
+
+    def test_hurrying_shortens_that(self) -> None:
+        self.drains()
+        stopped = self.stop()
+        self.crew.hurry()
+        self.reactor.settle()
+        self.assertEqual([each.names[-1] for each in self.processes], ["hurry", "hurry"])
+        self.advance(10)
+        self.successResultOf(stopped)
+
+    def test_a_hurry_before_the_stop_ends_nobody_yet(self) -> None:
+        self.drains()
+        self.crew.hurry()
+        self.reactor.settle()
+        self.assertEqual([each.names[-1] for each in self.processes], ["serve", "serve"])
+        self.stop()
+        self.assertEqual([each.names[-1] for each in self.processes], ["hurry", "hurry"])
+        self.advance(10)
+        self.assertEqual(self.alive, [])
+
+
+class Reloading(WorkersTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.after = evolve(self.config, drain_timeout=20.0)
+
+    def prepare(self) -> Deferred[Any]:
+        prepared = Deferred.fromCoroutine(self.crew.prepare(self.after))
+        self.reactor.settle()
+        return prepared
+
+    def use(self, prepared: Deferred[Any]) -> Deferred[list[str]]:
+        used: Deferred[list[str]] = self.successResultOf(prepared)()
+        self.reactor.settle()
+        return used
+
+    def refused(self, prepared: Deferred[Any]) -> str:
+        return str(self.failureResultOf(prepared, WorkerFailed).value)
+
+    def test_all_make_ready_before_the_first_uses_it(self) -> None:
+        self.reactor.born = lambda process: process.replies.update(use=["a.pem is new"])
+        self.working()
+        prepared = self.prepare()
+        self.assertEqual([each.names[-1] for each in self.processes], ["prepare", "prepare"])
+        used = self.use(prepared)
+        self.assertEqual([each.names[-1] for each in self.processes], ["use", "use"])
+        self.assertEqual(self.successResultOf(used), ["a.pem is new"])
+        self.processes[0].exit(signal=9)
+        self.advance(0.1)
+        self.assertEqual(self.processes[2].settings, self.after)
+        self.assertEqual(self.processes[2].names, ["start", "serve"])
+
+    def test_if_one_cannot_all_forget_it(self) -> None:
+        self.working()
+        self.processes[1].replies["prepare"] = ValueError("a.pem is no certificate")
+        self.assertEqual(self.refused(self.prepare()), "a.pem is no certificate")
+        self.reactor.settle()
+        self.assertEqual([each.names[-1] for each in self.processes], ["forget", "forget"])
+        self.processes[0].exit(signal=9)
+        self.advance(0.1)
+        self.assertEqual(self.processes[2].settings, self.config)
+
+    def test_if_one_dies_over_it_all_forget_it(self) -> None:
+        self.working()
+        self.processes[1].replies["prepare"] = Deferred()
+        prepared = self.prepare()
+        self.processes[1].exit(signal=9)
+        self.reactor.settle()
+        self.assertEqual(self.refused(prepared), "worker 1 has died meanwhile; try again")
+        self.reactor.settle()
+        self.assertEqual(self.processes[0].names[-1], "forget")
+
+    def test_if_one_hangs_all_forget_it(self) -> None:
+        self.working()
+        self.processes[0].hangs = True
+        prepared = self.prepare()
+        self.advance(29)
+        self.assertNoResult(prepared)
+        self.advance(1)
+        self.assertEqual(self.refused(prepared), "worker 0: no answer in 30 s")
+        self.reactor.settle()
+        self.assertEqual(self.processes[1].names[-1], "forget")
+        self.assertEqual(len(self.alive), 2)
+
+    def test_if_there_is_nobody_to_ask_nothing_is_put_in_force(self) -> None:
+        self.working()
+        for process in self.processes:
+            process.exit(signal=9)
+        self.assertIn("no worker is there", self.refused(self.prepare()))
+        self.assertEqual(self.crew.config, self.config)
+
+    def test_one_that_dies_between_has_a_successor_with_the_new_settings(self) -> None:
+        self.working()
+        prepared = self.prepare()
+        self.processes[1].exit(signal=9)
+        self.successResultOf(self.use(prepared))
+        self.advance(0.1)
+        self.assertEqual(self.processes[2].settings, self.after)
+
+    def test_a_successor_that_began_between_is_started_anew(self) -> None:
+        self.working()
+        prepared = self.prepare()
+        self.processes[1].exit(signal=9)
+        self.advance(0.1)
+        self.assertEqual(self.processes[2].settings, self.config)
+        self.successResultOf(self.use(prepared))
+        self.assertEqual(self.processes[2].names, ["start", "serve", "drain"])
+        self.advance(0.2)
+        self.assertEqual(self.processes[3].settings, self.after)
+        self.assertEqual(self.processes[3].names, ["start", "serve"])
+
+    def test_so_is_one_that_had_not_opened_its_queue_yet(self) -> None:
+        self.working()
+        opened: Deferred[None] = Deferred()
+        self.reactor.born = lambda process: process.replies.update(
+            start=opened if process.pid == 102 else None
+        )
+        self.processes[1].exit(signal=9)
+        self.advance(0.1)
+        self.successResultOf(self.use(self.prepare()))
+        self.assertEqual(self.processes[2].names, ["start"])
+        opened.callback(None)
+        self.reactor.settle()
+        self.assertEqual(self.processes[2].names[-1], "drain")
+        self.advance(0.2)
+        self.assertEqual(self.processes[3].settings, self.after)
+
+    def test_one_that_does_not_use_it_is_killed_since_the_others_do(self) -> None:
+        for reply in (ValueError("a mistake of ours"), Deferred()):
+            self.setUp()
+            self.working()
+            self.processes[0].replies["use"] = reply
+            used = self.use(self.prepare())
+            self.advance(30)
+            self.successResultOf(used)
+            self.assertTrue(self.processes[0].killed)
+            self.assertFalse(self.processes[1].killed)
+            self.advance(0.1)
+            self.assertEqual(self.processes[2].settings, self.after)
+
+
+class Reporting(WorkersTestCase):
+    def asked(self) -> list[Deferred[Report]]:
+        reports = [each.report for each in self.crew.reports("ready") if isinstance(each, Asked)]
+        self.reactor.settle()
+        return reports
+
+    def test_one_that_hangs_is_asked_once(self) -> None:
+        self.working()
+        hanging = self.processes[1]
+        answer: Deferred[Any] = Deferred()
+        hanging.replies["report"] = answer
+        silent = []
+        for _ in range(3):
+            first, second = self.asked()
+            self.assertEqual(self.successResultOf(first).pid, 100)
+            self.assertNoResult(second)
+            second.addErrback(lambda _: None)
+            second.cancel()  # its time is over
+            silent.append(second)
+        self.assertEqual(hanging.names.count("report"), 1)
+        _, last = self.asked()
+        hanging.replies["report"] = reply = self.processes[0].replies["report"]
+        answer.callback(reply)
+        self.reactor.settle()
+        self.assertEqual(self.successResultOf(last).state, "ready")
+        self.asked()
+        self.assertEqual(hanging.names.count("report"), 2)
+
+    def test_one_that_dies_over_it_has_not_answered(self) -> None:
+        self.working()
+        self.processes[0].replies["report"] = Deferred()
+        first, _ = self.asked()
+        self.processes[0].exit(signal=9)
+        self.reactor.settle()
+        self.failureResultOf(first)
+        self.assertEqual(len(self.crew.reports("ready")), 1)
+
+    def test_one_that_starts_is_shown_as_that(self) -> None:
+        never: Deferred[None] = Deferred()
+        self.reactor.born = lambda process: process.replies.update(start=never)
+        self.begin()
+        states = [(each.state, each.pid) for each in self.crew.reports("starting")]  # type: ignore[union-attr]
+        self.assertEqual(states, [("starting", 100), ("starting", 101)])

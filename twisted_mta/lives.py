@@ -1,0 +1,384 @@
+"""A worker as its parent sees it, through all its lives: begins, watches and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pickle import dumps
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, TimeoutError, fail
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .admin import Asked
+from .config import Config
+from .limits import Message
+from .logs import WholeLines
+from .metrics import table
+from .pipe import Pipe, PipeClosed
+from .report import Report
+
+if TYPE_CHECKING:
+    from .workers import Workers
+
+PIPE = 3
+"""The descriptor of a worker's end of the pipe; those of its ports follow."""
+
+READING = 30.0
+"""Seconds that a worker has to read certificates, aliases and the like."""
+
+_RESTART_FIRST = 0.1  # seconds; doubled with each early death
+_RESTART_LAST = 60.0
+_LIVED_WELL = 60.0  # seconds after which a death is not held against the next life
+_MOST_BIRTHS = 5  # lives that may end before a queue is open, until the start as a whole has failed
+_PATIENCE = 10.0  # seconds that a process may live on without its pipe
+_OURS_ALONE = (
+    *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
+    *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
+)
+
+
+class WorkerFailed(Exception):
+    """A worker cannot start; why, in its own words."""
+
+
+class Life(Pipe):
+    """One process of a worker, from the parent's end of the pipe to it.
+
+    Args:
+        worker: whose life it is.
+        config: what it is told at its start.
+
+    Attributes:
+        config: what it was told last.
+    """
+
+    def __init__(self, worker: Worker, config: Config) -> None:
+        super().__init__(
+            {"limits": lambda message: worker.count(self, message)},
+            lambda: worker.pipe_lost(self),
+        )
+        self.worker = worker
+        self.config = config
+
+
+class Worker(ProcessProtocol):
+    """One worker, through all its lives.
+
+    Attributes:
+        number: from 0; the same for its successors, which take over its shards.
+        shards: the numbers of those, its own first.
+        alive: whether there is a process.
+        ready: whether its queue is open.
+        restarts: how many successors there were.
+    """
+
+    _log = Logger()
+
+    def __init__(self, crew: Workers, number: int, shards: Sequence[int]) -> None:
+        self.number = number
+        self.shards = tuple(shards)
+        self.alive = False
+        self.ready = False
+        self.restarts = 0
+        self._crew = crew
+        self._life: Life | None = None
+        self._delay = _RESTART_FIRST
+        self._born = 0.0
+        self._started_at = 0.0
+        self._first_start: Deferred[None] | None = None
+        self._asking = False
+        self._asked: list[Deferred[Report]] = []
+        self._lines = {
+            1: WholeLines(crew.log_lines),
+            2: WholeLines(self._complained),  # of Python itself, when all is lost
+        }
+        self._restart: IDelayedCall | None = None
+        self._killing: IDelayedCall | None = None
+
+    @property
+    def life(self) -> Life:
+        """The present one.
+
+        Raises:
+            PipeClosed: there is none.
+        """
+        if self._life is None:
+            raise PipeClosed("the process is gone")
+        return self._life
+
+    def spawn(self) -> Deferred[None]:
+        """Begin a life; fires when its queue is open, fails with `WorkerFailed` if it cannot be.
+
+        Where the process dies before that, there is another one, and the Deferred waits.
+        """
+        self._first_start = started = Deferred[None]()
+        self._spawn()
+        return started
+
+    def _spawn(self) -> None:
+        crew = self._crew
+        self._born = crew.reactor.seconds()
+        self._started_at = crew.wall_time()
+        self._life = life = Life(self, crew.config)
+        self.alive = True
+        try:
+            self._fork(life)
+        except Exception as error:  # no process, no memory, no descriptor is left
+            self.alive = False
+            self._life = None
+            self._fail(f"no process can be started: {error}")
+            if not crew.stopping:
+                self._try_again_later(f"cannot be started ({error})")
+            return
+        life.call(
+            "start",
+            settings=packed(crew.config),
+            shards=self.shards,
+            endpoints=[bound.kind for bound in crew.bound],
+        ).addCallbacks(self._started, self._not_started, (life,))
+
+    def _fork(self, life: Life) -> None:
+        crew = self._crew
+        ours, theirs = socket.socketpair()
+        with ours, theirs, open(os.devnull, "r+b", buffering=0) as null:
+            descriptors: dict[int, Any] = {0: null.fileno(), 1: "r", 2: "r", PIPE: theirs.fileno()}
+            for place, bound in enumerate(crew.bound, PIPE + 1):
+                port: Any = bound.port
+                descriptors[place] = port.fileno()
+            ours.setblocking(False)
+            crew.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Once(life))
+            crew.reactor.spawnProcess(
+                self,
+                sys.executable,
+                [
+                    sys.executable,
+                    "-P",  # the folder that we happen to be in is no place for modules
+                    *("-m", "twisted_mta.worker", str(self.number), crew.config.log.format),
+                ],
+                env=_environment(),
+                childFDs=descriptors,
+            )
+
+    def tell(self, name: str, **arguments: Any) -> None:
+        """Say something that needs no answer."""
+        if self._life is not None:
+            self._life.tell(name, **arguments)
+
+    def call(self, name: str, **arguments: Any) -> Deferred[Any]:
+        """Ask for something (`Pipe.call`)."""
+        if self._life is None:
+            return fail(PipeClosed("the process is gone"))
+        return self._life.call(name, **arguments)
+
+    def report(self) -> Report | Asked:
+        """Ask how it is."""
+        pid = getattr(self.transport, "pid", None) or 0
+        known = Report(
+            number=self.number,
+            pid=pid,
+            state="starting",
+            started_at=self._started_at,
+            restarts=self.restarts,
+            queue_open=False,
+        )
+        if not self.ready:
+            return known
+        # One that hangs is asked once, however often we are: it would have to answer all of them.
+        self._asked = [each for each in self._asked if not each.called]
+        asked: Deferred[Report] = Deferred()
+        self._asked.append(asked)
+        if not self._asking:
+            self._asking = True
+            self.call("report").addCallback(Report.from_json).addBoth(self._reported)
+        return Asked(asked, known)
+
+    def _reported(self, answer: Report | Failure) -> None:
+        asked, self._asked, self._asking = self._asked, [], False
+        if isinstance(answer, Report):
+            answer = evolve(answer, restarts=self.restarts)
+        for each in asked:
+            if not each.called:  # it had no more time
+                each.callback(answer)
+
+    def stop(self) -> None:
+        """End, in order."""
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        self.tell("drain")
+
+    def kill(self, why: str) -> None:
+        """End it by force; what it has promised is on the disk.
+
+        Args:
+            why: a verb, and what belongs to it.
+        """
+        transport: Any = self.transport
+        if self.alive:
+            self.ready = False
+            self._log.error("worker {number} {why}, and is killed", number=self.number, why=why)
+            with contextlib.suppress(ProcessExitedAlready):
+                transport.signalProcess("KILL")
+
+    def catch_up(self) -> None:
+        """See to it that the settings in force are in force here."""
+        crew = self._crew
+        if self.ready and self.life.config is not crew.config and not crew.stopping:
+            self._log.info(
+                "worker {number} began with the settings of before, and is started anew",
+                number=self.number,
+            )
+            self.tell("drain")
+
+    def _started(self, _: Any, life: Life) -> None:
+        if life is not self._life:
+            return
+        self.ready = True
+        if self._crew.serving:
+            self.tell("serve")
+        if self.restarts:
+            self._log.info("worker {number} works again", number=self.number)
+        self.catch_up()
+        started, self._first_start = self._first_start, None
+        if started is not None:
+            started.callback(None)
+
+    def _not_started(self, failure: Failure) -> None:
+        if failure.check(PipeClosed):
+            return  # the end of the process is said by `processEnded`
+        why = reason_of(failure)
+        self._log.error("worker {number} cannot start: {why}", number=self.number, why=why)
+        self.tell("drain")  # it ends, and is started anew unless all end
+        self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        """The start of all has failed, if that is still under way."""
+        started, self._first_start = self._first_start, None
+        if started is not None:
+            started.errback(WorkerFailed(why))
+
+    def count(self, life: Life, message: Message) -> None:
+        """Take a message for the ledger."""
+        if life is self._life:
+            self._crew.ledger.receive(self, message)
+
+    def pipe_lost(self, life: Life) -> None:
+        """The process is about to end, or has ended."""
+        if life is not self._life:
+            return
+        self._life = None
+        self.ready = False
+        self._crew.ledger.worker_gone(self)
+        if self.alive:
+            self._killing = self._crew.reactor.callLater(
+                _PATIENCE, self.kill, "has closed its pipe and does not end"
+            )
+
+    # Called by Twisted.
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """Pass on what it has logged, in whole lines."""
+        self._lines[childFD].received(data)
+
+    def _complained(self, lines: bytes) -> None:
+        for line in lines.decode("utf-8", "replace").splitlines():
+            self._log.error("worker {number} said: {line}", number=self.number, line=line)
+
+    def processEnded(self, reason: Failure) -> None:
+        """It is gone, with all that it had: see to a successor."""
+        crew = self._crew
+        self.alive = False
+        life = self._life
+        if life is not None:
+            # What it has said and was not heard yet is not for its successor to answer for.
+            self.pipe_lost(life)
+            life.transport.abortConnection()
+        if self._killing is not None and self._killing.active():
+            self._killing.cancel()
+        for lines in self._lines.values():
+            lines.ended()
+        if crew.stopping:
+            if not reason.check(ProcessDone):
+                self._log.error(
+                    "worker {number} {how}", number=self.number, how=_ending(reason.value)
+                )
+            crew.say_if_gone()
+            return
+        how = _ending(reason.value)
+        if self._first_start is not None and self.restarts + 1 >= _MOST_BIRTHS:
+            self._fail(
+                f"worker {self.number} {how}, as {self.restarts} did before it; the log has what it"
+                " said"
+            )
+            return
+        self._try_again_later(how)
+
+    def _try_again_later(self, how: str) -> None:
+        crew = self._crew
+        if crew.reactor.seconds() - self._born >= _LIVED_WELL:
+            self._delay = _RESTART_FIRST
+        delay, self._delay = self._delay, min(2 * self._delay, _RESTART_LAST)
+        self._log.error(
+            "worker {number} {how}; another one takes over its queue in {delay:g} s",
+            number=self.number,
+            how=how,
+            delay=delay,
+        )
+        self._restart = crew.reactor.callLater(delay, self._again)
+
+    def _again(self) -> None:
+        self.restarts += 1
+        self._crew.metrics.count(table.WORKER_RESTARTS)
+        self._spawn()
+
+
+def reason_of(failure: Failure) -> str:
+    """Return why a worker has not done what it was asked for."""
+    if failure.check(TimeoutError):
+        return f"no answer in {READING:g} s"
+    return failure.getErrorMessage()
+
+
+class _Once(Factory):
+    """Makes the one protocol of a connection that is there already."""
+
+    noisy = False
+
+    def __init__(self, protocol: Pipe) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: object) -> Pipe:
+        return self._protocol
+
+
+def packed(config: Config) -> str:
+    """Return settings in a form that goes through a pipe."""
+    return b64encode(dumps(config)).decode("ascii")
+
+
+def _environment() -> Mapping[str, str]:
+    """Return what a worker is to find in its environment: our own way to this package, above all.
+
+    What systemd said to us was said to us alone.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
+    path = [os.path.abspath(entry) for entry in sys.path]
+    return {**environment, "PYTHONPATH": os.pathsep.join(path)}
+
+
+def _ending(error: BaseException | None) -> str:
+    number = getattr(error, "signal", None)
+    if number is not None:
+        known = {each.value: each.name for each in signal.Signals}  # not all those of real time
+        return f"was ended by {known.get(number, f'signal {number}')}"
+    return f"has ended with status {getattr(error, 'exitCode', 0) or 0}"
