@@ -15,7 +15,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from twisted_mta.answer import Answer, Answerer, Question
-from twisted_mta.report import Connections, Process
+from twisted_mta.report import Connections, Process, SuspendedHop
 from twisted_mta.web import RecentMessage, Status, StatusReport, StatusSite
 
 MESSAGE = RecentMessage(
@@ -182,6 +182,20 @@ class Page(PageTestCase):
             '<span class="failed">not answering</span>',
             '<td class="whole" data-label="Restarts"><div>3</div></td>',
             '<td class="whole" data-label="Up for"><div>2 min</div></td>',
+        ):
+            self.assertIn(text, body)
+
+    def test_next_hops_that_cannot_be_reached_are_shown(self) -> None:
+        self.assertNotIn("cannot be reached", self.ask().body)
+        hop = SuspendedHop(
+            next_hop="smtp:<b>.example", seconds=125.0, times=3, last="451 4.4.1 <i>Refused\x07"
+        )
+        body = self.ask(status=lambda: evolve(STATUS, suspended=(hop,))).body
+        for text in (
+            "<h2>Next hops that cannot be reached</h2>",
+            "smtp:&lt;b&gt;.example",
+            ">2 min<",
+            r"451 4.4.1 &lt;i&gt;Refused\x07",
         ):
             self.assertIn(text, body)
 

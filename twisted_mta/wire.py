@@ -23,7 +23,7 @@ def write_now(transport: Any, octets: bytes) -> None:
         and not transport.dataBuffer
         and not transport._tempDataBuffer
     ):
-        sent: Any = transport.writeSomeData(octets)  # type: ignore[no-untyped-call]
+        sent: Any = transport.writeSomeData(octets)
         if sent == len(octets):
             return
         if isinstance(sent, int) and sent > 0:
