@@ -66,6 +66,24 @@ class CertifiedKey:
             )
         return cls(certificate_file, key_file, tuple(chain), key)
 
+    def load_into(self, context: SSL.Context) -> None:
+        """Have connections of ``context`` show the certificate.
+
+        Raises:
+            CertificateError: OpenSSL does not take it.
+        """
+        try:
+            context.use_certificate(self.chain[0])
+            for above in self.chain[1:]:
+                context.add_extra_chain_cert(above)
+            context.use_privatekey(self.key)  # type: ignore[arg-type]
+            context.check_privatekey()
+        except (SSL.Error, TypeError, ValueError) as error:
+            raise CertificateError(
+                f"{printable(self.certificate_file)}: OpenSSL refuses it: {openssl_reason(error)};"
+                " an ECDSA P-256 or RSA 2048 certificate would do"
+            ) from None
+
     @property
     def certificate(self) -> x509.Certificate:
         """Our certificate."""
@@ -125,14 +143,21 @@ def _name(certificate: x509.Certificate, which: Literal["subject", "issuer"]) ->
         return f"unreadable: {printable(str(error))}"
 
 
-# What OpenSSL found wrong with a certificate, by its number. For those that operators meet, in
-# words that say what to mend; x509_vfy.h has more than pyOpenSSL.
-_CHAIN_ERRORS: Mapping[int, str] = {
+# What OpenSSL found wrong with a certificate, by its number; x509_vfy.h has more than pyOpenSSL.
+_ERRORS: Mapping[int, str] = {
     **{
         number: name.removeprefix("ERR_").replace("_", " ").lower()
         for name, number in vars(SSL.X509VerificationCodes).items()
         if name.startswith("ERR_") and isinstance(number, int)
     },
+    66: "ee key too small",
+    67: "ca key too small",
+    68: "ca md too weak",
+}
+
+# For those that operators meet, words that say what to mend.
+_CHAIN_ERRORS: Mapping[int, str] = {
+    **_ERRORS,
     2: "its certificate leads to no authority that we trust",
     7: "its certificate is not signed by the authority that it names",
     9: "its certificate, or one above it, is not valid yet",
@@ -151,6 +176,19 @@ _CHAIN_ERRORS: Mapping[int, str] = {
 def chain_error(number: int) -> str:
     """Return what is wrong with a peer's certificate where OpenSSL says ``number``."""
     return _CHAIN_ERRORS.get(number, f"error {number} in its certificate")
+
+
+def openssl_error(number: int) -> str:
+    """Return what OpenSSL means by an error of verification, in its own words."""
+    return _ERRORS.get(number, f"error {number}")
+
+
+def openssl_reason(error: BaseException | None) -> str:
+    """Return what OpenSSL said of an error, or the error's own text; printable."""
+    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list | tuple):
+        texts = ", ".join(str(each[-1]) for each in error.args[0] if each)
+        return printable(texts) or "OpenSSL gives no reason"
+    return printable(str(error)) or type(error).__name__
 
 
 def _read(file: str) -> bytes:

@@ -155,6 +155,13 @@ class _Daemon(MultiService):
         )
 
     def _end(self, error: Exception) -> BaseException:
+        if isinstance(error, OSError) and error.filename is not None:
+            # The word that matters comes first: in the background twistd cuts off 100 octets.
+            file = os.fsdecode(error.filename)
+            why = f"{error.strerror}: {printable(file)}"
+            if f"{file}/".startswith(f"{self._mta.config.state_dir}/"):
+                why += f"; --state-dir has to be a directory of user number {os.geteuid()}"
+            error = CannotStart(why)
         # In the background twistd's first process waits to be told how the start went, and hears
         # of exceptions alone.
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))

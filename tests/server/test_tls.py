@@ -17,12 +17,13 @@ from zope.interface.verify import verifyObject
 
 from tests.server import authority
 from tests.server.authority import Authority
+from twisted_mta.certificate import openssl_reason
 from twisted_mta.config import SNICertificate
 from twisted_mta.entropy import wall_time
 from twisted_mta.envelope import TLSFacts
 from twisted_mta.files import DiskFiles
 from twisted_mta.server.certificate import CertificateError, self_signed
-from twisted_mta.server.tls import ServerContext, TLSSettings, facts, load, reason, suffices
+from twisted_mta.server.tls import ServerContext, TLSSettings, facts, load, suffices
 
 OURS = authority.self_signed("mail.example.net")
 NEW = authority.self_signed("new.example.net")
@@ -314,4 +315,4 @@ class Reasons(SynchronousTestCase):
             (ValueError("a\nb"), "a\\nb"),
             (None, "None"),
         ):
-            self.assertEqual(reason(error), text)
+            self.assertEqual(openssl_reason(error), text)

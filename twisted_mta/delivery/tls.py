@@ -26,7 +26,6 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from ..certificate import (
-    CertificateError,
     CertifiedKey,
     chain_error,
     fingerprint,
@@ -206,7 +205,7 @@ class ClientContexts:
         key = None
         if tls.certificate is not None:
             key = CertifiedKey.read(tls.certificate, tls.key or tls.certificate)
-            _show(context, key)
+            key.load_into(context)
         return Loaded(context, key, authorities)
 
     def _remember(
@@ -287,20 +286,6 @@ def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> Non
         store.add_cert(crypto.X509.from_cryptography(authority))
     # What an operator names is trusted, be it below an authority that is not named.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-
-
-def _show(context: SSL.Context, key: CertifiedKey) -> None:
-    try:
-        context.use_certificate(key.chain[0])
-        for above in key.chain[1:]:
-            context.add_extra_chain_cert(above)
-        context.use_privatekey(key.key)  # type: ignore[arg-type]
-        context.check_privatekey()
-    except (SSL.Error, TypeError, ValueError) as error:
-        raise CertificateError(
-            f"{printable(key.certificate_file)}: OpenSSL refuses it: {_text(error)};"
-            " an ECDSA P-256 or RSA 2048 certificate would do"
-        ) from None
 
 
 def _changes(tls: ClientTLS, before: Loaded, after: Loaded) -> list[str]:

@@ -25,6 +25,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..certificate import openssl_reason
 from ..interfaces import Clock, Delivery, Sink
 from ..metrics import table
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
@@ -47,7 +48,6 @@ from ..smtp.step import (
 )
 from ..wire import write_now
 from .delivery import NoDelivery
-from .tls import reason as tls_reason
 
 if TYPE_CHECKING:
     from .factory import ESMTPFactory, Timeouts
@@ -239,7 +239,7 @@ class ESMTPProtocol(LineReceiver):
             self._log.info(
                 "TLS handshake with {peer} failed: {reason}",
                 peer=self.address,
-                reason=self._gave_up or tls_reason(reason.value),
+                reason=self._gave_up or openssl_reason(reason.value),
             )
             self._factory.handshake_failed()
         tls = self.session.tls

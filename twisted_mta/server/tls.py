@@ -18,17 +18,18 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from ..config import SNICertificate
-from ..envelope import TLSFacts
-from ..smtp.reply import printable
-from .certificate import (
+from ..certificate import (
     CertificateError,
     CertifiedKey,
     fingerprint,
     issuer,
+    openssl_error,
     read_certificates,
     subject,
 )
+from ..config import SNICertificate
+from ..envelope import TLSFacts
+from ..smtp.reply import printable
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _NAMES = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
@@ -41,17 +42,6 @@ _SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!eNUL
 # The number that OpenSSL's ssl.h has for it; pyOpenSSL does not export the name.
 _OP_NO_RENEGOTIATION = 1 << 30
 
-# What OpenSSL found wrong with a certificate, by its number; x509_vfy.h has more than pyOpenSSL.
-_ERRORS: Mapping[int, str] = {
-    **{
-        number: name.removeprefix("ERR_").replace("_", " ").lower()
-        for name, number in vars(SSL.X509VerificationCodes).items()
-        if name.startswith("ERR_") and isinstance(number, int)
-    },
-    66: "ee key too small",
-    67: "ca key too small",
-    68: "ca md too weak",
-}
 _MOST_ERRORS = 4  # of one handshake; a peer chooses how many there are
 
 
@@ -256,7 +246,7 @@ class ServerContext:
         """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
         handshake = self._handshakes[connection]
         handshake.checked = True
-        text = _ERRORS.get(error, f"error {error}")
+        text = openssl_error(error)
         if not ok and text not in handshake.errors and len(handshake.errors) < _MOST_ERRORS:
             handshake.errors.append(text)
         return True
@@ -407,14 +397,6 @@ def _group(connection: SSL.Connection) -> str | None:
     return None if name is None else name()
 
 
-def reason(error: BaseException | None) -> str:
-    """Return what OpenSSL said of an error, or the error's own text; printable."""
-    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list | tuple):
-        texts = ", ".join(str(each[-1]) for each in error.args[0] if each)
-        return printable(texts) or "OpenSSL gives no reason"
-    return printable(str(error)) or type(error).__name__
-
-
 def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_tls])
@@ -438,17 +420,7 @@ def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
     # No protocol of ours has a name in ALPN. RFC 7301 §3.2 lets a server end the handshake with
     # a client that offers others; mail goes on without, whatever OpenSSL's default becomes.
     context.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
-    try:
-        context.use_certificate(key.chain[0])
-        for above in key.chain[1:]:
-            context.add_extra_chain_cert(above)
-        context.use_privatekey(key.key)  # type: ignore[arg-type]
-        context.check_privatekey()
-    except (SSL.Error, TypeError, ValueError) as error:
-        raise CertificateError(
-            f"{printable(key.certificate_file)}: OpenSSL refuses it: {reason(error)};"
-            " an ECDSA P-256 or RSA 2048 certificate would do"
-        ) from None
+    key.load_into(context)
     return context
 
 
