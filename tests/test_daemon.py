@@ -21,6 +21,19 @@ from zope.interface.verify import verifyObject
 
 from twisted_mta.daemon import Options, makeService
 
+ENDED_WHEN_READY = """
+import os, signal
+from twisted.logger import globalLogPublisher
+from twisted.scripts.twistd import run
+
+def observe(event):
+    if str(event.get("log_format")).startswith("ready: "):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+globalLogPublisher.addObserver(observe)
+run()
+"""
+
 PATIENCE = 30.0
 """Seconds to wait for a process; a loaded machine may take long."""
 
@@ -149,6 +162,18 @@ class Life(ProcessTestCase):
             status, rest = mta.end(signal.SIGTERM)
         self.assertEqual(status, 0, rest)
         self.assertNotIn("Traceback", rest)
+
+    def test_it_may_be_ended_as_soon_as_it_says_that_it_is_ready(self) -> None:
+        ended = subprocess.run(
+            [sys.executable, "-c", ENDED_WHEN_READY, *self.command()[1:]],
+            cwd=self.home,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        self.assertIn("Server Shut Down.", ended.stdout)
 
     def test_it_says_what_to_try(self) -> None:
         with self.running() as mta:

@@ -110,6 +110,9 @@ class _Daemon(MultiService):
 
     def startService(self) -> None:
         """Start, or end with a word on why not."""
+        # Who was told that it is ready may end it at once, before the reactor runs; and when that
+        # runs, it has set handlers of its own.
+        self._catch_signals()
         self._reactor.callWhenRunning(self._catch_signals)
         sys.setswitchinterval(SWITCH_INTERVAL)
         ready = self._mta.when_ready()

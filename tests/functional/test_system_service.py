@@ -359,5 +359,7 @@ class Background(ProgramTestCase):
             done = self.start()
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"cannot listen on tcp:{self.mta.smtp}", done.stderr)
-        self.assertIn("Address already in use", self.log.read_text("utf-8"))
+        # It tells the one who started it before it is gone itself.
+        eventually(lambda: "Address already in use" in self.log.read_text("utf-8"), "the log")
+        eventually(lambda: not self.pidfile.exists(), "its end")
         self.assertFalse(self.pidfile.exists())
