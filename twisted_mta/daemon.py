@@ -74,6 +74,7 @@ class _Daemon(MultiService):
         self._options = options
         self._reactor = reactor
         self._ending = False
+        self._catching = False
         self._told = 0.0  # when, by the clock
         self._mta = MailTransferAgent(
             options.config,
@@ -197,6 +198,15 @@ class _Daemon(MultiService):
         }
         for number in actions:
             signal.signal(number, lambda number, frame: call(actions[signal.Signals(number)]))
+
+        def ignore() -> None:
+            # Python gives the signals back as it ends: one that comes late would end it with 143.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+
+        if not self._catching:
+            self._catching = True
+            self._reactor.addSystemEventTrigger("after", "shutdown", ignore)
 
     def _stop_or_hurry(self) -> None:
         if not self._ending:

@@ -463,7 +463,9 @@ class MailTransferAgent(Service):
         return self.admin.status()
 
     def _state(self) -> State:
-        return "draining" if self._stopping else "starting" if self._starting else "ready"
+        if self._stopping:
+            return "draining"
+        return "ready" if self.running and not self._starting else "starting"
 
     def _fire_ready(self, result: Failure | None = None) -> None:
         ready, self._ready = self._ready, []
