@@ -157,7 +157,7 @@ class Passing(InMemory):
     def test_how_things_stand_can_be_asked_before_the_start(self) -> None:
         status = self.make().status()
         self.assertEqual((status.queue, status.healthy), ({}, False))
-        self.assertEqual(status.unready, "the queue of the process is closed")
+        self.assertEqual(status.unready, "the process is starting")
 
 
 class Beginning(InMemory):
