@@ -1,4 +1,8 @@
-"""``python -m tests.benchmark``: acceptance and end-to-end rate beside Postfix, in one run."""
+"""``python -m tests.benchmark``: ours beside Postfix and others, on one machine in one run.
+
+With ``--quick`` it takes a minute and its figures mean nothing; without, about twelve, and nothing
+else should run meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,107 +10,169 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
-from ..functional.programs import Missing, folder, found, run
-from .contest import (
-    MANY,
-    OURS,
-    SCENARIOS,
-    THEIRS,
-    Measurement,
-    Summary,
-    Work,
-    alternate,
-    contestants,
-    summaries,
-)
+from ..functional.programs import Missing, Unready, folder, found
+from .contestant import Field, others
+from .floors import versions
+from .idle import allow_files
+from .page import RESULTS, measurements, write
+from .results import MANY, OURS, THEIRS, Measurement, summaries
+from .scenario import GROUPS, QUICK, Benchmark, Extent
+from .table import amount, text
+from .target import judged, targets
 
 
-def table(results: Sequence[Summary]) -> str:
-    """Return what people read."""
-    names = list(results[0].medians)
-    lines = [
-        f"{'connections':12}{'median of rounds':18}"
-        + "".join(f"{name:>13}" for name in names)
-        + f"{'ratio':>8}  by round"
-    ]
-    for one in results:
-        ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
-        lines.append(
-            f"{one.scenario:12}{one.figure:18}"
-            + "".join(f"{one.medians[name]:13.2f}" for name in names)
-            + f"{ratio:>8}  "
-            + " ".join(f"{value:.2f}" for value in one.ratios)
-        )
-    return "\n".join(lines)
+def machine() -> dict[str, object]:
+    """Return what was measured, and on what."""
+    return {
+        "processors": os.cpu_count(),
+        "memory, GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)),
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "python": platform.python_version(),
+        **versions(),
+        **{name: version(name) for name in ("twisted", "pyopenssl", "cryptography")},
+        "load before": round(os.getloadavg()[0], 2),
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what is understood."""
+    full = Extent()
+    made = argparse.ArgumentParser(
+        prog="python -m tests.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--quick", action="store_true", help="little of everything")
+    made.add_argument("--rounds", type=int, help=f"of each scenario ({full.rounds})")
+    made.add_argument(
+        "--seconds", type=float, help=f"of work for each contestant in a round ({full.seconds})"
+    )
+    made.add_argument(
+        "--workers", type=int, metavar="N", default=2, help="ours with N workers, too; 0: not (2)"
+    )
+    made.add_argument("--only", action="append", choices=GROUPS, help="a part; repeatable")
+    made.add_argument(
+        "--contestant", action="append", metavar="NAME", help="only these; repeatable"
+    )
+    made.add_argument(
+        "--exim",
+        type=Path,
+        default=Path("/"),
+        metavar="DIRECTORY",
+        help="where its packages were unpacked (see tests.benchmark.exim)",
+    )
+    made.add_argument("--directory", help="where queues are kept, for another disk")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    made.add_argument(
+        "--page", action="store_true", help="write figures, tables and plot into the documentation"
+    )
+    made.add_argument(
+        "--option", action="append", default=[], metavar="OPTION", help="of twistd mta; repeatable"
+    )
+    return made
+
+
+def extent(arguments: argparse.Namespace) -> Extent:
+    """Return how much is to be done."""
+    asked = QUICK if arguments.quick else Extent()
+    given = {
+        name: value
+        for name in ("rounds", "seconds")
+        if (value := getattr(arguments, name)) is not None
+    }
+    # The MTA needs about as many files as it has connections, and so does who opens them.
+    given["crowd"] = min(asked.crowd, allow_files() - 1000)
+    return evolve(asked, **given)
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """Return what was typed, without the places of one machine."""
+    words = ["python", "-m", "tests.benchmark"]
+    if arguments.quick:
+        words.append("--quick")
+    for name in ("rounds", "seconds", "only", "contestant", "option"):
+        value = getattr(arguments, name)
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None:
+                words += [f"--{name}", str(each)]
+    return shlex.join(words)
+
+
+def report(content: Mapping[str, Any]) -> str:
+    """Return what a run found, for a terminal."""
+    found = summaries(measurements(content))
+    extent = content["extent"]
+    reached = [judged(target, found) for target in targets(extent["queues"], extent["crowd"])]
+    machine = "\n".join(f"{name}: {value}" for name, value in content["machine"].items())
+    return f"{machine}\n\n{text(found, reached)}"
 
 
 def _say(one: Measurement) -> None:
-    figures = ", ".join(f"{value:.2f} {name}" for name, value in one.figures.items())
-    print(f"{one.scenario} {one.round} {one.contestant}: {figures}", file=sys.stderr, flush=True)
+    said = ", ".join(f"{amount(value)} {name}" for name, value in one.figures.items())
+    print(f"{one.scenario} {one.round} {one.contestant}: {said}", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Measure, print the table, write the JSON."""
-    default = Work()
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of each scenario (5)")
-    parser.add_argument("--messages", type=int, default=default.messages, help="in each round")
-    parser.add_argument("--octets", type=int, default=default.octets, help="of each message")
-    parser.add_argument("--sessions", type=int, default=default.sessions, help="in parallel")
-    parser.add_argument(
-        "--connections",
-        choices=(*SCENARIOS, "both"),
-        default="both",
-        help="kept: many messages on each; single: one; both (the default)",
-    )
-    parser.add_argument("--only", choices=(OURS, THEIRS), help="measure one, without ratios")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="measure N workers too, beside one process"
-    )
-    parser.add_argument("--directory", help="where queues are kept, for another disk")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="OPTION", help="of twistd mta; repeatable"
-    )
-    arguments = parser.parse_args()
-    names = [arguments.only] if arguments.only else [THEIRS, OURS]
-    if arguments.workers:
-        names.append(MANY.format(arguments.workers))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the tables, write the JSON.
+
+    Returns:
+        The status: 0 however fast anyone was, 1 if someone failed.
+    """
+    asked = parser()
+    arguments = asked.parse_args(argv)
+    many = [MANY.format(arguments.workers)] if arguments.workers else []
+    names = arguments.contestant or [THEIRS, OURS, *many, *others(arguments.exim)]
     try:
         for program in ("smtp-source", "smtp-sink", *([THEIRS] if THEIRS in names else [])):
             found(program)
     except Missing as missing:
-        parser.error(str(missing))
-    scenarios = list(SCENARIOS) if arguments.connections == "both" else [arguments.connections]
-    work = Work(arguments.messages, arguments.octets, arguments.sessions)
-    tempfile.tempdir = arguments.directory or None
-    with folder("benchmark") as home, contestants(home, names, arguments.option) as running:
-        measurements = alternate(running, work, scenarios, arguments.rounds, _say)
-    results = summaries(measurements)
-    machine = {
-        "processors": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "postfix": run("postconf", "-d", "-h", "mail_version").stdout.strip(),
+        asked.error(str(missing))
+    todo = extent(arguments)
+    measured: list[Measurement] = []
+
+    def record(one: Measurement) -> None:
+        measured.append(one)
+        _say(one)
+
+    content: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": command(arguments),
+        "machine": machine(),
+        "extent": asdict(todo),
     }
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(table(results))
+    tempfile.tempdir = arguments.directory or None
+    start = time.monotonic()
+    failure = ""
+    with folder("benchmark") as home:
+        place = Field(home, arguments.option, arguments.exim)
+        try:
+            Benchmark(place, names, todo, record).run(arguments.only or GROUPS)
+        except Unready as unready:
+            failure = f"it ended early: {unready}"
+    content["measurements"] = [asdict(one) for one in measured]
+    print(report(content))
+    print(f"\n{time.monotonic() - start:.0f} s in all")
+    written = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     if arguments.json:
-        content = {
-            "machine": machine,
-            "work": asdict(work),
-            "measurements": [{**asdict(one), **one.figures} for one in measurements],
-            "summaries": [{**asdict(one), "ratio": one.ratio} for one in results],
-        }
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return 0
+        arguments.json.write_text(written, encoding="utf-8")
+    if failure:
+        print(failure, file=sys.stderr)
+    elif arguments.page:
+        RESULTS.write_text(written, encoding="utf-8")
+        write()
+    return 1 if failure else 0
 
 
 if __name__ == "__main__":

@@ -3,46 +3,59 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
-import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ..faults.memory import resident
-from ..functional.programs import LOOPBACK, MTA, folder
+from ..functional.programs import MTA, folder
+from .client import Client, client_tls
 
-_LIMITS = "[mta]\nmax_connections = 20000\nmax_connections_per_peer = 20000\n"
+CROWDED = "[mta]\nmax_connections = 20000\nmax_connections_per_peer = 20000\n"
 _BEFORE = 50  # connections that are not counted: what is made once is made for them
 
 
-def connect(port: int, context: ssl.SSLContext | None) -> socket.socket:
+def connect(port: int, context: ssl.SSLContext | None) -> Client:
     """Return a connection that has said EHLO, after STARTTLS if there is a ``context``."""
-    connection = socket.create_connection((LOOPBACK, port))
-    connection.recv(512)
-    _say(connection, b"EHLO client.example\r\n")
-    if context is not None:
-        _say(connection, b"STARTTLS\r\n")
-        connection = context.wrap_socket(connection)
-        _say(connection, b"EHLO client.example\r\n")
-    return connection
+    client = Client(port)
+    client.greet(context)
+    return client
 
 
-def _say(connection: socket.socket, line: bytes) -> None:
-    connection.sendall(line)
-    connection.recv(4096)
+@contextlib.contextmanager
+def crowd(port: int, count: int, context: ssl.SSLContext | None = None) -> Iterator[None]:
+    """Have so many idle connections for a while."""
+    held: list[Client] = []
+    try:
+        held.extend(connect(port, context) for _ in range(count))
+        yield
+    finally:
+        for client in held:
+            client.socket.close()
 
 
 def octets_each(mta: MTA, count: int, context: ssl.SSLContext | None) -> float:
     """Return by how much the MTA grows with each of ``count`` idle connections."""
-    assert mta.pid is not None
-    held = [connect(mta.smtp, context) for _ in range(_BEFORE)]
-    before = resident(mta.pid, "VmRSS")
-    held += [connect(mta.smtp, context) for _ in range(count)]
-    after = resident(mta.pid, "VmRSS")
-    for connection in held:
-        connection.close()
-    return (after - before) / count
+    with crowd(mta.smtp, _BEFORE, context):
+        before = resident(mta.pid, "VmRSS")
+        with crowd(mta.smtp, count, context):
+            return (resident(mta.pid, "VmRSS") - before) / count
+
+
+def allow_files() -> int:
+    """Raise the limit of open files of this process and those it starts; return what it is now."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def idle(home: Path, count: int, context: ssl.SSLContext | None) -> float:
+    """Return how many octets an idle connection takes in an MTA of its own."""
+    with MTA(home, toml=CROWDED) as mta:
+        return octets_each(mta, count, context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,19 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.idle", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000, help="how many (1000)")
     count = parser.parse_args(arguments).connections
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the MTA inherits it
-    anything = ssl.create_default_context()
-    anything.check_hostname = False
-    anything.verify_mode = ssl.CERT_NONE
-    for name, context in (("plain", None), ("TLS", anything)):
+    allow_files()
+    for name, context in (("plain", None), ("TLS", client_tls())):
         with folder("idle") as home:
-            mta = MTA(home, toml=_LIMITS)
-            mta.start()
-            try:
-                each = octets_each(mta, count, context)
-            finally:
-                mta.kill()
+            each = idle(home, count, context)
         print(f"{count} idle connections, {name}: {each / 1024:.1f} KiB each")
     return 0
 

@@ -16,18 +16,31 @@ from twisted_mta.logs import Log
 
 from ..functional.programs import folder
 
+# As a delivery is logged.
 _FORMAT = (
-    "{id} {status}: to <{recipient}> by {next_hop}{remote}, delay {delay:.2f} s: {reply}{again}"
+    "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_tls}"
+    ' delay={delay:.2f} delays={delays} attempt={attempts} reply="{_quoted}"{_again}'
 )
 _FIELDS = {
     "id": QueueId(1234567890123456789),
     "status": "delivered",
+    "sender": "ann@example.org",
     "recipient": "bob@example.net",
-    "next_hop": "smtp://relay.example:25",
-    "remote": " relay.example [192.0.2.1]:25",
+    "_original": "",
+    "orig_to": None,
+    "next_hop": "smtp:example.net",
+    "remote": "relay.example.net[192.0.2.1]:25",
+    "relay": "relay.example.net[192.0.2.1]:25",
     "delay": 0.234,
+    "delays": "0.01/0.00/0.12/0.10",
+    "stages": (0.01, 0.0, 0.124, 0.1),
+    "attempts": 1,
     "reply": "250 2.0.0 Ok: queued as 12345ABCDEF",
-    "again": "",
+    "_quoted": "250 2.0.0 Ok: queued as 12345ABCDEF",
+    "tls": "TLSv1.3 TLS_AES_256_GCM_SHA384, 256 bits",
+    "_tls": " tls=TLSv1.3",
+    "next_attempt": None,
+    "_again": "",
 }
 
 

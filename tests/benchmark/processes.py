@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -41,3 +42,46 @@ def cpu_seconds(pid: int) -> float:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return ticks / _TICKS
+
+
+def resident(pid: int) -> int:
+    """Return the octets of memory that ``pid`` and everything below it have now.
+
+    What they share is counted once (PSS), where the system tells; it tells their owner alone.
+    """
+    return sum(map(_resident, family(pid)))
+
+
+def _resident(pid: int) -> int:
+    for file, field in (("smaps_rollup", "Pss"), ("status", "VmRSS")):
+        with contextlib.suppress(OSError):
+            return _field(pid, file, field)
+    return 0
+
+
+def _field(pid: int, file: str, field: str) -> int:
+    for line in Path(f"/proc/{pid}/{file}").read_text("utf-8", "replace").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0  # a process that has ended and was not waited for has none
+
+
+def memory(pid: int, field: str) -> dict[int, int]:
+    """Return octets of each process of a family.
+
+    Args:
+        pid: the process above all others.
+        field: ``VmRSS``, what is resident now, or ``VmHWM``, the most since `forget_peaks`.
+    """
+    found = {}
+    for member in family(pid):
+        with contextlib.suppress(OSError):
+            found[member] = _field(member, "status", field)
+    return found
+
+
+def forget_peaks(pid: int) -> None:
+    """Let the peak of each process of a family be what it has now (proc(5), ``clear_refs``)."""
+    for member in family(pid):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{member}/clear_refs").write_text("5", "ascii")

@@ -1,5 +1,6 @@
 """The benchmark counts what it says it counts."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,9 +8,25 @@ import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ..functional.programs import folder, need, need_proc
-from .contest import OURS, THEIRS, Measurement, Work, alternate, contestants, summaries
-from .processes import cpu_seconds, family
+from twisted_mta.entropy import wall_time
+from twisted_mta.metrics.table import (
+    COMMIT_BATCHES,
+    COMMIT_OPERATIONS,
+    QUEUE_DEFERRED,
+    QUEUE_MESSAGES,
+)
+from twisted_mta.queue.schedule import Schedule
+from twisted_mta.queue.store import Survey
+
+from ..functional.programs import MTA, eventually, folder, need, need_proc
+from .client import content
+from .contestant import Contestant, Field, Silence, metrics, total
+from .latency import drive
+from .load import Work, rates
+from .processes import cpu_seconds, family, forget_peaks, memory, resident
+from .queued import fill, opened
+from .results import OURS, THEIRS
+from .tls_load import send_all
 
 
 class Processes(SynchronousTestCase):
@@ -30,28 +47,124 @@ class Processes(SynchronousTestCase):
         self.assertNotIn(child.pid, family(os.getpid()))
         self.assertGreater(cpu_seconds(os.getpid()) - before, 0.15)
 
+    def test_memory_is_that_of_the_whole_family(self) -> None:
+        need_proc()
+        child = subprocess.Popen(
+            [sys.executable, "-c", "held = b'x' * (32 << 20)\nprint(flush=True)\ninput()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(child.communicate)
+        self.addCleanup(child.kill)
+        assert child.stdout is not None
+        child.stdout.readline()
+        self.assertGreater(resident(child.pid), 32 << 20)
+        self.assertGreater(memory(os.getpid(), "VmRSS")[child.pid], 32 << 20)
+        self.assertGreater(resident(os.getpid()), resident(child.pid))
+
+    def test_a_peak_is_forgotten_when_it_is_over(self) -> None:
+        need_proc()
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "held = b'x' * (32 << 20)\ndel held\nprint(flush=True)\ninput()",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(child.communicate)
+        self.addCleanup(child.kill)
+        assert child.stdout is not None
+        child.stdout.readline()
+        self.assertGreater(memory(child.pid, "VmHWM")[child.pid], 32 << 20)
+        forget_peaks(child.pid)
+        self.assertLess(memory(child.pid, "VmHWM")[child.pid], 32 << 20)
+
+
+class Commits(SynchronousTestCase):
+    def test_those_of_all_workers_are_added(self) -> None:
+        page = (
+            "# TYPE twisted_mta_commit_batches_total counter\n"
+            'twisted_mta_commit_batches_total{process="1"} 10.0\n'
+            'twisted_mta_commit_batches_total{process="2"} 5.0\n'
+            "twisted_mta_commit_operations_total 90.0\n"
+            "twisted_mta_commit_duration_seconds_sum 3.0\n"
+        )
+        self.assertEqual(total(page, COMMIT_BATCHES), 15.0)
+        self.assertEqual(total(page, COMMIT_OPERATIONS), 90.0)
+
 
 class Contest(SynchronousTestCase):
-    def test_ratios_compare_rounds_not_medians(self) -> None:
-        seconds = {(OURS, 1): 1.0, (OURS, 2): 4.0, (THEIRS, 1): 2.0, (THEIRS, 2): 2.0}
-        measured = [
-            Measurement(name, "kept", number, 100, taken, 2 * taken, taken)
-            for (name, number), taken in seconds.items()
-        ]
-        accepted, arrived, cpu = summaries(measured)
-        self.assertEqual(accepted.medians, {OURS: 62.5, THEIRS: 50.0})
-        self.assertEqual(accepted.ratios, [2.0, 0.5])
-        self.assertEqual(accepted.ratio, 1.25)
-        self.assertEqual(arrived.medians, {OURS: 31.25, THEIRS: 25.0})
-        self.assertEqual(cpu.medians, {OURS: 25.0, THEIRS: 20.0})
+    def setUp(self) -> None:
+        need(self, "smtp-source", "smtp-sink")
+        self.field = Field(self.enterContext(folder("benchmark")))
+
+    def contestant(self, name: str, silent: bool = False) -> Contestant:
+        return self.enterContext(self.field.contestant(name, silent=silent))
 
     def test_both_contestants_do_the_same_work(self) -> None:
-        need(self, "postfix", "smtp-source", "smtp-sink")
-        start = time.monotonic()
-        with folder("benchmark") as home, contestants(home, (THEIRS, OURS), ()) as running:
-            measured = alternate(running, Work(40, 4096, 4), ["kept", "single"], 1, lambda one: one)
-        taken = time.monotonic() - start
-        self.assertEqual([one.contestant for one in measured], [THEIRS, OURS] * 2)
-        for one in measured:
-            self.assertLess(one.accepted, taken)
-            self.assertGreaterEqual(one.arrived, one.accepted)
+        need(self, "postfix")
+        for name in (THEIRS, OURS):
+            contestant = self.contestant(name)
+            for work in (Work(40, sessions=4), Work(40, sessions=4, kept=False)):
+                start = time.monotonic()
+                figures = rates(contestant, work)
+                taken = time.monotonic() - start
+                self.assertGreaterEqual(figures["accepted/s"], figures["end to end/s"])
+                self.assertGreater(figures["end to end/s"], 40 / taken)
+                self.assertGreater(figures["CPU µs/message"], 0)
+                self.assertEqual("operations/commit" in figures, name == OURS)
+
+    def test_a_next_hop_that_says_nothing_leaves_only_what_is_accepted(self) -> None:
+        figures = rates(self.contestant(OURS, silent=True), Work(10, sessions=2))
+        self.assertIn("accepted/s", figures)
+        self.assertNotIn("end to end/s", figures)
+
+    def test_the_generator_of_tls_sends_as_many_as_it_was_told(self) -> None:
+        contestant = self.contestant(OURS)
+        send_all(contestant.port, 7, 3, 1000)
+        self.arrived(contestant, 7)
+
+    def test_messages_that_are_due_are_all_sent_and_timed(self) -> None:
+        contestant = self.contestant(OURS)
+        load = asyncio.run(drive(contestant.port, 200.0, 0.2, 4, 1000))
+        self.assertGreater(len(load.final), 10)
+        for final, whole in zip(load.final, load.whole, strict=True):
+            self.assertLessEqual(final, whole)
+        self.arrived(contestant, len(load.final))
+
+    def arrived(self, contestant: Contestant, expected: int) -> None:
+        hop = contestant.hop
+        assert not isinstance(hop, Silence)
+        eventually(lambda: hop.count() >= expected, f"{expected} messages at the next hop")
+        self.assertEqual(hop.count(), expected)
+
+
+class LongQueue(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.home = self.enterContext(folder("queued"))
+        fill(self.home / "mta-state", 1500)
+
+    def test_an_mta_finds_what_was_filled_in(self) -> None:
+        with MTA(self.home) as mta:
+            page = metrics(mta)
+        self.assertEqual(total(page, QUEUE_MESSAGES), 1500)
+        self.assertEqual(total(page, QUEUE_DEFERRED), 1500)
+
+    def test_none_of_it_is_due_before_the_measurement_is_over(self) -> None:
+        store = opened(self.home / "mta-state")
+        self.addCleanup(store.close)
+        now = wall_time()
+        (found,) = store.apply([Survey(now, now + Schedule().longest)])
+        assert found is not None
+        self.assertEqual(len(found.rest), 1500)
+        self.assertGreater(min(due or 0 for due in found.rest.values()), now + 1000)
+
+
+class Content(SynchronousTestCase):
+    def test_it_is_as_long_as_it_was_asked_for_and_ends_once(self) -> None:
+        made = content(4096)
+        self.assertLess(abs(len(made) - 4096), 300)
+        self.assertTrue(made.endswith(b"\r\n.\r\n"))
+        self.assertEqual(made.count(b"\r\n."), 1)

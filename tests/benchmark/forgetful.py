@@ -1,0 +1,114 @@
+"""Servers that keep nothing: what answering costs with other libraries, without any durability.
+
+    python -m tests.benchmark.forgetful aiosmtpd|twisted.mail PORT CERTIFICATE
+
+They are the shortest programs that these libraries make, and forget what they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ssl
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from zope.interface import implementer
+
+from ..functional.programs import LOOPBACK
+
+NAMES = ("aiosmtpd", "twisted.mail")
+
+
+def installed(name: str) -> bool:
+    """Whether a library is there."""
+    return find_spec(name) is not None
+
+
+def aiosmtpd(port: int, certificate: str) -> None:
+    """Serve with aiosmtpd; it acknowledges what has no handler."""
+    from aiosmtpd.smtp import SMTP
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    class Handler:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+            return "250 taken"
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        handler = Handler()
+        server = await loop.create_server(
+            lambda: SMTP(handler, hostname="aiosmtpd.example", tls_context=context),
+            LOOPBACK,
+            port,
+            backlog=1024,
+        )
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def twisted_mail(port: int, certificate: str) -> None:
+    """Serve with the ESMTP server that comes with Twisted."""
+    from twisted.internet import defer, reactor
+    from twisted.internet import ssl as twisted_ssl
+    from twisted.mail import smtp
+
+    @implementer(smtp.IMessage)
+    class Forgotten:
+        def lineReceived(self, line: bytes) -> None:
+            pass
+
+        def eomReceived(self) -> defer.Deferred[bytes]:
+            return defer.succeed(b"taken")
+
+        def connectionLost(self) -> None:
+            pass
+
+    @implementer(smtp.IMessageDelivery)
+    class Delivery:
+        def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:
+            return b"Received: by twisted.example"
+
+        def validateFrom(self, helo: Any, origin: Any) -> Any:
+            return origin
+
+        def validateTo(self, user: Any) -> Any:
+            return Forgotten
+
+    class Factory(smtp.SMTPFactory):
+        protocol = smtp.ESMTP
+
+        def buildProtocol(self, address: Any) -> Any:
+            protocol = super().buildProtocol(address)
+            protocol.ctx = context
+            protocol.delivery = Delivery()
+            return protocol
+
+    context = twisted_ssl.DefaultOpenSSLContextFactory(certificate, certificate)
+    factory: Any = Factory()
+    factory.noisy = False
+    factory.domain = b"twisted.example"
+    run: Any = reactor
+    run.listenTCP(port, factory, backlog=1024, interface=LOOPBACK)
+    run.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until ended."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmark.forgetful")
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("port", type=int)
+    parser.add_argument("certificate", help="PEM file with a certificate and its key")
+    options = parser.parse_args(arguments)
+    serve = aiosmtpd if options.name == "aiosmtpd" else twisted_mail
+    serve(options.port, options.certificate)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""How long the final ``250`` takes while messages come at a given rate, whatever the answers do.
+
+    python -m tests.benchmark.latency PORT --rate 500 --seconds 5
+
+The times at which messages are due are drawn beforehand (a Poisson process), and no message waits
+for another's reply as long as there are connections: a server that stands still for a second is not
+spared what would have come in that second. Two times are taken of each message: from its final dot
+to the ``250``, and from when it was due to the ``250``, which holds all that a sender waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from ..functional.programs import LOOPBACK
+from .client import ENVELOPE, content
+from .results import percentile
+
+_COMMANDS = b"".join(command for command, _ in ENVELOPE)
+
+
+class Sender(asyncio.Protocol):
+    """One connection, which takes the next message that is due when it is free.
+
+    Args:
+        load: whose messages it sends.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._held = b""
+        self._due: float | None = None
+        self._dot = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._load.fail("a connection was closed")
+
+    def data_received(self, octets: bytes) -> None:
+        self._held += octets
+        while (end := self._held.find(b"\n")) >= 0:
+            line, self._held = self._held[: end + 1], self._held[end + 1 :]
+            if line[3:4] != b"-":
+                self._reply(line)
+
+    def _reply(self, line: bytes) -> None:
+        if line.startswith(b"220"):
+            self.transport.write(b"EHLO client.example\r\n")
+        elif line.startswith(b"354"):
+            self._dot = time.perf_counter()
+            self.transport.write(self._load.message)
+        elif not line.startswith(b"250"):
+            self._load.fail(line.decode("ascii", "replace"))
+        elif self._dot:
+            assert self._due is not None
+            now = time.perf_counter()
+            self._load.done(now - self._dot, now - self._due)
+            self._due, self._dot = None, 0.0
+            self._load.free(self)
+        elif self._due is None:
+            self._load.free(self)  # the answer to EHLO
+
+    def send(self, due: float) -> None:
+        """Begin with a message: MAIL, RCPT and DATA in one write, as RFC 2920 lets a sender do."""
+        self._due = due
+        self.transport.write(_COMMANDS)
+
+
+class Load:
+    """What is due, who is free, and how long everything took.
+
+    Args:
+        octets: of each message.
+    """
+
+    def __init__(self, octets: int) -> None:
+        self.message = content(octets)
+        self.final: list[float] = []
+        self.whole: list[float] = []
+        self.idle: deque[Sender] = deque()
+        self.waiting: deque[float] = deque()
+        self.failure = ""
+        self.missing = 0
+
+    def free(self, sender: Sender) -> None:
+        """Give a sender that is free what waits longest."""
+        if self.waiting:
+            sender.send(self.waiting.popleft())
+        else:
+            self.idle.append(sender)
+
+    def due(self, at: float) -> None:
+        """Send a message now, or as soon as a sender is free."""
+        if self.idle:
+            self.idle.popleft().send(at)
+        else:
+            self.waiting.append(at)
+
+    def done(self, final: float, whole: float) -> None:
+        """Take the two times (seconds) of a message that was taken."""
+        self.final.append(final)
+        self.whole.append(whole)
+        self.missing -= 1
+
+    def fail(self, why: str) -> None:
+        """Remember what went wrong; the first counts."""
+        if self.missing:
+            self.failure = self.failure or why
+
+
+async def drive(port: int, rate: float, seconds: float, connections: int, octets: int) -> Load:
+    """Send for so many seconds, and wait for the last answer.
+
+    Raises:
+        RuntimeError: a message was not taken.
+    """
+    loop = asyncio.get_running_loop()
+    load = Load(octets)
+    draw = random.Random(1)
+    offsets = []
+    at = 0.0
+    while (at := at + draw.expovariate(rate)) < seconds:
+        offsets.append(at)
+    load.missing = len(offsets)
+    transports = [
+        (await loop.create_connection(lambda: Sender(load), LOOPBACK, port))[0]
+        for _ in range(connections)
+    ]
+    while len(load.idle) < connections and not load.failure:
+        await asyncio.sleep(0.01)
+    start = time.perf_counter() + 0.1
+    for offset in offsets:
+        late = start + offset - time.perf_counter()
+        if late > 0.0005:
+            await asyncio.sleep(late)
+        elif not len(load.final) % 16:
+            await asyncio.sleep(0)  # answers are read even if we are behind
+        if load.failure:
+            break
+        # A sleep may end a little early.
+        load.due(min(start + offset, time.perf_counter()))
+    while load.missing and not load.failure:
+        await asyncio.sleep(0.01)
+    for transport in transports:
+        transport.close()
+    await asyncio.sleep(0)  # for them to be closed
+    if load.failure:
+        raise RuntimeError(load.failure)
+    return load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send, and print a line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmark.latency", description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--rate", type=float, required=True, help="messages a second")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--connections", type=int, default=40, help="at the most (40)")
+    parser.add_argument("--octets", type=int, default=4096)
+    options = parser.parse_args(arguments)
+    used = time.process_time()
+    load = asyncio.run(
+        drive(options.port, options.rate, options.seconds, options.connections, options.octets)
+    )
+    result = {
+        "CPU of the generator, %": (time.process_time() - used) / options.seconds * 100,
+        "p50 ms": percentile(load.final, 0.5) * 1000,
+        "p99 ms": percentile(load.final, 0.99) * 1000,
+        "p50 ms from when due": percentile(load.whole, 0.5) * 1000,
+        "p99 ms from when due": percentile(load.whole, 0.99) * 1000,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""A long queue of deferred mail, written as the MTA would, for an MTA to be started with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from twisted_mta.entropy import inline_executor, wall_time
+from twisted_mta.envelope import (
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
+from twisted_mta.files import DiskFiles
+from twisted_mta.queue.ids import first_id
+from twisted_mta.queue.spool import Spool
+from twisted_mta.queue.sqlite import SQLiteStore
+from twisted_mta.queue.store import Accept, Deferral, Operation, Settle
+from twisted_mta.shard import shard_directory
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
+
+DESTINATIONS = 10_000
+LENGTHS = (1000, 10_000, 100_000, 1_000_000)
+
+_BATCH = 1000
+_FIRST_DUE = 1800.0  # seconds from now: none of it is due while anything is measured
+_LAST_DUE = 3500.0  # less than the longest wait between two attempts
+_REPLY = Reply.of(451, "4.1", "Connection timed out")
+
+
+def scenario(messages: int) -> str:
+    """Return the name of the scenario with so many messages queued."""
+    return f"{messages:,} queued"
+
+
+def _batches(messages: int, octets: int) -> Iterator[Sequence[Operation]]:
+    now = wall_time()
+    body = HeldBody(b"x" * octets)
+    for start in range(0, messages, _BATCH):
+        operations: list[Operation] = []
+        for number in range(start, min(start + _BATCH, messages)):
+            to = Mailbox(f"user{number}", f"{number * 7919 % DESTINATIONS}.example")
+            message = Message(
+                QueueId(first_id(now - 600) + number),
+                Envelope(Mailbox("ann", "sender.example"), (Recipient(RecipientNumber(0), to),)),
+                b"Received: by mta.example\r\n",
+                body,
+                now - 600,
+                now + 432000,
+            )
+            due = now + _FIRST_DUE + (_LAST_DUE - _FIRST_DUE) * number / messages
+            outcome = Outcome(RecipientNumber(0), _REPLY)
+            operations += (
+                Accept(message),
+                Settle(message, deferred=(Deferral(outcome, due),), at=now),
+            )
+        yield operations
+
+
+def opened(home: Path) -> SQLiteStore:
+    """Open the store in a folder as the MTA does; it is to be closed."""
+    files = DiskFiles()
+    spool = Spool(str(home / "body"), files=files, executor=inline_executor)
+    store = SQLiteStore(str(home / "queue.sqlite"), spool=spool, files=files)
+    store.open()
+    return store
+
+
+def fill(state: Path, messages: int, octets: int = 300) -> float:
+    """Write a queue into a state folder that has none; return how many seconds that took."""
+    start = time.monotonic()
+    home = Path(shard_directory(str(state), 0))
+    home.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    store = opened(home)
+    for batch in _batches(messages, octets):
+        store.apply(batch)
+    store.close()
+    return time.monotonic() - start

@@ -1,0 +1,22 @@
+"""The figures in the documentation are those of one run."""
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .page import PLOT, RESULTS, TABLES, measurements, plot, tables
+from .results import summaries
+
+AGAIN = "run: python -m tests.benchmark.page"
+
+
+class Page(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.content = json.loads(RESULTS.read_text("utf-8"))
+
+    def test_the_tables_say_what_was_measured(self) -> None:
+        self.assertEqual(TABLES.read_text("utf-8"), tables(self.content), AGAIN)
+
+    def test_the_plot_shows_what_was_measured(self) -> None:
+        drawn = plot(summaries(measurements(self.content)))
+        self.assertEqual(PLOT.read_text("utf-8"), drawn, AGAIN)
