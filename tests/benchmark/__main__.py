@@ -1,7 +1,7 @@
 """``python -m tests.benchmark``: ours beside Postfix and others, on one machine in one run.
 
-With ``--quick`` it takes a minute and its figures mean nothing; without, about twelve, and nothing
-else should run meanwhile.
+With ``--quick`` it takes a minute or two and its figures mean nothing; without, ten or more, and
+nothing else should run meanwhile.
 """
 
 from __future__ import annotations

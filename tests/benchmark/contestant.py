@@ -195,8 +195,8 @@ class Field:
     def _exim(self, place: Path, hop: SMTPSink | Silence) -> Iterator[Contestant]:
         silent = isinstance(hop, Silence)
         with Exim(place, self.exim, hop.port, pair(place), deliver=not silent) as exim:
-            # A process of its own delivers each message, and its parent does not wait for it: that
-            # time is handed on to nobody.
+            # A process of its own delivers each message. It seems that nobody waits for it, so that
+            # its time is handed on to nobody: better no figure than one that is too good.
             yield Contestant(EXIM, exim.port, exim.pid, hop, exim.queued, counts_cpu=silent)
 
     @contextlib.contextmanager

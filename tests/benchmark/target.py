@@ -89,7 +89,7 @@ def targets(lengths: Sequence[int] = queued.LENGTHS, crowd: int = 10_000) -> lis
         Target(scenario.PASSING, "accepted MiB/s", 50.0),
         Target(long, "start to ready, s", 2.0, at_most=True),
         Target(long, "resident MiB when ready", 150.0, at_most=True),
-        # Two medians of one and the same are within 10 % of each other here, seldom closer.
+        # "No slower" has to allow for noise; 10 % is a choice, and not a measured spread.
         Target(long, accepted, 0.9, against=OURS, ours=_IN_ONE_PROCESS, reference=short),
         Target(long, end_to_end, 0.9, against=OURS, ours=_IN_ONE_PROCESS, reference=short),
         Target(among, accepted, 0.8, against=without, ours=ours),
