@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -22,6 +22,8 @@ from .smtp.reply import printable
 
 # What is said this long before a certificate expires still leaves time to renew it.
 _SOON = timedelta(days=14)
+
+_MOST_ERRORS = 4  # of one handshake; a peer chooses how many there are
 
 
 class CertificateError(Exception):
@@ -176,6 +178,25 @@ _CHAIN_ERRORS: Mapping[int, str] = {
 def chain_error(number: int) -> str:
     """Return what is wrong with a peer's certificate where OpenSSL says ``number``."""
     return _CHAIN_ERRORS.get(number, f"error {number} in its certificate")
+
+
+@define(eq=False)
+class ChainCheck:
+    """What OpenSSL thinks of the certificates of one peer.
+
+    Attributes:
+        checked: whether it looked at one in this very connection.
+        errors: what it found wrong with their chain.
+    """
+
+    checked: bool = False
+    errors: list[str] = field(factory=list)
+
+    def note(self, error: str, *, ok: int) -> None:
+        """Take in what it said of one certificate; ``error`` means something where it is not ok."""
+        self.checked = True
+        if not ok and error not in self.errors and len(self.errors) < _MOST_ERRORS:
+            self.errors.append(error)
 
 
 def openssl_error(number: int) -> str:

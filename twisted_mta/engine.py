@@ -192,8 +192,7 @@ class Engine:
             free=self._home.store.free,
             clock=reactor,
         )
-        self.traffic = traffic = self._relay.traffic
-        self.metrics.read(table.HANDSHAKES_FAILED, lambda: traffic.handshake_failures, "client")
+        self.traffic = self._relay.traffic
         self.listeners = Listeners(
             config,
             reactor=reactor,

@@ -16,7 +16,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,7 +25,7 @@ from .config import Config
 from .limits import Message
 from .logs import WholeLines
 from .metrics import table
-from .pipe import Pipe, PipeClosed
+from .pipe import Pipe, PipeClosed, PipeEnd
 from .report import Report
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Worker(ProcessProtocol):
                 port: Any = bound.port
                 descriptors[place] = port.fileno()
             ours.setblocking(False)
-            crew.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Once(life))
+            crew.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, PipeEnd(life))
             crew.reactor.spawnProcess(
                 self,
                 sys.executable,
@@ -347,18 +347,6 @@ def reason_of(failure: Failure) -> str:
     if failure.check(TimeoutError):
         return f"no answer in {READING:g} s"
     return failure.getErrorMessage()
-
-
-class _Once(Factory):
-    """Makes the one protocol of a connection that is there already."""
-
-    noisy = False
-
-    def __init__(self, protocol: Pipe) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: object) -> Pipe:
-        return self._protocol
 
 
 def packed(config: Config) -> str:

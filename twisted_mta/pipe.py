@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
@@ -135,3 +135,16 @@ class Pipe(Int32StringReceiver):
         if not self._closed:
             octets = json.dumps(said, separators=(",", ":")).encode("ascii")
             self.sendString(octets)  # type: ignore[no-untyped-call]
+
+
+class PipeEnd(Factory):
+    """Makes the one protocol of a connection that is there already."""
+
+    noisy = False
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    def buildProtocol(self, addr: object) -> Pipe:
+        """Return it (called by Twisted)."""
+        return self._pipe

@@ -21,7 +21,6 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorCore
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger, globalLogBeginner
 
 from .config import Config
@@ -33,7 +32,7 @@ from .lives import PIPE
 from .logs import Log
 from .memory import Entry
 from .metrics import table
-from .pipe import Pipe
+from .pipe import Pipe, PipeEnd
 from .ports import Ports
 
 _ORPHANED = 0.8  # seconds that are left when the parent has died
@@ -196,16 +195,6 @@ class Worker:
             self._reactor.stop()
 
 
-class _Inherited(Factory):
-    noisy = False
-
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
-
-    def buildProtocol(self, addr: object) -> Pipe:
-        return self._pipe
-
-
 def main() -> None:
     """Run a worker until its parent lets it end."""
     from twisted.internet import reactor  # noqa: TID251 - this process is ours
@@ -219,7 +208,7 @@ def main() -> None:
     worker = Worker(number, core, log)
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
-        core.adoptStreamConnection(PIPE, socket.AF_UNIX, _Inherited(worker.pipe))
+        core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
     _catch_signals(core, worker.drain)
     core.run(installSignalHandlers=False)
     log.close()

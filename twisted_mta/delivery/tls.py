@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from weakref import WeakKeyDictionary
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from ..certificate import (
     CertifiedKey,
+    ChainCheck,
     chain_error,
     fingerprint,
     issuer,
@@ -42,7 +43,6 @@ from ..smtp.reply import printable
 # on who built it, is taken away; the one for the protocol stays.
 _OPPORTUNISTIC_CIPHERS = b"DEFAULT:@SECLEVEL=0"
 
-_MOST_ERRORS = 4  # of one handshake; a peer chooses how many there are
 _MOST_NAMES = 3  # of a certificate, in a reason
 _LONGEST_NAME = 100
 
@@ -81,19 +81,6 @@ class Loaded:
     authorities: tuple[x509.Certificate, ...] = ()
 
 
-@define(eq=False)
-class _Chain:
-    """What OpenSSL thinks of one server's certificates.
-
-    Attributes:
-        checked: whether it looked at them.
-        errors: what it found wrong.
-    """
-
-    checked: bool = False
-    errors: list[str] = field(factory=list)
-
-
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientCreator:
     """Makes the TLS side of a connection to one target."""
@@ -102,7 +89,7 @@ class ClientCreator:
         self,
         context: SSL.Context,
         server_name: str | None,
-        chains: WeakKeyDictionary[SSL.Connection, _Chain] | None = None,
+        chains: WeakKeyDictionary[SSL.Connection, ChainCheck] | None = None,
     ) -> None:
         self._context = context
         self._chains = chains
@@ -112,7 +99,7 @@ class ClientCreator:
         """Return a connection that asks for the target's certificate by its name."""
         connection = SSL.Connection(self._context, None)
         if self._chains is not None:
-            self._chains[connection] = _Chain()
+            self._chains[connection] = ChainCheck()
         if self.server_name is not None:
             connection.set_tlsext_host_name(self.server_name.encode("ascii"))
         return connection
@@ -123,7 +110,7 @@ class ClientContexts:
 
     def __init__(self) -> None:
         self._loaded: dict[ClientTLS, Loaded] = {}
-        self._chains: WeakKeyDictionary[SSL.Connection, _Chain] = WeakKeyDictionary()
+        self._chains: WeakKeyDictionary[SSL.Connection, ChainCheck] = WeakKeyDictionary()
 
     def prepare(self, wanted: Iterable[ClientTLS]) -> Mapping[ClientTLS, Loaded]:
         """Read all files, without any effect on connections. Blocks.
@@ -212,11 +199,7 @@ class ClientContexts:
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
         """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
-        chain = self._chains[connection]
-        chain.checked = True
-        text = chain_error(error)
-        if not ok and text not in chain.errors and len(chain.errors) < _MOST_ERRORS:
-            chain.errors.append(text)
+        self._chains[connection].note(chain_error(error), ok=ok)
         return True
 
 

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from ..certificate import (
     CertificateError,
     CertifiedKey,
+    ChainCheck,
     fingerprint,
     issuer,
     openssl_error,
@@ -41,8 +42,6 @@ _SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!eNUL
 
 # The number that OpenSSL's ssl.h has for it; pyOpenSSL does not export the name.
 _OP_NO_RENEGOTIATION = 1 << 30
-
-_MOST_ERRORS = 4  # of one handshake; a peer chooses how many there are
 
 
 @frozen(kw_only=True)
@@ -95,13 +94,11 @@ class _Handshake:
     Attributes:
         prepared: kept alive with the connection. OpenSSL calls back into the context that a
             handshake began with, after SNI has chosen another one, and after a reload.
-        checked: whether OpenSSL looked at a certificate of the peer in this very connection.
-        errors: what it found wrong with its chain.
+        chain: what OpenSSL thinks of the peer's certificates.
     """
 
     prepared: Prepared
-    checked: bool = False
-    errors: list[str] = field(factory=list)
+    chain: ChainCheck = field(factory=ChainCheck)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -201,10 +198,11 @@ class ServerContext:
     def facts(self, connection: SSL.Connection) -> TLSFacts:
         """Return what a handshake of ours achieved, and what its client certificate came to."""
         handshake = self._handshakes.get(connection)
-        if handshake is None or not handshake.checked:
+        if handshake is None or not handshake.chain.checked:
             # Nobody looked: no certificate was asked for or shown, or a session was resumed.
             return facts(connection)
-        return facts(connection, verified=not handshake.errors, problem=", ".join(handshake.errors))
+        errors = handshake.chain.errors
+        return facts(connection, verified=not errors, problem=", ".join(errors))
 
     def _loaded(self) -> Prepared:
         if self._prepared is None:
@@ -244,11 +242,7 @@ class ServerContext:
         ok: int,
     ) -> bool:
         """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
-        handshake = self._handshakes[connection]
-        handshake.checked = True
-        text = openssl_error(error)
-        if not ok and text not in handshake.errors and len(handshake.errors) < _MOST_ERRORS:
-            handshake.errors.append(text)
+        self._handshakes[connection].chain.note(openssl_error(error), ok=ok)
         return True
 
 
