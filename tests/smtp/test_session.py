@@ -11,8 +11,9 @@ from tests.smtp.test_data import pieces
 from twisted_mta.envelope import TLSFacts
 from twisted_mta.smtp.replies import IDLE_TOO_LONG
 from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.session import TRANSITIONS, Session, State
+from twisted_mta.smtp.session import Session
 from twisted_mta.smtp.settings import Peer
+from twisted_mta.smtp.state import TRANSITIONS, State
 from twisted_mta.smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Violation, Write
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options, PureWire

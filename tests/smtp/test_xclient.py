@@ -12,8 +12,9 @@ from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.plain import PIPELINING
 from twisted_mta.smtp.extension.xclient import decode_xtext, xclient
 from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.session import Session, State
+from twisted_mta.smtp.session import Session
 from twisted_mta.smtp.settings import Peer, SessionSettings
+from twisted_mta.smtp.state import State
 from twisted_mta.smtp.step import Downgrade, Mail, Represent, Step, Violation
 
 PROXY = Peer("192.0.2.1", 50_000)

@@ -30,8 +30,9 @@ from ..interfaces import Clock, Delivery, Sink
 from ..metrics import table
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.reply import Reply
-from ..smtp.session import Session, State
+from ..smtp.session import Session
 from ..smtp.settings import Peer
+from ..smtp.state import State
 from ..smtp.step import (
     Abort,
     Close,

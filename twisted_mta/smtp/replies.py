@@ -44,4 +44,4 @@ MISPLACED: Mapping[str, Reply] = {
     "BDAT": Reply.of(503, "5.1", "BDAT needs a recipient that was accepted"),
     "AUTH": Reply.of(503, "5.1", "Authentication is not offered here"),
 }
-"""What a verb gets where `session.TRANSITIONS` does not have it."""
+"""What a verb gets where `state.TRANSITIONS` does not have it."""

@@ -14,17 +14,15 @@ in order whatever is asynchronous, and a pipelined burst is answered in one piec
 
 All that has to do with framing is here, so that every split point can be tested without a socket:
 the end of a command line, the end of the content, what may stand behind EHLO, DATA and STARTTLS.
-`TRANSITIONS` is the whole of what is allowed when. `transaction` is the one value that RSET, EHLO
-and STARTTLS forget.
+`state.TRANSITIONS` is the whole of what is allowed when. `transaction` is the one value that RSET,
+EHLO and STARTTLS forget.
 """
 
 from __future__ import annotations
 
-import enum
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Literal
 
 import attrs
@@ -47,6 +45,14 @@ from .data import ChunkReader
 from .extension import Extension
 from .reply import Reply
 from .settings import COMMAND_LINE, Peer, SessionSettings
+from .state import (
+    FOR_EXTENSIONS,
+    LAST_IN_GROUP,
+    NOT_OFFERED,
+    TRANSITIONS,
+    WITHOUT_TLS,
+    State,
+)
 from .step import (
     Abort,
     Close,
@@ -63,72 +69,10 @@ from .step import (
 )
 from .transaction import Accepted, Transaction
 
-
-class State(enum.Enum):
-    """Where a session is between two commands."""
-
-    START = "after the greeting or a TLS handshake"
-    GREETED = "after EHLO or HELO"
-    MAIL = "a reverse-path is known"
-    RCPT = "at least one recipient was accepted"
-    DATA = "reading the content of a message, or a chunk of it"
-    BDAT = "between two chunks of a message"
-    FAILED = "a chunk was refused"  # RFC 3030 §2: until a new beginning nothing is known
-    TLS = "220 was sent to STARTTLS, the handshake has not ended"
-    REFUSED = "TLS is active and not good enough"  # RFC 3207 §4.1
-    CLOSED = "the last reply was given"
-
-
-_HERE: Mapping[str, State | None] = {"NOOP": None, "HELP": None, "VRFY": None, "QUIT": State.CLOSED}
-_OPEN: Mapping[str, State | None] = {
-    "EHLO": State.GREETED,
-    "HELO": State.GREETED,
-    "STARTTLS": State.TLS,
-    **_HERE,
-}
-
-# {state: {verb: the state it leads to if it is accepted}}; None: it stays. RFC 5321 §4.1.4.
-# A verb that is not in its row is out of place: 503.
-TRANSITIONS: Mapping[State, Mapping[str, State | None]] = MappingProxyType(
-    {
-        State.START: {**_OPEN, "RSET": None},
-        State.GREETED: {**_OPEN, "RSET": None, "MAIL": State.MAIL},
-        State.MAIL: {**_OPEN, "RSET": State.GREETED, "RCPT": State.RCPT},
-        State.RCPT: {
-            **_OPEN,
-            "RSET": State.GREETED,
-            "RCPT": State.RCPT,
-            "DATA": State.DATA,
-            "BDAT": State.BDAT,
-        },
-        State.BDAT: {**_OPEN, "RSET": State.GREETED, "BDAT": State.BDAT},
-        State.FAILED: {
-            "RSET": State.GREETED,
-            "EHLO": State.GREETED,
-            "NOOP": None,
-            "QUIT": State.CLOSED,
-        },
-        State.REFUSED: {"QUIT": State.CLOSED},
-    }
-)
-
-# Where verbs of extensions may come: nowhere between the chunks of a message.
-_FOR_EXTENSIONS = (State.START, State.GREETED, State.MAIL, State.RCPT)
-
-# RFC 2920 §3.1, RFC 3207 §4: each of these is the last command of its group, because what follows
-# depends on its reply. Octets behind it were not written by someone who had read that reply. The
-# same holds for verbs of extensions.
-_LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")
-
-# RFC 3207 §4: what a client may say before STARTTLS where STARTTLS is required.
-_WITHOUT_TLS = ("NOOP", "EHLO", "STARTTLS", "QUIT")
-
 _CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
 
 GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
 """What is taken for a name in EHLO and HELO."""
-
-_NOT_OFFERED = ("EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "LHLO", "BURL", "ATRN")
 
 
 class Session:
@@ -141,7 +85,7 @@ class Session:
             where it is the client itself.
         local_address: our own address as the client sees it; None on a UNIX socket, or if a proxy
             does not tell.
-        state: see `TRANSITIONS`.
+        state: see `state.TRANSITIONS`.
         greeting: the verb that greeted us (after the last STARTTLS), None before.
         helo: what it said; empty before.
         tls: what the handshake achieved, None in clear.
@@ -369,7 +313,7 @@ class Session:
     def _obey(self, command: Command) -> None:
         verb = command.verb
         extension = None if verb in _COMMANDS else self.settings.commands.get(verb)
-        if self._in and (verb in _LAST_IN_GROUP or extension is not None):
+        if self._in and (verb in LAST_IN_GROUP or extension is not None):
             self._out_of_step(verb)
         elif (
             verb == "MAIL"
@@ -380,13 +324,13 @@ class Session:
             self._refuse(replies.TLS_REQUIRED)
         elif (
             verb in TRANSITIONS[self.state]
-            and (self.tls is not None or not self.settings.require_tls or verb in _WITHOUT_TLS)
+            and (self.tls is not None or not self.settings.require_tls or verb in WITHOUT_TLS)
             and (verb != "BDAT" or self.settings.chunking)
         ):
             _COMMANDS[verb](self, command.argument)
         elif (
             extension is not None
-            and self.state in _FOR_EXTENSIONS
+            and self.state in FOR_EXTENSIONS
             and (self.tls is not None or not self.settings.require_tls)
         ):
             self._obey_extension(extension, command)
@@ -408,7 +352,7 @@ class Session:
             return replies.MISPLACED[verb]
         if verb in _COMMANDS:
             return replies.RESET_FIRST
-        return replies.NOT_IMPLEMENTED if verb in _NOT_OFFERED else UNKNOWN_COMMAND
+        return replies.NOT_IMPLEMENTED if verb in NOT_OFFERED else UNKNOWN_COMMAND
 
     def _obey_extension(self, extension: Extension, command: Command) -> None:
         if extension.announcement(self) is None:

@@ -26,8 +26,9 @@ from twisted_mta.smtp.extension.size import size as size_extension
 from twisted_mta.smtp.extension.starttls import STARTTLS
 from twisted_mta.smtp.replies import IDLE_TOO_LONG
 from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.session import Session, State
+from twisted_mta.smtp.session import Session
 from twisted_mta.smtp.settings import Peer, SessionSettings
+from twisted_mta.smtp.state import State
 from twisted_mta.smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Write
 
 from ..case import Case
