@@ -28,6 +28,8 @@ from ..interfaces import Executor, Locate
 from ..memory import TLSMemory
 from ..smtp.client import ClientSession
 from ..smtp.client_step import TLSLevel
+from ..smtp.extension.outgoing import OutgoingExtension
+from ..smtp.extension.standard import OUTGOING
 from ..smtp.reply import Reply
 from ..smtp.sasl import Nonce
 from .address_order import SourceOf
@@ -61,6 +63,7 @@ class Relay:
         source_of: see `address_order.in_order`.
         executor: where a content is converted that a next hop does not take as it is; without
             it, such mail fails.
+        extensions: what may be said for a message where a server knows it.
 
     Attributes:
         traffic: see there.
@@ -83,6 +86,7 @@ class Relay:
         nonce: Nonce | None = None,
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
+        extensions: Sequence[OutgoingExtension] = OUTGOING,
     ) -> None:
         self.settings = settings or RelaySettings()
         self.locate = locate
@@ -95,6 +99,7 @@ class Relay:
         self._contexts = contexts or ClientContexts()
         self._memory = memory
         self._nonce = nonce
+        self._extensions = extensions
         self._convert = None if executor is None else _converter(executor)
         if destination_for is None:
             sources = (source_address,) if isinstance(source_address, str) else source_address
@@ -254,6 +259,7 @@ class Relay:
             dialect=terms.dialect,
             credentials=terms.credentials,
             nonce=self._nonce,
+            extensions=self._extensions,
         )
         connection = Connection(
             session,

@@ -35,7 +35,7 @@ shares a write with other commands, so `ClientSession.secret` can tell it apart.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from ..envelope import Message, TLSFacts
@@ -55,6 +55,8 @@ from .client_step import (
     Unusable,
     situation,
 )
+from .extension.outgoing import OutgoingExtension
+from .extension.standard import OUTGOING
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
 from .reply_reader import BrokenReply, ReplyReader
@@ -95,6 +97,7 @@ class ClientSession:
         credentials: who we are to the server. They need TLS, whatever the level, and no mail goes
             without them.
         nonce: makes nonces; without it the mechanisms of the SCRAM family are not used.
+        extensions: what may be said for a message where the server knows it.
 
     Attributes:
         capabilities: what the last EHLO announced: parameters by upper-case keyword.
@@ -116,6 +119,7 @@ class ClientSession:
         dialect: Dialect = "smtp",
         credentials: Credentials | None = None,
         nonce: Nonce | None = None,
+        extensions: Sequence[OutgoingExtension] = OUTGOING,
     ) -> None:
         self.capabilities: Mapping[str, str] = {}
         self.tls: TLSFacts | None = None
@@ -130,6 +134,7 @@ class ClientSession:
         self._hello = f"{'LHLO' if self._lmtp else 'EHLO'} {helo}"
         self._credentials = credentials
         self._nonce = nonce
+        self._extensions = extensions
         self._auth: ClientAuth | None = None
         self._reader = ReplyReader()
         self._output: list[bytes] = []
@@ -141,7 +146,6 @@ class ClientSession:
             self._awaited, self._due = deque([Awaited.HANDSHAKE]), 0
         self._ready = False
         self._pipelining = False
-        self._size_limit = 0
         self._transaction: OutgoingTransaction | None = None
         self._reset_first = False
 
@@ -234,20 +238,20 @@ class ClientSession:
         """
         if not self.idle:
             raise RuntimeError("the session is not idle")
-        transaction = OutgoingTransaction(message, self._remote)
-        if convertible and (
-            reply := transaction.needs_conversion(self.capabilities, self._size_limit)
-        ):
+        transaction = OutgoingTransaction(
+            message, self._remote, self.capabilities, self._extensions
+        )
+        if convertible and (reply := transaction.needs_conversion()):
             return [NeedsConversion(reply)]
         self._transaction = transaction
-        transaction.offer(self.capabilities, self._size_limit)
+        transaction.offer()
         steps: list[Step] = []
         if not transaction.offered:
             self._done(steps)
             return steps
         if self._reset_first:
             self._unsent.append((Awaited.RSET, b"RSET\r\n"))
-        self._unsent.append((Awaited.MAIL, transaction.mail(self.capabilities)))
+        self._unsent.append((Awaited.MAIL, transaction.mail()))
         for place in transaction.offered:
             self._unsent.append((Awaited.RCPT, transaction.rcpt(place)))
         if not transaction.binary:
@@ -467,9 +471,6 @@ class ClientSession:
     def _know(self, capabilities: Mapping[str, str]) -> None:
         self.capabilities = capabilities
         self._pipelining = "PIPELINING" in capabilities
-        limit = capabilities.get("SIZE", "")
-        # RFC 1870 §4: at most 20 digits; 0 says that there is no fixed limit.
-        self._size_limit = int(limit) if limit.isdecimal() and len(limit) <= 20 else 0
 
     def _auth_answered(self, reply: Reply, steps: list[Step]) -> None:
         assert self._auth is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import Factory, define, field
 
-from ..envelope import Message, Outcome, TLSFacts
+from ..envelope import Message, Outcome, Recipient, TLSFacts
+from .extension.outgoing import OutgoingExtension
+from .extension.standard import OUTGOING
 from .reply import Reply
 
 PIECE = 65_536
@@ -98,6 +100,8 @@ class OutgoingTransaction:
     Attributes:
         message: what is sent.
         remote: the peer, as outcomes name it.
+        capabilities: what it announced: parameters by upper-case keyword.
+        extensions: what may be said for the message.
         offered: the places in the envelope of the recipients that the peer is asked for.
         asked: how many of them have their reply to RCPT.
         taken: the places of those that the peer took.
@@ -108,6 +112,8 @@ class OutgoingTransaction:
 
     message: Message
     remote: str
+    capabilities: Mapping[str, str]
+    extensions: Sequence[OutgoingExtension] = OUTGOING
     offered: list[int] = Factory(list)
     asked: int = 0
     taken: list[int] = Factory(list)
@@ -156,80 +162,57 @@ class OutgoingTransaction:
             outcomes.append(Outcome(recipient.number, reply, remote, tls, uncertain))
         return tuple(outcomes)
 
-    def offer(self, capabilities: Mapping[str, str], size_limit: int) -> None:
-        """Fill `offered`; settle the recipients that the peer cannot take, going by its EHLO.
-
-        Args:
-            capabilities: by upper-case keyword.
-            size_limit: octets, 0: none is known.
-        """
+    def offer(self) -> None:
+        """Fill `offered`; settle the recipients that the peer cannot take, going by its EHLO."""
         everyone = range(len(self.message.envelope.recipients))
-        refusal = self._refusal(capabilities, size_limit) or self._unconverted(capabilities)
+        refusal = self._refusal(converted=False) or self._refusal(converted=True)
         if refusal is not None:
             self.settle(everyone, refusal, ours=True)
             return
-        utf8 = "SMTPUTF8" in capabilities
         for place, recipient in enumerate(self.message.envelope.recipients):
-            if utf8 or recipient.mailbox.is_ascii:
+            refusal = self._recipient_refusal(recipient)
+            if refusal is None:
                 self.offered.append(place)
             else:
-                self.settle([place], self._needs_utf8(), ours=True)
+                self.settle([place], refusal, ours=True)
 
-    def needs_conversion(self, capabilities: Mapping[str, str], size_limit: int) -> Reply | None:
-        """Return what everyone gets unless the content is converted; None: that would not help.
-
-        Args:
-            capabilities: by upper-case keyword.
-            size_limit: octets, 0: none is known.
-        """
-        if self._refusal(capabilities, size_limit) is not None:
+    def needs_conversion(self) -> Reply | None:
+        """Return what everyone gets unless the content is converted; None: that would not help."""
+        if self._refusal(converted=False) is not None:
             return None
-        return self._unconverted(capabilities)
+        return self._refusal(converted=True)
 
-    def _refusal(self, capabilities: Mapping[str, str], size_limit: int) -> Reply | None:
-        if 0 < size_limit < self.size:  # RFC 1870 §6.1
-            return Reply.of(
-                552, "3.4", f"{self.remote} takes {size_limit} octets, the message has {self.size}"
-            )
-        envelope = self.message.envelope
-        reverse_path = envelope.reverse_path
-        if "SMTPUTF8" not in capabilities and (
-            "SMTPUTF8" in envelope.parameters or not (reverse_path is None or reverse_path.is_ascii)
-        ):
-            return self._needs_utf8()
+    def _refusal(self, *, converted: bool) -> Reply | None:
+        for extension in self.extensions:
+            if extension.converts is converted:
+                refusal = extension.refusal(self, self.capabilities.get(extension.keyword))
+                if refusal is not None:
+                    return refusal
         return None
 
-    def _unconverted(self, capabilities: Mapping[str, str]) -> Reply | None:
-        if self.binary and not ("CHUNKING" in capabilities and "BINARYMIME" in capabilities):
-            text = "takes no binary content (CHUNKING and BINARYMIME), and it is not converted"
-            return Reply.of(554, "6.3", f"{self.remote} {text}")  # RFC 3030 §3
-        body = self.message.envelope.parameters.get("BODY")
-        if body == "8BITMIME" and "8BITMIME" not in capabilities:
-            text = "takes no content of 8 bits, and it is not converted"
-            return Reply.of(554, "6.3", f"{self.remote} {text}")  # RFC 6152 §3
+    def _recipient_refusal(self, recipient: Recipient) -> Reply | None:
+        for extension in self.extensions:
+            announced = self.capabilities.get(extension.keyword)
+            refusal = extension.recipient_refusal(self, recipient, announced)
+            if refusal is not None:
+                return refusal
         return None
 
-    def _needs_utf8(self) -> Reply:
-        return Reply.of(553, "6.7", f"{self.remote} does not offer SMTPUTF8")  # RFC 6531 §3.5
-
-    def mail(self, capabilities: Mapping[str, str]) -> bytes:
+    def mail(self) -> bytes:
         """Return the MAIL command with the parameters that the peer knows."""
-        # todo RFC 3461 §4: pass on RET, ENVID, NOTIFY and ORCPT.
-        envelope = self.message.envelope
-        line = f"MAIL FROM:<{envelope.reverse_path or ''}>"
-        if "SMTPUTF8" in capabilities and (
-            "SMTPUTF8" in envelope.parameters
-            or not line.isascii()
-            or not all(recipient.mailbox.is_ascii for recipient in envelope.recipients)
-        ):
-            line += " SMTPUTF8"  # RFC 6531 §3.4
-        if "SIZE" in capabilities:
-            line += f" SIZE={self.size}"
-        body = envelope.parameters.get("BODY")
-        if body in ("8BITMIME", "BINARYMIME"):
-            line += f" BODY={body}"
-        return f"{line}\r\n".encode()
+        words = [f"MAIL FROM:<{self.message.envelope.reverse_path or ''}>"]
+        for extension in self.extensions:
+            announced = self.capabilities.get(extension.keyword)
+            if announced is not None:
+                words.extend(extension.mail(self, announced))
+        return f"{' '.join(words)}\r\n".encode()
 
     def rcpt(self, place: int) -> bytes:
         """Return the RCPT command for the recipient at ``place``."""
-        return f"RCPT TO:<{self.message.envelope.recipients[place].mailbox}>\r\n".encode()
+        recipient = self.message.envelope.recipients[place]
+        words = [f"RCPT TO:<{recipient.mailbox}>"]
+        for extension in self.extensions:
+            announced = self.capabilities.get(extension.keyword)
+            if announced is not None:
+                words.extend(extension.rcpt(self, recipient, announced))
+        return f"{' '.join(words)}\r\n".encode()

@@ -6,9 +6,16 @@ that keeps octets as they are, which those written for ``twisted.mail`` do not: 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from ..command import CommandError
 from ..reply import Reply
 from . import Extension
+from .outgoing import OutgoingExtension
+
+if TYPE_CHECKING:
+    from ..outgoing import OutgoingTransaction
 
 
 def _read_body(value: str | None) -> str:
@@ -21,3 +28,26 @@ def _read_body(value: str | None) -> str:
 # To be offered only with CHUNKING (RFC 3030 §3), and behind 8BITMIME, whose reader of BODY it
 # replaces. A BODY comes once: the 17 octets that RFC 6152 §2 adds to MAIL hold this value too.
 BINARYMIME = Extension("BINARYMIME", mail={"BODY": _read_body})
+
+
+class OutgoingBinaryMIME(OutgoingExtension):
+    """Binary content goes, by BDAT, to who takes it, and is converted for others."""
+
+    keyword = "BINARYMIME"
+    converts = True
+
+    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+        """Fail what is not converted (RFC 3030 §3)."""
+        if not transaction.binary or (
+            announced is not None and "CHUNKING" in transaction.capabilities
+        ):
+            return None
+        text = "takes no binary content (CHUNKING and BINARYMIME), and it is not converted"
+        return Reply.of(554, "6.3", f"{transaction.remote} {text}")
+
+    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+        """Say that it is binary."""
+        return ("BODY=BINARYMIME",) if transaction.binary else ()
+
+
+BINARYMIME_OUT = OutgoingBinaryMIME()

@@ -6,9 +6,16 @@ them would lose mail that every other server takes, and to change them would be 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from ..command import CommandError
 from ..reply import Reply
 from . import Extension
+from .outgoing import OutgoingExtension
+
+if TYPE_CHECKING:
+    from ..outgoing import OutgoingTransaction
 
 
 def _read_body(value: str | None) -> str:
@@ -20,3 +27,28 @@ def _read_body(value: str | None) -> str:
 
 # RFC 6152 §2: the MAIL line may be 17 octets longer.
 EIGHT_BIT_MIME = Extension("8BITMIME", mail={"BODY": _read_body}, mail_octets=17)
+
+
+class OutgoingEightBitMIME(OutgoingExtension):
+    """Content of 8 bits goes to who takes it, and is converted for others."""
+
+    keyword = "8BITMIME"
+    converts = True
+
+    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+        """Fail what is not converted (RFC 6152 §3)."""
+        if announced is not None or _body(transaction) != "8BITMIME":
+            return None
+        text = "takes no content of 8 bits, and it is not converted"
+        return Reply.of(554, "6.3", f"{transaction.remote} {text}")
+
+    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+        """Say that it has 8 bits."""
+        return ("BODY=8BITMIME",) if _body(transaction) == "8BITMIME" else ()
+
+
+def _body(transaction: OutgoingTransaction) -> object:
+    return transaction.message.envelope.parameters.get("BODY")
+
+
+EIGHT_BIT_MIME_OUT = OutgoingEightBitMIME()

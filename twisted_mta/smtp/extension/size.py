@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..command import CommandError
 from ..reply import Reply
 from . import Extension
+from .outgoing import OutgoingExtension
+
+if TYPE_CHECKING:
+    from ..outgoing import OutgoingTransaction
 
 TOO_LARGE = Reply.of(552, "3.4", "Message size exceeds the limit of this server")
 
@@ -25,3 +31,25 @@ def size(maximum: int) -> Extension:
 
     # RFC 1870 §3: the MAIL line may be 26 octets longer.
     return Extension(f"SIZE {maximum}", mail={"SIZE": read}, mail_octets=26)
+
+
+class OutgoingSize(OutgoingExtension):
+    """Says how much comes, and brings nothing that is known to be too much."""
+
+    keyword = "SIZE"
+
+    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+        """Fail what is over the peer's limit (RFC 1870 §6.1)."""
+        limit = announced or ""
+        # RFC 1870 §4: at most 20 digits; 0 says that there is no fixed limit.
+        if not (limit.isdecimal() and len(limit) <= 20 and 0 < int(limit) < transaction.size):
+            return None
+        text = f"takes {int(limit)} octets, the message has {transaction.size}"
+        return Reply.of(552, "3.4", f"{transaction.remote} {text}")
+
+    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+        """Say the size of the content with its trace fields (RFC 1870 §3)."""
+        return (f"SIZE={transaction.size}",)
+
+
+SIZE_OUT = OutgoingSize()

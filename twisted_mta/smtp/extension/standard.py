@@ -1,14 +1,24 @@
-"""The extensions that a listener has unless it is told otherwise."""
+"""The extensions that a listener, or a connection to a next hop, has unless told otherwise."""
 
 from __future__ import annotations
 
 from . import Extension
-from .binarymime import BINARYMIME
+from .binarymime import BINARYMIME, BINARYMIME_OUT
 from .chunking import CHUNKING
-from .eightbitmime import EIGHT_BIT_MIME
+from .eightbitmime import EIGHT_BIT_MIME, EIGHT_BIT_MIME_OUT
+from .outgoing import OutgoingExtension
 from .plain import ENHANCED_STATUS_CODES, PIPELINING
-from .size import size
+from .size import SIZE_OUT, size
+from .smtputf8 import SMTPUTF8_OUT
 from .starttls import STARTTLS
+
+OUTGOING: tuple[OutgoingExtension, ...] = (
+    SMTPUTF8_OUT,
+    SIZE_OUT,
+    EIGHT_BIT_MIME_OUT,
+    BINARYMIME_OUT,
+)
+"""What is said to next hops, in this order; the refusals of the first come first."""
 
 
 def standard_extensions(max_message_size: int) -> tuple[Extension, ...]:
