@@ -313,6 +313,9 @@ class Outcome:
             enough (the greeting, EHLO, TLS or AUTH failed or got ``421``). Nothing was said of the
             message, and nothing else would fare better, so the next hop is left alone for a while.
             What is answered to MAIL, RCPT or DATA is about the message, whatever it is.
+        transcript: what was said, as far as anybody will want to read it: printable lines, without
+            what is secret and without the content. Empty where nobody spoke, and where the
+            recipient is not deferred.
     """
 
     number: RecipientNumber
@@ -322,6 +325,7 @@ class Outcome:
     uncertain: bool = False
     setup: float = 0.0
     unreachable: bool = False
+    transcript: str = field(default="", eq=False, repr=False)
 
     @property
     def delivered(self) -> bool:

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from ..envelope import Message, NextHop, Outcome, Target, TLSFacts
 from ..interfaces import NoTarget
 from ..smtp.client_step import TransactionDone, Unusable
+from ..smtp.conversation import Line, transcript
 from ..smtp.reply import Reply, printable
 from .address_order import in_order
 from .connection import Connection, Result
@@ -45,6 +46,7 @@ class Attempt:
         connection: what serves it now.
         started: when it began, by the clock.
         reached: whether a target had a session for us, if none for the message.
+        spoken: what was said to the targets that were tried.
     """
 
     relay: Relay
@@ -58,6 +60,7 @@ class Attempt:
     connection: Connection | None = None
     started: float = 0.0
     reached: bool = False
+    spoken: list[Line] = field(factory=list)
 
     def start(self) -> None:
         """Begin, with a connection that served the next hop before if there is one."""
@@ -196,6 +199,7 @@ class Attempt:
 
     def _unconnected(self, target: Target, failure: Failure) -> None:
         text = f"{target}: {printable(failure.getErrorMessage())}"
+        self.spoken.append(Line("note", text))
         self.failures[target] = Unusable(Reply.of(451, "4.1", text))
         self.relay.unconnected(target)
 
@@ -213,6 +217,7 @@ class Attempt:
             self._done(connection, result)
             return
         self.connection = None
+        self._keep(connection)
         if self.relay.ended is not None:
             self._next()
         else:
@@ -225,6 +230,7 @@ class Attempt:
             self._done(connection, result)
             return
         self.connection = None
+        self._keep(connection)
         relay, target = self.relay, connection.target
         self.reached |= connection.ready
         if result.reply.status == "7.5":
@@ -266,7 +272,21 @@ class Attempt:
                 )
                 break
         setup = connection.began - self.started
-        self._settle([evolve(outcome, setup=setup) for outcome in result.outcomes])
+        said = ""
+        if any(_deferred(outcome.reply) for outcome in result.outcomes):
+            self._keep(connection)
+            said = transcript(self.spoken)
+        self._settle(
+            [
+                evolve(outcome, setup=setup, transcript=said if _deferred(outcome.reply) else "")
+                for outcome in result.outcomes
+            ]
+        )
+
+    def _keep(self, connection: Connection) -> None:
+        """Keep what was said on a connection, until it is known what becomes of the message."""
+        self.spoken.append(Line("note", str(connection.target)))
+        self.spoken += connection.conversation.lines()
 
     def _give_up(self) -> None:
         """No target would have the message: say what each of them did last."""
@@ -299,6 +319,7 @@ class Attempt:
         setup = self.relay.reactor.seconds() - self.started
         # What is final has no other try; where somebody spoke to us, the next hop is there.
         unreachable = unreachable and reply.code < 500 and not self.reached
+        said = transcript(self.spoken) if _deferred(reply) else ""
         self._settle(
             [
                 Outcome(
@@ -308,6 +329,7 @@ class Attempt:
                     tls,
                     setup=setup,
                     unreachable=unreachable,
+                    transcript=said,
                 )
                 for recipient in self.message.envelope.recipients
             ]
@@ -317,3 +339,7 @@ class Attempt:
         if not self.result.called:
             self.relay.over(self)
             self.result.callback(outcomes)
+
+
+def _deferred(reply: Reply) -> bool:
+    return reply.code // 100 == 4

@@ -30,6 +30,7 @@ from ..smtp.client_step import (
     TransactionDone,
     Unusable,
 )
+from ..smtp.conversation import Conversation, tls_words
 from ..smtp.reply import Reply, printable
 from ..wire import write_now
 from .terms import Terms
@@ -77,6 +78,7 @@ class Connection(Protocol):
         messages: how many transactions were begun.
         began: when the last of them was, by the clock.
         ready: whether the session was good enough for a transaction.
+        conversation: what was said on it.
     """
 
     log = Logger()
@@ -101,6 +103,7 @@ class Connection(Protocol):
         self.messages = 0
         self.began = 0.0
         self.ready = False
+        self.conversation = Conversation()
         self._contexts = contexts
         self._clock = clock
         self._convert = convert
@@ -147,6 +150,7 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Let the session read."""
+        self.conversation.heard(data)
         self._perform(self.session.receive(data))
 
     def handshakeCompleted(self) -> None:
@@ -156,6 +160,7 @@ class Connection(Protocol):
             self.target,
             self.terms.tls,
         )
+        self.conversation.note(tls_words(facts))
         self._perform(self.session.handshake_completed(facts, objection))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -203,6 +208,7 @@ class Connection(Protocol):
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
+        self.conversation.begin()
         if self._convert is None:
             return self.session.transact(message)
         steps = self.session.transact(message, convertible=True)
@@ -232,8 +238,10 @@ class Connection(Protocol):
         self._perform([TransactionDone(tuple(outcomes))])
 
     def _write(self) -> None:
+        secret = self.session.secret
         octets = self.session.output()
         if octets:
+            self.conversation.said(octets, secret=secret)
             write_now(self.transport, octets)
 
     def _rearm(self) -> None:
@@ -273,6 +281,7 @@ class Connection(Protocol):
 
     def _send_body(self, step: SendBody) -> None:
         pieces = self.session.body()
+        self.conversation.content(step.size, binary=self.session.binary)
         if step.size <= SMALL:
             try:
                 octets = b"".join(pieces)

@@ -159,6 +159,7 @@ class Settlement:
             notices=notices,
             unreported=() if notices else tuple(each.outcome for each in failed),
             at=now,
+            next_hop=str(part.next_hop) if deferred else "",
         )
         return settle, final
 

@@ -21,7 +21,7 @@ from ..envelope import (
     QueueId,
 )
 from ..interfaces import Files
-from . import due
+from . import due, history
 from .leases import Leases
 from .rows import (
     MESSAGE,
@@ -38,6 +38,7 @@ from .spool import Spool
 from .store import (
     Accept,
     Census,
+    Deferral,
     Forget,
     Lease,
     Leased,
@@ -302,6 +303,7 @@ class SQLiteStore:
 
     def _defer(self, database: sqlite3.Connection, settle: Settle) -> None:
         before = {each.number: each.attempts for each in settle.message.envelope.recipients}
+        recorded: list[Deferral] = []
         for deferral in settle.deferred:
             outcome = deferral.outcome
             attempts = before[outcome.number]
@@ -323,6 +325,10 @@ class SQLiteStore:
             ).rowcount
             if attempts == 0:
                 self._kept.deferred += changed
+            if changed:
+                recorded.append(deferral)
+        if recorded:
+            history.record(database, settle, recorded)
 
     def _record(self, database: sqlite3.Connection, settle: Settle) -> None:
         recipients = {each.number: each.mailbox for each in settle.message.envelope.recipients}

@@ -21,7 +21,8 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ..envelope import Message, Outcome, QueueId, RecipientNumber
+from ..envelope import Message, Outcome, QueueId, RecipientNumber, TLSFacts
+from ..smtp.reply import Reply
 
 
 class StoreError(Exception):
@@ -41,6 +42,41 @@ class StateInUse(Exception):
 
 class NewerSchema(Exception):
     """The store was written by a newer version of this program."""
+
+
+KEPT_ATTEMPTS = 5
+"""Attempts at each recipient that are remembered: the last so many."""
+
+KEPT_CONVERSATIONS = 2
+"""And those of which it is known what was said."""
+
+
+@frozen(kw_only=True)
+class PastAttempt:
+    """An attempt that came to nothing.
+
+    Attributes:
+        attempt: which it was, from 1.
+        ended_at: wall time.
+        next_hop: where, for people.
+        reply: what it came to.
+        remote: who said so; None where it was ourselves.
+        tls: what protected it.
+        uncertain: it may have been delivered (`Outcome.uncertain`).
+        unreachable: it is about the next hop and not about the message (`Outcome.unreachable`).
+        transcript: what was said (`Outcome.transcript`); empty: nobody spoke, or it is too long
+            ago.
+    """
+
+    attempt: int
+    ended_at: float
+    next_hop: str
+    reply: Reply
+    remote: str | None = None
+    tls: TLSFacts | None = None
+    uncertain: bool = False
+    unreachable: bool = False
+    transcript: str = ""
 
 
 @frozen
@@ -84,6 +120,7 @@ class Settle:
         at: wall time.
         lease: whether the one who asks begins with the delivery of the notices now.
         untried: recipients that were leased and not tried after all; they are as due as before.
+        next_hop: where those that are deferred were tried, for people.
     """
 
     message: Message
@@ -94,6 +131,7 @@ class Settle:
     at: float = 0.0
     lease: bool = True
     untried: tuple[RecipientNumber, ...] = ()
+    next_hop: str = ""
 
 
 @frozen

@@ -162,6 +162,11 @@ class ClientSession:
         return self._transaction is not None and self._transaction.dot_sent
 
     @property
+    def binary(self) -> bool:
+        """Whether the content of this transaction goes by BDAT."""
+        return self._transaction is not None and self._transaction.binary
+
+    @property
     def deadline(self) -> float:
         """How long the present wait may last, in seconds."""
         awaited = self._awaited[0].value if self._awaited else "idle"

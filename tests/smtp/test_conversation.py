@@ -1,0 +1,164 @@
+"""What is kept of a conversation for people: all that explains it, and nothing that is secret."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.envelope import TLSFacts
+from twisted_mta.smtp.conversation import (
+    MOST_OCTETS,
+    Conversation,
+    Line,
+    LineSplitter,
+    tls_words,
+    transcript,
+)
+
+
+def shown(conversation: Conversation) -> list[str]:
+    return [str(line) for line in conversation.lines()]
+
+
+class Kept(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.conversation = Conversation()
+
+    def test_both_sides_line_by_line_in_their_order(self) -> None:
+        self.conversation.heard(b"220 mx.example\r\n")
+        self.conversation.said(b"EHLO client.example\r\n")
+        self.conversation.heard(b"250-mx.example\r\n250 PIPE")
+        self.conversation.heard(b"LINING\r\n")
+        self.conversation.begin()
+        self.conversation.said(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        self.assertEqual(
+            shown(self.conversation),
+            [
+                "S: 220 mx.example",
+                "C: EHLO client.example",
+                "S: 250-mx.example",
+                "S: 250 PIPELINING",
+                "C: MAIL FROM:<a@b>",
+                "C: RCPT TO:<c@d>",
+            ],
+        )
+
+    def test_a_transaction_that_is_over_gives_way_to_the_next(self) -> None:
+        self.conversation.heard(b"220 mx\r\n")
+        for number in range(3):
+            self.conversation.begin()
+            self.conversation.said(b"MAIL FROM:<%d@b>\r\n" % number)
+        self.assertEqual(
+            shown(self.conversation),
+            ["S: 220 mx", "* (2 transactions before this one)", "C: MAIL FROM:<2@b>"],
+        )
+
+    def test_of_a_content_its_size(self) -> None:
+        self.conversation.content(1234)
+        self.conversation.content(5, binary=True)
+        self.assertEqual(shown(self.conversation), ["C: (1234 octets)", "C: BDAT (5 octets)"])
+
+    def test_of_auth_the_mechanism_and_codes(self) -> None:
+        self.conversation.said(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
+        self.conversation.heard(b"535 5.7.8 not AHVzZXIAcGVuY2ls\r\n")
+        self.conversation.said(b"AUTH LOGIN\r\n", secret=True)
+        self.conversation.heard(b"334 VXNlcm5hbWU6\r\n")
+        self.conversation.said(b"dXNlcg==\r\n", secret=True)
+        self.conversation.heard(b"no code, and a pencil\r\n")
+        self.conversation.said(b"*\r\n", secret=True)
+        self.conversation.heard(b"501 cancelled\r\n")
+        self.conversation.said(b"QUIT\r\n")
+        self.conversation.heard(b"221 Bye\r\n")
+        self.assertEqual(
+            shown(self.conversation),
+            [
+                "C: AUTH PLAIN (taken out)",
+                "S: 535 (taken out)",
+                "C: AUTH LOGIN",
+                "S: 334 (taken out)",
+                "C: (taken out)",
+                "S: (taken out)",
+                "C: *",
+                "S: 501 (taken out)",
+                "C: QUIT",
+                "S: 221 Bye",
+            ],
+        )
+
+    def test_whatever_a_peer_says_is_printable(self) -> None:
+        self.conversation.heard(b"220 \x1b[2J\x00\xff \xc3\xbc\rx\n")
+        self.assertEqual(shown(self.conversation), ["S: 220 \\x1b[2J\\x00\\xff \\xfc\\rx"])
+
+    def test_octets_without_end_are_not_kept(self) -> None:
+        for _ in range(20_000):
+            self.conversation.heard(b"2")
+        self.conversation.heard(b"x" * 100_000)
+        self.conversation.heard(b"\r\n550 the end\r\n")
+        self.assertLess(len(self.conversation._pieces), 500)
+        self.assertLess(sum(len(what) for _, what in self.conversation._pieces), 10_000)
+        self.assertEqual(shown(self.conversation)[-1], "S: 550 the end")
+        self.assertLessEqual(max(map(len, shown(self.conversation))), 600)
+
+    def test_a_transaction_of_any_length_gives_way_too(self) -> None:
+        for count in (50, 150, 250, 399, 450, 5000):
+            conversation = Conversation()
+            for _ in range(count):
+                conversation.heard(b"220-hello\r\n")
+            conversation.begin()
+            for _ in range(count):
+                conversation.heard(b"250 first\r\n")
+            conversation.begin()
+            conversation.heard(b"250 second\r\n")
+            last = shown(conversation)[-2:]
+            self.assertEqual(last, ["* (1 transactions before this one)", "S: 250 second"])
+
+    def test_who_listens_hears_whole_lines_at_once(self) -> None:
+        heard: list[str] = []
+        self.conversation.listener = lambda line: heard.append(str(line))
+        self.conversation.heard(b"250-on")
+        self.assertEqual(heard, [])
+        self.conversation.heard(b"e\r\n250 two\r\n")
+        self.conversation.said(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
+        self.assertEqual(heard, ["S: 250-one", "S: 250 two", "C: AUTH PLAIN (taken out)"])
+
+
+class Transcript(SynchronousTestCase):
+    def test_it_has_4_kib_at_most_and_both_ends(self) -> None:
+        lines = [Line("server", f"{number} " + "x" * 60) for number in range(1000)]
+        text = transcript(lines)
+        self.assertLessEqual(len(text), MOST_OCTETS)
+        self.assertGreater(len(text), MOST_OCTETS * 3 // 4)
+        written = text.splitlines()
+        self.assertTrue(written[0].startswith("S: 0 x"))
+        self.assertTrue(written[-1].startswith("S: 999 x"))
+        (gap,) = [line for line in written if "left out" in line]
+        self.assertEqual(gap, f"* ({1000 - (len(written) - 1)} lines left out)")
+
+    def test_a_short_one_is_whole(self) -> None:
+        self.assertEqual(transcript([Line("client", "QUIT")]), "C: QUIT\n")
+        self.assertEqual(transcript([]), "")
+
+
+class Splitting(SynchronousTestCase):
+    def test_what_has_no_end_stands_before_what_the_other_says(self) -> None:
+        splitter = LineSplitter()
+        lines = [*splitter.lines("server", b"250"), *splitter.lines("client", b"QUIT\r\n")]
+        self.assertEqual(lines, [Line("server", "250"), Line("client", "QUIT")])
+
+    def test_a_line_has_512_characters_at_most(self) -> None:
+        (line,) = LineSplitter().lines("server", b"x" * 3000 + b"\n")
+        self.assertEqual(line.text, "x" * 509 + "...")
+
+
+class Handshake(SynchronousTestCase):
+    def test_one_line_says_what_it_achieved(self) -> None:
+        facts = TLSFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256)
+        self.assertEqual(tls_words(facts), "TLSv1.3 TLS_AES_256_GCM_SHA384, 256 bits")
+        facts = TLSFacts(
+            "TLSv1.3",
+            "AES",
+            256,
+            peer_fingerprint="aa",
+            peer_subject="CN=\x1b\n" * 100,
+            peer_problem="no name",
+        )
+        words = tls_words(facts)
+        self.assertIn("certificate not verified (no name), subject CN=\\x1b\\n", words)
+        self.assertLess(len(words), 700)
