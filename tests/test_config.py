@@ -47,6 +47,40 @@ class ConfigTestCase(SynchronousTestCase):
         return text.replace(str(self.file), "FILE")
 
 
+class Listening(ConfigTestCase):
+    def kinds(self, *given: object) -> list[tuple[str, str]]:
+        return [(one.kind, one.endpoint) for one in self.load(*given).listeners]  # type: ignore[arg-type]
+
+    def test_an_option_for_lmtp_stands_for_the_default_listener(self) -> None:
+        self.assertEqual(
+            self.kinds({"lmtp": ["tcp:24", "unix:/run/mta.lmtp"]}),
+            [("lmtp", "tcp:24"), ("lmtp", "unix:/run/mta.lmtp")],
+        )
+
+    def test_listeners_of_all_kinds_add_up(self) -> None:
+        self.assertEqual(
+            self.kinds(
+                {"smtp": ["tcp:25"], "lmtp": ["tcp:24"]},
+                '[[listener]]\nkind = "lmtp"\nendpoint = "tcp:26"',
+            ),
+            [("smtp", "tcp:25"), ("lmtp", "tcp:24"), ("lmtp", "tcp:26")],
+        )
+
+    def test_lmtp_in_the_file_and_off(self) -> None:
+        self.assertEqual(self.kinds({}, '[mta]\nlmtp = "tcp:24"'), [("lmtp", "tcp:24")])
+        default = [("smtp", "tcp:2525:interface=127.0.0.1")]
+        self.assertEqual(self.kinds({"lmtp": ["off"]}, '[mta]\nlmtp = "tcp:24"'), default)
+
+    def test_lmtp_grants_no_relaying(self) -> None:
+        toml = (
+            '[[listener]]\nkind = "lmtp"\nendpoint = "tcp:24"\nclient_certificates = "ask"\n'
+            f'relay_certificates = ["{"ab" * 32}"]'
+        )
+        self.assertIn(
+            'lmtp takes mail for local mailboxes alone; kind = "smtp"', self.refusal({}, toml)
+        )
+
+
 class Defaults(ConfigTestCase):
     def test_in_python_nothing_listens(self) -> None:
         config = Config()
@@ -335,8 +369,9 @@ class Refusals(ConfigTestCase):
                 ' "sqlite:" would do',
             ),
             (
-                '[[listener]]\nkind = "lmtp"\nendpoint = "tcp:24"',
-                '[[listener]] 1, kind = "lmtp": "lmtp" is not built yet; "smtp" would do',
+                '[[listener]]\nkind = "submission"\nendpoint = "tcp:587"',
+                '[[listener]] 1, kind = "submission": "submission" is not built yet;'
+                ' "smtp" or "lmtp" would do',
             ),
             (
                 '[[listener]]\nendpoint = "tcp:24"\nauth = "tls"',

@@ -439,6 +439,7 @@ class Engine:
             local_domains=self.mailboxes.domains,
             relay_from=config.relay_from,
             relay_certificates=listener.relay_certificates,
+            local_only=listener.kind == "lmtp",
             max_hops=listener.max_hops,
             max_header_size=listener.max_header_size,
             lifetime=config.queue.lifetime,

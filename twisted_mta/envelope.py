@@ -65,6 +65,9 @@ Parameters = Mapping[str, str | int | None]
 
 NO_PARAMETERS: Parameters = {}
 
+Greeting = Literal["HELO", "EHLO", "LHLO"]
+"""The command that a client introduced itself with."""
+
 
 _SHOWN = 200  # characters of one thing that a peer said, in a log line
 

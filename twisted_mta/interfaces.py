@@ -244,6 +244,11 @@ Accept = Callable[[Message], "Deferred[None]"]
 Decision = Reply | None
 """What a delivery decides: a reply, whose class accepts or refuses; None accepts as usual."""
 
+ContentDecision = Decision | Sequence[Decision]
+"""What is decided on a content: one decision, or one for each recipient of the transaction, in the
+order of their RCPT commands. Over SMTP, which has one reply for all, a ``4yz`` among them stands
+for all, then a ``5yz``; over LMTP each has its own."""
+
 
 class Sink(Protocol):
     """Takes the content of one message, in the reactor's thread."""
@@ -252,7 +257,7 @@ class Sink(Protocol):
         """Take a piece; an exception makes the message fail with 451."""
         ...
 
-    def finish(self) -> Decision | Deferred[Decision]:
+    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
         """The content is complete: make it safe, and only then say so."""
         ...
 

@@ -18,6 +18,7 @@ from .server.intake import Intake
 from .server.networks import Networks
 from .server.proxy import ProxyFactory
 from .server.tls import Prepared, ServerContext, TLSSettings, suffices
+from .smtp.dialect import LMTP, SMTP
 from .smtp.extension.standard import standard_extensions
 from .smtp.extension.xclient import xclient
 from .smtp.settings import SessionSettings
@@ -174,6 +175,7 @@ def _session_settings(config: Config, listener: Listener) -> SessionSettings:
         extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
     return SessionSettings(
         hostname=config.hostname,
+        dialect=LMTP if listener.kind == "lmtp" else SMTP,
         extensions=extensions,
         require_tls=listener.require_tls,
         requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),

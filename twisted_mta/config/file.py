@@ -17,6 +17,7 @@ from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .values import (
     DEFAULT_SMTP,
     DEFAULT_WEB,
+    LISTENING,
     Config,
     DeliverySettings,
     DNSSettings,
@@ -60,6 +61,8 @@ def _known() -> dict[str, dict[str, Known]]:
             tables[setting.table or table][setting.key or name] = known
             if setting.common:
                 tables["mta"][name] = known
+    for kind, setting in LISTENING.items():
+        tables["mta"][kind] = Known(Config, kind, setting)
     return tables
 
 
@@ -241,10 +244,16 @@ class _Reading:
                 "mta-state"
             )
         values.setdefault("web", DEFAULT_WEB)
-        endpoints = values.get("listeners", () if self.several["listener"] else (DEFAULT_SMTP,))
+        others = {kind: values.pop(kind) for kind in LISTENING if kind in values}
+        given = self.several["listener"] or any(others.values())
+        endpoints = {"smtp": values.get("listeners", () if given else (DEFAULT_SMTP,)), **others}
         common = self.values[Listener]
         values["listeners"] = (
-            *(Listener(**{**common, "endpoint": endpoint}) for endpoint in endpoints),
+            *(
+                Listener(**{**common, "kind": kind, "endpoint": endpoint})
+                for kind, several in endpoints.items()
+                for endpoint in several
+            ),
             *(Listener(**{**common, **listener}) for listener in self.several["listener"]),
         )
         return Config(

@@ -13,7 +13,15 @@ from .certificates import SNICertificate
 from .destination import Destination
 from .setting import Setting, settings_of
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
-from .values import Config, DeliverySettings, DNSSettings, Listener, LogSettings, QueueSettings
+from .values import (
+    LISTENING,
+    Config,
+    DeliverySettings,
+    DNSSettings,
+    Listener,
+    LogSettings,
+    QueueSettings,
+)
 
 _INTRODUCTION = """\
 Settings
@@ -83,6 +91,9 @@ def _lines() -> Iterator[str]:
         for name, setting in settings_of(cls).items():
             if (setting.table or table) == table:
                 yield from _row(setting.key or name, setting)
+            if cls is Config and name == "listeners":
+                for kind, listening in LISTENING.items():
+                    yield from _row(kind, listening)
         if table == "mta":
             yield from _row("queue", settings_of(QueueSettings)["url"])
     title = "Known by name, and not built yet"

@@ -37,7 +37,6 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
             "where mail is submitted after STARTTLS and AUTH", "submission", "ENDPOINT", _NOTHING
         ),
         "submissions": NotBuilt("the same under implicit TLS", "submissions", "ENDPOINT", _NOTHING),
-        "lmtp": NotBuilt("where LMTP is listened for", "lmtp", "ENDPOINT", _NOTHING),
         "users": NotBuilt("accounts for AUTH", "users", "FILE"),
         "auth": NotBuilt("a twisted.cred checker for AUTH", "auth", "SPEC"),
     },

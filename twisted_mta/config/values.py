@@ -23,7 +23,7 @@ from .destination import (
     source_addresses,
 )
 from .endpoint import Endpoint, endpoint, endpoint_or_off, endpoints, routes
-from .setting import ConfigError, setting
+from .setting import ConfigError, Setting, setting
 
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
 DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
@@ -34,9 +34,10 @@ _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 class Listener:
     """One place where mail comes in, with its limits; the file has a ``[[listener]]`` for each."""
 
-    kind: Literal["smtp"] = setting(
-        read.choice("smtp", not_built=("submission", "submissions", "lmtp")),
-        "what is spoken here: smtp is for mail from other hosts",
+    kind: Literal["smtp", "lmtp"] = setting(
+        read.choice("smtp", "lmtp", not_built=("submission", "submissions")),
+        "what is spoken here: smtp is for mail from other hosts, lmtp for mail to local mailboxes"
+        " from servers beside us",
         default="smtp",
     )
     endpoint: str = setting(
@@ -190,6 +191,11 @@ class Listener:
                 f"endpoint = {read.shown(self.endpoint)}: the PROXY protocol comes before TLS;"
                 " tcp: with implicit_tls = true would do"
             )
+        if self.kind == "lmtp" and self.relay_certificates:
+            raise ConfigError(
+                f"relay_certificates = {read.shown([str(one) for one in self.relay_certificates])}:"
+                ' lmtp takes mail for local mailboxes alone; kind = "smtp" would do'
+            )
         authorities = self.client_certificate_authorities
         if self.client_certificates == "none":
             for name in ("client_certificate_authorities", "relay_certificates"):
@@ -335,6 +341,19 @@ class LogSettings:
         "what a line of the log is: text as twistd writes it, or an object of JSON",
         default="text",
     )
+
+
+LISTENING: Mapping[str, Setting] = {
+    "lmtp": Setting(
+        "where LMTP is listened for, for mail to local mailboxes (RFC 2033): likewise",
+        endpoints,
+        "none",
+        option="lmtp",
+        metavar="ENDPOINT",
+        repeatable=True,
+    ),
+}
+"""What makes listeners of other kinds than smtp, by the kind, which is the key in the file too."""
 
 
 def _plain(value: Any) -> Any:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import time as calendar
 from functools import lru_cache
-from typing import Literal
 
-from ..envelope import QueueId, TLSFacts
+from ..envelope import Greeting, QueueId, TLSFacts
 from ..smtp.address import (
     AddressError,
     Mailbox,
@@ -20,9 +19,6 @@ from ..smtp.address import (
     literal_address,
 )
 from ..smtp.reply import printable
-
-Greeting = Literal["HELO", "EHLO", "LHLO"]
-"""The command that a client introduced itself with."""
 
 # RFC 3848 and RFC 6531 §4.3 as one table: the protocol by (greeting, SMTPUTF8). A HELO session has
 # no extensions, so no letters follow its name either, though TLS may well be active: then that is

@@ -20,7 +20,7 @@ from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, I
 from twisted.mail.smtp import Address, SMTPBadRcpt, SMTPBadSender, SMTPServerError, User
 from twisted.python.failure import Failure
 
-from ..interfaces import Decision, Delivery, Sink
+from ..interfaces import ContentDecision, Decision, Delivery, Sink
 from ..smtp.address import Mailbox
 from ..smtp.command import Parameters
 from ..smtp.reply import Reply
@@ -268,8 +268,8 @@ class _Lines:
         *lines, self._partial = (self._partial + content).split(b"\r\n")
         self._hand_out(lines)
 
-    def finish(self) -> Decision | Deferred[Decision]:
-        """Say that the message has ended; it is accepted if all of them have taken it."""
+    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
+        """Say that the message has ended; what each of them says is its recipient's result."""
         if self._partial:
             self._hand_out([self._partial])
         if self._refusal is not None:
@@ -301,15 +301,11 @@ class _Lines:
             self._refusal = self._refusal_of(Failure())
             self.abort()
 
-    def _ended(self, results: Sequence[tuple[bool, object]]) -> Decision:
-        refusals = [
-            self._refusal_of(result)
-            for success, result in results
-            if not success and isinstance(result, Failure)
+    def _ended(self, results: Sequence[tuple[bool, object]]) -> ContentDecision:
+        return [
+            self._refusal_of(result) if isinstance(result, Failure) else None
+            for _, result in results
         ]
-        # One answer for all: if any may succeed later, the client is to try again.
-        refusals.sort(key=lambda reply: reply.code // 100)
-        return refusals[0] if refusals else None
 
 
 def _lose(messages: Sequence[IMessageSMTP], log: Logger) -> None:

@@ -19,6 +19,7 @@ from ..config import RelayCertificate
 from ..envelope import Body, Envelope, Message, Recipient, RecipientNumber, TLSFacts
 from ..interfaces import (
     Accept,
+    ContentDecision,
     Decision,
     Expand,
     FinalRecipient,
@@ -63,6 +64,7 @@ class IntakePolicy:
             the first is where ``<postmaster>`` goes.
         relay_from: networks whose clients may send to anywhere.
         relay_certificates: client certificates whose owners may (RFC 3207 §4).
+        local_only: nobody may, whoever it is.
         max_hops: Received fields (RFC 5321 §6.3).
         max_header_size: octets.
         lifetime: seconds after which an undelivered message is returned.
@@ -72,6 +74,7 @@ class IntakePolicy:
     local_domains: tuple[str, ...]
     relay_from: tuple[Network, ...] = ()
     relay_certificates: tuple[RelayCertificate, ...] = ()
+    local_only: bool = False
     max_hops: int = 100
     max_header_size: int = 1024 * 1024
     lifetime: float = 5 * 24 * 3600.0
@@ -238,6 +241,8 @@ class Intake:
         return found
 
     def _may_relay(self, session: Session) -> bool:
+        if self.policy.local_only:
+            return False
         address, tls = session.peer.address, session.tls
         if address is None:
             # A UNIX socket is as near as loopback. A client whom a proxy does not know is nobody.
@@ -311,7 +316,7 @@ class _Reception:
         if self._refusal is not None:
             self._writer.discard()
 
-    def finish(self) -> Decision | Deferred[Decision]:
+    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
         """Make the message durable (`interfaces.Sink`)."""
         if self._refusal is not None:
             self._leave(None)
@@ -324,7 +329,7 @@ class _Reception:
             )
             return self._refusal
         body = self._writer.seal()
-        ended: Deferred[Decision]
+        ended: Deferred[ContentDecision]
         if isinstance(body, Deferred):
             ended = body.addCallbacks(self._accept, self._not_sealed)
         else:
@@ -343,7 +348,7 @@ class _Reception:
             self._intake.room.leave()
         return result
 
-    def _accept(self, body: Body) -> Deferred[Decision]:
+    def _accept(self, body: Body) -> Deferred[ContentDecision]:
         session, policy = self._session, self._intake.policy
         assert session.greeting is not None
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
@@ -373,7 +378,7 @@ class _Reception:
             self._accepted, self._not_accepted, callbackArgs=(message,)
         )
 
-    def _accepted(self, _: None, message: Message) -> Decision:
+    def _accepted(self, _: None, message: Message) -> ContentDecision:
         session = self._session
         assert session.greeting is not None
         protocol = with_type(
@@ -398,14 +403,14 @@ class _Reception:
         )
         return Reply.of(250, "0.0", f"Queued as {self._id}")
 
-    def _not_accepted(self, failure: Failure) -> Decision:
+    def _not_accepted(self, failure: Failure) -> ContentDecision:
         refused = failure.check(Refused)
         if refused is None:
             return failure  # type: ignore[return-value]  # the protocol logs it and says 451
         assert isinstance(failure.value, Refused)
         return failure.value.reply
 
-    def _not_sealed(self, failure: Failure) -> Decision:
+    def _not_sealed(self, failure: Failure) -> ContentDecision:
         failure.trap(OSError)
         assert isinstance(failure.value, OSError)
         return self._storage_refusal(failure.value)

@@ -7,7 +7,7 @@ It stays in raw mode from the beginning, because all framing is the session's (s
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from OpenSSL import SSL
@@ -28,6 +28,7 @@ from zope.interface import implementer
 from ..certificate import openssl_reason
 from ..interfaces import Clock, Delivery, Sink
 from ..metrics import table
+from ..smtp.dialect import one_for_all
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.reply import Reply
 from ..smtp.session import Session
@@ -437,7 +438,11 @@ class ESMTPProtocol(LineReceiver):
         result.addErrback(failed).addCallback(decided)
 
     def _count_refusal(self, stage: str, decision: object) -> None:
-        if isinstance(decision, Reply) and decision.code >= 400:
+        if isinstance(decision, Sequence):
+            each = self.session.settings.dialect.per_recipient
+            for one in decision if each else (one_for_all(decision),):
+                self._count_refusal(stage, one)
+        elif isinstance(decision, Reply) and decision.code >= 400:
             self._factory.refused(stage, decision)
 
     def _drop_sink(self) -> None:

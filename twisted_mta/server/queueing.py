@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageSMTP
 from twisted.mail.smtp import ESMTP, Address, SMTPBadRcpt, SMTPServerError, User
 from zope.interface import implementer
 
-from ..interfaces import Decision, Sink
+from ..interfaces import Sink
 from ..smtp.address import AddressError, Mailbox
 from ..smtp.reply import Reply
 from ..smtp.session import Session
@@ -96,12 +96,8 @@ class _QueuedMessage:
 
     def eomReceived(self) -> Deferred[None]:
         """Fire when the message is durable; fail with the reply that refuses it."""
-        decision = self._sink.finish()
-        if not isinstance(decision, Deferred):
-            done: Deferred[Decision] = Deferred()
-            done.callback(decision)
-            decision = done
-        return decision.addCallback(_raise_refusal)
+        decided: Deferred[object] = maybeDeferred(self._sink.finish)
+        return decided.addCallback(_raise_refusal)
 
     def connectionLost(self) -> None:
         """Forget what came."""

@@ -35,6 +35,9 @@ CHUNK_TAKEN = Reply.of(250, "0.0", "Chunk taken")
 CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
 ONLY_CHUNKS = Reply.of(503, "5.1", "Content of BODY=BINARYMIME comes by BDAT, not by DATA")
 RESET_FIRST = Reply.of(503, "5.1", "Send RSET first")
+SPEAKS_LMTP = Reply.of(500, "5.1", "LMTP is spoken here, it begins with LHLO")
+MAIL_AFTER_LHLO = Reply.of(503, "5.1", "MAIL comes after LHLO and once in a transaction")
+WRONG_COUNT = Reply.of(451, "3.0", "Local error: not every recipient had its answer")
 IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
 
 MISPLACED: Mapping[str, Reply] = {

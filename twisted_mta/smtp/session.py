@@ -14,8 +14,8 @@ in order whatever is asynchronous, and a pipelined burst is answered in one piec
 
 All that has to do with framing is here, so that every split point can be tested without a socket:
 the end of a command line, the end of the content, what may stand behind EHLO, DATA and STARTTLS.
-`state.TRANSITIONS` is the whole of what is allowed when. `transaction` is the one value that RSET,
-EHLO and STARTTLS forget.
+`state.TRANSITIONS` is the whole of what is allowed when, and `dialect` says where LMTP differs.
+`transaction` is the one value that RSET, EHLO and STARTTLS forget.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import attrs
 
-from ..envelope import TLSFacts
+from ..envelope import Greeting, TLSFacts
 from . import replies
 from .command import (
     NOT_TEXT,
@@ -42,14 +41,13 @@ from .command import (
 )
 from .content import Content
 from .data import ChunkReader
+from .dialect import ContentDecision
 from .extension import Extension
 from .reply import Reply
 from .settings import COMMAND_LINE, Peer, SessionSettings
 from .state import (
     FOR_EXTENSIONS,
-    LAST_IN_GROUP,
     NOT_OFFERED,
-    TRANSITIONS,
     WITHOUT_TLS,
     State,
 )
@@ -72,7 +70,7 @@ from .transaction import Accepted, Transaction
 _CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
 
 GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
-"""What is taken for a name in EHLO and HELO."""
+"""What is taken for a name in EHLO, HELO and LHLO."""
 
 
 class Session:
@@ -112,7 +110,7 @@ class Session:
         self.local_address = local_address
         self.tls_ready = tls_ready
         self.state = State.START
-        self.greeting: Literal["HELO", "EHLO"] | None = None
+        self.greeting: Greeting | None = None
         self.helo = ""
         self.tls: TLSFacts | None = None
         self.identity: str | None = None
@@ -152,7 +150,7 @@ class Session:
     @property
     def opening(self) -> Reply:
         """The greeting."""
-        return Reply.of(220, None, f"{self.settings.hostname} ESMTP")
+        return Reply.of(220, None, f"{self.settings.hostname} {self.settings.dialect.word}")
 
     @property
     def content_octets(self) -> int:
@@ -174,22 +172,25 @@ class Session:
                 break
         return steps.popleft() if steps else None
 
-    def answer(self, decision: Reply | None = None) -> None:
+    def answer(self, decision: ContentDecision = None) -> None:
         """Say what was decided on the last step that asked.
 
         Args:
             decision: what to reply; its class decides whether the command is accepted, and 421
-                ends the session. None accepts with the usual words.
+                ends the session. None accepts with the usual words. To `Finish` it may be one for
+                each recipient of the transaction: see `dialect.Dialect.of_content`.
         """
         asked, self._asked = self._asked, None
         if self.state is State.CLOSED or asked is None:
             return
+        if isinstance(asked, Finish):
+            self._end_transaction(decision)
+            return
+        assert decision is None or isinstance(decision, Reply)
         if isinstance(asked, Mail):
             self._answer_mail(asked, decision or replies.SENDER_OK)
         elif isinstance(asked, Rcpt):
             self._answer_rcpt(asked, decision or replies.RECIPIENT_OK)
-        elif isinstance(asked, Finish):
-            self._end_transaction(decision or replies.QUEUED)
         else:
             assert self._content is not None
             self._answer_open(self._content, decision)
@@ -213,7 +214,7 @@ class Session:
         client: Peer,
         *,
         local_address: str | None,
-        greeting: Literal["HELO", "EHLO"] | None = None,
+        greeting: Greeting | None = None,
         helo: str = "",
     ) -> None:
         """Begin anew as the session of ``client``, for whom the one at the other end speaks.
@@ -313,7 +314,7 @@ class Session:
     def _obey(self, command: Command) -> None:
         verb = command.verb
         extension = None if verb in _COMMANDS else self.settings.commands.get(verb)
-        if self._in and (verb in LAST_IN_GROUP or extension is not None):
+        if self._in and (verb in self.settings.dialect.last_in_group or extension is not None):
             self._out_of_step(verb)
         elif (
             verb == "MAIL"
@@ -323,7 +324,7 @@ class Session:
             self._steps.append(Downgrade())
             self._refuse(replies.TLS_REQUIRED)
         elif (
-            verb in TRANSITIONS[self.state]
+            verb in self.settings.dialect.transitions[self.state]
             and (self.tls is not None or not self.settings.require_tls or verb in WITHOUT_TLS)
             and (verb != "BDAT" or self.settings.chunking)
         ):
@@ -342,14 +343,16 @@ class Session:
     def _why_not(self, verb: str) -> Reply:
         if self.state is State.REFUSED:
             return replies.TLS_TOO_WEAK  # RFC 3207 §4.1
+        if verb in self.settings.dialect.foreign:
+            return self.settings.dialect.foreign[verb]
         if self.settings.require_tls and self.tls is None:
             return replies.TLS_REQUIRED  # RFC 3207 §4
         if verb == "BDAT" and not self.settings.chunking:
             return replies.NOT_IMPLEMENTED
         if verb in self.settings.commands:
             return replies.RESET_FIRST
-        if verb in replies.MISPLACED:
-            return replies.MISPLACED[verb]
+        if verb in self.settings.dialect.misplaced:
+            return self.settings.dialect.misplaced[verb]
         if verb in _COMMANDS:
             return replies.RESET_FIRST
         return replies.NOT_IMPLEMENTED if verb in NOT_OFFERED else UNKNOWN_COMMAND
@@ -376,7 +379,13 @@ class Session:
         return found
 
     def _ehlo(self, argument: str) -> None:
-        if self._greeted("EHLO", argument):
+        self._extended("EHLO", argument)
+
+    def _lhlo(self, argument: str) -> None:
+        self._extended("LHLO", argument)  # RFC 2033 §4.1
+
+    def _extended(self, verb: Greeting, argument: str) -> None:
+        if self._greeted(verb, argument):
             announced = (each.announcement(self) for each in self.settings.extensions)
             lines = (self.settings.hostname, *filter(None, announced))
             self._say(Reply(250, None, lines))
@@ -385,7 +394,7 @@ class Session:
         if self._greeted("HELO", argument):
             self._say(Reply.of(250, None, self.settings.hostname))
 
-    def _greeted(self, verb: Literal["HELO", "EHLO"], argument: str) -> bool:
+    def _greeted(self, verb: Greeting, argument: str) -> bool:
         # RFC 5321 §4.1.4: a name that is not a domain or literal is no reason to refuse mail; it
         # is only kept from doing harm.
         if not GREETING_NAME.fullmatch(argument):
@@ -470,7 +479,7 @@ class Session:
     def _rset(self, argument: str) -> None:
         self._no_argument(argument, "RSET")
         self._forget_transaction()
-        self.state = TRANSITIONS[self.state]["RSET"] or self.state
+        self.state = self.settings.dialect.transitions[self.state]["RSET"] or self.state
         self._say(replies.OK)
 
     def _noop(self, argument: str) -> None:
@@ -566,10 +575,13 @@ class Session:
             self._say(replies.CHUNK_TAKEN)
 
     def _fail_chunk(self, reply: Reply) -> None:
+        if self._last:
+            # It ends the transaction anyway, and in LMTP every recipient has an answer to it.
+            self._end_transaction(reply)
+            return
         self.transaction = None
         self.content_open = False
-        # The last chunk ends the transaction anyway; after others the client may send more.
-        self.state = State.GREETED if self._last else State.FAILED
+        self.state = State.FAILED  # the client may send more
         self._refuse(reply)
 
     def _end_content(self, content: Content) -> None:
@@ -580,15 +592,20 @@ class Session:
             self.content_open = False
             self._ask(Finish())
 
-    def _end_transaction(self, decision: Reply) -> None:
-        self.transaction = None  # RFC 5321 §4.1.1.4
+    def _end_transaction(self, decision: ContentDecision) -> None:
+        transaction, self.transaction = self.transaction, None  # RFC 5321 §4.1.1.4
         self._content = None
+        self.content_open = False
         self.state = State.GREETED
-        if decision.code // 100 == 2:
+        assert transaction is not None
+        # RFC 2033 §4.2, §4.3: in LMTP one for each recipient, in the order of the RCPT commands.
+        said = self.settings.dialect.of_content(decision, len(transaction.recipients))
+        if any(reply.code // 100 == 2 for reply in said):
             self.errors = 0
-            self._say(decision)
+            for reply in said:
+                self._say(reply)
         else:
-            self._refuse(decision)
+            self._refuse(*said)
 
     def _forget_transaction(self) -> None:
         self.transaction = None
@@ -601,13 +618,15 @@ class Session:
     def _say(self, reply: Reply) -> None:
         self._out.append(reply.wire)
 
-    def _refuse(self, reply: Reply) -> None:
+    def _refuse(self, *said: Reply) -> None:
+        """Refuse one thing; several replies are one error, for that many recipients."""
         if self.state is State.CLOSED:
             return
-        self._say(reply)
-        if reply.code == 421:
+        for reply in said:
+            self._say(reply)
+        if any(reply.code == 421 for reply in said):
             self._close()
-        elif reply.code // 100 == 5:
+        elif any(reply.code // 100 == 5 for reply in said):
             self.errors += 1
             if self.errors >= self.settings.max_errors:
                 self.end(replies.TOO_MANY_ERRORS)
@@ -627,6 +646,7 @@ class Session:
 
 _COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
     "EHLO": Session._ehlo,
+    "LHLO": Session._lhlo,
     "HELO": Session._helo,
     "STARTTLS": Session._starttls,
     "MAIL": Session._mail,

@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from ..envelope import TLSFacts
 from .command import ParameterReader
+from .dialect import SMTP, Dialect
 from .extension import Extension
 
 COMMAND_LINE = 512
@@ -30,8 +31,9 @@ class SessionSettings:
 
     Attributes:
         hostname: our name in the greeting and the reply to EHLO.
+        dialect: what is spoken.
         extensions: what EHLO announces, in this order.
-        require_tls: nothing but EHLO, NOOP, STARTTLS and QUIT in clear (RFC 3207 §4).
+        require_tls: nothing but EHLO (LHLO), NOOP, STARTTLS and QUIT in clear (RFC 3207 §4).
         requires_tls_of: whether TLS is known to come from a peer: then it is no mail in clear
             that comes from it, whatever came of STARTTLS on the way (RFC 3207 §6).
         tls_suffices: whether the facts of a handshake are good enough (RFC 3207 §4.1).
@@ -44,6 +46,7 @@ class SessionSettings:
     """
 
     hostname: str
+    dialect: Dialect = SMTP
     extensions: tuple[Extension, ...] = ()
     require_tls: bool = False
     requires_tls_of: Callable[[Peer], bool] = field(default=lambda peer: False)

@@ -67,7 +67,7 @@ FOR_EXTENSIONS = (State.START, State.GREETED, State.MAIL, State.RCPT)
 LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")
 
 # RFC 3207 §4: what a client may say before STARTTLS where STARTTLS is required.
-WITHOUT_TLS = ("NOOP", "EHLO", "STARTTLS", "QUIT")
+WITHOUT_TLS = ("NOOP", "EHLO", "LHLO", "STARTTLS", "QUIT")
 
 # Known verbs that are never obeyed: 502 and not 500 (RFC 5321 §4.2.4).
 NOT_OFFERED = ("EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "LHLO", "BURL", "ATRN")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..envelope import TLSFacts
-from ..interfaces import Decision, Sink
+from ..envelope import Greeting, TLSFacts
+from ..interfaces import ContentDecision, Decision, Sink
 from ..smtp.address import Mailbox
 from ..smtp.command import Parameters
 from ..smtp.reply import Reply
@@ -25,7 +25,7 @@ class Delivered:
     recipients: tuple[Mailbox, ...]
     parameters: Parameters
     content: bytes
-    greeting: Literal["HELO", "EHLO"] | None
+    greeting: Greeting | None
     helo: str
     tls: TLSFacts | None
 
@@ -41,7 +41,8 @@ class RecordingDelivery:
 
     Args:
         refusals: what to say to a path, as ``str`` writes it, of MAIL or RCPT; to ``""`` at the
-            beginning of the content, and to ``"."`` at its end.
+            beginning of the content, and to ``"."`` at its end, or there to one recipient alone:
+            ``".bob@example.net"``.
         when: asked before each answer: the answer is given when its Deferred fires. None: at once.
     """
 
@@ -94,11 +95,16 @@ class RecordingDelivery:
             return decision
         return self.when().addCallback(lambda _: decision)
 
-    def _taken(self, delivered: Delivered) -> Decision | Deferred[Decision]:
+    def _taken(self, delivered: Delivered) -> ContentDecision | Deferred[ContentDecision]:
         refusal = self._refusals.get(".")
-        if refusal is None:
-            self.messages.append(delivered)
-        return self._answer(refusal)
+        each = [self._refusals.get(f".{mailbox}") for mailbox in delivered.recipients]
+        if refusal is None and None in each:
+            taken = (
+                mailbox for mailbox, no in zip(delivered.recipients, each, strict=True) if not no
+            )
+            self.messages.append(evolve(delivered, recipients=tuple(taken)))
+        decision = each if refusal is None and any(each) else refusal
+        return decision if self.when is None else self.when().addCallback(lambda _: decision)
 
 
 class _Content:
@@ -122,7 +128,7 @@ class _Content:
         assert not self._ended, f"content was written after {self._ended}"
         self._pieces.append(content)
 
-    def finish(self) -> Decision | Deferred[Decision]:
+    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
         """Keep the message (`interfaces.Sink`)."""
         self._end("finish")
         session = self._session

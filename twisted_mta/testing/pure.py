@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from ..envelope import TLSFacts
 from ..server.networks import Networks
 from ..server.tls import suffices
+from ..smtp.dialect import LMTP, SMTP
 from ..smtp.extension.binarymime import BINARYMIME
 from ..smtp.extension.chunking import CHUNKING
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
@@ -33,6 +34,7 @@ class Options:
     """What stands behind ``@``, a name and a value on each line.
 
     Attributes:
+        dialect: ``smtp`` or ``lmtp``.
         tls: ``none`` (not configured), ``ready``, ``failed`` (no certificate could be loaded), or
             ``implicit``: active from the beginning.
         minimum_tls: what the server demands after the handshake: ``1.2`` or ``1.3``.
@@ -50,9 +52,11 @@ class Options:
         peer: the address that the client connects from.
         whole: each write arrives in one piece: that is what the transcript is about.
         refusals: what `RecordingDelivery` refuses; written ``@ refuse <path> 550 5.1.1 text``,
-            where ``<.>`` is the end of the content, ``<DATA>`` its beginning.
+            where ``<.>`` is the end of the content, ``<.path>`` the same for one recipient alone,
+            ``<DATA>`` the beginning of the content.
     """
 
+    dialect: Literal["smtp", "lmtp"] = "smtp"
     tls: Literal["none", "ready", "failed", "implicit"] = "ready"
     minimum_tls: Literal["1.2", "1.3"] = "1.2"
     client_tls: Literal["1.2", "1.3"] = "1.3"
@@ -74,6 +78,7 @@ class Options:
         """Return the settings of the session that the transcript is played against."""
         return SessionSettings(
             hostname="mx.example",
+            dialect=LMTP if self.dialect == "lmtp" else SMTP,
             extensions=(
                 PIPELINING,
                 size(self.max_message_size),

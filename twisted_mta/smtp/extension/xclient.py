@@ -12,7 +12,7 @@ it than stands beside that; without, what was known and is not given stays.
 ``PORT``       its port, or ``[UNAVAILABLE]``
 ``NAME``       its name in the DNS, or ``[UNAVAILABLE]`` or ``[TEMPUNAVAIL]``: there is none (now)
 ``HELO``       what it said in HELO or EHLO, or ``[UNAVAILABLE]``: it has still to greet us
-``PROTO``      which of the two it was: ``SMTP`` or ``ESMTP``
+``PROTO``      which of the two it was: ``SMTP`` or ``ESMTP``; not looked at by LMTP
 ``DESTADDR``   the address that it connected to, in the form of ``ADDR``
 =============  =====================================================================================
 
@@ -25,10 +25,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
+from ...envelope import Greeting
 from ..address import AddressError, domain_name
 from ..command import CommandError
 from ..reply import Reply
@@ -46,7 +47,7 @@ _ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "DESTADDR")
 _UNAVAILABLE = "[UNAVAILABLE]"
 _UNAVAILABLE_NOW = "[TEMPUNAVAIL]"
 
-_VERBS: Mapping[str, Literal["HELO", "EHLO"]] = {"SMTP": "HELO", "ESMTP": "EHLO"}
+_VERBS: Mapping[str, Greeting] = {"SMTP": "HELO", "ESMTP": "EHLO"}
 
 # RFC 3461 §4:
 #   xtext   = *( xchar / hexchar )
@@ -103,7 +104,9 @@ def _obey(session: Session, argument: str) -> Reply:
         client = evolve(client, name=_name(given["NAME"]))
     if "DESTADDR" in given:
         ours = _address("DESTADDR", given["DESTADDR"])
-    verb = _proto(given.get("PROTO", "SMTP"))
+    # RFC 2033 §4.1: by LMTP nobody greets by anything but LHLO.
+    lmtp = session.settings.dialect.per_recipient
+    verb = "LHLO" if lmtp else _proto(given.get("PROTO", "SMTP"))
     helo = _helo(given.get("HELO", _UNAVAILABLE))
     session.represent(client, local_address=ours, greeting=verb if helo else None, helo=helo)
     return session.opening
@@ -175,7 +178,7 @@ def _helo(value: str) -> str:
     return value
 
 
-def _proto(value: str) -> Literal["HELO", "EHLO"]:
+def _proto(value: str) -> Greeting:
     if value.upper() not in _VERBS:
         raise _malformed("PROTO=SMTP or PROTO=ESMTP")
     return _VERBS[value.upper()]
