@@ -12,7 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.entropy import inline_executor
 from twisted_mta.envelope import Body, HeldBody, Message, QueueId
 from twisted_mta.files import DiskFiles
+from twisted_mta.queue.operator import Browse, Inspect, Steer, Tally
 from twisted_mta.queue.schema import scripts, upgrade
+from twisted_mta.queue.selection import Selection
 from twisted_mta.queue.spool import Spool
 from twisted_mta.queue.sqlite import SQLiteStore
 from twisted_mta.queue.store import (
@@ -251,6 +253,15 @@ class Plans(StoreTestCase):
 
     def test_so_does_forgetting(self) -> None:
         self.assertOnlySearches(self.plans(Forget((QueueId(1), QueueId(2)))))
+
+    def test_so_does_what_an_operator_asks(self) -> None:
+        for selection in (Selection(), Selection(ids=(QueueId(1), QueueId(2)))):
+            self.assertOnlySearches(self.plans(Browse(selection)))
+            self.assertOnlySearches(self.plans(Steer("hold", selection, NOW)))
+            self.assertOnlySearches(self.plans(Steer("release", selection, NOW)))
+            self.assertOnlySearches(self.plans(Steer("remove", selection, NOW)))
+        self.assertOnlySearches(self.plans(Inspect(QueueId(1))))
+        self.assertOnlySearches(self.plans(Tally((QueueId(3), QueueId(5)))))
 
     def test_counts_are_kept_and_not_counted_when_it_is_opened(self) -> None:
         before = self.store.census()

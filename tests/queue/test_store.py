@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -50,6 +51,7 @@ from .mail import (
     numbers,
     settled,
 )
+from .steering import SteeringTests
 
 
 class Contract:
@@ -77,7 +79,7 @@ class Contract:
         self.store = self.new_store()
         self.store.open()
 
-    def do(self, *operations: Operation) -> list[Leased | None]:
+    def do(self, *operations: Operation) -> list[Any]:
         return self.store.apply(operations)
 
     def accept(self, *messages: Message, lease: bool = False) -> None:
@@ -109,7 +111,7 @@ class Contract:
         return self.successResultOf(sealed)
 
 
-class StoreTests(Contract):
+class StoreTests(Contract, SteeringTests):
     """The contract itself."""
 
     # What is kept.

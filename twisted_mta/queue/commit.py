@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -28,9 +28,9 @@ from .store import (
     Accept,
     Census,
     Forget,
-    Leased,
     Operation,
     Recovery,
+    Result,
     Settle,
     Store,
     StoreError,
@@ -48,7 +48,7 @@ _PAUSE = 1.0  # seconds before more is asked of a store that has just said no
 class _Waiting(NamedTuple):
     operation: Operation
     octets: int
-    done: Deferred[Leased | None]
+    done: Deferred[Any]
 
 
 class GroupCommit:
@@ -111,14 +111,14 @@ class GroupCommit:
         self._ended = False
         return self._opened(recovery)
 
-    def perform(self, operation: Operation) -> Deferred[Leased | None]:
-        """Do ``operation`` durably.
+    def perform(self, operation: Operation) -> Deferred[Any]:
+        """Do ``operation`` durably; fires with its `store.Result`.
 
         An `Accept` fails with `Refused` while the store is closed or full. A `Settle` succeeds,
         however long that takes, unless the queue is stopped before. Others fail with `StoreError`
         where they cannot be done.
         """
-        done: Deferred[Leased | None] = Deferred()
+        done: Deferred[Any] = Deferred()
         error: Exception | None = None
         if not self._open and (self._ended or not isinstance(operation, Settle)):
             error = StoreError("the store is closed")
@@ -194,7 +194,7 @@ class GroupCommit:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _applied(self, results: Sequence[Leased | None], batch: Sequence[_Waiting]) -> None:
+    def _applied(self, results: Sequence[Result], batch: Sequence[_Waiting]) -> None:
         self._busy = False
         self.batches += 1
         self.committed += len(batch)
@@ -258,7 +258,7 @@ class GroupCommit:
     def _forget_doubtful(self) -> None:
         """See to it that what was refused is not there, neither its row nor its file."""
         ids, self._in_doubt = self._in_doubt, []
-        done: Deferred[Leased | None] = Deferred()
+        done: Deferred[Any] = Deferred()
         done.addErrback(lambda failure: self._in_doubt.extend(ids))  # next time
         self._waiting.appendleft(_Waiting(Forget(tuple(ids)), 0, done))
 

@@ -15,18 +15,20 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Message, NextHop, Outcome
+from ..envelope import Message, NextHop, Outcome, QueueId
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
 from ..smtp.address import Mailbox
 from ..smtp.reply import printable
 from .backlog import Backlog
 from .commit import GroupCommit
 from .hops import HopLimits, Suspended, verdict
+from .interventions import Interventions
+from .operator import Page, Steer, Struck
 from .part import Part, split
 from .schedule import Schedule
 from .settlement import BROKEN, DISCARDED, RecipientsOf, Settlement, itself, same_for_all
 from .slots import Slot, Slots
-from .store import Accept, Leased, Settle
+from .store import Accept, Leased, Result, Settle
 from .turns import LimitsOf, Line, Turns
 
 __all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
@@ -70,6 +72,10 @@ Noticed = Callable[[str], object]
 """Told of each notice that is in the queue, by its action (RFC 3464 §2.3.3): ``failed``."""
 
 
+Steered = Callable[[str, QueueId, int], object]
+"""Told of what an operator did: the action, the message, and how many of its recipients."""
+
+
 def _no_limits(next_hop: NextHop) -> HopLimits:
     return HopLimits()
 
@@ -99,6 +105,7 @@ class Runner:
         limits_of: LimitsOf = _no_limits,
         recipients_of: RecipientsOf = itself,
         noticed: Noticed = lambda action: None,
+        steered: Steered = lambda action, id, recipients: None,
     ) -> None:
         """Prepare to work.
 
@@ -116,6 +123,7 @@ class Runner:
             limits_of: says what the operator said of a next hop.
             recipients_of: whom notices go to.
             noticed: see there.
+            steered: see there.
         """
         self.active = 0
         self._settings = settings
@@ -127,6 +135,8 @@ class Runner:
         self._random = random
         self._observe = observe
         self._noticed = noticed
+        self._told_steered = steered
+        self._interventions = Interventions()
         self._slots = Slots(limits, clock=clock)
         self._turns = Turns(
             concurrency=settings.concurrency, per_hop=settings.per_hop, limits_of=limits_of
@@ -195,6 +205,39 @@ class Runner:
             for hop in self._turns.suspensions()
             if (each := hop.suspension) is not None
         ]
+
+    def steer(self, steer: Steer, *, by: str) -> Deferred[Page]:
+        """Do to the queue what an operator asks for, in one slice (`operator.Steer`).
+
+        What is due then goes at once, and a next hop that is left alone is probed for it. Fails
+        with `StoreError`.
+
+        Args:
+            steer: see there.
+            by: who asks, for the log.
+        """
+        return self._commit.perform(steer).addCallback(self._steered, steer, by)
+
+    def _steered(self, page: Page, steer: Steer, by: str) -> Page:
+        if steer.dry_run:
+            return page
+        marked = self._interventions.steered(steer, page, by)
+        domains: dict[str, None] = {}
+        for listed in page.messages:
+            gone = [not each.leased or steer.action != "remove" for each in listed.recipients]
+            self._told_steered(steer.action, listed.id, sum(gone))
+            domains.update((each.recipient.mailbox.domain, None) for each in listed.recipients)
+        if marked:
+            for part, whole in self._turns.withdraw(self._interventions.part):
+                self._put_back(part, whole=whole)
+        if steer.action in ("retry", "release"):
+            now = self._clock.seconds()
+            for domain in domains:
+                self._backlog.plan(domain, steer.now)
+                if self._turns.probe(next_hop := self._hop_of(domain), now):
+                    self._log.info("{next_hop} is probed before its time", next_hop=str(next_hop))
+        self._wake()
+        return page
 
     def accept(self, message: Message) -> Deferred[None]:
         """Put a message into the queue and begin with it (`interfaces.Accept`)."""
@@ -300,7 +343,12 @@ class Runner:
         except Exception:
             return NextHop("error", reply=BROKEN)  # said when there is a mailbox to say it of
 
-    def _enqueue(self, part: Part) -> None:
+    def _enqueue(self, arrived: Part) -> None:
+        part, withdrawn = self._interventions.part(arrived)
+        if withdrawn is not None:
+            self._put_back(withdrawn, whole=False)
+        if part is None:
+            return
         part.entered = part.started = self._clock.seconds()
         if not self._turns.arrive(part, part.entered):
             self._blocked(part)
@@ -320,16 +368,29 @@ class Runner:
         else:
             self._put_back(part)
 
-    def _put_back(self, part: Part) -> None:
-        """End the lease of a part that was not tried; its place is free when that is done."""
+    def _put_back(self, part: Part, *, whole: bool = True) -> None:
+        """End the lease of a part that was not tried; its place is free when that is done.
+
+        Args:
+            part: see there.
+            whole: whether it has a place: what was taken out of a part, or never arrived, has none.
+        """
         numbers = tuple(each.number for each in part.message.envelope.recipients)
         settle = Settle(part.message, untried=numbers)
 
-        def back(_: Leased | None) -> None:
+        def back(result: Result) -> None:
+            self._lease_ended(part, result)
             self._backlog.note(part.message)
-            self._left(part)
+            if whole:
+                self._left(part)
 
         self._commit.perform(settle).addCallbacks(back, self._unsettled, errbackArgs=(part,))
+
+    def _lease_ended(self, part: Part, result: Result) -> None:
+        struck = result.numbers if isinstance(result, Struck) else ()
+        self._interventions.ended(part.message, struck)
+        if struck:
+            self._told_steered("remove", part.message.id, len(struck))
 
     def _left(self, part: Part) -> None:
         self._turns.leave(part)
@@ -439,8 +500,9 @@ class Runner:
     def _settle(self, part: Part, outcomes: Sequence[Outcome]) -> None:
         """Record what a part came to."""
         limits = self._turns.limits(part.next_hop)
+        rest, removed = self._interventions.undelivered(part, outcomes)
         settle, final = self._settlement.settle(
-            part,
+            rest,
             outcomes,
             now=self._wall_time(),
             ended=self._clock.seconds(),
@@ -448,6 +510,8 @@ class Runner:
             schedule=limits.schedule(self._settings.schedule),
             cut_short=self._cut_short,
         )
+        if removed:
+            settle = evolve(settle, untried=removed)
         try:
             self._observe(part.message, final, str(part.next_hop))
         except Exception:
@@ -456,7 +520,8 @@ class Runner:
         if not all(parts for _, parts in notices):
             settle = evolve(settle, lease=False)
 
-        def settled(_: Leased | None) -> None:
+        def settled(result: Result) -> None:
+            self._lease_ended(part, result)
             self._settled(settle, part)
             for notice, parts in notices:
                 self._noticed("failed")

@@ -12,17 +12,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from attrs import astuple, define, evolve, fields
 
 from ..envelope import (
     Message,
     QueueId,
+    RecipientNumber,
 )
 from ..interfaces import Files
-from . import due, history
-from .leases import Leases
+from . import due, history, steering
+from .leases import Key, Leases
+from .operator import Browse, Inspect, Steer, Struck, Tally
 from .rows import (
     MESSAGE,
     RECIPIENT_AT_FIRST,
@@ -41,10 +43,10 @@ from .store import (
     Deferral,
     Forget,
     Lease,
-    Leased,
     NewerSchema,
     Operation,
     Recovery,
+    Result,
     Settle,
     StoreError,
     StoreFull,
@@ -76,6 +78,7 @@ class SQLiteStore:
         self._reusable = 0
         self._page = 0  # octets; fixed when the file is made
         self._leases = Leases()
+        self._removing: dict[Key, None] = {}  # leased, and removed by the operator
         self._kept = _Kept()
 
     # Opening and closing.
@@ -105,8 +108,11 @@ class SQLiteStore:
             self._database = database
             # The database's own name has to be as durable as what is in it.
             self._files.sync_directory(os.path.dirname(self._path))
+            removed, files = self._end_removals(database)
+            for path in files:
+                self._files.unlink(path)
             swept, quarantined = self._reconcile(database)
-            self._kept = _Kept(*database.execute(f"SELECT {_COUNTS} FROM census").fetchone())
+            self._kept = self._counted(database)
             (self._page,) = database.execute("PRAGMA page_size").fetchone()
             self._reusable = self._empty_pages(database)
         except (OSError, sqlite3.Error) as error:
@@ -116,7 +122,7 @@ class SQLiteStore:
         except NewerSchema:
             database.close()
             raise
-        return Recovery(swept, quarantined, self.census())
+        return Recovery(swept, quarantined, self.census(), removed)
 
     def close(self) -> None:
         """Close the database (`store.Store`)."""
@@ -153,14 +159,35 @@ class SQLiteStore:
                         (id,),
                     )
                     database.execute(
-                        "UPDATE recipient SET next_attempt = NULL WHERE message = ?", (id,)
+                        "UPDATE recipient SET next_attempt = NULL, held = NULL WHERE message = ?",
+                        (id,),
                     )
                 database.execute(
                     "UPDATE census SET quarantined ="
-                    " (SELECT count(*) FROM message WHERE quarantine IS NOT NULL)"
+                    " (SELECT count(*) FROM message WHERE quarantine IS NOT NULL),"
+                    " held = (SELECT count(*) FROM recipient WHERE held IS NOT NULL)"
                 )
         self._reconciled = True
         return swept, missing
+
+    def _end_removals(
+        self, database: sqlite3.Connection
+    ) -> tuple[tuple[QueueId, ...], Sequence[str]]:
+        """Let go what was removed while a process that is no more was at work on it."""
+        if self._reconciled:
+            return (), ()
+        keys = database.execute(
+            "SELECT message, number FROM recipient WHERE removing IS NOT NULL"
+        ).fetchall()
+        if not keys:
+            return (), ()
+        ids = tuple(QueueId(id) for id in dict.fromkeys(id for id, _ in keys))
+        self._kept = self._counted(database)
+        with transaction(database):
+            self._count_out([row[2:] for row in steering.delete(database, keys)])
+            files = self._remove_empty(database, ids)
+            self._keep(database)
+        return ids, files
 
     def census(self) -> Census:
         """Return the kept counts (`store.Store`)."""
@@ -170,13 +197,21 @@ class SQLiteStore:
             recipients=kept.recipients,
             deferred=kept.deferred,
             leased=len(self._leases),
+            held=kept.held,
             quarantined=kept.quarantined,
             failures=kept.failures,
         )
 
+    def _counted(self, database: sqlite3.Connection) -> _Kept:
+        return _Kept(*database.execute(f"SELECT {_COUNTS} FROM census").fetchone())
+
+    def _keep(self, database: sqlite3.Connection) -> None:
+        counts = astuple(self._kept)
+        database.execute(f"UPDATE census SET ({_COUNTS}) = ({','.join('?' * len(counts))})", counts)
+
     # One transaction.
 
-    def apply(self, batch: Sequence[Operation]) -> list[Leased | None]:
+    def apply(self, batch: Sequence[Operation]) -> list[Result]:
         """Do all of ``batch`` in one transaction (`store.Store`)."""
         database = self._database
         if database is None:
@@ -190,26 +225,47 @@ class SQLiteStore:
         begun = list(self._leases.add(_begun(accepts, settles)))
         before, self._kept = self._kept, evolve(self._kept)
         files: list[str] = []
+        struck: dict[Key, None] = {}
+        steered: list[steering.Done] = []
+        # Leases end after the commit; for what is asked meanwhile they have ended.
+        ended: Container[Key] = dict.fromkeys(_ended(settles)) if len(batch) > len(settles) else ()
+
+        def is_leased(key: Key) -> bool:
+            return key in self._leases and key not in ended
+
         try:
             with transaction(database):
                 self._insert(database, [each.message for each in accepts], "INSERT")
                 if settles:
                     files += self._settle(database, settles)
+                if settles and self._removing:
+                    files += self._strike(database, settles, struck)
                 for forget in forgets:
                     files += self._forget(database, forget)
-                results: list[Leased | None] = []
+                results: list[Result] = []
                 for each in batch:
-                    leased = None
+                    result: Result = None
                     if isinstance(each, Lease):
-                        leased = due.lease(database, each, self._leases, self._spool)
-                        begun += self._leases.add(leased.messages)
+                        result = due.lease(database, each, self._leases, self._spool)
+                        begun += self._leases.add(result.messages)
                     elif isinstance(each, Survey):
-                        leased = due.survey(database, each)
-                    results.append(leased)
+                        result = due.survey(database, each)
+                    elif isinstance(each, Browse):
+                        result = steering.browse(database, each, is_leased)
+                    elif isinstance(each, Inspect):
+                        result = steering.inspect(database, each, is_leased, self._spool)
+                    elif isinstance(each, Tally):
+                        result = steering.tally(database, each)
+                    elif isinstance(each, Steer):
+                        done = steering.steer(database, each, is_leased)
+                        files += self._steered(database, done)
+                        steered.append(done)
+                        result = done.page
+                    elif isinstance(each, Settle) and struck:
+                        result = _struck(each, struck)
+                    results.append(result)
                 if self._kept != before:
-                    database.execute(
-                        f"UPDATE census SET ({_COUNTS}) = (?, ?, ?, ?, ?)", astuple(self._kept)
-                    )
+                    self._keep(database)
         except BaseException as error:
             self._kept = before
             self._leases.end_all(begun)
@@ -218,10 +274,11 @@ class SQLiteStore:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise StoreFull(str(error)) from error
             raise StoreError(str(error)) from error
-        for settle in settles:
-            id = settle.message.id
-            self._leases.end(id, (*settle.done, *settle.untried))
-            self._leases.end(id, (each.outcome.number for each in settle.deferred))
+        self._leases.end_all(_ended(settles))
+        for key in _ended(settles) if self._removing else ():
+            self._removing.pop(key, None)
+        for done in steered:
+            self._removing.update(dict.fromkeys(done.marked))
         self._reusable = self._empty_pages(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
         for path in files:
@@ -278,7 +335,7 @@ class SQLiteStore:
                     # By way of the WITH: a plain IN (VALUES …) of more than one row scans it all.
                     f"WITH done (message, number) AS (VALUES {','.join(['(?,?)'] * len(part))})"
                     " DELETE FROM recipient WHERE (message, number) IN (SELECT * FROM done)"
-                    " RETURNING attempts",
+                    " RETURNING attempts, held",
                     flat(part),
                 ).fetchall()
             )
@@ -297,9 +354,28 @@ class SQLiteStore:
             database, [settle.message.id for settle in settles if settle.done]
         )
 
-    def _count_out(self, attempts: Sequence[tuple[int]]) -> None:
-        self._kept.recipients -= len(attempts)
-        self._kept.deferred -= sum(1 for (each,) in attempts if each)
+    def _count_out(self, gone: Sequence[tuple[int, float | None]]) -> None:
+        """Count recipients out: (attempts, since when it was held) of each."""
+        self._kept.recipients -= len(gone)
+        self._kept.deferred -= sum(1 for attempts, _ in gone if attempts)
+        # SQLite 3.40 returns a wrong "held IS NOT NULL" of what it deletes without a rowid.
+        self._kept.held -= sum(1 for _, held in gone if held is not None)
+
+    def _strike(
+        self, database: sqlite3.Connection, settles: Sequence[Settle], struck: dict[Key, None]
+    ) -> list[str]:
+        """Let go what the operator had removed, now that its delivery came to nothing."""
+        keys = [key for key in _ended(settles) if key in self._removing]
+        gone = steering.delete(database, keys, "removing IS NOT NULL")
+        self._count_out([row[2:] for row in gone])
+        struck.update(((id, number), None) for id, number, *_ in gone)
+        return self._remove_empty(database, [QueueId(id) for id, *_ in gone])
+
+    def _steered(self, database: sqlite3.Connection, done: steering.Done) -> list[str]:
+        """Count what an operator's action did; return files that are nobody's any more."""
+        self._kept.held += done.held
+        self._count_out(done.gone)
+        return self._remove_empty(database, done.emptied)
 
     def _defer(self, database: sqlite3.Connection, settle: Settle) -> None:
         before = {each.number: each.attempts for each in settle.message.envelope.recipients}
@@ -308,7 +384,9 @@ class SQLiteStore:
             outcome = deferral.outcome
             attempts = before[outcome.number]
             changed = database.execute(
-                "UPDATE recipient SET attempts = ?, next_attempt = ?, last_code = ?,"
+                "UPDATE recipient SET attempts = ?,"
+                " next_attempt = CASE WHEN coalesce(held, removing) IS NULL THEN ? END,"
+                " last_code = ?,"
                 " last_status = ?, last_text = ?, last_remote = ?"
                 " WHERE message = ? AND number = ? AND attempts = ?",  # once, if applied twice
                 (
@@ -354,7 +432,8 @@ class SQLiteStore:
         for part in parts([(id,) for id in forget.ids]):
             self._count_out(
                 database.execute(
-                    f"DELETE FROM recipient WHERE message IN ({marks(part)}) RETURNING attempts",
+                    f"DELETE FROM recipient WHERE message IN ({marks(part)})"
+                    " RETURNING attempts, held",
                     flat(part),
                 ).fetchall()
             )
@@ -368,11 +447,12 @@ class SQLiteStore:
             removed = database.execute(
                 f"DELETE FROM message WHERE id IN ({marks(part)}) AND NOT EXISTS"
                 " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
-                " RETURNING id, body IS NULL",
+                " RETURNING id, body IS NULL, quarantine IS NOT NULL",
                 flat(part),
             ).fetchall()
             self._kept.messages -= len(removed)
-            files += [self._spool.path(QueueId(id)) for id, in_file in removed if in_file]
+            self._kept.quarantined -= sum(lost for *_, lost in removed)
+            files += [self._spool.path(QueueId(id)) for id, in_file, _ in removed if in_file]
         return files
 
 
@@ -385,6 +465,7 @@ class _Kept:
     deferred: int = 0
     quarantined: int = 0
     failures: int = 0
+    held: int = 0
 
 
 _COUNTS = ", ".join(each.name for each in fields(_Kept))
@@ -397,3 +478,17 @@ def _begun(accepts: Sequence[Accept], settles: Sequence[Settle]) -> Iterator[Mes
     for settle in settles:
         if settle.lease:
             yield from settle.notices
+
+
+def _ended(settles: Sequence[Settle]) -> Iterator[tuple[QueueId, RecipientNumber]]:
+    """Yield the recipients whose leases end."""
+    for settle in settles:
+        for number in (*settle.done, *settle.untried):
+            yield settle.message.id, number
+        for deferral in settle.deferred:
+            yield settle.message.id, deferral.outcome.number
+
+
+def _struck(settle: Settle, struck: Container[Key]) -> Struck | None:
+    numbers = tuple(number for id, number in _ended((settle,)) if (id, number) in struck)
+    return Struck(numbers) if numbers else None

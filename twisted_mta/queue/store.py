@@ -6,12 +6,14 @@ is.
     queued        to be tried at ``next_attempt``; due once that time has come
     leased        a runner is at work on it: queued on disk, and in a list of this process. A lease
                   is not written down, so it ends with the process, and what was leased is due
+    held          by the operator: never tried until it is released
     quarantined   its body is gone: never tried, shown to the operator
     (no row)      settled: delivered, discarded, failed with its DSN or its record, or removed
 
-What moves between them is an *operation*. A store applies a batch of them in one transaction: all
-or nothing, durable when `Store.apply` returns. That is what makes settling safe: the last recipient
-of a message, the message, and the DSN that its failure causes go and come in the same instant.
+What moves between them is an *operation*; those that an operator asks for are in `operator`. A
+store applies a batch of them in one transaction: all or nothing, durable when `Store.apply`
+returns. That is what makes settling safe: the last recipient of a message, the message, and the DSN
+that its failure causes go and come in the same instant.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from attrs import frozen
 
 from ..envelope import Message, Outcome, QueueId, RecipientNumber, TLSFacts
 from ..smtp.reply import Reply
+from .operator import Inspected, OperatorsOperation, Page, Struck, Tallied
 
 
 class StoreError(Exception):
@@ -208,7 +211,10 @@ class Forget:
     ids: tuple[QueueId, ...]
 
 
-Operation = Accept | Settle | Survey | Lease | Forget
+Operation = Accept | Settle | Survey | Lease | Forget | OperatorsOperation
+
+Result = Leased | Page | Inspected | Tallied | Struck | None
+"""What an operation comes to; a `Settle` to `Struck` where it was the end of what was removed."""
 
 
 @frozen
@@ -220,6 +226,7 @@ class Census:
         recipients: all of them, whatever their state.
         deferred: recipients that were tried before.
         leased: recipients at work now.
+        held: recipients that the operator holds.
         quarantined: messages without their body.
         failures: records of failures that no DSN was sent for.
     """
@@ -228,6 +235,7 @@ class Census:
     recipients: int = 0
     deferred: int = 0
     leased: int = 0
+    held: int = 0
     quarantined: int = 0
     failures: int = 0
 
@@ -240,11 +248,14 @@ class Recovery:
         swept: files of bodies without a row, which were removed: they were never acknowledged.
         quarantined: messages whose file was missing.
         census: what is in the queue.
+        removed: messages with recipients that the operator had removed while they were at work,
+            and that are gone now.
     """
 
     swept: tuple[str, ...]
     quarantined: tuple[QueueId, ...]
     census: Census
+    removed: tuple[QueueId, ...] = ()
 
 
 class Store(Protocol):
@@ -265,7 +276,7 @@ class Store(Protocol):
         """
         ...
 
-    def apply(self, batch: Sequence[Operation]) -> list[Leased | None]:
+    def apply(self, batch: Sequence[Operation]) -> list[Result]:
         """Do all of ``batch`` in one transaction; return a result for each.
 
         Raises:

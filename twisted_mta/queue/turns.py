@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from attrs import evolve
+
 from ..envelope import NextHop
 from .hops import UNLIMITED, Hop, HopLimits
 from .part import Part
@@ -246,6 +248,31 @@ class Turns:
         self._waiting.setdefault(part.next_hop, line)
         return True
 
+    def withdraw(
+        self, sort: Callable[[Part], tuple[Part | None, Part | None]]
+    ) -> list[tuple[Part, bool]]:
+        """Take out of what waits what is not to begin any more.
+
+        Args:
+            sort: says what of a part stays, and what does not.
+
+        Returns:
+            What was taken out; and whether it keeps a place until it `leave`s, since nothing of its
+            part stays.
+        """
+        withdrawn: list[tuple[Part, bool]] = []
+        for next_hop, line in list(self._waiting.items()):
+            waiting, line.waiting = line.waiting, deque()
+            for part in waiting:
+                stays, goes = sort(part)
+                if stays is not None:
+                    line.waiting.append(stays)
+                if goes is not None:
+                    withdrawn.append((goes, stays is None))
+            if not line.waiting:
+                del self._waiting[next_hop]
+        return withdrawn
+
     def leave(self, part: Part) -> None:
         """Give back the place of a part."""
         line = self.lines[part.next_hop]
@@ -418,6 +445,16 @@ class Turns:
         line.waiting.clear()
         self._waiting.pop(line.hop.next_hop, None)
         return waiting
+
+    def probe(self, next_hop: NextHop, now: float) -> bool:
+        """End the wait of a suspended next hop: a probe may go now. Says whether it waited."""
+        line = self.lines.get(next_hop)
+        if line is None or line.hop.suspension is None or line.hop.suspension.until <= now:
+            return False
+        line.hop.suspension = evolve(line.hop.suspension, until=now)
+        self._order += 1
+        heapq.heappush(self._probes, (now, self._order, line))
+        return True
 
     def next_probe(self, now: float) -> float | None:
         """Return when the next suspension ends, by the clock; what has ended may be probed."""

@@ -11,6 +11,21 @@ from attrs import evolve, frozen
 from ..envelope import Message, QueueId, Recipient, RecipientNumber
 from ..interfaces import Files
 from ..queue.leases import Leases
+from ..queue.operator import (
+    Action,
+    Browse,
+    Class,
+    Inspect,
+    Inspected,
+    Listed,
+    Page,
+    Steer,
+    Struck,
+    Tallied,
+    Tally,
+    can,
+)
+from ..queue.selection import Entry, Selection
 from ..queue.spool import Spool
 from ..queue.store import (
     Accept,
@@ -20,6 +35,7 @@ from ..queue.store import (
     Leased,
     Operation,
     Recovery,
+    Result,
     Settle,
     StoreError,
     Survey,
@@ -33,6 +49,12 @@ Key = tuple[QueueId, RecipientNumber]
 class _Queued:
     recipient: Recipient
     next_attempt: float
+    held: float | None = None
+    removing: bool = False
+
+    @property
+    def waits(self) -> bool:
+        return self.held is None and not self.removing
 
 
 @frozen
@@ -106,7 +128,15 @@ class MemoryStore:
         if self._not_to_open:
             raise self._not_to_open.popleft()
         self._open = True
-        return Recovery((), (), self.census())
+        removed: list[Key] = []
+        if self.opened == 1:
+            removed = [key for key, queued in self._recipients.items() if queued.removing]
+            self._remove(removed)
+        ids = tuple(dict.fromkeys(id for id, _ in removed))
+        for id in ids:
+            if id not in self.messages:
+                self._unlink(id)
+        return Recovery((), (), self.census(), ids)
 
     def close(self) -> None:
         """Close it."""
@@ -119,10 +149,11 @@ class MemoryStore:
             recipients=len(self._recipients),
             deferred=sum(1 for each in self._recipients.values() if each.recipient.attempts),
             leased=len(self._leases),
+            held=sum(1 for each in self._recipients.values() if each.held is not None),
             failures=len(self.failures),
         )
 
-    def apply(self, batch: Sequence[Operation]) -> list[Leased | None]:
+    def apply(self, batch: Sequence[Operation]) -> list[Result]:
         """Do all of ``batch``, or nothing."""
         self.batches.append(tuple(batch))
         if not self._open:
@@ -145,24 +176,33 @@ class MemoryStore:
 
     # How operations are done.
 
-    def _do(self, batch: Sequence[Operation]) -> list[Leased | None]:
+    def _do(self, batch: Sequence[Operation]) -> list[Result]:
         for each in batch:
             if isinstance(each, Accept):
                 self._insert((each.message,), lease=each.lease)
-        for each in batch:
+        struck: dict[int, Struck | None] = {}
+        for place, each in enumerate(batch):
             if isinstance(each, Settle):
-                self._settle(each)
+                struck[place] = self._settle(each)
         for each in batch:
             if isinstance(each, Forget):
                 self._remove([key for key in self._recipients if key[0] in each.ids])
-        return [
-            self._lease(each)
-            if isinstance(each, Lease)
-            else self._survey(each)
-            if isinstance(each, Survey)
-            else None
-            for each in batch
-        ]
+        return [struck.get(place) or self._ask(each) for place, each in enumerate(batch)]
+
+    def _ask(self, operation: Operation) -> Result:
+        if isinstance(operation, Lease):
+            return self._lease(operation)
+        if isinstance(operation, Survey):
+            return self._survey(operation)
+        if isinstance(operation, Browse):
+            return self._slice(operation.selection, operation.after, operation.limit)
+        if isinstance(operation, Steer):
+            return self._steer(operation)
+        if isinstance(operation, Inspect):
+            return self._inspect(operation.id)
+        if isinstance(operation, Tally):
+            return self._tally(operation)
+        return None
 
     def _insert(self, messages: Iterable[Message], *, lease: bool) -> None:
         for message in messages:
@@ -175,7 +215,7 @@ class MemoryStore:
             if lease:
                 list(self._leases.add((message,)))
 
-    def _settle(self, settle: Settle) -> None:
+    def _settle(self, settle: Settle) -> Struck | None:
         id = settle.message.id
         before = {each.number: each for each in settle.message.envelope.recipients}
         for deferral in settle.deferred:
@@ -190,13 +230,104 @@ class MemoryStore:
                     last_reply=deferral.outcome.reply,
                     last_remote=deferral.outcome.remote,
                 )
-                self._recipients[key] = _Queued(tried, deferral.next_attempt)
+                self._recipients[key] = evolve(
+                    self._recipients[key], recipient=tried, next_attempt=deferral.next_attempt
+                )
         self._leases.end(id, [each.outcome.number for each in settle.deferred])
         self._leases.end(id, settle.untried)
         for outcome in settle.unreported:
             self.failures.setdefault((id, outcome.number), str(outcome.reply))
         self._insert(settle.notices, lease=settle.lease)
         self._remove([(id, number) for number in settle.done])
+        struck = tuple(
+            number
+            for number in (*settle.untried, *(each.outcome.number for each in settle.deferred))
+            if (id, number) in self._recipients and self._recipients[id, number].removing
+        )
+        self._remove([(id, number) for number in struck])
+        return Struck(struck) if struck else None
+
+    # What an operator asks.
+
+    def _entry(self, key: Key) -> Entry:
+        queued = self._recipients[key]
+        return Entry(
+            queued.recipient,
+            queued.next_attempt if queued.waits else None,
+            queued.held,
+            queued.removing,
+            key in self._leases,
+        )
+
+    def _slice(
+        self, selection: Selection, after: int, limit: int, action: Action | None = None
+    ) -> Page:
+        listed: list[Listed] = []
+        looked_at = 0
+        following: QueueId | None = None
+        for id in sorted(id for id in self.messages if id > after):
+            if looked_at >= limit:
+                break
+            following = id
+            reverse_path = self.messages[id].envelope.reverse_path
+            entries = [self._entry(key) for key in sorted(self._recipients) if key[0] == id]
+            looked_at += len(entries)
+            picked = tuple(
+                entry
+                for entry in entries
+                if selection.picks_message(id, reverse_path)
+                and selection.picks_recipient(entry)
+                and (action is None or can(action, entry))
+            )
+            if picked:
+                size = 0 if action else self.messages[id].body.size
+                listed.append(Listed(id, reverse_path, picked, size))
+        return Page(tuple(listed), looked_at, following if looked_at >= limit else None)
+
+    def _steer(self, steer: Steer) -> Page:
+        page = self._slice(steer.selection, steer.after, steer.limit, steer.action)
+        for message in () if steer.dry_run else page.messages:
+            for entry in message.recipients:
+                key = message.id, entry.recipient.number
+                queued = self._recipients[key]
+                if steer.action == "hold":
+                    self._recipients[key] = evolve(queued, held=steer.now)
+                elif steer.action != "remove":
+                    self._recipients[key] = evolve(queued, held=None, next_attempt=steer.now)
+                elif entry.leased:
+                    self._recipients[key] = evolve(queued, held=None, removing=True)
+                else:
+                    self._remove((key,))
+        return page
+
+    def _inspect(self, id: QueueId) -> Inspected | None:
+        message = self.messages.get(id)
+        if message is None:
+            return None
+        entries = tuple(self._entry(key) for key in sorted(self._recipients) if key[0] == id)
+        return Inspected(self._part(id, [each.recipient for each in entries]), entries)
+
+    def _tally(self, tally: Tally) -> Tallied:
+        counts: dict[Class, int] = {}
+        keys = [key for key in sorted(self._recipients) if key[0] > tally.after]
+        for key in keys[: tally.limit]:
+            queued, entry = self._recipients[key], self._entry(key)
+            reply = queued.recipient.last_reply
+            each = Class(
+                age=sum(1 for edge in tally.ages if edge <= key[0]),
+                deferred=queued.recipient.attempts > 0,
+                waiting=entry.next_attempt is not None,
+                held=entry.held is not None,
+                code=None if reply is None else reply.code,
+                status=None if reply is None else reply.status,
+                ours=queued.recipient.last_remote is None,
+            )
+            counts[each] = counts.get(each, 0) + 1
+        looked_at = min(len(keys), tally.limit)
+        more = looked_at == tally.limit
+        return Tallied(counts, looked_at, keys[looked_at - 1][0] if more else None)
+
+    # What a runner asks.
 
     def _remove(self, keys: Iterable[Key]) -> None:
         ids: dict[QueueId, None] = {}
@@ -215,6 +346,8 @@ class MemoryStore:
     def _survey(self, survey: Survey) -> Leased:
         rest: dict[str, float | None] = {}
         for key, queued in self._recipients.items():
+            if not queued.waits:
+                continue
             if queued.next_attempt > survey.latest:
                 self._recipients[key] = queued = evolve(queued, next_attempt=survey.now)
             domain = queued.recipient.mailbox.domain
@@ -239,6 +372,7 @@ class MemoryStore:
             if (
                 key[0] in found
                 and its is not None
+                and queued.waits
                 and queued.next_attempt <= lease.now
                 and key not in self._leases
                 and (its.before is None or key[0] < its.before)
@@ -257,6 +391,7 @@ class MemoryStore:
             (queued.next_attempt, key)
             for key, queued in self._recipients.items()
             if queued.recipient.mailbox.domain == want.domain
+            and queued.waits
             and key not in self._leases
             and (want.before is None or key[0] < want.before)
         )
