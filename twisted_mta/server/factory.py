@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from socket import getfqdn
-from typing import Any
+from typing import Any, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
+from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -19,12 +22,15 @@ from ..interfaces import Clock, Decision, Delivery, LimitKey, Limits
 from ..limits import LocalLimits
 from ..metrics import Metrics, table
 from ..metrics.table import Metric
+from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
+from .auth import Authenticator
 from .delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
 from .proxy import ProxiedAddress
+from .throttle import Throttle, ThrottleSettings
 from .tls import ContextFactory, ServerTLS, server_tls
 
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
@@ -80,6 +86,8 @@ class ESMTPFactory(ServerFactory):
         kind: of the listener, for ``metrics``.
         metrics: where connections and refusals are counted.
         name: of the listener, the same in every process that accepts for it.
+        auth: where a portal's checkers are used for AUTH: nowhere, under TLS, or in clear too.
+        authenticator: who judges AUTH, where ``settings`` say what there is of it.
 
     Attributes:
         delivery: see the argument of that name.
@@ -91,6 +99,8 @@ class ESMTPFactory(ServerFactory):
         name: see the argument.
         connections_taken: how many there have been, those that were refused too.
         portal: a portal, where ``delivery`` is None.
+        challengers: mechanisms for AUTH by name, as ``twisted.mail.smtp.ESMTP`` takes them, instead
+            of those that the portal's checkers allow.
         violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
         downgrades: how often MAIL came in clear from where TLS is known to come (RFC 3207 §6).
         draining: no new sessions, and those that are here end after their transaction.
@@ -113,12 +123,17 @@ class ESMTPFactory(ServerFactory):
         name: str = "",
         kind: str = "smtp",
         metrics: Metrics | None = None,
+        auth: Literal["off", "tls", "any"] = "tls",
+        authenticator: Authenticator | None = None,
     ) -> None:
         if delivery is not None:
             delivery_of(delivery, None)  # refuses what cannot decide, while somebody looks
         self.delivery = delivery
         self.clock = clock
         self.portal: Portal | None = None
+        self.challengers: Mapping[Any, Callable[[], Any]] = {}
+        self.auth = auth
+        self.authenticator = authenticator
         self.settings = settings or SessionSettings(
             hostname=getfqdn(), extensions=extensions_for_lines(_MAX_MESSAGE_SIZE)
         )
@@ -136,6 +151,8 @@ class ESMTPFactory(ServerFactory):
         self._limits: Limits = LocalLimits() if limits is None else limits
         self._connections: dict[ESMTPProtocol, list[LimitKey]] = {}  # what each is counted as
         self._drained: list[Deferred[None]] = []
+        self._throttle: Throttle | None = None
+        self._secret = _octets()
 
     @property
     def connections_open(self) -> int:
@@ -160,6 +177,39 @@ class ESMTPFactory(ServerFactory):
             if provider is not None:
                 return delivery_of(provider, protocol)
         return NoDelivery()
+
+    def authenticator_for(self, protocol: ESMTPProtocol) -> Authenticator | None:
+        """Return who judges AUTH on a connection; None where there is none."""
+        if self.authenticator is not None or self.auth == "off":
+            return self.authenticator
+        given = (protocol.portal, self.portal, self.delivery)
+        portal = next((each for each in given if isinstance(each, Portal)), None)
+        if portal is None:
+            return None
+        clock = self.clock or protocol.transport.reactor
+        if self._throttle is None:
+            self._throttle = Throttle(ThrottleSettings(), limits=self._limits, clock=clock)
+        challengers = protocol.challengers or self.challengers
+        return Authenticator(
+            portal=portal,
+            interfaces=(IMessageDeliveryFactory, IMessageDelivery),
+            throttle=self._throttle,
+            clock=clock,
+            secret=self._secret,
+            challengers={
+                (name.decode("ascii") if isinstance(name, bytes) else name).upper(): make
+                for name, make in challengers.items()
+            },
+        )
+
+    def settings_for(self, authenticator: Authenticator | None) -> SessionSettings:
+        """Return what a session is told whose AUTH ``authenticator`` judges."""
+        if authenticator is None or authenticator is self.authenticator:
+            return self.settings
+        auth = authenticator.settings(in_clear=self.auth == "any", nonce=_nonce)
+        if auth is None:
+            return self.settings
+        return evolve(self.settings, extensions=(*self.settings.extensions, AUTH), auth=auth)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """Make the protocol of a new connection."""
@@ -262,6 +312,15 @@ class ESMTPFactory(ServerFactory):
         self.draining = True
         for protocol in list(self._connections):
             protocol.abandon(at_once)
+
+
+def _octets() -> bytes:
+    """Return octets that nobody can guess, from OpenSSL."""
+    return AESGCM.generate_key(bit_length=256)
+
+
+def _nonce() -> str:
+    return b64encode(_octets()).decode("ascii")
 
 
 class ImplicitTLSFactory(TLSMemoryBIOFactory):

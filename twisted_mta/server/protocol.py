@@ -31,11 +31,13 @@ from ..metrics import table
 from ..smtp.dialect import one_for_all
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.reply import Reply
+from ..smtp.server_auth import Granted
 from ..smtp.session import Session
 from ..smtp.settings import Peer
 from ..smtp.state import State
 from ..smtp.step import (
     Abort,
+    Authenticate,
     Close,
     Downgrade,
     Finish,
@@ -49,7 +51,9 @@ from ..smtp.step import (
     Write,
 )
 from ..wire import write_now
-from .delivery import NoDelivery
+from .auth import Authenticator, Login
+from .delivery import NoDelivery, delivery_of
+from .tls import channel_binding
 
 if TYPE_CHECKING:
     from .factory import ESMTPFactory, Timeouts
@@ -82,7 +86,10 @@ class ESMTPProtocol(LineReceiver):
         self.delivery: Any = None
         self.deliveryFactory: Any = None
         self.portal: Any = None
+        self.challengers: Any = None
         self._delivery: Delivery = NoDelivery()
+        self._authenticator: Authenticator | None = None
+        self._logins: list[tuple[Login, Delivery | None]] = []  # the last one holds, if any does
         self._clock: Clock
         self._sink: Sink | None = None
         self._timer: IDelayedCall | None = None
@@ -111,10 +118,11 @@ class ESMTPProtocol(LineReceiver):
         factory, transport = self._factory, self.transport
         self._clock = factory.clock or transport.reactor
         self._delivery = factory.delivery_for(self)
+        self._authenticator = factory.authenticator_for(self)
         peer = self.proxied or transport.getPeer()
         ours = self.proxied.destination if self.proxied else plain_address(transport.getHost())
         self.session = Session(
-            factory.settings,
+            factory.settings_for(self._authenticator),
             peer=Peer(self.address, getattr(peer, "port", 0)),
             local_address=ours,
             tls_ready=factory.tls_ready,
@@ -204,7 +212,7 @@ class ESMTPProtocol(LineReceiver):
         assert tls is not None
         greeting_due = self.session.state is not State.TLS
         facts = tls.facts(connection)
-        self.session.tls_established(facts)
+        self.session.tls_established(facts, channel_binding(connection, facts))
         if self.session.state is State.REFUSED:
             self._log.info(
                 "the TLS of {peer} does not suffice here: {tls}",
@@ -249,6 +257,10 @@ class ESMTPProtocol(LineReceiver):
         self._drop_sink()
         self._factory.closed(self)
         self._delivery.ended(self.session)
+        for login, delivery in self._logins:
+            if delivery is not None:
+                delivery.ended(self.session)
+            login.logout()
 
     # The session's steps.
 
@@ -319,13 +331,35 @@ class ESMTPProtocol(LineReceiver):
             write_now(self.transport, output)
 
     def _mail(self, step: Mail) -> None:
-        self._ask(lambda: self._delivery.mail(self.session, *step), self.session.answer, "mail")
+        self._ask(lambda: self._decider.mail(self.session, *step), self.session.answer, "mail")
 
     def _rcpt(self, step: Rcpt) -> None:
-        self._ask(lambda: self._delivery.rcpt(self.session, *step), self.session.answer, "rcpt")
+        self._ask(lambda: self._decider.rcpt(self.session, *step), self.session.answer, "rcpt")
 
     def _open(self, step: Open) -> None:
-        self._ask(lambda: self._delivery.open(self.session), self._opened, "data")
+        self._ask(lambda: self._decider.open(self.session), self._opened, "data")
+
+    @property
+    def _decider(self) -> Delivery:
+        """Who decides on mail: the avatar of who has authenticated, where that is a delivery."""
+        if self.session.identity is not None and self._logins:
+            return self._logins[-1][1] or self._delivery
+        return self._delivery
+
+    def _authenticate(self, step: Authenticate) -> None:
+        authenticator = self._authenticator
+        assert authenticator is not None  # or AUTH would not have been obeyed
+        self._ask(
+            lambda: authenticator.judge(self.session, step.evidence), self._authenticated, "auth"
+        )
+
+    def _authenticated(self, verdict: Any) -> None:
+        if isinstance(verdict, Login):
+            delivers = not isinstance(verdict.avatar, str)
+            delivery = delivery_of(verdict.avatar, self) if delivers else None
+            self._logins.append((verdict, delivery))
+            verdict = Granted(verdict.identity)
+        self.session.answer_auth(verdict)
 
     def _opened(self, opened: Sink | Reply | None) -> None:
         if opened is None or isinstance(opened, Reply):
@@ -410,7 +444,7 @@ class ESMTPProtocol(LineReceiver):
         self,
         question: Callable[[], Any | Deferred[Any]],
         answer: Callable[[Any], None],
-        stage: Literal["mail", "rcpt", "data"],
+        stage: Literal["mail", "rcpt", "data", "auth"],
     ) -> None:
         try:
             result = question()
@@ -434,6 +468,8 @@ class ESMTPProtocol(LineReceiver):
                 self._advance()
             elif hasattr(decision, "abort"):
                 decision.abort()  # a sink for a connection that is gone
+            elif isinstance(decision, Login):
+                decision.logout()
 
         result.addErrback(failed).addCallback(decided)
 
@@ -442,7 +478,7 @@ class ESMTPProtocol(LineReceiver):
             each = self.session.settings.dialect.per_recipient
             for one in decision if each else (one_for_all(decision),):
                 self._count_refusal(stage, one)
-        elif isinstance(decision, Reply) and decision.code >= 400:
+        elif isinstance(decision, Reply) and decision.code >= 400 and stage != "auth":
             self._factory.refused(stage, decision)
 
     def _drop_sink(self) -> None:
@@ -580,6 +616,7 @@ _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {
     Write: ESMTPProtocol._write,
     Finish: ESMTPProtocol._finish,
     Abort: ESMTPProtocol._abort,
+    Authenticate: ESMTPProtocol._authenticate,
     StartTLS: ESMTPProtocol._start_tls,
     Violation: ESMTPProtocol._violation,
     Downgrade: ESMTPProtocol._downgrade,

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -384,6 +386,39 @@ def facts(
         peer_verified=verified,
         peer_problem=problem or None,
     )
+
+
+def channel_binding(connection: SSL.Connection, facts: TLSFacts) -> Callable[[str], bytes | None]:
+    """Return what returns the channel binding of that name (RFC 5056), None where there is none.
+
+    Args:
+        connection: the server's end.
+        facts: of its handshake.
+    """
+
+    def binding(name: str) -> bytes | None:
+        # RFC 9266 §4.2: with TLS 1.2 it is not unique unless extended master secrets were agreed
+        # on, which pyOpenSSL does not tell.
+        if name == "tls-exporter" and facts.version == "TLSv1.3":
+            return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+        if name == "tls-server-end-point":
+            ours = connection.get_certificate()
+            return None if ours is None else _end_point(ours.to_cryptography())
+        return None
+
+    return binding
+
+
+def _end_point(certificate: x509.Certificate) -> bytes | None:
+    """Return the hash of a certificate that RFC 5929 §4.1 asks for; None where it names none."""
+    try:
+        used = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
+    if used is None:  # Ed25519, and whatever else has its hash inside
+        return None
+    weak = isinstance(used, hashes.MD5 | hashes.SHA1)
+    return certificate.fingerprint(hashes.SHA256() if weak else used)
 
 
 def _group(connection: SSL.Connection) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from .address import AddressError, Mailbox, path
+from .replies import CHUNK_UNREADABLE
 from .reply import Reply
 
 ParameterReader = Callable[[str | None], str | int | None]
@@ -34,6 +35,7 @@ NOT_TEXT = Reply.of(500, "5.2", "A command is UTF-8 text on a line ended by CR L
 TOO_LONG = Reply.of(500, "5.2", "Line too long")
 UNKNOWN_COMMAND = Reply.of(500, "5.2", "Command not recognized")
 
+_CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)
 _VERB = re.compile(r"[A-Za-z]+")
 
 # RFC 5321 §4.1.2:
@@ -93,6 +95,35 @@ def parse_mail(argument: str, readers: Mapping[str, ParameterReader]) -> PathCom
 def parse_rcpt(argument: str, readers: Mapping[str, ParameterReader]) -> PathCommand:
     """Read the argument of RCPT (RFC 5321 §4.1.1.3); see `parse_mail`."""
     return _parse(argument, readers, _TO, "RCPT TO:<address>", "1.3")
+
+
+class Chunk(NamedTuple):
+    """The argument of BDAT."""
+
+    octets: int
+    last: bool
+
+
+def parse_bdat(argument: str) -> Chunk:
+    """Read the argument of BDAT (RFC 3030 §2).
+
+    Raises:
+        CommandError: it cannot be read.
+    """
+    found = _CHUNK.fullmatch(argument)
+    if found is None:
+        raise CommandError(CHUNK_UNREADABLE)
+    return Chunk(int(found[1]), found[2] is not None)
+
+
+def no_argument(argument: str, verb: str) -> None:
+    """Refuse an argument of a verb that has none.
+
+    Raises:
+        CommandError: there is one.
+    """
+    if argument:
+        raise CommandError(Reply.of(501, "5.4", f"{verb} takes no argument"))
 
 
 def _parse(

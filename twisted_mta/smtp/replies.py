@@ -29,7 +29,7 @@ NOT_VERIFIED = Reply.of(252, "0.0", "Cannot VRFY user, but will take mail and at
 HELP = Reply.of(
     214,
     "0.0",
-    "Commands: EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)",
+    "Commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 5321)",
 )
 CHUNK_TAKEN = Reply.of(250, "0.0", "Chunk taken")
 CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")
@@ -38,6 +38,20 @@ RESET_FIRST = Reply.of(503, "5.1", "Send RSET first")
 SPEAKS_LMTP = Reply.of(500, "5.1", "LMTP is spoken here, it begins with LHLO")
 MAIL_AFTER_LHLO = Reply.of(503, "5.1", "MAIL comes after LHLO and once in a transaction")
 WRONG_COUNT = Reply.of(451, "3.0", "Local error: not every recipient had its answer")
+# RFC 4954 §4, §6; 538 is RFC 2554's.
+AUTHENTICATED = Reply.of(235, "7.0", "Authentication succeeded")
+NOT_AUTHENTICATED = Reply.of(535, "7.8", "Authentication credentials invalid")
+AUTH_REQUIRED = Reply.of(530, "7.0", "Authentication required")
+AUTH_UNAVAILABLE = Reply.of(454, "7.0", "Temporary authentication failure, try again later")
+AUTH_NOT_OFFERED = Reply.of(503, "5.1", "Authentication is not offered here")
+AUTHENTICATED_ALREADY = Reply.of(503, "5.1", "Authenticated already")
+AUTH_SYNTAX = Reply.of(501, "5.4", "Syntax: AUTH mechanism [initial-response]")
+NO_SUCH_MECHANISM = Reply.of(504, "5.4", "Mechanism not offered here and now")
+ENCRYPT_FIRST = Reply.of(538, "7.11", "Encryption required: send STARTTLS before AUTH")
+NOT_BASE64 = Reply.of(501, "5.2", "Not base64")
+CANCELLED = Reply.of(501, "7.0", "Authentication cancelled")
+EXCHANGE_TOO_LONG = Reply.of(500, "5.6", "Authentication exchange line is too long")
+TOO_MANY_AUTH_FAILURES = Reply.of(421, "7.0", "Too many failed authentications")
 IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
 
 MISPLACED: Mapping[str, Reply] = {
@@ -45,6 +59,6 @@ MISPLACED: Mapping[str, Reply] = {
     "RCPT": Reply.of(503, "5.1", "RCPT comes after MAIL"),
     "DATA": Reply.of(503, "5.1", "DATA needs a recipient that was accepted"),
     "BDAT": Reply.of(503, "5.1", "BDAT needs a recipient that was accepted"),
-    "AUTH": Reply.of(503, "5.1", "Authentication is not offered here"),
+    "AUTH": Reply.of(503, "5.1", "AUTH comes after EHLO, where it is offered, and not within MAIL"),
 }
 """What a verb gets where `state.TRANSITIONS` does not have it."""

@@ -35,6 +35,8 @@ from .command import (
     Command,
     CommandError,
     Parameters,
+    no_argument,
+    parse_bdat,
     parse_line,
     parse_mail,
     parse_rcpt,
@@ -44,6 +46,7 @@ from .data import ChunkReader
 from .dialect import ContentDecision
 from .extension import Extension
 from .reply import Reply
+from .server_auth import Challenge, Next, ServerAuth, Verdict
 from .settings import COMMAND_LINE, Peer, SessionSettings
 from .state import (
     FOR_EXTENSIONS,
@@ -53,6 +56,7 @@ from .state import (
 )
 from .step import (
     Abort,
+    Authenticate,
     Close,
     Downgrade,
     Finish,
@@ -66,8 +70,6 @@ from .step import (
     Write,
 )
 from .transaction import Accepted, Transaction
-
-_CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
 
 GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
 """What is taken for a name in EHLO, HELO and LHLO."""
@@ -89,6 +91,7 @@ class Session:
         tls: what the handshake achieved, None in clear.
         tls_ready: whether a handshake could begin now; None where TLS is not configured.
         identity: who AUTH said it was, None without.
+        auth: how far AUTH is.
         transaction: the mail transaction, None outside of one.
         content_open: whether `Open` was answered and neither `Finish` nor `Abort` has followed.
         errors: replies of 5yz since the last accepted message.
@@ -114,13 +117,16 @@ class Session:
         self.helo = ""
         self.tls: TLSFacts | None = None
         self.identity: str | None = None
+        self.auth = ServerAuth(self)
         self.transaction: Transaction | None = None
         self.content_open = False
         self.errors = 0
         self.refusals: deque[Reply] = deque(maxlen=20)
         self._in = b""
         self._out: list[bytes] = []
-        self._asked: Mail | Rcpt | Open | Finish | None = None  # what an answer is awaited for
+        self._asked: Mail | Rcpt | Open | Finish | Authenticate | None = (
+            None  # what an answer is awaited for
+        )
         self._draining = False  # the rest of a line that has its reply already
         self._chunk = 0  # octets still to come of a BDAT chunk that is not wanted
         self._steps: deque[Step] = deque()  # worked out, not yet taken
@@ -191,16 +197,29 @@ class Session:
             self._answer_mail(asked, decision or replies.SENDER_OK)
         elif isinstance(asked, Rcpt):
             self._answer_rcpt(asked, decision or replies.RECIPIENT_OK)
-        else:
+        elif isinstance(asked, Open):
             assert self._content is not None
             self._answer_open(self._content, decision)
 
-    def tls_established(self, facts: TLSFacts) -> None:
+    def answer_auth(self, verdict: Verdict) -> None:
+        """Say what was judged of the evidence that the last step was about."""
+        asked, self._asked = self._asked, None
+        if self.state is not State.CLOSED and isinstance(asked, Authenticate):
+            self._go_on_with_auth(self.auth.answer(verdict))
+
+    def tls_established(
+        self, facts: TLSFacts, binding: Callable[[str], bytes | None] | None = None
+    ) -> None:
         """Begin anew after a handshake, by STARTTLS or as the first act of a connection.
 
         RFC 3207 §4.2: nothing that the client said before is known any more.
+
+        Args:
+            facts: what it achieved.
+            binding: returns the channel binding of that name, None where there is none (RFC 5929).
         """
         self.tls = facts
+        self.auth.binding = binding
         self.greeting = None
         self.helo = ""
         self.identity = None
@@ -276,6 +295,9 @@ class Session:
         if self._draining:
             self._draining = False
             return True
+        if self.state is State.AUTH:
+            self._go_on_with_auth(self.auth.respond(line))
+            return True
         try:
             if end + 2 > COMMAND_LINE:
                 self._check_length(line)
@@ -299,6 +321,12 @@ class Session:
             self._in = b"\r" if buffer.endswith(b"\r") else b""
 
     def _refuse_line(self, line: bytes, reply: Reply) -> None:
+        if self.state is State.AUTH:
+            self.auth.cancel()
+            self.state = State.GREETED
+            reply = replies.EXCHANGE_TOO_LONG if reply is TOO_LONG else replies.NOT_BASE64
+        elif reply is TOO_LONG and self.settings.auth and line[:5].upper() == b"AUTH ":
+            reply = replies.EXCHANGE_TOO_LONG  # RFC 4954 §4
         # RFC 3030 §2: behind BDAT comes its chunk, and if the line cannot be read, nobody knows how
         # long that is: what was said in it would be obeyed.
         if line[:4].upper() == b"BDAT":
@@ -370,13 +398,7 @@ class Session:
     def _drain_chunk(self, argument: str) -> None:
         # RFC 3030 §2: the chunk follows at once, so it has to be drained even where it is out of
         # place or not offered; else its content would be taken for commands.
-        self._chunk = int(self._chunk_size(argument)[1])
-
-    def _chunk_size(self, argument: str) -> re.Match[str]:
-        found = _CHUNK.fullmatch(argument)
-        if found is None:
-            raise CommandError(replies.CHUNK_UNREADABLE)
-        return found
+        self._chunk = parse_bdat(argument).octets
 
     def _ehlo(self, argument: str) -> None:
         self._extended("EHLO", argument)
@@ -423,7 +445,28 @@ class Session:
             self.state = State.TLS
             self._steps.append(StartTLS())
 
+    def _auth(self, argument: str) -> None:
+        self._go_on_with_auth(self.auth.begin(argument))
+
+    def _go_on_with_auth(self, said: Next) -> None:
+        self.state = State.GREETED
+        if isinstance(said, Authenticate):
+            self._ask(said)
+        elif self._in:
+            self._out_of_step("AUTH")  # RFC 4954 §4: written before the reply could be read
+        elif isinstance(said, Challenge):
+            self.state = State.AUTH
+            self._out.append(said.wire)
+        elif said.code < 400:
+            self._say(said)
+        else:
+            self._refuse(said)
+            if self.auth.exhausted:
+                self.end(replies.TOO_MANY_AUTH_FAILURES)
+
     def _mail(self, argument: str) -> None:
+        if self.auth.required:
+            raise CommandError(replies.AUTH_REQUIRED)  # RFC 4954 §6, RFC 6409 §4.3
         path, parameters, is_ascii = parse_mail(argument, self.settings.mail_readers)
         self._check_ascii(is_ascii, parameters)
         if path is not None and not path.domain:
@@ -448,7 +491,7 @@ class Session:
             raise CommandError(replies.NEEDS_UTF8)  # RFC 6531 §3.5
 
     def _data(self, argument: str) -> None:
-        self._no_argument(argument, "DATA")
+        no_argument(argument, "DATA")
         assert self.transaction is not None
         if self.transaction.binary:
             raise CommandError(replies.ONLY_CHUNKS)  # RFC 3030 §3
@@ -456,18 +499,17 @@ class Session:
         self._ask(Open())
 
     def _bdat(self, argument: str) -> None:
-        found = self._chunk_size(argument)
-        self._last = found[2] is not None
+        octets, self._last = parse_bdat(argument)
         if self.state is State.RCPT:
             assert self.transaction is not None
             binary = self.transaction.binary
             self._content = content = Content(self.settings, chunked=True, binary=binary)
             assert content.chunks is not None
-            content.chunks.left = int(found[1])
+            content.chunks.left = octets
             self._ask(Open())
         else:
             content, chunks = self._chunked()
-            chunks.left = int(found[1])
+            chunks.left = octets
             self.state = State.DATA
             self._end_chunk_if_complete(content, chunks)
 
@@ -477,7 +519,7 @@ class Session:
         return self._content, self._content.chunks
 
     def _rset(self, argument: str) -> None:
-        self._no_argument(argument, "RSET")
+        no_argument(argument, "RSET")
         self._forget_transaction()
         self.state = self.settings.dialect.transitions[self.state]["RSET"] or self.state
         self._say(replies.OK)
@@ -494,17 +536,13 @@ class Session:
         self._say(replies.HELP)
 
     def _quit(self, argument: str) -> None:
-        self._no_argument(argument, "QUIT")
+        no_argument(argument, "QUIT")
         self._say(replies.BYE)
         self._close()
 
-    def _no_argument(self, argument: str, verb: str) -> None:
-        if argument:
-            raise CommandError(Reply.of(501, "5.4", f"{verb} takes no argument"))
-
     # Answers.
 
-    def _ask(self, question: Mail | Rcpt | Open | Finish) -> None:
+    def _ask(self, question: Mail | Rcpt | Open | Finish | Authenticate) -> None:
         self._asked = question
         self._steps.append(question)
 
@@ -649,6 +687,7 @@ _COMMANDS: Mapping[str, Callable[[Session, str], None]] = {
     "LHLO": Session._lhlo,
     "HELO": Session._helo,
     "STARTTLS": Session._starttls,
+    "AUTH": Session._auth,
     "MAIL": Session._mail,
     "RCPT": Session._rcpt,
     "DATA": Session._data,

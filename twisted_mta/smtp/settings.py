@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
@@ -12,8 +12,18 @@ from .command import ParameterReader
 from .dialect import SMTP, Dialect
 from .extension import Extension
 
+if TYPE_CHECKING:
+    from .server_auth import AuthSettings
+
 COMMAND_LINE = 512
 """Octets of a command line with its CR LF (RFC 5321 §4.5.3.1.4); extensions add to it."""
+
+
+AUTH_RESPONSE = 12_288
+"""Octets of a response in base64, without its CR LF (RFC 4954 §4)."""
+
+AUTH_LINE = AUTH_RESPONSE + 64
+"""Octets of an AUTH command, whose initial response may be as long."""
 
 
 @frozen
@@ -43,6 +53,7 @@ class SessionSettings:
         max_message_size: octets of content.
         max_recipients: recipients of one transaction.
         max_errors: replies of 5yz after which the session is ended.
+        auth: what AUTH there is; None: none. Its extension has to be among ``extensions``.
     """
 
     hostname: str
@@ -56,6 +67,7 @@ class SessionSettings:
     max_message_size: int = 50 * 1024 * 1024
     max_recipients: int = 1000
     max_errors: int = 20
+    auth: AuthSettings | None = None
 
     # Gathered once for a listener, not once for a session.
     mail_readers: Mapping[str, ParameterReader] = field(init=False)
@@ -86,6 +98,7 @@ class SessionSettings:
         return {
             "MAIL": COMMAND_LINE + sum(each.mail_octets for each in self.extensions),
             "RCPT": COMMAND_LINE + sum(each.rcpt_octets for each in self.extensions),
+            "AUTH": COMMAND_LINE if self.auth is None else AUTH_LINE,
         }
 
     @longest_line.default

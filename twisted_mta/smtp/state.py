@@ -20,6 +20,7 @@ class State(enum.Enum):
     DATA = "reading the content of a message, or a chunk of it"
     BDAT = "between two chunks of a message"
     FAILED = "a chunk was refused"  # RFC 3030 §2: until a new beginning nothing is known
+    AUTH = "a challenge was given, and its answer is awaited"  # RFC 4954 §4
     TLS = "220 was sent to STARTTLS, the handshake has not ended"
     REFUSED = "TLS is active and not good enough"  # RFC 3207 §4.1
     CLOSED = "the last reply was given"
@@ -38,7 +39,7 @@ _OPEN: Mapping[str, State | None] = {
 TRANSITIONS: Mapping[State, Mapping[str, State | None]] = MappingProxyType(
     {
         State.START: {**_OPEN, "RSET": None},
-        State.GREETED: {**_OPEN, "RSET": None, "MAIL": State.MAIL},
+        State.GREETED: {**_OPEN, "RSET": None, "MAIL": State.MAIL, "AUTH": State.AUTH},
         State.MAIL: {**_OPEN, "RSET": State.GREETED, "RCPT": State.RCPT},
         State.RCPT: {
             **_OPEN,

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from .address import Mailbox
 from .command import Parameters
+from .sasl_server import Evidence
 
 
 class Mail(NamedTuple):
@@ -45,6 +46,12 @@ class Abort:
     """The content will not be completed: forget it; nothing to answer."""
 
 
+class Authenticate(NamedTuple):
+    """Judge evidence, then `Session.answer_auth`."""
+
+    evidence: Evidence
+
+
 @frozen
 class StartTLS:
     """Write the output, begin the handshake, then `Session.tls_established`."""
@@ -78,6 +85,7 @@ Step = (
     | Write
     | Finish
     | Abort
+    | Authenticate
     | StartTLS
     | Violation
     | Downgrade

@@ -6,12 +6,17 @@ from ipaddress import ip_network
 from typing import Any, Literal
 
 from attrs import field, frozen
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from ..envelope import TLSFacts
+from ..server.auth import AccountRealm, Authenticator, Login
 from ..server.networks import Networks
 from ..server.tls import suffices
 from ..smtp.dialect import LMTP, SMTP
+from ..smtp.extension.auth import AUTH
 from ..smtp.extension.binarymime import BINARYMIME
 from ..smtp.extension.chunking import CHUNKING
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
@@ -20,9 +25,22 @@ from ..smtp.extension.size import size
 from ..smtp.extension.starttls import STARTTLS
 from ..smtp.extension.xclient import xclient
 from ..smtp.reply import Reply
+from ..smtp.server_auth import Granted
 from ..smtp.session import Session
 from ..smtp.settings import Peer, SessionSettings
-from ..smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Violation, Write
+from ..smtp.step import (
+    Abort,
+    Authenticate,
+    Close,
+    Finish,
+    Mail,
+    Open,
+    Rcpt,
+    StartTLS,
+    Step,
+    Violation,
+    Write,
+)
 from .delivery import RecordingDelivery
 
 _PROXIES = Networks((ip_network("192.0.2.0/24"),))
@@ -49,6 +67,10 @@ class Options:
         chunking: BDAT is offered.
         binarymime: BODY=BINARYMIME is offered, and BDAT with it.
         xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
+        auth: where AUTH is offered: ``off``, ``tls``, ``any``. There is one account, ``alice``
+            with the password ``secret``.
+        auth_required: MAIL comes after AUTH.
+        max_auth_failures: of one session.
         peer: the address that the client connects from.
         whole: each write arrives in one piece: that is what the transcript is about.
         refusals: what `RecordingDelivery` refuses; written ``@ refuse <path> 550 5.1.1 text``,
@@ -71,6 +93,9 @@ class Options:
     chunking: bool = False
     binarymime: bool = False
     xclient: bool = False
+    auth: Literal["off", "tls", "any"] = "off"
+    auth_required: bool = False
+    max_auth_failures: int = 5
     peer: str = "192.0.2.1"
     refusals: dict[str, Reply] = field(factory=dict)
 
@@ -88,6 +113,7 @@ class Options:
                 *((CHUNKING,) if self.chunking or self.binarymime else ()),
                 *((BINARYMIME,) if self.binarymime else ()),
                 *((_XCLIENT,) if self.xclient else ()),
+                *((AUTH,) if self.auth != "off" else ()),
             ),
             require_tls=self.require_tls,
             tls_suffices=suffices(self.minimum_tls),
@@ -96,7 +122,23 @@ class Options:
             max_message_size=self.max_message_size,
             max_recipients=self.max_recipients,
             max_errors=self.max_errors,
+            auth=(
+                None
+                if self.auth == "off"
+                else self.authenticator(Clock()).settings(
+                    in_clear=self.auth == "any",
+                    nonce=lambda: "3rfcNHYJY1ZVvWVs7j",
+                    required=self.auth_required,
+                    max_failures=self.max_auth_failures,
+                )
+            ),
         )
+
+    def authenticator(self, clock: Any) -> Authenticator:
+        """Return who judges AUTH: an account, and failures that are not counted."""
+        portal = Portal(AccountRealm())
+        portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))
+        return Authenticator(portal=portal, clock=clock, secret=b"secret", iterations=10)
 
 
 class PureWire:
@@ -116,6 +158,7 @@ class PureWire:
         self.violations = 0
         self.closed = False
         self._delivery = delivery
+        self._authenticator = options.authenticator(Clock())
         self._sink: Any = None
         self._handshake_due = False
         self._facts = TLSFacts(f"TLSv{options.client_tls}", "TLS_AES_256_GCM_SHA384", 256)
@@ -162,6 +205,12 @@ class PureWire:
             refused = isinstance(opened, Reply)
             self._sink = None if refused else opened
             session.answer(opened if refused else None)
+        elif isinstance(step, Authenticate):
+            judged: list[Any] = []
+            self._authenticator.judge(session, step.evidence).addCallback(judged.append)
+            [verdict] = judged
+            granted = isinstance(verdict, Login)
+            session.answer_auth(Granted(verdict.identity) if granted else verdict)
         elif isinstance(step, Write):
             self._sink.write(step.content)
         elif isinstance(step, Finish):

@@ -286,6 +286,7 @@ class Transcript:
             settings=self.options.settings(),
             tls=served,
             timeouts=Timeouts(error_delay=0),
+            authenticator=None if self.options.auth == "off" else self.options.authenticator(clock),
         )
 
     async def _converse(self, client: SMTPClientEnd) -> None:

@@ -1,0 +1,44 @@
+"""AUTH (RFC 4954): announced with the mechanisms that may be used here and now.
+
+Its verb is in the session, because what it does, it does to the framing. Its parameter of MAIL says
+who sent a message first, in the words of a client: it is kept where that client is one who may say
+so (§5), which is for the delivery to know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..address import AddressError, Mailbox
+from ..command import CommandError
+from ..reply import Reply
+from . import Extension
+from .xclient import decode_xtext
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+_MALFORMED = Reply.of(501, "5.4", "Syntax: AUTH=<> or AUTH=address, as xtext")
+
+
+class AuthExtension(Extension):
+    """Announced only where a mechanism is on offer."""
+
+    def announcement(self, session: Session) -> str | None:
+        """Return the keyword and the mechanisms."""
+        offered = session.auth.offered()
+        return " ".join((self.keyword, *offered)) if offered else None
+
+
+def _read(value: str | None) -> str:
+    if value is None:
+        raise CommandError(_MALFORMED)
+    try:
+        submitter = decode_xtext(value)
+        return submitter if submitter == "<>" else str(Mailbox.parse(submitter))
+    except (ValueError, AddressError):
+        raise CommandError(_MALFORMED) from None
+
+
+# RFC 4954 §3: the MAIL line may be 500 octets longer.
+AUTH = AuthExtension("AUTH", mail={"AUTH": _read}, mail_octets=500)
