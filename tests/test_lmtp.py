@@ -70,3 +70,79 @@ class IntoTheQueue(LMTPTestCase):
         client = self.client(mta)
         mta.advance(301)
         self.assertEqual([line[:10] for line in client.heard()], ["421 4.4.2 "])
+
+
+class StraightToMaildirs(LMTPTestCase):
+    """``lmtp_delivery = "direct"``: no queue in between."""
+
+    def direct(self, **settings: object) -> MemoryMTA:
+        listener = Listener(
+            kind="lmtp", endpoint=f"tcp:{LMTP[1]}:interface={LMTP[0]}", lmtp_delivery="direct"
+        )
+        return self.running(listeners=(listener,), **settings)
+
+    def aliases(self, text: str) -> str:
+        path = self.mktemp()
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+        return path
+
+    def queued(self, mta: MemoryMTA) -> int:
+        return mta.status().queue.messages
+
+    def test_mail_is_in_the_maildirs_when_it_is_answered(self) -> None:
+        mta = self.direct()
+        answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")
+        self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"] * 2)
+        (message,) = mta.mail("bob")
+        self.assertIn(b"with LMTP id", message)
+        self.assertTrue(message.startswith(b"Return-Path: <ann@sender.example>\n"), message)
+        self.assertEqual(len(mta.mail("eve")), 1)
+        self.assertEqual(mta.mta.activity.accepted, 1)
+        self.assertEqual(mta.mta.activity.delivered, 2)
+
+    def test_whoever_is_named_twice_has_one_copy_and_two_answers(self) -> None:
+        mta = self.direct()
+        answer = self.client(mta).mail(CONTENT, "bob@localhost", "Bob@localhost")
+        self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"] * 2)
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_each_recipient_has_its_own_answer(self) -> None:
+        mta = self.direct()
+        mta.files.make_directories(f"{mta.mta.config.maildir}/localhost")
+        mta.files.create(f"{mta.mta.config.maildir}/localhost/eve").close()
+        answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")
+        self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_a_large_message_leaves_nothing_in_the_spool(self) -> None:
+        mta = self.direct()
+        content = CONTENT + b"x" * 70 + b"\r\n" * 100_000
+        answer = self.client(mta).mail(content, "bob@localhost")
+        self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
+        self.assertEqual([path for path in mta.files.tree() if "/body/" in path], [])
+
+    def test_an_alias_that_leads_elsewhere_is_queued(self) -> None:
+        mta = self.direct(
+            aliases=self.aliases("team: bob, eve@elsewhere.example\n"),
+            routes=(("*", "smtp://192.0.2.1"),),
+        )
+        answer = self.client(mta).mail(CONTENT, "ann@localhost", "team@localhost", "bob@localhost")
+        self.assertEqual(answer[0], "250 2.0.0 Delivered to the mailbox")
+        self.assertTrue(answer[1].startswith("250 2.0.0 Queued as "), answer)
+        self.assertEqual(answer[2], answer[1])
+        self.assertEqual((len(mta.mail("ann")), len(mta.mail("bob"))), (1, 1))
+
+    def test_an_alias_for_one_mailbox_is_delivered_at_once(self) -> None:
+        mta = self.direct(aliases=self.aliases("team: bob\n"))
+        answer = self.client(mta).mail(CONTENT, "team@localhost")
+        self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
+        self.assertIn(b"X-Original-To: team@localhost", mta.mail("bob")[0])
+
+    def test_nothing_is_said_before_the_syncs(self) -> None:
+        mta = self.direct()
+        client = self.client(mta)
+        answer = client.mail(CONTENT, "bob@localhost")
+        self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
+        mta.files.crash()
+        self.assertEqual(len(mta.mail("bob")), 1)

@@ -40,6 +40,7 @@ from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
 from .queue.store import StateInUse
 from .routing.exchangers import Exchangers
+from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
 from .shard import Shard, shard_directory
@@ -422,6 +423,13 @@ class Engine:
         return Intake(
             self._policy(listener),
             accept=self._accept,
+            direct=Direct(
+                accept=self._accept,
+                deliver=self._maildir.deliver,
+                route=self.mailboxes.route,
+                forget=self._home.spool.forget,
+                observe=self._delivered_directly,
+            ),
             new_body=self._home.spool.new_body,
             exists=self.mailboxes.exists,
             refusal=self.mailboxes.refusal,
@@ -440,6 +448,7 @@ class Engine:
             relay_from=config.relay_from,
             relay_certificates=listener.relay_certificates,
             local_only=listener.kind == "lmtp",
+            direct=listener.kind == "lmtp" and listener.lmtp_delivery == "direct",
             max_hops=listener.max_hops,
             max_header_size=listener.max_header_size,
             lifetime=config.queue.lifetime,
@@ -503,6 +512,13 @@ class Engine:
             self.activity.message_accepted(message)
 
         return self._home.runner.accept(message).addCallback(accepted)
+
+    def _delivered_directly(
+        self, message: Message, outcomes: Sequence[Outcome], whole: bool
+    ) -> None:
+        if whole:  # or the part that is queued speaks for the message
+            self.activity.message_accepted(message)
+        self.activity.attempt_settled(message, outcomes, "maildir")
 
     def _deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
         if next_hop.transport == "maildir":

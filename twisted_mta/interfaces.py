@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from .envelope import Body, Message, NextHop, Outcome, QueueId, Target
+from .envelope import Body, Message, NextHop, Outcome, QueueId, RecipientNumber, Target
 from .smtp.address import Mailbox
 from .smtp.command import Parameters
 from .smtp.reply import Reply
@@ -248,6 +248,11 @@ ContentDecision = Decision | Sequence[Decision]
 """What is decided on a content: one decision, or one for each recipient of the transaction, in the
 order of their RCPT commands. Over SMTP, which has one reply for all, a ``4yz`` among them stands
 for all, then a ``5yz``; over LMTP each has its own."""
+
+
+Take = Callable[[Message, "Sequence[Sequence[RecipientNumber]]"], "Deferred[ContentDecision]"]
+"""Takes a message otherwise than into the queue alone. Gets for each RCPT the recipients of the
+message that it led to, and decides on each RCPT; what is decided stays true. May fail."""
 
 
 class Sink(Protocol):

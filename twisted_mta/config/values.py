@@ -107,6 +107,13 @@ class Listener:
         "proxies that may say for whom they speak, by XCLIENT",
         default=(),
     )
+    lmtp_delivery: Literal["queue", "direct"] = setting(
+        read.choice("queue", "direct"),
+        "what is done with a message that came by LMTP before it is answered: it is put into the"
+        " queue, or delivered to the Maildirs",
+        default="queue",
+        common=True,
+    )
     bare_newlines: Literal["reject", "normalize"] = setting(
         read.choice("reject", "normalize"),
         "what a message with bare CR, bare LF or NUL gets: 550 5.6.0, or clean line ends",

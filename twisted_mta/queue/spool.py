@@ -67,6 +67,13 @@ class Spool:
         """Begin a body (`interfaces.NewBody`)."""
         return SpooledWriter(self.path(id), self._files, self._executor, self._small_body)
 
+    def forget(self, body: Body) -> None:
+        """Leave nothing of a body that was sealed and that no row names."""
+        if isinstance(body, FileBody):
+            # What cannot be removed now is swept at the next start.
+            with contextlib.suppress(OSError):
+                self._files.unlink(body.path)
+
     def sync(self) -> None:
         """Make the names of the files durable."""
         self._files.sync_directory(self.directory)

@@ -9,6 +9,7 @@ application and framing here cannot read an address in two ways.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from twisted.cred.credentials import Anonymous
@@ -23,6 +24,7 @@ from twisted.python.failure import Failure
 from ..interfaces import ContentDecision, Decision, Delivery, Sink
 from ..smtp.address import Mailbox
 from ..smtp.command import Parameters
+from ..smtp.dialect import one_for_all
 from ..smtp.reply import Reply
 from ..smtp.session import Session
 
@@ -145,18 +147,17 @@ class MessageDelivery:
     def open(self, session: Session) -> Sink | Reply:
         """Make an `IMessage` for each recipient (`interfaces.Delivery`)."""
         recipients, self._recipients = self._recipients, []
-        messages: list[IMessageSMTP] = []
-        try:
-            for user, new_message in recipients:
-                message = new_message()
-                messages.append(message)
-                header = self._delivery.receivedHeader(_helo(session), self._origin, [user])
-                if header:
-                    message.lineReceived(header)
-        except Exception:
-            _lose(messages, self._log)
-            return self._refusal(Failure())
-        return _Lines(messages, self._refusal, self._log)
+        lines = _Lines(self._refusal, self._log, apart=session.settings.dialect.per_recipient)
+
+        def header(user: ParsedUser) -> bytes:
+            field: bytes = self._delivery.receivedHeader(_helo(session), self._origin, [user])
+            return field
+
+        for user, new_message in recipients:
+            lines.begin(new_message, partial(header, user))
+            if lines.refusal is not None and not lines.apart:
+                break
+        return lines if lines.refusal is None else lines.refusal
 
     def ended(self, session: Session) -> None:
         """Log out of the portal (`interfaces.Delivery`)."""
@@ -248,20 +249,40 @@ def delivery_of(provider: AnyDelivery, protocol: object) -> Delivery:
 
 
 class _Lines:
-    """The content of one message, handed out by lines to one `IMessage` for each recipient."""
+    """The content of one message, handed out by lines to one `IMessage` for each recipient.
 
-    def __init__(
-        self,
-        messages: Sequence[IMessageSMTP],
-        refusal: Callable[[Failure], Reply],
-        log: Logger,
-    ) -> None:
-        self._messages = messages
+    Args:
+        refusal: the reply that a failure stands for.
+        log: see there.
+        apart: whether each recipient has a reply of its own: where one fails, the others go on.
+            Else all are refused, and forget what they got.
+    """
+
+    def __init__(self, refusal: Callable[[Failure], Reply], log: Logger, *, apart: bool) -> None:
+        self.apart = apart
         self._refusal_of = refusal
         self._log = log
+        self._recipients = 0
+        self._messages: dict[int, IMessageSMTP] = {}  # by the place of the recipient
+        self._refusals: dict[int, Reply] = {}  # likewise
         self._partial = b""
         self._begun = False
-        self._refusal: Reply | None = None
+
+    @property
+    def refusal(self) -> Reply | None:
+        """Why nobody takes the content; None where somebody does."""
+        return None if self._messages else one_for_all(list(self._refusals.values()))
+
+    def begin(self, new_message: NewMessage, header: Callable[[], bytes]) -> None:
+        """Take in the next recipient: what makes its `IMessage`, and what that gets first."""
+        place = self._recipients
+        self._recipients += 1
+        try:
+            message = self._messages[place] = new_message()
+            if field := header():
+                message.lineReceived(field)
+        except Exception:
+            self._fail(place, Failure())
 
     def write(self, content: bytes) -> None:
         """Hand out whole lines, without CR LF (`interfaces.Sink`)."""
@@ -272,40 +293,49 @@ class _Lines:
         """Say that the message has ended; what each of them says is its recipient's result."""
         if self._partial:
             self._hand_out([self._partial])
-        if self._refusal is not None:
-            return self._refusal
         ended = DeferredList(
-            [maybeDeferred(message.eomReceived) for message in self._messages],
+            [maybeDeferred(message.eomReceived) for message in self._messages.values()],
             consumeErrors=True,
         )
         return ended.addCallback(self._ended)
 
     def abort(self) -> None:
         """Say that the message will not come (`interfaces.Sink`)."""
-        _lose(self._messages, self._log)
-        self._messages = ()
+        messages = list(self._messages.values())
+        self._messages.clear()
+        _lose(messages, self._log)
 
     def _hand_out(self, lines: Sequence[bytes]) -> None:
-        try:
-            for line in lines:
-                if not self._begun:
-                    self._begun = True
-                    # As twisted.mail has it: a message without header fields gets an empty line,
-                    # so that what receivedHeader returned is not taken for its text.
-                    if line and b":" not in line:
-                        for message in self._messages:
-                            message.lineReceived(b"")
-                for message in self._messages:
+        if lines and not self._begun:
+            self._begun = True
+            # As twisted.mail has it: a message without header fields gets an empty line, so that
+            # what receivedHeader returned is not taken for its text.
+            if lines[0] and b":" not in lines[0]:
+                lines = [b"", *lines]
+        for place, message in list(self._messages.items()):
+            try:
+                for line in lines:
                     message.lineReceived(line)
-        except Exception:
-            self._refusal = self._refusal_of(Failure())
+            except Exception:
+                self._fail(place, Failure())
+                if not self.apart:
+                    return
+
+    def _fail(self, place: int, failure: Failure) -> None:
+        self._refusals[place] = self._refusal_of(failure)
+        message = self._messages.pop(place, None)
+        if message is not None:
+            _lose([message], self._log)
+        if not self.apart:
             self.abort()
 
     def _ended(self, results: Sequence[tuple[bool, object]]) -> ContentDecision:
-        return [
-            self._refusal_of(result) if isinstance(result, Failure) else None
-            for _, result in results
-        ]
+        for place, (_, result) in zip(self._messages, results, strict=True):
+            if isinstance(result, Failure):
+                self._refusals[place] = self._refusal_of(result)
+        if not self.apart and self._refusals:
+            return one_for_all(list(self._refusals.values()))
+        return [self._refusals.get(place) for place in range(self._recipients)]
 
 
 def _lose(messages: Sequence[IMessageSMTP], log: Logger) -> None:

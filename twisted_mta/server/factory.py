@@ -23,6 +23,7 @@ from ..limits import LocalLimits
 from ..metrics import Metrics, table
 from ..metrics.table import Metric
 from ..smtp.extension.auth import AUTH
+from ..smtp.dialect import LMTP
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
@@ -312,6 +313,25 @@ class ESMTPFactory(ServerFactory):
         self.draining = True
         for protocol in list(self._connections):
             protocol.abandon(at_once)
+
+
+class LMTPFactory(ESMTPFactory):
+    """Makes the protocols of a listener for LMTP (RFC 2033); see `ESMTPFactory`.
+
+    Each recipient has a reply of its own: an `IMessageDelivery` gives one `IMessage` for each, and
+    what comes of its ``eomReceived`` is what is said of that recipient.
+    """
+
+    def __init__(
+        self,
+        delivery: AnyDelivery | None = None,
+        *,
+        settings: SessionSettings | None = None,
+        kind: str = "lmtp",
+        **others: Any,
+    ) -> None:
+        super().__init__(delivery, settings=settings, kind=kind, **others)
+        self.settings = evolve(self.settings, dialect=LMTP)
 
 
 def _octets() -> bytes:

@@ -27,12 +27,14 @@ from ..interfaces import (
     NewBody,
     Refused,
     Sink,
+    Take,
     WallTime,
 )
 from ..message.header import HeaderScanner
 from ..message.trace import received, with_type
 from ..smtp.address import Mailbox, literal_address
 from ..smtp.command import Parameters
+from ..smtp.dialect import one_for_all
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
@@ -65,6 +67,7 @@ class IntakePolicy:
         relay_from: networks whose clients may send to anywhere.
         relay_certificates: client certificates whose owners may (RFC 3207 §4).
         local_only: nobody may, whoever it is.
+        direct: whether messages are taken by `Intake.direct`, and not into the queue.
         max_hops: Received fields (RFC 5321 §6.3).
         max_header_size: octets.
         lifetime: seconds after which an undelivered message is returned.
@@ -75,6 +78,7 @@ class IntakePolicy:
     relay_from: tuple[Network, ...] = ()
     relay_certificates: tuple[RelayCertificate, ...] = ()
     local_only: bool = False
+    direct: bool = False
     max_hops: int = 100
     max_header_size: int = 1024 * 1024
     lifetime: float = 5 * 24 * 3600.0
@@ -86,6 +90,7 @@ class Intake:
     Args:
         policy: see there.
         accept: puts a message into the queue.
+        direct: takes it otherwise, where the policy says so.
         new_body: begins the content of one.
         exists: whether mail for a mailbox in one of our domains is taken.
         refusal: what is known to become of mail for a mailbox, if that is a failure.
@@ -103,6 +108,7 @@ class Intake:
         policy: IntakePolicy,
         *,
         accept: Accept,
+        direct: Take | None = None,
         new_body: NewBody,
         exists: Callable[[Mailbox], bool],
         refusal: Callable[[Mailbox], Reply | None] = lambda mailbox: None,
@@ -114,6 +120,7 @@ class Intake:
     ) -> None:
         self.update(policy)
         self.accept = accept
+        self.direct = direct
         self.new_body = new_body
         self.ids = ids
         self.wall_time = wall_time
@@ -167,14 +174,21 @@ class Intake:
         """Keep nothing of a session (`interfaces.Delivery`)."""
         self._expanding.pop(session, None)
 
-    def recipients(self, session: Session) -> tuple[Recipient, ...]:
-        """Return the recipients of a transaction, aliases expanded, each mailbox once."""
+    def recipients(
+        self, session: Session
+    ) -> tuple[tuple[Recipient, ...], Sequence[Sequence[RecipientNumber]]]:
+        """Return the recipients of a transaction, aliases expanded, each mailbox once.
+
+        Beside them stand, for each RCPT, the numbers of those that it led to.
+        """
         transaction = session.transaction
         assert transaction is not None
         expanded = self._expanded(session)
         self._expanding.pop(session, None)
         recipients: dict[tuple[str, str, Mailbox | None], Recipient] = {}
+        places: list[list[RecipientNumber]] = []
         for accepted in transaction.recipients:
+            places.append([])
             written = self.canonical(session, accepted.mailbox)
             for each in expanded.final.get(written, (FinalRecipient(written),)):
                 mailbox = each.mailbox
@@ -190,7 +204,8 @@ class Intake:
                         original=None if mailbox == written else accepted.mailbox,
                         reverse_path=each.reverse_path,
                     )
-        return tuple(recipients.values())
+                places[-1].append(recipients[key].number)
+        return tuple(recipients.values()), places
 
     def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
@@ -282,7 +297,7 @@ class _Reception:
         self._session = session
         self._received_at = intake.wall_time()
         self._id = intake.ids()
-        self._recipients = intake.recipients(session)
+        self._recipients, self._places = intake.recipients(session)
         # RFC 5321 §7.2: who sees the trace field learns of nobody whom the sender did not name.
         self._written: Mailbox | None = None
         if len(transaction.recipients) == 1:
@@ -320,13 +335,7 @@ class _Reception:
         """Make the message durable (`interfaces.Sink`)."""
         if self._refusal is not None:
             self._leave(None)
-            self._intake._log.info(
-                "{id} refused: from {reverse_path}, client {peer}: {reply}",
-                id=self._id,
-                reverse_path=_shown(self._reverse_path),
-                peer=self._session.peer.address,
-                reply=self._refusal,
-            )
+            self._say_refused(self._refusal)
             return self._refusal
         body = self._writer.seal()
         ended: Deferred[ContentDecision]
@@ -335,6 +344,15 @@ class _Reception:
         else:
             ended = self._accept(body)
         return ended.addBoth(self._leave)
+
+    def _say_refused(self, reply: Reply) -> None:
+        self._intake._log.info(
+            "{id} refused: from {reverse_path}, client {peer}: {reply}",
+            id=self._id,
+            reverse_path=_shown(self._reverse_path),
+            peer=self._session.peer.address,
+            reply=reply,
+        )
 
     def abort(self) -> None:
         """Forget the content (`interfaces.Sink`)."""
@@ -374,11 +392,18 @@ class _Reception:
             received_at=self._received_at,
             expires_at=self._received_at + policy.lifetime,
         )
-        return self._intake.accept(message).addCallbacks(
-            self._accepted, self._not_accepted, callbackArgs=(message,)
-        )
+        taking: Deferred[ContentDecision]
+        if policy.direct and self._intake.direct is not None:
+            taking = self._intake.direct(message, self._places)
+        else:
+            queued = Reply.of(250, "0.0", f"Queued as {self._id}")
+            taking = self._intake.accept(message).addCallback(lambda _: queued)
+        return taking.addCallbacks(self._accepted, self._not_accepted, callbackArgs=(message,))
 
-    def _accepted(self, _: None, message: Message) -> ContentDecision:
+    def _accepted(self, decision: ContentDecision, message: Message) -> ContentDecision:
+        if isinstance(decision, Sequence) and not any(map(_accepts, decision)):
+            self._say_refused(one_for_all(decision))
+            return decision
         session = self._session
         assert session.greeting is not None
         protocol = with_type(
@@ -401,7 +426,7 @@ class _Reception:
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
         )
-        return Reply.of(250, "0.0", f"Queued as {self._id}")
+        return decision
 
     def _not_accepted(self, failure: Failure) -> ContentDecision:
         refused = failure.check(Refused)
@@ -429,6 +454,10 @@ class _Reception:
         )
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return NO_DISK if full else NOT_STORED
+
+
+def _accepts(decision: Decision) -> bool:
+    return decision is None or decision.code < 300
 
 
 def _is_postmaster(mailbox: Mailbox) -> bool:
