@@ -170,7 +170,7 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
 def _session_settings(config: Config, listener: Listener) -> SessionSettings:
     known_to_speak_tls = Networks(listener.require_tls_from)
     proxies = Networks(listener.xclient_from)
-    extensions = standard_extensions(listener.max_message_size)
+    extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
     if listener.xclient_from:
         extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
     return SessionSettings(

@@ -209,6 +209,12 @@ class Connection(Protocol):
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
         self.conversation.begin()
+        message = self.session.fitting(message)
+        if not message.envelope.recipients:
+            # RFC 9422 §4: no more in this session. Nothing was said of the message.
+            self.session.quit()
+            text = f"{self.target} takes no more in this session"
+            return [Unusable(Reply.of(451, "4.5", text))]
         if self._convert is None:
             return self.session.transact(message)
         steps = self.session.transact(message, convertible=True)

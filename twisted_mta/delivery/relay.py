@@ -199,7 +199,41 @@ class Relay:
         attempt = Attempt(self, next_hop, message, ways)
         self._attempts[attempt] = None
         attempt.start()
-        return attempt.result
+        return attempt.result.addCallback(self._whole, next_hop, message, ways)
+
+    def _whole(
+        self,
+        outcomes: Sequence[Outcome],
+        next_hop: NextHop,
+        message: Message,
+        ways: tuple[Terms, ...],
+    ) -> Sequence[Outcome] | Deferred[Sequence[Outcome]]:
+        """Go on with the recipients that were more than the server takes at once (RFC 9422)."""
+        if len(outcomes) == len(message.envelope.recipients):
+            return outcomes
+        return Deferred.fromCoroutine(self._deliver_rest(outcomes, next_hop, message, ways))
+
+    async def _deliver_rest(
+        self,
+        outcomes: Sequence[Outcome],
+        next_hop: NextHop,
+        message: Message,
+        ways: tuple[Terms, ...],
+    ) -> Sequence[Outcome]:
+        found = {outcome.number: outcome for outcome in outcomes}
+        recipients = message.envelope.recipients
+        rest = tuple(each for each in recipients if each.number not in found)
+        last = outcomes[-1]
+        if last.reply.code == 421 or last.uncertain:
+            # It is closing, or does not answer: to connect for each of them would not be polite.
+            some: Sequence[Outcome] = [
+                evolve(last, number=each.number, uncertain=False) for each in rest
+            ]
+        else:
+            envelope = evolve(message.envelope, recipients=rest)
+            some = await self._attempt(next_hop, evolve(message, envelope=envelope), ways)
+        found.update((outcome.number, outcome) for outcome in some)
+        return [found[each.number] for each in recipients]
 
     # The end.
 
@@ -314,7 +348,8 @@ class Relay:
         """Take back a connection whose transaction is over."""
         if not connection.session.idle:
             return
-        if self._closing is not None or self._connections.get(connection) != self._generation:
+        outdated = self._connections.get(connection) != self._generation
+        if self._closing is not None or outdated or connection.session.spent:
             connection.quit()
             return
         surplus = self.pool.keep(connection, next_hop, ways)

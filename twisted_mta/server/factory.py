@@ -35,6 +35,7 @@ from .throttle import Throttle, ThrottleSettings
 from .tls import ContextFactory, ServerTLS, server_tls
 
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
+_MAX_RECIPIENTS = 1000
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
@@ -136,7 +137,9 @@ class ESMTPFactory(ServerFactory):
         self.auth = auth
         self.authenticator = authenticator
         self.settings = settings or SessionSettings(
-            hostname=getfqdn(), extensions=extensions_for_lines(_MAX_MESSAGE_SIZE)
+            hostname=getfqdn(),
+            extensions=extensions_for_lines(_MAX_MESSAGE_SIZE, _MAX_RECIPIENTS),
+            max_recipients=_MAX_RECIPIENTS,
         )
         self.tls: ServerTLS | None = server_tls(tls)
         self.timeouts = timeouts

@@ -38,6 +38,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from attrs import evolve
+
 from ..envelope import Message, TLSFacts
 from .client_auth import CANCEL, AuthEnd, ClientAuth
 from .client_step import (
@@ -55,6 +57,7 @@ from .client_step import (
     Unusable,
     situation,
 )
+from .extension.limits import Limits
 from .extension.outgoing import OutgoingExtension
 from .extension.standard import OUTGOING
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
@@ -148,6 +151,9 @@ class ClientSession:
         self._pipelining = False
         self._transaction: OutgoingTransaction | None = None
         self._reset_first = False
+        self._limits = Limits()
+        self._mails = 0  # MAIL commands so far
+        self._domains: dict[str, None] = {}  # of RCPT commands so far
 
     # What the shell asks.
 
@@ -155,6 +161,23 @@ class ClientSession:
     def idle(self) -> bool:
         """Whether `transact` may be called."""
         return self._ready and not (self._awaited or self._transaction or self.closed)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the server takes no further transaction in this session (RFC 9422 §4.1)."""
+        return self._limits.mails is not None and self._mails >= self._limits.mails
+
+    def fitting(self, message: Message) -> Message:
+        """Return what the server takes of ``message`` in one transaction, by what it announced.
+
+        RFC 9422: with the recipients that may come next, in a session that is open; none where it
+        takes no further one of them in this session.
+        """
+        recipients = message.envelope.recipients
+        fitting = () if self.spent else self._limits.fitting(recipients, self._domains)
+        if len(fitting) == len(recipients):
+            return message
+        return evolve(message, envelope=evolve(message.envelope, recipients=tuple(fitting)))
 
     @property
     def dot_sent(self) -> bool:
@@ -256,8 +279,10 @@ class ClientSession:
             return steps
         if self._reset_first:
             self._unsent.append((Awaited.RSET, b"RSET\r\n"))
+        self._mails += 1
         self._unsent.append((Awaited.MAIL, transaction.mail()))
         for place in transaction.offered:
+            self._domains[message.envelope.recipients[place].mailbox.domain] = None
             self._unsent.append((Awaited.RCPT, transaction.rcpt(place)))
         if not transaction.binary:
             self._unsent.append((Awaited.DATA, b"DATA\r\n"))  # RFC 2920 §3.1: last in its group
@@ -476,6 +501,7 @@ class ClientSession:
     def _know(self, capabilities: Mapping[str, str]) -> None:
         self.capabilities = capabilities
         self._pipelining = "PIPELINING" in capabilities
+        self._limits = Limits.announced(capabilities.get("LIMITS", ""))
 
     def _auth_answered(self, reply: Reply, steps: list[Step]) -> None:
         assert self._auth is not None

@@ -20,6 +20,7 @@ from ..smtp.extension.auth import AUTH
 from ..smtp.extension.binarymime import BINARYMIME
 from ..smtp.extension.chunking import CHUNKING
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
+from ..smtp.extension.limits import limits
 from ..smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from ..smtp.extension.size import size
 from ..smtp.extension.starttls import STARTTLS
@@ -66,6 +67,7 @@ class Options:
         violations: how often octets come before their turn.
         chunking: BDAT is offered.
         binarymime: BODY=BINARYMIME is offered, and BDAT with it.
+        limits: LIMITS is announced.
         xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
         auth: where AUTH is offered: ``off``, ``tls``, ``any``. There is one account, ``alice``
             with the password ``secret``.
@@ -92,6 +94,7 @@ class Options:
     whole: bool = False
     chunking: bool = False
     binarymime: bool = False
+    limits: bool = False
     xclient: bool = False
     auth: Literal["off", "tls", "any"] = "off"
     auth_required: bool = False
@@ -112,6 +115,7 @@ class Options:
                 STARTTLS,
                 *((CHUNKING,) if self.chunking or self.binarymime else ()),
                 *((BINARYMIME,) if self.binarymime else ()),
+                *((limits(self.max_recipients),) if self.limits else ()),
                 *((_XCLIENT,) if self.xclient else ()),
                 *((AUTH,) if self.auth != "off" else ()),
             ),

@@ -6,6 +6,7 @@ from . import Extension
 from .binarymime import BINARYMIME, BINARYMIME_OUT
 from .chunking import CHUNKING
 from .eightbitmime import EIGHT_BIT_MIME, EIGHT_BIT_MIME_OUT
+from .limits import limits
 from .outgoing import OutgoingExtension
 from .plain import ENHANCED_STATUS_CODES, PIPELINING
 from .size import SIZE_OUT, size
@@ -21,8 +22,13 @@ OUTGOING: tuple[OutgoingExtension, ...] = (
 """What is said to next hops, in this order; the refusals of the first come first."""
 
 
-def standard_extensions(max_message_size: int) -> tuple[Extension, ...]:
-    """Return them in the order in which EHLO announces them; the size is in octets."""
+def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
+    """Return them in the order in which EHLO announces them.
+
+    Args:
+        max_message_size: octets.
+        max_recipients: of one transaction.
+    """
     return (
         PIPELINING,
         size(max_message_size),
@@ -31,9 +37,11 @@ def standard_extensions(max_message_size: int) -> tuple[Extension, ...]:
         CHUNKING,
         BINARYMIME,
         STARTTLS,
+        limits(max_recipients),
     )
 
 
-def extensions_for_lines(max_message_size: int) -> tuple[Extension, ...]:
+def extensions_for_lines(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
     """Return those of them that a delivery can keep which takes content by lines."""
-    return tuple(each for each in standard_extensions(max_message_size) if each is not BINARYMIME)
+    extensions = standard_extensions(max_message_size, max_recipients)
+    return tuple(each for each in extensions if each is not BINARYMIME)

@@ -1,0 +1,90 @@
+"""LIMITS (RFC 9422), obeyed: transactions and sessions are no larger than a server says."""
+
+from tests.delivery.hops import HopTestCase, to
+from tests.delivery.test_relay import PARTING
+from twisted_mta.smtp.extension.limits import Limits
+from twisted_mta.testing.peer import ScriptStep
+
+
+def opening(limits: str) -> list[ScriptStep]:
+    return [
+        ("send", b"220 mx.example\r\n"),
+        ("expect", b"EHLO client.example\r\n"),
+        ("send", b"250-mx.example\r\n250-PIPELINING\r\n250 LIMITS " + limits.encode() + b"\r\n"),
+    ]
+
+
+def transaction(*recipients: str) -> list[ScriptStep]:
+    names = "".join(f"RCPT TO:<{recipient}>\r\n" for recipient in recipients)
+    return [
+        ("expect", f"MAIL FROM:<a@client.example>\r\n{names}DATA\r\n".encode()),
+        ("send", b"250 Ok\r\n" * (1 + len(recipients)) + b"354 Go on\r\n"),
+        ("content",),
+        ("send", b"250 2.0.0 Queued\r\n"),
+    ]
+
+
+class Obeyed(HopTestCase):
+    def assertDelivered(self, *mailboxes: str) -> None:
+        outcomes = self.send(to(*mailboxes))
+        self.assertEqual([each.number for each in outcomes], list(range(len(mailboxes))))
+        self.assertTrue(all(each.delivered for each in outcomes), outcomes)
+
+    def test_recipients_beyond_rcptmax_come_in_a_transaction_of_their_own(self) -> None:
+        peer = self.server(
+            *opening("RCPTMAX=2"),
+            *transaction("b@example.net", "c@example.net"),
+            *transaction("d@example.net"),
+        )
+        self.assertDelivered("b@example.net", "c@example.net", "d@example.net")
+        self.assertEqual(peer.problems, [])
+        self.assertTrue(peer.finished)
+
+    def test_after_mailmax_transactions_the_session_ends(self) -> None:
+        first = self.server(*opening("MAILMAX=1"), *transaction("b@example.net"), *PARTING)
+        self.assertDelivered("b@example.net")
+        self.assertTrue(first.finished, first.problems)
+        second = self.server(*opening("MAILMAX=1"), *transaction("b@example.net"), *PARTING)
+        self.assertDelivered("b@example.net")
+        self.assertTrue(second.finished, second.problems)
+
+    def test_both_together(self) -> None:
+        peers = [
+            self.server(*opening("RCPTMAX=1 MAILMAX=1"), *transaction(name), *PARTING)
+            for name in ("b@example.net", "c@example.net")
+        ]
+        self.assertDelivered("b@example.net", "c@example.net")
+        self.assertEqual([peer.finished for peer in peers], [True, True])
+
+    def test_domains_beyond_rcptdomainmax_come_in_a_session_of_their_own(self) -> None:
+        first = self.server(
+            *opening("RCPTDOMAINMAX=1"),
+            *transaction("b@example.net", "d@example.net"),
+            *PARTING,
+        )
+        second = self.server(*opening("RCPTDOMAINMAX=1"), *transaction("c@example.org"))
+        self.assertDelivered("b@example.net", "c@example.org", "d@example.net")
+        self.assertEqual([first.problems, second.problems], [[], []])
+        self.assertTrue(first.finished)
+
+    def test_what_is_unknown_or_malformed_is_ignored(self) -> None:
+        peer = self.server(
+            *opening("RCPTMAX=0 MAILMAX=x RCPTDOMAINMAX FUTURE=1 RCPTMAX=-1"),
+            *transaction("b@example.net", "c@example.org"),
+        )
+        self.assertDelivered("b@example.net", "c@example.org")
+        self.assertEqual(peer.problems, [])
+
+    def test_a_server_that_is_closing_is_not_asked_for_each_of_the_others(self) -> None:
+        self.server(
+            *opening("RCPTMAX=1"),
+            ("expect", b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"),
+            ("send", b"250 Ok\r\n421 4.3.2 Closing\r\n"),
+            ("close",),
+        )
+        outcomes = self.send(to("b@example.net", "c@example.net"))
+        self.assertEqual([each.reply.code for each in outcomes], [421, 421])
+
+    def test_of_what_is_said_twice_the_smaller_holds(self) -> None:
+        self.assertEqual(Limits.announced("rcptmax=5 RCPTMAX=3"), Limits(recipients=3))
+        self.assertEqual(Limits.announced("RCPTMAX=1000000"), Limits())
