@@ -44,6 +44,8 @@ from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
 from .shard import Shard, shard_directory
+from .smtp.extension import Extension
+from .smtp.extension.standard import OUTGOING
 from .smtp.sasl import Nonce
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
@@ -67,6 +69,8 @@ class World:
         secret: makes so many octets that nobody can guess.
         nonce: makes what is used once, in AUTH.
         source_of: says which address of ours leads to another.
+        extensions: what is spoken besides the standard ones, on every listener and, where a next
+            hop announces it, to that.
     """
 
     wall_time: WallTime = wall_time
@@ -79,6 +83,7 @@ class World:
     secret: Callable[[int], bytes] = secret_octets
     nonce: Nonce = nonce
     source_of: SourceOf | None = kernel_source
+    extensions: tuple[Extension, ...] = ()
 
 
 class Engine:
@@ -184,6 +189,7 @@ class Engine:
             nonce=world.nonce,
             source_of=world.source_of,
             executor=self._file_executor,
+            extensions=(*OUTGOING, *(each.outgoing for each in world.extensions if each.outgoing)),
         )
         self._home = self._shard(worker)
         self._room = Room(
@@ -201,6 +207,7 @@ class Engine:
             metrics=self.metrics,
             limits=self._limits,
             wall_time=world.wall_time,
+            extensions=world.extensions,
         )
 
     # Life.

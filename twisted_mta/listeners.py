@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -19,6 +19,7 @@ from .server.networks import Networks
 from .server.proxy import ProxyFactory
 from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.dialect import LMTP, SMTP
+from .smtp.extension import Extension
 from .smtp.extension.standard import standard_extensions
 from .smtp.extension.xclient import xclient
 from .smtp.settings import SessionSettings
@@ -34,6 +35,7 @@ class Listeners:
         limits: counts connections.
         metrics: what they count.
         wall_time: for the dates of certificates.
+        extensions: what is spoken besides the standard ones.
 
     Attributes:
         factories: one for each configured listener.
@@ -51,8 +53,10 @@ class Listeners:
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         wall_time: WallTime,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         self._config = config
+        self._extensions = tuple(extensions)
         self._reactor = reactor
         self._wall_time = wall_time
         self._contexts = [
@@ -63,7 +67,7 @@ class Listeners:
             ESMTPFactory(
                 intake,
                 clock=reactor,
-                settings=_session_settings(config, listener),
+                settings=_session_settings(config, listener, self._extensions),
                 tls=context,
                 timeouts=_timeouts(listener),
                 max_connections=listener.max_connections,
@@ -132,7 +136,7 @@ class Listeners:
         def use() -> list[str]:
             self._config = config
             for listener, factory in zip(config.listeners, self.factories, strict=True):
-                factory.settings = _session_settings(config, listener)
+                factory.settings = _session_settings(config, listener, self._extensions)
                 factory.timeouts = _timeouts(listener)
                 factory.max_connections = listener.max_connections
                 factory.max_connections_per_peer = listener.max_connections_per_peer
@@ -167,12 +171,15 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
     return path
 
 
-def _session_settings(config: Config, listener: Listener) -> SessionSettings:
+def _session_settings(
+    config: Config, listener: Listener, others: tuple[Extension, ...]
+) -> SessionSettings:
     known_to_speak_tls = Networks(listener.require_tls_from)
     proxies = Networks(listener.xclient_from)
     extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
     if listener.xclient_from:
         extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
+    extensions += others
     return SessionSettings(
         hostname=config.hostname,
         dialect=LMTP if listener.kind == "lmtp" else SMTP,

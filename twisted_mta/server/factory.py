@@ -22,8 +22,8 @@ from ..interfaces import Clock, Decision, Delivery, LimitKey, Limits
 from ..limits import LocalLimits
 from ..metrics import Metrics, table
 from ..metrics.table import Metric
-from ..smtp.extension.auth import AUTH
 from ..smtp.dialect import LMTP
+from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings

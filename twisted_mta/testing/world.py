@@ -32,6 +32,7 @@ from ..config import Config, Listener
 from ..entropy import inline_executor, system_random
 from ..report import Status
 from ..service import MailTransferAgent, World
+from ..smtp.extension import Extension
 from .files import UnsyncedFiles
 from .network import MemoryNetwork, address
 from .peer import certificate
@@ -208,6 +209,7 @@ class MemoryMTA:
         reactor: shared by MTAs that are to speak with each other; one of its own without.
         files: the disk of bodies and Maildirs; a new one without.
         resolver: the DNS; knows no name without.
+        extensions: what is spoken besides the standard ones.
         settings: of `Config`; by default it is ``mta.example``, listens at `SMTP` and delivers for
             ``localhost``.
 
@@ -226,6 +228,7 @@ class MemoryMTA:
         reactor: MemoryReactor | None = None,
         files: UnsyncedFiles | None = None,
         resolver: FakeResolver | None = None,
+        extensions: tuple[Extension, ...] = (),
         **settings: Any,
     ) -> None:
         directory = os.path.abspath(directory)
@@ -255,6 +258,7 @@ class MemoryMTA:
                 secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
                 nonce=lambda: f"{random.getrandbits(128):032x}",
                 source_of=None,
+                extensions=extensions,
             ),
         )
 

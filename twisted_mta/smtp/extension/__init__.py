@@ -3,7 +3,18 @@
 An extension announces itself in the reply to EHLO, reads the parameters it adds to MAIL and RCPT,
 says how much longer it makes those lines, and obeys the verbs it adds. The session knows none of
 them by name, so one more is one more file and one more place in the tuple that the session is
-given.
+given. One of an application's own is given to `World`, and looks like those here:
+
+    class Ticket(OutgoingExtension):
+        keyword = "XTICKET"
+
+        def mail(self, transaction, announced):
+            number = transaction.message.envelope.parameters.get("XTICKET")
+            return () if number is None else (f"XTICKET={number}",)
+
+    TICKET = Extension("XTICKET", mail={"XTICKET": read_number}, mail_octets=20, outgoing=Ticket())
+
+What its readers return is kept with the message and its recipients all the way through the queue.
 """
 
 from __future__ import annotations
@@ -18,6 +29,7 @@ from ..reply import Reply
 
 if TYPE_CHECKING:
     from ..session import Session
+    from .outgoing import OutgoingExtension
 
 Obey = Callable[["Session", str], Reply]
 """Obeys a command: gets the session and the argument, returns the reply or raises `CommandError`.
@@ -42,6 +54,8 @@ class Extension:
         commands: what obeys the verbs it adds, by upper-case verb; those that the session has
             itself stay the session's. Each is the last of its group (RFC 2920 §3.1).
         not_offered: what these verbs get where `announcement` returns None.
+        outgoing: its other side, towards next hops, where it comes from outside this package; our
+            own stand in `standard.OUTGOING`.
     """
 
     keyword: str
@@ -51,6 +65,7 @@ class Extension:
     rcpt_octets: int = 0
     commands: Mapping[str, Obey] = field(factory=dict)
     not_offered: Reply = NOT_OFFERED
+    outgoing: OutgoingExtension | None = None
 
     def announcement(self, session: Session) -> str | None:
         """Return the line for the EHLO reply, or None where it is not on offer now."""
