@@ -267,6 +267,7 @@ class MTA(Program):
         self.options = options
         self.state = home / "mta-state"
         self.smtp = 0
+        self.lmtp = 0
         self.web = 0
         if toml:
             (home / "mta.toml").write_text(toml, encoding="utf-8")
@@ -277,6 +278,7 @@ class MTA(Program):
         self.spawn(self.command())
         bound = self.wait_for(self._bound, "the MTA is ready")
         self.smtp = bound["smtp"]
+        self.lmtp = bound.get("lmtp", 0)
         self.web = bound.get("web", 0)
 
     def command(self) -> list[str | Path]:
