@@ -4,9 +4,16 @@ import threading
 
 from twisted.internet import reactor  # noqa: TID251 - threads answer in the real one
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from twisted_mta.entropy import ThreadExecutor, inline_executor, system_random, wall_time
+from twisted_mta.entropy import (
+    NearExecutor,
+    ThreadExecutor,
+    inline_executor,
+    system_random,
+    wall_time,
+)
 
 
 def divide(dividend: int, divisor: int) -> int:
@@ -28,6 +35,60 @@ class InlineExecutor(SynchronousTestCase):
 
     def test_an_exception_is_a_failure(self) -> None:
         self.failureResultOf(inline_executor(divide, 6, 0), ZeroDivisionError)
+
+
+class Near(SynchronousTestCase):
+    """Calls that take as long as the test says, and where they were made."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.far: list[tuple[float, ...]] = []  # what was asked for elsewhere
+        self.near = NearExecutor(self.elsewhere, self.clock.seconds, quick=0.001)
+
+    def elsewhere(self, function: object, *args: float) -> Deferred[float]:
+        self.far.append(args)
+        return Deferred()
+
+    def take(self, seconds: float) -> float:
+        self.clock.advance(seconds)
+        return seconds
+
+    def call(self, seconds: float, times: int = 1) -> int:
+        """Make calls; return how many of them were made elsewhere."""
+        before = len(self.far)
+        for _ in range(times):
+            self.near(self.take, seconds)
+        return len(self.far) - before
+
+    def test_what_is_quick_is_done_at_once(self) -> None:
+        self.assertEqual(self.successResultOf(self.near(self.take, 0.0005)), 0.0005)
+        self.assertEqual(self.call(0.0005, 1000), 0)
+
+    def test_one_slow_call_among_quick_ones_changes_nothing(self) -> None:
+        self.call(0.0002, 50)
+        self.assertEqual(self.call(0.010), 0)
+        self.assertEqual(self.call(0.0002, 50), 0)
+
+    def test_what_is_slow_is_done_elsewhere_from_then_on(self) -> None:
+        self.call(0.0002, 50)
+        self.assertEqual(self.call(0.030), 0)
+        self.assertEqual(self.call(0.030, 64), 64)
+
+    def test_a_slow_disk_is_tried_again_ever_less_often(self) -> None:
+        self.call(0.030)
+        tried = [10_000 - self.call(0.030, 10_000) for _ in range(5)]
+        self.assertEqual(tried[0], 7)  # after 64, 128, … 4096
+        self.assertLessEqual(max(tried[1:]), 2)
+
+    def test_it_comes_back_when_calls_are_quick_again(self) -> None:
+        self.call(0.030)
+        self.call(0.0002, 64)
+        self.assertEqual(self.call(0.0002, 1000), 0)
+
+    def test_an_exception_is_a_failure_and_moves_the_next_calls_elsewhere(self) -> None:
+        self.failureResultOf(self.near(divide, 6, 0), ZeroDivisionError)
+        self.assertEqual(self.call(0.0002, 64), 64)
+        self.assertEqual(self.call(0.0002), 0)
 
 
 class Threads(TestCase):

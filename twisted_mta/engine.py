@@ -20,7 +20,7 @@ from .delivery.maildir import MaildirDelivery
 from .delivery.relay import Relay
 from .delivery.terms import Prepared as PreparedTerms
 from .dns import DNSResolver
-from .entropy import ThreadExecutor, nonce, secret_octets, system_random, wall_time
+from .entropy import NearExecutor, ThreadExecutor, nonce, secret_octets, system_random, wall_time
 from .envelope import Message, NextHop, Outcome
 from .files import DiskFiles
 from .interfaces import Executor, Files, Ids, Limits, Random, Resolver, WallTime
@@ -473,7 +473,8 @@ class Engine:
         store = SQLiteStore(os.path.join(directory, "queue.sqlite"), spool=spool, files=self._files)
         commit = GroupCommit(
             store,
-            executor=world.commit_executor or self._thread(1, f"queue {number}"),
+            executor=world.commit_executor
+            or NearExecutor(self._thread(1, f"queue {number}"), self._reactor.seconds),
             clock=self._reactor,
             max_operations=config.queue.commit_messages,
             max_octets=config.queue.commit_octets,

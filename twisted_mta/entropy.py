@@ -14,12 +14,18 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from twisted.internet import threads  # noqa: TID251 - the one place where threads come from
-from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadpool import ThreadPool
 
+from .interfaces import Executor
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_OF_LATE = 16  # calls that an average is of
+_AWAY_FIRST = 64  # calls that are made elsewhere before one is tried here again
+_AWAY_LAST = 8192
 
 
 def wall_time() -> float:
@@ -93,6 +99,62 @@ class ThreadExecutor:
         if self._pool is None:
             return fail(RuntimeError(f"the threads of {self._name!r} are not running"))
         return threads.deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+
+
+class NearExecutor:
+    """An `interfaces.Executor` that stays in the caller's turn for as long as calls are quick.
+
+    A thread has to be woken, wakes the reactor in its turn, and the two of them fight for the
+    interpreter in between: a third of the CPU time of each message, measured with two workers on a
+    disk that syncs in 0.15 ms. Waiting that long for the disk costs less. On a slower one it costs
+    more, and all connections would wait with the one: so calls go to the thread as soon as they are
+    slow or fail, and now and then, less and less often, one is tried here again.
+
+    Args:
+        far: where calls run that are not quick.
+        seconds: monotonic time.
+        quick: seconds that a call may take on average, to be made here.
+    """
+
+    def __init__(
+        self, far: Executor, seconds: Callable[[], float], *, quick: float = 0.001
+    ) -> None:
+        self._far = far
+        self._seconds = seconds
+        self._quick = quick
+        self._average: float | None = 0.0  # seconds that calls took of late; None: on probation
+        self._away = 0  # calls that still go to the thread
+        self._next_away = _AWAY_FIRST
+
+    def __call__(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Deferred[_T]:
+        """Run ``function`` here or there; return its result, or its exception as a failure."""
+        if self._away:
+            self._away -= 1
+            return self._far(function, *args, **kwargs)
+        start = self._seconds()
+        try:
+            result = succeed(function(*args, **kwargs))
+        except Exception:
+            self._go_away()
+            return fail()
+        took = self._seconds() - start
+        if self._average is None:
+            self._average = took
+        else:
+            # One slow call among quick ones, such as a checkpoint, is no reason to go.
+            self._average += (took - self._average) / _OF_LATE
+        if self._average > self._quick:
+            self._go_away()
+        else:
+            self._next_away = max(_AWAY_FIRST, self._next_away - 1)
+        return result
+
+    def _go_away(self) -> None:
+        self._away = self._next_away
+        self._next_away = min(2 * self._next_away, _AWAY_LAST)
+        self._average = None
 
 
 def inline_executor(

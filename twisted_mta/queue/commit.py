@@ -1,8 +1,9 @@
 """Group commit: what arrived while the last transaction was written goes into the next one.
 
-Nothing is delayed for the sake of a larger batch. Operations that come in one turn of the reactor
-share a transaction, and so do those that come while one is under way. That is enough: with one
-client a message has an fsync to itself, with a hundred a fsync has a hundred messages.
+Nothing waits for the sake of a larger batch. Operations that come in one turn of the reactor share
+a transaction, and so do those that come while one is under way. What has arrived at our sockets by
+then is read first: it takes no time to wait for. That is enough: with one client a message has an
+fsync to itself, with a hundred a fsync has a hundred messages.
 
 A failed commit is never tried again, because after a failed fsync nobody knows what is on the disk.
 Those who wait for an `Accept` are told that it failed; a `Settle` is kept, because the next hop has
@@ -162,7 +163,12 @@ class GroupCommit:
 
     def _wake(self, delay: float = 0) -> None:
         if self._turn is None and not self._busy:
-            self._turn = self._clock.callLater(delay, self._commit)
+            self._turn = self._clock.callLater(delay, self._gather)
+
+    def _gather(self) -> None:
+        # In the next turn, because the reactor looks at its sockets in between: with two workers
+        # and one message a connection 2.7 messages shared a commit then, without it 1.5.
+        self._turn = self._clock.callLater(0, self._commit)
 
     def _commit(self) -> None:
         self._turn = None
