@@ -124,7 +124,7 @@ class Journal(MemoryTestCase):
         self.files = UnsyncedFiles()
         self.clock = Clock()
 
-    def journal(self, name: str = "0") -> tuple[TLSMemory, TLSJournal]:
+    def journal(self, name: str = "0", **arguments: Any) -> tuple[TLSMemory, TLSJournal]:
         """Start a process that remembers."""
         memory = self.memory()
         journal = TLSJournal(
@@ -132,8 +132,8 @@ class Journal(MemoryTestCase):
             directory=self.DIRECTORY,
             name=name,
             files=self.files,
-            executor=at_once,
             clock=self.clock,
+            **{"executor": at_once, **arguments},
         )
         journal.load()
         journal.start()
@@ -151,12 +151,12 @@ class Journal(MemoryTestCase):
         self.files.crash()
         self.assertEqual(self.known(), ["mx.example"])
 
-    def test_and_a_crash_but_for_the_last_minute(self) -> None:
+    def test_and_a_crash_but_for_the_last_moment(self) -> None:
         memory, _ = self.journal()
         memory.remember("a.example", 25)
-        self.clock.advance(60)
+        self.clock.advance(1)
         memory.remember("b.example", 25)
-        self.clock.advance(60)
+        self.clock.advance(1)
         memory.remember("c.example", 25)
         self.files.crash()
         self.assertEqual(self.known(), ["a.example", "b.example"])
@@ -176,6 +176,33 @@ class Journal(MemoryTestCase):
             memory.remember(host, 25)
             self.clock.pump([60, 60])
             self.assertIsNotNone(other.known(host, 25))
+
+    def test_at_once_if_they_are_told_that_there_is_something_new(self) -> None:
+        other, reading = self.journal("1")
+        memory, _ = self.journal("0", written=reading.look_soon)
+        for host in ("a.example", "b.example"):
+            memory.remember(host, 25)
+            self.clock.pump([0.5, 0.5])
+            self.assertIsNotNone(other.known(host, 25))
+
+    def test_what_is_met_while_the_disk_works_is_not_left_for_long(self) -> None:
+        working: list[Deferred[Any]] = []
+
+        def slow(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Deferred[Any]:
+            waiting: Deferred[Any] = Deferred()
+            working.append(waiting)
+            return waiting.addCallback(lambda _: function(*arguments, **named))
+
+        memory, _ = self.journal(executor=slow)
+        memory.remember("a.example", 25)
+        self.clock.advance(1)
+        memory.remember("b.example", 25)
+        for _ in range(4):
+            while working:
+                working.pop().callback(None)
+            self.clock.advance(1)
+        self.files.crash()
+        self.assertEqual(self.known(), ["a.example", "b.example"])
 
     def test_a_file_that_has_grown_is_begun_anew(self) -> None:
         """And what another has read of it already is still all there."""

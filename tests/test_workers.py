@@ -49,7 +49,10 @@ class Process:
         self.arguments: list[str] = []
         self.environment: Mapping[str, str] = {}
         self.descriptors: Mapping[int, Any] = {}
-        names = ("start", "serve", "drain", "hurry", "prepare", "use", "forget", "report", "limits")
+        names = (
+            *("start", "serve", "drain", "hurry", "prepare", "use", "forget", "report", "limits"),
+            "tls_news",
+        )
         self.pipe = Pipe({name: self._answer(name) for name in names}, lambda: None)
         here = address("127.0.0.1", 1)
         self.theirs = MemoryTransport(clock, client=True, host=here, peer=here)
@@ -372,6 +375,14 @@ class Restarting(WorkersTestCase):
         self.advance(0.1)
         self.successResultOf(self.stop())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_what_one_learns_of_tls_is_for_the_others_to_read(self) -> None:
+        self.working()
+        teller, *others = self.processes
+        teller.pipe.tell("tls_news")
+        self.reactor.settle()
+        self.assertNotIn("tls_news", teller.names)
+        self.assertEqual([each.names[-1] for each in others], ["tls_news"] * len(others))
 
     def test_any_signal_has_a_word(self) -> None:
         self.working()

@@ -99,6 +99,8 @@ class Engine:
         limits: counts what is in use, over all processes; None: over this one.
         is_own_address: whether mail for an address and a port would come back to us.
         worker: which process this is, from 0.
+        tls_written: called when the engines of other processes may read what this one has learnt of
+            TLS (`tls_news`).
 
     Attributes:
         config: what it was told last.
@@ -110,6 +112,7 @@ class Engine:
         listeners: what stands at its ports.
         mailboxes: which are ours, and where mail goes next.
         shards: its parts of the queue; new mail goes to the first.
+        tls_news: to be called when another process has learnt something of TLS.
 
     Raises:
         ValueError: a route cannot be read.
@@ -126,6 +129,7 @@ class Engine:
         limits: Limits | None = None,
         is_own_address: Callable[[str, int], bool] = lambda address, port: False,
         worker: int = 0,
+        tls_written: Callable[[], object] = lambda: None,
     ) -> None:
         self.config = config
         self._world = world = world or World()
@@ -173,7 +177,9 @@ class Engine:
             files=self._files,
             executor=self._file_executor,
             clock=reactor,
+            written=tls_written,
         )
+        self.tls_news: Callable[[], None] = self._journal.look_soon
         self._relay = Relay(
             reactor=reactor,
             locate=Exchangers(

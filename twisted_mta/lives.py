@@ -65,7 +65,10 @@ class Life(Pipe):
 
     def __init__(self, worker: Worker, config: Config) -> None:
         super().__init__(
-            {"limits": lambda message: worker.count(self, message)},
+            {
+                "limits": lambda message: worker.count(self, message),
+                "tls_news": worker.pass_on_tls_news,
+            },
             lambda: worker.pipe_lost(self),
         )
         self.worker = worker
@@ -271,6 +274,10 @@ class Worker(ProcessProtocol):
         """Take a message for the ledger."""
         if life is self._life:
             self._crew.ledger.receive(self, message)
+
+    def pass_on_tls_news(self) -> None:
+        """Tell the others that this one has learnt something of TLS."""
+        self._crew.pass_on_tls_news(self)
 
     def pipe_lost(self, life: Life) -> None:
         """The process is about to end, or has ended."""

@@ -3,7 +3,8 @@
 Theory of operation. `TLSMemory` is what one process knows, in memory; it is asked and told on the
 way of a message, and touches no disk. `TLSJournal` keeps it: in the directory each process has a
 file of its own, ``tls-NAME.GENERATION.jsonl``, to which it appends a line for each fact that has
-changed, once in a while, and reads what the others have appended to theirs. No two processes write
+changed, soon after it did, and reads what the others have appended to theirs: once in a while, and
+when one of them says that there is something new. No two processes write
 one file, so nothing is locked, and what a crash leaves of a last line is skipped.
 
 A file that has grown is begun anew under the next generation, with all that is known; only when
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -96,12 +97,14 @@ class TLSMemory:
 
     Attributes:
         alarms: how many connections went on, or were given up, without TLS that was had before.
+        on_change: called when there is a change to take.
     """
 
     def __init__(
         self, *, wall_time: WallTime, most: int = 100_000, forget_after: float = 90 * _DAY
     ) -> None:
         self.alarms = 0
+        self.on_change: Callable[[], object] = lambda: None
         self._wall_time = wall_time
         self._most = most
         self._forget_after = forget_after
@@ -181,6 +184,8 @@ class TLSMemory:
             self._changed[key] = None
         if len(self._facts) > self._most:
             self._forget(next(iter(self._facts)))
+        if changed:
+            self.on_change()
 
     def _forget(self, key: tuple[str, int]) -> None:
         del self._facts[key]
@@ -207,6 +212,13 @@ def merged_entries(several: Iterable[Iterable[Entry]]) -> list[Entry]:
     return [asdict(facts[key]) for key in sorted(facts)]
 
 
+_SOON = 0.2
+"""Seconds from a change until it is written.
+
+Much less than a next hop needs to be met, restarted and met again, and few enough syncs while many
+hosts are met for the first time.
+"""
+
 _NAME = re.compile(r"tls-([A-Za-z0-9-]+)\.([0-9]{1,9})\.jsonl")
 
 
@@ -220,7 +232,9 @@ class TLSJournal:
         files: the disk.
         executor: where it is written.
         clock: for the interval.
-        interval: seconds between two looks at what has changed, here and elsewhere.
+        interval: seconds between two looks at what has changed elsewhere, and here where it could
+            not be written before.
+        written: called when others would find something new.
     """
 
     log = Logger()
@@ -235,8 +249,11 @@ class TLSJournal:
         executor: Executor,
         clock: Clock,
         interval: float = 60.0,
+        written: Callable[[], object] = lambda: None,
     ) -> None:
         self._memory = memory
+        memory.on_change = self.look_soon
+        self._written = written
         self._directory = directory
         self._name = name
         self._files = files
@@ -250,6 +267,7 @@ class TLSJournal:
         self._timer: IDelayedCall | None = None
         self._working: Deferred[None] | None = None
         self._stopped = False
+        self._soon = False  # to be looked at again, as soon as the look under way is done
         self._failed_before = False
 
     def load(self) -> None:
@@ -264,6 +282,13 @@ class TLSJournal:
         """Look at what changes, from now on."""
         self._stopped = False
         self._timer = self._clock.callLater(self._interval, self._look)
+
+    def look_soon(self) -> None:
+        """Look at what changes in a moment: something has, here or elsewhere."""
+        if self._timer is None:
+            self._soon = True
+        elif not self._failed_before and self._timer.getTime() - self._clock.seconds() > _SOON:
+            self._timer.reset(_SOON)
 
     def stop(self) -> Deferred[None]:
         """Write what has changed; fires when that is done, whether or not it could be."""
@@ -293,6 +318,7 @@ class TLSJournal:
 
     def _look(self) -> None:
         self._timer = None
+        self._soon = False
         writing = self._write() if self._pending else self._nothing()
         working: Deferred[None] = Deferred()
         self._working = working
@@ -302,7 +328,8 @@ class TLSJournal:
         def again(_: object) -> None:
             self._working = None
             if not self._stopped:
-                self._timer = self._clock.callLater(self._interval, self._look)
+                soon = self._soon and not self._failed_before
+                self._timer = self._clock.callLater(_SOON if soon else self._interval, self._look)
             working.callback(None)
 
         writing.addBoth(again)
@@ -317,7 +344,11 @@ class TLSJournal:
         anew = self._file is None or self._lines > 2 * len(self._memory) + 1000
         facts = self._memory.facts() if anew else changed
         self._failed_before = False
-        return self._executor(self._append, facts, anew).addErrback(self._failed)
+
+        def written(_: object) -> None:
+            self._written()
+
+        return self._executor(self._append, facts, anew).addCallbacks(written, self._failed)
 
     def _failed(self, failure: Failure) -> None:
         failure.trap(OSError)

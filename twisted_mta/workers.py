@@ -213,6 +213,12 @@ class Workers:
         """The ports to inherit."""
         return self._ports.bound
 
+    def pass_on_tls_news(self, teller: Worker) -> None:
+        """Let all but one read what that one has learnt of TLS."""
+        for worker in self._workers:
+            if worker is not teller and worker.ready:
+                worker.tell("tls_news")
+
     def log_lines(self, lines: bytes) -> None:
         """Write what a worker has logged."""
         self._lines(lines)
