@@ -231,6 +231,12 @@ class Sources(ConfigTestCase):
             self.refusal({"local-domain": ["a.example"]}, f'{toml}aliases = "f"'),
         )
 
+    def test_one_domain_at_least_is_local(self) -> None:
+        self.assertEqual(
+            self.refusal({}, "[mta]\nlocal_domains = []\n"),
+            'FILE: local_domains = []: at least one, such as ["mail.example.net"], would do',
+        )
+
     def test_notices_come_back_to_a_domain_that_others_can_find(self) -> None:
         for local_domains, toml, expected in (
             (["localhost", "a.example", "b.example"], "", "a.example"),

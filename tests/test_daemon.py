@@ -34,6 +34,14 @@ globalLogPublisher.addObserver(observe)
 run()
 """
 
+WITHOUT_WORKERS = """
+import sys
+from twisted.scripts.twistd import run
+
+sys.executable = "/nonexistent/python"
+run()
+"""
+
 PATIENCE = 30.0
 """Seconds to wait for a process; a loaded machine may take long."""
 
@@ -289,6 +297,20 @@ class Refusing(ProcessTestCase):
         (state / "queue.sqlite").write_bytes(os.urandom(10_000))  # noqa: TID251 - any will do
         ended = self.run_to_its_end()
         self.assertOneClearLine(ended, "queue.sqlite")
+
+    def test_workers_that_cannot_be_started(self) -> None:
+        # It is known before the reactor runs, and ends that too.
+        program = [sys.executable, "-c", WITHOUT_WORKERS, *self.command("--workers", "2")[1:]]
+        ended = subprocess.run(
+            program,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertOneClearLine(ended, "no process can be started")
 
 
 class InTheBackground(ProcessTestCase):

@@ -86,7 +86,9 @@ class CommandLine(SynchronousTestCase):
         for url in ("smtp://", "smtp://h:99999", "error:hello", "error:2.1.1 fine"):
             with self.assertRaises(usage.UsageError) as caught:
                 self.parse("--route", f"*={url}")
-            self.assertTrue(str(caught.exception).startswith(f"route *={url}: "), caught.exception)
+            self.assertTrue(
+                str(caught.exception).startswith(f"--route *={url}: "), caught.exception
+            )
 
 
 class LogFile(SynchronousTestCase):

@@ -218,8 +218,13 @@ class _Daemon(MultiService):
     def _stop(self) -> None:
         self._ending = True
         self._told = self._reactor.seconds()
-        with contextlib.suppress(ReactorNotRunning):
-            self._reactor.stop()
+
+        def stop() -> None:
+            with contextlib.suppress(ReactorNotRunning):  # it ends already
+                self._reactor.stop()
+
+        # A start may come to nothing while twistd has not let the reactor run yet.
+        self._reactor.callWhenRunning(stop)
 
     def _reload(self) -> None:
         self._manager.reloading()

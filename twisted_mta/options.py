@@ -178,12 +178,17 @@ class Options(usage.Options):
 
     def _read(self) -> Config:
         options = dict(self.given)
-        config = Config.load(options, options.pop("config", [None])[-1])
+        file = options.pop("config", [None])[-1]
+        config = Config.load(options, file)
+        typed = [route.partition("=")[0] for route in options.get("route", [])]
         for pattern, url in config.routes:
             try:
                 parse_route(pattern, url)
             except ValueError as error:
-                raise ConfigError(f"route {printable(pattern)}={printable(url)}: {error}") from None
+                where = "--route" if pattern in typed else f"{printable(str(file))}: [mta] routes:"
+                raise ConfigError(
+                    f"{where} {printable(pattern)}={printable(url)}: {error}"
+                ) from None
         return config
 
 

@@ -8,6 +8,7 @@ It is started by `workers.Workers` alone, and ends with its parent.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ from .pipe import Pipe, PipeEnd
 from .ports import Ports
 
 _ORPHANED = 0.8  # seconds that are left when the parent has died
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _LAST_ANSWERS = 0.4  # of these, for what the next hops may say yet
 
 
@@ -72,6 +74,7 @@ class Worker:
                 "forget": self.forget,
                 "report": self.report,
                 "tls": self.tls,
+                "tls_news": self.tls_news,
             },
             self.parent_lost,
         )
@@ -98,6 +101,7 @@ class Worker:
             limits=self._purse,
             is_own_address=self._ports.reach,
             worker=self._number,
+            tls_written=lambda: self.pipe.tell("tls_news"),
         )
         read_engine(engine.metrics, engine)
         engine.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
@@ -166,6 +170,11 @@ class Worker:
         assert self._engine is not None
         return self._engine.tls_hosts(domain)
 
+    def tls_news(self) -> None:
+        """Read what another worker has learnt of TLS."""
+        if self._engine is not None:
+            self._engine.tls_news()
+
     def parent_lost(self) -> None:
         """End within a second, whatever is under way."""
         if self._ended:
@@ -210,6 +219,7 @@ def main() -> None:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
     _catch_signals(core, worker.drain)
+    _wake_with_parent()
     core.run(installSignalHandlers=False)
     log.close()
 
@@ -223,6 +233,17 @@ def _catch_signals(reactor: IReactorCore, drain: Callable[[], None]) -> None:
         signal.SIGTERM,
         lambda number, frame: reactor.callFromThread(drain),  # type: ignore[attr-defined]
     )
+
+
+def _wake_with_parent() -> None:
+    """See to it that one who was stopped (SIGSTOP) notices that its parent has died.
+
+    It would keep its shard, and those who come after could not have it. Linux alone can do that.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 if __name__ == "__main__":

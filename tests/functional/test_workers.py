@@ -140,6 +140,19 @@ class Life(Workers):
             mta.wait_for_mail("localhost", "bob")
             self.assertEqual(mta.terminate(), 0, mta.output())
 
+    def test_so_it_does_with_one_that_was_stopped(self) -> None:
+        if sys.platform != "linux":
+            self.skipTest("Linux alone wakes a process when its parent dies")
+        with self.mta() as mta:
+            workers = self.workers(mta)
+            os.kill(workers[0], signal.SIGSTOP)
+            try:
+                mta.kill()
+                eventually(lambda: not any(map(runs, workers)), "their end")
+            finally:
+                for worker in filter(runs, workers):
+                    os.kill(worker, signal.SIGKILL)
+
     def test_a_new_start_need_not_wait_for_the_workers_of_the_old_parent(self) -> None:
         for workers in (2, 1):
             with self.mta() as mta:

@@ -562,6 +562,11 @@ class Config:
                 f"tls_key = {read.shown(self.tls_key)}: a key without tls_certificate;"
                 " both, or neither, would do"
             )
+        if not self.local_domains:
+            # The <postmaster> without a domain has to be somebody (RFC 5321 §4.5.1).
+            raise ConfigError(
+                'local_domains = []: at least one, such as ["mail.example.net"], would do'
+            )
         for name in self.virtual_domains:
             if name in self.local_domains:
                 raise ConfigError(
