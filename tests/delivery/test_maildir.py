@@ -474,6 +474,32 @@ class Directories(SynchronousTestCase):
         composed = mailbox_directory(Mailbox("d\u00f6rte", "example.net"))
         self.assertEqual(mailbox_directory(Mailbox("Do\u0308rte", "example.net")), composed)
 
+    def test_the_case_of_other_scripts_folds_too(self) -> None:
+        for one, other in (("ÄRA", "ära"), ("ΑΒΓ", "αβγ"), ("A\u030angström", "Ångström")):
+            found = mailbox_directory(Mailbox(one, "example.net"))
+            self.assertEqual(found, mailbox_directory(Mailbox(other, "example.net")))
+        for local_part in ("İ", "ǰ\u0323", "\u1e9e"):  # whose lower case is no normal form
+            once = mailbox_directory(Mailbox(local_part, "example.net"))[1]
+            self.assertEqual(mailbox_directory(Mailbox(once, "example.net"))[1], once)
+
+    def test_no_name_looks_like_another_by_what_cannot_be_seen(self) -> None:
+        for local_part in (
+            "bob\u202ecod.exe",
+            "bob\u2066",
+            "b\u200bob",
+            "bob\ufeff",
+            "bob\u00ad",
+            "bob\u2028x",
+            "bob\ue000",
+            "bob\u0378",
+            "bob\U000e0041",
+        ):
+            with self.assertRaises(NoMailbox) as raised:
+                mailbox_directory(Mailbox(local_part, "example.net"))
+            self.assertEqual(raised.exception.reply.enhanced, "5.1.3")
+        name = "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc"  # which needs its joiner
+        self.assertEqual(mailbox_directory(Mailbox(name, "example.net"))[1], name)
+
     def test_no_name_means_anything_to_the_file_system(self) -> None:
         for local_part in (
             "",

@@ -31,6 +31,18 @@ def facts(scanner: HeaderScanner) -> tuple[int, int, bool]:
 
 
 class Scanner(SynchronousTestCase):
+    def test_whether_the_header_section_is_ascii_wherever_it_is_cut(self) -> None:
+        for content, is_ascii in (
+            ("Subject: schön\r\n\r\nx".encode(), False),
+            ("Subject: x\r\n\r\nschön\r\n\r\n".encode(), True),
+            ("Subject: x\r\n y\r\nTo: ü\r\n".encode(), False),
+            ("\r\nschön".encode(), True),
+            (b"", True),
+        ):
+            for cut in range(len(content) + 1):
+                found = scan(content[:cut], content[cut:]).is_ascii
+                self.assertEqual(found, is_ascii, (content, cut))
+
     def test_hops_are_counted_in_the_header_section_alone(self) -> None:
         self.assertEqual(facts(scan(CONTENT)), (3, len(HEADER), True))
 

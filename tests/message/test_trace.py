@@ -7,7 +7,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.envelope import QueueId, TLSFacts
-from twisted_mta.message.trace import date_time, received, return_path, with_type
+from twisted_mta.message.trace import date_time, in_ascii, received, return_path, with_type
 from twisted_mta.smtp.address import Mailbox
 
 # RFC 3848 and RFC 6531 §4.3, row by row: greeting, TLS, authenticated, SMTPUTF8.
@@ -158,6 +158,22 @@ class Received(SynchronousTestCase):
         dorte = Mailbox("dörte", "example.net")
         self.assertEqual(self.field(recipient=dorte, smtputf8=True)["for"], "<dörte@example.net>")
         self.assertIsNone(self.field(recipient=dorte)["for"])
+
+    def test_its_domain_is_written_as_people_write_it_in_a_message_of_utf_8(self) -> None:
+        bob = Mailbox("bob", "xn--bcher-kva.example")
+        self.assertEqual(self.field(recipient=bob)["for"], "<bob@xn--bcher-kva.example>")
+        self.assertEqual(self.field(recipient=bob, smtputf8=True)["for"], "<bob@bücher.example>")
+
+    def test_for_next_hops_without_utf_8_such_a_recipient_is_left_out(self) -> None:
+        for local_part in ("dörte", 'dö>;"rte', "ö" * 300):
+            dorte = Mailbox(local_part, "example.net")
+            there = {**self.arguments, "recipient": dorte, "smtputf8": True}
+            without = {**there, "recipient": None}
+            made = received(**there)  # type: ignore[arg-type]
+            self.assertFalse(made.isascii())
+            self.assertEqual(in_ascii(made), received(**without))  # type: ignore[arg-type]
+        plain = received(**self.arguments)  # type: ignore[arg-type]
+        self.assertIs(in_ascii(plain), plain)
 
     def test_nothing_that_a_peer_says_gets_out_of_its_place(self) -> None:
         hostile = (

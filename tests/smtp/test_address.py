@@ -9,8 +9,10 @@ from twisted_mta.smtp.address import (
     Mailbox,
     address_literal,
     domain_name,
+    folded,
     literal_address,
     path,
+    u_labels,
 )
 
 
@@ -145,11 +147,48 @@ class Domains(SynchronousTestCase):
         self.assertEqual(domain_name(name), name)
         self.assertTrue(name.isascii())
 
+    def test_u_labels_for_people(self) -> None:
+        for canonical, shown in (
+            ("xn--bcher-kva.example", "bücher.example"),
+            ("xn--r8jz45g.xn--zckzah", "例え.テスト"),
+            ("mail.xn--bcher-kva.example", "mail.bücher.example"),
+            ("example.net", "example.net"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+            ("xn--a.example", "xn--a.example"),
+            ("xn--strae-oqa.example", "straße.example"),
+            ("under_score.xn--bcher-kva.example", "under_score.xn--bcher-kva.example"),
+        ):
+            self.assertEqual(u_labels(canonical), shown)
+
+    @given(
+        st.from_regex(
+            r"[a-zäöüßéèñçøåαβγδабвгд中文例え]{1,12}(\.[a-zäöüéñбвг中]{2,6})?", fullmatch=True
+        )
+    )
+    def test_u_labels_come_back_as_the_same_a_labels(self, text: str) -> None:
+        try:
+            name = domain_name(text)
+        except AddressError:
+            return  # scripts of both directions, and what else IDNA forbids
+        self.assertEqual(domain_name(u_labels(name)), name)
+        self.assertEqual(u_labels(domain_name(u_labels(name))), u_labels(name))
+
 
 _LOCAL = st.text(
     st.characters(exclude_categories=("Cs", "Cc")),
     max_size=30,
 )
+
+
+class Folding(SynchronousTestCase):
+    def test_two_spellings_of_one_character_are_one(self) -> None:
+        self.assertEqual(folded("Do\u0308rte"), folded("d\u00f6rte"))
+
+    @given(_LOCAL)
+    def test_it_is_done_once_and_for_all(self, local_part: str) -> None:
+        once = folded(local_part)
+        self.assertEqual(folded(once), once)
+        self.assertEqual(folded(local_part.upper().lower()), folded(local_part.upper()))
 
 
 class RoundTrip(SynchronousTestCase):

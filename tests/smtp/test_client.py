@@ -294,7 +294,7 @@ class UnsendableTests(SynchronousTestCase):
     def test_addresses_beyond_ascii(self) -> None:
         """RFC 6531 §3.5: the recipient, or all of them where it is the sender or the content."""
         self.assert_refused(message(sender="ü@client.example"), "553 5.6.7")
-        self.assert_refused(message(parameters={"SMTPUTF8": None}), "553 5.6.7")
+        self.assert_refused(message(parameters={"SMTPUTF8": None}), "550 5.6.9")
         player = Player(message("ü@example.net", "b@example.net")).play(f"""
             {OPENING}
             {GROUP}

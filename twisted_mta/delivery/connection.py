@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -19,6 +20,7 @@ from zope.interface import implementer
 
 from ..envelope import Message, Outcome, Target
 from ..message.conversion import CannotConvert, converted
+from ..message.trace import in_ascii
 from ..smtp.client import ClientSession
 from ..smtp.client_step import (
     Close,
@@ -215,6 +217,8 @@ class Connection(Protocol):
             self.session.quit()
             text = f"{self.target} takes no more in this session"
             return [Unusable(Reply.of(451, "4.5", text))]
+        if not message.trace.isascii() and "SMTPUTF8" not in self.session.capabilities:
+            message = evolve(message, trace=in_ascii(message.trace))
         if self._convert is None:
             return self.session.transact(message)
         steps = self.session.transact(message, convertible=True)

@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from ..envelope import Body, Message, NextHop, Outcome, Recipient
 from ..interfaces import Executor, Files, Random, WallTime, WritableFile
 from ..message.trace import delivered_to, return_path
-from ..smtp.address import Mailbox
+from ..smtp.address import Mailbox, folded
 from ..smtp.reply import Reply, printable
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
@@ -48,6 +48,10 @@ _OCTETS = 4 << 20  # of content in one call
 _ATTEMPTS = 5  # at a unique name; one is enough unless a clock went back over a restart
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Unicode categories of what nobody can see in a name, or what makes the rest of it look like
+# another: controls of direction, separators of lines, private and unassigned characters.
+_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"  # of category Cf; words of Persian and of Indian languages need them
 
 # What a disk can say, as (code, subject and detail) of RFC 3463; anything else is a mailbox that is
 # broken for now. All of it is deferred: a person can put it right.
@@ -78,16 +82,25 @@ def mailbox_directory(mailbox: Mailbox) -> tuple[str, str]:
     Raises:
         NoMailbox: the names would mean something to the file system.
     """
-    # Two ways to write one character (é) are one mailbox: RFC 6532 §3.1.
-    local_part = unicodedata.normalize("NFC", mailbox.local_part).lower().partition("+")[0]
+    local_part = folded(mailbox.local_part).partition("+")[0]
     for name in (mailbox.domain, local_part):
         try:
             length = len(name.encode())
         except UnicodeEncodeError:  # a lone surrogate: octets that are not UTF-8
             length = 0
-        if not 0 < length <= _NAME or name[0] == "." or "/" in name or _CONTROLS.search(name):
+        if not 0 < length <= _NAME or name[0] == "." or "/" in name or _is_deceptive(name):
             raise NoMailbox(Reply.of(550, "1.3", "That can be no mailbox here"))
     return mailbox.domain, local_part
+
+
+def _is_deceptive(name: str) -> bool:
+    """Whether a name has characters that a terminal obeys, or that nobody can see."""
+    if name.isascii():
+        return _CONTROLS.search(name) is not None
+    return any(
+        unicodedata.category(character) in _UNSEEN and character not in _JOINERS
+        for character in name
+    )
 
 
 def _deferred(error: BaseException | None) -> Reply:

@@ -136,7 +136,7 @@ def _references(returned: bytes) -> list[str]:
 def _returned(message: Message) -> tuple[bytes, str]:
     """Return what of the message goes back, and the media type of that."""
     # RFC 6533 §4: a message that came with SMTPUTF8 goes back under types that allow for it.
-    international = "SMTPUTF8" in message.envelope.parameters
+    international = "SMTPUTF8" in message.envelope.parameters or not message.trace.isascii()
     try:
         whole = len(message.trace) + message.body.size <= _WHOLE
         if whole and not message.envelope.binary:

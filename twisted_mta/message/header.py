@@ -26,14 +26,16 @@ class HeaderScanner:
     Attributes:
         received: how many Received fields there are so far: the hops (RFC 5321 §6.3).
         size: octets of the header section so far, without the empty line that ends it.
+        is_ascii: whether all of that is ASCII.
         ended: whether that line was seen; nothing changes any more after it.
     """
 
-    __slots__ = ("_carry", "ended", "received", "size")
+    __slots__ = ("_carry", "ended", "is_ascii", "received", "size")
 
     def __init__(self) -> None:
         self.received = 0
         self.size = 0
+        self.is_ascii = True
         self.ended = False
         # What the next chunk may complete. Before the content stands a line end that is not there,
         # so that the first line begins like every other, and the empty line may be the first.
@@ -53,6 +55,8 @@ class HeaderScanner:
         else:
             self.size = start + len(text)
             section = text.lower()
+        if self.is_ascii and not section.isascii():
+            self.is_ascii = False
         if b"\r\nreceived" in section:
             self.received += len(_RECEIVED.findall(section))
         self._carry = b"" if self.ended else _unfinished(text)

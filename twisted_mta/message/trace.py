@@ -17,6 +17,7 @@ from ..smtp.address import (
     address_literal,
     domain_name,
     literal_address,
+    u_labels,
 )
 from ..smtp.reply import printable
 
@@ -40,6 +41,7 @@ _LONGEST_MAILBOX = 900  # octets in `for`, for the same reason
 # other programs parse is no place for leniency.
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_FOR_CLAUSE = re.compile(rb"\r\n\tfor <[^\r\n]*>;(?: |\r\n\t)")
 _COMMENT_SPECIALS = re.compile(r"[()\\]")
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -119,6 +121,14 @@ def received(
     fold = " " if len(by) <= 36 else "\r\n\t"
     clause = _for_clause(recipient, smtputf8) if recipient is not None else ";\r\n\t"
     return f"{start}\r\n\tby {by}{fold}with {protocol} id {queue_id}{clause}{date}\r\n".encode()
+
+
+def in_ascii(trace: bytes) -> bytes:
+    """Return a field that `received` made without its ``for`` clause, if that is not ASCII.
+
+    It may say less, and then goes to next hops without SMTPUTF8 too.
+    """
+    return trace if trace.isascii() else _FOR_CLAUSE.sub(b";\r\n\t", trace)
 
 
 def return_path(reverse_path: Mailbox | None) -> bytes:
@@ -214,8 +224,10 @@ def _tls_comments(tls: TLSFacts) -> list[str]:
 @lru_cache(maxsize=1024)
 def _for_clause(recipient: Mailbox, smtputf8: bool) -> str:
     """Return the clause with its folds, from the end of the id up to the date."""
+    if smtputf8:
+        recipient = Mailbox(recipient.local_part, u_labels(recipient.domain))
     path = str(recipient)
-    # RFC 6531 §4.3: UTF-8 stands here only in a message that has SMTPUTF8.
+    # RFC 6531 §3.7.3: UTF-8 stands here only in a message that has SMTPUTF8.
     shown = not _CONTROLS.search(path) and (smtputf8 or path.isascii())
     size = len(path.encode()) if shown else 0
     if not shown or size > _LONGEST_MAILBOX:

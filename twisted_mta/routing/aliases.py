@@ -18,12 +18,11 @@ they are looked up, mailboxes anywhere, or ``@`` and a domain: the same name the
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 
 from attrs import Factory, frozen
 
-from ..smtp.address import AddressError, Mailbox, domain_name
+from ..smtp.address import AddressError, Mailbox, domain_name, folded
 from ..smtp.reply import printable
 
 _LARGEST = 64 << 20  # octets; a million aliases have about that
@@ -127,14 +126,6 @@ class Aliases:
     def catch_all(self, domain: str) -> Alias | None:
         """Return the entry for what has neither an alias nor a mailbox in a domain."""
         return self.entries.get(f"@{domain}")
-
-
-def folded(local_part: str) -> str:
-    """Return a local-part as it is compared: as Maildirs are, without regard to case.
-
-    Two ways to write one character are one (RFC 6532 §3.1).
-    """
-    return unicodedata.normalize("NFC", local_part).lower()
 
 
 def read_aliases(path: str, *, ours: tuple[str, ...]) -> Aliases:

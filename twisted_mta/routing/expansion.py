@@ -17,9 +17,9 @@ from twisted.logger import Logger
 
 from ..envelope import Recipient, RecipientNumber
 from ..interfaces import FinalRecipient, WallTime
-from ..smtp.address import Mailbox
+from ..smtp.address import Mailbox, folded
 from ..smtp.reply import Reply, printable
-from .aliases import Alias, Aliases, folded
+from .aliases import Alias, Aliases
 from .routes import NO_SUCH_MAILBOX
 from .srs import BadSRS, SenderRewriting, TooOld, is_srs
 

@@ -31,8 +31,9 @@ from ..interfaces import (
     WallTime,
 )
 from ..message.header import HeaderScanner
+from ..message.international import needs_smtputf8
 from ..message.trace import received, with_type
-from ..smtp.address import Mailbox, literal_address
+from ..smtp.address import Mailbox, folded, literal_address
 from ..smtp.command import Parameters
 from ..smtp.dialect import one_for_all
 from ..smtp.reply import Reply, printable
@@ -194,7 +195,7 @@ class Intake:
                 mailbox = each.mailbox
                 local_part = mailbox.local_part
                 if mailbox.domain in self._local:
-                    local_part = local_part.lower()
+                    local_part = folded(local_part)
                 key = local_part, mailbox.domain, each.reverse_path
                 if key not in recipients:
                     recipients[key] = Recipient(
@@ -307,6 +308,7 @@ class _Reception:
         self._parameters = {
             key: value for key, value in transaction.parameters.items() if key != "SIZE"
         }
+        self._declared = "SMTPUTF8" in self._parameters
         self._scanner = HeaderScanner()
         self._refusal: Reply | None = None
         self._ascii = True
@@ -372,6 +374,8 @@ class _Reception:
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
             # RFC 6152 §3: nothing needs a next hop that takes 8 bits.
             del self._parameters["BODY"]
+        if self._declared and not self._is_international(body):
+            del self._parameters["SMTPUTF8"]
         message = Message(
             id=self._id,
             envelope=Envelope(self._reverse_path, self._recipients, self._parameters),
@@ -385,7 +389,7 @@ class _Reception:
                 recipient=self._written,
                 tls=session.tls,
                 authenticated=session.identity is not None,
-                smtputf8="SMTPUTF8" in self._parameters,
+                smtputf8=self._declared,
                 time=self._received_at,
             ),
             body=body,
@@ -400,6 +404,16 @@ class _Reception:
             taking = self._intake.accept(message).addCallback(lambda _: queued)
         return taking.addCallbacks(self._accepted, self._not_accepted, callbackArgs=(message,))
 
+    def _is_international(self, body: Body) -> bool:
+        """Whether a message that came with SMTPUTF8 needs it on its way (RFC 6531 §3.2).
+
+        What its recipients need is said by their addresses, and our trace field needs nothing
+        (`message.trace.in_ascii`).
+        """
+        if self._reverse_path is not None and not self._reverse_path.is_ascii:
+            return True
+        return not self._scanner.is_ascii or (not self._ascii and needs_smtputf8(body))
+
     def _accepted(self, decision: ContentDecision, message: Message) -> ContentDecision:
         if isinstance(decision, Sequence) and not any(map(_accepts, decision)):
             self._say_refused(one_for_all(decision))
@@ -410,7 +424,7 @@ class _Reception:
             session.greeting,
             tls=session.tls is not None,
             authenticated=session.identity is not None,
-            smtputf8="SMTPUTF8" in self._parameters,
+            smtputf8=self._declared,
         )
         self._intake.count(protocol)
         self._intake._log.info(

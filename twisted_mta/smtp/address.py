@@ -9,6 +9,7 @@ the ``ipaddress`` module writes it.
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
@@ -143,6 +144,34 @@ def domain_name(text: str) -> str:
     if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):  # RFC 1035 §2.3.4
         raise AddressError("not a domain name")
     return name
+
+
+@lru_cache(maxsize=1024)
+def u_labels(domain: str) -> str:
+    """Return a canonical domain with U-labels where it has A-labels (RFC 5890 §2.3.2.1).
+
+    What stands for none (a label that only looks like an A-label) stays as it is.
+    """
+    if "xn--" not in domain:
+        return domain
+    try:
+        name = idna.decode(domain)
+        # A label that was let through by an older mapping, and would come back as another.
+        return name if domain_name(name) == domain else domain
+    except (idna.IDNAError, AddressError):
+        return domain
+
+
+def folded(local_part: str) -> str:
+    """Return the form under which our own mailboxes are known: lower case, normalized.
+
+    Two ways to write one character (é) are one mailbox: RFC 6532 §3.1. Those of other domains are
+    for those domains to compare, and are never changed (RFC 5321 §2.4).
+    """
+    if local_part.isascii():
+        return local_part.lower()
+    # Lower case may undo the normalization, so that comes last; and needs it, so it comes first.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).lower())
 
 
 def _literal(text: str) -> str:

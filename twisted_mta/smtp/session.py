@@ -487,7 +487,7 @@ class Session:
         self._ask(Rcpt(path, parameters))
 
     def _check_ascii(self, is_ascii: bool, parameters: Parameters) -> None:
-        if not is_ascii and "SMTPUTF8" not in parameters:
+        if not is_ascii and ("SMTPUTF8" not in parameters or self.greeting == "HELO"):
             raise CommandError(replies.NEEDS_UTF8)  # RFC 6531 §3.5
 
     def _data(self, argument: str) -> None:

@@ -23,6 +23,7 @@ from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from ..smtp.extension.limits import limits
 from ..smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from ..smtp.extension.size import size
+from ..smtp.extension.smtputf8 import SMTPUTF8
 from ..smtp.extension.starttls import STARTTLS
 from ..smtp.extension.xclient import xclient
 from ..smtp.reply import Reply
@@ -68,6 +69,7 @@ class Options:
         chunking: BDAT is offered.
         binarymime: BODY=BINARYMIME is offered, and BDAT with it.
         limits: LIMITS is announced.
+        smtputf8: SMTPUTF8 is offered.
         xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
         auth: where AUTH is offered: ``off``, ``tls``, ``any``. There is one account, ``alice``
             with the password ``secret``.
@@ -95,6 +97,7 @@ class Options:
     chunking: bool = False
     binarymime: bool = False
     limits: bool = False
+    smtputf8: bool = False
     xclient: bool = False
     auth: Literal["off", "tls", "any"] = "off"
     auth_required: bool = False
@@ -116,6 +119,7 @@ class Options:
                 *((CHUNKING,) if self.chunking or self.binarymime else ()),
                 *((BINARYMIME,) if self.binarymime else ()),
                 *((limits(self.max_recipients),) if self.limits else ()),
+                *((SMTPUTF8,) if self.smtputf8 else ()),
                 *((_XCLIENT,) if self.xclient else ()),
                 *((AUTH,) if self.auth != "off" else ()),
             ),

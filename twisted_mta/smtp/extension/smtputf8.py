@@ -1,6 +1,8 @@
 """SMTPUTF8 (RFC 6531): addresses, and header fields, outside ASCII.
 
-Only the client's side so far: sessions take no such message, but what is in the queue may be one.
+Domains are A-labels from the parser on, so what needs it is a local-part, or a header section.
+Whether a message does is found out when it is accepted: one that only says so, and is ASCII
+throughout, goes on to any next hop (§3.2).
 """
 
 from __future__ import annotations
@@ -8,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..command import CommandError
 from ..reply import Reply
+from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
     from ...envelope import Recipient
     from ..outgoing import OutgoingTransaction
+
+
+def _read(value: str | None) -> None:
+    if value is not None:  # RFC 6531 §3.4
+        raise CommandError(Reply.of(501, "5.4", "Syntax: SMTPUTF8 (it has no value)"))
+
+
+# RFC 6531 §3.1: the MAIL line may be 10 octets longer. To be offered with 8BITMIME only.
+SMTPUTF8 = Extension("SMTPUTF8", mail={"SMTPUTF8": _read}, mail_octets=10)
 
 
 class OutgoingSMTPUTF8(OutgoingExtension):
@@ -22,13 +35,16 @@ class OutgoingSMTPUTF8(OutgoingExtension):
     keyword = "SMTPUTF8"
 
     def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
-        """Fail all where the message is one, or its reverse-path is not ASCII."""
+        """Fail all where the reverse-path is not ASCII, or the header section (RFC 6531 §3.5)."""
+        if announced is not None:
+            return None
         envelope = transaction.message.envelope
         reverse_path = envelope.reverse_path
-        if announced is None and (
-            "SMTPUTF8" in envelope.parameters or not (reverse_path is None or reverse_path.is_ascii)
-        ):
+        if not (reverse_path is None or reverse_path.is_ascii):
             return _needed(transaction)
+        if "SMTPUTF8" in envelope.parameters:
+            text = "does not offer SMTPUTF8, and the header has characters outside ASCII"
+            return Reply.of(550, "6.9", f"{transaction.remote} {text}")
         return None
 
     def recipient_refusal(

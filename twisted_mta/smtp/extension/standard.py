@@ -10,7 +10,7 @@ from .limits import limits
 from .outgoing import OutgoingExtension
 from .plain import ENHANCED_STATUS_CODES, PIPELINING
 from .size import SIZE_OUT, size
-from .smtputf8 import SMTPUTF8_OUT
+from .smtputf8 import SMTPUTF8, SMTPUTF8_OUT
 from .starttls import STARTTLS
 
 OUTGOING: tuple[OutgoingExtension, ...] = (
@@ -36,12 +36,18 @@ def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Ext
         ENHANCED_STATUS_CODES,
         CHUNKING,
         BINARYMIME,
+        SMTPUTF8,
         STARTTLS,
         limits(max_recipients),
     )
 
 
+# What a delivery written for ``twisted.mail`` cannot keep: it takes content by lines, and is told
+# nothing of what else a message needs on its way.
+_OUR_OWN = (BINARYMIME, SMTPUTF8)
+
+
 def extensions_for_lines(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
     """Return those of them that a delivery can keep which takes content by lines."""
     extensions = standard_extensions(max_message_size, max_recipients)
-    return tuple(each for each in extensions if each is not BINARYMIME)
+    return tuple(each for each in extensions if each not in _OUR_OWN)

@@ -1,0 +1,230 @@
+"""Mail with addresses and header fields outside ASCII, through whole MTAs."""
+
+import email
+import email.policy
+import os
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config import Listener
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.world import MemoryClient, MemoryMTA, MemoryReactor
+
+NEXT = "192.0.2.1"
+PLAIN = b"Subject: x\r\n\r\nfine\r\n"
+UTF8 = "Subject: schön\r\nFrom: Jürgen <jürgen@bücher.example>\r\n\r\nfür dich\r\n".encode()
+EIGHT_BIT = "Subject: x\r\n\r\nfür dich\r\n".encode()
+LACKS_IT = b"250-mx.example\r\n250 8BITMIME\r\n"
+HAS_IT = b"250-mx.example\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+
+
+class InMemory(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+
+    def here(self, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(
+            self.mktemp(),
+            **{
+                "reactor": self.reactor,
+                "routes": (
+                    ("next.example", f"smtp://{NEXT}"),
+                    ("bücher.example", f"smtp://{NEXT}"),
+                ),
+                **settings,
+            },
+        )
+        mta.start()
+        self.addCleanup(mta.stop)
+        return mta
+
+    def there(self) -> MemoryMTA:
+        mta = MemoryMTA(
+            self.mktemp(),
+            reactor=self.reactor,
+            hostname="next.example",
+            local_domains=("next.example",),
+            recipients="any",
+            listeners=(Listener(endpoint=f"tcp:25:interface={NEXT}"),),
+        )
+        mta.start()
+        self.addCleanup(mta.stop)
+        return mta
+
+    def next_hop(self, announced: bytes, *steps: ScriptStep) -> ScriptedPeer:
+        peer = ScriptedPeer(
+            [
+                ("send", b"220 mx.example\r\n"),
+                ("expect", b"EHLO mta.example\r\n"),
+                ("send", announced),
+                *steps,
+                ("expect", b"QUIT\r\n"),
+                ("close",),
+            ]
+        )
+        self.reactor.listen(NEXT, 25, peer)
+        return peer
+
+    def submit(
+        self, mta: MemoryMTA, content: bytes, *recipients: str, sender: str = "ann@localhost"
+    ) -> MemoryClient:
+        client = mta.connect()
+        commands = [f"MAIL FROM:<{sender}> SMTPUTF8 BODY=8BITMIME"]
+        for command in (*commands, *(f"RCPT TO:<{each}>" for each in recipients)):
+            self.assertRegex(client.say(command)[0], "^250 ")
+        client.say("DATA")
+        self.assertRegex(client.send(content + b".\r\n")[0], "^250 2.0.0 Queued as")
+        mta.advance(60)
+        return client
+
+    def taken(self, mail: str, *recipients: str) -> tuple[ScriptStep, ...]:
+        return (
+            ("expect", f"MAIL FROM:<{mail}\r\n".encode()),
+            ("send", b"250 ok\r\n"),
+            *(
+                step
+                for each in recipients
+                for step in (
+                    ("expect", f"RCPT TO:<{each}>\r\n".encode()),
+                    ("send", b"250 ok\r\n"),
+                )
+            ),  # type: ignore[misc]
+            ("expect", b"DATA\r\n"),
+            ("send", b"354 go\r\n"),
+            ("content",),
+            ("send", "250 2.0.0 schön, für später\r\n".encode()),
+        )
+
+
+class Here(InMemory):
+    def test_a_mailbox_outside_ascii(self) -> None:
+        """However its é is written, and in whatever case."""
+        mta = self.here(local_domains=("bücher.example",), routes=())
+        for spelling in ("jos\u00e9", "JOSE\u0301", "Jose\u0301+tag"):
+            self.submit(mta, UTF8, f"{spelling}@Bücher.example", sender="ü@bücher.example")
+        mails = mta.mail("jos\u00e9", "xn--bcher-kva.example")
+        self.assertEqual(len(mails), 3)
+        head = mails[0].decode()
+        self.assertIn("Return-Path: <ü@xn--bcher-kva.example>\n", head)
+        self.assertIn("Delivered-To: jos\u00e9@xn--bcher-kva.example\n", head)
+        self.assertRegex(head, r"\n\tby mta\.example with UTF8SMTP id ")
+        self.assertIn("\n\tfor <jos\u00e9@bücher.example>;", head)
+        self.assertTrue(mails[0].endswith(UTF8.replace(b"\r\n", b"\n")))
+
+    def test_hostile_mailboxes_are_refused(self) -> None:
+        client = self.here().connect()
+        client.say("MAIL FROM:<> SMTPUTF8")
+        for local_part in ('"ü/x"', '".ü"', "ü\u202ex", '"/etc/ü"', '"ü/../x"'):
+            [reply] = client.say(f"RCPT TO:<{local_part}@localhost>")
+            self.assertRegex(reply, "^550 5.1.3 ")
+
+    def test_one_mailbox_in_two_spellings_gets_one_copy(self) -> None:
+        mta = self.here()
+        self.submit(mta, UTF8, "jos\u00e9@localhost", "Jose\u0301@localhost")
+        self.assertEqual(len(mta.mail("jos\u00e9")), 1)
+
+    def test_an_alias_outside_ascii(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("jürgen: bob@localhost\n")
+        mta = self.here(aliases=path)
+        self.submit(mta, PLAIN, "JU\u0308RGEN@localhost")
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+
+class Relayed(InMemory):
+    def test_to_another_of_us(self) -> None:
+        there = self.there()
+        self.submit(self.here(), UTF8, "用户@next.example", sender="jürgen@bücher.example")
+        [mail] = there.mail("用户", "next.example")
+        self.assertTrue(mail.endswith(UTF8.replace(b"\r\n", b"\n")))
+        self.assertEqual(mail.count(b" with UTF8SMTP"), 2)
+        self.assertIn("Return-Path: <jürgen@xn--bcher-kva.example>".encode(), mail)
+
+    def test_it_is_asked_for_where_it_is_needed(self) -> None:
+        for content, recipient, sender in (
+            (UTF8, "bob@next.example", "ann@localhost"),
+            (PLAIN, "ü@next.example", "ann@localhost"),
+            (PLAIN, "bob@next.example", "ü@localhost"),
+        ):
+            body = "" if content.isascii() else " BODY=8BITMIME"
+            peer = self.next_hop(HAS_IT, *self.taken(f"{sender}> SMTPUTF8{body}", recipient))
+            mta = self.here()
+            self.submit(mta, content, recipient, sender=sender)
+            self.assertEqual(peer.problems, [])
+            self.assertEqual(len(peer.contents), 1)
+            mta.stop()
+
+    def test_what_only_says_so_goes_anywhere(self) -> None:
+        """A domain as A-labels, a body of 8 bits: without SMTPUTF8, and without UTF-8 in `for`."""
+        for content, body in ((PLAIN, ""), (EIGHT_BIT, " BODY=8BITMIME")):
+            peer = self.next_hop(
+                LACKS_IT, *self.taken(f"ann@localhost>{body}", "bob@xn--bcher-kva.example")
+            )
+            mta = self.here()
+            self.submit(mta, content, "bob@bücher.example")
+            self.assertEqual(peer.problems, [])
+            [sent] = peer.contents
+            self.assertTrue(sent.partition(b"\r\n\r\n")[0].isascii())
+            self.assertIn(b" with UTF8SMTP id ", sent)
+            self.assertNotIn(b"\tfor <", sent)
+            mta.stop()
+
+    def test_an_alias_leads_back_to_ascii(self) -> None:
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("jürgen: bob@next.example\n")
+        peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
+        self.submit(self.here(aliases=path), PLAIN, "jürgen@localhost")
+        self.assertEqual(peer.problems, [])
+        self.assertEqual(len(peer.contents), 1)
+
+    def returned(self, mta: MemoryMTA, status: str) -> str:
+        [notice] = mta.mail("ann")
+        self.assertIn(f"Status: {status}\n".encode(), notice)
+        return notice.decode()
+
+    def test_an_address_that_the_next_hop_cannot_take(self) -> None:
+        peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
+        mta = self.here()
+        self.submit(mta, PLAIN, "ü@next.example", "bob@next.example")
+        self.assertEqual(peer.problems, [])
+        self.assertIn(r"Final-Recipient: utf-8; \x{FC}@next.example", self.returned(mta, "5.6.7"))
+
+    def test_a_header_that_the_next_hop_cannot_take(self) -> None:
+        peer = self.next_hop(LACKS_IT)
+        mta = self.here()
+        self.submit(mta, UTF8, "bob@next.example")
+        self.assertNotIn(b"MAIL", peer.received)
+        notice = self.returned(mta, "5.6.9")
+        parsed = email.message_from_string(notice, policy=email.policy.default)
+        types = [part.get_content_type() for part in parsed.walk()]
+        self.assertIn("message/global", types)
+
+    def test_fields_of_8_bits_that_came_without_it_go_on_as_they_came(self) -> None:
+        """To refuse them would lose mail that other servers take."""
+        peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
+        mta = self.here()
+        mta.submit(UTF8, "bob@next.example", sender="ann@localhost")
+        mta.advance(60)
+        self.assertEqual(peer.problems, [])
+        self.assertTrue(peer.contents[0].endswith(UTF8 + b".\r\n"))
+
+    def test_it_survives_a_restart(self) -> None:
+        directory = os.path.abspath(self.mktemp())
+        settings: dict[str, Any] = {
+            "reactor": self.reactor,
+            "routes": (("next.example", f"smtp://{NEXT}"),),
+        }
+        mta = MemoryMTA(directory, **settings)
+        mta.start()
+        self.submit(mta, UTF8, "用户@next.example", sender="ü@localhost")
+        mta.stop()
+        there = self.there()
+        mta = MemoryMTA(directory, **settings)
+        mta.start()
+        self.addCleanup(mta.stop)
+        mta.advance(3600)
+        [mail] = there.mail("用户", "next.example")
+        self.assertIn("Return-Path: <ü@localhost>".encode(), mail)
