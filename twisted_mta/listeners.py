@@ -21,6 +21,7 @@ from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.dialect import LMTP, SMTP
 from .smtp.extension import Extension
 from .smtp.extension.standard import standard_extensions
+from .smtp.extension.verify import Lookup, expn, vrfy
 from .smtp.extension.xclient import xclient
 from .smtp.settings import SessionSettings
 
@@ -67,7 +68,7 @@ class Listeners:
             ESMTPFactory(
                 intake,
                 clock=reactor,
-                settings=_session_settings(config, listener, self._extensions),
+                settings=_session_settings(config, listener, intake.lookup, self._extensions),
                 tls=context,
                 timeouts=_timeouts(listener),
                 max_connections=listener.max_connections,
@@ -135,8 +136,12 @@ class Listeners:
 
         def use() -> list[str]:
             self._config = config
-            for listener, factory in zip(config.listeners, self.factories, strict=True):
-                factory.settings = _session_settings(config, listener, self._extensions)
+            for listener, intake, factory in zip(
+                config.listeners, self.intakes, self.factories, strict=True
+            ):
+                factory.settings = _session_settings(
+                    config, listener, intake.lookup, self._extensions
+                )
                 factory.timeouts = _timeouts(listener)
                 factory.max_connections = listener.max_connections
                 factory.max_connections_per_peer = listener.max_connections_per_peer
@@ -172,13 +177,19 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
 
 
 def _session_settings(
-    config: Config, listener: Listener, others: tuple[Extension, ...]
+    config: Config, listener: Listener, lookup: Lookup, others: tuple[Extension, ...]
 ) -> SessionSettings:
     known_to_speak_tls = Networks(listener.require_tls_from)
     proxies = Networks(listener.xclient_from)
     extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
     if listener.xclient_from:
         extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
+    if listener.vrfy_from:
+        askers = Networks(listener.vrfy_from)
+        extensions += (vrfy(lambda peer: askers.cover(peer.address), lookup),)
+    if listener.expn_from:
+        expanders = Networks(listener.expn_from)
+        extensions += (expn(lambda peer: expanders.cover(peer.address), lookup),)
     extensions += others
     return SessionSettings(
         hostname=config.hostname,

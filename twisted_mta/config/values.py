@@ -107,6 +107,16 @@ class Listener:
         "proxies that may say for whom they speak, by XCLIENT",
         default=(),
     )
+    vrfy_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "networks whose clients may ask who is here, by VRFY",
+        default=(),
+    )
+    expn_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "networks whose clients may ask where an alias leads, by EXPN",
+        default=(),
+    )
     lmtp_delivery: Literal["queue", "direct"] = setting(
         read.choice("queue", "direct"),
         "what is done with a message that came by LMTP before it is answered: it is put into the"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -170,6 +170,19 @@ class Intake:
     def open(self, session: Session) -> Sink | Reply:
         """Begin a message: its id, its trace field, its body."""
         return self.room.refusal() or _Reception(self, session)
+
+    def lookup(
+        self, session: Session, mailbox: Mailbox
+    ) -> tuple[Mailbox, Sequence[Mailbox]] | Reply | None:
+        """Return who a mailbox of ours is (`smtp.extension.verify.Lookup`)."""
+        local = self.policy.local_domains[0]
+        mailbox = self.canonical(
+            session, mailbox if mailbox.domain else evolve(mailbox, domain=local)
+        )
+        if mailbox.domain not in self._local:
+            return None
+        found = self._final_recipients(session, mailbox)
+        return found if isinstance(found, Reply) else (mailbox, [each.mailbox for each in found])
 
     def ended(self, session: Session) -> None:
         """Keep nothing of a session (`interfaces.Delivery`)."""

@@ -31,7 +31,6 @@ from . import replies
 from .command import (
     NOT_TEXT,
     TOO_LONG,
-    UNKNOWN_COMMAND,
     Command,
     CommandError,
     Parameters,
@@ -45,12 +44,14 @@ from .content import Content
 from .data import ChunkReader
 from .dialect import ContentDecision
 from .extension import Extension
+from .help import help_reply
+from .refusal import why_not
 from .reply import Reply
 from .server_auth import Challenge, Next, ServerAuth, Verdict
 from .settings import COMMAND_LINE, Peer, SessionSettings
 from .state import (
     FOR_EXTENSIONS,
-    NOT_OFFERED,
+    REPLACEABLE,
     WITHOUT_TLS,
     State,
 )
@@ -341,7 +342,8 @@ class Session:
 
     def _obey(self, command: Command) -> None:
         verb = command.verb
-        extension = None if verb in _COMMANDS else self.settings.commands.get(verb)
+        own = verb in _COMMANDS and verb not in REPLACEABLE
+        extension = None if own else self.settings.commands.get(verb)
         if self._in and (verb in self.settings.dialect.last_in_group or extension is not None):
             self._out_of_step(verb)
         elif (
@@ -352,7 +354,8 @@ class Session:
             self._steps.append(Downgrade())
             self._refuse(replies.TLS_REQUIRED)
         elif (
-            verb in self.settings.dialect.transitions[self.state]
+            extension is None
+            and verb in self.settings.dialect.transitions[self.state]
             and (self.tls is not None or not self.settings.require_tls or verb in WITHOUT_TLS)
             and (verb != "BDAT" or self.settings.chunking)
         ):
@@ -366,24 +369,7 @@ class Session:
         else:
             if verb == "BDAT":
                 self._drain_chunk(command.argument)
-            self._refuse(self._why_not(verb))
-
-    def _why_not(self, verb: str) -> Reply:
-        if self.state is State.REFUSED:
-            return replies.TLS_TOO_WEAK  # RFC 3207 §4.1
-        if verb in self.settings.dialect.foreign:
-            return self.settings.dialect.foreign[verb]
-        if self.settings.require_tls and self.tls is None:
-            return replies.TLS_REQUIRED  # RFC 3207 §4
-        if verb == "BDAT" and not self.settings.chunking:
-            return replies.NOT_IMPLEMENTED
-        if verb in self.settings.commands:
-            return replies.RESET_FIRST
-        if verb in self.settings.dialect.misplaced:
-            return self.settings.dialect.misplaced[verb]
-        if verb in _COMMANDS:
-            return replies.RESET_FIRST
-        return replies.NOT_IMPLEMENTED if verb in NOT_OFFERED else UNKNOWN_COMMAND
+            self._refuse(why_not(self, verb, own=verb in _COMMANDS))
 
     def _obey_extension(self, extension: Extension, command: Command) -> None:
         if extension.announcement(self) is None:
@@ -533,7 +519,7 @@ class Session:
         self._say(replies.NOT_VERIFIED)  # RFC 5321 §3.5.3, §7.3
 
     def _help(self, argument: str) -> None:
-        self._say(replies.HELP)
+        self._say(help_reply(self.settings, tls=self.tls_ready is not None))
 
     def _quit(self, argument: str) -> None:
         no_argument(argument, "QUIT")

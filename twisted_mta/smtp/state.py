@@ -62,6 +62,9 @@ TRANSITIONS: Mapping[State, Mapping[str, State | None]] = MappingProxyType(
 FOR_EXTENSIONS = (State.START, State.GREETED, State.MAIL, State.RCPT)
 """Where verbs of extensions may come: nowhere between the chunks of a message."""
 
+REPLACEABLE = ("VRFY",)
+"""Verbs of the session that an extension may obey in its place."""
+
 # RFC 2920 §3.1, RFC 3207 §4: each of these is the last command of its group, because what follows
 # depends on its reply. Octets behind it were not written by someone who had read that reply. The
 # same holds for verbs of extensions.

@@ -52,7 +52,8 @@ class Extension:
         mail_octets: how much longer it allows the MAIL line to be.
         rcpt_octets: likewise for RCPT.
         commands: what obeys the verbs it adds, by upper-case verb; those that the session has
-            itself stay the session's. Each is the last of its group (RFC 2920 §3.1).
+            itself stay the session's, but for `state.REPLACEABLE`. Each is the last of its group
+            (RFC 2920 §3.1).
         not_offered: what these verbs get where `announcement` returns None.
         outgoing: its other side, towards next hops, where it comes from outside this package; our
             own stand in `standard.OUTGOING`.

@@ -1,0 +1,97 @@
+"""VRFY and EXPN: who is here, for those who may ask; HELP: what may be said."""
+
+from ipaddress import ip_network
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config import Listener
+from twisted_mta.testing.world import MemoryClient, MemoryMTA
+
+ENDPOINT = "tcp:25:interface=127.0.0.1"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+
+
+class Asking(SynchronousTestCase):
+    def client(self, **listener: object) -> MemoryClient:
+        aliases = self.mktemp()
+        with open(aliases, "w", encoding="ascii") as file:
+            file.write("team: bob, eve@elsewhere.example\none: bob\nlost: nobody\n")
+        mta = MemoryMTA(
+            self.mktemp(),
+            listeners=(Listener(endpoint=ENDPOINT, **listener),),  # type: ignore[arg-type]
+            aliases=aliases,
+            recipients="existing",
+            local_domains=("here.example", "localhost"),
+        )
+        mta.files.make_directories(f"{mta.mta.config.maildir}/here.example/bob/new")
+        mta.start()
+        self.addCleanup(mta.stop)
+        client = mta.connect(greet=False)
+        self.announced = [line[4:] for line in client.say("EHLO client.example")]
+        return client
+
+    def test_who_may_not_ask_learns_nothing(self) -> None:
+        elsewhere = (ip_network("192.0.2.0/24"),)
+        for networks in ((), elsewhere):
+            client = self.client(vrfy_from=networks, expn_from=networks)
+            self.assertNotIn("VRFY", self.announced)
+            self.assertNotIn("EXPN", self.announced)
+            for name in ("bob", "nobody"):
+                self.assertEqual(client.say(f"VRFY {name}")[0][:9], "252 2.0.0")
+                self.assertEqual(client.say(f"EXPN {name}")[0][:9], "502 5.5.1")
+
+    def test_vrfy_says_who_is_here(self) -> None:
+        client = self.client(vrfy_from=LOOPBACK)
+        self.assertIn("VRFY", self.announced)
+        self.assertNotIn("EXPN", self.announced)
+        for asked, answer in (
+            ("bob", "250 2.1.5 <bob@here.example>"),
+            ("<bob@HERE.example>", "250 2.1.5 <bob@here.example>"),
+            ("bob+x@here.example", "250 2.1.5 <bob+x@here.example>"),
+            ("team", "250 2.1.5 <team@here.example>"),
+            ("postmaster", "250 2.1.5 <postmaster@here.example>"),
+            ("nobody", "550 5.1.1 No such mailbox here"),
+            ("bob@localhost", "550 5.1.1 No such mailbox here"),
+        ):
+            self.assertEqual(client.say(f"VRFY {asked}"), [answer], asked)
+        self.assertEqual(client.say("VRFY bob@elsewhere.example")[0][:9], "252 2.0.0")
+
+    def test_expn_says_where_an_alias_leads(self) -> None:
+        client = self.client(expn_from=LOOPBACK)
+        self.assertIn("EXPN", self.announced)
+        self.assertEqual(
+            client.say("EXPN team"),
+            ["250-2.1.5 <bob@here.example>", "250 2.1.5 <eve@elsewhere.example>"],
+        )
+        self.assertEqual(client.say("EXPN one"), ["250 2.1.5 <bob@here.example>"])
+        self.assertEqual(client.say("EXPN bob"), ["250 2.1.5 <bob@here.example>"])
+        self.assertEqual(client.say("EXPN nobody")[0][:9], "550 5.1.1")
+        self.assertEqual(client.say("VRFY nobody")[0][:9], "252 2.0.0")
+
+    def test_what_cannot_be_asked_for(self) -> None:
+        client = self.client(vrfy_from=LOOPBACK)
+        for asked, answer in (
+            ("VRFY", "501 5.5.4"),
+            ("VRFY <>", "501 5.5.4"),
+            ("VRFY a b", "501 5.1.3"),
+            ("VRFY bob@", "501 5.1.3"),
+            ("VRFY bøb", "553 5.6.7"),
+        ):
+            self.assertEqual(client.say(asked)[0][:9], answer, asked)
+
+    def test_it_may_be_asked_before_ehlo_and_inside_a_transaction(self) -> None:
+        client = self.client(vrfy_from=LOOPBACK)
+        client.say("MAIL FROM:<ann@sender.example>")
+        self.assertEqual(client.say("VRFY bob"), ["250 2.1.5 <bob@here.example>"])
+        self.assertEqual(client.say("RCPT TO:<bob@here.example>")[0][:3], "250")
+
+    def test_help_lists_what_may_be_said_here(self) -> None:
+        (line,) = self.client(expn_from=LOOPBACK).say("HELP")
+        self.assertTrue(line.startswith("214 2.0.0 Commands: EHLO HELO STARTTLS MAIL"), line)
+        self.assertIn(" VRFY ", line)
+        self.assertIn(" EXPN ", line)
+        self.assertNotIn("LHLO", line)
+        (line,) = self.client(kind="lmtp").say("HELP")
+        self.assertIn(" LHLO ", line)
+        self.assertNotIn("EHLO", line)
+        self.assertNotIn("EXPN", line)

@@ -1,0 +1,101 @@
+"""VRFY and EXPN (RFC 5321 §3.5): who is here, for those who may ask.
+
+    VRFY bob                250 2.1.5 <bob@example.net>
+    EXPN team               250-2.1.5 <bob@example.net>
+                            250 2.1.5 <eve@example.org>
+
+Everybody else gets what a server says that does not tell (§7.3): 252, and 502.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from .. import replies
+from ..address import AddressError, Mailbox
+from ..command import CommandError
+from ..reply import Reply
+from ..settings import Peer
+from . import Extension
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+Lookup = Callable[["Session", Mailbox], "tuple[Mailbox, Sequence[Mailbox]] | Reply | None"]
+"""Says who a mailbox is, with its domain where it came without, and where mail for it goes: to
+itself, or to others, where it is an alias. Or the reply that refuses it; None: it is not ours."""
+
+_MOST = 100  # mailboxes in one reply: clients give up on longer ones
+
+
+@frozen(kw_only=True)
+class _Asking(Extension):
+    """Announced to those who may ask (RFC 5321 §3.5.2); others get another answer.
+
+    Attributes:
+        allowed: whether a peer may.
+    """
+
+    allowed: Callable[[Peer], bool]
+
+    def announcement(self, session: Session) -> str | None:
+        """Return the keyword, which is the verb, for a peer that may ask."""
+        return self.keyword if self.allowed(session.peer) else None
+
+
+def vrfy(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
+    """Return the extension that says whether somebody is here."""
+    return _Asking(
+        keyword="VRFY",
+        commands={"VRFY": partial(_verify, lookup)},
+        not_offered=replies.NOT_VERIFIED,
+        allowed=allowed,
+    )
+
+
+def expn(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
+    """Return the extension that says to whom mail for an alias goes."""
+    return _Asking(
+        keyword="EXPN",
+        commands={"EXPN": partial(_expand, lookup)},
+        not_offered=replies.NOT_IMPLEMENTED,
+        allowed=allowed,
+    )
+
+
+def _verify(lookup: Lookup, session: Session, argument: str) -> Reply:
+    found = lookup(session, _mailbox("VRFY", argument))
+    if found is None:
+        return replies.NOT_VERIFIED
+    return found if isinstance(found, Reply) else Reply.of(250, "1.5", f"<{found[0]}>")
+
+
+def _expand(lookup: Lookup, session: Session, argument: str) -> Reply:
+    found = lookup(session, _mailbox("EXPN", argument))
+    if found is None:
+        return replies.NOT_EXPANDED
+    if isinstance(found, Reply):
+        return found
+    _, members = found
+    if len(members) > _MOST or not all(each.is_ascii for each in members):
+        return Reply.of(252, "1.5", f"It leads to {len(members)} mailboxes")
+    return Reply.of(250, "1.5", *(f"<{each}>" for each in members))
+
+
+def _mailbox(verb: str, argument: str) -> Mailbox:
+    # RFC 5321 §4.1.1.6: a user name or a mailbox; with or without the brackets of a path.
+    written = argument[1:-1] if argument[:1] == "<" and argument[-1:] == ">" else argument
+    if not written:
+        raise CommandError(Reply.of(501, "5.4", f"Syntax: {verb} address"))
+    if not written.isascii():
+        raise CommandError(replies.NEEDS_UTF8)  # RFC 6531 §3.7.4.2
+    try:
+        if "@" in written:
+            return Mailbox.parse(written)
+        return Mailbox(Mailbox.parse(f"{written}@x").local_part, "")
+    except AddressError as error:
+        raise CommandError(Reply.of(501, "1.3", f"Bad address: {error}")) from None
