@@ -1,0 +1,194 @@
+"""The ``with`` clause of Received (RFC 3848, RFC 6531 §4.3): every row, over real connections."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from itertools import count, product
+from typing import Any
+
+from attrs import frozen
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.trial.unittest import TestCase
+
+from tests.server.certificate import server_context
+from twisted_mta.envelope import HeldBody, Message, QueueId
+from twisted_mta.server.auth import AccountRealm, Authenticator
+from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, LMTPFactory
+from twisted_mta.server.intake import Intake, IntakePolicy
+from twisted_mta.server.room import Room
+from twisted_mta.smtp.extension.auth import AUTH
+from twisted_mta.smtp.extension.standard import standard_extensions
+from twisted_mta.smtp.settings import SessionSettings
+from twisted_mta.testing.client import SMTPClientEnd
+
+REGISTERED = (
+    *("SMTP", "ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"),
+    *("LMTP", "LMTPA", "LMTPS", "LMTPSA"),
+    *("UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"),
+    *("UTF8LMTP", "UTF8LMTPA", "UTF8LMTPS", "UTF8LMTPSA"),
+)
+PLAIN = b64encode(b"\0alice\0secret")
+WRONG = b64encode(b"\0alice\0guess")
+
+
+@frozen
+class Row:
+    """One state of a session.
+
+    Attributes:
+        greeting: how it began.
+        tls: how TLS came about, empty in clear.
+        auth: what was tried by AUTH: nothing, and in vain, is not authenticated.
+        utf8: whether MAIL had SMTPUTF8.
+    """
+
+    greeting: str
+    tls: str = ""
+    auth: str = ""
+    utf8: bool = False
+
+    @property
+    def expected(self) -> str:
+        """What the table says."""
+        if self.greeting == "HELO":
+            return "SMTP"
+        name = "LMTP" if self.greeting == "LHLO" else "SMTP" if self.utf8 else "ESMTP"
+        letters = "S" * bool(self.tls) + "A" * (self.auth == "good")
+        return "UTF8" * self.utf8 + name + letters
+
+
+def rows() -> Iterator[Row]:
+    yield from (Row("HELO", tls) for tls in ("", "STARTTLS", "implicit"))
+    for parts in product(
+        ("EHLO", "LHLO"),
+        ("", "STARTTLS", "implicit"),
+        ("", "bad", "good", "before STARTTLS"),
+        (False, True),
+    ):
+        row = Row(*parts)
+        if row.auth != "before STARTTLS" or row.tls == "STARTTLS":
+            yield row
+
+
+class Writer:
+    """The body of a message, in memory (`interfaces.BodyWriter`)."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, content: bytes) -> None:
+        self._pieces.append(content)
+
+    def seal(self) -> HeldBody:
+        return HeldBody(b"".join(self._pieces))
+
+    def discard(self) -> None:
+        self._pieces.clear()
+
+
+class WithTypes(TestCase):
+    def setUp(self) -> None:
+        from twisted.internet import reactor  # noqa: TID251
+
+        self.reactor: Any = reactor
+        self.messages: list[Message] = []
+        ids = count(1)
+        intake = Intake(
+            IntakePolicy(hostname="mx.example", local_domains=("mx.example",)),
+            accept=self.accept,
+            new_body=lambda _: Writer(),
+            exists=lambda _: True,
+            ids=lambda: QueueId(next(ids)),
+            wall_time=lambda: 1_790_000_000.0,
+            room=Room(memory=1 << 30, share=1, minimum_free=0, free=lambda: 1 << 40, clock=reactor),
+        )
+        portal = Portal(AccountRealm())
+        portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))
+        judge = Authenticator(portal=portal, clock=self.reactor, secret=b"x" * 32)
+        nonces = count()
+        settings = SessionSettings(
+            hostname="mx.example",
+            extensions=(*standard_extensions(1 << 20, 100), AUTH),
+            auth=judge.settings(in_clear=True, nonce=lambda: f"nonce{next(nonces)}"),
+        )
+        self.announced = [each.keyword for each in settings.extensions]
+        self.ports: dict[tuple[bool, bool], int] = {}
+        for lmtp, implicit in product((False, True), (False, True)):
+            factory = (LMTPFactory if lmtp else ESMTPFactory)(
+                intake,
+                settings=settings,
+                tls=server_context(),
+                clock=reactor,
+                auth="any",
+                authenticator=judge,
+            )
+            served: Any = ImplicitTLSFactory(factory) if implicit else factory
+            port = self.reactor.listenTCP(0, served, interface="127.0.0.1")
+            self.addCleanup(port.stopListening)
+            self.addCleanup(factory.abandon, at_once=True)
+            self.ports[lmtp, implicit] = port.getHost().port
+
+    def accept(self, message: Message) -> Deferred[None]:
+        self.messages.append(message)
+        return succeed(None)
+
+    async def say(self, client: SMTPClientEnd, line: bytes, expected: bytes) -> None:
+        await client.send(line + b"\r\n")
+        while True:
+            reply = await client.line()
+            assert reply is not None, f"closed after {line!r}"
+            self.assertTrue(reply.startswith(expected), f"{line!r}: {reply!r}")
+            if reply[3:4] == b" ":
+                return
+
+    async def walk(self, row: Row) -> str:
+        """Return the type that a message has got that came in the way of a row."""
+        client = SMTPClientEnd()
+        port = self.ports[row.greeting == "LHLO", row.tls == "implicit"]
+        await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.1", port), client)
+        if row.tls == "implicit":
+            await client.start_tls()
+        greeting = await client.line()
+        self.assertEqual(greeting and greeting[:4], b"220 ")
+        hello = f"{row.greeting} client.example".encode()
+        await self.say(client, hello, b"250")
+        if row.auth == "before STARTTLS":
+            await self.say(client, b"AUTH PLAIN " + PLAIN, b"235")
+        if row.tls == "STARTTLS":
+            await self.say(client, b"STARTTLS", b"220")
+            await client.start_tls()
+            await self.say(client, hello, b"250")
+        if row.auth == "bad":
+            await self.say(client, b"AUTH PLAIN " + WRONG, b"535")
+        elif row.auth == "good":
+            await self.say(client, b"AUTH PLAIN " + PLAIN, b"235")
+        parameter = b" SMTPUTF8" if row.utf8 else b""
+        await self.say(client, b"MAIL FROM:<ann@client.example>" + parameter, b"250")
+        await self.say(client, b"RCPT TO:<bob@mx.example>", b"250")
+        await self.say(client, b"DATA", b"354")
+        await self.say(client, b"Subject: Hi\r\n\r\nHello\r\n.", b"250")
+        await self.say(client, b"QUIT", b"221")
+        client.abort()
+        await client.lost
+        trace = b" ".join(self.messages[-1].trace.split()).decode()
+        found = re.fullmatch(r"Received: .* by mx\.example with (\S+) id .*", trace)
+        assert found is not None, trace
+        self.assertEqual("(TLSv1." in trace, bool(row.tls), trace)
+        return found[1]
+
+    async def test_every_row_of_the_table(self) -> None:
+        walked = {}
+        for row in rows():
+            if row.utf8 and "SMTPUTF8" not in self.announced:
+                continue
+            walked[row] = await self.walk(row)
+        self.assertEqual(walked, {row: row.expected for row in walked})
+        registered = [
+            name for name in REGISTERED if "SMTPUTF8" in self.announced or "UTF8" not in name
+        ]
+        self.assertEqual(sorted(dict.fromkeys(walked.values())), sorted(registered))
