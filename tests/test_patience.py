@@ -6,7 +6,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.config import Destination
+from twisted_mta.config import Destination, QueueSettings
 from twisted_mta.testing.world import MemoryMTA
 
 DEAD = "192.0.2.66"
@@ -21,6 +21,7 @@ class Patience(SynchronousTestCase):
             os.path.abspath(self.mktemp()),
             routes=(("*", f"smtp://{DEAD}"), ("there.example", f"smtp://{DEAD}:26")),
             destinations=destinations,
+            queue=QueueSettings(delay_warning=None),
         )
         self.addCleanup(mta.stop)
         mta.start()

@@ -44,6 +44,7 @@ from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
 from .shard import Shard, shard_directory
+from .smtp.address import Mailbox
 from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
 from .smtp.sasl import Nonce
@@ -548,4 +549,10 @@ def _runner_settings(config: Config) -> RunnerSettings:
         concurrency=config.queue.concurrency,
         per_hop=config.queue.connections_per_hop,
         longest=max(each.retry_maximum or 0.0 for each in config.all_destinations) or None,
+        delay_warning=config.queue.delay_warning,
+        postmaster=(
+            Mailbox("postmaster", config.local_domains[0])
+            if config.queue.bounce_postmaster
+            else None
+        ),
     )

@@ -135,6 +135,7 @@ class Recipient:
         reverse_path: the reverse-path that goes on the wire instead of the envelope's, where mail
             is forwarded in our name (SRS); None: the envelope's. Notices always go to the
             envelope's.
+        warned: whether the sender was told that it is delayed.
     """
 
     number: RecipientNumber
@@ -145,6 +146,14 @@ class Recipient:
     last_remote: str | None = None
     original: Mailbox | None = None
     reverse_path: Mailbox | None = None
+    warned: bool = False
+
+    def is_to_notify(self, event: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
+        """Whether the sender wants to hear of an event (RFC 3461 §4.1)."""
+        asked = self.parameters.get("NOTIFY")
+        if not isinstance(asked, str):
+            return event != "SUCCESS"
+        return event in asked.split(",")
 
 
 @frozen
@@ -215,6 +224,8 @@ class Message:
         body: the content as received.
         received_at: wall time of acceptance, seconds since the epoch.
         expires_at: wall time after which a recipient that could not be served is returned.
+        expanded: mailboxes of ours that stand for several recipients, and of which the sender wants
+            to be told that (RFC 3461 §5.2.7.3). Only as it is accepted: that is when it is told.
     """
 
     id: QueueId
@@ -223,6 +234,7 @@ class Message:
     body: Body
     received_at: float
     expires_at: float
+    expanded: tuple[Recipient, ...] = ()
 
 
 @frozen
@@ -319,6 +331,8 @@ class Outcome:
         transcript: what was said, as far as anybody will want to read it: printable lines, without
             what is secret and without the content. Empty where nobody spoke, and where the
             recipient is not deferred.
+        notifies: the next hop knows what the sender wants to hear of (RFC 3461): if it took the
+            message, it tells the sender, and we do not.
     """
 
     number: RecipientNumber
@@ -329,6 +343,7 @@ class Outcome:
     setup: float = 0.0
     unreachable: bool = False
     transcript: str = field(default="", eq=False, repr=False)
+    notifies: bool = False
 
     @property
     def delivered(self) -> bool:

@@ -15,9 +15,9 @@ from twisted_mta.envelope import Message, NextHop, Outcome, QueueId
 from twisted_mta.interfaces import Limits, Route
 from twisted_mta.queue.commit import GroupCommit
 from twisted_mta.queue.hops import HopLimits
+from twisted_mta.queue.notices import RecipientsOf, itself
 from twisted_mta.queue.runner import Noticed, Runner, RunnerSettings
 from twisted_mta.queue.schedule import Schedule
-from twisted_mta.queue.settlement import RecipientsOf, itself
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.reply import Reply
 from twisted_mta.testing.store import MemoryStore

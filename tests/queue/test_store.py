@@ -30,6 +30,7 @@ from twisted_mta.queue.store import (
     Lease,
     Leased,
     Operation,
+    Overdue,
     Settle,
     Store,
     StoreError,
@@ -52,6 +53,11 @@ from .mail import (
     settled,
 )
 from .steering import SteeringTests
+
+
+def found_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
+    """Return the numbers of the recipients of the first message."""
+    return tuple(each.number for each in leased.messages[0].envelope.recipients)
 
 
 class Contract:
@@ -294,6 +300,56 @@ class StoreTests(Contract, SteeringTests):
         self.assertEqual([int(each.id) for each in second.messages], [3])
         self.assertEqual(first.rest, {"next.example": NOW})
         self.assertEqual(second.rest, {"next.example": None})
+
+    def overdue(self, after: int, before: int) -> Leased:
+        (leased,) = self.do(Overdue(QueueId(after), QueueId(before)))
+        assert leased is not None
+        return leased
+
+    def test_what_is_of_some_age_is_found_due_or_not_and_without_those_who_know(self) -> None:
+        self.accept(*(message(id, "a@x.example", "b@y.example") for id in range(1, 6)))
+        self.accept(message(6, sender=None))
+        self.do(
+            Settle(message(3), warned=(RecipientNumber(0),)),
+            deferred(message(4, "a@x.example"), NOW + 1000, 0),
+        )
+        found = self.overdue(1, 7)
+        self.assertEqual(
+            [(int(each.id), numbers(each)) for each in found.messages],
+            [(2, [0, 1]), (3, [1]), (4, [0, 1]), (5, [0, 1])],
+        )
+        self.assertEqual((found.rest, found.through), ({}, None))
+        self.assertEqual(self.overdue(0, 2).messages[0].id, 1)
+        self.assertEqual(self.due(), [(3, [0]), (6, [0])])  # the others are leased
+        self.do(Settle(message(2, "a@x.example", "b@y.example"), untried=found_numbers(found)))
+        self.assertEqual(self.due(), [(2, [0, 1])])
+
+    def test_who_knows_of_a_delay_is_remembered(self) -> None:
+        self.accept(message(1))
+        self.do(Settle(message(1), warned=(RecipientNumber(0),)))
+        self.restart()
+        (found,) = self.lease().messages
+        self.assertTrue(found.envelope.recipients[0].warned)
+        self.assertEqual(self.overdue(0, 2).messages, ())
+
+    def test_many_of_some_age_are_found_piece_by_piece(self) -> None:
+        self.accept(*(message(id) for id in range(1, 2206)))
+        after, found = 0, []
+        while True:
+            leased = self.overdue(after, 2205)
+            found += [int(each.id) for each in leased.messages]
+            if leased.through is None:
+                break
+            self.assertGreater(leased.through, after)
+            after = leased.through
+        self.assertEqual(found, list(range(1, 2205)))
+
+    def test_notices_of_what_is_accepted_come_with_it_and_are_due(self) -> None:
+        self.do(Accept(message(1), True, (message(2, sender=None),)))
+        self.restart()
+        self.assertEqual(self.due(), [(1, [0]), (2, [0])])
+        self.do(Accept(message(3), True, (message(4, sender=None),)))
+        self.assertEqual(self.due(), [(4, [0])])
 
     def test_a_survey_names_each_domain_with_its_earliest_time(self) -> None:
         self.accept(message(1, "a@one.example", "b@two.example"), message(2, "c@one.example"))

@@ -10,7 +10,7 @@ from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.plain import PIPELINING
-from twisted_mta.smtp.extension.xclient import decode_xtext, xclient
+from twisted_mta.smtp.extension.xclient import xclient
 from twisted_mta.smtp.reply import Reply
 from twisted_mta.smtp.session import Session
 from twisted_mta.smtp.settings import Peer, SessionSettings
@@ -171,37 +171,6 @@ class Attributes(XClientTestCase):
             self.assertEqual(session.peer, PROXY)
             self.assertEqual(self.steps[0], Violation("XCLIENT"))
             self.assertIs(session.state, State.CLOSED)
-
-
-class XText(SynchronousTestCase):
-    """RFC 3461 §4."""
-
-    def test_what_it_stands_for(self) -> None:
-        for text, decoded in (
-            ("", ""),
-            ("a-Z~!*,<>", "a-Z~!*,<>"),
-            ("+2B+3D+20", "+= "),
-            ("+C3+A4", "ä"),
-            ("+2B41", "+41"),
-        ):
-            self.assertEqual(decode_xtext(text), decoded)
-
-    def test_what_is_none(self) -> None:
-        for text in (
-            "+",
-            "+4",
-            "+4g",
-            "+2b",
-            "=",
-            "a b",
-            "ä",
-            "\x7f",
-            "\0",
-            "+FF",
-            "+C3",
-            "+ED+A0+80",
-        ):
-            self.assertRaises(ValueError, decode_xtext, text)
 
 
 class Beginning(XClientTestCase):

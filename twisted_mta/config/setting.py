@@ -295,6 +295,11 @@ def optional(read: Read) -> Read:
     return lambda value: None if value is None else read(value)
 
 
+def or_off(read: Read) -> Read:
+    """Return a reader that makes None of ``off``, and leaves None as it is."""
+    return lambda value: None if value is None or value == OFF else read(value)
+
+
 def several(read: Read, what: str) -> Read:
     """Return a reader of a list, as a tuple of what ``read`` makes of each, repeats dropped."""
 

@@ -43,10 +43,6 @@ NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
     "listener": {
         "auth": NotBuilt("where AUTH is offered", already=(OFF,)),
     },
-    "queue": {
-        "delay_warning": NotBuilt("when a sender is told of a delay"),
-        "bounce_postmaster": NotBuilt("copies of failures to postmaster", already=(False,)),
-    },
     "dns": {
         "trust_ad": NotBuilt("whether answers are believed to be validated", already=(False,)),
     },

@@ -261,6 +261,19 @@ class QueueSettings:
         default=432000.0,
         said="5 days",
     )
+    delay_warning: float | None = setting(
+        read.or_off(read.period),
+        "when a sender is told that mail is delayed, once for each recipient; off: never",
+        default=14400.0,
+        said="4 h",
+    )
+    bounce_postmaster: bool = setting(
+        read.flag,
+        "whether postmaster of the first local domain is sent what has no sender, such as notices,"
+        " and cannot be delivered",
+        default=False,
+        said="false",
+    )
     small_body: int = setting(
         read.size,
         "messages up to this size are kept in the database, larger ones in files",

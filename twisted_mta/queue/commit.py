@@ -219,9 +219,9 @@ class GroupCommit:
             return
         accepts = [each for each in batch if isinstance(each.operation, Accept)]
         # Those may be on the disk; of these that waited, only their files.
-        self._in_doubt += [_id(each) for each in accepts]
+        self._in_doubt += [id for each in accepts for id in _ids(each)]
         waiting = [each for each in self._waiting if isinstance(each.operation, Accept)]
-        self._in_doubt += [_id(each) for each in waiting if not each.octets]
+        self._in_doubt += [id for each in waiting if not each.octets for id in _ids(each)]
         refused = accepts + waiting
         rest = [each for each in (*batch, *self._waiting) if not isinstance(each.operation, Accept)]
         if isinstance(error, StoreFull):
@@ -256,7 +256,7 @@ class GroupCommit:
                 "the store cannot do this: {operation}", failure, operation=type(operation).__name__
             )
             if isinstance(operation, Accept):
-                self._in_doubt.append(operation.message.id)
+                self._in_doubt += _ids(batch[0])
             error = StoreError(f"the store cannot do this: {failure.getErrorMessage()}")
             batch[0].done.errback(Failure(_refusal(operation, error)))
         self._wake(_PAUSE if len(batch) == 1 else 0)
@@ -307,9 +307,11 @@ class GroupCommit:
             stopped.callback(None)
 
 
-def _id(waiting: _Waiting) -> QueueId:
-    assert isinstance(waiting.operation, Accept)
-    return waiting.operation.message.id
+def _ids(waiting: _Waiting) -> list[QueueId]:
+    """Return the ids of what an `Accept` would have put in."""
+    accept = waiting.operation
+    assert isinstance(accept, Accept)
+    return [accept.message.id, *(notice.id for notice in accept.notices)]
 
 
 def _refusal(operation: Operation, error: BaseException) -> BaseException:

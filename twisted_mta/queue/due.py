@@ -5,14 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from ..envelope import Message, Recipient
+from ..envelope import Message, QueueId, Recipient
 from .leases import Key, Leases
 from .rows import MESSAGE, RECIPIENT, flat, marks, message, parts, recipient
 from .spool import Spool
-from .store import Lease, Leased, Survey, Want
+from .store import Lease, Leased, Overdue, Survey, Want
 
 _WANTS = 100  # to a statement: SQLite joins 500 at most
 _LAST = 2**63 - 1  # no id is higher
+_LOOKED_AT = 1000  # messages that are looked at for `Overdue` at once
+_OVERDUE = 50  # messages that are taken of them: bodies come along
 
 # Which domains there are: one step down the index for each, over all that they have.
 _SURVEY = """
@@ -112,6 +114,44 @@ def lease(database: sqlite3.Connection, lease: Lease, leases: Leases, spool: Spo
         full = len(rows) == _length(wanted[domain], leases)
         rest[domain] = next(free, rows[-1][2] if full else None)
     return Leased(tuple(messages), rest)
+
+
+def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spool: Spool) -> Leased:
+    """Return what has been here for long (`store.Overdue`); it is for the caller to lease it."""
+    # By the primary key: what is older than `after` is not looked at.
+    ids = database.execute(
+        "SELECT DISTINCT message FROM recipient WHERE message > ? AND message < ?"
+        " ORDER BY message LIMIT ?",
+        (overdue.after, overdue.before, _LOOKED_AT),
+    ).fetchall()
+    through = QueueId(ids[-1][0]) if len(ids) == _LOOKED_AT else None
+    recipients: dict[int, list[Recipient]] = {}
+    for part in parts(ids):
+        for row in database.execute(
+            f"SELECT {RECIPIENT} FROM recipient"
+            f" WHERE message IN ({marks(part)}) AND warned = 0 AND next_attempt IS NOT NULL"
+            " AND message IN (SELECT id FROM message WHERE sender_domain IS NOT NULL)"
+            " ORDER BY message, number",
+            flat(part),
+        ):
+            if (row[0], row[1]) in leases:
+                continue
+            if row[0] not in recipients and len(recipients) == _OVERDUE:
+                through = QueueId(next(reversed(recipients)))
+                break
+            recipients.setdefault(row[0], []).append(recipient(row))
+        else:
+            continue
+        break
+    wanted = [(id,) for id in recipients]
+    messages = [
+        message(row, tuple(recipients[row[0]]), spool)
+        for part in parts(wanted)
+        for row in database.execute(
+            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(part)}) ORDER BY id", flat(part)
+        )
+    ]
+    return Leased(tuple(messages), {}, through)
 
 
 def _within(want: Want, id: int) -> bool:

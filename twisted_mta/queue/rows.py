@@ -30,7 +30,8 @@ MESSAGE = "id, sender_local, sender_domain, parameters, trace, body, size, recei
 
 RECIPIENT = (
     "message, number, local_part, domain, parameters, attempts, last_code, last_status, last_text,"
-    " last_remote, original_local, original_domain, reverse_local, reverse_domain"
+    " last_remote, original_local, original_domain, reverse_local, reverse_domain,"
+    " warned"
 )
 """The columns that `recipient` reads."""
 
@@ -106,7 +107,8 @@ def recipient(row: Sequence[Any]) -> Recipient:
         last_reply=None if code is None else Reply(code, status, (text,)),
         last_remote=remote,
         original=_mailbox(*more[:2]),
-        reverse_path=_mailbox(*more[2:]),
+        reverse_path=_mailbox(*more[2:4]),
+        warned=bool(more[4]),
     )
 
 

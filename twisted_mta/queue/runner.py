@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -17,16 +17,19 @@ from twisted.python.failure import Failure
 
 from ..envelope import Message, NextHop, Outcome, QueueId
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
+from ..message.delivery_status import Action, Event
 from ..smtp.address import Mailbox
 from ..smtp.reply import printable
 from .backlog import Backlog
 from .commit import GroupCommit
+from .delays import DelayWatch
 from .hops import HopLimits, Suspended, verdict
 from .interventions import Interventions
+from .notices import Notices, RecipientsOf, itself
 from .operator import Page, Steer, Struck
 from .part import Part, split
-from .schedule import Schedule
-from .settlement import BROKEN, DISCARDED, RecipientsOf, Settlement, itself, same_for_all
+from .runner_settings import RunnerSettings
+from .settlement import BROKEN, DISCARDED, WAITING, Settlement, same_for_all
 from .slots import Slot, Slots
 from .store import Accept, Leased, Result, Settle
 from .turns import LimitsOf, Line, Turns
@@ -34,35 +37,6 @@ from .turns import LimitsOf, Line, Turns
 __all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
 
 _PAUSE = 5.0  # seconds until limits are asked again that could not be
-
-
-@frozen(kw_only=True)
-class RunnerSettings:
-    """What a runner is told.
-
-    Attributes:
-        hostname: our name in DSNs.
-        schedule: when to try again.
-        longest: seconds between two attempts that no next hop goes beyond; None: those of
-            ``schedule``.
-        lifetime: seconds that a DSN has before it is given up.
-        concurrency: transactions with other hosts at once. What is done here, into Maildirs, does
-            not wait for those who do not answer.
-        per_hop: transactions at once with one next hop.
-    """
-
-    hostname: str
-    schedule: Schedule
-    longest: float | None = None
-    lifetime: float = 5 * 24 * 3600.0
-    concurrency: int = 300
-    per_hop: int = 20
-
-    @property
-    def latest(self) -> float:
-        """Seconds that nothing is put off beyond."""
-        longest = self.schedule.maximum if self.longest is None else self.longest
-        return evolve(self.schedule, maximum=longest).longest
 
 
 Observer = Callable[[Message, Sequence[Outcome], str], None]
@@ -149,12 +123,15 @@ class Runner:
             hop_of=self._hop_of,
             came=self._came,
         )
-        self._settlement = Settlement(
-            hostname=settings.hostname,
-            lifetime=settings.lifetime,
-            ids=ids,
-            random=random,
-            recipients_of=recipients_of,
+        self._notices = Notices(settings.notices, ids=ids, recipients_of=recipients_of)
+        self._settlement = Settlement(notices=self._notices, random=random)
+        self._delays = DelayWatch(
+            commit=commit,
+            notices=self._notices,
+            clock=clock,
+            wall_time=wall_time,
+            events=self._standing,
+            record=self._warn,
         )
         self._running = False
         self._turn: IDelayedCall | None = None
@@ -165,6 +142,7 @@ class Runner:
         """Begin with what is due."""
         self._running = True
         self._backlog.survey()
+        self._delays.start()
         self._wake()
 
     def stop(self) -> Deferred[None]:
@@ -175,6 +153,7 @@ class Runner:
                 call.cancel()
         self._turn = self._alarm = None
         self._slots.stop()
+        self._delays.stop()
         self._stopped = stopped = Deferred[None]()
         self._say_if_stopped()
         return stopped
@@ -186,8 +165,10 @@ class Runner:
         stays.
         """
         self._settings = settings
-        self._settlement.hostname = settings.hostname
-        self._settlement.lifetime = settings.lifetime
+        if settings.notices != self._notices.settings:
+            self._notices.settings = settings.notices
+            if self._running:
+                self._delays.start()
         waiting, domains = self._turns.update(
             concurrency=settings.concurrency, per_hop=settings.per_hop
         )
@@ -242,10 +223,25 @@ class Runner:
     def accept(self, message: Message) -> Deferred[None]:
         """Put a message into the queue and begin with it (`interfaces.Accept`)."""
         parts = self._claim(message)
+        if message.expanded:
+            return self._accept_expanded(message, parts)
         committed = self._commit.perform(Accept(message, bool(parts)))
         return committed.addCallbacks(
             self._accepted, self._refused, callbackArgs=(message, parts), errbackArgs=(parts,)
         )
+
+    def _accept_expanded(self, message: Message, parts: Sequence[Part]) -> Deferred[None]:
+        """The same, with the notice that the message is for more than its sender wrote."""
+        written = self._notices.expanded(message, self._wall_time())
+        committed = self._commit.perform(Accept(message, bool(parts), written.messages))
+
+        def accepted(_: Leased | None) -> None:
+            self._accepted(None, message, parts)
+            for action, notice in zip(written.actions, written.messages, strict=True):
+                self._noticed(action)
+                self._arrive(notice, ())
+
+        return committed.addCallbacks(accepted, self._refused, errbackArgs=(parts,))
 
     def _claim(self, message: Message) -> Sequence[Part]:
         """Return the parts of a message that there are places for now; all of them, or none."""
@@ -259,6 +255,7 @@ class Runner:
 
     def _arrive(self, message: Message, parts: Sequence[Part]) -> None:
         """A message is in the store: leased, if places were claimed for its ``parts``."""
+        self._delays.arrived(message)
         for part in parts:
             self._turns.unclaim(part.next_hop)
             self._enqueue(part)
@@ -379,18 +376,18 @@ class Runner:
         settle = Settle(part.message, untried=numbers)
 
         def back(result: Result) -> None:
-            self._lease_ended(part, result)
+            self._lease_ended(part.message, result)
             self._backlog.note(part.message)
             if whole:
                 self._left(part)
 
         self._commit.perform(settle).addCallbacks(back, self._unsettled, errbackArgs=(part,))
 
-    def _lease_ended(self, part: Part, result: Result) -> None:
+    def _lease_ended(self, message: Message, result: Result) -> None:
         struck = result.numbers if isinstance(result, Struck) else ()
-        self._interventions.ended(part.message, struck)
+        self._interventions.ended(message, struck)
         if struck:
-            self._told_steered("remove", part.message.id, len(struck))
+            self._told_steered("remove", message.id, len(struck))
 
     def _left(self, part: Part) -> None:
         self._turns.leave(part)
@@ -501,7 +498,7 @@ class Runner:
         """Record what a part came to."""
         limits = self._turns.limits(part.next_hop)
         rest, removed = self._interventions.undelivered(part, outcomes)
-        settle, final = self._settlement.settle(
+        settle, final, actions = self._settlement.settle(
             rest,
             outcomes,
             now=self._wall_time(),
@@ -516,24 +513,75 @@ class Runner:
             self._observe(part.message, final, str(part.next_hop))
         except Exception:
             self._log.failure("an outcome of {id} was not observed", id=part.message.id)
+
+        def settled(result: Result) -> None:
+            self._lease_ended(part.message, result)
+            self._settled(settle, part)
+
+        self._record(settle, actions, settled, lambda failure: self._unsettled(failure, part))
+
+    def _record(
+        self,
+        settle: Settle,
+        actions: Sequence[Action],
+        recorded: Callable[[Result], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """Put what was decided into the store, and begin with its notices."""
         notices = [(notice, self._claim(notice)) for notice in settle.notices]
         if not all(parts for _, parts in notices):
             settle = evolve(settle, lease=False)
+            for _, parts in notices:
+                for each in parts:
+                    self._turns.unclaim(each.next_hop)
+            notices = [(notice, ()) for notice, _ in notices]
 
         def settled(result: Result) -> None:
-            self._lease_ended(part, result)
-            self._settled(settle, part)
-            for notice, parts in notices:
-                self._noticed("failed")
+            recorded(result)
+            for action, (notice, parts) in zip(actions, notices, strict=True):
+                self._noticed(action)
                 self._arrive(notice, parts)
 
         def unsettled(failure: Failure) -> None:
             for _, parts in notices:
                 for each in parts:
                     self._turns.unclaim(each.next_hop)
-            self._unsettled(failure, part)
+            failed(failure)
 
         self._commit.perform(settle).addCallbacks(settled, unsettled)
+
+    # Delays.
+
+    def _standing(self, message: Message) -> list[Event]:
+        """Say how each recipient of a message stands, which is in the store and not due."""
+        events = []
+        for part in self._split(message):
+            suspension = self._turns.suspension(part.next_hop)
+            until = self._expires_at(part)
+            for recipient in part.message.envelope.recipients:
+                reply, remote = recipient.last_reply, recipient.last_remote
+                if suspension is not None:
+                    reply, remote = suspension.cause.reply, suspension.cause.remote
+                outcome = Outcome(recipient.number, reply or WAITING, remote)
+                events.append(Event(recipient, outcome, attempted=False, until=until))
+        return events
+
+    def _warn(self, settle: Settle, actions: Sequence[Action]) -> None:
+        """Tell the sender of a message, which was leased for that, that it is delayed."""
+
+        def back(result: Result) -> None:
+            self._lease_ended(settle.message, result)
+            self._backlog.note(settle.message)
+            self._wake()
+
+        def lost(failure: Failure) -> None:
+            self._log.warn(
+                "{id} is tried again after a restart: {error}",
+                id=settle.message.id,
+                error=failure.getErrorMessage(),
+            )
+
+        self._record(settle, actions, back, lost)
 
     def _settled(self, settle: Settle, part: Part) -> None:
         recipients = {each.number: each for each in part.message.envelope.recipients}

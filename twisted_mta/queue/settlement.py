@@ -7,31 +7,24 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
-from ..envelope import Envelope, HeldBody, Message, Outcome, Recipient, RecipientNumber
-from ..interfaces import Ids, Random
-from ..message.dsn import Failure as FailedRecipient
-from ..message.dsn import failure_notice
+from ..envelope import NextHop, Outcome, Recipient, RecipientNumber
+from ..interfaces import Random
+from ..message.delivery_status import Action, Event
 from ..smtp.address import Mailbox
 from ..smtp.reply import Reply, printable
+from .notices import Notices
 from .part import Part
 from .schedule import Schedule
 from .store import Deferral, Settle
 
 DISCARDED = Reply.of(250, "0.0", "Discarded by a route")
+WAITING = Reply.of(451, "4.5", "Not tried yet: the way there has been busy")
 BROKEN = Reply.of(451, "3.0", "The delivery failed for an internal reason; see the log")
 
 _LINE = (
     "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_tls}"
     ' delay={delay:.2f} delays={delays} attempt={attempts} reply="{_quoted}"{_again}'
 )
-
-RecipientsOf = Callable[[Mailbox], Sequence[Recipient]]
-"""Says whom a message of our own goes to that is for a mailbox, numbered from 0; at least one."""
-
-
-def itself(mailbox: Mailbox) -> Sequence[Recipient]:
-    """Return a mailbox as the only recipient (`RecipientsOf`)."""
-    return (Recipient(RecipientNumber(0), mailbox),)
 
 
 @frozen
@@ -65,29 +58,15 @@ class Settlement:
     """Decides what becomes of the recipients of an attempt.
 
     Args:
-        hostname: our name in notices.
-        lifetime: seconds that a notice has before it is given up.
-        ids: of notices.
+        notices: writes those that are due.
         random: what the jitter is drawn from.
-        recipients_of: whom a notice goes to.
     """
 
     _log = Logger()
 
-    def __init__(
-        self,
-        *,
-        hostname: str,
-        lifetime: float,
-        ids: Ids,
-        random: Random,
-        recipients_of: RecipientsOf = itself,
-    ) -> None:
-        self.hostname = hostname
-        self.lifetime = lifetime
-        self._ids = ids
+    def __init__(self, *, notices: Notices, random: Random) -> None:
+        self._notices = notices
         self._random = random
-        self._recipients_of = recipients_of
 
     def settle(
         self,
@@ -99,7 +78,7 @@ class Settlement:
         expires_at: float,
         schedule: Schedule,
         cut_short: Callable[[Outcome], bool],
-    ) -> tuple[Settle, Sequence[Outcome]]:
+    ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
         """Decide, and say so in the log.
 
         Args:
@@ -112,13 +91,15 @@ class Settlement:
             cut_short: whether an outcome is not to count as an attempt.
 
         Returns:
-            What is to be recorded, and the outcomes that counted.
+            What is to be recorded, the outcomes that counted, and what each notice is of.
         """
         message = part.message
         answered = {each.number: each for each in outcomes}
         done: list[RecipientNumber] = []
         deferred: list[Deferral] = []
-        failed: list[FailedRecipient] = []
+        failed: list[Event] = []
+        delayed: list[Event] = []
+        succeeded: list[Event] = []
         final: list[Outcome] = []
         # One delay for all that were tried as often: they come back together, in one transaction.
         delays: dict[int, float] = {}
@@ -132,9 +113,11 @@ class Settlement:
             next_attempt: float | None = None
             if outcome.delivered:
                 done.append(outcome.number)
+                if not outcome.notifies:
+                    succeeded.append(Event(recipient, outcome))
             elif outcome.failed:
                 done.append(outcome.number)
-                failed.append(FailedRecipient(recipient, outcome))
+                failed.append(Event(recipient, outcome))
             else:
                 attempts = recipient.attempts + 1
                 if attempts not in delays:
@@ -143,62 +126,29 @@ class Settlement:
                     )
                 next_attempt = delays[attempts]
                 deferred.append(Deferral(outcome, next_attempt))
+                if self._notices.is_delay_due(message, recipient, now):
+                    delayed.append(Event(recipient, outcome, until=expires_at))
             self._say(part, recipient, outcome, now, ended, next_attempt)
-        # RFC 5321 §4.5.5: a failure of a notice is never the cause of another.
-        reverse_path = message.envelope.reverse_path
-        notices: tuple[Message, ...] = ()
-        if failed and reverse_path is not None:
-            try:
-                notices = (self._notice(message, reverse_path, failed, now),)
-            except Exception:
-                self._log.failure("no notice could be made of the failure of {id}", id=message.id)
+        success = _success(part.next_hop)
+        written = self._notices.write(
+            message,
+            now,
+            failed=failed,
+            delayed=delayed,
+            succeeded=succeeded if success else (),
+            success=success or "delivered",
+        )
         settle = Settle(
             message=message,
             done=tuple(done),
             deferred=tuple(deferred),
-            notices=notices,
-            unreported=() if notices else tuple(each.outcome for each in failed),
+            notices=written.messages,
+            unreported=written.unreported,
+            warned=written.warned,
             at=now,
             next_hop=str(part.next_hop) if deferred else "",
         )
-        return settle, final
-
-    def _notice(
-        self,
-        message: Message,
-        reverse_path: Mailbox,
-        failed: Sequence[FailedRecipient],
-        now: float,
-    ) -> Message:
-        id = self._ids()
-        notice = failure_notice(message, failed, hostname=self.hostname, id=id, time=now)
-        self._log.info(
-            "{id} is the notice of failure for {message} to <{reverse_path}>",
-            id=id,
-            message=message.id,
-            reverse_path=printable(str(reverse_path)),
-        )
-        return Message(
-            id=id,
-            envelope=Envelope(
-                reverse_path=None,
-                recipients=tuple(self._readers(reverse_path)),
-                parameters={"BODY": "8BITMIME"} if notice.eight_bit else {},
-            ),
-            trace=b"",
-            body=HeldBody(notice.content),
-            received_at=now,
-            expires_at=now + self.lifetime,
-        )
-
-    def _readers(self, reverse_path: Mailbox) -> Sequence[Recipient]:
-        """Return whom a notice goes to: where the aliases lead, if it is one of our mailboxes."""
-        try:
-            return self._recipients_of(reverse_path) or itself(reverse_path)
-        except Exception:
-            mailbox = printable(str(reverse_path))
-            self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=mailbox)
-            return itself(reverse_path)
+        return settle, final, written.actions
 
     def _say(
         self,
@@ -239,6 +189,15 @@ class Settlement:
             next_attempt=next_attempt,
             _again="" if next_attempt is None else f" next_attempt_in={next_attempt - now:.0f}",
         )
+
+
+def _success(next_hop: NextHop) -> Action | None:
+    """Return what it means that a next hop without DSN took a message; None: nothing to tell of."""
+    if next_hop.transport == "discard":
+        return None
+    # RFC 3461 §5.2.2: whoever is behind a host without DSN never says anything. LMTP (RFC 2033)
+    # and Maildirs are the end of the way.
+    return "relayed" if next_hop.transport == "smtp" else "delivered"
 
 
 def _shown(mailbox: Mailbox | None) -> str:

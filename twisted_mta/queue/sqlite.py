@@ -45,6 +45,7 @@ from .store import (
     Lease,
     NewerSchema,
     Operation,
+    Overdue,
     Recovery,
     Result,
     Settle,
@@ -236,6 +237,9 @@ class SQLiteStore:
         try:
             with transaction(database):
                 self._insert(database, [each.message for each in accepts], "INSERT")
+                if any(each.notices for each in accepts):
+                    notices = [notice for each in accepts for notice in each.notices]
+                    self._insert(database, notices, "INSERT")
                 if settles:
                     files += self._settle(database, settles)
                 if settles and self._removing:
@@ -247,6 +251,9 @@ class SQLiteStore:
                     result: Result = None
                     if isinstance(each, Lease):
                         result = due.lease(database, each, self._leases, self._spool)
+                        begun += self._leases.add(result.messages)
+                    elif isinstance(each, Overdue):
+                        result = due.overdue(database, each, self._leases, self._spool)
                         begun += self._leases.add(result.messages)
                     elif isinstance(each, Survey):
                         result = due.survey(database, each)
@@ -344,6 +351,8 @@ class SQLiteStore:
                 self._defer(database, settle)
             if settle.unreported:
                 self._record(database, settle)
+            if settle.warned:
+                self._warn(database, settle)
         # A DSN has its id for good, so an answer that was lost does not bring a second one.
         self._insert(
             database,
@@ -407,6 +416,13 @@ class SQLiteStore:
                 recorded.append(deferral)
         if recorded:
             history.record(database, settle, recorded)
+
+    def _warn(self, database: sqlite3.Connection, settle: Settle) -> None:
+        for part in parts([(number,) for number in settle.warned]):
+            database.execute(
+                f"UPDATE recipient SET warned = 1 WHERE message = ? AND number IN ({marks(part)})",
+                (settle.message.id, *flat(part)),
+            )
 
     def _record(self, database: sqlite3.Connection, settle: Settle) -> None:
         recipients = {each.number: each.mailbox for each in settle.message.envelope.recipients}

@@ -89,10 +89,12 @@ class Accept:
     Attributes:
         message: complete; if its body is in a file, the file is durable already.
         lease: whether the one who asks begins with the delivery now.
+        notices: DSNs that it is the cause of; they are due, and nobody's yet.
     """
 
     message: Message
     lease: bool = True
+    notices: tuple[Message, ...] = ()
 
 
 @frozen
@@ -118,12 +120,13 @@ class Settle:
         message: what was attempted, with the recipients that were.
         done: recipients with a final answer: they leave the queue.
         deferred: recipients to be tried again.
-        notices: DSNs for those that failed.
+        notices: DSNs of what happened to some of them.
         unreported: failures that no DSN may be sent for; a record of each is kept.
         at: wall time.
         lease: whether the one who asks begins with the delivery of the notices now.
         untried: recipients that were leased and not tried after all; they are as due as before.
         next_hop: where those that are deferred were tried, for people.
+        warned: recipients whose senders are told by a notice that they are delayed.
     """
 
     message: Message
@@ -135,6 +138,7 @@ class Settle:
     lease: bool = True
     untried: tuple[RecipientNumber, ...] = ()
     next_hop: str = ""
+    warned: tuple[RecipientNumber, ...] = ()
 
 
 @frozen
@@ -187,6 +191,22 @@ class Lease:
 
 
 @frozen
+class Overdue:
+    """Take what has been here for long, and no sender knows of it; the result is `Leased`.
+
+    That are recipients that will be tried again, due or not, and were not ``warned``, of messages
+    that have a sender. It is asked for by age, in pieces, so that it costs what it looks at.
+
+    Attributes:
+        after: only messages whose id is higher.
+        before: only messages whose id is lower.
+    """
+
+    after: QueueId
+    before: QueueId
+
+
+@frozen
 class Leased:
     """What a lease brought.
 
@@ -194,10 +214,13 @@ class Leased:
         messages: each with those of its recipients that were due and of the domains wanted.
         rest: for each domain that was wanted, the wall time before which nothing else of what was
             wanted is due; None if there is nothing else.
+        through: of `Overdue`: the id up to which all was looked at; None: there is nothing behind
+            it.
     """
 
     messages: tuple[Message, ...]
     rest: Mapping[str, float | None]
+    through: QueueId | None = None
 
 
 @frozen
@@ -211,7 +234,7 @@ class Forget:
     ids: tuple[QueueId, ...]
 
 
-Operation = Accept | Settle | Survey | Lease | Forget | OperatorsOperation
+Operation = Accept | Settle | Survey | Lease | Overdue | Forget | OperatorsOperation
 
 Result = Leased | Page | Inspected | Tallied | Struck | None
 """What an operation comes to; a `Settle` to `Struck` where it was the end of what was removed."""

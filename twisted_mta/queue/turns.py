@@ -24,7 +24,7 @@ from typing import NamedTuple
 from attrs import evolve
 
 from ..envelope import NextHop
-from .hops import UNLIMITED, Hop, HopLimits
+from .hops import UNLIMITED, Hop, HopLimits, Suspension
 from .part import Part
 
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
@@ -140,6 +140,11 @@ class Turns:
         """Return what the operator said of a next hop."""
         line = self.lines.get(next_hop)
         return self._limits(next_hop) if line is None else line.hop.limits
+
+    def suspension(self, next_hop: NextHop) -> Suspension | None:
+        """Return why nothing is tried at a next hop now, if that is so."""
+        line = self.lines.get(next_hop)
+        return None if line is None else line.hop.suspension
 
     def _limits(self, next_hop: NextHop) -> HopLimits:
         return self._limits_of(next_hop) if next_hop.remote else UNLIMITED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field, frozen
@@ -36,6 +36,7 @@ from ..message.trace import received, with_type
 from ..smtp.address import Mailbox, folded, literal_address
 from ..smtp.command import Parameters
 from ..smtp.dialect import one_for_all
+from ..smtp.extension.dsn import forwarded, merged
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
@@ -188,38 +189,49 @@ class Intake:
         """Keep nothing of a session (`interfaces.Delivery`)."""
         self._expanding.pop(session, None)
 
-    def recipients(
-        self, session: Session
-    ) -> tuple[tuple[Recipient, ...], Sequence[Sequence[RecipientNumber]]]:
-        """Return the recipients of a transaction, aliases expanded, each mailbox once.
-
-        Beside them stand, for each RCPT, the numbers of those that it led to.
-        """
+    def recipients(self, session: Session) -> _Recipients:
+        """Return the recipients of a transaction, aliases expanded, each mailbox once."""
         transaction = session.transaction
         assert transaction is not None
         expanded = self._expanded(session)
         self._expanding.pop(session, None)
         recipients: dict[tuple[str, str, Mailbox | None], Recipient] = {}
         places: list[list[RecipientNumber]] = []
+        aliases: list[Recipient] = []
         for accepted in transaction.recipients:
             places.append([])
             written = self.canonical(session, accepted.mailbox)
-            for each in expanded.final.get(written, (FinalRecipient(written),)):
+            final = expanded.final.get(written, (FinalRecipient(written),))
+            several = len(final) > 1
+            if several:
+                alias = Recipient(RecipientNumber(len(aliases)), written, accepted.parameters)
+                if alias.is_to_notify("SUCCESS"):
+                    aliases.append(alias)
+            for each in final:
                 mailbox = each.mailbox
                 local_part = mailbox.local_part
                 if mailbox.domain in self._local:
                     local_part = folded(local_part)
+                parameters = accepted.parameters
+                if mailbox != written:
+                    parameters = forwarded(parameters, accepted.mailbox, several=several)
+                elif several and parameters:
+                    parameters = forwarded(parameters, written, several=True)
                 key = local_part, mailbox.domain, each.reverse_path
-                if key not in recipients:
+                known = recipients.get(key)
+                if known is None:
                     recipients[key] = Recipient(
                         RecipientNumber(len(recipients)),
                         mailbox,
-                        accepted.parameters,
+                        parameters,
                         original=None if mailbox == written else accepted.mailbox,
                         reverse_path=each.reverse_path,
                     )
+                elif known.parameters != parameters:
+                    both = merged(known.parameters, parameters)
+                    recipients[key] = evolve(known, parameters=both)
                 places[-1].append(recipients[key].number)
-        return tuple(recipients.values()), places
+        return _Recipients(tuple(recipients.values()), places, tuple(aliases))
 
     def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
@@ -283,6 +295,20 @@ class Intake:
         return any(each.covers(tls) for each in self.policy.relay_certificates)
 
 
+class _Recipients(NamedTuple):
+    """The recipients of a transaction.
+
+    Attributes:
+        recipients: aliases expanded, each mailbox once.
+        places: for each RCPT, the numbers of those that it led to.
+        aliases: those of several whose expansion is to be told (`Message.expanded`).
+    """
+
+    recipients: tuple[Recipient, ...]
+    places: Sequence[Sequence[RecipientNumber]]
+    aliases: tuple[Recipient, ...]
+
+
 @define
 class _Expanding:
     """What the recipients of a transaction lead to: as it was when they were accepted."""
@@ -311,7 +337,8 @@ class _Reception:
         self._session = session
         self._received_at = intake.wall_time()
         self._id = intake.ids()
-        self._recipients, self._places = intake.recipients(session)
+        found = intake.recipients(session)
+        self._recipients, self._places, self._aliases = found
         # RFC 5321 §7.2: who sees the trace field learns of nobody whom the sender did not name.
         self._written: Mailbox | None = None
         if len(transaction.recipients) == 1:
@@ -408,6 +435,7 @@ class _Reception:
             body=body,
             received_at=self._received_at,
             expires_at=self._received_at + policy.lifetime,
+            expanded=self._aliases,
         )
         taking: Deferred[ContentDecision]
         if policy.direct and self._intake.direct is not None:

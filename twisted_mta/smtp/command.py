@@ -76,7 +76,9 @@ class PathCommand(NamedTuple):
 
     path: Mailbox | None
     parameters: Parameters
-    is_ascii: bool  # as it was written: a domain of U-labels is not, though it has A-labels
+    # As it was written: a domain of U-labels is not, though it has A-labels. RFC 6531 §3.3 lets
+    # parameters be other than ASCII, and that too only with SMTPUTF8.
+    is_ascii: bool
 
 
 def parse_mail(argument: str, readers: Mapping[str, ParameterReader]) -> PathCommand:
@@ -140,7 +142,7 @@ def _parse(
         mailbox, end = path(argument, found.end())
     except AddressError as error:
         raise CommandError(Reply.of(501, address_status, f"Bad address: {error}")) from None
-    is_ascii = argument.isascii() or argument[:end].isascii()
+    is_ascii = argument.isascii()
     if end == len(argument):
         return PathCommand(mailbox, {}, is_ascii)
     if argument[end] != " ":

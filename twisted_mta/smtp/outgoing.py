@@ -156,10 +156,13 @@ class OutgoingTransaction:
             tls: what protected the transaction.
         """
         settled = self._settled
+        notifies = "DSN" in self.capabilities
         outcomes = []
         for place, recipient in enumerate(self.message.envelope.recipients):
             reply, remote, uncertain = settled[place]
-            outcomes.append(Outcome(recipient.number, reply, remote, tls, uncertain))
+            outcomes.append(
+                Outcome(recipient.number, reply, remote, tls, uncertain, notifies=notifies)
+            )
         return tuple(outcomes)
 
     def offer(self) -> None:

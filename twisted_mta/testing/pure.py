@@ -19,6 +19,7 @@ from ..smtp.dialect import LMTP, SMTP
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.binarymime import BINARYMIME
 from ..smtp.extension.chunking import CHUNKING
+from ..smtp.extension.dsn import DSN
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from ..smtp.extension.limits import limits
 from ..smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
@@ -70,6 +71,7 @@ class Options:
         binarymime: BODY=BINARYMIME is offered, and BDAT with it.
         limits: LIMITS is announced.
         smtputf8: SMTPUTF8 is offered.
+        dsn: DSN is offered.
         xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
         auth: where AUTH is offered: ``off``, ``tls``, ``any``. There is one account, ``alice``
             with the password ``secret``.
@@ -98,6 +100,7 @@ class Options:
     binarymime: bool = False
     limits: bool = False
     smtputf8: bool = False
+    dsn: bool = False
     xclient: bool = False
     auth: Literal["off", "tls", "any"] = "off"
     auth_required: bool = False
@@ -120,6 +123,7 @@ class Options:
                 *((BINARYMIME,) if self.binarymime else ()),
                 *((limits(self.max_recipients),) if self.limits else ()),
                 *((SMTPUTF8,) if self.smtputf8 else ()),
+                *((DSN,) if self.dsn else ()),
                 *((_XCLIENT,) if self.xclient else ()),
                 *((AUTH,) if self.auth != "off" else ()),
             ),

@@ -34,6 +34,7 @@ from ..queue.store import (
     Lease,
     Leased,
     Operation,
+    Overdue,
     Recovery,
     Result,
     Settle,
@@ -180,6 +181,7 @@ class MemoryStore:
         for each in batch:
             if isinstance(each, Accept):
                 self._insert((each.message,), lease=each.lease)
+                self._insert(each.notices, lease=False)
         struck: dict[int, Struck | None] = {}
         for place, each in enumerate(batch):
             if isinstance(each, Settle):
@@ -194,6 +196,8 @@ class MemoryStore:
             return self._lease(operation)
         if isinstance(operation, Survey):
             return self._survey(operation)
+        if isinstance(operation, Overdue):
+            return self._overdue(operation)
         if isinstance(operation, Browse):
             return self._slice(operation.selection, operation.after, operation.limit)
         if isinstance(operation, Steer):
@@ -237,6 +241,11 @@ class MemoryStore:
         self._leases.end(id, settle.untried)
         for outcome in settle.unreported:
             self.failures.setdefault((id, outcome.number), str(outcome.reply))
+        for number in settle.warned:
+            queued = self._recipients.get((id, number))
+            if queued is not None:
+                warned = evolve(queued.recipient, warned=True)
+                self._recipients[id, number] = evolve(queued, recipient=warned)
         self._insert(settle.notices, lease=settle.lease)
         self._remove([(id, number) for number in settle.done])
         struck = tuple(
@@ -384,6 +393,21 @@ class MemoryStore:
             want.domain: next((time for time, _ in self._free(want)), None) for want in lease.wants
         }
         return Leased(messages, rest)
+
+    def _overdue(self, overdue: Overdue) -> Leased:
+        found: dict[QueueId, list[Recipient]] = {}
+        for key, queued in self._recipients.items():
+            if (
+                overdue.after < key[0] < overdue.before
+                and key not in self._leases
+                and not queued.recipient.warned
+                and queued.waits
+                and self.messages[key[0]].envelope.reverse_path is not None
+            ):
+                found.setdefault(key[0], []).append(queued.recipient)
+        messages = tuple(self._part(id, recipients) for id, recipients in sorted(found.items()))
+        list(self._leases.add(messages))
+        return Leased(messages, {})
 
     def _free(self, want: Want) -> list[tuple[float, Key]]:
         """Return what is wanted and not leased, the earliest due first."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ..address import AddressError, Mailbox
 from ..command import CommandError
 from ..reply import Reply
+from ..xtext import decode_xtext
 from . import Extension
-from .xclient import decode_xtext
 
 if TYPE_CHECKING:
     from ..session import Session

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import Extension
 from .binarymime import BINARYMIME, BINARYMIME_OUT
 from .chunking import CHUNKING
+from .dsn import DSN, DSN_OUT
 from .eightbitmime import EIGHT_BIT_MIME, EIGHT_BIT_MIME_OUT
 from .limits import limits
 from .outgoing import OutgoingExtension
@@ -18,6 +19,7 @@ OUTGOING: tuple[OutgoingExtension, ...] = (
     SIZE_OUT,
     EIGHT_BIT_MIME_OUT,
     BINARYMIME_OUT,
+    DSN_OUT,
 )
 """What is said to next hops, in this order; the refusals of the first come first."""
 
@@ -37,6 +39,7 @@ def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Ext
         CHUNKING,
         BINARYMIME,
         SMTPUTF8,
+        DSN,
         STARTTLS,
         limits(max_recipients),
     )
@@ -44,10 +47,10 @@ def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Ext
 
 # What a delivery written for ``twisted.mail`` cannot keep: it takes content by lines, and is told
 # nothing of what else a message needs on its way.
-_OUR_OWN = (BINARYMIME, SMTPUTF8)
+_OUR_OWN = (BINARYMIME, SMTPUTF8, DSN)
 
 
 def extensions_for_lines(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
-    """Return those of them that a delivery can keep which takes content by lines."""
+    """Return those of them that a delivery can keep which was written for ``twisted.mail``."""
     extensions = standard_extensions(max_message_size, max_recipients)
     return tuple(each for each in extensions if each not in _OUR_OWN)

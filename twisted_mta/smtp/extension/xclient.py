@@ -35,6 +35,7 @@ from ..command import CommandError
 from ..reply import Reply
 from ..session import GREETING_NAME
 from ..settings import Peer
+from ..xtext import decode_xtext
 from . import Extension
 
 if TYPE_CHECKING:
@@ -49,25 +50,7 @@ _UNAVAILABLE_NOW = "[TEMPUNAVAIL]"
 
 _VERBS: Mapping[str, Greeting] = {"SMTP": "HELO", "ESMTP": "EHLO"}
 
-# RFC 3461 §4:
-#   xtext   = *( xchar / hexchar )
-#   xchar   = any ASCII CHAR between "!" (33) and "~" (126) inclusive, except for "+" and "="
-#   hexchar = ASCII "+" immediately followed by two upper case hexadecimal digits
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
 _PORT = re.compile(r"[0-9]{1,5}")
-
-
-def decode_xtext(text: str) -> str:
-    """Return what ``text`` stands for (RFC 3461 §4), its octets being UTF-8.
-
-    Raises:
-        ValueError: it is not xtext, or what it stands for is no text.
-    """
-    if not _XTEXT.fullmatch(text):
-        raise ValueError("not xtext")
-    decoded = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), text)
-    return decoded.encode("latin-1").decode("utf-8")
 
 
 @frozen(kw_only=True)

@@ -18,7 +18,8 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
-from twisted_mta.message.dsn import Failure, Notice, failure_notice
+from twisted_mta.message.delivery_status import Event
+from twisted_mta.message.notice import Notice, notice
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.reply import Reply
 
@@ -53,13 +54,15 @@ def message(content: bytes = ORIGINAL, **parameters: str | None) -> Message:
 
 def failed(
     recipient: Recipient = BOB, reply: Reply = NO_USER, remote: str | None = REMOTE
-) -> Failure:
-    return Failure(recipient, Outcome(recipient.number, reply, remote))
+) -> Event:
+    return Event(recipient, Outcome(recipient.number, reply, remote))
 
 
 class FailureNotice(SynchronousTestCase):
-    def notice(self, original: Message, *failures: Failure) -> Notice:
-        found = failure_notice(original, failures, hostname="mx.example", id=QueueId(77), time=NOON)
+    def notice(self, original: Message, *failures: Event) -> Notice:
+        found = notice(
+            "failed", original, failures, hostname="mx.example", id=QueueId(77), time=NOON
+        )
         # Every notice keeps to these, whatever it is about.
         self.assertNotIn(b"\x00", found.content)
         self.assertNotRegex(found.content, rb"\r(?!\n)|(?<!\r)\n")
@@ -69,7 +72,9 @@ class FailureNotice(SynchronousTestCase):
             found.content.decode("ascii")
         return found
 
-    def parts(self, notice: Notice) -> tuple[str, list[ParsedMessage], EmailMessage]:
+    def parts(
+        self, notice: Notice, kind: str = "message/delivery-status"
+    ) -> tuple[str, list[ParsedMessage], EmailMessage]:
         """Return the text for people, the status blocks and the part that comes back."""
         parsed = email.message_from_bytes(notice.content, policy=email.policy.SMTP)
         assert isinstance(parsed, EmailMessage)
@@ -77,7 +82,7 @@ class FailureNotice(SynchronousTestCase):
         self.assertEqual(parsed.get_param("report-type"), "delivery-status")
         text, status, returned = parsed.iter_parts()
         self.assertEqual(text.get_content_type(), "text/plain")
-        self.assertEqual(status.get_content_type(), "message/delivery-status")
+        self.assertEqual(status.get_content_type(), kind)
         for part in (parsed, text, status, returned):
             self.assertEqual(part.defects, [])
         return text.get_content().replace("\r", ""), list(status.get_payload()), returned  # type: ignore[arg-type]
@@ -115,6 +120,7 @@ class FailureNotice(SynchronousTestCase):
             [
                 [
                     ("Reporting-MTA", "dns; mx.example"),
+                    ("Received-From-MTA", "dns; a"),
                     ("X-Queue-ID", str(QueueId(5))),
                     ("Arrival-Date", "Sun, 22 Nov 2026 09:00:00 +0000"),
                 ],
@@ -225,12 +231,36 @@ class FailureNotice(SynchronousTestCase):
     def test_an_international_address_is_told_in_both_forms(self) -> None:
         dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
         notice = self.notice(message(SMTPUTF8=None), failed(dorte))
+        text, _, returned = self.parts(notice, "message/global-delivery-status")
+        self.assertTrue(notice.international)
+        self.assertIn("<dörte+x@example.net>", text)
+        # RFC 6533 §4: a part that Python's parser knows nothing of.
+        self.assertIn(
+            "\r\nFinal-Recipient: utf-8; dörte+x@example.net\r\n".encode(), notice.content
+        )
+        self.assertEqual(returned.get_content_type(), "message/global")
+
+    def test_a_sender_of_ascii_needs_no_smtputf8_where_the_message_had_none(self) -> None:
+        dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
+        notice = self.notice(message(), failed(dorte))
         text, blocks, returned = self.parts(notice)
         self.assertTrue(notice.eight_bit)
+        self.assertFalse(notice.international)
         self.assertIn("<dörte+x@example.net>", text)
         self.assertEqual(
             blocks[1]["Final-Recipient"], r"utf-8; d\x{F6}rte\x{2B}x@example.net"
         )  # RFC 6533 §3
+        self.assertEqual(returned.get_content_type(), "message/rfc822")
+        plain = self.notice(message(SMTPUTF8=None), failed())
+        self.assertEqual((plain.eight_bit, plain.international), (False, False))
+
+    def test_an_international_sender_gets_it_as_international_mail(self) -> None:
+        original = message("Subject: Grüße\r\n\r\nHallo\r\n".encode(), SMTPUTF8=None)
+        envelope = evolve(original.envelope, reverse_path=Mailbox("jörg", "example.org"))
+        notice = self.notice(evolve(original, envelope=envelope), failed())
+        self.assertIn("\r\nTo: <jörg@example.org>\r\n".encode(), notice.content)
+        self.assertEqual(notice.parameters, {"BODY": "8BITMIME", "SMTPUTF8": None})
+        _, _, returned = self.parts(notice, "message/global-delivery-status")
         self.assertEqual(returned.get_content_type(), "message/global")
 
     def test_hostile_answers_stay_in_their_place(self) -> None:

@@ -1,0 +1,164 @@
+"""DSN parameters (RFC 3461): how they are read, encoded and passed on."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.envelope import Message, Recipient
+from twisted_mta.smtp.command import CommandError
+from twisted_mta.smtp.extension.dsn import DSN
+from twisted_mta.smtp.extension.standard import extensions_for_lines, standard_extensions
+from twisted_mta.smtp.outgoing import OutgoingTransaction
+from twisted_mta.smtp.utf8_address import decode_utf8_address, encode_utf8_address
+from twisted_mta.smtp.xtext import decode_xtext, encode_xtext
+
+from .playing import message
+
+
+class XText(SynchronousTestCase):
+    """RFC 3461 §4."""
+
+    def test_what_it_stands_for(self) -> None:
+        for text, decoded in (
+            ("", ""),
+            ("a-Z~!*,<>", "a-Z~!*,<>"),
+            ("+2B+3D+20", "+= "),
+            ("+C3+A4", "ä"),
+            ("+2B41", "+41"),
+        ):
+            self.assertEqual(decode_xtext(text), decoded)
+
+    def test_what_is_none(self) -> None:
+        for text in (
+            "+",
+            "+4",
+            "+4g",
+            "+2b",
+            "=",
+            "a b",
+            "ä",
+            "\x7f",
+            "\0",
+            "+FF",
+            "+C3",
+            "+ED+A0+80",
+        ):
+            self.assertRaises(ValueError, decode_xtext, text)
+
+    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    def test_what_is_encoded_can_be_said_and_read_again(self, text: str) -> None:
+        encoded = encode_xtext(text)
+        self.assertRegex(encoded, r"\A[!-<>-~]*\Z")
+        self.assertEqual(decode_xtext(encoded), text)
+
+
+class InternationalAddresses(SynchronousTestCase):
+    """RFC 6533 §3."""
+
+    def test_both_forms_mean_the_same(self) -> None:
+        for form in (r"\x{142}\x{2B}@example.pl", "ł\\x{2B}@example.pl"):
+            self.assertEqual(decode_utf8_address(form), "ł+@example.pl")
+        self.assertEqual(encode_utf8_address("ł+@example.pl"), r"\x{142}\x{2B}@example.pl")
+
+    def test_what_is_neither(self) -> None:
+        for text in (
+            "",
+            "a b",
+            "a+b",
+            "a=b",
+            r"a\b",
+            r"\x{}",
+            r"\x{110000}",
+            r"\x{D800}",
+            "\u2028",
+        ):
+            self.assertRaises(ValueError, decode_utf8_address, text)
+
+    @given(
+        st.text(
+            st.characters(exclude_categories=["Cs", "Cc", "Cf", "Zl", "Zp", "Zs", "Cn", "Co"]),
+            min_size=1,
+        )
+    )
+    def test_what_is_encoded_can_be_read_again(self, text: str) -> None:
+        encoded = encode_utf8_address(text)
+        self.assertRegex(encoded, r"\A[!-*,-<>-~]+\Z")
+        self.assertEqual(decode_utf8_address(encoded), text)
+
+
+class Reading(SynchronousTestCase):
+    def test_what_is_kept_can_be_passed_on_to_anybody(self) -> None:
+        notify, orcpt = DSN.rcpt["NOTIFY"], DSN.rcpt["ORCPT"]
+        self.assertEqual(DSN.mail["RET"]("hdrs"), "HDRS")
+        self.assertEqual(DSN.mail["ENVID"]("a+2Bb"), "a+2Bb")
+        self.assertEqual(notify("delay,success,delay"), "SUCCESS,DELAY")
+        self.assertEqual(orcpt("RFC822;Bob+2B@x"), "rfc822;Bob+2B@x")
+        self.assertEqual(orcpt("utf-8;ł@x"), r"utf-8;\x{142}@x")
+
+    def test_one_that_would_be_too_long_in_ascii_is_refused(self) -> None:
+        DSN.rcpt["ORCPT"]("utf-8;" + "ł" * 70)
+        self.assertRaises(CommandError, DSN.rcpt["ORCPT"], "utf-8;" + "ł" * 71)
+
+    def test_who_takes_lines_for_twisted_mail_is_not_offered_it(self) -> None:
+        self.assertIn(DSN, standard_extensions(1))
+        self.assertNotIn(DSN, extensions_for_lines(1))
+
+
+class WhatTheSenderWants(SynchronousTestCase):
+    def test_events_by_notify(self) -> None:
+        for notify, events in (
+            (None, ["FAILURE", "DELAY"]),  # RFC 3461 §4.1
+            ("NEVER", []),
+            ("SUCCESS", ["SUCCESS"]),
+            ("FAILURE", ["FAILURE"]),
+            ("SUCCESS,DELAY", ["SUCCESS", "DELAY"]),
+        ):
+            parameters = {} if notify is None else {"NOTIFY": notify}
+            recipient = evolve(message().envelope.recipients[0], parameters=parameters)
+            self.assertEqual(
+                [
+                    event
+                    for event in ("SUCCESS", "FAILURE", "DELAY")
+                    if recipient.is_to_notify(event)  # type: ignore[arg-type]
+                ],
+                events,
+            )
+
+
+class PassingOn(SynchronousTestCase):
+    """RFC 3461 §5.2.1, §5.2.2."""
+
+    def asked(self) -> Message:
+        sent = message(
+            "b@example.net", "c@example.net", parameters={"RET": "HDRS", "ENVID": "x+2By"}
+        )
+
+        def asking(recipient: Recipient, **parameters: str) -> Recipient:
+            return evolve(recipient, parameters=parameters)
+
+        first, second = sent.envelope.recipients
+        recipients = (asking(first, NOTIFY="SUCCESS,DELAY", ORCPT="rfc822;B@x"), second)
+        return evolve(sent, envelope=evolve(sent.envelope, recipients=recipients))
+
+    def offered(self, **capabilities: str) -> OutgoingTransaction:
+        transaction = OutgoingTransaction(self.asked(), "mx.example", capabilities)
+        transaction.offer()
+        self.mail = transaction.mail()
+        return transaction
+
+    def test_to_a_next_hop_that_announces_dsn_all_goes_as_it_came(self) -> None:
+        transaction = self.offered(DSN="")
+        self.assertEqual(self.mail, b"MAIL FROM:<a@client.example> RET=HDRS ENVID=x+2By\r\n")
+        self.assertEqual(
+            transaction.rcpt(0),
+            b"RCPT TO:<b@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;B@x\r\n",
+        )
+        self.assertEqual(transaction.rcpt(1), b"RCPT TO:<c@example.net>\r\n")
+
+    def test_any_other_hears_nothing_of_it(self) -> None:
+        transaction = self.offered(PIPELINING="")
+        self.assertEqual(self.mail, b"MAIL FROM:<a@client.example>\r\n")
+        self.assertEqual(transaction.rcpt(0), b"RCPT TO:<b@example.net>\r\n")

@@ -1,0 +1,187 @@
+"""Delivery status notifications: what a sender is told (RFC 3464 in the report of RFC 6522).
+
+Pure, but for reading the body of the message that it is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import count
+
+from attrs import frozen
+
+from ..envelope import Message, Parameters, QueueId
+from ..smtp.address import Mailbox
+from .delivery_status import Action, Event, delivery_status, shown
+from .explanation import SUBJECTS, explanation
+from .header import field
+from .returned import LONG_LINE, Returned, returned
+from .trace import date_time
+
+_SPLIT = 900  # octets after which a longer line is split
+_EIGHT_BIT = re.compile(rb"[\x80-\xff]")
+_MESSAGE_ID = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")  # RFC 5322 §3.6.4, near enough
+
+
+@frozen
+class Notice:
+    """A notification, ready to be queued with the null reverse-path (RFC 3464 §2).
+
+    Attributes:
+        content: header section and body, with CR LF line ends, no line over 998 octets.
+        eight_bit: whether it can only travel as ``BODY=8BITMIME``.
+        international: whether it can only travel with ``SMTPUTF8``.
+    """
+
+    content: bytes
+    eight_bit: bool
+    international: bool = False
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters of its MAIL command."""
+        parameters: dict[str, str | int | None] = {"BODY": "8BITMIME"} if self.eight_bit else {}
+        if self.international:
+            parameters["SMTPUTF8"] = None
+        return parameters
+
+
+def notice(
+    action: Action,
+    message: Message,
+    events: Sequence[Event],
+    *,
+    hostname: str,
+    id: QueueId,
+    time: float,
+    reader: Mailbox | None = None,
+) -> Notice:
+    """Tell the sender of ``message`` what happened to some of its recipients.
+
+    Where the body cannot be read, the notice goes without it: it is still worth sending.
+
+    Args:
+        action: what happened to all of them.
+        message: what it happened to.
+        events: at least one.
+        hostname: our own name.
+        id: the queue id of the notice itself.
+        time: of the notice, seconds since the epoch.
+        reader: who reads it instead of the sender, where the reverse-path is null (RFC 5321
+            §4.5.5).
+
+    Raises:
+        ValueError: nothing happened; or there is neither a sender nor a reader, or both.
+    """
+    sender = message.envelope.reverse_path
+    to = sender or reader
+    if to is None or (sender is not None and reader is not None) or not events:
+        raise ValueError("a notice needs an event, and one to read it")
+    # RFC 3461 §4.3, §6.2: the whole comes back only where it failed, and HDRS was not asked for.
+    back = returned(
+        message, whole=action == "failed" and message.envelope.parameters.get("RET") != "HDRS"
+    )
+    international = _is_international(message, to, events, back)
+    kind = "message/global-delivery-status" if international else "message/delivery-status"
+    parts = [
+        _part(
+            "Notification",
+            "text/plain; charset=utf-8",
+            explanation(
+                action,
+                events,
+                hostname,
+                attached=_attached(back),
+                returnable=reader is None,
+            ),
+        ),
+        _part(
+            "Delivery report",
+            kind,
+            delivery_status(
+                action, message, events, hostname=hostname, time=time, international=international
+            ),
+        ),
+    ]
+    if back.content:
+        description = "What was not delivered" if action == "failed" else "What you sent"
+        parts.append(_part(description, back.media_type(international=international), back.content))
+    boundary = _boundary(id, parts)
+    body = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts)
+    header = [
+        f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
+        f"To: <{shown(to)}>",
+        f"Subject: {_subject(action, reader)}",
+        f"Date: {date_time(int(time))}",
+        f"Message-ID: <{id}@{hostname}>",
+        *_references(back.content),
+        "Auto-Submitted: auto-replied",  # RFC 3834 §5
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/report; report-type=delivery-status;",
+        f'\tboundary="{boundary.decode()}"',
+    ]
+    eight_bit = international or _EIGHT_BIT.search(body) is not None
+    if eight_bit:
+        header.append("Content-Transfer-Encoding: 8bit")  # RFC 2045 §6.4: as its parts have it
+    head = "".join(f"{line}\r\n" for line in header).encode()
+    content = b"%s\r\n%s--%s--\r\n" % (head, body, boundary)
+    return Notice(LONG_LINE.sub(_split, content), eight_bit, international)
+
+
+def _is_international(
+    message: Message, to: Mailbox, events: Sequence[Event], back: Returned
+) -> bool:
+    """Whether it needs the types of RFC 6533 §4, and SMTPUTF8.
+
+    Only then does it get them: a sender of ASCII may be at a host that does not know them.
+    """
+    if not to.is_ascii:
+        return True
+    if "SMTPUTF8" not in message.envelope.parameters and message.trace.isascii():
+        return False
+    return back.has_utf8_header or not all(event.recipient.mailbox.is_ascii for event in events)
+
+
+def _subject(action: Action, reader: Mailbox | None) -> str:
+    return SUBJECTS[action] if reader is None else "Notice that could not be delivered"
+
+
+def _attached(back: Returned) -> str:
+    if not back.content:
+        return ""
+    return (
+        "What you sent is attached." if back.whole else "The header of what you sent is attached."
+    )
+
+
+def _references(returned: bytes) -> list[str]:
+    """Return the fields that tie the notice to what it is about (RFC 5322 §3.6.4)."""
+    found = _MESSAGE_ID.fullmatch(field(returned, "Message-ID") or "")
+    return [f"In-Reply-To: {found[0]}", f"References: {found[0]}"] if found else []
+
+
+def _part(description: str, kind: str, content: bytes) -> bytes:
+    encoding = "8bit" if _EIGHT_BIT.search(content) else "7bit"
+    if kind.startswith("text/plain") and encoding == "7bit":
+        kind = "text/plain; charset=us-ascii"
+    head = (
+        f"Content-Description: {description}\r\n"
+        f"Content-Type: {kind}\r\n"
+        f"Content-Transfer-Encoding: {encoding}\r\n"
+    )
+    return head.encode() + b"\r\n" + content
+
+
+def _boundary(id: QueueId, parts: Sequence[bytes]) -> bytes:
+    """Return a boundary (RFC 2046 §5.1.1) that occurs in none of ``parts``."""
+    for number in count():
+        boundary = f"=_{id}_{number}".encode()
+        if not any(boundary in part for part in parts):
+            break
+    return boundary
+
+
+def _split(found: re.Match[bytes]) -> bytes:
+    line = found[0]
+    return b"\r\n ".join(line[at : at + _SPLIT] for at in range(0, len(line), _SPLIT))

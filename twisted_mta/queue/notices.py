@@ -1,0 +1,239 @@
+"""Who is told what, and when: notices for the outcomes of one message (RFC 3461 §5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve, frozen
+from twisted.logger import Logger
+
+from ..envelope import (
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    Parameters,
+    Recipient,
+    RecipientNumber,
+)
+from ..interfaces import Ids
+from ..message.delivery_status import Action, Event
+from ..message.notice import notice
+from ..smtp.address import Mailbox
+from ..smtp.reply import Reply, printable
+
+_NEVER: Parameters = {"NOTIFY": "NEVER"}
+
+EXPANDED = Reply.of(250, "0.0", "It stands for several others")
+
+RecipientsOf = Callable[[Mailbox], Sequence[Recipient]]
+"""Says whom a message of our own goes to that is for a mailbox, numbered from 0; at least one."""
+
+
+def itself(mailbox: Mailbox) -> Sequence[Recipient]:
+    """Return a mailbox as the only recipient (`RecipientsOf`)."""
+    return (Recipient(RecipientNumber(0), mailbox),)
+
+
+@frozen(kw_only=True)
+class NoticeSettings:
+    """What notices there are.
+
+    Attributes:
+        hostname: our name in them.
+        lifetime: seconds that one has before it is given up.
+        delay_warning: seconds after which a sender is told that mail is delayed; None: never.
+        postmaster: who gets the failures of mail that nobody sent, notices first of all; None:
+            nobody.
+    """
+
+    hostname: str
+    lifetime: float = 5 * 24 * 3600.0
+    delay_warning: float | None = None
+    postmaster: Mailbox | None = None
+
+
+@frozen
+class Written:
+    """Notices for one message.
+
+    Attributes:
+        messages: to be queued.
+        actions: what each says that happened.
+        warned: recipients of whose delay one of them tells.
+        unreported: failures that none of them tells of.
+    """
+
+    messages: tuple[Message, ...] = ()
+    actions: tuple[Action, ...] = ()
+    warned: tuple[RecipientNumber, ...] = ()
+    unreported: tuple[Outcome, ...] = ()
+
+
+class Notices:
+    """Writes the notices.
+
+    Args:
+        settings: see there.
+        ids: of notices.
+        recipients_of: whom a notice goes to.
+
+    Attributes:
+        settings: those in force.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, settings: NoticeSettings, *, ids: Ids, recipients_of: RecipientsOf = itself
+    ) -> None:
+        self.settings = settings
+        self._ids = ids
+        self._recipients_of = recipients_of
+
+    def is_delay_due(self, message: Message, recipient: Recipient, now: float) -> bool:
+        """Whether the sender is to be told that a recipient is delayed (RFC 3461 §5.2.5)."""
+        after = self.settings.delay_warning
+        return (
+            after is not None
+            and not recipient.warned
+            and message.envelope.reverse_path is not None
+            and now >= message.received_at + after
+            and recipient.is_to_notify("DELAY")
+        )
+
+    def write(
+        self,
+        message: Message,
+        now: float,
+        *,
+        failed: Sequence[Event] = (),
+        delayed: Sequence[Event] = (),
+        succeeded: Sequence[Event] = (),
+        success: Action = "delivered",
+    ) -> Written:
+        """Write a notice for each kind of event that somebody is to be told of.
+
+        Args:
+            message: what they happened to.
+            now: wall time.
+            failed: recipients that get nothing.
+            delayed: those whose delay `is_delay_due`.
+            succeeded: those that got it.
+            success: what that means.
+        """
+        sender = message.envelope.reverse_path
+        written: list[tuple[Action, Message]] = []
+        unreported = [event.outcome for event in failed]
+        warned: tuple[RecipientNumber, ...] = ()
+        if failed:
+            reader = None if sender else self.settings.postmaster
+            told = [event for event in failed if self._is_told(event.recipient, sender)]
+            made = self._made("failed", message, told, now, reader)
+            if made is not None:
+                written.append(("failed", made))
+                reported = {event.outcome.number: None for event in told}
+                unreported = [each for each in unreported if each.number not in reported]
+        if delayed:
+            made = self._made("delayed", message, delayed, now)
+            if made is not None:
+                written.append(("delayed", made))
+            # Also where it cannot be made: it would not be the next time either.
+            warned = tuple(event.recipient.number for event in delayed)
+        if succeeded and sender is not None:
+            told = [event for event in succeeded if event.recipient.is_to_notify("SUCCESS")]
+            made = self._made(success, message, told, now)
+            if made is not None:
+                written.append((success, made))
+        return Written(
+            messages=tuple(each for _, each in written),
+            actions=tuple(action for action, _ in written),
+            warned=warned,
+            unreported=tuple(unreported),
+        )
+
+    def expanded(self, message: Message, now: float) -> Written:
+        """Write the notice that mailboxes stand for several others (RFC 3461 §5.2.7.3)."""
+        events = [
+            Event(recipient, Outcome(recipient.number, EXPANDED), attempted=False)
+            for recipient in message.expanded
+        ]
+        return self.write(message, now, succeeded=events, success="expanded")
+
+    def _is_told(self, recipient: Recipient, sender: Mailbox | None) -> bool:
+        """Whether somebody is to be told of a failure."""
+        if sender is not None:
+            return recipient.is_to_notify("FAILURE")
+        # RFC 5321 §4.5.5: the failure of a notice is never told to a sender. What the operator gets
+        # goes no further: what cannot be delivered there is told to nobody.
+        return (recipient.original or recipient.mailbox) != self.settings.postmaster
+
+    def _made(
+        self,
+        action: Action,
+        message: Message,
+        events: Sequence[Event],
+        now: float,
+        reader: Mailbox | None = None,
+    ) -> Message | None:
+        to = message.envelope.reverse_path or reader
+        if to is None or not events:
+            return None
+        try:
+            return self._message(action, message, events, now, to, reader)
+        except Exception:
+            self._log.failure(
+                "no notice could be made of what happened to {id}: {action}",
+                id=message.id,
+                action=action,
+            )
+            return None
+
+    def _message(
+        self,
+        action: Action,
+        message: Message,
+        events: Sequence[Event],
+        now: float,
+        to: Mailbox,
+        reader: Mailbox | None,
+    ) -> Message:
+        id = self._ids()
+        made = notice(
+            action,
+            message,
+            events,
+            hostname=self.settings.hostname,
+            id=id,
+            time=now,
+            reader=reader,
+        )
+        self._log.info(
+            "{id} is the notice that {message} is {action}, to <{reader}>",
+            id=id,
+            message=message.id,
+            action=action,
+            reader=printable(str(to)),
+        )
+        return Message(
+            id=id,
+            envelope=Envelope(
+                None,
+                # RFC 3461 §6.1: of a notice nobody is told anything.
+                tuple(evolve(each, parameters=_NEVER) for each in self._readers(to)),
+                made.parameters,
+            ),
+            trace=b"",
+            body=HeldBody(made.content),
+            received_at=now,
+            expires_at=now + self.settings.lifetime,
+        )
+
+    def _readers(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        """Return whom a notice goes to: where the aliases lead, if it is one of our mailboxes."""
+        try:
+            return self._recipients_of(mailbox) or itself(mailbox)
+        except Exception:
+            shown = printable(str(mailbox))
+            self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=shown)
+            return itself(mailbox)

@@ -1,0 +1,172 @@
+"""DSN (RFC 3461): what a sender wants to hear of, and what is to stand in the notices.
+
+What the parameters ask for is kept with the envelope and done by the queue. They are kept in a form
+that can be passed on to any next hop which announces DSN: ASCII, keywords in upper case, values as
+the client encoded them.
+
+With RFC 6533 an original recipient may be an international address. Its two forms mean the same;
+kept is the one that needs no SMTPUTF8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ..address import Mailbox
+from ..command import CommandError, Parameters
+from ..reply import Reply
+from ..utf8_address import decode_utf8_address, encode_utf8_address
+from ..xtext import decode_xtext, encode_xtext
+from . import Extension
+from .outgoing import OutgoingExtension
+
+if TYPE_CHECKING:
+    from ...envelope import Recipient
+    from ..outgoing import OutgoingTransaction
+
+LONGEST_ENVELOPE_ID = 100
+"""Characters of ENVID, as xtext (RFC 3461 §4.4)."""
+
+LONGEST_ORIGINAL_RECIPIENT = 500
+"""Characters of ORCPT, as xtext (RFC 3461 §4.2)."""
+
+_NOTIFY = ("SUCCESS", "FAILURE", "DELAY")
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~.-]+")  # RFC 3461 §4.2: an atom
+
+
+def _malformed(syntax: str) -> CommandError:
+    return CommandError(Reply.of(501, "5.4", f"Syntax: {syntax}"))
+
+
+def _read_ret(value: str | None) -> str:
+    # RFC 3461 §4.3
+    wanted = (value or "").upper()
+    if wanted not in ("FULL", "HDRS"):
+        raise _malformed("RET=FULL or RET=HDRS")
+    return wanted
+
+
+def _read_envid(value: str | None) -> str:
+    # RFC 3461 §4.4: printable US-ASCII, in xtext.
+    problem = _malformed(f"ENVID=xtext of at most {LONGEST_ENVELOPE_ID} characters")
+    if not value or len(value) > LONGEST_ENVELOPE_ID:
+        raise problem
+    try:
+        decoded = decode_xtext(value)
+    except ValueError:
+        raise problem from None
+    if not _is_graphic(decoded):
+        raise problem
+    return value
+
+
+def _read_notify(value: str | None) -> str:
+    # RFC 3461 §4.1
+    keywords = (value or "").upper().split(",")
+    if keywords == ["NEVER"]:
+        return "NEVER"
+    if any(keyword not in _NOTIFY for keyword in keywords):
+        raise _malformed("NOTIFY=NEVER or NOTIFY=SUCCESS,FAILURE,DELAY or some of these")
+    return ",".join(keyword for keyword in _NOTIFY if keyword in keywords)
+
+
+def _read_orcpt(value: str | None) -> str:
+    # RFC 3461 §4.2
+    kind, semicolon, address = (value or "").partition(";")
+    problem = _malformed(f"ORCPT=type;xtext of at most {LONGEST_ORIGINAL_RECIPIENT} characters")
+    if not semicolon or not address or not _ADDRESS_TYPE.fullmatch(kind):
+        raise problem
+    kind = kind.lower()
+    try:
+        if kind == "utf-8":
+            # RFC 6533 §3
+            address = encode_utf8_address(decode_utf8_address(address))
+        elif not _is_graphic(decode_xtext(address)):
+            raise problem
+    except ValueError:
+        raise problem from None
+    read = f"{kind};{address}"
+    if len(read) > LONGEST_ORIGINAL_RECIPIENT:
+        raise problem
+    return read
+
+
+def forwarded(parameters: Parameters, mailbox: Mailbox, *, several: bool) -> Parameters:
+    """Return the parameters of RCPT for where an alias leads.
+
+    Args:
+        parameters: of the RCPT command that named the alias.
+        mailbox: the alias.
+        several: whether it leads to more than one. Then no success is told of any of them: that
+            the alias was expanded is (RFC 3461 §5.2.7.3).
+    """
+    changed = dict(parameters)
+    notify = changed.get("NOTIFY")
+    if several and isinstance(notify, str) and "SUCCESS" in notify:
+        changed["NOTIFY"] = ",".join(notify.split(",")[1:]) or "NEVER"
+    if "ORCPT" not in changed:
+        # RFC 3461 §5.2.7.2: so that whoever wrote it knows it again in a notice.
+        original = _typed(mailbox)
+        if len(original) <= LONGEST_ORIGINAL_RECIPIENT:
+            changed["ORCPT"] = original
+    return changed
+
+
+def merged(parameters: Parameters, others: Parameters) -> Parameters:
+    """Return the parameters of a recipient that was named twice: it tells of what either asks."""
+    if parameters == others:
+        return parameters
+    asked = [str(each.get("NOTIFY", "FAILURE,DELAY")).split(",") for each in (parameters, others)]
+    keywords = [keyword for keyword in _NOTIFY if any(keyword in each for each in asked)]
+    return {**others, **parameters, "NOTIFY": ",".join(keywords) or "NEVER"}
+
+
+def _typed(mailbox: Mailbox) -> str:
+    if mailbox.is_ascii:
+        return f"rfc822;{encode_xtext(str(mailbox))}"
+    return f"utf-8;{encode_utf8_address(str(mailbox))}"
+
+
+def _is_graphic(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+DSN = Extension(
+    "DSN",
+    mail={"RET": _read_ret, "ENVID": _read_envid},
+    rcpt={"NOTIFY": _read_notify, "ORCPT": _read_orcpt},
+    # As long as the parameters can be: RFC 5321 §4.5.3.1.4 has it that extensions add to a line.
+    mail_octets=len(" RET=FULL ENVID=") + LONGEST_ENVELOPE_ID,
+    rcpt_octets=len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + LONGEST_ORIGINAL_RECIPIENT,
+)
+
+
+class OutgoingDSN(OutgoingExtension):
+    """Passes on what came, as it came, and nothing where nothing came (RFC 3461 §5.2.1).
+
+    A next hop that does not announce it is told nothing; what the sender is told then is for the
+    queue to see to (§5.2.2).
+    """
+
+    keyword = "DSN"
+
+    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+        """Pass on RET and ENVID."""
+        return _given(transaction.message.envelope.parameters, "RET", "ENVID")
+
+    def rcpt(
+        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str
+    ) -> Iterable[str]:
+        """Pass on NOTIFY and ORCPT."""
+        return _given(recipient.parameters, "NOTIFY", "ORCPT")
+
+
+def _given(parameters: Parameters, *keywords: str) -> Iterator[str]:
+    for keyword in keywords:
+        if keyword in parameters:
+            yield f"{keyword}={parameters[keyword]}"
+
+
+DSN_OUT = OutgoingDSN()

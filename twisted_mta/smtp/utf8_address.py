@@ -1,0 +1,37 @@
+r"""International addresses where typed addresses stand: the type ``utf-8`` (RFC 6533 §3).
+
+utf-8-addr-xtext    = 1*(QCHAR / EmbeddedUnicodeChar)
+utf-8-addr-unitext  = 1*(QUCHAR / EmbeddedUnicodeChar)
+QCHAR               = %x21-2A / %x2C-3C / %x3E-5B / %x5D-7E
+QUCHAR              = QCHAR / UTF8-2 / UTF8-3 / UTF8-4
+EmbeddedUnicodeChar = "\x{" HEXPOINT "}"
+"""
+
+from __future__ import annotations
+
+import re
+
+_QCHAR = r"!-*,-<>-\[\]-~"
+_UNITEXT = re.compile(rf"(?:[{_QCHAR}\x80-\U0010ffff]|\\x\{{[0-9A-F]{{2,6}}\}})+")
+_EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+_NO_QCHAR = re.compile(rf"[^{_QCHAR}]")
+
+
+def decode_utf8_address(text: str) -> str:
+    """Return the address that ``text``, in either form, stands for.
+
+    Raises:
+        ValueError: it is of neither form, or stands for what no address has in it: controls, line
+            separators, half of a character.
+    """
+    if not _UNITEXT.fullmatch(text):
+        raise ValueError("neither utf-8-addr-xtext nor utf-8-addr-unitext")
+    address = _EMBEDDED.sub(lambda found: chr(int(found[1], 16)), text)
+    if not address.isprintable():
+        raise ValueError("an address has no such characters")
+    return address
+
+
+def encode_utf8_address(address: str) -> str:
+    """Return ``address`` in ASCII, as utf-8-addr-xtext."""
+    return _NO_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", address)
