@@ -1,5 +1,7 @@
 """LMTP as an operator has it: a listener beside the others, for mail to local mailboxes."""
 
+import errno
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Listener
@@ -139,10 +141,39 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
         self.assertIn(b"X-Original-To: team@localhost", mta.mail("bob")[0])
 
-    def test_nothing_is_said_before_the_syncs(self) -> None:
+    def test_a_power_cut_at_any_moment_loses_nothing_that_was_answered(self) -> None:
+        answered = []
+        for operations in range(1, 40):
+            mta = self.direct()
+            client = self.client(mta)
+            mta.files.cut_power_in(operations)
+            answer = client.mail(CONTENT, "bob@localhost", "eve@localhost")
+            mta.files.crash()
+            for name, line in zip(("bob", "eve"), answer, strict=True):
+                answered.append(line[:3])
+                self.assertEqual(len(mta.mail(name)), int(line.startswith("250")), answer)
+            if answer[0][:3] == answer[1][:3] == "250":
+                break
+        self.assertIn("451", answered)
+        self.assertEqual(answered[-2:], ["250", "250"])
+
+    def test_a_full_disk_is_each_recipients_own_answer(self) -> None:
         mta = self.direct()
-        client = self.client(mta)
-        answer = client.mail(CONTENT, "bob@localhost")
-        self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
-        mta.files.crash()
-        self.assertEqual(len(mta.mail("bob")), 1)
+        mta.files.fail_next("write", OSError(errno.ENOSPC, "full"), after=1)
+        answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")
+        self.assertEqual([line[:9] for line in answer], ["250 2.0.0", "452 4.3.1"])
+        self.assertEqual((len(mta.mail("bob")), len(mta.mail("eve"))), (1, 0))
+
+    def test_what_is_queued_waits_for_the_commit_and_may_be_refused(self) -> None:
+        mta = self.direct(aliases=self.aliases("team: bob, eve\n"))
+        for shard in mta.mta.engine.shards:
+            shard.commit.stop()
+        answer = self.client(mta).mail(CONTENT, "ann@localhost", "team@localhost")
+        self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)
+        self.assertEqual((len(mta.mail("ann")), len(mta.mail("bob"))), (1, 0))
+
+    def test_a_route_beats_local_delivery(self) -> None:
+        mta = self.direct(routes=(("localhost", "discard:"),))
+        answer = self.client(mta).mail(CONTENT, "bob@localhost")
+        self.assertTrue(answer[0].startswith("250 2.0.0 Queued as "), answer)
+        self.assertEqual(mta.mail("bob"), [])
