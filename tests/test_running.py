@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta import running
+from twisted_mta import running, terminal
 from twisted_mta.cli import main
 from twisted_mta.metrics import Metrics, table
 from twisted_mta.report import Connections, RecentMessage, Report, SuspendedHop, merge
@@ -159,7 +159,7 @@ class Status(RunningTestCase):
         screen = StringIO()
         told = status(2)
         tables = running._tables(told, brief=True)
-        running._show(running._facts(told), tables, file=screen, width=200)
+        terminal.show(running._facts(told), tables, file=screen, width=200)
         text = screen.getvalue()
         self.assertIn("[red]eve[/red]\\x1b[2J@evil.example", text)
         self.assertIn("bob0@example.net and 11 more", text)

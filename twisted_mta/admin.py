@@ -5,6 +5,7 @@
     GET  /metrics        the same as Prometheus reads it
     GET  /v1/tls         the hosts that TLS was had with, or of those /v1/tls/<domain>
     POST /v1/<action>    do something: ``reload``, ``reopen-logs``
+    /v1/queue            and what is below it is somebody else's to answer
 
 All but ``/metrics`` is JSON; errors are ``{"error": text}``. Only the control socket leads to the
 actions: the page lets GET alone pass.
@@ -20,7 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .answer import READING, Answer, Question, error_answer, json_answer
+from .answer import READING, Answer, Answerer, Question, error_answer, json_answer
 from .interfaces import Clock, WallTime
 from .memory import Entry
 from .metrics import Metrics, Snapshot, Totals, added
@@ -77,6 +78,7 @@ class Admin:
         clock: for the time-out.
         wall_time: for people.
         hosts: see `Hosts`.
+        below: who answers what is asked of other paths, and of those below them.
         timeout: seconds that a process has for its report.
     """
 
@@ -97,6 +99,7 @@ class Admin:
         metrics: Metrics | None = None,
         started_at: Callable[[], float] | None = None,
         hosts: Hosts = lambda domain: (),
+        below: Mapping[str, Answerer] | None = None,
         timeout: float = 1.5,
     ) -> None:
         self._hostname = hostname
@@ -111,6 +114,7 @@ class Admin:
         self._metrics = metrics
         self._started_at = started_at
         self._hosts = hosts
+        self._below = dict(below or {})
         self._timeout = timeout
         self._totals = Totals()
         self._last: dict[int, Report] = {}
@@ -151,10 +155,13 @@ class Admin:
             if question.method not in READING:
                 return _not_allowed(READING)
             return self._tls(domain) if domain else readers[path]()
+        for start, answer in self._below.items():
+            if path == start or path.startswith(f"{start}/"):
+                return answer(question)
         name = question.path.removeprefix("/v1/")
         if question.path.startswith("/v1/") and name in self._actions:
             return self._act(name) if question.method == "POST" else _not_allowed(("POST",))
-        there = [f"GET {path}" for path in readers]
+        there = [f"GET {path}" for path in (*readers, *self._below)]
         there += [f"POST /v1/{action}" for action in self._actions]
         return error_answer(f"there is {', '.join(there)}", 404)
 

@@ -1,23 +1,27 @@
 """HTTP as the page and the control socket have it: a question, and the answer to it.
 
 What is answered is decided by functions of `Question` to `Answer`; here alone is
-``twisted.web``. Bodies of requests are read past and never kept.
+``twisted.web``. Bodies of requests are read past, unless somebody said how long they may be.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
 
 from .smtp.reply import printable
 
@@ -38,6 +42,10 @@ class Question:
         hosts: each Host field that came.
         accept: the Accept field.
         version: of HTTP: ``HTTP/1.1``.
+        query: what follows the question mark, as it came.
+        body: the content, where contents are taken.
+        user: who asks, where that is known: ``uid 0``.
+        public: whether others than the operator may have asked.
     """
 
     method: str
@@ -45,6 +53,14 @@ class Question:
     hosts: tuple[str, ...] = ()
     accept: str = ""
     version: str = "HTTP/1.1"
+    query: str = ""
+    body: bytes = b""
+    user: str = ""
+    public: bool = False
+
+
+Pieces = Callable[[], "Deferred[bytes]"]
+"""Gives the next piece of a content, empty behind the last; it is asked for one at a time."""
 
 
 @frozen(kw_only=True)
@@ -57,6 +73,8 @@ class Answer:
         code: the status code.
         reason: its phrase, None for the usual one.
         headers: what else is said, by name.
+        pieces: gives the content instead of ``body``, where that is not to be in memory whole.
+        size: octets of those, all together.
     """
 
     body: bytes
@@ -64,6 +82,8 @@ class Answer:
     code: int = 200
     reason: bytes | None = None
     headers: dict[str, str] = field(factory=dict)
+    pieces: Pieces | None = None
+    size: int = 0
 
 
 Answerer = Callable[[Question], "Answer | Deferred[Answer]"]
@@ -93,6 +113,7 @@ class AnswerSite(Site):
         answer: see `Answerer`.
         headers: what every response says.
         reactor: times connections out.
+        longest: octets of a request's body; 0: it is read past.
     """
 
     noisy = False
@@ -103,23 +124,95 @@ class AnswerSite(Site):
         *,
         headers: dict[str, str] | None = None,
         reactor: IReactorTime | None = None,
+        longest: int = 0,
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            _Answers(answer, headers or {}), requestFactory=_BodilessRequest, reactor=reactor
+            _Answers(answer, headers or {}),
+            requestFactory=partial(_BoundedRequest, longest),
+            reactor=reactor,
         )
 
     def log(self, request: http.Request) -> None:
         """Say nothing: who looks is not worth a line a second."""
 
 
-class _BodilessRequest(Request):
-    """A request whose body is nobody's business: it is read past, and never stored."""
+class _BoundedRequest(Request):
+    """A request whose body is kept up to a length, and never in a file: what is more is dropped.
+
+    Attributes:
+        body: what was kept.
+        too_long: whether that is not all.
+    """
+
+    def __init__(self, longest: int, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
+        self._longest = longest
+        self.body = bytearray()
+        self.too_long = False
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(0)  # type: ignore[no-untyped-call]
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Drop it."""
+        """Keep it, or drop it."""
+        if len(self.body) + len(data) <= self._longest:
+            self.body += data
+        elif self._longest:
+            self.too_long = True
+
+
+@implementer(IPushProducer)
+class _Stream:
+    """Writes a content piece by piece, as fast as it is taken."""
+
+    def __init__(self, request: Request, pieces: Pieces, failed: Callable[[Failure], object]):
+        self._request = request
+        self._pieces = pieces
+        self._failed = failed
+        self._paused = False
+        self._asking = False
+        self._ended = False
+
+    def start(self) -> None:
+        """Begin."""
+        self._request.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """Ask for nothing more for now (called by Twisted)."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on (called by Twisted)."""
+        self._paused = False
+        if not self._asking and not self._ended:
+            self._asking = True
+            self._pieces().addCallbacks(self._came, self._broken)
+
+    def stopProducing(self) -> None:
+        """Nobody reads it any more (called by Twisted)."""
+        self._ended = True
+
+    def _came(self, piece: bytes) -> None:
+        self._asking = False
+        if self._ended:
+            return
+        if not piece:
+            self._ended = True
+            self._request.unregisterProducer()
+            self._request.finish()
+            return
+        self._request.write(piece)
+        if not self._paused:
+            self.resumeProducing()
+
+    def _broken(self, failure: Failure) -> None:
+        """End it in a way that nobody takes for the end of the content."""
+        self._failed(failure)
+        if not self._ended:
+            self._ended = True
+            channel: Any = self._request.channel
+            channel.abortConnection()
 
 
 class _Answers(Resource):
@@ -131,8 +224,11 @@ class _Answers(Resource):
         self._answer = answer
         self._headers = {"Cache-Control": "no-store", "Server": "twisted-mta", **headers}
 
-    def render(self, request: Request) -> int:
+    def render(self, request: Request) -> int | bytes:
         """Answer a request (called by Twisted)."""
+        if isinstance(request, _BoundedRequest) and request.too_long:
+            request.setResponseCode(413)
+            return b'{"error": "what was asked is too long"}\n'
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
 
@@ -143,7 +239,12 @@ class _Answers(Resource):
             for name, value in {**self._headers, **answer.headers}.items():
                 request.setHeader(name, value)
             request.setHeader("Content-Type", answer.content_type)
-            request.setHeader("Content-Length", str(len(answer.body)))
+            pieces = answer.pieces
+            size = len(answer.body) if pieces is None else answer.size
+            request.setHeader("Content-Length", str(size))
+            if pieces is not None and request.method != b"HEAD":
+                _Stream(request, pieces, self._failed).start()
+                return
             request.write(b"" if request.method == b"HEAD" else answer.body)
             request.finish()
 
@@ -162,10 +263,34 @@ class _Answers(Resource):
 
 def _question(request: Request) -> Question:
     hosts = request.requestHeaders.getRawHeaders(b"host") or []
+    _, _, query = request.uri.partition(b"?")
     return Question(
         method=request.method.decode("latin-1"),
         path=request.path.decode("latin-1"),
         hosts=tuple(host.decode("latin-1") for host in hosts),
         accept=(request.getHeader(b"accept") or b"").decode("latin-1"),
         version=request.clientproto.decode("latin-1"),
+        query=query.decode("latin-1"),
+        body=bytes(request.body) if isinstance(request, _BoundedRequest) else b"",
+        user=_user(request),
     )
+
+
+_CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred
+
+
+def _user(request: Request) -> str:
+    """Return who is at the other end of a UNIX socket, where the kernel says it."""
+    connected: Any = getattr(request.channel.transport, "socket", None)
+    if getattr(connected, "family", None) != socket.AF_UNIX:
+        return ""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return ""
+    try:
+        _, user, _ = _CREDENTIALS.unpack(
+            connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+        )
+    except OSError:
+        return ""
+    return f"uid {user}"

@@ -30,6 +30,8 @@ NAME = "control.sock"
 
 _LONGEST_PATH = 107 if os.path.isdir("/proc/self/fd") else 103  # octets; BSD's has 104 with its NUL
 _MODE = 0o600
+_PIECE = 1 << 16  # octets that are read at once
+_LONGEST_BODY = 1 << 20  # octets of what is asked for: 10,000 ids are 200,000
 
 
 class ControlSocket:
@@ -57,7 +59,7 @@ class ControlSocket:
         Raises:
             OSError: it cannot be made; says which, and why.
         """
-        site = AnswerSite(self._answer, reactor=self._reactor)
+        site = AnswerSite(self._answer, reactor=self._reactor, longest=_LONGEST_BODY)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound, _reach(self._path) as name:
             _remove_stale(self._path)
             _bind(bound, name)
@@ -166,22 +168,50 @@ class ControlClient:
         """
         return self._ask("GET", path)
 
-    def post(self, path: str) -> Any:
+    def post(self, path: str, wish: Any = None) -> Any:
         """Have something done; return the JSON that says what was.
+
+        Args:
+            path: of what is to be done.
+            wish: JSON that says more; None: there is nothing to say.
 
         Raises:
             NotRunning: see there.
             Refused: see there.
         """
-        return self._ask("POST", path)
+        return self._ask("POST", path, None if wish is None else json.dumps(wish).encode("ascii"))
 
-    def _ask(self, method: str, path: str) -> Any:
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield what is at ``path``, piece by piece.
+
+        Raises:
+            NotRunning: see there.
+            Refused: see there; also where it ends before its end.
+        """
+        with self._asked("GET", path) as response:
+            if response.status >= 400:
+                self._read(response, response.read())
+            left = int(response.headers["Content-Length"])
+            while left:
+                piece = response.read(min(left, _PIECE))
+                if not piece:
+                    raise Refused("the MTA has not sent all of it; ask again")
+                left -= len(piece)
+                yield piece
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        with self._asked(method, path, body) as response:
+            return self._read(response, response.read())
+
+    @contextlib.contextmanager
+    def _asked(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         shown = printable(self.path)
         connection = _Connection(self.path, self._timeout)
         try:
-            connection.request(method, path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            content = response.read()
+            connection.request(method, path, body, headers={"Connection": "close"})
+            yield connection.getresponse()
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise NotRunning(
                 f"no MTA is running at {shown}; start one with twistd mta, or name another with"
@@ -201,6 +231,8 @@ class ControlClient:
             raise Refused(f"{shown}: the MTA cannot be asked: {why}") from None
         finally:
             connection.close()
+
+    def _read(self, response: http.client.HTTPResponse, content: bytes) -> Any:
         try:
             answer = json.loads(content)
         except ValueError:

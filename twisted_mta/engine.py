@@ -6,12 +6,12 @@ A mail transfer agent is one engine, or several of them in processes of their ow
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 
 from .config import Config, Listener
@@ -31,6 +31,7 @@ from .memory import Entry, TLSJournal, TLSMemory, entries_of
 from .metrics import Metrics, table
 from .queue.activity import Activity
 from .queue.commit import GroupCommit
+from .queue.desk import Desk
 from .queue.hops import HopLimits, Suspended
 from .queue.ids import QueueIds
 from .queue.lock import StateLock
@@ -277,6 +278,11 @@ class Engine:
                     self.log.error(
                         "{id} has lost its body file; it is kept and not delivered", id=id
                     )
+                for id in recovery.removed:
+                    self.log.info(
+                        "{id} removed by the operator: that was asked for before the last end",
+                        id=id,
+                    )
                 if shard is not self._home and recovery.census.messages:
                     self.log.info(
                         "shard {shard} of a former worker is taken over: {messages} messages",
@@ -387,6 +393,16 @@ class Engine:
             domain: a host, or what hosts are below; None: all.
         """
         return entries_of(self.memory.entries(), domain)
+
+    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Answer what an operator asks of one shard (`queue.desk.Desk.ask`).
+
+        Fails with LookupError where it is not here.
+        """
+        for each in self.shards:
+            if each.number == shard:
+                return each.desk.ask(name, arguments)
+        return fail(LookupError(f"shard {shard} is not here"))
 
     # Reloading.
 
@@ -501,9 +517,16 @@ class Engine:
             limits_of=self._limits_of,
             recipients_of=self.mailboxes.recipients,
             noticed=partial(self.metrics.count, table.NOTICES),
+            steered=self.activity.steered,
         )
         lock = StateLock(os.path.join(directory, "queue.lock"))
-        return Shard(number, lock, spool, store, commit, runner)
+        desk = Desk(
+            commit=commit,
+            runner=runner,
+            executor=self._file_executor,
+            wall_time=world.wall_time,
+        )
+        return Shard(number, lock, spool, store, commit, runner, desk)
 
     def _limits_of(self, next_hop: NextHop) -> HopLimits:
         domain = next_hop.destination or next_hop.domain

@@ -375,6 +375,7 @@ def gauges(status: Status) -> Snapshot:
         (table.QUEUE_DEFERRED,): queue.get("deferred", 0),
         (table.QUEUE_LEASED,): queue.get("leased", 0),
         (table.QUEUE_QUARANTINED,): queue.get("quarantined", 0),
+        (table.QUEUE_HELD,): queue.get("held", 0),
         (table.QUEUE_FAILURES,): queue.get("failures", 0),
     }
     for state in STATES:

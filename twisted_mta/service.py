@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import __version__
+from . import __version__, operations
 from .admin import Action, Admin, Asked
 from .config import Config, Listener
 from .config.change import changes, fixed
@@ -23,6 +23,7 @@ from .instruments import engine_report, read_engine
 from .listeners import own_certificate
 from .memory import Entry
 from .metrics import Metrics, table
+from .operations import Operations
 from .ports import Bound, Ports
 from .queue.activity import Activity
 from .queue.lock import StateLock
@@ -81,6 +82,14 @@ class Crew(Protocol):
         """Say with which hosts TLS was had (`admin.Hosts`)."""
         ...
 
+    def shards(self) -> Sequence[int]:
+        """Return the numbers of all parts of the queue."""
+        ...
+
+    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Ask one of them (`operations.Ask`)."""
+        ...
+
 
 class _Alone:
     """The engine of this process (`Crew`): the same as in a worker, without the pipe."""
@@ -122,6 +131,12 @@ class _Alone:
 
     def tls_hosts(self, domain: str | None) -> Sequence[Entry]:
         return self._engine.tls_hosts(domain)
+
+    def shards(self) -> Sequence[int]:
+        return [shard.number for shard in self._engine.shards]
+
+    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        return self._engine.ask_queue(shard, name, arguments)
 
 
 class MailTransferAgent(Service):
@@ -213,6 +228,13 @@ class MailTransferAgent(Service):
             metrics=self.metrics if self._engine is None else None,
             started_at=lambda: self._started_at or world.wall_time(),
             hosts=lambda domain: self._crew.tls_hosts(domain),
+            below={
+                operations.PATH: Operations(
+                    shards=lambda: self._crew.shards(),
+                    ask=lambda shard, name, arguments: self._crew.ask_queue(shard, name, arguments),
+                    clock=reactor,
+                ).answer
+            },
         )
         self._control = (
             ControlSocket(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from .queue.commit import GroupCommit
+from .queue.desk import Desk
 from .queue.lock import StateLock
 from .queue.runner import Runner
 from .queue.spool import Spool
@@ -28,6 +29,7 @@ class Shard:
     Attributes:
         number: 0 is the state directory itself.
         lock: who has it works on the shard.
+        desk: answers what an operator asks of it.
     """
 
     number: int
@@ -36,6 +38,7 @@ class Shard:
     store: SQLiteStore
     commit: GroupCommit
     runner: Runner
+    desk: Desk
 
 
 def shard_directory(state_dir: str, number: int) -> str:

@@ -3,7 +3,7 @@
 ``GET /`` is for people, ``/status.json`` the same for programs. ``/healthz`` is ``200`` while the
 queue answers, for those who would start the process again; ``/readyz`` while connections may come,
 for those who send them; both are ``503`` otherwise. ``/metrics`` and ``/v1/`` are `admin.Admin`'s,
-of which only what reads is let through.
+of which only what reads is let through, and of the messages in the queue no content.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_address
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.template import Flattenable, Tag, flattenString, tags
@@ -70,7 +71,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _HTML = "text/html; charset=utf-8"
-_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics")
+_QUEUE = "/v1/queue"
+_PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", _QUEUE)
 
 
 class StatusSite(AnswerSite):
@@ -119,13 +121,15 @@ class _Pages:
                 "This name does not lead here; ask by address.", 421, reason=b"Misdirected Request"
             )
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
+        if self._answer is not None and question.path.startswith(f"{_QUEUE}/"):
+            passed_on += (question.path,)
         if question.path not in self._pages and question.path not in passed_on:
             *most, last = (*self._pages, *passed_on)
             return short(f"There is {', '.join(most)} and {last}.", 404)
         if question.method not in READING:
             return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
         if self._answer is not None and question.path in passed_on:
-            return self._answer(question)
+            return self._answer(evolve(question, public=True))
         return Deferred.fromCoroutine(self._page(self._pages[question.path]))
 
     async def _page(self, page: Callable[[Status], Answer | Deferred[Answer]]) -> Answer:

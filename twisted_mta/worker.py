@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pickle import loads
 from typing import Any
 
@@ -75,6 +75,7 @@ class Worker:
                 "report": self.report,
                 "tls": self.tls,
                 "tls_news": self.tls_news,
+                "queue": self.queue,
             },
             self.parent_lost,
         )
@@ -174,6 +175,11 @@ class Worker:
         """Read what another worker has learnt of TLS."""
         if self._engine is not None:
             self._engine.tls_news()
+
+    def queue(self, shard: int, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Answer what an operator asks of a shard; see `Engine.ask_queue`."""
+        assert self._engine is not None
+        return self._engine.ask_queue(shard, question, arguments)
 
     def parent_lost(self) -> None:
         """End within a second, whatever is under way."""

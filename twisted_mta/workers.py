@@ -7,10 +7,10 @@ the other knows at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -22,7 +22,7 @@ from .limits import Ledger, Message
 from .lives import READING, Life, Worker, WorkerFailed, packed, reason_of
 from .memory import Entry, merged_entries
 from .metrics import Metrics
-from .pipe import PipeClosed
+from .pipe import CallFailed, PipeClosed
 from .ports import Bound, Ports, Unserved
 from .report import Report, State
 
@@ -196,6 +196,20 @@ class Workers:
             lambda answers: merged_entries(entries for told, entries in answers if told)
         )
 
+    def shards(self) -> Sequence[int]:
+        """Return the numbers of all parts of the queue."""
+        return [number for worker in self._workers for number in worker.shards]
+
+    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Ask the worker that has a shard (`operations.Ask`)."""
+        for worker in self._workers:
+            if shard in worker.shards:
+                if not worker.ready:
+                    break
+                asked = worker.call("queue", shard=shard, question=name, arguments=arguments)
+                return asked.addErrback(_as_it_was)
+        return fail(LookupError(f"the process of shard {shard} is not there now; try again"))
+
     # What a worker asks.
 
     @property
@@ -230,6 +244,13 @@ def _refusal(life: Life, failure: Failure) -> str:
     if failure.check(TimeoutError):
         return f"worker {life.worker.number}: {reason_of(failure)}"
     return reason_of(failure)
+
+
+def _as_it_was(failure: Failure) -> Failure:
+    """Return the failure of a worker as it was there, where it is about what was asked."""
+    if failure.check(CallFailed) and getattr(failure.value, "error", "") == "ValueError":
+        return Failure(ValueError(failure.getErrorMessage()))
+    return failure
 
 
 def _say(worker: Any, message: Message) -> None:

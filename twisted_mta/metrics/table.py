@@ -230,6 +230,15 @@ QUEUE_LEASED = Metric(f"{PREFIX}queue_leased_recipients", "gauge", "Recipients a
 QUEUE_QUARANTINED = Metric(
     f"{PREFIX}queue_quarantined_messages", "gauge", "Messages whose body is gone."
 )
+QUEUE_HELD = Metric(
+    f"{PREFIX}queue_held_recipients", "gauge", "Recipients that the operator holds."
+)
+OPERATED = Metric(
+    f"{PREFIX}queue_operations_total",
+    "counter",
+    "Recipients that the operator retried, held, released or removed.",
+    {"action": ("retry", "hold", "release", "remove")},
+)
 QUEUE_FAILURES = Metric(
     f"{PREFIX}queue_unreported_failures",
     "gauge",
@@ -295,7 +304,9 @@ TABLE: tuple[Metric, ...] = (
     QUEUE_DEFERRED,
     QUEUE_LEASED,
     QUEUE_QUARANTINED,
+    QUEUE_HELD,
     QUEUE_FAILURES,
+    OPERATED,
     READY,
     PROCESSES,
     WORKER_RESTARTS,

@@ -23,6 +23,8 @@ class Progress:
         received_at: wall time.
         delivered: recipients.
         failed: recipients.
+        removed: recipients, by the operator.
+        held: recipients, as far as is known.
         last: the last reply, safe to show; empty before the first.
     """
 
@@ -32,6 +34,8 @@ class Progress:
     received_at: float
     delivered: int = 0
     failed: int = 0
+    removed: int = 0
+    held: int = 0
     last: str = ""
     _deferred: dict[RecipientNumber, None] = field(factory=dict, init=False)
 
@@ -53,9 +57,11 @@ class Progress:
 
     @property
     def state(self) -> str:
-        """One word: ``queued``, ``deferred``, ``delivered`` or ``failed``."""
-        if self.delivered + self.failed >= len(self.envelope.recipients):
-            return "failed" if self.failed else "delivered"
+        """One word: ``queued``, ``deferred``, ``held``, ``delivered``, ``failed``, ``removed``."""
+        if self.delivered + self.failed + self.removed >= len(self.envelope.recipients):
+            return "failed" if self.failed else "removed" if self.removed else "delivered"
+        if self.held:
+            return "held"
         return "deferred" if self.deferred else "queued"
 
     @property
@@ -142,6 +148,18 @@ class Activity:
                 metrics.count(table.OUTCOMES, transport, "deferred", subject)
             if progress is not None:
                 progress.settled(outcome)
+
+    def steered(self, action: str, id: QueueId, recipients: int) -> None:
+        """An operator did something to recipients of a message (`runner.Steered`)."""
+        self.metrics.count(table.OPERATED, action, by=recipients)
+        progress = self._recent.get(id)
+        if progress is not None:
+            if action == "remove":
+                progress.removed += recipients
+            elif action == "hold":
+                progress.held += recipients
+            elif action == "release":
+                progress.held = max(0, progress.held - recipients)
 
     def recent(self) -> Sequence[Progress]:
         """Return what is remembered, the newest first."""

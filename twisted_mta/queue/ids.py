@@ -44,3 +44,8 @@ class QueueIds:
 def first_id(time: float) -> QueueId:
     """Return what the ids of all messages that arrived at ``time`` (wall time) or later reach."""
     return QueueId(max(0, int(time * 1000)) << _LOW_BITS)
+
+
+def time_of(id: QueueId) -> float:
+    """Return when a message arrived (wall time), to the millisecond."""
+    return (id >> _LOW_BITS) / 1000

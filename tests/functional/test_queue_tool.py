@@ -1,0 +1,207 @@
+"""A message through every state by the operator's tool, on a real MTA, alone and with workers."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from click.testing import CliRunner
+
+from twisted_mta.cli import main
+
+from .hop import Hop, flood
+from .mail import ProgramTestCase, message, submit
+from .programs import LOOPBACK, MTA, eventually, free_port
+
+PATIENT = """
+[queue]
+retry_minimum = "1 h"
+retry_maximum = "1 h"
+"""
+
+
+class QueueToolTestCase(ProgramTestCase):
+    workers = 1
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hop = Hop(free_port())
+        self.addCleanup(self.hop.stop)
+        self.mta = MTA(
+            self.home,
+            *("--route", f".far.example=smtp://{LOOPBACK}:{self.hop.port}"),
+            *("--workers", str(self.workers)),
+            toml=PATIENT,
+        )
+        self.addCleanup(self.mta.kill)
+        self.mta.start()
+
+    def tool(self, *words: str, status: int = 0) -> str:
+        """Run the tool, in this process; return what it has written."""
+        ran = CliRunner().invoke(main, ["queue", *words, "--state-dir", str(self.mta.state)])
+        self.assertEqual(ran.exit_code, status, ran.output)
+        return ran.output
+
+    def listed(self, *words: str) -> list[Any]:
+        messages: list[Any] = json.loads(self.tool("list", "--json", *words))["messages"]
+        return messages
+
+    def states(self, *words: str) -> list[str]:
+        return sorted(
+            recipient["state"]
+            for message in self.listed(*words)
+            for recipient in message["recipients"]
+        )
+
+    def idle(self) -> bool:
+        return not any(
+            recipient["in_delivery"]
+            for message in self.listed()
+            for recipient in message["recipients"]
+        )
+
+
+class States(QueueToolTestCase if TYPE_CHECKING else object):  # type: ignore[misc]
+    """What holds for one process and for several."""
+
+    def test_a_message_goes_through_every_state(self) -> None:
+        self.hop.start()
+        self.hop.replies["RCPT"] = "450 4.2.0 \x1b[2Jlater"
+        submit(
+            self.mta.smtp,
+            message("The plan"),
+            *("bob@a.far.example", "carol@b.far.example", "dan@b.far.example"),
+        )
+        eventually(
+            lambda: self.states() == ["deferred"] * 3 and self.idle(), "three that are deferred"
+        )
+        (found,) = self.listed()
+        id = found["id"]
+
+        shown = self.tool("show", id)
+        for line in (
+            f"id: {id}",
+            "from: ann@sender.example",
+            "Subject\tThe plan",
+        ):
+            self.assertIn(line, shown.splitlines())
+        self.assertIn("450 4.2.0 \\x1b[2Jlater", shown)
+        self.assertNotIn("\x1b", shown)
+        content = self.tool("show", id, "--body")
+        self.assertTrue(content.startswith("Received: "), content)
+        self.assertTrue(content.endswith("\n\nGood morning!\n"), content)
+
+        self.assertEqual(
+            self.tool("hold", "--domain", "b.far.example", "--dry-run"),
+            "would be held: 2 recipients of 1 message\n",
+        )
+        self.assertEqual(self.states("--state", "held"), [])
+        self.assertEqual(
+            self.tool("hold", "--domain", "b.far.example"), "held: 2 recipients of 1 message\n"
+        )
+        self.assertEqual(self.states(), ["deferred", "held", "held"])
+
+        del self.hop.replies["RCPT"]
+        self.tool("retry", "--all")
+        eventually(lambda: self.hop.recipients() == ["bob@a.far.example"], "the first of them")
+        eventually(lambda: self.states() == ["held", "held"], "two that are held")
+
+        # Held is on the disk.
+        self.assertEqual(self.mta.terminate(), 0)
+        self.mta.start()
+        self.assertEqual(self.states(), ["held", "held"])
+        self.tool("release", "--to", "carol@*")
+        eventually(lambda: self.states() == ["held"], "one that is held")
+        self.assertEqual(self.tool("remove", id), "removed: 1 recipient of 1 message\n")
+        self.assertEqual(self.listed(), [])
+        self.assertIn(
+            f"{id} is not in the queue",
+            self.tool("show", id, status=1),
+        )
+        log = self.mta.output()
+        self.assertRegex(
+            log,
+            rf"{id} removed by the operator: from=<ann@sender.example> to=<dan@b.far.example>"
+            r" by=uid \d+",
+        )
+        self.assertEqual(self.hop.recipients(), ["bob@a.far.example", "carol@b.far.example"])
+        self.assertEqual(self.mta.terminate(), 0)
+
+    def test_many_are_gone_through_in_parts(self) -> None:
+        flood(self.mta.smtp, [f"u{number}@a.far.example" for number in range(600)])
+        self.assertIn(
+            "held: 600 recipients of 600 messages",
+            self.tool("hold", "--domain", ".far.example").splitlines()[0],
+        )
+        eventually(self.idle, "none in delivery")
+        lines = self.tool("list", "--state", "held").splitlines()
+        self.assertEqual(len(lines), 601)
+        self.assertEqual(lines[0].split("\t")[0], "Id")
+        ids = [line.split("\t")[0] for line in lines[1:]]
+        self.assertEqual(ids, sorted(ids))
+        self.assertEqual(len(self.tool("list", "--limit", "7").splitlines()), 8)
+        self.assertEqual(
+            self.tool("remove", "--from", "ann@sender.example"),
+            "removed: 600 recipients of 600 messages\n",
+        )
+        self.assertEqual(self.listed(), [])
+
+
+class Alone(States, QueueToolTestCase):
+    def test_a_next_hop_that_was_down_is_probed_at_once(self) -> None:
+        submit(self.mta.smtp, message(), "bob@a.far.example")
+        submit(self.mta.smtp, message(), "bob@a.far.example")
+        eventually(lambda: self.listed() and self.idle(), "a next hop that is left alone")
+        self.hop.start()
+        self.tool("retry", "--all")
+        self.hop.wait_for(2)
+
+    def test_what_is_in_delivery_ends_first(self) -> None:
+        self.hop.greeting = None  # hangs
+        self.hop.start()
+        submit(self.mta.smtp, message(), "bob@a.far.example")
+        eventually(lambda: self.hop.connections, "a connection")
+        (found,) = self.listed()
+        self.assertTrue(found["recipients"][0]["in_delivery"])
+        said = self.tool("remove", found["id"])
+        self.assertIn("in delivery now: 1; removed when that ends", said)
+        self.hop.stop()
+        eventually(lambda: self.listed() == [], "the end of it")
+        self.assertIn("removed by the operator: from=<ann@", self.mta.output())
+
+    def test_the_page_shows_envelopes_and_no_contents(self) -> None:
+        submit(self.mta.smtp, message("Secret"), "bob@a.far.example")
+        eventually(lambda: self.listed() and self.idle(), "a message")
+        page = f"http://{LOOPBACK}:{self.mta.web}/v1/queue"
+
+        def got(path: str, data: bytes | None = None) -> tuple[int, bytes]:
+            try:
+                with urllib.request.urlopen(page + path, data, timeout=30) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read()
+
+        status, content = got("")
+        self.assertEqual(status, 200)
+        id = json.loads(content)["messages"][0]["id"]
+        status, content = got(f"/{id}")
+        self.assertEqual(status, 200)
+        self.assertIn(b"bob@a.far.example", content)
+        self.assertNotIn(b"Secret", content)
+        self.assertEqual(got(f"/{id}/body")[0], 403)
+        self.assertEqual(got("/remove", b'{"all": true}')[0], 405)
+        self.assertEqual(len(self.listed()), 1)
+
+    def test_what_cannot_be_meant_is_refused(self) -> None:
+        self.tool("remove", status=2)
+        self.tool("remove", "--all", "--to", "x@y", status=2)
+        self.tool("show", "nonsense", status=2)
+        self.tool("list", "--older", "soon", status=2)
+        self.tool("hold", "0000000000000", status=1)
+        self.assertIn("domain: ", self.tool("list", "--domain", "a b", status=1))
+        self.assertEqual(self.mta.terminate(), 0)
+        self.tool("list", status=3)
+
+
+class WithWorkers(States, QueueToolTestCase):
+    workers = 2
