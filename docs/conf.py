@@ -23,3 +23,8 @@ html_theme_options = {
     "page_width": "1080px",
 }
 html_show_copyright = False
+
+# python -m sphinx -b man docs docs/_build/man
+man_pages = [
+    ("twisted-mta", "twisted-mta", "look after a mail transfer agent", "", 1),
+]

@@ -40,6 +40,7 @@ from .queue.schedule import Schedule
 from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
 from .queue.store import StateInUse
+from .queue.tallies import Tallies
 from .routing.exchangers import Exchangers
 from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
@@ -318,6 +319,8 @@ class Engine:
     async def _stop(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
+        for shard in self.shards:
+            shard.tallies.stop()
         # What is accepted from now on is begun at the next start.
         ended = DeferredList(
             [self.listeners.drain(), *(shard.runner.stop() for shard in self.shards)]
@@ -526,7 +529,8 @@ class Engine:
             executor=self._file_executor,
             wall_time=world.wall_time,
         )
-        return Shard(number, lock, spool, store, commit, runner, desk)
+        tallies = Tallies(commit.perform, clock=self._reactor, wall_time=world.wall_time)
+        return Shard(number, lock, spool, store, commit, runner, desk, tallies)
 
     def _limits_of(self, next_hop: NextHop) -> HopLimits:
         domain = next_hop.destination or next_hop.domain

@@ -9,6 +9,7 @@ from attrs import asdict
 
 from .engine import Engine
 from .metrics import Metrics, table
+from .queue.tallies import AGES, OLDEST, REASONS
 from .report import MOST_SUSPENDED, Connections, Report, State, SuspendedHop
 
 _KEPT_BY_FACTORIES = (
@@ -35,7 +36,19 @@ def read_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
     metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
     metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
+    for age in (*(name for name, _ in AGES), OLDEST):
+        metrics.read(table.QUEUE_AGE, partial(_by_age, engine, age), age)
+    for reason in REASONS:
+        metrics.read(table.QUEUE_DEFERRED_FOR, partial(_by_reason, engine, reason), reason)
     metrics.read(table.NEXT_HOPS_SUSPENDED, lambda: len(engine.suspended()))
+
+
+def _by_age(engine: Engine, age: str) -> int:
+    return sum(shard.tallies.ages().get(age, 0) for shard in engine.shards)
+
+
+def _by_reason(engine: Engine, reason: str) -> int:
+    return sum(shard.tallies.reasons().get(reason, 0) for shard in engine.shards)
 
 
 def engine_report(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from attrs import asdict, field, frozen
 
 from .metrics import Snapshot, added, table
+from .metrics.table import Metric
 
 VERSION = 1
 """Of the JSON; it is raised when something in it changes its meaning or goes away."""
@@ -224,6 +225,8 @@ class Status:
         started_at: wall time, seconds since the epoch.
         now: wall time of this report.
         queue: messages or recipients by state, in the order to show them: ``messages``, …
+        ages: recipients by the time since they came, as far as was counted (`table.QUEUE_AGE`).
+        reasons: recipients that were deferred, by why (`table.QUEUE_DEFERRED_FOR`), likewise.
         counters: since the start, likewise: ``accepted``, ``delivered``, ``deferred``, ``failed``.
         recent: newest first.
         suspended: next hops that are left alone, those longest gone first; a bounded number.
@@ -253,6 +256,8 @@ class Status:
     deliveries: int = 0
     processes: tuple[Process, ...] = ()
     metrics: Snapshot = field(factory=Snapshot)
+    ages: Mapping[str, int] = field(factory=dict)
+    reasons: Mapping[str, int] = field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, as ``/v1/status`` documents them."""
@@ -268,6 +273,8 @@ class Status:
             "now": self.now,
             "listeners": list(self.listeners),
             "queue": dict(self.queue),
+            "ages": dict(self.ages),
+            "reasons": dict(self.reasons),
             "counters": dict(self.counters),
             "deliveries": self.deliveries,
             "connections": {name: asdict(each) for name, each in self.connections.items()},
@@ -292,6 +299,13 @@ _COUNTERS = {
 _LABELS = {
     "leased": "in delivery",
     "failures": "unreported failures",
+    "5m": "up to 5 min",
+    "1h": "up to 1 h",
+    "4h": "up to 4 h",
+    "1d": "up to 1 day",
+    "5d": "up to 5 days",
+    "dns": "DNS",
+    "tls": "TLS",
     "early_data": "early data",
     "tls_downgrades": "TLS downgrades",
     "tls_alarms": "TLS alarms",
@@ -300,7 +314,7 @@ _LABELS = {
 
 
 def label(name: str) -> str:
-    """Return what people call a number of `Status.queue` or `Status.counters`."""
+    """Return what people call a number of a `Status`: of its queue, ages, reasons, counters."""
     return _LABELS.get(name, name)
 
 
@@ -360,7 +374,16 @@ def merge(
         deliveries=sum(report.deliveries for report in reports),
         processes=processes,
         metrics=total,
+        ages=_by_label(total, table.QUEUE_AGE),
+        reasons=_by_label(total, table.QUEUE_DEFERRED_FOR),
     )
+
+
+def _by_label(metrics: Snapshot, metric: Metric) -> Mapping[str, int]:
+    """Return what a gauge with one label shows, in the order of the table, where it shows it."""
+    shown = {values[0]: int(number) for values, number in metrics.series(metric)}
+    (names,) = metric.labels.values()
+    return {name: shown[name] for name in names if name in shown}
 
 
 def gauges(status: Status) -> Snapshot:

@@ -141,7 +141,13 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     unready = printable(str(status["unready"]))
     yield "state", f"{status['state']}, not ready: {unready}" if unready else str(status["state"])
     yield "up for", span(status["now"] - status["started_at"])
-    for title, numbers in (("queue", status["queue"]), ("since the start", status["counters"])):
+    shown = [("queue", status["queue"])]
+    for title, name in (("by age", "ages"), ("deferred by reason", "reasons")):
+        # One of an earlier build does not say it, and nothing but zeros is not worth a line.
+        numbers = {word: count for word, count in status.get(name, {}).items() if count}
+        if numbers:
+            shown.append((title, numbers))
+    for title, numbers in (*shown, ("since the start", status["counters"])):
         words = ", ".join(f"{number} {printable(label(name))}" for name, number in numbers.items())
         yield title, words or "nothing"
     yield "deliveries under way", str(status["deliveries"])

@@ -18,6 +18,7 @@ from .queue.lock import StateLock
 from .queue.runner import Runner
 from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
+from .queue.tallies import Tallies
 
 _FOLDER = re.compile(r"shard-([1-9][0-9]*)\Z")
 
@@ -30,6 +31,7 @@ class Shard:
         number: 0 is the state directory itself.
         lock: who has it works on the shard.
         desk: answers what an operator asks of it.
+        tallies: count what is in it by age and reason.
     """
 
     number: int
@@ -39,6 +41,7 @@ class Shard:
     commit: GroupCommit
     runner: Runner
     desk: Desk
+    tallies: Tallies
 
 
 def shard_directory(state_dir: str, number: int) -> str:

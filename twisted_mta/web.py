@@ -185,6 +185,10 @@ def _page(status: Status) -> Tag:
             ),
             Tag("main")(
                 _numbers("Queue", status.queue),
+                _numbers("Age of what is there", status.ages) if any(status.ages.values()) else "",
+                _numbers("Why it was deferred", status.reasons)
+                if any(status.reasons.values())
+                else "",
                 _numbers("Since the start", status.counters),
                 _now(status),
                 _listeners(status),

@@ -230,6 +230,19 @@ QUEUE_LEASED = Metric(f"{PREFIX}queue_leased_recipients", "gauge", "Recipients a
 QUEUE_QUARANTINED = Metric(
     f"{PREFIX}queue_quarantined_messages", "gauge", "Messages whose body is gone."
 )
+QUEUE_AGE = Metric(
+    f"{PREFIX}queue_age_recipients",
+    "gauge",
+    "Recipients in the queue by the time since their message was accepted: up to so long, and"
+    " longer than the one before. Counted every 30 seconds while somebody asks.",
+    {"age": ("5m", "1h", "4h", "1d", "5d", "older")},
+)
+QUEUE_DEFERRED_FOR = Metric(
+    f"{PREFIX}queue_deferred_by_reason_recipients",
+    "gauge",
+    "Recipients that were tried before, by why the last attempt came to nothing; counted likewise.",
+    {"reason": ("unreachable", "dns", "tls", "throttled", "refused", "internal")},
+)
 QUEUE_HELD = Metric(
     f"{PREFIX}queue_held_recipients", "gauge", "Recipients that the operator holds."
 )
@@ -304,9 +317,11 @@ TABLE: tuple[Metric, ...] = (
     QUEUE_DEFERRED,
     QUEUE_LEASED,
     QUEUE_QUARANTINED,
+    QUEUE_AGE,
+    QUEUE_DEFERRED_FOR,
     QUEUE_HELD,
-    QUEUE_FAILURES,
     OPERATED,
+    QUEUE_FAILURES,
     READY,
     PROCESSES,
     WORKER_RESTARTS,

@@ -52,7 +52,7 @@ class Tallies:
     """The last tour.
 
     Args:
-        commit: does what a `GroupCommit` does.
+        perform: of a `commit.GroupCommit`.
         clock: for pauses.
         wall_time: that ages are counted from.
     """
