@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from twisted_mta.wire import write_now
+from twisted_mta.server.tls import load
+from twisted_mta.testing.peer import certificate
+from twisted_mta.wire import start_tls, write_now
 
 
 class Collector(Protocol):
@@ -20,12 +25,15 @@ class Collector(Protocol):
         self.received = b""
         self.made: Deferred[None] = Deferred()
         self.lost: Deferred[None] = Deferred()
+        self.heard: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
         self.made.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        if not self.heard.called:
+            self.heard.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost.callback(None)
@@ -49,6 +57,7 @@ class OverTCP(TestCase):
         )
         self.addCleanup(lambda: here.lost if here.transport.connected else None)
         self.addCleanup(lambda: here.transport.abortConnection())
+        self.here = here
         await there.made
         return here.transport, there
 
@@ -86,6 +95,32 @@ class OverTCP(TestCase):
         write_now(transport, b"and now?")
         transport.loseConnection()
         write_now(transport, b"too late")
+
+
+class UnderTLS(OverTCP):
+    """The same under TLS, once the handshake is over."""
+
+    async def connect(self) -> tuple[Any, Collector]:
+        transport, there = await super().connect()
+        pem = self.mktemp()
+        made, key = certificate()
+        with open(pem, "wb") as file:
+            file.write(
+                key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+                + made.public_bytes(Encoding.PEM)
+            )
+        start_tls(transport, CertificateOptions())
+        there.transport.startTLS(load(pem, pem))  # type: ignore[union-attr]
+        there.transport.write(b"hello")  # type: ignore[union-attr]
+        await self.here.heard
+        return transport, there
+
+    async def test_a_connection_that_waits_with_others_keeps_their_order(self) -> None:
+        transport, there = await self.connect()
+        for number in range(100):
+            (transport.write if number % 3 else partial(write_now, transport))(b"%02d " % number)
+        expected = b"".join(b"%02d " % number for number in range(100))
+        self.assertEqual(await self.ended(transport, there), expected)
 
 
 class Elsewhere(TestCase):

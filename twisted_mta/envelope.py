@@ -6,6 +6,7 @@ Pure: nothing here does I/O or knows of a reactor.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Literal, NewType, Protocol
 
 from attrs import field, frozen
@@ -28,7 +29,11 @@ class QueueId(int):
     """
 
     def __str__(self) -> str:
-        # Ten bits at a time: it is written several times in the life of every message.
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        # Once, and ten bits at a time: it is written several times in the life of every message.
         value = int(self)
         return (
             f"{_ALPHABET[value >> 60]}{_PAIRS[value >> 50 & 1023]}{_PAIRS[value >> 40 & 1023]}"
@@ -237,7 +242,7 @@ class Message:
     expanded: tuple[Recipient, ...] = ()
 
 
-@frozen
+@frozen(cache_hash=True)
 class Host:
     """A host and a port to connect to; ``name`` is a domain or an address without brackets."""
 
@@ -274,7 +279,7 @@ class Target:
 Transport = Literal["smtp", "lmtp", "maildir", "discard", "error"]
 
 
-@frozen
+@frozen(cache_hash=True)  # it is looked up by five times for each message
 class NextHop:
     """Where a recipient goes next; equal next hops share a transaction and their limits.
 

@@ -34,7 +34,7 @@ from ..smtp.client_step import (
 )
 from ..smtp.conversation import Conversation, tls_words
 from ..smtp.reply import Reply, printable
-from ..wire import write_now
+from ..wire import start_tls, write_now
 from .terms import Terms
 from .tls import ClientContexts
 
@@ -206,7 +206,7 @@ class Connection(Protocol):
             done(self, result)
 
     def _start_tls(self) -> None:
-        self.transport.startTLS(self._contexts.creator(self.target, self.terms.tls))
+        start_tls(self.transport, self._contexts.creator(self.target, self.terms.tls))
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()

@@ -50,7 +50,7 @@ from ..smtp.step import (
     Violation,
     Write,
 )
-from ..wire import write_now
+from ..wire import start_tls, write_now
 from .auth import Authenticator, Login
 from .delivery import NoDelivery, delivery_of
 from .tls import channel_binding
@@ -398,7 +398,7 @@ class ESMTPProtocol(LineReceiver):
         self._flush()
         self.transport.unregisterProducer()
         self.clearLineBuffer()  # type: ignore[no-untyped-call]
-        self.transport.startTLS(tls.creator)
+        start_tls(self.transport, tls.creator)
         self._await_handshake()
 
     def _violation(self, step: Violation) -> None:

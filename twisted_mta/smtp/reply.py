@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from attrs import frozen
 
@@ -40,6 +40,16 @@ class Reply:
     def of(cls, code: int, status: str | None, *lines: str) -> Reply:
         """Return a reply of one or several ``lines``."""
         return cls(code, status, lines or ("",))
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def fixed(code: int, status: str | None, *lines: str) -> Reply:
+        """Return the one and only reply of ``lines``, for those that most sessions begin with.
+
+        Its octets are worked out once: that of EHLO takes as long as all other replies to a message
+        together. What differs from client to client is no use here.
+        """
+        return Reply(code, status, lines)
 
     @classmethod
     def from_lines(cls, code: int, lines: tuple[str, ...]) -> Reply:

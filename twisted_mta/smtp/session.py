@@ -157,7 +157,7 @@ class Session:
     @property
     def opening(self) -> Reply:
         """The greeting."""
-        return Reply.of(220, None, f"{self.settings.hostname} {self.settings.dialect.word}")
+        return Reply.fixed(220, None, f"{self.settings.hostname} {self.settings.dialect.word}")
 
     @property
     def content_octets(self) -> int:
@@ -396,7 +396,7 @@ class Session:
         if self._greeted(verb, argument):
             announced = (each.announcement(self) for each in self.settings.extensions)
             lines = (self.settings.hostname, *filter(None, announced))
-            self._say(Reply(250, None, lines))
+            self._say(Reply.fixed(250, None, *lines))
 
     def _helo(self, argument: str) -> None:
         if self._greeted("HELO", argument):
