@@ -14,8 +14,8 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
 class Asking(SynchronousTestCase):
     def client(self, **listener: object) -> MemoryClient:
         aliases = self.mktemp()
-        with open(aliases, "w", encoding="ascii") as file:
-            file.write("team: bob, eve@elsewhere.example\none: bob\nlost: nobody\n")
+        with open(aliases, "w", encoding="utf-8") as file:
+            file.write("team: bob, eve@elsewhere.example\none: bob\nfriends: jürgen\n")
         mta = MemoryMTA(
             self.mktemp(),
             listeners=(Listener(endpoint=ENDPOINT, **listener),),  # type: ignore[arg-type]
@@ -23,7 +23,8 @@ class Asking(SynchronousTestCase):
             recipients="existing",
             local_domains=("here.example", "localhost"),
         )
-        mta.files.make_directories(f"{mta.mta.config.maildir}/here.example/bob/new")
+        for name in ("bob", "jürgen"):
+            mta.files.make_directories(f"{mta.mta.config.maildir}/here.example/{name}/new")
         mta.start()
         self.addCleanup(mta.stop)
         client = mta.connect(greet=False)
@@ -78,6 +79,18 @@ class Asking(SynchronousTestCase):
             ("VRFY bøb", "553 5.6.7"),
         ):
             self.assertEqual(client.say(asked)[0][:9], answer, asked)
+
+    def test_an_answer_outside_ascii_comes_to_who_asks_for_it(self) -> None:
+        client = self.client(vrfy_from=LOOPBACK, expn_from=LOOPBACK)
+        for asked, answer in (
+            ("VRFY jürgen", "553 5.6.7 Addresses outside ASCII need SMTPUTF8"),
+            ("VRFY jürgen SMTPUTF8", "250 2.1.5 <jürgen@here.example>"),
+            ("EXPN friends", "252 2.6.8 The answer has characters outside ASCII"),
+            ("EXPN friends SMTPUTF8", "250 2.1.5 <jürgen@here.example>"),
+            ("VRFY bob smtputf8", "250 2.1.5 <bob@here.example>"),
+        ):
+            (line,) = client.say(asked)
+            self.assertTrue(line.startswith(answer), (asked, line))
 
     def test_it_may_be_asked_before_ehlo_and_inside_a_transaction(self) -> None:
         client = self.client(vrfy_from=LOOPBACK)

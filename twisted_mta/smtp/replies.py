@@ -26,6 +26,9 @@ BARE_NEWLINE = Reply.of(550, "6.0", "Message has a CR or LF outside CR LF, or a 
 LONG_LINE = Reply.of(550, "6.0", "Message has a line of more than 998 octets")
 NEEDS_UTF8 = Reply.of(553, "6.7", "Addresses outside ASCII need SMTPUTF8")
 NOT_VERIFIED = Reply.of(252, "0.0", "Cannot VRFY user, but will take mail and attempt delivery")
+ANSWER_NEEDS_UTF8 = Reply.of(
+    252, "6.8", "The answer has characters outside ASCII, ask with SMTPUTF8"
+)
 NOT_EXPANDED = Reply.of(252, "0.0", "It is no mailbox here")
 CHUNK_TAKEN = Reply.of(250, "0.0", "Chunk taken")
 CHUNK_UNREADABLE = Reply.of(501, "5.4", "Syntax: BDAT octets [LAST]")

@@ -9,6 +9,7 @@ from attrs import frozen
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |$)")  # RFC 2034 §4, RFC 3463 §2
 _LONGEST_LINE = 510  # octets of a reply line without CR LF (RFC 5321 §4.5.3.1.5)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -21,6 +22,10 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def _without_controls(text: str) -> str:
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 @frozen
 class Reply:
     """One reply, whole.
@@ -30,11 +35,13 @@ class Reply:
         status: subject and detail of the enhanced status code, ``7.1``; its class is the first
             digit of ``code`` and not stored again. None: no enhanced status code.
         lines: the text, without code and status; at least one line.
+        utf8: whether who reads it has asked for text outside ASCII (RFC 6531 §3.7.4.2).
     """
 
     code: int
     status: str | None
     lines: tuple[str, ...]
+    utf8: bool = False
 
     @classmethod
     def of(cls, code: int, status: str | None, *lines: str) -> Reply:
@@ -81,14 +88,18 @@ class Reply:
 
     @cached_property
     def wire(self) -> bytes:
-        """The octets to send; characters outside printable ASCII are escaped, long lines cut."""
+        """The octets to send; characters outside printable ASCII are escaped, long lines cut.
+
+        Of what is ``utf8``, only control characters are.
+        """
         start = f"{self.enhanced} " if self.status else ""
         last = len(self.lines) - 1
+        show = _without_controls if self.utf8 else printable
         return "".join(
-            f"{self.code}{' ' if number == last else '-'}{start}{printable(line)}"[:_LONGEST_LINE]
+            f"{self.code}{' ' if number == last else '-'}{start}{show(line)}"[:_LONGEST_LINE]
             + "\r\n"
             for number, line in enumerate(self.lines)
-        ).encode("ascii")
+        ).encode("utf-8")
 
     def __str__(self) -> str:
         """One safe line for logs, DSNs and pages: ``550 5.7.1 No such user``."""

@@ -154,7 +154,7 @@ class MemoryClient(Protocol):
     def heard(self) -> list[str]:
         """Return the lines that were received since this was asked last."""
         new, self._seen = self.received[self._seen :], len(self.received)
-        return new.decode("ascii").splitlines()
+        return new.decode("utf-8").splitlines()
 
     def send(self, octets: bytes) -> list[str]:
         """Send octets as they are; return the lines that come back at once."""

@@ -68,34 +68,45 @@ def expn(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
 
 
 def _verify(lookup: Lookup, session: Session, argument: str) -> Reply:
-    found = lookup(session, _mailbox("VRFY", argument))
+    asked, utf8 = _mailbox("VRFY", session, argument)
+    found = lookup(session, asked)
     if found is None:
         return replies.NOT_VERIFIED
-    return found if isinstance(found, Reply) else Reply.of(250, "1.5", f"<{found[0]}>")
+    return found if isinstance(found, Reply) else _shown([found[0]], utf8)
 
 
 def _expand(lookup: Lookup, session: Session, argument: str) -> Reply:
-    found = lookup(session, _mailbox("EXPN", argument))
+    asked, utf8 = _mailbox("EXPN", session, argument)
+    found = lookup(session, asked)
     if found is None:
         return replies.NOT_EXPANDED
-    if isinstance(found, Reply):
-        return found
-    _, members = found
-    if len(members) > _MOST or not all(each.is_ascii for each in members):
-        return Reply.of(252, "1.5", f"It leads to {len(members)} mailboxes")
-    return Reply.of(250, "1.5", *(f"<{each}>" for each in members))
+    return found if isinstance(found, Reply) else _shown(found[1], utf8)
 
 
-def _mailbox(verb: str, argument: str) -> Mailbox:
+def _shown(mailboxes: Sequence[Mailbox], utf8: bool) -> Reply:
+    if len(mailboxes) > _MOST:
+        return Reply.of(252, "1.5", f"It leads to {len(mailboxes)} mailboxes")
+    if not utf8 and not all(each.is_ascii for each in mailboxes):
+        return replies.ANSWER_NEEDS_UTF8  # RFC 6531 §3.7.4.2
+    return Reply(250, "1.5", tuple(f"<{each}>" for each in mailboxes), utf8)
+
+
+def _mailbox(verb: str, session: Session, argument: str) -> tuple[Mailbox, bool]:
+    """Return who is asked for, and whether the answer may be UTF-8 (RFC 6531 §3.7.4.2)."""
+    written, _, parameter = argument.rpartition(" ")
+    utf8 = parameter.upper() == "SMTPUTF8" and "SMTPUTF8" in session.settings.mail_readers
+    if not utf8:
+        written = argument
     # RFC 5321 §4.1.1.6: a user name or a mailbox; with or without the brackets of a path.
-    written = argument[1:-1] if argument[:1] == "<" and argument[-1:] == ">" else argument
+    if written[:1] == "<" and written[-1:] == ">":
+        written = written[1:-1]
     if not written:
         raise CommandError(Reply.of(501, "5.4", f"Syntax: {verb} address"))
-    if not written.isascii():
-        raise CommandError(replies.NEEDS_UTF8)  # RFC 6531 §3.7.4.2
+    if not written.isascii() and not utf8:
+        raise CommandError(replies.NEEDS_UTF8)
     try:
         if "@" in written:
-            return Mailbox.parse(written)
-        return Mailbox(Mailbox.parse(f"{written}@x").local_part, "")
+            return Mailbox.parse(written), utf8
+        return Mailbox(Mailbox.parse(f"{written}@x").local_part, ""), utf8
     except AddressError as error:
         raise CommandError(Reply.of(501, "1.3", f"Bad address: {error}")) from None
