@@ -172,6 +172,20 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)
         self.assertEqual((len(mta.mail("ann")), len(mta.mail("bob"))), (1, 0))
 
+    def test_who_is_to_be_told_of_success_is_told_and_so_it_is_queued(self) -> None:
+        mta = self.direct()
+        client = self.client(mta)
+        client.say("MAIL FROM:<ann@localhost>")
+        client.say("RCPT TO:<bob@localhost> NOTIFY=SUCCESS")
+        client.say("RCPT TO:<eve@localhost> NOTIFY=FAILURE,DELAY")
+        client.say("DATA")
+        answer = client.send(CONTENT + b".\r\n")
+        self.assertTrue(answer[0].startswith("250 2.0.0 Queued as "), answer)
+        self.assertEqual(answer[1], "250 2.0.0 Delivered to the mailbox")
+        self.assertEqual((len(mta.mail("bob")), len(mta.mail("eve"))), (1, 1))
+        (notice,) = mta.mail("ann")
+        self.assertIn(b"Action: delivered", notice)
+
     def test_a_route_beats_local_delivery(self) -> None:
         mta = self.direct(routes=(("localhost", "discard:"),))
         answer = self.client(mta).mail(CONTENT, "bob@localhost")
