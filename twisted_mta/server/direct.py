@@ -33,7 +33,7 @@ class Direct:
         accept: puts a message into the queue.
         deliver: delivers to Maildirs.
         route: says which mailboxes have one.
-        forget: leaves nothing of a body that is not in the queue.
+        forget: leaves nothing of a body that the queue has never seen.
         observe: told what was delivered: the message with those recipients, their outcomes, and
             whether all of the message is done with.
     """
@@ -74,16 +74,14 @@ class Direct:
         )
         direct = [each for each in recipients if each.number not in queued]
         replies: dict[RecipientNumber, Reply] = {}
-        kept = False
         try:
             if direct:
                 replies.update(await self._delivered(message, direct, bool(queued)))
             if queued:
                 reply = await self._queued(message, [recipients[number] for number in queued])
-                kept = reply.code < 300
                 replies.update(dict.fromkeys(queued, reply))
         finally:
-            if not kept:
+            if not queued:  # or it is the queue's, whatever has come of the commit
                 self._forget(message.body)
         # Where one RCPT led to several, they were queued together, and share their fate.
         return [replies[numbers[0]] for numbers in places]
