@@ -14,6 +14,7 @@ PURE = ("envelope", "message", "smtp")
 """Bytes in, values out: no I/O, no reactor."""
 
 SHARED = (
+    "accounts",
     "answer",
     "certificate",
     "config",
@@ -48,6 +49,7 @@ ROOMS = (
 
 JOINERS = (
     "__init__",
+    "authentication",
     "check",
     "cli",
     "daemon",
@@ -65,6 +67,7 @@ JOINERS = (
     "shard",
     "terminal",
     "testing",
+    "user_commands",
     "worker",
     "workers",
 )

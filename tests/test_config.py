@@ -368,20 +368,10 @@ class Refusals(ConfigTestCase):
 
     def test_what_is_not_built_yet_is_refused_by_name(self) -> None:
         for toml, text in (
-            ('[mta]\nusers = "f"', '[mta] users = "f": users is not built yet; leave it out'),
             (
                 '[mta]\nqueue = "postgresql://db/mail"',
                 '[mta] queue = "postgresql://db/mail": postgresql is not built yet;'
                 ' "sqlite:" would do',
-            ),
-            (
-                '[[listener]]\nkind = "submission"\nendpoint = "tcp:587"',
-                '[[listener]] 1, kind = "submission": "submission" is not built yet;'
-                ' "smtp" or "lmtp" would do',
-            ),
-            (
-                '[[listener]]\nendpoint = "tcp:24"\nauth = "tls"',
-                '[[listener]] 1, auth = "tls": auth is not built yet; "off" would do',
             ),
             (
                 '[delivery]\ntls = "dane"',
@@ -390,10 +380,6 @@ class Refusals(ConfigTestCase):
             ),
         ):
             self.assertEqual(self.refusal({}, toml), f"FILE: {text}")
-        self.assertEqual(
-            self.refusal({"submission": ["tcp:587"]}),
-            "--submission tcp:587: --submission is not built yet; leave it out",
-        )
 
     def test_two_on_one_endpoint_are_refused(self) -> None:
         self.assertEqual(

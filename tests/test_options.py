@@ -30,9 +30,6 @@ class Help(SynchronousTestCase):
         self.assertIn("; repeatable [tcp:2525:interface=127.0.0.1]\n", text)
         self.assertIn("[$STATE_DIRECTORY, else ./mta-state]\n", text)
 
-    def test_what_is_not_built_yet_says_so(self) -> None:
-        self.assertIn("accounts for AUTH (not built yet)\n", Options().getUsage(width=80))
-
     def test_it_fits_a_terminal_of_any_language(self) -> None:
         text = Options().getUsage(width=80)
         self.assertTrue(text.isascii())
@@ -71,7 +68,10 @@ class CommandLine(SynchronousTestCase):
     def test_errors_are_usage_errors_with_their_whole_text(self) -> None:
         for words, text in (
             (("--recipients", "all"), '--recipients all: "any" or "existing" would do'),
-            (("--users", "f"), "--users f: --users is not built yet; leave it out"),
+            (
+                ("--auth", "memry:ann:secret"),
+                '--auth ...: "memry" is no kind of checker; did you mean memory:?',
+            ),
             (("--smpt", "tcp:25"), "option --smpt not recognized; did you mean --smtp?"),
             (("mta.toml",), "mta.toml: belongs to no option"),
         ):

@@ -9,6 +9,7 @@ import click
 from . import __version__
 from .check import Finding, report
 from .running import COMMANDS
+from .user_commands import users
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,6 +20,7 @@ def main() -> None:
 
 for _command in COMMANDS:
     main.add_command(_command)
+main.add_command(users)
 
 
 @main.command("check")

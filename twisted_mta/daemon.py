@@ -276,7 +276,7 @@ class _Daemon(MultiService):
             if bound.kind == "web":
                 shown = f"[{host}]" if ":" in host else host
                 self._log.info("look: http://{host}:{port}/", host=shown, port=address.port)
-            elif not tried and not bound.implicit_tls:
+            elif not tried and bound.kind == "smtp" and not bound.implicit_tls:
                 tried = True
                 domain = mta.config.local_domains[0]
                 self._log.info(_TRY, host=host, port=address.port, domain=domain)

@@ -14,6 +14,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 
+from .authentication import Authentication, submission_policy
 from .config import Config, Listener
 from .delivery.address_order import SourceOf, kernel_source
 from .delivery.maildir import MaildirDelivery
@@ -68,6 +69,7 @@ class World:
         files: the disk.
         commit_executor: where the queue's transactions run, one at a time.
         file_executor: where other files are written.
+        password_executor: where passwords are hashed; 19 MiB and 20 ms for each.
         resolver: the DNS.
         secret: makes so many octets that nobody can guess.
         nonce: makes what is used once, in AUTH.
@@ -82,6 +84,7 @@ class World:
     files: Files | None = None
     commit_executor: Executor | None = None
     file_executor: Executor | None = None
+    password_executor: Executor | None = None
     resolver: Resolver | None = None
     secret: Callable[[int], bytes] = secret_octets
     nonce: Nonce = nonce
@@ -113,6 +116,7 @@ class Engine:
         traffic: what deliveries to other hosts came to, in numbers.
         started_at: wall time at which it was made.
         listeners: what stands at its ports.
+        authentication: who may authenticate, and as whom they may send.
         mailboxes: which are ours, and where mail goes next.
         shards: its parts of the queue; new mail goes to the first.
         tls_news: to be called when another process has learnt something of TLS.
@@ -165,9 +169,20 @@ class Engine:
             hostname=config.hostname,
             random=self._random,
         )
+        self.authentication = Authentication(
+            config,
+            limits=self._limits,
+            executor=world.password_executor or self._thread(2, "passwords"),
+            files=self._files,
+            secret=world.secret,
+            nonce=world.nonce,
+            clock=reactor,
+            metrics=self.metrics,
+        )
         self.mailboxes = Mailboxes(
             config,
             in_maildir=self._maildir.exists,
+            has_account=self.authentication.is_mailbox,
             files=self._files,
             secret=world.secret,
             wall_time=world.wall_time,
@@ -213,6 +228,7 @@ class Engine:
             config,
             reactor=reactor,
             intake=self.intake,
+            authentication=self.authentication,
             metrics=self.metrics,
             limits=self._limits,
             wall_time=world.wall_time,
@@ -337,6 +353,7 @@ class Engine:
             await self._ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
+        self.authentication.close()
         for threads in self._threads:
             threads.stop()
         for shard in self.shards:
@@ -420,17 +437,20 @@ class Engine:
             it cannot fail.
 
         Raises:
+            AccountsError: the file of accounts cannot be used.
             CertificateError: a file cannot be used; which, and why.
-            ConfigError: a password cannot be read.
+            ConfigError: the checker cannot be made; or a password cannot be read.
             ValueError: a route or an alias cannot be read.
             OSError: the key of SRS can be neither read nor made.
         """
+        use_authentication = self.authentication.prepare(config)
         use_mailboxes = self.mailboxes.prepare(config)
         terms = self._relay.prepare(config.all_destinations)
         use_listeners = self.listeners.prepare(config)
 
         def use() -> list[str]:
             self.config = config
+            use_authentication()
             use_mailboxes()
             self._room.minimum_free = config.minimum_free_disk
             lines = use_listeners()
@@ -471,6 +491,7 @@ class Engine:
             wall_time=self._wall_time,
             room=self._room,
             count=partial(self.metrics.count, table.TRANSACTIONS),
+            submission=self.authentication.submission,
         )
 
     def _policy(self, listener: Listener) -> IntakePolicy:
@@ -478,7 +499,8 @@ class Engine:
         return IntakePolicy(
             hostname=config.hostname,
             local_domains=self.mailboxes.domains,
-            relay_from=config.relay_from,
+            relay_from=() if listener.is_submission else config.relay_from,
+            submission=submission_policy(listener),
             relay_certificates=listener.relay_certificates,
             local_only=listener.kind == "lmtp",
             direct=listener.kind == "lmtp" and listener.lmtp_delivery == "direct",

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
+from .authentication import Authentication
 from .config import Config, Listener
 from .interfaces import Files, Limits, WallTime
 from .metrics import Metrics, table
@@ -20,8 +21,9 @@ from .server.proxy import ProxyFactory
 from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.dialect import LMTP, SMTP
 from .smtp.extension import Extension
+from .smtp.extension.auth import AUTH
 from .smtp.extension.standard import standard_extensions
-from .smtp.extension.verify import Lookup, expn, vrfy
+from .smtp.extension.verify import expn, vrfy
 from .smtp.extension.xclient import xclient
 from .smtp.settings import SessionSettings
 
@@ -33,6 +35,7 @@ class Listeners:
         config: what was configured.
         reactor: for time.
         intake: makes the delivery of a listener.
+        authentication: who may authenticate.
         limits: counts connections.
         metrics: what they count.
         wall_time: for the dates of certificates.
@@ -51,6 +54,7 @@ class Listeners:
         *,
         reactor: Any,
         intake: Callable[[Listener], Intake],
+        authentication: Authentication,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         wall_time: WallTime,
@@ -60,6 +64,7 @@ class Listeners:
         self._extensions = tuple(extensions)
         self._reactor = reactor
         self._wall_time = wall_time
+        self._authentication = authentication
         self._contexts = [
             ServerContext(_tls_settings(config, listener)) for listener in config.listeners
         ]
@@ -68,7 +73,7 @@ class Listeners:
             ESMTPFactory(
                 intake,
                 clock=reactor,
-                settings=_session_settings(config, listener, intake.lookup, self._extensions),
+                settings=self._session_settings(config, listener, intake),
                 tls=context,
                 timeouts=_timeouts(listener),
                 max_connections=listener.max_connections,
@@ -77,6 +82,7 @@ class Listeners:
                 name=str(number),
                 kind=listener.kind,
                 metrics=metrics,
+                authenticator=authentication.authenticator,
             )
             for number, (listener, intake, context) in enumerate(
                 zip(config.listeners, self.intakes, self._contexts, strict=True)
@@ -106,6 +112,43 @@ class Listeners:
                 timeout=listener.proxy_protocol_timeout,
             )
         return served
+
+    def _session_settings(
+        self, config: Config, listener: Listener, intake: Intake
+    ) -> SessionSettings:
+        known_to_speak_tls = Networks(listener.require_tls_from)
+        proxies = Networks(listener.xclient_from)
+        extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
+        if listener.xclient_from:
+            extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
+        if listener.vrfy_from:
+            askers = Networks(listener.vrfy_from)
+            extensions += (vrfy(lambda peer: askers.cover(peer.address), intake.lookup),)
+        if listener.expn_from:
+            expanders = Networks(listener.expn_from)
+            extensions += (expn(lambda peer: expanders.cover(peer.address), intake.lookup),)
+        extensions += self._extensions
+        auth = self._authentication.settings(listener)
+        if auth is not None:
+            extensions += (AUTH,)
+        return SessionSettings(
+            hostname=config.hostname,
+            dialect=LMTP if listener.kind == "lmtp" else SMTP,
+            extensions=extensions,
+            require_tls=listener.require_tls,
+            requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),
+            tls_suffices=suffices(
+                listener.minimum_tls,
+                cipher_bits=listener.minimum_cipher_bits,
+                client_certificate=listener.client_certificates == "require",
+            ),
+            bare_newlines=listener.bare_newlines,
+            long_lines=listener.long_lines,
+            max_message_size=listener.max_message_size,
+            max_recipients=listener.max_recipients,
+            max_errors=listener.max_errors,
+            auth=auth,
+        )
 
     def drain(self) -> Deferred[Any]:
         """Let the sessions end after their transactions; fires when the last is gone."""
@@ -139,9 +182,8 @@ class Listeners:
             for listener, intake, factory in zip(
                 config.listeners, self.intakes, self.factories, strict=True
             ):
-                factory.settings = _session_settings(
-                    config, listener, intake.lookup, self._extensions
-                )
+                factory.settings = self._session_settings(config, listener, intake)
+                factory.authenticator = self._authentication.authenticator
                 factory.timeouts = _timeouts(listener)
                 factory.max_connections = listener.max_connections
                 factory.max_connections_per_peer = listener.max_connections_per_peer
@@ -174,40 +216,6 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
         return None
     path, _ = self_signed(config.state_dir, config.hostname, files=files, wall_time=wall_time)
     return path
-
-
-def _session_settings(
-    config: Config, listener: Listener, lookup: Lookup, others: tuple[Extension, ...]
-) -> SessionSettings:
-    known_to_speak_tls = Networks(listener.require_tls_from)
-    proxies = Networks(listener.xclient_from)
-    extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
-    if listener.xclient_from:
-        extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
-    if listener.vrfy_from:
-        askers = Networks(listener.vrfy_from)
-        extensions += (vrfy(lambda peer: askers.cover(peer.address), lookup),)
-    if listener.expn_from:
-        expanders = Networks(listener.expn_from)
-        extensions += (expn(lambda peer: expanders.cover(peer.address), lookup),)
-    extensions += others
-    return SessionSettings(
-        hostname=config.hostname,
-        dialect=LMTP if listener.kind == "lmtp" else SMTP,
-        extensions=extensions,
-        require_tls=listener.require_tls,
-        requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),
-        tls_suffices=suffices(
-            listener.minimum_tls,
-            cipher_bits=listener.minimum_cipher_bits,
-            client_certificate=listener.client_certificates == "require",
-        ),
-        bare_newlines=listener.bare_newlines,
-        long_lines=listener.long_lines,
-        max_message_size=listener.max_message_size,
-        max_recipients=listener.max_recipients,
-        max_errors=listener.max_errors,
-    )
 
 
 def _timeouts(listener: Listener) -> Timeouts:

@@ -26,6 +26,7 @@ class Mailboxes:
     Args:
         config: those; aliases are read by `prepare` alone.
         in_maildir: whether there is a Maildir for a mailbox.
+        has_account: whether a mailbox is somebody's who has an account.
         files: where the key of SRS is.
         secret: makes so many octets that nobody can guess.
         wall_time: for the dates in rewritten addresses.
@@ -42,12 +43,14 @@ class Mailboxes:
         config: Config,
         *,
         in_maildir: Callable[[Mailbox], bool],
+        has_account: Callable[[Mailbox], bool] = lambda mailbox: False,
         files: Files,
         secret: Callable[[int], bytes],
         wall_time: WallTime,
     ) -> None:
         self._config = config
         self._in_maildir = in_maildir
+        self._has_account = has_account
         self._files = files
         self._secret = secret
         self._wall_time = wall_time
@@ -110,7 +113,7 @@ class Mailboxes:
         """Whether a mailbox of ours is there, aliases aside."""
         if self._config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
             return True
-        return self._in_maildir(mailbox)
+        return self._in_maildir(mailbox) or self._has_account(mailbox)
 
     def refusal(self, mailbox: Mailbox) -> Reply | None:
         """Return what is known to become of mail for a mailbox, if that is a failure.
@@ -128,7 +131,9 @@ class Mailboxes:
         return None
 
     def _has_mailbox(self, mailbox: Mailbox) -> bool:
-        return self.routes.route(mailbox).transport == "maildir" and self._in_maildir(mailbox)
+        return self.routes.route(mailbox).transport == "maildir" and (
+            self._in_maildir(mailbox) or self._has_account(mailbox)
+        )
 
     def _read_expander(self, config: Config) -> Expander:
         """Return what expands the mailboxes of ours; blocks.

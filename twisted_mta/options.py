@@ -75,7 +75,7 @@ def _not_built(name: str, later: NotBuilt) -> Option:
 
 def _all_options() -> Mapping[str, Option]:
     found = {name: _built(name, setting) for name, setting in option_settings().items()}
-    for later in NOT_BUILT["mta"].values():
+    for later in NOT_BUILT.get("mta", {}).values():
         if later.option:
             found[later.option] = _not_built(later.option, later)
     found["config"] = Option(

@@ -207,9 +207,8 @@ class LoopbackTestCase(TestCase):
             hostname="mx.example",
             local_domains=("mx.example",),
             routes=(("*", "discard:"),),
-            recipients="any",
             listeners=listeners or (listener(),),
-            **{"relay_from": (), **settings},
+            **{"relay_from": (), "recipients": "any", **settings},
         )
         agent = RecordingAgent(config, reactor=self.reactor)
         agent.startService()

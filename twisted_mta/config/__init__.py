@@ -6,8 +6,9 @@ anything starts, then handed down by constructor arguments.
 
 from .certificates import RelayCertificate, SNICertificate
 from .destination import Destination, Rate
+from .listener import Listener
 from .setting import ConfigError, Setting, settings_of
-from .values import Config, DeliverySettings, DNSSettings, Listener, LogSettings, QueueSettings
+from .values import Config, DeliverySettings, DNSSettings, LogSettings, QueueSettings
 
 __all__ = [
     "Config",

@@ -7,8 +7,9 @@ from typing import Any
 
 import attrs
 
+from .listener import Listener
 from .setting import shown
-from .values import Config, Listener
+from .values import Config
 
 # Ports, processes and files that are open, and what is made with them: by a start alone.
 _FIXED: Mapping[str, tuple[str, ...]] = {

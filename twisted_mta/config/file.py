@@ -12,7 +12,8 @@ from attrs import AttrsInstance, define, field, frozen
 from ..smtp.address import AddressError, domain_name
 from ..smtp.reply import printable
 from .destination import Destination
-from .setting import ConfigError, Read, Setting, settings_of, shown
+from .listener import Listener
+from .setting import HIDDEN, ConfigError, Read, Setting, settings_of, shown
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .values import (
     DEFAULT_SMTP,
@@ -21,7 +22,6 @@ from .values import (
     Config,
     DeliverySettings,
     DNSSettings,
-    Listener,
     LogSettings,
     QueueSettings,
 )
@@ -91,6 +91,10 @@ class Place:
     def error(self, value: object, problem: str) -> ConfigError:
         """Return an error about ``value`` at this place."""
         return ConfigError(f"{self.start}{self.show(value)}: {problem}")
+
+    def hidden(self) -> Place:
+        """Return the same place, for a value that may hold a secret."""
+        return Place(self.start, lambda value: HIDDEN)
 
     def read(self, read: Read, value: object) -> Any:
         """Return what ``read`` makes of the value.
@@ -172,6 +176,8 @@ class _Reading:
             place = _key(self.file, shown_as, key)
             known = self.known.get(table, {}).get(key)
             if known:
+                if known.setting.secret:
+                    place = place.hidden()
                 target = self.values[known.cls] if into is None else into
                 target[known.name] = place.read(known.setting.read, value)
             elif key in NOT_BUILT.get(table, {}):
@@ -216,12 +222,14 @@ class _Reading:
             for one in keys.values()
             if one.setting.option
         }
-        later = {one.option: one for one in NOT_BUILT["mta"].values() if one.option}
+        later = {one.option: one for one in NOT_BUILT.get("mta", {}).values() if one.option}
         for name, value in options.items():
             place = _option(name)
             given = [value] if isinstance(value, str) else list(value)
             if name in known:
                 setting = known[name].setting
+                if setting.secret:
+                    place = place.hidden()
                 if setting.repeatable:
                     place = Place(place.start, lambda values: printable(" ".join(values)))
                 read = place.read(setting.read, given if setting.repeatable else given[-1])

@@ -11,6 +11,7 @@ from attrs import AttrsInstance
 
 from .certificates import SNICertificate
 from .destination import Destination
+from .listener import Listener
 from .setting import Setting, settings_of
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
 from .values import (
@@ -18,7 +19,6 @@ from .values import (
     Config,
     DeliverySettings,
     DNSSettings,
-    Listener,
     LogSettings,
     QueueSettings,
 )

@@ -50,6 +50,7 @@ class Setting:
         table: the table of the file in which it stands, if not that of its class.
         key: its key in the file, if not the name of the field.
         common: whether ``[mta]`` may give it for all listeners.
+        secret: whether its value may hold something that is not to be shown.
     """
 
     doc: str
@@ -61,6 +62,7 @@ class Setting:
     table: str | None = None
     key: str | None = None
     common: bool = False
+    secret: bool = False
 
 
 def setting(
@@ -76,6 +78,7 @@ def setting(
     table: str | None = None,
     key: str | None = None,
     common: bool = False,
+    secret: bool = False,
 ) -> Any:
     """Return an attrs field that is a `Setting`.
 
@@ -91,6 +94,7 @@ def setting(
         table: likewise.
         key: likewise.
         common: likewise.
+        secret: likewise.
     """
     described = Setting(
         doc=doc,
@@ -102,22 +106,28 @@ def setting(
         table=table,
         key=key,
         common=common,
+        secret=secret,
     )
     return attrs.field(
         default=default,
         metadata={Setting: described},
-        converter=attrs.Converter(_named(convert or read), takes_field=True),
+        converter=attrs.Converter(_named(convert or read, secret), takes_field=True),
     )
 
 
-def _named(read: Read) -> Callable[[Any, attrs.Attribute[Any]], Any]:
+HIDDEN = "..."
+"""What is shown of a value that may hold a secret."""
+
+
+def _named(read: Read, secret: bool) -> Callable[[Any, attrs.Attribute[Any]], Any]:
     def converted(value: Any, attribute: attrs.Attribute[Any]) -> Any:
         try:
             return read(value)
         except ConfigError:
             raise
         except ValueError as error:
-            raise ConfigError(f"{attribute.name} = {shown(value)}: {error}") from None
+            said = HIDDEN if secret else shown(value)
+            raise ConfigError(f"{attribute.name} = {said}: {error}") from None
 
     return converted
 

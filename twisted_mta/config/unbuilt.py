@@ -9,8 +9,6 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from .setting import OFF
-
 
 @frozen
 class NotBuilt:
@@ -29,20 +27,7 @@ class NotBuilt:
     already: tuple[object, ...] = ()
 
 
-_NOTHING: tuple[object, ...] = (OFF, [OFF], [])
-
 NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
-    "mta": {
-        "submission": NotBuilt(
-            "where mail is submitted after STARTTLS and AUTH", "submission", "ENDPOINT", _NOTHING
-        ),
-        "submissions": NotBuilt("the same under implicit TLS", "submissions", "ENDPOINT", _NOTHING),
-        "users": NotBuilt("accounts for AUTH", "users", "FILE"),
-        "auth": NotBuilt("a twisted.cred checker for AUTH", "auth", "SPEC"),
-    },
-    "listener": {
-        "auth": NotBuilt("where AUTH is offered", already=(OFF,)),
-    },
     "dns": {
         "trust_ad": NotBuilt("whether answers are believed to be validated", already=(False,)),
     },

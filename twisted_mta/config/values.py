@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ..envelope import Host
 from . import setting as read
-from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certificate, sni
+from .checker import CheckerSpec, checker_spec
 from .destination import (
     MEMORY,
     TLS,
@@ -22,216 +22,13 @@ from .destination import (
     Destinations,
     source_addresses,
 )
-from .endpoint import Endpoint, endpoint, endpoint_or_off, endpoints, routes
+from .endpoint import Endpoint, endpoint_or_off, endpoints, routes
+from .listener import Listener
 from .setting import ConfigError, Setting, setting
 
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
 DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-
-
-@frozen(kw_only=True)
-class Listener:
-    """One place where mail comes in, with its limits; the file has a ``[[listener]]`` for each."""
-
-    kind: Literal["smtp", "lmtp"] = setting(
-        read.choice("smtp", "lmtp", not_built=("submission", "submissions")),
-        "what is spoken here: smtp is for mail from other hosts, lmtp for mail to local mailboxes"
-        " from servers beside us",
-        default="smtp",
-    )
-    endpoint: str = setting(
-        endpoint, "Twisted server endpoint string to listen on", said="to be given"
-    )
-    require_tls: bool = setting(
-        read.flag,
-        "refuse mail in clear; never on a public listener (RFC 3207 §4)",
-        default=False,
-    )
-    implicit_tls: bool = setting(
-        read.flag, "TLS from the first octet, without STARTTLS (RFC 8314 §3)", default=False
-    )
-    minimum_tls: Literal["1.2", "1.3"] = setting(
-        read.choice("1.2", "1.3"), "the oldest TLS that mail comes by", default="1.2", common=True
-    )
-    minimum_cipher_bits: int = setting(
-        read.number(0, 256),
-        "the least strength of the cipher that mail comes by",
-        default=0,
-        common=True,
-    )
-    ciphers: str | None = setting(
-        read.optional(ciphers),
-        "suites of TLS 1.2 as OpenSSL's cipher list format has them; those of 1.3 are always on",
-        default=None,
-        said="suites with forward secrecy, then RSA with AES",
-        common=True,
-    )
-    sni: tuple[SNICertificate, ...] = setting(
-        sni, "certificates for names that clients ask for (SNI)", default=()
-    )
-    client_certificates: Literal["none", "ask", "require"] = setting(
-        read.choice("none", "ask", "require"),
-        "whether clients are asked for a certificate; with require, nothing but QUIT is obeyed"
-        " without one that verifies (RFC 3207 §4.1)",
-        default="none",
-    )
-    client_certificate_authorities: str | None = setting(
-        read.optional(read.path("file")),
-        "PEM file with the authorities that client certificates verify against",
-        default=None,
-    )
-    relay_certificates: tuple[RelayCertificate, ...] = setting(
-        read.several(relay_certificate, "fingerprints, or tables with issuer and subject"),
-        "client certificates whose owners may send through us to anywhere",
-        default=(),
-    )
-    require_tls_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "networks from which TLS is known to come: MAIL in clear is refused, with an alarm"
-        " (RFC 3207 §6)",
-        default=(),
-    )
-    proxy_protocol_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "load balancers that say who connects to them, by the PROXY protocol: believed, and"
-        " required to",
-        default=(),
-    )
-    # HAProxy asks for 3 seconds at least: a lost packet is sent again within them.
-    proxy_protocol_timeout: float = setting(
-        read.period, "longest wait for what they say", default=10.0, said="10 s", common=True
-    )
-    xclient_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "proxies that may say for whom they speak, by XCLIENT",
-        default=(),
-    )
-    vrfy_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "networks whose clients may ask who is here, by VRFY",
-        default=(),
-    )
-    expn_from: tuple[IPv4Network | IPv6Network, ...] = setting(
-        read.several(read.network, "networks"),
-        "networks whose clients may ask where an alias leads, by EXPN",
-        default=(),
-    )
-    lmtp_delivery: Literal["queue", "direct"] = setting(
-        read.choice("queue", "direct"),
-        "what is done with a message that came by LMTP before it is answered: it is put into the"
-        " queue, or delivered to the Maildirs",
-        default="queue",
-        common=True,
-    )
-    bare_newlines: Literal["reject", "normalize"] = setting(
-        read.choice("reject", "normalize"),
-        "what a message with bare CR, bare LF or NUL gets: 550 5.6.0, or clean line ends",
-        default="reject",
-        common=True,
-    )
-    long_lines: Literal["accept", "reject"] = setting(
-        read.choice("accept", "reject"),
-        "what a message with lines over 998 octets gets",
-        default="accept",
-        common=True,
-    )
-    # 50 MiB: Gmail and Outlook take 25 and 35 MiB of attachments, which base64 makes a third more.
-    max_message_size: int = setting(
-        read.size, "largest message (SIZE, RFC 1870)", default=50 << 20, said="50 MiB", common=True
-    )
-    # RFC 5321 §4.5.3.1.8: a public server takes 100 at least; Postfix and Sendmail take 1,000.
-    max_recipients: int = setting(
-        read.count, "most recipients of one transaction", default=1000, common=True
-    )
-    # RFC 5321 §6.3: a limit below 100 takes honest mail for a loop.
-    max_hops: int = setting(
-        read.number(1, 10**4),
-        "most Received fields of a message; with more it is taken to loop",
-        default=100,
-        common=True,
-    )
-    max_header_size: int = setting(
-        read.size, "largest header section", default=1 << 20, said="1 MiB", common=True
-    )
-    max_connections: int = setting(
-        read.count, "most connections at a time", default=1000, common=True
-    )
-    max_connections_per_peer: int = setting(
-        read.count, "most connections at a time from one address", default=50, common=True
-    )
-    max_errors: int = setting(
-        read.count, "errors after which a session is ended", default=20, common=True
-    )
-    slow_after_errors: int = setting(
-        read.number(0, 10**9),
-        "errors after which each further reply to one is held back by error_delay",
-        default=5,
-        common=True,
-    )
-    error_delay: float = setting(
-        read.duration, "how long such a reply is held back", default=1.0, said="1 s", common=True
-    )
-    # RFC 5321 §4.5.3.2.7: a server waits for the next command 5 minutes at least.
-    command_timeout: float = setting(
-        read.period, "longest wait for a command", default=300.0, said="5 min", common=True
-    )
-    data_timeout: float = setting(
-        read.period, "longest silence within a message", default=180.0, said="3 min", common=True
-    )
-    tls_handshake_timeout: float = setting(
-        read.period, "longest TLS handshake", default=30.0, said="30 s", common=True
-    )
-    # A modem of 1994 had 1,800 octets a second.
-    minimum_rate: int = setting(
-        read.number(0, 10**9),
-        "octets a second below which a message is not waited for, after rate_grace; 0 is any",
-        default=500,
-        common=True,
-    )
-    rate_grace: float = setting(
-        read.period,
-        "how long a message may come slower than minimum_rate",
-        default=180.0,
-        said="3 min",
-        common=True,
-    )
-
-    def __attrs_post_init__(self) -> None:
-        if self.implicit_tls and Endpoint.parse(self.endpoint).kind == "ssl":
-            raise ConfigError(
-                f"endpoint = {read.shown(self.endpoint)}: TLS twice, since implicit_tls is true;"
-                " tcp: instead of ssl: would do"
-            )
-        if self.proxy_protocol_from and Endpoint.parse(self.endpoint).kind == "ssl":
-            raise ConfigError(
-                f"endpoint = {read.shown(self.endpoint)}: the PROXY protocol comes before TLS;"
-                " tcp: with implicit_tls = true would do"
-            )
-        if self.kind == "lmtp" and self.relay_certificates:
-            raise ConfigError(
-                f"relay_certificates = {read.shown([str(one) for one in self.relay_certificates])}:"
-                ' lmtp takes mail for local mailboxes alone; kind = "smtp" would do'
-            )
-        authorities = self.client_certificate_authorities
-        if self.client_certificates == "none":
-            for name in ("client_certificate_authorities", "relay_certificates"):
-                if value := getattr(self, name):
-                    raise ConfigError(
-                        f"{name} = {read.shown(_plain(value))}: no client is asked for a"
-                        ' certificate; client_certificates = "ask" would do'
-                    )
-        elif self.client_certificates == "require" and authorities is None:
-            raise ConfigError(
-                'client_certificates = "require": no certificate could verify;'
-                " client_certificate_authorities with a PEM file would do"
-            )
-        for each in self.relay_certificates:
-            if each.fingerprint is None and authorities is None:
-                raise ConfigError(
-                    f"relay_certificates = {read.shown([str(each)])}: it could not verify;"
-                    " client_certificate_authorities with a PEM file would do"
-                )
 
 
 @frozen(kw_only=True)
@@ -374,6 +171,22 @@ class LogSettings:
 
 
 LISTENING: Mapping[str, Setting] = {
+    "submission": Setting(
+        "where our own users send mail, with AUTH, under TLS by STARTTLS (RFC 6409): likewise",
+        endpoints,
+        "none",
+        option="submission",
+        metavar="ENDPOINT",
+        repeatable=True,
+    ),
+    "submissions": Setting(
+        "the same under TLS from the first octet (RFC 8314): likewise",
+        endpoints,
+        "none",
+        option="submissions",
+        metavar="ENDPOINT",
+        repeatable=True,
+    ),
     "lmtp": Setting(
         "where LMTP is listened for, for mail to local mailboxes (RFC 2033): likewise",
         endpoints,
@@ -384,10 +197,6 @@ LISTENING: Mapping[str, Setting] = {
     ),
 }
 """What makes listeners of other kinds than smtp, by the kind, which is the key in the file too."""
-
-
-def _plain(value: Any) -> Any:
-    return [str(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _listeners(value: Iterable[Listener]) -> tuple[Listener, ...]:
@@ -491,7 +300,7 @@ class Config:
     )
     recipients: Literal["any", "existing"] = setting(
         read.choice("any", "existing"),
-        "which local parts exist: any, or those with a Maildir or an alias",
+        "which local parts exist: any, or those with a Maildir, an alias or an account",
         default=attrs.Factory(lambda self: self._default_recipients(), takes_self=True),
         said="any while all listeners are on loopback, else existing",
         option="recipients",
@@ -533,6 +342,43 @@ class Config:
         " notices come back; off leaves reverse-paths as they are",
         default=attrs.Factory(lambda self: self._default_srs_domain(), takes_self=True),
         said="the first local domain with a dot in it; off without one",
+    )
+    users: str | None = setting(
+        read.optional(_FILE),
+        "file of accounts for AUTH, made by twisted-mta users add",
+        default=None,
+        option="users",
+        metavar="FILE",
+    )
+    auth: CheckerSpec | None = setting(  # noqa: RUF009
+        read.optional(checker_spec),
+        "a checker of twisted.cred for AUTH, such as file:/etc/mta/passwords, for what the accounts"
+        " of a file cannot do",
+        default=None,
+        option="auth",
+        metavar="SPEC",
+        secret=True,
+    )
+    auth_failures_per_account: int = setting(
+        read.number(0, 10**6),
+        "failed AUTH commands of one account in auth_failure_period after which none is heard; 0 is"
+        " any number",
+        default=20,
+    )
+    auth_failures_per_address: int = setting(
+        read.number(0, 10**6),
+        "likewise from one IPv4 address, or one /64 of IPv6",
+        default=50,
+    )
+    auth_failure_period: float = setting(
+        read.period, "how long a failure counts", default=600.0, said="10 min"
+    )
+    auth_failure_delay: float = setting(
+        read.duration,
+        "how long the answer to the first failure of a session is held back, the second twice as"
+        " long, and so on; 5 s at most",
+        default=1.0,
+        said="1 s",
     )
     # A queue id has six bits for the worker that made it.
     workers: int = setting(

@@ -143,6 +143,20 @@ REFUSED = Metric(
     {"stage": ("mail", "rcpt", "data"), "class": _REFUSING, "subject": _SUBJECT},
 )
 
+AUTHENTICATIONS = Metric(
+    f"{PREFIX}authentications_total",
+    "counter",
+    "AUTH commands that were judged: who it is, wrong, not heard because there were too many"
+    " failures, or not to be judged now.",
+    {
+        "mechanism": (
+            *("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
+            *("EXTERNAL", "OAUTHBEARER", "XOAUTH2"),
+        ),
+        "result": ("ok", "failed", "throttled", "error"),
+    },
+)
+
 # Messages going out.
 
 OUTCOMES = Metric(
@@ -300,6 +314,7 @@ TABLE: tuple[Metric, ...] = (
     OCTETS_ACCEPTED,
     TRANSACTIONS,
     REFUSED,
+    AUTHENTICATIONS,
     OUTCOMES,
     DELIVERY_DELAY,
     NEXT_HOP_CONNECTIONS,

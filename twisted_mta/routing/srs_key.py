@@ -1,4 +1,4 @@
-"""The key of SRS: made once, kept in the state directory."""
+"""A key, such as that of SRS: made once, kept in the state directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..smtp.reply import printable
 _OCTETS = 32  # as many as SHA-256 gives
 
 
-def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes]) -> bytes:
+_SRS = "notices about mail that was forwarded before do not come back"
+
+
+def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes], lost: str = _SRS) -> bytes:
     """Return the key in a file; where there is none, one is made (mode 0600). Blocks.
 
     Several processes may ask at once: the first one's key is everybody's.
@@ -20,13 +23,14 @@ def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes]) -> bytes
         path: of the file; its directory exists.
         files: the disk.
         secret: returns that many octets that nobody can guess, such as ``os.urandom``.
+        lost: what is lost without the key that was there, for an error.
 
     Raises:
         OSError: it can be neither read nor made.
         ValueError: what is there is no key.
     """
     try:
-        return _read(path, files)
+        return _read(path, files, lost)
     except FileNotFoundError:
         pass
     name = f"{path}.{secret(8).hex()}.new"  # nobody else's
@@ -43,10 +47,10 @@ def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes]) -> bytes
     finally:
         files.unlink(name)
     files.sync_directory(path.rpartition("/")[0] or ".")
-    return _read(path, files)
+    return _read(path, files, lost)
 
 
-def _read(path: str, files: Files) -> bytes:
+def _read(path: str, files: Files, lost: str) -> bytes:
     with files.open(path) as file:
         content = file.read(1024)
     try:
@@ -55,7 +59,6 @@ def _read(path: str, files: Files) -> bytes:
         key = b""
     if len(key) != _OCTETS:
         raise ValueError(
-            f"{printable(path)}: no key; without that file a new one is made, and notices about"
-            " mail that was forwarded before do not come back"
+            f"{printable(path)}: no key; without that file a new one is made, and {lost}"
         )
     return key

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field, frozen
@@ -42,6 +42,7 @@ from ..smtp.session import Session
 from ..smtp.transaction import Transaction
 from .networks import Network, Networks
 from .room import NO_DISK, Room
+from .submission import Submission, SubmissionPolicy
 
 _LOOPBACK = ("127.0.0.1", "::1")
 
@@ -70,6 +71,7 @@ class IntakePolicy:
         relay_certificates: client certificates whose owners may (RFC 3207 §4).
         local_only: nobody may, whoever it is.
         direct: whether messages are taken by `Intake.direct`, and not into the queue.
+        submission: what is asked of those who have authenticated.
         max_hops: Received fields (RFC 5321 §6.3).
         max_header_size: octets.
         lifetime: seconds after which an undelivered message is returned.
@@ -81,6 +83,7 @@ class IntakePolicy:
     relay_certificates: tuple[RelayCertificate, ...] = ()
     local_only: bool = False
     direct: bool = False
+    submission: SubmissionPolicy = field(factory=SubmissionPolicy)
     max_hops: int = 100
     max_header_size: int = 1024 * 1024
     lifetime: float = 5 * 24 * 3600.0
@@ -101,6 +104,7 @@ class Intake:
         wall_time: for the trace field.
         room: see there.
         count: told of each message by which protocol it came, as `message.trace.with_type` says.
+        submission: decides on the mail of those who have authenticated; None where nobody does.
     """
 
     _log = Logger()
@@ -119,8 +123,10 @@ class Intake:
         wall_time: WallTime,
         room: Room,
         count: Callable[[str], object] = lambda protocol: None,
+        submission: Submission | None = None,
     ) -> None:
         self.update(policy)
+        self.submission = submission
         self.accept = accept
         self.direct = direct
         self.new_body = new_body
@@ -142,10 +148,41 @@ class Intake:
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision:
-        """Take any reverse-path, if there is room for a message."""
-        return self.room.refusal()
+        """Take any reverse-path that the client may use, if there is room for a message."""
+        refusal = self.room.refusal()
+        if refusal is None and self.submission is not None:
+            refusal = self.submission.mail(self.policy.submission, session, reverse_path)
+            if refusal is not None:
+                self._log.info(
+                    "refused {reverse_path} of user={user}, client {peer}: {reply}",
+                    reverse_path=_shown(reverse_path),
+                    user=printable(session.identity or ""),
+                    peer=session.peer.address,
+                    reply=refusal,
+                )
+        return refusal
 
-    def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
+    def rcpt(
+        self, session: Session, forward_path: Mailbox, parameters: Parameters
+    ) -> Decision | Deferred[Decision]:
+        """Take what `may_send_to` says, if the account has not sent too much."""
+        decision = self.may_send_to(session, forward_path)
+        policy = self.policy.submission
+        if decision is None and self._is_counted(session, policy.recipients_per_hour):
+            return self._counted(session, "recipients")
+        return decision
+
+    def _is_counted(self, session: Session, limit: int) -> bool:
+        return self.submission is not None and session.identity is not None and limit > 0
+
+    def _counted(
+        self, session: Session, what: Literal["recipients", "messages"]
+    ) -> Deferred[Decision]:
+        assert self.submission is not None
+        counted = self.submission.count(self.policy.submission, session, what)
+        return Deferred.fromCoroutine(counted)
+
+    def may_send_to(self, session: Session, forward_path: Mailbox) -> Decision:
         """Take what is ours and exists, and from those who may relay, anything."""
         mailbox = self.canonical(session, forward_path)
         decided: Sequence[FinalRecipient] | Reply
@@ -168,7 +205,17 @@ class Intake:
         )
         return decided
 
-    def open(self, session: Session) -> Sink | Reply:
+    def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
+        """Begin a message, if the account has not sent too much."""
+        if not self._is_counted(session, self.policy.submission.messages_per_hour):
+            return self.begin(session)
+
+        def counted(refusal: Decision) -> Sink | Reply:
+            return self.begin(session) if refusal is None else refusal
+
+        return self._counted(session, "messages").addCallback(counted)
+
+    def begin(self, session: Session) -> Sink | Reply:
         """Begin a message: its id, its trace field, its body."""
         return self.room.refusal() or _Reception(self, session)
 
@@ -284,6 +331,8 @@ class Intake:
     def _may_relay(self, session: Session) -> bool:
         if self.policy.local_only:
             return False
+        if session.identity is not None:
+            return True
         address, tls = session.peer.address, session.tls
         if address is None:
             # A UNIX socket is as near as loopback. A client whom a proxy does not know is nobody.
@@ -344,11 +393,20 @@ class _Reception:
         if len(transaction.recipients) == 1:
             self._written = intake.canonical(session, transaction.recipients[0].mailbox)
         self._reverse_path = transaction.reverse_path
-        # SIZE spoke of this transaction alone; what the others mean outlives it.
+        # SIZE spoke of this transaction alone; what the others mean outlives it. Whom a client
+        # names by AUTH is believed of nobody (RFC 4954 §5).
         self._parameters = {
-            key: value for key, value in transaction.parameters.items() if key != "SIZE"
+            key: value
+            for key, value in transaction.parameters.items()
+            if key not in ("SIZE", "AUTH")
         }
         self._declared = "SMTPUTF8" in self._parameters
+        self._policy = intake.policy.submission
+        self._added = b""
+        submitted = intake.submission is not None and session.identity is not None
+        self._header: bytearray | None = (
+            bytearray() if submitted and self._policy.reads_header else None
+        )
         self._scanner = HeaderScanner()
         self._refusal: Reply | None = None
         self._ascii = True
@@ -363,6 +421,8 @@ class _Reception:
         if not self._scanner.ended:
             self._scanner.feed(content)
             self._refusal = self._header_refusal()
+            if self._header is not None:
+                self._header += content
         if self._ascii and not content.isascii():
             self._ascii = False
         if self._refusal is None:
@@ -375,6 +435,8 @@ class _Reception:
 
     def finish(self) -> ContentDecision | Deferred[ContentDecision]:
         """Make the message durable (`interfaces.Sink`)."""
+        if self._refusal is None and self._header is not None:
+            self._complete(bytes(self._header[: self._scanner.size]))
         if self._refusal is not None:
             self._leave(None)
             self._say_refused(self._refusal)
@@ -400,6 +462,25 @@ class _Reception:
         """Forget the content (`interfaces.Sink`)."""
         self._writer.discard()
         self._leave(None)
+
+    def _complete(self, header: bytes) -> None:
+        """See what a submitted message lacks (RFC 6409 §8)."""
+        intake, identity = self._intake, self._session.identity
+        assert intake.submission is not None
+        assert identity is not None
+        added = intake.submission.added(
+            self._policy,
+            identity,
+            header,
+            id=self._id,
+            hostname=intake.policy.hostname,
+            time=self._received_at,
+        )
+        if isinstance(added, Reply):
+            self._refusal = added
+            self._writer.discard()
+        else:
+            self._added = added
 
     def _leave(self, result: _T) -> _T:
         """Give back the room that the message took, once."""
@@ -431,7 +512,8 @@ class _Reception:
                 authenticated=session.identity is not None,
                 smtputf8=self._declared,
                 time=self._received_at,
-            ),
+            )
+            + self._added,
             body=body,
             received_at=self._received_at,
             expires_at=self._received_at + policy.lifetime,
@@ -470,7 +552,7 @@ class _Reception:
         self._intake.count(protocol)
         self._intake._log.info(
             "{id} accepted: from={sender} recipients={recipients} size={size} client={client}"
-            " helo={helo} with={protocol}{_tls}",
+            " helo={helo} with={protocol}{_user}{_tls}",
             id=self._id,
             sender=_shown(self._reverse_path),
             recipients=len(self._recipients),
@@ -478,6 +560,8 @@ class _Reception:
             client=session.peer.address,
             helo=printable(session.helo),
             protocol=protocol,
+            _user=f" user={printable(session.identity)}" if session.identity else "",
+            user=session.identity,
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
         )

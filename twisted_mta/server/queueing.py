@@ -58,14 +58,14 @@ class QueueingDelivery:
         if mailbox is None:
             raise SMTPServerError(501, "5.1.3 Bad address: the null path receives no mail")
         transaction = session.transaction = Transaction(_mailbox(user.orig), {})
-        refusal = self._intake.rcpt(session, mailbox, {})
+        refusal = self._intake.may_send_to(session, mailbox)
         if refusal is not None:
             raise SMTPBadRcpt(user, refusal.code, _text(refusal))
         transaction.recipients.append(Accepted(mailbox, {}))
         return lambda: self._message(session)
 
     def _message(self, session: Session) -> IMessageSMTP:
-        opened = self._intake.open(session)
+        opened = self._intake.begin(session)
         if isinstance(opened, Reply):
             raise SMTPServerError(opened.code, _text(opened).encode("ascii"))
         return _QueuedMessage(opened)

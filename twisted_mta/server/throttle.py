@@ -1,26 +1,21 @@
 """Guessing is made slow: failed authentications are counted by account and by address.
 
-What is counted is an `interfaces.Limits` credit for each failure, given back when the period is
-over; so the count is one over all workers, exact, and kept by the parent. A worker that dies takes
-the failures that it has counted with it. An account is judged one attempt at a time, wherever they
-come from: nobody gets more guesses by making them at once.
+The count is one over all workers (`recent`). An account is judged one attempt at a time, wherever
+they come from: nobody gets more guesses by making them at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 
 from ..interfaces import Clock, LimitKey, Limits
+from .recent import Recent, account_key, now_or_later
 
 # Of one process. An attacker with a botnet has many addresses, and every failure is remembered:
-# beyond this the oldest is forgotten early. One takes about 1 KiB with its key and its timer.
+# beyond this the oldest is forgotten early. One takes less than 1 KiB.
 _MOST_REMEMBERED = 10_000
 
 
@@ -56,48 +51,51 @@ class Throttle:
         settings: may be changed at any time.
         limits: where they are counted.
         clock: for the period.
-        timed: whether failures are forgotten when their time comes, by a timer that `close` ends,
-            and not when the next one is counted.
+        timed: see `Recent`.
     """
 
     settings: ThrottleSettings
     _limits: Limits = field(alias="limits")
     _clock: Clock = field(alias="clock")
     _timed: bool = field(default=False, alias="timed")
-    _remembered: deque[tuple[float, LimitKey]] = field(factory=deque, init=False)
-    _timer: IDelayedCall | None = field(default=None, init=False)
+    _failures: Recent = field(init=False)
+
+    @_failures.default
+    def _default_failures(self) -> Recent:
+        return Recent(
+            limits=self._limits,
+            clock=self._clock,
+            period=self.settings.period,
+            most=_MOST_REMEMBERED,
+            timed=self._timed,
+        )
+
+    def update(self, settings: ThrottleSettings) -> None:
+        """Count by other settings from now on."""
+        self.settings = settings
+        self._failures.period = settings.period
 
     async def turn(self, account: str) -> Callable[[], None]:
         """Wait until nobody else is being judged as ``account``; return what ends the turn."""
-        key = ("auth", _digest(account))
-        await _now_or_later(self._limits.wait(key, 1))
+        key = ("auth", account_key(account))
+        await now_or_later(self._limits.wait(key, 1))
         return lambda: self._limits.give_back(key)
 
     async def allows(self, account: str, address: str | None) -> bool:
         """Whether there were not too many failures already."""
-        self._forget()
         for key, limit in self._keys(account, address):
-            if not await _now_or_later(self._limits.take(key, limit)):
+            if not await self._failures.allows(key, limit):
                 return False
-            self._limits.give_back(key)
         return True
 
     async def failed(self, account: str, address: str | None) -> None:
         """Count a failure."""
-        until = self._clock.seconds() + self.settings.period
         for key, limit in self._keys(account, address):
-            if await _now_or_later(self._limits.take(key, limit)):
-                self._remembered.append((until, key))
-        while len(self._remembered) > _MOST_REMEMBERED:
-            self._limits.give_back(self._remembered.popleft()[1])
-        self._wait()
+            await self._failures.add(key, limit)
 
     def close(self) -> None:
         """Stop: no timer is left."""
-        self._timed = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._failures.close()
 
     def _keys(self, account: str, address: str | None) -> list[tuple[LimitKey, int]]:
         settings = self.settings
@@ -105,34 +103,8 @@ class Throttle:
         if settings.per_address:
             keys.append((("auth failures", "address", _network(address)), settings.per_address))
         if settings.per_account and account:
-            keys.append((("auth failures", "account", _digest(account)), settings.per_account))
+            keys.append((("auth failures", "account", account_key(account)), settings.per_account))
         return keys
-
-    def _wait(self) -> None:
-        if self._timed and self._timer is None and self._remembered:
-            until = self._remembered[0][0]
-            self._timer = self._clock.callLater(
-                max(until - self._clock.seconds(), 0.0), self._time_has_come
-            )
-
-    def _time_has_come(self) -> None:
-        self._timer = None
-        self._forget()
-        self._wait()
-
-    def _forget(self) -> None:
-        now = self._clock.seconds()
-        while self._remembered and self._remembered[0][0] <= now:
-            self._limits.give_back(self._remembered.popleft()[1])
-
-
-async def _now_or_later(taken: bool | Deferred[bool]) -> bool:
-    return await taken if isinstance(taken, Deferred) else taken
-
-
-def _digest(account: str) -> str:
-    # Of one length, whatever a client says; and no name of it is kept.
-    return hashlib.sha256(account.lower().encode()).hexdigest()[:32]
 
 
 def _network(address: str | None) -> str:

@@ -254,6 +254,7 @@ class MemoryMTA:
                 files=self.files,
                 commit_executor=inline_executor,
                 file_executor=inline_executor,
+                password_executor=inline_executor,
                 resolver=self.resolver,
                 secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
                 nonce=lambda: f"{random.getrandbits(128):032x}",

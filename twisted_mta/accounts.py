@@ -1,0 +1,480 @@
+"""Accounts: who may authenticate, how that is proved, and as whom they may send.
+
+One account is one line of a file, an object of JSON; empty lines and lines that begin with ``#``
+are left alone:
+
+    {"name": "ann", "argon2": "$argon2id$v=19$m=19456,t=2,p=1$…", "scram-sha-256":
+     "10000$salt$stored key$server key", "scram-sha-1": "…", "addresses": ["a@example.net"]}
+
+No password is in it, and none can be read out of it; but from the keys of SCRAM whoever has the
+file can try passwords, and impersonate the server. So it is for its owner alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from attrs import Factory, field, frozen
+
+from .smtp.address import AddressError, Mailbox, domain_name
+from .smtp.reply import printable
+from .smtp.sasl import SASLError, prepared, scram_keys
+
+# OWASP's least for argon2id: 19 MiB and 2 passes, about 20 ms. Mail clients come with a password
+# for every connection, so that this is what a login costs us.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+
+ITERATIONS = 10_000
+"""Of SCRAM's keys. A client has to make as many, at each login; RFC 7677 §4 asks for 4,096."""
+
+_SALT = 16  # octets
+_SCRAM = {"sha256": "scram-sha-256", "sha1": "scram-sha-1"}
+_FIELDS = ("name", "argon2", *_SCRAM.values(), "addresses", "certificates")
+
+NOBODY = (
+    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5bm9ibw"
+    "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+)
+"""What a name that has no account is checked against, so that it takes as long: nobody knows a
+password for it."""
+
+
+class AccountsError(ValueError):
+    """A file of accounts cannot be used, or not be changed so; one printable line that says why."""
+
+
+@frozen
+class ScramVerifier:
+    """What a server keeps of a password for SCRAM (RFC 5802 §3)."""
+
+    iterations: int
+    salt: bytes
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, algorithm: str, password: str, salt: bytes) -> ScramVerifier:
+        """Return that of a password that is prepared."""
+        keys = scram_keys(algorithm, password, salt, ITERATIONS)
+        return cls(ITERATIONS, salt, keys.stored, keys.server)
+
+    @classmethod
+    def read(cls, text: str) -> ScramVerifier:
+        """Return what `__str__` has written.
+
+        Raises:
+            ValueError: it has not.
+        """
+        iterations, *rest = text.split("$")
+        salt, stored, server = (b64decode(each, validate=True) for each in rest)
+        return cls(int(iterations), salt, stored, server)
+
+    def __str__(self) -> str:
+        octets = (self.salt, self.stored_key, self.server_key)
+        return "$".join((str(self.iterations), *(b64encode(each).decode() for each in octets)))
+
+
+@frozen
+class Account:
+    """Somebody who may authenticate.
+
+    Attributes:
+        name: what is typed; in any case of letters.
+        argon2: the hash of the password, None without one.
+        scram: by algorithm, as `hashlib` names it.
+        addresses: as whom mail may be sent, besides the name: mailboxes, ``@domain`` or ``*``.
+        certificates: SHA-256 fingerprints of client certificates, lower-case hex.
+    """
+
+    name: str
+    argon2: str | None = field(default=None, repr=False)
+    scram: Mapping[str, ScramVerifier] = field(factory=dict, repr=False)
+    addresses: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        password: str | None,
+        *,
+        addresses: Iterable[str] = (),
+        certificates: Iterable[str] = (),
+        secret: Callable[[int], bytes],
+    ) -> Account:
+        """Return a new one. Blocks for about 50 ms, for the sake of those who guess.
+
+        Args:
+            name: see the attributes.
+            password: None: it is used with a certificate alone.
+            addresses: see the attributes.
+            certificates: likewise; colons are fine.
+            secret: returns that many octets that nobody can guess.
+
+        Raises:
+            AccountsError: something cannot be.
+        """
+        argon2, scram = None, {}
+        if password == "":
+            raise AccountsError("password: it has to have at least one character")
+        if password is not None:
+            password = _prepared("password", password)
+            argon2 = _HASHER.hash(password, salt=secret(_SALT))
+            scram = {each: ScramVerifier.of(each, password, secret(_SALT)) for each in _SCRAM}
+        return cls(
+            account_name(name),
+            argon2,
+            scram,
+            tuple(dict.fromkeys(map(_address, addresses))),
+            tuple(dict.fromkeys(map(_certificate, certificates))),
+        )
+
+    def line(self) -> str:
+        """Return its line of the file, without an end."""
+        said: dict[str, Any] = {"name": self.name}
+        if self.argon2 is not None:
+            said["argon2"] = self.argon2
+        for algorithm, key in _SCRAM.items():
+            if algorithm in self.scram:
+                said[key] = str(self.scram[algorithm])
+        if self.addresses:
+            said["addresses"] = list(self.addresses)
+        if self.certificates:
+            said["certificates"] = list(self.certificates)
+        return json.dumps(said)
+
+
+def verify(argon2: str | None, password: str) -> bool:
+    """Whether a password that is prepared is the one of a hash. Blocks for about 20 ms.
+
+    Args:
+        argon2: None: of nobody, which takes as long.
+        password: see there.
+    """
+    try:
+        return _HASHER.verify(argon2 or NOBODY, password) and argon2 is not None
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def key_of(name: str) -> str:
+    """Return what two spellings of an account's name have in common."""
+    return name.lower()
+
+
+@frozen
+class Accounts:
+    """All accounts of a file.
+
+    Attributes:
+        by_name: by `key_of` the name.
+    """
+
+    by_name: Mapping[str, Account] = field(factory=dict)
+    _by_certificate: Mapping[str, Account] = field(
+        default=Factory(
+            lambda self: {one: each for each in self.by_name.values() for one in each.certificates},
+            takes_self=True,
+        ),
+        init=False,
+    )
+
+    @classmethod
+    def read(cls, path: str) -> Accounts:
+        """Return those of a file. Blocks.
+
+        Raises:
+            AccountsError: it cannot be used; why, and what would do.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                _check_mode(path, os.fstat(file.fileno()))
+                text = file.read()
+        except UnicodeDecodeError:
+            raise AccountsError(f"{printable(path)}: not UTF-8") from None
+        except OSError as error:
+            raise AccountsError(
+                f"{printable(path)}: {error.strerror}; a file made by"
+                " twisted-mta users add would do"
+            ) from None
+        return cls({key: account for key, account in _accounts(text, path) if account})
+
+    def get(self, name: str) -> Account | None:
+        """Return the account of that name, in any case of letters."""
+        return self.by_name.get(key_of(name))
+
+    def with_certificate(self, fingerprint: str) -> Account | None:
+        """Return whose a client certificate is."""
+        return self._by_certificate.get(fingerprint)
+
+    @property
+    def any_certificate(self) -> bool:
+        """Whether anybody can come with one."""
+        return bool(self._by_certificate)
+
+
+@frozen
+class Senders:
+    """Who may send as whom: each account by its name, and by the addresses that it was given.
+
+    A name without a domain stands for that mailbox in every local domain; sub-addresses
+    (``ann+news``) are the mailbox's; local parts are compared in any case of letters.
+
+    Attributes:
+        accounts: see there; who is not among them has a name alone.
+        local_domains: canonical.
+    """
+
+    accounts: Accounts
+    local_domains: tuple[str, ...]
+    _mailboxes: Mapping[str, None] = field(init=False)
+
+    @_mailboxes.default
+    def _default_mailboxes(self) -> Mapping[str, None]:
+        accounts = self.accounts.by_name.values()
+        return {each: None for one in accounts for each in self._addresses(one.name)}
+
+    def may_send_as(self, name: str, mailbox: Mailbox) -> bool:
+        """Whether an account may use an address."""
+        wanted, domain = _plain(mailbox.local_part), mailbox.domain
+        return any(
+            each == "*" or each in (f"@{domain}", f"{wanted}@{domain}")
+            for each in self._addresses(name)
+        )
+
+    def address_of(self, name: str) -> Mailbox | None:
+        """Return the address by which an account is to be called, None where it has none."""
+        for each in self._addresses(name):
+            if each != "*" and each[0] != "@":
+                return Mailbox.parse(each)
+        return None
+
+    def is_mailbox(self, mailbox: Mailbox) -> bool:
+        """Whether an address is somebody's, for mail to come to."""
+        return f"{_plain(mailbox.local_part)}@{mailbox.domain}" in self._mailboxes
+
+    def _addresses(self, name: str) -> Sequence[str]:
+        own: list[str] = []
+        try:
+            if "@" in name:
+                own.append(_address(name))
+            else:
+                own += [_address(f"{name}@{domain}") for domain in self.local_domains]
+        except AccountsError:
+            pass  # a name that is no local part stands for no mailbox
+        account = self.accounts.get(name)
+        return own if account is None else (*own, *account.addresses)
+
+
+def _plain(local_part: str) -> str:
+    return local_part.lower().partition("+")[0]
+
+
+# The file.
+
+
+@contextlib.contextmanager
+def changing(path: str) -> Iterator[dict[str, Account | None]]:
+    """Change a file: yields what it holds, by `key_of` names, to be changed. Blocks.
+
+    Two who change it at once wait for each other, and whoever reads it sees all or nothing of a
+    change, after a crash too.
+
+    Raises:
+        AccountsError: it cannot be used.
+        OSError: it cannot be written.
+    """
+    with _locked(path) as (descriptor, found):
+        with open(descriptor, "rb", closefd=False) as file:
+            text = file.read().decode("utf-8", "strict")
+        entries = list(_entries(text, path))
+        held = dict(_accounts(text, path))
+        before = dict(held)
+        yield held
+        lines = [
+            line if key is None or held.get(key) == before[key] else _line(held.get(key))
+            for key, line in entries
+        ]
+        lines += [_line(account) for key, account in held.items() if key not in before]
+        _replace(path, "".join(f"{line}\n" for line in lines if line is not None), found)
+
+
+def _line(account: Account | None) -> str | None:
+    return None if account is None else account.line()
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[tuple[int, os.stat_result]]:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            found = os.fstat(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(found, os.stat(path)):
+                    _check_mode(path, found)
+                    yield descriptor, found
+                    return
+            # Somebody has put another file in its place while we waited.
+        finally:
+            os.close(descriptor)
+
+
+def _replace(path: str, text: str, like: os.stat_result) -> None:
+    path = os.path.realpath(path)
+    name = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)  # of one that crashed: we have the lock
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check_mode(path: str, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise AccountsError(f"{printable(path)}: no file")
+    if found.st_mode & 0o027:
+        raise AccountsError(
+            f"{printable(path)}: others may read or write it (mode"
+            f" {stat.S_IMODE(found.st_mode):04o}); chmod 0600 would do"
+        )
+
+
+def _entries(text: str, path: str) -> Iterator[tuple[str | None, str]]:
+    """Yield each line with the key of its account, None where it is none."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            yield None, line
+        else:
+            yield key_of(_account(line, f"{printable(path)}: line {number}").name), line
+
+
+def _accounts(text: str, path: str) -> Iterator[tuple[str, Account | None]]:
+    seen: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        account = _account(line, f"{printable(path)}: line {number}")
+        key = key_of(account.name)
+        if key in seen:
+            raise AccountsError(
+                f"{printable(path)}: line {number}: {printable(account.name)} is in line"
+                f" {seen[key]} already; one of the two would do"
+            )
+        seen[key] = number
+        yield key, account
+
+
+def _account(line: str, where: str) -> Account:
+    # Errors say the field and never its value, which may be what a password can be tried on.
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise AccountsError(f"{where}: no object of JSON; twisted-mta users add writes them")
+    for key in said:
+        if key not in _FIELDS:
+            raise AccountsError(f"{where}: {printable(key)} is no such field; {', '.join(_FIELDS)}")
+    try:
+        argon2 = said.get("argon2")
+        if argon2 is not None and not str(argon2).startswith("$argon2id$"):
+            raise AccountsError("argon2: no hash of argon2id")
+        scram = {}
+        for algorithm, key in _SCRAM.items():
+            if key in said:
+                try:
+                    scram[algorithm] = ScramVerifier.read(said[key])
+                except (ValueError, AttributeError):
+                    raise AccountsError(f"{key}: iterations$salt$key$key would do") from None
+        return Account(
+            account_name(said.get("name")),
+            argon2,
+            scram,
+            tuple(map(_address, _list(said, "addresses"))),
+            tuple(map(_certificate, _list(said, "certificates"))),
+        )
+    except AccountsError as error:
+        raise AccountsError(f"{where}: {error}") from None
+
+
+def _list(said: Mapping[str, Any], key: str) -> list[Any]:
+    value = said.get(key, [])
+    if not isinstance(value, list):
+        raise AccountsError(f"{key}: a list would do")
+    return value
+
+
+def account_name(value: Any) -> str:
+    """Return a name as it is kept.
+
+    Raises:
+        AccountsError: it can be none.
+    """
+    name = _prepared("name", value) if isinstance(value, str) and value else ""
+    if not name or not name.isprintable() or len(name) > 255 or name != name.strip():
+        raise AccountsError(
+            "name: 1 to 255 characters that can be seen, such as ann or ann@example.net, would do"
+        )
+    return name
+
+
+def _prepared(what: str, text: str) -> str:
+    try:
+        return prepared(text)
+    except SASLError:
+        raise AccountsError(
+            f"{what}: it has characters that cannot be typed alike everywhere"
+        ) from None
+
+
+def _address(value: Any) -> str:
+    problem = "would do" if not isinstance(value, str) else f"no address: {printable(value)};"
+    try:
+        if value == "*":
+            return "*"
+        if value[0] == "@":
+            return "@" + domain_name(value[1:])
+        mailbox = Mailbox.parse(value)
+        if not mailbox.domain:
+            raise AddressError("it has no domain")
+        return str(Mailbox(mailbox.local_part.lower(), mailbox.domain))
+    except (AddressError, IndexError, TypeError):
+        raise AccountsError(
+            f"addresses: {problem} ann@example.net, @example.net (all of a domain) or * (any)"
+            " would do"
+        ) from None
+
+
+def _certificate(value: Any) -> str:
+    digits = value.replace(":", "").lower() if isinstance(value, str) else ""
+    if len(digits) != 64 or any(digit not in "0123456789abcdef" for digit in digits):
+        raise AccountsError(
+            "certificates: SHA-256 fingerprints, which have 64 hex digits, would do"
+        )
+    return digits

@@ -1,0 +1,183 @@
+"""Who may authenticate, where, and as whom they may send: accounts and checkers, joined."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import Portal
+
+from .accounts import Accounts, Senders
+from .config import Config, Listener
+from .interfaces import Clock, Executor, Files, Limits
+from .metrics import Metrics, table
+from .routing.srs_key import srs_key
+from .server.auth import AccountRealm, Authenticator
+from .server.recent import Recent
+from .server.submission import Submission, SubmissionPolicy
+from .server.throttle import Throttle, ThrottleSettings
+from .server.users import UsersChecker
+from .smtp.address import Mailbox
+from .smtp.sasl import Nonce
+from .smtp.server_auth import AuthSettings
+
+_HOUR = 3600.0  # seconds
+_MOST_SENT = 1_000_000  # recipients of an hour that one process remembers, some 100 octets each
+
+
+@frozen
+class _InForce:
+    """What was read of the settings.
+
+    Attributes:
+        senders: who may send as whom.
+        authenticator: judges AUTH, on all listeners that have it; None where none has.
+    """
+
+    senders: Senders
+    authenticator: Authenticator | None = None
+
+
+class Authentication:
+    """What AUTH comes to in one process.
+
+    Args:
+        config: files are read by `prepare` alone.
+        limits: counts failures and what was sent.
+        executor: where passwords are hashed.
+        files: where the secret of salts is.
+        secret: makes so many octets that nobody can guess.
+        nonce: makes what is used once.
+        clock: for periods and delays.
+        metrics: counts verdicts.
+
+    Attributes:
+        submission: decides on the mail of those who have authenticated.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        limits: Limits,
+        executor: Executor,
+        files: Files,
+        secret: Callable[[int], bytes],
+        nonce: Nonce,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._executor = executor
+        self._files = files
+        self._secret = secret
+        self._nonce = nonce
+        self._clock = clock
+        self._metrics = metrics
+        self._in_force = _InForce(Senders(Accounts(), config.local_domains))
+        self._throttle = Throttle(_throttle(config), limits=limits, clock=clock, timed=True)
+        self._sent = Recent(limits=limits, clock=clock, period=_HOUR, most=_MOST_SENT, timed=True)
+        self.submission = Submission(
+            may_send_as=lambda name, mailbox: self._in_force.senders.may_send_as(name, mailbox),
+            address_of=lambda name: self._in_force.senders.address_of(name),
+            sent=self._sent,
+        )
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """Read the files that other settings name, without any effect yet. Blocks.
+
+        Returns:
+            What puts them in force; it cannot fail.
+
+        Raises:
+            AccountsError: the file of accounts cannot be used.
+            ConfigError: the checker cannot be made.
+            OSError: the secret of salts can be neither read nor made.
+            ValueError: there is something else in its place.
+        """
+        accounts = Accounts() if config.users is None else Accounts.read(config.users)
+        checkers: list[ICredentialsChecker] = []
+        if config.auth is not None:
+            checkers.append(config.auth.make())
+        if config.users is not None:
+            checkers.append(UsersChecker(accounts, self._executor))
+        in_force = _InForce(
+            Senders(accounts, config.local_domains),
+            self._authenticator(config, checkers) if checkers else None,
+        )
+
+        def use() -> None:
+            self._in_force = in_force
+            self._throttle.update(_throttle(config))
+
+        return use
+
+    @property
+    def authenticator(self) -> Authenticator | None:
+        """Who judges AUTH; None where there is nothing to judge by."""
+        return self._in_force.authenticator
+
+    def settings(self, listener: Listener) -> AuthSettings | None:
+        """Return what a listener offers; None where it offers nothing."""
+        if listener.auth == "off":
+            return None
+        more: dict[str, Any] = {
+            "in_clear": listener.auth == "any",
+            "nonce": self._nonce,
+            "required": listener.is_submission,
+            "max_failures": listener.max_auth_failures,
+        }
+        if self.authenticator is not None:
+            return self.authenticator.settings(**more)
+        # Nobody has an account: AUTH is asked for all the same, and nobody comes in.
+        return AuthSettings(mechanisms={}, **more) if listener.is_submission else None
+
+    def is_mailbox(self, mailbox: Mailbox) -> bool:
+        """Whether an address is that of an account."""
+        return self._in_force.senders.is_mailbox(mailbox)
+
+    def close(self) -> None:
+        """Stop: no timer is left."""
+        self._throttle.close()
+        self._sent.close()
+
+    def _authenticator(self, config: Config, checkers: list[ICredentialsChecker]) -> Authenticator:
+        # What several can check, the last one does: the accounts of the file.
+        portal = Portal(AccountRealm())
+        for checker in checkers:
+            portal.registerChecker(checker)
+        return Authenticator(
+            portal=portal,
+            throttle=self._throttle,
+            clock=self._clock,
+            secret=srs_key(
+                os.path.join(config.state_dir, "auth.key"),
+                files=self._files,
+                secret=self._secret,
+                lost="whoever has asked for salts before can tell who has an account",
+            ),
+            count=partial(self._metrics.count, table.AUTHENTICATIONS),
+        )
+
+
+def submission_policy(listener: Listener) -> SubmissionPolicy:
+    """Return what a listener asks of those who have authenticated."""
+    return SubmissionPolicy(
+        own_addresses=listener.own_addresses,
+        completes=listener.is_submission,
+        adds_sender=listener.add_sender,
+        recipients_per_hour=listener.recipients_per_hour,
+        messages_per_hour=listener.messages_per_hour,
+    )
+
+
+def _throttle(config: Config) -> ThrottleSettings:
+    return ThrottleSettings(
+        per_account=config.auth_failures_per_account,
+        per_address=config.auth_failures_per_address,
+        period=config.auth_failure_period,
+        delay=config.auth_failure_delay,
+    )

@@ -1,0 +1,143 @@
+"""Submission (RFC 6409): what those who have authenticated may send, and what is added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from email.utils import getaddresses
+from typing import Literal
+
+from attrs import frozen
+
+from ..envelope import QueueId
+from ..interfaces import Decision
+from ..message.header import fields
+from ..message.trace import date_time
+from ..smtp.address import AddressError, Mailbox
+from ..smtp.reply import Reply
+from ..smtp.session import Session
+from .recent import Recent, account_key
+
+NOT_YOURS = Reply.of(550, "7.1", "Not an address that you may send as")
+FROM_NOT_YOURS = Reply.of(550, "7.1", "From or Sender has an address that you may not send as")
+TOO_MUCH = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
+
+_OWN_NAMES = ("from", "sender")
+
+
+@frozen(kw_only=True)
+class SubmissionPolicy:
+    """What a listener asks of those who have authenticated.
+
+    Attributes:
+        own_addresses: where each may use its own addresses alone: nowhere, in the envelope, or in
+            the header too.
+        completes: whether Date and Message-ID are added where they are missing (RFC 6409 §8).
+        adds_sender: whether Sender is added where From is somebody else's (RFC 6409 §8.1).
+        recipients_per_hour: of one account; 0 is any number.
+        messages_per_hour: likewise.
+    """
+
+    own_addresses: Literal["off", "envelope", "header"] = "envelope"
+    completes: bool = False
+    adds_sender: bool = False
+    recipients_per_hour: int = 0
+    messages_per_hour: int = 0
+
+    @property
+    def reads_header(self) -> bool:
+        """Whether the header of a message matters."""
+        return self.completes or self.adds_sender or self.own_addresses == "header"
+
+
+@frozen(kw_only=True)
+class Submission:
+    """Decides on the mail of those who have authenticated.
+
+    Attributes:
+        may_send_as: whether an account may use an address.
+        address_of: by which address an account is called, if it has one.
+        sent: what accounts have sent in the last hour.
+    """
+
+    may_send_as: Callable[[str, Mailbox], bool]
+    address_of: Callable[[str], Mailbox | None]
+    sent: Recent
+
+    def mail(
+        self, policy: SubmissionPolicy, session: Session, reverse_path: Mailbox | None
+    ) -> Decision:
+        """Decide on a reverse-path (RFC 6409 §6.1). The null one belongs to everybody's reports."""
+        identity = session.identity
+        if identity is None or reverse_path is None or policy.own_addresses == "off":
+            return None
+        return None if self.may_send_as(identity, reverse_path) else NOT_YOURS
+
+    async def count(
+        self, policy: SubmissionPolicy, session: Session, what: Literal["recipients", "messages"]
+    ) -> Decision:
+        """Count one more recipient or message of an account, or say that it is too much."""
+        recipients = what == "recipients"
+        limit = policy.recipients_per_hour if recipients else policy.messages_per_hour
+        if session.identity is None or not limit:
+            return None
+        key = ("submitted", what, account_key(session.identity))
+        return None if await self.sent.add(key, limit) else TOO_MUCH
+
+    def added(
+        self,
+        policy: SubmissionPolicy,
+        identity: str,
+        header: bytes,
+        *,
+        id: QueueId,
+        hostname: str,
+        time: float,
+    ) -> bytes | Reply:
+        """Return the fields to put above a message, or the reply that refuses it.
+
+        Args:
+            policy: see there.
+            identity: whose message it is.
+            header: its header section.
+            id: of the message.
+            hostname: ours.
+            time: when it came, in seconds since the epoch.
+        """
+        found: dict[str, list[str]] = {}
+        for name, value in fields(header):
+            found.setdefault(name.lower(), []).append(value)
+        own = all(
+            self._is_own(identity, address)
+            for name in _OWN_NAMES
+            for value in found.get(name, ())
+            for address in _addresses(value)
+        )
+        if policy.own_addresses == "header" and not (own and "from" in found):
+            return FROM_NOT_YOURS
+        added = b""
+        if policy.adds_sender and not own and "sender" not in found:
+            sender = self.address_of(identity)
+            if sender is not None:
+                added += f"Sender: <{sender}>\r\n".encode()
+        if policy.completes and "date" not in found:
+            added += f"Date: {date_time(int(time))}\r\n".encode()
+        if policy.completes and "message-id" not in found:
+            added += f"Message-ID: <{id}@{hostname}>\r\n".encode()
+        return added
+
+    def _is_own(self, identity: str, address: Mailbox | None) -> bool:
+        return address is not None and self.may_send_as(identity, address)
+
+
+def _addresses(value: str) -> Iterator[Mailbox | None]:
+    """Yield the addresses of a field; None for what cannot be read, which is nobody's."""
+    pairs = getaddresses([value])
+    if not pairs:
+        yield None
+    for _, address in pairs:
+        try:
+            mailbox = Mailbox.parse(address)
+        except AddressError:
+            yield None
+        else:
+            yield mailbox if mailbox.domain else None
