@@ -151,7 +151,8 @@ class Reloading(SubmissionTestCase):
         client = await self.session(agent, number=2)
         self.add(Account.of("bob", PASSWORD, secret=secret_octets))
         self.assertEqual(await self.codes(client, plain("bob")), ["535 5.7.8"])
-        await agent.reload()
+        lines = await agent.reload()
+        self.assertEqual(lines, [f"{self.users}: 2 accounts, changed: bob"])
         client = await self.session(agent, number=2)
         self.assertEqual(await self.codes(client, plain("bob")), ["235 2.7.0"])
         with open(self.users, "a", encoding="utf-8") as file:

@@ -22,9 +22,11 @@ from .server.submission import Submission, SubmissionPolicy
 from .server.throttle import Throttle, ThrottleSettings
 from .server.users import UsersChecker
 from .smtp.address import Mailbox
+from .smtp.reply import printable
 from .smtp.sasl import Nonce
 from .smtp.server_auth import AuthSettings
 
+_FEW = 10  # names of accounts in a line about a change
 _HOUR = 3600.0  # seconds
 _MOST_SENT = 1_000_000  # recipients of an hour that one process remembers, some 100 octets each
 
@@ -86,11 +88,12 @@ class Authentication:
             sent=self._sent,
         )
 
-    def prepare(self, config: Config) -> Callable[[], None]:
+    def prepare(self, config: Config) -> Callable[[], list[str]]:
         """Read the files that other settings name, without any effect yet. Blocks.
 
         Returns:
-            What puts them in force; it cannot fail.
+            What puts them in force and returns lines that say what changed in the files, printable;
+            it cannot fail.
 
         Raises:
             AccountsError: the file of accounts cannot be used.
@@ -109,9 +112,10 @@ class Authentication:
             self._authenticator(config, checkers) if checkers else None,
         )
 
-        def use() -> None:
-            self._in_force = in_force
+        def use() -> list[str]:
+            before, self._in_force = self._in_force, in_force
             self._throttle.update(_throttle(config))
+            return _changes(before.senders.accounts, accounts, config.users)
 
         return use
 
@@ -172,6 +176,16 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
         recipients_per_hour=listener.recipients_per_hour,
         messages_per_hour=listener.messages_per_hour,
     )
+
+
+def _changes(before: Accounts, after: Accounts, path: str | None) -> list[str]:
+    if path is None or not before.by_name or before == after:
+        return []
+    names = dict.fromkeys((*before.by_name, *after.by_name))
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    shown = ", ".join(map(printable, changed[:_FEW]))
+    more = f" and {len(changed) - _FEW} more" if len(changed) > _FEW else ""
+    return [f"{printable(path)}: {len(after.by_name)} accounts, changed: {shown}{more}"]
 
 
 def _throttle(config: Config) -> ThrottleSettings:

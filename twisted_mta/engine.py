@@ -450,10 +450,10 @@ class Engine:
 
         def use() -> list[str]:
             self.config = config
-            use_authentication()
+            lines = use_authentication()
             use_mailboxes()
             self._room.minimum_free = config.minimum_free_disk
-            lines = use_listeners()
+            lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(self._policy(listener))
             lines += self._use_terms(terms)

@@ -5,6 +5,7 @@ import unittest
 
 from tests.check.checking import CheckTestCase
 from twisted_mta.config.destination import Destination
+from twisted_mta.config.listener import Listener
 from twisted_mta.queue.lock import StateLock
 
 
@@ -50,6 +51,26 @@ class Files(CheckTestCase):
         self.write("aliases", "root: you\nroot: me\n")
         (text,) = self.found(config)
         self.assertTrue(text.startswith("error: DIR/aliases:2: "), text)
+
+    def test_accounts_are_read(self) -> None:
+        config = self.config(users=self.write("users", '{"name": "ann"}\n', mode=0o600))
+        self.assertEqual(self.found(config), [])
+        self.write("users", "", mode=0o600)
+        self.assertEqual(
+            self.found(config),
+            [
+                "warning: [mta] users: DIR/users has no account, so that nobody can authenticate;"
+                " twisted-mta users add NAME"
+            ],
+        )
+        self.write("users", "ann:secret\n", mode=0o600)
+        (text,) = self.found(config)
+        self.assertTrue(text.startswith("error: DIR/users: line 1: no object of JSON"), text)
+
+    def test_a_listener_where_nobody_can_authenticate_is_warned_of(self) -> None:
+        listener = Listener(kind="submission", endpoint="tcp:0:interface=127.0.0.1")
+        (text,) = self.found(self.config(listeners=[listener]))
+        self.assertIn("nobody can authenticate here: there are no accounts; --users FILE", text)
 
     def test_a_password_that_everybody_can_read_is_warned_of(self) -> None:
         file = self.write("password", "secret\n", mode=0o644)

@@ -268,6 +268,8 @@ class MTA(Program):
         self.state = home / "mta-state"
         self.smtp = 0
         self.lmtp = 0
+        self.submission = 0
+        self.submissions = 0
         self.web = 0
         if toml:
             (home / "mta.toml").write_text(toml, encoding="utf-8")
@@ -278,6 +280,8 @@ class MTA(Program):
         self.spawn(self.command())
         bound = self.wait_for(self._bound, "the MTA is ready")
         self.smtp = bound["smtp"]
+        self.submission = bound.get("submission", 0)
+        self.submissions = bound.get("submissions", 0)
         self.lmtp = bound.get("lmtp", 0)
         self.web = bound.get("web", 0)
 

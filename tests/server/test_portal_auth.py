@@ -1,11 +1,18 @@
 """AUTH on the portal of an application, as ``twisted.mail`` has it."""
 
-from base64 import b64encode
+import json
+from base64 import b64decode, b64encode
 from typing import Any
 
-from twisted.cred.checkers import AllowAnonymousAccess, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.checkers import (
+    AllowAnonymousAccess,
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
 from twisted.cred.credentials import CramMD5Credentials
+from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.mail.imap4 import LOGINCredentials, PLAINCredentials
 from twisted.mail.interfaces import IMessageDelivery
 from twisted.mail.smtp import SMTPBadSender
@@ -13,6 +20,7 @@ from zope.interface import implementer
 
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta import ESMTPFactory
+from twisted_mta.server.credentials import IBearerToken
 from twisted_mta.server.factory import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 
@@ -43,13 +51,16 @@ class Realm:
         return IMessageDelivery, Own(name), lambda: self.out.append(name)
 
 
-class OnAPortal(DialogueTestCase):
+class PortalTestCase(DialogueTestCase):
     def offer(self, *, anonymous: bool = False, **settings: Any) -> None:
         self.realm = Realm()
         portal = Portal(self.realm)
         portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))
         if anonymous:
             portal.registerChecker(AllowAnonymousAccess())
+        self.use(portal, **settings)
+
+    def use(self, portal: Portal, **settings: Any) -> None:
         self.factory = ESMTPFactory(
             portal,
             clock=self.network,
@@ -77,6 +88,8 @@ class OnAPortal(DialogueTestCase):
     def code(self, line: bytes, seconds: float = 0.0) -> str:
         return self.ask(line, seconds)[-1][:3]
 
+
+class OnAPortal(PortalTestCase):
     def test_what_is_offered_follows_from_the_checkers(self) -> None:
         self.offer()
         self.assertIn("250 AUTH SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN", self.begin())
@@ -151,3 +164,79 @@ class OnAPortal(DialogueTestCase):
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "454")
         self.network.advance(35)
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "235")
+
+
+@implementer(ICredentialsChecker)
+class Tokens:
+    credentialInterfaces = (IBearerToken,)
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        if credentials.token == "broken":
+            raise RuntimeError(f"cannot ask about {credentials.token}")
+        if credentials.token != "abc.def" or credentials.username not in ("", "alice"):
+            raise UnauthorizedLogin
+        return b"alice"
+
+
+class ByToken(PortalTestCase):
+    """OAUTHBEARER (RFC 7628) and XOAUTH2."""
+
+    def bearer(self, token: str, name: str = "alice") -> bytes:
+        message = f"n,a={name},\1host=mx.example\1port=587\1auth=Bearer {token}\1\1"
+        return b"AUTH OAUTHBEARER " + b64encode(message.encode())
+
+    def xoauth2(self, token: str, name: str = "alice") -> bytes:
+        message = f"user={name}\1auth=Bearer {token}\1\1"
+        return b"AUTH XOAUTH2 " + b64encode(message.encode())
+
+    def offer_tokens(self) -> None:
+        self.realm = Realm()
+        self.use(Portal(self.realm, [Tokens()]))
+
+    def test_they_are_offered_where_a_checker_takes_tokens(self) -> None:
+        self.offer_tokens()
+        self.assertIn("250 AUTH OAUTHBEARER XOAUTH2", self.begin())
+
+    def test_a_good_token_is_enough(self) -> None:
+        self.offer_tokens()
+        for line in (self.bearer("abc.def"), self.bearer("abc.def", ""), self.xoauth2("abc.def")):
+            self.begin()
+            self.assertEqual(self.code(line), "235")
+            self.assertEqual(self.code(b"MAIL FROM:<alice@example.org>"), "250")
+
+    def test_a_bad_one_is_told_why_before_it_is_refused(self) -> None:
+        self.offer_tokens()
+        self.begin()
+        for line, answer, why in (
+            (self.bearer("abd"), b"AQ==", {"status": "invalid_token"}),
+            (self.xoauth2("abd"), b"", {"status": "401", "schemes": "bearer"}),
+            (self.bearer("abc.def", "bob"), b"*", {"status": "invalid_token"}),
+        ):
+            (said,) = self.ask(line, 5)
+            self.assertEqual(said[:4], "334 ")
+            self.assertEqual(json.loads(b64decode(said[4:])), why)
+            self.assertEqual(self.code(answer), "535")
+        self.assertEqual(self.code(self.bearer("abc.def")), "235")
+
+    def test_what_is_no_message_of_theirs_is_refused(self) -> None:
+        self.offer_tokens()
+        self.begin()
+        for message in (
+            b"",
+            b"n,a=alice,\1\1",
+            b"n,,\1auth=Basic x\1\1",
+            b"p=x,,\1auth=Bearer x\1\1",
+        ):
+            line = b"AUTH OAUTHBEARER " + (b64encode(message) or b"=")
+            self.assertEqual(self.code(line, 5), "535", message)
+
+    def test_a_checker_that_breaks_is_no_refusal_and_its_words_are_not_logged(self) -> None:
+        self.offer_tokens()
+        self.begin()
+        logged: list[str] = []
+        observe = lambda event: logged.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.assertEqual(self.code(self.bearer("broken")), "454")
+        self.assertIn("could not judge who a client is: RuntimeError at", "\n".join(logged))
+        self.assertNotIn("broken", "\n".join(logged))

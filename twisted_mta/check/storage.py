@@ -6,7 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from ..config import Config
+from ..accounts import Accounts, AccountsError
+from ..config import Config, ConfigError
 from ..config.setting import size_text
 from ..routing.aliases import AliasError, read_aliases
 from ..smtp.reply import printable
@@ -37,15 +38,43 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             yield finding
         if good:
             yield from _free(config, name, path, machine)
-    users = getattr(config, "users", None)
-    if isinstance(users, str):
-        yield from readable("[mta] users", users, secret=True)
+    yield from _accounts(config)
     if config.aliases is not None:
         ours = (*config.local_domains, *config.virtual_domains)
         try:
             read_aliases(config.aliases, ours=ours)
         except AliasError as error:
             yield Finding.said("error", str(error))
+
+
+def _accounts(config: Config) -> Iterator[Finding]:
+    if config.users is not None:
+        yield from readable("[mta] users", config.users, secret=True)
+        try:
+            accounts = Accounts.read(config.users)
+        except AccountsError as error:
+            yield Finding.said("error", str(error))
+        else:
+            if not accounts.by_name:
+                yield Finding(
+                    "warning",
+                    "[mta] users",
+                    f"{printable(config.users)} has no account, so that nobody can authenticate",
+                    "twisted-mta users add NAME",
+                )
+    if config.auth is not None:
+        try:
+            config.auth.make()
+        except ConfigError as error:
+            yield Finding.said("error", str(error))
+    for listener in config.listeners:
+        if listener.auth != "off" and config.users is None and config.auth is None:
+            yield Finding(
+                "warning",
+                f"listener {printable(listener.endpoint)}",
+                "nobody can authenticate here: there are no accounts",
+                "--users FILE, or a checker by --auth",
+            )
 
 
 def occupation(config: Config) -> Iterator[Finding | Running]:

@@ -61,6 +61,8 @@ from .throttle import Throttle
 ITERATIONS = 10_000
 """Those of SCRAM, where the account does not say (RFC 7677 §4 asks for 4,096 at least)."""
 
+_PATIENCE = 30.0  # seconds that a checker may take, before the client is told to come again
+
 _BROUGHT: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (IScramProof, ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1")),
     (
@@ -192,7 +194,7 @@ class Authenticator:
         account, address, throttle = evidence.username, session.peer.address, self.throttle
         if throttle is None:
             return await self._login(session, evidence)
-        end = await throttle.turn(account)
+        end = await throttle.turn(account) if account else None
         try:
             if not await throttle.allows(account, address):
                 self._note(session, account, "throttled")
@@ -201,7 +203,8 @@ class Authenticator:
             if verdict == NOT_AUTHENTICATED:
                 await throttle.failed(account, address)
         finally:
-            end()
+            if end is not None:
+                end()
         if verdict == NOT_AUTHENTICATED:
             await _pause(self.clock, throttle.settings.delay_after(session.auth.failures + 1))
         return verdict
@@ -209,7 +212,8 @@ class Authenticator:
     async def _login(self, session: Session, evidence: Evidence) -> Verdict | Login:
         try:
             credentials = self._credentials(evidence)
-            _, avatar, logout = await self.portal.login(credentials, None, *self.interfaces)
+            login = self.portal.login(credentials, None, *self.interfaces)
+            _, avatar, logout = await login.addTimeout(_PATIENCE, self.clock)
         except (LoginFailed, UnauthorizedLogin):
             self._note(session, evidence.username, "failed")
             return NOT_AUTHENTICATED
