@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -28,7 +29,7 @@ from .terminal import (
 )
 
 _PATH = "/v1/queue"
-_PAGE = 200  # messages of a list that are asked for at once
+_PAGE = 500  # messages of a list that are asked for at once
 _FEW = 100  # messages that a terminal shows, if nothing else is said
 _PART = 2000  # recipients that are looked at between two looks at the progress
 _IDS = 100  # that fit into the address of one request
@@ -120,10 +121,12 @@ def list_command(
     most = limit if limit is not None else _FEW if terminal else 0
     asker = client(state_dir)
     found = _Listing(asker, _filters(ids, **picked), most)
+    later = iter(found)
+    messages = chain(tuple(islice(later, 1)), later)  # a refusal comes before anything is written
     if as_json:
-        _write_json(found)
+        _write_json(messages, found)
     else:
-        rows = (row for message in found for row in _rows(message))
+        rows = (row for message in messages for row in _rows(message))
         if terminal:
             told = list(rows)
             show([], [("", _COLUMNS, told)])
@@ -187,11 +190,11 @@ class _Listing:
                 return
 
 
-def _write_json(found: _Listing) -> None:
+def _write_json(messages: Iterable[Mapping[str, Any]], found: _Listing) -> None:
     """Write one JSON object, without having all of it in memory."""
     click.echo('{"version": 1, "messages": [', nl=False)
     separator = "\n"
-    for message in found:
+    for message in messages:
         click.echo(separator + json.dumps(message), nl=False)
         separator = ",\n"
     rest = {"more": bool(found.more), "missing": list(found.missing)}

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from twisted_mta.cli import main
 
 from .hop import Hop, flood
-from .mail import ProgramTestCase, message, submit
+from .mail import MIB, ProgramTestCase, message, message_with_attachment, submit
 from .programs import LOOPBACK, MTA, eventually, free_port
 
 PATIENT = """
@@ -155,6 +155,16 @@ class Alone(States, QueueToolTestCase):
         self.hop.start()
         self.tool("retry", "--all")
         self.hop.wait_for(2)
+
+    def test_a_large_content_comes_whole(self) -> None:
+        sent = message_with_attachment(2 * MIB)
+        submit(self.mta.smtp, sent, "bob@a.far.example")
+        eventually(self.listed, "a message")
+        words = ["queue", "show", self.listed()[0]["id"], "--body"]
+        ran = CliRunner().invoke(main, [*words, "--state-dir", str(self.mta.state)])
+        trace, content = ran.stdout_bytes[: -len(sent)], ran.stdout_bytes[-len(sent) :]
+        self.assertTrue(content == sent)
+        self.assertTrue(trace.startswith(b"Received: "))
 
     def test_what_is_in_delivery_ends_first(self) -> None:
         self.hop.greeting = None  # hangs
