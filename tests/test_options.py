@@ -90,6 +90,15 @@ class CommandLine(SynchronousTestCase):
                 str(caught.exception).startswith(f"--route *={url}: "), caught.exception
             )
 
+    def test_a_route_of_the_file_is_refused_by_its_name(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write('[mta]\nroutes = {"A.Example" = "SMTP://"}\n')
+        error = self.assertRaises(usage.UsageError, self.parse, "--config", path)
+        self.assertTrue(
+            str(error).startswith(f"{path}: [mta] routes: a.example=SMTP://: not a host"), error
+        )
+
 
 class LogFile(SynchronousTestCase):
     """Where the log goes, by the words that stand before ``mta``."""

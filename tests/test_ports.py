@@ -217,6 +217,8 @@ class Binding(PortsTestCase):
 
     def test_what_systemd_has_not_handed_over_is_said_in_words(self) -> None:
         self.refused("systemd:domain=INET:index=7", "systemd has handed over no such socket")
+        self.patch(os, "environ", {**os.environ, "LISTEN_FDS": "1"})
+        self.refused("systemd:domain=INET:index=7", "LISTEN_FDNAMES with as many names has to be")
 
     def test_a_socket_that_a_killed_one_left_is_replaced(self) -> None:
         path = self.path()

@@ -250,3 +250,5 @@ class Exits(RunningTestCase):
         self.assertIn(f"{self.state}/control.sock", result.output)
         result = self.run_tool("status", "--state-dir", "/other", environment=named)
         self.assertIn("/other/control.sock", result.output)
+        result = self.run_tool("--state-dir", "/other", "status", environment=named)
+        self.assertIn("/other/control.sock", result.output)

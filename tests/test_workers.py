@@ -489,6 +489,17 @@ class Stopping(WorkersTestCase):
         self.assertTrue(self.processes[1].killed)
         self.assertIn("worker 1 does not end, and is killed", self.said)
 
+    def test_one_that_hears_nothing_of_it_is_killed_much_earlier(self) -> None:
+        self.working()
+        self.processes[0].hangs = True
+        stopped = self.stop()
+        self.advance(9)
+        self.assertNoResult(stopped)
+        self.advance(1)
+        self.successResultOf(stopped)
+        self.assertTrue(self.processes[0].killed)
+        self.assertIn("worker 0 does not hear that it is to end, and is killed", self.said)
+
     def test_hurrying_shortens_that(self) -> None:
         self.drains()
         stopped = self.stop()

@@ -14,7 +14,8 @@ from .user_commands import users
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="twisted-mta", message="%(prog)s %(version)s")
-def main() -> None:
+@click.option("--state-dir", metavar="DIR", help="which MTA; after the command it may stand too")
+def main(state_dir: str | None) -> None:
     """Look after a mail transfer agent that `twistd mta` runs."""
 
 
@@ -35,6 +36,7 @@ def check_command(file: str | None, state_dir: str | None, no_dns: bool, as_json
     started or written. Exits with 0 when a start would work (there may be warnings), with 1 when it
     would not.
     """
+    state_dir = state_dir or click.get_current_context().find_root().params["state_dir"]
     options = {} if state_dir is None else {"state-dir": state_dir}
     found = report(options, file, ask_dns=not no_dns)
     if as_json:

@@ -41,7 +41,7 @@ _RESTART_FIRST = 0.1  # seconds; doubled with each early death
 _RESTART_LAST = 60.0
 _LIVED_WELL = 60.0  # seconds after which a death is not held against the next life
 _MOST_BIRTHS = 5  # lives that may end before a queue is open, until the start as a whole has failed
-_PATIENCE = 10.0  # seconds that a process may live on without its pipe
+_PATIENCE = 10.0  # seconds that a process may live on without its pipe, or hear nothing of its end
 _OURS_ALONE = (
     *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
@@ -218,7 +218,14 @@ class Worker(ProcessProtocol):
         """End, in order."""
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
-        self.tell("drain")
+        if self._life is None:
+            return
+        heard = self.call("drain").addTimeout(_PATIENCE, self._crew.reactor)
+        heard.addErrback(self._is_deaf)
+
+    def _is_deaf(self, failure: Failure) -> None:
+        if failure.check(TimeoutError):
+            self.kill("does not hear that it is to end")
 
     def kill(self, why: str) -> None:
         """End it by force; what it has promised is on the disk.

@@ -180,12 +180,13 @@ class Options(usage.Options):
         options = dict(self.given)
         file = options.pop("config", [None])[-1]
         config = Config.load(options, file)
-        typed = [route.partition("=")[0] for route in options.get("route", [])]
         for pattern, url in config.routes:
             try:
                 parse_route(pattern, url)
             except ValueError as error:
-                where = "--route" if pattern in typed else f"{printable(str(file))}: [mta] routes:"
+                # Routes that are typed stand for all of the file's.
+                typed = "route" in options
+                where = "--route" if typed else f"{printable(str(file))}: [mta] routes:"
                 raise ConfigError(
                     f"{where} {printable(pattern)}={printable(url)}: {error}"
                 ) from None

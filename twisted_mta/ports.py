@@ -103,6 +103,10 @@ class Ports:
             why = failures[0].getErrorMessage()
             if endpoint.startswith("systemd:"):
                 why = f"systemd has handed over no such socket ({why})"
+                if "LISTEN_FDS" in os.environ and "LISTEN_FDNAMES" not in os.environ:
+                    # systemd always gives names (sd_listen_fds_with_names(3)); Twisted takes
+                    # nothing without.
+                    why += "; LISTEN_FDS is set, and LISTEN_FDNAMES with as many names has to be"
             raise CannotListen(f"cannot listen on {endpoint} ({kind}): {why}")
         if self.bound and hasattr(self.bound[-1].port, "stopReading"):
             self.bound[-1].port.stopReading()

@@ -35,6 +35,9 @@ json_option: Callable[[Any], Any] = click.option(
 
 def client(state_dir: str | None) -> ControlClient:
     """Return a client for the MTA that an option names, or the environment, or this directory."""
+    if state_dir is None:
+        # It may stand before the command as well.
+        state_dir = click.get_current_context().find_root().params.get("state_dir")
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates by colons
     return ControlClient(state_dir or named or "mta-state")
 

@@ -177,7 +177,7 @@ def _pattern(value: Any) -> str:
 def _url(value: Any) -> str:
     url: str = text("a URL such as smtp://relay.example.net")(value).strip()
     scheme, colon, _ = url.partition(":")
-    if not colon or scheme not in _ROUTES:
+    if not colon or scheme.lower() not in _ROUTES:
         known = ", ".join(f"{scheme}:" for scheme in _ROUTES)
         raise ValueError(f"{quoted(url)} is no route; {known} with what belongs to it would do")
     return url
