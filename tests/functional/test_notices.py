@@ -1,0 +1,95 @@
+"""What senders are told, with a real MTA as next hop, and as other programs read it."""
+
+from __future__ import annotations
+
+import smtplib
+
+from .mail import ProgramTestCase, message
+from .postfix import Postfix
+from .programs import LOOPBACK, MTA, Sink, need, run
+
+
+def submit_asking(
+    port: int, recipient: str, *rcpt: str, mail: tuple[str, ...] = (), sender: str = "ann"
+) -> None:
+    """Send a message from a mailbox at localhost with parameters of DSN."""
+    with smtplib.SMTP(LOOPBACK, port, timeout=60.0) as client:
+        client.ehlo("client.example")
+        for code, text in (
+            client.mail(f"{sender}@localhost", mail),
+            client.rcpt(recipient, rcpt),
+            client.data(message()),
+        ):
+            if code // 100 != 2:
+                raise smtplib.SMTPResponseException(code, text)
+
+
+class NoticesTestCase(ProgramTestCase):
+    def notice(self, mta: MTA) -> str:
+        (mail,) = mta.wait_for_mail("localhost", "ann")
+        return mail.decode("ascii")
+
+
+class PostfixBehindUs(NoticesTestCase):
+    def begin(self, **settings: str) -> MTA:
+        """Start Postfix behind us; what it has to say to ann@localhost comes back to us."""
+        need(self, "postfix")
+        sink = self.enterContext(Sink(self.home))
+        postfix = Postfix(self.home)
+        route = f"*=smtp://{LOOPBACK}:{postfix.port}"
+        mta = self.enterContext(MTA(self.home, "--route", route))
+        postfix._settings.update(
+            relayhost=f"[{LOOPBACK}]:{sink.port}",
+            transport_maps=f"inline:{{localhost=smtp:[{LOOPBACK}]:{mta.smtp}}}",
+            **settings,
+        )
+        self.enterContext(postfix)
+        self.sink = sink
+        return mta
+
+    def test_it_is_passed_on_what_the_sender_asks_for_and_tells_of_success_itself(self) -> None:
+        mta = self.begin()
+        submit_asking(
+            mta.smtp,
+            "bob@elsewhere.example",
+            "NOTIFY=SUCCESS,FAILURE",
+            "ORCPT=rfc822;bob+2Bx@old.example",
+            mail=("RET=HDRS", "ENVID=order+2B4711"),
+        )
+        self.sink.wait_for_messages()
+        notice = self.notice(mta)
+        self.assertIn("\nReporting-MTA: dns; postfix.example\n", notice)
+        self.assertIn("\nOriginal-Envelope-Id: order+4711\n", notice)
+        self.assertIn("\nOriginal-Recipient: rfc822;bob+x@old.example\n", notice)
+        self.assertIn("\nFinal-Recipient: rfc822; bob@elsewhere.example\n", notice)
+        self.assertIn("\nAction: relayed\n", notice)
+
+    def test_where_it_does_not_know_dsn_we_tell(self) -> None:
+        mta = self.begin(smtpd_discard_ehlo_keywords="dsn")
+        submit_asking(mta.smtp, "bob@elsewhere.example", "NOTIFY=SUCCESS", mail=("ENVID=4711",))
+        self.sink.wait_for_messages()
+        notice = self.notice(mta)
+        self.assertIn("\nReporting-MTA: dns; mta.example\n", notice)
+        self.assertIn("\nOriginal-Envelope-Id: 4711\n", notice)
+        self.assertIn("\nAction: relayed\n", notice)
+
+
+class AsReformimeReadsIt(NoticesTestCase):
+    """The parser of Courier, by which maildrop's users sort such mail."""
+
+    def test_address_and_action(self) -> None:
+        need(self, "reformime")
+        sink = self.enterContext(Sink(self.home))
+        route = f"*=smtp://{LOOPBACK}:{sink.port}"
+        mta = self.enterContext(MTA(self.home, "--route", route))
+        for sender, recipient, action in (
+            ("ann", "bob@localhost", "delivered"),
+            ("bea", "bob@elsewhere.example", "relayed"),
+        ):
+            asked = ("NOTIFY=SUCCESS", "ORCPT=rfc822;old@x.example")
+            submit_asking(mta.smtp, recipient, *asked, sender=sender)
+            (mail,) = mta.wait_for_mail("localhost", sender)
+            read = run("reformime", "-d", text=mail.decode("ascii"))
+            self.assertEqual(read.stdout.split(), [action, recipient])
+            read = run("reformime", "-D", text=mail.decode("ascii"))
+            self.assertEqual(read.stdout.split(), [action, "old@x.example"])
