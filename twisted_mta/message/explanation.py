@@ -108,7 +108,7 @@ def _about(action: Action, event: Event) -> Iterator[str]:
     yield from _quoted(outcome.reply)
     if action == "failed" and not outcome.remote:
         last = recipient.last_reply
-        if last is not None and last != outcome.reply:
+        if last is not None and str(last) not in str(outcome.reply):
             who = printable(recipient.last_remote or "this system")
             yield f"    The last answer, from {who}, was:"
             yield from _quoted(last)

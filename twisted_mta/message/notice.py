@@ -92,7 +92,7 @@ def notice(
                 action,
                 events,
                 hostname,
-                attached=_attached(back),
+                attached=_attached(back, reader),
                 returnable=reader is None,
             ),
         ),
@@ -147,11 +147,14 @@ def _subject(action: Action, reader: Mailbox | None) -> str:
     return SUBJECTS[action] if reader is None else "Notice that could not be delivered"
 
 
-def _attached(back: Returned) -> str:
+def _attached(back: Returned, reader: Mailbox | None) -> str:
     if not back.content:
         return ""
+    what = "What you sent" if reader is None else "It"
     return (
-        "What you sent is attached." if back.whole else "The header of what you sent is attached."
+        f"{what} is attached."
+        if back.whole
+        else f"The header of {what[0].lower()}{what[1:]} is attached."
     )
 
 

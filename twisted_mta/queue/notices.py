@@ -209,7 +209,7 @@ class Notices:
             reader=reader,
         )
         self._log.info(
-            "{id} is the notice that {message} is {action}, to <{reader}>",
+            "{id} is the notice for {message}, {action}, to <{reader}>",
             id=id,
             message=message.id,
             action=action,
