@@ -200,6 +200,7 @@ class Engine:
         self.tls_news: Callable[[], None] = self._journal.look_soon
         self._relay = Relay(
             reactor=reactor,
+            wall_time=world.wall_time,
             locate=Exchangers(
                 resolver,
                 random=self._random,

@@ -180,6 +180,11 @@ class Envelope:
         """Whether the content is octets and not lines, every one to be kept (RFC 3030 §3)."""
         return self.parameters.get("BODY") == "BINARYMIME"
 
+    @property
+    def priority(self) -> int:
+        """From -9 to 9, the highest first (RFC 6710); 0 is that of every day."""
+        return int(self.parameters.get("MT-PRIORITY") or 0)
+
 
 class Body(Protocol):
     """The octets of a message as received; never whole in memory if large.
@@ -240,6 +245,12 @@ class Message:
     received_at: float
     expires_at: float
     expanded: tuple[Recipient, ...] = ()
+
+    @property
+    def released_at(self) -> float:
+        """Wall time before which nothing of it is tried: its sender may have it held (RFC 4865)."""
+        held = self.envelope.parameters.get("HOLDUNTIL")
+        return float(held) if isinstance(held, int) else self.received_at
 
 
 @frozen(cache_hash=True)

@@ -22,6 +22,9 @@ from .server.tls import Prepared, ServerContext, TLSSettings, suffices
 from .smtp.dialect import LMTP, SMTP
 from .smtp.extension import Extension
 from .smtp.extension.auth import AUTH
+from .smtp.extension.deliverby import deliver_by
+from .smtp.extension.futurerelease import future_release
+from .smtp.extension.mtpriority import MT_PRIORITY
 from .smtp.extension.standard import standard_extensions
 from .smtp.extension.verify import expn, vrfy
 from .smtp.extension.xclient import xclient
@@ -119,6 +122,11 @@ class Listeners:
         known_to_speak_tls = Networks(listener.require_tls_from)
         proxies = Networks(listener.xclient_from)
         extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
+        if listener.kind != "lmtp":
+            extensions += (deliver_by(int(listener.minimum_deliver_by)), MT_PRIORITY)
+        longest = int(listener.max_future_release)
+        if listener.kind in ("submission", "submissions") and longest:
+            extensions += (future_release(longest, self._wall_time),)
         if listener.xclient_from:
             extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
         if listener.vrfy_from:

@@ -164,6 +164,20 @@ class Received(SynchronousTestCase):
         self.assertEqual(self.field(recipient=bob)["for"], "<bob@xn--bcher-kva.example>")
         self.assertEqual(self.field(recipient=bob, smtputf8=True)["for"], "<bob@bücher.example>")
 
+    def test_a_priority_stands_behind_all_other_clauses(self) -> None:
+        for changes in ({}, {"recipient": None}, {"recipient": Mailbox("b" * 80, "example.net")}):
+            raw = received(**{**self.arguments, **changes, "priority": -3})  # type: ignore[arg-type]
+            plain = received(**{**self.arguments, **changes})  # type: ignore[arg-type]
+            self.assertIn(b"\r\n\tpriority -3; ", raw)
+            self.assertLessEqual(max(map(len, raw.split(b"\r\n"))), 110)
+            self.assertEqual(
+                b" ".join(raw.split()), b" ".join(plain.replace(b";", b" priority -3;").split())
+            )
+        dorte = {"recipient": Mailbox("dörte", "example.net"), "smtputf8": True, "priority": 3}
+        raw = received(**{**self.arguments, **dorte})  # type: ignore[arg-type]
+        without = received(**{**self.arguments, **dorte, "recipient": None})  # type: ignore[arg-type]
+        self.assertEqual(in_ascii(raw), without)
+
     def test_for_next_hops_without_utf_8_such_a_recipient_is_left_out(self) -> None:
         for local_part in ("dörte", 'dö>;"rte', "ö" * 300):
             dorte = Mailbox(local_part, "example.net")

@@ -16,6 +16,7 @@ from twisted_mta.queue.hops import HopLimits
 from twisted_mta.queue.store import Lease
 from twisted_mta.smtp.address import Mailbox
 
+from .leveled import special
 from .mail import DEFERRED, DELIVERED, FAILED, message
 from .running import RunnerTestCase, route
 
@@ -421,3 +422,30 @@ class Reloading(FairTestCase):
         self.accept(message(1))
         self.answer(DELIVERED)
         self.assertDone()
+
+
+class Priorities(FairTestCase):
+    """RFC 6710: what is urgent goes first among the mail of one next hop."""
+
+    def order(self) -> list[int]:
+        """Answer all that is under way, again and again; return the ids in their order."""
+        ids = []
+        while self.attempts:
+            ids += [int(each.message.id) for each in self.attempts]
+            self.answer(DELIVERED)
+        return ids
+
+    def test_what_is_urgent_goes_before_what_waits_in_memory(self) -> None:
+        self.accept(*(message(id, "a@next.example") for id in range(1, 8)))
+        self.accept(special(100, "a@next.example", priority=4))
+        self.accept(special(101, "a@next.example", priority=9))
+        self.accept(special(102, "a@next.example", priority=-1))
+        self.assertEqual(self.order(), [1, 2, 3, 4, 5, 101, 100, 6, 7, 102])
+
+    def test_and_before_what_waits_in_the_store(self) -> None:
+        self.store_without_starting(
+            *(message(id, "a@next.example") for id in range(1, 201)),
+            special(500, "a@next.example", priority=1),
+        )
+        self.begin()
+        self.assertEqual(self.order()[0], 500)

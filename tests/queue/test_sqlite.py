@@ -31,6 +31,7 @@ from twisted_mta.queue.store import (
 )
 from twisted_mta.testing.files import UnsyncedFiles
 
+from .leveled import special
 from .mail import BODY, LIFETIME, NOW, deferred, message, settled
 
 
@@ -245,6 +246,16 @@ class Plans(StoreTestCase):
     def test_so_does_a_survey_and_what_it_sets_right(self) -> None:
         self.store.apply([deferred(message(1, "a@1.example"), NOW + 1e6)])
         self.assertOnlySearches(self.plans(Survey(NOW, NOW + 4000)))
+
+    def test_so_does_a_lease_where_mail_has_priorities(self) -> None:
+        for id, parameters in ((20, {"priority": 3}), (21, {"until": int(NOW) + 9_000_000})):
+            self.store.apply([Accept(special(id, "a@1.example", **parameters), False)])
+        plans = self.plans(Lease(NOW, (Want("1.example", 3),)), Survey(NOW, NOW + 4000))
+        self.assertOnlySearches(plans)
+        self.assertTrue(
+            any("recipient_due_by_level (domain=? AND level=?" in each for each in plans)
+        )
+        self.assertTrue(any("recipient_due (domain=?" in each for each in plans))
 
     def test_so_does_settling_many_at_once(self) -> None:
         done = [settled(message(id, f"a@{id}.example")) for id in range(1, 5)]

@@ -42,6 +42,7 @@ from twisted_mta.smtp.reply import Reply
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.store import MemoryStore
 
+from .leveled import LevelTests
 from .mail import (
     DEFERRED,
     FAILED,
@@ -117,7 +118,7 @@ class Contract:
         return self.successResultOf(sealed)
 
 
-class StoreTests(Contract, SteeringTests):
+class StoreTests(Contract, SteeringTests, LevelTests):
     """The contract itself."""
 
     # What is kept.

@@ -179,6 +179,22 @@ class Listener:
     max_header_size: int = setting(
         read.size, "largest header section", default=1 << 20, said="1 MiB", common=True
     )
+    minimum_deliver_by: float = setting(
+        read.duration,
+        "shortest time in which mail may ask to be delivered or returned (BY=…;R, RFC 2852); 0 s"
+        " is any",
+        default=0.0,
+        said="0 s",
+        common=True,
+    )
+    max_future_release: float = setting(
+        read.duration,
+        "longest time for which a user may have mail held (FUTURERELEASE, RFC 4865), for submission"
+        " alone; 0 s: not offered",
+        default=30 * 86400.0,
+        said="30 days",
+        common=True,
+    )
     max_connections: int = setting(
         read.count, "most connections at a time", default=1000, common=True
     )

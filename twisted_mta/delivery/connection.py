@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -19,8 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..envelope import Message, Outcome, Target
+from ..interfaces import WallTime
 from ..message.conversion import CannotConvert, converted
-from ..message.trace import in_ascii
 from ..smtp.client import ClientSession
 from ..smtp.client_step import (
     Close,
@@ -35,6 +34,7 @@ from ..smtp.client_step import (
 from ..smtp.conversation import Conversation, tls_words
 from ..smtp.reply import Reply, printable
 from ..wire import start_tls, write_now
+from .passing import prepared
 from .terms import Terms
 from .tls import ClientContexts
 
@@ -71,6 +71,7 @@ class Connection(Protocol):
         terms: on which it serves.
         contexts: what to start TLS with.
         clock: for the one timer, which is moved and never made anew.
+        wall_time: what time it is where messages have one.
         convert: makes a content that the peer takes; without it, mail that would need that fails.
         opened: called once, when the session is ready for its first transaction.
         spent: called once, when nothing can be sent on it any more.
@@ -94,6 +95,7 @@ class Connection(Protocol):
         terms: Terms,
         contexts: ClientContexts,
         clock: IReactorTime,
+        wall_time: WallTime,
         convert: Convert | None = None,
         opened: Callable[[Connection], None] | None = None,
         spent: Callable[[Connection], None],
@@ -108,6 +110,7 @@ class Connection(Protocol):
         self.conversation = Conversation()
         self._contexts = contexts
         self._clock = clock
+        self._wall_time = wall_time
         self._convert = convert
         self._converting = False
         self._opened = opened
@@ -217,8 +220,12 @@ class Connection(Protocol):
             self.session.quit()
             text = f"{self.target} takes no more in this session"
             return [Unusable(Reply.of(451, "4.5", text))]
-        if not message.trace.isascii() and "SMTPUTF8" not in self.session.capabilities:
-            message = evolve(message, trace=in_ascii(message.trace))
+        message = prepared(
+            message,
+            self.session.capabilities,
+            now=self._wall_time(),
+            final=self.terms.dialect == "lmtp",
+        )
         if self._convert is None:
             return self.session.transact(message)
         steps = self.session.transact(message, convertible=True)

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from ..config import Destination
 from ..envelope import Host, Message, NextHop, Outcome, Target
-from ..interfaces import Executor, Locate
+from ..interfaces import Executor, Locate, WallTime
 from ..memory import TLSMemory
 from ..smtp.client import ClientSession
 from ..smtp.client_step import TLSLevel
@@ -64,6 +64,7 @@ class Relay:
         executor: where a content is converted that a next hop does not take as it is; without
             it, such mail fails.
         extensions: what may be said for a message where a server knows it.
+        wall_time: what time it is where messages have one; without it, the reactor's.
 
     Attributes:
         traffic: see there.
@@ -87,6 +88,7 @@ class Relay:
         source_of: SourceOf | None = None,
         executor: Executor | None = None,
         extensions: Sequence[OutgoingExtension] = OUTGOING,
+        wall_time: WallTime | None = None,
     ) -> None:
         self.settings = settings or RelaySettings()
         self.locate = locate
@@ -100,6 +102,7 @@ class Relay:
         self._memory = memory
         self._nonce = nonce
         self._extensions = extensions
+        self._wall_time: WallTime = wall_time or reactor.seconds
         self._convert = None if executor is None else _converter(executor)
         if destination_for is None:
             sources = (source_address,) if isinstance(source_address, str) else source_address
@@ -301,6 +304,7 @@ class Relay:
             terms=terms,
             contexts=self._contexts,
             clock=self.reactor,
+            wall_time=self._wall_time,
             convert=self._convert,
             opened=self._alarmed if in_clear else self._opened,
             spent=self.pool.discard,

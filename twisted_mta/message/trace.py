@@ -41,7 +41,7 @@ _LONGEST_MAILBOX = 900  # octets in `for`, for the same reason
 # other programs parse is no place for leniency.
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_FOR_CLAUSE = re.compile(rb"\r\n\tfor <[^\r\n]*>;(?: |\r\n\t)")
+_FOR_CLAUSE = re.compile(rb"\r\n\tfor <[^\r\n]*>(;(?: |\r\n\t))?")
 _COMMENT_SPECIALS = re.compile(r"[()\\]")
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -92,6 +92,7 @@ def received(
     tls: TLSFacts | None,
     authenticated: bool,
     smtputf8: bool,
+    priority: int = 0,
     time: float,
     utc_offset: int = 0,
 ) -> bytes:
@@ -109,6 +110,7 @@ def received(
         tls: what the handshake achieved, None in clear.
         authenticated: as for `with_type`.
         smtputf8: as for `with_type`.
+        priority: that it has from here on; 0 is not worth a word (RFC 6710).
         time: seconds since the epoch.
         utc_offset: as for `date_time`.
     """
@@ -120,6 +122,8 @@ def received(
     # "by NAME with PROTOCOL id ID" fits on a line unless our own name is very long.
     fold = " " if len(by) <= 36 else "\r\n\t"
     clause = _for_clause(recipient, smtputf8) if recipient is not None else ";\r\n\t"
+    if priority:  # RFC 6710 §4.4: a clause behind all others
+        clause = f"{clause.rstrip()[:-1]}\r\n\tpriority {priority}; "
     return f"{start}\r\n\tby {by}{fold}with {protocol} id {queue_id}{clause}{date}\r\n".encode()
 
 
@@ -128,7 +132,11 @@ def in_ascii(trace: bytes) -> bytes:
 
     It may say less, and then goes to next hops without SMTPUTF8 too.
     """
-    return trace if trace.isascii() else _FOR_CLAUSE.sub(b";\r\n\t", trace)
+    return trace if trace.isascii() else _FOR_CLAUSE.sub(_without, trace, count=1)
+
+
+def _without(found: re.Match[bytes]) -> bytes:
+    return b";\r\n\t" if found[1] else b""
 
 
 def return_path(reverse_path: Mailbox | None) -> bytes:

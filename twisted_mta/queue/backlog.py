@@ -94,8 +94,8 @@ class Backlog:
     def note(self, message: Message) -> None:
         """A message is in the store and not leased."""
         for recipient in message.envelope.recipients:
-            # Nothing of a message is due before it was received.
-            self.plan(recipient.mailbox.domain, message.received_at)
+            # Nothing of a message is due before it was received, or is released.
+            self.plan(recipient.mailbox.domain, message.released_at)
 
     def read(self, settings: Limits) -> float | None:
         """Read what there are places for, if nothing is being read.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ..envelope import Message, QueueId, Recipient
 from .leases import Key, Leases
+from .levels import Levels, is_timed, turn
 from .rows import MESSAGE, RECIPIENT, flat, marks, message, parts, recipient
 from .spool import Spool
 from .store import Lease, Leased, Overdue, Survey, Want
@@ -19,11 +21,11 @@ _OVERDUE = 50  # messages that are taken of them: bodies come along
 # Which domains there are: one step down the index for each, over all that they have.
 _SURVEY = """
     WITH RECURSIVE held (domain) AS (
-        SELECT min(domain) FROM recipient WHERE next_attempt IS NOT NULL
+        SELECT min(domain) FROM recipient WHERE next_attempt IS NOT NULL AND level = 0
         UNION ALL
         SELECT (
             SELECT min(domain) FROM recipient
-            WHERE next_attempt IS NOT NULL AND recipient.domain > held.domain
+            WHERE next_attempt IS NOT NULL AND level = 0 AND recipient.domain > held.domain
         )
         FROM held WHERE held.domain IS NOT NULL
     )
@@ -31,57 +33,103 @@ _SURVEY = """
         domain,
         (
             SELECT min(next_attempt) FROM recipient
-            WHERE recipient.domain = held.domain AND next_attempt IS NOT NULL
+            WHERE recipient.domain = held.domain AND next_attempt IS NOT NULL AND level = 0
         ),
         (
             SELECT max(next_attempt) FROM recipient
-            WHERE recipient.domain = held.domain AND next_attempt IS NOT NULL
+            WHERE recipient.domain = held.domain AND next_attempt IS NOT NULL AND level = 0
         )
     FROM held WHERE domain IS NOT NULL
 """
 
-# The first of one domain, by the index alone.
+# The same of one domain and level.
+_SURVEY_LEVEL = """
+    SELECT
+        (
+            SELECT min(next_attempt) FROM recipient
+            WHERE domain = ?1 AND level = ?2 AND level <> 0 AND next_attempt IS NOT NULL
+        ),
+        (
+            SELECT max(next_attempt) FROM recipient
+            WHERE domain = ?1 AND level = ?2 AND level <> 0 AND next_attempt IS NOT NULL
+        )
+"""
+
+# What a clock that was wrong has put off is due now, but not what its sender asked to be held.
+_SET_RIGHT = """
+    UPDATE recipient SET next_attempt = ?
+    WHERE domain = ? AND level = ? AND {} AND next_attempt > ? AND NOT EXISTS (
+        SELECT 1 FROM message WHERE message.id = recipient.message
+        AND json_extract(message.parameters, '$.HOLDUNTIL') >= recipient.next_attempt
+    )
+"""
+_SET_RIGHT_EVERYDAY, _SET_RIGHT_LEVEL = map(_SET_RIGHT.format, ("level = 0", "level <> 0"))
+
+# The first of one domain and level, by the index alone.
 _FIRST = (
-    "SELECT * FROM (SELECT domain, message, number, next_attempt FROM recipient"
-    " WHERE domain = ? AND next_attempt IS NOT NULL AND message <= ?"
+    "SELECT * FROM (SELECT domain, level, message, number, next_attempt FROM recipient"
+    " WHERE domain = ? AND level = 0 AND next_attempt IS NOT NULL AND message <= ?"
     " ORDER BY next_attempt LIMIT ?)"
+)
+_FIRST_OF_LEVEL = (
+    "SELECT domain, level, message, number, next_attempt FROM recipient"
+    " WHERE domain = ? AND level = ? AND level <> 0 AND next_attempt IS NOT NULL AND message <= ?"
+    " ORDER BY next_attempt LIMIT ?"
 )
 
 
-def survey(database: sqlite3.Connection, survey: Survey) -> Leased:
-    """Name all domains (`store.Survey`)."""
+class _Row(NamedTuple):
+    message: int
+    number: int
+    time: float
+    level: int
+
+
+def survey(database: sqlite3.Connection, survey: Survey, levels: Levels) -> Leased:
+    """Name all domains (`store.Survey`), and read the levels that there are."""
     rest: dict[str, float | None] = {}
     for domain, first, last in database.execute(_SURVEY).fetchall():
         if last > survey.latest:
-            database.execute(
-                "UPDATE recipient SET next_attempt = ? WHERE domain = ? AND next_attempt > ?",
-                (survey.now, domain, survey.latest),
-            )
+            database.execute(_SET_RIGHT_EVERYDAY, (survey.now, domain, 0, survey.latest))
             first = min(first, survey.now)
         rest[domain] = first
+    levels.read(database)
+    for domain, level in levels.pairs():
+        first, last = database.execute(_SURVEY_LEVEL, (domain, level)).fetchone()
+        if last > survey.latest:
+            database.execute(_SET_RIGHT_LEVEL, (survey.now, domain, level, survey.latest))
+            first = min(first, survey.now)
+        known = rest.get(domain)
+        rest[domain] = first if known is None else min(first, known)
     return Leased((), rest)
 
 
-def lease(database: sqlite3.Connection, lease: Lease, leases: Leases, spool: Spool) -> Leased:
+def lease(
+    database: sqlite3.Connection, lease: Lease, leases: Leases, levels: Levels, spool: Spool
+) -> Leased:
     """Return what is due of what is wanted; it is for the caller to lease it.
 
     Args:
         database: the connection.
         lease: see there.
         leases: what is leased already.
+        levels: of each domain.
         spool: where large bodies are.
     """
     wanted = {want.domain: want for want in lease.wants}
     allowed = {**{domain: Want(domain, 0) for domain in lease.also}, **wanted}
-    first = _first(database, lease.wants, leases)
+    first = _first(database, lease.wants, leases, levels)
     ids: dict[int, None] = {}
-    for domain, rows in first.items():
+    timed: dict[Key, None] = {}
+    for domain, lists in first.items():
         messages_of_it: dict[int, None] = {}
-        for id, number, time in rows:
-            if time > lease.now or len(messages_of_it) == wanted[domain].limit:
+        for row in _in_turn(lists, lease.now):
+            if len(messages_of_it) == wanted[domain].limit:
                 break
-            if (id, number) not in leases:
-                messages_of_it[id] = None
+            if (row.message, row.number) not in leases:
+                messages_of_it[row.message] = None
+                if is_timed(row.level):
+                    timed[row.message, row.number] = None
         ids.update(messages_of_it)
     taken: dict[Key, None] = {}
     messages: list[Message] = []
@@ -94,7 +142,7 @@ def lease(database: sqlite3.Connection, lease: Lease, leases: Leases, spool: Spo
             (*flat(part), lease.now),
         ):
             key, want = (row[0], row[1]), allowed.get(row[3])
-            if want is None or key in leases or not _within(want, row[0]):
+            if want is None or key in leases or not (_within(want, row[0]) or key in timed):
                 continue
             taken[key] = None
             recipients.setdefault(row[0], []).append(recipient(row))
@@ -104,15 +152,10 @@ def lease(database: sqlite3.Connection, lease: Lease, leases: Leases, spool: Spo
         ):
             messages.append(message(row, tuple(recipients[row[0]]), spool))
     rest: dict[str, float | None] = {}
-    for domain, rows in first.items():
-        free = (
-            time
-            for id, number, time in rows
-            if (id, number) not in leases and (id, number) not in taken
-        )
-        # Where all that was looked at is leased, what comes next is not before the last of it.
-        full = len(rows) == _length(wanted[domain], leases)
-        rest[domain] = next(free, rows[-1][2] if full else None)
+    for domain, lists in first.items():
+        length = _length(wanted[domain], leases)
+        times = (_next_time(rows, length, leases, taken) for rows in lists)
+        rest[domain] = min((time for time in times if time is not None), default=None)
     return Leased(tuple(messages), rest)
 
 
@@ -154,27 +197,59 @@ def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spoo
     return Leased(tuple(messages), {}, through)
 
 
+def _in_turn(lists: Sequence[Sequence[_Row]], now: float) -> Iterator[_Row]:
+    """Yield what is due, each list being in order."""
+    due = ([row for row in rows if row.time <= now] for rows in lists)
+    if len(lists) == 1:
+        return iter(next(due))
+    return iter(
+        sorted((row for rows in due for row in rows), key=lambda row: turn(row.time, row.level))
+    )
+
+
+def _next_time(
+    rows: Sequence[_Row], length: int, leases: Leases, taken: Mapping[Key, None]
+) -> float | None:
+    """Return the time before which nothing else of a list is due."""
+    for row in rows:
+        key = row.message, row.number
+        if key not in leases and key not in taken:
+            return row.time
+    # Where all that was looked at is leased, what comes next is not before the last of it.
+    return rows[-1].time if len(rows) == length else None
+
+
 def _within(want: Want, id: int) -> bool:
     return want.before is None or id < want.before
 
 
 def _length(want: Want, leases: Leases) -> int:
-    """Return how many rows of a domain are looked at: what is leased is stepped over."""
+    """Return how many rows of a list are looked at: what is leased is stepped over."""
     return want.limit + leases.of(want.domain) + 1
 
 
 def _first(
-    database: sqlite3.Connection, wants: Sequence[Want], leases: Leases
-) -> dict[str, list[tuple[int, int, float]]]:
-    """Return (message, number, next attempt) of the first of each domain."""
-    first: dict[str, list[tuple[int, int, float]]] = {want.domain: [] for want in wants}
+    database: sqlite3.Connection, wants: Sequence[Want], leases: Leases, levels: Levels
+) -> dict[str, list[list[_Row]]]:
+    """Return the first of each domain, a list for each of its levels."""
+    first: dict[str, list[list[_Row]]] = {want.domain: [[]] for want in wants}
     for start in range(0, len(wants), _WANTS):
         some = wants[start : start + _WANTS]
-        values = [
-            (want.domain, _LAST if want.before is None else want.before - 1, _length(want, leases))
-            for want in some
-        ]
+        values = [(want.domain, _last_id(want), _length(want, leases)) for want in some]
         statement = " UNION ALL ".join([_FIRST] * len(some))
-        for domain, *row in database.execute(statement, flat(values)):
-            first[domain].append(tuple(row))
+        for domain, level, id, number, time in database.execute(statement, flat(values)):
+            first[domain][0].append(_Row(id, number, time, level))
+    for want in wants:
+        for level in levels.of(want.domain):
+            last = _LAST if is_timed(level) else _last_id(want)
+            its = want.domain, level, last, _length(want, leases)
+            rows = database.execute(_FIRST_OF_LEVEL, its).fetchall()
+            if rows:
+                first[want.domain].append(
+                    [_Row(id, number, time, level) for _, _, id, number, time in rows]
+                )
     return first
+
+
+def _last_id(want: Want) -> int:
+    return _LAST if want.before is None else want.before - 1

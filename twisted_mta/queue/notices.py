@@ -20,6 +20,7 @@ from ..interfaces import Ids
 from ..message.delivery_status import Action, Event
 from ..message.notice import notice
 from ..smtp.address import Mailbox
+from ..smtp.extension.deliverby import DeliverBy
 from ..smtp.reply import Reply, printable
 
 _NEVER: Parameters = {"NOTIFY": "NEVER"}
@@ -93,12 +94,16 @@ class Notices:
 
     def is_delay_due(self, message: Message, recipient: Recipient, now: float) -> bool:
         """Whether the sender is to be told that a recipient is delayed (RFC 3461 §5.2.5)."""
+        if recipient.warned or message.envelope.reverse_path is None:
+            return False
+        by = DeliverBy.of(message.envelope.parameters)
+        if by is not None and not by.returned and now >= by.seconds:
+            # RFC 2852 §4: it was asked for, for this message, unless it is NEVER.
+            return recipient.parameters.get("NOTIFY") != "NEVER"
         after = self.settings.delay_warning
         return (
             after is not None
-            and not recipient.warned
-            and message.envelope.reverse_path is not None
-            and now >= message.received_at + after
+            and now >= message.released_at + after
             and recipient.is_to_notify("DELAY")
         )
 

@@ -8,6 +8,7 @@ from attrs import define, evolve
 
 from ..envelope import Message, NextHop, Outcome, Recipient
 from ..smtp.address import Mailbox
+from .levels import turn
 
 
 @define(eq=False)
@@ -25,6 +26,11 @@ class Part:
     message: Message
     entered: float = 0.0
     started: float = 0.0
+
+    @property
+    def turn(self) -> float:
+        """By what it is sorted among those that wait in memory for the same next hop."""
+        return turn(self.entered, 2 * self.message.envelope.priority)
 
     @property
     def offered(self) -> Message:

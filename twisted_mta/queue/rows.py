@@ -19,6 +19,7 @@ from ..envelope import (
 )
 from ..smtp.address import Mailbox
 from ..smtp.reply import Reply
+from .levels import level
 from .spool import Spool
 
 _ROWS = 500  # to a statement: 12 values each, of the 32,766 that SQLite takes
@@ -37,7 +38,7 @@ RECIPIENT = (
 
 RECIPIENT_AT_FIRST = (
     "message, number, local_part, domain, parameters, attempts, next_attempt, original_local,"
-    " original_domain, reverse_local, reverse_domain"
+    " original_domain, reverse_local, reverse_domain, level"
 )
 """The columns that `recipient_row` writes."""
 
@@ -121,9 +122,10 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
         recipient.mailbox.domain,
         _json(recipient.parameters),
         0,
-        message.received_at,
+        message.released_at,
         *_mailbox_row(recipient.original),
         *_mailbox_row(recipient.reverse_path),
+        level(message),
     )
 
 

@@ -19,6 +19,7 @@ from ..envelope import Message, NextHop, Outcome, QueueId
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
 from ..message.delivery_status import Action, Event
 from ..smtp.address import Mailbox
+from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
 from ..smtp.reply import printable
 from .backlog import Backlog
 from .commit import GroupCommit
@@ -245,7 +246,7 @@ class Runner:
 
     def _claim(self, message: Message) -> Sequence[Part]:
         """Return the parts of a message that there are places for now; all of them, or none."""
-        if not self._running:
+        if not self._running or message.released_at > self._wall_time():
             return ()
         parts = self._split(message)
         return parts if self._turns.claim(parts, self._clock.seconds()) else ()
@@ -397,7 +398,9 @@ class Runner:
     def _expires_at(self, part: Part) -> float:
         lifetime = self._turns.limits(part.next_hop).lifetime
         message = part.message
-        return message.expires_at if lifetime is None else message.received_at + lifetime
+        expires_at = message.expires_at if lifetime is None else message.released_at + lifetime
+        by = DeliverBy.of(message.envelope.parameters)
+        return min(expires_at, by.seconds) if by is not None and by.returned else expires_at
 
     # One transaction.
 
@@ -433,11 +436,18 @@ class Runner:
             outcomes = succeed(same_for_all(part, DISCARDED))
         elif part.next_hop.transport == "error":
             outcomes = succeed(same_for_all(part, part.next_hop.reply or BROKEN))
+        elif self._is_too_late(part):
+            outcomes = succeed(same_for_all(part, TOO_LATE))
         else:
             outcomes = maybeDeferred(self._deliver, part.next_hop, part.offered)
         outcomes.addBoth(self._done, part, line, attempt, kind, slot).addErrback(
             lambda failure: self._log.failure("an outcome could not be recorded", failure)
         )
+
+    def _is_too_late(self, part: Part) -> bool:
+        """Whether a message is to be returned rather than tried now (RFC 2852 §4)."""
+        by = DeliverBy.of(part.message.envelope.parameters)
+        return by is not None and by.returned and self._wall_time() >= by.seconds
 
     def _done(
         self,

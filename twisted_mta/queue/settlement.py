@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
-from ..envelope import NextHop, Outcome, Recipient, RecipientNumber
+from ..envelope import Message, NextHop, Outcome, Recipient, RecipientNumber
 from ..interfaces import Random
 from ..message.delivery_status import Action, Event
 from ..smtp.address import Mailbox
+from ..smtp.extension.deliverby import DeliverBy
 from ..smtp.reply import Reply, printable
 from .notices import Notices
 from .part import Part
@@ -101,6 +102,7 @@ class Settlement:
         delayed: list[Event] = []
         succeeded: list[Event] = []
         final: list[Outcome] = []
+        latest = _latest(message, now, expires_at)
         # One delay for all that were tried as often: they come back together, in one transaction.
         delays: dict[int, float] = {}
         for recipient in message.envelope.recipients:
@@ -122,7 +124,7 @@ class Settlement:
                 attempts = recipient.attempts + 1
                 if attempts not in delays:
                     delays[attempts] = schedule.next_attempt(
-                        attempts=attempts, now=now, expires_at=expires_at, random=self._random
+                        attempts=attempts, now=now, expires_at=latest, random=self._random
                     )
                 next_attempt = delays[attempts]
                 deferred.append(Deferral(outcome, next_attempt))
@@ -198,6 +200,15 @@ def _success(next_hop: NextHop) -> Action | None:
     # RFC 3461 §5.2.2: whoever is behind a host without DSN never says anything. LMTP (RFC 2033)
     # and Maildirs are the end of the way.
     return "relayed" if next_hop.transport == "smtp" else "delivered"
+
+
+def _latest(message: Message, now: float, expires_at: float) -> float:
+    """Return the wall time by which a message is to be tried again at the latest.
+
+    Where its sender wants to hear that it is late, that is found out then (RFC 2852 §4).
+    """
+    by = DeliverBy.of(message.envelope.parameters)
+    return min(expires_at, by.seconds) if by is not None and now < by.seconds else expires_at
 
 
 def _shown(mailbox: Mailbox | None) -> str:

@@ -24,6 +24,7 @@ from ..envelope import (
 from ..interfaces import Files
 from . import due, history, steering
 from .leases import Key, Leases
+from .levels import Levels
 from .operator import Browse, Inspect, Steer, Struck, Tally
 from .rows import (
     MESSAGE,
@@ -83,6 +84,7 @@ class SQLiteStore:
         self._reusable = 0
         self._page = 0  # octets; fixed when the file is made
         self._leases = Leases()
+        self._levels = Levels()
         self._removing: dict[Key, None] = {}  # leased, and removed by the operator
         self._kept = _Kept()
 
@@ -123,6 +125,7 @@ class SQLiteStore:
                 self._files.unlink(path)
             swept, quarantined = self._reconcile(database)
             self._kept = self._counted(database)
+            self._levels.read(database)
             (self._page,) = database.execute("PRAGMA page_size").fetchone()
             self._reusable = self._empty_pages(database)
         except (OSError, sqlite3.Error) as error:
@@ -259,13 +262,13 @@ class SQLiteStore:
                 for each in batch:
                     result: Result = None
                     if isinstance(each, Lease):
-                        result = due.lease(database, each, self._leases, self._spool)
+                        result = due.lease(database, each, self._leases, self._levels, self._spool)
                         begun += self._leases.add(result.messages)
                     elif isinstance(each, Overdue):
                         result = due.overdue(database, each, self._leases, self._spool)
                         begun += self._leases.add(result.messages)
                     elif isinstance(each, Survey):
-                        result = due.survey(database, each)
+                        result = due.survey(database, each, self._levels)
                     elif isinstance(each, Browse):
                         result = steering.browse(database, each, is_leased)
                     elif isinstance(each, Inspect):
@@ -326,6 +329,7 @@ class SQLiteStore:
             raise StoreFull(f"{free} octets are free, and {self._reserve} are kept for outcomes")
 
     def _insert(self, database: sqlite3.Connection, messages: Sequence[Message], verb: str) -> None:
+        self._levels.add(messages)
         rows = insert_rows(
             database,
             f"{verb} INTO message ({MESSAGE}) VALUES ",

@@ -159,12 +159,13 @@ class Survey:
 
 @frozen
 class Want:
-    """What is to be leased of one domain, the longest due first.
+    """What is to be leased of one domain, the longest due first (see `levels.turn`).
 
     Attributes:
         domain: of recipients.
         limit: how many messages at most, give or take those that are leased for another domain.
-        before: only messages whose id is lower, None for any.
+        before: only messages whose id is lower, and those that are to be returned by a time of
+            their own; None for any.
     """
 
     domain: str

@@ -249,7 +249,7 @@ class Turns:
         self._hold(line, 1)
         if line.hop.suspension is not None and line.hop.allowance(now) <= len(line.waiting):
             return False
-        line.waiting.append(part)
+        _insert(line.waiting, part)
         self._waiting.setdefault(part.next_hop, line)
         return True
 
@@ -475,3 +475,14 @@ class Turns:
     def suspensions(self) -> Sequence[Hop]:
         """Return the next hops that are suspended."""
         return [line.hop for line in self.lines.values() if line.hop.suspension is not None]
+
+
+def _insert(waiting: deque[Part], part: Part) -> None:
+    """Put a part behind all whose turn is not later; nearly always those are all."""
+    at = len(waiting)
+    while at and waiting[at - 1].turn > part.turn:
+        at -= 1
+    if at == len(waiting):
+        waiting.append(part)
+    else:
+        waiting.insert(at, part)

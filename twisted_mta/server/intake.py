@@ -37,6 +37,7 @@ from ..smtp.address import Mailbox, folded, literal_address
 from ..smtp.command import Parameters
 from ..smtp.dialect import one_for_all
 from ..smtp.extension.dsn import forwarded, merged
+from ..smtp.extension.lasting import decided, lasting
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
@@ -148,7 +149,10 @@ class Intake:
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision:
-        """Take any reverse-path that the client may use, if there is room for a message."""
+        """Take any reverse-path that the client may use, if there is room for a message.
+
+        And if what is asked for with it can be kept (`smtp.extension.lasting`).
+        """
         refusal = self.room.refusal()
         if refusal is None and self.submission is not None:
             refusal = self.submission.mail(self.policy.submission, session, reverse_path)
@@ -160,7 +164,9 @@ class Intake:
                     peer=session.peer.address,
                     reply=refusal,
                 )
-        return refusal
+        if refusal is not None or not parameters:
+            return refusal
+        return decided(parameters, now=self.wall_time(), trusted=lambda: self.may_relay(session))
 
     def rcpt(
         self, session: Session, forward_path: Mailbox, parameters: Parameters
@@ -188,7 +194,7 @@ class Intake:
         decided: Sequence[FinalRecipient] | Reply
         if mailbox.domain in self._local:
             decided = self._final_recipients(session, mailbox)
-        elif self._may_relay(session):
+        elif self.may_relay(session):
             decided = self._refusal(mailbox) or (FinalRecipient(mailbox),)
         else:
             decided = RELAYING_DENIED
@@ -328,7 +334,8 @@ class Intake:
             found = self._expanding[session] = _Expanding(session.transaction)
         return found
 
-    def _may_relay(self, session: Session) -> bool:
+    def may_relay(self, session: Session) -> bool:
+        """Whether a client may send to anywhere."""
         if self.policy.local_only:
             return False
         if session.identity is not None:
@@ -393,13 +400,11 @@ class _Reception:
         if len(transaction.recipients) == 1:
             self._written = intake.canonical(session, transaction.recipients[0].mailbox)
         self._reverse_path = transaction.reverse_path
-        # SIZE spoke of this transaction alone; what the others mean outlives it. Whom a client
-        # names by AUTH is believed of nobody (RFC 4954 §5).
-        self._parameters = {
-            key: value
-            for key, value in transaction.parameters.items()
-            if key not in ("SIZE", "AUTH")
-        }
+        self._parameters = lasting(
+            transaction.parameters,
+            now=self._received_at,
+            trusted=lambda: intake.may_relay(session),
+        )
         self._declared = "SMTPUTF8" in self._parameters
         self._policy = intake.policy.submission
         self._added = b""
@@ -511,6 +516,7 @@ class _Reception:
                 tls=session.tls,
                 authenticated=session.identity is not None,
                 smtputf8=self._declared,
+                priority=int(self._parameters.get("MT-PRIORITY") or 0),
                 time=self._received_at,
             )
             + self._added,
@@ -519,6 +525,8 @@ class _Reception:
             expires_at=self._received_at + policy.lifetime,
             expanded=self._aliases,
         )
+        if message.released_at > message.received_at:
+            message = evolve(message, expires_at=message.released_at + policy.lifetime)
         taking: Deferred[ContentDecision]
         if policy.direct and self._intake.direct is not None:
             taking = self._intake.direct(message, self._places)

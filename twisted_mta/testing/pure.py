@@ -16,12 +16,16 @@ from ..server.auth import AccountRealm, Authenticator, Login
 from ..server.networks import Networks
 from ..server.tls import suffices
 from ..smtp.dialect import LMTP, SMTP
+from ..smtp.extension import Extension
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.binarymime import BINARYMIME
 from ..smtp.extension.chunking import CHUNKING
+from ..smtp.extension.deliverby import deliver_by
 from ..smtp.extension.dsn import DSN
 from ..smtp.extension.eightbitmime import EIGHT_BIT_MIME
+from ..smtp.extension.futurerelease import future_release
 from ..smtp.extension.limits import limits
+from ..smtp.extension.mtpriority import MT_PRIORITY
 from ..smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from ..smtp.extension.size import size
 from ..smtp.extension.smtputf8 import SMTPUTF8
@@ -50,6 +54,10 @@ _PROXIES = Networks((ip_network("192.0.2.0/24"),))
 _XCLIENT = xclient(lambda peer: _PROXIES.cover(peer.address))
 
 
+def _future_release(longest: int) -> Extension:
+    return future_release(longest, lambda: 1_800_000_000.0)
+
+
 @frozen(kw_only=True)
 class Options:
     """What stands behind ``@``, a name and a value on each line.
@@ -72,6 +80,9 @@ class Options:
         limits: LIMITS is announced.
         smtputf8: SMTPUTF8 is offered.
         dsn: DSN is offered.
+        deliverby: DELIVERBY is offered, with this minimum.
+        futurerelease: FUTURERELEASE is offered, with this limit, in the year 2027.
+        mtpriority: MT-PRIORITY is offered.
         xclient: XCLIENT is offered, to clients in 192.0.2.0/24.
         auth: where AUTH is offered: ``off``, ``tls``, ``any``. There is one account, ``alice``
             with the password ``secret``.
@@ -101,6 +112,9 @@ class Options:
     limits: bool = False
     smtputf8: bool = False
     dsn: bool = False
+    deliverby: int = 0
+    futurerelease: int = 0
+    mtpriority: bool = False
     xclient: bool = False
     auth: Literal["off", "tls", "any"] = "off"
     auth_required: bool = False
@@ -124,6 +138,9 @@ class Options:
                 *((limits(self.max_recipients),) if self.limits else ()),
                 *((SMTPUTF8,) if self.smtputf8 else ()),
                 *((DSN,) if self.dsn else ()),
+                *((deliver_by(self.deliverby),) if self.deliverby else ()),
+                *((_future_release(self.futurerelease),) if self.futurerelease else ()),
+                *((MT_PRIORITY,) if self.mtpriority else ()),
                 *((_XCLIENT,) if self.xclient else ()),
                 *((AUTH,) if self.auth != "off" else ()),
             ),

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 from ..envelope import Message, QueueId, Recipient, RecipientNumber
 from ..interfaces import Files
 from ..queue.leases import Leases
+from ..queue.levels import is_timed, level, turn
 from ..queue.operator import (
     Action,
     Browse,
@@ -215,7 +216,7 @@ class MemoryStore:
             self.messages[message.id] = message
             for recipient in message.envelope.recipients:
                 key = message.id, recipient.number
-                self._recipients[key] = _Queued(recipient, message.received_at)
+                self._recipients[key] = _Queued(recipient, message.released_at)
             if lease:
                 list(self._leases.add((message,)))
 
@@ -357,7 +358,8 @@ class MemoryStore:
         for key, queued in self._recipients.items():
             if not queued.waits:
                 continue
-            if queued.next_attempt > survey.latest:
+            held = self.messages[key[0]].released_at >= queued.next_attempt
+            if queued.next_attempt > survey.latest and not held:
                 self._recipients[key] = queued = evolve(queued, next_attempt=survey.now)
             domain = queued.recipient.mailbox.domain
             known = rest.get(domain)
@@ -371,8 +373,9 @@ class MemoryStore:
         found: dict[QueueId, list[Recipient]] = {}
         for want in lease.wants:
             ids: dict[QueueId, None] = {}
-            for time, key in self._free(want):
-                if time > lease.now or (len(ids) == want.limit and key[0] not in ids):
+            due = [(time, key) for time, key in self._free(want) if time <= lease.now]
+            for _, key in sorted(due, key=lambda each: turn(each[0], self._level(each[1]))):
+                if len(ids) == want.limit and key[0] not in ids:
                     break
                 ids[key[0]] = None
             found.update((id, []) for id in ids)
@@ -384,7 +387,7 @@ class MemoryStore:
                 and queued.waits
                 and queued.next_attempt <= lease.now
                 and key not in self._leases
-                and (its.before is None or key[0] < its.before)
+                and self._within(its, key)
             ):
                 found[key[0]].append(queued.recipient)
         messages = tuple(self._part(id, recipients) for id, recipients in sorted(found.items()))
@@ -417,8 +420,14 @@ class MemoryStore:
             if queued.recipient.mailbox.domain == want.domain
             and queued.waits
             and key not in self._leases
-            and (want.before is None or key[0] < want.before)
+            and self._within(want, key)
         )
+
+    def _level(self, key: Key) -> int:
+        return level(self.messages[key[0]])
+
+    def _within(self, want: Want, key: Key) -> bool:
+        return want.before is None or key[0] < want.before or is_timed(self._level(key))
 
     def _part(self, id: QueueId, recipients: list[Recipient]) -> Message:
         message = self.messages[id]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from . import Extension
 from .binarymime import BINARYMIME, BINARYMIME_OUT
 from .chunking import CHUNKING
+from .deliverby import DELIVERBY_OUT
 from .dsn import DSN, DSN_OUT
 from .eightbitmime import EIGHT_BIT_MIME, EIGHT_BIT_MIME_OUT
 from .limits import limits
+from .mtpriority import MT_PRIORITY_OUT
 from .outgoing import OutgoingExtension
 from .plain import ENHANCED_STATUS_CODES, PIPELINING
 from .size import SIZE_OUT, size
@@ -20,6 +22,8 @@ OUTGOING: tuple[OutgoingExtension, ...] = (
     EIGHT_BIT_MIME_OUT,
     BINARYMIME_OUT,
     DSN_OUT,
+    DELIVERBY_OUT,
+    MT_PRIORITY_OUT,
 )
 """What is said to next hops, in this order; the refusals of the first come first."""
 

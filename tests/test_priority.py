@@ -1,0 +1,82 @@
+"""Mail that goes before other mail (RFC 6710), through whole MTAs."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.world import MemoryMTA, MemoryReactor
+
+NEXT = "192.0.2.1"
+PLAIN = b"Subject: x\r\n\r\nfine\r\n"
+
+
+class Priorities(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+
+    def here(self, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(
+            self.mktemp(),
+            reactor=self.reactor,
+            routes=(("next.example", f"smtp://{NEXT}"),),
+            **settings,
+        )
+        mta.start()
+        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
+        return mta
+
+    def submit(self, mta: MemoryMTA, priority: int, recipient: str = "bob@next.example") -> str:
+        client = mta.connect()
+        self.assertIn(b"MT-PRIORITY\r\n", client.received)
+        [answer] = client.say(f"MAIL FROM:<ann@localhost> MT-PRIORITY={priority}")
+        self.assertRegex(client.say(f"RCPT TO:<{recipient}>")[0], "^250 ")
+        client.say("DATA")
+        self.assertRegex(client.send(PLAIN + b".\r\n")[0], "^250 2.0.0 Queued as")
+        mta.advance(1)
+        return answer
+
+    def next_hop(self, announced: str, *steps: ScriptStep) -> ScriptedPeer:
+        peer = ScriptedPeer(
+            [
+                ("send", b"220 mx.example\r\n"),
+                ("expect", b"EHLO mta.example\r\n"),
+                ("send", f"250-mx.example\r\n250 {announced}\r\n".encode()),
+                *steps,
+            ]
+        )
+        self.reactor.listen(NEXT, 25, peer)
+        return peer
+
+    def test_it_is_said_where_it_is_known(self) -> None:
+        for announced, said in (
+            ("MT-PRIORITY MIXER", " MT-PRIORITY=-4"),
+            ("MT-PRIORITY", " MT-PRIORITY=-4"),
+            ("8BITMIME", ""),
+        ):
+            mail = f"MAIL FROM:<ann@localhost>{said}\r\n".encode()
+            peer = self.next_hop(announced, ("expect", mail))
+            mta = self.here()
+            self.submit(mta, -4)
+            self.assertEqual(peer.problems, [])
+            self.assertEqual(peer.script, [])
+            mta.stop()
+
+    def test_the_trace_field_says_it(self) -> None:
+        mta = self.here()
+        self.assertRegex(self.submit(mta, 3, "bob@localhost"), "^250 2.1.0 ")
+        self.submit(mta, 0, "bob@localhost")
+        first, second = mta.mail("bob")
+        self.assertRegex(first, rb"\n\tfor <bob@localhost>\n\tpriority 3; \w\w\w, ")
+        self.assertNotIn(b"priority", second)
+
+    def test_strangers_are_told_that_theirs_is_like_all_other(self) -> None:
+        mta = self.here(relay_from=(ip_network("203.0.113.0/24"),))
+        self.assertRegex(self.submit(mta, 9, "bob@localhost"), "^250 2.3.6 0 ")
+        self.assertRegex(self.submit(mta, -9, "bob@localhost"), "^250 2.1.0 ")
+        first, second = mta.mail("bob")
+        self.assertNotIn(b"priority", first)
+        self.assertIn(b"priority -9;", second)

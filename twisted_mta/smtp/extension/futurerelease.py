@@ -1,0 +1,104 @@
+"""FUTURERELEASE (RFC 4865): a message is submitted now, and goes later. For submission alone.
+
+``HOLDUNTIL`` in the parameters of an envelope is a wall time, whichever way it was said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from ..command import CommandError, Parameters
+from ..reply import Reply
+from . import Extension
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+BOTH = Reply.of(501, "5.4", "HOLDFOR or HOLDUNTIL, and not both")
+TOO_LATE = Reply.of(501, "5.4", "It is to be held for longer than it may take (BY)")
+
+_SECONDS = re.compile(r"[0-9]{1,9}")  # RFC 4865 §4: future-release-integer
+# RFC 3339 §5.6, which the erratum of RFC 4865 §4 names: date-time.
+_DATE_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
+    r"(?:Z|[+-][0-9]{2}:[0-9]{2})",
+    re.IGNORECASE,
+)
+
+
+@frozen(kw_only=True)
+class FutureRelease(Extension):
+    """Announced with how long, and until when, a message may be held.
+
+    Attributes:
+        longest: seconds.
+        wall_time: seconds since the epoch.
+    """
+
+    keyword: str = field(default="FUTURERELEASE", init=False)
+    longest: int
+    wall_time: Callable[[], float]
+
+    def announcement(self, session: Session) -> str | None:
+        """Return the keyword with both limits (RFC 4865 §4)."""
+        latest = datetime.fromtimestamp(int(self.wall_time()) + self.longest, UTC)
+        return f"{self.keyword} {self.longest} {latest:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
+    """Return the extension.
+
+    Args:
+        longest: seconds that a message may be held.
+        wall_time: seconds since the epoch.
+    """
+
+    def hold_for(value: str | None) -> int:
+        if value is None or not _SECONDS.fullmatch(value):
+            raise CommandError(Reply.of(501, "5.4", "Syntax: HOLDFOR=seconds"))
+        return within(int(value))
+
+    def hold_until(value: str | None) -> int:
+        try:
+            if value is None or not _DATE_TIME.fullmatch(value):
+                raise ValueError
+            until = datetime.fromisoformat(value.upper()).timestamp()
+        except (ValueError, OverflowError):
+            syntax = "Syntax: HOLDUNTIL=2030-12-31T23:59:59Z"
+            raise CommandError(Reply.of(501, "5.4", syntax)) from None
+        if until < wall_time():
+            raise CommandError(Reply.of(501, "5.4", "HOLDUNTIL is a time to come"))
+        within(until - wall_time())
+        return int(until)
+
+    def within(seconds: float) -> int:
+        if seconds > longest:
+            text = f"A message is held for {longest} seconds at most"
+            raise CommandError(Reply.of(501, "5.4", text))
+        return int(seconds)
+
+    return FutureRelease(
+        longest=longest,
+        wall_time=wall_time,
+        mail={"HOLDFOR": hold_for, "HOLDUNTIL": hold_until},
+        # The longest of both, with its offset and a fraction.
+        mail_octets=len(" HOLDUNTIL=2030-12-31T23:59:59.999999+00:00"),
+    )
+
+
+def held_until(parameters: Parameters, now: float) -> int | None:
+    """Return the wall time until which a message is held, None if it is not.
+
+    Args:
+        parameters: of MAIL, as the readers left them.
+        now: wall time.
+    """
+    if "HOLDFOR" in parameters:
+        return int(now) + int(parameters["HOLDFOR"] or 0)
+    until = parameters.get("HOLDUNTIL")
+    return until if isinstance(until, int) else None

@@ -1,0 +1,50 @@
+"""What of MAIL's parameters outlives the session, in terms that mean the same at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..command import Parameters
+from ..reply import Reply
+from . import futurerelease
+from .deliverby import DeliverBy
+from .mtpriority import lowered
+
+
+def decided(parameters: Parameters, *, now: float, trusted: Callable[[], bool]) -> Reply | None:
+    """Return what MAIL gets for what it asks for, if that is not the usual.
+
+    Args:
+        parameters: as their readers left them.
+        now: wall time.
+        trusted: whether the client may send to anywhere, and have its mail go before others'.
+    """
+    if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters:  # RFC 4865 §4
+        return futurerelease.BOTH
+    held, by = futurerelease.held_until(parameters, now), DeliverBy.of(parameters)
+    if held is not None and by is not None and held >= int(now) + by.seconds:
+        return futurerelease.TOO_LATE
+    if int(parameters.get("MT-PRIORITY") or 0) > 0 and not trusted():
+        return lowered(0)
+    return None
+
+
+def lasting(
+    parameters: Parameters, *, now: float, trusted: Callable[[], bool]
+) -> dict[str, str | int | None]:
+    """Return the parameters of an envelope; see `decided`."""
+    # SIZE spoke of this transaction alone. Whom a client names by AUTH is believed of nobody
+    # (RFC 4954 §5).
+    kept = {key: value for key, value in parameters.items() if key not in ("SIZE", "AUTH")}
+    if "MT-PRIORITY" in kept:
+        priority = int(kept.pop("MT-PRIORITY") or 0)
+        if priority < 0 or (priority > 0 and trusted()):
+            kept["MT-PRIORITY"] = priority
+    held = futurerelease.held_until(kept, now)
+    if held is not None:
+        kept.pop("HOLDFOR", None)
+        kept["HOLDUNTIL"] = held
+    by = DeliverBy.of(kept)
+    if by is not None:
+        kept["BY"] = str(by.moved(now))
+    return kept
