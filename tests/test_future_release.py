@@ -9,6 +9,9 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.accounts import Account, changing
+from twisted_mta.config import Listener
+from twisted_mta.entropy import secret_octets
 from twisted_mta.smtp.extension.futurerelease import future_release
 from twisted_mta.testing.world import EPOCH, MemoryMTA, MemoryReactor
 
@@ -79,12 +82,12 @@ class Held(SynchronousTestCase):
     def test_its_lifetime_begins_then(self) -> None:
         mta = self.here()
         self.submit(mta, f"HOLDFOR={10 * DAY}", "bob@next.example")
-        mta.advance(13 * DAY)
+        mta.advance(10 * DAY + 60)
         self.assertEqual(mta.mail("ann"), [])
-        mta.advance(1 * DAY + 3600)
+        mta.advance(4 * DAY + 80000)
         [delayed] = mta.mail("ann")
         self.assertIn(b"\nAction: delayed\n", delayed)
-        mta.advance(2 * DAY)
+        mta.advance(DAY)
         self.assertIn(b"\nAction: failed\n", mta.mail("ann")[-1])
 
     def test_it_holds_up_nothing_else(self) -> None:
@@ -101,3 +104,27 @@ class Held(SynchronousTestCase):
         self.assertEqual(mta.mail("ann"), [])
         mta.advance(3600)
         self.assertEqual(len(mta.mail("ann")), 1)
+
+
+class Offered(SynchronousTestCase):
+    def announced(self, **settings: Any) -> list[str]:
+        listener = Listener(endpoint="tcp:25:interface=127.0.0.1", auth="any", **settings)
+        users = os.path.abspath(self.mktemp())
+        with changing(users) as accounts:
+            accounts["ann"] = Account.of("ann", "open sesame 71", secret=secret_octets)
+        mta = MemoryMTA(self.mktemp(), listeners=(listener,), users=users)
+        mta.start()
+        self.addCleanup(mta.stop)
+        return [line[4:] for line in mta.connect(greet=False).say("EHLO client.example")]
+
+    def test_to_users_alone(self) -> None:
+        self.assertIn(
+            "FUTURERELEASE 2592000 2027-02-14T08:00:00Z", self.announced(kind="submission")
+        )
+        self.assertNotIn("FUTURERELEASE", " ".join(self.announced()))
+
+    def test_for_as_long_as_the_operator_says_or_not_at_all(self) -> None:
+        found = self.announced(kind="submission", max_future_release=86400)
+        self.assertIn("FUTURERELEASE 86400 2027-01-16T08:00:00Z", found)
+        found = self.announced(kind="submission", max_future_release=0)
+        self.assertNotIn("FUTURERELEASE", " ".join(found))
