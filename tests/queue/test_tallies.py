@@ -83,6 +83,7 @@ class Counting(SynchronousTestCase):
             (451, "4.3", True, "dns"),
             (451, "4.4", True, "dns"),
             (454, "7.5", True, "tls"),
+            (451, "5.0", True, "unreachable"),  # what was said is no reply
             (451, "3.0", True, "internal"),
             (421, None, False, "throttled"),
             (452, "3.2", False, "throttled"),

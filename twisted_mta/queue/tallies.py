@@ -34,7 +34,8 @@ OLDEST = "older"
 REASONS = ("unreachable", "dns", "tls", "throttled", "refused", "internal")
 """Why the last attempt came to nothing.
 
-    unreachable   no session could be had: nobody listens, or the connection broke
+    unreachable   no session could be had: nobody listens, the connection broke, or what answers
+                  does not speak SMTP
     dns           the name could not be looked up, or has no address
     tls           the TLS or the account that is demanded could not be had
     throttled     the next hop has no room or no time for us now
@@ -134,7 +135,7 @@ def reason(each: Class) -> str:
             return "dns"
         if status.startswith("7."):
             return "tls"
-        return "unreachable" if status.startswith("4.") else "internal"
+        return "unreachable" if status.startswith(("4.", "5.")) else "internal"
     # RFC 5321 §4.2.2: 421 is about the channel; RFC 3463 §3.4, §3.5: X.3.2 and X.4.5 say that the
     # system takes nothing now, or too much.
     return "throttled" if each.code == 421 or status in ("3.2", "4.5") else "refused"
