@@ -135,8 +135,8 @@ class Listing(QueueCommandTestCase):
         self.assertEqual(
             [request for request, _ in self.requests],
             [
-                "GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=500",
-                f"GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=500&after={ID}",
+                "GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=100",
+                f"GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=100&after={ID}",
             ],
         )
 

@@ -29,7 +29,7 @@ from .terminal import (
 )
 
 _PATH = "/v1/queue"
-_PAGE = 500  # messages of a list that are asked for at once
+_PAGE = 100  # messages of a list that are asked for at once: mail has its turn between two pages
 _FEW = 100  # messages that a terminal shows, if nothing else is said
 _PART = 2000  # recipients that are looked at between two looks at the progress
 _IDS = 100  # that fit into the address of one request

@@ -22,7 +22,7 @@ from .runner import Runner
 from .selection import Entry, Selection
 from .spool import FileBody
 
-_SLICES = 20  # that one question for a list looks at: 10,000 recipients
+_SLICES = 50  # that one question for a list looks at: 5,000 recipients
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 

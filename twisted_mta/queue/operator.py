@@ -58,7 +58,7 @@ class Browse:
 
     selection: Selection
     after: int = FIRST
-    limit: int = 500
+    limit: int = 100
 
 
 @frozen
