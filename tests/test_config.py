@@ -71,6 +71,12 @@ class Listening(ConfigTestCase):
         default = [("smtp", "tcp:2525:interface=127.0.0.1")]
         self.assertEqual(self.kinds({"lmtp": ["off"]}, '[mta]\nlmtp = "tcp:24"'), default)
 
+    def test_lmtp_is_not_spoken_where_smtp_is_expected(self) -> None:
+        self.assertEqual(
+            self.refusal({"lmtp": ["tcp:25"]}),
+            'endpoint = "tcp:25": port 25 is for SMTP alone; tcp:24 would do',
+        )
+
     def test_lmtp_grants_no_relaying(self) -> None:
         toml = (
             '[[listener]]\nkind = "lmtp"\nendpoint = "tcp:24"\nclient_certificates = "ask"\n'

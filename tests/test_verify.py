@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.world import MemoryClient, MemoryMTA
 
-ENDPOINT = "tcp:25:interface=127.0.0.1"
+ADDRESS = ("127.0.0.1", 2525)
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
@@ -18,7 +18,7 @@ class Asking(SynchronousTestCase):
             file.write("team: bob, eve@elsewhere.example\none: bob\nfriends: jürgen\n")
         mta = MemoryMTA(
             self.mktemp(),
-            listeners=(Listener(endpoint=ENDPOINT, **listener),),  # type: ignore[arg-type]
+            listeners=(Listener(endpoint="tcp:2525:interface=127.0.0.1", **listener),),  # type: ignore[arg-type]
             aliases=aliases,
             recipients="existing",
             local_domains=("here.example", "localhost"),
@@ -27,7 +27,7 @@ class Asking(SynchronousTestCase):
             mta.files.make_directories(f"{mta.mta.config.maildir}/here.example/{name}/new")
         mta.start()
         self.addCleanup(mta.stop)
-        client = mta.connect(greet=False)
+        client = mta.connect(ADDRESS, greet=False)
         self.announced = [line[4:] for line in client.say("EHLO client.example")]
         return client
 

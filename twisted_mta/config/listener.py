@@ -265,6 +265,12 @@ class Listener:
                 f"endpoint = {read.shown(self.endpoint)}: the PROXY protocol comes before TLS;"
                 " tcp: with implicit_tls = true would do"
             )
+        place = Endpoint.parse(self.endpoint)
+        if self.kind == "lmtp" and place.port == "25" and place.kind != "unix":  # RFC 2033 §1
+            raise ConfigError(
+                f"endpoint = {read.shown(self.endpoint)}: port 25 is for SMTP alone;"
+                " tcp:24 would do"
+            )
         if self.kind == "lmtp" and self.relay_certificates:
             raise ConfigError(
                 f"relay_certificates = {read.shown([str(one) for one in self.relay_certificates])}:"
