@@ -103,8 +103,8 @@ class Reading(SynchronousTestCase):
         self.assertRaises(CommandError, DSN.rcpt["ORCPT"], "utf-8;" + "ł" * 71)
 
     def test_who_takes_lines_for_twisted_mail_is_not_offered_it(self) -> None:
-        self.assertIn(DSN, standard_extensions(1))
-        self.assertNotIn(DSN, extensions_for_lines(1))
+        self.assertIn(DSN, standard_extensions(1, 1))
+        self.assertNotIn(DSN, extensions_for_lines(1, 1))
 
 
 class WhatTheSenderWants(SynchronousTestCase):

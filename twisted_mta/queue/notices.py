@@ -71,6 +71,9 @@ class Written:
     unreported: tuple[Outcome, ...] = ()
 
 
+NOTHING = Written()
+
+
 class Notices:
     """Writes the notices.
 
@@ -127,6 +130,8 @@ class Notices:
             succeeded: those that got it.
             success: what that means.
         """
+        if not (failed or delayed or succeeded):
+            return NOTHING
         sender = message.envelope.reverse_path
         written: list[tuple[Action, Message]] = []
         unreported = [event.outcome for event in failed]

@@ -115,7 +115,8 @@ class Settlement:
             next_attempt: float | None = None
             if outcome.delivered:
                 done.append(outcome.number)
-                if not outcome.notifies:
+                # Without parameters nobody wants to hear of it (RFC 3461 §4.1): most mail.
+                if recipient.parameters and not outcome.notifies:
                     succeeded.append(Event(recipient, outcome))
             elif outcome.failed:
                 done.append(outcome.number)
