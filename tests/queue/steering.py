@@ -96,11 +96,18 @@ class SteeringTests:
             ({"to": "a*"}, [(1, [0, 2]), (2, [0])]),
             ({"to": "?@two.example"}, [(1, [1]), (2, [0])]),
             ({"to": "a"}, []),
+            ({"to": "[ab]@two.example"}, []),
+            ({"to": "*@*two*"}, [(1, [1, 2]), (2, [0])]),
+            ({"to": "*".join("a" * 300)}, []),
             ({"state": "deferred"}, [(1, [1])]),
             ({"state": "queued", "domain": "two.example"}, [(2, [0])]),
             ({"state": "held"}, []),
         ):
             self.assertEqual(self.browse(**filters), expected, filters)  # type: ignore[arg-type]
+
+    def test_no_pattern_takes_long(self) -> None:
+        self.accept(message(1, f"{'a' * 64}@{'a' * 60}.{'a' * 60}.example"))
+        self.assertEqual(self.browse(to="*a" * 400 + "b"), [])
 
     def test_an_address_that_an_alias_led_from_is_found(self) -> None:
         sent = message(1)

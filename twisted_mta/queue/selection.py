@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from fnmatch import translate
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -176,10 +177,9 @@ def _domain(said: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=64)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    wild = {"*": ".*", "?": "."}
-    # Several stars in a row mean one; each more would cost as many steps again.
-    parts = (wild.get(each) or re.escape(each) for each in re.sub(r"\*+", "*", pattern))
-    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
+    # What fnmatch makes of it never goes back behind a star that was passed: whoever reaches the
+    # page may ask, and no pattern is to keep the queue busy. A bracket is one, and begins no class.
+    return re.compile(translate(pattern.replace("[", "[[]")), re.IGNORECASE)
 
 
 def _matches(pattern: str, text: str) -> bool:
