@@ -63,6 +63,39 @@ class AdminTestCase(SynchronousTestCase):
         return answer.code, json.loads(answer.body)
 
 
+class Explaining(AdminTestCase):
+    def test_what_was_asked_for_is_explained(self) -> None:
+        asked: list[tuple[str, Any]] = []
+
+        def explain(what: str, said: Any) -> Deferred[dict[str, Any] | None]:
+            asked.append((what, dict(said)))
+            return succeed({"mailbox": what})
+
+        admin = self.admin(explain=explain)
+        path = "/v1/explain/%22a%20b%22@c%2Fd.example"
+        answer = self.ask(admin, path, query="client=192.0.2.1")
+        self.assertEqual(json.loads(answer.body), {"version": 1, "mailbox": '"a b"@c/d.example'})
+        self.assertEqual(asked, [('"a b"@c/d.example', {"client": "192.0.2.1"})])
+
+    def test_what_is_not_there_and_what_is_nothing(self) -> None:
+        def explain(what: str, said: Any) -> Deferred[dict[str, Any] | None]:
+            if what == "x":
+                raise ValueError("neither\x1b")
+            return succeed(None)
+
+        admin = self.admin(explain=explain)
+        self.assertEqual(self.told(admin, "/v1/explain/1M81ARNJN5BHJ")[0], 404)
+        self.assertEqual(self.told(admin, "/v1/explain/x"), (400, {"error": "neither\\x1b"}))
+        self.assertEqual(self.told(admin, "/v1/explain/x", "POST")[0], 405)
+
+    def test_silence_is_an_error_after_a_while(self) -> None:
+        admin = self.admin(explain=lambda what, said: Deferred())
+        answer = admin.answer(Question(method="GET", path="/v1/explain/a@b.example"))
+        assert isinstance(answer, Deferred)
+        self.clock.advance(28)
+        self.assertEqual(self.successResultOf(answer).code, 503)
+
+
 class Telling(AdminTestCase):
     def test_the_status_is_versioned(self) -> None:
         admin = self.admin(bound=lambda: ["smtp tcp 127.0.0.1:25"], wanted_listeners=1)

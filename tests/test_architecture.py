@@ -27,6 +27,7 @@ SHARED = (
     "metrics",
     "report",
     "settings",
+    "tracing",
     "wire",
 )
 """What every room may use."""
@@ -55,6 +56,7 @@ JOINERS = (
     "daemon",
     "engine",
     "entropy",
+    "explain",
     "instruments",
     "listeners",
     "lives",
@@ -68,6 +70,7 @@ JOINERS = (
     "terminal",
     "testing",
     "user_commands",
+    "traced",
     "worker",
     "workers",
 )

@@ -4,6 +4,10 @@
     GET  /v1/metrics     what was counted, raw
     GET  /metrics        the same as Prometheus reads it
     GET  /v1/tls         the hosts that TLS was had with, or of those /v1/tls/<domain>
+    GET  /v1/explain/<id or address>    why a message is still here, or what would become of mail
+                         for an address; there ``?client=`` and ``sender=`` say who sends it
+    GET  /v1/trace       what sessions say, as they say it: a line of JSON for each of theirs, until
+                         who asked hangs up; filters stand in the query (`tracing.Filter`)
     POST /v1/<action>    do something: ``reload``, ``reopen-logs``
     /v1/queue            and what is below it is somebody else's to answer
 
@@ -13,29 +17,51 @@ actions: the page lets GET alone pass.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    TimeoutError,
+    gatherResults,
+    maybeDeferred,
+    succeed,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .answer import READING, Answer, Answerer, Question, error_answer, json_answer
+from .answer import (
+    READING,
+    Answer,
+    Answerer,
+    Outlet,
+    Question,
+    Stream,
+    error_answer,
+    json_answer,
+)
 from .interfaces import Clock, WallTime
 from .memory import Entry
 from .metrics import Metrics, Snapshot, Totals, added
 from .metrics.exposition import exposition
 from .report import VERSION, Report, Status, gauges, merge
+from .tracing import MOST_TRACES, Buffer, Event, Filter
 
 STATUS = "/v1/status"
 METRICS = "/v1/metrics"
 EXPOSITION = "/metrics"
 TLS = "/v1/tls"
+EXPLAIN = "/v1/explain"
+TRACE = "/v1/trace"
 
 # Seconds for a process that was silent when it was asked last. Those who watch over programs often
 # wait a second for an answer: a worker that hangs is not to make the whole of it seem to.
 _PATIENCE = 0.25
+
+_EXPLAINING = 28.0  # seconds; the DNS is asked, and the tool waits for 30
 
 
 @frozen
@@ -57,6 +83,14 @@ Reports = Callable[[], "Sequence[Report | Asked] | Deferred[Sequence[Report]]"]
 Hosts = Callable[[str | None], "Sequence[Entry] | Deferred[Sequence[Entry]]"]
 """Says with which hosts TLS was had (`memory.TLSMemory.entries`): all of them, or a domain's."""
 
+Explain = Callable[[str, Mapping[str, str]], "Deferred[dict[str, Any] | None]"]
+"""Says why mail is where it is (`explain.explainer`): of a queue id or an address, with what else
+was said. None where there is no such message; raises `ValueError` where it is neither."""
+
+Trace = Callable[[Filter, "Callable[[Sequence[Event], int], object]"], "Callable[[], object]"]
+"""Opens a trace in all processes: what takes the lines, and how many were lost since the last ones,
+goes in; what closes it comes back."""
+
 Action = Callable[[], Any]
 """Does what an operator asks for: returns lines that say what was done (or a Deferred of them, or
 None), and fails where it is refused."""
@@ -64,6 +98,9 @@ None), and fails where it is refused."""
 
 class Admin:
     """Says how things stand, and does what it is told.
+
+    Attributes:
+        traces: how many are open.
 
     Args:
         hostname: our name.
@@ -79,6 +116,8 @@ class Admin:
         wall_time: for people.
         hosts: see `Hosts`.
         below: who answers what is asked of other paths, and of those below them.
+        explain: see `Explain`.
+        trace: see `Trace`; None: there are no sessions to read along.
         timeout: seconds that a process has for its report.
     """
 
@@ -100,6 +139,8 @@ class Admin:
         started_at: Callable[[], float] | None = None,
         hosts: Hosts = lambda domain: (),
         below: Mapping[str, Answerer] | None = None,
+        explain: Explain = lambda what, said: succeed(None),
+        trace: Trace | None = None,
         timeout: float = 1.5,
     ) -> None:
         self._hostname = hostname
@@ -115,6 +156,9 @@ class Admin:
         self._started_at = started_at
         self._hosts = hosts
         self._below = dict(below or {})
+        self._explain = explain
+        self.traces = 0
+        self._trace = trace
         self._timeout = timeout
         self._totals = Totals()
         self._last: dict[int, Report] = {}
@@ -138,7 +182,7 @@ class Admin:
         """Ask all processes, and return what they and those that are gone have counted."""
         return self.status().addCallback(_metrics_of)
 
-    def answer(self, question: Question) -> Answer | Deferred[Answer]:
+    def answer(self, question: Question) -> Answer | Stream | Deferred[Answer]:
         """Answer a request (`answer.Answerer`)."""
         readers: Mapping[str, Callable[[], Deferred[Answer]]] = {
             STATUS: lambda: self.status().addCallback(lambda status: json_answer(status.to_json())),
@@ -148,6 +192,14 @@ class Admin:
             EXPOSITION: lambda: self.snapshot().addCallback(self._exposed, question.accept),
             TLS: lambda: self._tls(None),
         }
+        if question.path.startswith(f"{EXPLAIN}/"):
+            if question.method not in READING:
+                return _not_allowed(READING)
+            return self._explained(question)
+        if question.path == TRACE and self._trace is not None:
+            if question.method not in READING:
+                return _not_allowed(READING)
+            return self._traced(question, self._trace)
         path, domain = question.path, None
         if path.startswith(f"{TLS}/"):
             path, domain = TLS, path.removeprefix(f"{TLS}/")
@@ -161,7 +213,8 @@ class Admin:
         name = question.path.removeprefix("/v1/")
         if question.path.startswith("/v1/") and name in self._actions:
             return self._act(name) if question.method == "POST" else _not_allowed(("POST",))
-        there = [f"GET {path}" for path in (*readers, *self._below)]
+        paths = (*readers, *self._below, f"{EXPLAIN}/<id or address>", TRACE)
+        there = [f"GET {path}" for path in paths]
         there += [f"POST /v1/{action}" for action in self._actions]
         return error_answer(f"there is {', '.join(there)}", 404)
 
@@ -170,6 +223,59 @@ class Admin:
         return told.addCallback(
             lambda hosts: json_answer({"version": VERSION, "hosts": list(hosts)})
         )
+
+    def _explained(self, question: Question) -> Deferred[Answer]:
+        what = unquote(question.path.removeprefix(f"{EXPLAIN}/"))
+
+        def told(facts: dict[str, Any] | None) -> Answer:
+            if facts is None:
+                text = f"{what} is not in the queue; the log says what became of it"
+                return error_answer(text, 404)
+            return json_answer({"version": VERSION, **facts})
+
+        def refused(failure: Failure) -> Answer:
+            if failure.check(TimeoutError):
+                return error_answer("it cannot be told now: no answer in time", 503)
+            failure.trap(ValueError)
+            return error_answer(failure.getErrorMessage(), 400)
+
+        explained = maybeDeferred(self._explain, what, _query(question))
+        return explained.addTimeout(_EXPLAINING, self._clock).addCallbacks(told, refused)
+
+    def _traced(self, question: Question, trace: Trace) -> Answer | Stream:
+        try:
+            wanted = Filter.parse(_query(question))
+        except ValueError as error:
+            return error_answer(str(error), 400)
+        if self.traces >= MOST_TRACES:
+            return error_answer(f"{self.traces} traces are open; end one of them", 409)
+
+        def begin(outlet: Outlet) -> Callable[[], object]:
+            def deliver(events: Sequence[Event], lost: int) -> None:
+                lines = [json.dumps(event) for event in events]
+                if lost:
+                    lines.append(json.dumps({"lost": lost}))
+                outlet.write("".join(f"{line}\n" for line in lines).encode("ascii"))
+
+            def take(events: Sequence[Event], lost: int) -> None:
+                for event in events:
+                    buffer.put(event)
+                if lost:
+                    buffer.lose(lost)
+
+            def end() -> None:
+                self.traces -= 1
+                buffer.close()
+                close()
+
+            buffer = Buffer(clock=self._clock, deliver=deliver, ready=lambda: outlet.ready)
+            outlet.resumed = buffer.flush
+            outlet.write(json.dumps({"version": VERSION, **wanted.to_json()}).encode() + b"\n")
+            self.traces += 1
+            close = trace(wanted, take)
+            return end
+
+        return Stream(begin)
 
     async def _gather(self) -> Sequence[Report]:
         reports = self._reports()
@@ -232,6 +338,10 @@ class Admin:
             return error_answer(failure.getErrorMessage(), 409)
 
         return maybeDeferred(self._actions[name]).addCallbacks(done, refused)
+
+
+def _query(question: Question) -> dict[str, str]:
+    return dict(parse_qsl(question.query, keep_blank_values=True))
 
 
 def _metrics_of(status: Status) -> Snapshot:

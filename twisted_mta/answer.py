@@ -27,6 +27,8 @@ from .smtp.reply import printable
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+LINES = "application/x-ndjson"
+"""A line of JSON for each thing."""
 
 READING = ("GET", "HEAD")
 """The methods that change nothing (RFC 9110 §9.2.1), as far as they mean something here."""
@@ -38,7 +40,7 @@ class Question:
 
     Attributes:
         method: upper-case as it is sent: ``GET``.
-        path: without the query.
+        path: without the query; with its percent signs.
         hosts: each Host field that came.
         accept: the Accept field.
         version: of HTTP: ``HTTP/1.1``.
@@ -86,7 +88,69 @@ class Answer:
     size: int = 0
 
 
-Answerer = Callable[[Question], "Answer | Deferred[Answer]"]
+@implementer(IPushProducer)
+class Outlet:
+    """Where a `Stream` goes: the connection of who asked.
+
+    Attributes:
+        resumed: called when there is room again.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.resumed: Callable[[], object] = lambda: None
+        self._request = request
+        self._paused = False
+        self._ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is room for more now."""
+        return not (self._paused or self._ended)
+
+    def write(self, octets: bytes) -> None:
+        """Send octets; nothing happens where nobody is there any more."""
+        if not self._ended:
+            self._request.write(octets)
+
+    def end(self) -> None:
+        """That was all."""
+        if not self._ended:
+            self._ended = True
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def left(self) -> None:
+        """Who asked is gone."""
+        self._ended = True
+
+    def pauseProducing(self) -> None:
+        """There is no room (called by Twisted)."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """There is room again (called by Twisted)."""
+        self._paused = False
+        self.resumed()
+
+    def stopProducing(self) -> None:
+        """The connection is lost (called by Twisted)."""
+        self._ended = True
+
+
+@frozen
+class Stream:
+    """A response that goes on until who asked has enough.
+
+    Attributes:
+        begin: is given where it goes, and returns what is called when nobody is there any more.
+        content_type: of it.
+    """
+
+    begin: Callable[[Outlet], Callable[[], object]]
+    content_type: str = LINES
+
+
+Answerer = Callable[[Question], "Answer | Stream | Deferred[Answer]"]
 """Answers what is asked; what it raises is logged, and is a 503."""
 
 
@@ -232,8 +296,11 @@ class _Answers(Resource):
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
 
-        def send(answer: Answer) -> None:
+        def send(answer: Answer | Stream) -> None:
             if left:
+                return
+            if isinstance(answer, Stream):
+                self._stream(request, answer)
                 return
             request.setResponseCode(answer.code, answer.reason)
             for name, value in {**self._headers, **answer.headers}.items():
@@ -252,7 +319,24 @@ class _Answers(Resource):
         asked.addErrback(self._failed).addCallback(send)
         return NOT_DONE_YET
 
-    async def _answered(self, question: Question) -> Answer:
+    def _stream(self, request: Request, stream: Stream) -> None:
+        for name, value in self._headers.items():
+            request.setHeader(name, value)
+        request.setHeader("Content-Type", stream.content_type)
+        if request.method == b"HEAD":
+            request.finish()
+            return
+        outlet = Outlet(request)
+        request.registerProducer(outlet, True)
+        end = stream.begin(outlet)
+
+        def gone(_: object) -> None:
+            outlet.left()
+            end()
+
+        request.notifyFinish().addBoth(gone)
+
+    async def _answered(self, question: Question) -> Answer | Stream:
         answer = self._answer(question)
         return await answer if isinstance(answer, Deferred) else answer
 

@@ -8,7 +8,9 @@ import click
 
 from . import __version__
 from .check import Finding, report
+from .explain.command import explain
 from .running import COMMANDS
+from .traced import trace
 from .user_commands import users
 
 
@@ -19,7 +21,7 @@ def main(state_dir: str | None) -> None:
     """Look after a mail transfer agent that `twistd mta` runs."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, explain, trace):
     main.add_command(_command)
 main.add_command(users)
 

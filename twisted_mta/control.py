@@ -199,19 +199,38 @@ class ControlClient:
                 left -= len(piece)
                 yield piece
 
+    def lines(self, path: str) -> Iterator[Any]:
+        """Ask for what goes on until it is not wanted any more; yield each line of JSON.
+
+        However long nothing comes is waited for.
+
+        Raises:
+            NotRunning: see there.
+            Refused: see there.
+        """
+        with self._asked("GET", path, keep=True) as response:
+            if response.status >= 400:
+                self._read(response, response.read())
+            while line := response.readline():
+                yield json.loads(line)
+
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         with self._asked(method, path, body) as response:
             return self._read(response, response.read())
 
     @contextlib.contextmanager
     def _asked(
-        self, method: str, path: str, body: bytes | None = None
+        self, method: str, path: str, body: bytes | None = None, *, keep: bool = False
     ) -> Iterator[http.client.HTTPResponse]:
         shown = printable(self.path)
         connection = _Connection(self.path, self._timeout)
         try:
-            connection.request(method, path, body, headers={"Connection": "close"})
-            yield connection.getresponse()
+            headers = {} if keep else {"Connection": "close"}
+            connection.request(method, path, body, headers=headers)
+            response = connection.getresponse()
+            if keep and connection.sock is not None:
+                connection.sock.settimeout(None)
+            yield response
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             raise NotRunning(
                 f"no MTA is running at {shown}; start one with twistd mta, or name another with"

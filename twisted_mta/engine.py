@@ -23,6 +23,8 @@ from .delivery.terms import Prepared as PreparedTerms
 from .dns import DNSResolver
 from .entropy import NearExecutor, ThreadExecutor, nonce, secret_octets, system_random, wall_time
 from .envelope import Message, NextHop, Outcome
+from .explain.explainer import Explainer
+from .explain.origin import limits_of
 from .files import DiskFiles
 from .interfaces import Executor, Files, Ids, Limits, Random, Resolver, WallTime
 from .limits import LocalLimits
@@ -33,7 +35,7 @@ from .metrics import Metrics, table
 from .queue.activity import Activity
 from .queue.commit import GroupCommit
 from .queue.desk import Desk
-from .queue.hops import HopLimits, Suspended
+from .queue.hops import Suspended
 from .queue.ids import QueueIds
 from .queue.lock import StateLock
 from .queue.runner import Runner, RunnerSettings
@@ -42,6 +44,7 @@ from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
 from .queue.store import StateInUse
 from .queue.tallies import Tallies
+from .routing.account import Accountant
 from .routing.exchangers import Exchangers
 from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
@@ -51,6 +54,7 @@ from .smtp.address import Mailbox
 from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
 from .smtp.sasl import Nonce
+from .tracing import Tracing
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
@@ -120,6 +124,8 @@ class Engine:
         mailboxes: which are ours, and where mail goes next.
         shards: its parts of the queue; new mail goes to the first.
         tls_news: to be called when another process has learnt something of TLS.
+        explainer: says why mail is where it is.
+        tracing: tells what sessions say to those who read along.
 
     Raises:
         ValueError: a route cannot be read.
@@ -198,16 +204,17 @@ class Engine:
             written=tls_written,
         )
         self.tls_news: Callable[[], None] = self._journal.look_soon
+        locate = Exchangers(
+            resolver,
+            random=self._random,
+            port=config.delivery.port,
+            is_local=self.mailboxes.is_our_host,
+            is_own_address=is_own_address,
+        ).locate
         self._relay = Relay(
             reactor=reactor,
             wall_time=world.wall_time,
-            locate=Exchangers(
-                resolver,
-                random=self._random,
-                port=config.delivery.port,
-                is_local=self.mailboxes.is_our_host,
-                is_own_address=is_own_address,
-            ).locate,
+            locate=locate,
             helo=config.helo,
             destination_for=config.destination_for,
             memory=self.memory,
@@ -234,6 +241,25 @@ class Engine:
             limits=self._limits,
             wall_time=world.wall_time,
             extensions=world.extensions,
+        )
+        self.tracing = Tracing(
+            clock=reactor,
+            wall_time=world.wall_time,
+            name=f"{worker}-" if config.workers > 1 else "",
+        )
+        self.tracing.changed = self._attach_traces
+        for factory in self.listeners.factories:
+            factory.tracing = self.tracing
+        self._relay.tracing = self.tracing
+        self.explainer = Explainer(
+            config=lambda: self.config,
+            mailboxes=self.mailboxes,
+            intakes=lambda: self.listeners.intakes,
+            relay=self._relay,
+            accountant=Accountant(locate, resolver, is_local=self.mailboxes.is_our_host),
+            shards=lambda: self.shards,
+            home=self._home.runner,
+            wall_time=world.wall_time,
         )
 
     # Life.
@@ -425,6 +451,11 @@ class Engine:
                 return each.desk.ask(name, arguments)
         return fail(LookupError(f"shard {shard} is not here"))
 
+    def _attach_traces(self) -> None:
+        for factory in self.listeners.factories:
+            factory.attach_traces()
+        self._relay.attach_traces()
+
     # Reloading.
 
     def prepare(self, config: Config) -> Callable[[], list[str]]:
@@ -540,7 +571,7 @@ class Engine:
             ids=self._ids,
             observe=self.activity.attempt_settled,
             limits=self._limits,
-            limits_of=self._limits_of,
+            limits_of=lambda next_hop: limits_of(self.config, next_hop),
             recipients_of=self.mailboxes.recipients,
             noticed=partial(self.metrics.count, table.NOTICES),
             steered=self.activity.steered,
@@ -554,18 +585,6 @@ class Engine:
         )
         tallies = Tallies(commit.perform, clock=self._reactor, wall_time=world.wall_time)
         return Shard(number, lock, spool, store, commit, runner, desk, tallies)
-
-    def _limits_of(self, next_hop: NextHop) -> HopLimits:
-        domain = next_hop.destination or next_hop.domain
-        there = self.config.destination_for(domain, next_hop.hosts)
-        return HopLimits(
-            connections=there.connections,
-            recipients_per_message=there.recipients_per_message,
-            rate=there.rate,
-            retry_minimum=there.retry_minimum,
-            retry_maximum=there.retry_maximum,
-            lifetime=there.lifetime,
-        )
 
     def _thread(self, threads: int, name: str) -> ThreadExecutor:
         executor = ThreadExecutor(self._reactor, threads, f"twisted-mta {name}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Literal, NewType, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .smtp.address import Mailbox
 from .smtp.reply import Reply
@@ -108,6 +108,18 @@ class TLSFacts:
     peer_fingerprint: str | None = None
     peer_verified: bool = False
     peer_problem: str | None = None
+
+    @property
+    def without_peer(self) -> TLSFacts:
+        """The same without the peer's certificate."""
+        return evolve(
+            self,
+            peer_subject=None,
+            peer_issuer=None,
+            peer_fingerprint=None,
+            peer_verified=False,
+            peer_problem=None,
+        )
 
     @property
     def description(self) -> str:

@@ -40,6 +40,7 @@ def read_engine(metrics: Metrics, engine: Engine) -> None:
         metrics.read(table.QUEUE_AGE, partial(_by_age, engine, age), age)
     for reason in REASONS:
         metrics.read(table.QUEUE_DEFERRED_FOR, partial(_by_reason, engine, reason), reason)
+    metrics.read(table.TRACES_OPEN, lambda: len(engine.tracing.traces))
     metrics.read(table.NEXT_HOPS_SUSPENDED, lambda: len(engine.suspended()))
 
 

@@ -27,6 +27,7 @@ from .logs import WholeLines
 from .metrics import table
 from .pipe import Pipe, PipeClosed, PipeEnd
 from .report import Report
+from .tracing import Event
 
 if TYPE_CHECKING:
     from .workers import Workers
@@ -68,6 +69,7 @@ class Life(Pipe):
             {
                 "limits": lambda message: worker.count(self, message),
                 "tls_news": worker.pass_on_tls_news,
+                "traced": worker.traced,
             },
             lambda: worker.pipe_lost(self),
         )
@@ -254,6 +256,7 @@ class Worker(ProcessProtocol):
         if life is not self._life:
             return
         self.ready = True
+        self._crew.started(self)
         if self._crew.serving:
             self.tell("serve")
         if self.restarts:
@@ -285,6 +288,10 @@ class Worker(ProcessProtocol):
     def pass_on_tls_news(self) -> None:
         """Tell the others that this one has learnt something of TLS."""
         self._crew.pass_on_tls_news(self)
+
+    def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
+        """Take lines of a trace."""
+        self._crew.traced(trace, events, lost)
 
     def pipe_lost(self, life: Life) -> None:
         """The process is about to end, or has ended."""

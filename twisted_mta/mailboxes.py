@@ -12,7 +12,7 @@ from .delivery.maildir import NoMailbox, mailbox_directory
 from .envelope import NextHop, Recipient
 from .interfaces import Files, FinalRecipient, WallTime
 from .routing.aliases import Aliases, read_aliases
-from .routing.expansion import Expander
+from .routing.expansion import Expander, ExpansionStep
 from .routing.routes import Routes, parse_route
 from .routing.srs import SenderRewriting
 from .routing.srs_key import srs_key
@@ -104,6 +104,12 @@ class Mailboxes:
     ) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a mailbox of ours goes (`interfaces.Expand`)."""
         return self._expander.expand(mailbox, reverse_path)
+
+    def explained(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
+        """Return the same as `expand`, and how that came about."""
+        return self._expander.explained(mailbox, reverse_path)
 
     def recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
         """Return the recipients of a message that we write ourselves (`Expander.recipients`)."""

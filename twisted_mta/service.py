@@ -18,6 +18,7 @@ from .config import Config, Listener
 from .config.change import changes, fixed
 from .control import NAME, ControlSocket
 from .engine import Engine, World
+from .explain.asked import Wanted, answered, wanted
 from .files import DiskFiles
 from .instruments import engine_report, read_engine
 from .listeners import own_certificate
@@ -31,6 +32,7 @@ from .report import Report, State, Status
 from .routing.routes import Routes
 from .server.queueing import QueueingDelivery
 from .shard import shares
+from .tracing import Event, Filter
 from .web import StatusSite
 from .workers import Workers
 
@@ -88,6 +90,15 @@ class Crew(Protocol):
 
     def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
         """Ask one of them (`operations.Ask`)."""
+
+    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
+        """Say why mail is where it is (`explain.asked`)."""
+        ...
+
+    def trace(
+        self, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
+    ) -> Callable[[], object]:
+        """Open a trace (`admin.Trace`)."""
         ...
 
 
@@ -97,6 +108,7 @@ class _Alone:
     def __init__(self, engine: Engine, ports: Ports) -> None:
         self._engine = engine
         self._ports = ports
+        self._traces = 0
 
     def factory(self, number: int) -> Any:
         return self._engine.listeners.served(number)
@@ -137,6 +149,17 @@ class _Alone:
 
     def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
         return self._engine.ask_queue(shard, name, arguments)
+
+    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
+        return answered(self._engine.explainer, wanted)
+
+    def trace(
+        self, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
+    ) -> Callable[[], object]:
+        self._traces += 1
+        name = self._traces
+        self._engine.tracing.open(name, wanted, deliver)
+        return lambda: self._engine.tracing.close(name)
 
 
 class MailTransferAgent(Service):
@@ -235,6 +258,10 @@ class MailTransferAgent(Service):
                     clock=reactor,
                 ).answer
             },
+            trace=lambda filter, deliver: self._crew.trace(filter, deliver),
+            explain=lambda what, said: self._crew.explain(
+                wanted(what, client=said.get("client"), sender=said.get("sender"))
+            ),
         )
         self._control = (
             ControlSocket(

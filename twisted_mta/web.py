@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.template import Flattenable, Tag, flattenString, tags
 
-from .answer import READING, Answer, Answerer, AnswerSite, Question, json_answer, short
+from .answer import READING, Answer, Answerer, AnswerSite, Question, Stream, json_answer, short
 from .report import Process, RecentMessage, Status, SuspendedHop, label
 from .smtp.reply import printable
 
@@ -110,7 +110,7 @@ class _Pages:
             "/readyz": _readiness,
         }
 
-    def answer(self, question: Question) -> Answer | Deferred[Answer]:
+    def answer(self, question: Question) -> Answer | Stream | Deferred[Answer]:
         """Answer a request."""
         # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; a browser never does.
         if len(question.hosts) > 1 or not (question.hosts or question.version == "HTTP/1.0"):

@@ -27,6 +27,7 @@ from twisted.logger import Logger, globalLogBeginner
 from .config import Config
 from .daemon import SWITCH_INTERVAL
 from .engine import Engine
+from .explain.asked import Wanted, answered
 from .instruments import engine_report, read_engine
 from .limits import Message, Purse
 from .lives import PIPE
@@ -35,6 +36,7 @@ from .memory import Entry
 from .metrics import table
 from .pipe import Pipe, PipeEnd
 from .ports import Ports
+from .tracing import Event, Filter
 
 _ORPHANED = 0.8  # seconds that are left when the parent has died
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -76,6 +78,9 @@ class Worker:
                 "tls": self.tls,
                 "tls_news": self.tls_news,
                 "queue": self.queue,
+                "explain": self.explain,
+                "trace": self.trace,
+                "untrace": self.untrace,
             },
             self.parent_lost,
         )
@@ -180,6 +185,25 @@ class Worker:
         """Answer what an operator asks of a shard; see `Engine.ask_queue`."""
         assert self._engine is not None
         return self._engine.ask_queue(shard, question, arguments)
+
+    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
+        """Say why mail is where it is; see `explain.asked.answered`."""
+        assert self._engine is not None
+        return answered(self._engine.explainer, wanted)
+
+    def trace(self, trace: int, wanted: Mapping[str, str]) -> None:
+        """Open a trace, whose lines the parent is told."""
+        assert self._engine is not None
+
+        def deliver(events: Sequence[Event], lost: int) -> None:
+            self.pipe.tell("traced", trace=trace, events=events, lost=lost)
+
+        self._engine.tracing.open(trace, Filter.parse(wanted), deliver)
+
+    def untrace(self, trace: int) -> None:
+        """Close a trace."""
+        if self._engine is not None:
+            self._engine.tracing.close(trace)
 
     def parent_lost(self) -> None:
         """End within a second, whatever is under way."""

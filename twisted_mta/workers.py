@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from .admin import Asked
 from .config import Config
+from .explain.asked import Wanted, merged
 from .interfaces import WallTime
 from .limits import Ledger, Message
 from .lives import READING, Life, Worker, WorkerFailed, packed, reason_of
@@ -25,9 +26,13 @@ from .metrics import Metrics
 from .pipe import CallFailed, PipeClosed
 from .ports import Bound, Ports, Unserved
 from .report import Report, State
+from .tracing import Event, Filter
+
+Deliver = Callable[[Sequence[Event], int], object]
 
 _LAST_ANSWERS = 60.0  # seconds that a worker's engine waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
+_EXPLAIN_TIMEOUT = 25.0  # seconds that a worker has to ask the DNS
 _HOSTS_TIMEOUT = 1.0  # seconds that a worker has to say which hosts it knows
 
 
@@ -62,6 +67,8 @@ class Workers:
         self.wall_time = wall_time
         self._workers: list[Worker] = []
         self._serving = False
+        self._traces: dict[int, tuple[Filter, Deliver]] = {}
+        self._last_trace = 0
         self._hurried = False
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
@@ -210,7 +217,50 @@ class Workers:
                 return asked.addErrback(_as_it_was)
         return fail(LookupError(f"the process of shard {shard} is not there now; try again"))
 
+    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
+        """Ask why mail is where it is; who does not answer is left out."""
+        workers = [worker for worker in self._workers if worker.ready]
+        calls = [
+            worker.call("explain", wanted=wanted).addTimeout(_EXPLAIN_TIMEOUT, self._reactor)
+            for worker in workers
+        ]
+        return DeferredList(calls, consumeErrors=True).addCallback(
+            lambda answers: merged(
+                [
+                    (worker.number, answer)
+                    for worker, (told, answer) in zip(workers, answers, strict=True)
+                    if told
+                ]
+            )
+        )
+
+    def trace(self, wanted: Filter, deliver: Deliver) -> Callable[[], object]:
+        """Open a trace in all of them, those that start later too (`admin.Trace`)."""
+        self._last_trace = name = self._last_trace + 1
+        self._traces[name] = wanted, deliver
+
+        def close() -> None:
+            del self._traces[name]
+            for worker in self._workers:
+                worker.tell("untrace", trace=name)
+
+        for worker in self._workers:
+            if worker.ready:
+                worker.tell("trace", trace=name, wanted=wanted.to_json())
+        return close
+
     # What a worker asks.
+
+    def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
+        """Take lines of a trace."""
+        if trace in self._traces:
+            _, deliver = self._traces[trace]
+            deliver(events, lost)
+
+    def started(self, worker: Worker) -> None:
+        """A worker can be asked: tell it of the traces that are open."""
+        for name, (wanted, _) in self._traces.items():
+            worker.tell("trace", trace=name, wanted=wanted.to_json())
 
     @property
     def reactor(self) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import groupby
 from typing import TypeAlias
 
 from attrs import frozen
+
+from ..envelope import Target
 
 SourceOf = Callable[[str], str | None]
 """Says which address of ours a connection to an address would come from, None: it cannot be."""
@@ -116,3 +119,16 @@ def kernel_source(address: str) -> str | None:
             return str(probe.getsockname()[0])
     except (OSError, ValueError):
         return None
+
+
+def in_order_of_hosts(
+    targets: Iterable[Target], source_of: SourceOf | None = None
+) -> Iterator[Target]:
+    """Yield targets host by host as they come, the addresses of each in their order."""
+    for _, group in groupby(targets, key=lambda target: (target.name, target.port)):
+        of_host = {target.address: target for target in group}
+        if len(of_host) == 1:
+            yield from of_host.values()
+        else:
+            for address in in_order(list(of_host), source_of):
+                yield of_host[address]

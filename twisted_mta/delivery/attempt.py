@@ -8,8 +8,7 @@ other (`race`), one host after another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
@@ -21,7 +20,6 @@ from ..interfaces import NoTarget
 from ..smtp.client_step import TransactionDone, Unusable
 from ..smtp.conversation import Line, transcript
 from ..smtp.reply import Reply, printable
-from .address_order import in_order
 from .connection import Connection, Result
 from .race import Race, Winner
 from .terms import Terms, way_to
@@ -112,20 +110,9 @@ class Attempt:
         self.waiting = None
         if self.result.called:
             return
-        ordered = [target for target in self._in_order(targets) if target not in self.failures]
-        up = self.relay.not_shunned(ordered)
-        self.targets = list(up[: self.relay.settings.targets])
+        untried = [target for target in targets if target not in self.failures]
+        self.targets = self.relay.order(untried)
         self._next()
-
-    def _in_order(self, targets: Sequence[Target]) -> Iterator[Target]:
-        """Yield the targets, the addresses of each host in their order (RFC 6724)."""
-        for _, group in groupby(targets, key=lambda target: (target.name, target.port)):
-            of_host = {target.address: target for target in group}
-            if len(of_host) == 1:
-                yield from of_host.values()
-            else:
-                for address in in_order(list(of_host), self.relay.source_of):
-                    yield of_host[address]
 
     def _unlocated(self, failure: Failure) -> None:
         self.waiting = None

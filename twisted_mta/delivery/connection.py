@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..envelope import Message, Outcome, Target
+from ..envelope import Host, Message, Outcome, Target
 from ..interfaces import WallTime
 from ..message.conversion import CannotConvert, converted
 from ..smtp.client import ClientSession
@@ -31,8 +31,9 @@ from ..smtp.client_step import (
     TransactionDone,
     Unusable,
 )
-from ..smtp.conversation import Conversation, tls_words
+from ..smtp.conversation import Conversation, Line, tls_words
 from ..smtp.reply import Reply, printable
+from ..tracing import About, Overheard, Tracing
 from ..wire import start_tls, write_now
 from .passing import prepared
 from .terms import Terms
@@ -108,6 +109,7 @@ class Connection(Protocol):
         self.began = 0.0
         self.ready = False
         self.conversation = Conversation()
+        self._overheard: Overheard | None = None
         self._contexts = contexts
         self._clock = clock
         self._wall_time = wall_time
@@ -132,6 +134,25 @@ class Connection(Protocol):
             self._perform(self._begin(message))
         else:
             self._message = message
+
+    def attach_traces(self, tracing: Tracing) -> None:
+        """Tell those traces that are open now what is said from now on."""
+        new = self._overheard is None
+        self._overheard = self.conversation.listener = tracing.attach(self._overheard, self._about)
+        if new and self._overheard is not None:
+            begun = " (under way already)" if self._timer is not None else ""
+            self._overheard(Line("note", printable(f"to {self.target}{begun}")))
+
+    def unconnected(self, failure: Failure) -> None:
+        """It did not come to be: tell those who read along."""
+        if self._overheard is not None:
+            self._overheard(Line("note", f"no connection: {_why(failure)}"))
+
+    def _about(self) -> About:
+        target = self.target
+        names = target.name, target.address
+        places = (str(Host(name, target.port)) for name in names)
+        return About(direction="out", peer=str(target), names=(*names, *places))
 
     def quit(self) -> None:
         """Leave an idle session, and close."""
@@ -173,6 +194,8 @@ class Connection(Protocol):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        if self._overheard is not None:
+            self._overheard(Line("note", printable(f"the connection is over: {_why(reason)}")))
         self._perform(self.session.connection_lost(_why(reason)))
         self._be_spent()
         self._closed(self)

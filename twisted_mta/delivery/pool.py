@@ -62,6 +62,15 @@ class Pool(Generic[C]):
         """Take out an idle connection to ``target``."""
         return self._take((target, terms))
 
+    def serving(self, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
+        """Return what `take` would take out."""
+        found = self._found.get((next_hop, ways))
+        return found[-1] if found else None
+
+    def has(self, target: Target, terms: Terms) -> bool:
+        """Whether `take_to` would find a connection."""
+        return bool(self._found.get((target, terms)))
+
     def keep(self, connection: C, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
         """Take in an idle connection that served ``next_hop``, which was asked for ``ways``.
 

@@ -25,14 +25,15 @@ from twisted.python.failure import Failure
 from ..config import Destination
 from ..envelope import Host, Message, NextHop, Outcome, Target
 from ..interfaces import Executor, Locate, WallTime
-from ..memory import TLSMemory
+from ..memory import TLSFact, TLSMemory
 from ..smtp.client import ClientSession
 from ..smtp.client_step import TLSLevel
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
 from ..smtp.reply import Reply
 from ..smtp.sasl import Nonce
-from .address_order import SourceOf
+from ..tracing import Tracing
+from .address_order import SourceOf, in_order_of_hosts
 from .attempt import Attempt
 from .connection import Connection, Convert, seven_bit
 from .pool import Pool
@@ -68,6 +69,7 @@ class Relay:
 
     Attributes:
         traffic: see there.
+        tracing: who wants to read along; None: nobody ever does.
     """
 
     log = Logger()
@@ -95,6 +97,7 @@ class Relay:
         self.source_of = source_of
         self.reactor = reactor
         self.traffic = Traffic()
+        self.tracing: Tracing | None = None
         self.ended: Reply | None = None  # what attempts get that have no transaction yet
         self.pool: Pool[Connection] = Pool(connections=self.settings.idle_connections)
         self._helo = helo
@@ -290,7 +293,7 @@ class Relay:
         session = ClientSession(
             helo=self._helo,
             remote=str(target),
-            tls="encrypt" if self._must_have_again(target, terms) else terms.level,
+            tls=self.level(target, terms),
             implicit_tls=terms.implicit_tls,
             deadlines=self.settings.deadlines,
             dialect=terms.dialect,
@@ -310,6 +313,8 @@ class Relay:
             spent=self.pool.discard,
             closed=self._closed,
         )
+        if self.tracing is not None and self.tracing.traces:
+            connection.attach_traces(self.tracing)
         dialling: Deferred[IProtocol] = self._endpoint(target, terms).connect(_Once(connection))
 
         def connected(_: IProtocol) -> Connection:
@@ -320,6 +325,7 @@ class Relay:
         def unconnected(failure: Failure) -> Failure:
             self._connecting.pop(connection, None)
             self._connections.pop(connection, None)
+            connection.unconnected(failure)
             self._check_closed()
             return failure
 
@@ -328,6 +334,12 @@ class Relay:
         if not connecting.called:
             self._connecting[connection] = connecting
         return connecting
+
+    def attach_traces(self) -> None:
+        """Have all connections tell what they say to the traces that are open now."""
+        if self.tracing is not None:
+            for connection in tuple(self._connections):
+                connection.attach_traces(self.tracing)
 
     def unconnected(self, target: Target) -> None:
         """Take note that a target cannot be connected to."""
@@ -338,15 +350,23 @@ class Relay:
             self._down = down = {key: until for key, until in down.items() if until > now}
         down[target.address, target.port] = now + self.settings.shun
 
-    def not_shunned(self, targets: Sequence[Target]) -> Sequence[Target]:
-        """Return the targets without those that have just failed; all, where all have."""
-        now = self.reactor.seconds()
-        up = [
-            target
-            for target in targets
-            if self._down.get((target.address, target.port), 0.0) <= now
-        ]
-        return up or targets
+    def shunned_for(self, target: Target) -> float:
+        """Return for how many seconds yet a target is passed over where there are others."""
+        until = self._down.get((target.address, target.port), 0.0)
+        now: float = self.reactor.seconds()
+        return max(0.0, until - now)
+
+    def order(self, targets: Sequence[Target]) -> list[Target]:
+        """Return which targets to try, in their order.
+
+        That is without those that have just failed, unless all have, and so many at most.
+
+        Args:
+            targets: of a next hop, host by host.
+        """
+        ordered = list(in_order_of_hosts(targets, self.source_of))
+        up = [target for target in ordered if not self.shunned_for(target)] or ordered
+        return up[: self.settings.targets]
 
     def keep(self, connection: Connection, next_hop: NextHop, ways: tuple[Terms, ...]) -> None:
         """Take back a connection whose transaction is over."""
@@ -376,6 +396,14 @@ class Relay:
         return "TLS was had with it before, and tls_memory requires it"
 
     # TLS that was had before.
+
+    def level(self, target: Target, terms: Terms) -> TLSLevel:
+        """Return what TLS a connection to ``target`` must have, with what is known of it."""
+        return "encrypt" if self._must_have_again(target, terms) else terms.level
+
+    def known_tls(self, target: Target) -> TLSFact | None:
+        """Return what is known of the TLS of a target."""
+        return None if self._memory is None else self._memory.known(target.name, target.port)
 
     def _must_have_again(self, target: Target, terms: Terms) -> bool:
         return (

@@ -184,6 +184,12 @@ NEXT_HOP_CONNECTIONS = Metric(
     " made.",
     {"result": ("opened", "reused", "failed")},
 )
+TRACES_OPEN = Metric(
+    f"{PREFIX}traces_open",
+    "gauge",
+    "Live traces that somebody reads.",
+    fold="max",
+)
 NEXT_HOPS_SUSPENDED = Metric(
     f"{PREFIX}next_hops_suspended",
     "gauge",
@@ -318,6 +324,7 @@ TABLE: tuple[Metric, ...] = (
     OUTCOMES,
     DELIVERY_DELAY,
     NEXT_HOP_CONNECTIONS,
+    TRACES_OPEN,
     NEXT_HOPS_SUSPENDED,
     TLS_ALARMS,
     TLS_CLEAR_RETRIES,

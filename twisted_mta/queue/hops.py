@@ -176,6 +176,13 @@ class Hop:
             return self.limit - self.active
         return int(now >= self.suspension.until and not self._probe)
 
+    def suspended(self, now: float) -> Suspended | None:
+        """Return for how long it is left alone, and why; None: it is open (by the clock)."""
+        each = self.suspension
+        if each is None:
+            return None
+        return Suspended(self.name, max(0.0, each.until - now), each.times, each.cause)
+
     def begin(self) -> int:
         """Count in a transaction and return its number."""
         self.active += 1

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Message, NextHop, Outcome, QueueId
+from ..envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
 from ..message.delivery_status import Action, Event
 from ..smtp.address import Mailbox
@@ -32,6 +32,7 @@ from .part import Part, split
 from .runner_settings import RunnerSettings
 from .settlement import BROKEN, DISCARDED, WAITING, Settlement, same_for_all
 from .slots import Slot, Slots
+from .standing import Standing
 from .store import Accept, Leased, Result, Settle
 from .turns import LimitsOf, Line, Turns
 
@@ -182,11 +183,18 @@ class Runner:
     def suspended(self) -> Sequence[Suspended]:
         """Return the next hops that are left alone."""
         now = self._clock.seconds()
-        return [
-            Suspended(hop.name, max(0.0, each.until - now), each.times, each.cause)
-            for hop in self._turns.suspensions()
-            if (each := hop.suspension) is not None
-        ]
+        suspended = (hop.suspended(now) for hop in self._turns.suspensions())
+        return [each for each in suspended if each is not None]
+
+    def standing(self, next_hop: NextHop) -> Standing:
+        """Return how things stand with a next hop; changes nothing."""
+        return self._turns.standing(
+            next_hop, self._clock.seconds(), default=self._settings.schedule
+        )
+
+    def waits(self, next_hop: NextHop, id: QueueId, number: RecipientNumber) -> bool:
+        """Whether a recipient is in memory and waits for its turn at a next hop."""
+        return self._turns.waits(next_hop, id, number)
 
     def steer(self, steer: Steer, *, by: str) -> Deferred[Page]:
         """Do to the queue what an operator asks for, in one slice (`operator.Steer`).

@@ -23,9 +23,11 @@ from typing import NamedTuple
 
 from attrs import evolve
 
-from ..envelope import NextHop
+from ..envelope import NextHop, QueueId, RecipientNumber
 from .hops import UNLIMITED, Hop, HopLimits, Suspension
 from .part import Part
+from .schedule import Schedule
+from .standing import Standing
 
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
 _WAITING = 80  # places of one line beyond what is under way, at most; a lease fills half of them
@@ -475,6 +477,44 @@ class Turns:
     def suspensions(self) -> Sequence[Hop]:
         """Return the next hops that are suspended."""
         return [line.hop for line in self.lines.values() if line.hop.suspension is not None]
+
+    # For who asks.
+
+    def standing(self, next_hop: NextHop, now: float, *, default: Schedule) -> Standing:
+        """Return how things stand with a next hop; changes nothing.
+
+        Args:
+            next_hop: see there.
+            now: by the clock.
+            default: when next hops are tried again that nothing was said of.
+        """
+        line = self.lines.get(next_hop)
+        if line is None:
+            limits = self._limits(next_hop)
+            line = Line(Hop(next_hop, limits, limits.connections or self._per_hop))
+        hop = line.hop
+        return Standing(
+            name=hop.name,
+            limits=hop.limits,
+            schedule=hop.limits.schedule(default),
+            suspended=hop.suspended(now),
+            active=hop.active,
+            allowed=hop.limit,
+            connections=hop.connections,
+            waiting=len(line.waiting),
+            asking=line.acquiring,
+            remote=self.remote,
+            concurrency=self.concurrency,
+        )
+
+    def waits(self, next_hop: NextHop, id: QueueId, number: RecipientNumber) -> bool:
+        """Whether a recipient is in memory and waits for its turn at a next hop."""
+        line = self.lines.get(next_hop)
+        return line is not None and any(
+            part.message.id == id
+            and any(each.number == number for each in part.message.envelope.recipients)
+            for part in line.waiting
+        )
 
 
 def _insert(waiting: deque[Part], part: Part) -> None:

@@ -24,7 +24,7 @@ _LOCALHOST = ("127.0.0.1", "::1")
 
 # A domain can list hosts without end, and have us connect to each. RFC 5321 §5.1 wants at least two
 # addresses tried; Postfix stops at five.
-_MOST_HOSTS = 16
+MOST_HOSTS = 16
 _MOST_TARGETS = 32
 
 
@@ -159,7 +159,7 @@ class Exchangers:
         """Yield the hosts of each preference, at random within it, each host once."""
         seen: dict[str, None] = {}
         for _, group in groupby(sorted(exchangers), key=lambda exchanger: exchanger[0]):
-            equal = [name for _, name in group if name not in seen and _is_host_name(name)]
+            equal = [name for _, name in group if name not in seen and is_host_name(name)]
             seen.update(dict.fromkeys(equal))
             if equal:
                 equal = list(dict.fromkeys(equal))
@@ -167,7 +167,7 @@ class Exchangers:
                 yield equal
 
     async def _look_up(self, hosts: Iterable[Host]) -> _Found:
-        some = list(islice(hosts, _MOST_HOSTS))
+        some = list(islice(hosts, MOST_HOSTS))
         lookups = [self._addresses(host.name) for host in some]  # all at once
         targets: dict[Host, tuple[Target, ...]] = {}
         failures: list[DNSFailure] = []
@@ -216,7 +216,7 @@ def _until(ours: Callable[[str], bool], groups: Sequence[list[str]]) -> Sequence
     return groups
 
 
-def _is_host_name(name: str) -> bool:
+def is_host_name(name: str) -> bool:
     """Whether the name of a mail exchanger can be one.
 
     An address there is a mistake (RFC 5321 §5.1, RFC 1035 §3.3.9), and so is ``localhost``: it

@@ -12,7 +12,9 @@ who sends it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
+from attrs import frozen
 from twisted.logger import Logger
 
 from ..envelope import Recipient, RecipientNumber
@@ -35,6 +37,49 @@ TOO_OLD = Reply.of(550, "1.1", "No such mailbox here: it led back to a sender, f
 NOTICES_ONLY = Reply.of(550, "7.1", "That mailbox takes notices alone, from the null reverse-path")
 
 _Key = tuple[str, str]
+
+Finding = Literal[
+    "sender",
+    "alias",
+    "catch-all",
+    "mailbox",
+    "elsewhere",
+    "itself",
+    "again",
+    "postmaster",
+    "nobody",
+]
+"""What is found of a mailbox on the way through the aliases:
+
+    sender      SRS made it: it leads back to a sender
+    alias       it has an entry in the file of aliases
+    catch-all   its domain has
+    mailbox     it is one, here
+    elsewhere   it is somebody else's
+    itself      an alias of it leads back to it: the mailbox of that name, if there is one
+    again       it was come by before
+    postmaster  the first local domain's gets its mail
+    nobody      there is no such mailbox
+"""
+
+
+@frozen
+class ExpansionStep:
+    """One mailbox on the way.
+
+    Attributes:
+        mailbox: see there.
+        depth: how many aliases lead here.
+        finding: see there.
+        leads_to: where it goes on.
+        line: of the entry in the file of aliases, 0 where there is none.
+    """
+
+    mailbox: Mailbox
+    depth: int
+    finding: Finding
+    leads_to: tuple[Mailbox, ...] = ()
+    line: int = 0
 
 
 class Expander:
@@ -86,13 +131,27 @@ class Expander:
         self, mailbox: Mailbox, reverse_path: Mailbox | None
     ) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a mailbox goes (`interfaces.Expand`)."""
+        return self._expand(mailbox, reverse_path, None)
+
+    def explained(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
+        """Return the same as `expand`, and how that came about."""
+        steps: list[ExpansionStep] = []
+        return self._expand(mailbox, reverse_path, steps), steps
+
+    def _expand(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None, steps: list[ExpansionStep] | None
+    ) -> Sequence[FinalRecipient] | Reply:
         srs = self._srs
         if srs is not None and mailbox.domain == srs.domain and is_srs(mailbox):
             restored = self._restored(srs, mailbox, reverse_path)
             if isinstance(restored, Reply):
                 return restored
+            if steps is not None:
+                steps.append(ExpansionStep(mailbox, 0, "sender", (restored,)))
             mailbox = restored
-        found = self._found(mailbox)
+        found = self._found(mailbox, steps)
         if isinstance(found, Reply):
             return found
         rewritten: Mailbox | None = None
@@ -140,8 +199,21 @@ class Expander:
         except BadSRS:
             return NOT_OURS
 
-    def _found(self, mailbox: Mailbox) -> Sequence[Mailbox] | Reply:
+    def _found(
+        self, mailbox: Mailbox, steps: list[ExpansionStep] | None
+    ) -> Sequence[Mailbox] | Reply:
         """Return the mailboxes at the ends of all ways through the aliases."""
+
+        def note(
+            target: Mailbox,
+            finding: Finding,
+            leads_to: tuple[Mailbox, ...] = (),
+            alias: Alias | None = None,
+        ) -> None:
+            if steps is not None:
+                line = 0 if alias is None else alias.line
+                steps.append(ExpansionStep(target, len(within), finding, leads_to, line))
+
         found: dict[_Key, Mailbox] = {}
         begun: dict[_Key, bool] = {}  # what has an alias: whether we are within that
         within: list[tuple[_Key, Iterator[Mailbox]]] = []
@@ -158,26 +230,36 @@ class Expander:
                 return TOO_MANY
             if target.domain not in self._ours:
                 found[target.local_part, target.domain] = target
+                note(target, "elsewhere")
                 continue
             key = folded(target.local_part), target.domain
             if key in begun:
                 # aliases(5): a name that leads back to itself means the mailbox of that name.
                 if begun[key] and target.domain in self._local and self._exists(target):
                     found[key] = target
+                    note(target, "itself")
+                else:
+                    note(target, "again")
                 continue
             alias = self._alias(target)
             if alias is not None:
                 begun[key] = True
+                if steps is not None:
+                    finding: Finding = "catch-all" if alias.key.startswith("@") else "alias"
+                    note(target, finding, tuple(self._targets(alias, target)), alias)
                 within.append((key, targets))
                 targets = self._targets(alias, target)
             elif target.domain in self._local:
                 found.setdefault(key, target)
+                note(target, "mailbox")
             elif key[0] == "postmaster":  # RFC 5321 §4.5.1: in every domain there is one
                 begun[key] = True
+                note(target, "postmaster", (Mailbox("postmaster", self._first),))
                 within.append((key, targets))
                 targets = iter((Mailbox("postmaster", self._first),))
             else:
-                if target is not mailbox:
+                note(target, "nobody")
+                if target is not mailbox and steps is None:
                     self._log.warn(
                         "an alias of {mailbox} leads to {target}, which does not exist",
                         mailbox=printable(str(mailbox)),

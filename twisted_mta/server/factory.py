@@ -27,6 +27,7 @@ from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
+from ..tracing import Tracing
 from .auth import Authenticator
 from .delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
@@ -100,6 +101,7 @@ class ESMTPFactory(ServerFactory):
         max_connections_per_peer: see the argument.
         name: see the argument.
         connections_taken: how many there have been, those that were refused too.
+        tracing: who wants to read along; None: nobody ever does.
         portal: a portal, where ``delivery`` is None.
         challengers: mechanisms for AUTH by name, as ``twisted.mail.smtp.ESMTP`` takes them, instead
             of those that the portal's checkers allow.
@@ -151,6 +153,7 @@ class ESMTPFactory(ServerFactory):
         self.name = name
         self.kind = kind
         self.connections_taken = 0
+        self.tracing: Tracing | None = None
         self._metrics = metrics or Metrics()
         self._limits: Limits = LocalLimits() if limits is None else limits
         self._connections: dict[ESMTPProtocol, list[LimitKey]] = {}  # what each is counted as
@@ -290,6 +293,12 @@ class ESMTPFactory(ServerFactory):
     def _not_counted(self, failure: Failure) -> Reply:
         self._log.failure("a connection could not be counted", failure)
         return NOT_COUNTED
+
+    def attach_traces(self) -> None:
+        """Have all connections tell what they say to the traces that are open now."""
+        if self.tracing is not None:
+            for protocol in tuple(self._connections):
+                protocol.attach_traces(self.tracing)
 
     def drain(self) -> Deferred[None]:
         """Let the sessions end after their transactions; fires when the last is gone."""

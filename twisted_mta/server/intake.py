@@ -191,13 +191,7 @@ class Intake:
     def may_send_to(self, session: Session, forward_path: Mailbox) -> Decision:
         """Take what is ours and exists, and from those who may relay, anything."""
         mailbox = self.canonical(session, forward_path)
-        decided: Sequence[FinalRecipient] | Reply
-        if mailbox.domain in self._local:
-            decided = self._final_recipients(session, mailbox)
-        elif self.may_relay(session):
-            decided = self._refusal(mailbox) or (FinalRecipient(mailbox),)
-        else:
-            decided = RELAYING_DENIED
+        decided = self.decide(session, mailbox)
         if not isinstance(decided, Reply):
             decided = self._expanded(session).add(mailbox, decided) or decided
         if not isinstance(decided, Reply):
@@ -210,6 +204,14 @@ class Intake:
             reply=decided,
         )
         return decided
+
+    def decide(self, session: Session, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
+        """Return where mail for a `canonical` mailbox goes, or the reply that refuses it."""
+        if mailbox.domain in self._local:
+            return self._final_recipients(session, mailbox)
+        if self.may_relay(session):
+            return self._refusal(mailbox) or (FinalRecipient(mailbox),)
+        return RELAYING_DENIED
 
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
         """Begin a message, if the account has not sent too much."""

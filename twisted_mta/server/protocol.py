@@ -28,6 +28,7 @@ from zope.interface import implementer
 from ..certificate import openssl_reason
 from ..interfaces import Clock, Delivery, Sink
 from ..metrics import table
+from ..smtp.conversation import Overhearing
 from ..smtp.dialect import one_for_all
 from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.reply import Reply
@@ -50,6 +51,7 @@ from ..smtp.step import (
     Violation,
     Write,
 )
+from ..tracing import About, Overheard, Tracing
 from ..wire import start_tls, write_now
 from .auth import Authenticator, Login
 from .delivery import NoDelivery, delivery_of
@@ -109,6 +111,8 @@ class ESMTPProtocol(LineReceiver):
         self._errors = 0  # of the session, when we last replied
         self._slowed: IDelayedCall | None = None  # until when replies are held back
         self._timeouts: Timeouts
+        self._overheard: Overheard | None = None
+        self._overhearing: Overhearing | None = None  # while a trace wants to know
         self.session: Session
 
     # Called by Twisted.
@@ -129,6 +133,8 @@ class ESMTPProtocol(LineReceiver):
         )
         self._timeouts = factory.timeouts
         self._connected = True
+        if factory.tracing is not None and factory.tracing.traces:
+            self.attach_traces(factory.tracing)
         self._heard = self._clock.seconds()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
@@ -213,6 +219,8 @@ class ESMTPProtocol(LineReceiver):
         greeting_due = self.session.state is not State.TLS
         facts = tls.facts(connection)
         self.session.tls_established(facts, channel_binding(connection, facts))
+        if self._overhearing is not None:
+            self._overhearing.note(f"TLS: {facts.description}")
         if self.session.state is State.REFUSED:
             self._log.info(
                 "the TLS of {peer} does not suffice here: {tls}",
@@ -241,6 +249,8 @@ class ESMTPProtocol(LineReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the transaction and its content."""
         self._connected = False
+        if self._overhearing is not None:
+            self._overhearing.note("the connection is over")
         for timer in (self._timer, self._slowed, self._greeting):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -328,6 +338,8 @@ class ESMTPProtocol(LineReceiver):
             # Silence is counted from our last reply, so that a command that comes octet by octet
             # keeps no connection.
             self._heard = self._clock.seconds()
+            if self._overhearing is not None:
+                self._overhearing.said(output)
             write_now(self.transport, output)
 
     def _mail(self, step: Mail) -> None:
@@ -383,6 +395,8 @@ class ESMTPProtocol(LineReceiver):
                 self._drop_sink()
 
     def _finish(self, step: Finish) -> None:
+        if self._overhearing is not None:
+            self._overhearing.content(self.session.content_octets)
         sink, self._sink = self._sink, None
         if sink is None:
             self.session.answer(LOCAL_ERROR)
@@ -539,6 +553,31 @@ class ESMTPProtocol(LineReceiver):
         )
 
     # What a service asks.
+
+    def attach_traces(self, tracing: Tracing) -> None:
+        """Tell those traces that are open now what is said from now on."""
+        if not self._connected:
+            return
+        new = self._overheard is None
+        self._overheard = overheard = tracing.attach(self._overheard, self._about)
+        self._overhearing = None if overheard is None else Overhearing(overheard)
+        self.session.overheard = None if overheard is None else self._overhear
+        if new and self._overhearing is not None:
+            begun = " (under way already)" if self._begun else ""
+            self._overhearing.note(f"a client at {self._listener}{begun}")
+
+    def _overhear(self, line: bytes) -> None:
+        if self._overhearing is not None:
+            self._overhearing.heard(line, secret=self.session.state is State.AUTH)
+
+    def _about(self) -> About:
+        peer = self.session.peer
+        name = "a UNIX socket" if peer.address is None else f"{peer.address}:{peer.port}"
+        return About(direction="in", peer=name, address=peer.address)
+
+    @property
+    def _listener(self) -> str:
+        return f"a listener for {self._factory.kind}"
 
     def drain(self) -> None:
         """End the session as soon as it is outside a transaction; the factory is draining."""

@@ -31,6 +31,11 @@ _TAKEN_OUT = "(taken out)"
 Who = Literal["client", "server", "note"]
 """Who says a line; a note is ours, about what cannot be said in one."""
 
+_COMMANDS = (
+    *(b"HELO", b"EHLO", b"LHLO", b"STARTTLS", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET"),
+    *(b"NOOP", b"QUIT", b"VRFY", b"EXPN", b"HELP", b"ETRN", b"XCLIENT"),
+)
+
 _SIGNS = {"client": "C: ", "server": "S: ", "note": "* "}
 
 
@@ -134,6 +139,54 @@ class Conversation:
                 lines.append(Line("note", f"({self._left_out} transactions before this one)"))
             lines += splitter.lines(who, what)
         return [*lines, *splitter.rest()]
+
+
+class Overhearing:
+    """What is said on a connection from a client, as its server tells it on.
+
+    Of what the client says commands alone are told as they are: what is out of place may be a
+    content, or a password.
+
+    Args:
+        listener: is told of each line.
+    """
+
+    __slots__ = ("_listener",)
+
+    def __init__(self, listener: Told) -> None:
+        self._listener = listener
+
+    def heard(self, line: bytes, *, secret: bool = False) -> None:
+        """The client says a line where a command may stand.
+
+        Args:
+            line: without its CR LF.
+            secret: whether it belongs to AUTH.
+        """
+        verb = line[:12].split(b" ", 1)[0].upper()
+        if secret or verb == b"AUTH":
+            text = _discreet_command(line)
+        elif verb in _COMMANDS:
+            self._listener(_line("client", line))
+            return
+        else:
+            text = f"({len(line)} octets that are no command)"
+        self._listener(Line("client", text))
+
+    def said(self, octets: bytes) -> None:
+        """We say whole lines."""
+        for line in octets.split(b"\r\n")[:-1]:
+            # RFC 4954 §4: what belongs to AUTH.
+            text = _discreet(line) if line.startswith(b"334") else None
+            self._listener(_line("server", line) if text is None else Line("server", text))
+
+    def content(self, octets: int) -> None:
+        """A content is complete."""
+        self._listener(Line("client", f"({octets} octets)"))
+
+    def note(self, text: str) -> None:
+        """Something happens that is not said in a line."""
+        self._listener(Line("note", printable(text)))
 
 
 class LineSplitter:

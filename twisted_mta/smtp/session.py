@@ -24,8 +24,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 
-import attrs
-
 from ..envelope import Greeting, TLSFacts
 from . import replies
 from .command import (
@@ -93,6 +91,8 @@ class Session:
         tls_ready: whether a handshake could begin now; None where TLS is not configured.
         identity: who AUTH said it was, None without.
         auth: how far AUTH is.
+        overheard: is told each line that is read where a command may stand, without its CR LF, and
+            before it is obeyed: `state` says what it is. None: nobody wants to know.
         transaction: the mail transaction, None outside of one.
         content_open: whether `Open` was answered and neither `Finish` nor `Abort` has followed.
         errors: replies of 5yz since the last accepted message.
@@ -122,6 +122,7 @@ class Session:
         self.transaction: Transaction | None = None
         self.content_open = False
         self.errors = 0
+        self.overheard: Callable[[bytes], None] | None = None
         self.refusals: deque[Reply] = deque(maxlen=20)
         self._in = b""
         self._out: list[bytes] = []
@@ -255,14 +256,7 @@ class Session:
         self.peer = client
         self.local_address = local_address
         if self.tls is not None:
-            self.tls = attrs.evolve(
-                self.tls,
-                peer_subject=None,
-                peer_issuer=None,
-                peer_fingerprint=None,
-                peer_verified=False,
-                peer_problem=None,
-            )
+            self.tls = self.tls.without_peer
         self.greeting = greeting
         self.helo = helo
         self.identity = None
@@ -293,6 +287,8 @@ class Session:
             self._give_up_on_line(buffer)
             return False
         line, self._in = buffer[:end], buffer[end + 2 :]
+        if self.overheard is not None:
+            self.overheard(line)
         if self._draining:
             self._draining = False
             return True

@@ -1,0 +1,133 @@
+"""``twisted-mta explain`` and ``trace`` with a real MTA, of one process and of two."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from .mail import ProgramTestCase, message, submit
+from .programs import LOOPBACK, MTA, eventually, free_port
+
+_TOOL = [str(Path(sys.executable).with_name("twisted-mta"))]
+
+
+def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the operator's tool."""
+    return subprocess.run(
+        [*_TOOL, *words, "--state-dir", str(mta.state)], capture_output=True, text=True, timeout=60
+    )
+
+
+def accepted(mta: MTA) -> list[str]:
+    """Return the ids of the messages that it has taken."""
+    lines = mta.output().splitlines()
+    return [line.split(" accepted: ")[0].split()[-1] for line in lines if " accepted: " in line]
+
+
+class Explain(ProgramTestCase):
+    def mta(self, workers: int) -> MTA:
+        self.nobody = free_port()
+        route = f"dead.example=smtp://{LOOPBACK}:{self.nobody}"
+        return MTA(self.home, "--workers", str(workers), "--route", route)
+
+    def test_a_message_that_waits_and_an_address(self) -> None:
+        for workers in (1, 2):
+            with self.mta(workers) as mta:
+                for _ in range(4):  # so that with two workers either may have one
+                    submit(mta.smtp, message(), "bob@dead.example")
+                mta.wait_for(lambda mta=mta: " deferred: " in mta.output(), "the first attempt")
+                mta.wait_for(lambda mta=mta: len(accepted(mta)) == 4, "all of them")
+                ids = accepted(mta)
+                for id in ids:
+                    done = tool(mta, "explain", id)
+                    self.assertEqual((done.returncode, done.stderr), (0, ""))
+                    self.assertIn("To <bob@dead.example>: ", done.stdout)
+                    self.assertIn("could not be reached", done.stdout)
+                    self.assertIn(f"[{LOOPBACK}]:{self.nobody}: TLS may (default)", done.stdout)
+                found = json.loads(tool(mta, "explain", "x@dead.example", "--json").stdout)
+                (recipient,) = found["recipients"]
+                self.assertEqual(len(recipient["way"]["standings"]), workers)
+                refused = tool(mta, "explain", "x@y.example", "--from-client", "192.0.2.1")
+                self.assertIn("Refused at RCPT: 550 5.7.1 ", refused.stdout)
+                self.assertEqual(tool(mta, "explain", "1M81ARNJN5BHJ").returncode, 1)
+                self.assertEqual(mta.terminate(), 0, mta.output())
+            shutil.rmtree(mta.state)
+
+    def test_nothing_runs(self) -> None:
+        with tempfile.TemporaryDirectory() as nowhere:
+            for command in (["explain", "a@b.example"], ["trace"]):
+                done = subprocess.run(
+                    [*_TOOL, *command, "--state-dir", nowhere], capture_output=True, timeout=60
+                )
+                self.assertEqual(done.returncode, 3)
+
+
+class Traces(ProgramTestCase):
+    def trace(self, mta: MTA, *words: str) -> tuple[subprocess.Popen[str], Path]:
+        """Begin to trace; returns when it has begun."""
+        path = self.home / "trace.out"
+        with path.open("w") as out:
+            process = subprocess.Popen(
+                [*_TOOL, "trace", *words, "--state-dir", str(mta.state)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        eventually(lambda: bool(path.read_text()), "the trace has begun")
+        return process, path
+
+    def test_a_session_of_swaks_is_told_as_it_happens_until_control_c(self) -> None:
+        if shutil.which("swaks") is None:
+            raise SkipTest("swaks is not installed")
+        for workers in (1, 2):
+            with MTA(self.home, "--workers", str(workers)) as mta:
+                process, path = self.trace(mta, "--recipient", "bob@localhost")
+                for recipient in ("carol@localhost", "bob@localhost"):
+                    subprocess.run(
+                        [
+                            *("swaks", "--server", f"{LOOPBACK}:{mta.smtp}", "--tls"),
+                            *("--from", "ann@sender.example", "--to", recipient),
+                            *("--body", "very private", "--hide-all"),
+                        ],
+                        check=True,
+                        timeout=60,
+                    )
+                eventually(lambda path=path: "C: QUIT" in path.read_text(), "its last line")
+                text = path.read_text()
+                for line in (
+                    "* TLS: TLSv1.3 ",
+                    "C: MAIL FROM:<ann@sender.example>",
+                    "C: RCPT TO:<bob@localhost>",
+                    " octets)",
+                    "S: 250 2.0.0 Queued as ",
+                ):
+                    self.assertIn(line, text)
+                self.assertNotIn("private", text)
+                self.assertNotIn("carol", text)
+                process.send_signal(signal.SIGINT)
+                self.assertEqual(process.wait(30), 0)
+                self.assertEqual(mta.terminate(), 0, mta.output())
+            shutil.rmtree(mta.state)
+
+    def test_lines_of_json(self) -> None:
+        with MTA(self.home) as mta:
+            process, path = self.trace(mta, "--json", "--in")
+            submit(mta.smtp, message(), "bob@localhost")
+            eventually(lambda: "QUIT" in path.read_text(), "its last line")
+            begun, *events = map(json.loads, path.read_text().splitlines())
+            self.assertEqual(begun, {"version": 1, "direction": "in"})
+            event: dict[str, Any] = events[0]
+            self.assertEqual(sorted(event), ["at", "direction", "peer", "session", "text", "who"])
+            # A reader that goes away takes nothing with it.
+            process.kill()
+            submit(mta.smtp, message(), "bob@localhost")
+            self.assertEqual(mta.terminate(), 0, mta.output())
