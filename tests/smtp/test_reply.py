@@ -45,3 +45,11 @@ class OfPeers(SynchronousTestCase):
     def test_shown_it_is_one_safe_line(self) -> None:
         self.assertEqual(str(Reply(550, "1.1", ("a\r\n", "\x1b"))), r"550 5.1.1 a\r\n \x1b")
         self.assertEqual(printable("ü\U0001f600"), r"\xfc\U0001f600")
+
+
+class InUTF8(SynchronousTestCase):
+    def test_a_line_is_as_long_as_any_other_and_no_character_is_cut_in_two(self) -> None:
+        for more in range(4):
+            wire = Reply(250, None, ("a" * more + "ü" * 600,), utf8=True).wire
+            self.assertIn(len(wire), (511, 512))
+            self.assertTrue(wire[:-2].decode().endswith("ü"))

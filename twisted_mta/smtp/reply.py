@@ -26,6 +26,12 @@ def _without_controls(text: str) -> str:
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def _cut(line: bytes) -> bytes:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return line[:_LONGEST_LINE].decode("utf-8", "ignore").encode()  # no character in two
+
+
 @frozen
 class Reply:
     """One reply, whole.
@@ -95,11 +101,11 @@ class Reply:
         start = f"{self.enhanced} " if self.status else ""
         last = len(self.lines) - 1
         show = _without_controls if self.utf8 else printable
-        return "".join(
-            f"{self.code}{' ' if number == last else '-'}{start}{show(line)}"[:_LONGEST_LINE]
-            + "\r\n"
+        return b"".join(
+            _cut(f"{self.code}{' ' if number == last else '-'}{start}{show(line)}".encode())
+            + b"\r\n"
             for number, line in enumerate(self.lines)
-        ).encode("utf-8")
+        )
 
     def __str__(self) -> str:
         """One safe line for logs, DSNs and pages: ``550 5.7.1 No such user``."""
