@@ -1,6 +1,7 @@
 """What the rooms are handed in production: time, randomness, and threads of our own."""
 
 import threading
+import time
 
 from twisted.internet import reactor  # noqa: TID251 - threads answer in the real one
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from twisted_mta.entropy import (
     ThreadExecutor,
     inline_executor,
     system_random,
+    waited,
     wall_time,
 )
 
@@ -68,6 +70,15 @@ class Near(SynchronousTestCase):
         self.call(0.0002, 50)
         self.assertEqual(self.call(0.010), 0)
         self.assertEqual(self.call(0.0002, 50), 0)
+
+    def test_work_is_no_wait(self) -> None:
+        seconds = reactor.seconds  # type: ignore[attr-defined]
+        start = seconds()
+        before = waited()
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        self.assertLessEqual(waited() - before, seconds() - start - 0.04)
 
     def test_what_is_slow_is_done_elsewhere_from_then_on(self) -> None:
         self.call(0.0002, 50)

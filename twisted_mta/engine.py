@@ -21,7 +21,15 @@ from .delivery.maildir import MaildirDelivery
 from .delivery.relay import Relay
 from .delivery.terms import Prepared as PreparedTerms
 from .dns import DNSResolver
-from .entropy import NearExecutor, ThreadExecutor, nonce, secret_octets, system_random, wall_time
+from .entropy import (
+    NearExecutor,
+    ThreadExecutor,
+    nonce,
+    secret_octets,
+    system_random,
+    waited,
+    wall_time,
+)
 from .envelope import Message, NextHop, Outcome
 from .explain.explainer import Explainer
 from .explain.origin import limits_of
@@ -554,7 +562,7 @@ class Engine:
         commit = GroupCommit(
             store,
             executor=world.commit_executor
-            or NearExecutor(self._thread(1, f"queue {number}"), self._reactor.seconds),
+            or NearExecutor(self._thread(1, f"queue {number}"), waited),
             clock=self._reactor,
             max_operations=config.queue.commit_messages,
             max_octets=config.queue.commit_octets,

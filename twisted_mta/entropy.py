@@ -38,6 +38,11 @@ def monotonic_microseconds() -> int:
     return time.monotonic_ns() // 1000  # systemd compares it with its own
 
 
+def waited() -> float:
+    """Return seconds, since some moment of the past, that this thread was not at work."""
+    return time.monotonic() - time.thread_time()  # noqa: TID251 - real work takes real time
+
+
 def secret_octets(count: int) -> bytes:
     """Return octets that nobody can guess, from the operating system."""
     return os.urandom(count)  # noqa: TID251 - the one place where secrets come from
@@ -112,17 +117,16 @@ class NearExecutor:
 
     Args:
         far: where calls run that are not quick.
-        seconds: monotonic time.
-        quick: seconds that a call may take on average, to be made here.
+        waited: seconds that this thread has not been at work (`waited`): what a call works it would
+            work in a thread as well.
+        quick: seconds that a call may wait on average, to be made here.
     """
 
-    def __init__(
-        self, far: Executor, seconds: Callable[[], float], *, quick: float = 0.001
-    ) -> None:
+    def __init__(self, far: Executor, waited: Callable[[], float], *, quick: float = 0.001) -> None:
         self._far = far
-        self._seconds = seconds
+        self._waited = waited
         self._quick = quick
-        self._average: float | None = 0.0  # seconds that calls took of late; None: on probation
+        self._average: float | None = 0.0  # seconds that calls waited of late; None: on probation
         self._away = 0  # calls that still go to the thread
         self._next_away = _AWAY_FIRST
 
@@ -133,18 +137,18 @@ class NearExecutor:
         if self._away:
             self._away -= 1
             return self._far(function, *args, **kwargs)
-        start = self._seconds()
+        before = self._waited()
         try:
             result = succeed(function(*args, **kwargs))
         except Exception:
             self._go_away()
             return fail()
-        took = self._seconds() - start
+        waited = self._waited() - before
         if self._average is None:
-            self._average = took
+            self._average = waited
         else:
             # One slow call among quick ones, such as a checkpoint, is no reason to go.
-            self._average += (took - self._average) / _OF_LATE
+            self._average += (waited - self._average) / _OF_LATE
         if self._average > self._quick:
             self._go_away()
         else:
