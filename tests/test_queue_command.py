@@ -175,6 +175,7 @@ class Showing(QueueCommandTestCase):
                     "reply": "450 \x1b",
                     "remote": None,
                     "tls": "TLSv1.3",
+                    "transcript": "C: RCPT TO:<eve@evil.example>\nS: 450 \x1b[2J",
                 }
             ],
             "header": [["Subject", "Hello\x1b[2J"]],
@@ -183,7 +184,12 @@ class Showing(QueueCommandTestCase):
         result = self.run_tool("show", ID, answers=[{"version": 1, "message": message}])
         self.assertEqual(result.exit_code, 0, result.output)
         self.assertNotIn("\x1b", result.output)
-        for line in ("parameters: BODY=8BITMIME SMTPUTF8", "Subject\tHello\\x1b[2J"):
+        for line in (
+            "parameters: BODY=8BITMIME SMTPUTF8",
+            "Subject\tHello\\x1b[2J",
+            "C: RCPT TO:<eve@evil.example>",
+            "S: 450 \\x1b[2J",
+        ):
             self.assertIn(line, result.output.splitlines())
         self.assertIn("NOTIFY=NEVER", result.output)
         self.assertEqual(self.requests[0][0], f"GET /v1/queue/{ID}")

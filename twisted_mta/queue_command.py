@@ -339,6 +339,14 @@ def _tables(message: Mapping[str, Any]) -> Iterator[Table]:
         ("To", "Attempt", "Ended", "Next hop", "Answer", "TLS"),
         [_attempt(each, names) for each in message["attempts"]],
     )
+    # Recipients that were tried together share what was said.
+    said = {each["transcript"]: each for each in message["attempts"] if each.get("transcript")}
+    for transcript, each in said.items():
+        yield (
+            f"What was said at attempt {each['attempt']}, {moment(each['ended_at'])}",
+            (printable(str(each["next_hop"])),),
+            [(printable(line),) for line in transcript.splitlines()],
+        )
     yield (
         "Header section" + (" (its beginning)" if message.get("header_truncated") else ""),
         ("Field", "Value"),
