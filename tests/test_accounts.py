@@ -169,6 +169,7 @@ class AsWhom(TestCase):
             account("ann", None, "sales@example.com", "@example.edu"),
             account("bob@example.com", None),
             account("root", None, "*"),
+            account("shop", None, "shop+orders@example.com"),
         )
         for name, address, allowed in (
             ("ann", "ann@example.net", True),
@@ -182,6 +183,9 @@ class AsWhom(TestCase):
             ("bob@example.com", "bob@example.com", True),
             ("bob@example.com", "bob@example.net", False),
             ("root", "who@ever.example", True),
+            ("shop", "Shop+Orders@example.com", True),
+            ("shop", "shop+news@example.com", False),
+            ("shop", "shop@example.com", False),
             ("of-a-checker", "of-a-checker@example.net", True),
             ("of-a-checker", "ann@example.net", False),
         ):

@@ -248,6 +248,21 @@ class Bound(SubmissionTestCase):
     def test_who_hides_that_we_can_bind_is_found_out(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.hidden())
 
+    async def salts(self) -> None:
+        client = await self.session(self.submission(), ClientTLS())
+        salts = {}
+        for name in ("ann", "ANN", "nobody", "NoBody"):
+            (reply,) = await client.say(f"AUTH SCRAM-SHA-256 {encoded(f'n,,n={name},r=abc')}")
+            salts[name] = b64decode(reply[4:]).decode().split(",")[1]
+            await client.say("*")
+        # Letters may be in any case, so a salt that changed with it would say: no such account.
+        self.assertEqual(salts["ann"], salts["ANN"])
+        self.assertEqual(salts["nobody"], salts["NoBody"])
+        self.assertNotEqual(salts["ann"], salts["nobody"])
+
+    def test_a_salt_does_not_say_whether_there_is_an_account(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.salts())
+
 
 class ByCertificate(SubmissionTestCase):
     async def external(self) -> None:

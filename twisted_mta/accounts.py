@@ -245,11 +245,10 @@ class Senders:
 
     def may_send_as(self, name: str, mailbox: Mailbox) -> bool:
         """Whether an account may use an address."""
-        wanted, domain = _plain(mailbox.local_part), mailbox.domain
-        return any(
-            each == "*" or each in (f"@{domain}", f"{wanted}@{domain}")
-            for each in self._addresses(name)
-        )
+        local_part, domain = mailbox.local_part.lower(), mailbox.domain
+        # As it is, too: an account may be given a sub-address, and nothing else of its mailbox.
+        wanted = ("*", f"@{domain}", f"{_plain(local_part)}@{domain}", f"{local_part}@{domain}")
+        return any(each in wanted for each in self._addresses(name))
 
     def address_of(self, name: str) -> Mailbox | None:
         """Return the address by which an account is to be called, None where it has none."""

@@ -186,8 +186,9 @@ class Authenticator:
         known = None
         if checker is not None and IScramSalts.providedBy(checker):
             known = await maybeDeferred(checker.scram_salt, lookup.username, lookup.algorithm)
-        # The same name has the same salt every time, as it would if it had an account.
-        made = f"{lookup.algorithm} {lookup.username}".encode()
+        # The same name has the same salt every time, in any case of letters, as it would if it had
+        # an account.
+        made = f"{lookup.algorithm} {lookup.username.lower()}".encode()
         return known or ScramSalt(hmac.digest(self.secret, made, "sha256")[:16], self.iterations)
 
     async def _verdict(self, session: Session, evidence: Evidence) -> Verdict | Login:
