@@ -113,6 +113,16 @@ class TheFile(AccountsTestCase):
             ),
             ('{"name": "ann", "argon2": "opensesame"}\n', "line 1: argon2: no hash of argon2id"),
             ('{"name": "ann", "scram-sha-1": "opensesame"}\n', "line 1: scram-sha-1: iterations$"),
+            (
+                '{"name": "ann", "argon2": "$argon2id$opensesame"}\n',
+                "line 1: argon2: no hash of argon2id",
+            ),
+            *(
+                (f'{{"name": "ann", "scram-sha-256": "{keys}"}}\n', "line 1: scram-sha-256: iterat")
+                for keys in ("10000$$$", "-1$AA==$AA==$AA==", "10000$AA==$AA==$AA==")
+            ),
+            ("[" * 100_000 + "\n", "line 1: no object of JSON"),
+            ('{"name": "ann", "addresses": [1]}\n', "line 1: addresses: ann@example.net, @"),
             ('{"name": ""}\n', "line 1: name: 1 to 255 characters"),
             ('{"name": "a\\u0000b"}\n', "line 1: name: "),
             ('{"name": "ann", "addresses": "x"}\n', "line 1: addresses: a list would do"),
@@ -128,6 +138,9 @@ class TheFile(AccountsTestCase):
         self.assertEqual(
             self.refusal(), "FILE: others may read or write it (mode 0644); chmod 0600 would do"
         )
+        os.unlink(self.path)
+        os.mkfifo(self.path, 0o600)
+        self.assertEqual(self.refusal(), "FILE: no file")  # and does not wait for a writer
         os.unlink(self.path)
         self.assertIn("FILE: No such file or directory; a file made by", self.refusal())
 
@@ -154,7 +167,7 @@ class Passwords(TestCase):
 
     def test_keys_of_scram_are_read_as_they_were_written(self) -> None:
         keys = ScramVerifier.of("sha256", "pencil", b"0123456789abcdef")
-        self.assertEqual(ScramVerifier.read(str(keys)), keys)
+        self.assertEqual(ScramVerifier.read("sha256", str(keys)), keys)
         derived = scram_keys("sha256", "pencil", b"0123456789abcdef", 10_000)
         self.assertEqual((keys.stored_key, keys.server_key), (derived.stored, derived.server))
 

@@ -164,6 +164,17 @@ class Reloading(SubmissionTestCase):
         client = await self.session(agent, number=2)
         self.assertEqual(await self.codes(client, plain("bob")), ["235 2.7.0"])
 
+    async def first(self) -> None:
+        with changing(self.users) as accounts:
+            accounts["ann"] = None
+        agent = self.submission()
+        await self.session(agent)
+        self.add(Account.of("bob", PASSWORD, secret=secret_octets))
+        self.assertEqual(await agent.reload(), [f"{self.users}: 1 accounts, changed: bob"])
+
+    def test_the_first_account_is_news(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.first())
+
     def test_accounts_are_read_again_all_or_none(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.again())
 
@@ -323,6 +334,17 @@ class Checkers(SubmissionTestCase):
 
     def test_a_checker_of_strcred_decides(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.memory())
+
+    async def useless(self) -> None:
+        agent = self.agent(listener(kind="submission"), auth="anonymous")
+        client = await self.session(agent, ClientTLS())
+        self.assertEqual(
+            await self.codes(client, "AUTH ANONYMOUS eA==", "MAIL FROM:<bob@mx.example>"),
+            ["504 5.5.4", "530 5.7.0"],
+        )
+
+    def test_one_that_brings_no_mechanism_lets_nobody_in(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.useless())
 
     def test_what_it_was_told_is_not_shown(self) -> None:
         config = Config(auth="memory:bob:builder")

@@ -21,8 +21,9 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import Type
 from attrs import Factory, field, frozen
 
 from .smtp.address import AddressError, Mailbox, domain_name
@@ -38,6 +39,7 @@ ITERATIONS = 10_000
 
 _SALT = 16  # octets
 _SCRAM = {"sha256": "scram-sha-256", "sha1": "scram-sha-1"}
+_KEY = {"sha256": 32, "sha1": 20}  # octets
 _FIELDS = ("name", "argon2", *_SCRAM.values(), "addresses", "certificates")
 
 NOBODY = (
@@ -68,7 +70,7 @@ class ScramVerifier:
         return cls(ITERATIONS, salt, keys.stored, keys.server)
 
     @classmethod
-    def read(cls, text: str) -> ScramVerifier:
+    def read(cls, algorithm: str, text: str) -> ScramVerifier:
         """Return what `__str__` has written.
 
         Raises:
@@ -76,6 +78,8 @@ class ScramVerifier:
         """
         iterations, *rest = text.split("$")
         salt, stored, server = (b64decode(each, validate=True) for each in rest)
+        if int(iterations) < 1 or not salt or {len(stored), len(server)} != {_KEY[algorithm]}:
+            raise ValueError("nobody could come in with that")
         return cls(int(iterations), salt, stored, server)
 
     def __str__(self) -> str:
@@ -196,7 +200,7 @@ class Accounts:
             AccountsError: it cannot be used; why, and what would do.
         """
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", opener=_opener) as file:
                 _check_mode(path, os.fstat(file.fileno()))
                 text = file.read()
         except UnicodeDecodeError:
@@ -354,6 +358,11 @@ def _replace(path: str, text: str, like: os.stat_result) -> None:
         os.close(directory)
 
 
+def _opener(path: str, flags: int) -> int:
+    # A pipe is not waited for: `_check_mode` says that it is no file.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _check_mode(path: str, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise AccountsError(f"{printable(path)}: no file")
@@ -393,7 +402,7 @@ def _account(line: str, where: str) -> Account:
     # Errors say the field and never its value, which may be what a password can be tried on.
     try:
         said = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise AccountsError(f"{where}: no object of JSON; twisted-mta users add writes them")
@@ -402,13 +411,13 @@ def _account(line: str, where: str) -> Account:
             raise AccountsError(f"{where}: {printable(key)} is no such field; {', '.join(_FIELDS)}")
     try:
         argon2 = said.get("argon2")
-        if argon2 is not None and not str(argon2).startswith("$argon2id$"):
+        if argon2 is not None and not _is_hash(argon2):
             raise AccountsError("argon2: no hash of argon2id")
         scram = {}
         for algorithm, key in _SCRAM.items():
             if key in said:
                 try:
-                    scram[algorithm] = ScramVerifier.read(said[key])
+                    scram[algorithm] = ScramVerifier.read(algorithm, said[key])
                 except (ValueError, AttributeError):
                     raise AccountsError(f"{key}: iterations$salt$key$key would do") from None
         return Account(
@@ -420,6 +429,14 @@ def _account(line: str, where: str) -> Account:
         )
     except AccountsError as error:
         raise AccountsError(f"{where}: {error}") from None
+
+
+def _is_hash(value: Any) -> bool:
+    try:
+        found = extract_parameters(value)
+    except (InvalidHashError, AttributeError):
+        return False
+    return found.type is Type.ID and found.salt_len >= 8 and found.hash_len >= 4
 
 
 def _list(said: Mapping[str, Any], key: str) -> list[Any]:
@@ -453,7 +470,7 @@ def _prepared(what: str, text: str) -> str:
 
 
 def _address(value: Any) -> str:
-    problem = "would do" if not isinstance(value, str) else f"no address: {printable(value)};"
+    problem = f"no address: {printable(value)}; " if isinstance(value, str) else ""
     try:
         if value == "*":
             return "*"
@@ -465,7 +482,7 @@ def _address(value: Any) -> str:
         return str(Mailbox(mailbox.local_part.lower(), mailbox.domain))
     except (AddressError, IndexError, TypeError):
         raise AccountsError(
-            f"addresses: {problem} ann@example.net, @example.net (all of a domain) or * (any)"
+            f"addresses: {problem}ann@example.net, @example.net (all of a domain) or * (any)"
             " would do"
         ) from None
 

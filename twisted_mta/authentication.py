@@ -80,6 +80,7 @@ class Authentication:
         self._clock = clock
         self._metrics = metrics
         self._in_force = _InForce(Senders(Accounts(), config.local_domains))
+        self._began = False
         self._throttle = Throttle(_throttle(config), limits=limits, clock=clock, timed=True)
         self._sent = Recent(limits=limits, clock=clock, period=_HOUR, most=_MOST_SENT, timed=True)
         self.submission = Submission(
@@ -114,8 +115,9 @@ class Authentication:
 
         def use() -> list[str]:
             before, self._in_force = self._in_force, in_force
+            first, self._began = not self._began, True
             self._throttle.update(_throttle(config))
-            return _changes(before.senders.accounts, accounts, config.users)
+            return [] if first else _changes(before.senders.accounts, accounts, config.users)
 
         return use
 
@@ -134,10 +136,12 @@ class Authentication:
             "required": listener.is_submission,
             "max_failures": listener.max_auth_failures,
         }
-        if self.authenticator is not None:
-            return self.authenticator.settings(**more)
-        # Nobody has an account: AUTH is asked for all the same, and nobody comes in.
-        return AuthSettings(mechanisms={}, **more) if listener.is_submission else None
+        found = None if self.authenticator is None else self.authenticator.settings(**more)
+        if found is None and listener.is_submission:
+            # Nobody has an account, or no way to prove it: AUTH is asked for all the same, and
+            # nobody comes in.
+            return AuthSettings(mechanisms={}, **more)
+        return found
 
     def is_mailbox(self, mailbox: Mailbox) -> bool:
         """Whether an address is that of an account."""
@@ -179,7 +183,7 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
 
 
 def _changes(before: Accounts, after: Accounts, path: str | None) -> list[str]:
-    if path is None or not before.by_name or before == after:
+    if path is None or before == after:
         return []
     names = dict.fromkeys((*before.by_name, *after.by_name))
     changed = [name for name in names if before.get(name) != after.get(name)]
