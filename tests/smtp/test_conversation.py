@@ -8,6 +8,7 @@ from twisted_mta.smtp.conversation import (
     Conversation,
     Line,
     LineSplitter,
+    Overhearing,
     tls_words,
     transcript,
 )
@@ -49,6 +50,21 @@ class Kept(SynchronousTestCase):
             shown(self.conversation),
             ["S: 220 mx", "* (2 transactions before this one)", "C: MAIL FROM:<2@b>"],
         )
+
+    def test_a_secret_where_the_mechanism_should_be_is_taken_out(self) -> None:
+        heard: list[str] = []
+        served = Overhearing(lambda line: heard.append(str(line)))
+        for line in (
+            b"AUTH PLAIN=AHVzZXIAcGVuY2ls",
+            b"AUTH AHVzZXIAcGVuY2ls",
+            b"AUTH=PLAIN AHVzZXIAcGVuY2ls",
+        ):
+            self.conversation.said(line + b"\r\n", secret=True)
+            served.heard(line, secret=False)
+        for said in (shown(self.conversation), heard):
+            self.assertEqual(len(said), 3)
+            for text in said:
+                self.assertNotIn("AHVz", text)
 
     def test_of_a_content_its_size(self) -> None:
         self.conversation.content(1234)

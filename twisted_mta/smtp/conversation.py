@@ -28,6 +28,16 @@ _PIECE = 4096  # octets of one of them
 _SHARE = 4  # of a transcript that is too long, its beginning has one part in so many
 _TAKEN_OUT = "(taken out)"
 
+# What stands where a mechanism should, and is none of these, may be a secret in the wrong place:
+# AUTH PLAIN=AGFubgBz…, AUTH AGFubgBz….
+_MECHANISMS = frozenset(
+    (
+        *("PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "EXTERNAL", "ANONYMOUS", "NTLM", "GSSAPI"),
+        *("SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
+        *("SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "OAUTHBEARER", "XOAUTH2"),
+    )
+)
+
 Who = Literal["client", "server", "note"]
 """Who says a line; a note is ours, about what cannot be said in one."""
 
@@ -229,8 +239,10 @@ def _discreet_command(octets: bytes) -> str:
     """Return what may be shown of a line of AUTH: the command with its mechanism, if it is one."""
     words = octets.split(None, 2)
     if len(words) >= 2 and words[0].upper() == b"AUTH":
-        shown = printable(words[1].decode("latin-1"))[:20]
-        return f"AUTH {shown}" + (f" {_TAKEN_OUT}" if len(words) > 2 else "")
+        mechanism = words[1].decode("latin-1").upper()
+        if mechanism not in _MECHANISMS:
+            return f"AUTH {_TAKEN_OUT}"
+        return f"AUTH {mechanism}" + (f" {_TAKEN_OUT}" if len(words) > 2 else "")
     return "*" if octets.strip() == b"*" else _TAKEN_OUT
 
 
