@@ -136,7 +136,7 @@ class FailureNotice(SynchronousTestCase):
                     ("Final-Recipient", "rfc822; eve@example.com"),
                     ("Action", "failed"),
                     ("Status", "5.0.0"),
-                    ("Diagnostic-Code", "smtp; 554 No"),
+                    ("Diagnostic-Code", "x-twisted-mta; 554 No"),
                     ("Last-Attempt-Date", "Sun, 22 Nov 2026 10:00:00 +0000"),
                 ],
             ],

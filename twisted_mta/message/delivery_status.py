@@ -98,7 +98,9 @@ def _recipient_fields(
     if outcome.remote:
         yield "Remote-MTA", f"dns; {printable(outcome.remote.partition('[')[0]) or 'unknown'}"
     if action != "expanded":
-        yield "Diagnostic-Code", f"smtp; {words(outcome.reply)}"  # RFC 3464 §2.3.6
+        # RFC 3464 §2.3.6: smtp is what an SMTP server answered; the rest are words of our own.
+        kind = "smtp" if outcome.remote else "x-twisted-mta"
+        yield "Diagnostic-Code", f"{kind}; {words(outcome.reply)}"
     if event.attempted:
         yield "Last-Attempt-Date", date
     if event.until is not None:
