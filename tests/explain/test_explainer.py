@@ -67,6 +67,11 @@ class Addresses(ExplainerTestCase):
         ):
             self.assertEqual(world.explain(address, client=client)["refused"], refused)
 
+    def test_a_mailbox_that_is_not_there_is_not_called_one(self) -> None:
+        text = self.text(self.world(recipients="existing").explain("nobody@us.example"))
+        self.assertIn("<nobody@us.example>: a name in a local domain.", text)
+        self.assertIn("Refused at RCPT: 550 5.1.1", text)
+
     def test_mail_exchangers_in_their_order_and_why_some_are_passed_over(self) -> None:
         world = self.world(
             mail_exchangers={

@@ -178,7 +178,10 @@ def _attempt(attempt: Facts) -> Iterator[str]:
 
 
 def _address(facts: Facts) -> Iterator[str]:
-    yield f"<{facts['mailbox']}>: {_WHERE[facts['where']]}."
+    where = _WHERE[facts["where"]]
+    if facts["where"] == "local" and facts["refused"]:
+        where = "a name in a local domain"
+    yield f"<{facts['mailbox']}>: {where}."
     if facts["client"] is not None:
         verdict = "refused" if facts["refused"] else "taken"
         yield f"From the client {facts['client']} it is {verdict}."
