@@ -183,6 +183,8 @@ class AsWhom(TestCase):
             account("bob@example.com", None),
             account("root", None, "*"),
             account("shop", None, "shop+orders@example.com"),
+            account("r\u00e9my", None),
+            account("cafe", None, "cafe\u0301@example.com"),
         )
         for name, address, allowed in (
             ("ann", "ann@example.net", True),
@@ -199,6 +201,12 @@ class AsWhom(TestCase):
             ("shop", "Shop+Orders@example.com", True),
             ("shop", "shop+news@example.com", False),
             ("shop", "shop@example.com", False),
+            # Two ways to write one character are one mailbox.
+            ("r\u00e9my", "re\u0301my@example.net", True),
+            ("r\u00e9my", "R\u00c9MY+x@example.net", True),
+            ("cafe", "caf\u00e9@example.com", True),
+            ("cafe", "cafe\u0301@example.com", True),
+            ("cafe", "cafe@example.com", False),
             ("of-a-checker", "of-a-checker@example.net", True),
             ("of-a-checker", "ann@example.net", False),
         ):

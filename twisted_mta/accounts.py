@@ -26,7 +26,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 from attrs import Factory, field, frozen
 
-from .smtp.address import AddressError, Mailbox, domain_name
+from .smtp.address import AddressError, Mailbox, domain_name, folded
 from .smtp.reply import printable
 from .smtp.sasl import SASLError, prepared, scram_keys
 
@@ -231,7 +231,7 @@ class Senders:
     """Who may send as whom: each account by its name, and by the addresses that it was given.
 
     A name without a domain stands for that mailbox in every local domain; sub-addresses
-    (``ann+news``) are the mailbox's; local parts are compared in any case of letters.
+    (``ann+news``) are the mailbox's; local parts are compared as `folded`.
 
     Attributes:
         accounts: see there; who is not among them has a name alone.
@@ -249,7 +249,7 @@ class Senders:
 
     def may_send_as(self, name: str, mailbox: Mailbox) -> bool:
         """Whether an account may use an address."""
-        local_part, domain = mailbox.local_part.lower(), mailbox.domain
+        local_part, domain = folded(mailbox.local_part), mailbox.domain
         # As it is, too: an account may be given a sub-address, and nothing else of its mailbox.
         wanted = ("*", f"@{domain}", f"{_plain(local_part)}@{domain}", f"{local_part}@{domain}")
         return any(each in wanted for each in self._addresses(name))
@@ -279,7 +279,7 @@ class Senders:
 
 
 def _plain(local_part: str) -> str:
-    return local_part.lower().partition("+")[0]
+    return folded(local_part).partition("+")[0]
 
 
 # The file.
@@ -479,7 +479,7 @@ def _address(value: Any) -> str:
         mailbox = Mailbox.parse(value)
         if not mailbox.domain:
             raise AddressError("it has no domain")
-        return str(Mailbox(mailbox.local_part.lower(), mailbox.domain))
+        return str(Mailbox(folded(mailbox.local_part), mailbox.domain))
     except (AddressError, IndexError, TypeError):
         raise AccountsError(
             f"addresses: {problem}ann@example.net, @example.net (all of a domain) or * (any)"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 BOTH = Reply.of(501, "5.4", "HOLDFOR or HOLDUNTIL, and not both")
 TOO_LATE = Reply.of(501, "5.4", "It is to be held for longer than it may take (BY)")
 
-_SECONDS = re.compile(r"[0-9]{1,9}")  # RFC 4865 §4: future-release-integer
-# RFC 3339 §5.6, which the erratum of RFC 4865 §4 names: date-time.
+_SECONDS = re.compile(r"[0-9]{1,9}")  # RFC 4865 §3: future-release-integer
+# RFC 3339 §5.6, which the erratum of RFC 4865 §3 names: date-time.
 _DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
     r"(?:Z|[+-][0-9]{2}:[0-9]{2})",
@@ -45,7 +45,7 @@ class FutureRelease(Extension):
     wall_time: Callable[[], float]
 
     def announcement(self, session: Session) -> str | None:
-        """Return the keyword with both limits (RFC 4865 §4)."""
+        """Return the keyword with both limits (RFC 4865 §3)."""
         latest = datetime.fromtimestamp(int(self.wall_time()) + self.longest, UTC)
         return f"{self.keyword} {self.longest} {latest:%Y-%m-%dT%H:%M:%SZ}"
 
