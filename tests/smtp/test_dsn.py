@@ -102,6 +102,16 @@ class Reading(SynchronousTestCase):
         DSN.rcpt["ORCPT"]("utf-8;" + "ł" * 70)
         self.assertRaises(CommandError, DSN.rcpt["ORCPT"], "utf-8;" + "ł" * 71)
 
+    def test_an_international_address_under_the_type_of_the_others_is_read_as_what_it_is(
+        self,
+    ) -> None:
+        orcpt = DSN.rcpt["ORCPT"]  # so Postfix says it
+        self.assertEqual(
+            orcpt("rfc822;jos+C3+A9@example.net"), orcpt("utf-8;jos\\x{E9}@example.net")
+        )
+        for address in ("+C3+A9+0D", "+C3", "jos+C3+A9@example.net+00"):
+            self.assertRaises(CommandError, orcpt, f"rfc822;{address}")
+
     def test_who_takes_lines_for_twisted_mail_is_not_offered_it(self) -> None:
         self.assertIn(DSN, standard_extensions(1, 1))
         self.assertNotIn(DSN, extensions_for_lines(1, 1))

@@ -83,8 +83,11 @@ def _read_orcpt(value: str | None) -> str:
         if kind == "utf-8":
             # RFC 6533 §3
             address = encode_utf8_address(decode_utf8_address(address))
-        elif not _is_graphic(decode_xtext(address)):
-            raise problem
+        elif not _is_graphic(decoded := decode_xtext(address)):
+            # Postfix has one address type for all: what it cannot mean is told by RFC 6533's.
+            if kind != "rfc822" or not decoded.isprintable():
+                raise problem
+            kind, address = "utf-8", encode_utf8_address(decoded)
     except ValueError:
         raise problem from None
     read = f"{kind};{address}"
