@@ -151,6 +151,20 @@ class Messages(ExplainerTestCase):
         id = world.mta.submit(CONTENT, address, sender="s@sender.example").split()[-1]
         return id, world.explain_id(id)
 
+    def test_mail_that_has_to_be_there_by_a_time_is_returned_then(self) -> None:
+        world = self.world()
+        client = world.mta.connect()
+        client.say("EHLO c.example", "MAIL FROM:<s@sender.example> BY=900;R")
+        client.say("RCPT TO:<b@a.example>", "DATA")
+        (answer,) = client.send(CONTENT + b".\r\n")
+        id = answer.split()[-1]
+        facts = world.explain_id(id)
+        assert facts is not None, answer
+        (recipient,) = facts["recipients"]
+        for each in (facts, recipient):
+            self.assertAlmostEqual(each["expires_at"], facts["received_at"] + 900, delta=2)
+        self.assertIn("(in 15 min", self.text(facts))
+
     def test_a_greylisted_recipient(self) -> None:
         world = self.world()
         world.serve("192.0.2.1", offers_tls=False, answer=b"451 4.7.1 Greylisted\x1b\r\n")

@@ -22,6 +22,7 @@ from ..mailboxes import Mailboxes
 from ..queue.hops import Suspended
 from ..queue.operator import Inspect, Inspected
 from ..queue.runner import Runner
+from ..queue.schedule import expiry
 from ..queue.selection import Entry
 from ..queue.standing import Standing
 from ..queue.store import PastAttempt
@@ -128,7 +129,7 @@ class Explainer:
             "reverse_path": None if reverse_path is None else str(reverse_path),
             "size": message.body.size,
             "received_at": message.received_at,
-            "expires_at": message.expires_at,
+            "expires_at": expiry(message, None),
             "quarantine": inspected.quarantine,
             "recipients": recipients,
         }
@@ -150,9 +151,7 @@ class Explainer:
             "tried": recipient.attempts,
             "last_reply": None if recipient.last_reply is None else str(recipient.last_reply),
             "last_remote": recipient.last_remote,
-            "expires_at": message.expires_at
-            if lifetime is None
-            else message.received_at + lifetime,
+            "expires_at": expiry(message, lifetime),
             "holds": list(holds(inspected, entry, standing, waits=waits, now=now)),
             "next_attempt": next_attempt(inspected, entry, standing, now=now),
         }

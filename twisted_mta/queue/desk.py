@@ -19,6 +19,7 @@ from .commit import GroupCommit
 from .ids import time_of
 from .operator import ACTIONS, Browse, Inspect, Inspected, Listed, Page, Steer
 from .runner import Runner
+from .schedule import expiry
 from .selection import Entry, Selection
 from .spool import FileBody
 
@@ -206,7 +207,7 @@ def _inspected(inspected: Inspected, content: bool) -> dict[str, Any]:
     return {
         "id": str(message.id),
         "received_at": message.received_at,
-        "expires_at": message.expires_at,
+        "expires_at": expiry(message, None),
         "reverse_path": None if envelope.reverse_path is None else str(envelope.reverse_path),
         "parameters": dict(envelope.parameters),
         "size": message.body.size,

@@ -30,6 +30,7 @@ from .notices import Notices, RecipientsOf, itself
 from .operator import Page, Steer, Struck
 from .part import Part, split
 from .runner_settings import RunnerSettings
+from .schedule import expiry
 from .settlement import BROKEN, DISCARDED, WAITING, Settlement, same_for_all
 from .slots import Slot, Slots
 from .standing import Standing
@@ -404,11 +405,7 @@ class Runner:
         self._say_if_stopped()
 
     def _expires_at(self, part: Part) -> float:
-        lifetime = self._turns.limits(part.next_hop).lifetime
-        message = part.message
-        expires_at = message.expires_at if lifetime is None else message.released_at + lifetime
-        by = DeliverBy.of(message.envelope.parameters)
-        return min(expires_at, by.seconds) if by is not None and by.returned else expires_at
+        return expiry(part.message, self._turns.limits(part.next_hop).lifetime)
 
     # One transaction.
 

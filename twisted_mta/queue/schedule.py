@@ -1,10 +1,12 @@
-"""When to try again, pure: a recipient that was deferred, or a next hop that cannot be reached."""
+"""When to try again, and until when: recipients deferred, next hops out of reach. Pure."""
 
 from __future__ import annotations
 
 from attrs import frozen
 
+from ..envelope import Message
 from ..interfaces import Random
+from ..smtp.extension.deliverby import DeliverBy
 
 _JITTER = 0.1  # of the delay, to both sides: what failed together need not come back together
 
@@ -44,3 +46,15 @@ class Schedule:
             random: what the jitter is drawn from.
         """
         return max(now, min(now + self.delay(attempts, random), expires_at))
+
+
+def expiry(message: Message, lifetime: float | None) -> float:
+    """Return the wall time after which a recipient that could not be served is returned.
+
+    Args:
+        message: which has a time of its own, and may have come with ``BY=…;R`` (RFC 2852 §4.1).
+        lifetime: seconds that hold for its next hop instead; None: none do.
+    """
+    expires_at = message.expires_at if lifetime is None else message.released_at + lifetime
+    by = DeliverBy.of(message.envelope.parameters)
+    return min(expires_at, by.seconds) if by is not None and by.returned else expires_at
