@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Destination
 from twisted_mta.explain.asked import merged, wanted
-from twisted_mta.explain.words import lines, span
+from twisted_mta.explain.words import following, lines, span
 
 from .world import World
 
@@ -164,6 +164,13 @@ class Messages(ExplainerTestCase):
         for each in (facts, recipient):
             self.assertAlmostEqual(each["expires_at"], facts["received_at"] + 900, delta=2)
         self.assertIn("(in 15 min", self.text(facts))
+
+    def test_what_waits_for_others_is_not_said_to_go_at_once(self) -> None:
+        facts = {"holds": [], "next_attempt": 100.0, "expires_at": 200.0}
+        self.assertIn("tried at once.", following(facts, 150.0))
+        for kind in ("connections", "concurrency", "limits"):
+            said = following({**facts, "holds": [{"kind": kind}]}, 150.0)
+            self.assertIn("tried as soon as it may be.", said)
 
     def test_a_greylisted_recipient(self) -> None:
         world = self.world()

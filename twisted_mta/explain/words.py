@@ -33,6 +33,8 @@ _WHERE = {
     "elsewhere": "not ours",
 }
 
+_LIMITS = frozenset(("connections", "concurrency", "limits"))  # holds that end when others do
+
 
 def lines(facts: Facts) -> Iterator[str]:
     """Yield what is to be written of an answer, without line ends; empty lines part paragraphs."""
@@ -149,7 +151,8 @@ def following(recipient: Facts, now: float) -> str:
         if "held" in kinds:
             return "nothing, until it is released (twisted-mta queue release)."
         return "nothing, until somebody does something about it."
-    when = "at once" if time <= now else f"{moment(time)}, in {span(time - now)}"
+    soon = "as soon as it may be" if _LIMITS.intersection(kinds) else "at once"
+    when = soon if time <= now else f"{moment(time)}, in {span(time - now)}"
     if "suspended" in kinds:
         when += (
             " at the earliest: one message goes as a probe, and the others follow if it is heard"
