@@ -133,7 +133,7 @@ class TakenOut(SynchronousTestCase):
                 "C: EHLO me",
                 "C: AUTH PLAIN (taken out)",
                 "C: (taken out)",
-                "C: AUTH plain (taken out)",
+                "C: AUTH PLAIN (taken out)",
                 "C: (8 octets that are no command)",
                 "C: (16 octets that are no command)",
                 "S: 334 (taken out)",

@@ -25,6 +25,11 @@ def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _interruptible() -> None:
+    """Control-C ends this process, even where the tests are a job in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def accepted(mta: MTA) -> list[str]:
     """Return the ids of the messages that it has taken."""
     lines = mta.output().splitlines()
@@ -79,6 +84,7 @@ class Traces(ProgramTestCase):
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 text=True,
+                preexec_fn=_interruptible,
             )
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
