@@ -14,7 +14,8 @@ from twisted.internet.threads import deferToThread  # noqa: TID251 - the client 
 from twisted.trial.unittest import TestCase
 
 from twisted_mta.answer import Answer, Answerer, Question, error_answer, json_answer
-from twisted_mta.control import NAME, ControlClient, ControlSocket, NotRunning, Refused
+from twisted_mta.control.client import NAME, ControlClient, NotRunning, Refused
+from twisted_mta.control.server import ControlSocket
 
 
 def answer(question: Question) -> Answer:

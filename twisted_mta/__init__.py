@@ -1,9 +1,34 @@
 """twisted-mta: a complete mail transfer agent on Twisted."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .server.factory import ESMTPFactory, LMTPFactory
+    from .service import MailTransferAgent
+
 __version__ = "0.1.0"
 
-from .config import Config
-from .server.factory import ESMTPFactory, LMTPFactory
-from .service import MailTransferAgent
-
 __all__ = ["Config", "ESMTPFactory", "LMTPFactory", "MailTransferAgent"]
+
+_HOMES = {
+    "Config": "config",
+    "ESMTPFactory": "server.factory",
+    "LMTPFactory": "server.factory",
+    "MailTransferAgent": "service",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for (PEP 562): the operator's tool needs none of it, and is quicker so."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

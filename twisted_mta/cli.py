@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-import json
+from importlib import import_module
 
 import click
 
 from . import __version__
-from .check import Finding, report
-from .explain.command import explain
-from .running import COMMANDS
-from .traced import trace
-from .user_commands import users
+
+_HOMES = {
+    "check": "check.command",
+    "explain": "explain.command",
+    "queue": "queue_command",
+    "reload": "running",
+    "reopen-logs": "running",
+    "status": "running",
+    "tls": "running",
+    "trace": "traced",
+    "users": "user_commands",
+}
+"""Where each command is: what is not asked for is not loaded, so that the tool answers at once."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Tool(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _HOMES:
+            return None
+        home = import_module(f".{_HOMES[cmd_name]}", __package__)
+        command: click.Command = getattr(home, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(cls=_Tool, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="twisted-mta", message="%(prog)s %(version)s")
 @click.option("--state-dir", metavar="DIR", help="which MTA; after the command it may stand too")
 def main(state_dir: str | None) -> None:
     """Look after a mail transfer agent that `twistd mta` runs."""
-
-
-for _command in (*COMMANDS, explain, trace):
-    main.add_command(_command)
-main.add_command(users)
-
-
-@main.command("check")
-@click.option("--config", "file", metavar="FILE", help="the TOML file to check")
-@click.option("--state-dir", metavar="DIR", help="instead of the one that the file names")
-@click.option("--no-dns", is_flag=True, help="ask no name server")
-@click.option("--json", "as_json", is_flag=True, help="write JSON, for programs")
-def check_command(file: str | None, state_dir: str | None, no_dns: bool, as_json: bool) -> None:
-    """Check a configuration as a start would, and try what it names.
-
-    Ports are bound for an instant, certificates are judged, names are looked up. Nothing is
-    started or written. Exits with 0 when a start would work (there may be warnings), with 1 when it
-    would not.
-    """
-    state_dir = state_dir or click.get_current_context().find_root().params["state_dir"]
-    options = {} if state_dir is None else {"state-dir": state_dir}
-    found = report(options, file, ask_dns=not no_dns)
-    if as_json:
-        click.echo(json.dumps(found.as_json(), indent=2))
-    else:
-        for finding in found.findings:
-            click.echo(f"{_severity(finding)} {finding}")
-        click.secho(found.verdict, bold=True)
-    if not found.good:
-        raise click.exceptions.Exit(1)
-
-
-_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
-
-
-def _severity(finding: Finding) -> str:
-    # click leaves colour out where the output is no terminal.
-    return click.style(f"{finding.severity}:", fg=_COLOURS[finding.severity], bold=True)

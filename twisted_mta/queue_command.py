@@ -11,8 +11,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from .config.setting import duration
-from .control import ControlClient
+from .control.client import ControlClient
 from .envelope import QueueId
 from .smtp.reply import printable
 from .terminal import (
@@ -58,8 +57,12 @@ def _id(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[s
 
 
 def _age(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from .config.setting import duration  # here: all settings come with it
+
     try:
-        return None if text is None else duration(text)
+        return duration(text)
     except ValueError as error:
         raise click.BadParameter(printable(str(error))) from None
 

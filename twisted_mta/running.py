@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from .queue_command import queue
 from .report import label
 from .smtp.address import AddressError, domain_name
 from .smtp.reply import printable
@@ -126,10 +125,6 @@ def _host(entry: Mapping[str, Any]) -> Sequence[str]:
     times = (entry["first"], entry["last"], entry["missing"])
     said = ("" if time is None else moment(time) for time in times)
     return printable(str(entry["host"])), str(entry["port"]), *said
-
-
-COMMANDS: tuple[click.Command, ...] = (status, queue, tls, reload, reopen_logs)
-"""What the tool's group adds."""
 
 
 # What is said: facts, and tables.

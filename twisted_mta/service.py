@@ -16,7 +16,8 @@ from . import __version__, operations
 from .admin import Action, Admin, Asked
 from .config import Config, Listener
 from .config.change import changes, fixed
-from .control import NAME, ControlSocket
+from .control.client import NAME
+from .control.server import ControlSocket
 from .engine import Engine, World
 from .explain.asked import Wanted, answered, wanted
 from .files import DiskFiles

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeAlias, TypeVar
 
 import click
 
-from .control import ControlClient, NotRunning, Refused
+from .control.client import ControlClient, NotRunning, Refused
 from .report import VERSION
 
 REFUSED = 1

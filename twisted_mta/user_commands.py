@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from .accounts import Account, Accounts, AccountsError, changing, key_of
-from .config import Config, ConfigError
 from .entropy import secret_octets
 from .smtp.reply import printable
 
@@ -131,6 +130,8 @@ def _path(file: str | None, config: str | None) -> str:
         return os.path.abspath(file)
     if config is None:
         raise click.UsageError("which file? --file FILE, or --config FILE that names it, would do")
+    from .config import Config, ConfigError  # here: only who has no --file needs all settings
+
     try:
         found = Config.load({}, config).users
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Both ends of the control socket, ``STATE/control.sock``: HTTP over a UNIX socket of mode 0600.
+"""The asking end of the control socket, ``STATE/control.sock``: it blocks, and loads no Twisted.
 
 The name of such a socket has 107 octets at most (``sun_path``, unix(7)). A longer one is reached
 through the directory that it is in, which the kernel shows as a file descriptor; where it does not,
@@ -13,130 +13,16 @@ import http.client
 import json
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort
-from twisted.python.failure import Failure
-
-from .answer import Answerer, AnswerSite
-from .smtp.reply import printable
+from ..smtp.reply import printable
 
 NAME = "control.sock"
 """Of the socket in the state directory."""
 
 _LONGEST_PATH = 107 if os.path.isdir("/proc/self/fd") else 103  # octets; BSD's has 104 with its NUL
-_MODE = 0o600
 _PIECE = 1 << 16  # octets that are read at once
-_LONGEST_BODY = 1 << 20  # octets of what is asked for: 10,000 ids are 200,000
-
-
-class ControlSocket:
-    """The serving end. Nobody but the user that runs the MTA (and root) can connect.
-
-    It must only be started by who holds the lock of the state directory: what is found in its
-    place is then left over from a process that was killed, and is replaced.
-
-    Args:
-        answer: answers what is asked: `admin.Admin.answer`.
-        path: where it is.
-        reactor: that reads from it; a real one.
-    """
-
-    def __init__(self, answer: Answerer, *, path: str, reactor: Any) -> None:
-        self._answer = answer
-        self._path = path
-        self._reactor = reactor
-        self._port: IListeningPort | None = None
-        self._file: tuple[int, int] | None = None
-
-    def start(self) -> None:
-        """Bind it and listen; blocks for no time worth mentioning.
-
-        Raises:
-            OSError: it cannot be made; says which, and why.
-        """
-        site = AnswerSite(self._answer, reactor=self._reactor, longest=_LONGEST_BODY)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound, _reach(self._path) as name:
-            _remove_stale(self._path)
-            _bind(bound, name)
-            found = os.lstat(self._path)
-            self._file = found.st_dev, found.st_ino
-            bound.setblocking(False)
-            port: Any = _ControlPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
-                self._reactor, bound.fileno(), site
-            )
-            port.mode = _MODE  # Twisted would open it to everybody
-            port.startListening()
-        self._port = port
-
-    def stop(self) -> Deferred[None]:
-        """Take its name away and listen no more; a second time there is nothing to do."""
-        port, self._port = self._port, None
-        if port is None:
-            return succeed(None)
-        with contextlib.suppress(OSError):
-            found = os.lstat(self._path)
-            if (found.st_dev, found.st_ino) == self._file:  # and not that of a successor
-                os.unlink(self._path)
-        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
-
-
-class _ControlPort(unix.Port):
-    """A UNIX port whose name is somebody else's to remove."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Stop listening, without the unlinking that `unix.Port` would do."""
-        tcp.Port.connectionLost(self, reason)
-
-
-def _remove_stale(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "is there, and is no socket; move it away", path)
-        os.unlink(path)
-
-
-def _bind(bound: socket.socket, name: str) -> None:
-    """Bind a socket that was never open to others, not for an instant."""
-    try:
-        os.fchmod(bound.fileno(), _MODE)  # Linux makes the file with the mode of the socket
-    except OSError:
-        # The mask is the whole process's: elsewhere files of other threads may come out private.
-        mask = os.umask(0o777 & ~_MODE)
-        try:
-            bound.bind(name)
-        finally:
-            os.umask(mask)
-    else:
-        bound.bind(name)
-
-
-@contextlib.contextmanager
-def _reach(path: str) -> Iterator[str]:
-    """Yield a name that a socket at ``path`` can be bound or connected to by, however long it is.
-
-    Raises:
-        OSError: there is none.
-    """
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
-        yield path
-        return
-    if not os.path.isdir("/proc/self/fd"):
-        raise OSError(
-            errno.ENAMETOOLONG,
-            f"longer than the {_LONGEST_PATH} octets that the name of a socket may have; choose"
-            " another --state-dir",
-            path,
-        )
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{os.path.basename(path)}"
-    finally:
-        os.close(descriptor)
 
 
 class NotRunning(Exception):
@@ -148,7 +34,7 @@ class Refused(Exception):
 
 
 class ControlClient:
-    """The asking end; it blocks.
+    """Asks one MTA; it blocks.
 
     Args:
         state_dir: of the MTA.
@@ -270,5 +156,29 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        with _reach(self._path) as name:
+        with reach(self._path) as name:
             self.sock.connect(name)
+
+
+@contextlib.contextmanager
+def reach(path: str) -> Iterator[str]:
+    """Yield a name that a socket at ``path`` can be bound or connected to by, however long it is.
+
+    Raises:
+        OSError: there is none.
+    """
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield path
+        return
+    if not os.path.isdir("/proc/self/fd"):
+        raise OSError(
+            errno.ENAMETOOLONG,
+            f"longer than the {_LONGEST_PATH} octets that the name of a socket may have; choose"
+            " another --state-dir",
+            path,
+        )
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{os.path.basename(path)}"
+    finally:
+        os.close(descriptor)
