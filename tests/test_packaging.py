@@ -1,5 +1,6 @@
 """Installed as users install it: `twistd --help` lists `mta`, and the console script is there."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ class Installation(SynchronousTestCase):
     def test_both_ways_of_installing_make_twistd_list_mta(self) -> None:
         # Side by side: most of the time goes into fetching and unpacking what we depend on.
         running = {}
+        # trial -j names all packages of its own there: pip would find nothing left to install.
+        environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
         for name, how in (("installed", ""), ("editable", "--editable")):
             home = Path(tempfile.mkdtemp(prefix=f"mta-{name}-"))
             self.addCleanup(shutil.rmtree, home, ignore_errors=True)
@@ -37,6 +40,7 @@ class Installation(SynchronousTestCase):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                env=environment,
             )
             self.addCleanup(running[name].kill)
         for name, process in running.items():

@@ -97,6 +97,8 @@ class Lists(WayOut):
                 with MTA(self.home, "--route", route) as mta:
                     submit(mta.smtp, message(), "bob@next.example", starttls=False)
                     self.assertRegex(self.line(mta, "bob@next.example"), rf"del.*:{second.port} ")
+                    # Killed now, the next one would deliver it once more: that is allowed.
+                    self.assertEqual(mta.terminate(), 0, mta.output())
                     self.assertEqual(first.connections, 1)
         down = free_port()
         route = f"next.example=smtp://{LOOPBACK}:{down},{LOOPBACK}:{second.port}"
