@@ -44,12 +44,23 @@ class Writing(SpoolTestCase):
         self.assertEqual(b"".join(body.chunks()), b"12345678901")
         self.assertEqual(self.files.content(PATH), b"12345678901")
 
-    def test_it_is_written_as_it_comes_and_not_kept(self) -> None:
+    def test_it_is_written_in_large_pieces_as_it_comes(self) -> None:
         writer = self.written(b"x" * 11)
-        for _ in range(100):
+        self.files.operations.clear()
+        for _ in range(200):
             writer.write(b"y" * 1000)
-        self.assertEqual(len(self.files.content(PATH)), 100_011)
-        self.assertEqual(sum(map(len, writer._held)), 0)
+        self.assertEqual([operation for operation, _ in self.files.operations], ["write"] * 3)
+        written = len(self.files.content(PATH))
+        self.assertGreater(written, 200_011 - 65_536)
+        self.assertEqual(written + sum(map(len, writer._held)), 200_011)
+
+    def test_what_cannot_be_written_at_the_end_is_told(self) -> None:
+        writer = self.written(b"x" * 11, b"y" * 1000)
+        self.files.fail_next("write", OSError(errno.ENOSPC, "full"))
+        sealed = writer.seal()
+        assert isinstance(sealed, Deferred)
+        self.assertEqual(self.failureResultOf(sealed, OSError).value.errno, errno.ENOSPC)
+        self.assertEqual(self.files.names("/body"), [])
 
     def test_content_then_name_are_durable_before_it_is_sealed(self) -> None:
         self.sealed(b"x" * 20)

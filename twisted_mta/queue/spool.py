@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ..envelope import Body, HeldBody, QueueId
 from ..interfaces import Executor, Files, WritableFile
 
-_CHUNK = 64 * 1024  # octets read from a file at a time
+_CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
 
 
 @frozen
@@ -88,20 +88,22 @@ class SpooledWriter:
         self._executor = executor
         self._small_body = small_body
         self._held: list[bytes] = []
+        self._waiting = 0  # octets in there
         self._size = 0
         self._file: WritableFile | None = None
 
     def write(self, content: bytes) -> None:
         """Append ``content`` (`interfaces.BodyWriter`)."""
         self._size += len(content)
-        if self._file is not None:
-            self._file.write(content)
-            return
         self._held.append(content)
-        if self._size > self._small_body:
+        self._waiting += len(content)
+        if self._file is None:
+            if self._size <= self._small_body:
+                return
             self._file = self._files.create(self._path)
-            self._file.write(b"".join(self._held))
-            self._held.clear()
+        elif self._waiting < _CHUNK:
+            return  # the network delivers small pieces; each would be a call to the kernel
+        self._write_held()
 
     def seal(self) -> Body | Deferred[Body]:
         """End the content and make it durable (`interfaces.BodyWriter`)."""
@@ -120,8 +122,16 @@ class SpooledWriter:
             with contextlib.suppress(OSError):
                 self._files.unlink(self._path)
 
+    def _write_held(self) -> None:
+        assert self._file is not None
+        self._file.write(b"".join(self._held))
+        self._held.clear()
+        self._waiting = 0
+
     def _make_durable(self) -> Body:
         assert self._file is not None
+        if self._held:
+            self._write_held()
         self._file.sync()
         self._file.close()
         self._files.sync_directory(os.path.dirname(self._path))
