@@ -110,8 +110,8 @@ class NearExecutor:
     """An `interfaces.Executor` that stays in the caller's turn for as long as calls are quick.
 
     A thread has to be woken, wakes the reactor in its turn, and the two of them fight for the
-    interpreter in between: a third of the CPU time of each message, measured with two workers on a
-    disk that syncs in 0.15 ms. Waiting that long for the disk costs less. On a slower one it costs
+    interpreter in between: up to a fifth of the CPU time of each message (docs/benchmark.rst), on a
+    disk that syncs in 0.3 ms. Waiting that long for the disk costs less. On a slower one it costs
     more, and all connections would wait with the one: so calls go to the thread as soon as they are
     slow or fail, and now and then, less and less often, one is tried here again.
 

@@ -167,7 +167,7 @@ class GroupCommit:
 
     def _gather(self) -> None:
         # In the next turn, because the reactor looks at its sockets in between: with two workers
-        # and one message a connection 2.7 messages shared a commit then, without it 1.5.
+        # and one message a connection 2.9 operations shared a commit then, without it 2.1.
         self._turn = self._clock.callLater(0, self._commit)
 
     def _commit(self) -> None:

@@ -59,8 +59,7 @@ class Reply:
     def fixed(code: int, status: str | None, *lines: str) -> Reply:
         """Return the one and only reply of ``lines``, for those that most sessions begin with.
 
-        Its octets are worked out once: that of EHLO takes as long as all other replies to a message
-        together. What differs from client to client is no use here.
+        Its octets are worked out once. What differs from client to client is no use here.
         """
         return Reply(code, status, lines)
 
