@@ -72,6 +72,7 @@ JOINERS = (
     "user_commands",
     "traced",
     "worker",
+    "worker_process",
     "workers",
 )
 """Where rooms are joined, and what is only handed out there."""
@@ -110,7 +111,7 @@ REQUIRED_BANS = (
     "uuid",
 )
 
-MAY_LIFT_THE_BAN = ("daemon.py", "entropy.py", "worker.py")
+MAY_LIFT_THE_BAN = ("daemon.py", "entropy.py", "worker_process.py")
 
 
 class Module:

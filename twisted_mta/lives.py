@@ -169,7 +169,7 @@ class Worker(ProcessProtocol):
                 [
                     sys.executable,
                     "-P",  # the folder that we happen to be in is no place for modules
-                    *("-m", "twisted_mta.worker", str(self.number), crew.config.log.format),
+                    *("-m", "twisted_mta.worker_process", str(self.number), crew.config.log.format),
                 ],
                 env=_environment(),
                 childFDs=descriptors,

@@ -1,18 +1,10 @@
-"""A worker: a process with an engine of its own, which its parent tells what to do.
-
-    python -m twisted_mta.worker NUMBER text|json
-
-It is started by `workers.Workers` alone, and ends with its parent.
-"""
+"""A worker: an engine in a process of its own, which its parent tells what to do."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import socket
-import sys
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from pickle import loads
@@ -21,11 +13,9 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IReactorCore
-from twisted.logger import Logger, globalLogBeginner
+from twisted.logger import Logger
 
 from .config import Config
-from .daemon import SWITCH_INTERVAL
 from .engine import Engine
 from .explain.asked import Wanted, answered
 from .instruments import engine_report, read_engine
@@ -34,12 +24,11 @@ from .lives import PIPE
 from .logs import Log
 from .memory import Entry
 from .metrics import table
-from .pipe import Pipe, PipeEnd
+from .pipe import Pipe
 from .ports import Ports
 from .tracing import Event, Filter
 
-_ORPHANED = 0.8  # seconds that are left when the parent has died
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_ORPHANED = 0.5  # seconds that are left once it is noticed that the parent has died
 _LAST_ANSWERS = 0.4  # of these, for what the next hops may say yet
 
 
@@ -232,49 +221,3 @@ class Worker:
         self._purse.close()
         with contextlib.suppress(ReactorNotRunning):  # it ends already
             self._reactor.stop()
-
-
-def main() -> None:
-    """Run a worker until its parent lets it end."""
-    from twisted.internet import reactor  # noqa: TID251 - this process is ours
-
-    number, log_format = int(sys.argv[1]), sys.argv[2]
-    core: Any = reactor
-    log = Log("json" if log_format == "json" else "text", worker=number)
-    log.open()
-    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    worker = Worker(number, core, log)
-    with socket.socket(fileno=PIPE) as inherited:
-        inherited.setblocking(False)
-        core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
-    _catch_signals(core, worker.drain)
-    _wake_with_parent()
-    core.run(installSignalHandlers=False)
-    log.close()
-
-
-def _catch_signals(reactor: IReactorCore, drain: Callable[[], None]) -> None:
-    # What a terminal or an operator says to all processes of a group is for the parent to hear; but
-    # systemd tells every one of them to end.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGTERM,
-        lambda number, frame: reactor.callFromThread(drain),  # type: ignore[attr-defined]
-    )
-
-
-def _wake_with_parent() -> None:
-    """See to it that one who was stopped (SIGSTOP) notices that its parent has died.
-
-    It would keep its shard, and those who come after could not have it. Linux alone can do that.
-    """
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):  # a C library without it
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
-
-
-if __name__ == "__main__":
-    main()

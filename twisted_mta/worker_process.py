@@ -1,0 +1,64 @@
+"""The process of a worker, from its first moment to its last.
+
+    python -m twisted_mta.worker_process NUMBER text|json
+
+It is started by `workers.Workers` alone, and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import socket
+import sys
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def main() -> None:
+    """Run a worker until its parent lets it end."""
+    # Loading takes a second on a slow machine: who is orphaned meanwhile has nothing to end yet.
+    _when_the_parent_dies(signal.SIGKILL)
+    # What a terminal or an operator says to all processes of a group is for the parent to hear.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    from twisted.internet import reactor  # noqa: TID251 - this process is ours
+    from twisted.logger import globalLogBeginner
+
+    from .daemon import SWITCH_INTERVAL
+    from .lives import PIPE
+    from .logs import Log
+    from .pipe import PipeEnd
+    from .worker import Worker
+
+    name, log_format = int(sys.argv[1]), sys.argv[2]
+    core: Any = reactor
+    log = Log("json" if log_format == "json" else "text", worker=name)
+    log.open()
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    worker = Worker(name, core, log)
+    with socket.socket(fileno=PIPE) as inherited:
+        inherited.setblocking(False)
+        core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
+    # systemd tells every process of a service to end.
+    signal.signal(signal.SIGTERM, lambda number, frame: core.callFromThread(worker.drain))
+    # From here on the pipe tells it. Who was stopped (SIGSTOP) has to go on to notice: it would
+    # keep its shard, and those who come after could not have it.
+    _when_the_parent_dies(signal.SIGCONT)
+    core.run(installSignalHandlers=False)
+    log.close()
+
+
+def _when_the_parent_dies(number: signal.Signals) -> None:
+    """Have a signal sent to this process then. Linux alone can do that."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+if __name__ == "__main__":
+    main()
