@@ -236,7 +236,8 @@ class Starting(WorkersTestCase):
         self.crew.start([(0, 3), (1,), (2,)])
         self.reactor.settle()
         first = self.processes[0]
-        self.assertEqual(first.arguments[1:], ["-P", "-m", "twisted_mta.worker_process", "0", "text"])
+        module = "twisted_mta.worker_process"
+        self.assertEqual(first.arguments[1:], ["-P", "-m", module, "0", "text"])
         self.assertEqual(first.heard[0][1]["shards"], [0, 3])
         self.assertEqual(first.heard[0][1]["endpoints"], ["smtp", "smtp"])
         self.assertEqual(first.settings, self.config)
