@@ -143,7 +143,7 @@ class Destination:
     )
     connections: int | None = setting(
         read.optional(read.count),
-        "most connections at a time",
+        "most connections with mail on them at a time",
         default=None,
         said="connections_per_hop of [queue]",
     )
