@@ -91,8 +91,8 @@ def is_broken(content: bytes) -> bool:
 
 
 def has_long_line(content: bytes) -> bool:
-    """Whether a line has more than 998 octets (RFC 5321 §4.5.3.1.6)."""
-    return any(len(line) > 998 for line in content.replace(b"\r\n", b"\n").split(b"\n"))
+    """Whether a line has more than 998 octets (RFC 5321 §4.5.3.1.6); a CR or LF alone ends one."""
+    return any(len(line) > 998 for line in re.split(rb"\r\n|\r|\n", content))
 
 
 def normalized(content: bytes) -> bytes:

@@ -95,6 +95,15 @@ class Reading(SynchronousTestCase):
                     reader.read(piece)
                 self.assertEqual(reader.long, long, (length, cuts[:1]))
 
+    def test_a_bare_cr_or_lf_ends_a_line_too(self) -> None:
+        # Where they are mended each becomes CR LF; elsewhere the message is refused for them.
+        for end in (b"\r", b"\n"):
+            for cuts in ([], list(range(2000))):
+                reader = DataReader(look_for_long_lines=True)
+                for piece in pieces((b"x" * 600 + end) * 3 + b"\r\n.\r\n", cuts):
+                    reader.read(piece)
+                self.assertEqual((reader.bare, reader.long), (True, False), (end, cuts[:1]))
+
     def test_looking_for_long_lines_costs_the_same_whatever_their_length(self) -> None:
         # Lines of just under the limit once took 80 times as long as short ones.
         def cost(line: bytes) -> int:
