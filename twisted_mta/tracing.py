@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, fields_dict, frozen
 from twisted.internet.interfaces import IDelayedCall
 
 from .interfaces import Clock, WallTime
@@ -81,7 +81,7 @@ class Filter:
             ValueError: something in it cannot be; which, and why, printable.
         """
         for name in said:
-            if name not in ("direction", "client", "next_hop", "sender", "recipient"):
+            if name not in fields_dict(cls):
                 raise ValueError(f"no filter {printable(name)}")
         direction = said.get("direction")
         if direction not in (None, "in", "out"):
@@ -105,9 +105,7 @@ class Filter:
 
     def to_json(self) -> dict[str, str]:
         """Return what `parse` reads."""
-        names = ("direction", "client", "next_hop", "sender", "recipient")
-        said = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in said.items() if value is not None}
+        return asdict(self, filter=lambda _, value: value is not None)
 
     def wants(self, about: About) -> bool:
         """Whether lines of a session may be wanted."""

@@ -22,8 +22,8 @@ def main() -> None:
     # Loading takes a second on a slow machine: who is orphaned meanwhile has nothing to end yet.
     _when_the_parent_dies(signal.SIGKILL)
     # What a terminal or an operator says to all processes of a group is for the parent to hear.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for unheard in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(unheard, signal.SIG_IGN)
     from twisted.internet import reactor  # noqa: TID251 - this process is ours
     from twisted.logger import globalLogBeginner
 
@@ -33,18 +33,18 @@ def main() -> None:
     from .pipe import PipeEnd
     from .worker import Worker
 
-    name, log_format = int(sys.argv[1]), sys.argv[2]
+    number, log_format = int(sys.argv[1]), sys.argv[2]
     core: Any = reactor
-    log = Log("json" if log_format == "json" else "text", worker=name)
+    log = Log("json" if log_format == "json" else "text", worker=number)
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    worker = Worker(name, core, log)
+    worker = Worker(number, core, log)
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
     # systemd tells every process of a service to end.
-    signal.signal(signal.SIGTERM, lambda number, frame: core.callFromThread(worker.drain))
+    signal.signal(signal.SIGTERM, lambda *_: core.callFromThread(worker.drain))
     # From here on the pipe tells it. Who was stopped (SIGSTOP) has to go on to notice: it would
     # keep its shard, and those who come after could not have it.
     _when_the_parent_dies(signal.SIGCONT)
