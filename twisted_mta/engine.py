@@ -24,6 +24,7 @@ from .dns import DNSResolver
 from .entropy import (
     NearExecutor,
     ThreadExecutor,
+    give_way,
     nonce,
     secret_octets,
     system_random,
@@ -63,6 +64,7 @@ from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
 from .smtp.sasl import Nonce
 from .tracing import Tracing
+from .wire import Outbox
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
@@ -155,6 +157,7 @@ class Engine:
         self.config = config
         self._world = world = world or World()
         self.metrics = Metrics()
+        self._outbox = Outbox()
         self.activity = Activity(self.metrics, wall_time=world.wall_time)
         self._limits = limits or LocalLimits()
         self.shards: list[Shard] = []
@@ -229,6 +232,7 @@ class Engine:
             nonce=world.nonce,
             source_of=world.source_of,
             executor=self._file_executor,
+            outbox=self._outbox,
             extensions=(*OUTGOING, *(each.outgoing for each in world.extensions if each.outgoing)),
         )
         self._home = self._shard(worker)
@@ -248,6 +252,7 @@ class Engine:
             metrics=self.metrics,
             limits=self._limits,
             wall_time=world.wall_time,
+            outbox=self._outbox,
             extensions=world.extensions,
         )
         self.tracing = Tracing(
@@ -567,6 +572,8 @@ class Engine:
             max_operations=config.queue.commit_messages,
             max_octets=config.queue.commit_octets,
             timed=partial(self.metrics.observe, table.COMMIT_DURATION),
+            moves=lambda: self._outbox.writes,
+            give_way=give_way,
         )
         runner = Runner(
             _runner_settings(config),

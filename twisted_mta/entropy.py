@@ -43,6 +43,12 @@ def waited() -> float:
     return time.monotonic() - time.thread_time()  # noqa: TID251 - real work takes real time
 
 
+def give_way() -> None:
+    """Let other processes that are ready to run have the processor; return at once if none is."""
+    if hasattr(os, "sched_yield"):  # not everywhere
+        os.sched_yield()
+
+
 def secret_octets(count: int) -> bytes:
     """Return octets that nobody can guess, from the operating system."""
     return os.urandom(count)  # noqa: TID251 - the one place where secrets come from

@@ -29,6 +29,7 @@ from .smtp.extension.standard import standard_extensions
 from .smtp.extension.verify import expn, vrfy
 from .smtp.extension.xclient import xclient
 from .smtp.settings import SessionSettings
+from .wire import Outbox
 
 
 class Listeners:
@@ -42,6 +43,7 @@ class Listeners:
         limits: counts connections.
         metrics: what they count.
         wall_time: for the dates of certificates.
+        outbox: where replies wait for the end of the reactor's turn.
         extensions: what is spoken besides the standard ones.
 
     Attributes:
@@ -61,6 +63,7 @@ class Listeners:
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         wall_time: WallTime,
+        outbox: Outbox,
         extensions: Sequence[Extension] = (),
     ) -> None:
         self._config = config
@@ -86,6 +89,7 @@ class Listeners:
                 kind=listener.kind,
                 metrics=metrics,
                 authenticator=authentication.authenticator,
+                outbox=outbox,
             )
             for number, (listener, intake, context) in enumerate(
                 zip(config.listeners, self.intakes, self._contexts, strict=True)

@@ -34,7 +34,7 @@ from ..smtp.client_step import (
 from ..smtp.conversation import Conversation, Line, tls_words
 from ..smtp.reply import Reply, printable
 from ..tracing import About, Overheard, Tracing
-from ..wire import start_tls, write_now
+from ..wire import Outbox, start_tls
 from .passing import prepared
 from .terms import Terms
 from .tls import ClientContexts
@@ -72,6 +72,7 @@ class Connection(Protocol):
         terms: on which it serves.
         contexts: what to start TLS with.
         clock: for the one timer, which is moved and never made anew.
+        outbox: where commands wait for the end of the reactor's turn.
         wall_time: what time it is where messages have one.
         convert: makes a content that the peer takes; without it, mail that would need that fails.
         opened: called once, when the session is ready for its first transaction.
@@ -96,6 +97,7 @@ class Connection(Protocol):
         terms: Terms,
         contexts: ClientContexts,
         clock: IReactorTime,
+        outbox: Outbox,
         wall_time: WallTime,
         convert: Convert | None = None,
         opened: Callable[[Connection], None] | None = None,
@@ -112,6 +114,7 @@ class Connection(Protocol):
         self._overheard: Overheard | None = None
         self._contexts = contexts
         self._clock = clock
+        self._outbox = outbox
         self._wall_time = wall_time
         self._convert = convert
         self._converting = False
@@ -232,6 +235,7 @@ class Connection(Protocol):
             done(self, result)
 
     def _start_tls(self) -> None:
+        self._outbox.release(self.transport)
         start_tls(self.transport, self._contexts.creator(self.target, self.terms.tls))
 
     def _begin(self, message: Message) -> list[Step]:
@@ -282,7 +286,7 @@ class Connection(Protocol):
         octets = self.session.output()
         if octets:
             self.conversation.said(octets, secret=secret)
-            write_now(self.transport, octets)
+            self._outbox.write(self.transport, octets)
 
     def _rearm(self) -> None:
         if self._timer is not None:
@@ -309,6 +313,7 @@ class Connection(Protocol):
         if step.abort:
             self.transport.abortConnection()
         else:
+            self._outbox.release(self.transport)
             # A peer that never finishes the shutdown of TLS is left behind by the timer.
             self.transport.loseConnection()
 
@@ -328,8 +333,9 @@ class Connection(Protocol):
             except OSError as error:
                 self._perform(self.session.body_failed(printable(str(error))))
             else:
-                write_now(self.transport, octets)
+                self._outbox.write(self.transport, octets)
             return
+        self._outbox.release(self.transport)
         self._producer = BodyProducer(self, pieces)
         self.transport.registerProducer(self._producer, True)
         self._producer.resumeProducing()

@@ -33,6 +33,7 @@ from ..smtp.extension.standard import OUTGOING
 from ..smtp.reply import Reply
 from ..smtp.sasl import Nonce
 from ..tracing import Tracing
+from ..wire import Outbox
 from .address_order import SourceOf, in_order_of_hosts
 from .attempt import Attempt
 from .connection import Connection, Convert, seven_bit
@@ -66,6 +67,7 @@ class Relay:
             it, such mail fails.
         extensions: what may be said for a message where a server knows it.
         wall_time: what time it is where messages have one; without it, the reactor's.
+        outbox: where commands wait for the end of the reactor's turn; without it, one of its own.
 
     Attributes:
         traffic: see there.
@@ -91,6 +93,7 @@ class Relay:
         executor: Executor | None = None,
         extensions: Sequence[OutgoingExtension] = OUTGOING,
         wall_time: WallTime | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self.settings = settings or RelaySettings()
         self.locate = locate
@@ -106,6 +109,7 @@ class Relay:
         self._nonce = nonce
         self._extensions = extensions
         self._wall_time: WallTime = wall_time or reactor.seconds
+        self._outbox = Outbox() if outbox is None else outbox
         self._convert = None if executor is None else _converter(executor)
         if destination_for is None:
             sources = (source_address,) if isinstance(source_address, str) else source_address
@@ -307,6 +311,7 @@ class Relay:
             terms=terms,
             contexts=self._contexts,
             clock=self.reactor,
+            outbox=self._outbox,
             wall_time=self._wall_time,
             convert=self._convert,
             opened=self._alarmed if in_clear else self._opened,

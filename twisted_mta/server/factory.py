@@ -28,6 +28,7 @@ from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
 from ..tracing import Tracing
+from ..wire import Outbox
 from .auth import Authenticator
 from .delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
@@ -91,6 +92,8 @@ class ESMTPFactory(ServerFactory):
         name: of the listener, the same in every process that accepts for it.
         auth: where a portal's checkers are used for AUTH: nowhere, under TLS, or in clear too.
         authenticator: who judges AUTH, where ``settings`` say what there is of it.
+        outbox: where replies wait for the end of the reactor's turn; best shared by all that have
+            connections in a process. None: this factory alone.
 
     Attributes:
         delivery: see the argument of that name.
@@ -100,6 +103,7 @@ class ESMTPFactory(ServerFactory):
         max_connections: see the argument.
         max_connections_per_peer: see the argument.
         name: see the argument.
+        outbox: see the argument.
         connections_taken: how many there have been, those that were refused too.
         tracing: who wants to read along; None: nobody ever does.
         portal: a portal, where ``delivery`` is None.
@@ -129,6 +133,7 @@ class ESMTPFactory(ServerFactory):
         metrics: Metrics | None = None,
         auth: Literal["off", "tls", "any"] = "tls",
         authenticator: Authenticator | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         if delivery is not None:
             delivery_of(delivery, None)  # refuses what cannot decide, while somebody looks
@@ -159,6 +164,7 @@ class ESMTPFactory(ServerFactory):
         self._connections: dict[ESMTPProtocol, list[LimitKey]] = {}  # what each is counted as
         self._drained: list[Deferred[None]] = []
         self._throttle: Throttle | None = None
+        self.outbox = Outbox() if outbox is None else outbox
         self._secret = _octets()
 
     @property

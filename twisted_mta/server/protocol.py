@@ -52,12 +52,13 @@ from ..smtp.step import (
     Write,
 )
 from ..tracing import About, Overheard, Tracing
-from ..wire import start_tls, write_now
+from ..wire import start_tls
 from .auth import Authenticator, Login
 from .delivery import NoDelivery, delivery_of
 from .tls import channel_binding
 
 if TYPE_CHECKING:
+    from ..wire import Outbox
     from .factory import ESMTPFactory, Timeouts
     from .proxy import ProxiedAddress
 
@@ -111,6 +112,7 @@ class ESMTPProtocol(LineReceiver):
         self._errors = 0  # of the session, when we last replied
         self._slowed: IDelayedCall | None = None  # until when replies are held back
         self._timeouts: Timeouts
+        self._outbox: Outbox
         self._overheard: Overheard | None = None
         self._overhearing: Overhearing | None = None  # while a trace wants to know
         self.session: Session
@@ -132,6 +134,7 @@ class ESMTPProtocol(LineReceiver):
             tls_ready=factory.tls_ready,
         )
         self._timeouts = factory.timeouts
+        self._outbox = factory.outbox
         self._connected = True
         if factory.tracing is not None and factory.tracing.traces:
             self.attach_traces(factory.tracing)
@@ -241,7 +244,7 @@ class ESMTPProtocol(LineReceiver):
         """The peer has said its last, and may still read (`IHalfCloseableProtocol`)."""
         self._half_closed = True
         if not self._waiting or self.session.state is State.CLOSED:
-            self.transport.loseConnection()
+            self._lose_connection()
 
     def writeConnectionLost(self) -> None:
         """Our own side was closed, as only we do (`IHalfCloseableProtocol`)."""
@@ -290,7 +293,7 @@ class ESMTPProtocol(LineReceiver):
         self._flush_or_slow_down()
         if self._connected and not self._waiting:
             if self._half_closed:
-                self.transport.loseConnection()
+                self._lose_connection()
             elif self._paused:
                 self._paused = False
                 self.transport.resumeProducing()
@@ -340,7 +343,7 @@ class ESMTPProtocol(LineReceiver):
             self._heard = self._clock.seconds()
             if self._overhearing is not None:
                 self._overhearing.said(output)
-            write_now(self.transport, output)
+            self._outbox.write(self.transport, output)
 
     def _mail(self, step: Mail) -> None:
         self._ask(lambda: self._decider.mail(self.session, *step), self.session.answer, "mail")
@@ -410,6 +413,7 @@ class ESMTPProtocol(LineReceiver):
         tls = self._factory.tls
         assert tls is not None
         self._flush()
+        self._outbox.release(self.transport)
         self.transport.unregisterProducer()
         self.clearLineBuffer()  # type: ignore[no-untyped-call]
         start_tls(self.transport, tls.creator)
@@ -435,12 +439,17 @@ class ESMTPProtocol(LineReceiver):
         self._drop_sink()
         if self._connected:
             self._flush()
+            self._outbox.release(self.transport)
             self._set_timer(_LAST_WORDS if self._abandoned else _LINGER)
             self.transport.unregisterProducer()  # or the connection would wait for more from us
             if self._abandoned:
                 self._close_while_reading()
             else:
                 self.transport.loseConnection()
+
+    def _lose_connection(self) -> None:
+        self._outbox.release(self.transport)
+        self.transport.loseConnection()
 
     def _close_while_reading(self) -> None:
         # A socket that is closed with unread input is reset, and the reset can destroy our last
