@@ -1,8 +1,7 @@
-"""Writing at once: the same octets, in the same order, whatever the connection does."""
+"""What a turn says: the same octets, in the same order, whatever the connection does."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -15,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from twisted_mta.server.tls import load
 from twisted_mta.testing.peer import certificate
-from twisted_mta.wire import start_tls, write_now
+from twisted_mta.wire import Outbox, start_tls
 
 
 class Collector(Protocol):
@@ -59,31 +58,73 @@ class OverTCP(TestCase):
         self.addCleanup(lambda: here.transport.abortConnection())
         self.here = here
         await there.made
+        self.outbox = Outbox()
         return here.transport, there
 
+    def turn(self) -> Deferred[None]:
+        """Return what fires when this turn of the reactor is over."""
+        from twisted.internet import reactor  # noqa: TID251 - real sockets
+
+        net: Any = reactor
+        over: Deferred[None] = Deferred()
+        net.callLater(0, over.callback, None)
+        return over
+
     async def ended(self, transport: Any, there: Collector) -> bytes:
+        self.outbox.release(transport)
         transport.loseConnection()
         await there.lost
         return there.received
 
-    async def test_nothing_is_left_to_the_next_turn(self) -> None:
+    async def test_one_turn_is_one_call_to_the_system(self) -> None:
         transport, there = await self.connect()
-        write_now(transport, b"220 Hello\r\n")
+        calls: list[bytes] = []
+        written = transport.writeSomeData
+        self.patch(transport, "writeSomeData", lambda octets: (calls.append(1), written(octets))[1])
+        for octets in (b"250-one\r\n", b"250-two\r\n", b"250 three\r\n"):
+            self.outbox.write(transport, octets)
+        self.assertEqual(calls, [])
+        await self.turn()
+        self.assertEqual(len(calls), 1)
+        self.outbox.write(transport, b"and the next")
+        await self.turn()
+        self.assertEqual(len(calls), 2)
         self.assertFalse(transport.dataBuffer or transport._tempDataBuffer)
-        self.assertEqual(await self.ended(transport, there), b"220 Hello\r\n")
+        self.assertEqual(
+            await self.ended(transport, there), b"250-one\r\n250-two\r\n250 three\r\nand the next"
+        )
+
+    async def test_what_is_held_can_be_released_at_once(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"one ")
+        self.outbox.release(transport)
+        transport.write(b"two ")
+        self.outbox.release(transport)
+        await self.turn()
+        self.outbox.write(transport, b"three")
+        self.assertEqual(await self.ended(transport, there), b"one two three")
 
     async def test_what_waits_goes_first(self) -> None:
         transport, there = await self.connect()
         transport.write(b"one ")
-        write_now(transport, b"two ")
-        transport.write(b"three")
-        self.assertEqual(await self.ended(transport, there), b"one two three")
+        self.outbox.write(transport, b"two")
+        self.assertEqual(await self.ended(transport, there), b"one two")
+
+    async def test_it_counts_what_is_said(self) -> None:
+        transport, _ = await self.connect()
+        self.assertEqual(self.outbox.writes, 0)
+        self.outbox.write(transport, b"one")
+        self.outbox.write(transport, b"two")
+        await self.turn()
+        self.assertEqual(self.outbox.writes, 2)
 
     async def test_what_does_not_fit_follows(self) -> None:
         transport, there = await self.connect()
         large = b"".join(b"%07d\n" % number for number in range(1 << 20))
-        write_now(transport, large)
-        write_now(transport, b"end")
+        self.outbox.write(transport, large)
+        self.outbox.release(transport)
+        self.outbox.write(transport, b"end")
+        await self.turn()
         self.assertTrue(transport.dataBuffer or transport._tempDataBuffer)
         self.assertEqual(await self.ended(transport, there), large + b"end")
 
@@ -91,10 +132,13 @@ class OverTCP(TestCase):
         transport, there = await self.connect()
         there.transport.abortConnection()  # type: ignore[union-attr]
         await there.lost
-        write_now(transport, b"is anybody there?")
-        write_now(transport, b"and now?")
+        self.outbox.write(transport, b"is anybody there?")
+        await self.turn()
+        self.outbox.write(transport, b"and now?")
         transport.loseConnection()
-        write_now(transport, b"too late")
+        self.outbox.write(transport, b"too late")
+        await self.turn()
+        self.outbox.release(transport)
 
 
 class UnderTLS(OverTCP):
@@ -118,7 +162,11 @@ class UnderTLS(OverTCP):
     async def test_a_connection_that_waits_with_others_keeps_their_order(self) -> None:
         transport, there = await self.connect()
         for number in range(100):
-            (transport.write if number % 3 else partial(write_now, transport))(b"%02d " % number)
+            if number % 3:
+                transport.write(b"%02d " % number)
+            else:
+                self.outbox.write(transport, b"%02d " % number)
+                self.outbox.release(transport)
         expected = b"".join(b"%02d " % number for number in range(100))
         self.assertEqual(await self.ended(transport, there), expected)
 
@@ -126,5 +174,5 @@ class UnderTLS(OverTCP):
 class Elsewhere(TestCase):
     def test_a_transport_of_another_kind_does_it_its_own_way(self) -> None:
         transport = StringTransport()
-        write_now(transport, b"250 2.0.0 Ok\r\n")
+        Outbox().write(transport, b"250 2.0.0 Ok\r\n")
         self.assertEqual(transport.value(), b"250 2.0.0 Ok\r\n")

@@ -124,6 +124,45 @@ class Batches(CommitTestCase):
         self.assertEqual(self.sizes(), [1, 1])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_it_waits_for_those_who_are_being_served(self) -> None:
+        said = 0
+
+        def serve() -> None:
+            nonlocal said
+            said += 1
+            if said < 4:
+                self.clock.callLater(0, serve)
+            else:
+                self.accept(2)
+
+        self.commit._moves = lambda: said
+        self.accept(1)
+        serve()
+        self.turn()
+        self.assertEqual(self.sizes(), [2])
+
+    def test_it_waits_5_ms_at_the_most(self) -> None:
+        said = iter(range(1000))
+        self.commit._moves = lambda: next(said)
+        turns = []
+
+        def give_way() -> None:
+            turns.append(self.store.batches[:])
+            self.clock.rightNow += 0.001
+
+        self.commit._give_way = give_way
+        (done,) = self.accept(1)
+        self.turn()
+        self.successResultOf(done)
+        self.assertEqual(turns, [[]] * 5)
+
+    def test_a_full_transaction_waits_for_nobody(self) -> None:
+        said = iter(range(1000))
+        self.commit._moves = lambda: next(said)
+        self.accept(*range(1, 65))
+        self.turn()
+        self.assertEqual(self.sizes(), [64])
+
     def test_a_transaction_takes_64_operations(self) -> None:
         done = self.accept(*range(1, 131))
         self.turn()
