@@ -22,6 +22,7 @@ SHARED = (
     "files",
     "interfaces",
     "limits",
+    "loads",
     "logs",
     "memory",
     "metrics",

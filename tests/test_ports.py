@@ -12,11 +12,14 @@ from typing import Any
 from twisted.internet import reactor  # noqa: TID251 - real sockets need a real one
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the clients below block
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.authority import self_signed
+from twisted_mta import ports
+from twisted_mta.loads import Loads
 from twisted_mta.ports import CannotListen, Ports
 
 LOOPBACK = "127.0.0.1"
@@ -30,21 +33,39 @@ class Greeter(Factory):
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.taken = 0
+        self.stays = False
+        self.here: list[Greeting] = []
+        self.third: Deferred[None] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         self.taken += 1
         greeting = Greeting()
         greeting.factory = self
+        self.here.append(greeting)
+        if self.taken == 3:
+            self.third.callback(None)
         return greeting
+
+    async def ended(self) -> None:
+        """Return when all connections are over."""
+        for greeting in self.here:
+            await greeting.lost
 
 
 class Greeting(Protocol):
     factory: Any
     transport: Any
 
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
     def connectionMade(self) -> None:
         self.transport.write(self.factory.name)
-        self.transport.loseConnection()
+        if not self.factory.stays:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
 
 
 class PortsTestCase(TestCase):
@@ -52,8 +73,8 @@ class PortsTestCase(TestCase):
         self.parent = self.ports()
         self.nobody = Greeter(b"parent")
 
-    def ports(self) -> Ports:
-        ports = Ports(reactor)
+    def ports(self, loads: Loads | None = None) -> Ports:
+        ports = Ports(reactor, loads)
         self.addCleanup(ports.unbind)
         return ports
 
@@ -62,9 +83,11 @@ class PortsTestCase(TestCase):
         self.parent.bind("smtp", endpoint, self.nobody)
         return self.parent.bound[-1].port
 
-    def worker(self, endpoint: str, name: bytes = b"worker") -> tuple[Ports, Greeter]:
+    def worker(
+        self, endpoint: str, name: bytes = b"worker", loads: Loads | None = None
+    ) -> tuple[Ports, Greeter]:
         """Return the ports of a worker that has inherited the parent's last one."""
-        ports, factory = self.ports(), Greeter(name)
+        ports, factory = self.ports(loads), Greeter(name)
         port: Any = self.parent.bound[-1].port
         inherited = os.dup(port.fileno())
         try:
@@ -197,6 +220,94 @@ class Adopting(PortsTestCase):
             again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             again.bind((LOOPBACK, port))
         await DeferredList([first])
+
+
+class Sharing(PortsTestCase):
+    """Two workers who know what the other has."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.loads = Loads.of(2)
+        self.addCleanup(self.loads.close)
+        self.greeters: list[Greeter] = []
+
+    def two(self, endpoint: str) -> list[Ports]:
+        workers = []
+        for number in range(2):
+            worker, greeter = self.worker(
+                endpoint, b"220 Hello\n", Loads(self.loads.descriptor, number)
+            )
+            greeter.stays = True
+            self.greeters.append(greeter)
+            workers.append(worker)
+        return workers
+
+    def crowd(self, place: Any, count: int) -> Deferred[list[bytes]]:
+        """Connect so many clients, who stay; fires when all were greeted."""
+
+        def connect() -> list[bytes]:
+            family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
+            clients = [socket.socket(family) for _ in range(count)]
+            for client in clients:
+                client.settimeout(10)
+                client.connect(place)
+            lines = [client.makefile("rb").readline() for client in clients]
+            for client in clients:
+                client.close()
+            return lines
+
+        return deferToThread(connect)
+
+    async def assertShared(self, place: Any, workers: list[Ports]) -> None:
+        """The second worker is late, and has its share all the same."""
+        self.patch(ports, "_LEFT_TO_OTHERS", 60.0)
+        Loads(self.loads.descriptor, 1).serve()
+        workers[0].accept_connections()
+        crowd = self.crowd(place, 20)
+        await self.greeters[0].third
+        for _ in range(10):
+            await deferToThread(lambda: None)
+        self.assertEqual(self.greeters[0].taken, 3)
+        workers[1].accept_connections()
+        self.assertEqual(set(await crowd), {b"220 Hello\n"})
+        first, second = (greeter.taken for greeter in self.greeters)
+        self.assertEqual(first + second, 20)
+        self.assertLessEqual(abs(first - second), 6)
+        for greeter in self.greeters:
+            await greeter.ended()
+        self.assertEqual(list(self.loads._numbers), [0, 0])
+
+    async def test_what_comes_at_once_is_shared(self) -> None:
+        endpoint, port = self.tcp()
+        await self.assertShared((LOOPBACK, port), self.two(endpoint))
+
+    async def test_on_a_unix_socket_as_well(self) -> None:
+        path = self.path()
+        self.bind(f"unix:{path}")
+        await self.assertShared(path, self.two(f"unix:{path}"))
+
+    async def test_one_that_hangs_keeps_nobody_waiting(self) -> None:
+        endpoint, port = self.tcp()
+        first, _ = self.two(endpoint)
+        first.accept_connections()
+        Loads(self.loads.descriptor, 1).serve()  # and never looks
+        self.assertEqual(set(await self.crowd((LOOPBACK, port), 20)), {b"220 Hello\n"})
+        self.assertEqual([greeter.taken for greeter in self.greeters], [20, 0])
+        await self.greeters[0].ended()
+
+    async def test_one_that_ends_while_it_waits_leaves_nothing_behind(self) -> None:
+        endpoint, port = self.tcp()
+        first, second = self.two(endpoint)
+        first.accept_connections()
+        other = Loads(self.loads.descriptor, 1)
+        other.serve()
+        for _ in range(9):
+            first._loads.enter()  # type: ignore[union-attr]
+        with socket.create_connection((LOOPBACK, port), 10):
+            first.bound[0].port.doRead()  # type: ignore[attr-defined]
+            self.assertEqual(self.greeters[0].taken, 0)
+            await first.unbind()
+        await second.unbind()  # a timer that is left fails the test
 
 
 class Binding(PortsTestCase):

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from .workers import Workers
 
 PIPE = 3
-"""The descriptor of a worker's end of the pipe; those of its ports follow."""
+"""The descriptor of a worker's end of the pipe."""
+
+LOADS = 4
+"""The one of what is shared of `loads.Loads`."""
+
+PORTS = 5
+"""The one of its first port; those of the others follow."""
 
 READING = 30.0
 """Seconds that a worker has to read certificates, aliases and the like."""
@@ -43,6 +49,7 @@ _RESTART_LAST = 60.0
 _LIVED_WELL = 60.0  # seconds after which a death is not held against the next life
 _MOST_BIRTHS = 5  # lives that may end before a queue is open, until the start as a whole has failed
 _PATIENCE = 10.0  # seconds that a process may live on without its pipe, or hear nothing of its end
+_LISTEN_AGAIN = 0.02  # seconds: what a busy worker logs meanwhile is heard in one go
 _OURS_ALONE = (
     *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
@@ -158,7 +165,8 @@ class Worker(ProcessProtocol):
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull, "r+b", buffering=0) as null:
             descriptors: dict[int, Any] = {0: null.fileno(), 1: "r", 2: "r", PIPE: theirs.fileno()}
-            for place, bound in enumerate(crew.bound, PIPE + 1):
+            descriptors[LOADS] = crew.loads.descriptor
+            for place, bound in enumerate(crew.bound, PORTS):
                 port: Any = bound.port
                 descriptors[place] = port.fileno()
             ours.setblocking(False)
@@ -310,6 +318,10 @@ class Worker(ProcessProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Pass on what it has logged, in whole lines."""
         self._lines[childFD].received(data)
+        transport: Any = self.transport
+        pipe = transport.pipes[childFD]
+        pipe.stopReading()
+        self._crew.reactor.callLater(_LISTEN_AGAIN, _listen_again, transport, childFD)
 
     def _complained(self, lines: bytes) -> None:
         for line in lines.decode("utf-8", "replace").splitlines():
@@ -319,6 +331,7 @@ class Worker(ProcessProtocol):
         """It is gone, with all that it had: see to a successor."""
         crew = self._crew
         self.alive = False
+        crew.loads.gone(self.number)
         life = self._life
         if life is not None:
             # What it has said and was not heard yet is not for its successor to answer for.
@@ -361,6 +374,11 @@ class Worker(ProcessProtocol):
         self.restarts += 1
         self._crew.metrics.count(table.WORKER_RESTARTS)
         self._spawn()
+
+
+def _listen_again(transport: Any, descriptor: int) -> None:
+    if descriptor in transport.pipes:
+        transport.pipes[descriptor].startReading()
 
 
 def reason_of(failure: Failure) -> str:

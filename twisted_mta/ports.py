@@ -12,12 +12,18 @@ from attrs import frozen
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from .config.endpoint import Endpoint
+from .loads import Loads
+
+_LOOK_AGAIN = 0.001  # seconds
+_LEFT_TO_OTHERS = 0.02
+_LEFT_TO_NOBODY = 0.1  # seconds after that was in vain
 
 
 class CannotListen(Exception):
@@ -46,15 +52,20 @@ class Bound:
 class Ports:
     """Ports; each is bound first, and read from later.
 
+    Args:
+        reactor: where they are.
+        loads: of all workers that read from them; None where nobody else does.
+
     Attributes:
         bound: in the order in which they were bound.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, loads: Loads | None = None) -> None:
         self.bound: list[Bound] = []
         self._names: list[str] = []
         self._freed: Deferred[Any] = succeed(None)
         self._reactor = reactor
+        self._loads = loads
 
     def bind(
         self,
@@ -108,8 +119,11 @@ class Ports:
                     # nothing without.
                     why += "; LISTEN_FDS is set, and LISTEN_FDNAMES with as many names has to be"
             raise CannotListen(f"cannot listen on {endpoint} ({kind}): {why}")
-        if self.bound and hasattr(self.bound[-1].port, "stopReading"):
-            self.bound[-1].port.stopReading()
+        port: Any = self.bound[-1].port if self.bound else None
+        if hasattr(port, "stopReading"):
+            port.stopReading()
+        if isinstance(port, _OneByOne):
+            port.loads = self._loads
 
     @property
     def names(self) -> list[str]:
@@ -120,6 +134,8 @@ class Ports:
 
     def accept_connections(self) -> None:
         """Take connections from now on."""
+        if self._loads is not None:
+            self._loads.serve()
         for bound in self.bound:
             if hasattr(bound.port, "startReading"):
                 bound.port.startReading()
@@ -137,6 +153,8 @@ class Ports:
 
     def unbind(self) -> Deferred[Any]:
         """Free the ports; fires when they are free, those of an earlier call among them."""
+        if self._loads is not None:
+            self._loads.retire()
         self._names = self.names
         bound, self.bound = self.bound, []
         freeing = [maybeDeferred(each.port.stopListening) for each in bound]
@@ -153,27 +171,114 @@ class Unserved(Factory):
         """Take no connection."""
 
 
+class _Counted:
+    """A connection that is counted out when it ends."""
+
+    server: Any
+    _there = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        there, self._there = self._there, False
+        if there and self.server.loads is not None:
+            self.server.loads.leave()
+        super().connectionLost(reason)  # type: ignore[misc]
+
+
+class _CountedServer(_Counted, tcp.Server):
+    """Over TCP."""
+
+
+class _CountedUNIXServer(_Counted, unix.Server):
+    """On a UNIX socket."""
+
+
 class _OneByOne:
     """Takes one connection at a time from a port that other processes take them from as well.
 
-    A loop that takes all there are would leave the others with nothing: of 20 connections that come
-    at once one worker would get 18.
+    A loop that takes all there are would leave the others with nothing. Who has more than another
+    leaves the next one to that other; if it is there still after a while, it is taken all the same.
     """
 
+    loads: Loads | None = None
+    reactor: Any
     numberAccepts: int
+    sessionno: int
+    _later: IDelayedCall | None = None
+    _deaf_until = 0.0
+    _log = Logger()
 
     def doRead(self) -> None:
-        self.numberAccepts = 1
-        super().doRead()  # type: ignore[misc]
+        if (
+            self.loads is not None
+            and self.loads.ahead
+            and self.reactor.seconds() >= self._deaf_until
+        ):
+            self.stopReading()
+            self._look_again(self.reactor.seconds() + _LEFT_TO_OTHERS)
+        else:
+            self._take_one()
+
+    def stopReading(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        super().stopReading()  # type: ignore[misc]
+
+    def _look_again(self, deadline: float) -> None:
+        self._later = self.reactor.callLater(_LOOK_AGAIN, self._look, deadline)
+
+    def _look(self, deadline: float) -> None:
+        self._later = None
+        assert self.loads is not None
+        now = self.reactor.seconds()
+        if self.loads.ahead:
+            if now < deadline:
+                self._look_again(deadline)
+                return
+            if self._take_one():  # the other one hangs
+                self._deaf_until = now + _LEFT_TO_NOBODY
+        self.startReading()  # type: ignore[attr-defined]
+
+    def _take_one(self) -> bool:
+        # What Twisted's own `doRead` does, but for its preparations for what can go wrong: those
+        # take a tenth of a millisecond, and mostly another worker was faster.
+        port: Any = self
+        try:
+            connection, peer = port.socket.accept()
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.numberAccepts = 1
+            super().doRead()  # type: ignore[misc]  # it knows what to do without descriptors
+            return True
+        try:
+            if connection.family == socket.AF_INET6:
+                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])  # with its scope
+            protocol = port.factory.buildProtocol(port._buildAddr(peer))
+            if protocol is None:
+                connection.close()
+                return True
+            session, self.sessionno = self.sessionno, self.sessionno + 1
+            transport = port.transport(connection, protocol, peer, self, session, self.reactor)
+            if self.loads is not None:
+                self.loads.enter()
+            protocol.makeConnection(transport)
+        except Exception:
+            self._log.failure("a connection could not be served")
+        return True
 
 
 class _InheritedPort(_OneByOne, tcp.Port):
     """A TCP port that is not ours alone: Twisted does not shut down what it has adopted."""
 
+    transport = _CountedServer
+
 
 class _InheritedUNIXPort(_OneByOne, unix.Port):
     """A UNIX socket that is not ours: its mode and its name are left alone."""
 
+    transport = _CountedUNIXServer
     _shouldShutdown = False  # the socket is the others' too
     _preexistingSocket: socket.socket
     factory: Any

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
-from pickle import loads
 from typing import Any
 
 from attrs import evolve
@@ -20,7 +20,8 @@ from .engine import Engine
 from .explain.asked import Wanted, answered
 from .instruments import engine_report, read_engine
 from .limits import Message, Purse
-from .lives import PIPE
+from .lives import PORTS
+from .loads import Loads
 from .logs import Log
 from .memory import Entry
 from .metrics import table
@@ -39,15 +40,16 @@ class Worker:
         number: which it is, from 0.
         reactor: the one that runs.
         log: where its lines go.
+        loads: how many connections the others have.
     """
 
     log = Logger()
 
-    def __init__(self, number: int, reactor: Any, log: Log) -> None:
+    def __init__(self, number: int, reactor: Any, log: Log, loads: Loads | None = None) -> None:
         self._number = number
         self._log = log
         self._reactor = reactor
-        self._ports = Ports(reactor)
+        self._ports = Ports(reactor, loads)
         self._engine: Engine | None = None
         self._prepared: Callable[[], list[str]] | None = None
         self._draining = False
@@ -100,11 +102,11 @@ class Worker:
         )
         read_engine(engine.metrics, engine)
         engine.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
-        for descriptor, listener in enumerate(config.listeners, PIPE + 1):
+        for descriptor, listener in enumerate(config.listeners, PORTS):
             self._ports.bind(
                 listener.kind,
                 listener.endpoint,
-                engine.listeners.served(descriptor - PIPE - 1),
+                engine.listeners.served(descriptor - PORTS),
                 implicit_tls=listener.implicit_tls,
                 descriptor=descriptor,
             )
@@ -212,7 +214,7 @@ class Worker:
         self.pipe.tell("limits", message=message)
 
     def _share(self, settings: str) -> Config:
-        config: Config = loads(b64decode(settings))
+        config: Config = pickle.loads(b64decode(settings))
         memory = max(config.message_memory // config.workers, config.queue.small_body)
         return evolve(config, message_memory=memory)
 

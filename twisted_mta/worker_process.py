@@ -28,7 +28,8 @@ def main() -> None:
     from twisted.logger import globalLogBeginner
 
     from .daemon import SWITCH_INTERVAL
-    from .lives import PIPE
+    from .lives import LOADS, PIPE
+    from .loads import Loads
     from .logs import Log
     from .pipe import PipeEnd
     from .worker import Worker
@@ -39,7 +40,7 @@ def main() -> None:
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    worker = Worker(number, core, log)
+    worker = Worker(number, core, log, Loads(LOADS, number))
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))

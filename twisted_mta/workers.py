@@ -21,6 +21,7 @@ from .explain.asked import Wanted, merged
 from .interfaces import WallTime
 from .limits import Ledger, Message
 from .lives import READING, Life, Worker, WorkerFailed, packed, reason_of
+from .loads import Loads
 from .memory import Entry, merged_entries
 from .metrics import Metrics
 from .pipe import CallFailed, PipeClosed
@@ -73,10 +74,17 @@ class Workers:
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
         self.ledger = Ledger(send=_say, clock=reactor)
+        self._loads: Loads | None = None
 
     def factory(self, number: int) -> Factory:
         """Return what stands at the port of a listener in this process: nothing."""
         return Unserved()
+
+    @property
+    def loads(self) -> Loads:
+        """How many connections each of them has, once they were started."""
+        assert self._loads is not None
+        return self._loads
 
     def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None]:
         """Start them.
@@ -88,6 +96,7 @@ class Workers:
             Fires when all have opened their queues; fails with `WorkerFailed` if one cannot, once
             all have ended.
         """
+        self._loads = Loads.of(len(shares))
         self._workers = [Worker(self, number, shards) for number, shards in enumerate(shares)]
         ready = gatherResults([worker.spawn() for worker in self._workers], consumeErrors=True)
 
@@ -140,6 +149,8 @@ class Workers:
             return
         stops, self._stops = self._stops, []
         self.ledger.close()
+        if self._loads is not None:
+            self._loads.close()
         if self._killing is not None and self._killing.active():
             self._killing.cancel()
         for each in stops:
