@@ -25,6 +25,7 @@ class Process:
         heard: what its parent has said, in order: names and arguments.
         replies: what it answers, by name, instead of None: a value, an exception or a Deferred.
         hangs: it takes nothing in.
+        pipes: what its parent reads, by descriptor.
     """
 
     def __init__(self, clock: Clock, pid: int) -> None:
@@ -33,6 +34,7 @@ class Process:
         report = Report(pid=pid, state="ready", started_at=1.0)
         self.replies: dict[str, Any] = {"use": [], "report": report.to_json()}
         self.hangs = False
+        self.pipes = {1: Reading()}
         self.ended = False
         self.killed = False
         self.protocol: Any = None
@@ -85,6 +87,19 @@ class Process:
     def signalProcess(self, name: str) -> None:
         self.killed = name == "KILL"
         self.exit(signal=9)
+
+
+class Reading:
+    """Stands for a parent's end of what a process writes to."""
+
+    def __init__(self) -> None:
+        self.reading = True
+
+    def stopReading(self) -> None:
+        self.reading = False
+
+    def startReading(self) -> None:
+        self.reading = True
 
 
 class PretendedReactor(Clock):

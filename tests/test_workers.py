@@ -29,6 +29,7 @@ class WorkersTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = PretendedReactor()
         self.ports = PretendedPorts()
+        self.lines: list[bytes] = []
         self.metrics = Metrics()
         self.config = Config(
             state_dir="/state",
@@ -41,7 +42,7 @@ class WorkersTestCase(SynchronousTestCase):
             self.config,
             reactor=self.reactor,
             ports=self.ports,  # type: ignore[arg-type]
-            lines=lambda lines: None,
+            lines=self.lines.append,
             metrics=self.metrics,
             wall_time=lambda: 1e9 + self.reactor.seconds(),
         )
@@ -186,6 +187,45 @@ class Starting(WorkersTestCase):
         error = self.failureResultOf(started, WorkerFailed).value
         self.assertEqual(str(error), "no process can be started: too many processes")
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class Logging(WorkersTestCase):
+    workers = 1
+
+    def log(self, lines: int, pause: float = 0.0) -> list[bool]:
+        """Have a worker log, line by line; return whether each next one would be heard at once."""
+        process = self.processes[0]
+        heard = []
+        for number in range(lines):
+            self.reactor.advance(pause)
+            process.protocol.childDataReceived(1, b"line %d\n" % number)
+            heard.append(process.pipes[1].reading)
+        return heard
+
+    def test_what_a_worker_logs_is_heard_at_once(self) -> None:
+        self.working()
+        self.assertTrue(all(self.log(5)))
+        self.assertTrue(all(self.log(100, pause=0.003)))
+        self.assertEqual(len(self.lines), 105)
+
+    def test_a_very_busy_one_is_heard_50_times_a_second(self) -> None:
+        self.working()
+        self.assertEqual(self.log(18, pause=0.001), [True] * 17 + [False])
+        for _ in range(3):
+            self.advance(0.021)
+            self.assertEqual(self.log(1), [False])
+        self.advance(0.021)
+        self.advance(0.01)
+        self.assertEqual(self.log(1), [True])
+        self.assertEqual(len(self.lines), 22)
+
+    def test_one_that_dies_meanwhile_is_no_error(self) -> None:
+        self.working()
+        self.log(18)
+        del self.processes[0].pipes[1]
+        self.processes[0].exit(signal=9)
+        self.advance(0.1)
+        self.assertEqual(len(self.processes), 2)
 
 
 class Restarting(WorkersTestCase):

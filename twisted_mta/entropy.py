@@ -10,18 +10,21 @@ import os
 import random  # noqa: TID251 - the one place where randomness comes from
 import time
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet import threads  # noqa: TID251 - the one place where threads come from
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.python.threadpool import ThreadPool
+from twisted.python.failure import Failure
 
 from .interfaces import Executor
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Result = tuple[Deferred[Any], Any]
 
 _OF_LATE = 16  # calls that an average is of
 _AWAY_FIRST = 64  # calls that are made elsewhere before one is tried here again
@@ -72,6 +75,9 @@ class ThreadExecutor:
     """An `interfaces.Executor` on threads of its own.
 
     Its threads are not the reactor's: a slow disk must not hold up name lookups, nor they a commit.
+    They are no `ThreadPool` of Twisted's either, which hands each call through two queues and wakes
+    the reactor for each result: here whatever has run by the time the reactor looks is one call
+    (docs/benchmark.rst).
 
     Args:
         reactor: where results are handed back, in its own thread.
@@ -81,35 +87,72 @@ class ThreadExecutor:
 
     def __init__(self, reactor: IReactorFromThreads, threads: int, name: str) -> None:
         self._reactor = reactor
-        self._threads = threads
+        self._most = threads
         self._name = name
-        self._pool: ThreadPool | None = None
+        self._threads: list[Thread] = []
+        self._calls: SimpleQueue[Callable[[], _Result] | None] = SimpleQueue()
+        self._results: deque[_Result] = deque()  # for the reactor to pick up
+        self._called = False  # the reactor knows that there are some
+        self._running = False
+        self._open = 0  # calls whose results were not handed back yet
 
     def start(self) -> None:
         """Take calls from now on. Threads start as calls need them."""
-        if self._pool is None:
-            self._pool = ThreadPool(0, self._threads, self._name)
-            self._pool.start()
+        self._running = True
 
     def stop(self) -> None:
         """Return when all calls made so far have run; may be started again afterwards.
 
         Blocks, and their Deferreds fire only once the reactor runs on.
         """
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.stop()
+        self._running = False
+        threads, self._threads = self._threads, []
+        for _ in threads:
+            self._calls.put(None)
+        for thread in threads:
+            thread.join()
 
     def __call__(
         self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> Deferred[_T]:
         """Run ``function`` in a thread and return its result, or its exception as a failure.
 
-        Fails with `RuntimeError` while the executor is not started.
+        It is called in the reactor's thread. Fails with `RuntimeError` while the executor is not
+        started.
         """
-        if self._pool is None:
+        if not self._running:
             return fail(RuntimeError(f"the threads of {self._name!r} are not running"))
-        return threads.deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+        done: Deferred[_T] = Deferred()
+
+        def call() -> _Result:
+            try:
+                return done, function(*args, **kwargs)
+            except BaseException:
+                return done, Failure()
+
+        self._open += 1
+        self._calls.put(call)
+        if len(self._threads) < min(self._open, self._most):
+            thread = Thread(target=self._work, name=self._name)
+            self._threads.append(thread)
+            thread.start()
+        return done
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            self._results.append(call())
+            if not self._called:
+                self._called = True
+                self._reactor.callFromThread(self._hand_back)
+
+    def _hand_back(self) -> None:
+        # First this: a result that comes behind our back is called for once more, or seen below.
+        self._called = False
+        results = self._results
+        while results:
+            done, result = results.popleft()
+            self._open -= 1
+            done.callback(result)
 
 
 class NearExecutor:

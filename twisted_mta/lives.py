@@ -49,7 +49,11 @@ _RESTART_LAST = 60.0
 _LIVED_WELL = 60.0  # seconds after which a death is not held against the next life
 _MOST_BIRTHS = 5  # lives that may end before a queue is open, until the start as a whole has failed
 _PATIENCE = 10.0  # seconds that a process may live on without its pipe, or hear nothing of its end
-_LISTEN_AGAIN = 0.02  # seconds: what a busy worker logs meanwhile is heard in one go
+# What is logged is heard at once, unless so much comes that each line would wake us: then, after as
+# many as that with less than so many seconds in between, not for so long.
+_MOST_HASTY = 16
+_HASTE = 0.002
+_DEAF = 0.02
 _OURS_ALONE = (
     *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
@@ -115,6 +119,8 @@ class Worker(ProcessProtocol):
             1: WholeLines(crew.log_lines),
             2: WholeLines(self._complained),  # of Python itself, when all is lost
         }
+        self._heard = -1.0  # when, by the clock
+        self._hasty = 0  # how often, one after the other, with hardly a pause
         self._restart: IDelayedCall | None = None
         self._killing: IDelayedCall | None = None
 
@@ -318,10 +324,18 @@ class Worker(ProcessProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """Pass on what it has logged, in whole lines."""
         self._lines[childFD].received(data)
-        transport: Any = self.transport
-        pipe = transport.pipes[childFD]
-        pipe.stopReading()
-        self._crew.reactor.callLater(_LISTEN_AGAIN, _listen_again, transport, childFD)
+        now = self._crew.reactor.seconds()
+        self._hasty = self._hasty + 1 if now - self._heard < _HASTE else 0
+        self._heard = now
+        if self._hasty > _MOST_HASTY:
+            transport: Any = self.transport
+            transport.pipes[childFD].stopReading()
+            self._crew.reactor.callLater(_DEAF, self._listen_again, transport, childFD)
+
+    def _listen_again(self, transport: Any, descriptor: int) -> None:
+        self._heard = self._crew.reactor.seconds()
+        if descriptor in transport.pipes:
+            transport.pipes[descriptor].startReading()
 
     def _complained(self, lines: bytes) -> None:
         for line in lines.decode("utf-8", "replace").splitlines():
@@ -374,11 +388,6 @@ class Worker(ProcessProtocol):
         self.restarts += 1
         self._crew.metrics.count(table.WORKER_RESTARTS)
         self._spawn()
-
-
-def _listen_again(transport: Any, descriptor: int) -> None:
-    if descriptor in transport.pipes:
-        transport.pipes[descriptor].startReading()
 
 
 def reason_of(failure: Failure) -> str:
