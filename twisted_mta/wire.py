@@ -32,6 +32,10 @@ class Outbox:
     def write(self, transport: Any, octets: bytes) -> None:
         """Have ``octets`` written when this turn ends; now, where no socket is below."""
         self.writes += 1
+        held = self._held.get(transport)
+        if held is not None:
+            self._held[transport] = held + octets
+            return
         connection = _below(transport)
         if connection is None:
             _write(transport, octets)
@@ -39,8 +43,7 @@ class Outbox:
         if not self._held:
             # Of the socket's own reactor: the clock of a factory may be another, that of a test.
             connection.reactor.callLater(0, self._empty)
-        held = self._held.get(transport)
-        self._held[transport] = octets if held is None else held + octets
+        self._held[transport] = octets
 
     def release(self, transport: Any) -> None:
         """Write now what is held for ``transport``: something else is about to be done with it."""
@@ -85,9 +88,11 @@ class _AtOnce:
 
 def _below(transport: Any) -> Any:
     """Return the connection with a socket that a transport is, or has below its TLS; or None."""
+    if isinstance(transport, Connection):
+        return transport
     if isinstance(transport, BufferingTLSTransport):
-        transport = transport.transport
-    return transport if isinstance(transport, Connection) else None
+        return _below(transport.transport)
+    return None
 
 
 def _write(transport: Any, octets: bytes) -> None:

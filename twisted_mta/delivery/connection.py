@@ -58,6 +58,8 @@ def seven_bit(message: Message) -> Message:
 Result = TransactionDone | Unusable
 """What became of a message on a connection."""
 
+_LONGEST_LOOK = 5.0  # seconds: no deadline is shorter, but for those that tests set
+
 SMALL = 65_536
 """Octets of content up to which it is written at once; more goes at the pace of the connection."""
 
@@ -71,7 +73,7 @@ class Connection(Protocol):
         target: where it leads.
         terms: on which it serves.
         contexts: what to start TLS with.
-        clock: for the one timer, which is moved and never made anew.
+        clock: for the one timer.
         outbox: where commands wait for the end of the reactor's turn.
         wall_time: what time it is where messages have one.
         convert: makes a content that the peer takes; without it, mail that would need that fails.
@@ -124,6 +126,7 @@ class Connection(Protocol):
         self._message: Message | None = None
         self._done: Callable[[Connection, Result], None] | None = None
         self._timer: IDelayedCall | None = None
+        self._due = 0.0  # by the clock: for how long the peer may say nothing
         self._turn = session.turn
         self._producer: BodyProducer | None = None
 
@@ -173,7 +176,8 @@ class Connection(Protocol):
         """The greeting is due now."""
         if not self.target.address.startswith("/"):
             self.transport.setTcpNoDelay(True)  # each write is a whole group of commands
-        self._timer = self._clock.callLater(self.session.deadline, self._expired)
+        self._rearm()
+        self._look_later()
         if self.terms.implicit_tls:
             self._start_tls()
 
@@ -289,15 +293,28 @@ class Connection(Protocol):
             self._outbox.write(self.transport, octets)
 
     def _rearm(self) -> None:
-        if self._timer is not None:
-            self._timer.reset(self.session.deadline)
+        self._due = self._clock.seconds() + self.session.deadline
+
+    def _look_later(self) -> None:
+        # It looks at the clock when it fires, and is not moved for each reply: to move one to an
+        # earlier time costs the more, the more connections there are.
+        left = self._due - self._clock.seconds()
+        self._timer = self._clock.callLater(min(left, _LONGEST_LOOK), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._clock.seconds() < self._due:
+            self._look_later()
+        else:
+            self._expired()
 
     def _expired(self) -> None:
-        self._timer = None
         if self._converting:
-            self._timer = self._clock.callLater(self.session.deadline, self._expired)
+            self._rearm()
+            self._look_later()
         elif self.session.idle and self._done is None:
-            self._timer = self._clock.callLater(self.session.deadline, self._expired)
+            self._rearm()
+            self._look_later()
             self.quit()
         elif self.session.closed:
             self.transport.abortConnection()  # it had its time to close in order

@@ -144,7 +144,7 @@ class ESMTPProtocol(LineReceiver):
         if ISSLTransport.providedBy(transport):
             self._await_handshake()
         else:
-            self._set_timer(self._timeouts.command)
+            self._set_timer(self._longest_look)
             transport.registerProducer(self, True)
         self._admitting = True
         admitted = factory.opened(self)
@@ -231,7 +231,7 @@ class ESMTPProtocol(LineReceiver):
                 tls=facts.description,
             )
         self._heard = self._clock.seconds()
-        self._set_timer(self._timeouts.command)
+        self._set_timer(self._longest_look)
         self.transport.registerProducer(self, True)
         if greeting_due:
             # What came in one read with the end of the handshake is given to us when we return; it
@@ -385,9 +385,7 @@ class ESMTPProtocol(LineReceiver):
         if self.session.state is State.CLOSED:
             self._drop_sink()
             return
-        timeouts = self._timeouts
         self._content_since = self._clock.seconds()
-        self._set_timer(min(timeouts.data, timeouts.rate_grace))
 
     def _write(self, step: Write) -> None:
         if self._sink is not None:
@@ -497,6 +495,8 @@ class ESMTPProtocol(LineReceiver):
         result.addErrback(failed).addCallback(decided)
 
     def _count_refusal(self, stage: str, decision: object) -> None:
+        if decision is None:
+            return
         if isinstance(decision, Sequence):
             each = self.session.settings.dialect.per_recipient
             for one in decision if each else (one_for_all(decision),):
@@ -525,9 +525,16 @@ class ESMTPProtocol(LineReceiver):
         else:
             self._timer = self._clock.callLater(seconds, self._check_silence)
 
+    @property
+    def _longest_look(self) -> float:
+        """After how many seconds the timer has to look at the clock, whatever comes next."""
+        timeouts = self._timeouts
+        return min(timeouts.command, timeouts.data, timeouts.rate_grace)
+
     def _check_silence(self) -> None:
-        # One timer that looks at the clock when it fires, and not one reset per read: a reset
-        # costs more than all the rest of taking a small segment.
+        # One timer that looks at the clock when it fires, and not one reset per read or message: a
+        # reset costs more than all the rest of taking a small segment, and the more so the more
+        # connections there are.
         timeouts = self._timeouts
         now = self._clock.seconds()
         silent = now - self._heard
@@ -551,7 +558,9 @@ class ESMTPProtocol(LineReceiver):
             self.session.end(TOO_SLOW)
             self._advance()
         else:
-            self._set_timer(min(limit - silent, timeouts.rate_grace if open_ else limit))
+            graced = self._content_since + timeouts.rate_grace - now if open_ else 0.0
+            graced = graced if graced > 0 else timeouts.rate_grace
+            self._set_timer(min(limit - silent, graced, self._longest_look))
 
     def _too_slow(self, now: float) -> bool:
         timeouts = self._timeouts
