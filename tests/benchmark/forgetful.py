@@ -1,8 +1,9 @@
 """Servers that keep nothing: what answering costs with other libraries, without any durability.
 
-    python -m tests.benchmark.forgetful aiosmtpd|twisted.mail PORT CERTIFICATE
+    python -m tests.benchmark.forgetful aiosmtpd|twisted.mail|ESMTPFactory PORT CERTIFICATE
 
-They are the shortest programs that these libraries make, and forget what they take.
+They are the shortest programs that these libraries make, and forget what they take. Our own factory
+is among them: what our MTA takes beyond that is the queue's.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from zope.interface import implementer
 
 from ..functional.programs import LOOPBACK
 
-NAMES = ("aiosmtpd", "twisted.mail")
+OUR_FACTORY = "ESMTPFactory"
+
+NAMES = ("aiosmtpd", "twisted.mail", OUR_FACTORY)
 
 
 def installed(name: str) -> bool:
     """Whether a library is there."""
-    return find_spec(name) is not None
+    return name == OUR_FACTORY or find_spec(name) is not None
 
 
 def aiosmtpd(port: int, certificate: str) -> None:
@@ -98,6 +101,42 @@ def twisted_mail(port: int, certificate: str) -> None:
     run.run()
 
 
+def our_factory(port: int, certificate: str) -> None:
+    """Serve with our own factory, and a delivery of its own kind."""
+    from twisted.internet import reactor
+
+    from twisted_mta import ESMTPFactory
+    from twisted_mta.server.tls import ServerContext, TLSSettings
+
+    class Nowhere:
+        def mail(self, session: Any, reverse_path: Any, parameters: Any) -> None:
+            pass
+
+        def rcpt(self, session: Any, forward_path: Any, parameters: Any) -> None:
+            pass
+
+        def open(self, session: Any) -> Any:
+            return self
+
+        def write(self, content: bytes) -> None:
+            pass
+
+        def finish(self) -> None:
+            pass
+
+        def abort(self) -> None:
+            pass
+
+        def ended(self, session: Any) -> None:
+            pass
+
+    context = ServerContext(TLSSettings(certificate_file=certificate, key_file=certificate))
+    context.reload()
+    run: Any = reactor
+    run.listenTCP(port, ESMTPFactory(Nowhere(), tls=context), backlog=1024, interface=LOOPBACK)
+    run.run()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until ended."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.forgetful")
@@ -105,8 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("port", type=int)
     parser.add_argument("certificate", help="PEM file with a certificate and its key")
     options = parser.parse_args(arguments)
-    serve = aiosmtpd if options.name == "aiosmtpd" else twisted_mail
-    serve(options.port, options.certificate)
+    serve = {"aiosmtpd": aiosmtpd, "twisted.mail": twisted_mail, OUR_FACTORY: our_factory}
+    serve[options.name](options.port, options.certificate)
     return 0
 
 
