@@ -39,6 +39,7 @@ def floors(home: Path, certificate: Path, seconds: float) -> dict[str, float]:
     figures["TLS handshakes in memory, ECDSA P-256, both ends on one core, /s"] = handshakes(
         certificate, seconds
     )
+    figures["Python, additions in a loop, millions/s"] = additions(seconds)
     return figures
 
 
@@ -84,6 +85,17 @@ def rows(path: Path, batch: int, seconds: float) -> float:
         return batch * _rate(once, seconds)
     finally:
         database.close()
+
+
+def additions(seconds: float) -> float:
+    """Return how many millions of additions a second the interpreter makes: how fast it is here."""
+
+    def once() -> None:
+        total = 0
+        for number in range(100_000):
+            total += number
+
+    return _rate(once, seconds) / 10
 
 
 def handshakes(certificate: Path, seconds: float) -> float:
