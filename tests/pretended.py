@@ -80,7 +80,9 @@ class Process:
         self.ended = True
         self.transport.loseConnection()
         died = ProcessTerminated(exitCode=status, signal=signal)
-        self.protocol.processEnded(Failure(died if status or signal else ProcessDone(0)))
+        reason = Failure(died if status or signal else ProcessDone(0))
+        self.protocol.processExited(reason)
+        self.protocol.processEnded(reason)
 
     # What Twisted offers.
 

@@ -2,12 +2,17 @@
 
 import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from weakref import ref
 
 from twisted.internet import reactor  # noqa: TID251 - threads answer in the real one
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from twisted_mta import entropy
 from twisted_mta.entropy import (
     NearExecutor,
     ThreadExecutor,
@@ -140,6 +145,53 @@ class Threads(TestCase):
         executor.stop()
         executor.start()
         return executor(divide, 6, 3).addCallback(self.assertEqual, 2)
+
+    def test_what_it_was_called_with_is_not_kept(self) -> Deferred[None]:
+        class Mail:
+            pass
+
+        mail = Mail()
+        kept = ref(mail)
+        ran = self.executor()(lambda mail: None, mail)
+        del mail
+
+        def answered(_: None) -> None:
+            self.assertIsNone(kept())
+
+        return ran.addCallback(answered)
+
+    def test_without_a_thread_a_call_fails_and_the_next_is_tried(self) -> Deferred[None]:
+        executor = self.executor()
+
+        class NoThread(threading.Thread):
+            def start(self) -> None:
+                raise RuntimeError("can't start new thread")
+
+        self.patch(entropy, "Thread", NoThread)
+        self.failureResultOf(executor(divide, 6, 3), RuntimeError)
+        self.patch(entropy, "Thread", threading.Thread)
+        return executor(divide, 6, 3).addCallback(self.assertEqual, 2)
+
+    def test_calls_that_results_lead_to_leave_the_reactor_its_turn(self) -> None:
+        wanted: list[Callable[[], None]] = []
+        pretended: Any = SimpleNamespace(callFromThread=wanted.append)
+        executor = ThreadExecutor(pretended, 1, "test")
+        executor.start()
+        handed: list[int] = []
+
+        def again(result: int) -> None:
+            handed.append(result)
+            executor.start()
+            executor(divide, 6, 1).addCallback(handed.append)
+            executor.stop()  # it has run
+
+        executor(divide, 6, 3).addCallback(again)
+        executor.stop()
+        wanted.pop()()
+        self.assertEqual(handed, [2])
+        wanted.pop()()
+        self.assertEqual(handed, [2, 6])
+        self.assertEqual(wanted, [])
 
     def test_stopping_waits_for_the_calls_that_were_made(self) -> None:
         executor = ThreadExecutor(reactor, 1, "test")

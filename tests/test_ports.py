@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import os
 import socket
@@ -161,6 +163,49 @@ class Adopting(PortsTestCase):
         for taken in range(1, 4):
             bound.doRead()
             self.assertEqual(factory.taken, taken)
+
+    async def test_where_taking_one_fails_twisted_has_its_try(self) -> None:
+        loads = Loads.of(1)
+        self.addCleanup(loads.close)
+        endpoint, port = self.tcp()
+        own = Loads(loads.descriptor, 0)
+        own.serve()
+        worker, factory = self.worker(endpoint, loads=own)
+        factory.stays = True
+        bound: Any = worker.bound[0].port
+        real, refused = bound.socket, [OSError(errno.ECONNABORTED, "gone")]
+
+        class Refusing:
+            def accept(self) -> Any:
+                if refused:
+                    raise refused.pop()
+                return real.accept()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        with socket.create_connection((LOOPBACK, port), 10):
+            bound.socket = Refusing()
+            bound.doRead()
+            self.assertEqual((factory.taken, list(loads._numbers)), (1, [1]))
+        bound.socket = real
+        await factory.ended()
+        self.assertEqual(list(loads._numbers), [0])
+
+    async def test_a_factory_that_fails_costs_that_connection_alone(self) -> None:
+        endpoint, port = self.tcp()
+        worker, factory = self.worker(endpoint)
+        worker.accept_connections()
+
+        def fail(address: object) -> Protocol:
+            raise RuntimeError("no protocol")
+
+        self.patch(factory, "buildProtocol", fail)
+        with contextlib.suppress(ConnectionResetError):
+            self.assertEqual(await self.greeting((LOOPBACK, port)), b"")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        del factory.buildProtocol
+        self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
 
     async def test_a_unix_socket_keeps_its_mode_and_its_name(self) -> None:
         path = self.path()

@@ -140,6 +140,29 @@ class OverTCP(TestCase):
         await self.turn()
         self.outbox.release(transport)
 
+    async def test_one_connection_that_fails_silences_no_other(self) -> None:
+        broken, _ = await self.connect()
+        here, outbox = self.here, self.outbox
+        sound, there = await self.connect()
+
+        def fail(octets: bytes) -> None:
+            raise RuntimeError("broken")
+
+        self.patch(broken, "writeSomeData", fail)
+        self.patch(broken, "write", fail)
+        outbox.write(broken, b"lost")
+        outbox.write(sound, b"said")
+        await here.lost
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(await self.ended(sound, there), b"said")
+
+    async def test_nothing_is_said_once_a_connection_is_aborted(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"too late")
+        transport.abortConnection()
+        await there.lost
+        self.assertEqual(there.received, b"")
+
 
 class UnderTLS(OverTCP):
     """The same under TLS, once the handshake is over."""

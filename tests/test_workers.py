@@ -219,6 +219,15 @@ class Logging(WorkersTestCase):
         self.assertEqual(self.log(1), [True])
         self.assertEqual(len(self.lines), 22)
 
+    def test_one_that_has_more_to_say_is_heard_on(self) -> None:
+        self.working()
+        self.log(17)
+        process = self.processes[0]
+        for _ in range(20):
+            process.protocol.childDataReceived(1, b"x" * 8191 + b"\n")  # as much as is read at once
+            self.assertTrue(process.pipes[1].reading)
+        self.assertEqual(self.log(1), [False])
+
     def test_one_that_dies_meanwhile_is_no_error(self) -> None:
         self.working()
         self.log(18)

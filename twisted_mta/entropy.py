@@ -131,16 +131,28 @@ class ThreadExecutor:
                 return done, Failure()
 
         self._open += 1
-        self._calls.put(call)
         if len(self._threads) < min(self._open, self._most):
             thread = Thread(target=self._work, name=self._name)
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system has none left; those that run will do
+                if not self._threads:
+                    self._open -= 1
+                    return fail()
+            else:
+                self._threads.append(thread)
+        self._calls.put(call)
         return done
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
+        while True:
+            call = self._calls.get()
+            if call is None:
+                return
             self._results.append(call())
+            del (
+                call
+            )  # or it would be kept until the next one comes, with all the mail that it wrote
             if not self._called:
                 self._called = True
                 self._reactor.callFromThread(self._hand_back)
@@ -149,10 +161,17 @@ class ThreadExecutor:
         # First this: a result that comes behind our back is called for once more, or seen below.
         self._called = False
         results = self._results
-        while results:
-            done, result = results.popleft()
-            self._open -= 1
-            done.callback(result)
+        try:
+            # Not those that come meanwhile, of calls that were made for these: the reactor would
+            # have no turn as long as there are some.
+            for _ in range(len(results)):
+                done, result = results.popleft()
+                self._open -= 1
+                done.callback(result)
+        finally:
+            if results and not self._called:
+                self._called = True
+                self._reactor.callFromThread(self._hand_back)
 
 
 class NearExecutor:

@@ -54,6 +54,8 @@ _PATIENCE = 10.0  # seconds that a process may live on without its pipe, or hear
 _MOST_HASTY = 16
 _HASTE = 0.002
 _DEAF = 0.02
+_READ_AT_ONCE = 8192  # octets: `fdesc.readFromFD`
+_LOG = 1  # the descriptor that a worker logs to
 _OURS_ALONE = (
     *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
@@ -116,7 +118,7 @@ class Worker(ProcessProtocol):
         self._asking = False
         self._asked: list[Deferred[Report]] = []
         self._lines = {
-            1: WholeLines(crew.log_lines),
+            _LOG: WholeLines(crew.log_lines),
             2: WholeLines(self._complained),  # of Python itself, when all is lost
         }
         self._heard = -1.0  # when, by the clock
@@ -322,30 +324,36 @@ class Worker(ProcessProtocol):
     # Called by Twisted.
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Pass on what it has logged, in whole lines."""
+        """Pass on what it has logged, in whole lines; read less often where it says very much."""
         self._lines[childFD].received(data)
+        if childFD != _LOG:
+            return
         now = self._crew.reactor.seconds()
         self._hasty = self._hasty + 1 if now - self._heard < _HASTE else 0
         self._heard = now
-        if self._hasty > _MOST_HASTY:
+        # As long as there is more than Twisted reads at a time, nothing is gained by waiting.
+        if self._hasty > _MOST_HASTY and len(data) < _READ_AT_ONCE:
             transport: Any = self.transport
-            transport.pipes[childFD].stopReading()
-            self._crew.reactor.callLater(_DEAF, self._listen_again, transport, childFD)
+            transport.pipes[_LOG].stopReading()
+            self._crew.reactor.callLater(_DEAF, self._listen_again, transport)
 
-    def _listen_again(self, transport: Any, descriptor: int) -> None:
+    def _listen_again(self, transport: Any) -> None:
         self._heard = self._crew.reactor.seconds()
-        if descriptor in transport.pipes:
-            transport.pipes[descriptor].startReading()
+        if _LOG in transport.pipes:
+            transport.pipes[_LOG].startReading()
 
     def _complained(self, lines: bytes) -> None:
         for line in lines.decode("utf-8", "replace").splitlines():
             self._log.error("worker {number} said: {line}", number=self.number, line=line)
 
+    def processExited(self, reason: Failure) -> None:
+        """It is dead, though it may not have been heard to the end: nothing is left to it."""
+        self._crew.loads.gone(self.number)
+
     def processEnded(self, reason: Failure) -> None:
         """It is gone, with all that it had: see to a successor."""
         crew = self._crew
         self.alive = False
-        crew.loads.gone(self.number)
         life = self._life
         if life is not None:
             # What it has said and was not heard yet is not for its successor to answer for.

@@ -50,8 +50,12 @@ class Loads:
         else:
             with tempfile.TemporaryFile() as file:  # without a name, and gone with the last of us
                 descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, workers * _OCTETS)
-        loads = cls(descriptor)
+        try:
+            os.ftruncate(descriptor, workers * _OCTETS)
+            loads = cls(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
         for number in range(workers):
             loads.gone(number)
         return loads

@@ -172,16 +172,23 @@ class Unserved(Factory):
 
 
 class _Counted:
-    """A connection that is counted out when it ends."""
+    """A connection that is counted while it is there, whoever took it."""
 
     server: Any
-    _there = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._there = self.server.loads is not None
+        if self._there:
+            self.server.loads.enter()
 
     def connectionLost(self, reason: Failure) -> None:
         there, self._there = self._there, False
-        if there and self.server.loads is not None:
-            self.server.loads.leave()
-        super().connectionLost(reason)  # type: ignore[misc]
+        try:
+            if there:
+                self.server.loads.leave()
+        finally:
+            super().connectionLost(reason)  # type: ignore[misc]
 
 
 class _CountedServer(_Counted, tcp.Server):
@@ -204,14 +211,14 @@ class _OneByOne:
     numberAccepts: int
     sessionno: int
     _later: IDelayedCall | None = None
-    _deaf_until = 0.0
+    _heedless_until = 0.0  # by the clock: nothing is left to others before
     _log = Logger()
 
     def doRead(self) -> None:
         if (
             self.loads is not None
             and self.loads.ahead
-            and self.reactor.seconds() >= self._deaf_until
+            and self.reactor.seconds() >= self._heedless_until
         ):
             self.stopReading()
             self._look_again(self.reactor.seconds() + _LEFT_TO_OTHERS)
@@ -236,12 +243,15 @@ class _OneByOne:
                 self._look_again(deadline)
                 return
             if self._take_one():  # the other one hangs
-                self._deaf_until = now + _LEFT_TO_NOBODY
+                self._heedless_until = now + _LEFT_TO_NOBODY
         self.startReading()  # type: ignore[attr-defined]
 
     def _take_one(self) -> bool:
-        # What Twisted's own `doRead` does, but for its preparations for what can go wrong: those
-        # take a tenth of a millisecond, and mostly another worker was faster.
+        """Take a connection, or find out why that cannot be; return whether there was one.
+
+        It does what Twisted's own `doRead` does, but for its preparations for what can go wrong:
+        those take a tenth of a millisecond, and often another worker was faster.
+        """
         port: Any = self
         try:
             connection, peer = port.socket.accept()
@@ -251,6 +261,7 @@ class _OneByOne:
             self.numberAccepts = 1
             super().doRead()  # type: ignore[misc]  # it knows what to do without descriptors
             return True
+        transport: Any = None
         try:
             if connection.family == socket.AF_INET6:
                 numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -261,24 +272,26 @@ class _OneByOne:
                 return True
             session, self.sessionno = self.sessionno, self.sessionno + 1
             transport = port.transport(connection, protocol, peer, self, session, self.reactor)
-            if self.loads is not None:
-                self.loads.enter()
             protocol.makeConnection(transport)
         except Exception:
             self._log.failure("a connection could not be served")
+            if transport is None:
+                connection.close()
+            else:
+                transport.abortConnection()
         return True
 
 
 class _InheritedPort(_OneByOne, tcp.Port):
     """A TCP port that is not ours alone: Twisted does not shut down what it has adopted."""
 
-    transport = _CountedServer
+    transport: Any = _CountedServer
 
 
 class _InheritedUNIXPort(_OneByOne, unix.Port):
     """A UNIX socket that is not ours: its mode and its name are left alone."""
 
-    transport = _CountedUNIXServer
+    transport: Any = _CountedUNIXServer
     _shouldShutdown = False  # the socket is the others' too
     _preexistingSocket: socket.socket
     factory: Any

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.tcp import Connection
+from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 
 
@@ -24,6 +25,8 @@ class Outbox:
     Attributes:
         writes: how often something was put in; it stands still where nobody is answered.
     """
+
+    _log = Logger()
 
     def __init__(self) -> None:
         self.writes = 0
@@ -52,9 +55,12 @@ class Outbox:
             _write(transport, octets)
 
     def _empty(self) -> None:
-        held, self._held = self._held, {}
-        for transport, octets in held.items():
-            _write(transport, octets)
+        for transport in list(self._held):
+            try:
+                self.release(transport)
+            except Exception:  # one connection's fault is not to silence the others
+                self._log.failure("what was to be said could not be written")
+                transport.abortConnection()
 
 
 def start_tls(transport: Any, creator: Any) -> None:
@@ -113,7 +119,9 @@ def _write(transport: Any, octets: bytes) -> None:
 
 
 def _written(connection: Connection, octets: bytes) -> bytes:
-    """Write what can be written now; return the rest."""
+    """Write what can be written now; return the rest, if anybody waits for it."""
+    if connection._aborting:
+        return b""
     if (
         connection.connected
         and not connection.disconnecting

@@ -96,6 +96,8 @@ class Workers:
             Fires when all have opened their queues; fails with `WorkerFailed` if one cannot, once
             all have ended.
         """
+        if self._loads is not None:
+            self._loads.close()
         self._loads = Loads.of(len(shares))
         self._workers = [Worker(self, number, shards) for number, shards in enumerate(shares)]
         ready = gatherResults([worker.spawn() for worker in self._workers], consumeErrors=True)

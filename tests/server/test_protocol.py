@@ -101,6 +101,27 @@ class Silence(DialogueTestCase):
         self.network.advance(11)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
+    def test_content_that_begins_after_a_long_decision_has_its_own_time(self) -> None:
+        for trickles in (False, True):
+            client = self.connect()
+            self.hold_decisions()
+            self.say(client, b"HELO x\r\nMAIL FROM:<>\r\n")
+            self.decide()
+            self.say(client, b"RCPT TO:<a@b.example>\r\n")
+            self.decide()
+            self.say(client, b"DATA\r\n")
+            self.hear(client)
+            self.network.advance(185)  # the timer looks meanwhile
+            self.decide()
+            self.assertEqual(self.hear(client), ["354 "])
+            for _ in range(17):
+                self.network.advance(10)
+                if trickles:
+                    self.say(client, b"x")
+            self.assertEqual(self.hear(client), [])
+            self.network.advance(11)
+            self.assertEqual(self.hear(client), ["421 4.4.2"])
+
     def test_a_peer_that_does_not_read_our_last_reply_is_cut_off(self) -> None:
         for last in (b"QUIT\r\n", None):
             client = self.connect()

@@ -58,7 +58,7 @@ def seven_bit(message: Message) -> Message:
 Result = TransactionDone | Unusable
 """What became of a message on a connection."""
 
-_LONGEST_LOOK = 5.0  # seconds: no deadline is shorter, but for those that tests set
+_LONGEST_LOOK = 5.0  # seconds: few deadlines are shorter
 
 SMALL = 65_536
 """Octets of content up to which it is written at once; more goes at the pace of the connection."""
@@ -294,10 +294,12 @@ class Connection(Protocol):
 
     def _rearm(self) -> None:
         self._due = self._clock.seconds() + self.session.deadline
+        if self._timer is not None and self._due < self._timer.getTime():
+            self._timer.reset(self.session.deadline)
 
     def _look_later(self) -> None:
-        # It looks at the clock when it fires, and is not moved for each reply: to move one to an
-        # earlier time costs the more, the more connections there are.
+        # It looks at the clock when it fires, and is hardly ever moved: to move one to an earlier
+        # time, as for each reply to RCPT, costs the more, the more connections there are.
         left = self._due - self._clock.seconds()
         self._timer = self._clock.callLater(min(left, _LONGEST_LOOK), self._look)
 

@@ -529,7 +529,7 @@ class ESMTPProtocol(LineReceiver):
     def _longest_look(self) -> float:
         """After how many seconds the timer has to look at the clock, whatever comes next."""
         timeouts = self._timeouts
-        return min(timeouts.command, timeouts.data, timeouts.rate_grace)
+        return min(timeouts.command, timeouts.data, timeouts.rate_grace or timeouts.data)
 
     def _check_silence(self) -> None:
         # One timer that looks at the clock when it fires, and not one reset per read or message: a
@@ -550,7 +550,7 @@ class ESMTPProtocol(LineReceiver):
         elif self._abandoned:
             self._abort_connection()
         elif self.session.deciding:
-            self._set_timer(limit)
+            self._set_timer(min(limit, self._longest_look))
         elif silent >= limit:
             self.session.end(IDLE_TOO_LONG)
             self._advance()
@@ -558,9 +558,9 @@ class ESMTPProtocol(LineReceiver):
             self.session.end(TOO_SLOW)
             self._advance()
         else:
-            graced = self._content_since + timeouts.rate_grace - now if open_ else 0.0
-            graced = graced if graced > 0 else timeouts.rate_grace
-            self._set_timer(min(limit - silent, graced, self._longest_look))
+            wait = min(limit - silent, self._longest_look)
+            graced = self._content_since + timeouts.rate_grace - now
+            self._set_timer(min(wait, graced) if open_ and graced > 0 else wait)
 
     def _too_slow(self, now: float) -> bool:
         timeouts = self._timeouts
@@ -636,6 +636,7 @@ class ESMTPProtocol(LineReceiver):
                 "{peer} was not told what became of its message, and may send it again",
                 peer=self.address,
             )
+        self._outbox.release(self.transport)  # what was said already is true
         self.transport.abortConnection()
 
     def _octets_are_waiting(self) -> bool:
