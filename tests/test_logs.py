@@ -10,6 +10,7 @@ import re
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from twisted.logger import (
@@ -391,6 +392,47 @@ class NoRoom(SynchronousTestCase):
         self.assertGreater(len(kept), 1000)
         self.assertEqual(kept, list(map(str, range(len(kept)))))
         self.assertEqual(lines[-1], "again")
+
+    def full_pipe(self, later: Callable[[Callable[[], None]], object]) -> tuple[Log, int, bytes]:
+        """Return a worker's log whose pipe is full, the end to read from, and what is to be read."""
+        reader, writer = os.pipe()
+        log = Log(descriptor=writer, worker=1, later=later)
+        log.open()
+        os.close(writer)
+        self.addCleanup(os.close, reader)
+        expected = b""
+        for number in range(200):
+            line = b"%d " % number + b"x" * 1000 + b"\n"
+            log.write_lines(line)
+            expected += line
+        return log, reader, expected
+
+    def test_what_waits_is_tried_again_without_another_event(self) -> None:
+        asked: list[Callable[[], None]] = []
+        log, reader, expected = self.full_pipe(asked.append)
+        self.addCleanup(log.close)
+        read = b""
+        while len(read) < len(expected):
+            self.assertEqual(len(asked) <= 1, True)
+            read += os.read(reader, 1 << 20)
+            if asked:
+                asked.pop()()
+        self.assertEqual(read, expected)
+        self.assertEqual(asked, [])
+
+    def test_at_the_end_it_waits_for_who_reads(self) -> None:
+        log, reader, expected = self.full_pipe(lambda call: None)
+        read = bytearray()
+
+        def listen() -> None:
+            while piece := os.read(reader, 8192):
+                read.extend(piece)
+
+        listener = Thread(target=listen)
+        listener.start()
+        log.close()
+        listener.join()
+        self.assertEqual(bytes(read), expected)
 
     def test_a_reader_that_has_gone_harms_nothing(self) -> None:
         reader, writer = os.pipe()

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251 - real sockets need a real one
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the clients below block
@@ -163,6 +164,24 @@ class Adopting(PortsTestCase):
         for taken in range(1, 4):
             bound.doRead()
             self.assertEqual(factory.taken, taken)
+
+    async def test_a_port_that_the_parent_has_closed_is_no_error(self) -> None:
+        endpoint, port = self.tcp()
+        worker, _ = self.worker(endpoint)
+        worker.accept_connections()
+        bound: Any = worker.bound[0].port
+        self.parent.bound[-1].port.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+        bound.doRead()  # before we hear of it
+        self.assertEqual(self.flushLoggedErrors(), [])
+        bound.connectionLost(Failure(ConnectionLost()))  # as we do then
+        self.assertEqual(worker.names, [f"smtp tcp {LOOPBACK}:{port}"])
+        self.assertTrue(worker.reach(LOOPBACK, port))
+        await worker.unbind()
+
+    async def test_many_may_come_before_any_is_taken(self) -> None:
+        _, port = self.tcp()
+        for _ in range(200):
+            self.addCleanup(socket.create_connection((LOOPBACK, port), 10).close)
 
     async def test_where_taking_one_fails_twisted_has_its_try(self) -> None:
         loads = Loads.of(1)
@@ -444,7 +463,8 @@ class _Bound:
         self.host, self._port = host, port
         self.port = self
 
-    def getHost(self) -> Any:
+    @property
+    def address(self) -> Any:
         return _Address(self.host, self._port)
 
     def stopListening(self) -> Deferred[None]:

@@ -421,6 +421,13 @@ class Stopping(WorkersTestCase):
         self.assertTrue(self.processes[0].killed)
         self.assertIn("worker 0 does not hear that it is to end, and is killed", self.said)
 
+    def test_one_that_cannot_is_killed_at_once(self) -> None:
+        self.working()
+        self.processes[0].replies["drain"] = AttributeError("no port")
+        self.successResultOf(self.stop())
+        self.assertTrue(self.processes[0].killed)
+        self.assertIn("worker 0 cannot end (no port), and is killed", self.said)
+
     def test_hurrying_shortens_that(self) -> None:
         self.drains()
         stopped = self.stop()

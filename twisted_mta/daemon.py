@@ -269,7 +269,7 @@ class _Daemon(MultiService):
         mta = self._mta
         tried = False
         for bound in mta.bound:
-            address: Any = bound.port.getHost()
+            address: Any = bound.address
             if not hasattr(address, "port"):
                 continue  # a UNIX socket
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
@@ -289,7 +289,7 @@ class _Daemon(MultiService):
 
 def _exposed(bound: Bound) -> bool:
     """Whether others than this machine reach it, or root alone could bind it."""
-    address: Any = bound.port.getHost()
+    address: Any = bound.address
     host = getattr(address, "host", None)
     if host is None:
         return False  # a UNIX socket

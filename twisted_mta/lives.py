@@ -25,7 +25,7 @@ from .config import Config
 from .limits import Message
 from .logs import WholeLines
 from .metrics import table
-from .pipe import Pipe, PipeClosed, PipeEnd
+from .pipe import CallFailed, Pipe, PipeClosed, PipeEnd
 from .report import Report
 from .tracing import Event
 
@@ -242,7 +242,9 @@ class Worker(ProcessProtocol):
         heard.addErrback(self._is_deaf)
 
     def _is_deaf(self, failure: Failure) -> None:
-        if failure.check(TimeoutError):
+        if failure.check(CallFailed):
+            self.kill(f"cannot end ({reason_of(failure)})")
+        elif failure.check(TimeoutError):
             self.kill("does not hear that it is to end")
 
     def kill(self, why: str) -> None:

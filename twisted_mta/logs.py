@@ -13,6 +13,7 @@ import fcntl
 import json
 import math
 import os
+import select
 import time
 from collections.abc import Callable
 from threading import RLock
@@ -34,6 +35,8 @@ _STANDARD = 3  # descriptors below are standard input, output and error
 # Octets that wait while they cannot be written: some 6,000 lines. A busy worker that nobody listens
 # to, because the parent reads its configuration again, fills the 64 KiB of a pipe in 0.2 s.
 _MOST_WAITING = 1 << 20
+_PATIENCE = 1000  # milliseconds at the end, for who reads a worker's lines and does not just now
+_STEP = 20
 # Octets of a line that a worker does not end.
 _LONGEST_LINE = 1 << 20
 
@@ -213,6 +216,7 @@ class Log:
         descriptor: int = 1,
         worker: int | None = None,
         write: Callable[[int, bytes | bytearray], int] = os.write,
+        later: Callable[[Callable[[], None]], object] = lambda call: None,
     ) -> None:
         """Prepare a log; what is logged before `open` waits for it.
 
@@ -223,6 +227,8 @@ class Log:
             worker: the number of the worker process that this is, to be shown in every line; its
                 standard output is a pipe of its own, and it does not wait for who reads it.
             write: as `os.write` is.
+            later: calls what it is given in a while, from any thread; asked for when something
+                waits. Without it that waits for the next event.
         """
         self.format = format
         self.path = path
@@ -232,6 +238,8 @@ class Log:
         self._pipe = path is None and worker is not None
         self._line = _JSONLines(worker) if format == "json" else _TextLines(worker)
         self._write = write
+        self._later = later
+        self._called = False  # `later` knows that something waits
         self._descriptor = -1
         self._lock = RLock()  # a signal may strike while it is held, and have something to say
         self._waiting = bytearray()
@@ -251,8 +259,13 @@ class Log:
         self.write_lines(b"")
 
     def close(self) -> None:
-        """Write what waits if that can be, and close the file. Events that come later wait."""
+        """Write what waits if that can be, and close the file. Events that come later wait.
+
+        Who reads a worker's lines has a second to go on reading.
+        """
         self.write_lines(b"")
+        if self._pipe and self._waiting:
+            self._wait_for_reader()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -310,6 +323,23 @@ class Log:
                     self._waiting[:0] = lines[written:]
                     self._catch_up(b"")
 
+    def _try_again(self) -> None:
+        self._called = False
+        self.write_lines(b"")
+
+    def _wait_for_reader(self) -> None:
+        room = select.poll()
+        room.register(self._descriptor, select.POLLOUT)
+        patience = _PATIENCE
+        while self._waiting and patience > 0:
+            ready = room.poll(_STEP)
+            if any(event & (select.POLLERR | select.POLLNVAL) for _, event in ready):
+                return  # nobody reads any more
+            if ready:
+                self.write_lines(b"")
+            else:
+                patience -= _STEP
+
     def _opened(self) -> int:
         if self.path is None:
             # A copy: whoever closes standard output would let the next file get its number, and
@@ -348,6 +378,9 @@ class Log:
             self.dropped += lost
         else:
             self._waiting += lines
+        if not self._called:
+            self._called = True
+            self._later(self._try_again)
 
     def _notice(self) -> bytes:
         events: list[LogEvent] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from .config.endpoint import Endpoint
 from .loads import Loads
 
+_BACKLOG = 1024  # connections that the kernel holds for us; it may have a limit of its own
 _LOOK_AGAIN = 0.001  # seconds
 _LEFT_TO_OTHERS = 0.02
 _LEFT_TO_NOBODY = 0.1  # seconds after that was in vain
@@ -32,14 +34,27 @@ class CannotListen(Exception):
 
 @frozen
 class Bound:
-    """A port that is bound, what is spoken there, and whether under TLS from the first octet."""
+    """A port that is bound.
+
+    Attributes:
+        kind: what is spoken there.
+        port: itself.
+        implicit_tls: whether it is spoken under TLS from the first octet.
+        address: of the port, as it was when that was bound: a worker may find it closed by its
+            parent at any moment.
+    """
 
     kind: str
     port: IListeningPort
     implicit_tls: bool = False
+    address: Any = field(init=False)
+
+    @address.default
+    def _address_of_port(self) -> Any:
+        return self.port.getHost()
 
     def __str__(self) -> str:
-        address: Any = self.port.getHost()
+        address = self.address
         host = getattr(address, "host", None)
         kind = "smtps" if self.implicit_tls and self.kind == "smtp" else self.kind
         if host is None:
@@ -120,6 +135,9 @@ class Ports:
                     why += "; LISTEN_FDS is set, and LISTEN_FDNAMES with as many names has to be"
             raise CannotListen(f"cannot listen on {endpoint} ({kind}): {why}")
         port: Any = self.bound[-1].port if self.bound else None
+        own = descriptor is None and Endpoint.parse(endpoint).kind not in ("systemd", "fd")
+        if own and hasattr(port, "socket") and "backlog" not in Endpoint.parse(endpoint).named:
+            port.socket.listen(_BACKLOG)  # Twisted has asked for 50
         if hasattr(port, "stopReading"):
             port.stopReading()
         if isinstance(port, _OneByOne):
@@ -143,7 +161,7 @@ class Ports:
     def reach(self, address: str, port: int) -> bool:
         """Whether a connection to an address and a port would come to one of these."""
         for bound in self.bound:
-            host: Any = bound.port.getHost()
+            host = bound.address
             if getattr(host, "port", None) == port and (
                 host.host == address
                 or (host.host in ("0.0.0.0", "::") and _is_of_this_machine(address))
@@ -257,7 +275,10 @@ class _OneByOne:
             connection, peer = port.socket.accept()
         except BlockingIOError:
             return False
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # the parent has closed it, as we shall hear soon
+                self.stopReading()
+                return False
             self.numberAccepts = 1
             super().doRead()  # type: ignore[misc]  # it knows what to do without descriptors
             return True

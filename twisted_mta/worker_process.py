@@ -12,6 +12,7 @@ import ctypes
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -36,7 +37,11 @@ def main() -> None:
 
     number, log_format = int(sys.argv[1]), sys.argv[2]
     core: Any = reactor
-    log = Log("json" if log_format == "json" else "text", worker=number)
+
+    def later(call: Callable[[], None]) -> None:
+        core.callFromThread(core.callLater, 0.05, call)
+
+    log = Log("json" if log_format == "json" else "text", worker=number, later=later)
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     sys.setswitchinterval(SWITCH_INTERVAL)
