@@ -394,7 +394,7 @@ class NoRoom(SynchronousTestCase):
         self.assertEqual(lines[-1], "again")
 
     def full_pipe(self, later: Callable[[Callable[[], None]], object]) -> tuple[Log, int, bytes]:
-        """Return a worker's log whose pipe is full, the end to read from, and what is to be read."""
+        """Return a worker's log whose pipe is full, the end to read, and all that it was given."""
         reader, writer = os.pipe()
         log = Log(descriptor=writer, worker=1, later=later)
         log.open()
