@@ -19,6 +19,7 @@ from twisted.application.service import IService
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.functional.programs import eventually
 from twisted_mta.daemon import Options, makeService
 
 ENDED_WHEN_READY = """
@@ -328,4 +329,5 @@ class InTheBackground(ProcessTestCase):
         )
         self.assertEqual(ended.returncode, 1, ended)
         self.assertIn("cannot listen on tcp:0:interface=300.1.1.1", ended.stderr + ended.stdout)
-        self.assertEqual(sorted(os.listdir(self.home)), ["log"])
+        # What went into the background ends a moment after it has said why.
+        eventually(lambda: os.listdir(self.home) == ["log"], "the pid file to be removed")
