@@ -150,9 +150,8 @@ class ThreadExecutor:
             if call is None:
                 return
             self._results.append(call())
-            del (
-                call
-            )  # or it would be kept until the next one comes, with all the mail that it wrote
+            # Or it would be kept until the next one comes, with all the mail that it wrote.
+            del call
             if not self._called:
                 self._called = True
                 self._reactor.callFromThread(self._hand_back)
