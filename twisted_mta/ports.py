@@ -104,14 +104,15 @@ class Ports:
             CannotListen: it cannot be bound; the others are free again.
         """
         failures: list[Failure] = []
+        parsed = Endpoint.parse(endpoint)
+        handed_over = parsed.kind in ("systemd", "fd")
 
         def listen() -> Any:
-            parsed = Endpoint.parse(endpoint)
-            if descriptor is not None and parsed.kind in ("systemd", "fd"):
+            if descriptor is not None and handed_over:
                 return _Inherited(self._reactor, descriptor).adopt(factory)
             if descriptor is not None:
                 reactor: Any = _Inherited(self._reactor, descriptor)
-            elif parsed.kind in ("systemd", "fd"):
+            elif handed_over:
                 reactor = _HandedOver(self._reactor)
             else:
                 reactor = self._reactor
@@ -135,8 +136,8 @@ class Ports:
                     why += "; LISTEN_FDS is set, and LISTEN_FDNAMES with as many names has to be"
             raise CannotListen(f"cannot listen on {endpoint} ({kind}): {why}")
         port: Any = self.bound[-1].port if self.bound else None
-        own = descriptor is None and Endpoint.parse(endpoint).kind not in ("systemd", "fd")
-        if own and hasattr(port, "socket") and "backlog" not in Endpoint.parse(endpoint).named:
+        own = descriptor is None and not handed_over
+        if own and hasattr(port, "socket") and "backlog" not in parsed.named:
             port.socket.listen(_BACKLOG)  # Twisted has asked for 50
         if hasattr(port, "stopReading"):
             port.stopReading()

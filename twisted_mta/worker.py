@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
@@ -124,11 +124,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
-        try:
-            unbound = self._ports.unbind()
-        except Exception:  # whatever it is, the rest has to end
-            self.log.failure("the ports")
-            unbound = succeed(None)
+        unbound = self._ports.unbind()
         stopped = self._engine.stop() if self._engine is not None else unbound
         stopped.addErrback(lambda failure: self.log.failure("the drain", failure))
         stopped.addCallback(lambda _: self._end())

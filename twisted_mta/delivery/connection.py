@@ -176,8 +176,7 @@ class Connection(Protocol):
         """The greeting is due now."""
         if not self.target.address.startswith("/"):
             self.transport.setTcpNoDelay(True)  # each write is a whole group of commands
-        self._rearm()
-        self._look_later()
+        self._wait_anew()
         if self.terms.implicit_tls:
             self._start_tls()
 
@@ -297,6 +296,10 @@ class Connection(Protocol):
         if self._timer is not None and self._due < self._timer.getTime():
             self._timer.reset(self.session.deadline)
 
+    def _wait_anew(self) -> None:
+        self._rearm()
+        self._look_later()
+
     def _look_later(self) -> None:
         # It looks at the clock when it fires, and is hardly ever moved: to move one to an earlier
         # time, as for each reply to RCPT, costs the more, the more connections there are.
@@ -312,11 +315,9 @@ class Connection(Protocol):
 
     def _expired(self) -> None:
         if self._converting:
-            self._rearm()
-            self._look_later()
+            self._wait_anew()
         elif self.session.idle and self._done is None:
-            self._rearm()
-            self._look_later()
+            self._wait_anew()
             self.quit()
         elif self.session.closed:
             self.transport.abortConnection()  # it had its time to close in order
