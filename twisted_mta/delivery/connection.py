@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -18,11 +18,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..envelope import Host, Message, Outcome, Target
-from ..interfaces import WallTime
+from ..interfaces import Executor, WallTime
 from ..message.conversion import CannotConvert, converted
 from ..smtp.client import ClientSession
 from ..smtp.client_step import (
     Close,
+    Derive,
     NeedsConversion,
     Ready,
     SendBody,
@@ -77,6 +78,7 @@ class Connection(Protocol):
         outbox: where commands wait for the end of the reactor's turn.
         wall_time: what time it is where messages have one.
         convert: makes a content that the peer takes; without it, mail that would need that fails.
+        executor: where what blocks is called; without it, that is here.
         opened: called once, when the session is ready for its first transaction.
         spent: called once, when nothing can be sent on it any more.
         closed: called once, when it is gone; after ``spent``.
@@ -102,6 +104,7 @@ class Connection(Protocol):
         outbox: Outbox,
         wall_time: WallTime,
         convert: Convert | None = None,
+        executor: Executor | None = None,
         opened: Callable[[Connection], None] | None = None,
         spent: Callable[[Connection], None],
         closed: Callable[[Connection], None],
@@ -119,7 +122,8 @@ class Connection(Protocol):
         self._outbox = outbox
         self._wall_time = wall_time
         self._convert = convert
-        self._converting = False
+        self._executor = executor or maybeDeferred
+        self._working = False  # a content or a response is being made
         self._opened = opened
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
@@ -218,6 +222,8 @@ class Connection(Protocol):
             elif isinstance(step, StartTLS):
                 self._write()
                 self._start_tls()
+            elif isinstance(step, Derive):
+                self._derive(step)
             elif isinstance(step, Ready):
                 self.ready = True
                 if self._opened is not None:
@@ -262,12 +268,12 @@ class Connection(Protocol):
         if not any(isinstance(step, NeedsConversion) for step in steps):
             return steps
         # The one place where a content is changed on its way out (RFC 6152 §3, RFC 3030 §3).
-        self._converting = True
+        self._working = True
         self._convert(message).addBoth(self._converted, message)
         return []
 
     def _converted(self, result: Message | Failure, message: Message) -> None:
-        self._converting = False
+        self._working = False
         if self._done is None or not self.session.idle:
             return  # the connection has ended meanwhile
         if isinstance(result, Message):
@@ -283,6 +289,19 @@ class Connection(Protocol):
             reply = Reply.of(451, "3.0", "internal error, see the log")
         outcomes = (Outcome(each.number, reply) for each in message.envelope.recipients)
         self._perform([TransactionDone(tuple(outcomes))])
+
+    def _derive(self, step: Derive) -> None:
+        self._working = True
+        self._executor(step.respond).addCallbacks(self._derived, self._not_derived)
+
+    def _derived(self, response: bytes) -> None:
+        self._working = False
+        self._perform(self.session.derived(response))
+
+    def _not_derived(self, failure: Failure) -> None:
+        self._working = False
+        self.log.failure("Cannot derive the keys of SCRAM", failure)
+        self._perform(self.session.connection_lost("internal error, see the log"))
 
     def _write(self) -> None:
         secret = self.session.secret
@@ -314,7 +333,7 @@ class Connection(Protocol):
             self._expired()
 
     def _expired(self) -> None:
-        if self._converting:
+        if self._working:
             self._wait_anew()
         elif self.session.idle and self._done is None:
             self._wait_anew()

@@ -46,6 +46,7 @@ from .client_step import (
     Awaited,
     Close,
     Deadlines,
+    Derive,
     Dialect,
     NeedsConversion,
     Ready,
@@ -63,7 +64,7 @@ from .extension.standard import OUTGOING
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
 from .reply_reader import BrokenReply, ReplyReader
-from .sasl import Credentials, Nonce
+from .sasl import Credentials, Derivation, Nonce
 
 __all__ = ["Awaited", "ClientSession", "Deadlines", "DotStuffer", "Step", "TLSLevel"]
 
@@ -239,6 +240,14 @@ class ClientSession:
             self.turn += 1
         else:
             self._say(Awaited.EHLO, self._hello)
+        return steps
+
+    def derived(self, response: bytes) -> list[Step]:
+        """Go on with the response that `Derive` asked for."""
+        steps: list[Step] = []
+        if not self.closed and self._auth is not None:
+            self._authenticate(self._auth.derived(response), steps)
+            self._reader.challenged = self._awaits(Awaited.AUTH)
         return steps
 
     def connection_lost(self, reason: str) -> list[Step]:
@@ -507,9 +516,12 @@ class ClientSession:
         assert self._auth is not None
         self._authenticate(self._auth.take(reply), steps)
 
-    def _authenticate(self, going: bytes | AuthEnd, steps: list[Step]) -> None:
+    def _authenticate(self, going: bytes | Derivation | AuthEnd, steps: list[Step]) -> None:
         if isinstance(going, bytes):
             self._say_secret(Awaited.AUTH, going)
+            return
+        if isinstance(going, Derivation):
+            steps.append(Derive(going.respond))
             return
         self._auth = None
         if going.known:
