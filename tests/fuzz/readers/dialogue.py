@@ -526,5 +526,6 @@ READERS = (
         read=_converse,
         words=(*_REPLIES, *_COMMANDS),
         frames=((b"", b""), (b"334 ", b"\r\n"), (b"AUTH ", b"")),
+        place="turns",
     ),
 )
