@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -55,6 +56,8 @@ def seven_bit(message: Message) -> Message:
     made.body.size  # noqa: B018  (counting reads the content: here, and not in the reactor)
     return made
 
+
+_Executor = Callable[[Callable[[], Any]], "Deferred[Any]"]
 
 Result = TransactionDone | Unusable
 """What became of a message on a connection."""
@@ -122,7 +125,8 @@ class Connection(Protocol):
         self._outbox = outbox
         self._wall_time = wall_time
         self._convert = convert
-        self._executor = executor or maybeDeferred
+        self._executor: _Executor = executor or maybeDeferred
+        self._made = False  # the content is one that is made as it is read
         self._working = False  # a content or a response is being made
         self._opened = opened
         self._spent: Callable[[Connection], None] | None = spent
@@ -249,6 +253,7 @@ class Connection(Protocol):
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
+        self._made = False
         self.conversation.begin()
         message = self.session.fitting(message)
         if not message.envelope.recipients:
@@ -277,6 +282,7 @@ class Connection(Protocol):
         if self._done is None or not self.session.idle:
             return  # the connection has ended meanwhile
         if isinstance(result, Message):
+            self._made = True
             self._perform(self.session.transact(result))
             return
         error = result.value
@@ -364,18 +370,19 @@ class Connection(Protocol):
     # The content.
 
     def _send_body(self, step: SendBody) -> None:
-        pieces = self.session.body()
         self.conversation.content(step.size, binary=self.session.binary)
-        if step.size <= SMALL:
+        if step.size <= SMALL and not self._made:
             try:
-                octets = b"".join(pieces)
+                octets = b"".join(self.session.body())
             except OSError as error:
                 self._perform(self.session.body_failed(printable(str(error))))
             else:
                 self._outbox.write(self.transport, octets)
             return
         self._outbox.release(self.transport)
-        self._producer = BodyProducer(self, pieces)
+        # What is made of a content as it is read takes longer than to read it.
+        executor = self._executor if self._made else maybeDeferred
+        self._producer = BodyProducer(self, self.session.content(), executor)
         self.transport.registerProducer(self._producer, True)
         self._producer.resumeProducing()
 
@@ -392,32 +399,30 @@ class Connection(Protocol):
 
 @implementer(IPushProducer)
 class BodyProducer:
-    """Writes a content no faster than the connection takes it."""
+    """Writes a content no faster than the connection takes it.
 
-    def __init__(self, connection: Connection, pieces: Iterator[bytes]) -> None:
+    Args:
+        connection: see there.
+        content: its pieces.
+        executor: where they are read, one after the other.
+    """
+
+    def __init__(
+        self, connection: Connection, content: Iterator[bytes], executor: _Executor
+    ) -> None:
         self._connection = connection
-        self._pieces: Iterator[bytes] | None = pieces
+        self._content: Iterator[bytes] | None = content
+        self._executor = executor
         self._paused = True
+        self._reading = False
+        self._going = False  # within `_go_on`, which is enough
 
     def resumeProducing(self) -> None:
         """Write until the transport has enough."""
-        if not self._paused:
-            return
-        self._paused = False
-        connection = self._connection
-        connection.body_progressed()
-        while not self._paused and self._pieces is not None:
-            try:
-                piece = next(self._pieces, None)
-            except OSError as error:
-                self._pieces = None
-                connection.body_ended(error)
-                return
-            if piece is None:
-                self._pieces = None
-                connection.body_ended(None)
-                return
-            connection.transport.write(piece)
+        if self._paused:
+            self._paused = False
+            self._connection.body_progressed()
+            self._go_on()
 
     def pauseProducing(self) -> None:
         """The transport has enough for now."""
@@ -425,7 +430,43 @@ class BodyProducer:
 
     def stopProducing(self) -> None:
         """Nothing more can be sent."""
-        self._pieces = None
+        self._content = None
+
+    def _go_on(self) -> None:
+        if self._going:
+            return
+        self._going = True
+        while not (self._paused or self._reading or self._content is None):
+            self._reading = True
+            read = partial(next, self._content, None)
+            written = self._executor(read).addCallbacks(self._write, self._failed)
+            written.addErrback(lambda failure: self._connection.log.failure("a content", failure))
+        self._going = False
+
+    def _write(self, piece: bytes | None) -> None:
+        self._reading = False
+        if self._content is None:
+            return  # the connection has ended meanwhile
+        connection = self._connection
+        octets = connection.session.body_read(piece)
+        if octets:
+            connection.transport.write(octets)
+        if piece is None:
+            self._content = None
+            connection.body_ended(None)
+        else:
+            self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._reading = False
+        if self._content is None:
+            return
+        self._content = None
+        error = failure.value
+        if not isinstance(error, OSError):
+            self._connection.log.failure("Cannot read a content", failure)
+            error = OSError("internal error, see the log")
+        self._connection.body_ended(error)
 
 
 def _why(reason: Failure) -> str:

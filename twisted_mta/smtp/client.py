@@ -135,6 +135,7 @@ class ClientSession:
         self._level: TLSLevel = tls
         self._deadlines = deadlines or Deadlines()
         self._lmtp = dialect == "lmtp"
+        self._held = b""  # a piece of the content, until it is known whether it is the last
         self._hello = f"{'LHLO' if self._lmtp else 'EHLO'} {helo}"
         self._credentials = credentials
         self._nonce = nonce
@@ -304,22 +305,38 @@ class ClientSession:
         Raises:
             OSError: the content cannot be read; to be reported by `body_failed`.
         """
-        transaction = self._sending()
-        octets = b""
-        content = chunked if transaction.binary else stuffed
-        for following in content(transaction.message):
-            if octets:
+        for piece in self.content():
+            if octets := self.body_read(piece):
                 yield octets
-            octets = following
-        # The last piece ends the content: from here on the message may be delivered.
-        transaction.dot_sent = True
-        self._awaited[0] = Awaited.DOT
-        if self._lmtp:
-            # RFC 2033 §4.2: a reply for each recipient that was taken, repeated ones included.
-            self._awaited.extend([Awaited.DOT] * (len(transaction.taken) - 1))
-        self._due = len(self._awaited)
-        self.turn += 1
-        yield octets
+        yield self.body_read(None)
+
+    def content(self) -> Iterator[bytes]:
+        """Return the pieces of the content; each one, and None at the end, is for `body_read`.
+
+        They may be read in a thread: nothing of the session has a part in it.
+
+        Raises:
+            OSError: (as they are read) the content cannot be; to be reported by `body_failed`.
+        """
+        transaction = self._sending()
+        self._held = b""
+        content = chunked if transaction.binary else stuffed
+        return content(transaction.message)
+
+    def body_read(self, piece: bytes | None) -> bytes:
+        """Return what is to be written when a piece of the content was read; None: that was all."""
+        transaction = self._sending()
+        octets, self._held = self._held, piece or b""
+        if piece is None:
+            # The last piece ends the content: from here on the message may be delivered.
+            transaction.dot_sent = True
+            self._awaited[0] = Awaited.DOT
+            if self._lmtp:
+                # RFC 2033 §4.2: a reply for each recipient that was taken, repeated ones included.
+                self._awaited.extend([Awaited.DOT] * (len(transaction.taken) - 1))
+            self._due = len(self._awaited)
+            self.turn += 1
+        return octets
 
     def body_failed(self, reason: str) -> list[Step]:
         """Break off: the content cannot be read to its end, so its end may not be sent."""
