@@ -181,13 +181,12 @@ class Acting(OperationsTestCase):
         self.assertEqual(self.asked, [])
 
     def test_what_cannot_be_read_is_refused(self) -> None:
-        for body in (
-            *(b"{", b"[]", b"[" * 100_000, b'{"all":' * 100_000, b"\xff", b"1" * 10_000),
-            *(b'{"all": true, "limit": "x"}', b'{"all": true, "dry_run": 1}'),
-        ):
+        for body in (b"{", b"[]", b'{"all": true, "limit": "x"}', b'{"all": true, "dry_run": 1}'):
             self.told("/hold", "POST", 400, body=body)
         self.act("hold", 400, all=True, after="x")
         self.act("hold", 400, domain="?")
+        for body in (b'{"all":' * 100_000, b"\xff", b"1" * 10_000):
+            self.told("/hold", "POST", 400, body=body)
         self.assertEqual(self.ask("/hold").headers["Allow"], "POST")
         self.assertEqual(self.ask("", "POST").code, 405)
 

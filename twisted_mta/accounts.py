@@ -18,8 +18,7 @@ import json
 import os
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from argon2 import PasswordHasher, extract_parameters
@@ -242,25 +241,18 @@ class Senders:
     accounts: Accounts
     local_domains: tuple[str, ...]
     _mailboxes: Mapping[str, None] = field(init=False)
-    _addresses: Callable[[str], Mapping[str, None]] = field(
-        default=Factory(lambda self: lru_cache(1024)(self._find), takes_self=True),
-        init=False,
-        eq=False,
-        repr=False,
-    )
 
     @_mailboxes.default
     def _default_mailboxes(self) -> Mapping[str, None]:
         accounts = self.accounts.by_name.values()
-        return {each: None for one in accounts for each in self._find(one.name)}
+        return {each: None for one in accounts for each in self._addresses(one.name)}
 
     def may_send_as(self, name: str, mailbox: Mailbox) -> bool:
         """Whether an account may use an address."""
         local_part, domain = folded(mailbox.local_part), mailbox.domain
         # As it is, too: an account may be given a sub-address, and nothing else of its mailbox.
         wanted = ("*", f"@{domain}", f"{_plain(local_part)}@{domain}", f"{local_part}@{domain}")
-        own = self._addresses(name)
-        return any(each in own for each in wanted)
+        return any(each in wanted for each in self._addresses(name))
 
     def address_of(self, name: str) -> Mailbox | None:
         """Return the address by which an account is to be called, None where it has none."""
@@ -273,8 +265,7 @@ class Senders:
         """Whether an address is somebody's, for mail to come to."""
         return f"{_plain(mailbox.local_part)}@{mailbox.domain}" in self._mailboxes
 
-    def _find(self, name: str) -> Mapping[str, None]:
-        """Return the addresses of an account; they are asked for with each address of a message."""
+    def _addresses(self, name: str) -> Sequence[str]:
         own: list[str] = []
         try:
             if "@" in name:
@@ -284,7 +275,7 @@ class Senders:
         except AccountsError:
             pass  # a name that is no local part stands for no mailbox
         account = self.accounts.get(name)
-        return dict.fromkeys(own if account is None else (*own, *account.addresses))
+        return own if account is None else (*own, *account.addresses)
 
 
 def _plain(local_part: str) -> str:

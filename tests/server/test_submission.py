@@ -125,6 +125,7 @@ class Headers(SubmissionTestCase):
             ":" * 3000,
             "g:" * 2000,
             own + "(" * 3000,
+            ", ".join(f"ann+{number}@example.net" for number in range(101)),
             "\n ".join([own * 60] * 5) + "ann@example.net",
             "\n".join(["ann@example.net"] + ["From: ann@example.net"] * 10),
         ):

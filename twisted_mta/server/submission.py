@@ -23,10 +23,12 @@ FROM_NOT_YOURS = Reply.of(550, "7.1", "From or Sender has an address that you ma
 TOO_MUCH = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
 
 _OWN_NAMES = ("from", "sender")
-# What is looked into of them: more fields than there may be (RFC 5322 §3.6: one of each), and
-# characters of all together. It takes 8 ms to read so many, in which nothing else happens.
+# What is looked into of them: more fields than there may be (RFC 5322 §3.6: one of each), and of
+# all together so many characters and addresses. It takes 8 ms to read them, and some more to see
+# whose they are, in which nothing else happens.
 _MOST_FIELDS = 10
 _LONGEST_NAMES = 4_096
+_MOST_ADDRESSES = 100
 
 
 @frozen(kw_only=True)
@@ -139,7 +141,8 @@ def _originators(found: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]
     ):
         yield None
     else:
-        yield from dict.fromkeys(each for value in written for each in _addresses(value))
+        addresses = dict.fromkeys(each for value in written for each in _addresses(value))
+        yield from addresses if len(addresses) <= _MOST_ADDRESSES else (None,)
 
 
 def _addresses(value: str) -> Iterator[Mailbox | None]:
