@@ -416,6 +416,7 @@ class Refusals(ConfigTestCase):
     def test_a_file_that_is_no_toml_says_where(self) -> None:
         self.assertIn("FILE: not TOML: ", self.refusal({}, "[mta\n"))
         self.assertIn("(at line 1, ", self.refusal({}, "[mta\n"))
+        self.assertIn("FILE: not TOML that can be read: ", self.refusal({}, "a = " + "[" * 5000))
 
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
         error = self.assertRaises(ConfigError, Config.load, {}, "/nowhere/mta.toml")

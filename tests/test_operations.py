@@ -185,6 +185,8 @@ class Acting(OperationsTestCase):
             self.told("/hold", "POST", 400, body=body)
         self.act("hold", 400, all=True, after="x")
         self.act("hold", 400, domain="?")
+        for body in (b'{"all":' * 100_000, b"\xff", b"1" * 10_000):
+            self.told("/hold", "POST", 400, body=body)
         self.assertEqual(self.ask("/hold").headers["Allow"], "POST")
         self.assertEqual(self.ask("", "POST").code, 405)
 

@@ -123,6 +123,17 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+LARGEST = 16_384
+"""Octets of a peer's certificate up to which its names are read: some thousand of them, in 10 ms.
+Those that people have are a tenth of that."""
+
+
+def too_large(certificate: x509.Certificate) -> str:
+    """Return how large a certificate is, if its names are not read for that; else nothing."""
+    octets = len(certificate.public_bytes(Encoding.DER))
+    return f"{octets} octets, and no more than {LARGEST} are read" if octets > LARGEST else ""
+
+
 def subject(certificate: x509.Certificate) -> str:
     """Return the subject as printable RFC 4514 text, empty where it has none."""
     return _name(certificate, "subject")
@@ -134,6 +145,8 @@ def issuer(certificate: x509.Certificate) -> str:
 
 
 def _name(certificate: x509.Certificate, which: Literal["subject", "issuer"]) -> str:
+    if size := too_large(certificate):
+        return f"unreadable: it has {size}"
     try:
         # `cryptography` reads names only now, and warns of attributes that are longer than
         # RFC 5280 allows: a warning for each handshake of whoever sends one is nothing we want.

@@ -70,7 +70,7 @@ class TLSFact:
         """Return the fact of a line, None where it says none."""
         try:
             fields = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if not isinstance(fields, list) or len(fields) not in (4, 5):
             return None

@@ -13,8 +13,10 @@ from tests.delivery.test_relay import FIRST, HOP, RelayTestCase, message
 from twisted_mta.config import Config, DeliverySettings, Destination
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber, Target
+from twisted_mta.interfaces import Executor
 from twisted_mta.memory import TLSMemory
 from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.sasl import Nonce
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 
 
@@ -62,6 +64,8 @@ class HopTestCase(RelayTestCase):
         self,
         *destinations: Destination,
         settings: RelaySettings | None = None,
+        nonce: Nonce | None = None,
+        executor: Executor | None = None,
         **delivery: Any,
     ) -> Relay:
         """Make the relay anew, with these settings; it keeps its memory."""
@@ -73,6 +77,8 @@ class HopTestCase(RelayTestCase):
             destination_for=config.destination_for,
             settings=settings,
             memory=self.memory,
+            nonce=nonce,
+            executor=executor,
         )
         self.reconfigure(*destinations, **delivery)
         return self.relay

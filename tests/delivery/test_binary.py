@@ -1,10 +1,15 @@
 """Binary content (RFC 3030) from our client to our server, in memory."""
 
+import email
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
-from attrs import define
+from attrs import define, frozen
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
@@ -92,7 +97,7 @@ class LargeBody:
         return digest.hexdigest()
 
 
-class FromEndToEnd(SynchronousTestCase):
+class EndToEndTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.network = MemoryNetwork()
         self.delivery = RecordingDelivery()
@@ -130,6 +135,8 @@ class FromEndToEnd(SynchronousTestCase):
     def contents(self) -> list[bytes]:
         return [each.content for each in self.delivery.messages]
 
+
+class FromEndToEnd(EndToEndTestCase):
     def test_every_octet_arrives(self) -> None:
         """On one connection, one after the other: nothing is left over of any."""
         for content in CONTENTS:
@@ -246,3 +253,98 @@ class FromEndToEnd(SynchronousTestCase):
         [outcome] = self.successResultOf(delivering)
         self.assertTrue(outcome.uncertain)
         self.assertEqual(outcome.reply.enhanced, "4.4.2")
+
+
+class Converted(EndToEndTestCase):
+    """What is made of a content for a next hop that does not take it is made in a thread."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.asked: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self.serve(Options())
+
+    def make_relay(self, level: TLSLevel) -> Relay:
+        def executor(function: Any, /, *arguments: Any, **named: Any) -> Deferred[Any]:
+            waiting: Deferred[Any] = Deferred()
+            self.asked.append((partial(function, *arguments, **named), waiting))
+            return waiting
+
+        return Relay(
+            reactor=self.network,  # type: ignore[arg-type]
+            locate=lambda hop: succeed([TARGET]),
+            helo="client.example",
+            contexts=ClientContexts(),
+            tls_level=level,
+            executor=executor,
+        )
+
+    def work(self) -> None:
+        """Do what is to be done in a thread, one thing."""
+        function, waiting = self.asked.popleft()
+        try:
+            result = function()
+        except Exception:
+            waiting.errback(Failure())
+        else:
+            waiting.callback(result)
+        self.network.settle()
+
+    def begin(self, size: int, torn_at: int = -1) -> "Deferred[Sequence[Outcome]]":
+        self.read = LargeBody(size, torn_at=torn_at)
+        header = b"Content-Type: application/x\r\n\r\n"
+        delivering = self.send(message(body=Headed(header, self.read)))
+        self.network.settle()
+        return delivering
+
+    def test_piece_by_piece_and_one_at_a_time(self) -> None:
+        for size in (1000, 500_000):
+            delivering = self.begin(size)
+            pieces = 0
+            while self.asked:
+                self.assertEqual(len(self.asked), 1)
+                self.assertNoResult(delivering)
+                before = self.read.read
+                self.network.advance(1)
+                self.assertEqual(self.read.read, before)
+                self.work()
+                pieces += 1
+            [outcome] = self.successResultOf(delivering)
+            self.assertTrue(outcome.delivered, outcome)
+            self.assertGreater(pieces, size // 64_000)
+            content = email.message_from_bytes(self.delivery.messages[-1].content)
+            expected = b"".join(LargeBody(size).chunks())
+            self.assertEqual(content.get_payload(decode=True), expected)
+
+    def test_a_content_that_breaks_off_and_a_connection_that_does(self) -> None:
+        for lost in (False, True):
+            delivering = self.begin(500_000)
+            for _ in range(4):
+                self.work()
+            self.assertGreater(len(self.asked), 0)
+            if lost:
+                self.network.connections[-1][1].abortConnection()
+                self.network.settle()
+            else:
+                self.read.torn_at = 0
+            while self.asked:
+                self.work()
+            [outcome] = self.successResultOf(delivering)
+            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertEqual(self.delivery.messages, [])
+
+
+@frozen
+class Headed:
+    """A body below a header section, which may be read several times."""
+
+    header: bytes
+    below: LargeBody
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + self.below.size
+
+    def chunks(self) -> Iterator[bytes]:
+        self.below.read = 0
+        yield self.header
+        yield from self.below.chunks()

@@ -1,8 +1,14 @@
 """C7: a host that TLS was had with, and now is not (RFC 3207 §6)."""
 
+import re
+from base64 import b64encode
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
 from tests.delivery.hops import HopTestCase
 from tests.delivery.test_client_tls import SECURED, TLS_OPENING
-from tests.delivery.test_relay import OPENING, PARTING, TAKEN
+from tests.delivery.test_relay import OPENING, PARTING, TAKEN, message
 from twisted_mta.config import Destination
 from twisted_mta.envelope import Host, NextHop
 from twisted_mta.smtp.sasl import Credentials
@@ -134,14 +140,13 @@ class CredentialTests(HopTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.use(
-            Destination(
-                domain="mx1.example",
-                username="us",
-                password_file=self.file("password", b"secret\n"),
-                tls="may",
-            )
+        self.destination = Destination(
+            domain="mx1.example",
+            username="us",
+            password_file=self.file("password", b"secret\n"),
+            tls="may",
         )
+        self.use(self.destination)
         self.hop = NextHop("smtp", hosts=(Host("mx1.example"),))
 
     def test_c8_under_tls(self) -> None:
@@ -180,6 +185,44 @@ class CredentialTests(HopTestCase):
             for word in (b"AUTH", b"MAIL", b"secret"):
                 self.assertNotIn(word, peer.received)
         self.assertEqual(len(self.network.connections), len(scripts))
+
+    def test_keys_that_take_long_are_derived_in_a_thread(self) -> None:
+        nonce = "rOprNGfwEbeRWgbNEkqO"
+        asked: list[tuple[Any, Deferred[Any]]] = []
+
+        def executor(function: Any, /, *arguments: Any) -> Deferred[Any]:
+            asked.append((function, Deferred()))
+            return asked[-1][1]
+
+        self.use(self.destination, nonce=lambda: nonce, executor=executor)
+        challenge = f"r={nonce}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=600000".encode()
+        for lost in (False, True):
+            asked.clear()
+            peer = self.server(
+                *TLS_OPENING,
+                ("send", b"220 Go\r\n"),
+                ("starttls",),
+                ("expect", b"EHLO client.example\r\n"),
+                ("send", b"250-mx.example\r\n250 AUTH SCRAM-SHA-256\r\n"),
+                ("expect", re.compile(rb"AUTH SCRAM-SHA-256 [A-Za-z0-9+/=]+\r\n")),
+                ("send", b"334 " + b64encode(challenge) + b"\r\n"),
+                ("expect", re.compile(rb"Yz1iaXdz[A-Za-z0-9+/=]+\r\n")),
+                ("send", b"535 5.7.8 No\r\n"),
+                *PARTING,
+            )
+            delivering = self.relay.deliver(self.hop, message())
+            self.network.settle()
+            self.network.advance(60)
+            [(function, derived)] = asked
+            self.assertEqual(peer.received.count(b"AUTH"), 1)
+            if lost:
+                self.network.connections[-1][1].abortConnection()
+                self.network.settle()
+            derived.callback(function())
+            self.network.settle()
+            [outcome] = self.successResultOf(delivering)
+            self.assertEqual(outcome.reply.code // 100, 4)
+            self.assertEqual(peer.finished, not lost, peer.problems)
 
     def test_not_shown_anywhere(self) -> None:
         """Neither by the terms, nor by what a reload says, nor in the log."""

@@ -157,6 +157,13 @@ class VerificationTests(HopTestCase):
         outcome = self.deferred(self.issued("mx1.example"))
         self.assertIn("cannot be verified: division by zero", outcome.reply.text)
 
+    def test_a_certificate_of_any_size_is_not_read(self) -> None:
+        names = ["mx1.example", *(f"{number}.mail.example" for number in range(1000))]
+        outcome = self.deferred(self.issued(*names))
+        self.assertRegex(outcome.reply.text, r"its certificate has \d{5} octets, and no more than")
+        assert outcome.tls is not None
+        self.assertRegex(outcome.tls.peer_subject or "", r"^unreadable: it has \d{5} octets")
+
     def test_c5_nobody_looked(self) -> None:
         """A callback of OpenSSL that was never called has verified nothing."""
 

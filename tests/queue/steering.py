@@ -126,6 +126,8 @@ class SteeringTests:
         self.assertEqual(self.browse(**{"from": "<>"}), [(new, [0])])
         self.assertEqual(self.browse(**{"from": "ann@*"}), [(old, [0])])
         self.assertEqual(self.browse(older=3600), [(old, [0])])
+        for older in (-1, -1e300, float("inf"), float("nan"), 10**400, True, "1"):
+            self.assertRaises(ValueError, self.browse, older=older)
 
     def test_pages_follow_one_another_and_never_part_a_message(self) -> None:
         self.accept(*(message(id, "a@one.example", "b@two.example") for id in range(1, 6)))

@@ -57,6 +57,13 @@ class Located(SynchronousTestCase):
 
 
 class OfADomain(Located):
+    def test_of_a_great_many_exchangers_the_best_are_looked_at(self) -> None:
+        others = [(2 + number, "no host name") for number in range(4000)]
+        self.exchange("example.net", *others, (1, "mx2.example"))
+        self.assertEqual(self.of_domain(), ["mx2.example[192.0.2.2]:2525"])
+        self.exchange("example.net", *others, (5000, "mx2.example"))
+        self.assertNoneOf("550 5.4.4")
+
     def test_mail_exchangers_are_tried_by_preference_with_all_addresses(self) -> None:
         self.exchange("example.net", (20, "mx2.example"), (5, "mx1.example"), (100, "mx3.example"))
         self.assertEqual(

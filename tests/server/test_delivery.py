@@ -149,6 +149,16 @@ class WhatItGets(DeliveryTestCase):
                 [b"Received: for " + name + b"@mx.example", b"A: b", b"", b".", b"end"],
             )
 
+    def test_lines_are_the_same_wherever_they_are_cut(self) -> None:
+        content = b"A: b\r\n\r\n" + b"x" * 50 + b"\r\n\r\nend\r\n.\r\n"
+        for _ in range(2):
+            self.dialogue(b"MAIL FROM:<>\r\nRCPT TO:<bob@mx.example>\r\nDATA\r\n")
+            for at in range(len(content)):
+                self.say(self.client, content[at : at + 1])
+            self.assertEqual(self.hear(self.client), ["250 2.0.0"])
+            lines = [b"A: b", b"", b"x" * 50, b"", b"end"]
+            self.assertEqual(self.app.messages[-1].lines[1:], lines)
+
     def test_content_that_is_no_lines_is_not_for_them(self) -> None:
         """RFC 3030 §3: they could not keep it, so it is not offered, and refused where it is."""
         self.factory = ESMTPFactory(self.app, clock=self.network)

@@ -7,8 +7,70 @@ from twisted.logger import Logger, formatEvent
 
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.server.protocol import ESMTPProtocol
+from twisted_mta.smtp import session as server
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.command import Parameters
 from twisted_mta.smtp.reply import Reply
+from twisted_mta.smtp.session import Session
 from twisted_mta.testing.delivery import RecordingDelivery
+
+
+class Turns(DialogueTestCase):
+    """A burst of commands is obeyed in turns with what others say."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        rcpt = self.delivery.rcpt
+        self.begun: list[str] = []
+
+        def slow(session: Session, path: Mailbox, parameters: Parameters) -> Any:
+            self.begun.append(path.local_part)
+            self.network.rightNow += 0.002
+            return rcpt(session, path, parameters)
+
+        self.patch(self.delivery, "rcpt", slow)
+
+    def burst(self, name: str, count: int) -> bytes:
+        rcpt = "".join(f"RCPT TO:<{name}@d.example>\r\n" for _ in range(count))
+        return f"HELO x\r\nMAIL FROM:<a@b.example>\r\n{rcpt}".encode()
+
+    def test_others_have_their_turn_and_every_reply_comes_in_order(self) -> None:
+        one, other = self.connect(), self.connect()
+        one.transport.write(self.burst("one", 8))
+        other.transport.write(self.burst("other", 1))
+        self.network.advance(0)
+        self.assertLess(self.begun.index("other"), 5)
+        self.assertEqual(self.begun.count("one"), 8)
+        self.say(one, b"RSET\r\nNOOP\r\n")
+        self.assertEqual(
+            self.hear(one),
+            ["220 ", "250 ", "250 2.1.0", *["250 2.1.5"] * 8, *["250 2.0.0"] * 2],
+        )
+
+    def test_so_it_is_with_commands_that_ask_nothing(self) -> None:
+        client = self.connect()
+
+        def slow(session: Session, argument: str) -> None:
+            self.begun.append("NOOP")
+            self.network.rightNow += 0.001
+            session._say(Reply.of(250, "0.0", "OK"))
+
+        self.patch(server, "_COMMANDS", {**server._COMMANDS, "NOOP": slow})
+        client.transport.write(b"NOOP\r\n" * 200)
+        self.network.step()
+        self.assertEqual(len(self.begun), 25)
+        self.network.advance(0)
+        self.assertEqual(len(self.begun), 200)
+        self.assertEqual(len(self.hear(client)), 201)
+
+    def test_what_is_under_way_ends_with_the_connection(self) -> None:
+        client = self.connect()
+        client.transport.write(self.burst("one", 8))
+        self.network.step()
+        self.assertLess(self.begun.count("one"), 8)
+        client.transport.abortConnection()
+        self.network.advance(0)
+        self.assertLess(self.begun.count("one"), 8)
 
 
 class Silence(DialogueTestCase):

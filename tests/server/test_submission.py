@@ -118,6 +118,24 @@ class Headers(SubmissionTestCase):
             self.assertEqual(self.added(header, own_addresses="header"), expected, header)
             self.assertEqual(self.added(header), "", header)
 
+    def test_what_cannot_be_read_is_nobodys(self) -> None:
+        own = "ann@example.net, "
+        for value in (
+            "(" * 3000,
+            ":" * 3000,
+            "g:" * 2000,
+            own + "(" * 3000,
+            ", ".join(f"ann+{number}@example.net" for number in range(101)),
+            "\n ".join([own * 60] * 5) + "ann@example.net",
+            "\n".join(["ann@example.net"] + ["From: ann@example.net"] * 10),
+        ):
+            header = f"From: {value}\n"
+            self.assertEqual(self.added(header, own_addresses="header"), FROM_NOT_YOURS, value[:50])
+            added = "Sender: <ann@example.net>\n"
+            self.assertEqual(self.added(header, adds_sender=True), added, value[:50])
+        header = f"From: {own * 200}ann@example.net\n" + "X: y\n" * 10_000
+        self.assertEqual(self.added(header, own_addresses="header"), "")
+
     def test_a_sender_field_says_whose_message_it_is(self) -> None:
         sender = "Sender: <ann@example.net>\n"
         for header, added in (

@@ -190,6 +190,12 @@ class Folding(SynchronousTestCase):
         self.assertEqual(folded(once), once)
         self.assertEqual(folded(local_part.upper().lower()), folded(local_part.upper()))
 
+    def test_what_no_mailbox_is_called_is_not_normalized(self) -> None:
+        marks = "a" + "\u0301\u0323" * 400
+        self.assertEqual(folded(marks), folded(folded(marks)))
+        self.assertNotEqual(folded(marks), marks)
+        self.assertEqual(folded("A" + marks * 2), "a" + marks * 2)
+
 
 class RoundTrip(SynchronousTestCase):
     @given(_LOCAL, st.sampled_from(["x.example", "[192.0.2.1]", "[IPv6:2001:db8::1]"]))

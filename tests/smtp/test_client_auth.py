@@ -7,9 +7,10 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.envelope import Message
+from twisted_mta.smtp import sasl
 from twisted_mta.smtp.client import ClientSession
 from twisted_mta.smtp.client_auth import RESPONSE_LIMIT
-from twisted_mta.smtp.client_step import Close, Ready, TLSLevel
+from twisted_mta.smtp.client_step import Close, Derive, Ready, TLSLevel
 from twisted_mta.smtp.reply_reader import CHALLENGE_LIMIT
 from twisted_mta.smtp.sasl import Credentials
 
@@ -322,6 +323,29 @@ class RefusalTests(SynchronousTestCase):
             player.hear(b"235 2.7.0 Welcome\r\n")
             self.assertEqual(player.said, "QUIT\r\n")
             self.assert_deferred(player, "before its end")
+
+    def test_many_iterations_are_for_a_thread(self) -> None:
+        self.patch(sasl, "_AT_ONCE", 4095)
+        for ends in (False, True):
+            player = opened("AUTH SCRAM-SHA-256").play(f"""
+                C: AUTH SCRAM-SHA-256 {SCRAM_FIRST}
+                S: 334 {SCRAM_CHALLENGE}
+            """)
+            [step] = player.steps
+            assert isinstance(step, Derive)
+            player.steps.clear()
+            if ends:
+                player.take(player.session.connection_lost("reset"))
+            player.take(player.session.derived(step.respond()))
+            if not ends:
+                player.play(f"""
+                    C: {SCRAM_PROOF}
+                    S: 334 {SCRAM_VERIFIER}
+                    C:
+                    S: 235 2.7.0 Known
+                    C: MAIL FROM:<a@client.example>
+                """)
+            self.assertEqual(player.said, "")
 
     def test_a_false_proof(self) -> None:
         """The exchange is cancelled, and nothing of the message said."""

@@ -14,7 +14,18 @@ from twisted_mta.smtp.reply import Reply
 from twisted_mta.smtp.session import Session
 from twisted_mta.smtp.settings import Peer
 from twisted_mta.smtp.state import TRANSITIONS, State
-from twisted_mta.smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Violation, Write
+from twisted_mta.smtp.step import (
+    Abort,
+    Close,
+    Finish,
+    Mail,
+    Open,
+    Rcpt,
+    Rest,
+    StartTLS,
+    Violation,
+    Write,
+)
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options, PureWire
 
@@ -153,6 +164,22 @@ class Memory(SynchronousTestCase):
         session.receive(b"x" * 1000)
         self.assertIsNone(session.step())
         self.assertEqual(session._in, b"")
+
+
+class Turns(SynchronousTestCase):
+    def test_a_burst_of_commands_is_obeyed_some_at_a_time(self) -> None:
+        session = Session(Options().settings(), peer=Peer())
+        session.receive(b"NOOP\r\n" * 1000)
+        replies = rests = 0
+        while (step := session.step()) is not None:
+            self.assertEqual(step, Rest())
+            said = session.output().count(b"\r\n")
+            self.assertLessEqual(said, 100)
+            replies, rests = replies + said, rests + 1
+        replies += session.output().count(b"\r\n")
+        self.assertEqual(replies, 1000)
+        self.assertGreater(rests, 9)
+        self.assertFalse(session.unfinished)
 
 
 class Decisions(SynchronousTestCase):

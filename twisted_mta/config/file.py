@@ -290,6 +290,11 @@ def _document(file: str) -> dict[str, Any]:
     try:
         with open(file, "rb") as opened:
             return tomllib.load(opened)
+    except RecursionError:
+        raise ConfigError(
+            f"{printable(file)}: not TOML that can be read: brackets within one another, hundreds"
+            " of them; fewer would do"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{printable(file)}: not TOML: {printable(str(error))}") from None
     except UnicodeDecodeError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -18,11 +19,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..envelope import Host, Message, Outcome, Target
-from ..interfaces import WallTime
+from ..interfaces import Executor, WallTime
 from ..message.conversion import CannotConvert, converted
 from ..smtp.client import ClientSession
 from ..smtp.client_step import (
     Close,
+    Derive,
     NeedsConversion,
     Ready,
     SendBody,
@@ -55,6 +57,8 @@ def seven_bit(message: Message) -> Message:
     return made
 
 
+_Executor = Callable[[Callable[[], Any]], "Deferred[Any]"]
+
 Result = TransactionDone | Unusable
 """What became of a message on a connection."""
 
@@ -77,6 +81,7 @@ class Connection(Protocol):
         outbox: where commands wait for the end of the reactor's turn.
         wall_time: what time it is where messages have one.
         convert: makes a content that the peer takes; without it, mail that would need that fails.
+        executor: where what blocks is called; without it, that is here.
         opened: called once, when the session is ready for its first transaction.
         spent: called once, when nothing can be sent on it any more.
         closed: called once, when it is gone; after ``spent``.
@@ -102,6 +107,7 @@ class Connection(Protocol):
         outbox: Outbox,
         wall_time: WallTime,
         convert: Convert | None = None,
+        executor: Executor | None = None,
         opened: Callable[[Connection], None] | None = None,
         spent: Callable[[Connection], None],
         closed: Callable[[Connection], None],
@@ -119,7 +125,9 @@ class Connection(Protocol):
         self._outbox = outbox
         self._wall_time = wall_time
         self._convert = convert
-        self._converting = False
+        self._executor: _Executor = executor or maybeDeferred
+        self._made = False  # the content is one that is made as it is read
+        self._working = False  # a content or a response is being made
         self._opened = opened
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
@@ -218,6 +226,8 @@ class Connection(Protocol):
             elif isinstance(step, StartTLS):
                 self._write()
                 self._start_tls()
+            elif isinstance(step, Derive):
+                self._derive(step)
             elif isinstance(step, Ready):
                 self.ready = True
                 if self._opened is not None:
@@ -243,6 +253,7 @@ class Connection(Protocol):
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
+        self._made = False
         self.conversation.begin()
         message = self.session.fitting(message)
         if not message.envelope.recipients:
@@ -262,15 +273,16 @@ class Connection(Protocol):
         if not any(isinstance(step, NeedsConversion) for step in steps):
             return steps
         # The one place where a content is changed on its way out (RFC 6152 §3, RFC 3030 §3).
-        self._converting = True
+        self._working = True
         self._convert(message).addBoth(self._converted, message)
         return []
 
     def _converted(self, result: Message | Failure, message: Message) -> None:
-        self._converting = False
+        self._working = False
         if self._done is None or not self.session.idle:
             return  # the connection has ended meanwhile
         if isinstance(result, Message):
+            self._made = True
             self._perform(self.session.transact(result))
             return
         error = result.value
@@ -283,6 +295,19 @@ class Connection(Protocol):
             reply = Reply.of(451, "3.0", "internal error, see the log")
         outcomes = (Outcome(each.number, reply) for each in message.envelope.recipients)
         self._perform([TransactionDone(tuple(outcomes))])
+
+    def _derive(self, step: Derive) -> None:
+        self._working = True
+        self._executor(step.respond).addCallbacks(self._derived, self._not_derived)
+
+    def _derived(self, response: bytes) -> None:
+        self._working = False
+        self._perform(self.session.derived(response))
+
+    def _not_derived(self, failure: Failure) -> None:
+        self._working = False
+        self.log.failure("Cannot derive the keys of SCRAM", failure)
+        self._perform(self.session.connection_lost("internal error, see the log"))
 
     def _write(self) -> None:
         secret = self.session.secret
@@ -314,7 +339,7 @@ class Connection(Protocol):
             self._expired()
 
     def _expired(self) -> None:
-        if self._converting:
+        if self._working:
             self._wait_anew()
         elif self.session.idle and self._done is None:
             self._wait_anew()
@@ -345,18 +370,19 @@ class Connection(Protocol):
     # The content.
 
     def _send_body(self, step: SendBody) -> None:
-        pieces = self.session.body()
         self.conversation.content(step.size, binary=self.session.binary)
-        if step.size <= SMALL:
+        if step.size <= SMALL and not self._made:
             try:
-                octets = b"".join(pieces)
+                octets = b"".join(self.session.body())
             except OSError as error:
                 self._perform(self.session.body_failed(printable(str(error))))
             else:
                 self._outbox.write(self.transport, octets)
             return
         self._outbox.release(self.transport)
-        self._producer = BodyProducer(self, pieces)
+        # What is made of a content as it is read takes longer than to read it.
+        executor = self._executor if self._made else maybeDeferred
+        self._producer = BodyProducer(self, self.session.content(), executor)
         self.transport.registerProducer(self._producer, True)
         self._producer.resumeProducing()
 
@@ -373,32 +399,30 @@ class Connection(Protocol):
 
 @implementer(IPushProducer)
 class BodyProducer:
-    """Writes a content no faster than the connection takes it."""
+    """Writes a content no faster than the connection takes it.
 
-    def __init__(self, connection: Connection, pieces: Iterator[bytes]) -> None:
+    Args:
+        connection: see there.
+        content: its pieces.
+        executor: where they are read, one after the other.
+    """
+
+    def __init__(
+        self, connection: Connection, content: Iterator[bytes], executor: _Executor
+    ) -> None:
         self._connection = connection
-        self._pieces: Iterator[bytes] | None = pieces
+        self._content: Iterator[bytes] | None = content
+        self._executor = executor
         self._paused = True
+        self._reading = False
+        self._going = False  # within `_go_on`, which is enough
 
     def resumeProducing(self) -> None:
         """Write until the transport has enough."""
-        if not self._paused:
-            return
-        self._paused = False
-        connection = self._connection
-        connection.body_progressed()
-        while not self._paused and self._pieces is not None:
-            try:
-                piece = next(self._pieces, None)
-            except OSError as error:
-                self._pieces = None
-                connection.body_ended(error)
-                return
-            if piece is None:
-                self._pieces = None
-                connection.body_ended(None)
-                return
-            connection.transport.write(piece)
+        if self._paused:
+            self._paused = False
+            self._connection.body_progressed()
+            self._go_on()
 
     def pauseProducing(self) -> None:
         """The transport has enough for now."""
@@ -406,7 +430,43 @@ class BodyProducer:
 
     def stopProducing(self) -> None:
         """Nothing more can be sent."""
-        self._pieces = None
+        self._content = None
+
+    def _go_on(self) -> None:
+        if self._going:
+            return
+        self._going = True
+        while not (self._paused or self._reading or self._content is None):
+            self._reading = True
+            read = partial(next, self._content, None)
+            written = self._executor(read).addCallbacks(self._write, self._failed)
+            written.addErrback(lambda failure: self._connection.log.failure("a content", failure))
+        self._going = False
+
+    def _write(self, piece: bytes | None) -> None:
+        self._reading = False
+        if self._content is None:
+            return  # the connection has ended meanwhile
+        connection = self._connection
+        octets = connection.session.body_read(piece)
+        if octets:
+            connection.transport.write(octets)
+        if piece is None:
+            self._content = None
+            connection.body_ended(None)
+        else:
+            self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._reading = False
+        if self._content is None:
+            return
+        self._content = None
+        error = failure.value
+        if not isinstance(error, OSError):
+            self._connection.log.failure("Cannot read a content", failure)
+            error = OSError("internal error, see the log")
+        self._connection.body_ended(error)
 
 
 def _why(reason: Failure) -> str:

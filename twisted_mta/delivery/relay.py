@@ -63,8 +63,8 @@ class Relay:
         memory: of hosts that TLS was had with.
         nonce: makes nonces for AUTH; without it the mechanisms of the SCRAM family are not used.
         source_of: see `address_order.in_order`.
-        executor: where a content is converted that a next hop does not take as it is; without
-            it, such mail fails.
+        executor: where keys for AUTH are derived, if that takes long, and a content is converted
+            that a next hop does not take as it is; without it, such mail fails.
         extensions: what may be said for a message where a server knows it.
         wall_time: what time it is where messages have one; without it, the reactor's.
         outbox: where commands wait for the end of the reactor's turn; without it, one of its own.
@@ -110,6 +110,7 @@ class Relay:
         self._extensions = extensions
         self._wall_time: WallTime = wall_time or reactor.seconds
         self._outbox = Outbox() if outbox is None else outbox
+        self._executor = executor
         self._convert = None if executor is None else _converter(executor)
         if destination_for is None:
             sources = (source_address,) if isinstance(source_address, str) else source_address
@@ -314,6 +315,7 @@ class Relay:
             outbox=self._outbox,
             wall_time=self._wall_time,
             convert=self._convert,
+            executor=self._executor,
             opened=self._alarmed if in_clear else self._opened,
             spent=self.pool.discard,
             closed=self._closed,

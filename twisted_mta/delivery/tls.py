@@ -33,6 +33,7 @@ from ..certificate import (
     issuer,
     read_certificates,
     subject,
+    too_large,
 )
 from ..envelope import Target, TLSFacts
 from ..smtp.address import AddressError, domain_name
@@ -217,6 +218,9 @@ def name_problem(connection: SSL.Connection, name: str) -> str | None:
     an address likewise. Every exception in looking is a reason.
     """
     try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is not None and (size := too_large(certificate)):
+            return f"its certificate has {size}"
         if _is_address(name):
             verify_ip_address(connection, name)
         else:

@@ -15,7 +15,8 @@ _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix 
 _HEADERS = 64 * 1024  # octets of the header section that come back otherwise
 LONGEST_LINE = 998  # octets without CR LF, RFC 5322 §2.1.1
 
-LONG_LINE = re.compile(rb"[^\n]{%d,}" % (LONGEST_LINE + 2))  # with its CR
+# With its CR; looked for where a line begins, not from each octet of one that is nearly as long.
+LONG_LINE = re.compile(rb"(?<![^\n])[^\n]{%d,}" % (LONGEST_LINE + 2))
 _UNFIT = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 # RFC 5322 §2.2, §2.2.3: fields in order, as far as they have nothing in them that no field has.
 _FIELDS = re.compile(

@@ -101,7 +101,7 @@ class Selection:
             raise ValueError(f"ids: at most {MOST_IDS:,} at once, not {len(ids):,}")
         if state is not None and state not in STATES:
             raise ValueError(f"state: one of {', '.join(STATES)}, not {state!r}")
-        if older is not None and (isinstance(older, bool) or not isinstance(older, int | float)):
+        if older is not None and not _is_age(older):
             raise ValueError(f"older: seconds, not {older!r}")
         return cls(
             ids=None
@@ -139,7 +139,15 @@ class Selection:
         )
 
 
+_OLDEST = 1e10  # seconds, three centuries
 _FILTERS = ("ids", "to", "from", "domain", "state", "older")
+
+
+def _is_age(older: object) -> bool:
+    # JSON has numbers that no clock has: below nothing, without end, and none at all.
+    if isinstance(older, bool) or not isinstance(older, int | float):
+        return False
+    return 0 <= older <= _OLDEST
 
 
 def _is_among(ids: Sequence[QueueId], id: QueueId) -> bool:

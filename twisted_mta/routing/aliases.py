@@ -34,7 +34,7 @@ _TOKENS = re.compile(
     r"""
     (?P<space> [\ \t\r\f\v]+ (?:\#.*)? ) |
     (?P<mark> [,:] ) |
-    (?P<word> (?: "(?:[^"\\]|\\.)*" | \[[^\]\s]*\] | [^",:\s\[] )+ )
+    (?P<word> (?: "(?:[^"\\]|\\.)*+" | \[[^\]\s]*+\] | [^",:\s\[]++ )++ )
     """,
     re.VERBOSE,
 )
@@ -258,7 +258,7 @@ def _name(token: _Token, what: str) -> tuple[str | None, str | None]:
     try:
         if word.startswith("@"):
             return None, domain_name(word[1:])
-        if "@" in re.sub(r'"(?:[^"\\]|\\.)*"', "", word):
+        if "@" in re.sub(r'"(?:[^"\\]|\\.)*+"', "", word):
             mailbox = Mailbox.parse(word)
             return mailbox.local_part, mailbox.domain
         return Mailbox.parse(f"{word}@name.invalid").local_part, None

@@ -25,6 +25,9 @@ _LOCALHOST = ("127.0.0.1", "::1")
 # A domain can list hosts without end, and have us connect to each. RFC 5321 §5.1 wants at least two
 # addresses tried; Postfix stops at five.
 MOST_HOSTS = 16
+# Mail exchangers of one domain that are looked at, those of the best preference. An answer of the
+# DNS has room for 4,000.
+_MOST_EXCHANGERS = 256
 _MOST_TARGETS = 32
 
 
@@ -158,7 +161,8 @@ class Exchangers:
     def _groups(self, exchangers: Iterable[tuple[int, str]]) -> Iterator[list[str]]:
         """Yield the hosts of each preference, at random within it, each host once."""
         seen: dict[str, None] = {}
-        for _, group in groupby(sorted(exchangers), key=lambda exchanger: exchanger[0]):
+        best = sorted(exchangers)[:_MOST_EXCHANGERS]
+        for _, group in groupby(best, key=lambda exchanger: exchanger[0]):
             equal = [name for _, name in group if name not in seen and is_host_name(name)]
             seen.update(dict.fromkeys(equal))
             if equal:

@@ -265,7 +265,7 @@ class _Lines:
         self._recipients = 0
         self._messages: dict[int, IMessageSMTP] = {}  # by the place of the recipient
         self._refusals: dict[int, Reply] = {}  # likewise
-        self._partial = b""
+        self._partial = bytearray()  # a line, as much of it as has come
         self._begun = False
 
     @property
@@ -286,13 +286,18 @@ class _Lines:
 
     def write(self, content: bytes) -> None:
         """Hand out whole lines, without CR LF (`interfaces.Sink`)."""
-        *lines, self._partial = (self._partial + content).split(b"\r\n")
-        self._hand_out(lines)
+        partial = self._partial
+        halved = partial.endswith(b"\r") and content.startswith(b"\n")
+        partial += content
+        if halved or b"\r\n" in content:
+            *lines, rest = bytes(partial).split(b"\r\n")
+            self._partial = bytearray(rest)
+            self._hand_out(lines)
 
     def finish(self) -> ContentDecision | Deferred[ContentDecision]:
         """Say that the message has ended; what each of them says is its recipient's result."""
         if self._partial:
-            self._hand_out([self._partial])
+            self._hand_out([bytes(self._partial)])
         ended = DeferredList(
             [maybeDeferred(message.eomReceived) for message in self._messages.values()],
             consumeErrors=True,

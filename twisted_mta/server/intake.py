@@ -262,16 +262,18 @@ class Intake:
                 alias = Recipient(RecipientNumber(len(aliases)), written, accepted.parameters)
                 if alias.is_to_notify("SUCCESS"):
                     aliases.append(alias)
+            # One for all that it leads to: there may be thousands.
+            own = passed_on = accepted.parameters
+            if several or (final and final[0].mailbox != written):
+                passed_on = forwarded(own, accepted.mailbox, several=several)
+                if several and own:
+                    own = forwarded(own, written, several=True)
             for each in final:
                 mailbox = each.mailbox
                 local_part = mailbox.local_part
                 if mailbox.domain in self._local:
                     local_part = folded(local_part)
-                parameters = accepted.parameters
-                if mailbox != written:
-                    parameters = forwarded(parameters, accepted.mailbox, several=several)
-                elif several and parameters:
-                    parameters = forwarded(parameters, written, several=True)
+                parameters = own if mailbox == written else passed_on
                 key = local_part, mailbox.domain, each.reverse_path
                 known = recipients.get(key)
                 if known is None:

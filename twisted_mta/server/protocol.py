@@ -46,6 +46,7 @@ from ..smtp.step import (
     Open,
     Rcpt,
     Represent,
+    Rest,
     StartTLS,
     Step,
     Violation,
@@ -67,6 +68,7 @@ SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
 
 TOO_SLOW = Reply.of(421, "4.2", "The message came too slowly")
 
+_TURN = 0.005  # seconds of one client's commands, after which others have their turn
 _LINGER = 10.0  # seconds to a peer that does not read our last reply
 _LAST_WORDS = 1.0  # seconds, the same, where we shut down; and to a decision that is under way then
 
@@ -111,6 +113,7 @@ class ESMTPProtocol(LineReceiver):
         self._content_since = 0.0  # by the clock
         self._errors = 0  # of the session, when we last replied
         self._slowed: IDelayedCall | None = None  # until when replies are held back
+        self._resting: IDelayedCall | None = None  # until others have had their turn
         self._timeouts: Timeouts
         self._outbox: Outbox
         self._overheard: Overheard | None = None
@@ -254,10 +257,10 @@ class ESMTPProtocol(LineReceiver):
         self._connected = False
         if self._overhearing is not None:
             self._overhearing.note("the connection is over")
-        for timer in (self._timer, self._slowed, self._greeting):
+        for timer in (self._timer, self._slowed, self._resting, self._greeting):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._slowed = None
+        self._slowed = self._resting = None
         if self._handshaking:
             self._log.info(
                 "TLS handshake with {peer} failed: {reason}",
@@ -278,12 +281,16 @@ class ESMTPProtocol(LineReceiver):
     # The session's steps.
 
     def _advance(self) -> None:
-        if self._advancing or self._slowed is not None:
+        if self._advancing or self._slowed is not None or self._resting is not None:
             return
         self._advancing = True
+        until = self._clock.seconds() + _TURN
         try:
             while (step := self._next_step()) is not None:
                 _STEPS[type(step)](self, step)
+                if self._clock.seconds() > until and self.session.unfinished and self._connected:
+                    self._resting = self._clock.callLater(0, self._rested)
+                    break
         finally:
             self._advancing = False
         while self.session.refusals:
@@ -316,7 +323,8 @@ class ESMTPProtocol(LineReceiver):
     @property
     def _waiting(self) -> bool:
         """Whether what arrives is not to be gone into now."""
-        return self.session.deciding or self._unread or self._slowed is not None
+        held_back = self._slowed is not None or self._resting is not None
+        return self.session.deciding or self._unread or held_back
 
     def _flush_or_slow_down(self) -> None:
         # Who goes on making errors waits for each next reply: guessing becomes slow, and nobody
@@ -333,6 +341,10 @@ class ESMTPProtocol(LineReceiver):
     def _go_on(self) -> None:
         self._slowed = None
         self._flush()
+        self._advance()
+
+    def _rested(self) -> None:
+        self._resting = None
         self._advance()
 
     def _flush(self) -> None:
@@ -432,6 +444,9 @@ class ESMTPProtocol(LineReceiver):
         self._log.info(
             "{proxy} speaks for {peer}", proxy=self.address, peer=self.session.peer.address
         )
+
+    def _rest(self, step: Rest) -> None:
+        """Look at the clock, as behind each step."""
 
     def _close(self, step: Close) -> None:
         self._drop_sink()
@@ -679,5 +694,6 @@ _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {
     Violation: ESMTPProtocol._violation,
     Downgrade: ESMTPProtocol._downgrade,
     Represent: ESMTPProtocol._represent,
+    Rest: ESMTPProtocol._rest,
     Close: ESMTPProtocol._close,
 }

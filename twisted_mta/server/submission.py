@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import getaddresses
+from itertools import islice
 from typing import Literal
 
 from attrs import frozen
 
 from ..envelope import QueueId
 from ..interfaces import Decision
-from ..message.header import fields
+from ..message.header import values
 from ..message.trace import date_time
 from ..smtp.address import AddressError, Mailbox
 from ..smtp.reply import Reply
@@ -22,6 +23,12 @@ FROM_NOT_YOURS = Reply.of(550, "7.1", "From or Sender has an address that you ma
 TOO_MUCH = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
 
 _OWN_NAMES = ("from", "sender")
+# What is looked into of them: more fields than there may be (RFC 5322 §3.6: one of each), and of
+# all together so many characters and addresses. It takes 8 ms to read them, and some more to see
+# whose they are, in which nothing else happens.
+_MOST_FIELDS = 10
+_LONGEST_NAMES = 4_096
+_MOST_ADDRESSES = 100
 
 
 @frozen(kw_only=True)
@@ -103,25 +110,21 @@ class Submission:
             hostname: ours.
             time: when it came, in seconds since the epoch.
         """
-        found: dict[str, list[str]] = {}
-        for name, value in fields(header):
-            found.setdefault(name.lower(), []).append(value)
-        own = all(
-            self._is_own(identity, address)
-            for name in _OWN_NAMES
-            for value in found.get(name, ())
-            for address in _addresses(value)
-        )
-        if policy.own_addresses == "header" and not (own and "from" in found):
+        found = {
+            name: list(islice(values(header, name), _MOST_FIELDS + 1))
+            for name in (*_OWN_NAMES, "date", "message-id")
+        }
+        own = all(self._is_own(identity, address) for address in _originators(found))
+        if policy.own_addresses == "header" and not (own and found["from"]):
             return FROM_NOT_YOURS
         added = b""
-        if policy.adds_sender and not own and "sender" not in found:
+        if policy.adds_sender and not own and not found["sender"]:
             sender = self.address_of(identity)
             if sender is not None:
                 added += f"Sender: <{sender}>\r\n".encode()
-        if policy.completes and "date" not in found:
+        if policy.completes and not found["date"]:
             added += f"Date: {date_time(int(time))}\r\n".encode()
-        if policy.completes and "message-id" not in found:
+        if policy.completes and not found["message-id"]:
             added += f"Message-ID: <{id}@{hostname}>\r\n".encode()
         return added
 
@@ -129,9 +132,25 @@ class Submission:
         return address is not None and self.may_send_as(identity, address)
 
 
+def _originators(found: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]:
+    """Yield the addresses of From and Sender; None for what cannot be read, which is nobody's."""
+    written = [value for name in _OWN_NAMES for value in found[name]]
+    if (
+        max(len(found[name]) for name in _OWN_NAMES) > _MOST_FIELDS
+        or sum(map(len, written)) > _LONGEST_NAMES
+    ):
+        yield None
+    else:
+        addresses = dict.fromkeys(each for value in written for each in _addresses(value))
+        yield from addresses if len(addresses) <= _MOST_ADDRESSES else (None,)
+
+
 def _addresses(value: str) -> Iterator[Mailbox | None]:
-    """Yield the addresses of a field; None for what cannot be read, which is nobody's."""
-    pairs = getaddresses([value])
+    """Yield the addresses of a field; None for what cannot be read."""
+    try:
+        pairs = getaddresses([value])
+    except RecursionError:  # comments or groups, hundreds of them within one another
+        pairs = []
     if not pairs:
         yield None
     for _, address in pairs:

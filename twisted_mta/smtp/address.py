@@ -31,12 +31,12 @@ class AddressError(ValueError):
 #
 # The control characters from U+0080 to U+009F are left out: no mailbox needs them, and a terminal
 # or a reader of lines may obey them. Which characters a domain may have is for `domain_name` to
-# say, with a reason.
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\xa0-\U0010ffff-]+"
-_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
-_QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\xa0-\U0010ffff]|\\[\x20-\x7e])*"'
-_DOMAIN = r"[^\s@<>,:\"()\[\]\\]+"
-_LITERAL = r"\[[^\]\s]*\]"
+# say, with a reason. Quantifiers are possessive: nothing that one has taken could be another's.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\xa0-\U0010ffff-]++"
+_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*+"
+_QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\xa0-\U0010ffff]++|\\[\x20-\x7e])*+"'
+_DOMAIN = r"[^\s@<>,:\"()\[\]\\]++"
+_LITERAL = r"\[[^\]\s]*+\]"
 _SOURCE_ROUTE = rf"(?:@(?:{_DOMAIN}|{_LITERAL})(?:,@(?:{_DOMAIN}|{_LITERAL}))*:)?"
 
 _MAILBOX = re.compile(
@@ -46,6 +46,10 @@ _PATH = re.compile(
     rf"<(?:{_SOURCE_ROUTE}{_MAILBOX.pattern}|(?P<postmaster>[Pp][Oo][Ss][Tt][Mm][Aa][Ss][Tt][Ee][Rr]))>"
 )
 _DOT_STRING_ONLY = re.compile(_DOT_STRING)
+
+# Characters of a local-part that is normalized; it is quadratic in those that combine with one, and
+# RFC 5321 §4.5.3.1.1 has 64 octets in all.
+_LONGEST_NORMALIZED = 1_024
 
 # RFC 5321 §4.1.2 sub-domain = Let-dig [Ldh-str]. The underscore is a leniency: hosts of Windows
 # networks have it in their names, and no other server that we know refuses their mail.
@@ -137,6 +141,8 @@ def domain_name(text: str) -> str:
         return f"[{_literal(text)}]"
     name = text.removesuffix(".").lower()
     if not name.isascii():
+        if len(name) > 253:  # its A-labels are no shorter, and take time to be made
+            raise AddressError("not a domain name")
         try:
             name = idna.encode(name, uts46=True).decode("ascii")
         except idna.IDNAError as error:
@@ -168,7 +174,7 @@ def folded(local_part: str) -> str:
     Two ways to write one character (é) are one mailbox: RFC 6532 §3.1. Those of other domains are
     for those domains to compare, and are never changed (RFC 5321 §2.4).
     """
-    if local_part.isascii():
+    if local_part.isascii() or len(local_part) > _LONGEST_NORMALIZED:
         return local_part.lower()
     # Lower case may undo the normalization, so that comes last; and needs it, so it comes first.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).lower())

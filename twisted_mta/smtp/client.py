@@ -46,6 +46,7 @@ from .client_step import (
     Awaited,
     Close,
     Deadlines,
+    Derive,
     Dialect,
     NeedsConversion,
     Ready,
@@ -63,7 +64,7 @@ from .extension.standard import OUTGOING
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
 from .reply_reader import BrokenReply, ReplyReader
-from .sasl import Credentials, Nonce
+from .sasl import Credentials, Derivation, Nonce
 
 __all__ = ["Awaited", "ClientSession", "Deadlines", "DotStuffer", "Step", "TLSLevel"]
 
@@ -134,6 +135,7 @@ class ClientSession:
         self._level: TLSLevel = tls
         self._deadlines = deadlines or Deadlines()
         self._lmtp = dialect == "lmtp"
+        self._held = b""  # a piece of the content, until it is known whether it is the last
         self._hello = f"{'LHLO' if self._lmtp else 'EHLO'} {helo}"
         self._credentials = credentials
         self._nonce = nonce
@@ -241,6 +243,14 @@ class ClientSession:
             self._say(Awaited.EHLO, self._hello)
         return steps
 
+    def derived(self, response: bytes) -> list[Step]:
+        """Go on with the response that `Derive` asked for."""
+        steps: list[Step] = []
+        if not self.closed and self._auth is not None:
+            self._authenticate(self._auth.derived(response), steps)
+            self._reader.challenged = self._awaits(Awaited.AUTH)
+        return steps
+
     def connection_lost(self, reason: str) -> list[Step]:
         """Take note that the peer is gone; ``reason`` is for people."""
         return self._stop(f"connection lost {self._situation()}: {reason}")
@@ -295,22 +305,38 @@ class ClientSession:
         Raises:
             OSError: the content cannot be read; to be reported by `body_failed`.
         """
-        transaction = self._sending()
-        octets = b""
-        content = chunked if transaction.binary else stuffed
-        for following in content(transaction.message):
-            if octets:
+        for piece in self.content():
+            if octets := self.body_read(piece):
                 yield octets
-            octets = following
-        # The last piece ends the content: from here on the message may be delivered.
-        transaction.dot_sent = True
-        self._awaited[0] = Awaited.DOT
-        if self._lmtp:
-            # RFC 2033 §4.2: a reply for each recipient that was taken, repeated ones included.
-            self._awaited.extend([Awaited.DOT] * (len(transaction.taken) - 1))
-        self._due = len(self._awaited)
-        self.turn += 1
-        yield octets
+        yield self.body_read(None)
+
+    def content(self) -> Iterator[bytes]:
+        """Return the pieces of the content; each one, and None at the end, is for `body_read`.
+
+        They may be read in a thread: nothing of the session has a part in it.
+
+        Raises:
+            OSError: (as they are read) the content cannot be; to be reported by `body_failed`.
+        """
+        transaction = self._sending()
+        self._held = b""
+        content = chunked if transaction.binary else stuffed
+        return content(transaction.message)
+
+    def body_read(self, piece: bytes | None) -> bytes:
+        """Return what is to be written when a piece of the content was read; None: that was all."""
+        transaction = self._sending()
+        octets, self._held = self._held, piece or b""
+        if piece is None:
+            # The last piece ends the content: from here on the message may be delivered.
+            transaction.dot_sent = True
+            self._awaited[0] = Awaited.DOT
+            if self._lmtp:
+                # RFC 2033 §4.2: a reply for each recipient that was taken, repeated ones included.
+                self._awaited.extend([Awaited.DOT] * (len(transaction.taken) - 1))
+            self._due = len(self._awaited)
+            self.turn += 1
+        return octets
 
     def body_failed(self, reason: str) -> list[Step]:
         """Break off: the content cannot be read to its end, so its end may not be sent."""
@@ -507,9 +533,12 @@ class ClientSession:
         assert self._auth is not None
         self._authenticate(self._auth.take(reply), steps)
 
-    def _authenticate(self, going: bytes | AuthEnd, steps: list[Step]) -> None:
+    def _authenticate(self, going: bytes | Derivation | AuthEnd, steps: list[Step]) -> None:
         if isinstance(going, bytes):
             self._say_secret(Awaited.AUTH, going)
+            return
+        if isinstance(going, Derivation):
+            steps.append(Derive(going.respond))
             return
         self._auth = None
         if going.known:

@@ -12,6 +12,7 @@ from .sasl import (
     CLIENT_MECHANISMS,
     ClientMechanism,
     Credentials,
+    Derivation,
     Nonce,
     SASLError,
     client_mechanism,
@@ -72,15 +73,18 @@ class ClientAuth:
             return AuthEnd(text="AUTH is not offered, and we have credentials to show")
         return self._next(f"AUTH is offered with no mechanism that we know: {self._offered}")
 
-    def take(self, reply: Reply) -> bytes | AuthEnd:
-        """Return the line that answers a reply, or what came of it all."""
+    def take(self, reply: Reply) -> bytes | Derivation | AuthEnd:
+        """Return the line that answers a reply, or what came of it all.
+
+        What a `Derivation` makes is to be given to `derived`.
+        """
         assert self._mechanism is not None
         reply = self.discreet(reply)
         if reply.code == 334:
             try:
                 return self._answer(reply, self._mechanism)
             except SASLError as error:
-                return AuthEnd(text=f"AUTH was broken off: {error}", cancel=True)
+                return _broken_off(error)
         if reply.code == 235:
             if self._held is None and self._mechanism.complete:
                 return AuthEnd(known=True)
@@ -91,6 +95,13 @@ class ClientAuth:
         if 400 <= reply.code < 500:
             return AuthEnd(reply=reply)
         return AuthEnd(text=f"our credentials were refused: {reply}")
+
+    def derived(self, response: bytes) -> bytes | AuthEnd:
+        """Return the line with a response that took long to be made."""
+        try:
+            return self._line(response)
+        except SASLError as error:
+            return _broken_off(error)
 
     def discreet(self, reply: Reply) -> Reply:
         """Return a reply as it may be shown: without a text that repeats what is secret."""
@@ -120,7 +131,7 @@ class ClientAuth:
             self._held = initial
         return b"AUTH %s\r\n" % name.encode()
 
-    def _answer(self, challenge: Reply, mechanism: ClientMechanism) -> bytes:
+    def _answer(self, challenge: Reply, mechanism: ClientMechanism) -> bytes | Derivation:
         if len(challenge.lines) != 1:
             raise SASLError("not a challenge")
         try:
@@ -129,6 +140,9 @@ class ClientAuth:
             raise SASLError("the challenge is not base64") from None
         held, self._held = self._held, None
         response = mechanism.respond(octets) if held is None else held
+        return response if isinstance(response, Derivation) else self._line(response)
+
+    def _line(self, response: bytes) -> bytes:
         line = self._coded(response) + b"\r\n"
         if len(line) > RESPONSE_LIMIT:
             raise SASLError("the response would be too long")
@@ -139,3 +153,7 @@ class ClientAuth:
         if octets:
             self._said.append(octets.decode("ascii"))
         return octets
+
+
+def _broken_off(error: SASLError) -> AuthEnd:
+    return AuthEnd(text=f"AUTH was broken off: {error}", cancel=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -98,6 +99,17 @@ class StartTLS:
 
 
 @frozen
+class Derive:
+    """Make the response to a challenge, then call `ClientSession.derived` with it.
+
+    Attributes:
+        respond: makes it; blocks for up to 0.2 s, and belongs into a thread.
+    """
+
+    respond: Callable[[], bytes]
+
+
+@frozen
 class SendBody:
     """Write all that `ClientSession.body` yields, at the pace of the connection.
 
@@ -157,4 +169,6 @@ class Close:
     abort: bool = False
 
 
-Step: TypeAlias = Ready | StartTLS | SendBody | TransactionDone | NeedsConversion | Unusable | Close
+Step: TypeAlias = (
+    Ready | StartTLS | Derive | SendBody | TransactionDone | NeedsConversion | Unusable | Close
+)

@@ -26,10 +26,16 @@ from attrs import field, frozen
 from .reply import printable
 
 # RFC 7677 §4 asks servers for 4,096 iterations at least; fewer make it cheap to guess the password
-# from what an impostor has heard. Every iteration is time in which we do nothing else: 100,000 of
-# them took 19 ms. The most that is recommended anywhere at present is 600,000.
+# from what an impostor has heard. 100,000 of them take 20 ms; the most that is recommended anywhere
+# at present is 600,000.
 ITERATIONS_MINIMUM = 4_096
 ITERATIONS_MAXIMUM = 600_000
+_AT_ONCE = 20_000  # iterations that are made while nothing else happens; more are a `Derivation`
+
+# Characters of a user name or a password outside ASCII, each of which is looked up in nine tables,
+# and put in order beside those that combine with it: quadratic in the number of those. RFC 4616 §2
+# has servers take 255 octets at least.
+_LONGEST_PREPARED = 1_024
 
 Nonce: TypeAlias = Callable[[], str]
 """A new nonce with at least 128 bits of chance in it: printable ASCII without commas."""
@@ -60,6 +66,18 @@ class Credentials:
     password: str = field(repr=False, validator=_is_name)
 
 
+@frozen
+class Derivation:
+    """A response that takes long to be made.
+
+    Attributes:
+        respond: makes it. Blocks for about 0.2 µs for each iteration, and may be called in a thread
+            as long as nothing is asked of the mechanism meanwhile.
+    """
+
+    respond: Callable[[], bytes]
+
+
 class ClientMechanism(Protocol):
     """The client's side of one exchange."""
 
@@ -72,7 +90,7 @@ class ClientMechanism(Protocol):
         """Return what the client says unasked, None where the server speaks first."""
         ...
 
-    def respond(self, challenge: bytes) -> bytes:
+    def respond(self, challenge: bytes) -> bytes | Derivation:
         """Return the response to a challenge.
 
         Raises:
@@ -205,7 +223,7 @@ class ScramClient:
         """Return the client-first-message: no channel binding, no other identity to act as."""
         return b"n,," + self._first_bare
 
-    def respond(self, challenge: bytes) -> bytes:
+    def respond(self, challenge: bytes) -> bytes | Derivation:
         """Return our proof to the server-first-message, nothing to a true server-final-message."""
         if self.complete:
             raise SASLError("SCRAM has two challenges only")
@@ -214,7 +232,7 @@ class ScramClient:
         self._verify(challenge, self._signature)
         return b""
 
-    def _proof(self, challenge: bytes) -> bytes:
+    def _proof(self, challenge: bytes) -> bytes | Derivation:
         found = _SERVER_FIRST.fullmatch(challenge)
         if found is None:
             raise SASLError("the first message of SCRAM cannot be read")
@@ -227,7 +245,15 @@ class ScramClient:
                 f"the server asks for {iterations} iterations, which is not between"
                 f" {ITERATIONS_MINIMUM} and {ITERATIONS_MAXIMUM}"
             )
-        keys = scram_keys(self._algorithm, self._password, _decoded(salt), iterations)
+        octets = _decoded(salt)
+
+        def respond() -> bytes:
+            keys = scram_keys(self._algorithm, self._password, octets, iterations)
+            return self._proven(keys, challenge, nonce)
+
+        return respond() if iterations <= _AT_ONCE else Derivation(respond)
+
+    def _proven(self, keys: ScramKeys, challenge: bytes, nonce: bytes) -> bytes:
         final = b"c=biws,r=" + nonce  # "biws" is "n,,"
         message = b",".join((self._first_bare, challenge, final))
         self._signature = hmac.digest(keys.server, message, self._algorithm)
@@ -298,16 +324,21 @@ def prepared(text: str) -> str:
     """Return a user name or password as SASLprep has it (RFC 4013), so that spellings meet.
 
     Raises:
-        SASLError: it has characters that are prohibited, or comes to nothing.
+        SASLError: it has characters that are prohibited, or more than 1,024 and some of them not in
+            ASCII, or comes to nothing.
     """
     if text.isascii() and text.isprintable():
         return text
+    if len(text) > _LONGEST_PREPARED:
+        raise SASLError("the user name or the password is too long")
     mapped = "".join(
         " " if stringprep.in_table_c12(each) else each
         for each in text
         if not stringprep.in_table_b1(each)
     )
     normal = unicodedata.normalize("NFKC", mapped)
+    if len(normal) > _LONGEST_PREPARED:
+        raise SASLError("the user name or the password is too long")
     if not normal:
         raise SASLError("the user name or the password comes to nothing")
     if any(prohibits(each) for each in normal for prohibits in _PROHIBITED):

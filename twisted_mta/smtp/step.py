@@ -74,6 +74,11 @@ class Represent:
 
 
 @frozen
+class Rest:
+    """Many commands were obeyed in one go: let others have their turn; nothing to answer."""
+
+
+@frozen
 class Close:
     """Write the output and close the connection."""
 
@@ -90,5 +95,6 @@ Step = (
     | Violation
     | Downgrade
     | Represent
+    | Rest
     | Close
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 _QCHAR = r"!-*,-<>-\[\]-~"
-_UNITEXT = re.compile(rf"(?:[{_QCHAR}\x80-\U0010ffff]|\\x\{{[0-9A-F]{{2,6}}\}})+")
+_UNITEXT = re.compile(rf"(?:[{_QCHAR}\x80-\U0010ffff]|\\x\{{[0-9A-F]{{2,6}}\}})++")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _NO_QCHAR = re.compile(rf"[^{_QCHAR}]")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]++|\+[0-9A-F]{2})*+")
 _HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
 _NO_XCHAR = re.compile(rb"[^!-*,-<>-~]")
 

@@ -9,8 +9,9 @@ from .address import ADDRESS
 from .client import CLIENT
 from .data import DATA
 from .header import HEADER
+from .scaling import SCALING
 from .session import SESSION
 
 TARGETS: Mapping[str, Target] = {
-    target.name: target for target in (SESSION, ADDRESS, DATA, HEADER, CLIENT)
+    target.name: target for target in (SESSION, ADDRESS, DATA, HEADER, CLIENT, SCALING)
 }

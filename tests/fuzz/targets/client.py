@@ -30,6 +30,7 @@ from twisted_mta.smtp.address import Mailbox
 from twisted_mta.smtp.client import ClientSession
 from twisted_mta.smtp.client_step import (
     Close,
+    Derive,
     Dialect,
     Ready,
     SendBody,
@@ -215,6 +216,8 @@ class Player:
                 self._send_body()
             elif isinstance(step, StartTLS):
                 self._shake_hands()
+            elif isinstance(step, Derive):
+                self._take(self.session.derived(step.respond()))
             elif isinstance(step, TransactionDone):
                 self._done(step)
             elif isinstance(step, Unusable):

@@ -1,0 +1,252 @@
+"""The readers of contents and header sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from twisted_mta.envelope import (
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
+from twisted_mta.message import mime
+from twisted_mta.message.conversion import CannotConvert, to_seven_bit
+from twisted_mta.message.delivery_status import Event
+from twisted_mta.message.encoding import Base64, QuotedPrintable
+from twisted_mta.message.header import HeaderScanner, fields
+from twisted_mta.message.international import needs_smtputf8
+from twisted_mta.message.notice import notice
+from twisted_mta.server.submission import Submission, SubmissionPolicy
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.outgoing import stuffed
+from twisted_mta.smtp.reply import Reply
+
+from ..scaling import Reader
+
+_NOW = 1_790_000_000.0
+_PIECE = 65_536
+_SPACES = (b" ", b"\t", b"\r\n ", b"\r\n\t")
+
+_HEADER_WORDS = (
+    *(
+        b"a:\r\n",
+        b"X-Spam: yes\r\n",
+        b"Received: from a by b; c\r\n",
+        b"received",
+        b"From: a@b\r\n",
+    ),
+    *(b"\r\n a", b":", b"a", b"\xc3\xa9", b"\r", b"\n", b"\0", b"(", b")", b'"', b"\\", b";", b"="),
+    *(b"a=", b"b=c;", b"Content-Type:", b"\r\n\r\n"),
+    *_SPACES,
+)
+_TYPE = b"Content-Type: multipart/mixed; boundary=b\r\n"
+_NESTED = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+_CONTENT_WORDS = (
+    *(b"--b\r\n", b"--b\r\n\r\n", b"--b\r\nX: y\r\n", b"\r\n--b", b"\r\n--", b"--b--\r\n", b"--"),
+    *(_NESTED, b"Content-Type: message/rfc822\r\n\r\n", b"\xe9\r\n", b"a\r\n", b"\r\n", b"a", b" "),
+    *(b"=", b"\xe9", b"\r\n.", b".", b"\r", b"\n", b"\0", b"\t\r\n", b"a: b\r\n", b"=20\r\n"),
+    b"x" * 75 + b" \r\n",
+    b"x" * 999 + b"\r\n",
+)
+_CONTENT_FRAMES = (
+    (b"", b""),
+    (_TYPE + b"\r\n", b""),
+    (_TYPE + b"\r\n--b\r\n", b"\r\n--b\r\n\r\n\xe9\r\n--b--\r\n"),
+    (b"Content-Type: text/plain\r\n\r\n\xe9\r\n", b""),
+    (b"Content-Type: application/x\r\n\r\n\xe9\r\n", b""),
+)
+
+
+def _message(content: bytes) -> Message:
+    return Message(
+        id=QueueId(5),
+        envelope=Envelope(
+            Mailbox("ann", "sender.example"),
+            (Recipient(RecipientNumber(0), Mailbox("bob", "next.example")),),
+        ),
+        trace=b"Received: from a\r\n\tby b; now\r\n",
+        body=HeldBody(content),
+        received_at=_NOW,
+        expires_at=_NOW,
+    )
+
+
+def _chunks(octets: bytes, size: int = _PIECE) -> Iterator[bytes]:
+    for at in range(0, len(octets), size):
+        yield octets[at : at + size]
+
+
+def _sections(octets: bytes) -> None:
+    with suppress(mime.TooManyParts):
+        for _ in mime.sections(_chunks(octets)):
+            pass
+
+
+def _sections_of_small_chunks(octets: bytes) -> None:
+    with suppress(mime.TooManyParts):
+        for _ in mime.sections(_chunks(octets, 100)):
+            pass
+
+
+def _convert(octets: bytes) -> None:
+    with suppress(CannotConvert):
+        body = to_seven_bit(HeldBody(octets))
+        _ = body.size
+
+
+def _scan_header(octets: bytes) -> None:
+    scanner = HeaderScanner()
+    for piece in _chunks(octets):
+        scanner.feed(piece)
+
+
+def _scan_header_in_segments(octets: bytes) -> None:
+    scanner = HeaderScanner()
+    for piece in _chunks(octets, 100):
+        scanner.feed(piece)
+
+
+def _fields(octets: bytes) -> None:
+    for _ in fields(octets):
+        pass
+
+
+_SUBMISSION = Submission(
+    may_send_as=lambda account, mailbox: False,
+    address_of=lambda account: Mailbox("ann", "a.example"),
+    sent=None,  # type: ignore[arg-type]  # nothing is counted
+)
+_POLICY = SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)
+
+
+def _submit(octets: bytes) -> None:
+    _SUBMISSION.added(_POLICY, "ann", octets, id=QueueId(5), hostname="mx.example", time=_NOW)
+
+
+def _notice(octets: bytes) -> None:
+    message = _message(octets)
+    (recipient,) = message.envelope.recipients
+    failed = Event(recipient, Outcome(recipient.number, Reply.of(550, "1.1", "No"), "mx[1]"))
+    notice("failed", message, [failed], hostname="mx.example", id=QueueId(7), time=_NOW)
+
+
+def _encode(octets: bytes) -> None:
+    for encoder in (Base64(), QuotedPrintable()):
+        for piece in _chunks(octets):
+            encoder.feed(piece)
+        encoder.end()
+
+
+def _stuff(octets: bytes) -> None:
+    for _ in stuffed(_message(octets)):
+        pass
+
+
+READERS = (
+    Reader(
+        name="sections",
+        read=_sections,
+        words=_CONTENT_WORDS,
+        frames=_CONTENT_FRAMES,
+        most=1 << 18,
+        place="thread",
+    ),
+    Reader(
+        name="sections of small chunks",
+        read=_sections_of_small_chunks,
+        words=_CONTENT_WORDS,
+        frames=_CONTENT_FRAMES,
+        most=1 << 18,
+        place="thread",
+    ),
+    Reader(
+        name="entity",
+        read=mime.read_entity,
+        words=_HEADER_WORDS,
+        frames=(
+            (b"", b"\r\n\r\n"),
+            (b"Content-Type: multipart/mixed;", b"\r\n\r\n"),
+            (b"Content-Type: a/b;c=", b" x\r\n\r\n"),
+            (b"Content-Type: ", b"/\r\n\r\n"),
+            (b'Content-Type: multipart/mixed; boundary="', b"\r\n\r\n"),
+            (b"Content-Transfer-Encoding: 8bit", b" x\r\n\r\n"),
+            (b"Content-Transfer-Encoding: ", b"\r\n\r\n"),
+        ),
+        most=1 << 18,
+        place="thread",
+    ),
+    Reader(
+        name="conversion",
+        read=_convert,
+        words=_CONTENT_WORDS,
+        frames=_CONTENT_FRAMES,
+        most=1 << 18,
+        place="thread",
+    ),
+    Reader(
+        name="international",
+        read=lambda octets: needs_smtputf8(HeldBody(octets)),
+        words=_CONTENT_WORDS,
+        frames=_CONTENT_FRAMES,
+    ),
+    Reader(name="header scanner", read=_scan_header, words=_HEADER_WORDS),
+    Reader(
+        name="header scanner of segments",
+        read=_scan_header_in_segments,
+        words=_HEADER_WORDS,
+        most=1 << 18,
+        place="thread",
+    ),
+    Reader(name="header fields", read=_fields, words=_HEADER_WORDS),
+    Reader(
+        name="submission",
+        read=_submit,
+        words=(
+            *(
+                b"a@b",
+                b",",
+                b"<",
+                b">",
+                b"(",
+                b")",
+                b'"',
+                b"\\",
+                b":",
+                b";",
+                b"g:",
+                b"[",
+                b"]",
+                b"@",
+            ),
+            *(b"a@b, ", b"\xc3\xa9", b"From: a@b\r\n", b"a:\r\n", b"From:\r\n", b"\r\n", *_SPACES),
+            *(b"=?utf-8?q?=", b"?=", b"From:a@b,"),
+        ),
+        frames=(
+            (b"From: ", b"\r\n"),
+            (b"From: a@b", b"\r\n"),
+            (b"", b""),
+            (b"From: <", b">\r\n"),
+            (b"Sender: ", b"\r\nFrom: a@b\r\n"),
+        ),
+        most=1 << 20,
+    ),
+    Reader(
+        name="notice",
+        read=_notice,
+        words=(*_CONTENT_WORDS, *_HEADER_WORDS, b"x" * 990 + b"\r\n"),
+        frames=(
+            (b"", b""),
+            (b"Message-ID: <", b">\r\n\r\n"),
+            (b"", b"\r\n\r\n"),
+            (b"Subject: x\r\n\r\n", b"\r\n"),
+        ),
+        most=1 << 20,
+    ),
+    Reader(name="encoders", read=_encode, words=_CONTENT_WORDS, most=1 << 18, place="thread"),
+    Reader(name="dots", read=_stuff, words=_CONTENT_WORDS, most=1 << 18, place="thread"),
+)

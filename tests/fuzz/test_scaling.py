@@ -1,0 +1,166 @@
+"""A few shapes for every reader, those that once took long, and the longest call of the reactor."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server.test_intake import Queue
+from twisted_mta.message import mime
+from twisted_mta.server.submission import Submission, SubmissionPolicy
+from twisted_mta.smtp import sasl
+from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.session import Session
+from twisted_mta.smtp.settings import Peer
+from twisted_mta.smtp.step import Finish, Mail, Open, Rcpt, Write
+from twisted_mta.testing.pure import Options
+
+from .engine import failure
+from .readers import READERS
+from .scaling import Measured, Reader, Shape, measured
+from .targets.scaling import SCALING, case_of, new
+
+SEED = 1
+SHAPES = 60
+_READ = 65_536  # octets that Twisted reads at once
+
+SPACES = case_of(
+    READERS["entity"], Shape(b"Content-Transfer-Encoding: 8bit", b" x\r\n\r\n", (b"\r\n ",))
+)
+PARTS = case_of(
+    READERS["sections"],
+    Shape(
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n",
+        b"\r\n\r\n\xe9\r\n--b--\r\n",
+        (b"--b\r\nX: y\r\n", b"a:\r\n"),
+    ),
+)
+MARKS = case_of(READERS["saslprep"], Shape(b"", b"", (b"\xcc\x81\xcc\xa3",)))
+
+
+class Readers(SynchronousTestCase):
+    def test_four_times_the_octets_take_four_times_as_long(self) -> None:
+        draw = Random(SEED)
+        for _ in range(SHAPES):
+            case = new(draw)
+            self.assertIsNone(failure(SCALING, case), case.text())
+
+    def test_each_reader_reads_what_each_frame_holds(self) -> None:
+        for reader in READERS.values():
+            for start, end in reader.frames:
+                for word in reader.words:
+                    reader.read(Shape(start, end, (word,)).octets(500))
+
+
+class Measuring(SynchronousTestCase):
+    """What grows too fast is told from what does not, by the work that it does."""
+
+    def measured(self, read: Callable[[bytes], object]) -> Measured:
+        reader = Reader(name="x", read=read, words=(b"a",), most=1 << 14)
+        return measured(reader, Shape(b"", b"", (b"a",)))
+
+    def test_the_square(self) -> None:
+        found = self.measured(lambda octets: [octets.count(b"b") for _ in octets])
+        self.assertTrue(found.steep, str(found))
+
+    def test_a_share(self) -> None:
+        found = self.measured(lambda octets: [octets.count(b"b") for _ in range(2000)])
+        self.assertFalse(found.steep, str(found))
+
+
+class BrokenCode(SynchronousTestCase):
+    """Each of these was so."""
+
+    def test_two_groups_of_spaces_beside_each_other(self) -> None:
+        self.assertIsNone(failure(SCALING, SPACES))
+        space = rb"(?:\s|\([^()]*\))*"
+        broken = re.compile(space + rb"([^\s();]+)" + space + rb";?" + space)
+        self.patch(mime, "_ENCODING", broken)
+        self.patch(mime, "_LONGEST_FIELD", 1 << 20)
+        self.assertIn("too fast", str(failure(SCALING, SPACES)))
+
+    def test_a_search_from_each_part_to_the_end(self) -> None:
+        self.assertIsNone(failure(SCALING, PARTS))
+        header = mime._Reader.header
+
+        def broken(reader: mime._Reader) -> object:
+            for boundary in [b"\r\n--b", b"\r\n\r\n"] * 50:
+                reader._buffer.count(boundary)
+            return header(reader)
+
+        self.patch(mime._Reader, "header", broken)
+        self.assertIn("too fast", str(failure(SCALING, PARTS)))
+
+    def test_characters_that_combine_put_in_order(self) -> None:
+        self.assertIsNone(failure(SCALING, MARKS))
+        self.patch(sasl, "_LONGEST_PREPARED", 1 << 20)
+        self.assertIn("too fast", str(failure(SCALING, MARKS)))
+
+
+def _worst() -> Iterator[tuple[str, bytes]]:
+    start = b"From: a@a.example\r\nContent-Type: multipart/mixed; boundary=b\r\n"
+    yield "fields", b"a:\r\n" * (1 << 18)
+    yield "From fields", b"From: a@a.example\r\n" * 55_000
+    yield "addresses", b"From: " + b"a@a.example,\r\n " * 69_000 + b"\r\n"
+    yield "comments", b"From: " + b"(" * 900_000 + b"\r\n"
+    yield "hops", b"received" * 131_000
+    yield "folds", b"From:" + b"\r\n " * 349_000
+    yield "parts", start + b"\r\n" + b"--b\r\n\r\n" * 9_000 + b"\xe9\r\n"
+    yield "parts of fields", start + b"\r\n" + b"--b\r\nX: \xe9\r\n" * 5_000
+    yield "levels", (start + b"\r\n--b\r\n") * 900
+    yield "dots", start + b"\r\n" + b".\r\n" * 500_000
+    yield "short lines", start + b"\r\n" + b"\r\n" * 700_000 + b"\xe9\r\n"
+
+
+class TheReactor(SynchronousTestCase):
+    """The content of one message keeps it for a few milliseconds at a time, whatever it is."""
+
+    most = 0.1  # seconds: five times what is promised, for a machine that is slow
+
+    def longest(self, content: bytes) -> float:
+        """Return the seconds of the longest call with a read of a message, or with its end."""
+        queue = Queue()
+        intake = queue.intake(
+            submission=SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)
+        )
+        intake.submission = Submission(
+            may_send_as=lambda account, mailbox: True,
+            address_of=lambda account: Mailbox("ann", "a.example"),
+            sent=None,  # type: ignore[arg-type]  # nothing is counted
+        )
+        session = Session(Options(smtputf8=True).settings(), peer=Peer("192.0.2.7"))
+        session.identity = "ann"
+        sink = None
+        longest = 0.0
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        reads = [b"EHLO x\r\n", b"MAIL FROM:<a@a.example> SMTPUTF8 BODY=8BITMIME\r\n"]
+        reads += [b"RCPT TO:<b@mx.example>\r\n", b"DATA\r\n"]
+        reads += [stuffed[at : at + _READ] for at in range(0, len(stuffed), _READ)]
+        for read in (*reads, b"\r\n.\r\n"):
+            began = time.thread_time()
+            session.receive(read)
+            while (step := session.step()) is not None:
+                if isinstance(step, Mail | Rcpt):
+                    session.answer()
+                elif isinstance(step, Open):
+                    sink = intake.begin(session)
+                    session.answer()
+                elif isinstance(step, Write):
+                    sink.write(step.content)  # type: ignore[union-attr]
+                elif isinstance(step, Finish):
+                    sink.finish()  # type: ignore[union-attr]
+                    session.answer()
+            longest = max(longest, time.thread_time() - began)
+        return longest
+
+    def test_the_worst_message(self) -> None:
+        for name, content in _worst():
+            for _ in range(3):
+                longest = self.longest(content)
+                if longest < self.most:
+                    break
+            self.assertLess(longest, self.most, name)
