@@ -7,6 +7,7 @@ and would report success the second time.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -39,6 +40,22 @@ def _sync_device(descriptor: int) -> None:
         else:
             return
     os.fsync(descriptor)
+
+
+def _are_one(old: str, new: str) -> bool:
+    """Whether two names are there, of one and the same file."""
+    try:
+        return os.path.samestat(os.lstat(old), os.lstat(new))
+    except OSError:
+        return False
+
+
+def _unlinked(path: str) -> OSError | None:
+    try:
+        os.unlink(path)
+    except OSError as error:
+        return error
+    return None
 
 
 class DiskFile:
@@ -88,10 +105,13 @@ class DiskFiles:
         """Open an existing file for reading."""
         return open(path, "rb")
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str) -> OSError | None:
         """Move a file within its file system, replacing none.
 
         A crash in between can leave both names, of one and the same file.
+
+        Returns:
+            None; or why ``old`` is still there beside ``new``: the file was moved all the same.
 
         Raises:
             FileExistsError: there is something at ``new``.
@@ -100,6 +120,9 @@ class DiskFiles:
         try:
             os.link(old, new, follow_symlinks=False)
         except OSError as error:
+            # link(2), BUGS: over NFS it may fail although the server has made the link.
+            if _are_one(old, new):
+                return _unlinked(old)
             if error.errno not in _NO_LINKS:
                 raise
             # Two steps, so another process could come between; names are unique by their making,
@@ -107,8 +130,8 @@ class DiskFiles:
             if os.path.lexists(new):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
             os.rename(old, new)
-        else:
-            os.unlink(old)
+            return None
+        return _unlinked(old)
 
     def unlink(self, path: str) -> None:
         """Remove a file; one that is not there is no error."""
@@ -151,7 +174,8 @@ class DiskFiles:
         try:
             _sync_device(descriptor)
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # it says nothing of what was synced
+                os.close(descriptor)
 
     def free(self, path: str) -> int:
         """Return how many octets can still be written on the file system of ``path``.

@@ -76,8 +76,12 @@ class Files(Protocol):
         """Open an existing file for reading."""
         ...
 
-    def rename(self, old: str, new: str) -> None:
-        """Move a file within its file system, replacing none: ``new`` must not exist."""
+    def rename(self, old: str, new: str) -> OSError | None:
+        """Move a file within its file system, replacing none: ``new`` must not exist.
+
+        Returns:
+            None; or why ``old`` is still there beside ``new``: the file was moved all the same.
+        """
         ...
 
     def unlink(self, path: str) -> None:

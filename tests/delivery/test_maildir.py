@@ -266,6 +266,36 @@ class Delivery(MaildirTestCase):
             self.assertEqual(outcome.uncertain, operation == "sync_directory")
             self.assertEqual(self.files.tree(), before, operation)
 
+    def test_what_was_moved_is_delivered_though_its_old_name_stays(self) -> None:
+        logged: list[str] = []
+        self.patch(MaildirDelivery._log, "warn", lambda text, **said: logged.append(said["path"]))
+        self.deliver(message("bob"))
+        self.files.fail_next("rename's unlink", OSError(errno.EIO, "broken"))
+        (outcome,) = self.deliver(message("bob"))
+        self.assertEqual((outcome.reply.code, outcome.uncertain), (250, False))
+        self.files.crash()
+        self.assertEqual(self.mail(), [STORED, STORED])
+        self.assertEqual(logged, self.files.tree("/mail/example.net/bob/tmp"))
+
+    def test_a_file_that_was_synced_is_delivered_whatever_closing_it_says(self) -> None:
+        self.files.fail_next("close", OSError(errno.EIO, "broken"))
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+        self.assertEqual(self.mail(), [STORED])
+
+    def test_what_cannot_be_taken_back_makes_no_copy_with_each_attempt(self) -> None:
+        self.deliver(message("bob"))
+        broken = OSError(errno.EIO, "broken")
+        self.files.fail_next("sync_directory", broken)
+        for _ in range(3):
+            self.files.fail_next("unlink", broken)
+        for _ in range(3):
+            self.assertEqual(self.replies(message("bob"))[0][:9], "451 4.3.0")
+            self.assertEqual(len(self.mail()), 2)
+        # The disk works again: the copy that stood there gives way to one that is durable.
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+        self.files.crash()
+        self.assertEqual(self.mail(), [STORED, STORED])
+
     def test_a_broken_mailbox_is_no_harm_to_the_others(self) -> None:
         self.files.make_directories("/mail/example.net")
         self.files.create("/mail/example.net/bob")
