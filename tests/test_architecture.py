@@ -29,6 +29,7 @@ SHARED = (
     "report",
     "settings",
     "tracing",
+    "watched_resolver",
     "wire",
 )
 """What every room may use."""

@@ -48,7 +48,7 @@ class Reading(SynchronousTestCase):
 
     def test_connections_are_open_while_they_are(self) -> None:
         self.mta.connect()
-        self.assertEqual(self.report().connections, {NAME: Connections(1, 1)})
+        self.assertEqual(self.report().connections, {NAME: Connections(1, 1, 1000)})
 
     def test_early_data_is_counted(self) -> None:
         client = self.mta.connect()

@@ -117,6 +117,11 @@ class CertifiedKey:
             return [f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"]
         return []
 
+    def is_valid(self, now: float) -> bool:
+        """Whether the certificate's dates cover ``now``."""
+        certificate, moment = self.certificate, datetime.fromtimestamp(now, UTC)
+        return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
+
 
 def fingerprint(certificate: x509.Certificate) -> str:
     """Return SHA-256 of the certificate's DER form, in lower-case hex without colons."""

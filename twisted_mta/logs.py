@@ -293,6 +293,11 @@ class Log:
         self._own.info("{path} was opened anew", path=printable(self.path))
         return True
 
+    @property
+    def trouble(self) -> str:
+        """Why lines wait to be written, or are missing; empty while none do."""
+        return self._trouble if self._waiting or self._lost else ""
+
     def __call__(self, event: LogEvent) -> None:
         """Write the event."""
         try:

@@ -29,7 +29,7 @@ from .operations import Operations
 from .ports import Bound, Ports
 from .queue.activity import Activity
 from .queue.lock import StateLock
-from .report import Report, State, Status
+from .report import Report, State, Status, Trouble
 from .routing.routes import Routes
 from .server.queueing import QueueingDelivery
 from .shard import shares
@@ -79,6 +79,10 @@ class Crew(Protocol):
         Args:
             state: of this one.
         """
+        ...
+
+    def troubles(self) -> Sequence[Trouble]:
+        """Say what is wrong with the processes themselves."""
         ...
 
     def tls_hosts(self, domain: str | None) -> Sequence[Entry] | Deferred[Sequence[Entry]]:
@@ -142,6 +146,9 @@ class _Alone:
             )
         ]
 
+    def troubles(self) -> Sequence[Trouble]:
+        return ()
+
     def tls_hosts(self, domain: str | None) -> Sequence[Entry]:
         return self._engine.tls_hosts(domain)
 
@@ -187,6 +194,7 @@ class MailTransferAgent(Service):
         log_lines: Callable[[bytes], None] | None = None,
         actions: Mapping[str, Action] | None = None,
         control: bool = False,
+        troubles: Callable[[], Sequence[Trouble]] = tuple,
     ) -> None:
         """Prepare everything, without touching the disk or the network.
 
@@ -198,6 +206,7 @@ class MailTransferAgent(Service):
             log_lines: takes what workers log, in whole lines; None makes an event of each line.
             actions: what the tool may ask for besides, or instead of, ``reload``.
             control: whether there is a socket for the tool, `control.NAME` in the state directory.
+            troubles: says what is wrong around it: with the log that its lines go to.
 
         Raises:
             ValueError: a route cannot be read; or a world was given to workers, which cannot
@@ -260,6 +269,7 @@ class MailTransferAgent(Service):
                 ).answer
             },
             trace=lambda filter, deliver: self._crew.trace(filter, deliver),
+            troubles=lambda: [*self._crew.troubles(), *troubles()],
             explain=lambda what, said: self._crew.explain(
                 wanted(what, client=said.get("client"), sender=said.get("sender"))
             ),

@@ -57,7 +57,7 @@ from .store import (
 
 # Octets that are left free for outcomes: the write-ahead log grows to 1,000 pages (4 MiB) before
 # SQLite copies it into the database and begins it anew, and what is copied may need room there.
-_RESERVE = 6 << 20
+RESERVE = 6 << 20
 
 # Statements that are kept ready. Those that take as many rows as a batch has come in 64 lengths
 # each, more in all than the 128 that are kept without being asked.
@@ -74,7 +74,7 @@ class SQLiteStore:
         reserve: octets that stay free when messages are accepted.
     """
 
-    def __init__(self, path: str, *, spool: Spool, files: Files, reserve: int = _RESERVE) -> None:
+    def __init__(self, path: str, *, spool: Spool, files: Files, reserve: int = RESERVE) -> None:
         self._path = path
         self._reserve = reserve
         self._spool = spool
