@@ -134,7 +134,10 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "host", printable(str(status["hostname"]))
     yield "version", printable(str(status["program"]))
     unready = printable(str(status["unready"]))
-    yield "state", f"{status['state']}, not ready: {unready}" if unready else str(status["state"])
+    state = str(status["state"])
+    if unready:
+        state = f"not ready: {unready}" if state == "ready" else f"{state}, not ready: {unready}"
+    yield "state", state
     for trouble in status.get("troubles", ()):  # one of an earlier build does not say it
         if trouble["text"] not in status["unready"]:
             yield "trouble", printable(str(trouble["text"]))

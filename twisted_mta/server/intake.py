@@ -602,7 +602,7 @@ class _Reception:
         )
         if not is_full(error):
             return NOT_STORED
-        self._intake.room.failed(printable(str(error)))
+        self._intake.room.failed(error.strerror or "it is full")
         return NO_DISK
 
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock
-from ..smtp.reply import Reply, printable
+from ..smtp.reply import Reply
 
 NO_MEMORY = Reply.of(452, "3.1", "Too many messages on their way in, try again later")
 NO_DISK = Reply.of(452, "3.1", "Insufficient system storage")
@@ -150,7 +150,8 @@ class Room:
 
     def _works_not(self, failure: Failure) -> None:
         self._attempting = False
-        self._failure = printable(failure.getErrorMessage())
+        error = failure.value
+        self._failure = getattr(error, "strerror", None) or type(error).__name__
 
     def enter(self) -> None:
         """Count a message in."""
