@@ -26,6 +26,7 @@ SHARED = (
     "logs",
     "memory",
     "metrics",
+    "ownership",
     "report",
     "settings",
     "tracing",

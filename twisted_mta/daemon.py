@@ -23,6 +23,7 @@ from .entropy import monotonic_microseconds
 from .metrics import table
 from .notify import ServiceManager
 from .options import Options
+from .ownership import NotOurs
 from .ports import Bound, CannotListen
 from .queue.store import NewerSchema, StateInUse, StoreError
 from .report import Trouble
@@ -130,6 +131,7 @@ class _Daemon(MultiService):
             super().startService()  # type: ignore[no-untyped-call]
         except (
             CannotStart,
+            NotOurs,
             StateInUse,
             NewerSchema,
             StoreError,

@@ -13,6 +13,8 @@ import os
 import sys
 from typing import IO
 
+from .ownership import mailbox_fault
+
 # What link(2) says on a file system that has no hard links (FAT, some network and FUSE mounts), or
 # under a security module that forbids them.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
@@ -56,6 +58,10 @@ def _unlinked(path: str) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 class DiskFile:
@@ -102,8 +108,8 @@ class DiskFiles:
         return DiskFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
     def open(self, path: str) -> IO[bytes]:
-        """Open an existing file for reading."""
-        return open(path, "rb")
+        """Open an existing file for reading; a symbolic link is an error."""
+        return open(path, "rb", opener=_opener)
 
     def rename(self, old: str, new: str) -> OSError | None:
         """Move a file within its file system, replacing none.
@@ -163,6 +169,10 @@ class DiskFiles:
                 raise
             # Somebody else made it just now, and may not have synced it yet.
         self.sync_directory(parent)
+
+    def mailbox_fault(self, root: str, path: str) -> str:
+        """Say why mail that is written below ``path`` could end elsewhere; empty: it cannot."""
+        return mailbox_fault(root, path, os.geteuid())
 
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""

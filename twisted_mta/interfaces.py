@@ -96,6 +96,15 @@ class Files(Protocol):
         """Make ``path`` and what is missing above it (mode 0700), each synced in its parent."""
         ...
 
+    def mailbox_fault(self, root: str, path: str) -> str:
+        """Say why mail that is written below ``path`` could end elsewhere; empty: it cannot.
+
+        Args:
+            root: the directory of all Maildirs.
+            path: a directory below it.
+        """
+        ...
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         ...

@@ -26,6 +26,7 @@ from .listeners import own_certificate
 from .memory import Entry
 from .metrics import Metrics, table
 from .operations import Operations
+from .ownership import require_ours
 from .ports import Bound, Ports
 from .queue.activity import Activity
 from .queue.lock import StateLock
@@ -328,6 +329,7 @@ class MailTransferAgent(Service):
 
         Raises:
             OSError: the state directory cannot be made.
+            NotOurs: another user owns it, or may write it.
             StateInUse: another process has it.
             StoreError: the queue cannot be opened.
             CertificateError: the certificate or its key cannot be used.
@@ -341,7 +343,9 @@ class MailTransferAgent(Service):
         try:
             if not self.bound:
                 self.privilegedStartService()
+            require_ours(config.state_dir)
             self._files.make_directories(config.state_dir)
+            require_ours(config.state_dir)  # and not made by another user meanwhile
             self._lock.acquire()
             own = own_certificate(config, files=self._files, wall_time=self._wall_time)
             if own is not None:

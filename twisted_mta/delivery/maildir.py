@@ -78,6 +78,10 @@ class NoMailbox(Exception):
         self.reply = reply
 
 
+class _Exposed(OSError):
+    """Another user could have what is delivered end elsewhere."""
+
+
 def mailbox_directory(mailbox: Mailbox) -> tuple[str, str]:
     """Return the names of the two folders, domain and local-part, that hold a mailbox.
 
@@ -293,6 +297,10 @@ class MaildirDelivery:
                     copy.reply = refusal.reply
                 except Exception as error:  # an executor's thread is no place to die in
                     copy.reply = _deferred(error)
+                    if isinstance(error, _Exposed):
+                        self._log.error(
+                            "{id} is not delivered: {error.strerror}", id=copy.id, error=error
+                        )
                 else:
                     yield copy
 
@@ -378,6 +386,10 @@ class MaildirDelivery:
         domain = os.path.dirname(maildir)
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
+        for name in ("tmp", "new"):
+            fault = self._files.mailbox_fault(self._root, f"{maildir}/{name}")
+            if fault:
+                raise _Exposed(errno.EPERM, fault)
 
     def _remove(self, copy: _Copy, path: str) -> bool:
         """Take a file away, as far as that can be; says whether it is gone."""

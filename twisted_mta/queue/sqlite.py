@@ -95,7 +95,8 @@ class SQLiteStore:
         try:
             self._files.make_directories(self._spool.directory)
             # Its file is made private before SQLite makes it as the umask would have it.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.close(os.open(self._path, flags, 0o600))
             database = sqlite3.connect(
                 self._path,
                 isolation_level=None,

@@ -169,6 +169,10 @@ class UnsyncedFiles:
                 raise _error(errno.ENOTDIR, path)
             directory = below
 
+    def mailbox_fault(self, root: str, path: str) -> str:
+        """Say nothing: all that is in memory is ours."""
+        return ""
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         self._begin("names", path)
