@@ -23,7 +23,7 @@ from .schedule import expiry
 from .selection import Entry, Selection
 from .spool import FileBody
 
-_SLICES = 50  # that one question for a list looks at: 5,000 recipients
+_SLICES = 50  # that one question for a list looks at: each has its time limits (`operator`)
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 
