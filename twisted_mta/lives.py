@@ -265,7 +265,6 @@ class Worker(ProcessProtocol):
         of the whole machine.
         """
         if not self.ready or self._crew.stopping:
-            self._silent = 0
             return
         if not self._pinged:
             self._pinged = True

@@ -177,7 +177,15 @@ class SteeringTests:
                 "m*r@one.example",
                 "*'*@one.example",
             ),
-            *("A*@ONE.EXAMPLE", "*", "ann?one.example", "%@one.example", "\u212a*@one.example"),
+            *(
+                "A*@ONE.EXAMPLE",
+                "*",
+                "ann?one.example",
+                "%@one.example",
+                "?a*@one.example",
+                "*a b?@ONE.EXAMPLE",
+                "\u212a*@one.example",
+            ),
         )
         entries = [
             (inspected.message, entry)

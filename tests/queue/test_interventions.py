@@ -52,6 +52,11 @@ class Many(InterventionTestCase):
         text = "\n".join(self.lines)
         for id in range(1, 151):
             self.assertIn(str(QueueId(id)), text)
+        self.lines.clear()
+        self.assertEqual(len(self.steer("remove", state="held").ids), 150)
+        told = [line for line in self.lines if "recipients removed by the operator" in line]
+        self.assertEqual(len(told), 2)
+        self.assertLess(len(self.lines), 20)  # what is at work has a line of its own
 
 
 class Retrying(InterventionTestCase):
