@@ -74,7 +74,8 @@ class Explaining(AdminTestCase):
         admin = self.admin(explain=explain)
         path = "/v1/explain/%22a%20b%22@c%2Fd.example"
         answer = self.ask(admin, path, query="client=192.0.2.1")
-        self.assertEqual(json.loads(answer.body), {"version": 1, "mailbox": '"a b"@c/d.example'})
+        said = {"mailbox": '"a b"@c/d.example', "unready": "", "troubles": []}
+        self.assertEqual(json.loads(answer.body), {"version": 1, **said})
         self.assertEqual(asked, [('"a b"@c/d.example', {"client": "192.0.2.1"})])
 
     def test_what_is_not_there_and_what_is_nothing(self) -> None:
@@ -234,6 +235,30 @@ class Silence(AdminTestCase):
             self.assertEqual(status.queue, {"messages": 1})
         self.reports = [report(0, accepted=9)]
         self.assertEqual(self.successResultOf(admin.status()).counters["accepted"], 9)
+
+    def test_the_queue_of_a_worker_that_is_gone_still_counts(self) -> None:
+        admin = self.admin()
+        self.reports = [report(0), report(1, queue={"messages": 20})]
+        self.successResultOf(admin.status())
+        new = report(1, pid=200, state="starting", queue={}, restarts=1)
+        for gone in (report(1, pid=0, state="ended", queue={}), new):
+            self.reports = [report(0), gone]
+            status = self.successResultOf(admin.status())
+            self.assertEqual(status.queue, {"messages": 21})
+            self.assertIn("its part of the queue is that of 2026-09-21", status.incomplete[0])
+        self.reports = [Asked(fail(EOFError()), new), report(0)]
+        self.assertEqual(self.successResultOf(admin.status()).queue, {"messages": 21})
+        self.reports = [report(0), report(1, pid=200, queue={"messages": 19})]
+        status = self.successResultOf(admin.status())
+        self.assertEqual((status.queue, status.incomplete), ({"messages": 20}, ()))
+
+    def test_a_queue_that_was_never_counted_is_said_to_be_missing(self) -> None:
+        self.reports = [report(0), report(1, state="starting", queue={})]
+        status = self.successResultOf(self.admin().status())
+        self.assertEqual(status.queue, {"messages": 1})
+        self.assertEqual(
+            status.incomplete, ("worker 1 is starting: its part of the queue is not counted",)
+        )
 
     def test_no_counter_goes_backwards_when_a_worker_dies(self) -> None:
         admin = self.admin()

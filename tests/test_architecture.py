@@ -26,10 +26,12 @@ SHARED = (
     "logs",
     "memory",
     "metrics",
+    "ownership",
     "report",
     "settings",
     "timers",
     "tracing",
+    "watched_resolver",
     "wire",
 )
 """What every room may use."""

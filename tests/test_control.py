@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread  # noqa: TID251 - the client 
 from twisted.trial.unittest import TestCase
 
 from twisted_mta.answer import Answer, Answerer, Question, error_answer, json_answer
+from twisted_mta.control import client
 from twisted_mta.control.client import NAME, ControlClient, NotRunning, Refused
 from twisted_mta.control.server import ControlSocket
 
@@ -40,8 +41,8 @@ class ControlTestCase(TestCase):
         return served
 
     async def ask(self, ask: Callable[[ControlClient], Any], state_dir: str | None = None) -> Any:
-        client = ControlClient(state_dir or self.directory, timeout=10.0)
-        return await deferToThread(ask, client)
+        asker = ControlClient(state_dir or self.directory, timeout=10.0)
+        return await deferToThread(ask, asker)
 
 
 class Serving(ControlTestCase):
@@ -97,6 +98,20 @@ class Serving(ControlTestCase):
         self.start()
         said = await self.ask(lambda client: client.get("/"))
         self.assertEqual(said, {"asked": "GET /"})
+
+    async def test_another_user_is_no_mta(self) -> None:
+        self.start()
+
+        class Answers:
+            size = 12
+
+            def unpack(self, octets: bytes) -> tuple[int, int, int]:
+                return 1, 6666, 6666
+
+        self.patch(client, "_CREDENTIALS", Answers())
+        with self.assertRaises(Refused) as caught:
+            await self.ask(lambda client: client.get("/"))
+        self.assertIn("user number 6666 answers there", str(caught.exception))
 
     def test_what_is_no_socket_is_not_removed(self) -> None:
         with open(self.path, "w", encoding="ascii") as file:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from typing import Any
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -115,6 +116,36 @@ class OnDisk(Contract, SynchronousTestCase):
     def test_without_hard_links_a_file_is_never_moved_over_another_either(self) -> None:
         self.without_links()
         self.test_a_file_is_never_moved_over_another()
+
+    def test_what_was_linked_is_moved_though_its_old_name_stays(self) -> None:
+        def broken(*arguments: object) -> None:
+            raise OSError(errno.EIO, "broken")
+
+        self.write(f"{self.root}/a", b"one")
+        with mock.patch.object(os, "unlink", broken):
+            why = self.files.rename(f"{self.root}/a", f"{self.root}/b")
+        self.assertEqual(why and why.errno, errno.EIO)
+        self.assertEqual(self.read(f"{self.root}/b"), b"one")
+
+    def test_a_link_that_was_made_though_the_server_says_no_is_made(self) -> None:
+        real = os.link
+
+        def link(*arguments: Any, **keywords: Any) -> None:
+            real(*arguments, **keywords)
+            raise FileExistsError(errno.EEXIST, "the answer to the first request was lost")
+
+        self.patch(os, "link", link)
+        self.test_a_file_is_moved_and_its_old_name_is_gone()
+
+    def test_a_directory_that_was_synced_is_synced_whatever_closing_it_says(self) -> None:
+        real = os.close
+
+        def close(descriptor: int) -> None:
+            real(descriptor)
+            raise OSError(errno.EIO, "broken")
+
+        with mock.patch.object(os, "close", close):
+            self.files.sync_directory(self.root)
 
     def test_every_new_directory_is_synced_in_its_parent(self) -> None:
         synced: list[str] = []

@@ -1,5 +1,6 @@
 """What a process says of itself, read from an engine at work in memory."""
 
+import errno
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,14 +12,16 @@ from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.world import MemoryMTA
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+LARGE = MAIL + b"0123456789abcdef\r\n" * 10_000
 NAME = "smtp tcp 127.0.0.1:2525"
 
 
 class Reading(SynchronousTestCase):
     def setUp(self) -> None:
+        self.files = UnsyncedFiles()
         self.mta = MemoryMTA(
             os.path.abspath(self.mktemp()),
-            files=UnsyncedFiles(),
+            files=self.files,
             routes=(("next.example", "smtp://192.0.2.1"),),
         )
         self.mta.start()
@@ -48,7 +51,29 @@ class Reading(SynchronousTestCase):
 
     def test_connections_are_open_while_they_are(self) -> None:
         self.mta.connect()
-        self.assertEqual(self.report().connections, {NAME: Connections(1, 1)})
+        self.assertEqual(self.report().connections, {NAME: Connections(1, 1, 1000)})
+
+    def test_what_is_wrong_is_in_the_report_and_goes_by_itself(self) -> None:
+        self.assertEqual(self.report().troubles, ())
+        self.files.capacity = 1000
+        self.mta.advance(seconds=2)
+        (full,) = self.report().troubles
+        self.assertEqual((full.kind, full.stops), ("disk", True))
+        self.assertIn(" octets of the disk are free, and minimum_free_disk is ", full.text)
+        self.assertEqual(self.mta.status().unready, full.text)
+        self.files.capacity = None
+        self.mta.advance(seconds=2)
+        self.assertEqual(self.report().troubles, ())
+
+    def test_a_quota_that_is_used_up_is_in_the_report(self) -> None:
+        self.files.fail_next("create", OSError(errno.EDQUOT, "Disk quota exceeded"))
+        self.assertEqual(self.mta.submit(LARGE, "bob@localhost")[:9], "452 4.3.1")
+        (full,) = self.report().troubles
+        self.assertEqual(full.text, "the queue cannot be written: Disk quota exceeded")
+        self.mta.advance(seconds=6)
+        self.report()  # which has it tried again
+        self.mta.advance(seconds=1)
+        self.assertEqual(self.report().troubles, ())
 
     def test_early_data_is_counted(self) -> None:
         client = self.mta.connect()

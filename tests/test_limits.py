@@ -355,6 +355,51 @@ class OverWorkers(HouseTestCase):
         self.house.settle()
         self.assertTrue(self.house.take(2, limit=1))
 
+    def test_without_the_parent_each_worker_has_its_share(self) -> None:
+        for worker in (0, 1):
+            self.house.purses[worker].workers = 2
+        self.house.take(1, limit=6)
+        self.house.deaf += [0, 1]
+        asked = [self.house.purses[0].take(PEER, 6) for _ in range(5)]
+        heard: list[str] = []
+        for name in "abc":
+            self.house.wait(0, name, heard, limit=4)
+        self.house.pass_time(2.9)
+        self.assertFalse(any(isinstance(each, Deferred) and each.called for each in asked))
+        self.house.pass_time(0.3)
+        answers = [self.successResultOf(each) for each in asked if isinstance(each, Deferred)]
+        self.assertEqual(answers, [True] * 3 + [False] * 2)
+        self.assertEqual(heard, ["a", "b"])
+        self.assertIs(self.house.purses[0].take(PEER, 6), False)
+        self.house.purses[0].give_back(HOP)
+        self.assertEqual(heard, ["a", "b", "c"])
+        self.house.purses[0].give_back(PEER)
+        self.assertIs(self.house.purses[0].take(PEER, 6), True)
+        # It is back: what was taken meanwhile is counted, and the limit is exact again.
+        self.house.deaf.clear()
+        self.house.settle()
+        self.assertEqual([self.house.take(1, limit=6) for _ in range(3)], [True, True, False])
+        for _ in range(3):
+            self.house.purses[0].give_back(PEER)
+            self.house.purses[1].give_back(PEER)
+        self.house.purses[0].give_back(HOP)
+        self.house.purses[0].give_back(HOP)
+        self.house.pass_time(10)
+        self.assertEqual(self.house.ledger.grants(), {})
+        self.assertEqual(self.house.purses[0]._credits, {})
+
+    def test_a_worker_that_did_not_run_itself_does_not_take_the_parent_for_dead(self) -> None:
+        purse = self.house.purses[0]
+        purse.workers = 2
+        self.house.take(1, limit=1)
+        asked = purse.take(PEER, 1)
+        assert isinstance(asked, Deferred)
+        self.house.clock.advance(30)  # all that came meanwhile is read only now
+        self.house.settle()
+        self.house.clock.advance(0.2)
+        self.assertIs(self.successResultOf(asked), False)
+        self.assertIs(purse._alone, False)
+
     def test_a_lower_limit_takes_nothing_away_and_gives_nothing(self) -> None:
         for worker in (0, 0, 1):
             self.house.take(worker)

@@ -13,6 +13,7 @@ from twisted_mta.report import (
     Report,
     Status,
     SuspendedHop,
+    Trouble,
     gauges,
     merge,
 )
@@ -133,7 +134,7 @@ class Merging(SynchronousTestCase):
         facts = json.loads(json.dumps(merged(report(0), report(1)).to_json()))
         self.assertEqual((facts["version"], facts["program"]), (1, "1.2.3"))
         self.assertEqual((facts["ready"], facts["unready"]), (True, ""))
-        self.assertEqual(facts["processes"][1]["connections"], {"open": 1, "taken": 10})
+        self.assertEqual(facts["processes"][1]["connections"]["taken"], 10)
         self.assertEqual(facts["recent"][0]["recipients"], ["bob@localhost"])
         self.assertNotIn("metrics", facts)
 
@@ -185,6 +186,56 @@ class Readiness(SynchronousTestCase):
     def test_a_worker_that_would_refuse_mail_counts(self) -> None:
         self.assertEqual(
             self.unready(report(0), report(1, queue_open=False)), "the queue of worker 1 is closed"
+        )
+
+    def test_what_stops_mail_anywhere_is_said(self) -> None:
+        full = Trouble(kind="disk", text="12 octets are free", stops=True)
+        expired = Trouble(kind="certificate", text="mx.pem has expired")
+        status = merged(report(0, troubles=(expired, full)), report(1, troubles=(full,)))
+        self.assertEqual(status.unready, "12 octets are free")
+        self.assertEqual(status.troubles, (full, expired))
+        self.assertEqual(status.more_troubles, ["mx.pem has expired"])
+        self.assertEqual(status.to_json()["troubles"][0]["kind"], "disk")
+        numbers = gauges(status)
+        self.assertEqual(numbers.total(table.READY), 0)
+        self.assertEqual(numbers.total(table.TROUBLE, kind="disk"), 1)
+        self.assertEqual(numbers.total(table.TROUBLE, kind="certificate"), 1)
+        self.assertEqual(numbers.total(table.TROUBLE, kind="dns"), 0)
+
+    def test_what_stops_no_mail_is_said_and_leaves_it_ready(self) -> None:
+        log = Trouble(kind="log", text="the log cannot be written")
+        status = merged(report(0), troubles=[log])
+        self.assertEqual((status.unready, status.troubles), ("", (log,)))
+
+    def test_listeners_without_a_place_are_said(self) -> None:
+        name = "smtp tcp 127.0.0.1:25"
+        half = report(0, connections={name: Connections(3, 9, 5)})
+        other = report(1, connections={name: Connections(1, 9, 5)})
+        self.assertEqual(self.unready(half, other), "")
+        full = report(1, connections={name: Connections(2, 9, 5)})
+        self.assertEqual(
+            self.unready(half, full), f"all 5 connections of {name} are in use (max_connections)"
+        )
+
+    def test_workers_that_are_not_there_are_said(self) -> None:
+        ended = report(1, state="ended", restarts=1, counted_at=NOW - 5)
+        new = report(2, state="starting", restarts=4, counted_at=0.0)
+        status = merged(report(0), ended, new)
+        self.assertEqual(status.unready, "")
+        self.assertEqual(
+            [each.text for each in status.troubles],
+            [
+                "worker 1 has ended, and its successor is not there yet",
+                "worker 2 is starting",
+            ],
+        )
+        self.assertEqual(
+            status.incomplete,
+            (
+                "worker 1 has ended, and its successor is not there yet: its part of the queue is"
+                " that of 2026-09-21 14:13:15 UTC",
+                "worker 2 is starting: its part of the queue is not counted",
+            ),
         )
 
     def test_it_is_healthy_while_a_queue_is_open(self) -> None:

@@ -143,6 +143,17 @@ class Status(RunningTestCase):
         self.assertIn("state: draining, not ready: draining\n", result.output)
         self.assertEqual(result.exit_code, 0)
 
+    def test_what_is_wrong_and_what_is_missing_is_said(self) -> None:
+        troubles = [{"text": "12 octets are free"}, {"text": "no log\x1b"}]
+        facts = {**status(), "unready": "12 octets are free", "troubles": troubles}
+        result, _ = self.asked({**facts, "incomplete": ["worker 1 has ended"]}, "status")
+        for line in (
+            "state: not ready: 12 octets are free",
+            "trouble: no log\\x1b",
+            "incomplete: worker 1 has ended",
+        ):
+            self.assertIn(line, result.output.splitlines())
+
     def test_programs_get_what_the_mta_says(self) -> None:
         facts = status()
         result, _ = self.asked(facts, "status", "--json")

@@ -20,7 +20,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
 from twisted_mta.envelope import QueueId
+from twisted_mta.ownership import NotOurs
 from twisted_mta.ports import CannotListen
+from twisted_mta.queue.lock import StateLock
 from twisted_mta.queue.store import NewerSchema, StateInUse, StoreError
 from twisted_mta.server.tls import CertificateError
 from twisted_mta.testing.files import UnsyncedFiles
@@ -252,6 +254,25 @@ class Refusing(InMemory):
         self.assertTrue(first.submit(MAIL, "bob@localhost").startswith("250 "))
         first.stop()
         self.assertNothingLeft(second)
+
+    def test_a_state_directory_that_others_may_write(self) -> None:
+        os.makedirs(self.directory, exist_ok=True)
+        os.chmod(self.directory, 0o777)
+        mta = self.make()
+        self.assertIn("mode 0777) may be written by others", str(self.refused(mta, NotOurs)))
+        os.chmod(self.directory, 0o700)
+        self.assertNothingLeft(mta)
+
+    def test_a_lock_that_leads_elsewhere(self) -> None:
+        os.makedirs(self.directory, exist_ok=True)
+        with open(f"{self.directory}/victim", "w", encoding="ascii") as file:
+            file.write("precious")
+        os.symlink("victim", f"{self.directory}/lock")
+        mta = self.make()
+        self.assertIn("lock", str(self.refused(mta, NotOurs)))
+        with open(f"{self.directory}/victim", encoding="ascii") as file:
+            self.assertEqual(file.read(), "precious")
+        self.assertRaises(OSError, StateLock(f"{self.directory}/lock").acquire)
 
     def test_a_port_that_is_taken(self) -> None:
         mta = self.make(

@@ -15,7 +15,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from twisted_mta.answer import Answer, Answerer, Question
-from twisted_mta.report import Connections, Process, SuspendedHop
+from twisted_mta.report import Connections, Process, SuspendedHop, Trouble
 from twisted_mta.web import RecentMessage, Status, StatusReport, StatusSite
 
 MESSAGE = RecentMessage(
@@ -260,6 +260,19 @@ class Programs(PageTestCase):
         self.assertEqual((answer.code, answer.body), (503, "worker 1 is starting\n"))
         answer = self.ask("/healthz", status=lambda: evolve(STATUS, unready="draining"))
         self.assertEqual(answer.code, 200)
+
+    def test_what_is_wrong_is_said_to_those_who_look(self) -> None:
+        full = Trouble(kind="disk", text="12 octets are free", stops=True)
+        log = Trouble(kind="log", text="the log cannot be written: <b>")
+        troubled = evolve(
+            STATUS, unready=full.text, troubles=(full, log), incomplete=("worker 1 has ended",)
+        )
+        answer = self.ask("/readyz", status=lambda: troubled)
+        lines = "12 octets are free\nthe log cannot be written: <b>\nworker 1 has ended\n"
+        self.assertEqual((answer.code, answer.body), (503, lines))
+        page = self.ask("/", status=lambda: troubled).body
+        for text in ("not ready: 12 octets are free", "written: &lt;b&gt;", "worker 1 has ended"):
+            self.assertIn(text, page)
 
     def test_what_reads_is_passed_on_to_the_administration(self) -> None:
         for path in ("/metrics", "/v1/status", "/v1/metrics"):

@@ -349,6 +349,71 @@ class Restarting(WorkersTestCase):
         self.assertEqual(self.processes[2].names, ["start", "serve"])
 
 
+class Hanging(WorkersTestCase):
+    def pass_time(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.advance(1)
+
+    def test_one_that_hangs_is_killed_and_replaced(self) -> None:
+        self.working()
+        self.processes[1].hangs = True
+        self.pass_time(30)
+        self.assertFalse(self.processes[1].killed)
+        self.pass_time(1)
+        self.assertTrue(self.processes[1].killed)
+        self.assertIn("worker 1 has not answered for 30 s, and is killed", self.said)
+        self.pass_time(1)
+        self.assertEqual(self.processes[2].names[:2], ["start", "serve"])
+        self.pass_time(100)
+        self.assertEqual(len(self.processes), 3)
+        hangs = list(self.metrics.snapshot().series(table.WORKER_HANGS))
+        self.assertEqual(hangs, [((), 1)])
+
+    def test_time_in_which_the_parent_did_not_run_does_not_count(self) -> None:
+        self.working()
+        stopped: list[Deferred[None]] = []
+        for process in self.processes:  # all are stopped, and so are we
+            stopped.append(Deferred())
+            process.replies["ping"] = stopped[-1]
+        self.pass_time(20)
+        self.advance(36_000)
+        self.pass_time(5)
+        for process, answer in zip(self.processes, stopped, strict=True):
+            process.replies["ping"] = None
+            answer.callback(None)
+        self.pass_time(100)
+        self.assertEqual(len(self.processes), 2)
+
+    def test_a_busy_one_that_says_something_is_alive(self) -> None:
+        self.working()
+        self.processes[0].hangs = True
+        for _ in range(5):
+            self.pass_time(25)
+            self.processes[0].pipe.tell("tls_news")
+        self.assertFalse(self.processes[0].killed)
+
+    def test_one_that_takes_its_time_to_start_is_left_alone(self) -> None:
+        never: Deferred[None] = Deferred()
+        self.reactor.born = lambda process: process.replies.update(start=never)
+        self.begin()
+        self.pass_time(120)
+        self.assertFalse(any(process.killed for process in self.processes))
+
+    def test_one_that_dies_again_and_again_is_said_to(self) -> None:
+        self.working()
+        for _ in range(3):
+            self.assertEqual(self.crew.troubles(), [])
+            self.alive[-1].exit(status=1)
+            self.pass_time(1)
+        (trouble,) = self.crew.troubles()
+        self.assertEqual(
+            (trouble.kind, trouble.text),
+            ("workers", "worker 1 has ended 3 times in a row; the log says how"),
+        )
+        self.pass_time(61)
+        self.assertEqual(self.crew.troubles(), [])
+
+
 class Stopping(WorkersTestCase):
     def drains(self) -> None:
         """Let them take their time for it."""
@@ -603,7 +668,15 @@ class Reporting(WorkersTestCase):
         self.processes[0].exit(signal=9)
         self.reactor.settle()
         self.failureResultOf(first)
-        self.assertEqual(len(self.crew.reports("ready")), 1)
+
+    def test_one_that_is_gone_is_shown_as_that(self) -> None:
+        self.working()
+        self.processes[0].exit(signal=9)
+        self.reactor.settle()
+        gone, there = self.crew.reports("ready")
+        assert isinstance(gone, Report)
+        self.assertEqual((gone.number, gone.state, gone.pid), (0, "ended", 0))
+        self.assertIsInstance(there, Asked)
 
     def test_one_that_starts_is_shown_as_that(self) -> None:
         never: Deferred[None] = Deferred()

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from twisted.internet.defer import (
     Deferred,
     TimeoutError,
@@ -47,7 +47,7 @@ from .interfaces import Clock, WallTime
 from .memory import Entry
 from .metrics import Metrics, Snapshot, Totals, added
 from .metrics.exposition import exposition
-from .report import VERSION, Report, Status, gauges, merge
+from .report import VERSION, Report, Status, Trouble, gauges, merge
 from .tracing import MOST_TRACES, Buffer, Event, Filter
 
 STATUS = "/v1/status"
@@ -118,6 +118,7 @@ class Admin:
         below: who answers what is asked of other paths, and of those below them.
         explain: see `Explain`.
         trace: see `Trace`; None: there are no sessions to read along.
+        troubles: says what is wrong, besides what the reports say.
         timeout: seconds that a process has for its report.
     """
 
@@ -141,6 +142,7 @@ class Admin:
         below: Mapping[str, Answerer] | None = None,
         explain: Explain = lambda what, said: succeed(None),
         trace: Trace | None = None,
+        troubles: Callable[[], Sequence[Trouble]] = tuple,
         timeout: float = 1.5,
     ) -> None:
         self._hostname = hostname
@@ -159,9 +161,12 @@ class Admin:
         self._explain = explain
         self.traces = 0
         self._trace = trace
+        self._troubles = troubles
         self._timeout = timeout
         self._totals = Totals()
         self._last: dict[int, Report] = {}
+        # What each part of the queue had, and when that was said, by the number of its worker.
+        self._counted: dict[int | None, tuple[Mapping[str, int], float]] = {}
         self._waiting: list[Deferred[Status]] | None = None
 
     def status(self) -> Deferred[Status]:
@@ -227,11 +232,15 @@ class Admin:
     def _explained(self, question: Question) -> Deferred[Answer]:
         what = unquote(question.path.removeprefix(f"{EXPLAIN}/"))
 
-        def told(facts: dict[str, Any] | None) -> Answer:
+        async def explained() -> Answer:
+            facts = await maybeDeferred(self._explain, what, _query(question))
             if facts is None:
                 text = f"{what} is not in the queue; the log says what became of it"
                 return error_answer(text, 404)
-            return json_answer({"version": VERSION, **facts})
+            status = await self.status()
+            troubles = [asdict(each) for each in status.troubles]
+            said = {"unready": status.unready, "troubles": troubles}
+            return json_answer({"version": VERSION, **facts, **said})
 
         def refused(failure: Failure) -> Answer:
             if failure.check(TimeoutError):
@@ -239,8 +248,8 @@ class Admin:
             failure.trap(ValueError)
             return error_answer(failure.getErrorMessage(), 400)
 
-        explained = maybeDeferred(self._explain, what, _query(question))
-        return explained.addTimeout(_EXPLAINING, self._clock).addCallbacks(told, refused)
+        answer: Deferred[Answer] = Deferred.fromCoroutine(explained())
+        return answer.addTimeout(_EXPLAINING, self._clock).addErrback(refused)
 
     def _traced(self, question: Question, trace: Trace) -> Answer | Stream:
         try:
@@ -308,14 +317,22 @@ class Admin:
             metrics=added((self._totals.sum(), *own)),
             listeners=self._bound(),
             wanted_listeners=self._wanted_listeners,
+            troubles=self._troubles(),
         )
 
     def _remembered(self, report: Report) -> Report:
-        """Return what a process that does not answer said last: its queue is still there."""
-        last = self._last.get(report.pid)
-        if report.state != "not answering" or last is None:
+        """Return what a process said last that says nothing now: its queue is still there."""
+        if report.state in ("ready", "draining"):
+            self._counted[report.number] = report.queue, self._wall_time()
             return report
-        return evolve(last, state=report.state, number=report.number, restarts=report.restarts)
+        # The numbers of this very process; and those of the queue, which its successor takes over.
+        last = self._last.get(report.pid)
+        if report.state == "not answering" and last is not None:
+            report = evolve(
+                last, state=report.state, number=report.number, restarts=report.restarts
+            )
+        queue, counted_at = self._counted.get(report.number, ({}, 0.0))
+        return evolve(report, queue=queue, counted_at=counted_at)
 
     def _tell(self, status: Status | Failure) -> None:
         waiting, self._waiting = self._waiting or [], None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -154,9 +154,10 @@ Answerer = Callable[[Question], "Answer | Stream | Deferred[Answer]"]
 """Answers what is asked; what it raises is logged, and is a 503."""
 
 
-def short(text: str, code: int = 200, **rest: Any) -> Answer:
-    """Return one line for people."""
-    return Answer(body=f"{printable(text)}\n".encode("ascii"), code=code, **rest)
+def short(text: str, code: int = 200, *, more: Iterable[str] = (), **rest: Any) -> Answer:
+    """Return one line for people, and lines with more below it."""
+    lines = "".join(f"{printable(line)}\n" for line in (text, *more))
+    return Answer(body=lines.encode("ascii"), code=code, **rest)
 
 
 def json_answer(value: Any, code: int = 200, **rest: Any) -> Answer:

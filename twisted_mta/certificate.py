@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL
 
+from .ownership import others_may_write
 from .smtp.reply import printable
 
 # What is said this long before a certificate expires still leaves time to renew it.
@@ -116,6 +118,11 @@ class CertifiedKey:
         if end < moment + _SOON:
             return [f"{name}: the certificate expires on {end:%Y-%m-%d}; renew it"]
         return []
+
+    def is_valid(self, now: float) -> bool:
+        """Whether the certificate's dates cover ``now``."""
+        certificate, moment = self.certificate, datetime.fromtimestamp(now, UTC)
+        return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -225,9 +232,11 @@ def openssl_reason(error: BaseException | None) -> str:
     return printable(str(error)) or type(error).__name__
 
 
-def _read(file: str) -> bytes:
+def _read(file: str, *, secret: bool = False) -> bytes:
     try:
         with open(file, "rb") as opened:
+            if secret and (written := others_may_write(os.fstat(opened.fileno()))):
+                raise CertificateError(f"{printable(file)}: {written}; chmod 0640 would do")
             return opened.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -251,7 +260,9 @@ def read_certificates(file: str) -> Sequence[x509.Certificate]:
 
 def _read_key(file: str) -> PrivateKeyTypes:
     try:
-        return load_pem_private_key(_read(file), None)
+        return load_pem_private_key(_read(file, secret=True), None)
+    except CertificateError:
+        raise
     except TypeError:
         raise CertificateError(
             f"{printable(file)}: the key has a passphrase; one without would do"

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -23,8 +23,10 @@ from .entropy import monotonic_microseconds
 from .metrics import table
 from .notify import ServiceManager
 from .options import Options
+from .ownership import NotOurs
 from .ports import Bound, CannotListen
 from .queue.store import NewerSchema, StateInUse, StoreError
+from .report import Trouble
 from .server.certificate import CertificateError
 from .service import CannotReload, MailTransferAgent
 from .smtp.reply import printable
@@ -84,12 +86,19 @@ class _Daemon(MultiService):
             log_lines=options.log.write_lines if options.log is not None else None,
             actions={"reload": self.reload, "reopen-logs": self._reopen_logs},
             control=True,
+            troubles=self._troubles,
         )
         if options.log is not None:
             log = options.log
             self._mta.metrics.read(table.LOG_LINES_DROPPED, lambda: log.dropped)
         self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
         self._mta.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _troubles(self) -> Sequence[Trouble]:
+        log = self._options.log
+        if log is None or not log.trouble:
+            return ()
+        return (Trouble(kind="log", text=f"the log cannot be written: {log.trouble}"),)
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of twistd's application, and tell it who writes the log."""
@@ -124,6 +133,7 @@ class _Daemon(MultiService):
             super().startService()  # type: ignore[no-untyped-call]
         except (
             CannotStart,
+            NotOurs,
             StateInUse,
             NewerSchema,
             StoreError,

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .authentication import Authentication, submission_policy
 from .config import Config, Listener
@@ -35,14 +36,14 @@ from .envelope import Message, NextHop, Outcome
 from .explain.explainer import Explainer
 from .explain.origin import limits_of
 from .files import DiskFiles
-from .interfaces import Executor, Files, Ids, Limits, Random, Resolver, WallTime
+from .interfaces import Executor, Files, Ids, Limits, Random, Refused, Resolver, WallTime
 from .limits import LocalLimits
 from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .memory import Entry, TLSJournal, TLSMemory, entries_of
 from .metrics import Metrics, table
 from .queue.activity import Activity
-from .queue.commit import GroupCommit
+from .queue.commit import FULL, GroupCommit
 from .queue.desk import Desk
 from .queue.hops import Suspended
 from .queue.ids import QueueIds
@@ -50,7 +51,7 @@ from .queue.lock import StateLock
 from .queue.runner import Runner, RunnerSettings
 from .queue.schedule import Schedule
 from .queue.spool import Spool
-from .queue.sqlite import SQLiteStore
+from .queue.sqlite import RESERVE, SQLiteStore
 from .queue.store import StateInUse
 from .queue.tallies import Tallies
 from .routing.account import Accountant
@@ -64,6 +65,7 @@ from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
 from .smtp.sasl import Nonce
 from .tracing import Tracing
+from .watched_resolver import WatchedResolver
 from .wire import Outbox
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
@@ -136,6 +138,8 @@ class Engine:
         tls_news: to be called when another process has learnt something of TLS.
         explainer: says why mail is where it is.
         tracing: tells what sessions say to those who read along.
+        room: whether there is room for messages on their way in.
+        resolver: the DNS, and whether it answers.
 
     Raises:
         ValueError: a route cannot be read.
@@ -175,8 +179,9 @@ class Engine:
             wall_time=world.wall_time, random=self._random, worker=worker
         )
         self._file_executor = world.file_executor or self._thread(4, "files")
-        resolver = world.resolver or DNSResolver(
-            reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
+        self.resolver = resolver = WatchedResolver(
+            world.resolver
+            or DNSResolver(reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout)
         )
         self._maildir = MaildirDelivery(
             config.maildir,
@@ -236,12 +241,13 @@ class Engine:
             extensions=(*OUTGOING, *(each.outgoing for each in world.extensions if each.outgoing)),
         )
         self._home = self._shard(worker)
-        self._room = Room(
+        self.room = Room(
             memory=config.message_memory,
             share=config.queue.small_body,
-            minimum_free=config.minimum_free_disk,
+            minimum_free=_minimum_free(config),
             free=self._home.store.free,
             clock=reactor,
+            attempt=lambda: self._file_executor(self._home.spool.attempt),
         )
         self.traffic = self._relay.traffic
         self.listeners = Listeners(
@@ -356,7 +362,7 @@ class Engine:
         self._journal.start()
         for shard in self.shards:
             shard.runner.start()
-        self._room.refusal()  # a disk that is full already is said now, and not to clients alone
+        self.room.refusal()  # a disk that is full already is said now, and not to clients alone
 
     def stop(self) -> Deferred[None]:
         """Drain: let what is under way end, and close the queue. Nothing new begins.
@@ -497,7 +503,7 @@ class Engine:
             self.config = config
             lines = use_authentication()
             use_mailboxes()
-            self._room.minimum_free = config.minimum_free_disk
+            self.room.minimum_free = _minimum_free(config)
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(self._policy(listener))
@@ -534,7 +540,7 @@ class Engine:
             expand=self.mailboxes.expand,
             ids=self._ids,
             wall_time=self._wall_time,
-            room=self._room,
+            room=self.room,
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
         )
@@ -610,7 +616,12 @@ class Engine:
         def accepted(_: None) -> None:
             self.activity.message_accepted(message)
 
-        return self._home.runner.accept(message).addCallback(accepted)
+        def refused(failure: Failure) -> Failure:
+            if isinstance(failure.value, Refused) and failure.value.reply is FULL:
+                self.room.failed("it has no room for a message")
+            return failure
+
+        return self._home.runner.accept(message).addCallbacks(accepted, refused)
 
     def _delivered_directly(
         self, message: Message, outcomes: Sequence[Outcome], whole: bool
@@ -623,6 +634,11 @@ class Engine:
         if next_hop.transport == "maildir":
             return self._maildir.deliver(next_hop, message)
         return self._relay.deliver(next_hop, message)
+
+
+def _minimum_free(config: Config) -> int:
+    # Below its reserve the store takes no message, whatever the operator wants to keep free.
+    return max(config.minimum_free_disk, RESERVE)
 
 
 def _runner_settings(config: Config) -> RunnerSettings:

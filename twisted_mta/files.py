@@ -7,10 +7,13 @@ and would report success the second time.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from typing import IO
+
+from .ownership import mailbox_fault
 
 # What link(2) says on a file system that has no hard links (FAT, some network and FUSE mounts), or
 # under a security module that forbids them.
@@ -39,6 +42,26 @@ def _sync_device(descriptor: int) -> None:
         else:
             return
     os.fsync(descriptor)
+
+
+def _are_one(old: str, new: str) -> bool:
+    """Whether two names are there, of one and the same file."""
+    try:
+        return os.path.samestat(os.lstat(old), os.lstat(new))
+    except OSError:
+        return False
+
+
+def _unlinked(path: str) -> OSError | None:
+    try:
+        os.unlink(path)
+    except OSError as error:
+        return error
+    return None
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 class DiskFile:
@@ -85,13 +108,16 @@ class DiskFiles:
         return DiskFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
     def open(self, path: str) -> IO[bytes]:
-        """Open an existing file for reading."""
-        return open(path, "rb")
+        """Open an existing file for reading; a symbolic link is an error."""
+        return open(path, "rb", opener=_opener)
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str) -> OSError | None:
         """Move a file within its file system, replacing none.
 
         A crash in between can leave both names, of one and the same file.
+
+        Returns:
+            None; or why ``old`` is still there beside ``new``: the file was moved all the same.
 
         Raises:
             FileExistsError: there is something at ``new``.
@@ -100,6 +126,9 @@ class DiskFiles:
         try:
             os.link(old, new, follow_symlinks=False)
         except OSError as error:
+            # link(2), BUGS: over NFS it may fail although the server has made the link.
+            if _are_one(old, new):
+                return _unlinked(old)
             if error.errno not in _NO_LINKS:
                 raise
             # Two steps, so another process could come between; names are unique by their making,
@@ -107,8 +136,8 @@ class DiskFiles:
             if os.path.lexists(new):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
             os.rename(old, new)
-        else:
-            os.unlink(old)
+            return None
+        return _unlinked(old)
 
     def unlink(self, path: str) -> None:
         """Remove a file; one that is not there is no error."""
@@ -141,6 +170,10 @@ class DiskFiles:
             # Somebody else made it just now, and may not have synced it yet.
         self.sync_directory(parent)
 
+    def mailbox_fault(self, root: str, path: str) -> str:
+        """Say why mail that is written below ``path`` could end elsewhere; empty: it cannot."""
+        return mailbox_fault(root, path, os.geteuid())
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         return sorted(os.listdir(path))
@@ -151,7 +184,8 @@ class DiskFiles:
         try:
             _sync_device(descriptor)
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # it says nothing of what was synced
+                os.close(descriptor)
 
     def free(self, path: str) -> int:
         """Return how many octets can still be written on the file system of ``path``.

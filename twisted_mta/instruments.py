@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import resource
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from attrs import asdict
@@ -10,7 +12,9 @@ from attrs import asdict
 from .engine import Engine
 from .metrics import Metrics, table
 from .queue.tallies import AGES, OLDEST, REASONS
-from .report import MOST_SUSPENDED, Connections, Report, State, SuspendedHop
+from .report import MOST_SUSPENDED, Connections, Report, State, SuspendedHop, Trouble
+
+_FEW = 4  # descriptors that are left: a message takes one for its connection, and one for its file
 
 _KEPT_BY_FACTORIES = (
     (table.CONNECTIONS_TAKEN, "connections_taken"),
@@ -77,7 +81,9 @@ def engine_report(
             queue[name] = queue.get(name, 0) + count
     connections: dict[str, Connections] = {}
     for name, factory in zip(names, engine.listeners.factories, strict=False):
-        here = Connections(factory.connections_open, factory.connections_taken)
+        here = Connections(
+            factory.connections_open, factory.connections_taken, factory.max_connections
+        )
         connections[name] = connections.get(name, Connections()) + here
     return Report(
         pid=pid,
@@ -99,4 +105,32 @@ def engine_report(
             )
             for each in engine.suspended()[:MOST_SUSPENDED]
         ),
+        troubles=tuple(_troubles(engine)),
     )
+
+
+def _troubles(engine: Engine) -> Iterator[Trouble]:
+    shortage = engine.room.shortage()
+    if shortage is not None:
+        yield Trouble(kind=shortage.what, text=shortage.text, stops=True)
+    why = scarce_descriptors()
+    if why:
+        yield Trouble(kind="descriptors", text=why, stops=True)
+    if engine.resolver.trouble:
+        yield Trouble(kind="dns", text=engine.resolver.trouble)
+    for fault in engine.listeners.certificate_faults():
+        yield Trouble(kind="certificate", text=fault)
+
+
+def scarce_descriptors() -> str:
+    """Say that hardly a descriptor is left for another connection; empty where there are more."""
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return f"no descriptor is left for another connection: {error.strerror}"
+    os.close(lowest)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    # open(2) gives the lowest number that is free: all below it are in use.
+    if limit == resource.RLIM_INFINITY or lowest < limit - _FEW:
+        return ""
+    return f"all but {limit - lowest} of {limit:,} descriptors are in use (LimitNOFILE, ulimit -n)"

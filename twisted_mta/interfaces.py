@@ -76,8 +76,12 @@ class Files(Protocol):
         """Open an existing file for reading."""
         ...
 
-    def rename(self, old: str, new: str) -> None:
-        """Move a file within its file system, replacing none: ``new`` must not exist."""
+    def rename(self, old: str, new: str) -> OSError | None:
+        """Move a file within its file system, replacing none: ``new`` must not exist.
+
+        Returns:
+            None; or why ``old`` is still there beside ``new``: the file was moved all the same.
+        """
         ...
 
     def unlink(self, path: str) -> None:
@@ -90,6 +94,15 @@ class Files(Protocol):
 
     def make_directories(self, path: str) -> None:
         """Make ``path`` and what is missing above it (mode 0700), each synced in its parent."""
+        ...
+
+    def mailbox_fault(self, root: str, path: str) -> str:
+        """Say why mail that is written below ``path`` could end elsewhere; empty: it cannot.
+
+        Args:
+            root: the directory of all Maildirs.
+            path: a directory below it.
+        """
         ...
 
     def names(self, path: str) -> list[str]:

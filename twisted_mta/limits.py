@@ -46,6 +46,8 @@ Message = list[Any]
 _MOST_SPARE = 8  # credits asked for at once, where the limit is large
 _SPARE_SHARE = 64  # the part of a limit that one worker asks for at once: none below 128
 _KEPT = 2.0  # seconds; a credit that was to spare for one to two of these goes back
+_ALONE_AFTER = 3.0  # seconds without a word of the parent, who says one each second
+_A_MOMENT = 0.1  # seconds
 _PATIENCE = 1.0  # seconds for a worker to answer; it needs far less than a millisecond
 
 
@@ -280,6 +282,7 @@ class _Credits:
     limit: int
     used: int = 0
     spare: int = 0
+    loans: int = 0  # of those in use: taken while the parent was silent
     unused: int = 0  # the fewest that were to spare since the last look
     keeps: bool = False
     takers: deque[Deferred[bool]] = Factory(deque)  # one for each ask that does not wait
@@ -290,16 +293,27 @@ class _Credits:
 class Purse:
     """A worker's part: exact counts over all workers (`interfaces.Limits`).
 
+    A parent that is stopped answers nobody. After `_ALONE_AFTER` seconds without a word of it the
+    worker takes what it needs up to its share, the limit by the number of workers; such *loans* are
+    paid back out of what the parent grants afterwards, or as they come free.
+
     Args:
         send: sends a message to the ledger. It may not call back into the purse before it returns.
         clock: for how long spare credits are kept.
+
+    Attributes:
+        workers: among how many a limit is shared while the parent is silent; 0: there are no loans.
     """
 
     def __init__(self, *, send: Callable[[Message], object], clock: Clock) -> None:
         self._send = send
         self._clock = clock
+        self.workers = 0
         self._credits: dict[LimitKey, _Credits] = {}
         self._timer: IDelayedCall | None = None
+        self._heard = 0.0  # by the clock: the parent's last word
+        self._alone = self._suspects = False
+        self._doubt: IDelayedCall | None = None  # whether the parent lives
 
     # What rooms ask.
 
@@ -309,8 +323,11 @@ class Purse:
         if credits.used >= limit:
             self._forget_unused(key, credits)
             return False
-        if self._spend(credits):
+        if self._spend(credits) or (self._alone and self._borrow(credits)):
             return True
+        if self._alone:
+            self._forget_unused(key, credits)
+            return False
         taker: Deferred[bool] = Deferred()
         credits.takers.append(taker)
         self._ask(key, limit, wait=False)
@@ -319,7 +336,7 @@ class Purse:
     def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
         """Count one more in as soon as that keeps within ``limit``; the result is True."""
         credits = self._credits_of(key, limit)
-        if self._spend(credits):
+        if self._spend(credits) or (self._alone and self._borrow(credits)):
             return True
         waiter: Deferred[bool] = Deferred(lambda waiter: credits.waiters.pop(waiter))
         credits.waiters[waiter] = None
@@ -332,14 +349,28 @@ class Purse:
         """Count one out that was counted in."""
         credits = self._credits[key]
         credits.used -= 1
-        credits.spare += 1
-        self._settle(key, credits)
+        if credits.loans:
+            credits.loans -= 1
+            self._forget_unused(key, credits)
+        else:
+            credits.spare += 1
+            self._settle(key, credits)
+        if self._alone and credits.waiters:
+            self._lend(credits)
+
+    def parent_lives(self) -> None:
+        """The parent has said something."""
+        self._heard = self._clock.seconds()
+        self._alone = self._suspects = False
 
     def close(self) -> None:
         """Stop: no timer is left. What is held is freed by `Ledger.worker_gone`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
 
     # What the ledger says.
 
@@ -349,6 +380,7 @@ class Purse:
         Raises:
             ValueError: it is none.
         """
+        self.parent_lives()
         match message:
             case ["grant", name, count, keep, wait]:
                 self._granted(tuple(name), count, keep, wait)
@@ -376,6 +408,9 @@ class Purse:
         if asker is not None:
             credits.used += 1
             credits.spare -= 1
+        paid = min(credits.loans, credits.spare)
+        credits.loans -= paid
+        credits.spare -= paid
         self._settle(key, credits)
         if asker is not None:
             asker.callback(True)
@@ -415,7 +450,45 @@ class Purse:
         credits.unused = min(credits.unused, credits.spare)
         return True
 
+    def _borrow(self, credits: _Credits) -> bool:
+        """Take one without the parent, if that keeps within our share."""
+        if not self.workers or credits.used >= max(1, credits.limit // self.workers):
+            return False
+        credits.used += 1
+        credits.loans += 1
+        return True
+
+    def _lend(self, credits: _Credits) -> None:
+        """Serve those who wait for the parent, as far as our share goes."""
+        while (waiter := next(iter(credits.waiters), None)) and self._borrow(credits):
+            del credits.waiters[waiter]
+            waiter.callback(True)
+        for taker in [each for each in credits.takers if not each.called]:
+            taker.callback(self._borrow(credits))
+
+    def _doubt_parent(self) -> None:
+        """Somebody still waits for the parent's answer: find out whether it says anything."""
+        self._doubt = None
+        waiting = [each for each in self._credits.values() if each.takers or each.waiters]
+        if not waiting:
+            return
+        left = self._heard + _ALONE_AFTER - self._clock.seconds()
+        if left > 0:
+            self._doubt = self._clock.callLater(left, self._doubt_parent)
+            return
+        if not self._suspects:
+            # Maybe it was us who did not run: what was said meanwhile is read first.
+            self._suspects = True
+            self._doubt = self._clock.callLater(_A_MOMENT, self._doubt_parent)
+            return
+        self._alone = True
+        for credits in waiting:
+            self._lend(credits)
+        self._doubt = self._clock.callLater(_ALONE_AFTER, self._doubt_parent)
+
     def _ask(self, key: LimitKey, limit: int, *, wait: bool) -> None:
+        if self._doubt is None and self.workers:
+            self._doubt = self._clock.callLater(_ALONE_AFTER, self._doubt_parent)
         wanted = max(1, min(_MOST_SPARE, limit // _SPARE_SHARE))
         self._send(["ask", key, limit, wanted, wait])
 

@@ -103,6 +103,12 @@ class Listeners:
         expiries = [context.expires_at for context in self._contexts if context.ready]
         return min(expiries, default=None)
 
+    def certificate_faults(self) -> list[str]:
+        """Return what is wrong with the dates of the certificates in force, each once."""
+        now = self._wall_time()
+        contexts = [context for context in self._contexts if context.ready]
+        return list(dict.fromkeys(fault for each in contexts for fault in each.faults(now)))
+
     def served(self, number: int) -> Any:
         """Return the factory that stands at the port of a listener.
 

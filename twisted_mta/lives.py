@@ -26,7 +26,7 @@ from .limits import Message
 from .logs import WholeLines
 from .metrics import table
 from .pipe import CallFailed, Pipe, PipeClosed, PipeEnd
-from .report import Report
+from .report import Report, Trouble
 from .tracing import Event
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ READING = 30.0
 _RESTART_FIRST = 0.1  # seconds; doubled with each early death
 _RESTART_LAST = 60.0
 _LIVED_WELL = 60.0  # seconds after which a death is not held against the next life
+_OFTEN = 3  # deaths in a row, after which it is said that they go on
+_HANGS = 30  # ticks of the parent without a word, after which a worker is killed; one a second
 _MOST_BIRTHS = 5  # lives that may end before a queue is open, until the start as a whole has failed
 _PATIENCE = 10.0  # seconds that a process may live on without its pipe, or hear nothing of its end
 # What is logged is heard at once, unless so much comes that each line would wake us: then, after as
@@ -89,6 +91,11 @@ class Life(Pipe):
         self.worker = worker
         self.config = config
 
+    def stringReceived(self, string: bytes) -> None:
+        """The worker says something, so it does not hang (called by Twisted)."""
+        self.worker.heard(self)
+        super().stringReceived(string)
+
 
 class Worker(ProcessProtocol):
     """One worker, through all its lives.
@@ -115,6 +122,9 @@ class Worker(ProcessProtocol):
         self._born = 0.0
         self._started_at = 0.0
         self._first_start: Deferred[None] | None = None
+        self._silent = 0  # ticks since anything was heard of it
+        self._pinged = False
+        self._deaths = 0  # in a row, none of them after a life of some length
         self._asking = False
         self._asked: list[Deferred[Report]] = []
         self._lines = {
@@ -213,6 +223,8 @@ class Worker(ProcessProtocol):
             restarts=self.restarts,
             queue_open=False,
         )
+        if not self.alive:
+            return evolve(known, pid=0, state="ended")
         if not self.ready:
             return known
         # One that hangs is asked once, however often we are: it would have to answer all of them.
@@ -231,6 +243,41 @@ class Worker(ProcessProtocol):
         for each in asked:
             if not each.called:  # it had no more time
                 each.callback(answer)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """That it dies again and again."""
+        lives = self.ready and self._crew.reactor.seconds() - self._born >= _LIVED_WELL
+        if self._deaths < _OFTEN or lives:
+            return None
+        text = f"worker {self.number} has ended {self._deaths} times in a row; the log says how"
+        return Trouble(kind="workers", text=text)
+
+    def heard(self, life: Life) -> None:
+        """It has said something."""
+        if life is self._life:
+            self._silent = 0
+
+    def tick(self) -> None:
+        """A second of the parent's own life has passed: ask for a sign, and see to one that hangs.
+
+        Seconds in which the parent did not run either do not count: of a stop of all processes, or
+        of the whole machine.
+        """
+        if not self.ready or self._crew.stopping:
+            return
+        if not self._pinged:
+            self._pinged = True
+            life = self._life
+            self.call("ping").addBoth(lambda _: self._answered(life))
+        self._silent += 1
+        if self._silent > _HANGS:
+            self._crew.metrics.count(table.WORKER_HANGS)
+            self.kill(f"has not answered for {_HANGS} s")
+
+    def _answered(self, life: Life | None) -> None:
+        if life is self._life:
+            self._pinged = False
 
     def stop(self) -> None:
         """End, in order."""
@@ -274,6 +321,7 @@ class Worker(ProcessProtocol):
         if life is not self._life:
             return
         self.ready = True
+        self._silent, self._pinged = 0, False
         self._crew.started(self)
         if self._crew.serving:
             self.tell("serve")
@@ -384,7 +432,8 @@ class Worker(ProcessProtocol):
     def _try_again_later(self, how: str) -> None:
         crew = self._crew
         if crew.reactor.seconds() - self._born >= _LIVED_WELL:
-            self._delay = _RESTART_FIRST
+            self._delay, self._deaths = _RESTART_FIRST, 0
+        self._deaths += 1
         delay, self._delay = self._delay, min(2 * self._delay, _RESTART_LAST)
         self._log.error(
             "worker {number} {how}; another one takes over its queue in {delay:g} s",

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr, safe_str
 from zope.interface import implementer
 
+from .ownership import open_log
 from .smtp.reply import printable
 
 LogFormat = Literal["text", "json"]
@@ -293,6 +294,11 @@ class Log:
         self._own.info("{path} was opened anew", path=printable(self.path))
         return True
 
+    @property
+    def trouble(self) -> str:
+        """Why lines wait to be written, or are missing; empty while none do."""
+        return self._trouble if self._waiting or self._lost else ""
+
     def __call__(self, event: LogEvent) -> None:
         """Write the event."""
         try:
@@ -345,7 +351,7 @@ class Log:
             # A copy: whoever closes standard output would let the next file get its number, and
             # the log would be written into that.
             return fcntl.fcntl(self._given, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
-        descriptor = os.open(self.path, _FLAGS, _MODE)
+        descriptor = open_log(self.path, _FLAGS, _MODE)
         if descriptor < _STANDARD:  # twistd replaces these when it goes into the background
             low, descriptor = descriptor, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
             os.close(low)

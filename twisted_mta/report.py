@@ -7,7 +7,8 @@ which the page shows, the tool prints, and `/readyz` answers by.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from attrs import asdict, field, frozen
@@ -30,10 +31,26 @@ MOST_SUSPENDED = 50
 _LONGEST_ADDRESS = 320  # characters; RFC 5321 §4.5.3.1: 64 and 255, and the @
 _LONGEST_ANSWER = 500  # characters of a peer's reply, which may be of a hundred lines
 
-State = Literal["starting", "ready", "draining", "not answering"]
-"""``ready``: its listeners take connections and its queue was opened."""
+State = Literal["starting", "ready", "draining", "not answering", "ended"]
+"""``ready``: its listeners take connections and its queue was opened. ``ended``: of a worker whose
+successor is not there yet."""
 
-STATES: tuple[State, ...] = ("starting", "ready", "draining", "not answering")
+STATES: tuple[State, ...] = ("starting", "ready", "draining", "not answering", "ended")
+
+
+@frozen(kw_only=True)
+class Trouble:
+    """Something that keeps mail from being taken or from leaving, and has to be seen.
+
+    Attributes:
+        kind: one of `table.TROUBLES`.
+        text: what was found and what it means, one line.
+        stops: whether no mail is taken because of it.
+    """
+
+    kind: str
+    text: str
+    stops: bool = False
 
 
 @frozen(kw_only=True)
@@ -110,13 +127,17 @@ class Connections:
     Attributes:
         open: now.
         taken: since the process was started.
+        most: that may be open at a time, in all processes together; 0: not known.
     """
 
     open: int = 0
     taken: int = 0
+    most: int = 0
 
     def __add__(self, other: Connections) -> Connections:
-        return Connections(self.open + other.open, self.taken + other.taken)
+        return Connections(
+            self.open + other.open, self.taken + other.taken, max(self.most, other.most)
+        )
 
 
 @frozen(kw_only=True)
@@ -136,6 +157,8 @@ class Report:
         metrics: what it has counted.
         recent: the newest first, at most `MOST_MESSAGES`.
         suspended: those longest gone first, at most `MOST_SUSPENDED`.
+        troubles: what is wrong there.
+        counted_at: wall time at which ``queue`` was true; None: now; 0: it is not known at all.
     """
 
     pid: int
@@ -150,6 +173,8 @@ class Report:
     metrics: Snapshot = field(factory=Snapshot)
     recent: tuple[RecentMessage, ...] = ()
     suspended: tuple[SuspendedHop, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    counted_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, for a pipe."""
@@ -178,7 +203,7 @@ class Report:
                 queue_open=bool(written["queue_open"]),
                 queue={str(name): int(count) for name, count in written["queue"].items()},
                 connections={
-                    str(name): Connections(int(each["open"]), int(each["taken"]))
+                    str(name): Connections(int(each["open"]), int(each["taken"]), int(each["most"]))
                     for name, each in written["connections"].items()
                 },
                 deliveries=int(written["deliveries"]),
@@ -190,6 +215,7 @@ class Report:
                 suspended=tuple(
                     SuspendedHop(**each) for each in written["suspended"][:MOST_SUSPENDED]
                 ),
+                troubles=tuple(Trouble(**each) for each in written["troubles"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the report of a process: {error!r}") from None
@@ -208,6 +234,8 @@ class Process:
     connections: Connections
     accepted: int
     deliveries: int
+    queue: Mapping[str, int] = field(factory=dict)
+    counted_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -232,6 +260,8 @@ class Status:
         suspended: next hops that are left alone, those longest gone first; a bounded number.
         state: of all processes together.
         unready: why connections should not be sent here now; empty: they may.
+        troubles: what is wrong, those first because of which no mail is taken.
+        incomplete: what the numbers of the queue leave out, or have from before; one line each.
         healthy: whether a queue is open.
         listeners: what is bound, as a start names it.
         connections: by listener, where it was said.
@@ -250,6 +280,8 @@ class Status:
     suspended: tuple[SuspendedHop, ...] = ()
     state: State = "ready"
     unready: str = ""
+    troubles: tuple[Trouble, ...] = ()
+    incomplete: tuple[str, ...] = ()
     healthy: bool = True
     listeners: tuple[str, ...] = ()
     connections: Mapping[str, Connections] = field(factory=dict)
@@ -258,6 +290,11 @@ class Status:
     metrics: Snapshot = field(factory=Snapshot)
     ages: Mapping[str, int] = field(factory=dict)
     reasons: Mapping[str, int] = field(factory=dict)
+
+    @property
+    def more_troubles(self) -> list[str]:
+        """What is wrong besides what ``unready`` says."""
+        return [each.text for each in self.troubles if each.text not in self.unready]
 
     def to_json(self) -> dict[str, Any]:
         """Return it in plain types, as ``/v1/status`` documents them."""
@@ -268,6 +305,8 @@ class Status:
             "state": self.state,
             "ready": not self.unready,
             "unready": self.unready,
+            "troubles": [asdict(each) for each in self.troubles],
+            "incomplete": list(self.incomplete),
             "healthy": self.healthy,
             "started_at": self.started_at,
             "now": self.now,
@@ -328,6 +367,7 @@ def merge(
     metrics: Snapshot | None = None,
     listeners: Sequence[str] = (),
     wanted_listeners: int = 0,
+    troubles: Sequence[Trouble] = (),
 ) -> Status:
     """Return what the reports of all processes come to.
 
@@ -340,15 +380,20 @@ def merge(
         metrics: of all processes, those that are gone included; None adds up the reports.
         listeners: what is bound.
         wanted_listeners: how many listeners there are to be.
+        troubles: besides those in the reports.
     """
     if started_at is None:
         started_at = min((report.started_at for report in reports), default=now)
     processes = tuple(
         _process(report) for report in sorted(reports, key=lambda each: each.number or 0)
     )
+    connections = _connections(reports)
+    all_troubles = _troubles(reports, processes, connections, troubles)
     unready = _unready(processes)
     if not unready and len(listeners) < wanted_listeners:
         unready = f"{len(listeners)} of {wanted_listeners} listeners listen"
+    if not unready:
+        unready = "; ".join(each.text for each in all_troubles if each.stops)
     total = added(report.metrics for report in reports) if metrics is None else metrics
     newest = heapq.nlargest(
         MOST_MESSAGES,
@@ -368,9 +413,11 @@ def merge(
         suspended=_suspended(reports),
         state=_state(processes),
         unready=unready,
+        troubles=all_troubles,
+        incomplete=tuple(_incomplete(processes)),
         healthy=any(_at_work(process) for process in processes),
         listeners=tuple(listeners),
-        connections=_connections(reports),
+        connections=connections,
         deliveries=sum(report.deliveries for report in reports),
         processes=processes,
         metrics=total,
@@ -405,6 +452,8 @@ def gauges(status: Status) -> Snapshot:
         numbers[(table.PROCESSES, state)] = sum(
             process.state == state for process in status.processes
         )
+    for kind in table.TROUBLES:
+        numbers[(table.TROUBLE, kind)] = int(any(each.kind == kind for each in status.troubles))
     kinds = table.CONNECTIONS_OPEN.labels["kind"]
     for name, connections in status.connections.items():
         kind = name.partition(" ")[0]
@@ -427,6 +476,8 @@ def _process(report: Report) -> Process:
         connections=connections,
         accepted=int(report.metrics.total(table.MESSAGES_ACCEPTED)),
         deliveries=report.deliveries,
+        queue=report.queue,
+        counted_at=report.counted_at,
     )
 
 
@@ -456,6 +507,52 @@ def _state(processes: Sequence[Process]) -> State:
         if any(process.state == state for process in processes):
             return state
     return "not answering"
+
+
+def _troubles(
+    reports: Sequence[Report],
+    processes: Sequence[Process],
+    connections: Mapping[str, Connections],
+    troubles: Sequence[Trouble],
+) -> tuple[Trouble, ...]:
+    """Return all that is wrong, each once, those first because of which no mail is taken."""
+    found = list(troubles)
+    for process in processes:
+        if process.state == "ready" and not process.queue_open:
+            text = f"the queue of {process.name} is closed"
+            found.append(Trouble(kind="queue", text=text, stops=True))
+        elif process.state in ("not answering", "ended") or (
+            process.state == "starting" and process.restarts
+        ):
+            text = f"{process.name} {_CONDITIONS[process.state]}"
+            found.append(Trouble(kind="workers", text=text))
+    for name, each in connections.items():
+        if each.open >= each.most > 0:
+            text = f"all {each.most:,} connections of {name} are in use (max_connections)"
+            found.append(Trouble(kind="connections", text=text, stops=True))
+    at_work = [report for report in reports if report.state == "ready"]
+    for report in at_work:
+        found += report.troubles
+    return tuple(sorted(dict.fromkeys(found), key=lambda each: not each.stops))
+
+
+_CONDITIONS: Mapping[State, str] = {
+    "not answering": "is not answering",
+    "ended": "has ended, and its successor is not there yet",
+    "starting": "is starting",
+}
+
+
+def _incomplete(processes: Iterable[Process]) -> Iterator[str]:
+    for process in processes:
+        if process.counted_at is None:
+            continue
+        condition = _CONDITIONS.get(process.state, "")
+        if process.counted_at:
+            at = f"{datetime.fromtimestamp(process.counted_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            yield f"{process.name} {condition}: its part of the queue is that of {at}"
+        else:
+            yield f"{process.name} {condition}: its part of the queue is not counted"
 
 
 def _sums(numbers: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -134,7 +134,15 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "host", printable(str(status["hostname"]))
     yield "version", printable(str(status["program"]))
     unready = printable(str(status["unready"]))
-    yield "state", f"{status['state']}, not ready: {unready}" if unready else str(status["state"])
+    state = str(status["state"])
+    if unready:
+        state = f"not ready: {unready}" if state == "ready" else f"{state}, not ready: {unready}"
+    yield "state", state
+    for trouble in status.get("troubles", ()):  # one of an earlier build does not say it
+        if trouble["text"] not in status["unready"]:
+            yield "trouble", printable(str(trouble["text"]))
+    for line in status.get("incomplete", ()):
+        yield "incomplete", printable(str(line))
     yield "up for", span(status["now"] - status["started_at"])
     shown = [("queue", status["queue"])]
     for title, name in (("by age", "ages"), ("deferred by reason", "reasons")):

@@ -26,10 +26,11 @@ from .listeners import own_certificate
 from .memory import Entry
 from .metrics import Metrics, table
 from .operations import Operations
+from .ownership import require_ours
 from .ports import Bound, Ports
 from .queue.activity import Activity
 from .queue.lock import StateLock
-from .report import Report, State, Status
+from .report import Report, State, Status, Trouble
 from .routing.routes import Routes
 from .server.queueing import QueueingDelivery
 from .shard import shares
@@ -80,6 +81,10 @@ class Crew(Protocol):
         Args:
             state: of this one.
         """
+        ...
+
+    def troubles(self) -> Sequence[Trouble]:
+        """Say what is wrong with the processes themselves."""
         ...
 
     def tls_hosts(self, domain: str | None) -> Sequence[Entry] | Deferred[Sequence[Entry]]:
@@ -143,6 +148,9 @@ class _Alone:
             )
         ]
 
+    def troubles(self) -> Sequence[Trouble]:
+        return ()
+
     def tls_hosts(self, domain: str | None) -> Sequence[Entry]:
         return self._engine.tls_hosts(domain)
 
@@ -188,6 +196,7 @@ class MailTransferAgent(Service):
         log_lines: Callable[[bytes], None] | None = None,
         actions: Mapping[str, Action] | None = None,
         control: bool = False,
+        troubles: Callable[[], Sequence[Trouble]] = tuple,
     ) -> None:
         """Prepare everything, without touching the disk or the network.
 
@@ -200,6 +209,7 @@ class MailTransferAgent(Service):
             log_lines: takes what workers log, in whole lines; None makes an event of each line.
             actions: what the tool may ask for besides, or instead of, ``reload``.
             control: whether there is a socket for the tool, `control.NAME` in the state directory.
+            troubles: says what is wrong around it: with the log that its lines go to.
 
         Raises:
             ValueError: a route cannot be read; or a world was given to workers, which cannot
@@ -263,6 +273,7 @@ class MailTransferAgent(Service):
                 ).answer
             },
             trace=lambda filter, deliver: self._crew.trace(filter, deliver),
+            troubles=lambda: [*self._crew.troubles(), *troubles()],
             explain=lambda what, said: self._crew.explain(
                 wanted(what, client=said.get("client"), sender=said.get("sender"))
             ),
@@ -321,6 +332,7 @@ class MailTransferAgent(Service):
 
         Raises:
             OSError: the state directory cannot be made.
+            NotOurs: another user owns it, or may write it.
             StateInUse: another process has it.
             StoreError: the queue cannot be opened.
             CertificateError: the certificate or its key cannot be used.
@@ -334,7 +346,9 @@ class MailTransferAgent(Service):
         try:
             if not self.bound:
                 self.privilegedStartService()
+            require_ours(config.state_dir)
             self._files.make_directories(config.state_dir)
+            require_ours(config.state_dir)  # and not made by another user meanwhile
             self._lock.acquire()
             own = own_certificate(config, files=self._files, wall_time=self._wall_time)
             if own is not None:

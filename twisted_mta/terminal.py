@@ -13,7 +13,11 @@ from typing import IO, Any, TypeAlias, TypeVar
 import click
 
 from .control.client import ControlClient, NotRunning, Refused
+from .ownership import name_of
 from .report import VERSION
+from .smtp.reply import printable
+
+_HERE = "mta-state"  # the state directory, where nothing names another
 
 REFUSED = 1
 NOT_RUNNING = 3
@@ -39,7 +43,24 @@ def client(state_dir: str | None) -> ControlClient:
         # It may stand before the command as well.
         state_dir = click.get_current_context().find_root().params.get("state_dir")
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates by colons
-    return ControlClient(state_dir or named or "mta-state")
+    if not state_dir and not named and os.geteuid() == 0:
+        _require_roots(_HERE)
+    return ControlClient(state_dir or named or _HERE)
+
+
+def _require_roots(directory: str) -> None:
+    """End the program as root where it would ask whoever has a directory here, unnamed."""
+    try:
+        owner = os.stat(directory).st_uid
+    except OSError:
+        return  # that nothing is there is said by who asks it
+    if owner != 0:
+        click.echo(
+            f"twisted-mta: ./{directory} is of user {printable(name_of(owner))}, and this is run"
+            " by root; --state-dir says that it is meant",
+            err=True,
+        )
+        raise click.exceptions.Exit(REFUSED)
 
 
 def asked(ask: Callable[[], _Answer]) -> _Answer:

@@ -152,7 +152,10 @@ def _health(status: Status) -> Answer:
 
 
 def _readiness(status: Status) -> Answer:
-    return short(status.unready, 503) if status.unready else short("ready")
+    """Say whether connections may come, and in the lines below what else is wrong."""
+    code = 503 if status.unready else 200
+    more = (*status.more_troubles, *status.incomplete)
+    return short(status.unready or "ready", code, more=more)
 
 
 def _html(status: Status) -> Deferred[Answer]:
@@ -182,6 +185,10 @@ def _page(status: Status) -> Tag:
                 tags.p(f"not ready: {printable(status.unready)}", class_="failed")
                 if status.unready
                 else "",
+                [
+                    tags.p(printable(each), class_="failed")
+                    for each in (*status.more_troubles, *status.incomplete)
+                ],
             ),
             Tag("main")(
                 _numbers("Queue", status.queue),

@@ -58,6 +58,7 @@ class Worker:
         self.pipe = Pipe(
             {
                 "limits": self._purse.receive,
+                "ping": self._purse.parent_lives,
                 "start": self.start,
                 "serve": self.serve,
                 "drain": self.drain,
@@ -92,6 +93,7 @@ class Worker:
         if self._draining:
             raise RuntimeError("told to end before it began")
         config = self._share(settings)
+        self._purse.workers = config.workers
         self._engine = engine = Engine(
             config,
             reactor=self._reactor,

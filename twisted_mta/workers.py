@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError, fail, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from .admin import Asked
@@ -26,7 +27,7 @@ from .memory import Entry, merged_entries
 from .metrics import Metrics
 from .pipe import CallFailed, PipeClosed
 from .ports import Bound, Ports, Unserved
-from .report import Report, State
+from .report import Report, State, Trouble
 from .tracing import Event, Filter
 
 Deliver = Callable[[Sequence[Event], int], object]
@@ -34,6 +35,7 @@ Deliver = Callable[[Sequence[Event], int], object]
 _LAST_ANSWERS = 60.0  # seconds that a worker's engine waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
 _EXPLAIN_TIMEOUT = 25.0  # seconds that a worker has to ask the DNS
+_TICK = 1.0  # seconds between two signs of life that each worker is asked for
 _HOSTS_TIMEOUT = 1.0  # seconds that a worker has to say which hosts it knows
 
 
@@ -75,6 +77,12 @@ class Workers:
         self._killing: IDelayedCall | None = None
         self.ledger = Ledger(send=_say, clock=reactor)
         self._loads: Loads | None = None
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
+
+    def _tick(self) -> None:
+        for worker in self._workers:
+            worker.tick()
 
     def factory(self, number: int) -> Factory:
         """Return what stands at the port of a listener in this process: nothing."""
@@ -99,6 +107,7 @@ class Workers:
         if self._loads is not None:
             self._loads.close()
         self._loads = Loads.of(len(shares))
+        self._ticking.start(_TICK, now=False)
         self._workers = [Worker(self, number, shards) for number, shards in enumerate(shares)]
         ready = gatherResults([worker.spawn() for worker in self._workers], consumeErrors=True)
 
@@ -150,6 +159,8 @@ class Workers:
         if not self.stopping or any(worker.alive for worker in self._workers):
             return
         stops, self._stops = self._stops, []
+        if self._ticking.running:
+            self._ticking.stop()
         self.ledger.close()
         if self._loads is not None:
             self._loads.close()
@@ -201,8 +212,12 @@ class Workers:
         return list(zip(lives, await DeferredList(asked, consumeErrors=True), strict=True))
 
     def reports(self, state: State) -> Sequence[Report | Asked]:
-        """Ask all that are alive how they are (`admin.Reports`)."""
-        return [worker.report() for worker in self._workers if worker.alive]
+        """Ask all how they are (`admin.Reports`)."""
+        return [worker.report() for worker in self._workers]
+
+    def troubles(self) -> Sequence[Trouble]:
+        """Say which of them die again and again."""
+        return [worker.trouble for worker in self._workers if worker.trouble is not None]
 
     def tls_hosts(self, domain: str | None) -> Deferred[Sequence[Entry]]:
         """Ask with which hosts TLS was had (`admin.Hosts`); who does not answer is left out."""

@@ -190,6 +190,9 @@ class CredentialFileTests(HopTestCase):
         loaded = load_credentials(destination)
         assert loaded is not None
         self.assertIn("others than its owner can read or write it; chmod 600", loaded.warnings[0])
+        os.chmod(str(destination.password_file), 0o666)
+        error = self.assertRaises(ConfigError, load_credentials, destination)
+        self.assertIn("mode 0666: others than its owner may write it", str(error))
 
     def test_errors_name_file_and_destination_and_never_the_content(self) -> None:
         for content, text in (

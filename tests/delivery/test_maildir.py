@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, execute, fail
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
@@ -92,6 +93,17 @@ class MaildirTestCase(SynchronousTestCase):
         numbers = [recipient.number for recipient in message.envelope.recipients]
         self.assertEqual([outcome.number for outcome in outcomes], numbers)
         return [str(outcome.reply) for outcome in outcomes]
+
+    def log(self) -> list[str]:
+        """Return what is logged from now on, as it comes."""
+        lines: list[str] = []
+
+        def note(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        return lines
 
     def mail(self, local_part: str = "bob") -> list[bytes]:
         """Return what a reader of the Maildir sees."""
@@ -265,6 +277,49 @@ class Delivery(MaildirTestCase):
             # Only where the file stood in new/ for a moment may it have been seen.
             self.assertEqual(outcome.uncertain, operation == "sync_directory")
             self.assertEqual(self.files.tree(), before, operation)
+
+    def test_what_was_moved_is_delivered_though_its_old_name_stays(self) -> None:
+        logged = self.log()
+        self.deliver(message("bob"))
+        self.files.fail_next("rename's unlink", OSError(errno.EIO, "broken"))
+        (outcome,) = self.deliver(message("bob"))
+        self.assertEqual((outcome.reply.code, outcome.uncertain), (250, False))
+        (left,) = self.files.tree("/mail/example.net/bob/tmp")
+        text = f"0000000000005 {left} should not be there any more, and cannot be removed: broken"
+        self.assertEqual(logged, [text])
+        self.files.crash()
+        self.assertEqual(self.mail(), [STORED, STORED])
+
+    def test_a_file_that_was_synced_is_delivered_whatever_closing_it_says(self) -> None:
+        self.files.fail_next("close", OSError(errno.EIO, "broken"))
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+        self.assertEqual(self.mail(), [STORED])
+
+    def test_what_cannot_be_taken_back_makes_no_copy_with_each_attempt(self) -> None:
+        self.deliver(message("bob"))
+        broken = OSError(errno.EIO, "broken")
+        self.files.fail_next("sync_directory", broken)
+        for _ in range(3):
+            self.files.fail_next("unlink", broken)
+        for _ in range(3):
+            self.assertEqual(self.replies(message("bob"))[0][:9], "451 4.3.0")
+            self.assertEqual(len(self.mail()), 2)
+        # The disk works again: the copy that stood there gives way to one that is durable.
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+        self.files.crash()
+        self.assertEqual(self.mail(), [STORED, STORED])
+
+    def test_a_mailbox_that_another_user_could_lead_elsewhere_is_deferred(self) -> None:
+        faults = ["/mail/example.net/bob is a symbolic link", "", ""]
+        self.patch(UnsyncedFiles, "mailbox_fault", lambda *arguments: faults.pop(0))
+        logged = self.log()
+        (reply,) = self.replies(message("bob"))
+        self.assertEqual(reply, "451 4.2.0 The mailbox cannot be written now (EPERM)")
+        self.assertEqual(
+            (logged, self.files.tree()),
+            (["0000000000005 is not delivered: /mail/example.net/bob is a symbolic link"], []),
+        )
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
     def test_a_broken_mailbox_is_no_harm_to_the_others(self) -> None:
         self.files.make_directories("/mail/example.net")

@@ -41,6 +41,12 @@ class Addresses(ExplainerTestCase):
         self.assertTrue(recipient["way"]["maildir"].endswith("/localhost/ann"))
         self.assertIn("Route: maildir (local domain localhost)", self.text(facts))
 
+    def test_what_is_wrong_with_the_whole_is_said_as_well(self) -> None:
+        facts = self.world().explain("ann@localhost", client=None)
+        troubles = [{"text": "12 octets are free"}, {"text": "no log"}]
+        text = self.text({**facts, "unready": "12 octets are free", "troubles": troubles})
+        self.assertIn("\n\nNo mail is taken now: 12 octets are free\nTrouble: no log", text)
+
     def test_aliases_step_by_step_with_the_loop_that_is_cut(self) -> None:
         world = self.world(aliases="staff: ann, all\nall: staff, eve@a.example\n")
         facts = world.explain("staff@us.example", client=None, sender="s@elsewhere.example")

@@ -122,6 +122,31 @@ class Life(Workers):
             mta.wait_for_mail("localhost", "bob", alive + 1)
             self.assertEqual(mta.terminate(), 0, mta.output())
 
+    def test_a_worker_that_hangs_is_replaced(self) -> None:
+        with self.mta() as mta:
+            first, second = self.workers(mta)
+            os.kill(second, signal.SIGSTOP)
+            eventually(lambda: not runs(second), "the end of the one that hangs", 90)
+            self.assertTrue(runs(first))
+            mta.wait_for(lambda: " works again" in mta.output(), "its successor")
+            self.assertIn("worker 1 has not answered for 30 s, and is killed", mta.output())
+            submit(mta.smtp, message(), "bob@localhost")
+            mta.wait_for_mail("localhost", "bob")
+
+    def test_while_the_parent_stands_still_its_workers_go_on(self) -> None:
+        with self.mta() as mta:
+            workers = self.workers(mta)
+            submit(mta.smtp, message(), "bob@localhost")
+            os.kill(mta.pid, signal.SIGSTOP)
+            try:
+                for _ in range(30):
+                    submit(mta.smtp, message(), "bob@localhost")
+            finally:
+                os.kill(mta.pid, signal.SIGCONT)
+            submit(mta.smtp, message(), "bob@localhost")
+            self.assertEqual(self.workers(mta), workers)
+            self.assertEqual(mta.terminate(), 0, mta.output())
+
     def test_a_parent_that_is_killed_takes_its_workers_with_it(self) -> None:
         with self.mta() as mta:
             workers = self.workers(mta)

@@ -141,6 +141,101 @@ class SteeringTests:
         self.assertEqual([[id for id, _ in page] for page in pages if page], [[1, 2], [3, 4], [5]])
         self.assertTrue(all(numbers == [0, 1] for page in pages for _, numbers in page))
 
+    def all_pages(self, make: Any) -> list[tuple[int, list[int]]]:
+        """Return what all slices come to; ``make`` returns what asks for the one behind an id."""
+        found: list[tuple[int, list[int]]] = []
+        after: int | None = FIRST
+        while after is not None:
+            page = self.page(make(after))
+            found += picked(page)
+            self.assertTrue(page.next is None or page.next > after)
+            after = page.next
+        return found
+
+    def test_nothing_that_is_meant_is_passed_over(self) -> None:
+        mailboxes = (
+            *("ann@one.example", "Ann.B+c@One.example", "a_n@two.example", "o'neill@one.example"),
+            *(
+                '"a b"@one.example',
+                '"a@b"@x.one.example',
+                "m\u00fcller@one.example",
+                "aNN@[192.0.2.1]",
+            ),
+        )
+        self.accept(
+            *(
+                message(id, mailboxes[id % 8], mailboxes[id // 8], sender=sender)
+                for id, sender in enumerate((*mailboxes, None) * 7, 1)
+                if id < 64
+            )
+        )
+        patterns = (
+            *("ann@one.example", "*@one.example", "a*", "*n@one.example", "?n*@*", "<>", "x@y.z"),
+            *(
+                "*@*.example",
+                '"*',
+                "?a b?@one.example",
+                "a_n@*",
+                "m*r@one.example",
+                "*'*@one.example",
+            ),
+            *(
+                "A*@ONE.EXAMPLE",
+                "*",
+                "ann?one.example",
+                "%@one.example",
+                "?a*@one.example",
+                "*a b?@ONE.EXAMPLE",
+                "\u212a*@one.example",
+            ),
+        )
+        entries = [
+            (inspected.message, entry)
+            for id in range(1, 64)
+            if (inspected := self.inspect(id)) is not None
+            for entry in inspected.entries
+        ]
+        for filters in (
+            *({"to": pattern} for pattern in patterns),
+            *({"from": pattern} for pattern in patterns),
+            *({"domain": domain} for domain in ("one.example", ".example", "x.example")),
+            *({"state": state} for state in STATES),
+            {"to": "a*", "from": "*@one.example", "domain": "one.example", "state": "queued"},
+        ):
+            selection = Selection.parse(filters, now=NOW)
+            expected: dict[int, list[int]] = {}
+            for each, entry in entries:
+                if selection.picks_recipient(entry) and selection.picks_message(
+                    each.id, each.envelope.reverse_path
+                ):
+                    expected.setdefault(int(each.id), []).append(entry.recipient.number)
+            for limit, reach in ((100, 4000), (3, 5), (1, 1)):
+                found = self.all_pages(
+                    lambda after, asked=(selection, limit, reach): Browse(
+                        asked[0], after, asked[1], asked[2]
+                    )
+                )
+                self.assertEqual(found, sorted(expected.items()), (filters, limit))
+
+    def test_what_is_done_to_many_at_once_is_done_to_all_that_are_meant(self) -> None:
+        self.accept(*(message(id, "a@one.example", "b@two.example") for id in range(1, 701)))
+        self.accept(message(701, "a@one.example"), lease=True)
+        meant = Selection(domain="one.example")
+        for action, held in (("hold", 701), ("retry", 701), ("release", 0), ("retry", 0)):
+            found, busy, after = 0, 0, FIRST
+            while True:
+                page = self.page(Steer(action, meant, NOW + 5, after))  # type: ignore[arg-type]
+                found += len(page.more) + sum(len(each.recipients) for each in page.messages)
+                busy += sum(entry.leased for each in page.messages for entry in each.recipients)
+                if page.next is None:
+                    break
+                after = page.next
+            expected = {"hold": (701, 1), "release": (701, 1)}.get(action, (0 if held else 700, 0))
+            self.assertEqual((found, busy), expected, action)
+            self.assertEqual(self.store.census().held, held)
+        first = self.page(Browse(meant)).messages
+        self.assertTrue(all(each.recipients[0].next_attempt == NOW + 5 for each in first))
+
     def test_more_ids_than_a_slice_are_gone_through(self) -> None:
         self.accept(*(message(id) for id in range(1, 501)))
         selection = Selection(ids=tuple(QueueId(id) for id in range(1, 501)))

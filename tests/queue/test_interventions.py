@@ -37,6 +37,28 @@ class InterventionTestCase(RunnerTestCase):
         self.accept(message(id, *recipients, received_at=self.wall_time()))
 
 
+class Many(InterventionTestCase):
+    def test_what_is_done_to_many_is_said_in_few_lines(self) -> None:
+        for id in range(1, 151):
+            self.mail(id, "a@hangs.example")
+        self.lines.clear()
+        page = self.steer("hold", domain="hangs.example")
+        self.assertEqual(len(page.ids), 150)
+        self.assertEqual(self.store.census().held, 150)
+        told = [line for line in self.lines if "recipients held by the operator: by=uid 7" in line]
+        single = [line for line in self.lines if "from=<ann@" in line]
+        self.assertEqual(len(told) + len(single), len(self.lines))
+        self.assertLessEqual(len(told), 2)
+        text = "\n".join(self.lines)
+        for id in range(1, 151):
+            self.assertIn(str(QueueId(id)), text)
+        self.lines.clear()
+        self.assertEqual(len(self.steer("remove", state="held").ids), 150)
+        told = [line for line in self.lines if "recipients removed by the operator" in line]
+        self.assertEqual(len(told), 2)
+        self.assertLess(len(self.lines), 20)  # what is at work has a line of its own
+
+
 class Retrying(InterventionTestCase):
     def test_what_was_deferred_goes_at_once(self) -> None:
         self.mail(1)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.entropy import inline_executor
 from twisted_mta.envelope import Body, HeldBody, Message, QueueId
 from twisted_mta.files import DiskFiles
-from twisted_mta.queue.operator import Browse, Inspect, Steer, Tally
+from twisted_mta.queue.operator import Browse, Inspect, Page, Steer, Tally
 from twisted_mta.queue.schema import scripts, upgrade
 from twisted_mta.queue.selection import Selection
 from twisted_mta.queue.spool import Spool
@@ -278,6 +278,33 @@ class Plans(StoreTestCase):
             self.assertOnlySearches(self.plans(Steer("remove", selection, NOW)))
         self.assertOnlySearches(self.plans(Inspect(QueueId(1))))
         self.assertOnlySearches(self.plans(Tally((QueueId(3), QueueId(5)))))
+
+    def test_a_domain_with_little_mail_is_found_by_its_indexes(self) -> None:
+        self.store.apply([Steer("hold", Selection(domain="2.example"), NOW)])
+        self.store.apply([Accept(special(20, "a@1.example", priority=3), False)])
+        for operation in (
+            Browse(Selection(domain="1.example")),
+            Steer("remove", Selection(domain="2.example"), NOW),
+        ):
+            plans = self.plans(operation)
+            self.assertOnlySearches(plans)
+            for index in ("recipient_due (domain=?", "recipient_due_by_level (domain=?"):
+                self.assertTrue(any(index in plan for plan in plans), index)
+            self.assertFalse(any("PRIMARY KEY (message>?" in plan for plan in plans), plans)
+
+    def test_a_slice_passes_over_a_bounded_part_of_the_queue(self) -> None:
+        many = [Accept(message(id, "a@one.example"), False) for id in range(100, 9100)]
+        for start in range(0, 9000, 500):
+            self.store.apply(many[start : start + 500])
+        looked_at, after = [], -1
+        while True:
+            (page,) = self.store.apply([Browse(Selection(to="nobody@one.example"), after)])
+            assert isinstance(page, Page)
+            looked_at.append(page.looked_at)
+            if page.next is None:
+                break
+            after = page.next
+        self.assertEqual(looked_at, [4000, 4000, 1009])
 
     def test_counts_are_kept_and_not_counted_when_it_is_opened(self) -> None:
         before = self.store.census()

@@ -41,7 +41,8 @@ def running(state_dir: str) -> Running | None:
         OSError: it cannot be told.
     """
     try:
-        descriptor = os.open(os.path.join(state_dir, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(os.path.join(state_dir, "lock"), flags)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..accounts import Accounts, AccountsError
 from ..config import Config, ConfigError
 from ..config.setting import size_text
+from ..ownership import mailbox_fault, state_faults
 from ..routing.aliases import AliasError, read_aliases
 from ..smtp.reply import printable
 from .finding import Finding
@@ -33,7 +34,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
         ("[mta] maildir", config.maildir, False),
     ):
         good = True
-        for finding in _directory(name, path, private=private):
+        for finding in _directory(name, path, machine, private=private):
             good = good and finding.severity != "error"
             yield finding
         if good:
@@ -99,7 +100,7 @@ def occupation(config: Config) -> Iterator[Finding | Running]:
         )
 
 
-def _directory(where: str, path: str, *, private: bool) -> Iterator[Finding]:
+def _directory(where: str, path: str, machine: Machine, *, private: bool) -> Iterator[Finding]:
     shown = printable(path)
     try:
         found = os.stat(path)
@@ -114,10 +115,17 @@ def _directory(where: str, path: str, *, private: bool) -> Iterator[Finding]:
                 f"{shown} cannot be made, for {printable(above)} cannot be written",
                 f"make it, and {_WHO}",
             )
+        if private:
+            yield from _owners(where, path, machine.user())
         return
     except OSError as error:
         yield Finding("error", where, f"{shown}: {error.strerror}", _WHO)
         return
+    if private:
+        # Root is asked to look at what is another user's: whose it is has been said.
+        yield from _owners(where, path, machine.user() or found.st_uid)
+    elif (fault := mailbox_fault(path, path, machine.user() or found.st_uid)) != "":
+        yield Finding("error", where, f"{fault}: nothing is delivered there", "chmod o-w")
     if not stat.S_ISDIR(found.st_mode):
         yield Finding("error", where, f"{shown} is no directory", "move it away, or name another")
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -129,6 +137,15 @@ def _directory(where: str, path: str, *, private: bool) -> Iterator[Finding]:
             f"others can look into {shown} (mode {found.st_mode & 0o777:04o})",
             "chmod 0700",
         )
+
+
+def _owners(where: str, path: str, user: int) -> Iterator[Finding]:
+    """Yield who else could have a hand in the state directory: a start would be refused."""
+    try:
+        for fault in state_faults(path, user):
+            yield Finding("error", where, fault, f"chown and chmod it, or {_WHO}")
+    except OSError as error:
+        yield Finding("error", where, f"{printable(path)}: {error.strerror}", _WHO)
 
 
 def existing(path: str) -> str:

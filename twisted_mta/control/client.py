@@ -13,15 +13,18 @@ import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
+from ..ownership import name_of
 from ..smtp.reply import printable
 
 NAME = "control.sock"
 """Of the socket in the state directory."""
 
 _LONGEST_PATH = 107 if os.path.isdir("/proc/self/fd") else 103  # octets; BSD's has 104 with its NUL
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid: unix(7)
 _PIECE = 1 << 16  # octets that are read at once
 
 
@@ -158,6 +161,24 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         with reach(self._path) as name:
             self.sock.connect(name)
+        self._check_peer(self.sock)
+
+    def _check_peer(self, connected: socket.socket) -> None:
+        """See to it that the MTA asked is one of this user, or of root.
+
+        Root may ask anybody's, but the one who answers must own the directory.
+        """
+        owner = os.stat(os.path.dirname(self._path)).st_uid
+        answers = owner
+        if hasattr(socket, "SO_PEERCRED"):
+            said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            _, answers, _ = _CREDENTIALS.unpack(said)  # of who began to listen, socket(7)
+        user = os.geteuid()
+        if answers not in (0, owner if user == 0 else user):
+            raise Refused(
+                f"{printable(self._path)}: user {name_of(answers)} answers there, and not"
+                f" {name_of(owner if user == 0 else user)} or root: no MTA to be trusted"
+            )
 
 
 @contextlib.contextmanager

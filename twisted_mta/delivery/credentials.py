@@ -9,6 +9,7 @@ from attrs import frozen
 
 from ..config import ConfigError, Destination
 from ..config.setting import shown
+from ..ownership import others_may_write
 from ..smtp.reply import printable
 from ..smtp.sasl import Credentials
 
@@ -48,11 +49,14 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
 
     try:
         with open(file, "rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
+            found = os.fstat(opened.fileno())
             first = opened.readline(_LONGEST + 1)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise error(f"cannot be read: {printable(reason)}; a readable file would do") from None
+    mode, written = found.st_mode, others_may_write(found)
+    if written:
+        raise error(f"{written}; chmod 600 would do")
     line = first.rstrip(b"\r\n")
     if not line or len(line) > _LONGEST:
         raise error("holds no password; one on its first line would do")

@@ -8,6 +8,10 @@ A file is written under ``tmp/``, synced, moved to ``new/``, and ``new/`` is syn
 the recipient delivered. A crash before that leaves a file in ``tmp/``, which nobody reads (readers
 remove those older than 36 hours), or one in ``new/`` that will be delivered again.
 
+No failing disk makes a copy with each attempt. What was moved to ``new/`` is delivered although its
+name in ``tmp/`` could not be removed; where ``new/`` could not be synced, the file is taken back
+before another one is written.
+
 Messages that come while others are being written wait for these, and are then written together:
 all files, then all syncs, so that the disk can do them in one go, and one sync for each ``new/``.
 The file operations alone, on ext4 and four threads, made 4,100 files of 4 KiB a second durable one
@@ -24,13 +28,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count, islice
+from itertools import chain, count, islice
 
-from attrs import define
+from attrs import Factory, define
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Body, Message, NextHop, Outcome, Recipient
+from ..envelope import Body, Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
 from ..interfaces import Executor, Files, Random, WallTime, WritableFile
 from ..message.trace import delivered_to, return_path
 from ..smtp.address import Mailbox, folded
@@ -71,6 +76,10 @@ class NoMailbox(Exception):
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
         self.reply = reply
+
+
+class _Exposed(OSError):
+    """Another user could have what is delivered end elsewhere."""
 
 
 def mailbox_directory(mailbox: Mailbox) -> tuple[str, str]:
@@ -116,18 +125,24 @@ class _Copy:
     """One recipient's file on its way.
 
     Attributes:
+        id: of the message.
+        recipient: see there.
+        maildir: its path.
         name: of the file, the same in ``tmp/`` and ``new/``.
         file: while it is open.
         reply: what became of it, None while that is open.
         uncertain: it may be in ``new/`` all the same.
+        left: files that stay although they should not, and why.
     """
 
+    id: QueueId
     recipient: Recipient
     maildir: str = ""
     name: str = ""
     file: WritableFile | None = None
     reply: Reply | None = None
     uncertain: bool = False
+    left: list[tuple[str, OSError]] = Factory(list)
 
     @property
     def written(self) -> str:
@@ -152,6 +167,8 @@ class MaildirDelivery:
         calls: to the executor at a time.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         root: str,
@@ -171,6 +188,9 @@ class MaildirDelivery:
         self._calls = calls
         self._under_way = 0
         self._waiting: deque[tuple[Message, Deferred[Sequence[Outcome]]]] = deque()
+        # What could be neither made durable in new/ nor taken back; no other copy is written before
+        # it is gone.
+        self._left: dict[tuple[QueueId, RecipientNumber], str] = {}
         # "/" and ":" mean something in a Maildir, and are written as Maildir readers expect.
         host = printable(hostname).replace("/", r"\057").replace(":", r"\072")
         self._origin = f"R{random.getrandbits(64):016x}", host
@@ -233,10 +253,21 @@ class MaildirDelivery:
 
     def _deliver(self, messages: Sequence[Message]) -> Sequence[Sequence[Outcome]]:
         """Block until every recipient of every message has its outcome."""
-        copies = [[_Copy(each) for each in message.envelope.recipients] for message in messages]
+        copies = [
+            [_Copy(message.id, each) for each in message.envelope.recipients]
+            for message in messages
+        ]
         waiting = self._begun(messages, copies)
         while together := list(islice(waiting, _TOGETHER)):
             self._publish(together)
+        for copy in chain.from_iterable(copies):
+            for path, error in copy.left:
+                self._log.warn(
+                    "{id} {path} should not be there any more, and cannot be removed: {error}",
+                    id=copy.id,
+                    path=printable(path),
+                    error=error.strerror,
+                )
         return [
             [
                 Outcome(copy.recipient.number, copy.reply or DELIVERED, uncertain=copy.uncertain)
@@ -266,12 +297,20 @@ class MaildirDelivery:
                     copy.reply = refusal.reply
                 except Exception as error:  # an executor's thread is no place to die in
                     copy.reply = _deferred(error)
+                    if isinstance(error, _Exposed):
+                        self._log.error(
+                            "{id} is not delivered: {error.strerror}", id=copy.id, error=error
+                        )
                 else:
                     yield copy
 
     def _write(self, copy: _Copy, head: bytes, content: Iterable[bytes]) -> None:
         domain, local_part = mailbox_directory(copy.recipient.mailbox)
         copy.maildir = maildir = f"{self._root}/{domain}/{local_part}"
+        key = copy.id, copy.recipient.number
+        if key in self._left:
+            self._files.unlink(self._left[key])
+            del self._left[key]
         self._ready(maildir)
         try:
             copy.name, copy.file = self._create(maildir)
@@ -287,8 +326,9 @@ class MaildirDelivery:
             if head:
                 copy.file.write(head)
         except BaseException:
-            copy.file.close()
-            self._remove(copy.written)
+            with suppress(OSError):
+                copy.file.close()
+            self._remove(copy, copy.written)
             raise
 
     def _publish(self, copies: Sequence[_Copy]) -> None:
@@ -299,11 +339,14 @@ class MaildirDelivery:
                 try:
                     copy.file.sync()
                 finally:
-                    copy.file.close()
+                    with suppress(OSError):  # what was synced is durable whatever this says
+                        copy.file.close()
                     copy.file = None
-                self._files.rename(copy.written, copy.delivered)
+                stays = self._files.rename(copy.written, copy.delivered)
+                if stays is not None:
+                    copy.left.append((copy.written, stays))
             except Exception as error:
-                self._remove(copy.written)
+                self._remove(copy, copy.written)
                 copy.reply = _deferred(error)
         by_maildir: dict[str, list[_Copy]] = {}
         for copy in copies:
@@ -315,7 +358,10 @@ class MaildirDelivery:
             except Exception as error:
                 # They will be delivered again, so take them back; a reader may have been faster.
                 for copy in together:
-                    self._remove(copy.delivered)
+                    if not self._remove(copy, copy.delivered):
+                        while len(self._left) >= _REMEMBERED:
+                            self._left.pop(next(iter(self._left)))
+                        self._left[copy.id, copy.recipient.number] = copy.delivered
                     copy.reply, copy.uncertain = _deferred(error), True
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
@@ -340,11 +386,19 @@ class MaildirDelivery:
         domain = os.path.dirname(maildir)
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
+        for name in ("tmp", "new"):
+            fault = self._files.mailbox_fault(self._root, f"{maildir}/{name}")
+            if fault:
+                raise _Exposed(errno.EPERM, fault)
 
-    def _remove(self, path: str) -> None:
-        # What brought us here is told; that this failed too would tell nobody more.
-        with suppress(OSError):
+    def _remove(self, copy: _Copy, path: str) -> bool:
+        """Take a file away, as far as that can be; says whether it is gone."""
+        try:
             self._files.unlink(path)
+        except OSError as error:
+            copy.left.append((path, error))
+            return False
+        return True
 
 
 def _local_lines(body: Body) -> Iterator[bytes]:

@@ -39,7 +39,7 @@ _LIMITS = frozenset(("connections", "concurrency", "limits"))  # holds that end 
 def lines(facts: Facts) -> Iterator[str]:
     """Yield what is to be written of an answer, without line ends; empty lines part paragraphs."""
     said = _message(facts) if "id" in facts else _address(facts)
-    for line in said:
+    for line in (*said, *_troubles(facts)):
         yield printable(line)
 
 
@@ -56,6 +56,18 @@ def span(seconds: float) -> str:
     first = next((place for place, (count, _) in enumerate(units) if count), len(units) - 1)
     said = [f"{count} {unit}" for count, unit in units[first : first + 2] if count]
     return " ".join(said) or "0 s"
+
+
+def _troubles(facts: Facts) -> Iterator[str]:
+    """Yield what is wrong with the MTA as a whole, whatever was asked for."""
+    unready = facts.get("unready", "")
+    more = [each["text"] for each in facts.get("troubles", ()) if each["text"] not in unready]
+    if unready or more:
+        yield ""
+    if unready:
+        yield f"No mail is taken now: {unready}"
+    for text in more:
+        yield f"Trouble: {text}"
 
 
 # A message.

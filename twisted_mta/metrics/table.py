@@ -285,7 +285,24 @@ PROCESSES = Metric(
     f"{PREFIX}processes",
     "gauge",
     "Processes that work on mail, by state.",
-    {"state": ("starting", "ready", "draining", "not answering")},
+    {"state": ("starting", "ready", "draining", "not answering", "ended")},
+)
+TROUBLES = (
+    *("disk", "memory", "descriptors", "connections", "queue", "dns"),
+    *("certificate", "log", "workers"),
+)
+TROUBLE = Metric(
+    f"{PREFIX}trouble",
+    "gauge",
+    "1 while something is wrong: of disk, memory, descriptors, connections and queue no mail is"
+    " taken meanwhile; of all, /v1/status says what.",
+    {"kind": TROUBLES},
+    fold="max",
+)
+WORKER_HANGS = Metric(
+    f"{PREFIX}worker_hangs_total",
+    "counter",
+    "Workers that did not answer for so long that they were killed.",
 )
 WORKER_RESTARTS = Metric(
     f"{PREFIX}worker_restarts_total", "counter", "Workers that had to be started again."
@@ -346,6 +363,8 @@ TABLE: tuple[Metric, ...] = (
     QUEUE_FAILURES,
     READY,
     PROCESSES,
+    TROUBLE,
+    WORKER_HANGS,
     WORKER_RESTARTS,
     RELOADS,
     LOG_LINES_DROPPED,

@@ -23,7 +23,7 @@ from .schedule import expiry
 from .selection import Entry, Selection
 from .spool import FileBody
 
-_SLICES = 50  # that one question for a list looks at: 5,000 recipients
+_SLICES = 50  # that one question for a list looks at: each has its time limits (`operator`)
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 
@@ -160,7 +160,8 @@ class Desk:
         while following is not None and (limit is None or done["looked_at"] < limit):
             steer = Steer(action, selection, self._wall_time(), following, dry_run=dry_run)
             page = await self._runner.steer(steer, by=by)
-            done["messages"] += len(page.messages)
+            done["messages"] += len(page.ids)
+            done["recipients"] += len(page.more)
             for each in page.messages:
                 done["recipients"] += len(each.recipients)
                 done["busy"] += sum(entry.leased for entry in each.recipients)

@@ -14,10 +14,12 @@ from twisted.logger import Logger
 from ..envelope import Envelope, Message, Outcome, QueueId, Recipient, RecipientNumber
 from ..smtp.address import Mailbox
 from ..smtp.reply import printable
-from .operator import Action, Page, Steer
+from .operator import FEW, Action, Page, Steer
 from .part import Part
 
 Key = tuple[QueueId, RecipientNumber]
+
+_TOGETHER = 100  # recipients that share a line
 
 _WORDS: dict[Action, str] = {
     "retry": "is to be tried now",
@@ -53,6 +55,8 @@ class Interventions:
             Whether something was marked.
         """
         marked = False
+        quiet: list[QueueId] = []  # many that can be said together
+        many = sum(len(listed.recipients) for listed in page.messages) > FEW
         for listed in page.messages:
             for entry in listed.recipients:
                 key = listed.id, entry.recipient.number
@@ -62,6 +66,9 @@ class Interventions:
                     marked = True
                 else:
                     self._marks.pop(key, None)
+                if many and not waits:
+                    quiet.append(listed.id)
+                    continue
                 self._say(
                     listed.id,
                     listed.reverse_path,
@@ -70,6 +77,19 @@ class Interventions:
                     by,
                     ", when what is under way has ended without delivering it" if waits else "",
                 )
+        for id, number, _ in page.more:
+            self._marks.pop((id, number), None)
+            quiet.append(id)
+        for start in range(0, len(quiet), _TOGETHER):
+            together = quiet[start : start + _TOGETHER]
+            self._log.info(
+                "{recipients} recipients {status} by the operator: by={by} ids={_ids}",
+                recipients=len(together),
+                status=_WORDS[steer.action],
+                by=printable(by or "nobody known"),
+                ids=list(map(str, together)),
+                _ids=",".join(map(str, dict.fromkeys(together))),
+            )
         return marked
 
     def part(self, part: Part) -> tuple[Part | None, Part | None]:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 FIRST = -1
 """Before all ids."""
 
+FEW = 20
+"""Recipients that something was done to at once, up to which each has a line in the log."""
+
+REACH = 4000
+"""Recipients that the database passes over at once: a few milliseconds."""
+
 Action = Literal["retry", "hold", "release", "remove"]
 """What can be done to a recipient:
 
@@ -53,12 +59,14 @@ class Browse:
     Attributes:
         selection: what is wanted.
         after: where to begin: behind this id.
-        limit: recipients to look at, give or take those of the last message.
+        limit: recipients to pick, give or take those of the last message.
+        reach: recipients to pass over for that.
     """
 
     selection: Selection
     after: int = FIRST
     limit: int = 100
+    reach: int = REACH
 
 
 @frozen
@@ -70,16 +78,18 @@ class Steer:
         selection: to what.
         now: wall time.
         after: where to begin: behind this id.
-        limit: recipients to look at, give or take those of the last message.
+        limit: recipients to pick, give or take those of the last message.
         dry_run: whether it is only to be said what would be done.
+        reach: recipients to pass over for that.
     """
 
     action: Action
     selection: Selection
     now: float
     after: int = FIRST
-    limit: int = 100
+    limit: int = 200
     dry_run: bool = False
+    reach: int = REACH
 
 
 @frozen
@@ -136,11 +146,20 @@ class Page:
         messages: what was picked, in the order of ids.
         looked_at: recipients that were looked at for that.
         next: behind which id the next slice begins; None: there is none.
+        more: what was picked besides of which no more needs to be known: id, number and domain of
+            each recipient, none of them leased.
     """
 
     messages: tuple[Listed, ...]
     looked_at: int
     next: QueueId | None
+    more: tuple[tuple[QueueId, RecipientNumber, str], ...] = ()
+
+    @property
+    def ids(self) -> list[QueueId]:
+        """The ids of all messages that something was picked of."""
+        listed = [each.id for each in self.messages]
+        return list(dict.fromkeys([*listed, *(id for id, _, _ in self.more)]))
 
 
 @frozen

@@ -103,7 +103,7 @@ def recipient(row: Sequence[Any]) -> Recipient:
     return Recipient(
         number=RecipientNumber(number),
         mailbox=Mailbox(local_part, domain),
-        parameters=json.loads(parameters),
+        parameters={} if parameters == "{}" else json.loads(parameters),
         attempts=attempts,
         last_reply=None if code is None else Reply(code, status, (text,)),
         last_remote=remote,

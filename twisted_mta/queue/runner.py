@@ -218,6 +218,9 @@ class Runner:
             gone = [not each.leased or steer.action != "remove" for each in listed.recipients]
             self._told_steered(steer.action, listed.id, sum(gone))
             domains.update((each.recipient.mailbox.domain, None) for each in listed.recipients)
+        for id, _, domain in page.more:
+            self._told_steered(steer.action, id, 1)
+            domains[domain] = None
         if marked:
             for part, whole in self._turns.withdraw(self._interventions.part):
                 self._put_back(part, whole=whole)

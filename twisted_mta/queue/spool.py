@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from ..envelope import Body, HeldBody, QueueId
 from ..interfaces import Executor, Files, WritableFile
 
+_ATTEMPT = "attempt"  # no queue id: what a crash leaves of it is swept
 _CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
 
 
@@ -73,6 +74,22 @@ class Spool:
             # What cannot be removed now is swept at the next start.
             with contextlib.suppress(OSError):
                 self._files.unlink(body.path)
+
+    def attempt(self) -> None:
+        """Write a file as large as those begin to be, and remove it; blocks.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        path = os.path.join(self.directory, _ATTEMPT)
+        self._files.unlink(path)  # of an earlier attempt
+        file = self._files.create(path)
+        try:
+            file.write(bytes(self._small_body + 1))
+            file.sync()
+        finally:
+            file.close()
+            self._files.unlink(path)
 
     def sync(self) -> None:
         """Make the names of the files durable."""

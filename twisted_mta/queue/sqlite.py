@@ -57,7 +57,7 @@ from .store import (
 
 # Octets that are left free for outcomes: the write-ahead log grows to 1,000 pages (4 MiB) before
 # SQLite copies it into the database and begins it anew, and what is copied may need room there.
-_RESERVE = 6 << 20
+RESERVE = 6 << 20
 
 # Statements that are kept ready. Those that take as many rows as a batch has come in 64 lengths
 # each, more in all than the 128 that are kept without being asked.
@@ -74,7 +74,7 @@ class SQLiteStore:
         reserve: octets that stay free when messages are accepted.
     """
 
-    def __init__(self, path: str, *, spool: Spool, files: Files, reserve: int = _RESERVE) -> None:
+    def __init__(self, path: str, *, spool: Spool, files: Files, reserve: int = RESERVE) -> None:
         self._path = path
         self._reserve = reserve
         self._spool = spool
@@ -95,7 +95,8 @@ class SQLiteStore:
         try:
             self._files.make_directories(self._spool.directory)
             # Its file is made private before SQLite makes it as the umask would have it.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.close(os.open(self._path, flags, 0o600))
             database = sqlite3.connect(
                 self._path,
                 isolation_level=None,

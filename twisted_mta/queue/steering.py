@@ -13,7 +13,9 @@ from ..envelope import QueueId, RecipientNumber
 from ..smtp.address import Mailbox
 from . import history
 from .leases import Key
+from .narrowing import EVERYTHING, is_exact, narrowed
 from .operator import (
+    FEW,
     Action,
     Browse,
     Class,
@@ -33,6 +35,28 @@ from .spool import Spool
 _LAST = 2**63 - 1  # no id is higher
 _MORE = "next_attempt, held, removing IS NOT NULL"
 _IDS = 200  # of those that were named, in one slice
+_MANY = 500  # recipients that something is done to at once, where they need not be read
+_RARE = 2000  # recipients of a domain that are found by its index
+
+_SELECT = f"SELECT {RECIPIENT}, {_MORE} FROM recipient"
+
+# The recipients of a domain, each by the index that it is in (`schema`).
+_DUE = "domain = ?1 AND next_attempt IS NOT NULL AND level = 0"
+_LEVELS = "domain = ?1 AND next_attempt IS NOT NULL AND level <> 0"
+_SELECT_OF_DOMAIN = (
+    f"SELECT {RECIPIENT}, {_MORE} FROM ("
+    f"SELECT message AS m, number AS n FROM recipient WHERE {_DUE}"
+    f" UNION ALL SELECT message, number FROM recipient WHERE {_LEVELS}"
+    " UNION ALL SELECT message, number FROM recipient INDEXED BY recipient_held"
+    " WHERE held IS NOT NULL AND message > ?2 AND domain = ?1"
+    " UNION ALL SELECT message, number FROM recipient INDEXED BY recipient_removing"
+    " WHERE removing IS NOT NULL AND message > ?2 AND domain = ?1"
+    ") CROSS JOIN recipient ON message = m AND number = n"
+)
+_COUNT_DUE, _COUNT_LEVELS, _COUNT_HELD = (
+    f"SELECT count(*) FROM (SELECT 1 FROM recipient WHERE {each} LIMIT ?)"
+    for each in (_DUE, _LEVELS, "held IS NOT NULL AND message > ?1")
+)
 
 IsLeased = Callable[[Key], bool]
 """Says whether a runner is at work on a recipient, and will be when this is committed."""
@@ -59,17 +83,16 @@ class Done:
 
 def browse(database: sqlite3.Connection, browse: Browse, leased: IsLeased) -> Page:
     """Return a slice of what is there."""
-    found, looked_at, following = _slice(
-        database, browse.selection, browse.after, browse.limit, leased
-    )
+    found, looked_at, following = _slice(database, browse, leased)
     return Page(_listed(database, browse.selection, found, "size"), looked_at, following)
 
 
 def steer(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done:
     """Do something to a slice."""
-    found, looked_at, following = _slice(
-        database, steer.selection, steer.after, steer.limit, leased, steer.action
-    )
+    many = _steer_many(database, steer, leased)
+    if many is not None:
+        return many
+    found, looked_at, following = _slice(database, steer, leased, steer.action)
     page = Page(_listed(database, steer.selection, found, "0"), looked_at, following)
     entries = [(each.id, entry) for each in page.messages for entry in each.recipients]
     if steer.dry_run or not entries:
@@ -87,6 +110,69 @@ def steer(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done:
     gone = delete(database, free)
     emptied = [each.id for each in page.messages]
     return Done(page, -was_held, [(each[2], each[3]) for each in gone], emptied, busy)
+
+
+_CHANGES: dict[Action, str] = {
+    "retry": "held = NULL, next_attempt = ?",
+    "release": "held = NULL, next_attempt = ?",
+    "hold": "next_attempt = NULL, held = ?",
+}
+
+
+def _steer_many(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done | None:
+    """Do something to a slice of which the database can tell by itself what is meant.
+
+    Only what a runner is at work on is read.
+
+    Returns:
+        None where it cannot tell, or where there are so few that each can be told of.
+    """
+    if steer.dry_run or steer.action == "remove" or not is_exact(steer.selection):
+        return None
+    condition, values = narrowed(steer.selection, steer.action)
+    last = _LAST if steer.selection.before is None else steer.selection.before
+    end, looked_at = _reached(database, steer.after, last, max(_MANY, steer.reach))
+    following = QueueId(end) if looked_at == max(_MANY, steer.reach) else None
+    few, full = (
+        database.execute(
+            f"SELECT message FROM recipient WHERE message > ? AND message <= ? AND {condition}"
+            " ORDER BY message, number LIMIT 1 OFFSET ?",
+            (steer.after, end, *values, offset),
+        ).fetchone()
+        for offset in (FEW, _MANY - 1)
+    )
+    if few is None:
+        return None
+    if full is not None:
+        (end,) = full
+        following = QueueId(end)
+        looked_at = _between(database, steer.after, end)
+    rows = database.execute(
+        f"UPDATE recipient SET {_CHANGES[steer.action]}"
+        f" WHERE message > ? AND message <= ? AND {condition} RETURNING message, number, domain",
+        (steer.now, steer.after, end, *values),
+    ).fetchall()
+    rows.sort()
+    busy = {(id, number): None for id, number, _ in rows if leased((id, number))}
+    if steer.action == "retry":  # it changes nothing about those: they are at work
+        rows = [row for row in rows if row[:2] not in busy]
+        busy = {}
+    found: dict[QueueId, list[Entry]] = {}
+    for part in parts(list(busy)):
+        for row in database.execute(
+            f"WITH {_chosen(part)} {_SELECT} WHERE (message, number) IN (SELECT * FROM chosen)"
+            " ORDER BY message, number",
+            flat(part),
+        ).fetchall():
+            found.setdefault(QueueId(row[0]), []).append(_entry(row, leased))
+    more = tuple(
+        (QueueId(id), RecipientNumber(number), domain)
+        for id, number, domain in rows
+        if (id, number) not in busy
+    )
+    page = Page(_listed(database, steer.selection, found, "0"), looked_at, following, more)
+    held = {"hold": len(rows), "release": -len(rows)}.get(steer.action, 0)
+    return Done(page, held=held)
 
 
 def delete(
@@ -151,40 +237,127 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
 
 def _slice(
     database: sqlite3.Connection,
-    selection: Selection,
-    after: int,
-    limit: int,
+    asked: Browse | Steer,
     leased: IsLeased,
     action: Action | None = None,
 ) -> tuple[dict[QueueId, list[Entry]], int, QueueId | None]:
     """Return what of a slice is picked, but for what is said of senders."""
+    selection, after = asked.selection, asked.after
     last = _LAST if selection.before is None else selection.before
-    start = f"SELECT {RECIPIENT}, {_MORE} FROM recipient WHERE"
-    following: QueueId | None = None
     if selection.ids is not None:
-        ids = [id for id in selection.ids if after < id < last]
-        if len(ids) > _IDS:
-            ids = ids[:_IDS]
-            following = ids[-1]
-        rows = database.execute(
-            f"{start} message IN ({marks([(id,) for id in ids])}) ORDER BY message, number", ids
-        ).fetchall()
+        rows, looked_at, following = _named(database, selection.ids, after, last)
     else:
-        rows = database.execute(
-            f"{start} message > ? AND message < ? ORDER BY message, number LIMIT ?",
-            (after, last, limit),
-        ).fetchall()
-        if len(rows) == limit:  # a message is never parted
-            following = QueueId(rows[-1][0])
-            rows += database.execute(
-                f"{start} message = ? AND number > ? ORDER BY number", rows[-1][:2]
-            ).fetchall()
+        condition, values = narrowed(selection, action)
+        rows, looked_at, following = _walked(database, asked, last, condition, values)
     found: dict[QueueId, list[Entry]] = {}
     for row in rows:
         entry = _entry(row, leased)
         if selection.picks_recipient(entry) and (action is None or can(action, entry)):
             found.setdefault(QueueId(row[0]), []).append(entry)
-    return found, len(rows), following
+    return found, looked_at, following
+
+
+_Slice = tuple[list[Any], int, "QueueId | None"]  # rows, how many were looked at, what is next
+
+
+def _named(database: sqlite3.Connection, named: Sequence[QueueId], after: int, last: int) -> _Slice:
+    """Return the recipients of messages that are named."""
+    ids = [id for id in named if after < id < last]
+    following = ids[_IDS - 1] if len(ids) > _IDS else None
+    ids = ids[:_IDS]
+    rows = database.execute(
+        f"{_SELECT} WHERE message IN ({marks([(id,) for id in ids])}) ORDER BY message, number", ids
+    ).fetchall()
+    return rows, len(rows), following
+
+
+def _walked(
+    database: sqlite3.Connection,
+    asked: Browse | Steer,
+    last: int,
+    condition: str,
+    values: Sequence[object],
+) -> _Slice:
+    """Return what may be picked, in the order of ids: by the domain's index, or step by step.
+
+    The database passes over what cannot be picked, so that a few among very many are found without
+    the interpreter; and not over too many at once, since others wait for it.
+    """
+    domain = asked.selection.domain
+    if domain is not None and domain[:1] != "." and _is_rare(database, domain, asked.after):
+        rows = database.execute(
+            f"{_SELECT_OF_DOMAIN} WHERE message > ?2 AND message < ?3 AND {condition}"
+            " ORDER BY message, number LIMIT ?",
+            (domain, asked.after, last, *values, asked.limit),
+        ).fetchall()
+        following = _whole(database, rows, asked.limit, condition, values)
+        return rows, len(rows), following
+    # What is all picked needs no reach.
+    reach = asked.limit if condition == EVERYTHING else max(asked.limit, asked.reach)
+    end, looked_at = _reached(database, asked.after, last, reach)
+    if not looked_at:
+        return [], 0, None
+    rows = database.execute(
+        f"{_SELECT} WHERE message > ? AND message <= ? AND {condition}"
+        " ORDER BY message, number LIMIT ?",
+        (asked.after, end, *values, asked.limit),
+    ).fetchall()
+    following = _whole(database, rows, asked.limit, condition, values)
+    if following is not None:
+        looked_at = _between(database, asked.after, following)
+    elif looked_at == reach:
+        following = QueueId(end)
+    return rows, looked_at, following
+
+
+def _reached(database: sqlite3.Connection, after: int, last: int, reach: int) -> tuple[int, int]:
+    """Return the message that so many recipients lead to, and how many there are."""
+    end, count = database.execute(
+        "SELECT max(message), count(*) FROM (SELECT message FROM recipient"
+        " WHERE message > ? AND message < ? ORDER BY message, number LIMIT ?)",
+        (after, last, reach),
+    ).fetchone()
+    return end or after, count
+
+
+def _between(database: sqlite3.Connection, after: int, end: int) -> int:
+    """Return how many recipients there are from one message to another."""
+    (count,) = database.execute(
+        "SELECT count(*) FROM recipient WHERE message > ? AND message <= ?", (after, end)
+    ).fetchone()
+    return int(count)
+
+
+def _whole(
+    database: sqlite3.Connection,
+    rows: list[Any],
+    limit: int,
+    condition: str,
+    values: Sequence[object],
+) -> QueueId | None:
+    """Add to a full slice what its last message has besides: it is never parted; return its id."""
+    if len(rows) < limit:
+        return None
+    rows += database.execute(
+        f"{_SELECT} WHERE message = ? AND number > ? AND {condition} ORDER BY number",
+        (*rows[-1][:2], *values),
+    ).fetchall()
+    return QueueId(rows[-1][0])
+
+
+def _is_rare(database: sqlite3.Connection, domain: str, after: int) -> bool:
+    """Whether a domain has so few recipients that they are soon put in their order.
+
+    What is held has an index of its own, and what is quarantined has none.
+    """
+    (quarantined,) = database.execute("SELECT quarantined FROM census").fetchone()
+    if quarantined:
+        return False
+    for counted, value in ((_COUNT_DUE, domain), (_COUNT_LEVELS, domain), (_COUNT_HELD, after)):
+        (count,) = database.execute(counted, (value, _RARE + 1)).fetchone()
+        if count > _RARE:
+            return False
+    return True
 
 
 def _listed(

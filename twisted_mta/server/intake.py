@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -42,7 +41,7 @@ from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
 from .networks import Network, Networks
-from .room import NO_DISK, Room
+from .room import NO_DISK, Room, is_full
 from .submission import Submission, SubmissionPolicy
 
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -603,8 +602,10 @@ class _Reception:
         self._intake._log.error(
             "{id} could not be stored: {error}", id=self._id, error=printable(str(error))
         )
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return NO_DISK if full else NOT_STORED
+        if not is_full(error):
+            return NOT_STORED
+        self._intake.room.failed(error.strerror or "it is full")
+        return NO_DISK
 
 
 def _accepts(decision: Decision) -> bool:

@@ -197,6 +197,11 @@ class ServerContext:
         """
         return [warning for key in self._loaded().keys for warning in key.warnings(now)]
 
+    def faults(self, now: float) -> list[str]:
+        """Return the warnings for certificates that are not valid at ``now``."""
+        keys = [key for key in self._loaded().keys if not key.is_valid(now)]
+        return [warning for key in keys for warning in key.warnings(now)]
+
     def facts(self, connection: SSL.Connection) -> TLSFacts:
         """Return what a handshake of ours achieved, and what its client certificate came to."""
         handshake = self._handshakes.get(connection)

@@ -68,8 +68,8 @@ class UnsyncedFiles:
         """Let the next ``operation`` raise ``error`` instead of doing anything.
 
         Args:
-            operation: a method's name, of `interfaces.Files` or `interfaces.WritableFile`; closing
-                a file never fails.
+            operation: a method's name, of `interfaces.Files` or `interfaces.WritableFile`; or
+                ``rename's unlink``, after which both names are there.
             error: what it raises.
             after: how many of these operations succeed before.
         """
@@ -122,16 +122,21 @@ class UnsyncedFiles:
         self._begin("open", path)
         return io.BytesIO(self.content(path))
 
-    def rename(self, old: str, new: str) -> None:
-        """Move a file, replacing none."""
+    def rename(self, old: str, new: str) -> OSError | None:
+        """Move a file, replacing none; returns why its old name stays, after ``fail_next``."""
         self._begin("rename", old)
         file = self._file(old)
         directory, name = self._place(new)
         if name in directory.names:
             raise _error(errno.EEXIST, new)
         directory.names[name] = file
+        try:
+            self._fail("rename's unlink")
+        except OSError as error:
+            return error
         directory, name = self._place(old)
         del directory.names[name]
+        return None
 
     def unlink(self, path: str) -> None:
         """Remove a file; one that is not there is no error."""
@@ -164,6 +169,10 @@ class UnsyncedFiles:
                 raise _error(errno.ENOTDIR, path)
             directory = below
 
+    def mailbox_fault(self, root: str, path: str) -> str:
+        """Say nothing: all that is in memory is ours."""
+        return ""
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         self._begin("names", path)
@@ -191,6 +200,9 @@ class UnsyncedFiles:
             self._power_cut_in -= 1
         if not self._powered:
             raise PowerCut
+        self._fail(operation)
+
+    def _fail(self, operation: str) -> None:
         waiting = self._failures.get(operation)
         if waiting and (error := waiting.popleft()) is not _SUCCESS:
             raise error
@@ -265,8 +277,9 @@ class UnsyncedFile:
             self._file.synced = bytes(self._file.content)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; it is closed also where that fails."""
         self._life = None
+        self._files._fail("close")
 
     def _begin(self, operation: str) -> None:
         if self._life != self._files._life:
