@@ -7,6 +7,7 @@ import quopri
 import re
 from collections.abc import Iterator
 from email.message import EmailMessage
+from unittest.mock import patch
 
 from attrs import define, evolve
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ from twisted_mta.message.conversion import (
     needs_conversion,
     to_seven_bit,
 )
+from twisted_mta.message.encoding import Base64, QuotedPrintable
 
 MIME = b"Subject: x\r\nMIME-Version: 1.0\r\n"
 TEXT = "Grüße aus Köln, und sonst ist alles ganz gewöhnlicher Text wie dieser hier.\r\n".encode()
@@ -234,9 +236,19 @@ class Conversion(SynchronousTestCase):
             source = Chunks([content])
             body = to_seven_bit(source)
             source.parts = [other]
-            error = self.assertRaises(CannotConvert, getattr, body, "size")
-            self.assertIn(f"of its {len(content)} octets, {len(other)} were read", str(error))
-            self.assertRaises(CannotConvert, list, body.chunks())
+            error = self.assertRaises(OSError, getattr, body, "size")
+            self.assertIn(f"it had {len(content)} octets, and has {len(other)}", str(error))
+            self.assertRaises(OSError, list, body.chunks())
+
+    def test_what_an_encoder_loses_is_missed(self) -> None:
+        """The fault is made here: the rest of each body is not encoded."""
+        for encoder, text in ((Base64, b"\xff" * 100), (QuotedPrintable, b"x" * 100 + b"\xff")):
+            for end in (b"", b"\r\n--b--\r\n"):
+                head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"
+                body = to_seven_bit(HeldBody(MIME + head + text + end))
+                with patch.object(encoder, "end", lambda self: b""):
+                    error = self.assertRaises(CannotConvert, getattr, body, "size")
+                self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
 
     def test_delimiters_that_are_missing(self) -> None:
         content = MIME + multipart(b"\r\n" + TEXT)

@@ -371,7 +371,7 @@ class SevenBitBody:
         Raises:
             CannotConvert: not every octet of the body has gone somewhere. The last piece is not
                 yielded then.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is not the body that it was.
         """
         held: list[bytes] = []
         octets = 0
@@ -405,10 +405,10 @@ class SevenBitBody:
         if encoder is not None:
             end = encoder.end() + encoder.line_end
             kept += encoder.octets
-        if not kept == source.octets == self._plan.octets:
-            raise CannotConvert(
-                f"of its {self._plan.octets} octets, {source.octets} were read and {kept} kept"
-            )
+        if source.octets != self._plan.octets:
+            raise OSError(f"it had {self._plan.octets} octets, and has {source.octets}")
+        if kept != source.octets:
+            raise CannotConvert(f"of its {source.octets} octets, {kept} would be left")
         yield end
 
     def _run(self, section: Section) -> _Run | None:
