@@ -22,7 +22,7 @@ from attrs import define, evolve, field, frozen
 
 from ..envelope import Body, Message
 from ..smtp.reply import Reply, printable
-from .encoding import Base64, Encoder, QuotedPrintable
+from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .mime import (
     IDENTITY,
     Delimiter,
@@ -38,10 +38,6 @@ from .mime import (
 _ASCII = bytes(range(128))
 _LONGEST_LINE = 998  # octets without CR LF, RFC 5322 §2.1.1
 _PIECE = 65_536  # octets that are handed out at a time, about
-
-# Quoted-printable makes 3 octets of 1, base64 4 of 3: with more octets over 127 than this it is
-# the longer one, and no easier to read either.
-_MOSTLY_ASCII = 6
 
 _TYPE, _ENCODING = b"content-type", b"content-transfer-encoding"
 
@@ -340,8 +336,7 @@ def _run(entity: Entity | None, measure: _Measure) -> _Run | None:
     # content type that is wrong is text (RFC 2045 §5.2).
     retyped = entity.kind == "multipart"
     text = retyped or entity.type.startswith("text/")
-    mostly_ascii = measure.high * _MOSTLY_ASCII <= measure.octets
-    quoted = text and mostly_ascii and not measure.bare
+    quoted = text and not measure.bare and is_mostly_ascii(measure.octets, measure.high)
     return _Run("quoted-printable" if quoted else "base64", measure.utf8, retyped)
 
 

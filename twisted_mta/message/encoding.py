@@ -13,7 +13,15 @@ _OCTETS = 57  # of a line of base64: 76 characters, the most there may be
 _CHARACTERS = 76
 _TOO_LONG = re.compile(rb"^([^\r\n]{74,75})(=(?:20|09)\r)$", re.MULTILINE)
 _DASHES = re.compile(rb"^--[^\r\n]*", re.MULTILINE)
+# Quoted-printable makes 3 octets of 1, base64 4 of 3: with more octets over 127 than this it is
+# the longer one, and no easier to read either.
+_MOSTLY_ASCII = 6
 _LONGEST_LINE = 4096  # octets of a line that are encoded at a time
+
+
+def is_mostly_ascii(octets: int, high: int) -> bool:
+    """Whether of so many octets so few are over 127 that quoted-printable is the one for them."""
+    return high * _MOSTLY_ASCII <= octets
 
 
 class Encoder(Protocol):
