@@ -12,7 +12,7 @@ from typing import Protocol
 _OCTETS = 57  # of a line of base64: 76 characters, the most there may be
 _CHARACTERS = 76
 _TOO_LONG = re.compile(rb"^([^\r\n]{74,75})(=(?:20|09)\r)$", re.MULTILINE)
-_DASHES = re.compile(rb"^--[^\r\n]*", re.MULTILINE)
+_DASHES = re.compile(rb"\n--[^\r\n]*")
 # Quoted-printable makes 3 octets of 1, base64 4 of 3: with more octets over 127 than this it is
 # the longer one, and no easier to read either.
 _MOSTLY_ASCII = 6
@@ -126,25 +126,29 @@ class QuotedPrintable:
 def _quoted(octets: bytes) -> bytes:
     breaks = octets.count(b"\r\n")
     if octets.count(b"\r") == breaks == octets.count(b"\n"):
-        encoded = _soft(b2a_qp(octets, istext=True))
+        encoded = b2a_qp(octets, istext=True)
     else:
-        lines = (b2a_qp(line, istext=False) for line in octets.split(b"\r\n"))
-        encoded = b"\r\n".join(map(_soft, lines))
-    # White space at the end of a line is encoded when there may be no room for that any more.
-    return _DASHES.sub(_without_dashes, _TOO_LONG.sub(rb"\1=\r\n\2", encoded))
-
-
-def _soft(encoded: bytes) -> bytes:
+        lines = [line and b2a_qp(line, istext=False) for line in octets.split(b"\r\n")]
+        encoded = b"\r\n".join(lines)
     # Soft line breaks are of the kind of the first line end; without any they are mere LF.
-    return encoded.replace(b"=\n", b"=\r\n")
+    encoded = encoded.replace(b"=\n", b"=\r\n")
+    if b"=20\r" in encoded or b"=09\r" in encoded:
+        # White space at the end of a line is encoded when there may be no room for that any more.
+        encoded = _TOO_LONG.sub(rb"\1=\r\n\2", encoded)
+    return _without_dashes(encoded)
 
 
-def _without_dashes(found: re.Match[bytes]) -> bytes:
-    line = found[0]
+def _without_dashes(encoded: bytes) -> bytes:
+    """Return encoded lines none of which begins with two dashes."""
+    return _DASHES.sub(_without, b"\n" + encoded)[1:] if b"--" in encoded else encoded
+
+
+def _without(found: re.Match[bytes]) -> bytes:
+    line = found[0][1:]
     if len(line) <= _CHARACTERS - 2:
-        return b"=2D" + line[1:]
+        return b"\n=2D" + line[1:]
     rest = line[2:]
-    return b"=2D-=\r\n" + (b"=2D" + rest[1:] if rest.startswith(b"--") else rest)
+    return b"\n=2D-=\r\n" + (b"=2D" + rest[1:] if rest.startswith(b"--") else rest)
 
 
 def _open(encoded: bytes) -> bytes:
@@ -155,4 +159,4 @@ def _open(encoded: bytes) -> bytes:
     at = start + _CHARACTERS - 3
     while b"=" in encoded[at - 2 : at]:  # never within the three characters of one octet
         at -= 1
-    return encoded[:at] + b"=\r\n" + _DASHES.sub(_without_dashes, encoded[at:])
+    return encoded[:at] + b"=\r\n" + _without_dashes(encoded[at:])
