@@ -191,6 +191,17 @@ class Structure(SynchronousTestCase):
         self.assertIn("sealed multipart/mixed", "".join(shown(deep)))
         self.assertEqual(joined([deep]), deep)
 
+    def test_a_header_section_without_end_is_sealed_and_kept(self) -> None:
+        field = b"X: " + b"x" * 995 + b"\r\n"
+        content = field * 1100 + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+        chunks = [content[at : at + 65536] for at in range(0, len(content), 65536)]
+        header, *rest = sections(chunks)
+        assert isinstance(header, Header)
+        self.assertEqual(header.entity.kind, "sealed")
+        self.assertIn("1048576 octets", header.entity.reason)
+        self.assertTrue(header.octets.endswith(b"x\r\n"))
+        self.assertEqual(header.octets + b"".join(each.octets for each in rest), content)
+
     @settings(max_examples=300, deadline=None)
     @given(st.data())
     def test_put_together_again_it_is_what_it_was(self, data: st.DataObject) -> None:
@@ -226,6 +237,7 @@ class Entities(SynchronousTestCase):
             (b'charset=x; boundary = x ;; name="; boundary=y"', b"x"),
             (b"(comment) boundary=x (another)", b"x"),
             (b"\r\n boundary=x\r\n\t;y=z", b"x"),
+            (b'boundary="a\r\n b"', b"a b"),
             (b"boundary=" + b"x" * 70, b"x" * 70),
             (b'boundary="x  "', b"x"),
             (b'boundary="a\r\n b"', b"a b"),
@@ -282,6 +294,8 @@ class Entities(SynchronousTestCase):
             (b"A: b\rc",),
             (b"Content-Type: text/plain", b"Content-Type: text/html"),
             (b"Content-Transfer-Encoding: 8 bit",),
+            (b"Content-Transfer-Encoding: 8bit" + 27 * (b"\r\n" + b" " * 900) + b" x",),
+            (b"Content-Type: text/plain;" + 27 * (b"\r\n" + b" " * 900),),
         ):
             self.assertEqual(self.entity(*lines).kind, "sealed", lines)
 

@@ -16,29 +16,40 @@ from attrs import evolve, frozen
 # Octets of one header section; what is longer is not looked into. A listener takes 1 MiB at most
 # by default (`max_header_size`), and parts have a few hundred.
 _LONGEST_HEADER = 1 << 20
+# Octets of a Content-Type or Content-Transfer-Encoding with its folds: one that is longer cannot be
+# read. Each is matched in one call, in which nothing else happens.
+_LONGEST_FIELD = 16_384
 # Multiparts within one another. Python's own parser recurses, and dies of some hundred.
 _DEEPEST = 30
-_MOST_ENTITIES = 5_000
+MOST_ENTITIES = 5_000
+"""Messages and body parts of one content."""
 
 # RFC 2046 §5.1.1. A delimiter has dashes around its boundary, and white space behind it.
 _LONGEST_BOUNDARY = 70
 _PADDING = 900
 _LONGEST_DELIMITER = 998
 
+# Quantifiers are possessive (`*+`): what one has taken, the next one does not get to try. With two
+# that take the same octets, a match that fails would else cost the square of their number.
+#
 # RFC 5322 §2.2: field-name = 1*ftext, with the white space of §4.5 before the colon; and its lines.
-_FIELD = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:([^\r\n\x00]*\r\n(?:[ \t][^\r\n\x00]*\r\n)*)")
+_FIELD = re.compile(
+    rb"([\x21-\x39\x3b-\x7e]++)[ \t]*+:([^\r\n\x00]*+\r\n(?:[ \t][^\r\n\x00]*+\r\n)*+)"
+)
 # RFC 2045 §5.1, §6.1; comments where white space may be, not within one another.
-_TOKEN = rb"([!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+)"
-_SPACE = rb"(?:\s|\([^()]*\))*"
+_TOKEN = rb"([!#$%&'*+\-.0-9A-Z^_`a-z{|}~]++)"
+_SPACE = rb"(?:\s++|\([^()]*+\))*+"
 _TYPE = re.compile(_SPACE + _TOKEN + rb"/" + _TOKEN + _SPACE)
 _PARAMETER = re.compile(
-    rb";" + _SPACE + rb"(?:" + _TOKEN + rb"\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^\s;\"]+))?" + _SPACE,
+    rb";" + _SPACE + rb"(?:" + _TOKEN + rb"\s*+=\s*+(\"(?:[^\"\\]|\\.)*+\"|[^\s;\"]++))?+" + _SPACE,
     re.DOTALL,
 )
-_ENCODING = re.compile(_SPACE + _TOKEN + _SPACE + rb";?" + _SPACE)
+_ENCODING = re.compile(_SPACE + _TOKEN + _SPACE + rb";?+" + _SPACE)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")  # RFC 2231 §4
-_PRINTABLE = re.compile(rb"[ -~]+")
+_PRINTABLE = re.compile(rb"[\t -~]+")
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+# The line end before a line that may end a header section: the empty one, or a delimiter.
+_LAST_LINE_END = re.compile(rb"\r\n(?=\r\n|--)")
 
 IDENTITY = ("7bit", "8bit", "binary")
 """The encodings that change nothing (RFC 2045 §6.2)."""
@@ -131,22 +142,15 @@ class _Level:
     """A multipart that is being read.
 
     Attributes:
-        line: a line that delimits its parts. The whole line counts: RFC 2046 §5.1.1 would let one
-            go on behind its boundary, and then no boundary could begin with another one.
-        after: the same, with the line end before it.
+        boundary: of its delimiters. The whole line counts: RFC 2046 §5.1.1 would let one go on
+            behind its boundary, and then no boundary could begin with another one.
         default: the content type of parts that name none.
         number: of the header section that names the boundary.
     """
 
-    line: re.Pattern[bytes]
-    after: re.Pattern[bytes]
+    boundary: bytes
     default: str
     number: int
-
-    @classmethod
-    def of(cls, boundary: bytes, default: str, number: int) -> _Level:
-        line = b"--" + re.escape(boundary) + rb"(--)?[ \t]{0,%d}\r\n" % _PADDING
-        return cls(re.compile(line), re.compile(rb"\r\n" + line), default, number)
 
 
 @frozen
@@ -154,22 +158,24 @@ class _Found:
     """A delimiter line that was met.
 
     Attributes:
-        start: where it is in what was searched.
         octets: with the line ends around it.
         level: whose it is, the outermost being 0.
         closing: whether it is the last one.
     """
 
-    start: int
     octets: bytes
     level: int
     closing: bool
 
 
-def sections(chunks: Iterable[bytes]) -> Iterator[Section]:
-    """Yield the sections of a content.
+def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Section]:
+    """Yield the sections of a content, in time that grows with its size alone.
 
     Where delimiters of an outer multipart come before the last one of an inner, that ends too.
+
+    Args:
+        chunks: the content.
+        most: messages and body parts that are looked for.
 
     Raises:
         TooManyParts: see there.
@@ -179,17 +185,16 @@ def sections(chunks: Iterable[bytes]) -> Iterator[Section]:
     number = entities = 0
     while True:
         entities += 1
-        if entities > _MOST_ENTITIES:
-            raise TooManyParts(f"it has more than {_MOST_ENTITIES} parts")
-        octets, whole = reader.header()
+        if entities > most:
+            raise TooManyParts(f"it has more than {most} parts")
+        octets, end = reader.header()
         entity = read_entity(octets, default=default, top=top)
-        if len(octets) > _LONGEST_HEADER:
-            # Where it was cut, the rest of it comes as the body.
-            entity = _sealed(entity, f"it has a header section over {_LONGEST_HEADER} octets")
-        elif entity.kind == "multipart" and len(reader.levels) >= _DEEPEST:
+        if end == "length":
+            entity = _sealed(entity, f"it has a header section of over {_LONGEST_HEADER} octets")
+        if entity.kind == "multipart" and len(reader.levels) >= _DEEPEST:
             entity = _sealed(entity, f"it has multiparts nested more than {_DEEPEST} deep")
         yield Header(number, octets, entity)
-        if entity.kind == "message" and whole:
+        if entity.kind == "message" and end == "line":
             number += 1
             default, top = "text/plain", True
             continue
@@ -197,7 +202,7 @@ def sections(chunks: Iterable[bytes]) -> Iterator[Section]:
         if ignored:
             # RFC 2046 §5.1.5
             inner = "message/rfc822" if entity.type == "multipart/digest" else "text/plain"
-            reader.levels.append(_Level.of(entity.boundary, inner, number))
+            reader.enter(_Level(entity.boundary, inner, number))
             number += 1
         while True:
             for piece in reader.body():
@@ -209,10 +214,9 @@ def sections(chunks: Iterable[bytes]) -> Iterator[Section]:
             multipart = reader.levels[found.level].number
             yield Delimiter(number, found.octets, multipart, found.closing)
             number += 1
-            del reader.levels[found.level + 1 :]
+            reader.leave(found.level if found.closing else found.level + 1)
             if not found.closing:
                 break
-            reader.levels.pop()
             ignored = True
         default, top = reader.levels[-1].default, False
 
@@ -251,17 +255,24 @@ def read_entity(header: bytes, *, default: str = "text/plain", top: bool = True)
     if len(types) > 1 or len(encodings) > 1:
         return _sealed(entity, "it says twice of what type or encoding a part is")
     if encodings:
-        encoding = _ENCODING.fullmatch(encodings[0].partition(b":")[2])
+        encoding = _ENCODING.fullmatch(_value(encodings[0]))
         if not encoding:
             return _sealed(entity, "it has a Content-Transfer-Encoding that cannot be read")
         entity = evolve(entity, encoding=encoding[1].decode("ascii").lower())
     if types:
-        read = _content_type(types[0].partition(b":")[2])
+        read = _content_type(_value(types[0]))
         if read is None:
             return _sealed(entity, "it has a Content-Type that cannot be read")
         type, boundary = read
         entity = evolve(entity, typed=True, type=type, boundary=boundary)
     return _of_kind(entity)
+
+
+def _value(field: bytes) -> bytes:
+    """Return the value of a field, unfolded (RFC 5322 §2.2.3); nothing of one that is too long."""
+    if len(field) > _LONGEST_FIELD:
+        return b""
+    return field.partition(b":")[2].replace(b"\r\n", b"")
 
 
 def _of_kind(entity: Entity) -> Entity:
@@ -314,10 +325,7 @@ def _content_type(value: bytes) -> tuple[str, bytes] | None:
 
 
 def _unquoted(value: bytes) -> bytes:
-    if not value.startswith(b'"'):
-        return value
-    # RFC 5322 §2.2.3: line ends are no part of it.
-    return _QUOTED_PAIR.sub(rb"\1", value[1:-1].replace(b"\r\n", b""))
+    return _QUOTED_PAIR.sub(rb"\1", value[1:-1]) if value.startswith(b'"') else value
 
 
 def _boundary(named: dict[bytes, bytes]) -> bytes | None:
@@ -354,13 +362,16 @@ def _percent_decoded(value: bytes, *, first: bool) -> bytes:
 
 def _usable(boundary: bytes) -> bytes:
     # RFC 2046 §5.1.1 allows fewer characters yet; these can stand in a line.
-    boundary = boundary.rstrip(b" ")
+    boundary = boundary.rstrip(b" \t")
     usable = len(boundary) <= _LONGEST_BOUNDARY and _PRINTABLE.fullmatch(boundary)
     return boundary if usable else b""
 
 
 class _Reader:
     """Reads headers and bodies from chunks that are cut anywhere.
+
+    Only lines that begin with two dashes can be delimiters: it goes from one of them to the next,
+    and sees each octet a few times, however many parts and multiparts there are.
 
     Attributes:
         levels: the multiparts that it is within, the outermost first.
@@ -370,79 +381,125 @@ class _Reader:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.levels: list[_Level] = []
         self.found: _Found | None = None
+        self._boundaries: dict[bytes, int] = {}  # the levels by their boundaries
         self._chunks = chunks
-        self._buffer = b""  # what was read and not handed out; it begins at the start of a line
+        self._buffer = bytearray()  # what was read and not handed out
+        self._fresh = True  # whether that begins at the start of a line
 
-    def header(self) -> tuple[bytes, bool]:
-        """Return a header section, and whether the empty line ended it, which it includes then.
+    def enter(self, level: _Level) -> None:
+        """Be within one more multipart."""
+        self.levels.append(level)
+        self._index()
 
-        It is ended by a delimiter too, by the end of the content, and by its length.
+    def leave(self, level: int) -> None:
+        """Be no more within the multipart of that number, nor in those within it."""
+        del self.levels[level:]
+        self._index()
+
+    def _index(self) -> None:
+        # The innermost goes last: where boundaries are the same, it is meant.
+        self._boundaries = {each.boundary: number for number, each in enumerate(self.levels)}
+
+    def header(self) -> tuple[bytes, Literal["line", "delimiter", "end", "length"]]:
+        """Return a header section, and what ended it.
+
+        The empty line is included, where it was that; a line end before a delimiter stays with the
+        field that it ends. By its length it is ended where it is too long; and else by the end of
+        the content.
         """
-        searched = 0
+        buffer = self._buffer
+        line = searched = 0
+        at_end = False
         while True:
-            if self._buffer[:2] == b"\r\n":
-                return self._take(2), True
-            end = self._buffer.find(b"\r\n\r\n", max(searched - 3, 0))
-            searched = len(self._buffer)
-            if end >= 0 or searched > _LONGEST_HEADER or not self._more():
-                break
-        found = self._find(self._buffer if end < 0 else self._buffer[: end + 2], fresh=True)
-        if found is not None:
-            # A line end before the delimiter stays with the field that it ends.
-            return self._take(found.start + 2 if found.start else 0), False
-        return (self._take(searched), False) if end < 0 else (self._take(end + 4), True)
+            if buffer.startswith(b"\r\n", line):
+                return self._take(line + 2), "line"
+            found = self._delimiter(line, line, at_end=at_end)
+            if isinstance(found, _Found):
+                return self._take(line), "delimiter"
+            match = _LAST_LINE_END.search(buffer, searched) if found == "none" else None
+            searched = match.start() + 2 if match else max(searched, len(buffer) - 3)
+            if searched > _LONGEST_HEADER:
+                end = buffer.rfind(b"\r\n", 0, _LONGEST_HEADER) + 2
+                return self._take(end if end >= 2 else _LONGEST_HEADER), "length"
+            if match is not None:
+                line = searched
+                continue
+            if at_end:
+                return self._take(len(buffer)), "end"
+            at_end = not self._more()
 
     def body(self) -> Iterator[bytes]:
         """Yield what comes before the next delimiter, in pieces; then `found` is that."""
-        fresh, at_end = True, False  # a delimiter needs no line end before it
+        buffer = self._buffer
+        self.found = None
+        fresh, at_end = self._fresh, False  # at its beginning, a delimiter needs no line end
         while True:
-            self.found = self._find(self._buffer, fresh=fresh, at_end=at_end)
-            if self.found is not None:
-                octets = self.found.start
-            else:
-                octets = len(self._buffer) if at_end else self._sure(fresh=fresh)
-            if octets:
+            begin = 0
+            found = self._delimiter(0, 0, at_end=at_end) if fresh else "none"
+            searched = 0
+            while found == "none":
+                begin = buffer.find(b"\r\n--", searched) if self.levels else -1
+                if begin < 0:
+                    begin = len(buffer) if at_end else self._sure()
+                    break
+                found = self._delimiter(begin, begin + 2, at_end=at_end)
+                searched = begin + 2
+            if begin:
                 fresh = False
-                yield self._take(octets)
-            if self.found is not None:
-                self._take(len(self.found.octets))
-            if self.found is not None or at_end:
+                yield self._take(begin)
+            if isinstance(found, _Found):
+                self.found = found
+                self._take(len(found.octets))
+                return
+            if at_end:
                 return
             at_end = not self._more()
 
-    def _find(self, text: bytes, *, fresh: bool, at_end: bool = True) -> _Found | None:
-        """Return the first delimiter in ``text``, whose last line counts as whole ``at_end``."""
-        ended = text + b"\r\n" if at_end and self.levels else text
-        first: re.Match[bytes] | None = None
-        depth = 0
-        last = len(ended)
-        # The innermost goes first: where boundaries are the same, or one looks like the end of
-        # another, it is meant.
-        for number in range(len(self.levels) - 1, -1, -1):
-            level = self.levels[number]
-            match = level.line.match(ended, 0, last) if fresh else None
-            match = match or level.after.search(ended, 0, last)
-            if match:
-                first, depth = match, number
-                last = match.start() + 2  # where a line before it would have its end
-                if not match.start():
-                    break
-        if first is None:
-            return None
-        octets = first[0][: len(text) - first.start()]
-        return _Found(first.start(), octets, depth, first[1] is not None)
+    def _delimiter(
+        self, begin: int, line: int, *, at_end: bool
+    ) -> _Found | Literal["none", "unfinished"]:
+        """Return the delimiter that a line is, with the line end before it.
 
-    def _sure(self, *, fresh: bool) -> int:
-        """Return how many octets of what was read are surely before any delimiter."""
+        Args:
+            begin: where that line end is; the same as ``line`` where it has none.
+            line: where it begins.
+            at_end: whether nothing follows what was read.
+        """
         buffer = self._buffer
         if not self.levels:
-            return len(buffer)
-        last = buffer.rfind(b"\r\n")
-        line = buffer[last + 2 :] if last >= 0 else buffer
-        begins = line[:2] == b"--" or line in (b"", b"-")
-        if begins and (last >= 0 or fresh) and len(line) <= _LONGEST_DELIMITER:
-            return max(last, 0)
-        return len(buffer) - buffer.endswith(b"\r")
+            return "none"
+        if not buffer.startswith(b"--", line):
+            half = b"--".startswith(bytes(buffer[line : line + 2]))
+            return "unfinished" if half and not at_end else "none"
+        end = buffer.find(b"\r\n", line, line + _LONGEST_DELIMITER + 2)
+        if end < 0:
+            end = len(buffer)
+            if not at_end and end - line <= _LONGEST_DELIMITER + 1:
+                return "unfinished"
+        if end - line > _LONGEST_DELIMITER:
+            return "none"
+        padded = bytes(buffer[line + 2 : end])
+        text = padded.rstrip(b" \t")
+        if len(padded) - len(text) > _PADDING:
+            return "none"
+        level, closing = self._boundaries.get(text, -1), False
+        if text.endswith(b"--"):
+            # Where a boundary looks like the end of another one, the innermost is meant.
+            other = self._boundaries.get(text[:-2], -1)
+            if other > level:
+                level, closing = other, True
+        if level < 0:
+            return "none"
+        return _Found(bytes(buffer[begin : end + 2]), level, closing)
+
+    def _sure(self) -> int:
+        """Return how many octets of what was read no delimiter begins within."""
+        buffer = self._buffer
+        if self.levels:
+            for start in (b"\r\n-", b"\r\n", b"\r"):
+                if buffer.endswith(start):
+                    return len(buffer) - len(start)
+        return len(buffer)
 
     def _more(self) -> bool:
         chunk = next(self._chunks, None)
@@ -452,5 +509,8 @@ class _Reader:
         return True
 
     def _take(self, octets: int) -> bytes:
-        taken, self._buffer = self._buffer[:octets], self._buffer[octets:]
+        taken = bytes(self._buffer[:octets])
+        del self._buffer[:octets]
+        if taken:
+            self._fresh = taken.endswith(b"\r\n")
         return taken
