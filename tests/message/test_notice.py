@@ -248,6 +248,8 @@ class FailureNotice(SynchronousTestCase):
             (b"Content-Type: text/plain\r\n" * 2, b"\xff\r\n"),
             (b"Content-Transfer-Encoding: base64\r\n", b"\xff\r\n"),
             (b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n" + global_part),
+            # More parts than are converted while nothing else happens.
+            (b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n\r\n\xff\r\n" * 101),
         ):
             header = b"Subject: Lunch\r\n" + header
             notice = self.notice(message(header + b"\r\n" + body), failed())

@@ -25,6 +25,7 @@ from ..smtp.reply import Reply, printable
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .mime import (
     IDENTITY,
+    MOST_ENTITIES,
     Delimiter,
     Entity,
     Header,
@@ -93,7 +94,7 @@ def converted(message: Message) -> Message:
     )
 
 
-def to_seven_bit(body: Body) -> Body:
+def to_seven_bit(body: Body, most: int = MOST_ENTITIES) -> Body:
     """Return a body of 7 bits, of the same meaning; ``body`` itself, if it is one.
 
     No octet of it is over 127, no line over 998 octets unless it was so in what is not encoded
@@ -102,6 +103,7 @@ def to_seven_bit(body: Body) -> Body:
     Args:
         body: a message, of any octets; read here once, twice if it has to be changed, and again by
             each use of the result.
+        most: messages and body parts that it may have.
 
     Raises:
         CannotConvert: it cannot be converted; why.
@@ -109,7 +111,7 @@ def to_seven_bit(body: Body) -> Body:
     """
     if not needs_conversion(body):
         return body
-    return SevenBitBody(body, _plan(body))
+    return SevenBitBody(body, _plan(body, most))
 
 
 @define
@@ -251,7 +253,7 @@ class _Text:
         return self.head is not None and self.head.number == delimiter.multipart
 
 
-def _plan(body: Body) -> _Plan:
+def _plan(body: Body, most: int) -> _Plan:
     runs: dict[int, _Run] = {}
     heads: dict[int, _Run] = {}
     text = _Text(None)
@@ -266,7 +268,7 @@ def _plan(body: Body) -> _Plan:
 
     source = _Counted(body)
     try:
-        for section in sections(source.chunks()):
+        for section in sections(source.chunks(), most):
             if isinstance(section, Header):
                 decide()
                 text = _Text(section)

@@ -12,7 +12,7 @@ from typing import Protocol
 _OCTETS = 57  # of a line of base64: 76 characters, the most there may be
 _CHARACTERS = 76
 _TOO_LONG = re.compile(rb"^([^\r\n]{74,75})(=(?:20|09)\r)$", re.MULTILINE)
-_DASHES = re.compile(rb"\n--[^\r\n]*")
+_DASHED_TOO_LONG = re.compile(rb"\n=2D-([^\r\n]{73,})")
 # Quoted-printable makes 3 octets of 1, base64 4 of 3: with more octets over 127 than this it is
 # the longer one, and no easier to read either.
 _MOSTLY_ASCII = 6
@@ -140,14 +140,13 @@ def _quoted(octets: bytes) -> bytes:
 
 def _without_dashes(encoded: bytes) -> bytes:
     """Return encoded lines none of which begins with two dashes."""
-    return _DASHES.sub(_without, b"\n" + encoded)[1:] if b"--" in encoded else encoded
+    if b"--" not in encoded:
+        return encoded
+    return _DASHED_TOO_LONG.sub(_broken, (b"\n" + encoded).replace(b"\n--", b"\n=2D-"))[1:]
 
 
-def _without(found: re.Match[bytes]) -> bytes:
-    line = found[0][1:]
-    if len(line) <= _CHARACTERS - 2:
-        return b"\n=2D" + line[1:]
-    rest = line[2:]
+def _broken(found: re.Match[bytes]) -> bytes:
+    rest = found[1]
     return b"\n=2D-=\r\n" + (b"=2D" + rest[1:] if rest.startswith(b"--") else rest)
 
 

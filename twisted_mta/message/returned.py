@@ -15,6 +15,7 @@ from .conversion import CannotConvert, to_seven_bit
 
 _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix does by default
 _HEADERS = 64 * 1024  # octets of the header section that come back otherwise
+_MOST_ENTITIES = 100  # messages and body parts that are converted while nothing else happens
 
 LONG_LINE = re.compile(rb"[^\n]{1000,}")
 """A line of more than 998 octets (RFC 5322 §2.1.1), with its CR."""
@@ -64,7 +65,7 @@ class Returned:
             return "message/global" if self.whole else "message/global-headers", self
         if self.whole and self.header.isascii():
             try:
-                body = to_seven_bit(HeldBody(self.content))
+                body = to_seven_bit(HeldBody(self.content), _MOST_ENTITIES)
                 return "message/rfc822", Returned(b"".join(body.chunks()), True)
             except CannotConvert:
                 pass
