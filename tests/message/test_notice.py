@@ -272,10 +272,14 @@ class FailureNotice(SynchronousTestCase):
             self.assertIn("header of what you sent", text.replace("\n", " "))
         # Also with SMTPUTF8, where it is not the UTF-8 that it is said to be.
         header = b"Subject: Gr\xfc\xdfe\r\n"
-        notice = self.notice(message(header + b"\r\n", SMTPUTF8=None), failed())
-        self.assertEqual(notice.parameters, {})
-        _, _, returned = self.parts(notice)
-        self.assertEqual(returned.get_payload(decode=True), message().trace + header)
+        dorte = evolve(BOB, mailbox=Mailbox("dörte", "example.net"))
+        for recipient, kind in ((BOB, "delivery-status"), (dorte, "global-delivery-status")):
+            original = message(header + b"\r\n", SMTPUTF8=None)
+            notice = self.notice(original, failed(recipient))
+            self.assertEqual(notice.parameters, {})
+            _, _, returned = self.parts(notice, f"message/{kind}")
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            self.assertEqual(returned.get_payload(decode=True), message().trace + header)
 
     def test_a_long_line_of_a_header_comes_back_as_it_was(self) -> None:
         header = b"Subject: x\r\nX-Long: " + b"long " * 2_000 + b"\r\n"
@@ -368,6 +372,16 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(parsed["To"].groups[0].display_name, f"{local_part}@example.org")
             self.assertEqual(parsed["To"].defects, ())
         self.assertIn(b"To: <alice@", self.notice(message(), failed(), ascii=True).content)
+
+    def test_a_long_word_of_an_answer_is_split(self) -> None:
+        """RFC 3464 §2.1.1: a field may be folded, and the part has no encoding."""
+        words = "x" * 5000
+        reply = Reply.of(550, "1.1", words)
+        notice = self.notice(message(), failed(reply=reply, remote=words))
+        head = b"Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n"
+        self.assertIn(head, notice.content)
+        _, blocks, _ = self.parts(notice)
+        self.assertEqual("".join(blocks[1]["Remote-MTA"].split()), f"dns;{words}")
 
     def test_hostile_answers_stay_in_their_place(self) -> None:
         for words in (

@@ -63,7 +63,7 @@ class Returned:
         """
         if international and _is_utf8(self.header):
             return "message/global" if self.whole else "message/global-headers", self
-        if self.whole and self.header.isascii():
+        if self.whole:
             try:
                 body = to_seven_bit(HeldBody(self.content), _MOST_ENTITIES)
                 return "message/rfc822", Returned(b"".join(body.chunks()), True)
