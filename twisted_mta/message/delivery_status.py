@@ -143,7 +143,10 @@ def _decoded(xtext: str) -> str:
 def _field(field: tuple[str, str]) -> bytes:
     """Return a field, folded at spaces where it is long (RFC 5322 §2.2.3), or else anywhere."""
     name, value = field
-    lines = wrap(f"{name}: {value}", 78, break_long_words=False, break_on_hyphens=False)
+    text = f"{name}: {value}"
+    if len(text) <= 78:  # most are, and there may be a thousand recipients
+        return text.rstrip().encode() + b"\r\n"
+    lines = wrap(text, 78, break_long_words=False, break_on_hyphens=False)
     parts = (line[at : at + _SPLIT] for line in lines for at in range(0, len(line), _SPLIT))
     return "\r\n ".join(parts).encode() + b"\r\n"
 

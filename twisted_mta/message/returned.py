@@ -17,7 +17,8 @@ _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix 
 _HEADERS = 64 * 1024  # octets of the header section that come back otherwise
 _MOST_ENTITIES = 100  # messages and body parts that are converted while nothing else happens
 
-LONG_LINE = re.compile(rb"[^\n]{1000,}")
+# Looked for where a line begins, not from each octet of one that is nearly as long.
+LONG_LINE = re.compile(rb"(?<![^\n])[^\n]{1000,}")
 """A line of more than 998 octets (RFC 5322 §2.1.1), with its CR."""
 
 _UNFIT = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
