@@ -10,6 +10,8 @@ from email.message import EmailMessage
 from email.message import Message as ParsedMessage
 
 from attrs import evolve, frozen
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.envelope import (
@@ -33,6 +35,16 @@ REMOTE = "mx.example.net[192.0.2.7]:25"
 NO_USER = Reply.of(550, "1.1", "No such user")
 ORIGINAL = b"Subject: Lunch\r\nMessage-ID: <lunch@example.org>\r\n\r\nAt noon?\r\n.\r\n"
 NOON = 1795341600.0  # Sun, 22 Nov 2026 10:00:00 +0000
+
+WORDS = (
+    *(b"Subject: ", "Grüße".encode(), b"\xff", b"x" * 400, b" ", b"\r\n", b"\r\n", b"\r\n\r\n"),
+    *(b"\r", b"\n", b"\0", b"\r\n--b\r\n", b"\r\n--b--\r\n", b"--=_000000000002D_0", b"."),
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n",
+    b"Content-Type: multipart/signed; boundary=b\r\n\r\n",
+    b"Content-Type: message/rfc822\r\n\r\n",
+    b"Content-Transfer-Encoding: base64\r\n",
+    b"Message-ID: <lunch@example.org>\r\n",
+)
 
 
 @frozen
@@ -62,7 +74,7 @@ def failed(
 
 
 class FailureNotice(SynchronousTestCase):
-    def notice(self, original: Message, *failures: Event, ascii: bool = False) -> Notice:
+    def notice(self, original: Message, *failures: Event, seven_bit: bool = False) -> Notice:
         found = notice(
             "failed",
             original,
@@ -70,7 +82,7 @@ class FailureNotice(SynchronousTestCase):
             hostname="mx.example",
             id=QueueId(77),
             time=NOON,
-            ascii=ascii,
+            seven_bit=seven_bit,
         )
         # Every notice keeps to these, whatever it is about.
         self.assertNotIn(b"\x00", found.content)
@@ -365,13 +377,13 @@ class FailureNotice(SynchronousTestCase):
     def test_an_international_sender_whose_mail_is_forwarded_to_an_address_of_ascii(self) -> None:
         for local_part in ("jörg", "用" * 9):
             envelope = evolve(message().envelope, reverse_path=Mailbox(local_part, "example.org"))
-            notice = self.notice(evolve(message(), envelope=envelope), failed(), ascii=True)
+            notice = self.notice(evolve(message(), envelope=envelope), failed(), seven_bit=True)
             self.assertEqual(notice.parameters, {})
             parsed = email.message_from_bytes(notice.content, policy=email.policy.SMTP)
             self.assertEqual(parsed["To"].addresses, ())
             self.assertEqual(parsed["To"].groups[0].display_name, f"{local_part}@example.org")
             self.assertEqual(parsed["To"].defects, ())
-        self.assertIn(b"To: <alice@", self.notice(message(), failed(), ascii=True).content)
+        self.assertIn(b"To: <alice@", self.notice(message(), failed(), seven_bit=True).content)
 
     def test_a_long_word_of_an_answer_is_split(self) -> None:
         """RFC 3464 §2.1.1: a field may be folded, and the part has no encoding."""
@@ -382,6 +394,32 @@ class FailureNotice(SynchronousTestCase):
         self.assertIn(head, notice.content)
         _, blocks, _ = self.parts(notice)
         self.assertEqual("".join(blocks[1]["Remote-MTA"].split()), f"dns;{words}")
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(st.sampled_from(WORDS), max_size=20).map(b"".join),
+        st.sampled_from(({}, {"SMTPUTF8": None}, {"BODY": "8BITMIME"}, {"BODY": "BINARYMIME"})),
+        st.sampled_from(("bob", "dörte", "用户")),
+        st.sampled_from(("alice", "jörg")),
+        st.booleans(),
+    )
+    def test_whatever_it_is_about_it_can_be_sent(
+        self,
+        content: bytes,
+        parameters: dict[str, str | None],
+        recipient: str,
+        sender: str,
+        to_ascii: bool,
+    ) -> None:
+        original = message(content, **parameters)
+        envelope = evolve(original.envelope, reverse_path=Mailbox(sender, "example.org"))
+        event = failed(evolve(BOB, mailbox=Mailbox(recipient, "example.net")))
+        # It looks at octets and lines itself.
+        notice = self.notice(evolve(original, envelope=envelope), event, seven_bit=to_ascii)
+        self.assertEqual(notice.international, sender == "jörg" and not to_ascii)
+        parts = list(email.message_from_bytes(notice.content).get_payload())
+        self.assertIn(len(parts), (2, 3))
+        self.assertIn(f"<{recipient}@example.net>".encode(), parts[0].get_payload(decode=True))
 
     def test_hostile_answers_stay_in_their_place(self) -> None:
         for words in (

@@ -57,7 +57,7 @@ def notice(
     id: QueueId,
     time: float,
     reader: Mailbox | None = None,
-    ascii: bool = False,
+    seven_bit: bool = False,
 ) -> Notice:
     """Tell the sender of ``message`` what happened to some of its recipients.
 
@@ -72,7 +72,7 @@ def notice(
         time: of the notice, seconds since the epoch.
         reader: who reads it instead of the sender, where the reverse-path is null (RFC 5321
             §4.5.5).
-        ascii: whether its header section has to be ASCII even where their address is not: it is
+        seven_bit: whether its header section has to be ASCII even where their address is not: it is
             forwarded to one that is.
 
     Raises:
@@ -116,7 +116,7 @@ def notice(
     body = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts)
     header = [
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
-        f"To: {_in_ascii(to) if ascii else f'<{shown(to)}>'}",
+        f"To: {_in_ascii(to) if seven_bit else f'<{shown(to)}>'}",
         f"Subject: {_subject(action, reader)}",
         f"Date: {date_time(int(time))}",
         f"Message-ID: <{id}@{hostname}>",

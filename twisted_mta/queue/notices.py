@@ -218,7 +218,7 @@ class Notices:
             id=id,
             time=now,
             reader=reader,
-            ascii=any(each.mailbox.is_ascii for each in readers),
+            seven_bit=any(each.mailbox.is_ascii for each in readers),
         )
         self._log.info(
             "{id} is the notice for {message}, {action}, to <{reader}>",
