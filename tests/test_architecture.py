@@ -28,6 +28,7 @@ SHARED = (
     "metrics",
     "report",
     "settings",
+    "timers",
     "tracing",
     "wire",
 )
@@ -112,7 +113,7 @@ REQUIRED_BANS = (
     "uuid",
 )
 
-MAY_LIFT_THE_BAN = ("daemon.py", "entropy.py", "worker_process.py")
+MAY_LIFT_THE_BAN = ("daemon.py", "entropy.py", "timers.py", "worker_process.py")
 
 
 class Module:

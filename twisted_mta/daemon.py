@@ -28,6 +28,7 @@ from .queue.store import NewerSchema, StateInUse, StoreError
 from .server.certificate import CertificateError
 from .service import CannotReload, MailTransferAgent
 from .smtp.reply import printable
+from .timers import use_monotonic_time
 
 __all__ = ["Options", "makeService"]
 
@@ -50,6 +51,7 @@ def makeService(options: Options) -> IService:
     """Return the service that twistd runs. Nothing is opened or started here: twistd forks yet."""
     from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
 
+    use_monotonic_time(reactor)
     return _Daemon(options, reactor)
 
 

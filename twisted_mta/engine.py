@@ -157,7 +157,7 @@ class Engine:
         self.config = config
         self._world = world = world or World()
         self.metrics = Metrics()
-        self._outbox = Outbox()
+        self._outbox = Outbox(reactor)
         self.activity = Activity(self.metrics, wall_time=world.wall_time)
         self._limits = limits or LocalLimits()
         self.shards: list[Shard] = []

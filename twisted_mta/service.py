@@ -33,6 +33,7 @@ from .report import Report, State, Status
 from .routing.routes import Routes
 from .server.queueing import QueueingDelivery
 from .shard import shares
+from .timers import with_monotonic_time
 from .tracing import Event, Filter
 from .web import StatusSite
 from .workers import Workers
@@ -193,7 +194,8 @@ class MailTransferAgent(Service):
         Args:
             config: see there.
             reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …; with workers
-                IReactorProcess and IReactorSocket too.
+                IReactorProcess and IReactorSocket too. One that times by the wall clock, as those
+                of Twisted do, stays as it is: the timers of this service are kept beside it.
             world: what is not the reactor's; workers have the real one.
             log_lines: takes what workers log, in whole lines; None makes an event of each line.
             actions: what the tool may ask for besides, or instead of, ``reload``.
@@ -204,6 +206,7 @@ class MailTransferAgent(Service):
                 have it.
         """
         self.config = config
+        reactor = with_monotonic_time(reactor)
         self._reactor = reactor
         self._started_at = 0.0
         self._starting = False

@@ -18,9 +18,14 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 
+from .timers import with_monotonic_time
+
 
 class Outbox:
     """What the connections of a process have to say, until the turn of the reactor ends.
+
+    Args:
+        reactor: of the connections' sockets; None: learned from the first.
 
     Attributes:
         writes: how often something was put in; it stands still where nobody is answered.
@@ -28,8 +33,9 @@ class Outbox:
 
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any = None) -> None:
         self.writes = 0
+        self._reactor = reactor
         self._held: dict[Any, bytes] = {}  # by transport, in the order of the first octet
 
     def write(self, transport: Any, octets: bytes) -> None:
@@ -44,8 +50,10 @@ class Outbox:
             _write(transport, octets)
             return
         if not self._held:
-            # Of the socket's own reactor: the clock of a factory may be another, that of a test.
-            connection.reactor.callLater(0, self._empty)
+            if self._reactor is None:
+                # The clock of a factory may be another, that of a test.
+                self._reactor = with_monotonic_time(connection.reactor)
+            self._reactor.callLater(0, self._empty)
         self._held[transport] = octets
 
     def release(self, transport: Any) -> None:

@@ -33,10 +33,12 @@ def main() -> None:
     from .loads import Loads
     from .logs import Log
     from .pipe import PipeEnd
+    from .timers import use_monotonic_time
     from .worker import Worker
 
     number, log_format = int(sys.argv[1]), sys.argv[2]
     core: Any = reactor
+    use_monotonic_time(core)
 
     def later(call: Callable[[], None]) -> None:
         core.callFromThread(core.callLater, 0.05, call)

@@ -18,7 +18,7 @@ def _kill(arguments: argparse.Namespace) -> bool:
             home,
             seed=arguments.seed,
             rate=arguments.rate,
-            fault=signal.Signals[f"SIG{arguments.signal}"],
+            fault="CLOCK" if arguments.clock else signal.Signals[f"SIG{arguments.signal}"],
             options=arguments.option,
             workers=arguments.workers,
             program=TracedMTA if arguments.calls else MTA,
@@ -29,7 +29,7 @@ def _kill(arguments: argparse.Namespace) -> bool:
         "TERM": len(verdict.explained),  # a drain makes no second copy
         "HUP": len(verdict.explained) + verdict.disturbed + verdict.refused,  # nobody notices
     }
-    return verdict.good and not noticed.get(arguments.signal)
+    return verdict.good and not noticed.get("TERM" if arguments.clock else arguments.signal)
 
 
 def _memory(arguments: argparse.Namespace) -> bool:
@@ -52,6 +52,11 @@ def main() -> int:
         help="processes; one of them or their parent is killed (1)",
     )
     parser.add_argument("--signal", choices=("KILL", "TERM", "HUP"), default="KILL")
+    parser.add_argument(
+        "--clock",
+        action="store_true",
+        help="set its wall clock ahead and back instead (needs a C compiler)",
+    )
     parser.add_argument(
         "--calls",
         action="store_true",

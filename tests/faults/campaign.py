@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
+from ..functional.clock import WallClock
 from ..functional.programs import (
     LOOPBACK,
     MTA,
@@ -48,6 +50,9 @@ _ON_ITS_WAY = 0.1
 
 _ORPHANED = 1.0
 """Seconds in which workers end when their parent is killed."""
+
+_STEPS = (-7200.0, -3600.0, -40.0, -2.0, 0.0, 2.0, 40.0, 3600.0, 7200.0)
+"""Seconds that the clock is set to, from the true time."""
 
 _RETURNED = re.compile(rb"^X-Campaign: (\S+)", re.MULTILINE)
 _FINAL_RECIPIENT = re.compile(rb"^Final-Recipient: *rfc822; *(\S+)", re.MULTILINE | re.IGNORECASE)
@@ -111,7 +116,8 @@ class Campaign:
         home: a folder for everything.
         seed: of the moments of the faults and of the messages.
         rate: messages a second.
-        fault: the signal that ends the MTA each time.
+        fault: the signal that ends the MTA each time; or ``CLOCK``, which sets its wall clock ahead
+            or back.
         options: further options of ``twistd mta``.
         workers: how many processes do the work. With more than one, SIGKILL strikes a worker or
             the parent, never both.
@@ -126,7 +132,7 @@ class Campaign:
         *,
         seed: int = 0,
         rate: float = 200.0,
-        fault: signal.Signals = signal.SIGKILL,
+        fault: signal.Signals | Literal["CLOCK"] = signal.SIGKILL,
         options: Sequence[str] = (),
         workers: int = 1,
         program: type[MTA] = MTA,
@@ -147,6 +153,9 @@ class Campaign:
         many = ("--workers", str(workers))
         self._mta = program(home, "--route", route, *local, *many, *options, toml=_CONFIGURATION)
         self._mta.smtp = free_port()
+        if fault == "CLOCK":
+            self._clock = WallClock(home)
+            self._mta.environment = self._clock.environment
         self._maildirs = Maildirs(self._mta)
         self._faults: list[float] = []
 
@@ -190,6 +199,11 @@ class Campaign:
         time.sleep(self._random.choice((0.0, 0.1, 0.5, 1.0)) + self._random.random())
         if self._fault == signal.SIGHUP:
             self._reload(number)
+            return
+        if self._fault == "CLOCK":
+            step = self._random.choice(_STEPS)
+            self._clock.set(step)
+            self._say(f"clock {number}: {step:+g} s from the true time")
             return
         if isinstance(self._mta, TracedMTA):
             self._kill()

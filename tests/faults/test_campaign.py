@@ -5,7 +5,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ..functional.programs import folder, need_proc
+from ..functional.programs import folder, need, need_proc
 from .campaign import Campaign
 from .forgetful import Forgetful
 from .memory import MIB, grown_by
@@ -30,6 +30,12 @@ class Faults(SynchronousTestCase):
 
     def test_nothing_is_lost_or_doubled_by_orderly_restarts_under_load(self) -> None:
         verdict = Campaign(self.home, seed=2, fault=signal.SIGTERM).run(2)
+        self.assertTrue(verdict.good, str(verdict))
+        self.assertEqual(verdict.explained, [])
+
+    def test_nothing_is_lost_or_doubled_by_setting_the_clock_under_load(self) -> None:
+        need(self, "cc")
+        verdict = Campaign(self.home, seed=3, fault="CLOCK", workers=2).run(4)
         self.assertTrue(verdict.good, str(verdict))
         self.assertEqual(verdict.explained, [])
 

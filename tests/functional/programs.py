@@ -141,9 +141,13 @@ class Program:
     Args:
         home: its current folder.
         log: name of the file in ``home`` that its output is appended to.
+
+    Attributes:
+        environment: what it finds in its environment besides ours.
     """
 
     def __init__(self, home: Path, log: str) -> None:
+        self.environment: Mapping[str, str] = {}
         self.home = home
         self.log = home / log
         self.process: subprocess.Popen[bytes] | None = None
@@ -158,7 +162,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PATH": _PATH},
+                env={**os.environ, "PATH": _PATH, **self.environment},
             )
 
     @property
@@ -260,10 +264,12 @@ class MTA(Program):
         home: where ``mta-state`` is made.
         options: further options.
         toml: the content of a configuration file, if there is to be one.
+        reactor: the name of Twisted's reactor; by default the one for this system.
     """
 
-    def __init__(self, home: Path, *options: str, toml: str = "") -> None:
+    def __init__(self, home: Path, *options: str, toml: str = "", reactor: str = "default") -> None:
         super().__init__(home, "mta.log")
+        self.reactor = reactor
         self.options = options
         self.state = home / "mta-state"
         self.smtp = 0
@@ -289,6 +295,7 @@ class MTA(Program):
         """Return what starts it."""
         return [
             Path(sys.executable).with_name("twistd"),
+            f"--reactor={self.reactor}",
             "-n",
             "--pidfile=",
             "mta",

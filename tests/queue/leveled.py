@@ -124,6 +124,7 @@ class LevelTests:
         for id, parameters in ((1, {}), (2, {"priority": 2})):
             self.accept(special(id, until=int(NOW) + month, **parameters))
         self.survey(NOW, NOW + HOUR)
+        self.survey(NOW, set_back=month)
         self.assertEqual(self.due(NOW + HOUR), [])
         self.restart()
         self.survey(NOW, NOW + HOUR)

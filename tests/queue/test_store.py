@@ -92,9 +92,11 @@ class Contract:
     def accept(self, *messages: Message, lease: bool = False) -> None:
         self.do(*(Accept(each, lease) for each in messages))
 
-    def survey(self, now: float = NOW, latest: float = NOW + 1e9) -> dict[str, float | None]:
+    def survey(
+        self, now: float = NOW, latest: float = NOW + 1e9, set_back: float = 0.0
+    ) -> dict[str, float | None]:
         """Return which domains there are, and from when on."""
-        (surveyed,) = self.do(Survey(now, latest))
+        (surveyed,) = self.do(Survey(now, latest, set_back))
         assert surveyed is not None
         return dict(surveyed.rest)
 
@@ -372,6 +374,17 @@ class StoreTests(Contract, SteeringTests, LevelTests):
             self.survey(NOW, NOW + 3600), {"next.example": NOW, "other.example": NOW + 60}
         )
         self.assertEqual(self.due(), [(1, [0])])
+
+    def test_what_waits_when_the_clock_is_set_back_is_due_so_much_earlier(self) -> None:
+        other = message(3, "a@other.example")
+        self.accept(message(1), message(2), other, lease=True)
+        self.do(deferred(message(1), NOW + 3600 + 60), deferred(message(2), NOW + 1000))
+        self.do(deferred(other, NOW - 5))
+        before = self.survey(NOW, set_back=3600)
+        self.assertEqual(before, {"next.example": NOW, "other.example": NOW - 5})
+        self.assertEqual(self.due(), [(2, [0]), (3, [0])])
+        self.assertEqual(self.due(NOW + 59), [])
+        self.assertEqual(self.due(NOW + 60), [(1, [0])])
 
     def test_what_was_not_tried_after_all_is_as_due_as_before(self) -> None:
         sent = message(1, "a@one.example", "b@one.example")

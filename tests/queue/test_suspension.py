@@ -271,6 +271,26 @@ class WallClock(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
+    def test_a_step_back_of_an_hour_delays_a_retry_by_a_minute_at_the_most(self) -> None:
+        self.accept(message(1, "a@busy.example"))
+        self.answer(DEFERRED)
+        self.step -= 3600
+        self.settle(60)
+        self.assertEqual(self.attempts, [])
+        self.settle(400)
+        self.assertEqual(len(self.attempts), 1)
+
+    def test_two_steps_back_delay_no_more_than_one(self) -> None:
+        self.accept(message(1, "a@busy.example"))
+        self.answer(DEFERRED)
+        self.step -= 3600
+        self.settle(90)
+        self.step -= 1800
+        self.settle(60)
+        self.assertEqual(self.attempts, [])
+        self.settle(310)
+        self.assertEqual(len(self.attempts), 1)
+
     def test_one_that_happened_while_nobody_was_there_neither(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)

@@ -80,6 +80,7 @@ class Backlog:
         self._surveyed = True
         self._paused_until = 0.0  # by the clock: nothing is read before
         self._offset = 0.0  # of the wall clock to the other, the highest so far
+        self._set_back = 0.0  # seconds that it was set back by since the last survey
 
     def survey(self) -> None:
         """Ask the store for all that it has, at the next `read`."""
@@ -122,14 +123,19 @@ class Backlog:
         if offset < self._offset - _STEP:
             seconds = self._offset - offset
             self._log.warn("the wall clock was set back by {seconds:.0f} s", seconds=seconds)
+            self._set_back += seconds
             self.survey()
         self._offset = max(offset, self._offset)
 
     def _ask(self, now: float, time: float, settings: Limits) -> None:
         if not self._surveyed:
             self._reading = True
-            self._commit.perform(Survey(time, time + settings.latest)).addCallbacks(
-                self._was_surveyed, self._not_read, errbackArgs=((),)
+            survey = Survey(time, time + settings.latest, self._set_back)
+            self._commit.perform(survey).addCallbacks(
+                self._was_surveyed,
+                self._not_read,
+                callbackArgs=(survey,),
+                errbackArgs=((),),
             )
         elif readings := self._turns.wants(now):
             self._reading = True
@@ -149,10 +155,11 @@ class Backlog:
                 self._swept, self._not_read, callbackArgs=(sweeps,), errbackArgs=((),)
             )
 
-    def _was_surveyed(self, surveyed: Leased | None) -> None:
+    def _was_surveyed(self, surveyed: Leased | None, survey: Survey) -> None:
         assert surveyed is not None
         self._reading = False
-        self._surveyed = True
+        self._set_back -= survey.set_back
+        self._surveyed = self._set_back == 0  # or the clock was set back once more meanwhile
         self._take_rest(surveyed)
         self._came(())
 

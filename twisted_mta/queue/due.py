@@ -55,15 +55,18 @@ _SURVEY_LEVEL = """
         )
 """
 
-# What a clock that was wrong has put off is due now, but not what its sender asked to be held.
+# What a clock that was wrong has put off beyond a time is due at another, but not what its sender
+# asked to be held.
 _SET_RIGHT = """
-    UPDATE recipient SET next_attempt = ?
-    WHERE domain = ? AND level = ? AND {} AND next_attempt > ? AND NOT EXISTS (
+    UPDATE recipient SET next_attempt = {due}
+    WHERE domain = :domain AND level = :level AND {level} AND next_attempt > :beyond
+    AND NOT EXISTS (
         SELECT 1 FROM message WHERE message.id = recipient.message
         AND json_extract(message.parameters, '$.HOLDUNTIL') >= recipient.next_attempt
     )
 """
-_SET_RIGHT_EVERYDAY, _SET_RIGHT_LEVEL = map(_SET_RIGHT.format, ("level = 0", "level <> 0"))
+_NOW, _EARLIER = ":now", "max(:now, next_attempt - :set_back)"
+_EVERYDAY, _OTHERS = "level = 0", "level <> 0"  # as the indexes have it
 
 # The first of one domain and level, by the index alone.
 _FIRST = (
@@ -89,19 +92,41 @@ def survey(database: sqlite3.Connection, survey: Survey, levels: Levels) -> Leas
     """Name all domains (`store.Survey`), and read the levels that there are."""
     rest: dict[str, float | None] = {}
     for domain, first, last in database.execute(_SURVEY).fetchall():
-        if last > survey.latest:
-            database.execute(_SET_RIGHT_EVERYDAY, (survey.now, domain, 0, survey.latest))
-            first = min(first, survey.now)
-        rest[domain] = first
+        rest[domain] = _set_right(database, survey, domain, 0, first, last)
     levels.read(database)
     for domain, level in levels.pairs():
         first, last = database.execute(_SURVEY_LEVEL, (domain, level)).fetchone()
-        if last > survey.latest:
-            database.execute(_SET_RIGHT_LEVEL, (survey.now, domain, level, survey.latest))
-            first = min(first, survey.now)
+        first = _set_right(database, survey, domain, level, first, last)
         known = rest.get(domain)
         rest[domain] = first if known is None else min(first, known)
     return Leased((), rest)
+
+
+def _set_right(
+    database: sqlite3.Connection,
+    survey: Survey,
+    domain: str,
+    level: int,
+    first: float,
+    last: float,
+) -> float:
+    """Bring forward what a wrong clock has put off; return a time before which nothing is due."""
+    which = _EVERYDAY if level == 0 else _OTHERS
+    values = {
+        "domain": domain,
+        "level": level,
+        "now": survey.now,
+        "set_back": survey.set_back,
+    }
+    if survey.set_back and last > survey.now:
+        statement = _SET_RIGHT.format(due=_EARLIER, level=which)
+        database.execute(statement, {**values, "beyond": survey.now})
+        first = min(first, max(survey.now, first - survey.set_back))
+    if last - survey.set_back > survey.latest:
+        statement = _SET_RIGHT.format(due=_NOW, level=which)
+        database.execute(statement, {**values, "beyond": survey.latest})
+        first = min(first, survey.now)
+    return first
 
 
 def lease(

@@ -232,6 +232,9 @@ class Runner:
 
     def accept(self, message: Message) -> Deferred[None]:
         """Put a message into the queue and begin with it (`interfaces.Accept`)."""
+        now = self._wall_time()
+        if message.received_at > now:  # the clock was set back while its content came
+            message = evolve(message, received_at=now)
         parts = self._claim(message)
         if message.expanded:
             return self._accept_expanded(message, parts)

@@ -151,10 +151,13 @@ class Survey:
         now: wall time.
         latest: wall time that nothing can honestly be put off beyond. What is has a time of a clock
             that was wrong, and is due now.
+        set_back: seconds that the wall clock was set back by while this process ran: what waits is
+            due so much earlier, but not what its sender asked to be held.
     """
 
     now: float
     latest: float
+    set_back: float = 0.0
 
 
 @frozen

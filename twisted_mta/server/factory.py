@@ -27,6 +27,7 @@ from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.reply import Reply
 from ..smtp.settings import SessionSettings
+from ..timers import with_monotonic_time
 from ..tracing import Tracing
 from ..wire import Outbox
 from .auth import Authenticator
@@ -79,7 +80,7 @@ class ESMTPFactory(ServerFactory):
             senders, or an `interfaces.Delivery` of our own.
         tls: a `server.tls.ServerContext`, or any context factory of Twisted's, such as
             `CertificateOptions`; without it STARTTLS is not offered.
-        clock: for timeouts; None takes the reactor of each connection.
+        clock: for timeouts; None makes it monotonic timers on the reactor of the connections.
         settings: what sessions are told; None is the machine's name and the
             standard extensions that any delivery can keep.
         timeouts: how long peers may take.
@@ -191,6 +192,12 @@ class ESMTPFactory(ServerFactory):
                 return delivery_of(provider, protocol)
         return NoDelivery()
 
+    def clock_for(self, transport: Any) -> Clock:
+        """Return what times the connection of a transport, which is asked for its ``reactor``."""
+        if self.clock is None:
+            self.clock = with_monotonic_time(transport.reactor)
+        return self.clock
+
     def authenticator_for(self, protocol: ESMTPProtocol) -> Authenticator | None:
         """Return who judges AUTH on a connection; None where there is none."""
         if self.authenticator is not None or self.auth == "off":
@@ -199,7 +206,7 @@ class ESMTPFactory(ServerFactory):
         portal = next((each for each in given if isinstance(each, Portal)), None)
         if portal is None:
             return None
-        clock = self.clock or protocol.transport.reactor
+        clock = self.clock_for(protocol.transport)
         if self._throttle is None:
             self._throttle = Throttle(ThrottleSettings(), limits=self._limits, clock=clock)
         challengers = protocol.challengers or self.challengers

@@ -122,7 +122,7 @@ class ESMTPProtocol(LineReceiver):
     def connectionMade(self) -> None:
         """Greet, or wait for the handshake of implicit TLS to end before greeting."""
         factory, transport = self._factory, self.transport
-        self._clock = factory.clock or transport.reactor
+        self._clock = factory.clock_for(transport)
         self._delivery = factory.delivery_for(self)
         self._authenticator = factory.authenticator_for(self)
         peer = self.proxied or transport.getPeer()

@@ -358,9 +358,12 @@ class MemoryStore:
         for key, queued in self._recipients.items():
             if not queued.waits:
                 continue
-            held = self.messages[key[0]].released_at >= queued.next_attempt
-            if queued.next_attempt > survey.latest and not held:
-                self._recipients[key] = queued = evolve(queued, next_attempt=survey.now)
+            until = self.messages[key[0]].envelope.parameters.get("HOLDUNTIL")
+            held = isinstance(until, int) and until >= queued.next_attempt
+            if queued.next_attempt > survey.now and not held:
+                due = max(survey.now, queued.next_attempt - survey.set_back)
+                due = survey.now if due > survey.latest else due
+                self._recipients[key] = queued = evolve(queued, next_attempt=due)
             domain = queued.recipient.mailbox.domain
             known = rest.get(domain)
             if known is None or queued.next_attempt < known:
