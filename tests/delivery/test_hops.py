@@ -1,11 +1,12 @@
 """Next hops of all kinds, the terms on which they are served, and the end of it."""
 
+import email
 import os
 from functools import partial
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.delivery.hops import HopTestCase, to
 from tests.delivery.test_client_tls import SECURED, TLS_OPENING
@@ -362,6 +363,19 @@ class ConversionTests(HopTestCase):
         self.assertIn(b"Gr=C3=BC=C3=9Fe", content)
         self.network.advance(5)
         self.assertTrue(peer.finished, peer.problems)
+
+    def test_a_body_that_is_part_of_nothing_arrives(self) -> None:
+        text = "Viele Gr\u00fc\u00dfe an alle, die das lesen\r\n".encode()
+        head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+        other = b"--another\r\n\r\n" + text + b"--another--\r\n"
+        for body in (text, other, text + b"--b--\r\n"):
+            self.use()
+            self.relay._convert = lambda mail: succeed(seven_bit(mail))
+            peer = self.server(*OPENING, *TAKEN, *PARTING)
+            self.assertTrue(self.outcome(self.deliver(self.eight_bit(head + body))).delivered)
+            [content] = peer.contents
+            arrived = email.message_from_bytes(content.removesuffix(b".\r\n"))
+            self.assertEqual(arrived.get_payload(decode=True), body)
 
     def test_the_connection_ends_meanwhile(self) -> None:
         """The next target is tried, and what was made for the first is of no use any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import smtplib
 
 from .mail import ProgramTestCase, message
@@ -10,7 +11,12 @@ from .programs import LOOPBACK, MTA, Sink, need, run
 
 
 def submit_asking(
-    port: int, recipient: str, *rcpt: str, mail: tuple[str, ...] = (), sender: str = "ann"
+    port: int,
+    recipient: str,
+    *rcpt: str,
+    mail: tuple[str, ...] = (),
+    sender: str = "ann",
+    content: bytes = message(),
 ) -> None:
     """Send a message from a mailbox at localhost with parameters of DSN."""
     with smtplib.SMTP(LOOPBACK, port, timeout=60.0) as client:
@@ -18,7 +24,7 @@ def submit_asking(
         for code, text in (
             client.mail(f"{sender}@localhost", mail),
             client.rcpt(recipient, rcpt),
-            client.data(message()),
+            client.data(content),
         ):
             if code // 100 != 2:
                 raise smtplib.SMTPResponseException(code, text)
@@ -93,3 +99,28 @@ class AsReformimeReadsIt(NoticesTestCase):
             self.assertEqual(read.stdout.split(), [action, recipient])
             read = run("reformime", "-D", text=mail.decode("ascii"))
             self.assertEqual(read.stdout.split(), [action, "old@x.example"])
+
+    def test_what_is_not_ascii(self) -> None:
+        """It reads both, however the parts beside them are encoded."""
+        need(self, "reformime")
+        mta = self.enterContext(MTA(self.home))
+        header, body = message().split(b"\r\n\r\n", 1)
+        for sender, content in (
+            ("ann", header + b"\r\nX-Field: sch\xf6n\r\n\r\n" + body),
+            ("bea", header + b"\r\n\r\nsch\xf6n " + body),
+        ):
+            submit_asking(
+                mta.smtp,
+                "bob@localhost",
+                "NOTIFY=SUCCESS",
+                mail=("BODY=8BITMIME",),
+                sender=sender,
+                content=content,
+            )
+            (mail,) = mta.wait_for_mail("localhost", sender)
+            text = mail.decode("ascii")
+            self.assertEqual(run("reformime", "-d", text=text).stdout.split()[0], "delivered")
+            returned = email.message_from_string(text).get_payload()[-1]
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            as_it_was = content.partition(b"\r\n\r\n")[0].replace(b"\r\n", b"\n")
+            self.assertTrue(returned.get_payload(decode=True).rstrip(b"\n").endswith(as_it_was))

@@ -1,9 +1,13 @@
 """Making 7 bits of 8: what is changed, what is not, and what cannot be."""
 
+import base64
 import email
 import email.policy
+import quopri
+import re
 from collections.abc import Iterator
 from email.message import EmailMessage
+from unittest.mock import patch
 
 from attrs import define, evolve
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +21,7 @@ from twisted_mta.message.conversion import (
     needs_conversion,
     to_seven_bit,
 )
+from twisted_mta.message.encoding import Base64, QuotedPrintable
 
 MIME = b"Subject: x\r\nMIME-Version: 1.0\r\n"
 TEXT = "Grüße aus Köln, und sonst ist alles ganz gewöhnlicher Text wie dieser hier.\r\n".encode()
@@ -157,14 +162,93 @@ class Conversion(SynchronousTestCase):
         self.assertEqual(result.count(b"MIME-Version: 1.0\r\n"), 1)
         self.assertEqual(result.count(b"charset"), 0)
 
-    def test_what_nobody_is_shown_is_left_out_where_it_has_8_bits(self) -> None:
+    def test_what_stands_around_the_parts_is_kept_and_can_be_read(self) -> None:
+        """No field could say how it is encoded, so it is encoded as a person can read it."""
         text = "Dies ist eine mehrteilige Nachricht für MIME.".encode()
         before, part = MIME + multipart(b"\r\nx").split(b"--b")[0], b"--b\r\n\r\nx\r\n--b--\r\n"
-        self.assertEqual(convert(before + text + b"\r\n" + part + text), before + b"\r\n" + part)
-        kept = before + b"ASCII\r\n" + part + b"ASCII"
+        encoded = text.replace("ü".encode(), b"=C3=BC")
         self.assertEqual(
-            convert(kept.replace(b"\r\nx\r\n", b"\r\n\xc3\xa9\r\n")).count(b"ASCII"), 2
+            convert(before + text + b"\r\n" + part + text),
+            before + encoded + b"\r\n" + part + encoded + b"=\r\n",
         )
+        kept = before + b"ASCII =\r\n" + part + b"ASCII"
+        result = convert(kept.replace(b"\r\nx\r\n", b"\r\n\xc3\xa9\r\n"))
+        self.assertEqual((result.count(b"ASCII =\r\n"), result[-5:]), (1, b"ASCII"))
+        for odd, seen in ((b"a\nb\rc\0", b"a=0Ab=0Dc=00"), (b"x" * 999, b"x" * 75 + b"=\r\n")):
+            self.assertIn(b"\r\n\r\n" + seen, convert(before + odd + b"\r\n" + part))
+
+    def test_a_multipart_without_a_part_is_text(self) -> None:
+        """RFC 2046 §5.1: it is none, and what it holds has no other place to go."""
+        head = b'Content-Type: multipart/mixed; boundary="b"\r\n'
+        declared = head + b"Content-Transfer-Encoding: 8bit\r\n\r\n"
+        for text, charset in (
+            (TEXT, b"utf-8"),
+            (b"--c\r\n\r\n" + TEXT + b"\r\n--c--\r\n", b"utf-8"),  # the boundary of another
+            (b"--b \xe9\r\n\r\nCaf\xe9\r\n", b"unknown-8bit"),
+            (TEXT + b"\r\n--b--\r\n" + TEXT, b"utf-8"),  # nothing but the last delimiter
+            (b"--b--\r\n\xe9", b"unknown-8bit"),
+            (b"a\n\0\n", b"utf-8"),
+            (b"x" * 999 + b"\r\n", b"utf-8"),
+        ):
+            expected = (
+                b"X-Original-" + head + b"Content-Type: text/plain; charset=" + charset + b"\r\n"
+            )
+            result = convert(MIME + declared + text)
+            self.assertTrue(result.startswith(MIME + expected), result)
+            self.assertEqual(leaves(result), [("text/plain", text)])
+            self.assertNotIn(b"8bit\r\n", result.replace(b"unknown-8bit", b""))
+            # The same of one that is a part, and of one in a message that is one.
+            for type in (b"", b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n"):
+                part = type + declared.replace(b'"b"', b"inner") + text.replace(b"--b", b"--inner")
+                result = convert(MIME + multipart(part, b"\r\nASCII"))
+                first, second = leaves(result)
+                self.assertEqual(first, ("text/plain", text.replace(b"--b", b"--inner")))
+                self.assertEqual(second, ("text/plain", b"ASCII"))
+        whole = MIME + declared + b"ASCII, so that nothing is changed\r\n"
+        self.assertEqual(convert(whole), whole)
+
+    def test_no_delimiter_is_made(self) -> None:
+        """Where a long line is broken, what follows may look like one."""
+        for text in (
+            "ü".encode() + b"x" * 69 + b"--b\r\nX: evil\r\n\r\nevil\r\n",
+            "ü".encode() + b"x" * 4000 + b"--b--",
+            *(b"x" * length + b"--b\r\n\xc3\xbc" for length in range(60, 90)),
+            *(b"\xc3\xbc" + b"x" * length + b"--b" for length in range(60, 90)),
+            *(b"--" + b"-" * length + b"b\r\n\xc3\xbc" for length in range(60, 90)),
+        ):
+            for part in (b"\r\n", b"Content-Type: text/html\r\n\r\n"):
+                content = MIME + multipart(part + text, b"\r\nlast")
+                result = convert(content)
+                self.assertEqual(leaves(result), leaves(content))
+                self.assertEqual(result.count(b"\r\n--"), 3)
+                self.assertLessEqual(max(map(len, result.split(b"\r\n"))), 76)
+
+    def test_a_header_section_that_does_not_end_is_not_taken_for_a_body(self) -> None:
+        header = MIME + b"X-Field: y\r\n" * 100_000
+        for size in (6_000, 1 << 21):
+            content = header + b"\r\n" + TEXT
+            body = Chunks([content[at : at + size] for at in range(0, len(content), size)])
+            self.assertRaises(CannotConvert, to_seven_bit, body)
+
+    def test_a_content_that_is_another_one_the_second_time_is_not_sent(self) -> None:
+        content = MIME + b"\r\n" + TEXT * 10_000
+        for other in (content[:-1], content + b"x", MIME + b"\r\n"):
+            source = Chunks([content])
+            body = to_seven_bit(source)
+            source.parts = [other]
+            error = self.assertRaises(OSError, getattr, body, "size")
+            self.assertIn(f"it had {len(content)} octets, and has {len(other)}", str(error))
+            self.assertRaises(OSError, list, body.chunks())
+
+    def test_what_an_encoder_loses_is_missed(self) -> None:
+        """The fault is made here: the rest of each body is not encoded."""
+        for encoder, text in ((Base64, b"\xff" * 100), (QuotedPrintable, b"x" * 100 + b"\xff")):
+            for end in (b"", b"\r\n--b--\r\n"):
+                head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"
+                body = to_seven_bit(HeldBody(MIME + head + text + end))
+                with patch.object(encoder, "end", lambda self: b""):
+                    error = self.assertRaises(CannotConvert, getattr, body, "size")
+                self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
 
     def test_delimiters_that_are_missing(self) -> None:
         content = MIME + multipart(b"\r\n" + TEXT)
@@ -367,3 +451,120 @@ class Generated(SynchronousTestCase):
                 self.assertLessEqual(max(map(len, lines)), 76)
                 # RFC 2045 §6.7: white space at the end of a line is no content.
                 self.assertEqual([line for line in lines if line != line.rstrip(" \t")], [])
+
+
+def _damaged(content: bytes, how: int, at: int) -> bytes:
+    """Return a content in which delimiters are missing, or belong to nothing."""
+    boundary = re.findall(b'boundary="([^"]*)"', content)
+    if how == 0 or not boundary:
+        return content[: at % (len(content) + 1)].removesuffix(b"\r")
+    name = boundary[at % len(boundary)]
+    line = b"--" + re.escape(name) + b"(?:--)?\r\n"
+    match how:
+        case 1:
+            return re.sub(line, b"", content)
+        case 2:
+            return re.sub(line, b"--other\r\n", content)
+        case 3:
+            return content.replace(b'boundary="' + name, b'boundary="other')
+        case 4:
+            return content.replace(b"--" + name + b"--\r\n", b"")
+    return content.replace(b"--" + name + b"\r\n", b"")
+
+
+DAMAGED = st.builds(_damaged, MESSAGES, st.integers(0, 5), st.integers(0, 10_000))
+
+
+class Damaged(SynchronousTestCase):
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(DAMAGED, st.integers(1, 40))
+    def test_it_means_the_same_or_is_refused(self, content: bytes, piece: int) -> None:
+        chunks = [content[at : at + piece] for at in range(0, len(content), piece)]
+        try:
+            result = b"".join(to_seven_bit(Chunks(chunks)).chunks())
+        except CannotConvert as error:
+            self.assertRegex(str(error), "header|Content-Type|octets over 127")
+            return
+        before, after = leaves(content), leaves(result)
+        self.assertEqual(len(before), len(after))
+        for (type, octets), (new_type, new_octets) in zip(before, after, strict=True):
+            octets, new_octets = octets.rstrip(b"\r\n"), new_octets.rstrip(b"\r\n")
+            if type.startswith("multipart/") and new_type == "text/plain":
+                # One without a part. Python leaves out what stands behind its last delimiter.
+                self.assertTrue(new_octets.startswith(octets))
+            else:
+                self.assertEqual((new_type, new_octets), (type, octets))
+
+
+MARK = "«{}»"
+"""What is planted wherever octets may be lost: with a number, so that each is found again."""
+
+LINES = [
+    *("", "x", "ASCII", "{}", "ü {} = ü ", "a\nb{}", "a\r{}", "\0{}", "From {}", "    ", "."),
+    *("--", "-", "{}--b", "{}" + "x" * 72 + "--b", "y" * 1200 + "{}", "{}" + "-" * 75, "ü" * 80),
+]
+DELIMITERS = [
+    *("--b", "--b", "--c", "--b  ", "--b--", "--c--", "--bb", "--bb--", "--B", "--b {}", "--b-- {}")
+]
+FIELDS = [
+    *("Subject: {}", "Subject: ASCII", "MIME-Version: 1.0", "no field {}", " folded"),
+    *(f"Content-Transfer-Encoding: {each}" for each in ("8bit", "7bit", "binary", "base64", "x-u")),
+    "Content-Transfer-Encoding: quoted-printable (comment)",
+    *(
+        f"Content-Type: {each}"
+        for each in ("text/plain", "text/html; charset=utf-8", "x/y", "text")
+    ),
+    *(f"Content-Type: message/{each}" for each in ("rfc822", "global", "partial; id=a; number=1")),
+    *(
+        f"Content-Type: multipart/{each}"
+        for each in ("mixed", "signed; boundary=b", "x; boundary=c")
+    ),
+    'Content-Type: multipart/mixed; boundary="b"; charset=utf-8',
+    'Content-Type: multipart/mixed; boundary="b  "',
+    "Content-Type: multipart/digest; (a comment) boundary=b",
+    "Content-Type: multipart/mixed; boundary*0=b; boundary*1=b",
+    "Content-Type: multipart/mixed; boundary*=us-ascii''b",
+    "Content-Type: multipart/mixed; boundary=b; boundary=c",
+    "Content-Type: multipart/mixed;\r\n boundary=bb",
+]
+HEADERS = st.tuples(
+    st.lists(st.sampled_from(FIELDS), max_size=2), st.sampled_from([[""], [""], [""], []])
+).map(lambda both: both[0] + both[1])
+PARTS = st.tuples(
+    st.lists(st.sampled_from(LINES), max_size=3),
+    st.lists(st.sampled_from(DELIMITERS), max_size=1),
+    HEADERS,
+).map(lambda each: each[0] + each[1] + each[2])
+DISORDERED = st.tuples(HEADERS, st.lists(PARTS, max_size=8)).map(
+    lambda both: "\r\n".join(
+        line.replace("{}", MARK.format(number)) for number, line in enumerate(sum(both[1], both[0]))
+    ).encode()
+)
+BASE64 = re.compile(
+    rb"(?:^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?(?:\r\n|\Z))+",
+    re.MULTILINE,
+)
+
+
+def all_within(content: bytes) -> bytes:
+    """Return all that a content holds, however it is encoded, and whatever its headers say."""
+    blocks = b"".join(map(base64.b64decode, BASE64.findall(content)))
+    return content + quopri.decodestring(content) + blocks
+
+
+class Disordered(SynchronousTestCase):
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(DISORDERED, st.integers(1, 100))
+    def test_nothing_is_lost(self, content: bytes, piece: int) -> None:
+        chunks = [content[at : at + piece] for at in range(0, len(content), piece)]
+        try:
+            body = to_seven_bit(Chunks(chunks))
+        except CannotConvert:
+            return
+        result = b"".join(body.chunks())
+        self.assertTrue(result.isascii())
+        self.assertEqual(result.count(b"\r"), result.count(b"\r\n"))
+        self.assertEqual(result.count(b"\n"), result.count(b"\r\n"))
+        everything = all_within(result)
+        for mark in re.findall("«\\d+»".encode(), content):
+            self.assertIn(mark, everything)

@@ -76,21 +76,21 @@ class Structure(SynchronousTestCase):
                 "0 multipart multipart/mixed",
                 "1 ignored: preamble",
                 "--out er",
-                "2 multipart multipart/alternative",
+                "3 multipart multipart/alternative",
                 "--out",
-                "4 leaf text/plain",
-                "4 body: one\r\n--not one\r\n--out-",
+                "6 leaf text/plain",
+                "6 body: one\r\n--not one\r\n--out-",
                 "--out",
-                "5 leaf text/html",
-                "5 body: two",
+                "8 leaf text/html",
+                "8 body: two",
                 "--out--",
-                "6 ignored: inner epilogue",
+                "10 ignored: inner epilogue",
                 "--out er",
-                "7 message message/rfc822",
-                "8 leaf text/plain",
-                "8 body: three",
+                "12 message message/rfc822",
+                "13 leaf text/plain",
+                "13 body: three",
                 "--out er--",
-                "9 ignored: epilogue\r\n",
+                "15 ignored: epilogue\r\n",
             ],
         )
 
@@ -106,11 +106,11 @@ class Structure(SynchronousTestCase):
         self.assertEqual(
             shown(content)[8:13],
             [
-                "5 leaf text/html",
-                "5 body: two",
+                "8 leaf text/html",
+                "8 body: two",
                 "--out er",
-                "6 message message/rfc822",
-                "7 leaf text/plain",
+                "10 message message/rfc822",
+                "11 leaf text/plain",
             ],
         )
 
@@ -123,7 +123,7 @@ class Structure(SynchronousTestCase):
 
     def test_the_last_delimiter_may_be_missing(self) -> None:
         content = NESTED[: NESTED.index(b"--out er--")]
-        self.assertEqual(shown(content)[-1], "8 body: three\r\n")
+        self.assertEqual(shown(content)[-1], "13 body: three\r\n")
         self.assertEqual(shown(content + b"--out er--")[-1], "--out er--")
 
     def test_parts_may_be_empty(self) -> None:
@@ -133,11 +133,11 @@ class Structure(SynchronousTestCase):
             [
                 "0 multipart multipart/mixed",
                 "--b",
-                "2 leaf text/plain",
-                "--b",
                 "3 leaf text/plain",
                 "--b",
-                "4 leaf text/plain",
+                "5 leaf text/plain",
+                "--b",
+                "7 leaf text/plain",
                 "--b--",
             ],
         )
@@ -155,13 +155,30 @@ class Structure(SynchronousTestCase):
         ):
             self.assertEqual(len(shown(start + text)), 4, text)
 
+    def test_a_delimiter_says_whose_it_is(self) -> None:
+        delimiters = [each for each in sections([NESTED]) if isinstance(each, Delimiter)]
+        self.assertEqual(
+            [(each.multipart, each.closing) for each in delimiters],
+            [(0, False), (3, False), (3, False), (3, True), (0, False), (0, True)],
+        )
+
+    def test_a_header_section_without_end_is_not_looked_into(self) -> None:
+        """Where it is cut depends on the chunks, so nothing may depend on it."""
+        header = b"Content-Type: message/rfc822\r\n" + b"X: y\r\n" * 200_000
+        for size in (6_000, 65_536, 1 << 21):
+            chunks = [header[at : at + size] for at in range(0, len(header), size)]
+            found = list(sections([*chunks, b"\r\nbody"]))
+            assert isinstance(found[0], Header)
+            self.assertEqual(found[0].entity.kind, "sealed")
+            self.assertEqual(joined([*chunks, b"\r\nbody"]), header + b"\r\nbody")
+
     def test_a_digest_is_of_messages(self) -> None:
         # RFC 2046 §5.1.5
         content = (
             b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\ny"
         )
         self.assertEqual(
-            shown(content)[2:], ["2 message message/rfc822", "3 leaf text/plain", "3 body: y"]
+            shown(content)[2:], ["3 message message/rfc822", "4 leaf text/plain", "4 body: y"]
         )
 
     def test_there_is_an_end_to_parts(self) -> None:
@@ -222,6 +239,13 @@ class Entities(SynchronousTestCase):
             (b"\r\n boundary=x\r\n\t;y=z", b"x"),
             (b'boundary="a\r\n b"', b"a b"),
             (b"boundary=" + b"x" * 70, b"x" * 70),
+            (b'boundary="x  "', b"x"),
+            (b'boundary="a\r\n b"', b"a b"),
+            # RFC 2231: in sections, and in percent encoding.
+            (b"boundary*0=a; boundary*1=b", b"ab"),
+            (b'Boundary*1*=%20c; boundary*0="a b"', b"a b c"),
+            (b"boundary*0*=us-ascii'en'a%27; boundary*1='b", b"a''b"),
+            (b"boundary*=us-ascii''a%3Db", b"a=b"),
         ):
             entity = self.of_type(b"multipart/mixed; " + value)
             self.assertEqual((entity.kind, entity.boundary), ("multipart", boundary), value)
@@ -232,6 +256,17 @@ class Entities(SynchronousTestCase):
             b'multipart/mixed; boundary=""',
             b"multipart/mixed; boundary=" + b"x" * 71,
             b"multipart/mixed; boundary=x; boundary=y",
+            b"multipart/mixed; boundary=x; boundary*=us-ascii''y",
+            b"multipart/mixed; boundary=x; boundary*0=y",
+            b"multipart/mixed; boundary*=us-ascii''x; boundary*0=y",
+            b"multipart/mixed; boundary*0=x; boundary*0=y",
+            b"multipart/mixed; boundary*1=x",
+            b"multipart/mixed; boundary*0=x; boundary*2=y",
+            b"multipart/mixed; boundary*x=y",
+            b"multipart/mixed; boundary*=us-ascii''%0D%0A",
+            b"multipart/mixed; boundary*=us-ascii''%FF",
+            b'multipart/mixed; boundary="\x01"',
+            b"multipart/mixed;" + b"".join(b" boundary*%d=x;" % number for number in range(71)),
             b'multipart/mixed; boundary="x',
             b"multipart/signed; boundary=x",
             b"Multipart/Encrypted; boundary=x",

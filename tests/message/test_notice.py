@@ -1,12 +1,17 @@
 """Delivery status notifications, read back as a mail program reads them."""
 
+import base64
 import email
 import email.policy
+import quopri
+import re
 from collections.abc import Iterator
 from email.message import EmailMessage
 from email.message import Message as ParsedMessage
 
 from attrs import evolve, frozen
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.envelope import (
@@ -30,6 +35,16 @@ REMOTE = "mx.example.net[192.0.2.7]:25"
 NO_USER = Reply.of(550, "1.1", "No such user")
 ORIGINAL = b"Subject: Lunch\r\nMessage-ID: <lunch@example.org>\r\n\r\nAt noon?\r\n.\r\n"
 NOON = 1795341600.0  # Sun, 22 Nov 2026 10:00:00 +0000
+
+WORDS = (
+    *(b"Subject: ", "Grüße".encode(), b"\xff", b"x" * 400, b" ", b"\r\n", b"\r\n", b"\r\n\r\n"),
+    *(b"\r", b"\n", b"\0", b"\r\n--b\r\n", b"\r\n--b--\r\n", b"--=_000000000002D_0", b"."),
+    b"Content-Type: multipart/mixed; boundary=b\r\n\r\n",
+    b"Content-Type: multipart/signed; boundary=b\r\n\r\n",
+    b"Content-Type: message/rfc822\r\n\r\n",
+    b"Content-Transfer-Encoding: base64\r\n",
+    b"Message-ID: <lunch@example.org>\r\n",
+)
 
 
 @frozen
@@ -59,17 +74,23 @@ def failed(
 
 
 class FailureNotice(SynchronousTestCase):
-    def notice(self, original: Message, *failures: Event) -> Notice:
+    def notice(self, original: Message, *failures: Event, seven_bit: bool = False) -> Notice:
         found = notice(
-            "failed", original, failures, hostname="mx.example", id=QueueId(77), time=NOON
+            "failed",
+            original,
+            failures,
+            hostname="mx.example",
+            id=QueueId(77),
+            time=NOON,
+            seven_bit=seven_bit,
         )
         # Every notice keeps to these, whatever it is about.
         self.assertNotIn(b"\x00", found.content)
         self.assertNotRegex(found.content, rb"\r(?!\n)|(?<!\r)\n")
         self.assertLessEqual(max(map(len, found.content.split(b"\r\n"))), 998)
         self.assertTrue(found.content.endswith(b"--\r\n"))
-        if not found.eight_bit:
-            found.content.decode("ascii")
+        head, _, body = found.content.partition(b"\r\n\r\n")
+        self.assertEqual((head.isascii(), body.isascii()), (not found.international, True))
         return found
 
     def parts(
@@ -208,7 +229,6 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(returned.get_payload(decode=True), expected)
             self.assertNotIn(b"secret", notice.content)
             self.assertNotIn(b"plain text", notice.content)
-            self.assertFalse(notice.eight_bit)
         large = message(field * 10_000 + b"\r\n" + b"\0" * 100_000, BODY="BINARYMIME")
         self.assertLess(len(self.notice(large, failed()).content), 70_000)
 
@@ -219,32 +239,113 @@ class FailureNotice(SynchronousTestCase):
         self.assertEqual(len(parsed.get_payload()), 2)
         self.assertNotIn(b"attached", notice.content)
 
-    def test_eight_bit_content_is_declared(self) -> None:
-        self.assertFalse(self.notice(message(), failed()).eight_bit)
-        notice = self.notice(message(ORIGINAL + "Grüße\r\n".encode()), failed())
-        self.assertTrue(notice.eight_bit)
-        parsed = email.message_from_bytes(notice.content)
-        self.assertEqual(parsed["Content-Transfer-Encoding"], "8bit")
-        encodings = [part["Content-Transfer-Encoding"] for part in parsed.get_payload()]
-        self.assertEqual(encodings, ["7bit", "7bit", "8bit"])
+    def test_content_of_8_bits_comes_back_as_7(self) -> None:
+        """Whatever next hop the notice has, it must not fail for what it is about."""
+        notice = self.notice(message(ORIGINAL + "Grüße an alle\r\n".encode()), failed())
+        self.assertEqual(notice.parameters, {})
+        _, _, returned = self.parts(notice)
+        self.assertEqual(returned.get_content_type(), "message/rfc822")
+        inner = returned.get_content()
+        self.assertEqual(inner["Subject"], "Lunch")
+        self.assertEqual(
+            inner.get_payload(decode=True), "At noon?\r\n.\r\nGrüße an alle\r\n".encode()
+        )
+
+    def test_of_what_cannot_be_7_bits_the_header_comes_back(self) -> None:
+        signed = b"Content-Type: multipart/signed; boundary=b\r\n"
+        global_part = "Content-Type: message/rfc822\r\n\r\nSubject: schön\r\n".encode()
+        for header, body in (
+            (signed, b"\xff\r\n"),
+            (b"Content-Type: multipart/mixed\r\n", b"\xff\r\n"),
+            (b"Content-Type: text/plain\r\n" * 2, b"\xff\r\n"),
+            (b"Content-Transfer-Encoding: base64\r\n", b"\xff\r\n"),
+            (b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n" + global_part),
+            # More parts than are converted while nothing else happens.
+            (b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n\r\n\xff\r\n" * 101),
+        ):
+            header = b"Subject: Lunch\r\n" + header
+            notice = self.notice(message(header + b"\r\n" + body), failed())
+            self.assertEqual(notice.parameters, {})
+            text, _, returned = self.parts(notice)
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            self.assertEqual(returned.get_payload(decode=True), message().trace + header)
+            self.assertIn("header of what you sent", text.replace("\n", " "))
+
+    def test_a_header_of_8_bits_comes_back_as_it_was(self) -> None:
+        """RFC 6522 §4: where it has to be encoded, it is; the rest stays away (RFC 3461 §4.3)."""
+        for subject in ("Grüße".encode(), b"Gr\xfc\xdfe", "日本語".encode() * 300, b"\xff" * 2000):
+            header = b"Subject: " + subject + b"\r\nMessage-ID: <lunch@example.org>\r\n"
+            notice = self.notice(message(header + b"\r\nAt noon?\r\n"), failed())
+            self.assertEqual(notice.parameters, {})
+            self.assertIn(b"\r\nReferences: <lunch@example.org>\r\n", notice.content)
+            text, _, returned = self.parts(notice)
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            self.assertEqual(returned.get_payload(decode=True), message().trace + header)
+            self.assertIn("header of what you sent", text.replace("\n", " "))
+        # Also with SMTPUTF8, where it is not the UTF-8 that it is said to be.
+        header = b"Subject: Gr\xfc\xdfe\r\n"
+        dorte = evolve(BOB, mailbox=Mailbox("dörte", "example.net"))
+        for recipient, kind in ((BOB, "delivery-status"), (dorte, "global-delivery-status")):
+            original = message(header + b"\r\n", SMTPUTF8=None)
+            notice = self.notice(original, failed(recipient))
+            self.assertEqual(notice.parameters, {})
+            _, _, returned = self.parts(notice, f"message/{kind}")
+            self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
+            self.assertEqual(returned.get_payload(decode=True), message().trace + header)
+
+    def test_a_long_line_of_a_header_comes_back_as_it_was(self) -> None:
+        header = b"Subject: x\r\nX-Long: " + b"long " * 2_000 + b"\r\n"
+        _, _, returned = self.parts(self.notice(message(header + b"\r\nx\r\n"), failed()))
+        self.assertEqual(returned.get_payload(decode=True), message().trace + header)
+
+    def decoded(self, notice: Notice, kind: str) -> bytes:
+        """Return a part that Python's parser knows nothing of (RFC 6533 §4)."""
+        found = re.search(
+            rb"\r\nContent-Type: %s\r\nContent-Transfer-Encoding: ([a-z0-9-]+)\r\n\r\n(.*?)\r\n--=_"
+            % kind.encode(),
+            notice.content,
+            re.DOTALL,
+        )
+        assert found is not None, notice.content
+        codec = {
+            b"7bit": bytes,
+            b"base64": base64.b64decode,
+            b"quoted-printable": quopri.decodestring,
+        }
+        return codec[found[1]](found[2])
 
     def test_an_international_address_is_told_in_both_forms(self) -> None:
         dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
         notice = self.notice(message(SMTPUTF8=None), failed(dorte))
         text, _, returned = self.parts(notice, "message/global-delivery-status")
-        self.assertTrue(notice.international)
         self.assertIn("<dörte+x@example.net>", text)
-        # RFC 6533 §4: a part that Python's parser knows nothing of.
         self.assertIn(
-            "\r\nFinal-Recipient: utf-8; dörte+x@example.net\r\n".encode(), notice.content
+            "\r\nFinal-Recipient: utf-8; dörte+x@example.net\r\n".encode(),
+            self.decoded(notice, "message/global-delivery-status"),
         )
         self.assertEqual(returned.get_content_type(), "message/global")
+        self.assertEqual(self.decoded(notice, "message/global"), message().trace + ORIGINAL)
 
-    def test_a_sender_of_ascii_needs_no_smtputf8_where_the_message_had_none(self) -> None:
+    def test_a_sender_of_ascii_needs_no_smtputf8(self) -> None:
+        """RFC 6532 §3.7: the parts that are not ASCII are encoded."""
+        header = "Subject: Grüße\r\nFrom: <jörg@example.org>\r\n".encode()
+        dorte = evolve(BOB, mailbox=Mailbox("dörte", "example.net"))
+        for body in (b"Hallo\r\n", "日本語\r\n".encode() * 50, b"\xff\r\n", b"x" * 60_000):
+            original = message(header + b"\r\n" + body, SMTPUTF8=None, BODY="8BITMIME")
+            notice = self.notice(original, failed(dorte))
+            self.assertEqual(notice.parameters, {})
+            whole = len(body) < 50_000
+            self.assertEqual(
+                self.decoded(notice, "message/global" if whole else "message/global-headers"),
+                message().trace + header + (b"\r\n" + body if whole else b""),
+            )
+            status = self.decoded(notice, "message/global-delivery-status")
+            self.assertIn("Final-Recipient: utf-8; dörte@example.net\r\n".encode(), status)
+
+    def test_a_sender_of_ascii_gets_the_types_of_old_where_the_message_was_of_old(self) -> None:
         dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
         notice = self.notice(message(), failed(dorte))
         text, blocks, returned = self.parts(notice)
-        self.assertTrue(notice.eight_bit)
         self.assertFalse(notice.international)
         self.assertIn("<dörte+x@example.net>", text)
         self.assertEqual(
@@ -252,16 +353,73 @@ class FailureNotice(SynchronousTestCase):
         )  # RFC 6533 §3
         self.assertEqual(returned.get_content_type(), "message/rfc822")
         plain = self.notice(message(SMTPUTF8=None), failed())
-        self.assertEqual((plain.eight_bit, plain.international), (False, False))
+        self.assertFalse(plain.international)
+
+    def test_an_original_recipient_outside_ascii(self) -> None:
+        asked = evolve(BOB, parameters={"ORCPT": r"utf-8;d\x{F6}rte@example.net"})
+        _, blocks, _ = self.parts(self.notice(message(), failed(asked)))
+        self.assertEqual(blocks[1]["Original-Recipient"], r"utf-8; d\x{F6}rte@example.net")
+        other = evolve(asked, mailbox=Mailbox("ö", "example.net"))
+        notice = self.notice(message(SMTPUTF8=None), failed(other))
+        self.assertEqual(notice.parameters, {})
+        status = self.decoded(notice, "message/global-delivery-status")
+        self.assertIn("Original-Recipient: utf-8; dörte@example.net\r\n".encode(), status)
 
     def test_an_international_sender_gets_it_as_international_mail(self) -> None:
         original = message("Subject: Grüße\r\n\r\nHallo\r\n".encode(), SMTPUTF8=None)
         envelope = evolve(original.envelope, reverse_path=Mailbox("jörg", "example.org"))
         notice = self.notice(evolve(original, envelope=envelope), failed())
         self.assertIn("\r\nTo: <jörg@example.org>\r\n".encode(), notice.content)
-        self.assertEqual(notice.parameters, {"BODY": "8BITMIME", "SMTPUTF8": None})
+        self.assertEqual(notice.parameters, {"SMTPUTF8": None})
         _, _, returned = self.parts(notice, "message/global-delivery-status")
         self.assertEqual(returned.get_content_type(), "message/global")
+
+    def test_an_international_sender_whose_mail_is_forwarded_to_an_address_of_ascii(self) -> None:
+        for local_part in ("jörg", "用" * 9):
+            envelope = evolve(message().envelope, reverse_path=Mailbox(local_part, "example.org"))
+            notice = self.notice(evolve(message(), envelope=envelope), failed(), seven_bit=True)
+            self.assertEqual(notice.parameters, {})
+            parsed = email.message_from_bytes(notice.content, policy=email.policy.SMTP)
+            self.assertEqual(parsed["To"].addresses, ())
+            self.assertEqual(parsed["To"].groups[0].display_name, f"{local_part}@example.org")
+            self.assertEqual(parsed["To"].defects, ())
+        self.assertIn(b"To: <alice@", self.notice(message(), failed(), seven_bit=True).content)
+
+    def test_a_long_word_of_an_answer_is_split(self) -> None:
+        """RFC 3464 §2.1.1: a field may be folded, and the part has no encoding."""
+        words = "x" * 5000
+        reply = Reply.of(550, "1.1", words)
+        notice = self.notice(message(), failed(reply=reply, remote=words))
+        head = b"Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n"
+        self.assertIn(head, notice.content)
+        _, blocks, _ = self.parts(notice)
+        self.assertEqual("".join(blocks[1]["Remote-MTA"].split()), f"dns;{words}")
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(st.sampled_from(WORDS), max_size=20).map(b"".join),
+        st.sampled_from(({}, {"SMTPUTF8": None}, {"BODY": "8BITMIME"}, {"BODY": "BINARYMIME"})),
+        st.sampled_from(("bob", "dörte", "用户")),
+        st.sampled_from(("alice", "jörg")),
+        st.booleans(),
+    )
+    def test_whatever_it_is_about_it_can_be_sent(
+        self,
+        content: bytes,
+        parameters: dict[str, str | None],
+        recipient: str,
+        sender: str,
+        to_ascii: bool,
+    ) -> None:
+        original = message(content, **parameters)
+        envelope = evolve(original.envelope, reverse_path=Mailbox(sender, "example.org"))
+        event = failed(evolve(BOB, mailbox=Mailbox(recipient, "example.net")))
+        # It looks at octets and lines itself.
+        notice = self.notice(evolve(original, envelope=envelope), event, seven_bit=to_ascii)
+        self.assertEqual(notice.international, sender == "jörg" and not to_ascii)
+        parts = list(email.message_from_bytes(notice.content).get_payload())
+        self.assertIn(len(parts), (2, 3))
+        self.assertIn(f"<{recipient}@example.net>".encode(), parts[0].get_payload(decode=True))
 
     def test_hostile_answers_stay_in_their_place(self) -> None:
         for words in (

@@ -358,9 +358,12 @@ def table(cls: Callable[..., _Table]) -> Callable[[Any], _Table]:
 
 
 def host_name(value: Any) -> str:
-    """Return a domain or an address literal as it was written."""
-    domain(value)
-    return str(value)
+    """Return a domain or an address literal as it was written; with A-labels if it is not ASCII.
+
+    That is what it is in a greeting and in EHLO (RFC 6531 §3.7.1).
+    """
+    canonical = domain(value)
+    return value if value.isascii() else canonical
 
 
 def domain(value: Any) -> str:

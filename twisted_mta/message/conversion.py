@@ -5,6 +5,9 @@ are encoded, and the fields that say so change with them; all other octets stay 
 a large message passes through in pieces. The content is read twice: once to see what each part
 needs, and once for every time that it is sent.
 
+Nothing is left out. Every octet of the content is copied, encoded, or in a header section of which
+one field says now how the body is encoded; each reading counts them, and fails if any is missing.
+
 A signature over the content (DKIM, RFC 6376 §5.3) does not survive this, which is why a content of
 7 bits is never touched.
 """
@@ -19,20 +22,27 @@ from attrs import define, evolve, field, frozen
 
 from ..envelope import Body, Message
 from ..smtp.reply import Reply, printable
-from .encoding import Base64, Encoder, QuotedPrintable
-from .mime import IDENTITY, Entity, Header, Piece, TooManyParts, fields, sections
+from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
+from .mime import (
+    IDENTITY,
+    MOST_ENTITIES,
+    Delimiter,
+    Entity,
+    Header,
+    Piece,
+    Section,
+    TooManyParts,
+    fields,
+    sections,
+)
 
 _ASCII = bytes(range(128))
 _LONGEST_LINE = 998  # octets without CR LF, RFC 5322 §2.1.1
 _PIECE = 65_536  # octets that are handed out at a time, about
 
-# Quoted-printable makes 3 octets of 1, base64 4 of 3: with more octets over 127 than this it is
-# the longer one, and no easier to read either.
-_MOSTLY_ASCII = 6
+_TYPE, _ENCODING = b"content-type", b"content-transfer-encoding"
 
-_ENCODING = b"content-transfer-encoding"
-
-Treatment = Literal["quoted-printable", "base64", "omit"]
+Treatment = Literal["quoted-printable", "base64"]
 
 
 class CannotConvert(Exception):
@@ -84,7 +94,7 @@ def converted(message: Message) -> Message:
     )
 
 
-def to_seven_bit(body: Body) -> Body:
+def to_seven_bit(body: Body, most: int = MOST_ENTITIES) -> Body:
     """Return a body of 7 bits, of the same meaning; ``body`` itself, if it is one.
 
     No octet of it is over 127, no line over 998 octets unless it was so in what is not encoded
@@ -93,6 +103,7 @@ def to_seven_bit(body: Body) -> Body:
     Args:
         body: a message, of any octets; read here once, twice if it has to be changed, and again by
             each use of the result.
+        most: messages and body parts that it may have.
 
     Raises:
         CannotConvert: it cannot be converted; why.
@@ -100,7 +111,7 @@ def to_seven_bit(body: Body) -> Body:
     """
     if not needs_conversion(body):
         return body
-    return SevenBitBody(body, _plan(body))
+    return SevenBitBody(body, _plan(body, most))
 
 
 @define
@@ -185,47 +196,105 @@ def _has_long_line(octets: bytes, first: int, last: int) -> bool:
     return False
 
 
+@frozen(eq=False)
+class _Run:
+    """Sections that are encoded as one body.
+
+    Attributes:
+        treatment: how.
+        utf8: whether they are UTF-8.
+        retyped: whether they are what stands in a multipart that has no part.
+    """
+
+    treatment: Treatment
+    utf8: bool
+    retyped: bool = False
+
+
 @frozen
 class _Plan:
     """What becomes of each section, by its number; what is not in it stays as it is.
 
     Attributes:
-        treatments: of bodies.
-        utf8: of bodies without a content type, those that are UTF-8.
+        runs: of the sections that are encoded, the run that each belongs to.
+        heads: of header sections, the run that they are to describe.
+        octets: of the whole content.
     """
 
-    treatments: dict[int, Treatment]
-    utf8: dict[int, bool]
+    runs: dict[int, _Run]
+    heads: dict[int, _Run]
+    octets: int
 
 
-def _plan(body: Body) -> _Plan:
-    plan = _Plan({}, {})
-    entity: Entity | None = None
-    measure, number, ignored = _Measure(), -1, False
+@define
+class _Text:
+    """What stands behind a header section, or behind the last delimiter of a multipart.
 
-    def decide() -> None:
-        if entity is not None and measure.octets:
-            treatment = _treatment(entity, measure.end(), ignored)
-            if treatment is not None:
-                plan.treatments[number] = treatment
-                plan.utf8[number] = measure.utf8
+    Attributes:
+        head: the header section that says what it is, if any does.
+        numbers: of its sections.
+        measure: of their octets.
+    """
 
+    head: Header | None
+    numbers: set[int] = field(factory=set)
+    measure: _Measure = field(factory=_Measure)
+
+    def add(self, section: Piece | Delimiter) -> None:
+        self.numbers.add(section.number)
+        self.measure.feed(section.octets)
+
+    def has(self, delimiter: Delimiter) -> bool:
+        """Whether a delimiter is the last one of a multipart which has had none before it."""
+        return self.is_of(delimiter) and delimiter.closing
+
+    def is_of(self, delimiter: Delimiter) -> bool:
+        """Whether the text is what stands before the first delimiter of a multipart."""
+        return self.head is not None and self.head.number == delimiter.multipart
+
+
+def _plan(body: Body, most: int) -> _Plan:
+    runs: dict[int, _Run] = {}
+    heads: dict[int, _Run] = {}
+    text = _Text(None)
+
+    def decide(*, described: bool = True) -> None:
+        head = text.head if described else None
+        run = _run(None if head is None else head.entity, text.measure.end())
+        if run is not None:
+            runs.update(dict.fromkeys(text.numbers, run))
+            if head is not None:
+                heads[head.number] = run
+
+    source = _Counted(body)
     try:
-        for section in sections(body.chunks()):
-            if isinstance(section, Piece):
-                if section.number != number:
-                    decide()
-                    measure, number, ignored = _Measure(), section.number, section.ignored
-                measure.feed(section.octets)
-            elif isinstance(section, Header):
+        for section in sections(source.chunks(), most):
+            if isinstance(section, Header):
                 decide()
-                measure, number, entity = _Measure(), section.number, section.entity
-                ignored = False
+                text = _Text(section)
                 _check(section.octets)
+            elif isinstance(section, Piece) or text.has(section):
+                text.add(section)
+            else:
+                decide(described=not text.is_of(section))
+                text = _Text(None)
     except TooManyParts as error:
         raise CannotConvert(str(error)) from None
     decide()
-    return plan
+    return _Plan(runs, heads, source.octets)
+
+
+class _Counted:
+    """A body, and how many of its octets were read."""
+
+    def __init__(self, body: Body) -> None:
+        self.octets = 0
+        self._body = body
+
+    def chunks(self) -> Iterator[bytes]:
+        for chunk in self._body.chunks():
+            self.octets += len(chunk)
+            yield chunk
 
 
 def _check(header: bytes) -> None:
@@ -239,16 +308,22 @@ def _check(header: bytes) -> None:
         raise CannotConvert("a header section of it has NUL, or CR or LF outside line ends")
 
 
-def _treatment(entity: Entity, measure: _Measure, ignored: bool) -> Treatment | None:
-    """Return what has to become of a body; None: nothing.
+def _run(entity: Entity | None, measure: _Measure) -> _Run | None:
+    """Return what has to become of a text; None: nothing.
+
+    Args:
+        entity: what its header section says of it; None: it stands in a multipart, and is no part.
+        measure: of its octets.
 
     Raises:
         CannotConvert: it would have to be changed, and cannot be.
     """
-    if ignored:
-        # RFC 2046 §5.1.1: to be ignored, so that it is no loss; and there is no field that could
-        # say how it is encoded.
-        return "omit" if measure.faulty or measure.long else None
+    if not (measure.faulty or measure.long):
+        return None
+    if entity is None:
+        # RFC 2046 §5.1.1: programs ignore it, and no field could say how it is encoded. People
+        # may read it, and this encoding even as it stands.
+        return _Run("quoted-printable", measure.utf8)
     if entity.kind == "sealed":
         if measure.faulty:
             raise CannotConvert(printable(entity.reason))
@@ -259,11 +334,12 @@ def _treatment(entity: Entity, measure: _Measure, ignored: bool) -> Treatment | 
                 f"a part said to be {printable(entity.encoding)} has octets that are not"
             )
         return None
-    if not (measure.faulty or measure.long):
-        return None
-    if measure.bare or not entity.type.startswith("text/"):
-        return "base64"
-    return "quoted-printable" if measure.high * _MOSTLY_ASCII <= measure.octets else "base64"
+    # Without a part it is no multipart, which could not be encoded (RFC 2045 §6.4). What has a
+    # content type that is wrong is text (RFC 2045 §5.2).
+    retyped = entity.kind == "multipart"
+    text = retyped or entity.type.startswith("text/")
+    quoted = text and not measure.bare and is_mostly_ascii(measure.octets, measure.high)
+    return _Run("quoted-printable" if quoted else "base64", measure.utf8, retyped)
 
 
 class SevenBitBody:
@@ -279,7 +355,8 @@ class SevenBitBody:
         """Octets. The first time, the whole body is read for it.
 
         Raises:
-            OSError: it cannot be.
+            CannotConvert: see `chunks`.
+            OSError: it cannot be read.
         """
         if self._size is None:
             self._size = sum(map(len, self.chunks()))
@@ -289,81 +366,94 @@ class SevenBitBody:
         """Yield the content, in pieces of any size but empty.
 
         Raises:
-            OSError: it cannot be read.
+            CannotConvert: not every octet of the body has gone somewhere. The last piece is not
+                yielded then.
+            OSError: it cannot be read, or is not the body that it was.
         """
         held: list[bytes] = []
         octets = 0
         for piece in self._pieces():
-            held.append(piece)
-            octets += len(piece)
             if octets >= _PIECE:
                 yield b"".join(held)
                 held, octets = [], 0
+            held.append(piece)
+            octets += len(piece)
         if octets:
             yield b"".join(held)
 
     def _pieces(self) -> Iterator[bytes]:
+        source = _Counted(self._body)
+        kept = 0  # octets that were copied, encoded, or are in a header section
+        run: _Run | None = None
         encoder: Encoder | None = None
-        for section in sections(self._body.chunks()):
-            if isinstance(section, Piece):
-                treatment = self._plan.treatments.get(section.number)
-                if treatment is None:
-                    yield section.octets
-                elif encoder is not None:
-                    yield encoder.feed(section.octets)
-                continue
+        for section in sections(source.chunks()):
+            this = self._run(section)
+            if this is not run:
+                if encoder is not None:
+                    yield encoder.end()
+                    kept += encoder.octets
+                run, encoder = this, None if this is None else _encoder(this.treatment)
             if encoder is not None:
-                yield encoder.end()
-                encoder = None
-            if isinstance(section, Header):
-                yield self._header(section)
-                encoder = _encoder(self._plan.treatments.get(section.number))
-            else:
-                yield section.octets
+                yield encoder.feed(section.octets)
+                continue
+            yield self._header(section) if isinstance(section, Header) else section.octets
+            kept += len(section.octets)
+        end = b""
         if encoder is not None:
-            yield encoder.end() + encoder.line_end
+            end = encoder.end() + encoder.line_end
+            kept += encoder.octets
+        if source.octets != self._plan.octets:
+            raise OSError(f"it had {self._plan.octets} octets, and has {source.octets}")
+        if kept != source.octets:
+            raise CannotConvert(f"of its {source.octets} octets, {kept} would be left")
+        yield end
+
+    def _run(self, section: Section) -> _Run | None:
+        return None if isinstance(section, Header) else self._plan.runs.get(section.number)
 
     def _header(self, section: Header) -> bytes:
         """Return a header section that says what its body is now."""
         entity = section.entity
         if entity.kind == "sealed":
             return section.octets
-        encoding: str | None = self._plan.treatments.get(section.number)
-        added = b""
-        if entity.top and (encoding is not None or not section.number):
-            added = self._added(section)
-        if encoding is None and entity.encoding in ("8bit", "binary"):
-            encoding = "7bit"  # of a part that was so all along, or whose parts are now
-        return _rewritten(section.octets, encoding, added)
-
-    def _added(self, section: Header) -> bytes:
-        """Return the fields without which the encoding of a message means nothing."""
-        names = [name for name, _ in fields(section.octets) or ()]
-        # RFC 2045 §4
-        added = b"" if b"mime-version" in names else b"MIME-Version: 1.0\r\n"
-        if not section.entity.typed and section.number in self._plan.utf8:
-            # RFC 1428 §3: the name of a charset that nobody has told.
-            charset = b"utf-8" if self._plan.utf8[section.number] else b"unknown-8bit"
-            added += b"Content-Type: text/plain; charset=" + charset + b"\r\n"
-        return added
+        run = self._plan.heads.get(section.number)
+        new: dict[bytes, bytes] = {}
+        if entity.top and (run is not None or not section.number):
+            names = [name for name, _ in fields(section.octets) or ()]
+            if b"mime-version" not in names:
+                new[b"mime-version"] = b"MIME-Version: 1.0\r\n"  # RFC 2045 §4
+        if run is not None:
+            if run.retyped or (entity.top and not entity.typed):
+                # RFC 1428 §3: the name of a charset that nobody has told.
+                charset = b"utf-8" if run.utf8 else b"unknown-8bit"
+                new[_TYPE] = b"Content-Type: text/plain; charset=" + charset + b"\r\n"
+            new[_ENCODING] = _encoding(run.treatment)
+        elif entity.encoding in ("8bit", "binary"):
+            new[_ENCODING] = _encoding("7bit")  # it was so all along, or its parts are now
+        return _rewritten(section.octets, new)
 
 
-def _encoder(treatment: Treatment | None) -> Encoder | None:
-    if treatment == "base64":
-        return Base64()
-    return QuotedPrintable() if treatment == "quoted-printable" else None
+def _encoding(encoding: str) -> bytes:
+    return b"Content-Transfer-Encoding: " + encoding.encode("ascii") + b"\r\n"
 
 
-def _rewritten(header: bytes, encoding: str | None, added: bytes) -> bytes:
-    """Return a header section with another Content-Transfer-Encoding, and with more fields."""
+def _encoder(treatment: Treatment) -> Encoder:
+    return Base64() if treatment == "base64" else QuotedPrintable()
+
+
+def _rewritten(header: bytes, new: dict[bytes, bytes]) -> bytes:
+    """Return a header section with fields in place of those of their names, or added to them.
+
+    Of the fields that go, all but the encoding stays to be read, under a name of no meaning.
+    """
     found = fields(header) or []
     end = header[sum(len(octets) for _, octets in found) :]
-    kept = [octets for _, octets in found]
-    if encoding is not None:
-        new = b"Content-Transfer-Encoding: " + encoding.encode("ascii") + b"\r\n"
-        places = [place for place, (name, _) in enumerate(found) if name == _ENCODING]
-        if places:
-            kept[places[0]] = new
-        else:
-            added += new
-    return b"".join(kept) + added + end
+    written: list[bytes] = []
+    for name, octets in found:
+        if name not in new:
+            written.append(octets)
+            continue
+        if name != _ENCODING:
+            written.append(b"X-Original-" + octets)
+        written.append(new.pop(name))
+    return b"".join(written) + b"".join(new.values()) + end

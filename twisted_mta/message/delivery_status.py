@@ -22,6 +22,7 @@ from .trace import date_time
 Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
 """What happened to a recipient (RFC 3464 §2.3.3)."""
 
+_SPLIT = 240  # characters after which a longer line is split, so that it has no 998 octets
 _WORDS = 2000  # characters of what a peer said; RFC 5321 §4.5.3.1.5 gives it 512 a line
 _CLASSES = {"failed": 5, "delayed": 4}  # of status codes (RFC 3464 §2.3.4); else 2
 
@@ -140,13 +141,14 @@ def _decoded(xtext: str) -> str:
 
 
 def _field(field: tuple[str, str]) -> bytes:
-    """Return a field, folded at spaces where it is long (RFC 5322 §2.2.3)."""
+    """Return a field, folded at spaces where it is long (RFC 5322 §2.2.3), or else anywhere."""
     name, value = field
     text = f"{name}: {value}"
     if len(text) <= 78:  # most are, and there may be a thousand recipients
         return text.rstrip().encode() + b"\r\n"
     lines = wrap(text, 78, break_long_words=False, break_on_hyphens=False)
-    return "\r\n ".join(lines).encode() + b"\r\n"
+    parts = (line[at : at + _SPLIT] for line in lines for at in range(0, len(line), _SPLIT))
+    return "\r\n ".join(parts).encode() + b"\r\n"
 
 
 def words(reply: Reply) -> str:

@@ -45,6 +45,8 @@ _PARAMETER = re.compile(
     re.DOTALL,
 )
 _ENCODING = re.compile(_SPACE + _TOKEN + _SPACE + rb";?+" + _SPACE)
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")  # RFC 2231 §4
+_PRINTABLE = re.compile(rb"[\t -~]+")
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 # The line end before a line that may end a header section: the empty one, or a delimiter.
 _LAST_LINE_END = re.compile(rb"\r\n(?=\r\n|--)")
@@ -70,7 +72,7 @@ class Entity:
         top: whether it is a message and no body part.
         type: the content type in lower case, ``text/plain``.
         encoding: the Content-Transfer-Encoding in lower case, ``7bit`` without one.
-        boundary: that of a multipart.
+        boundary: that of a multipart; empty where there is none that could be used.
         typed: whether there is a Content-Type field.
         reason: why it is sealed.
     """
@@ -91,7 +93,7 @@ class Header:
     Attributes:
         number: of this section, from 0; of the body, where it is a leaf or sealed, likewise.
         octets: as they came.
-        entity: see there.
+        entity: what they say of the body.
     """
 
     number: int
@@ -117,9 +119,19 @@ class Piece:
 
 @frozen
 class Delimiter:
-    """The line between two parts with the line end before it, which belongs to it."""
+    """The line between two parts with the line end before it, which belongs to it.
 
+    Attributes:
+        number: of this section.
+        octets: as they came.
+        multipart: the number of the multipart that it belongs to: that of its header section.
+        closing: whether it is the last one of that.
+    """
+
+    number: int
     octets: bytes
+    multipart: int
+    closing: bool
 
 
 Section = Header | Piece | Delimiter
@@ -133,10 +145,12 @@ class _Level:
         boundary: of its delimiters. The whole line counts: RFC 2046 §5.1.1 would let one go on
             behind its boundary, and then no boundary could begin with another one.
         default: the content type of parts that name none.
+        number: of the header section that names the boundary.
     """
 
     boundary: bytes
     default: str
+    number: int
 
 
 @frozen
@@ -186,17 +200,19 @@ def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Sec
             continue
         ignored = entity.kind == "multipart"
         if ignored:
-            number += 1
             # RFC 2046 §5.1.5
             inner = "message/rfc822" if entity.type == "multipart/digest" else "text/plain"
-            reader.enter(_Level(entity.boundary, inner))
+            reader.enter(_Level(entity.boundary, inner, number))
+            number += 1
         while True:
             for piece in reader.body():
                 yield Piece(number, piece, ignored)
             found = reader.found
             if found is None:
                 return
-            yield Delimiter(found.octets)
+            number += 1
+            multipart = reader.levels[found.level].number
+            yield Delimiter(number, found.octets, multipart, found.closing)
             number += 1
             reader.leave(found.level if found.closing else found.level + 1)
             if not found.closing:
@@ -265,7 +281,7 @@ def _of_kind(entity: Entity) -> Entity:
         if sub in ("signed", "encrypted"):
             # RFC 1847 §2.1: no octet of what was signed may change.
             return _sealed(entity, f"multipart/{sub} must not be changed")
-        if not 0 < len(entity.boundary) <= _LONGEST_BOUNDARY:
+        if not entity.boundary:
             return _sealed(entity, "it has a multipart without a boundary that could be used")
         kind: Kind = "multipart"
     elif entity.type == "message/rfc822":
@@ -292,19 +308,63 @@ def _content_type(value: bytes) -> tuple[str, bytes] | None:
     if not found:
         return None
     type = f"{found[1].decode('ascii')}/{found[2].decode('ascii')}".lower()
-    boundary, at = b"", found.end()
+    named: dict[bytes, bytes] = {}
+    at = found.end()
     while at < len(value):
         parameter = _PARAMETER.match(value, at)
         if not parameter:
             return None
-        if parameter[1] is not None and parameter[1].lower() == b"boundary":
-            if boundary:
+        name = (parameter[1] or b"").lower()
+        if name.partition(b"*")[0] == b"boundary":
+            if name in named:
                 return None
-            boundary = parameter[2]
-            if boundary.startswith(b'"'):
-                boundary = _QUOTED_PAIR.sub(rb"\1", boundary[1:-1])
+            named[name] = _unquoted(parameter[2])
         at = parameter.end()
-    return type, boundary.rstrip(b" \t")
+    boundary = _boundary(named)
+    return None if boundary is None else (type, boundary)
+
+
+def _unquoted(value: bytes) -> bytes:
+    return _QUOTED_PAIR.sub(rb"\1", value[1:-1]) if value.startswith(b'"') else value
+
+
+def _boundary(named: dict[bytes, bytes]) -> bytes | None:
+    """Return the boundary of parameters of that name; empty: there is none; None: there are two.
+
+    It may be written in sections, and in percent encoding (RFC 2231 §3, §4).
+    """
+    plain = named.pop(b"boundary", None)
+    if plain is not None:
+        return None if named else _usable(plain)
+    extended = named.pop(b"boundary*", None)
+    if extended is not None:
+        return None if named else _usable(_percent_decoded(extended, first=True))
+    boundary = b""
+    for number in range(len(named)):
+        name = b"boundary*%d" % number
+        section = named.get(name)
+        if section is None:
+            encoded = named.get(name + b"*")
+            if encoded is None:
+                return None
+            section = _percent_decoded(encoded, first=not number)
+        boundary += section
+        if len(boundary) > _LONGEST_BOUNDARY:
+            return b""
+    return _usable(boundary)
+
+
+def _percent_decoded(value: bytes, *, first: bool) -> bytes:
+    if first:
+        value = value.split(b"'", 2)[-1]  # behind charset and language
+    return _PERCENT.sub(lambda found: bytes([int(found[1], 16)]), value)
+
+
+def _usable(boundary: bytes) -> bytes:
+    # RFC 2046 §5.1.1 allows fewer characters yet; these can stand in a line.
+    boundary = boundary.rstrip(b" \t")
+    usable = len(boundary) <= _LONGEST_BOUNDARY and _PRINTABLE.fullmatch(boundary)
+    return boundary if usable else b""
 
 
 class _Reader:

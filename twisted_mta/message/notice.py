@@ -1,5 +1,9 @@
 """Delivery status notifications: what a sender is told (RFC 3464 in the report of RFC 6522).
 
+A notice that cannot be delivered is the end of what it tells. So it is made to pass any next hop:
+no octet of it is over 127, whatever it is about, but for the address of a reader whose mailbox
+cannot be reached without SMTPUTF8 either.
+
 Pure, but for reading the body of the message that it is about.
 """
 
@@ -7,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from email.header import Header
 from itertools import count
 
 from attrs import frozen
@@ -14,13 +19,13 @@ from attrs import frozen
 from ..envelope import Message, Parameters, QueueId
 from ..smtp.address import Mailbox
 from .delivery_status import Action, Event, delivery_status, shown
+from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .explanation import SUBJECTS, explanation
 from .header import field
 from .returned import LONG_LINE, Returned, returned
 from .trace import date_time
 
-_SPLIT = 900  # octets after which a longer line is split
-_EIGHT_BIT = re.compile(rb"[\x80-\xff]")
+_ASCII = bytes(range(128))
 _MESSAGE_ID = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")  # RFC 5322 §3.6.4, near enough
 
 
@@ -29,22 +34,18 @@ class Notice:
     """A notification, ready to be queued with the null reverse-path (RFC 3464 §2).
 
     Attributes:
-        content: header section and body, with CR LF line ends, no line over 998 octets.
-        eight_bit: whether it can only travel as ``BODY=8BITMIME``.
-        international: whether it can only travel with ``SMTPUTF8``.
+        content: header section and body, with CR LF line ends, no line over 998 octets; the body
+            is ASCII.
+        international: whether the header section is not, so that it only travels with SMTPUTF8.
     """
 
     content: bytes
-    eight_bit: bool
     international: bool = False
 
     @property
     def parameters(self) -> Parameters:
         """The parameters of its MAIL command."""
-        parameters: dict[str, str | int | None] = {"BODY": "8BITMIME"} if self.eight_bit else {}
-        if self.international:
-            parameters["SMTPUTF8"] = None
-        return parameters
+        return {"SMTPUTF8": None} if self.international else {}
 
 
 def notice(
@@ -56,6 +57,7 @@ def notice(
     id: QueueId,
     time: float,
     reader: Mailbox | None = None,
+    seven_bit: bool = False,
 ) -> Notice:
     """Tell the sender of ``message`` what happened to some of its recipients.
 
@@ -70,6 +72,8 @@ def notice(
         time: of the notice, seconds since the epoch.
         reader: who reads it instead of the sender, where the reverse-path is null (RFC 5321
             §4.5.5).
+        seven_bit: whether its header section has to be ASCII even where their address is not: it is
+            forwarded to one that is.
 
     Raises:
         ValueError: nothing happened; or there is neither a sender nor a reader, or both.
@@ -83,6 +87,7 @@ def notice(
         message, whole=action == "failed" and message.envelope.parameters.get("RET") != "HDRS"
     )
     international = _is_international(message, to, events, back)
+    back_type, back = back.part(international=international)
     kind = "message/global-delivery-status" if international else "message/delivery-status"
     parts = [
         _part(
@@ -106,12 +111,12 @@ def notice(
     ]
     if back.content:
         description = "What was not delivered" if action == "failed" else "What you sent"
-        parts.append(_part(description, back.media_type(international=international), back.content))
+        parts.append(_part(description, back_type, back.content))
     boundary = _boundary(id, parts)
     body = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts)
     header = [
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
-        f"To: <{shown(to)}>",
+        f"To: {_in_ascii(to) if seven_bit else f'<{shown(to)}>'}",
         f"Subject: {_subject(action, reader)}",
         f"Date: {date_time(int(time))}",
         f"Message-ID: <{id}@{hostname}>",
@@ -121,18 +126,15 @@ def notice(
         "Content-Type: multipart/report; report-type=delivery-status;",
         f'\tboundary="{boundary.decode()}"',
     ]
-    eight_bit = international or _EIGHT_BIT.search(body) is not None
-    if eight_bit:
-        header.append("Content-Transfer-Encoding: 8bit")  # RFC 2045 §6.4: as its parts have it
     head = "".join(f"{line}\r\n" for line in header).encode()
     content = b"%s\r\n%s--%s--\r\n" % (head, body, boundary)
-    return Notice(LONG_LINE.sub(_split, content), eight_bit, international)
+    return Notice(content, not head.isascii())
 
 
 def _is_international(
     message: Message, to: Mailbox, events: Sequence[Event], back: Returned
 ) -> bool:
-    """Whether it needs the types of RFC 6533 §4, and SMTPUTF8.
+    """Whether it needs the types of RFC 6533 §4.
 
     Only then does it get them: a sender of ASCII may be at a host that does not know them.
     """
@@ -141,6 +143,16 @@ def _is_international(
     if "SMTPUTF8" not in message.envelope.parameters and message.trace.isascii():
         return False
     return back.has_utf8_header or not all(event.recipient.mailbox.is_ascii for event in events)
+
+
+def _in_ascii(mailbox: Mailbox) -> str:
+    """Return an address for a field that must be ASCII; it cannot be answered there.
+
+    If it is not ASCII it is the name of an empty group, as RFC 6857 has it.
+    """
+    if mailbox.is_ascii:
+        return f"<{shown(mailbox)}>"
+    return Header(shown(mailbox), "utf-8", header_name="To").encode(linesep="\r\n") + " :;"
 
 
 def _subject(action: Action, reader: Mailbox | None) -> str:
@@ -165,8 +177,10 @@ def _references(returned: bytes) -> list[str]:
 
 
 def _part(description: str, kind: str, content: bytes) -> bytes:
-    encoding = "8bit" if _EIGHT_BIT.search(content) else "7bit"
-    if kind.startswith("text/plain") and encoding == "7bit":
+    encoding = "7bit"
+    if not content.isascii() or LONG_LINE.search(content):
+        encoding, content = _encoded(content)
+    elif kind.startswith("text/plain"):
         kind = "text/plain; charset=us-ascii"
     head = (
         f"Content-Description: {description}\r\n"
@@ -176,6 +190,13 @@ def _part(description: str, kind: str, content: bytes) -> bytes:
     return head.encode() + b"\r\n" + content
 
 
+def _encoded(content: bytes) -> tuple[str, bytes]:
+    mostly_ascii = is_mostly_ascii(len(content), len(content.translate(None, _ASCII)))
+    encoder: Encoder = QuotedPrintable() if mostly_ascii else Base64()
+    name = "quoted-printable" if mostly_ascii else "base64"
+    return name, encoder.feed(content) + encoder.end() + encoder.line_end
+
+
 def _boundary(id: QueueId, parts: Sequence[bytes]) -> bytes:
     """Return a boundary (RFC 2046 §5.1.1) that occurs in none of ``parts``."""
     for number in count():
@@ -183,8 +204,3 @@ def _boundary(id: QueueId, parts: Sequence[bytes]) -> bytes:
         if not any(boundary in part for part in parts):
             break
     return boundary
-
-
-def _split(found: re.Match[bytes]) -> bytes:
-    line = found[0]
-    return b"\r\n ".join(line[at : at + _SPLIT] for at in range(0, len(line), _SPLIT))

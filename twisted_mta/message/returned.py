@@ -1,6 +1,7 @@
 """What of a message goes back to its sender in a report, and as what.
 
-Whatever is wrong with it is mended, so that the report is a message like any other.
+Whatever is wrong with it is mended, so that the report is a message like any other, and one that
+any next hop takes.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ import re
 
 from attrs import frozen
 
-from ..envelope import Message
+from ..envelope import HeldBody, Message
+from .conversion import CannotConvert, to_seven_bit
 
 _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix does by default
 _HEADERS = 64 * 1024  # octets of the header section that come back otherwise
-LONGEST_LINE = 998  # octets without CR LF, RFC 5322 §2.1.1
+_MOST_ENTITIES = 100  # messages and body parts that are converted while nothing else happens
 
-# With its CR; looked for where a line begins, not from each octet of one that is nearly as long.
-LONG_LINE = re.compile(rb"(?<![^\n])[^\n]{%d,}" % (LONGEST_LINE + 2))
+# Looked for where a line begins, not from each octet of one that is nearly as long.
+LONG_LINE = re.compile(rb"(?<![^\n])[^\n]{1000,}")
+"""A line of more than 998 octets (RFC 5322 §2.1.1), with its CR."""
+
 _UNFIT = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00")
 # RFC 5322 §2.2, §2.2.3: fields in order, as far as they have nothing in them that no field has.
 _FIELDS = re.compile(
@@ -37,19 +41,48 @@ class Returned:
     whole: bool
 
     @property
-    def has_utf8_header(self) -> bool:
-        """Whether its header section has other octets than ASCII."""
-        return not self.content.partition(b"\r\n\r\n")[0].isascii()
+    def header(self) -> bytes:
+        """Its header section, without the empty line."""
+        # So that the empty line is found where it is the first.
+        section = (b"\r\n" + self.content).partition(b"\r\n\r\n")[0]
+        return section[2:].removesuffix(b"\r\n") + b"\r\n" if len(section) > 2 else b""
 
-    def media_type(self, *, international: bool) -> str:
-        """Return what it stands under (RFC 6522 §4, RFC 6533 §4)."""
+    @property
+    def has_utf8_header(self) -> bool:
+        """Whether its header section has other octets than ASCII, and all of it is UTF-8."""
+        header = self.header
+        return not header.isascii() and _is_utf8(header)
+
+    def part(self, *, international: bool) -> tuple[str, Returned]:
+        """Return the content type that it stands under, and what can stand there.
+
+        Args:
+            international: whether it may be one of RFC 6533 §4. They may have any encoding (RFC
+                6532 §3.7), and message/rfc822 none (RFC 2045 §6.4): of what has 8 bits in header
+                fields, or cannot be converted, no more goes back than the header section (RFC 3461
+                §4.3: a sender who asks for all of it may get less).
+        """
+        if international and _is_utf8(self.header):
+            return "message/global" if self.whole else "message/global-headers", self
         if self.whole:
-            return "message/global" if international else "message/rfc822"
-        return "message/global-headers" if international else "text/rfc822-headers"
+            try:
+                body = to_seven_bit(HeldBody(self.content), _MOST_ENTITIES)
+                return "message/rfc822", Returned(b"".join(body.chunks()), True)
+            except CannotConvert:
+                pass
+        return "text/rfc822-headers", Returned(self.header, False)
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def returned(message: Message, *, whole: bool) -> Returned:
-    """Return what goes back of a message.
+    """Return what goes back of a message, as octets of any kind in lines of any length.
 
     Args:
         message: of whatever size; its body is read.
@@ -70,7 +103,7 @@ def _header(message: Message) -> bytes:
     """Return the header section, as much of it as goes back, whatever is wrong with it mended."""
     header = b"\r\n" + message.trace  # so that the empty line is found where it is the first
     for chunk in message.body.chunks():
-        header += chunk
+        header += chunk[:_HEADERS]
         if b"\r\n\r\n" in header or len(header) > _HEADERS:
             break
     header = header.partition(b"\r\n\r\n")[0] + b"\r\n"

@@ -209,6 +209,7 @@ class Notices:
         reader: Mailbox | None,
     ) -> Message:
         id = self._ids()
+        readers = self._readers(to)
         made = notice(
             action,
             message,
@@ -217,6 +218,7 @@ class Notices:
             id=id,
             time=now,
             reader=reader,
+            seven_bit=any(each.mailbox.is_ascii for each in readers),
         )
         self._log.info(
             "{id} is the notice for {message}, {action}, to <{reader}>",
@@ -230,7 +232,7 @@ class Notices:
             envelope=Envelope(
                 None,
                 # RFC 3461 §6.1: of a notice nobody is told anything.
-                tuple(evolve(each, parameters=_NEVER) for each in self._readers(to)),
+                tuple(evolve(each, parameters=_NEVER) for each in readers),
                 made.parameters,
             ),
             trace=b"",
