@@ -14,6 +14,8 @@ outside the table because they hold everywhere:
   nothing more is sent.
 - What cannot be read as a reply, or is not one of those that RFC 5321 §4.3.2 knows for a command,
   ends the connection: it cannot be told any more which reply belongs to which command.
+- A reply whose lines are of different classes defers what it is about, with the peer's words. It
+  ends the connection too, unless it is clear how the server goes on (`ClientSession._doubt`).
 
 When a connection ends, every recipient that had its own final reply keeps it, the others are
 deferred. If the transaction had no reply yet, nothing is known about the message at all: the step
@@ -62,7 +64,7 @@ from .extension.outgoing import OutgoingExtension
 from .extension.standard import OUTGOING
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
-from .reply_reader import BrokenReply, ReplyReader
+from .reply_reader import BrokenReply, Contradiction, ReplyReader
 from .sasl import Credentials, Nonce
 
 __all__ = ["Awaited", "ClientSession", "Deadlines", "DotStuffer", "Step", "TLSLevel"]
@@ -216,7 +218,10 @@ class ClientSession:
         self._reader.feed(octets)
         try:
             while not self.closed and (reply := self._reader.next()) is not None:
-                self._take(reply, steps)
+                if isinstance(reply, Contradiction):
+                    self._doubt(reply, steps)
+                else:
+                    self._take(reply, steps)
                 self._reader.challenged = self._awaits(Awaited.AUTH)
         except BrokenReply as error:
             self._broken(error, steps)
@@ -331,6 +336,41 @@ class ClientSession:
             return
         self._due -= 1
         _ACTIONS[self._awaited.popleft()][reply.code // 100 - 2](self, reply, steps)
+
+    def _doubt(self, contradiction: Contradiction, steps: list[Step]) -> None:
+        """Take a reply of several classes: what it is about is deferred, whatever was meant."""
+        awaited = self._awaited[0] if self._awaited else None
+        text = f"its reply contradicts itself ({self._situation()}): {contradiction.said}"
+        reply = self._ours(451, "5.0", text)
+        refuses = contradiction.reply.code >= 400
+        if self._due == 0 and awaited is not Awaited.HANDSHAKE:
+            self._end(reply, steps)
+        elif self._due == 0 or awaited in (Awaited.QUIT, Awaited.CANCEL, Awaited.NOTHING):
+            self._take(contradiction.reply, steps)  # nothing depends on it, or it is out of turn
+        elif awaited is Awaited.RCPT and refuses:
+            # By its last line, which servers go by, it has not taken this one. Had it, a content
+            # would be one copy for each attempt.
+            transaction = self._current
+            transaction.settle([transaction.offered[transaction.asked]], reply, ours=True)
+            self._take(reply, steps)
+        elif awaited is Awaited.STARTTLS:
+            clear_retry = self._level == "may" and self._credentials is None
+            if refuses:
+                self._take(reply, steps)
+            else:  # it may be waiting for a handshake
+                self._end(reply, steps, clear_retry=clear_retry)
+        elif awaited is Awaited.DOT:
+            transaction = self._current
+            uncertain = contradiction.consents
+            if self._lmtp:
+                settled = [transaction.taken[transaction.answers]]
+                transaction.settle(settled, reply, ours=True, uncertain=uncertain)
+                self._take(reply, steps)
+            else:
+                transaction.settle(transaction.taken, reply, ours=True, uncertain=uncertain)
+                self._end(reply, steps)
+        else:
+            self._end(reply, steps)
 
     def _close_down(self, reply: Reply, steps: list[Step]) -> None:
         if self._lmtp and self._awaits(Awaited.DOT):
