@@ -14,8 +14,7 @@ outside the table because they hold everywhere:
   nothing more is sent.
 - What cannot be read as a reply, or is not one of those that RFC 5321 §4.3.2 knows for a command,
   ends the connection: it cannot be told any more which reply belongs to which command.
-- A reply whose lines are of different classes defers what it is about, with the peer's words. It
-  ends the connection too, unless it is clear how the server goes on (`ClientSession._doubt`).
+- A reply whose lines are of different classes defers what it is about (`ClientSession._doubt`).
 
 When a connection ends, every recipient that had its own final reply keeps it, the others are
 deferred. If the transaction had no reply yet, nothing is known about the message at all: the step
@@ -87,6 +86,9 @@ _TABLE: dict[Awaited, tuple[str, str, str, str]] = {
     Awaited.NOTHING: ("_finish", "_finish", "_finish", "_finish"),
     Awaited.QUIT: ("_bye", "_bye", "_bye", "_bye"),
 }
+
+# Nothing depends on what is answered here, or anybody may have said it in clear.
+_INDIFFERENT = (Awaited.HANDSHAKE, Awaited.CANCEL, Awaited.NOTHING, Awaited.QUIT)
 
 
 class ClientSession:
@@ -343,34 +345,23 @@ class ClientSession:
         text = f"its reply contradicts itself ({self._situation()}): {contradiction.said}"
         reply = self._ours(451, "5.0", text)
         refuses = contradiction.reply.code >= 400
-        if self._due == 0 and awaited is not Awaited.HANDSHAKE:
-            self._end(reply, steps)
-        elif self._due == 0 or awaited in (Awaited.QUIT, Awaited.CANCEL, Awaited.NOTHING):
-            self._take(contradiction.reply, steps)  # nothing depends on it, or it is out of turn
-        elif awaited is Awaited.RCPT and refuses:
-            # By its last line, which servers go by, it has not taken this one. Had it, a content
-            # would be one copy for each attempt.
-            transaction = self._current
+        in_step = clear_retry = False
+        if awaited in _INDIFFERENT:
+            reply, in_step = contradiction.reply, True
+        elif awaited is Awaited.DOT and self._due:
+            transaction, in_step = self._current, self._lmtp
+            places = transaction.taken[transaction.answers :][: 1 if self._lmtp else None]
+            transaction.settle(places, reply, ours=True, uncertain=contradiction.consents)
+        elif awaited is Awaited.RCPT and self._due and refuses:
+            # Not if the last line takes it: each attempt's content would be one more copy there.
+            transaction, in_step = self._current, True
             transaction.settle([transaction.offered[transaction.asked]], reply, ours=True)
+        elif awaited is Awaited.STARTTLS and self._due:  # perhaps it waits for a handshake
+            in_step, clear_retry = refuses, self._level == "may" and self._credentials is None
+        if in_step:
             self._take(reply, steps)
-        elif awaited is Awaited.STARTTLS:
-            clear_retry = self._level == "may" and self._credentials is None
-            if refuses:
-                self._take(reply, steps)
-            else:  # it may be waiting for a handshake
-                self._end(reply, steps, clear_retry=clear_retry)
-        elif awaited is Awaited.DOT:
-            transaction = self._current
-            uncertain = contradiction.consents
-            if self._lmtp:
-                settled = [transaction.taken[transaction.answers]]
-                transaction.settle(settled, reply, ours=True, uncertain=uncertain)
-                self._take(reply, steps)
-            else:
-                transaction.settle(transaction.taken, reply, ours=True, uncertain=uncertain)
-                self._end(reply, steps)
         else:
-            self._end(reply, steps)
+            self._end(reply, steps, clear_retry=clear_retry)
 
     def _close_down(self, reply: Reply, steps: list[Step]) -> None:
         if self._lmtp and self._awaits(Awaited.DOT):
