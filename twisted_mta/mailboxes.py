@@ -111,6 +111,10 @@ class Mailboxes:
         """Return the same as `expand`, and how that came about."""
         return self._expander.explained(mailbox, reverse_path)
 
+    def alias_of(self, mailbox: Mailbox) -> str:
+        """Return what mailboxes of ours with one alias have in common (`Expander.alias_of`)."""
+        return self._expander.alias_of(mailbox)
+
     def recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
         """Return the recipients of a message that we write ourselves (`Expander.recipients`)."""
         return self._expander.recipients(mailbox)
@@ -169,6 +173,7 @@ class Mailboxes:
             aliases=aliases,
             srs=srs,
             exists=self.exists,
+            refusal=self.refusal,
             has_mailbox=self._has_mailbox,
             wall_time=self._wall_time,
         )

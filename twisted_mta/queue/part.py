@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import define, evolve
 
 from ..envelope import Message, NextHop, Outcome, Recipient
+from ..message.trace import passed
 from ..smtp.address import Mailbox
 from .levels import turn
+
+_Shared = tuple[NextHop, Mailbox | None, tuple[Mailbox, ...]]
+"""What the recipients of a part have in common: next hop, reverse-path, aliases passed."""
 
 
 @define(eq=False)
 class Part:
-    """Recipients of one message with one next hop and one reverse-path.
+    """Recipients of one message with one next hop, one reverse-path, and the same aliases passed.
 
     Attributes:
         next_hop: where they go.
@@ -36,8 +40,9 @@ class Part:
     def offered(self) -> Message:
         """The message as it goes on the wire.
 
-        A mailbox that stands there twice, because aliases led to it by two ways or because the
-        sender wrote it twice, gets one copy.
+        Where it leaves by aliases, it names them, so that it is known if it comes back. A mailbox
+        that stands there twice, because aliases led to it by two ways or because the sender wrote
+        it twice, gets one copy.
         """
         envelope = self.message.envelope
         first = envelope.recipients[0]
@@ -48,10 +53,12 @@ class Part:
                 recipients = envelope.recipients
             else:
                 recipients = tuple(sorted(recipients, key=lambda each: each.number))
-        if recipients is envelope.recipients and first.reverse_path is None:
+        named = first.aliases if self.next_hop.remote else ()
+        if recipients is envelope.recipients and first.reverse_path is None and not named:
             return self.message
         return evolve(
             self.message,
+            trace=passed(named) + self.message.trace,
             envelope=evolve(
                 envelope,
                 recipients=recipients,
@@ -89,12 +96,14 @@ def split(
     envelope = message.envelope
     if len(envelope.recipients) == 1:
         return [Part(next_hop_of(envelope.recipients[0].mailbox), message)]
-    together: dict[tuple[NextHop, Mailbox | None], list[Recipient]] = {}
+    together: dict[_Shared, list[Recipient]] = {}
     for recipient in envelope.recipients:
-        key = next_hop_of(recipient.mailbox), recipient.reverse_path
-        together.setdefault(key, []).append(recipient)
+        next_hop = next_hop_of(recipient.mailbox)
+        # RFC 5321 §7.2: a copy names no alias of other recipients.
+        aliases = recipient.aliases if next_hop.remote else ()
+        together.setdefault((next_hop, recipient.reverse_path, aliases), []).append(recipient)
     parts = []
-    for (next_hop, _), recipients in together.items():
+    for (next_hop, *_), recipients in together.items():
         most = most_recipients(next_hop) or len(recipients)
         for start in range(0, len(recipients), most):
             some = tuple(recipients[start : start + most])
