@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import evolve
 
@@ -11,7 +11,7 @@ from .config import Config
 from .delivery.maildir import NoMailbox, mailbox_directory
 from .envelope import NextHop, Recipient
 from .interfaces import Files, FinalRecipient, WallTime
-from .routing.aliases import Aliases, read_aliases
+from .routing.aliases import Alias, Aliases, read_aliases
 from .routing.expansion import Expander, ExpansionStep
 from .routing.routes import Routes, parse_route
 from .routing.srs import SenderRewriting
@@ -110,6 +110,10 @@ class Mailboxes:
     ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
         """Return the same as `expand`, and how that came about."""
         return self._expander.explained(mailbox, reverse_path)
+
+    def missing_members(self, aliases: Aliases) -> Iterator[tuple[Alias, Mailbox, Reply]]:
+        """Yield what in a file of aliases leads nowhere (`Expander.missing_members`). Blocks."""
+        return self._make_expander(self._config, aliases, None).missing_members()
 
     def alias_of(self, mailbox: Mailbox) -> str:
         """Return what mailboxes of ours with one alias have in common (`Expander.alias_of`)."""

@@ -181,6 +181,32 @@ class Expander:
             for each in ends
         ]
 
+    def missing_members(self) -> Iterator[tuple[Alias, Mailbox, Reply]]:
+        """Yield each entry with each member of it that gets nothing, and why; may block.
+
+        Members of other lists are those lists' to name. A name that holds in every local domain is
+        looked at in the first.
+        """
+        for alias in self._aliases.entries.values():
+            name, _, domain = alias.key.rpartition("@")
+            mailbox = Mailbox(name, domain) if domain in self._ours else None
+            mailbox = mailbox or Mailbox(alias.key, self._first)
+            for target in self._targets(alias, mailbox):
+                if target.local_part and (refusal := self._member_refusal(target, alias)):
+                    yield alias, target, refusal
+
+    def _member_refusal(self, member: Mailbox, of: Alias) -> Reply | None:
+        """Return why a member gets nothing; None: it gets the mail, or its own alias decides."""
+        if member.domain in self._ours:
+            alias = self._alias(member)
+            if alias is not None and alias is not of:
+                return None
+            local = member.domain in self._local
+            if not _is_postmaster(member) and not (local and self._exists(member)):
+                return NO_SUCH_MAILBOX
+        refusal = self._refusal(member)
+        return refusal if refusal is not None and refusal.code >= 500 else None
+
     def _owner(self, aliases: Sequence[Mailbox]) -> Mailbox | None:
         """Return who looks after a list (``owner-list``, as in aliases(5)), or one around it."""
         for each in reversed(aliases):

@@ -6,12 +6,13 @@ aliases that the message came through before. Either is about one recipient: the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
 from ..envelope import Recipient, RecipientNumber, RefusedRecipient
 from ..interfaces import FinalRecipient
+from ..smtp.address import Mailbox
 from ..smtp.reply import Reply
 
 LOOP = Reply.of(554, "4.6", "The message is in a loop: it came through that alias before")
@@ -26,12 +27,29 @@ class Found:
         places: for each RCPT, the numbers of those that it led to.
         aliases: those of several whose expansion is to be told (`Message.expanded`).
         refused: those that get nothing, by their number.
+        ways: for those that several RCPT led to, the aliases by which each did.
     """
 
     recipients: tuple[Recipient, ...]
     places: Sequence[Sequence[RecipientNumber]]
     aliases: tuple[Recipient, ...]
     refused: Mapping[RecipientNumber, FinalRecipient]
+    ways: Mapping[RecipientNumber, Sequence[tuple[Mailbox, ...]]]
+
+    def looping(self, is_passed: Callable[[Mailbox], bool]) -> list[RecipientNumber]:
+        """Return those that no way leads to but by aliases that the message came through before."""
+        known: dict[tuple[Mailbox, ...], bool] = {}
+
+        def is_loop(way: tuple[Mailbox, ...]) -> bool:
+            if way not in known:
+                known[way] = any(map(is_passed, way))
+            return known[way]
+
+        return [
+            each.number
+            for each in self.recipients
+            if all(map(is_loop, self.ways.get(each.number, (each.aliases,))))
+        ]
 
 
 @frozen

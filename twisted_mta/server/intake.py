@@ -270,6 +270,7 @@ class Intake:
         self._expanding.pop(session, None)
         recipients: dict[tuple[str, str, Mailbox | None], Recipient] = {}
         refused: dict[RecipientNumber, FinalRecipient] = {}
+        ways: dict[RecipientNumber, list[tuple[Mailbox, ...]]] = {}
         places: list[list[RecipientNumber]] = []
         aliases: list[Recipient] = []
         for accepted in transaction.recipients:
@@ -304,19 +305,19 @@ class Intake:
                     )
                     if each.refusal is not None:
                         refused[recipients[key].number] = each
-                elif known.parameters != parameters:
-                    both = merged(known.parameters, parameters)
-                    recipients[key] = evolve(known, parameters=both)
+                else:
+                    ways.setdefault(known.number, [known.aliases]).append(each.aliases)
+                    if known.parameters != parameters:
+                        both = merged(known.parameters, parameters)
+                        recipients[key] = evolve(known, parameters=both)
                 places[-1].append(recipients[key].number)
-        return Found(tuple(recipients.values()), places, tuple(aliases), refused)
+        return Found(tuple(recipients.values()), places, tuple(aliases), refused, ways)
 
-    def looping(
-        self, recipients: Sequence[Recipient], delivered_to: Sequence[bytes]
-    ) -> list[RecipientNumber]:
+    def looping(self, found: Found, delivered_to: Sequence[bytes]) -> list[RecipientNumber]:
         """Return the recipients to whom aliases lead that a message has come through before.
 
         Args:
-            recipients: of the message.
+            found: all of them.
             delivered_to: what its Delivered-To fields say. Whoever writes a false one harms their
                 own message alone.
         """
@@ -324,11 +325,7 @@ class Intake:
         before = {self._alias_of(each) for each in named if each.domain in self._local}
         if not before:
             return []
-        known: dict[tuple[Mailbox, ...], bool] = {}
-        for each in recipients:
-            if each.aliases not in known:
-                known[each.aliases] = any(self._alias_of(alias) in before for alias in each.aliases)
-        return [each.number for each in recipients if known[each.aliases]]
+        return found.looping(lambda alias: self._alias_of(alias) in before)
 
     def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
@@ -505,7 +502,7 @@ class _Reception:
         found = self._found
         looping: Sequence[RecipientNumber] = ()
         if delivered_to := self._scanner.delivered_to:
-            looping = self._intake.looping(found.recipients, delivered_to)
+            looping = self._intake.looping(found, delivered_to)
         if not (looping or found.refused):
             return
         each_answered = self._session.greeting == "LHLO"
