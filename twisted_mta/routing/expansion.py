@@ -16,9 +16,9 @@ comes back to one of them is in a loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.logger import Logger
 
 from ..envelope import Recipient, RecipientNumber
@@ -172,13 +172,13 @@ class Expander:
                 rewritten = None
         return [
             FinalRecipient(
-                each.mailbox,
-                None if each.mailbox.domain in self._ours else rewritten,
-                each.aliases,
-                each.refusal,
-                None if each.refusal is None else self._owner(each.aliases),
+                mailbox,
+                None if mailbox.domain in self._ours else rewritten,
+                aliases,
+                refusal,
+                None if refusal is None else self._owner(aliases),
             )
-            for each in ends
+            for mailbox, aliases, refusal in ends
         ]
 
     def missing_members(self) -> Iterator[tuple[Alias, Mailbox, Reply]]:
@@ -248,14 +248,13 @@ class Expander:
             missing=printable(", ".join(map(str, missing[:10]))),
         )
 
-    def _restored(self, mailbox: Mailbox, reverse_path: Mailbox | None) -> Mailbox | Reply | None:
-        """Return the mailbox that SRS made ``mailbox`` of, why it is refused; None: of none.
+    def _restored(
+        self, srs: SenderRewriting, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> Mailbox | Reply | None:
+        """Return the mailbox that SRS made one of ours of, or why it is refused; None: of none.
 
         What it returns is shorter, so there is an end to restoring.
         """
-        srs = self._srs
-        if srs is None or not is_srs(mailbox):
-            return None
         # Who would use it for anything but a notice has not got it from us for that. The hash
         # proves that we relayed from there to here, and no more (RFC 5321 §4.5.5: notices have a
         # null reverse-path).
@@ -292,6 +291,7 @@ class Expander:
             found.setdefault(key, _End(target, passed, refusal))
             note(target, "nobody")
 
+        srs, ours = self._srs, self._ours
         found: dict[_Key, _End] = {}
         begun: dict[_Key, bool] = {}  # what has an alias: whether we are within that
         within: list[_Within] = []
@@ -308,17 +308,22 @@ class Expander:
                 continue
             if max(len(found), len(begun)) >= MOST_RECIPIENTS:
                 return TOO_MANY
-            while isinstance(restored := self._restored(target, reverse_path), Mailbox):
+            refusal: Reply | None = None
+            while srs and target.domain in ours and is_srs(target):
+                restored = self._restored(srs, target, reverse_path)
+                if not isinstance(restored, Mailbox):
+                    refusal = restored
+                    break
                 note(target, "sender", (restored,))
                 target = restored
-            key = folded(target.local_part), target.domain
-            if restored is not None:
-                missing(key, target, restored)
-                continue
-            if target.domain not in self._ours:
+            if target.domain not in ours:
                 refusal = self._refusal(target)
                 found[target.local_part, target.domain] = _End(target, passed, refusal)
                 note(target, "elsewhere")
+                continue
+            key = folded(target.local_part), target.domain
+            if refusal is not None:
+                missing(key, target, refusal)
                 continue
             local = target.domain in self._local
             if key in begun:
@@ -380,8 +385,7 @@ class Expander:
             )
 
 
-@frozen
-class _End:
+class _End(NamedTuple):
     """The end of a way through the aliases.
 
     Attributes:
@@ -419,7 +423,7 @@ def _taken(ends: Collection[_End]) -> Sequence[_End] | Reply:
     if len(refusals) == len(ends):
         return next((each for each in refusals if each.code < 500), None) or (refusals or [LOOP])[0]
     return [
-        evolve(each, refusal=None) if each.refusal and each.refusal.code < 500 else each
+        each._replace(refusal=None) if each.refusal and each.refusal.code < 500 else each
         for each in ends
     ]
 
