@@ -88,6 +88,7 @@ class WithPostfix(ProgramTestCase):
             "",
             mydestination="us.example",
             local_recipient_maps="",
+            transport_maps="",
         )
         aliases = self.home / "aliases"
         aliases.write_text("nobody: nobody, copy@us.example\n", encoding="utf-8")
