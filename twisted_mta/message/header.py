@@ -14,7 +14,7 @@ _RECEIVED = re.compile(rb"\r\nreceived[ \t]*:")
 
 _LINE = 1000  # octets of a line with its CR LF, RFC 5321 §4.5.3.1.6
 
-# No standard has it (`message.trace.passed`). It ends where a line follows that does not begin with
+# RFC 9228 (`message.trace.passed`). It ends where a line follows that does not begin with
 # white space; `_OPEN_DELIVERED_TO` is one of which that is not known yet.
 _NAME = b"\r\ndelivered-to"
 _DELIVERED_TO = re.compile(

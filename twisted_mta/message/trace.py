@@ -155,7 +155,7 @@ def return_path(reverse_path: Mailbox | None) -> bytes:
 def delivered_to(mailbox: Mailbox, original: Mailbox | None) -> bytes:
     """Return the fields that say whose copy this is, with their CR LF.
 
-    No standard has them. Postfix and others write them, and people sort by them what came for a
+    RFC 9228 has the one. Postfix and others write both, and people sort by them what came for a
     sub-address, an alias or a catch-all, none of which the other fields need tell.
 
     Args:
@@ -171,8 +171,8 @@ def delivered_to(mailbox: Mailbox, original: Mailbox | None) -> bytes:
 def passed(aliases: Sequence[Mailbox]) -> bytes:
     """Return the fields of a copy that leaves by aliases, with their CR LF, the last alias on top.
 
-    As Postfix has it: mail that comes back to one of them is in a loop. They are ASCII, so that the
-    copy needs no other extensions than the message.
+    RFC 9228: mail that comes back to one of them is in a loop. They are ASCII, so that the copy
+    needs no other extensions than the message.
 
     Args:
         aliases: by which it leaves, the first one first.
