@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from twisted_mta.config import Listener, QueueSettings
 from twisted_mta.testing.world import MemoryMTA
@@ -117,7 +117,14 @@ class Lists(Together):
             self.assertEqual(len(self.mail("a", "eve")), number)
 
     def test_by_lmtp_each_recipient_has_its_answer(self) -> None:
-        self.begin("a", {"a": "team: eve\nall: bob, dave\nboth: team, zoe"})
+        self.answer_each("direct")
+
+    def test_by_lmtp_into_the_queue_as_well(self) -> None:
+        self.answer_each("queue")
+
+    def answer_each(self, lmtp: Literal["queue", "direct"]) -> None:
+        aliases = {"a": "team: eve\nall: bob, dave\nboth: team, zoe"}
+        self.begin("a", aliases, lmtp=lmtp)
         content = b"Delivered-To: team@a.example\r\n" + CONTENT
 
         def mail(*names: str) -> list[str]:

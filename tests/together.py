@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,7 +20,13 @@ class Together(SynchronousTestCase):
         self.reactor = MemoryReactor()
         self.mtas: dict[str, MemoryMTA] = {}
 
-    def begin(self, names: str, aliases: dict[str, str], **settings: Any) -> None:
+    def begin(
+        self,
+        names: str,
+        aliases: dict[str, str],
+        lmtp: Literal["queue", "direct"] = "direct",
+        **settings: Any,
+    ) -> None:
         places = {name: f"127.0.0.{number}" for number, name in enumerate(names, 1)}
         for name, place in places.items():
             directory = self.mktemp()
@@ -46,9 +52,7 @@ class Together(SynchronousTestCase):
                 aliases=file,
                 listeners=(
                     Listener(endpoint=f"tcp:25:interface={place}", kind="smtp"),
-                    Listener(
-                        endpoint=f"tcp:24:interface={place}", kind="lmtp", lmtp_delivery="direct"
-                    ),
+                    Listener(endpoint=f"tcp:24:interface={place}", kind="lmtp", lmtp_delivery=lmtp),
                 ),
                 **{key: value for key, value in own.items() if key not in places},
             )
