@@ -75,7 +75,8 @@ class Lists(Together):
     def test_where_only_some_recipients_are_in_a_loop_the_others_get_it(self) -> None:
         self.begin("ab", {"a": "team: one@b.example, eve", "b": "one: team@a.example"})
         content = b"Delivered-To: team@a.example\r\n" + CONTENT
-        self.assertTrue(self.send("team@a.example", "zoe@a.example", content=content)[:3], "250")
+        answer = self.send("team@a.example", "zoe@a.example", content=content)
+        self.assertEqual(answer[:3], "250")
         self.settle()
         self.assertEqual(len(self.mail("a", "zoe")), 1)
         self.assertEqual((self.mail("a", "eve"), self.accepted("b")), ([], 0))
@@ -148,7 +149,8 @@ class Lists(Together):
     def test_who_is_reached_by_another_alias_as_well_gets_it(self) -> None:
         self.begin("a", {"a": "team: eve\nall: bob, eve"})
         content = b"Delivered-To: team@a.example\r\n" + CONTENT
-        self.assertTrue(self.send("team@a.example", "all@a.example", content=content)[:3], "250")
+        answer = self.send("team@a.example", "all@a.example", content=content)
+        self.assertEqual(answer[:3], "250")
         self.settle()
         self.assertEqual([len(self.mail("a", name)) for name in ("eve", "bob", "ann")], [1, 1, 0])
 
