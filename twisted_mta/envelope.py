@@ -153,6 +153,8 @@ class Recipient:
             is forwarded in our name (SRS); None: the envelope's. Notices always go to the
             envelope's.
         warned: whether the sender was told that it is delayed.
+        aliases: that led from what the sender wrote to ``mailbox``, the first one first. A copy
+            that leaves for another host names them (`message.trace.passed`).
     """
 
     number: RecipientNumber
@@ -164,6 +166,7 @@ class Recipient:
     original: Mailbox | None = None
     reverse_path: Mailbox | None = None
     warned: bool = False
+    aliases: tuple[Mailbox, ...] = ()
 
     def is_to_notify(self, event: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
         """Whether the sender wants to hear of an event (RFC 3461 §4.1)."""
@@ -196,6 +199,21 @@ class Envelope:
     def priority(self) -> int:
         """From -9 to 9, the highest first (RFC 6710); 0 is that of every day."""
         return int(self.parameters.get("MT-PRIORITY") or 0)
+
+
+@frozen
+class RefusedRecipient:
+    """A recipient that gets nothing of a message that others get, as is known from the start.
+
+    Attributes:
+        recipient: see there.
+        reply: why.
+        owner: who is told instead of the sender; None: the sender.
+    """
+
+    recipient: Recipient
+    reply: Reply
+    owner: Mailbox | None = None
 
 
 class Body(Protocol):
@@ -248,6 +266,8 @@ class Message:
         expires_at: wall time after which a recipient that could not be served is returned.
         expanded: mailboxes of ours that stand for several recipients, and of which the sender wants
             to be told that (RFC 3461 §5.2.7.3). Only as it is accepted: that is when it is told.
+        refused: recipients beside those of the envelope, for whom it was not taken; their numbers
+            follow those of the envelope. Likewise.
     """
 
     id: QueueId
@@ -257,6 +277,7 @@ class Message:
     received_at: float
     expires_at: float
     expanded: tuple[Recipient, ...] = ()
+    refused: tuple[RefusedRecipient, ...] = ()
 
     @property
     def released_at(self) -> float:

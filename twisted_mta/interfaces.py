@@ -202,15 +202,21 @@ class FinalRecipient:
         mailbox: where a next hop is asked for.
         reverse_path: goes on the wire instead of the envelope's, since we forward it (SRS); None:
             the envelope's.
+        aliases: that led here, the first one first.
+        refusal: why it gets nothing, though an alias leads to it; None: it gets the mail.
+        owner: of the list that leads to it, who is told of such a refusal; None: the sender.
     """
 
     mailbox: Mailbox
     reverse_path: Mailbox | None = None
+    aliases: tuple[Mailbox, ...] = ()
+    refusal: Reply | None = None
+    owner: Mailbox | None = None
 
 
 Expand = Callable[[Mailbox, "Mailbox | None"], "Sequence[FinalRecipient] | Reply"]
-"""Says where mail for a mailbox of ours, with that reverse-path, goes: to at least one,
-or the reply that refuses it. A mailbox that has no alias is its own final recipient."""
+"""Says where mail for a mailbox of ours, with that reverse-path, goes: to at least one that gets
+it, or the reply that refuses it. A mailbox that has no alias is its own final recipient."""
 
 Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
 """Tries one transaction for all recipients of a message's envelope: an outcome for each."""

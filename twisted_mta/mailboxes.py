@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import evolve
 
@@ -11,7 +11,7 @@ from .config import Config
 from .delivery.maildir import NoMailbox, mailbox_directory
 from .envelope import NextHop, Recipient
 from .interfaces import Files, FinalRecipient, WallTime
-from .routing.aliases import Aliases, read_aliases
+from .routing.aliases import Alias, Aliases, read_aliases
 from .routing.expansion import Expander, ExpansionStep
 from .routing.routes import Routes, parse_route
 from .routing.srs import SenderRewriting
@@ -111,6 +111,14 @@ class Mailboxes:
         """Return the same as `expand`, and how that came about."""
         return self._expander.explained(mailbox, reverse_path)
 
+    def missing_members(self, aliases: Aliases) -> Iterator[tuple[Alias, Mailbox, Reply]]:
+        """Yield what in a file of aliases leads nowhere (`Expander.missing_members`). Blocks."""
+        return self._make_expander(self._config, aliases, None).missing_members()
+
+    def alias_of(self, mailbox: Mailbox) -> str:
+        """Return what mailboxes of ours with one alias have in common (`Expander.alias_of`)."""
+        return self._expander.alias_of(mailbox)
+
     def recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
         """Return the recipients of a message that we write ourselves (`Expander.recipients`)."""
         return self._expander.recipients(mailbox)
@@ -169,6 +177,7 @@ class Mailboxes:
             aliases=aliases,
             srs=srs,
             exists=self.exists,
+            refusal=self.refusal,
             has_mailbox=self._has_mailbox,
             wall_time=self._wall_time,
         )

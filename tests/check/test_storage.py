@@ -52,6 +52,56 @@ class Files(CheckTestCase):
         (text,) = self.found(config)
         self.assertTrue(text.startswith("error: DIR/aliases:2: "), text)
 
+    def test_members_that_get_nothing_are_named(self) -> None:
+        for name in ("eve", "carol"):
+            os.makedirs(self.path("mail", "mail.example.net", name, "new"))
+        lines = (
+            "carol: carol, carol@remote.test",
+            "bob: bob+x, bob@remote.test",
+            "all: eve+news, ghost, list, Postmaster, x@refused.example, y@waits.example, owner",
+            "list: eve, ghost, all",
+            "sales@virtual.example: eve@mail.example.net, nobody@virtual.example",
+            "@virtual2.example: @mail.example.net",
+            "rest: @virtual2.example",
+        )
+        config = self.config(
+            aliases=self.write("aliases", "\n".join(lines)),
+            users=self.write("users", '{"name": "owner"}\n', mode=0o600),
+            maildir=self.path("mail"),
+            recipients="existing",
+            local_domains=("mail.example.net",),
+            virtual_domains=("virtual.example", "virtual2.example"),
+            routes=(
+                ("refused.example", "error:5.1.6 Moved"),
+                ("waits.example", "error:4.3.2 Later"),
+            ),
+        )
+        nobody = "which gets nothing: 550 5.1.1 No such mailbox here"
+        do = "make that mailbox, or take it out"
+        self.assertEqual(
+            [each for each in self.found(config) if "aliases" in each],
+            [
+                f"warning: DIR/aliases:2: bob leads to <bob+x@mail.example.net>, {nobody}; {do}",
+                f"warning: DIR/aliases:3: all leads to <ghost@mail.example.net>, {nobody}; {do}",
+                "warning: DIR/aliases:3: all leads to <x@refused.example>, which gets nothing:"
+                f" 550 5.1.6 Moved; {do}",
+                f"warning: DIR/aliases:4: list leads to <ghost@mail.example.net>, {nobody}; {do}",
+                "warning: DIR/aliases:5: sales@virtual.example leads to"
+                f" <nobody@virtual.example>, {nobody}; {do}",
+            ],
+        )
+
+    def test_the_first_of_many_members_that_get_nothing(self) -> None:
+        config = self.config(
+            aliases=self.write(
+                "aliases", "all: " + ", ".join(f"u{number}" for number in range(50))
+            ),
+            recipients="existing",
+        )
+        found = [each for each in self.found(config) if "aliases" in each]
+        self.assertEqual(len(found), 21)
+        self.assertEqual(found[-1], "warning: DIR/aliases: 30 more members of aliases get nothing")
+
     def test_accounts_are_read(self) -> None:
         config = self.config(users=self.write("users", '{"name": "ann"}\n', mode=0o600))
         self.assertEqual(self.found(config), [])

@@ -232,6 +232,23 @@ class ReplyTests(HostileTestCase):
                 self.assertFalse(peer.lost, where)
             self.fresh()
 
+    def test_lines_with_different_codes(self) -> None:
+        """RFC 5321 §4.2.1: of one class the last counts; of several, it is deferred."""
+        for said, code, uncertain in (
+            (b"250-ok\r\n251 queued\r\n", 251, False),
+            (b"554-no\r\n550 5.1.1 nobody\r\n", 550, False),
+            (b"250-ok\r\n550 no\r\n", 451, True),
+            (b"550-no\r\n250 ok\r\n", 451, True),
+        ):
+            for cut in range(len(said)):
+                _, outcome = self.say(3, *filter(None, (said[:cut], said[cut:])))
+                assert outcome is not None
+                self.assertEqual((outcome.reply.code, outcome.uncertain), (code, uncertain))
+                if code == 451:
+                    self.assertIn("250 ok", outcome.reply.text)
+                    self.assertIn("550 no", outcome.reply.text)
+                self.fresh()
+
     def test_without_end(self) -> None:
         """A line, or a reply of lines: given up in bounded memory; a refusal remains one."""
         for where in range(4):

@@ -64,6 +64,37 @@ class Addresses(ExplainerTestCase):
         self.assertIn("  <staff@us.example>: alias in line 1: <ann@us.example>", text)
         self.assertIn("Reverse-path: becomes <SRS0=", text)
 
+    def test_members_that_do_not_exist(self) -> None:
+        aliases = "carol: carol, carol@a.example\nteam: carol, ghost, eve\ndead: ghost\n"
+        aliases += "owner-team: carol\n"
+        world = self.world(
+            aliases=aliases, recipients="existing", local_domains=("us.example", "localhost")
+        )
+        for client in (None, "192.0.2.7"):
+            text = self.text(world.explain("carol@us.example", client=client))
+            self.assertIn("  <carol@us.example>: there is no such mailbox", text)
+            self.assertIn(
+                "To <carol@us.example>:\n  Refused: 550 5.1.1 No such mailbox here\n"
+                "  The others get the mail, and the sender a notice.",
+                text,
+            )
+            self.assertIn("To <carol@a.example>:", text)
+        facts = world.explain("team@us.example", client=None)
+        self.assertIsNone(facts["refused"])
+        self.assertEqual(
+            [(each["mailbox"], each["refused"] is None) for each in facts["recipients"]],
+            [
+                ("carol@us.example", False),
+                ("carol@a.example", True),
+                ("ghost@us.example", False),
+                ("eve@us.example", False),
+            ],
+        )
+        self.assertIn("and <owner-team@us.example> a notice", self.text(facts))
+        self.assertIn("550 5.1.1", world.explain("dead@us.example", client=None)["refused"])
+        refusing = self.world(aliases=aliases, recipients="existing", missing_members="refuse")
+        self.assertIn("550 5.1.1", refusing.explain("carol@us.example")["refused"])
+
     def test_what_is_refused_and_who_may_relay(self) -> None:
         world = self.world(aliases="x: y@a.example\n", relay_from=("192.0.2.0/24",))
         for address, client, refused in (

@@ -1,6 +1,7 @@
 """Reading the header section of a message while it streams by."""
 
 import random  # noqa: TID251 - seeded, so every run draws the same
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,6 +29,61 @@ def scan(*chunks: bytes) -> HeaderScanner:
 
 def facts(scanner: HeaderScanner) -> tuple[int, int, bool]:
     return scanner.received, scanner.size, scanner.ended
+
+
+class DeliveredTo(SynchronousTestCase):
+    """What the fields of that name say: whole, once, and no more than that."""
+
+    CONTENT = (
+        b"Delivered-To: a@us.example\r\n"
+        b"Received: x\r\n"
+        b"X-Delivered-To: no@us.example\r\n"
+        b"delivered-TO :\r\n\t<B@us.example>\r\n c\r\n"
+        b"Delivered-Too: no@us.example\r\n"
+        b"Delivered-To: a@us.example\r\n"
+        b"Subject: x\r\n Delivered-To: no@us.example\r\n"
+        b"Delivered-To: last@us.example\r\n\r\nDelivered-To: no@us.example\r\n"
+    )
+    FOUND = (" a@us.example", "\r\n\t<B@us.example>\r\n c", " last@us.example")
+
+    def found(self, *chunks: bytes) -> tuple[str, ...]:
+        scanner = scan(*chunks)
+        self.assertEqual(scanner.received, sum(b"Received" in each for each in [b"".join(chunks)]))
+        return tuple(each.decode() for each in scanner.delivered_to)
+
+    def test_wherever_it_is_cut(self) -> None:
+        for cut in range(len(self.CONTENT)):
+            self.assertEqual(self.found(self.CONTENT[:cut], self.CONTENT[cut:]), self.FOUND, cut)
+        self.assertEqual(self.found(*(bytes([octet]) for octet in self.CONTENT)), self.FOUND)
+
+    def test_at_the_end_of_a_message_without_a_body(self) -> None:
+        for end in (b"", b"\r\n", b"\r\n\r\n"):
+            self.assertEqual(self.found(b"Delivered-To: a" + end), (" a",))
+
+    def test_what_is_too_long_or_too_much_is_left_out(self) -> None:
+        long = b"Delivered-To: " + b"x" * 2000 + b"\r\n"
+        self.assertEqual(self.found(long, b"Delivered-To: a\r\n\r\n"), (" a",))
+        many = b"".join(b"Delivered-To: %d\r\n" % number for number in range(5000))
+        self.assertEqual(len(self.found(many, b"\r\n")), 1000)
+
+    def test_its_cost_grows_as_its_length(self) -> None:
+        for unit in (
+            b"Delivered-To: x@us.example\r\n",
+            b"Delivered-To:\r\n",
+            b"Delivered-To: \r\n ",
+            b"\r\nDelivered-To",
+            b"Delivered-To ",
+            b"\r\n ",
+        ):
+            times = []
+            for size in (100_000, 400_000):
+                content = (unit * (size // len(unit) + 1))[:size]
+                scanner = HeaderScanner()
+                before = time.process_time()
+                for start in range(0, size, 1000):
+                    scanner.feed(content[start : start + 1000])
+                times.append(time.process_time() - before)
+            self.assertLess(times[1], 12 * times[0] + 0.05, unit)
 
 
 class Scanner(SynchronousTestCase):

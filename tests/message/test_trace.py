@@ -7,7 +7,15 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.envelope import QueueId, TLSFacts
-from twisted_mta.message.trace import date_time, in_ascii, received, return_path, with_type
+from twisted_mta.message.trace import (
+    date_time,
+    in_ascii,
+    mailbox_of,
+    passed,
+    received,
+    return_path,
+    with_type,
+)
 from twisted_mta.smtp.address import Mailbox
 
 # RFC 3848 and RFC 6531 §4.3, row by row: greeting, TLS, authenticated, SMTPUTF8.
@@ -248,3 +256,36 @@ class ReturnPath(SynchronousTestCase):
         found = return_path(Mailbox("a\r\nX-Evil: yes\x00", "example.org"))
         self.assertEqual(found.count(b"\n"), 1)
         self.assertNotIn(b"\x00", found)
+
+
+class AliasesPassed(SynchronousTestCase):
+    def test_the_last_one_stands_on_top(self) -> None:
+        aliases = (Mailbox("team", "us.example"), Mailbox("sub list", "us.example"))
+        self.assertEqual(
+            passed(aliases),
+            b'Delivered-To: "sub list"@us.example\r\nDelivered-To: team@us.example\r\n',
+        )
+        self.assertEqual(passed(()), b"")
+
+    def test_it_is_ascii_and_read_back_as_it_was(self) -> None:
+        for local_part in ("team", "a+b", 'o"dd \\ one', "d\u00f6rte", "d\u00f6r+te=x y\\x{41}"):
+            mailbox = Mailbox(local_part, "us.example")
+            field = passed([mailbox])
+            self.assertTrue(field.isascii())
+            self.assertEqual(mailbox_of(field.removesuffix(b"\r\n").partition(b":")[2]), mailbox)
+
+    def test_what_others_wrote(self) -> None:
+        for value, found in (
+            (b" <Team@US.example>", Mailbox("Team", "us.example")),
+            (b"\r\n\tteam@us.example ", Mailbox("team", "us.example")),
+            ("d\u00f6rte@us.example".encode(), Mailbox("d\u00f6rte", "us.example")),
+            (b" nobody", None),
+            (b"", None),
+            (b" a@us.example, b@us.example", None),
+            (b"\xff\x00", None),
+            (rb"a\x{110000}@us.example", None),
+        ):
+            self.assertEqual(mailbox_of(value), found, value)
+
+    def test_a_name_that_is_too_long_for_a_line_is_left_out(self) -> None:
+        self.assertEqual(passed([Mailbox("x" * 950, "us.example")]), b"")

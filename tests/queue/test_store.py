@@ -20,6 +20,7 @@ from twisted_mta.envelope import (
     QueueId,
     Recipient,
     RecipientNumber,
+    RefusedRecipient,
 )
 from twisted_mta.queue.spool import Spool
 from twisted_mta.queue.sqlite import SQLiteStore
@@ -139,6 +140,10 @@ class StoreTests(Contract, SteeringTests, LevelTests):
                         Mailbox('o"dd \\ one', "[IPv6:2001:db8::1]"),
                         original=Mailbox("postmaster", ""),
                         reverse_path=Mailbox("SRS0=x=y=sender.example=ann", "mta.example"),
+                        aliases=(
+                            Mailbox("list", "mta.example"),
+                            Mailbox('o"dd \\ d\u00f6rte', "mta.example"),
+                        ),
                     ),
                 ),
                 {"BODY": "8BITMIME", "SMTPUTF8": None, "X": 1},
@@ -495,6 +500,18 @@ class StoreTests(Contract, SteeringTests, LevelTests):
         self.restart()
         census = self.store.census()
         self.assertEqual((census.messages, census.failures), (0, 1))
+
+    def test_so_does_one_of_a_recipient_that_it_was_never_taken_for(self) -> None:
+        gone = Recipient(RecipientNumber(1), Mailbox("gone", "mta.example"))
+        taken = evolve(message(1), refused=(RefusedRecipient(gone, FAILED),))
+        accept = Accept(taken, False, (message(2),), (Outcome(gone.number, FAILED),))
+        self.do(accept)
+        self.restart()
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.failures), (2, 2, 1))
+        self.do(Forget((taken.id, QueueId(2))))
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.failures), (0, 0, 0))
 
     def test_replies_of_any_text_are_kept(self) -> None:
         said = Reply.of(451, None, "'; DROP TABLE message; --\x00\r\n ü")

@@ -36,11 +36,17 @@ class ExpansionTestCase(SynchronousTestCase):
     def expand(
         self, aliases: str, mailbox: str, reverse_path: Mailbox | None = SENDER
     ) -> list[str] | str:
-        """Return the final recipients, or the beginning of the reply."""
+        """Return the final recipients, or the beginning of the reply.
+
+        Those that do not exist have the beginning of their refusal behind them.
+        """
         found = self.expander(aliases).expand(Mailbox.parse(mailbox), reverse_path)
         if isinstance(found, Reply):
             return str(found)[:9]
-        return [str(each.mailbox) for each in found]
+        return [
+            f"{each.mailbox}" + ("" if each.refusal is None else f" {each.refusal}"[:10])
+            for each in found
+        ]
 
 
 class Aliasing(ExpansionTestCase):
@@ -83,13 +89,29 @@ class Aliasing(ExpansionTestCase):
         ):
             self.assertEqual(self.expand(aliases, "bob@us.example"), found, aliases)
 
-    def test_and_nothing_if_it_has_none(self) -> None:
+    def test_and_a_member_that_does_not_exist_if_there_is_none(self) -> None:
         self.mailboxes = ["eve@us.example"]
         self.assertEqual(
-            self.expand("bob: bob, x@else.example", "bob@us.example"), ["x@else.example"]
+            self.expand("bob: bob, x@else.example", "bob@us.example"),
+            ["bob@us.example 550 5.1.1", "x@else.example"],
+        )
+        self.assertEqual(
+            self.expand("bob: bob+copy, x@else.example", "Bob@us.example"),
+            ["bob+copy@us.example 550 5.1.1", "x@else.example"],
         )
         virtual = "a@virtual.example: a@virtual.example, x@else.example"
-        self.assertEqual(self.expand(virtual, "a@virtual.example"), ["x@else.example"])
+        self.assertEqual(
+            self.expand(virtual, "a@virtual.example"),
+            ["a@virtual.example 550 5.1.1", "x@else.example"],
+        )
+        self.assertEqual(self.expand("bob: bob", "bob@us.example"), "550 5.1.1")
+
+    def test_lists_that_stand_in_each_other_are_no_mailboxes(self) -> None:
+        self.mailboxes = ["eve@us.example"]
+        aliases = "all: eve, staff\nstaff: all, x@else.example"
+        self.assertEqual(
+            self.expand(aliases, "all@us.example"), ["eve@us.example", "x@else.example"]
+        )
 
     def test_a_loop_that_leads_nowhere_is_waited_out(self) -> None:
         # A person can mend it: mail must not be returned for that.
@@ -115,6 +137,129 @@ class Aliasing(ExpansionTestCase):
     def test_case_and_spelling_do_not_count(self) -> None:
         aliases = "d\u00f6rte: x@else.example"
         self.assertEqual(self.expand(aliases, "Do\u0308RTE@us.example"), ["x@else.example"])
+
+
+class MissingMembers(ExpansionTestCase):
+    """They keep mail from nobody else."""
+
+    def test_the_others_are_final_recipients(self) -> None:
+        self.mailboxes = ["eve@us.example"]
+        aliases = "all: ghost, eve, list, x@else.example\nlist: Ghost, spook, eve, d\u00f6rte"
+        self.assertEqual(
+            self.expand(aliases, "all@us.example"),
+            [
+                "ghost@us.example 550 5.1.1",
+                "eve@us.example",
+                "spook@us.example 550 5.1.1",
+                "d\u00f6rte@us.example 550 5.1.1",
+                "x@else.example",
+            ],
+        )
+
+    def test_where_none_is_left_there_is_no_list(self) -> None:
+        self.mailboxes = []
+        aliases = "all: ghost, list\nlist: spook, all"
+        self.assertEqual(self.expand(aliases, "all@us.example"), "550 5.1.1")
+
+    def test_postmaster_and_what_a_catch_all_takes_exist(self) -> None:
+        self.mailboxes = []
+        aliases = "all: postmaster, ghost@second.example\n@second.example: x@else.example"
+        self.assertEqual(
+            self.expand(aliases, "all@us.example"), ["postmaster@us.example", "x@else.example"]
+        )
+
+    def test_each_is_looked_up_once(self) -> None:
+        asked: list[str] = []
+
+        def exists(mailbox: Mailbox) -> bool:
+            asked.append(str(mailbox))
+            return False
+
+        aliases = parse_aliases(b"all: a, b, c, x@else.example", name="aliases", ours=LOCAL)
+        expander = Expander(
+            local_domains=LOCAL, aliases=aliases, exists=exists, wall_time=lambda: self.now
+        )
+        expander.expand(Mailbox("all", "us.example"), SENDER)
+        self.assertEqual(asked, ["a@us.example", "b@us.example", "c@us.example"])
+
+    def test_a_step_names_each(self) -> None:
+        self.mailboxes = ["eve@us.example"]
+        _, steps = self.expander("all: all, ghost, eve").explained(
+            Mailbox("all", "us.example"), None
+        )
+        self.assertEqual(
+            [(str(step.mailbox), step.finding) for step in steps],
+            [
+                ("all@us.example", "alias"),
+                ("all@us.example", "nobody"),
+                ("ghost@us.example", "nobody"),
+                ("eve@us.example", "mailbox"),
+            ],
+        )
+
+    def test_a_notice_of_our_own_goes_to_the_others(self) -> None:
+        self.mailboxes = ["eve@us.example"]
+        found = self.expander("all: ghost, eve").recipients(Mailbox("all", "us.example"))
+        self.assertEqual(
+            [(each.number, str(each.mailbox)) for each in found], [(0, "eve@us.example")]
+        )
+
+
+class Passed(ExpansionTestCase):
+    """The aliases on the way are known of each final recipient."""
+
+    def passed(self, aliases: str, mailbox: str) -> dict[str, list[str]]:
+        found = self.expander(aliases).expand(Mailbox.parse(mailbox), SENDER)
+        assert not isinstance(found, Reply)
+        return {str(each.mailbox): [str(alias) for alias in each.aliases] for each in found}
+
+    def test_all_of_them_the_first_one_first(self) -> None:
+        aliases = "all: list, x@else.example, Bob\nlist: y@else.example, sub\nsub: z@else.example"
+        self.assertEqual(
+            self.passed(aliases, "ALL@us.example"),
+            {
+                "y@else.example": ["all@us.example", "list@us.example"],
+                "z@else.example": ["all@us.example", "list@us.example", "sub@us.example"],
+                "x@else.example": ["all@us.example"],
+                "Bob@us.example": ["all@us.example"],
+            },
+        )
+        self.assertEqual(self.passed(aliases, "bob@us.example"), {"bob@us.example": []})
+
+    def test_by_the_name_that_the_alias_has(self) -> None:
+        aliases = (
+            "bob: x@else.example\neve+list: y@else.example\n@virtual.example: @us.example\n"
+            "ann@second.example: z@else.example"
+        )
+        for mailbox, found in (
+            ("Bob+tag@us.example", {"x@else.example": ["bob@us.example"]}),
+            ("bob@second.example", {"x@else.example": ["bob@second.example"]}),
+            ("eve+list@us.example", {"y@else.example": ["eve+list@us.example"]}),
+            ("ann+1@second.example", {"z@else.example": ["ann@second.example"]}),
+            ("Zoe+1@virtual.example", {"Zoe+1@us.example": ["zoe@virtual.example"]}),
+            (
+                "bob@virtual.example",
+                {"x@else.example": ["bob@virtual.example", "bob@us.example"]},
+            ),
+        ):
+            self.assertEqual(self.passed(aliases, mailbox), found)
+
+    def test_so_many_of_the_first(self) -> None:
+        aliases = "\n".join(f"n{number}: n{number + 1}" for number in range(100))
+        (passed,) = self.passed(aliases, "n0@us.example").values()
+        self.assertEqual(passed, [f"n{number}@us.example" for number in range(16)])
+
+    def test_what_has_one_alias_is_told_from_what_has_another(self) -> None:
+        aliases = "bob: x@else.example\nbob@second.example: y@else.example\n@virtual.example: eve"
+        expander = self.expander(aliases)
+
+        def alias_of(mailbox: str) -> str:
+            return expander.alias_of(Mailbox.parse(mailbox))
+
+        self.assertEqual(alias_of("bob+1@us.example"), alias_of("BOB@us.example"))
+        self.assertNotEqual(alias_of("bob@us.example"), alias_of("bob@second.example"))
+        self.assertEqual(alias_of("zoe+1@virtual.example"), alias_of("Zoe@virtual.example"))
+        self.assertNotEqual(alias_of("zoe@virtual.example"), alias_of("zed@virtual.example"))
 
 
 class CatchAll(ExpansionTestCase):
@@ -143,9 +288,13 @@ class VirtualDomains(ExpansionTestCase):
         for other in ("eve", "carol", "+bob"):
             self.assertEqual(self.expand(aliases, f"{other}@virtual.example"), "550 5.1.1")
 
-    def test_an_alias_to_nobody_there_is_nobody(self) -> None:
+    def test_a_member_there_that_has_no_alias_does_not_exist(self) -> None:
         aliases = "bob: eve, carol@virtual.example"
-        self.assertEqual(self.expand(aliases, "bob@us.example"), "550 5.1.1")
+        self.assertEqual(
+            self.expand(aliases, "bob@us.example"),
+            ["eve@us.example", "carol@virtual.example 550 5.1.1"],
+        )
+        self.assertEqual(self.expand("bob: carol@virtual.example", "bob@us.example"), "550 5.1.1")
 
     def test_a_catch_all_takes_the_rest(self) -> None:
         aliases = "@virtual.example: rest\nbob@virtual.example: x@else.example"
@@ -237,9 +386,77 @@ class ComingBack(ExpansionTestCase):
         self.now += 22 * 86_400
         self.assertEqual(self.expand(aliases, str(self.there), None), "550 5.1.1")
 
-    def test_in_another_domain_it_is_a_name_like_others(self) -> None:
-        other = Mailbox(self.there.local_part, "second.example")
-        self.assertEqual(self.expand("", str(other), None), [str(other)])
+    def test_in_another_domain_of_ours_it_leads_back_as_well(self) -> None:
+        # SRS may have been for that domain before, or the one may stand for the other.
+        for domain in ("second.example", "virtual.example"):
+            other = Mailbox(self.there.local_part, domain)
+            self.assertEqual(self.expand("", str(other), None), ["ann@sender.example"])
+            self.assertEqual(self.expand("", str(other), SENDER), "550 5.7.1")
+
+    def test_what_was_not_made_here_is_a_name_like_others_there(self) -> None:
+        forged = Mailbox(self.there.local_part.replace("=ann", "=victim"), "second.example")
+        self.assertEqual(self.expand("", str(forged), None), [str(forged)])
+        self.assertEqual(self.expand("", str(forged), SENDER), [str(forged)])
+
+    def test_by_an_alias_of_its_domain(self) -> None:
+        self.srs = SenderRewriting("us.example", b"0123456789abcdef")
+        aliases = "@second.example: @us.example"
+        for local_part in (self.there.local_part, self.there.local_part.upper()):
+            other = Mailbox(local_part, "second.example")
+            (found,) = self.expand(aliases, str(other), None)
+            self.assertEqual(found.lower(), "ann@sender.example")
+            forged = Mailbox(local_part.lower().replace("=ann", "=eve"), "second.example")
+            self.assertEqual(self.expand(aliases, str(forged), None), "550 5.1.1")
+
+    def test_through_others_and_back_to_us(self) -> None:
+        """Forwarded by us, by another, and by us again: SRS1 leads to an SRS0 of ours."""
+        self.mailboxes = []
+        for separator in "=+-":
+            first = SRS.rewritten(SENDER, self.now)
+            first = Mailbox(f"SRS0{separator}{first.local_part[5:]}", first.domain)
+            other = SenderRewriting("other.example", b"another key for it").rewritten(
+                first, self.now
+            )
+            again = SRS.rewritten(other, self.now)
+            self.assertEqual(again.local_part[:5], "SRS1=")
+            for local_part in (again.local_part, again.local_part.lower()):
+                mailbox = str(Mailbox(local_part, "us.example"))
+                self.assertEqual(self.expand("", mailbox, None), ["ann@sender.example"])
+                self.assertEqual(self.expand("", mailbox, SENDER), "550 5.7.1")
+
+    def test_within_one_of_ours_round_by_round(self) -> None:
+        """However often: each round is one that we wrote."""
+        self.mailboxes = []
+        there = self.there
+        for _ in range(5):
+            day = there.local_part.split("=")[2]
+            rest = f"{day}=us.example={there.local_part}"
+            there = Mailbox(f"SRS0={SRS._hash('0', rest)}={rest}", "us.example")
+        self.assertEqual(self.expand("", str(there), None), ["ann@sender.example"])
+
+    def test_each_round_has_its_hash_and_its_time(self) -> None:
+        self.mailboxes = []
+        forged = self.there.local_part.replace("=ann", "=victim")
+        rest = f"us.example={forged[4:]}"
+        mailbox = f"SRS1={SRS._hash('1', rest)}={rest}@us.example"
+        self.assertEqual(self.expand("@us.example: rest", mailbox, None), "550 5.1.1")
+        rest = f"us.example={self.there.local_part[4:]}"
+        mailbox = f"SRS1={SRS._hash('1', rest)}={rest}@us.example"
+        self.assertEqual(self.expand("", mailbox, None), ["ann@sender.example"])
+        self.now += 22 * 86_400
+        self.assertEqual(self.expand("", mailbox, None), "550 5.1.1")
+
+    def test_it_ends_in_what_our_aliases_and_mailboxes_have(self) -> None:
+        there = SRS.rewritten(Mailbox("ann", "us.example"), self.now)
+        rest = f"us.example={there.local_part[4:]}"
+        mailbox = f"SRS1={SRS._hash('1', rest)}={rest}@us.example"
+        self.assertEqual(self.expand("ann: x@else.example", mailbox, None), ["x@else.example"])
+        self.mailboxes = []
+        self.assertEqual(self.expand("", mailbox, None), "550 5.1.1")
+        _, steps = self.expander("ann: x@else.example").explained(Mailbox.parse(mailbox), None)
+        self.assertEqual(
+            [step.finding for step in steps], ["sender", "sender", "alias", "elsewhere"]
+        )
 
     def test_a_sender_who_is_ours_by_now_is_expanded(self) -> None:
         there = SRS.rewritten(Mailbox("ann", "second.example"), self.now)

@@ -27,6 +27,7 @@ from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.pure import Options
 
 STRANGER, FRIEND, OWN = "198.51.100.9", "192.0.2.7", "203.0.113.1"
+NO_SUCH = Reply.of(550, "1.1", "No such mailbox here")
 LOCAL = ("mx.example", "xn--bcher-kva.example")
 
 
@@ -449,6 +450,11 @@ class Aliased(IntakeTestCase):
             FinalRecipient(Mailbox.parse(each), reverse_path) for each in targets
         ]
 
+    def miss(self, mailbox: str, target: str) -> None:
+        found = self.queue.aliases[mailbox]
+        assert isinstance(found, list)
+        found.append(FinalRecipient(Mailbox.parse(target), refusal=NO_SUCH))
+
     def stored(self, *forward_paths: str, peer: str = STRANGER) -> Message:
         session = self.begin(peer)
         for each in forward_paths:
@@ -504,22 +510,41 @@ class Aliased(IntakeTestCase):
         self.queue.aliases["u@mx.example"] = Reply.of(451, "3.5", "Loop")
         self.assertEqual(self.send(self.begin(FRIEND), "RCPT TO:<u@mx.example>"), "451 4.3.5")
 
-    def test_all_that_it_leads_to_has_to_be_deliverable(self) -> None:
-        self.queue.existing = [Mailbox("a", "mx.example")]
-        self.alias("u@mx.example", "a@mx.example", "b@ext.example")
-        self.alias("v@mx.example", "a@mx.example", "gone@mx.example")
-        session = self.begin(STRANGER)
-        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "250 2.1.5")
-        self.assertEqual(self.send(session, "RCPT TO:<v@mx.example>"), "550 5.1.1")
-        self.intake._refusal = lambda mailbox: (
-            Reply.of(550, "1.6", "Moved") if mailbox.domain == "ext.example" else None
+    def test_members_that_do_not_exist_keep_mail_from_nobody(self) -> None:
+        written = Mailbox("v", "mx.example")
+        self.alias("v@mx.example", "a@mx.example", "b@ext.example")
+        self.miss("v@mx.example", "gone@mx.example")
+        message = self.stored("<v@mx.example>", "<c@mx.example>")
+        self.assertEqual(
+            [(each.number, str(each.mailbox)) for each in message.envelope.recipients],
+            [(0, "a@mx.example"), (1, "b@ext.example"), (2, "c@mx.example")],
         )
-        self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "550 5.1.6")
+        (refused,) = message.refused
+        self.assertEqual(str(refused.reply), str(NO_SUCH))
+        self.assertEqual((refused.recipient.number, refused.recipient.original), (3, written))
+        self.assertEqual(str(refused.recipient.mailbox), "gone@mx.example")
+
+    def test_once_however_many_aliases_lead_to_them(self) -> None:
+        for name in ("v", "w"):
+            self.alias(f"{name}@mx.example", "a@mx.example")
+            self.miss(f"{name}@mx.example", "gone@mx.example")
+        self.assertEqual(len(self.stored("<v@mx.example>", "<w@mx.example>").refused), 1)
+
+    def test_by_a_setting_such_a_list_is_refused(self) -> None:
+        self.intake = self.queue.intake(missing_members="refuse")
+        self.alias("v@mx.example", "a@mx.example")
+        self.miss("v@mx.example", "gone@mx.example")
+        self.alias("postmaster@mx.example", "a@mx.example")
+        self.miss("postmaster@mx.example", "gone@mx.example")
+        session = self.begin(STRANGER)
+        self.assertEqual(self.send(session, "RCPT TO:<v@mx.example>"), "550 5.1.1")
+        (found,) = self.stored("<postmaster>").envelope.recipients
+        self.assertEqual(str(found.mailbox), "postmaster@mx.example")
 
     def test_postmaster_is_taken_whatever_its_alias_leads_to(self) -> None:
         # RFC 5321 §4.5.1
         self.queue.existing = []
-        self.alias("postmaster@mx.example", "gone@mx.example")
+        self.queue.aliases["postmaster@mx.example"] = NO_SUCH
         self.queue.aliases["postmaster@xn--bcher-kva.example"] = Reply.of(451, "3.5", "Loop")
         for path in ("<postmaster>", "<postmaster@xn--bcher-kva.example>"):
             (found,) = self.stored(path).envelope.recipients

@@ -92,7 +92,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual((deadlines.block, deadlines.dot), (three, ten))
 
     def test_broken_replies_anywhere(self) -> None:
-        """Wrong codes, changing codes, endless ones: nothing is believed any more."""
+        """Wrong codes, contradictions, endless ones: nothing is believed any more."""
         for broken in (
             b"\r\n",
             b"OK\r\n",
@@ -101,7 +101,7 @@ class EndTests(SynchronousTestCase):
             b"999 Ok\r\n",
             b"25\r\n",
             b"\x00250 Ok\r\n",
-            b"250-Ok\r\n251 Ok\r\n",
+            b"550-No\r\n250 Ok\r\n",
             b"250-Ok\r\nmore\r\n",
             b"250-Ok\r\n" * 100,
             b"250 " + b"x" * 5000,

@@ -234,7 +234,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(len(frozenset(turns)), 3)
 
     def test_broken_replies(self) -> None:
-        for broken in (b"354 Go on\r\n", b"OK\r\n", b"250-a\r\n251 b\r\n", b"250 " + b"x" * 5000):
+        for broken in (b"354 Go on\r\n", b"OK\r\n", b"250 " + b"x" * 5000):
             for number in range(3):
                 player = self.answered(number)
                 player.hear(broken)

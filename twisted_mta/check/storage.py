@@ -14,6 +14,7 @@ from ..routing.aliases import AliasError, read_aliases
 from ..smtp.reply import printable
 from .finding import Finding
 from .machine import Machine
+from .members import missing_members
 from .processes import Running, running
 
 _WHO = "give it to the user who runs the MTA"
@@ -43,9 +44,11 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
     if config.aliases is not None:
         ours = (*config.local_domains, *config.virtual_domains)
         try:
-            read_aliases(config.aliases, ours=ours)
+            aliases = read_aliases(config.aliases, ours=ours)
         except AliasError as error:
             yield Finding.said("error", str(error))
+        else:
+            yield from missing_members(config, aliases)
 
 
 def _accounts(config: Config) -> Iterator[Finding]:

@@ -336,6 +336,12 @@ class Config:
         "domains whose every mailbox is an alias; nothing else exists there",
         default=(),
     )
+    missing_members: Literal["notice", "refuse"] = setting(
+        read.choice("notice", "refuse"),
+        "what becomes of mail for an alias of which some members do not exist: the others get it,"
+        " and the sender, or the alias owner-NAME where there is one, a notice; or it is refused",
+        default="notice",
+    )
     srs_domain: str | None = setting(
         lambda value: None if value is None or value == read.OFF else read.domain(value),
         "domain of ours in the reverse-path of mail that aliases forward to others (SRS), where"

@@ -185,6 +185,8 @@ class Explainer:
                     {
                         "mailbox": str(each.mailbox),
                         "reverse_path": None if rewritten is None else str(rewritten),
+                        "refused": None if each.refusal is None else str(each.refusal),
+                        "owner": None if each.owner is None else str(each.owner),
                         "way": await self._way(each.mailbox, next_hop, self._home),
                     }
                 )

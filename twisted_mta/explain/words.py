@@ -216,6 +216,10 @@ def _address(facts: Facts) -> Iterator[str]:
     for recipient in facts["recipients"]:
         yield ""
         yield f"To <{recipient['mailbox']}>:"
+        if recipient["refused"]:
+            told = f"<{recipient['owner']}>" if recipient["owner"] else "the sender"
+            yield f"  Refused: {recipient['refused']}"
+            yield f"  The others get the mail, and {told} a notice."
         if recipient["reverse_path"]:
             yield f"  Reverse-path: becomes <{recipient['reverse_path']}> (SRS)"
         yield from _indented(_way(recipient["way"]))

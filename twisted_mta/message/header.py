@@ -6,13 +6,25 @@ Pure. The content stays as it was received; fields that we add are kept beside i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # RFC 5322 §3.6.7 with the white space that §4.5.7 (obs-received) allows before the colon: some
 # program on the way may count the field in that form, so we do. Lower case: see `feed`.
 _RECEIVED = re.compile(rb"\r\nreceived[ \t]*:")
 
 _LINE = 1000  # octets of a line with its CR LF, RFC 5321 §4.5.3.1.6
+
+# RFC 9228 (`message.trace.passed`). It ends where a line follows that does not begin with
+# white space; `_OPEN_DELIVERED_TO` is one of which that is not known yet.
+_NAME = b"\r\ndelivered-to"
+_DELIVERED_TO = re.compile(
+    _NAME + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)(?=\r\n[^ \t])", re.IGNORECASE
+)
+_OPEN_DELIVERED_TO = re.compile(
+    _NAME + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r?\n?", re.IGNORECASE
+)
+# A hundred hops at most (`IntakePolicy.max_hops`), and few hosts write more than one or two.
+_MOST_DELIVERED_TO = 1000
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _LINE_END = re.compile(rb"\r?\n")
@@ -34,7 +46,7 @@ class HeaderScanner:
         ended: whether that line was seen; nothing changes any more after it.
     """
 
-    __slots__ = ("_carry", "ended", "is_ascii", "received", "size")
+    __slots__ = ("_carry", "_delivered_to", "ended", "is_ascii", "received", "size")
 
     def __init__(self) -> None:
         self.received = 0
@@ -44,6 +56,15 @@ class HeaderScanner:
         # What the next chunk may complete. Before the content stands a line end that is not there,
         # so that the first line begins like every other, and the empty line may be the first.
         self._carry = b"\r\n"
+        self._delivered_to: dict[bytes, None] = {}
+
+    @property
+    def delivered_to(self) -> Sequence[bytes]:
+        """What the Delivered-To fields say, as it was written, each once; up to 1,000 of them."""
+        found = list(self._delivered_to)
+        if last := _OPEN_DELIVERED_TO.fullmatch(self._carry):
+            found.append(last[1])
+        return found
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the content, however it was cut."""
@@ -55,15 +76,30 @@ class HeaderScanner:
         if end >= 0:
             self.ended = True
             self.size = start + end + 2
-            section = text[: end + 2].lower()
+            # The end of the last field is where another line begins.
+            section, behind = text[: end + 2].lower(), text[: end + 3]
         else:
             self.size = start + len(text)
-            section = text.lower()
+            section, behind = text.lower(), text
         if self.is_ascii and not section.isascii():
             self.is_ascii = False
         if b"\r\nreceived" in section:
             self.received += len(_RECEIVED.findall(section))
-        self._carry = b"" if self.ended else _unfinished(text)
+        open_field = b""
+        if _NAME in section:
+            self._keep_delivered_to(behind)
+            open_field = b"" if self.ended else text[section.rfind(_NAME) :]
+        if open_field and len(open_field) <= _LINE and _OPEN_DELIVERED_TO.fullmatch(open_field):
+            self._carry = open_field
+        else:
+            self._carry = b"" if self.ended else _unfinished(text)
+
+    def _keep_delivered_to(self, text: bytes) -> None:
+        for found in _DELIVERED_TO.finditer(text):
+            if len(self._delivered_to) == _MOST_DELIVERED_TO:
+                return
+            if len(found[1]) <= _LINE:
+                self._delivered_to[found[1]] = None
 
 
 def _unfinished(text: bytes) -> bytes:

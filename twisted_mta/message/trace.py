@@ -1,4 +1,4 @@
-"""Trace fields (RFC 5321 §4.4): Received with its ``with`` types, and Return-Path.
+"""Trace fields (RFC 5321 §4.4): Received with its ``with`` types, Return-Path, and Delivered-To.
 
 Pure. Whatever a peer chose (its greeting, its reverse name, its certificate) is quoted here so that
 it can neither end the field, nor a comment, nor pass for something that we say ourselves.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time as calendar
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ..envelope import Greeting, QueueId, TLSFacts
@@ -20,6 +21,7 @@ from ..smtp.address import (
     u_labels,
 )
 from ..smtp.reply import printable
+from ..smtp.utf8_address import decode_utf8_address, encode_utf8_address
 
 # RFC 3848 and RFC 6531 §4.3 as one table: the protocol by (greeting, SMTPUTF8). A HELO session has
 # no extensions, so no letters follow its name either, though TLS may well be active: then that is
@@ -153,7 +155,7 @@ def return_path(reverse_path: Mailbox | None) -> bytes:
 def delivered_to(mailbox: Mailbox, original: Mailbox | None) -> bytes:
     """Return the fields that say whose copy this is, with their CR LF.
 
-    No standard has them. Postfix and others write them, and people sort by them what came for a
+    RFC 9228 has the one. Postfix and others write both, and people sort by them what came for a
     sub-address, an alias or a catch-all, none of which the other fields need tell.
 
     Args:
@@ -164,6 +166,40 @@ def delivered_to(mailbox: Mailbox, original: Mailbox | None) -> bytes:
     if original is not None:
         field = f"X-Original-To: {_field_text(original)}\r\n{field}"
     return field.encode()
+
+
+def passed(aliases: Sequence[Mailbox]) -> bytes:
+    """Return the fields of a copy that leaves by aliases, with their CR LF, the last alias on top.
+
+    RFC 9228: mail that comes back to one of them is in a loop. They are ASCII, so that the copy
+    needs no other extensions than the message.
+
+    Args:
+        aliases: by which it leaves, the first one first.
+    """
+    addresses = [_ascii_address(each) for each in reversed(aliases)]
+    return "".join(
+        f"Delivered-To: {each}\r\n" for each in addresses if len(each) <= _LONGEST_MAILBOX
+    ).encode()
+
+
+def mailbox_of(delivered_to: bytes) -> Mailbox | None:
+    """Return the mailbox that a Delivered-To field names, whoever wrote it; None: it names none.
+
+    Args:
+        delivered_to: what stands behind the colon, folded or not.
+    """
+    text = delivered_to.replace(b"\r\n", b"").strip(b" \t").decode("utf-8", "replace")
+    text = text.removeprefix("<").removesuffix(">")
+    try:
+        return Mailbox.parse(decode_utf8_address(text) if "\\x{" in text else text)
+    except ValueError:  # AddressError is one
+        return None
+
+
+def _ascii_address(mailbox: Mailbox) -> str:
+    address = str(mailbox)
+    return address if mailbox.is_ascii else encode_utf8_address(address)
 
 
 def _field_text(mailbox: Mailbox) -> str:

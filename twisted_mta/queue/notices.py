@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from attrs import evolve, frozen
@@ -18,10 +19,17 @@ from ..envelope import (
 )
 from ..interfaces import Ids
 from ..message.delivery_status import Action, Event
+from ..message.header import fields
 from ..message.notice import notice
-from ..smtp.address import Mailbox
+from ..smtp.address import Mailbox, folded
 from ..smtp.extension.deliverby import DeliverBy
 from ..smtp.reply import Reply, printable
+
+_LOOP = re.compile(r"\bloop(?:s|ing)?\b|too many (?:hops|\W{0,9}received)", re.IGNORECASE)
+
+_LOOKED_AT = 64 * 1024  # octets of a header section
+_TO = ("to", "delivered-to", "x-original-to")
+_POSTMASTER = re.compile(r"\bpostmaster\b[^@\s,<>]{0,64}@", re.IGNORECASE)
 
 _NEVER: Parameters = {"NOTIFY": "NEVER"}
 
@@ -138,7 +146,8 @@ class Notices:
         warned: tuple[RecipientNumber, ...] = ()
         if failed:
             reader = None if sender else self.settings.postmaster
-            told = [event for event in failed if self._is_told(event.recipient, sender)]
+            told = [event for event in failed if reader or sender]
+            told = [event for event in told if self._is_told(message, event)]
             made = self._made("failed", message, told, now, reader)
             if made is not None:
                 written.append(("failed", made))
@@ -170,13 +179,43 @@ class Notices:
         ]
         return self.write(message, now, succeeded=events, success="expanded")
 
-    def _is_told(self, recipient: Recipient, sender: Mailbox | None) -> bool:
+    def refused(self, message: Message, now: float) -> Written:
+        """Write the notices of recipients that a message was not taken for (`Message.refused`).
+
+        One goes to the sender, and one to each owner of a list who looks after its members; without
+        a sender (RFC 5321 §4.5.5) no owner hears of it.
+        """
+        told: dict[Mailbox | None, list[Event]] = {}
+        sender = message.envelope.reverse_path
+        for each in message.refused:
+            owner, recipient = each.owner if sender else None, each.recipient
+            if owner is not None:
+                recipient = evolve(recipient, parameters={})  # what the sender asked for
+            outcome = Outcome(recipient.number, each.reply)
+            told.setdefault(owner, []).append(Event(recipient, outcome, attempted=False))
+        written = [
+            self.write(message if reader is None else _for(reader, message), now, failed=events)
+            for reader, events in told.items()
+        ]
+        return Written(
+            messages=tuple(each for one in written for each in one.messages),
+            actions=tuple(each for one in written for each in one.actions),
+            unreported=tuple(each for one in written for each in one.unreported),
+        )
+
+    def _is_told(self, message: Message, event: Event) -> bool:
         """Whether somebody is to be told of a failure."""
-        if sender is not None:
+        recipient = event.recipient
+        if message.envelope.reverse_path is not None:
             return recipient.is_to_notify("FAILURE")
         # RFC 5321 §4.5.5: the failure of a notice is never told to a sender. What the operator gets
-        # goes no further: what cannot be delivered there is told to nobody.
-        return (recipient.original or recipient.mailbox) != self.settings.postmaster
+        # goes no further, here or elsewhere: two systems would tell each other without end.
+        return not (
+            _is_postmaster(recipient.original or recipient.mailbox)
+            or _is_postmaster(recipient.mailbox)
+            or _is_of_a_loop(event.outcome.reply)
+            or _is_for_postmaster(message)
+        )
 
     def _made(
         self,
@@ -249,3 +288,39 @@ class Notices:
             shown = printable(str(mailbox))
             self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=shown)
             return itself(mailbox)
+
+
+def _for(owner: Mailbox, message: Message) -> Message:
+    """Return a message as its notice is for another reader than its sender, who asked nothing."""
+    return evolve(message, envelope=evolve(message.envelope, reverse_path=owner, parameters={}))
+
+
+def _is_postmaster(mailbox: Mailbox) -> bool:
+    return folded(mailbox.local_part).partition("+")[0] == "postmaster"
+
+
+def _is_of_a_loop(reply: Reply) -> bool:
+    """Whether a message failed because it went round in circles (RFC 3463 X.4.6).
+
+    Few say so by a status: Postfix says 5.4.0, others none.
+    """
+    return reply.status == "4.6" or _LOOP.search(reply.text) is not None
+
+
+def _is_for_postmaster(message: Message) -> bool:
+    """Whether a message without a sender is for a postmaster, wherever aliases led it since.
+
+    It may be a notice of what this system or another one could not deliver to anybody else.
+    """
+    header = b""
+    try:
+        for chunk in message.body.chunks():
+            header += chunk
+            if b"\r\n\r\n" in header or len(header) >= _LOOKED_AT:
+                break
+    except OSError:
+        return False
+    return any(
+        name.lower() in _TO and _POSTMASTER.search(value) is not None
+        for name, value in fields(header[:_LOOKED_AT])
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..envelope import (
@@ -22,7 +23,7 @@ from ..smtp.reply import Reply
 from .levels import level
 from .spool import Spool
 
-_ROWS = 500  # to a statement: 12 values each, of the 32,766 that SQLite takes
+_ROWS = 500  # to a statement: 13 values each, of the 32,766 that SQLite takes
 
 Row = Sequence[str | bytes | int | float | None]
 
@@ -32,13 +33,13 @@ MESSAGE = "id, sender_local, sender_domain, parameters, trace, body, size, recei
 RECIPIENT = (
     "message, number, local_part, domain, parameters, attempts, last_code, last_status, last_text,"
     " last_remote, original_local, original_domain, reverse_local, reverse_domain,"
-    " warned"
+    " warned, aliases"
 )
 """The columns that `recipient` reads."""
 
 RECIPIENT_AT_FIRST = (
     "message, number, local_part, domain, parameters, attempts, next_attempt, original_local,"
-    " original_domain, reverse_local, reverse_domain, level"
+    " original_domain, reverse_local, reverse_domain, level, aliases"
 )
 """The columns that `recipient_row` writes."""
 
@@ -97,6 +98,11 @@ def _mailbox(local_part: str | None, domain: str | None) -> Mailbox | None:
     return None if local_part is None or domain is None else Mailbox(local_part, domain)
 
 
+@lru_cache(maxsize=256)  # all members of a list have the same
+def _aliases(text: str | None) -> tuple[Mailbox, ...]:
+    return () if text is None else tuple(map(Mailbox.parse, text.split("\n")))
+
+
 def recipient(row: Sequence[Any]) -> Recipient:
     """Return the recipient that a row has."""
     _, number, local_part, domain, parameters, attempts, code, status, text, remote, *more = row
@@ -110,6 +116,7 @@ def recipient(row: Sequence[Any]) -> Recipient:
         original=_mailbox(*more[:2]),
         reverse_path=_mailbox(*more[2:4]),
         warned=bool(more[4]),
+        aliases=_aliases(more[5]),
     )
 
 
@@ -126,6 +133,7 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
         *_mailbox_row(recipient.original),
         *_mailbox_row(recipient.reverse_path),
         level(message),
+        "\n".join(map(str, recipient.aliases)) or None,
     )
 
 

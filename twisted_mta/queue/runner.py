@@ -239,24 +239,30 @@ class Runner:
         if message.received_at > now:  # the clock was set back while its content came
             message = evolve(message, received_at=now)
         parts = self._claim(message)
-        if message.expanded:
-            return self._accept_expanded(message, parts)
+        if message.expanded or message.refused:
+            return self._accept_with_notices(message, parts)
         committed = self._commit.perform(Accept(message, bool(parts)))
         return committed.addCallbacks(
             self._accepted, self._refused, callbackArgs=(message, parts), errbackArgs=(parts,)
         )
 
-    def _accept_expanded(self, message: Message, parts: Sequence[Part]) -> Deferred[None]:
-        """The same, with the notice that the message is for more than its sender wrote."""
-        written = self._notices.expanded(message, self._wall_time())
-        committed = self._commit.perform(Accept(message, bool(parts), written.messages))
+    def _accept_with_notices(self, message: Message, parts: Sequence[Part]) -> Deferred[None]:
+        """The same, with the notices of what is known of its recipients already."""
+        now = self._wall_time()
+        told = [self._notices.expanded(message, now), self._notices.refused(message, now)]
+        notices = [each for written in told for each in written.messages]
+        actions = [each for written in told for each in written.actions]
+        unreported = [each for written in told for each in written.unreported]
+        accept = Accept(message, bool(parts), tuple(notices), tuple(unreported))
 
         def accepted(_: Leased | None) -> None:
             self._accepted(None, message, parts)
-            for action, notice in zip(written.actions, written.messages, strict=True):
+            for action, notice in zip(actions, notices, strict=True):
                 self._noticed(action)
                 self._arrive(notice, ())
+            self._settlement.say_refused(message, self._route, now)
 
+        committed = self._commit.perform(accept)
         return committed.addCallbacks(accepted, self._refused, errbackArgs=(parts,))
 
     def _claim(self, message: Message) -> Sequence[Part]:

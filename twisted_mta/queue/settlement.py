@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ..envelope import Message, NextHop, Outcome, Recipient, RecipientNumber
-from ..interfaces import Random
+from ..interfaces import Random, Route
 from ..message.delivery_status import Action, Event
 from ..smtp.address import Mailbox
 from ..smtp.extension.deliverby import DeliverBy
@@ -152,6 +152,19 @@ class Settlement:
             next_hop=str(part.next_hop) if deferred else "",
         )
         return settle, final, written.actions
+
+    def say_refused(self, message: Message, route: Route, now: float) -> None:
+        """Say in the log which recipients a message was never taken for (`Message.refused`).
+
+        Args:
+            message: see there.
+            route: says where they would have gone.
+            now: wall time.
+        """
+        for each in message.refused:
+            part = Part(route(each.recipient.mailbox), message)
+            outcome = Outcome(each.recipient.number, each.reply)
+            self._say(part, each.recipient, outcome, now, 0.0, None)
 
     def _say(
         self,

@@ -18,7 +18,9 @@ from attrs import astuple, define, evolve, fields
 
 from ..envelope import (
     Message,
+    Outcome,
     QueueId,
+    Recipient,
     RecipientNumber,
 )
 from ..interfaces import Files
@@ -253,6 +255,11 @@ class SQLiteStore:
                 if any(each.notices for each in accepts):
                     notices = [notice for each in accepts for notice in each.notices]
                     self._insert(database, notices, "INSERT")
+                for accept in accepts:
+                    if accept.unreported:
+                        refused = [each.recipient for each in accept.message.refused]
+                        at = accept.message.received_at
+                        self._record(database, accept.message, refused, accept.unreported, at)
                 if settles:
                     files += self._settle(database, settles)
                 if settles and self._removing:
@@ -364,7 +371,9 @@ class SQLiteStore:
             if settle.deferred:
                 self._defer(database, settle)
             if settle.unreported:
-                self._record(database, settle)
+                message = settle.message
+                recipients = message.envelope.recipients
+                self._record(database, message, recipients, settle.unreported, settle.at)
             if settle.warned:
                 self._warn(database, settle)
         # A DSN has its id for good, so an answer that was lost does not bring a second one.
@@ -438,23 +447,30 @@ class SQLiteStore:
                 (settle.message.id, *flat(part)),
             )
 
-    def _record(self, database: sqlite3.Connection, settle: Settle) -> None:
-        recipients = {each.number: each.mailbox for each in settle.message.envelope.recipients}
+    def _record(
+        self,
+        database: sqlite3.Connection,
+        message: Message,
+        recipients: Sequence[Recipient],
+        failures: Sequence[Outcome],
+        at: float,
+    ) -> None:
+        mailboxes = {each.number: each.mailbox for each in recipients}
         self._kept.failures += insert_rows(
             database,
             "INSERT OR IGNORE INTO failure (message, number, recipient, reverse_path, failed_at,"
             " reply, remote) VALUES ",
             [
                 (
-                    settle.message.id,
+                    message.id,
                     outcome.number,
-                    str(recipients[outcome.number]),
-                    str(settle.message.envelope.reverse_path or ""),
-                    settle.at,
+                    str(mailboxes[outcome.number]),
+                    str(message.envelope.reverse_path or ""),
+                    at,
                     str(outcome.reply),
                     outcome.remote,
                 )
-                for outcome in settle.unreported
+                for outcome in failures
             ],
         )
 
@@ -467,6 +483,9 @@ class SQLiteStore:
                     flat(part),
                 ).fetchall()
             )
+            self._kept.failures -= database.execute(
+                f"DELETE FROM failure WHERE message IN ({marks(part)})", flat(part)
+            ).rowcount
         self._remove_empty(database, forget.ids)
         return [self._spool.path(id) for id in forget.ids]  # without a row as well
 

@@ -90,11 +90,14 @@ class Accept:
         message: complete; if its body is in a file, the file is durable already.
         lease: whether the one who asks begins with the delivery now.
         notices: DSNs that it is the cause of; they are due, and nobody's yet.
+        unreported: failures of those that it is refused for (`Message.refused`) that no DSN tells
+            of; each leaves a record.
     """
 
     message: Message
     lease: bool = True
     notices: tuple[Message, ...] = ()
+    unreported: tuple[Outcome, ...] = ()
 
 
 @frozen

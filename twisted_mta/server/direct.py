@@ -6,7 +6,8 @@ return, so nothing is kept here, and no notice is written.
 
 Not everything can be done at once. A recipient who is more than one mailbox here (an alias that
 leads elsewhere, or to several; a route to another host; somebody who is to be told of success) goes
-into the queue as a whole, for if half of it failed, the client would send the other half again.
+into the queue as a whole, for if half of it failed, the client would send the other half again. So
+does a message of which notices are to be written, since those come with the commit.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Direct:
         queued = dict.fromkeys(
             number
             for numbers in places
-            if len(numbers) != 1 or not self._at_once(recipients[numbers[0]])
+            if len(numbers) != 1 or message.refused or not self._at_once(recipients[numbers[0]])
             for number in numbers
         )
         direct = [each for each in recipients if each.number not in queued]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field, frozen
@@ -15,7 +15,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import RelayCertificate
-from ..envelope import Body, Envelope, Message, Recipient, RecipientNumber, TLSFacts
+from ..envelope import (
+    Body,
+    Envelope,
+    Message,
+    Recipient,
+    RecipientNumber,
+    TLSFacts,
+)
 from ..interfaces import (
     Accept,
     ContentDecision,
@@ -31,7 +38,7 @@ from ..interfaces import (
 )
 from ..message.header import HeaderScanner
 from ..message.international import needs_smtputf8
-from ..message.trace import received, with_type
+from ..message.trace import mailbox_of, received, with_type
 from ..smtp.address import Mailbox, folded, literal_address
 from ..smtp.command import Parameters
 from ..smtp.dialect import one_for_all
@@ -40,9 +47,12 @@ from ..smtp.extension.lasting import decided, lasting
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
+from .division import LOOP, Division, Found, divide
 from .networks import Network, Networks
 from .room import NO_DISK, Room, is_full
 from .submission import Submission, SubmissionPolicy
+
+_SHOWN = 10  # members of a list in one line of the log
 
 _LOOPBACK = ("127.0.0.1", "::1")
 
@@ -72,6 +82,8 @@ class IntakePolicy:
         local_only: nobody may, whoever it is.
         direct: whether messages are taken by `Intake.direct`, and not into the queue.
         submission: what is asked of those who have authenticated.
+        missing_members: what becomes of mail for an alias of which some members do not exist: the
+            others get it and the sender hears of these, or it is refused.
         max_hops: Received fields (RFC 5321 §6.3).
         max_header_size: octets.
         lifetime: seconds after which an undelivered message is returned.
@@ -84,6 +96,7 @@ class IntakePolicy:
     local_only: bool = False
     direct: bool = False
     submission: SubmissionPolicy = field(factory=SubmissionPolicy)
+    missing_members: Literal["notice", "refuse"] = "notice"
     max_hops: int = 100
     max_header_size: int = 1024 * 1024
     lifetime: float = 5 * 24 * 3600.0
@@ -100,6 +113,7 @@ class Intake:
         exists: whether mail for a mailbox in one of our domains is taken.
         refusal: what is known to become of mail for a mailbox, if that is a failure.
         expand: where mail for a mailbox in one of our domains goes.
+        alias_of: what is the same for all mailboxes of ours that have one alias.
         ids: queue ids.
         wall_time: for the trace field.
         room: see there.
@@ -119,6 +133,7 @@ class Intake:
         exists: Callable[[Mailbox], bool],
         refusal: Callable[[Mailbox], Reply | None] = lambda mailbox: None,
         expand: Expand = lambda mailbox, reverse_path: (FinalRecipient(mailbox),),
+        alias_of: Callable[[Mailbox], str] = str,
         ids: Ids,
         wall_time: WallTime,
         room: Room,
@@ -137,6 +152,7 @@ class Intake:
         self._exists = exists
         self._refusal = refusal
         self._expand = expand
+        self._alias_of = alias_of
         self._expanding: WeakKeyDictionary[Session, _Expanding] = WeakKeyDictionary()
 
     def update(self, policy: IntakePolicy) -> None:
@@ -237,19 +253,23 @@ class Intake:
         if mailbox.domain not in self._local:
             return None
         found = self._final_recipients(session, mailbox)
-        return found if isinstance(found, Reply) else (mailbox, [each.mailbox for each in found])
+        if isinstance(found, Reply):
+            return found
+        return mailbox, [each.mailbox for each in found if each.refusal is None]
 
     def ended(self, session: Session) -> None:
         """Keep nothing of a session (`interfaces.Delivery`)."""
         self._expanding.pop(session, None)
 
-    def recipients(self, session: Session) -> _Recipients:
+    def recipients(self, session: Session) -> Found:
         """Return the recipients of a transaction, aliases expanded, each mailbox once."""
         transaction = session.transaction
         assert transaction is not None
         expanded = self._expanded(session)
         self._expanding.pop(session, None)
         recipients: dict[tuple[str, str, Mailbox | None], Recipient] = {}
+        refused: dict[RecipientNumber, FinalRecipient] = {}
+        ways: dict[RecipientNumber, list[tuple[Mailbox, ...]]] = {}
         places: list[list[RecipientNumber]] = []
         aliases: list[Recipient] = []
         for accepted in transaction.recipients:
@@ -282,12 +302,31 @@ class Intake:
                         parameters,
                         original=None if mailbox == written else accepted.mailbox,
                         reverse_path=each.reverse_path,
+                        aliases=each.aliases,
                     )
-                elif known.parameters != parameters:
-                    both = merged(known.parameters, parameters)
-                    recipients[key] = evolve(known, parameters=both)
+                    if each.refusal is not None:
+                        refused[recipients[key].number] = each
+                else:
+                    ways.setdefault(known.number, [known.aliases]).append(each.aliases)
+                    if known.parameters != parameters:
+                        both = merged(known.parameters, parameters)
+                        recipients[key] = evolve(known, parameters=both)
                 places[-1].append(recipients[key].number)
-        return _Recipients(tuple(recipients.values()), places, tuple(aliases))
+        return Found(tuple(recipients.values()), places, tuple(aliases), refused, ways)
+
+    def looping(self, found: Found, delivered_to: Sequence[bytes]) -> list[RecipientNumber]:
+        """Return the recipients to whom aliases lead that a message has come through before.
+
+        Args:
+            found: all of them.
+            delivered_to: what its Delivered-To fields say. Whoever writes a false one harms their
+                own message alone.
+        """
+        named = dict.fromkeys(filter(None, map(mailbox_of, delivered_to)))
+        before = {self._alias_of(each) for each in named if each.domain in self._local}
+        if not before:
+            return []
+        return found.looping(lambda alias: self._alias_of(alias) in before)
 
     def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
@@ -304,12 +343,16 @@ class Intake:
         expanded = self._expand(mailbox, _reverse_path(session))
         if isinstance(expanded, Reply):
             refusal = expanded
+        elif list(expanded) == [FinalRecipient(mailbox)]:
+            return self._undeliverable(mailbox) or expanded
         else:
-            refusals = (self._undeliverable(each.mailbox) for each in expanded)
-            first = next(filter(None, refusals), None)
-            if first is None or list(expanded) == [FinalRecipient(mailbox)]:
-                return first or expanded
-            refusal = first
+            missing = [each for each in expanded if each.refusal is not None]
+            if not missing:
+                return expanded
+            self._say_missing(mailbox, missing)
+            if self.policy.missing_members == "notice":
+                return expanded
+            refusal = missing[0].refusal or NO_SUCH_MAILBOX
         postmaster = Mailbox("postmaster", self.policy.local_domains[0])
         if not _is_postmaster(mailbox) or self._undeliverable(postmaster):
             return refusal
@@ -321,6 +364,16 @@ class Intake:
             reply=refusal,
         )
         return (FinalRecipient(postmaster),)
+
+    def _say_missing(self, mailbox: Mailbox, missing: Sequence[FinalRecipient]) -> None:
+        shown = ", ".join(f"<{each.mailbox}> ({each.refusal})" for each in missing[:_SHOWN])
+        more = len(missing) - _SHOWN
+        self._log.warn(
+            "the alias {mailbox} leads to members that get nothing: {members}{_more}",
+            mailbox=printable(str(mailbox)),
+            members=printable(shown),
+            _more=f" and {more} more" if more > 0 else "",
+        )
 
     def _undeliverable(self, mailbox: Mailbox) -> Reply | None:
         """Return what is known to become of mail for a mailbox, if that is a failure."""
@@ -354,20 +407,6 @@ class Intake:
         return any(each.covers(tls) for each in self.policy.relay_certificates)
 
 
-class _Recipients(NamedTuple):
-    """The recipients of a transaction.
-
-    Attributes:
-        recipients: aliases expanded, each mailbox once.
-        places: for each RCPT, the numbers of those that it led to.
-        aliases: those of several whose expansion is to be told (`Message.expanded`).
-    """
-
-    recipients: tuple[Recipient, ...]
-    places: Sequence[Sequence[RecipientNumber]]
-    aliases: tuple[Recipient, ...]
-
-
 @define
 class _Expanding:
     """What the recipients of a transaction lead to: as it was when they were accepted."""
@@ -396,8 +435,8 @@ class _Reception:
         self._session = session
         self._received_at = intake.wall_time()
         self._id = intake.ids()
-        found = intake.recipients(session)
-        self._recipients, self._places, self._aliases = found
+        self._found = intake.recipients(session)
+        self._divided: Division | None = None
         # RFC 5321 §7.2: who sees the trace field learns of nobody whom the sender did not name.
         self._written: Mailbox | None = None
         if len(transaction.recipients) == 1:
@@ -445,6 +484,8 @@ class _Reception:
         """Make the message durable (`interfaces.Sink`)."""
         if self._refusal is None and self._header is not None:
             self._complete(bytes(self._header[: self._scanner.size]))
+        if self._refusal is None:
+            self._divide()
         if self._refusal is not None:
             self._leave(None)
             self._say_refused(self._refusal)
@@ -456,6 +497,20 @@ class _Reception:
         else:
             ended = self._accept(body)
         return ended.addBoth(self._leave)
+
+    def _divide(self) -> None:
+        """See who gets the message, now that its header says where it has been."""
+        found = self._found
+        looping: Sequence[RecipientNumber] = ()
+        if delivered_to := self._scanner.delivered_to:
+            looping = self._intake.looping(found, delivered_to)
+        if not (looping or found.refused):
+            return
+        each_answered = self._session.greeting == "LHLO"
+        self._divided = divide(found, looping, each_answered=each_answered)
+        if not self._divided.recipients:
+            self._refusal = LOOP
+            self._writer.discard()
 
     def _say_refused(self, reply: Reply) -> None:
         self._intake._log.info(
@@ -499,6 +554,7 @@ class _Reception:
 
     def _accept(self, body: Body) -> Deferred[ContentDecision]:
         session, policy = self._session, self._intake.policy
+        divided = self._divided or Division(self._found.recipients, (), self._found.places, ())
         assert session.greeting is not None
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
             # RFC 6152 §3: nothing needs a next hop that takes 8 bits.
@@ -507,7 +563,7 @@ class _Reception:
             del self._parameters["SMTPUTF8"]
         message = Message(
             id=self._id,
-            envelope=Envelope(self._reverse_path, self._recipients, self._parameters),
+            envelope=Envelope(self._reverse_path, divided.recipients, self._parameters),
             trace=received(
                 greeting=session.greeting,
                 helo=session.helo,
@@ -526,16 +582,19 @@ class _Reception:
             body=body,
             received_at=self._received_at,
             expires_at=self._received_at + policy.lifetime,
-            expanded=self._aliases,
+            expanded=self._found.aliases,
+            refused=divided.refused,
         )
         if message.released_at > message.received_at:
             message = evolve(message, expires_at=message.released_at + policy.lifetime)
         taking: Deferred[ContentDecision]
         if policy.direct and self._intake.direct is not None:
-            taking = self._intake.direct(message, self._places)
+            taking = self._intake.direct(message, divided.places)
         else:
             queued = Reply.of(250, "0.0", f"Queued as {self._id}")
             taking = self._intake.accept(message).addCallback(lambda _: queued)
+        if any(divided.answers):
+            taking.addCallback(_with_answers, divided.answers)
         return taking.addCallbacks(self._accepted, self._not_accepted, callbackArgs=(message,))
 
     def _is_international(self, body: Body) -> bool:
@@ -566,7 +625,7 @@ class _Reception:
             " helo={helo} with={protocol}{_user}{_tls}",
             id=self._id,
             sender=_shown(self._reverse_path),
-            recipients=len(self._recipients),
+            recipients=len(message.envelope.recipients),
             size=message.body.size,
             client=session.peer.address,
             helo=printable(session.helo),
@@ -610,6 +669,14 @@ class _Reception:
 
 def _accepts(decision: Decision) -> bool:
     return decision is None or decision.code < 300
+
+
+def _with_answers(taken: ContentDecision, answers: Sequence[Reply | None]) -> ContentDecision:
+    """Return a decision for each RCPT, where some have one of their own."""
+    if not isinstance(taken, Sequence):
+        return [answer or taken for answer in answers]
+    others = iter(taken)
+    return [answer or next(others) for answer in answers]
 
 
 def _is_postmaster(mailbox: Mailbox) -> bool:

@@ -14,6 +14,7 @@ outside the table because they hold everywhere:
   nothing more is sent.
 - What cannot be read as a reply, or is not one of those that RFC 5321 §4.3.2 knows for a command,
   ends the connection: it cannot be told any more which reply belongs to which command.
+- A reply whose lines are of different classes defers what it is about (`ClientSession._doubt`).
 
 When a connection ends, every recipient that had its own final reply keeps it, the others are
 deferred. If the transaction had no reply yet, nothing is known about the message at all: the step
@@ -63,7 +64,7 @@ from .extension.outgoing import OutgoingExtension
 from .extension.standard import OUTGOING
 from .outgoing import DotStuffer, OutgoingTransaction, chunked, stuffed
 from .reply import Reply
-from .reply_reader import BrokenReply, ReplyReader
+from .reply_reader import BrokenReply, Contradiction, ReplyReader
 from .sasl import Credentials, Derivation, Nonce
 
 __all__ = ["Awaited", "ClientSession", "Deadlines", "DotStuffer", "Step", "TLSLevel"]
@@ -86,6 +87,9 @@ _TABLE: dict[Awaited, tuple[str, str, str, str]] = {
     Awaited.NOTHING: ("_finish", "_finish", "_finish", "_finish"),
     Awaited.QUIT: ("_bye", "_bye", "_bye", "_bye"),
 }
+
+# Nothing depends on what is answered here, or anybody may have said it in clear.
+_INDIFFERENT = (Awaited.HANDSHAKE, Awaited.CANCEL, Awaited.NOTHING, Awaited.QUIT)
 
 
 class ClientSession:
@@ -218,7 +222,10 @@ class ClientSession:
         self._reader.feed(octets)
         try:
             while not self.closed and (reply := self._reader.next()) is not None:
-                self._take(reply, steps)
+                if isinstance(reply, Contradiction):
+                    self._doubt(reply, steps)
+                else:
+                    self._take(reply, steps)
                 self._reader.challenged = self._awaits(Awaited.AUTH)
         except BrokenReply as error:
             self._broken(error, steps)
@@ -357,6 +364,30 @@ class ClientSession:
             return
         self._due -= 1
         _ACTIONS[self._awaited.popleft()][reply.code // 100 - 2](self, reply, steps)
+
+    def _doubt(self, contradiction: Contradiction, steps: list[Step]) -> None:
+        """Take a reply of several classes: what it is about is deferred, whatever was meant."""
+        awaited = self._awaited[0] if self._awaited else None
+        text = f"its reply contradicts itself ({self._situation()}): {contradiction.said}"
+        reply = self._ours(451, "5.0", text)
+        refuses = contradiction.reply.code >= 400
+        in_step = clear_retry = False
+        if awaited in _INDIFFERENT:
+            reply, in_step = contradiction.reply, True
+        elif awaited is Awaited.DOT and self._due:
+            transaction, in_step = self._current, self._lmtp
+            places = transaction.taken[transaction.answers :][: 1 if self._lmtp else None]
+            transaction.settle(places, reply, ours=True, uncertain=contradiction.consents)
+        elif awaited is Awaited.RCPT and self._due and refuses:
+            # Not if the last line takes it: each attempt's content would be one more copy there.
+            transaction, in_step = self._current, True
+            transaction.settle([transaction.offered[transaction.asked]], reply, ours=True)
+        elif awaited is Awaited.STARTTLS and self._due:  # perhaps it waits for a handshake
+            in_step, clear_retry = refuses, self._level == "may" and self._credentials is None
+        if in_step:
+            self._take(reply, steps)
+        else:
+            self._end(reply, steps, clear_retry=clear_retry)
 
     def _close_down(self, reply: Reply, steps: list[Step]) -> None:
         if self._lmtp and self._awaits(Awaited.DOT):

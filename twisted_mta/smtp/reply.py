@@ -67,19 +67,24 @@ class Reply:
     def from_lines(cls, code: int, lines: tuple[str, ...]) -> Reply:
         """Return the reply of a peer, splitting off the enhanced status code where it has one.
 
-        A class that contradicts the code (RFC 2034 §4 forbids it) is dropped: the code holds.
+        A class that contradicts the code (RFC 2034 §4 forbids it) is dropped: the code holds. Where
+        the lines have different ones, the last of the right class counts, as the last code does;
+        the others stay in the text.
         """
-        status: str | None = None
-        found = _ENHANCED.match(lines[0]) if lines else None
-        if found:
-            if int(found[1]) == code // 100:
-                status = found[2]
-            prefix = found[0].rstrip()
-            lines = tuple(
-                line[len(prefix) :].lstrip(" ") if line.startswith(prefix) else line
-                for line in lines
+        found = [_ENHANCED.match(line) for line in lines]
+        fitting = [each for each in found if each and int(each[1]) == code // 100]
+        status = fitting[-1][2] if fitting else None
+        return cls(
+            code,
+            status,
+            tuple(
+                line[each.end() :].lstrip(" ")
+                if each and (each[2] == status or each not in fitting)
+                else line
+                for line, each in zip(lines, found, strict=True)
             )
-        return cls(code, status, lines or ("",))
+            or ("",),
+        )
 
     @property
     def enhanced(self) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from attrs import frozen
+
 from .reply import Reply
 
 # RFC 5321 §4.2:
@@ -36,6 +38,21 @@ class BrokenReply(Exception):
         self.reply = reply
 
 
+@frozen
+class Contradiction:
+    """A whole reply whose lines are of different classes: it says yes and no at once.
+
+    Attributes:
+        reply: its last line, which is what most servers mean and most clients go by.
+        said: all of its lines with their codes, as they came: not safe to show (`printable`).
+        consents: whether one of its lines is not a refusal.
+    """
+
+    reply: Reply
+    said: str
+    consents: bool
+
+
 class ReplyReader:
     """Collects octets and cuts them into replies; holds at most 100 lines of 512 octets.
 
@@ -47,7 +64,7 @@ class ReplyReader:
         self.challenged = False
         self._buffer = b""
         self._start = 0  # where in the buffer the next line begins
-        self._code = b""
+        self._codes: list[bytes] = []  # of the lines below, in their order
         self._lines: list[str] = []
 
     @property
@@ -58,7 +75,7 @@ class ReplyReader:
     @property
     def refusing(self) -> bool:
         """Whether what is `pending` begins as a refusal does: 4yz or 5yz."""
-        start = self._code if self._lines else self._buffer[self._start : self._start + 1]
+        start = self._codes[0] if self._codes else self._buffer[self._start : self._start + 1]
         return start[:1] in (b"4", b"5")
 
     def feed(self, octets: bytes) -> None:
@@ -68,8 +85,11 @@ class ReplyReader:
         self._buffer = octets
         self._start = 0
 
-    def next(self) -> Reply | None:
+    def next(self) -> Reply | Contradiction | None:
         """Return the next reply, None if it is not complete yet.
+
+        RFC 5321 §4.2.1 has the same code on each line. Servers and proxies that do not keep to that
+        end with the code that they mean, so the last one counts, as long as the class is the same.
 
         Raises:
             BrokenReply: it is none, or it does not end.
@@ -87,26 +107,39 @@ class ReplyReader:
                 raise BrokenReply("not a reply")
             code, mark, text = found.groups()
             self._start = end + 2
-            if not self._lines:
-                self._code = code
-            elif code != self._code:  # RFC 5321 §4.2.1: the code is the same on each line
-                raise BrokenReply("the code changes within the reply")
             whole = self.challenged and code == b"334" and mark != b"-"
+            self._codes.append(code)
             self._lines.append(_text(text, CHALLENGE_LIMIT if whole else TEXT_LIMIT))
             if mark != b"-":
+                codes, self._codes = self._codes, []
                 lines, self._lines = self._lines, []
-                return Reply.from_lines(int(code), tuple(lines))
+                if _of_one_class(codes):
+                    return Reply.from_lines(int(code), tuple(lines))
+                return _contradiction(codes, lines)
             if len(self._lines) == LINES_LIMIT:
                 raise BrokenReply("the reply does not end", self._unfinished())
 
     def _unfinished(self) -> Reply | None:
         start = self._buffer[self._start : self._start + TEXT_LIMIT]
-        found = _REPLY_LINE.fullmatch(start)
-        code = self._code if self._lines else found and found[1]
-        if not code or (self._lines and found and found[1] != code):
+        codes, lines = self._codes, self._lines
+        if found := _REPLY_LINE.fullmatch(start):
+            codes, lines = [*codes, found[1]], [*lines, _text(found[3])]
+        if not codes or not _of_one_class(codes):
             return None
-        lines = [*self._lines, *([_text(found[3])] if found else [])]
-        return Reply.from_lines(int(code), tuple(lines))
+        return Reply.from_lines(int(codes[-1]), tuple(lines))
+
+
+def _of_one_class(codes: list[bytes]) -> bool:
+    return all(code[0] == codes[0][0] for code in codes)
+
+
+def _contradiction(codes: list[bytes], lines: list[str]) -> Contradiction:
+    said = (f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True))
+    return Contradiction(
+        Reply.from_lines(int(codes[-1]), (lines[-1],)),
+        " ".join(said),
+        any(code[:1] in (b"2", b"3") for code in codes),
+    )
 
 
 def _text(octets: bytes | None, limit: int = TEXT_LIMIT) -> str:

@@ -183,6 +183,9 @@ class MemoryStore:
             if isinstance(each, Accept):
                 self._insert((each.message,), lease=each.lease)
                 self._insert(each.notices, lease=False)
+                for outcome in each.unreported:
+                    key = each.message.id, outcome.number
+                    self.failures.setdefault(key, str(outcome.reply))
         struck: dict[int, Struck | None] = {}
         for place, each in enumerate(batch):
             if isinstance(each, Settle):
@@ -190,6 +193,8 @@ class MemoryStore:
         for each in batch:
             if isinstance(each, Forget):
                 self._remove([key for key in self._recipients if key[0] in each.ids])
+                for key in [key for key in self.failures if key[0] in each.ids]:
+                    del self.failures[key]
         return [struck.get(place) or self._ask(each) for place, each in enumerate(batch)]
 
     def _ask(self, operation: Operation) -> Result:

@@ -1,0 +1,280 @@
+"""Mail that goes in circles ends: each alias sees it once, and failures of notices make no more."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from twisted_mta.config import Listener, QueueSettings
+from twisted_mta.testing.world import MemoryMTA
+
+from .together import CONTENT, Together
+
+
+class Lists(Together):
+    """Each copy that leaves by an alias names it, and mail that comes back to it ends there."""
+
+    def test_a_list_with_two_members_that_forward_back(self) -> None:
+        aliases = {
+            "a": "team: eve, one@b.example, two@c.example",
+            "b": "one: team@a.example",
+            "c": "two: team@a.example",
+        }
+        self.begin("abc", aliases)
+        self.assertTrue(self.send("team@a.example").startswith("250 "))
+        self.settle()
+        self.assertEqual(len(self.mail("a", "eve")), 1)
+        # The message, and two notices of the two that were refused here.
+        self.assertEqual([self.accepted(name) for name in "abc"], [3, 1, 1])
+        notices = self.mail("a", "ann")
+        self.assertEqual(len(notices), 2)
+        for notice in notices:
+            self.assertIn(b"Status: 5.4.6", notice)
+            self.assertIn(b"Final-Recipient: rfc822; team@a.example", notice)
+            self.assertIn(b"Delivered-To: team@a.example", notice)
+
+    def test_both_at_one_server(self) -> None:
+        self.begin(
+            "ab",
+            {
+                "a": "team: one@b.example, two@b.example",
+                "b": "one: x\nx: team@a.example\ntwo: team@a.example",
+            },
+        )
+        self.send("team@a.example")
+        self.settle()
+        self.assertEqual([self.accepted(name) for name in "ab"], [2, 1])
+
+    def test_whatever_tag_or_case_it_comes_back_with(self) -> None:
+        for back in ("team+again@a.example", "TEAM@a.example", "other@a.example"):
+            self.setUp()
+            aliases = {"a": "team: one@b.example\nother: team", "b": f"one: {back}"}
+            self.begin("ab", aliases)
+            self.send("Team+x@a.example")
+            self.settle()
+            self.assertEqual([self.accepted(name) for name in "ab"], [2, 1], back)
+
+    def test_without_a_sender_it_ends_in_records(self) -> None:
+        self.begin("ab", {"a": "team: one@b.example, eve", "b": "one: team@a.example"})
+        self.send("team@a.example", sender="")
+        self.settle()
+        self.assertEqual([self.accepted(name) for name in "ab"], [1, 1])
+        self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
+        self.assertEqual(len(self.mail("a", "eve")), 1)
+
+    def test_a_notice_of_our_own_is_marked_as_well(self) -> None:
+        """To a sender who is an alias here, and forwards to where it comes back from."""
+        aliases = {"a": "ann: one@b.example", "b": "one: ann@a.example"}
+        self.begin("ab", aliases, b={"recipients": "existing"})
+        self.send("nobody@b.example", sender="ann@a.example")
+        self.settle()
+        # The message was taken here and refused there; its notice was taken there and refused here.
+        self.assertEqual([self.accepted(name) for name in "ab"], [1, 1])
+        self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
+
+    def test_where_only_some_recipients_are_in_a_loop_the_others_get_it(self) -> None:
+        self.begin("ab", {"a": "team: one@b.example, eve", "b": "one: team@a.example"})
+        content = b"Delivered-To: team@a.example\r\n" + CONTENT
+        answer = self.send("team@a.example", "zoe@a.example", content=content)
+        self.assertEqual(answer[:3], "250")
+        self.settle()
+        self.assertEqual(len(self.mail("a", "zoe")), 1)
+        self.assertEqual((self.mail("a", "eve"), self.accepted("b")), ([], 0))
+        (notice,) = self.mail("a", "ann")
+        self.assertEqual(notice.count(b"Status: 5.4.6"), 2)
+        self.assertIn(
+            b"<eve@a.example>\n    to which mail for <team@a.example> is forwarded", notice
+        )
+
+    def test_where_all_are_it_is_refused(self) -> None:
+        self.begin("a", {"a": "team: eve"})
+        for field in (
+            b"Delivered-To: team@a.example\r\n",
+            b"delivered-to :\r\n\t<TEAM+x@A.example>\r\n",
+            b"X: y\r\nDelivered-To: x@a.example\r\nDelivered-To: Team@a.example\r\n",
+        ):
+            answer = self.send("team@a.example", content=field + CONTENT)
+            self.assertTrue(answer.startswith("554 5.4.6 "), answer)
+        answer = self.send("team@a.example", content=field.rstrip() + b"\r\n\r\n")
+        self.assertTrue(answer.startswith("554 5.4.6 "), answer)
+        self.assertEqual(self.mail("a", "eve"), [])
+
+    def test_what_others_have_delivered_is_no_loop(self) -> None:
+        self.begin("a", {"a": "team: eve\nt\u00e9: bob"})
+        for number, field in enumerate(
+            (
+                b"Delivered-To: team@b.example\r\n",
+                b"Delivered-To: eve@a.example\r\n",
+                b"Delivered-To: no address\r\n",
+                b"Delivered-To: \xff@a.example\r\n",
+                b"X-Delivered-To: team@a.example\r\n",
+                b"Subject: x\r\n\r\nDelivered-To: team@a.example\r\n",
+            ),
+            1,
+        ):
+            answer = self.send("team@a.example", content=field + CONTENT)
+            self.assertTrue(answer.startswith("250 "), (field, answer))
+            self.settle()
+            self.assertEqual(len(self.mail("a", "eve")), number)
+
+    def test_by_lmtp_each_recipient_has_its_answer(self) -> None:
+        self.answer_each("direct")
+
+    def test_by_lmtp_into_the_queue_as_well(self) -> None:
+        self.answer_each("queue")
+
+    def answer_each(self, lmtp: Literal["queue", "direct"]) -> None:
+        aliases = {"a": "team: eve\nall: bob, dave\nboth: team, zoe"}
+        self.begin("a", aliases, lmtp=lmtp)
+        content = b"Delivered-To: team@a.example\r\n" + CONTENT
+
+        def mail(*names: str) -> list[str]:
+            client = self.mtas["a"].connect(("127.0.0.1", 24), greet=False)
+            client.say("LHLO client.example")
+            return client.mail(content, *names, sender="ann@a.example")
+
+        names = ("zoe@a.example", "team@a.example", "all@a.example", "team@a.example")
+        answer = mail(*names)
+        self.assertEqual(
+            [each[:9] for each in answer], ["250 2.0.0", "554 5.4.6", "250 2.0.0", "554 5.4.6"]
+        )
+        self.settle()
+        self.assertEqual([len(self.mail("a", name)) for name in ("zoe", "bob", "ann")], [1, 1, 0])
+        # Of an alias that leads to others too it is told in a notice.
+        answer = mail("both@a.example")
+        self.assertEqual([each[:9] for each in answer], ["250 2.0.0"])
+        self.settle()
+        self.assertEqual([len(self.mail("a", name)) for name in ("zoe", "ann")], [2, 1])
+
+    def test_who_is_reached_by_another_alias_as_well_gets_it(self) -> None:
+        self.begin("a", {"a": "team: eve\nall: bob, eve"})
+        content = b"Delivered-To: team@a.example\r\n" + CONTENT
+        answer = self.send("team@a.example", "all@a.example", content=content)
+        self.assertEqual(answer[:3], "250")
+        self.settle()
+        self.assertEqual([len(self.mail("a", name)) for name in ("eve", "bob", "ann")], [1, 1, 0])
+
+    def test_an_international_alias_is_named_in_ascii(self) -> None:
+        """So a copy needs no more of the next hop than the message does."""
+        self.begin(
+            "ab", {"a": "team: t\u00e9am\nt\u00e9am: one@b.example", "b": "one: team@a.example"}
+        )
+        self.send("team@a.example")
+        self.settle()
+        self.assertEqual([self.accepted(name) for name in "ab"], [2, 1])
+        (notice,) = self.mail("a", "ann")
+        self.assertIn(rb"Delivered-To: t\x{E9}am@a.example", notice)
+
+    def test_a_copy_names_no_alias_of_other_recipients(self) -> None:
+        self.begin("ab", {"a": "secret: x@b.example\nteam: y@b.example, y2@b.example"})
+        self.send("secret@a.example", "team@a.example", "z@b.example")
+        self.settle()
+        found = {
+            name: re.findall(rb"(?m)^Delivered-To: (\S+)$", b"".join(self.mail("b", name)))
+            for name in ("x", "y", "y2", "z")
+        }
+        self.assertEqual(
+            found,
+            {
+                "x": [b"x@b.example", b"secret@a.example"],
+                "y": [b"y@b.example", b"team@a.example"],
+                "y2": [b"y2@b.example", b"team@a.example"],
+                "z": [b"z@b.example"],
+            },
+        )
+        self.assertEqual(self.accepted("b"), 3)
+
+    def test_after_a_restart_too(self) -> None:
+        self.begin("ab", {"a": "team: sub\nsub: one@b.example"})
+        self.mtas["b"].stop()
+        self.send("team@a.example")
+        self.mtas["a"].advance(10)
+        again = self.mtas["a"].mta.config
+        self.mtas["a"].stop()
+        a = MemoryMTA(
+            again.state_dir,
+            reactor=self.reactor,
+            files=self.mtas["a"].files,
+            hostname="mx.a.example",
+            local_domains=again.local_domains,
+            routes=again.routes,
+            aliases=again.aliases,
+        )
+        peer = MemoryMTA(
+            self.mktemp(),
+            reactor=self.reactor,
+            hostname="mx.b.example",
+            local_domains=("b.example",),
+            listeners=(Listener(endpoint="tcp:25:interface=127.0.0.2"),),
+        )
+        for each in (a, peer):
+            each.start()
+            self.addCleanup(each.stop)
+        del self.mtas["a"], self.mtas["b"]
+        for _ in range(60):
+            a.advance(60)
+        (mail,) = peer.mail("one", "b.example")
+        self.assertIn(
+            b"Delivered-To: sub@a.example\nDelivered-To: team@a.example\nReceived: ", mail
+        )
+
+
+class Smarthosts(Together):
+    def test_a_smarthost_that_sends_back_ends_by_the_number_of_hops(self) -> None:
+        self.begin(
+            "ab",
+            {},
+            a={"routes": (("*", "smtp://127.0.0.2"),)},
+            b={"routes": (("*", "smtp://127.0.0.1"),)},
+        )
+        self.send("x@else.example")
+        self.settle()
+        self.assertLessEqual(self.accepted("a") + self.accepted("b"), 102)
+        notices = self.mail("a", "ann")
+        self.assertEqual(len(notices), 1)
+        self.assertIn(b"Status: 5.4.6", notices[0])
+
+
+class Postmasters(Together):
+    """With `bounce_postmaster` what cannot be told to a sender is told once, to one postmaster."""
+
+    def begin_two(self, aliases: dict[str, str], **settings: Any) -> None:
+        self.begin("ab", aliases, queue=QueueSettings(bounce_postmaster=True), **settings)
+
+    def test_two_that_route_to_each_other(self) -> None:
+        """Neither postmaster can be reached: all of that ends in records."""
+        self.begin_two(
+            {"a": "postmaster: boss@b.example", "b": "postmaster: boss@a.example"},
+            recipients="existing",
+        )
+        self.send("nobody@b.example", sender="")
+        self.settle()
+        self.assertLessEqual(self.accepted("a") + self.accepted("b"), 2)
+        self.assertGreaterEqual(self.failures("a") + self.failures("b"), 1)
+
+    def test_notices_that_go_to_the_other_ones_lists(self) -> None:
+        """They do not say postmaster in their envelope by then."""
+        aliases = {
+            "a": "postmaster: ops-b@b.example\nops-a: gone@b.example",
+            "b": "postmaster: ops-a@a.example\nops-b: gone@a.example",
+        }
+        self.begin_two(aliases, recipients="existing")
+        self.send("nobody@b.example", sender="")
+        self.settle()
+        self.assertLessEqual(self.accepted("a") + self.accepted("b"), 3)
+        self.assertGreaterEqual(self.failures("a") + self.failures("b"), 1)
+
+    def test_a_loop_without_a_sender(self) -> None:
+        self.begin_two({"a": "team: one@b.example", "b": "one: team@a.example"})
+        self.send("team@a.example", sender="")
+        self.settle()
+        self.assertEqual([self.mail(name, "postmaster") for name in "ab"], [[], []])
+        self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
+
+    def test_what_is_no_loop_is_told_once(self) -> None:
+        self.begin_two({}, b={"recipients": "existing"})
+        self.send("nobody@b.example", sender="")
+        self.settle()
+        (told,) = self.mail("a", "postmaster")
+        self.assertIn(b"To: <postmaster@a.example>", told)
+        self.assertEqual(self.failures("a"), 0)

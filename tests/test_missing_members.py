@@ -1,0 +1,148 @@
+"""Lists with members that do not exist: the others get the mail, and somebody is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from twisted_mta.config import QueueSettings
+
+from .together import CONTENT, Together
+
+ALIASES = """\
+carol: carol, carol@b.example
+team: ghost, eve, Ghost+x, carol@b.example, ann
+dead: ghost, spook
+"""
+
+
+class MissingMembers(Together):
+    def begin_with(self, aliases: str = ALIASES, **settings: Any) -> None:
+        settings = {"recipients": "existing", **settings}
+        self.begin("ab", {"a": aliases}, a=settings)
+        for name in ("ann", "eve", "owner"):
+            self.mtas["a"].files.make_directories(self.maildir(name))
+
+    def maildir(self, name: str) -> str:
+        return f"{self.mtas['a'].mta.config.maildir}/a.example/{name}/new"
+
+    def test_a_local_copy_is_not_lost_without_a_word(self) -> None:
+        self.begin_with()
+        self.assertTrue(self.send("carol@a.example").startswith("250 "))
+        self.settle()
+        self.assertEqual(len(self.mail("b", "carol")), 1)
+        (notice,) = self.mail("a", "ann")
+        self.assertIn(b"Final-Recipient: rfc822; carol@a.example", notice)
+        self.assertIn(b"Action: failed\nStatus: 5.1.1", notice)
+        self.assertFalse(self.mtas["a"].files.is_directory(self.maildir("carol")))
+        # With its mailbox it is what it says: a copy here, and one there.
+        self.mtas["a"].files.make_directories(self.maildir("carol"))
+        self.send("carol@a.example")
+        self.settle()
+        self.assertEqual([len(self.mail(name, "carol")) for name in "ab"], [1, 2])
+        self.assertEqual(len(self.mail("a", "ann")), 1)
+
+    def test_the_others_get_it_and_the_sender_one_notice(self) -> None:
+        self.begin_with()
+        self.send("team@a.example", "eve@a.example")
+        self.settle()
+        self.assertEqual(len(self.mail("a", "eve")), 1)
+        self.assertEqual(len(self.mail("b", "carol")), 1)
+        copy, notice = sorted(self.mail("a", "ann"), key=len)
+        self.assertIn(b"Good morning!", copy)
+        self.assertEqual(notice.count(b"Status: 5.1.1"), 2)
+        self.assertIn(b"<ghost@a.example>\n    to which mail for <team@a.example> is", notice)
+
+    def test_without_a_sender_or_where_it_wants_no_notice_there_is_a_record(self) -> None:
+        self.begin_with()
+        self.send("carol@a.example", sender="")
+        client = self.mtas["a"].connect(("127.0.0.1", 25))
+        client.say("MAIL FROM:<ann@a.example>", "RCPT TO:<carol@a.example> NOTIFY=NEVER", "DATA")
+        (answer,) = client.send(CONTENT + b".\r\n")
+        self.assertTrue(answer.startswith("250 "))
+        self.settle()
+        self.assertEqual(self.failures("a"), 2)
+        self.assertEqual(self.mail("a", "ann"), [])
+
+    def test_a_postmaster_is_told_of_what_has_no_sender(self) -> None:
+        self.begin_with(queue=QueueSettings(bounce_postmaster=True))
+        self.send("carol@a.example", sender="")
+        self.settle()
+        (told,) = self.mail("a", "postmaster")
+        self.assertIn(b"Final-Recipient: rfc822; carol@a.example", told)
+
+    def test_where_a_list_has_an_owner_that_one_is_told(self) -> None:
+        self.begin_with(ALIASES + "owner-team: owner\nall: team, spook\n")
+        client = self.mtas["a"].connect(("127.0.0.1", 25))
+        client.say("MAIL FROM:<ann@a.example>", "RCPT TO:<all@a.example> NOTIFY=NEVER", "DATA")
+        client.send(CONTENT + b".\r\n")
+        self.settle()
+        (notice,) = self.mail("a", "owner")
+        self.assertIn(b"To: <owner-team@a.example>", notice)
+        self.assertEqual(notice.count(b"Status: 5.1.1"), 2)
+        self.assertNotIn(b"spook", notice)
+        self.assertEqual(
+            self.failures("a"), 1
+        )  # spook's list has no owner, and its sender is quiet
+
+    def test_a_list_of_none_is_refused(self) -> None:
+        self.begin_with()
+        self.assertTrue(self.send("dead@a.example").startswith("550 5.1.1 "))
+
+    def test_by_a_setting_so_is_every_list_with_one(self) -> None:
+        self.begin_with(missing_members="refuse")
+        for name in ("carol", "team", "dead"):
+            self.assertTrue(self.send(f"{name}@a.example").startswith("550 5.1.1 "), name)
+        self.assertTrue(self.send("eve@a.example").startswith("250 "))
+
+    def test_postmaster_is_taken_whatever_its_members_are(self) -> None:
+        for setting in ("notice", "refuse"):
+            self.setUp()
+            self.begin_with("postmaster: ghost, eve\n", missing_members=setting)
+            self.assertTrue(self.send("postmaster@a.example").startswith("250 "), setting)
+            self.settle()
+            there = "eve" if setting == "notice" else "postmaster"
+            self.assertEqual(len(self.mail("a", there)), 1, setting)
+
+    def test_a_member_that_a_route_refuses(self) -> None:
+        routes = (("refused.example", "error:5.1.6 Moved"), ("waits.example", "error:4.3.2 Later"))
+        self.begin_with(
+            "team: x@refused.example, y@waits.example, eve\n"
+            "all: x@refused.example, y@waits.example\n",
+            routes=routes,
+        )
+        self.send("team@a.example")
+        self.settle()
+        self.assertEqual(len(self.mail("a", "eve")), 1)
+        (notice,) = self.mail("a", "ann")
+        self.assertIn(b"550 5.1.6 Moved", notice)
+        self.assertNotIn(b"waits.example", notice)
+        # Nobody gets it now, but one may later: the client is to try again.
+        self.assertTrue(self.send("all@a.example").startswith("450 4.3.2 "))
+
+    def test_by_lmtp_directly_nothing_is_lost_either(self) -> None:
+        self.begin_with("team: ghost, eve\n")
+        client = self.mtas["a"].connect(("127.0.0.1", 24), greet=False)
+        client.say("LHLO client.example")
+        answer = client.mail(CONTENT, "team@a.example", "ann@a.example", sender="ann@a.example")
+        self.assertEqual([each[:3] for each in answer], ["250", "250"])
+        self.settle()
+        self.assertEqual(len(self.mail("a", "eve")), 1)
+        self.assertEqual(len(self.mail("a", "ann")), 2)
+
+    def test_the_log_names_them(self) -> None:
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        self.begin_with()
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.send("carol@a.example")
+        self.settle()
+        (at_rcpt,) = [each for each in lines if each.startswith("the alias carol@a.example leads")]
+        self.assertIn("<carol@a.example> (550 5.1.1 No such mailbox here)", at_rcpt)
+        (failed,) = [each for each in lines if " failed: " in each]
+        self.assertIn("from=<ann@a.example> to=<carol@a.example> relay=maildir", failed)

@@ -1,0 +1,106 @@
+"""Who of the recipients of a transaction gets its message, and who does not.
+
+Known at RCPT are members of a list that do not exist; with the header, by its Delivered-To fields,
+aliases that the message came through before. Either is about one recipient: the others get it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import evolve, frozen
+
+from ..envelope import Recipient, RecipientNumber, RefusedRecipient
+from ..interfaces import FinalRecipient
+from ..smtp.address import Mailbox
+from ..smtp.reply import Reply
+
+LOOP = Reply.of(554, "4.6", "The message is in a loop: it came through that alias before")
+
+
+@frozen
+class Found:
+    """The recipients of a transaction.
+
+    Attributes:
+        recipients: aliases expanded, each mailbox once.
+        places: for each RCPT, the numbers of those that it led to.
+        aliases: those of several whose expansion is to be told (`Message.expanded`).
+        refused: those that get nothing, by their number.
+        ways: for those that several RCPT led to, the aliases by which each did.
+    """
+
+    recipients: tuple[Recipient, ...]
+    places: Sequence[Sequence[RecipientNumber]]
+    aliases: tuple[Recipient, ...]
+    refused: Mapping[RecipientNumber, FinalRecipient]
+    ways: Mapping[RecipientNumber, Sequence[tuple[Mailbox, ...]]]
+
+    def looping(self, is_passed: Callable[[Mailbox], bool]) -> list[RecipientNumber]:
+        """Return those that no way leads to but by aliases that the message came through before."""
+        known: dict[tuple[Mailbox, ...], bool] = {}
+
+        def is_loop(way: tuple[Mailbox, ...]) -> bool:
+            if way not in known:
+                known[way] = any(map(is_passed, way))
+            return known[way]
+
+        return [
+            each.number
+            for each in self.recipients
+            if all(map(is_loop, self.ways.get(each.number, (each.aliases,))))
+        ]
+
+
+@frozen
+class Division:
+    """The recipients of a message whose content is there: who gets it, and who does not.
+
+    Attributes:
+        recipients: who get it, numbered anew.
+        refused: who do not, and the client is not told so.
+        places: as for `Found`, of those RCPT that are not answered yet.
+        answers: for each RCPT what the client is told of it alone; None: what it is told of all.
+    """
+
+    recipients: tuple[Recipient, ...]
+    refused: tuple[RefusedRecipient, ...]
+    places: Sequence[Sequence[RecipientNumber]]
+    answers: Sequence[Reply | None]
+
+
+def divide(found: Found, looping: Sequence[RecipientNumber], *, each_answered: bool) -> Division:
+    """Tell those who get a message from those who do not.
+
+    Args:
+        found: all of them.
+        looping: to whom aliases lead that it has come through before.
+        each_answered: whether the client hears of each RCPT (RFC 2033 §4.2).
+    """
+    replies = {number: each.refusal or LOOP for number, each in found.refused.items()}
+    replies.update(dict.fromkeys(looping, LOOP))
+    answers: list[Reply | None] = [None] * len(found.places)
+    told = found.places
+    if each_answered:
+        for place, numbers in enumerate(found.places):
+            if all(number in replies for number in numbers):
+                answers[place] = replies[numbers[-1]]
+        told = [each for each, answer in zip(found.places, answers, strict=True) if answer is None]
+    involved = dict.fromkeys(number for numbers in told for number in numbers)
+    order = sorted(each for each in involved if each not in replies)
+    rest = sorted(each for each in involved if each in replies)
+    new = {old: RecipientNumber(place) for place, old in enumerate((*order, *rest))}
+    renumbered = {old: evolve(found.recipients[old], number=new[old]) for old in new}
+    return Division(
+        tuple(renumbered[each] for each in order),
+        tuple(
+            RefusedRecipient(
+                renumbered[each],
+                replies[each],
+                found.refused[each].owner if each in found.refused else None,
+            )
+            for each in rest
+        ),
+        [[new[each] for each in numbers if each not in replies] for numbers in told],
+        answers,
+    )
