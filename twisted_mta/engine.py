@@ -608,7 +608,11 @@ class Engine:
 
     def _accept(self, message: Message) -> Deferred[None]:
         def accepted(_: None) -> None:
-            self.activity.message_accepted(message)
+            try:
+                self.activity.message_accepted(message)
+            except Exception:
+                # It is ours whether it is counted or not, and its client is to hear so.
+                self.log.failure("{id} was accepted, and not counted", id=message.id)
 
         return self._home.runner.accept(message).addCallback(accepted)
 

@@ -18,6 +18,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -351,10 +352,16 @@ class TLSJournal:
         return self._executor(self._append, facts, anew).addCallbacks(written, self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        failure.trap(OSError)
         self._failed_before = True
-        self._file = None  # how much of it is good is not known: the next one begins anew
-        self.log.warn("what is known of TLS cannot be kept: {error}", error=str(failure.value))
+        # How much of it is good is not known: the next one begins anew.
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+        if failure.check(OSError):
+            self.log.warn("what is known of TLS cannot be kept: {error}", error=str(failure.value))
+        else:  # no memory, no thread
+            self.log.failure("what is known of TLS cannot be kept", failure)
 
     # On the executor.
 

@@ -27,7 +27,7 @@ from functools import lru_cache
 from itertools import count, islice
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from ..envelope import Body, Message, NextHop, Outcome, Recipient
@@ -199,9 +199,8 @@ class MaildirDelivery:
         while self._waiting and self._under_way < self._calls:
             self._under_way += 1
             batch = list(self._batch())
-            self._executor(self._deliver, [message for message, _ in batch]).addBoth(
-                self._done, batch
-            )
+            messages = [message for message, _ in batch]
+            maybeDeferred(self._executor, self._deliver, messages).addBoth(self._done, batch)
 
     def _batch(self) -> Iterator[tuple[Message, Deferred[Sequence[Outcome]]]]:
         """Take what is delivered together: one message at least, large ones alone."""

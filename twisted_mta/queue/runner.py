@@ -39,7 +39,7 @@ from .turns import LimitsOf, Line, Turns
 
 __all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
 
-_PAUSE = 5.0  # seconds until limits are asked again that could not be
+_PAUSE = 5.0  # seconds until limits are asked again that could not be, or what failed in here
 
 
 Observer = Callable[[Message, Sequence[Outcome], str], None]
@@ -140,6 +140,7 @@ class Runner:
         self._turn: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
+        self._again: dict[IDelayedCall, Callable[[], None]] = {}
 
     def start(self) -> None:
         """Begin with what is due."""
@@ -158,6 +159,10 @@ class Runner:
         self._slots.stop()
         self._delays.stop()
         self._stopped = stopped = Deferred[None]()
+        again, self._again = self._again, {}
+        for timer, once_more in again.items():
+            timer.cancel()
+            once_more()
         self._say_if_stopped()
         return stopped
 
@@ -249,7 +254,7 @@ class Runner:
             self._accepted(None, message, parts)
             for action, notice in zip(written.actions, written.messages, strict=True):
                 self._noticed(action)
-                self._arrive(notice, ())
+                self._accepted(None, notice, ())
 
         return committed.addCallbacks(accepted, self._refused, errbackArgs=(parts,))
 
@@ -261,14 +266,18 @@ class Runner:
         return parts if self._turns.claim(parts, self._clock.seconds()) else ()
 
     def _accepted(self, _: Leased | None, message: Message, parts: Sequence[Part]) -> None:
-        self._arrive(message, parts)
+        try:
+            self._arrive(message, parts)
+        except Exception:
+            # It is in the queue, so it is ours, and its client is to hear nothing else.
+            self._log.failure("{id} is in the queue, and not begun with", id=message.id)
 
     def _arrive(self, message: Message, parts: Sequence[Part]) -> None:
         """A message is in the store: leased, if places were claimed for its ``parts``."""
         self._delays.arrived(message)
         for part in parts:
             self._turns.unclaim(part.next_hop)
-            self._enqueue(part)
+            self._take_in(part)
         if not parts:
             self._backlog.note(message)
         self._wake()
@@ -320,14 +329,40 @@ class Runner:
         now = self._wall_time()
         expired: dict[str, None] = {}
         for message in messages:
-            for part in self._split(message):
+            try:
+                parts = self._split(message)
+            except Exception:
+                self._give_back_later(Part(NextHop("error", reply=BROKEN), message))
+                continue
+            for part in parts:
                 if now >= self._expires_at(part):
                     for recipient in part.message.envelope.recipients:
                         expired[recipient.mailbox.domain] = None
-                self._enqueue(part)
+                self._take_in(part)
         self._wake()
         self._say_if_stopped()
         return expired
+
+    def _take_in(self, part: Part) -> None:
+        """Let what is leased wait for its turn; where that fails, it does not stay leased."""
+        try:
+            self._enqueue(part)
+        except Exception:
+            self._give_back_later(part)
+
+    def _give_back_later(self, part: Part) -> None:
+        self._log.failure("{id} could not be begun with, and waits", id=part.message.id)
+        self._try_again(lambda: self._put_back(part, whole=False))
+
+    def _try_again(self, call: Callable[[], None]) -> None:
+        """Do something in a while that has just failed; what stops does it for the last time."""
+
+        def again() -> None:
+            del self._again[timer]
+            call()
+
+        timer = self._clock.callLater(_PAUSE, again)
+        self._again[timer] = call
 
     def _split(self, message: Message) -> list[Part]:
         return split(
@@ -390,6 +425,8 @@ class Runner:
             self._backlog.note(part.message)
             if whole:
                 self._left(part)
+            else:
+                self._wake()
 
         self._commit.perform(settle).addCallbacks(back, self._unsettled, errbackArgs=(part,))
 
@@ -470,10 +507,12 @@ class Runner:
             self._log.failure("the delivery of {id} failed", outcomes, id=part.message.id)
             outcomes = ()
         outcomes = part.outcomes(outcomes)
-        self._learn(line, attempt, outcomes)
-        self._turns.ended(line, kind)
-        self._settle(part, outcomes)
-        self._wake()
+        try:
+            self._learn(line, attempt, outcomes)
+        finally:
+            self._turns.ended(line, kind)
+            self._settle(part, outcomes)
+            self._wake()
 
     def _learn(self, line: Line, attempt: int, outcomes: Sequence[Outcome]) -> None:
         hop, now = line.hop, self._clock.seconds()
@@ -510,7 +549,30 @@ class Runner:
         )
 
     def _settle(self, part: Part, outcomes: Sequence[Outcome]) -> None:
-        """Record what a part came to."""
+        """Record what a part came to, however often that fails."""
+        try:
+            settle, final, actions = self._settled_as(part, outcomes)
+        except Exception:
+            self._log.failure("what {id} came to cannot be written down now", id=part.message.id)
+            if self._running:
+                self._try_again(lambda: self._settle(part, outcomes))
+            else:
+                self._left(part)
+            return
+        try:
+            self._observe(part.message, final, str(part.next_hop))
+        except Exception:
+            self._log.failure("an outcome of {id} was not observed", id=part.message.id)
+
+        def settled(result: Result) -> None:
+            self._lease_ended(part.message, result)
+            self._settled(settle, part)
+
+        self._record(settle, actions, settled, lambda failure: self._unsettled(failure, part))
+
+    def _settled_as(
+        self, part: Part, outcomes: Sequence[Outcome]
+    ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
         limits = self._turns.limits(part.next_hop)
         rest, removed = self._interventions.undelivered(part, outcomes)
         settle, final, actions = self._settlement.settle(
@@ -522,18 +584,7 @@ class Runner:
             schedule=limits.schedule(self._settings.schedule),
             cut_short=self._cut_short,
         )
-        if removed:
-            settle = evolve(settle, untried=removed)
-        try:
-            self._observe(part.message, final, str(part.next_hop))
-        except Exception:
-            self._log.failure("an outcome of {id} was not observed", id=part.message.id)
-
-        def settled(result: Result) -> None:
-            self._lease_ended(part.message, result)
-            self._settled(settle, part)
-
-        self._record(settle, actions, settled, lambda failure: self._unsettled(failure, part))
+        return (evolve(settle, untried=removed) if removed else settle), final, actions
 
     def _record(
         self,

@@ -459,13 +459,14 @@ class SQLiteStore:
 
     def _forget(self, database: sqlite3.Connection, forget: Forget) -> list[str]:
         for part in parts([(id,) for id in forget.ids]):
-            self._count_out(
-                database.execute(
-                    f"DELETE FROM recipient WHERE message IN ({marks(part)})"
-                    " RETURNING attempts, held",
-                    flat(part),
-                ).fetchall()
-            )
+            gone = database.execute(
+                f"DELETE FROM recipient WHERE message IN ({marks(part)})"
+                " RETURNING message, number, attempts, held",
+                flat(part),
+            ).fetchall()
+            self._count_out([row[2:] for row in gone])
+            # Of those that could not be forgotten at once, and were leased meanwhile.
+            self._leases.end_all((id, number) for id, number, *_ in gone)
         self._remove_empty(database, forget.ids)
         return [self._spool.path(id) for id in forget.ids]  # without a row as well
 

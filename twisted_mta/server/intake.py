@@ -448,7 +448,11 @@ class _Reception:
             self._leave(None)
             self._say_refused(self._refusal)
             return self._refusal
-        body = self._writer.seal()
+        try:
+            body = self._writer.seal()
+        except BaseException:
+            self.abort()
+            raise
         ended: Deferred[ContentDecision]
         if isinstance(body, Deferred):
             ended = body.addCallbacks(self._accept, self._not_sealed)
@@ -548,9 +552,17 @@ class _Reception:
         return not self._scanner.is_ascii or (not self._ascii and needs_smtputf8(body))
 
     def _accepted(self, decision: ContentDecision, message: Message) -> ContentDecision:
+        try:
+            self._say_accepted(decision, message)
+        except Exception:
+            # It is ours whether it is logged or not, and its client is to hear so.
+            self._intake._log.failure("{id} was accepted, and not counted", id=self._id)
+        return decision
+
+    def _say_accepted(self, decision: ContentDecision, message: Message) -> None:
         if isinstance(decision, Sequence) and not any(map(_accepts, decision)):
             self._say_refused(one_for_all(decision))
-            return decision
+            return
         session = self._session
         assert session.greeting is not None
         protocol = with_type(
@@ -575,7 +587,6 @@ class _Reception:
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
         )
-        return decision
 
     def _not_accepted(self, failure: Failure) -> ContentDecision:
         refused = failure.check(Refused)
