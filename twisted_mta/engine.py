@@ -58,7 +58,7 @@ from .routing.exchangers import Exchangers
 from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
-from .shard import Shard, shard_directory
+from .shard import QUEUE, Shard, need_queue, shard_directory
 from .smtp.address import Mailbox
 from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
@@ -277,11 +277,12 @@ class Engine:
 
     # Life.
 
-    def start(self, shards: Sequence[int] = (0,)) -> Deferred[None] | None:
+    def start(self, shards: Sequence[int] = (0,), *, create: bool = True) -> Deferred[None] | None:
         """Open the queue and begin with what is due in it.
 
         Args:
             shards: the numbers of its parts, its own first.
+            create: whether to make what is not there; not where another process has just used it.
 
         Returns:
             Fires once that is done, where the workers of a parent that was killed have to end
@@ -294,6 +295,9 @@ class Engine:
             CertificateError: the certificate or its key cannot be used.
         """
         self.shards = [self._home, *map(self._shard, shards[1:])]
+        if not create:
+            for number in shards:
+                need_queue(self.config.state_dir, number)
         deadline = self._reactor.seconds() + _STILL_IN_USE
         try:
             self._open()
@@ -325,6 +329,7 @@ class Engine:
                 opened.append(shard)
             self.prepare(self.config)()
             self._journal.load()
+            self._maildir.start()
             for shard in self.shards:
                 recovery = shard.commit.start()
                 for name in recovery.swept:
@@ -563,7 +568,10 @@ class Engine:
             executor=self._file_executor,
             small_body=config.queue.small_body,
         )
-        store = SQLiteStore(os.path.join(directory, "queue.sqlite"), spool=spool, files=self._files)
+        lock = StateLock(os.path.join(directory, "queue.lock"))
+        store = SQLiteStore(
+            os.path.join(directory, QUEUE), spool=spool, files=self._files, lock=lock
+        )
         commit = GroupCommit(
             store,
             executor=world.commit_executor
@@ -591,7 +599,6 @@ class Engine:
             noticed=partial(self.metrics.count, table.NOTICES),
             steered=self.activity.steered,
         )
-        lock = StateLock(os.path.join(directory, "queue.lock"))
         desk = Desk(
             commit=commit,
             runner=runner,

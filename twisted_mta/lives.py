@@ -114,6 +114,7 @@ class Worker(ProcessProtocol):
         self._delay = _RESTART_FIRST
         self._born = 0.0
         self._started_at = 0.0
+        self._opened = False  # its queue, in this life or one before
         self._first_start: Deferred[None] | None = None
         self._asking = False
         self._asked: list[Deferred[Report]] = []
@@ -166,6 +167,7 @@ class Worker(ProcessProtocol):
             settings=packed(crew.config),
             shards=self.shards,
             endpoints=[bound.kind for bound in crew.bound],
+            create=not self._opened,
         ).addCallbacks(self._started, self._not_started, (life,))
 
     def _fork(self, life: Life) -> None:
@@ -273,7 +275,7 @@ class Worker(ProcessProtocol):
     def _started(self, _: Any, life: Life) -> None:
         if life is not self._life:
             return
-        self.ready = True
+        self.ready = self._opened = True
         self._crew.started(self)
         if self._crew.serving:
             self.tell("serve")

@@ -262,6 +262,7 @@ class TLSJournal:
         self._clock = clock
         self._interval = interval
         self._generation = 0
+        self._made = False  # its directory: if that goes away, none is made in its place
         self._file: WritableFile | None = None
         self._lines = 0  # in the file
         self._read: dict[str, int] = {}  # octets, by name of another's file
@@ -275,6 +276,7 @@ class TLSJournal:
         """Read what all processes have kept. Blocks; a file that cannot be read is left out."""
         try:
             self._files.make_directories(self._directory)
+            self._made = True
             self._memory.merge(self._news(every=True))
         except OSError as error:
             self.log.warn("what was known of TLS cannot be read: {error}", error=str(error))
@@ -382,7 +384,9 @@ class TLSJournal:
         old, self._file = self._file, None
         if old is not None:
             old.close()
-        self._files.make_directories(self._directory)
+        if not self._made:
+            self._files.make_directories(self._directory)
+            self._made = True
         generations = [number for _, owner, number in self._journals() if owner == self._name]
         self._generation = max([*generations, self._generation]) + 1
         name = f"tls-{self._name}.{self._generation}.jsonl"

@@ -31,15 +31,17 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from ..envelope import Body, Message, NextHop, Outcome, Recipient
-from ..interfaces import Executor, Files, Random, WallTime, WritableFile
+from ..interfaces import Executor, Files, Random, Refused, WallTime, WritableFile
 from ..message.trace import delivered_to, return_path
 from ..smtp.address import Mailbox, folded
 from ..smtp.reply import Reply, printable
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
+GONE = Reply.of(451, "3.0", "The mailboxes are not there now")
 
 _NAME = 255  # octets of a file name on every file system in use
 _REMEMBERED = 4096  # Maildirs known to be there; some 300 octets each
+_LOOKED_FOR = 20  # mailboxes of before, by which a root is recognized
 _SMALL = 64 * 1024  # octets of a body that is converted once for all recipients
 _CALLS = 4  # at a time; as many as the executor has threads, and as disks like
 # Files in one call, all open at a time; with 32 there was nothing more to be won.
@@ -66,7 +68,7 @@ _STATUSES = {
 
 
 class NoMailbox(Exception):
-    """There can be no such Maildir; carries the reply."""
+    """There can be no such Maildir, or there is none for now; carries the reply."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -174,16 +176,37 @@ class MaildirDelivery:
         # "/" and ":" mean something in a Maildir, and are written as Maildir readers expect.
         host = printable(hostname).replace("/", r"\057").replace(":", r"\072")
         self._origin = f"R{random.getrandbits(64):016x}", host
+        # The root, and directories of domains and mailboxes that mail was delivered to: which they
+        # are. The newest come last.
+        self._places: dict[str, tuple[int, int]] = {}
         # An exception is not remembered: the next message tries again.
         self._ready = lru_cache(maxsize=_REMEMBERED)(self._make_maildir)
 
+    def start(self) -> None:
+        """Remember which directory the root is, if it is there; blocks."""
+        with suppress(OSError):
+            self._places[self._root] = self._files.identity(self._root)
+
     def exists(self, mailbox: Mailbox) -> bool:
-        """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks."""
+        """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks.
+
+        Raises:
+            Refused: that cannot be found out now; or all Maildirs have gone.
+        """
         try:
             domain, local_part = mailbox_directory(mailbox)
         except NoMailbox:
             return False
-        return self._files.is_directory(f"{self._root}/{domain}/{local_part}/new")
+        try:
+            if self._files.is_directory(f"{self._root}/{domain}/{local_part}/new"):
+                return True
+            self._see_that_all_is_there(self._root)
+            self._see_that_all_is_there(f"{self._root}/{domain}")
+        except NoMailbox as gone:
+            raise Refused(gone.reply) from None
+        except OSError as error:
+            raise Refused(_deferred(error)) from error
+        return False
 
     def deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
         """Deliver to each recipient (`interfaces.Deliver`); never fails.
@@ -333,12 +356,54 @@ class MaildirDelivery:
 
     def _make_maildir(self, maildir: str) -> None:
         """Make what is missing of a Maildir, durably, whoever began to make it."""
+        domain = os.path.dirname(maildir)
+        for directory in (self._root, domain, maildir):
+            self._see_that_all_is_there(directory)
         for name in ("tmp", "new", "cur"):
             self._files.make_directories(f"{maildir}/{name}")
         # They may all be there, made just before a crash that kept them only in memory.
-        domain = os.path.dirname(maildir)
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
+            self._places[directory] = self._files.identity(directory)
+        while len(self._places) > 2 * _REMEMBERED:
+            oldest = next(each for each in list(self._places) if each != self._root)
+            self._places.pop(oldest, None)
+
+    def _see_that_all_is_there(self, directory: str) -> None:
+        """See that nothing is made in the place of what was there and has gone.
+
+        Where a file system was unmounted there is a directory all the same, which is another one.
+        What is made there would be hidden as soon as it is mounted again. A directory that somebody
+        removed is made again, but for the root; an empty one that took its place is left alone.
+
+        Raises:
+            NoMailbox: it is not there for now.
+            OSError: it cannot be looked at.
+        """
+        before = self._places.get(directory)
+        if before is None:
+            return
+        try:
+            now = self._files.identity(directory)
+        except FileNotFoundError:
+            if directory != self._root:
+                return
+        else:
+            if now == before or self._took_its_place(directory):
+                self._places[directory] = now
+                return
+        raise NoMailbox(GONE)
+
+    def _took_its_place(self, directory: str) -> bool:
+        """Whether another directory than before is one with mail.
+
+        File systems that are mounted anew may have another number, and what was restored has other
+        inodes.
+        """
+        if directory != self._root:
+            return bool(self._files.names(directory))
+        known = [each for each in list(self._places) if each != directory]
+        return any(self._files.is_directory(f"{each}/new") for each in known[-_LOOKED_FOR:])
 
     def _remove(self, path: str) -> None:
         # What brought us here is told; that this failed too would tell nobody more.

@@ -208,7 +208,10 @@ class Intake:
     def decide(self, session: Session, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a `canonical` mailbox goes, or the reply that refuses it."""
         if mailbox.domain in self._local:
-            return self._final_recipients(session, mailbox)
+            try:
+                return self._final_recipients(session, mailbox)
+            except Refused as not_now:
+                return not_now.reply
         if self.may_relay(session):
             return self._refusal(mailbox) or (FinalRecipient(mailbox),)
         return RELAYING_DENIED
@@ -237,7 +240,7 @@ class Intake:
         )
         if mailbox.domain not in self._local:
             return None
-        found = self._final_recipients(session, mailbox)
+        found = self.decide(session, mailbox)
         return found if isinstance(found, Reply) else (mailbox, [each.mailbox for each in found])
 
     def ended(self, session: Session) -> None:
