@@ -643,7 +643,11 @@ def _runner_settings(config: Config) -> RunnerSettings:
         lifetime=config.queue.lifetime,
         concurrency=config.queue.concurrency,
         per_hop=config.queue.connections_per_hop,
-        longest=max(each.retry_maximum or 0.0 for each in config.all_destinations) or None,
+        longest=max(
+            max(each.retry_maximum or 0.0, each.retry_minimum or 0.0)
+            for each in config.all_destinations
+        )
+        or None,
         delay_warning=config.queue.delay_warning,
         postmaster=(
             Mailbox("postmaster", config.local_domains[0])

@@ -27,7 +27,7 @@ from .delays import DelayWatch
 from .hops import HopLimits, Suspended, verdict
 from .interventions import Interventions
 from .notices import Notices, RecipientsOf, itself
-from .operator import Page, Steer, Struck
+from .operator import FIRST, Page, Steer, Struck
 from .part import Part, split
 from .runner_settings import RunnerSettings
 from .schedule import expiry
@@ -205,13 +205,15 @@ class Runner:
     def steer(self, steer: Steer, *, by: str) -> Deferred[Page]:
         """Do to the queue what an operator asks for, in one slice (`operator.Steer`).
 
-        What is due then goes at once, and a next hop that is left alone is probed for it. Fails
-        with `StoreError`.
+        What is due then goes at once, and a next hop that is left alone is probed for it, once for
+        all slices of an action. Fails with `StoreError`.
 
         Args:
             steer: see there.
             by: who asks, for the log.
         """
+        if steer.after == FIRST:
+            self._turns.act()
         return self._commit.perform(steer).addCallback(self._steered, steer, by)
 
     def _steered(self, page: Page, steer: Steer, by: str) -> Page:
@@ -525,7 +527,15 @@ class Runner:
             schedule=hop.limits.schedule(self._settings.schedule),
             random=self._random,
         )
-        if change == "suspended" and hop.suspension is not None:
+        if change in ("suspended", "still suspended"):
+            self._turns.failed(line)
+        if change == "still suspended" and hop.suspension is not None:
+            self._log.info(
+                "{next_hop} cannot be reached yet, and is left alone as before: {reply}",
+                next_hop=hop.name,
+                reply=str(hop.suspension.cause.reply),
+            )
+        elif change == "suspended" and hop.suspension is not None:
             self._log.warn(
                 "{next_hop} cannot be reached, and is left alone for {delay:.0f} s: {reply}",
                 next_hop=hop.name,
