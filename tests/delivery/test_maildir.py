@@ -206,6 +206,7 @@ class Delivery(MaildirTestCase):
         steps = [
             (operation, path.split("/bob/")[1].partition("/")[0])
             for operation, path in self.files.operations
+            if operation != "identity"  # changes nothing
         ]
         self.assertEqual(
             steps,
@@ -575,6 +576,17 @@ class Gone(MaildirTestCase):
         self.unmount("/mail")
         self.assertGone("bob")
 
+    def test_what_a_root_was_to_be_made_in_is_known_too(self) -> None:
+        self.files.make_directories("/state")
+        self.maildirs._root = "/state/mail"
+        self.maildirs.start()
+        mounted = self.unmount("/state")
+        self.assertGone("bob")
+        self.assertEqual(self.files.names("/state"), [])
+        self.remove("/state")
+        self.put("/state", mounted)
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
     def test_one_that_was_not_is_made_by_the_first_delivery(self) -> None:
         self.maildirs.start()
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
@@ -599,6 +611,35 @@ class Gone(MaildirTestCase):
         self.files._directory("/mail").names.update(mounted.names)
         self.assertEqual(self.replies(message("bob", "eve"))[1][:3], "250")
         self.assertGreater(len(self.files.names("/mail/example.net")), 1)
+
+    def unmount_at(self, operation: str) -> None:
+        """Let the root be another one as soon as an operation was done next."""
+        working = getattr(self.files, operation)
+
+        def unmounting(*args: Any) -> Any:
+            setattr(self.files, operation, working)
+            result = working(*args)
+            self.mounted = self.unmount("/mail")
+            return result
+
+        setattr(self.files, operation, unmounting)
+
+    def test_whenever_it_goes_nothing_is_delivered_to_what_took_its_place(self) -> None:
+        for local_part, operations in (
+            ("eve", ("identity", "make_directories", "create", "rename", "sync_directory")),
+            ("bob", ("create", "rename", "sync_directory")),
+        ):
+            for operation in operations:
+                self.files = UnsyncedFiles()
+                self.maildirs = self.delivery()
+                self.deliver(message("bob"))
+                self.unmount_at(operation)
+                (outcome,) = self.deliver(message(local_part))
+                self.assertEqual(outcome.reply.code, 451, (operation, local_part))
+                self.assertGone("bob", "eve")
+                self.remove("/mail")
+                self.put("/mail", self.mounted)
+                self.assertEqual(self.replies(message("bob", "eve"))[0][:3], "250")
 
     def test_whether_a_mailbox_exists_is_not_denied(self) -> None:
         self.deliver(message("bob"))

@@ -249,6 +249,9 @@ class Campaign:
         gone = time.time()
         mta.wait_for(lambda: not mta.is_ready(), "the state directory is missed")
         missed = time.time()
+        if self._workers > 1:  # its successor makes no queue of its own
+            os.kill(self._random.choice(children(mta.pid)), signal.SIGKILL)
+            self._faults.append(missed)
         time.sleep(1 + 2 * self._random.random())
         acked = [float(line.split()[1]) for line in self._lines() if line.startswith("acked")]
         late = [moment - gone for moment in acked if moment > gone + _ON_ITS_WAY]

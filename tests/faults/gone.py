@@ -28,17 +28,16 @@ class DetachableMTA(MTA):
         self.state.mkdir(mode=0o700)
 
     def attach(self) -> None:
-        """Put it back.
-
-        Raises:
-            OSError: something was made in its place.
-        """
-        self.state.rmdir()
+        """Put it back."""
+        shutil.rmtree(self.state)
         self._away.rename(self.state)
 
     def intruders(self) -> list[str]:
-        """Return what was made in the place of the state directory, while that is away."""
-        return sorted(os.listdir(self.state))
+        """Return the files that were made in its place while it is away.
+
+        Directories may be there, of a mailbox that was just being made as it went.
+        """
+        return [str(path) for path in self.state.rglob("*") if not path.is_dir()]
 
     @property
     def _away(self) -> Path:

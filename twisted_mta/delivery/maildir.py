@@ -176,16 +176,19 @@ class MaildirDelivery:
         # "/" and ":" mean something in a Maildir, and are written as Maildir readers expect.
         host = printable(hostname).replace("/", r"\057").replace(":", r"\072")
         self._origin = f"R{random.getrandbits(64):016x}", host
-        # The root, and directories of domains and mailboxes that mail was delivered to: which they
-        # are. The newest come last.
+        self._lowest = root  # what of the way to the root was there at the start
+        # Which directories that, the root, and those of domains and mailboxes are to which mail was
+        # delivered; the newest come last.
         self._places: dict[str, tuple[int, int]] = {}
         # An exception is not remembered: the next message tries again.
         self._ready = lru_cache(maxsize=_REMEMBERED)(self._make_maildir)
 
     def start(self) -> None:
-        """Remember which directory the root is, if it is there; blocks."""
-        with suppress(OSError):
-            self._places[self._root] = self._files.identity(self._root)
+        """Remember which directory the root is, or else the one that it will be made in; blocks."""
+        self._lowest = self._root
+        while not self._files.is_directory(self._lowest):
+            self._lowest = os.path.dirname(self._lowest) or os.curdir
+        self._places[self._lowest] = self._files.identity(self._lowest)
 
     def exists(self, mailbox: Mailbox) -> bool:
         """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks.
@@ -200,8 +203,8 @@ class MaildirDelivery:
         try:
             if self._files.is_directory(f"{self._root}/{domain}/{local_part}/new"):
                 return True
-            self._see_that_all_is_there(self._root)
-            self._see_that_all_is_there(f"{self._root}/{domain}")
+            self._see_that_it_is_there(self._root)
+            self._see_that_it_is_there(f"{self._root}/{domain}")
         except NoMailbox as gone:
             raise Refused(gone.reply) from None
         except OSError as error:
@@ -334,11 +337,14 @@ class MaildirDelivery:
         for maildir, together in by_maildir.items():
             try:
                 self._files.sync_directory(f"{maildir}/new")
+                with suppress(OSError):  # which says nothing of what was synced
+                    self._see_that_it_is_there(self._root)  # or nobody would find them
             except Exception as error:
                 # They will be delivered again, so take them back; a reader may have been faster.
+                reply = error.reply if isinstance(error, NoMailbox) else _deferred(error)
                 for copy in together:
                     self._remove(copy.delivered)
-                    copy.reply, copy.uncertain = _deferred(error), True
+                    copy.reply, copy.uncertain = reply, True
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
         """Open a new file under ``tmp/``, whose name is its own for all time."""
@@ -357,19 +363,27 @@ class MaildirDelivery:
     def _make_maildir(self, maildir: str) -> None:
         """Make what is missing of a Maildir, durably, whoever began to make it."""
         domain = os.path.dirname(maildir)
-        for directory in (self._root, domain, maildir):
-            self._see_that_all_is_there(directory)
+        for directory in (*self._above, domain, maildir):
+            self._see_that_it_is_there(directory)
         for name in ("tmp", "new", "cur"):
             self._files.make_directories(f"{maildir}/{name}")
         # They may all be there, made just before a crash that kept them only in memory.
+        made: dict[str, tuple[int, int]] = {}
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
-            self._places[directory] = self._files.identity(directory)
+            made[directory] = self._files.identity(directory)
+        for directory in self._above:  # and has not gone just now
+            self._see_that_it_is_there(directory)
+        self._places.update(made)
         while len(self._places) > 2 * _REMEMBERED:
-            oldest = next(each for each in list(self._places) if each != self._root)
-            self._places.pop(oldest, None)
+            above = self._above
+            self._places.pop(next(each for each in list(self._places) if each not in above), None)
 
-    def _see_that_all_is_there(self, directory: str) -> None:
+    @property
+    def _above(self) -> tuple[str, str]:
+        return self._lowest, self._root
+
+    def _see_that_it_is_there(self, directory: str) -> None:
         """See that nothing is made in the place of what was there and has gone.
 
         Where a file system was unmounted there is a directory all the same, which is another one.
@@ -386,24 +400,29 @@ class MaildirDelivery:
         try:
             now = self._files.identity(directory)
         except FileNotFoundError:
-            if directory != self._root:
+            if directory not in self._above:
                 return
         else:
-            if now == before or self._took_its_place(directory):
+            if now == before or self._took_its_place(directory, now, before):
                 self._places[directory] = now
                 return
         raise NoMailbox(GONE)
 
-    def _took_its_place(self, directory: str) -> bool:
-        """Whether another directory than before is one with mail.
+    def _took_its_place(
+        self, directory: str, now: tuple[int, int], before: tuple[int, int]
+    ) -> bool:
+        """Whether what is another directory than before is one with mail.
 
-        File systems that are mounted anew may have another number, and what was restored has other
-        inodes.
+        File systems that are mounted anew may have another number; inodes stay.
         """
-        if directory != self._root:
-            return bool(self._files.names(directory))
-        known = [each for each in list(self._places) if each != directory]
-        return any(self._files.is_directory(f"{each}/new") for each in known[-_LOOKED_FOR:])
+        if directory not in self._above:
+            return now[1] == before[1] or bool(self._files.names(directory))
+        places = [each for each in list(self._places.items()) if each[0] not in self._above]
+        for path, (_, inode) in places[-_LOOKED_FOR:]:
+            with suppress(FileNotFoundError):
+                if self._files.identity(path)[1] == inode:
+                    return True
+        return False
 
     def _remove(self, path: str) -> None:
         # What brought us here is told; that this failed too would tell nobody more.
