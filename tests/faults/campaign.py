@@ -247,6 +247,7 @@ class Campaign:
         """Take the state directory away for a while: nothing is taken meanwhile, nor made."""
         mta.detach()
         gone = time.time()
+        self._faults.append(gone)  # a Maildir may have gone before it could be synced
         mta.wait_for(lambda: not mta.is_ready(), "the state directory is missed")
         missed = time.time()
         if self._workers > 1:  # its successor makes no queue of its own

@@ -41,7 +41,6 @@ class Faults(SynchronousTestCase):
         verdict = Campaign(self.home, seed=3, program=DetachableMTA).run(2)
         self.assertTrue(verdict.good, str(verdict))
         self.assertGreater(verdict.refused, 10, str(verdict))
-        self.assertEqual(verdict.explained, [])
 
     def test_nor_does_one_that_is_unmounted_under_two_workers_one_of_which_dies(self) -> None:
         if not mounts_can_be_had():
@@ -66,7 +65,6 @@ class Faults(SynchronousTestCase):
                 self.assertEqual(told.exception.smtp_code, 451)
                 self.assertFalse(mta.is_ready())
             self.assertFalse((mta.state / "queue.sqlite").exists())
-            self.assertEqual(mta.terminate(), 0)
 
     def test_twenty_large_messages_at_once_do_not_fill_the_memory(self) -> None:
         need_proc()

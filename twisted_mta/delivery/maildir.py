@@ -306,6 +306,8 @@ class MaildirDelivery:
             self._ready(maildir)
             copy.name, copy.file = self._create(maildir)
         try:
+            # It is moved within its file system, so that has to be the right one now.
+            self._see_that_it_is_there(self._root)
             for piece in content:
                 copy.file.write(head + piece)
                 head = b""
@@ -337,14 +339,11 @@ class MaildirDelivery:
         for maildir, together in by_maildir.items():
             try:
                 self._files.sync_directory(f"{maildir}/new")
-                with suppress(OSError):  # which says nothing of what was synced
-                    self._see_that_it_is_there(self._root)  # or nobody would find them
             except Exception as error:
                 # They will be delivered again, so take them back; a reader may have been faster.
-                reply = error.reply if isinstance(error, NoMailbox) else _deferred(error)
                 for copy in together:
                     self._remove(copy.delivered)
-                    copy.reply, copy.uncertain = reply, True
+                    copy.reply, copy.uncertain = _deferred(error), True
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
         """Open a new file under ``tmp/``, whose name is its own for all time."""
