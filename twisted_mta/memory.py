@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from attrs import asdict, evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -308,7 +308,7 @@ class TLSJournal:
             done.callback(None)
 
         def write(_: object) -> None:
-            (self._write() if self._pending else self._nothing()).addBoth(written)
+            maybeDeferred(self._write if self._pending else self._nothing).addBoth(written)
 
         (self._working or self._nothing()).addBoth(write)
         return done
@@ -322,7 +322,7 @@ class TLSJournal:
     def _look(self) -> None:
         self._timer = None
         self._soon = False
-        writing = self._write() if self._pending else self._nothing()
+        writing = maybeDeferred(self._write if self._pending else self._nothing)
         working: Deferred[None] = Deferred()
         self._working = working
         writing.addCallback(lambda _: self._executor(self._news))

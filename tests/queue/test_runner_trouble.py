@@ -179,6 +179,51 @@ class Exhausted(RunnerTestCase):
             self.assertDone()
             self.flush()
 
+    def test_what_is_due_is_begun_with_later_wherever_that_fails(self) -> None:
+        for where, name in (
+            (self.runner._turns, "startable"),
+            (self.runner._turns, "companions"),
+            (self.runner._backlog, "_ask"),
+            (self.runner._slots, "acquire"),
+        ):
+            self.accept(message(1))
+            self.answer(DEFERRED)
+            self.fail_once(where, name)
+            self.settle(400)
+            self.assertEqual(self.attempts, [], name)
+            self.settle(5)
+            self.settle(5)
+            self.assertEqual(len(self.attempts), 1, name)
+            self.answer(DELIVERED)
+            self.assertDone()
+            self.flushLoggedErrors(MemoryError)
+
+    def test_what_there_is_is_not_forgotten_where_a_reading_is_not_taken_in(self) -> None:
+        self.begin(start=False)
+        self.accept(*(message(id) for id in range(1, 101)))
+        self.store = MemoryStore(disk=self.store)
+        self.begin(start=False)
+        self.fail_once(self.runner._backlog, "_take_rest")  # of the survey
+        self.runner.start()
+        self.settle()
+        self.settle(5)
+        self.assertEqual(len(self.attempts), 5)
+        self.fail_once(self.runner._backlog, "_take_rest")  # of a lease
+        for _ in range(100):
+            self.answer(DELIVERED)
+            self.settle(1)
+        self.assertDone()
+        self.flush(2)
+
+    def test_what_cannot_be_handed_over_is_deferred(self) -> None:
+        self.fail_once(self.runner, "_attempt")
+        self.accept(message(1))
+        self.assertIdle()
+        self.settle(400)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.flush()
+
     def test_what_is_in_the_queue_is_acknowledged_whatever_fails_then(self) -> None:
         self.fail_once(self.runner, "_arrive")
         self.accept(message(1))

@@ -116,9 +116,11 @@ class DelayWatch:
             return  # the leases end with the process
         self._through = QueueId(before - 1) if leased.through is None else leased.through
         now = self._wall_time()
-        for message in leased.messages:
-            self._tell(message, now)
-        self._wait(self._pause if leased.through is None else 0)
+        try:
+            for message in leased.messages:
+                self._tell(message, now)
+        finally:
+            self._wait(self._pause if leased.through is None else 0)
 
     def _not_looked(self, failure: Failure) -> None:
         self._looking = False

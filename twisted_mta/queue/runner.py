@@ -8,9 +8,10 @@ at work at once, without being read back, where there is room.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -306,10 +307,14 @@ class Runner:
     def _dispatch(self) -> None:
         self._turn = None
         now = self._clock.seconds()
-        next_probe = self._turns.next_probe(now)
-        for line in self._turns.startable(now):
-            self._acquire(line)
-        next_due = self._backlog.read(self._settings)
+        try:
+            next_probe = self._turns.next_probe(now)
+            for line in self._turns.startable(now):
+                self._acquire(line)
+            next_due = self._backlog.read(self._settings)
+        except Exception:
+            self._log.failure("what is due could not be begun with, and is in a while")
+            next_probe, next_due = None, now + _PAUSE
         times = [time for time in (next_probe, next_due) if time is not None]
         if times:
             self._look_at(min(times))
@@ -455,12 +460,16 @@ class Runner:
             line.acquiring -= 1
             self._look_at(self._clock.seconds() + _PAUSE)
 
-        self._slots.acquire(
-            line.hop,
-            self._settings.concurrency,
-            ready=lambda slot: self._begin(line, slot),
-            refused=refused,
-        )
+        try:
+            self._slots.acquire(
+                line.hop,
+                self._settings.concurrency,
+                ready=lambda slot: self._begin(line, slot),
+                refused=refused,
+            )
+        except Exception:
+            self._log.failure("limits could not be asked for")
+            refused()
 
     def _begin(self, line: Line, slot: Slot | None) -> None:
         taken = self._turns.take(line, self._clock.seconds())
@@ -475,18 +484,20 @@ class Runner:
         part.started = self._clock.seconds()
         if slot is not None:
             self._slots.begun(slot, line.hop)
-        outcomes: Deferred[Sequence[Outcome]]
-        if part.next_hop.transport == "discard":
-            outcomes = succeed(same_for_all(part, DISCARDED))
-        elif part.next_hop.transport == "error":
-            outcomes = succeed(same_for_all(part, part.next_hop.reply or BROKEN))
-        elif self._is_too_late(part):
-            outcomes = succeed(same_for_all(part, TOO_LATE))
-        else:
-            outcomes = maybeDeferred(self._deliver, part.next_hop, part.offered)
+        outcomes: Deferred[Sequence[Outcome]] = maybeDeferred(self._attempt, part)
         outcomes.addBoth(self._done, part, line, attempt, kind, slot).addErrback(
-            lambda failure: self._log.failure("an outcome could not be recorded", failure)
+            lambda failure: self._log.failure("after the delivery of a message", failure)
         )
+
+    def _attempt(self, part: Part) -> Any:
+        """Return an outcome for each recipient, or a Deferred of that."""
+        if part.next_hop.transport == "discard":
+            return same_for_all(part, DISCARDED)
+        if part.next_hop.transport == "error":
+            return same_for_all(part, part.next_hop.reply or BROKEN)
+        if self._is_too_late(part):
+            return same_for_all(part, TOO_LATE)
+        return self._deliver(part.next_hop, part.offered)
 
     def _is_too_late(self, part: Part) -> bool:
         """Whether a message is to be returned rather than tried now (RFC 2852 §4)."""
