@@ -249,6 +249,7 @@ class Exhausted(CommitTestCase):
         self.commit.look()
         self.turn()
         self.assertTrue(self.commit.is_open)
+        self.assertEqual((self.commit.batches, len(self.store.batches)), (0, 1))
         self.store.fail_next(StoreError("it is another one"))
         self.commit.look()
         self.turn()

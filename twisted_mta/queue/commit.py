@@ -59,6 +59,8 @@ _PAUSE = 1.0  # seconds before more is asked of a store that has just said no
 _LOOK_AGAIN = 1.0  # seconds without a commit, before a store is asked whether it is still there
 _ALONE = 4  # failures after which an operation is tried in a transaction of its own
 
+_LOOK = Forget(())  # a transaction that writes nothing, and fails where the store has gone
+
 # What Python raises where a value is not what it should be: about the operation, not the store.
 _MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError)
 
@@ -193,7 +195,7 @@ class GroupCommit:
         """Find out whether the store is still there, where no commit has shown it of late."""
         idle = self._open and not self._busy and not self._waiting
         if idle and self._clock.seconds() - self._looked >= _LOOK_AGAIN:
-            self.perform(Forget(())).addErrback(lambda failure: None)  # `is_open` tells
+            self.perform(_LOOK).addErrback(lambda failure: None)  # `is_open` tells
 
     def stop(self) -> Deferred[None]:
         """Commit what waits and close the store; what cannot be committed fails, undone."""
@@ -324,8 +326,10 @@ class GroupCommit:
 
     def _applied(self, results: Sequence[Result], batch: Sequence[_Waiting]) -> None:
         self._busy = False
-        self.batches += 1
-        self.committed += len(batch)
+        looked = len(batch) == 1 and batch[0].operation == _LOOK
+        if not looked:
+            self.batches += 1
+            self.committed += len(batch)
         seconds = self._clock.seconds() - self._began
         for waiting, result in zip(batch, results, strict=True):
             if self._forgetting and isinstance(result, Leased):
@@ -333,7 +337,8 @@ class GroupCommit:
             waiting.done.callback(result)
         if self._waiting or self._stopping or self._kept:
             self._wake()
-        self._timed(seconds)
+        if not looked:
+            self._timed(seconds)
 
     def _failed(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
         self._busy = False
