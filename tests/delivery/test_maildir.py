@@ -570,6 +570,11 @@ class Gone(MaildirTestCase):
         self.put("/mail", mounted)
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
+    def test_one_that_cannot_be_looked_at_keeps_nobody_from_starting(self) -> None:
+        self.files.fail_next("is_directory", OSError(errno.EACCES, "no"))
+        self.maildirs.start()
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
     def test_a_root_that_was_there_at_the_start_is_known(self) -> None:
         self.files.make_directories("/mail")
         self.maildirs.start()

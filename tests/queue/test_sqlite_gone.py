@@ -142,6 +142,17 @@ class Database(GoneTestCase):
         with self.assertRaises(StoreError):
             self.store.apply([Forget(())])
 
+    def test_its_path_may_have_any_name(self) -> None:
+        path = os.path.join(self.directory, "a b?c#d%41é\udcff.sqlite")
+        store = SQLiteStore(path, spool=self.spool, files=self.files)
+        store.open()
+        store.apply([Accept(message(2), lease=False)])
+        store.close()
+        store.open()
+        self.assertEqual(store.census().messages, 1)
+        store.close()
+        self.assertTrue(os.path.exists(path))
+
     def test_the_first_opening_makes_what_is_not_there(self) -> None:
         self.store.close()
         os.unlink(self.path)

@@ -185,10 +185,12 @@ class MaildirDelivery:
 
     def start(self) -> None:
         """Remember which directory the root is, or else the one that it will be made in; blocks."""
-        self._lowest = self._root
-        while not self._files.is_directory(self._lowest):
-            self._lowest = os.path.dirname(self._lowest) or os.curdir
-        self._places[self._lowest] = self._files.identity(self._lowest)
+        lowest = self._root
+        with suppress(OSError):  # deliveries tell
+            while not self._files.is_directory(lowest):
+                lowest = os.path.dirname(lowest) or os.curdir
+            self._places[lowest] = self._files.identity(lowest)
+            self._lowest = lowest
 
     def exists(self, mailbox: Mailbox) -> bool:
         """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks.

@@ -185,7 +185,7 @@ class SQLiteStore:
 
     @property
     def _uri(self) -> str:
-        return f"file:{quote(os.path.abspath(self._path))}"
+        return f"file:{quote(os.fsencode(os.path.abspath(self._path)))}"
 
     def _recognize(self, known: _Known) -> None:
         """See that what is to be opened is what was open before.
