@@ -15,8 +15,9 @@ from tests.server.authority import self_signed
 from twisted_mta import Config
 from twisted_mta.config import Listener
 from twisted_mta.config.destination import Destination
+from twisted_mta.instruments import engine_report
 from twisted_mta.queue.lock import StateLock
-from twisted_mta.queue.store import StateInUse
+from twisted_mta.queue.store import StateInUse, StoreError
 from twisted_mta.service import CannotReload
 from twisted_mta.shard import shard_directory
 from twisted_mta.testing.files import UnsyncedFiles
@@ -202,6 +203,68 @@ class Reloading(InMemory):
         self.successResultOf(first)
         self.successResultOf(second)
         self.assertEqual(self.told()["size"], OLD["size"])
+
+
+class StateDirectoryGone(InMemory):
+    """What was opened goes away while mail comes in, and comes back."""
+
+    def reports(self, mta: MemoryMTA) -> bool:
+        """Ask as a health check does; return whether the queue is open."""
+        for _ in range(2):
+            mta.advance(2)
+            report = engine_report(
+                mta.mta.engine, pid=1, state="ready", started_at=0.0, names=("smtp",)
+            )
+        return report.queue_open
+
+    def test_it_is_refused_seen_and_over_by_itself(self) -> None:
+        mta = self.started(routes=RELAYED)
+        path = os.path.join(self.directory, "queue.sqlite")
+        self.assertTrue(self.reports(mta))
+        os.rename(path, f"{path}.away")
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertFalse(self.reports(mta))
+        mta.advance(300)
+        self.assertFalse(os.path.exists(path))
+        os.rename(f"{path}.away", path)
+        mta.advance(60)
+        self.assertTrue(self.reports(mta))
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        mta.advance(1)
+        self.assertEqual(len(mta.mail("bob")), 1)
+        self.flushLoggedErrors(StoreError)
+
+    def test_it_is_seen_without_any_mail(self) -> None:
+        mta = self.started()
+        path = os.path.join(self.directory, "queue.sqlite")
+        os.rename(path, f"{path}.away")
+        self.assertFalse(self.reports(mta))
+        os.rename(f"{path}.away", path)
+        mta.advance(300)
+        self.assertTrue(self.reports(mta))
+        self.flushLoggedErrors(StoreError)
+
+    def test_a_reload_meanwhile_makes_no_key_of_its_own(self) -> None:
+        aliases = self.write("aliases", "team: bob@far.example\n")
+        mta = self.started(aliases=aliases, srs_domain="localhost")
+        path = os.path.join(self.directory, "srs.key")
+        self.files.unlink(path)
+        self.successResultOf(mta.mta.reload(mta.mta.config))
+        self.assertNotIn(path, self.files.tree())
+
+    def test_mailboxes_that_are_not_there_for_now_are_not_denied(self) -> None:
+        mta = self.started(recipients="existing")
+        maildir = mta.mta.config.maildir
+        self.files.make_directories(f"{maildir}/localhost/bob/new")
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        mta.advance(1)
+        above, _, name = maildir.rpartition("/")
+        mounted = self.files._directory(above).names.pop(name)
+        self.files.make_directories(maildir)
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.files._directory(above).names[name] = mounted
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit(MAIL, "eve@localhost").startswith("550 "))
 
 
 class Shards(InMemory):

@@ -1,8 +1,10 @@
 """What the rooms are handed in production: time, randomness, and threads of our own."""
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from weakref import ref
@@ -101,6 +103,12 @@ class Near(SynchronousTestCase):
         self.call(0.0002, 64)
         self.assertEqual(self.call(0.0002, 1000), 0)
 
+    def test_whatever_is_raised_is_a_failure(self) -> None:
+        def end() -> None:
+            raise SystemExit
+
+        self.failureResultOf(self.near(end), SystemExit)
+
     def test_an_exception_is_a_failure_and_moves_the_next_calls_elsewhere(self) -> None:
         self.failureResultOf(self.near(divide, 6, 0), ZeroDivisionError)
         self.assertEqual(self.call(0.0002, 64), 64)
@@ -171,6 +179,104 @@ class Threads(TestCase):
         self.failureResultOf(executor(divide, 6, 3), RuntimeError)
         self.patch(entropy, "Thread", threading.Thread)
         return executor(divide, 6, 3).addCallback(self.assertEqual, 2)
+
+    def test_with_some_threads_left_calls_wait_for_them(self) -> Deferred[None]:
+        executor = ThreadExecutor(reactor, 2, "test")
+        executor.start()
+        self.addCleanup(executor.stop)
+        go_on = threading.Event()
+        first = executor(go_on.wait)
+
+        class NoThread(threading.Thread):
+            def start(self) -> None:
+                raise RuntimeError("can't start new thread")
+
+        self.patch(entropy, "Thread", NoThread)
+        second = executor(divide, 6, 3)
+        self.assertNoResult(second)
+        go_on.set()
+        return first.addCallback(lambda _: second).addCallback(self.assertEqual, 2)
+
+    def test_what_ends_threads_elsewhere_ends_none_here(self) -> Deferred[None]:
+        executor = self.executor()
+
+        def end() -> None:
+            raise SystemExit
+
+        ended = self.assertFailure(executor(end), SystemExit)
+        return ended.addCallback(lambda _: executor(divide, 6, 3)).addCallback(self.assertEqual, 2)
+
+    def kill(self, executor: ThreadExecutor) -> None:
+        """End a thread of an executor from outside, as soon as it takes its next call."""
+        (thread,) = executor._threads
+        raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+        )
+        self.assertEqual(raised, 1)
+
+    def test_a_thread_that_dies_is_replaced_and_what_it_was_at_fails(self) -> Deferred[None]:
+        executor = self.executor()
+
+        def killed(_: object) -> Deferred[None]:
+            self.kill(executor)
+            lost, next_one = executor(divide, 6, 3), executor(divide, 8, 2)
+            return (
+                self.assertFailure(lost, SystemExit)
+                .addCallback(lambda _: next_one)
+                .addCallback(self.assertEqual, 4)
+                .addCallback(lambda _: self.assertEqual(len(executor._threads), 1))
+                .addCallback(lambda _: self.flushLoggedErrors(SystemExit))
+                .addCallback(lambda errors: self.assertEqual(len(errors), 1))
+            )
+
+        return executor(divide, 6, 3).addCallback(killed)
+
+    def test_without_memory_to_hand_back_a_result_it_is_handed_back_all_the_same(self) -> None:
+        wanted: list[Callable[[], None]] = []
+        failing = iter([MemoryError, MemoryError])
+
+        def call_from_thread(function: Any, *args: Any) -> None:
+            error = next(failing, None)
+            if error is not None:
+                raise error
+            wanted.append(partial(function, *args))
+
+        pretended: Any = SimpleNamespace(callFromThread=call_from_thread)
+        executor = ThreadExecutor(pretended, 1, "test")
+        executor.start()
+        done = executor(divide, 6, 3)
+        executor.stop()
+        for each in wanted:
+            each()
+        self.assertEqual(self.successResultOf(done), 2)
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+
+    def test_calls_that_no_thread_is_left_for_fail(self) -> None:
+        wanted: list[Callable[[], None]] = []
+        pretended: Any = SimpleNamespace(
+            callFromThread=lambda function, *args: wanted.append(partial(function, *args))
+        )
+        executor = ThreadExecutor(pretended, 1, "test")
+        executor.start()
+        first = executor(divide, 6, 3)
+        while not wanted:  # the thread is at its work
+            pass
+        (thread,) = executor._threads
+        self.kill(executor)
+        waiting = [executor(divide, 6, 3), executor(divide, 6, 3)]
+        thread.join(30)
+
+        class NoThread(threading.Thread):
+            def start(self) -> None:
+                raise RuntimeError("can't start new thread")
+
+        self.patch(entropy, "Thread", NoThread)
+        for each in wanted:
+            each()
+        self.assertEqual(self.successResultOf(first), 2)
+        for done in waiting:
+            self.failureResultOf(done)
+        self.flushLoggedErrors(SystemExit)
 
     def test_calls_that_results_lead_to_leave_the_reactor_its_turn(self) -> None:
         wanted: list[Callable[[], None]] = []

@@ -52,9 +52,10 @@ class Told(SynchronousTestCase):
         self.settle()
         return called
 
-    def start(self) -> Deferred[Any]:
-        config = Config(state_dir=os.path.abspath(self.mktemp()), workers=2, listeners=())
-        return self.call("start", settings=packed(config), shards=[1], endpoints=[])
+    def start(self, **more: Any) -> Deferred[Any]:
+        self.state = os.path.abspath(self.mktemp())
+        config = Config(state_dir=self.state, workers=2, listeners=())
+        return self.call("start", settings=packed(config), shards=[1], endpoints=[], **more)
 
     def test_told_to_end_before_it_began_it_ends_once(self) -> None:
         for name in ("drain", "drain", "hurry"):
@@ -66,6 +67,11 @@ class Told(SynchronousTestCase):
         self.call("drain")
         error = self.failureResultOf(self.start(), CallFailed).value
         self.assertEqual(str(error), "told to end before it began")
+
+    def test_where_a_queue_was_and_is_none_it_makes_none(self) -> None:
+        error = self.failureResultOf(self.start(create=False), CallFailed).value
+        self.assertIn(f"{self.state}/shard-1/queue.sqlite was there before", str(error))
+        self.assertFalse(os.path.exists(self.state))
 
     def test_the_pipe_that_it_closes_itself_is_no_alarm(self) -> None:
         self.call("drain")

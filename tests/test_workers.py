@@ -95,6 +95,7 @@ class Starting(WorkersTestCase):
         self.assertEqual(first.arguments[1:], ["-P", "-m", module, "0", "text"])
         self.assertEqual(first.heard[0][1]["shards"], [0, 3])
         self.assertEqual(first.heard[0][1]["endpoints"], ["smtp", "smtp"])
+        self.assertTrue(first.heard[0][1]["create"])
         self.assertEqual(first.settings, self.config)
         self.assertEqual(sorted(first.descriptors), [0, 1, 2, 3, 4, 5, 6])
         self.assertEqual(first.descriptors[4], self.crew.loads.descriptor)
@@ -249,6 +250,7 @@ class Restarting(WorkersTestCase):
         successor = self.processes[2]
         self.assertEqual(successor.names, ["start", "serve"])
         self.assertEqual(successor.heard[0][1]["shards"], [1])
+        self.assertFalse(successor.heard[0][1]["create"])  # there was a queue
         self.assertIn("worker 1 works again", self.said)
         self.assertEqual(self.processes[0].names, ["start", "serve"])
         restarts = list(self.metrics.snapshot().series(table.WORKER_RESTARTS))

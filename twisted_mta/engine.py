@@ -59,7 +59,7 @@ from .routing.exchangers import Exchangers
 from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
-from .shard import Shard, shard_directory
+from .shard import QUEUE, Shard, need_queue, shard_directory
 from .smtp.address import Mailbox
 from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
@@ -283,11 +283,12 @@ class Engine:
 
     # Life.
 
-    def start(self, shards: Sequence[int] = (0,)) -> Deferred[None] | None:
+    def start(self, shards: Sequence[int] = (0,), *, create: bool = True) -> Deferred[None] | None:
         """Open the queue and begin with what is due in it.
 
         Args:
             shards: the numbers of its parts, its own first.
+            create: whether to make what is not there; not where another process has just used it.
 
         Returns:
             Fires once that is done, where the workers of a parent that was killed have to end
@@ -300,6 +301,9 @@ class Engine:
             CertificateError: the certificate or its key cannot be used.
         """
         self.shards = [self._home, *map(self._shard, shards[1:])]
+        if not create:
+            for number in shards:
+                need_queue(self.config.state_dir, number)
         deadline = self._reactor.seconds() + _STILL_IN_USE
         try:
             self._open()
@@ -331,6 +335,7 @@ class Engine:
                 opened.append(shard)
             self.prepare(self.config)()
             self._journal.load()
+            self._maildir.start()
             for shard in self.shards:
                 recovery = shard.commit.start()
                 for name in recovery.swept:
@@ -571,7 +576,10 @@ class Engine:
             executor=self._file_executor,
             small_body=config.queue.small_body,
         )
-        store = SQLiteStore(os.path.join(directory, "queue.sqlite"), spool=spool, files=self._files)
+        lock = StateLock(os.path.join(directory, "queue.lock"))
+        store = SQLiteStore(
+            os.path.join(directory, QUEUE), spool=spool, files=self._files, lock=lock
+        )
         commit = GroupCommit(
             store,
             executor=world.commit_executor
@@ -599,7 +607,6 @@ class Engine:
             noticed=partial(self.metrics.count, table.NOTICES),
             steered=self.activity.steered,
         )
-        lock = StateLock(os.path.join(directory, "queue.lock"))
         desk = Desk(
             commit=commit,
             runner=runner,
@@ -616,7 +623,11 @@ class Engine:
 
     def _accept(self, message: Message) -> Deferred[None]:
         def accepted(_: None) -> None:
-            self.activity.message_accepted(message)
+            try:
+                self.activity.message_accepted(message)
+            except Exception:
+                # It is ours whether it is counted or not, and its client is to hear so.
+                self.log.failure("{id} was accepted, and not counted", id=message.id)
 
         def refused(failure: Failure) -> Failure:
             if isinstance(failure.value, Refused) and failure.value.reply is FULL:
@@ -650,7 +661,11 @@ def _runner_settings(config: Config) -> RunnerSettings:
         lifetime=config.queue.lifetime,
         concurrency=config.queue.concurrency,
         per_hop=config.queue.connections_per_hop,
-        longest=max(each.retry_maximum or 0.0 for each in config.all_destinations) or None,
+        longest=max(
+            max(each.retry_maximum or 0.0, each.retry_minimum or 0.0)
+            for each in config.all_destinations
+        )
+        or None,
         delay_warning=config.queue.delay_warning,
         postmaster=(
             Mailbox("postmaster", config.local_domains[0])

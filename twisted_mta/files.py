@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 from typing import IO
 
@@ -18,6 +19,20 @@ from .ownership import mailbox_fault
 # What link(2) says on a file system that has no hard links (FAT, some network and FUSE mounts), or
 # under a security module that forbids them.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+
+
+# What stat(2) says where there is nothing: everything else says that it is not known.
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+
+
+def identity(path: str) -> tuple[int, int]:
+    """Return what tells a file or directory from all others of this machine: device and inode.
+
+    Raises:
+        OSError: there is none, or it cannot be looked at.
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _sync_content(descriptor: int) -> None:
@@ -147,8 +162,21 @@ class DiskFiles:
             return
 
     def is_directory(self, path: str) -> bool:
-        """Whether there is a directory at ``path``."""
-        return os.path.isdir(path)
+        """Whether there is a directory at ``path``.
+
+        Raises:
+            OSError: that cannot be found out.
+        """
+        try:
+            return stat.S_ISDIR(os.stat(path).st_mode)
+        except OSError as error:
+            if error.errno in _NOTHING_THERE:
+                return False
+            raise
+
+    def identity(self, path: str) -> tuple[int, int]:
+        """Return device and inode of what is at ``path``."""
+        return identity(path)
 
     def make_directories(self, path: str) -> None:
         """Make ``path`` and what is missing above it (mode 0700), each synced in its parent.

@@ -77,6 +77,7 @@ def engine_report(
     """
     queue: dict[str, int] = {}
     for shard in engine.shards:
+        shard.commit.look()
         for name, count in asdict(shard.commit.census()).items():
             queue[name] = queue.get(name, 0) + count
     connections: dict[str, Connections] = {}

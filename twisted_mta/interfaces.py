@@ -92,6 +92,10 @@ class Files(Protocol):
         """Whether there is a directory at ``path``."""
         ...
 
+    def identity(self, path: str) -> tuple[int, int]:
+        """Return what tells a file or directory from all others: device and inode."""
+        ...
+
     def make_directories(self, path: str) -> None:
         """Make ``path`` and what is missing above it (mode 0700), each synced in its parent."""
         ...

@@ -121,6 +121,7 @@ class Worker(ProcessProtocol):
         self._delay = _RESTART_FIRST
         self._born = 0.0
         self._started_at = 0.0
+        self._opened = False  # its queue, in this life or one before
         self._first_start: Deferred[None] | None = None
         self._silent = 0  # ticks since anything was heard of it
         self._pinged = False
@@ -176,6 +177,7 @@ class Worker(ProcessProtocol):
             settings=packed(crew.config),
             shards=self.shards,
             endpoints=[bound.kind for bound in crew.bound],
+            create=not self._opened,
         ).addCallbacks(self._started, self._not_started, (life,))
 
     def _fork(self, life: Life) -> None:
@@ -320,7 +322,7 @@ class Worker(ProcessProtocol):
     def _started(self, _: Any, life: Life) -> None:
         if life is not self._life:
             return
-        self.ready = True
+        self.ready = self._opened = True
         self._silent, self._pinged = 0, False
         self._crew.started(self)
         if self._crew.serving:

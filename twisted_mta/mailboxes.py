@@ -54,6 +54,7 @@ class Mailboxes:
         self._files = files
         self._secret = secret
         self._wall_time = wall_time
+        self._srs_key: bytes | None = None
         self.routes = _routes(config)
         self._expander = self._make_expander(config, Aliases(), None)
 
@@ -163,9 +164,10 @@ class Mailboxes:
         aliases = read_aliases(config.aliases, ours=ours)
         srs = None
         if config.srs_domain is not None:
-            path = os.path.join(config.state_dir, "srs.key")
-            key = srs_key(path, files=self._files, secret=self._secret)
-            srs = SenderRewriting(config.srs_domain, key)
+            if self._srs_key is None:  # or one would be made where the state directory has gone
+                path = os.path.join(config.state_dir, "srs.key")
+                self._srs_key = srs_key(path, files=self._files, secret=self._secret)
+            srs = SenderRewriting(config.srs_domain, self._srs_key)
         return self._make_expander(config, aliases, srs)
 
     def _make_expander(

@@ -18,11 +18,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, TypeAlias
 
 from attrs import asdict, evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -261,6 +262,7 @@ class TLSJournal:
         self._clock = clock
         self._interval = interval
         self._generation = 0
+        self._made = False  # its directory: if that goes away, none is made in its place
         self._file: WritableFile | None = None
         self._lines = 0  # in the file
         self._read: dict[str, int] = {}  # octets, by name of another's file
@@ -274,6 +276,7 @@ class TLSJournal:
         """Read what all processes have kept. Blocks; a file that cannot be read is left out."""
         try:
             self._files.make_directories(self._directory)
+            self._made = True
             self._memory.merge(self._news(every=True))
         except OSError as error:
             self.log.warn("what was known of TLS cannot be read: {error}", error=str(error))
@@ -305,7 +308,7 @@ class TLSJournal:
             done.callback(None)
 
         def write(_: object) -> None:
-            (self._write() if self._pending else self._nothing()).addBoth(written)
+            maybeDeferred(self._write if self._pending else self._nothing).addBoth(written)
 
         (self._working or self._nothing()).addBoth(write)
         return done
@@ -319,7 +322,7 @@ class TLSJournal:
     def _look(self) -> None:
         self._timer = None
         self._soon = False
-        writing = self._write() if self._pending else self._nothing()
+        writing = maybeDeferred(self._write if self._pending else self._nothing)
         working: Deferred[None] = Deferred()
         self._working = working
         writing.addCallback(lambda _: self._executor(self._news))
@@ -351,10 +354,16 @@ class TLSJournal:
         return self._executor(self._append, facts, anew).addCallbacks(written, self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        failure.trap(OSError)
         self._failed_before = True
-        self._file = None  # how much of it is good is not known: the next one begins anew
-        self.log.warn("what is known of TLS cannot be kept: {error}", error=str(failure.value))
+        # How much of it is good is not known: the next one begins anew.
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+        if failure.check(OSError):
+            self.log.warn("what is known of TLS cannot be kept: {error}", error=str(failure.value))
+        else:  # no memory, no thread
+            self.log.failure("what is known of TLS cannot be kept", failure)
 
     # On the executor.
 
@@ -375,7 +384,9 @@ class TLSJournal:
         old, self._file = self._file, None
         if old is not None:
             old.close()
-        self._files.make_directories(self._directory)
+        if not self._made:
+            self._files.make_directories(self._directory)
+            self._made = True
         generations = [number for _, owner, number in self._journals() if owner == self._name]
         self._generation = max([*generations, self._generation]) + 1
         name = f"tls-{self._name}.{self._generation}.jsonl"

@@ -18,7 +18,11 @@ from .queue.lock import StateLock
 from .queue.runner import Runner
 from .queue.spool import Spool
 from .queue.sqlite import SQLiteStore
+from .queue.store import StoreError
 from .queue.tallies import Tallies
+
+QUEUE = "queue.sqlite"
+"""The file of a shard's queue, in its folder."""
 
 _FOLDER = re.compile(r"shard-([1-9][0-9]*)\Z")
 
@@ -47,6 +51,20 @@ class Shard:
 def shard_directory(state_dir: str, number: int) -> str:
     """Return where a shard is."""
     return state_dir if number == 0 else os.path.join(state_dir, f"shard-{number}")
+
+
+def need_queue(state_dir: str, number: int) -> None:
+    """See that the queue of a shard is there.
+
+    Raises:
+        StoreError: it has gone.
+    """
+    path = os.path.join(shard_directory(state_dir, number), QUEUE)
+    if not os.path.exists(path):
+        raise StoreError(
+            f"{path} was there before and has gone; when it is back, it is used, and until then"
+            " none is made in its place"
+        )
 
 
 def shards_there(state_dir: str) -> list[int]:

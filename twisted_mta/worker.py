@@ -78,7 +78,11 @@ class Worker:
         )
 
     def start(
-        self, settings: str, shards: Sequence[int], endpoints: Sequence[str]
+        self,
+        settings: str,
+        shards: Sequence[int],
+        endpoints: Sequence[str],
+        create: bool = True,
     ) -> Deferred[None] | None:
         """Open the queue.
 
@@ -86,6 +90,7 @@ class Worker:
             settings: a `Config`, packed.
             shards: which parts of it.
             endpoints: the kinds of the ports that were inherited.
+            create: whether what is not there is made: not where it was there in a life before.
 
         Raises:
             RuntimeError: it is to end already.
@@ -115,7 +120,7 @@ class Worker:
             # A port has its own copy. As long as any is open, the kernel takes connections that
             # nobody will answer.
             os.close(descriptor)
-        return engine.start(shards)
+        return engine.start(shards, create=create)
 
     def serve(self) -> None:
         """Take connections."""

@@ -156,7 +156,7 @@ class LongQueue(SynchronousTestCase):
         store = opened(self.home / "mta-state")
         self.addCleanup(store.close)
         now = wall_time()
-        (found,) = store.apply([Survey(now, now + Schedule().longest)])
+        (found,) = store.apply([Survey(now, now + Schedule().maximum)])
         assert found is not None
         self.assertEqual(len(found.rest), 1500)
         self.assertGreater(min(due or 0 for due in found.rest.values()), now + 1000)

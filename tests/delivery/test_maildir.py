@@ -26,7 +26,7 @@ from twisted_mta.envelope import (
     RecipientNumber,
 )
 from twisted_mta.files import DiskFiles
-from twisted_mta.interfaces import Files
+from twisted_mta.interfaces import Files, Refused
 from twisted_mta.smtp.address import Mailbox
 from twisted_mta.testing.files import UnsyncedFiles
 
@@ -94,6 +94,15 @@ class MaildirTestCase(SynchronousTestCase):
         self.assertEqual([outcome.number for outcome in outcomes], numbers)
         return [str(outcome.reply) for outcome in outcomes]
 
+    def remove(self, path: str) -> Any:
+        """Take a directory away, with all that is below it; return what `put` takes."""
+        above, _, name = path.rpartition("/")
+        return self.files._directory(above).names.pop(name)
+
+    def put(self, path: str, directory: Any) -> None:
+        """Put a directory where it was."""
+        above, _, name = path.rpartition("/")
+        self.files._directory(above).names[name] = directory
     def log(self) -> list[str]:
         """Return what is logged from now on, as it comes."""
         lines: list[str] = []
@@ -208,6 +217,7 @@ class Delivery(MaildirTestCase):
         steps = [
             (operation, path.split("/bob/")[1].partition("/")[0])
             for operation, path in self.files.operations
+            if operation != "identity"  # changes nothing
         ]
         self.assertEqual(
             steps,
@@ -330,9 +340,10 @@ class Delivery(MaildirTestCase):
 
     def test_a_maildir_that_was_removed_is_made_again(self) -> None:
         self.deliver(message("bob"))
-        self.files._root.names.clear()
-        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
-        self.assertEqual(self.mail(), [STORED])
+        for path in ("example.net/bob", "example.net"):
+            self.remove(f"/mail/{path}")
+            self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+            self.assertEqual(self.mail(), [STORED])
 
     def test_a_body_that_cannot_be_read_defers(self) -> None:
         class Broken:
@@ -578,3 +589,135 @@ class Directories(SynchronousTestCase):
         for domain in ("", ".", "..", "a/b", "a\x00"):
             self.assertRaises(NoMailbox, mailbox_directory, Mailbox("bob", domain))
         self.assertEqual(mailbox_directory(Mailbox("x" * 255, "a.example"))[1], "x" * 255)
+
+
+class Gone(MaildirTestCase):
+    """The file system of the Maildirs, or of a domain, was unmounted behind our back."""
+
+    GONE = "451 4.3.0 The mailboxes are not there now"
+
+    def unmount(self, path: str) -> Any:
+        """Let an empty directory be in the place of one."""
+        mounted = self.remove(path)
+        self.files.make_directories(path)
+        return mounted
+
+    def assertGone(self, *local_parts: str) -> None:
+        for local_part in local_parts:
+            self.assertEqual(self.replies(message(local_part)), [self.GONE])
+
+    def test_nothing_is_made_on_the_bare_mount_point(self) -> None:
+        self.deliver(message("bob"))
+        mounted = self.unmount("/mail")
+        self.assertGone("bob", "eve")
+        self.assertEqual(self.files.names("/mail"), [])
+        self.remove("/mail")
+        self.put("/mail", mounted)
+        self.assertEqual(self.replies(message("bob", "eve"))[1][:3], "250")
+        self.assertEqual(self.mail(), [STORED, STORED])
+
+    def test_nor_is_a_root_that_is_not_there_at_all(self) -> None:
+        self.deliver(message("bob"))
+        mounted = self.remove("/mail")
+        self.assertGone("bob", "eve")
+        self.assertFalse(self.files.is_directory("/mail"))
+        self.put("/mail", mounted)
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_one_that_cannot_be_looked_at_keeps_nobody_from_starting(self) -> None:
+        self.files.fail_next("is_directory", OSError(errno.EACCES, "no"))
+        self.maildirs.start()
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_a_root_that_was_there_at_the_start_is_known(self) -> None:
+        self.files.make_directories("/mail")
+        self.maildirs.start()
+        self.unmount("/mail")
+        self.assertGone("bob")
+
+    def test_what_a_root_was_to_be_made_in_is_known_too(self) -> None:
+        self.files.make_directories("/state")
+        self.maildirs._root = "/state/mail"
+        self.maildirs.start()
+        mounted = self.unmount("/state")
+        self.assertGone("bob")
+        self.assertEqual(self.files.names("/state"), [])
+        self.remove("/state")
+        self.put("/state", mounted)
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_one_that_was_not_is_made_by_the_first_delivery(self) -> None:
+        self.maildirs.start()
+        self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_so_it_is_with_a_domain_or_a_mailbox_of_its_own_file_system(self) -> None:
+        for path in ("/mail/example.net", "/mail/example.net/bob"):
+            self.deliver(message("bob"))
+            mounted = self.unmount(path)
+            self.assertGone("bob")
+            self.assertEqual(self.files.names(path), [])
+            self.assertEqual(
+                str(self.deliver(message("bob", domain="example.org"))[0].reply)[:3], "250"
+            )
+            self.remove(path)
+            self.put(path, mounted)
+            self.assertEqual(self.replies(message("bob"))[0][:3], "250")
+
+    def test_the_same_mail_by_another_number_is_used(self) -> None:
+        # Network file systems, btrfs and ZFS may have another device number each time.
+        self.deliver(message("bob"))
+        mounted = self.unmount("/mail")
+        self.files._directory("/mail").names.update(mounted.names)
+        self.assertEqual(self.replies(message("bob", "eve"))[1][:3], "250")
+        self.assertGreater(len(self.files.names("/mail/example.net")), 1)
+
+    def unmount_at(self, operation: str) -> None:
+        """Let the root be another one as soon as an operation was done next."""
+        working = getattr(self.files, operation)
+
+        def unmounting(*args: Any) -> Any:
+            setattr(self.files, operation, working)
+            result = working(*args)
+            self.mounted = self.unmount("/mail")
+            return result
+
+        setattr(self.files, operation, unmounting)
+
+    def test_whenever_it_goes_nothing_is_delivered_to_what_took_its_place(self) -> None:
+        for local_part, operations in (
+            ("eve", ("identity", "make_directories", "create", "rename", "sync_directory")),
+            ("bob", ("create", "rename", "sync_directory")),
+        ):
+            for operation in operations:
+                self.files = UnsyncedFiles()
+                self.maildirs = self.delivery()
+                self.deliver(message("bob"))
+                self.unmount_at(operation)
+                (outcome,) = self.deliver(message(local_part))
+                self.assertGone("bob", "eve")
+                self.assertEqual(self.files.tree("/mail"), [])
+                self.remove("/mail")
+                self.put("/mail", self.mounted)
+                new = [path for path in self.files.tree("/mail") if f"/{local_part}/new/" in path]
+                delivered = len(new) - (local_part == "bob")
+                self.assertEqual(delivered, outcome.delivered or outcome.uncertain, operation)
+                self.assertEqual(self.replies(message("bob", "eve"))[0][:3], "250")
+
+    def test_whether_a_mailbox_exists_is_not_denied(self) -> None:
+        self.deliver(message("bob"))
+        self.assertTrue(self.maildirs.exists(Mailbox("bob", "example.net")))
+        self.assertFalse(self.maildirs.exists(Mailbox("eve", "example.net")))
+        self.unmount("/mail/example.net")
+        for local_part in ("bob", "eve"):
+            refusal = self.assertRaises(
+                Refused, self.maildirs.exists, Mailbox(local_part, "example.net")
+            )
+            self.assertEqual(str(refusal.reply), self.GONE)
+        self.unmount("/mail")
+        self.assertRaises(Refused, self.maildirs.exists, Mailbox("bob", "example.net"))
+
+    def test_nor_is_one_that_cannot_be_looked_at(self) -> None:
+        self.deliver(message("bob"))
+        self.files.fail_next("is_directory", OSError(errno.EIO, "broken"))
+        refusal = self.assertRaises(Refused, self.maildirs.exists, Mailbox("bob", "example.net"))
+        self.assertEqual(str(refusal.reply)[:9], "451 4.3.0")

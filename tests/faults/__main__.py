@@ -8,6 +8,8 @@ import sys
 
 from ..functional.programs import MTA, folder
 from .campaign import Campaign
+from .exhausted import ExhaustedMTA
+from .gone import DetachableMTA, MountedMTA
 from .memory import LARGE, SENDERS, grown_by
 from .traced import TracedMTA
 
@@ -21,7 +23,7 @@ def _kill(arguments: argparse.Namespace) -> bool:
             fault="CLOCK" if arguments.clock else signal.Signals[f"SIG{arguments.signal}"],
             options=arguments.option,
             workers=arguments.workers,
-            program=TracedMTA if arguments.calls else MTA,
+            program=arguments.program,
             say=lambda line: print(line, flush=True),
         ).run(arguments.rounds, arguments.drain)
     print(verdict)
@@ -57,11 +59,14 @@ def main() -> int:
         action="store_true",
         help="set its wall clock ahead and back instead (needs a C compiler)",
     )
-    parser.add_argument(
-        "--calls",
-        action="store_true",
-        help="also kill it at the n-th fsync, link, unlink or send (needs strace)",
-    )
+    parser.set_defaults(program=MTA)
+    for option, program, text in (
+        ("--calls", TracedMTA, "also kill it at the n-th fsync, link, unlink or send (strace)"),
+        ("--gone", DetachableMTA, "take its state directory away instead"),
+        ("--unmounted", MountedMTA, "unmount that instead (needs root)"),
+        ("--exhausted", ExhaustedMTA, "let it run out of memory and threads instead"),
+    ):
+        parser.add_argument(option, action="store_const", dest="program", const=program, help=text)
     parser.add_argument("--drain", type=float, default=60.0, help="seconds to wait at the end (60)")
     parser.add_argument(
         "--option", action="append", default=[], metavar="OPTION", help="of twistd mta; repeatable"

@@ -27,6 +27,8 @@ from ..functional.programs import (
     runs,
 )
 from ..functional.sink import MARK
+from .exhausted import KINDS, ExhaustedMTA
+from .gone import DetachableMTA
 from .load import SENDER
 from .oracle import (
     Copy,
@@ -62,11 +64,11 @@ class Maildirs:
     """The local mailboxes, read bit by bit: each file once.
 
     Args:
-        mta: whose they are.
+        root: the folder above all of them.
     """
 
-    def __init__(self, mta: MTA) -> None:
-        self._root = mta.state / "maildir"
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._seen: dict[Path, Copy] = {}
         self._returned: dict[Path, list[tuple[str, str]]] = {}
 
@@ -121,8 +123,10 @@ class Campaign:
         options: further options of ``twistd mta``.
         workers: how many processes do the work. With more than one, SIGKILL strikes a worker or
             the parent, never both.
-        program: what is tried. A `TracedMTA` is killed at system calls too; the suite's own
-            control puts something worse in its place.
+        program: what is tried. A `TracedMTA` is killed at system calls too; the state directory of
+            a `DetachableMTA` goes away and comes back, and an `ExhaustedMTA` runs out of memory and
+            threads, instead of being killed; the suite's own control puts something worse in its
+            place.
         say: told about each round.
     """
 
@@ -156,7 +160,8 @@ class Campaign:
         if fault == "CLOCK":
             self._clock = WallClock(home)
             self._mta.environment = self._clock.environment
-        self._maildirs = Maildirs(self._mta)
+        kept = self._mta.kept if isinstance(self._mta, DetachableMTA) else self._mta.state
+        self._maildirs = Maildirs(kept / "maildir")
         self._faults: list[float] = []
 
     def run(self, rounds: int, drain: float = 60.0) -> Verdict:
@@ -205,6 +210,12 @@ class Campaign:
             self._clock.set(step)
             self._say(f"clock {number}: {step:+g} s from the true time")
             return
+        if isinstance(self._mta, DetachableMTA):
+            self._take_away(self._mta, number)
+            return
+        if isinstance(self._mta, ExhaustedMTA):
+            self._exhaust(self._mta, number)
+            return
         if isinstance(self._mta, TracedMTA):
             self._kill()
             self._die_at_a_call(self._mta)
@@ -245,6 +256,58 @@ class Campaign:
             lambda: self._mta.output().count("reloaded: [queue] lifetime") >= number, "the reload"
         )
         self._say(f"reload {number}")
+
+    def _take_away(self, mta: DetachableMTA, number: int) -> None:
+        """Take the state directory away for a while: nothing is taken meanwhile, nor made."""
+        mta.detach()
+        gone = time.time()
+        self._faults.append(gone)  # a Maildir may have gone before it could be synced
+        mta.wait_for(lambda: not mta.is_ready(), "the state directory is missed")
+        missed = time.time()
+        if self._workers > 1:  # its successor makes no queue of its own
+            os.kill(self._random.choice(children(mta.pid)), signal.SIGKILL)
+            self._faults.append(missed)
+        time.sleep(1 + 2 * self._random.random())
+        acked = [float(line.split()[1]) for line in self._lines() if line.startswith("acked")]
+        late = [moment - gone for moment in acked if moment > gone + _ON_ITS_WAY]
+        intruders = mta.intruders()
+        if late or intruders or mta.is_ready():
+            raise Unready(
+                f"without its state directory: {len(late)} acknowledged, the last"
+                f" {max(late, default=0)} s after it went; made in its place: {intruders};"
+                f" ready: {mta.is_ready()}"
+            )
+        mta.attach()
+        self._goes_on(mta, len(acked))
+        self._say(
+            f"gone {number}: missed after {missed - gone:.2f} s, {len(acked)} acknowledged before,"
+            f" {len(self._acked())} by the time it was all right again"
+        )
+
+    def _exhaust(self, mta: ExhaustedMTA, number: int) -> None:
+        """Let memory and threads run out for a while."""
+        kind = KINDS[number % len(KINDS)]
+        mta.switch.write_text(kind, "ascii")
+        began = time.monotonic()
+        ready = []
+        while time.monotonic() < began + 1 + 2 * self._random.random():
+            ready.append(mta.is_ready())
+            time.sleep(0.05)
+        mta.switch.unlink()
+        before = len(self._acked())
+        self._goes_on(mta, before)
+        self._say(
+            f"no {kind} {number}: ready {sum(ready)} of {len(ready)} times meanwhile,"
+            f" {len(self._acked())} acknowledged"
+        )
+
+    def _goes_on(self, mta: MTA, acked: int) -> None:
+        # The store is opened anew after a minute at the latest, and much earlier here.
+        eventually(mta.is_ready, "it is ready again", 70.0)
+        eventually(lambda: len(self._acked()) > acked + 10, "mail is taken again", 70.0)
+
+    def _acked(self) -> list[str]:
+        return [line for line in self._lines() if line.startswith("acked")]
 
     def _kill_a_worker(self) -> None:
         workers = self._mta.wait_for(self._all_workers, "all workers")

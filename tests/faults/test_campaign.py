@@ -2,12 +2,16 @@
 
 import signal
 from pathlib import Path
+from smtplib import SMTPDataError
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from ..functional.programs import folder, need, need_proc
+from ..functional.mail import message, submit
+from ..functional.programs import MTA, folder, need, need_proc
 from .campaign import Campaign
+from .exhausted import ExhaustedMTA
 from .forgetful import Forgetful
+from .gone import DetachableMTA, MountedMTA, mounts_can_be_had
 from .memory import MIB, grown_by
 
 
@@ -38,6 +42,35 @@ class Faults(SynchronousTestCase):
         verdict = Campaign(self.home, seed=3, fault="CLOCK", workers=2).run(4)
         self.assertTrue(verdict.good, str(verdict))
         self.assertEqual(verdict.explained, [])
+
+    def test_a_state_directory_that_goes_away_and_comes_back_loses_nothing(self) -> None:
+        verdict = Campaign(self.home, seed=3, program=DetachableMTA).run(2)
+        self.assertTrue(verdict.good, str(verdict))
+        self.assertGreater(verdict.refused, 10, str(verdict))
+
+    def test_nor_does_one_that_is_unmounted_under_two_workers_one_of_which_dies(self) -> None:
+        if not mounts_can_be_had():
+            raise SkipTest("only root can mount")
+        verdict = Campaign(self.home, seed=4, program=MountedMTA, workers=2).run(1)
+        self.assertTrue(verdict.good, str(verdict))
+
+    def test_without_memory_or_threads_for_a_while_nothing_is_lost_or_doubled(self) -> None:
+        verdict = Campaign(self.home, seed=6, program=ExhaustedMTA).run(3)
+        self.assertTrue(verdict.good, str(verdict))
+        self.assertGreater(verdict.refused, 10, str(verdict))
+        self.assertEqual(verdict.explained, [])
+
+    def test_a_queue_that_was_removed_is_not_made_again(self) -> None:
+        with MTA(self.home) as mta:
+            submit(mta.smtp, message(), "bob@localhost", starttls=False)
+            mta.wait_for_mail("localhost", "bob")
+            (mta.state / "queue.sqlite").unlink()
+            for _ in range(3):
+                with self.assertRaises(SMTPDataError) as told:
+                    submit(mta.smtp, message(), "bob@localhost", starttls=False)
+                self.assertEqual(told.exception.smtp_code, 451)
+                self.assertFalse(mta.is_ready())
+            self.assertFalse((mta.state / "queue.sqlite").exists())
 
     def test_twenty_large_messages_at_once_do_not_fill_the_memory(self) -> None:
         need_proc()

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -311,6 +312,15 @@ class MTA(Program):
             if re.search(r"\bready\b", line):
                 return {kind: int(port) for kind, _, port in _BOUND.findall(line)}
         return {}
+
+    def is_ready(self) -> bool:
+        """Whether ``/readyz`` says that mail is taken."""
+        with contextlib.suppress(OSError, HTTPException):
+            asked = HTTPConnection(LOOPBACK, self.web, timeout=5)
+            with contextlib.closing(asked):
+                asked.request("GET", "/readyz")
+                return asked.getresponse().status == 200
+        return False
 
     def maildir(self, domain: str, local_part: str) -> Path:
         """Return the Maildir of a local mailbox, whether it exists or not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,7 +19,6 @@ from twisted_mta.queue.store import (
     Lease,
     NewerSchema,
     Operation,
-    Settle,
     StoreError,
     StoreFull,
     Want,
@@ -386,43 +384,6 @@ class FailedCommits(CommitTestCase):
         self.assertRaises(StoreError, commit.start)
         refused = commit.perform(Accept(message(1)))
         self.assertRefused(refused)
-
-
-class Nonsense(CommitTestCase):
-    """An operation that a store chokes on, by somebody's mistake."""
-
-    def choke(self, bad: Sequence[int]) -> None:
-        apply = self.store.apply
-
-        def choking(batch: Sequence[Operation]) -> Any:
-            for each in batch:
-                if isinstance(each, Accept | Settle) and each.message.id in bad:
-                    raise TypeError("no idea what that is")
-            return apply(batch)
-
-        self.store.apply = choking  # type: ignore[method-assign]
-
-    def test_it_takes_no_other_with_it(self) -> None:
-        self.choke([2])
-        first, bad, last = self.accept(1, 2, 3)
-        self.clock.pump([0] * 10)
-        self.successResultOf(first)
-        self.clock.advance(1)
-        self.successResultOf(last)
-        self.assertRefused(bad)
-        self.assertEqual(self.store.opened, 1)
-        self.assertLogged(1, TypeError)
-
-    def test_an_outcome_that_cannot_be_written_does_not_stop_the_queue(self) -> None:
-        self.accept(1, 2)
-        self.turn()
-        self.choke([1])
-        bad = self.commit.perform(settled(message(1)))
-        good = self.commit.perform(settled(message(2)))
-        self.clock.pump([0, 0, 0, 1, 0])
-        self.successResultOf(good)
-        self.failureResultOf(bad, StoreError)
-        self.assertLogged(1, TypeError)
 
 
 class FullDisk(CommitTestCase):

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_mta.envelope import QueueId
-from twisted_mta.queue.operator import Action, Page, Steer
+from twisted_mta.queue.operator import FIRST, Action, Page, Steer
 from twisted_mta.queue.selection import Selection
 
 from .mail import DEFERRED, DELIVERED, FAILED, LIFETIME, message
@@ -106,6 +106,90 @@ class Retrying(InterventionTestCase):
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 2)
         self.assertGreater(suspended.seconds, 300)
+
+    def bulk(self, action: Action, limit: int = 100) -> int:
+        """Do something to all, slice by slice, with what is under way reaching nobody.
+
+        Returns:
+            How many attempts there were.
+        """
+        before = len(self.all_attempts)
+        after: int | None = FIRST
+        while after is not None:
+            steer = Steer(action, Selection(), self.wall_time(), after, limit)
+            done = self.runner.steer(steer, by="uid 7")
+            self.settle()
+            after = self.successResultOf(done).next
+            self.find_nobody()
+            self.settle(0.01)
+        return len(self.all_attempts) - before
+
+    def test_one_action_is_one_probe_however_much_waits_there(self) -> None:
+        self.mail(1)
+        self.find_nobody()
+        for id in range(2, 2001):
+            self.runner.accept(message(id, received_at=self.wall_time()))
+        self.settle()
+        self.assertEqual(self.bulk("retry"), 1)
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.times, 2)
+        self.assertLess(suspended.seconds, 660)
+        self.assertEqual(self.bulk("retry"), 1)
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.times, 2)
+
+    def test_nor_does_an_action_that_finds_it_open_probe_it_again(self) -> None:
+        for id in range(1, 501):
+            self.runner.accept(message(id, received_at=self.wall_time()))
+        self.settle()
+        self.answer(DEFERRED)
+        while self.attempts:
+            self.answer(DEFERRED)
+        self.assertLessEqual(self.bulk("retry"), 20)
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.times, 1)
+
+    def test_a_release_of_all_that_is_held_is_one_probe_too(self) -> None:
+        self.mail(1)
+        self.find_nobody()
+        for id in range(2, 501):
+            self.runner.accept(message(id, received_at=self.wall_time()))
+        self.settle()
+        self.bulk("hold")
+        self.assertEqual(self.bulk("release"), 1)
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.times, 2)
+
+    def test_a_loop_over_single_messages_costs_the_next_hop_no_more(self) -> None:
+        for id in range(1, 31):
+            self.mail(id)
+        while self.attempts:
+            self.find_nobody()
+        for id in range(1, 31):
+            self.steer("retry", ids=[str(QueueId(id))])
+            self.find_nobody()
+            self.settle(1)
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.times, 2)
+        self.settle(suspended.seconds)
+        self.assertEqual(len(self.attempts), 1)
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.settle(4000)
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_other_settings_in_the_middle_probe_nobody(self) -> None:
+        self.mail(1)
+        self.find_nobody()
+        before = len(self.all_attempts)
+        for _ in range(10):
+            self.runner.update(self.settings())
+            self.settle(1)
+        self.assertEqual(len(self.all_attempts), before)
+        (suspended,) = self.runner.suspended()
+        self.assertEqual(suspended.times, 1)
 
     def test_what_is_under_way_is_left_to_it(self) -> None:
         self.mail(1)

@@ -6,6 +6,7 @@ import random  # noqa: TID251 - seeded, so every run draws the same
 from collections import Counter
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import fail
 
 from twisted_mta.entropy import inline_executor
@@ -98,6 +99,153 @@ class Defects(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+
+class Exhausted(RunnerTestCase):
+    """There is no memory for a moment, in any place: nothing stays leased, or is told twice."""
+
+    def fail_once(self, where: object, name: str) -> None:
+        working = getattr(where, name)
+
+        def failing(*args: Any, **kwargs: Any) -> Any:
+            setattr(where, name, working)
+            raise MemoryError
+
+        setattr(where, name, failing)
+
+    def flush(self, count: int = 1) -> None:
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), count)
+
+    def test_an_answer_that_cannot_be_put_down_is_put_down_later(self) -> None:
+        self.accept(message(1))
+        self.fail_once(self.runner._settlement, "settle")
+        self.answer(DELIVERED)
+        self.assertEqual(self.store.census().messages, 1)
+        self.settle(5)
+        self.assertDone()
+        self.assertEqual(len(self.all_attempts), 1)
+        self.flush()
+
+    def test_so_is_one_whose_notice_cannot_be_written(self) -> None:
+        self.accept(message(1))
+        self.fail_once(self.runner._notices, "_message")
+        self.answer(FAILED)
+        self.assertEqual(self.notices(), [])
+        self.settle(5)
+        self.assertEqual(len(self.notices()), 1)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.flush()
+
+    def test_one_that_says_nothing_of_the_next_hop_too(self) -> None:
+        self.accept(message(1))
+        self.fail_once(self.runner, "_learn")
+        self.answer(DELIVERED)
+        self.assertEqual(self.store.messages, {})
+        self.flush()
+
+    def test_on_the_way_out_it_has_its_last_try(self) -> None:
+        self.accept(message(1))
+        self.fail_once(self.runner._settlement, "settle")
+        self.answer(DELIVERED)
+        stopped = self.runner.stop()
+        self.settle()
+        self.successResultOf(stopped)
+        self.assertEqual(self.store.messages, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.flush()
+
+    def test_what_was_accepted_and_cannot_be_begun_with_is_begun_with_later(self) -> None:
+        self.fail_once(self.runner, "_enqueue")
+        self.accept(message(1))  # its client hears 250
+        self.assertEqual(self.attempts, [])
+        self.settle(5)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.flush()
+
+    def test_what_was_leased_too(self) -> None:
+        for name in ("_enqueue", "_split"):
+            self.begin(start=False)
+            self.accept(message(1), message(2))
+            self.begin(start=False)
+            self.fail_once(self.runner, name)
+            self.runner.start()
+            self.settle()
+            self.assertEqual(len(self.attempts), 1)
+            self.answer(DELIVERED)
+            self.settle(5)
+            self.answer(DELIVERED)
+            self.assertDone()
+            self.flush()
+
+    def test_what_is_due_is_begun_with_later_wherever_that_fails(self) -> None:
+        for where, name in (
+            (self.runner._turns, "startable"),
+            (self.runner._turns, "companions"),
+            (self.runner._backlog, "_ask"),
+            (self.runner._slots, "acquire"),
+        ):
+            self.accept(message(1))
+            self.answer(DEFERRED)
+            self.fail_once(where, name)
+            self.settle(400)
+            self.assertEqual(self.attempts, [], name)
+            self.settle(5)
+            self.settle(5)
+            self.assertEqual(len(self.attempts), 1, name)
+            self.answer(DELIVERED)
+            self.assertDone()
+            self.flushLoggedErrors(MemoryError)
+
+    def test_what_there_is_is_not_forgotten_where_a_reading_is_not_taken_in(self) -> None:
+        self.begin(start=False)
+        self.accept(*(message(id) for id in range(1, 101)))
+        self.store = MemoryStore(disk=self.store)
+        self.begin(start=False)
+        self.fail_once(self.runner._backlog, "_take_rest")  # of the survey
+        self.runner.start()
+        self.settle()
+        self.settle(5)
+        self.assertEqual(len(self.attempts), 5)
+        self.fail_once(self.runner._backlog, "_take_rest")  # of a lease
+        for _ in range(100):
+            self.answer(DELIVERED)
+            self.settle(1)
+        self.assertDone()
+        self.flush(2)
+
+    def test_what_cannot_be_handed_over_is_deferred(self) -> None:
+        self.fail_once(self.runner, "_attempt")
+        self.accept(message(1))
+        self.assertIdle()
+        self.settle(400)
+        self.answer(DELIVERED)
+        self.assertDone()
+        self.flush()
+
+    def test_what_is_in_the_queue_is_acknowledged_whatever_fails_then(self) -> None:
+        self.fail_once(self.runner, "_arrive")
+        self.accept(message(1))
+        self.assertEqual(self.store.census().messages, 1)
+        self.flush()
+
+    def test_a_delay_that_cannot_be_told_is_told_of_later(self) -> None:
+        self.runner.update(evolve(self.settings(), delay_warning=4 * 3600.0))
+        self.accept(message(1, sender="ann@sender.example"))
+        self.answer(DEFERRED)
+        self.fail_once(self.runner._notices, "_message")
+        told = 0
+        for _ in range(80):
+            self.settle(300)
+            while self.attempts:
+                told += any(each.message.id >= 1_000_000 for each in self.attempts)
+                for each in self.attempts:
+                    each.answer(DELIVERED if each.message.id >= 1_000_000 else DEFERRED)
+                self.attempts.clear()
+                self.settle()
+        self.assertEqual(told, 1)
+        self.flush()
 
 
 class Backlog(RunnerTestCase):

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import succeed
 
 from twisted_mta.envelope import Host, Message, NextHop, Outcome, QueueId
 from twisted_mta.queue.hops import HopLimits
 from twisted_mta.queue.ids import first_id
+from twisted_mta.queue.runner import RunnerSettings
+from twisted_mta.testing.store import MemoryStore
 
 from .mail import DEFERRED, DELIVERED, FAILED, LIFETIME, NOW, message
 from .running import NOBODY, RunnerTestCase
@@ -239,6 +242,21 @@ class Overrides(RunnerTestCase):
         if next_hop.domain == "hasty.example":
             return HopLimits(retry_minimum=10, retry_maximum=20, lifetime=3600)
         return HopLimits()
+
+    def settings(self) -> RunnerSettings:
+        return evolve(super().settings(), longest=20.0)
+
+    def test_a_hasty_one_makes_nothing_of_others_due_at_a_start(self) -> None:
+        self.accept(message(1))
+        self.answer(DEFERRED)
+        self.store = MemoryStore(disk=self.store)
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.begin()
+        self.settle(200)
+        self.assertEqual(self.attempts, [])
+        self.settle(200)
+        self.assertEqual(len(self.attempts), 1)
 
     def test_a_next_hop_has_a_schedule_and_a_lifetime_of_its_own(self) -> None:
         self.accept(message(1, "a@hasty.example", "b@next.example"))

@@ -31,20 +31,22 @@ from functools import lru_cache
 from itertools import chain, count, islice
 
 from attrs import Factory, define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..envelope import Body, Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
-from ..interfaces import Executor, Files, Random, WallTime, WritableFile
+from ..interfaces import Executor, Files, Random, Refused, WallTime, WritableFile
 from ..message.trace import delivered_to, return_path
 from ..smtp.address import Mailbox, folded
 from ..smtp.reply import Reply, printable
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
+GONE = Reply.of(451, "3.0", "The mailboxes are not there now")
 
 _NAME = 255  # octets of a file name on every file system in use
 _REMEMBERED = 4096  # Maildirs known to be there; some 300 octets each
+_LOOKED_FOR = 20  # mailboxes of before, by which a root is recognized
 _SMALL = 64 * 1024  # octets of a body that is converted once for all recipients
 _CALLS = 4  # at a time; as many as the executor has threads, and as disks like
 # Files in one call, all open at a time; with 32 there was nothing more to be won.
@@ -71,7 +73,7 @@ _STATUSES = {
 
 
 class NoMailbox(Exception):
-    """There can be no such Maildir; carries the reply."""
+    """There can be no such Maildir, or there is none for now; carries the reply."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -194,16 +196,42 @@ class MaildirDelivery:
         # "/" and ":" mean something in a Maildir, and are written as Maildir readers expect.
         host = printable(hostname).replace("/", r"\057").replace(":", r"\072")
         self._origin = f"R{random.getrandbits(64):016x}", host
+        self._lowest = root  # what of the way to the root was there at the start
+        # Which directories that, the root, and those of domains and mailboxes are to which mail was
+        # delivered; the newest come last.
+        self._places: dict[str, tuple[int, int]] = {}
         # An exception is not remembered: the next message tries again.
         self._ready = lru_cache(maxsize=_REMEMBERED)(self._make_maildir)
 
+    def start(self) -> None:
+        """Remember which directory the root is, or else the one that it will be made in; blocks."""
+        lowest = self._root
+        with suppress(OSError):  # deliveries tell
+            while not self._files.is_directory(lowest):
+                lowest = os.path.dirname(lowest) or os.curdir
+            self._places[lowest] = self._files.identity(lowest)
+            self._lowest = lowest
+
     def exists(self, mailbox: Mailbox) -> bool:
-        """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks."""
+        """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks.
+
+        Raises:
+            Refused: that cannot be found out now; or all Maildirs have gone.
+        """
         try:
             domain, local_part = mailbox_directory(mailbox)
         except NoMailbox:
             return False
-        return self._files.is_directory(f"{self._root}/{domain}/{local_part}/new")
+        try:
+            if self._files.is_directory(f"{self._root}/{domain}/{local_part}/new"):
+                return True
+            self._see_that_it_is_there(self._root)
+            self._see_that_it_is_there(f"{self._root}/{domain}")
+        except NoMailbox as gone:
+            raise Refused(gone.reply) from None
+        except OSError as error:
+            raise Refused(_deferred(error)) from error
+        return False
 
     def deliver(self, next_hop: NextHop, message: Message) -> Deferred[Sequence[Outcome]]:
         """Deliver to each recipient (`interfaces.Deliver`); never fails.
@@ -219,9 +247,8 @@ class MaildirDelivery:
         while self._waiting and self._under_way < self._calls:
             self._under_way += 1
             batch = list(self._batch())
-            self._executor(self._deliver, [message for message, _ in batch]).addBoth(
-                self._done, batch
-            )
+            messages = [message for message, _ in batch]
+            maybeDeferred(self._executor, self._deliver, messages).addBoth(self._done, batch)
 
     def _batch(self) -> Iterator[tuple[Message, Deferred[Sequence[Outcome]]]]:
         """Take what is delivered together: one message at least, large ones alone."""
@@ -320,6 +347,8 @@ class MaildirDelivery:
             self._ready(maildir)
             copy.name, copy.file = self._create(maildir)
         try:
+            # It is moved within its file system, so that has to be the right one now.
+            self._see_that_it_is_there(self._root)
             for piece in content:
                 copy.file.write(head + piece)
                 head = b""
@@ -380,16 +409,71 @@ class MaildirDelivery:
 
     def _make_maildir(self, maildir: str) -> None:
         """Make what is missing of a Maildir, durably, whoever began to make it."""
+        domain = os.path.dirname(maildir)
+        for directory in (*self._above, domain, maildir):
+            self._see_that_it_is_there(directory)
         for name in ("tmp", "new", "cur"):
             self._files.make_directories(f"{maildir}/{name}")
         # They may all be there, made just before a crash that kept them only in memory.
-        domain = os.path.dirname(maildir)
+        made: dict[str, tuple[int, int]] = {}
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
+            made[directory] = self._files.identity(directory)
         for name in ("tmp", "new"):
             fault = self._files.mailbox_fault(self._root, f"{maildir}/{name}")
             if fault:
                 raise _Exposed(errno.EPERM, fault)
+        for directory in self._above:  # and has not gone just now
+            self._see_that_it_is_there(directory)
+        self._places.update(made)
+        while len(self._places) > 2 * _REMEMBERED:
+            above = self._above
+            self._places.pop(next(each for each in list(self._places) if each not in above), None)
+
+    @property
+    def _above(self) -> tuple[str, str]:
+        return self._lowest, self._root
+
+    def _see_that_it_is_there(self, directory: str) -> None:
+        """See that nothing is made in the place of what was there and has gone.
+
+        Where a file system was unmounted there is a directory all the same, which is another one.
+        What is made there would be hidden as soon as it is mounted again. A directory that somebody
+        removed is made again, but for the root; an empty one that took its place is left alone.
+
+        Raises:
+            NoMailbox: it is not there for now.
+            OSError: it cannot be looked at.
+        """
+        before = self._places.get(directory)
+        if before is None:
+            return
+        try:
+            now = self._files.identity(directory)
+        except FileNotFoundError:
+            if directory not in self._above:
+                return
+        else:
+            if now == before or self._took_its_place(directory, now, before):
+                self._places[directory] = now
+                return
+        raise NoMailbox(GONE)
+
+    def _took_its_place(
+        self, directory: str, now: tuple[int, int], before: tuple[int, int]
+    ) -> bool:
+        """Whether what is another directory than before is one with mail.
+
+        File systems that are mounted anew may have another number; inodes stay.
+        """
+        if directory not in self._above:
+            return now[1] == before[1] or bool(self._files.names(directory))
+        places = [each for each in list(self._places.items()) if each[0] not in self._above]
+        for path, (_, inode) in places[-_LOOKED_FOR:]:
+            with suppress(FileNotFoundError):
+                if self._files.identity(path)[1] == inode:
+                    return True
+        return False
 
     def _remove(self, copy: _Copy, path: str) -> bool:
         """Take a file away, as far as that can be; says whether it is gone."""

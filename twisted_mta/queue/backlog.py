@@ -7,8 +7,9 @@ domains that it wants something of, so that those that are blocked are not even 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -136,14 +137,12 @@ class Backlog:
                 self._not_read,
                 callbackArgs=(survey,),
                 errbackArgs=((),),
-            )
+            ).addErrback(self._lost_track)
         elif readings := self._turns.wants(now):
             self._reading = True
-            wants = tuple(Want(each.domain, each.places) for each in readings)
-            also = self._turns.companions(readings)
-            self._commit.perform(Lease(time, wants, also)).addCallbacks(
+            maybeDeferred(self._lease, time, readings).addCallbacks(
                 self._leased, self._not_read, callbackArgs=(readings,), errbackArgs=(readings,)
-            )
+            ).addErrback(self._lost_track)
         elif sweeps := self._turns.sweeps():
             self._reading = True
             each = max(1, _SWEPT // len(sweeps))
@@ -153,7 +152,11 @@ class Backlog:
             )
             self._commit.perform(Lease(time, wants)).addCallbacks(
                 self._swept, self._not_read, callbackArgs=(sweeps,), errbackArgs=((),)
-            )
+            ).addErrback(self._lost_track)
+
+    def _lease(self, time: float, readings: Sequence[Reading]) -> Deferred[Any]:
+        wants = tuple(Want(each.domain, each.places) for each in readings)
+        return self._commit.perform(Lease(time, wants, self._turns.companions(readings)))
 
     def _was_surveyed(self, surveyed: Leased | None, survey: Survey) -> None:
         assert surveyed is not None
@@ -168,8 +171,10 @@ class Backlog:
         self._reading = False
         for each in readings:
             self._turns.unclaim(each.line.hop.next_hop, each.places)
-        self._take_rest(leased)
-        self._came(leased.messages)
+        try:
+            self._take_rest(leased)
+        finally:  # they are leased
+            self._came(leased.messages)
 
     def _swept(self, leased: Leased | None, sweeps: Sequence[tuple[Line, str]]) -> None:
         assert leased is not None
@@ -189,6 +194,13 @@ class Backlog:
         for each in readings:
             self._turns.unclaim(each.line.hop.next_hop, each.places)
             self.plan(each.domain, each.due)
+        self._paused_until = self._clock.seconds() + _PAUSE
+        self._came(())
+
+    def _lost_track(self, failure: Failure) -> None:
+        """What there is was not all taken in: find out again."""
+        self._log.failure("what is in the queue is to be surveyed again", failure)
+        self._surveyed = False
         self._paused_until = self._clock.seconds() + _PAUSE
         self._came(())
 

@@ -19,7 +19,7 @@ from ..interfaces import Clock, WallTime
 from ..message.delivery_status import Action, Event
 from .commit import GroupCommit
 from .ids import first_id
-from .notices import Notices
+from .notices import NOTHING, Notices
 from .store import Leased, Overdue, Settle
 
 _START = QueueId(0)
@@ -116,25 +116,27 @@ class DelayWatch:
             return  # the leases end with the process
         self._through = QueueId(before - 1) if leased.through is None else leased.through
         now = self._wall_time()
-        for message in leased.messages:
-            self._tell(message, now)
-        self._wait(self._pause if leased.through is None else 0)
+        try:
+            for message in leased.messages:
+                self._tell(message, now)
+        finally:
+            self._wait(self._pause if leased.through is None else 0)
 
     def _not_looked(self, failure: Failure) -> None:
         self._looking = False
         self._wait(self._pause)
 
     def _tell(self, message: Message, now: float) -> None:
-        delayed: list[Event] = []
+        written = NOTHING
         try:
             delayed = [
                 event
                 for event in self._events(message)
                 if self._notices.is_delay_due(message, event.recipient, now)
             ]
+            written = self._notices.write(message, now, delayed=delayed)
         except Exception:
             self._log.failure("whether {id} is delayed cannot be said", id=message.id)
-        written = self._notices.write(message, now, delayed=delayed)
         numbers = tuple(each.number for each in message.envelope.recipients)
         settle = Settle(
             message,

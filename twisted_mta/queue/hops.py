@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..config.destination import Rate
 from ..envelope import NextHop, Outcome
@@ -126,6 +126,8 @@ class Hop:
 
     __slots__ = (
         "_begun",
+        "_early",
+        "_hurried",
         "_probe",
         "_reached",
         "_remote",
@@ -151,6 +153,8 @@ class Hop:
         self._width = float(INITIAL)
         self._begun = 0
         self._probe = 0  # the attempt that is one, while it is under way
+        self._early = False  # one is wanted, or under way, before the suspension has ended
+        self._hurried = False  # the suspension in force is what such a one came to
         # The last attempt that had begun when something happened: what those up to it come to was
         # decided before.
         self._reached = 0
@@ -174,7 +178,14 @@ class Hop:
         """Return how many transactions more may begin now (by the clock)."""
         if self.suspension is None:
             return self.limit - self.active
-        return int(now >= self.suspension.until and not self._probe)
+        return int((self._early or now >= self.suspension.until) and not self._probe)
+
+    def hurry(self, now: float) -> bool:
+        """Let a probe go before its time; says whether that is anything new (by the clock)."""
+        if self.suspension is None or now >= self.suspension.until or self._early or self._probe:
+            return False
+        self._early = True
+        return True
 
     def suspended(self, now: float) -> Suspended | None:
         """Return for how long it is left alone, and why; None: it is open (by the clock)."""
@@ -200,8 +211,11 @@ class Hop:
         now: float,
         schedule: Schedule,
         random: Random,
-    ) -> Literal["suspended", "reopened"] | None:
+    ) -> Literal["suspended", "still suspended", "reopened"] | None:
         """Count out a transaction and learn from it.
+
+        A probe before its time that fails counts as one in time does; any more of them, before the
+        time that this one has set, count nothing, however often an operator asks.
 
         Args:
             attempt: its number.
@@ -233,6 +247,13 @@ class Hop:
             if attempt <= self._reached and not probe:
                 self._shrink(attempt)  # others got through meanwhile
                 return None
+            early = self._early and self.suspension is not None and now < self.suspension.until
+            self._early = False
+            if early and self._hurried and self.suspension is not None:
+                self.suspension = evolve(self.suspension, cause=cause)
+                self._suspended = self._begun
+                return "still suspended"
+            self._hurried = early
             times = 1 if self.suspension is None else self.suspension.times + 1
             delay = schedule.delay(times, random)
             self.suspension = Suspension(now + delay, delay, times, cause)
@@ -247,6 +268,7 @@ class Hop:
         self.proven = True
         if self.suspension is not None:
             self.suspension = None
+            self._early = False
             return "reopened"
         if self._width < self.connections:
             self._width += 1 / self._width  # one more for a round of them

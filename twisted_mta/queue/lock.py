@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 
+from ..files import identity
 from .store import StateInUse
 
 
@@ -45,6 +46,31 @@ class StateLock:
         with contextlib.suppress(OSError):  # for people; the lock counts, on a full disk too
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is held, and by the file that has its name now."""
+        if self._descriptor is None:
+            return False
+        held = os.fstat(self._descriptor)
+        try:
+            return identity(self._path) == (held.st_dev, held.st_ino)
+        except OSError:
+            return False
+
+    def renew(self) -> None:
+        """Take it anew where its file has gone, or is another one.
+
+        Raises:
+            StateInUse: another process has it.
+            OSError: it cannot be had at all.
+        """
+        if self.in_place:
+            return
+        anew = StateLock(self._path)
+        anew.acquire()
+        self.release()
+        self._descriptor = anew._descriptor
 
     def release(self) -> None:
         """Give the lock back; the file stays, because removing it would let two in."""

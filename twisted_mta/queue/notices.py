@@ -230,6 +230,8 @@ class Notices:
             return None
         try:
             return self._message(action, message, events, now, to, reader)
+        except MemoryError:
+            raise  # it can be made when there is some
         except Exception:
             self._log.failure(
                 "no notice could be made of what happened to {id}: {action}",

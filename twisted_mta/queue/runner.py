@@ -8,9 +8,10 @@ at work at once, without being read back, where there is room.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,7 +28,7 @@ from .delays import DelayWatch
 from .hops import HopLimits, Suspended, verdict
 from .interventions import Interventions
 from .notices import Notices, RecipientsOf, itself
-from .operator import Page, Steer, Struck
+from .operator import FIRST, Page, Steer, Struck
 from .part import Part, split
 from .runner_settings import RunnerSettings
 from .schedule import expiry
@@ -39,7 +40,7 @@ from .turns import LimitsOf, Line, Turns
 
 __all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
 
-_PAUSE = 5.0  # seconds until limits are asked again that could not be
+_PAUSE = 5.0  # seconds until limits are asked again that could not be, or what failed in here
 
 
 Observer = Callable[[Message, Sequence[Outcome], str], None]
@@ -140,6 +141,7 @@ class Runner:
         self._turn: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
+        self._again: dict[IDelayedCall, Callable[[], None]] = {}
 
     def start(self) -> None:
         """Begin with what is due."""
@@ -158,6 +160,10 @@ class Runner:
         self._slots.stop()
         self._delays.stop()
         self._stopped = stopped = Deferred[None]()
+        again, self._again = self._again, {}
+        for timer, once_more in again.items():
+            timer.cancel()
+            once_more()
         self._say_if_stopped()
         return stopped
 
@@ -200,13 +206,15 @@ class Runner:
     def steer(self, steer: Steer, *, by: str) -> Deferred[Page]:
         """Do to the queue what an operator asks for, in one slice (`operator.Steer`).
 
-        What is due then goes at once, and a next hop that is left alone is probed for it. Fails
-        with `StoreError`.
+        What is due then goes at once, and a next hop that is left alone is probed for it, once for
+        all slices of an action. Fails with `StoreError`.
 
         Args:
             steer: see there.
             by: who asks, for the log.
         """
+        if steer.after == FIRST:
+            self._turns.act()
         return self._commit.perform(steer).addCallback(self._steered, steer, by)
 
     def _steered(self, page: Page, steer: Steer, by: str) -> Page:
@@ -259,7 +267,7 @@ class Runner:
             self._accepted(None, message, parts)
             for action, notice in zip(actions, notices, strict=True):
                 self._noticed(action)
-                self._arrive(notice, ())
+                self._accepted(None, notice, ())
             self._settlement.say_refused(message, self._route, now)
 
         committed = self._commit.perform(accept)
@@ -273,14 +281,18 @@ class Runner:
         return parts if self._turns.claim(parts, self._clock.seconds()) else ()
 
     def _accepted(self, _: Leased | None, message: Message, parts: Sequence[Part]) -> None:
-        self._arrive(message, parts)
+        try:
+            self._arrive(message, parts)
+        except Exception:
+            # It is in the queue, so it is ours, and its client is to hear nothing else.
+            self._log.failure("{id} is in the queue, and not begun with", id=message.id)
 
     def _arrive(self, message: Message, parts: Sequence[Part]) -> None:
         """A message is in the store: leased, if places were claimed for its ``parts``."""
         self._delays.arrived(message)
         for part in parts:
             self._turns.unclaim(part.next_hop)
-            self._enqueue(part)
+            self._take_in(part)
         if not parts:
             self._backlog.note(message)
         self._wake()
@@ -307,10 +319,14 @@ class Runner:
     def _dispatch(self) -> None:
         self._turn = None
         now = self._clock.seconds()
-        next_probe = self._turns.next_probe(now)
-        for line in self._turns.startable(now):
-            self._acquire(line)
-        next_due = self._backlog.read(self._settings)
+        try:
+            next_probe = self._turns.next_probe(now)
+            for line in self._turns.startable(now):
+                self._acquire(line)
+            next_due = self._backlog.read(self._settings)
+        except Exception:
+            self._log.failure("what is due could not be begun with, and is in a while")
+            next_probe, next_due = None, now + _PAUSE
         times = [time for time in (next_probe, next_due) if time is not None]
         if times:
             self._look_at(min(times))
@@ -332,14 +348,40 @@ class Runner:
         now = self._wall_time()
         expired: dict[str, None] = {}
         for message in messages:
-            for part in self._split(message):
+            try:
+                parts = self._split(message)
+            except Exception:
+                self._give_back_later(Part(NextHop("error", reply=BROKEN), message))
+                continue
+            for part in parts:
                 if now >= self._expires_at(part):
                     for recipient in part.message.envelope.recipients:
                         expired[recipient.mailbox.domain] = None
-                self._enqueue(part)
+                self._take_in(part)
         self._wake()
         self._say_if_stopped()
         return expired
+
+    def _take_in(self, part: Part) -> None:
+        """Let what is leased wait for its turn; where that fails, it does not stay leased."""
+        try:
+            self._enqueue(part)
+        except Exception:
+            self._give_back_later(part)
+
+    def _give_back_later(self, part: Part) -> None:
+        self._log.failure("{id} could not be begun with, and waits", id=part.message.id)
+        self._try_again(lambda: self._put_back(part, whole=False))
+
+    def _try_again(self, call: Callable[[], None]) -> None:
+        """Do something in a while that has just failed; what stops does it for the last time."""
+
+        def again() -> None:
+            del self._again[timer]
+            call()
+
+        timer = self._clock.callLater(_PAUSE, again)
+        self._again[timer] = call
 
     def _split(self, message: Message) -> list[Part]:
         return split(
@@ -402,6 +444,8 @@ class Runner:
             self._backlog.note(part.message)
             if whole:
                 self._left(part)
+            else:
+                self._wake()
 
         self._commit.perform(settle).addCallbacks(back, self._unsettled, errbackArgs=(part,))
 
@@ -428,12 +472,16 @@ class Runner:
             line.acquiring -= 1
             self._look_at(self._clock.seconds() + _PAUSE)
 
-        self._slots.acquire(
-            line.hop,
-            self._settings.concurrency,
-            ready=lambda slot: self._begin(line, slot),
-            refused=refused,
-        )
+        try:
+            self._slots.acquire(
+                line.hop,
+                self._settings.concurrency,
+                ready=lambda slot: self._begin(line, slot),
+                refused=refused,
+            )
+        except Exception:
+            self._log.failure("limits could not be asked for")
+            refused()
 
     def _begin(self, line: Line, slot: Slot | None) -> None:
         taken = self._turns.take(line, self._clock.seconds())
@@ -448,18 +496,20 @@ class Runner:
         part.started = self._clock.seconds()
         if slot is not None:
             self._slots.begun(slot, line.hop)
-        outcomes: Deferred[Sequence[Outcome]]
-        if part.next_hop.transport == "discard":
-            outcomes = succeed(same_for_all(part, DISCARDED))
-        elif part.next_hop.transport == "error":
-            outcomes = succeed(same_for_all(part, part.next_hop.reply or BROKEN))
-        elif self._is_too_late(part):
-            outcomes = succeed(same_for_all(part, TOO_LATE))
-        else:
-            outcomes = maybeDeferred(self._deliver, part.next_hop, part.offered)
+        outcomes: Deferred[Sequence[Outcome]] = maybeDeferred(self._attempt, part)
         outcomes.addBoth(self._done, part, line, attempt, kind, slot).addErrback(
-            lambda failure: self._log.failure("an outcome could not be recorded", failure)
+            lambda failure: self._log.failure("after the delivery of a message", failure)
         )
+
+    def _attempt(self, part: Part) -> Any:
+        """Return an outcome for each recipient, or a Deferred of that."""
+        if part.next_hop.transport == "discard":
+            return same_for_all(part, DISCARDED)
+        if part.next_hop.transport == "error":
+            return same_for_all(part, part.next_hop.reply or BROKEN)
+        if self._is_too_late(part):
+            return same_for_all(part, TOO_LATE)
+        return self._deliver(part.next_hop, part.offered)
 
     def _is_too_late(self, part: Part) -> bool:
         """Whether a message is to be returned rather than tried now (RFC 2852 §4)."""
@@ -482,10 +532,12 @@ class Runner:
             self._log.failure("the delivery of {id} failed", outcomes, id=part.message.id)
             outcomes = ()
         outcomes = part.outcomes(outcomes)
-        self._learn(line, attempt, outcomes)
-        self._turns.ended(line, kind)
-        self._settle(part, outcomes)
-        self._wake()
+        try:
+            self._learn(line, attempt, outcomes)
+        finally:
+            self._turns.ended(line, kind)
+            self._settle(part, outcomes)
+            self._wake()
 
     def _learn(self, line: Line, attempt: int, outcomes: Sequence[Outcome]) -> None:
         hop, now = line.hop, self._clock.seconds()
@@ -498,7 +550,15 @@ class Runner:
             schedule=hop.limits.schedule(self._settings.schedule),
             random=self._random,
         )
-        if change == "suspended" and hop.suspension is not None:
+        if change in ("suspended", "still suspended"):
+            self._turns.failed(line)
+        if change == "still suspended" and hop.suspension is not None:
+            self._log.info(
+                "{next_hop} cannot be reached yet, and is left alone as before: {reply}",
+                next_hop=hop.name,
+                reply=str(hop.suspension.cause.reply),
+            )
+        elif change == "suspended" and hop.suspension is not None:
             self._log.warn(
                 "{next_hop} cannot be reached, and is left alone for {delay:.0f} s: {reply}",
                 next_hop=hop.name,
@@ -522,7 +582,30 @@ class Runner:
         )
 
     def _settle(self, part: Part, outcomes: Sequence[Outcome]) -> None:
-        """Record what a part came to."""
+        """Record what a part came to, however often that fails."""
+        try:
+            settle, final, actions = self._settled_as(part, outcomes)
+        except Exception:
+            self._log.failure("what {id} came to cannot be written down now", id=part.message.id)
+            if self._running:
+                self._try_again(lambda: self._settle(part, outcomes))
+            else:
+                self._left(part)
+            return
+        try:
+            self._observe(part.message, final, str(part.next_hop))
+        except Exception:
+            self._log.failure("an outcome of {id} was not observed", id=part.message.id)
+
+        def settled(result: Result) -> None:
+            self._lease_ended(part.message, result)
+            self._settled(settle, part)
+
+        self._record(settle, actions, settled, lambda failure: self._unsettled(failure, part))
+
+    def _settled_as(
+        self, part: Part, outcomes: Sequence[Outcome]
+    ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
         limits = self._turns.limits(part.next_hop)
         rest, removed = self._interventions.undelivered(part, outcomes)
         settle, final, actions = self._settlement.settle(
@@ -534,18 +617,7 @@ class Runner:
             schedule=limits.schedule(self._settings.schedule),
             cut_short=self._cut_short,
         )
-        if removed:
-            settle = evolve(settle, untried=removed)
-        try:
-            self._observe(part.message, final, str(part.next_hop))
-        except Exception:
-            self._log.failure("an outcome of {id} was not observed", id=part.message.id)
-
-        def settled(result: Result) -> None:
-            self._lease_ended(part.message, result)
-            self._settled(settle, part)
-
-        self._record(settle, actions, settled, lambda failure: self._unsettled(failure, part))
+        return (evolve(settle, untried=removed) if removed else settle), final, actions
 
     def _record(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ..smtp.address import Mailbox
 from .notices import NoticeSettings
@@ -16,8 +16,8 @@ class RunnerSettings:
     Attributes:
         hostname: our name in DSNs.
         schedule: when to try again.
-        longest: seconds between two attempts that no next hop goes beyond; None: those of
-            ``schedule``.
+        longest: seconds between two attempts that no next hop goes beyond whose schedule is another
+            one; None: there is none.
         lifetime: seconds that a DSN has before it is given up.
         concurrency: transactions with other hosts at once. What is done here, into Maildirs, does
             not wait for those who do not answer.
@@ -48,5 +48,4 @@ class RunnerSettings:
     @property
     def latest(self) -> float:
         """Seconds that nothing is put off beyond."""
-        longest = self.schedule.maximum if self.longest is None else self.longest
-        return evolve(self.schedule, maximum=longest).longest
+        return max(self.schedule.maximum, self.longest or 0.0)

@@ -8,7 +8,7 @@ from ..envelope import Message
 from ..interfaces import Random
 from ..smtp.extension.deliverby import DeliverBy
 
-_JITTER = 0.1  # of the delay, to both sides: what failed together need not come back together
+_JITTER = 0.1  # of the delay, to each side: what failed together need not come back together
 
 
 @frozen
@@ -23,16 +23,13 @@ class Schedule:
     minimum: float = 300.0
     maximum: float = 3600.0
 
-    @property
-    def longest(self) -> float:
-        """Seconds that `delay` never goes beyond."""
-        return self.maximum * (1 + _JITTER)
-
     def delay(self, attempts: int, random: Random) -> float:
-        """Return how many seconds to wait after so many attempts in vain."""
+        """Return how many seconds to wait after so many attempts in vain: between the two."""
         # 2**30 of any minimum is beyond any maximum; more would overflow in the end.
         delay = min(self.maximum, self.minimum * 2.0 ** min(attempts - 1, 30))
-        return delay * (1 + _JITTER * (2 * random.random() - 1))
+        least = max(min(self.minimum, self.maximum), delay * (1 - _JITTER))
+        most = min(self.maximum, delay * (1 + _JITTER))
+        return least + (most - least) * random.random()
 
     def next_attempt(
         self, *, attempts: int, now: float, expires_at: float, random: Random

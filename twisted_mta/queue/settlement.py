@@ -102,6 +102,8 @@ class Settlement:
         delayed: list[Event] = []
         succeeded: list[Event] = []
         final: list[Outcome] = []
+        # What is said is said once all is decided: if that fails, it is decided again.
+        said: list[tuple[Recipient, Outcome, float | None]] = []
         latest = _latest(message, now, expires_at)
         # One delay for all that were tried as often: they come back together, in one transaction.
         delays: dict[int, float] = {}
@@ -131,7 +133,7 @@ class Settlement:
                 deferred.append(Deferral(outcome, next_attempt))
                 if self._notices.is_delay_due(message, recipient, now):
                     delayed.append(Event(recipient, outcome, until=expires_at))
-            self._say(part, recipient, outcome, now, ended, next_attempt)
+            said.append((recipient, outcome, next_attempt))
         success = _success(part.next_hop)
         written = self._notices.write(
             message,
@@ -141,6 +143,8 @@ class Settlement:
             succeeded=succeeded if success else (),
             success=success or "delivered",
         )
+        for recipient, outcome, next_attempt in said:
+            self._say(part, recipient, outcome, now, ended, next_attempt)
         settle = Settle(
             message=message,
             done=tuple(done),

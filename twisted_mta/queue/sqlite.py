@@ -13,8 +13,9 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Container, Iterator, Sequence
+from urllib.parse import quote
 
-from attrs import astuple, define, evolve, fields
+from attrs import astuple, define, evolve, fields, frozen
 
 from ..envelope import (
     Message,
@@ -23,10 +24,12 @@ from ..envelope import (
     Recipient,
     RecipientNumber,
 )
+from ..files import identity
 from ..interfaces import Files
 from . import due, history, steering
 from .leases import Key, Leases
 from .levels import Levels
+from .lock import StateLock
 from .operator import Browse, Inspect, Steer, Struck, Tally
 from .rows import (
     MESSAGE,
@@ -46,12 +49,12 @@ from .store import (
     Deferral,
     Forget,
     Lease,
-    NewerSchema,
     Operation,
     Overdue,
     Recovery,
     Result,
     Settle,
+    StateInUse,
     StoreError,
     StoreFull,
     Survey,
@@ -73,15 +76,30 @@ class SQLiteStore:
         path: of the file; its directory exists.
         spool: the large bodies.
         files: the disk.
+        lock: what keeps other processes out; its file has to stay where it is, too.
         reserve: octets that stay free when messages are accepted.
     """
 
-    def __init__(self, path: str, *, spool: Spool, files: Files, reserve: int = RESERVE) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        spool: Spool,
+        files: Files,
+        lock: StateLock | None = None,
+        reserve: int = RESERVE,
+    ) -> None:
         self._path = path
+        self._lock = lock
         self._reserve = reserve
         self._spool = spool
         self._files = files
         self._database: sqlite3.Connection | None = None
+        self._known: _Known | None = None  # since it was first opened
+        self._place = _Place()
+        # A descriptor of the database that is open, or was: as long as there is one, no other file
+        # has its inode. It is not closed while the database is open, or SQLite would lose its lock.
+        self._held: int | None = None
         self._reconciled = False
         self._reusable = 0
         self._page = 0  # octets; fixed when the file is made
@@ -93,14 +111,23 @@ class SQLiteStore:
     # Opening and closing.
 
     def open(self) -> Recovery:
-        """Open the database and the spool (`store.Store`)."""
+        """Open the database and the spool (`store.Store`).
+
+        The first time it makes what is not there. After that it makes nothing: where the state
+        directory has gone, an empty queue in its place would hide all that is in it.
+        """
+        self.close()  # where that failed before
         try:
-            self._files.make_directories(self._spool.directory)
-            # Its file is made private before SQLite makes it as the umask would have it.
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            os.close(os.open(self._path, flags, 0o600))
+            if self._known is None:
+                self._files.make_directories(self._spool.directory)
+                # Its file is made private before SQLite makes it as the umask would have it.
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                os.close(os.open(self._path, flags, 0o600))
+            else:
+                self._recognize(self._known)
             database = sqlite3.connect(
-                self._path,
+                f"{self._uri}?mode=rw",
+                uri=True,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=_STATEMENTS,
@@ -119,7 +146,14 @@ class SQLiteStore:
             (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":  # SQLite says so in no other way
                 raise OSError(f"no write-ahead log can be had there, only {mode!r}")
-            upgrade(database, scripts())
+            if upgrade(database, scripts()):
+                # Its identity is to be found in its own file (`_recognize`), room or not.
+                with contextlib.suppress(sqlite3.Error):
+                    database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if self._known is not None:
+                self._recognize_bodies(database, self._known)
+                if self._lock is not None:
+                    self._lock.renew()
             self._database = database
             # The database's own name has to be as durable as what is in it.
             self._files.sync_directory(os.path.dirname(self._path))
@@ -131,12 +165,13 @@ class SQLiteStore:
             self._levels.read(database)
             (self._page,) = database.execute("PRAGMA page_size").fetchone()
             self._reusable = self._empty_pages(database)
-        except (OSError, sqlite3.Error) as error:
-            database.close()
+            self._remember(database)
+        except BaseException as error:
             self._database = None
-            raise StoreError(f"{self._path} cannot be opened: {error}") from error
-        except NewerSchema:
-            database.close()
+            with contextlib.suppress(sqlite3.Error):
+                database.close()
+            if isinstance(error, OSError | sqlite3.Error | StateInUse):
+                raise StoreError(f"{self._path} cannot be opened: {error}") from error
             raise
         return Recovery(swept, quarantined, self.census(), removed)
 
@@ -146,6 +181,104 @@ class SQLiteStore:
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.close()
+        if self._held is not None and self._is_there():
+            self._let_go()
+
+    # What was opened is what has its names, and stays so.
+
+    @property
+    def _uri(self) -> str:
+        return f"file:{quote(os.fsencode(os.path.abspath(self._path)))}"
+
+    def _recognize(self, known: _Known) -> None:
+        """See that what is to be opened is what was open before.
+
+        It is not really opened for that: SQLite would begin with the write-ahead log beside it,
+        which it removes where the file is empty, and writes into any other.
+        """
+        log = f"{self._path}-wal"
+        moved = identity(self._path) != self._place.database
+        if moved and os.path.exists(log) and identity(log) == self._place.log:
+            raise OSError(
+                f"it is another file than the one that was open, and {log} belongs to that one;"
+                " put that one back, or move the log away"
+            )
+        id: object = None
+        file = sqlite3.connect(f"{self._uri}?mode=ro&immutable=1", uri=True)
+        with contextlib.closing(file), contextlib.suppress(sqlite3.Error):
+            (id,) = file.execute("SELECT id FROM identity").fetchone() or (None,)
+        if id != known.id:
+            raise OSError(
+                "it is not the queue that was open; when that is back, it is used, and until then"
+                " none is made in its place"
+            )
+
+    def _recognize_bodies(self, database: sqlite3.Connection, known: _Known) -> None:
+        bodies = self._spool.directory
+        there = self._files.identity(bodies)
+        if there == known.bodies:
+            return
+        # The same file system may have another number now, and a copy has other inodes.
+        names = dict.fromkeys(self._files.names(bodies))
+        expected = database.execute(
+            "SELECT id FROM message WHERE body IS NULL AND quarantine IS NULL"
+        ).fetchall()
+        missing = sum(str(QueueId(id)) not in names for (id,) in expected)
+        beside = known.beside and there[0] == self._device_beside()
+        if missing or not (expected or beside):
+            raise OSError(
+                f"{bodies} is another directory than the one that was open, and has {missing} of"
+                f" {len(expected)} bodies not; when that is back, it is used"
+            )
+
+    def _remember(self, database: sqlite3.Connection) -> None:
+        """Keep by what the queue that is open is known."""
+        (id,) = database.execute("SELECT id FROM identity").fetchone()
+        bodies = self._files.identity(self._spool.directory)
+        self._known = _Known(id, bodies, beside=bodies[0] == self._device_beside())
+        log = f"{self._path}-wal"
+        self._place = _Place(identity(self._path), identity(log))
+        if self._held is not None and not self._is_there():
+            self._let_go()
+        if self._held is None:
+            self._held = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _is_there(self) -> bool:
+        """Whether the name of the database leads to the one that is held."""
+        assert self._held is not None
+        held = os.fstat(self._held)
+        try:
+            return identity(self._path) == (held.st_dev, held.st_ino)
+        except OSError:
+            return False
+
+    def _let_go(self) -> None:
+        assert self._held is not None
+        held, self._held = self._held, None
+        os.close(held)
+
+    def _device_beside(self) -> int:
+        return self._files.identity(os.path.dirname(os.path.abspath(self._path)))[0]
+
+    def _check_place(self) -> None:
+        """See that all that is written reaches the files that have their names.
+
+        What was unlinked, or is on a file system that was unmounted behind our back, takes writes
+        as ever, and nobody will find them there.
+
+        Raises:
+            OSError: it does not.
+        """
+        place, known = self._place, self._known
+        assert known is not None
+        if identity(self._path) != place.database:
+            raise OSError(f"{self._path} is another file than the one that is open")
+        if identity(f"{self._path}-wal") != place.log:
+            raise OSError(f"{self._path}-wal is another file than the one that is open")
+        if self._files.identity(self._spool.directory) != known.bodies:
+            raise OSError(f"{self._spool.directory} is another directory than before")
+        if self._lock is not None and not self._lock.in_place:
+            raise OSError("the file of the lock has gone, or is another one")
 
     def _reconcile(
         self, database: sqlite3.Connection
@@ -293,6 +426,7 @@ class SQLiteStore:
                     results.append(result)
                 if self._kept != before:
                     self._keep(database)
+            self._check_place()  # before anybody hears of it
         except BaseException as error:
             self._kept = before
             self._leases.end_all(begun)
@@ -476,13 +610,14 @@ class SQLiteStore:
 
     def _forget(self, database: sqlite3.Connection, forget: Forget) -> list[str]:
         for part in parts([(id,) for id in forget.ids]):
-            self._count_out(
-                database.execute(
-                    f"DELETE FROM recipient WHERE message IN ({marks(part)})"
-                    " RETURNING attempts, held",
-                    flat(part),
-                ).fetchall()
-            )
+            gone = database.execute(
+                f"DELETE FROM recipient WHERE message IN ({marks(part)})"
+                " RETURNING message, number, attempts, held",
+                flat(part),
+            ).fetchall()
+            self._count_out([row[2:] for row in gone])
+            # Of those that could not be forgotten at once, and were leased meanwhile.
+            self._leases.end_all((id, number) for id, number, *_ in gone)
             self._kept.failures -= database.execute(
                 f"DELETE FROM failure WHERE message IN ({marks(part)})", flat(part)
             ).rowcount
@@ -503,6 +638,29 @@ class SQLiteStore:
             self._kept.quarantined -= sum(lost for *_, lost in removed)
             files += [self._spool.path(QueueId(id)) for id, in_file, _ in removed if in_file]
         return files
+
+
+@frozen
+class _Known:
+    """By what a queue is known that was open.
+
+    Attributes:
+        id: its own.
+        bodies: the directory of its bodies (`Files.identity`).
+        beside: whether that is on the file system of the queue itself.
+    """
+
+    id: bytes
+    bodies: tuple[int, int]
+    beside: bool
+
+
+@frozen
+class _Place:
+    """What is open: the database and its write-ahead log (`files.identity`)."""
+
+    database: tuple[int, int] = (0, 0)
+    log: tuple[int, int] = (0, 0)
 
 
 @define

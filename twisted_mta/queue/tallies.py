@@ -104,7 +104,7 @@ class Tallies:
     def _look(self, edges: Any, after: int, counts: dict[Class, int]) -> None:
         self._perform(Tally(edges, after)).addCallbacks(
             self._looked, self._gave_up, callbackArgs=(edges, counts)
-        ).addErrback(lambda failure: self._log.failure("counting the queue", failure))
+        ).addErrback(self._could_not)
 
     def _looked(self, tallied: Tallied, edges: Any, counts: dict[Class, int]) -> None:
         for each, count in tallied.counts.items():
@@ -125,6 +125,10 @@ class Tallies:
     def _gave_up(self, failure: Failure) -> None:
         failure.trap(StoreError)  # it is closed, or about to be opened anew
         self._touring = False
+
+    def _could_not(self, failure: Failure) -> None:
+        self._touring = False  # the next tour may
+        self._log.failure("counting the queue", failure)
 
 
 def reason(each: Class) -> str:

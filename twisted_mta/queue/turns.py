@@ -21,8 +21,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from attrs import evolve
-
 from ..envelope import NextHop, QueueId, RecipientNumber
 from .hops import UNLIMITED, Hop, HopLimits, Suspension
 from .part import Part
@@ -51,9 +49,20 @@ class Line:
         coming: places of those for what is being read or accepted.
         acquiring: transactions that wait for the leave of other processes.
         sweep: domains whose expired messages are to be looked for, while it is suspended.
+        failed_in: the operator's action, by its number, during or after which nobody was reached.
     """
 
-    __slots__ = ("acquiring", "coming", "held", "hop", "kind", "ready", "sweep", "waiting")
+    __slots__ = (
+        "acquiring",
+        "coming",
+        "failed_in",
+        "held",
+        "hop",
+        "kind",
+        "ready",
+        "sweep",
+        "waiting",
+    )
 
     def __init__(self, hop: Hop) -> None:
         self.hop = hop
@@ -63,6 +72,7 @@ class Line:
         self.coming = 0
         self.acquiring = 0
         self.sweep: deque[str] = deque()
+        self.failed_in = 0
         self.kind = 2
 
     @property
@@ -123,6 +133,7 @@ class Turns:
         self._idle: dict[NextHop, None] = {}
         self._probes: list[tuple[float, int, Line]] = []  # when suspensions end; a heap
         self._order = 0
+        self._action = 0
 
     # Lines.
 
@@ -453,12 +464,22 @@ class Turns:
         self._waiting.pop(line.hop.next_hop, None)
         return waiting
 
+    def act(self) -> None:
+        """An operator's action begins: it may probe each next hop once (`probe`)."""
+        self._action += 1
+
+    def failed(self, line: Line) -> None:
+        """Nobody was reached at a next hop: an action that is under way has had its probe."""
+        line.failed_in = self._action
+
     def probe(self, next_hop: NextHop, now: float) -> bool:
-        """End the wait of a suspended next hop: a probe may go now. Says whether it waited."""
+        """End the wait of a suspended next hop: a probe may go now.
+
+        Says whether it waited; and not whether an action has had its probe there already.
+        """
         line = self.lines.get(next_hop)
-        if line is None or line.hop.suspension is None or line.hop.suspension.until <= now:
+        if line is None or line.failed_in == self._action or not line.hop.hurry(now):
             return False
-        line.hop.suspension = evolve(line.hop.suspension, until=now)
         self._order += 1
         heapq.heappush(self._probes, (now, self._order, line))
         return True

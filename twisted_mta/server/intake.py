@@ -223,7 +223,10 @@ class Intake:
     def decide(self, session: Session, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a `canonical` mailbox goes, or the reply that refuses it."""
         if mailbox.domain in self._local:
-            return self._final_recipients(session, mailbox)
+            try:
+                return self._final_recipients(session, mailbox)
+            except Refused as not_now:
+                return not_now.reply
         if self.may_relay(session):
             return self._refusal(mailbox) or (FinalRecipient(mailbox),)
         return RELAYING_DENIED
@@ -252,7 +255,7 @@ class Intake:
         )
         if mailbox.domain not in self._local:
             return None
-        found = self._final_recipients(session, mailbox)
+        found = self.decide(session, mailbox)
         if isinstance(found, Reply):
             return found
         return mailbox, [each.mailbox for each in found if each.refusal is None]
@@ -490,7 +493,11 @@ class _Reception:
             self._leave(None)
             self._say_refused(self._refusal)
             return self._refusal
-        body = self._writer.seal()
+        try:
+            body = self._writer.seal()
+        except BaseException:
+            self.abort()
+            raise
         ended: Deferred[ContentDecision]
         if isinstance(body, Deferred):
             ended = body.addCallbacks(self._accept, self._not_sealed)
@@ -608,9 +615,17 @@ class _Reception:
         return not self._scanner.is_ascii or (not self._ascii and needs_smtputf8(body))
 
     def _accepted(self, decision: ContentDecision, message: Message) -> ContentDecision:
+        try:
+            self._say_accepted(decision, message)
+        except Exception:
+            # It is ours whether it is logged or not, and its client is to hear so.
+            self._intake._log.failure("{id} was accepted, and not counted", id=self._id)
+        return decision
+
+    def _say_accepted(self, decision: ContentDecision, message: Message) -> None:
         if isinstance(decision, Sequence) and not any(map(_accepts, decision)):
             self._say_refused(one_for_all(decision))
-            return decision
+            return
         session = self._session
         assert session.greeting is not None
         protocol = with_type(
@@ -635,7 +650,6 @@ class _Reception:
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
         )
-        return decision
 
     def _not_accepted(self, failure: Failure) -> ContentDecision:
         refused = failure.check(Refused)

@@ -151,9 +151,14 @@ class UnsyncedFiles:
         self._begin("is_directory", path)
         try:
             self._directory(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
+
+    def identity(self, path: str) -> tuple[int, int]:
+        """Return what tells a file or directory from all others."""
+        self._begin("identity", path)
+        return 0, id(self._node(path))
 
     def make_directories(self, path: str) -> None:
         """Make ``path`` and what is missing above it, each synced in its parent."""

@@ -16,8 +16,11 @@ def scripts() -> list[str]:
     return [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)]
 
 
-def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> None:
+def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> bool:
     """Bring the schema to the version of this program, one step after the other.
+
+    Returns:
+        Whether it was another one.
 
     Raises:
         NewerSchema: it is beyond that version.
@@ -33,6 +36,7 @@ def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> None:
             for statement in _statements(step):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {number}")
+    return bool(version < len(steps))
 
 
 def _statements(script: str) -> Iterator[str]:
