@@ -14,9 +14,11 @@ PURE = ("envelope", "message", "smtp")
 """Bytes in, values out: no I/O, no reactor."""
 
 SHARED = (
+    "accepting",
     "accounts",
     "answer",
     "certificate",
+    "channel",
     "config",
     "dns",
     "files",

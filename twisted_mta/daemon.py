@@ -14,10 +14,12 @@ from typing import Any
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from .accepting import raise_limit
 from .config import ConfigError
 from .entropy import monotonic_microseconds
 from .metrics import table
@@ -116,6 +118,8 @@ class _Daemon(MultiService):
         self._catch_signals()
         self._reactor.callWhenRunning(self._catch_signals)
         sys.setswitchinterval(SWITCH_INTERVAL)
+        if not isinstance(self._reactor, SelectReactor):  # which cannot have more than 1,024
+            raise_limit()
         ready = self._mta.when_ready()
         try:
             self._shed_privileges()

@@ -298,7 +298,7 @@ def _number(rest: Mapping[str, str | None], name: str, usual: int, most: int) ->
 def _wish(body: bytes) -> dict[str, Any]:
     try:
         said = json.loads(body or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the body is not JSON: {error}") from None
     if not isinstance(said, dict):
         raise ValueError("the body is not a JSON object")

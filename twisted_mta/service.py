@@ -446,6 +446,8 @@ class MailTransferAgent(Service):
     async def _reload(self, config: Config) -> list[str]:
         if not self.running or self._stopping:
             return []
+        if self._control is not None:
+            self._control.look()
         if self._starting:
             try:
                 await self.when_ready()
