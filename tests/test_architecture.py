@@ -30,6 +30,7 @@ SHARED = (
     "metrics",
     "report",
     "settings",
+    "slices",
     "tracing",
     "wire",
 )

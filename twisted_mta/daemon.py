@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -175,6 +176,7 @@ class _Daemon(MultiService):
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
     def _is_ready(self) -> None:
+        gc.freeze()  # what is there stays: no garbage collection is to walk through it
         self._say_what_to_try()
         self._manager.ready()
 

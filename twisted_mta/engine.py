@@ -59,6 +59,7 @@ from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
 from .shard import Shard, shard_directory
+from .slices import NOTHING, AtOnce, Digests, Pace, Sliced, digests, result_of
 from .smtp.address import Mailbox
 from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
@@ -104,6 +105,20 @@ class World:
     nonce: Nonce = nonce
     source_of: SourceOf | None = kernel_source
     extensions: tuple[Extension, ...] = ()
+
+
+@frozen
+class Change:
+    """Other settings, ready to be put in force.
+
+    Attributes:
+        digests: what files held that were found good.
+        use: puts them in force; fires with lines that say what changed in the files, printable. It
+            does not fail, but for want of memory before anything has changed.
+    """
+
+    digests: Digests
+    use: Callable[[], Deferred[list[str]]]
 
 
 class Engine:
@@ -175,6 +190,7 @@ class Engine:
             wall_time=world.wall_time, random=self._random, worker=worker
         )
         self._file_executor = world.file_executor or self._thread(4, "files")
+        self._sliced = Sliced(reactor, self._file_executor)
         resolver = world.resolver or DNSResolver(
             reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
         )
@@ -323,7 +339,8 @@ class Engine:
                 self._files.make_directories(shard_directory(self.config.state_dir, shard.number))
                 shard.lock.acquire()
                 opened.append(shard)
-            self.prepare(self.config)()
+            at_once = self.prepare(self.config, pace=AtOnce())
+            result_of(result_of(Deferred.fromCoroutine(at_once)).use())
             self._journal.load()
             for shard in self.shards:
                 recovery = shard.commit.start()
@@ -373,6 +390,7 @@ class Engine:
         self._hurry()
 
     async def _stop(self) -> None:
+        self._sliced.stop()
         if self._opening is not None:
             self._opening.cancel()
         for shard in self.shards:
@@ -471,15 +489,15 @@ class Engine:
 
     # Reloading.
 
-    def prepare(self, config: Config) -> Callable[[], list[str]]:
-        """Make ready for other settings, without any effect yet. Blocks while files are read.
+    async def prepare(
+        self, config: Config, *, pace: Pace | None = None, checked: Digests = NOTHING
+    ) -> Change:
+        """Make ready for other settings, without any effect yet.
 
         Args:
             config: with what cannot change while it runs as it was (`config.change.fixed`).
-
-        Returns:
-            What puts them in force and returns lines that say what changed in the files, printable;
-            it cannot fail.
+            pace: how the files are read; None: in slices.
+            checked: see `slices.Table.read`.
 
         Raises:
             AccountsError: the file of accounts cannot be used.
@@ -488,15 +506,19 @@ class Engine:
             ValueError: a route or an alias cannot be read.
             OSError: the key of SRS can be neither read nor made.
         """
-        use_authentication = self.authentication.prepare(config)
-        use_mailboxes = self.mailboxes.prepare(config)
-        terms = self._relay.prepare(config.all_destinations)
-        use_listeners = self.listeners.prepare(config)
+        pace = pace or self._sliced
+        authentication = await self.authentication.prepare(config, pace, checked)
+        mailboxes = await self.mailboxes.prepare(config, pace, checked)
+        terms = await pace.work(self._relay.preparing(config.all_destinations))
+        use_listeners = await pace.work(self.listeners.preparing(config))
 
-        def use() -> list[str]:
+        async def use() -> list[str]:
+            await self.authentication.complete(authentication, pace)
+            await self.mailboxes.complete(mailboxes, pace)
+            # From here to the end of the change nothing is waited for.
             self.config = config
-            lines = use_authentication()
-            use_mailboxes()
+            lines = self.authentication.use(authentication)
+            letting_go = self.mailboxes.use(mailboxes)
             self._room.minimum_free = config.minimum_free_disk
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
@@ -504,9 +526,13 @@ class Engine:
             lines += self._use_terms(terms)
             for shard in self.shards:
                 shard.runner.update(_runner_settings(config))
+            await pace.work(letting_go)
             return lines
 
-        return use
+        return Change(
+            digests(authentication.accounts, mailboxes.aliases),
+            lambda: Deferred.fromCoroutine(use()),
+        )
 
     def _use_terms(self, terms: PreparedTerms) -> list[str]:
         for warning in (*terms.warnings, *terms.date_warnings(self._wall_time())):
@@ -632,7 +658,11 @@ def _runner_settings(config: Config) -> RunnerSettings:
         lifetime=config.queue.lifetime,
         concurrency=config.queue.concurrency,
         per_hop=config.queue.connections_per_hop,
-        longest=max(each.retry_maximum or 0.0 for each in config.all_destinations) or None,
+        longest=max(
+            max(each.retry_maximum or 0.0, each.retry_minimum or 0.0)
+            for each in config.all_destinations
+        )
+        or None,
         delay_warning=config.queue.delay_warning,
         postmaster=(
             Mailbox("postmaster", config.local_domains[0])
