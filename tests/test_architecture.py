@@ -26,6 +26,7 @@ SHARED = (
     "limits",
     "loads",
     "logs",
+    "markup",
     "memory",
     "metrics",
     "report",

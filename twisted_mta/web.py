@@ -18,10 +18,10 @@ from ipaddress import IPv4Address, IPv6Address
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.template import Flattenable, Tag, flattenString, tags
 
 from .answer import READING, Answer, Answerer, AnswerSite, Question, Stream, json_answer, short
 from .interfaces import Clock
+from .markup import Flattenable, Tag, tags
 from .report import Process, RecentMessage, Status, SuspendedHop, label
 from .smtp.reply import printable
 
@@ -122,7 +122,7 @@ class _Pages:
         self._given: dict[tuple[str, str], tuple[float, Answer]] = {}  # until when, and what
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
-        self._pages: Mapping[str, Callable[[Status], Answer | Deferred[Answer]]] = {
+        self._pages: Mapping[str, Callable[[Status], Answer]] = {
             "/": _html,
             "/status.json": lambda status: json_answer(status.to_json()),
             "/healthz": _health,
@@ -180,10 +180,9 @@ class _Pages:
         self._given[question.path, question.accept] = now + lasts, answer
         return answer
 
-    async def _page(self, page: Callable[[Status], Answer | Deferred[Answer]]) -> Answer:
+    async def _page(self, page: Callable[[Status], Answer]) -> Answer:
         status = self._status()
-        answer = page(await status if isinstance(status, Deferred) else status)
-        return await answer if isinstance(answer, Deferred) else answer
+        return page(await status if isinstance(status, Deferred) else status)
 
     def _ours(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -209,11 +208,9 @@ def _readiness(status: Status) -> Answer:
     return short(status.unready, 503) if status.unready else short("ready")
 
 
-def _html(status: Status) -> Deferred[Answer]:
-    page = flattenString(None, _page(status))
-    return page.addCallback(
-        lambda content: Answer(body=b"<!DOCTYPE html>\n" + content + b"\n", content_type=_HTML)
-    )
+def _html(status: Status) -> Answer:
+    page = f"<!DOCTYPE html>\n{_page(status)}\n"
+    return Answer(body=page.encode("utf-8"), content_type=_HTML)
 
 
 def _page(status: Status) -> Tag:
@@ -237,7 +234,7 @@ def _page(status: Status) -> Tag:
                 if status.unready
                 else "",
             ),
-            Tag("main")(
+            tags.main(
                 _numbers("Queue", status.queue),
                 _numbers("Age of what is there", status.ages) if any(status.ages.values()) else "",
                 _numbers("Why it was deferred", status.reasons)
