@@ -15,7 +15,7 @@ from twisted_mta.answer import Answer, AnswerSite, Outlet, Question, Stream
 from twisted_mta.channel import Bounds, Lane
 
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
-BOUNDS = Bounds(connections=4, per_peer=3, body=1000, idle=60, request=20, reading=30)
+BOUNDS = Bounds(connections=5, per_peer=3, body=1000, idle=60, request=20, reading=30)
 
 
 class Transport(StringTransport):
@@ -185,10 +185,10 @@ class Time(ChannelTestCase):
 
 class Room(ChannelTestCase):
     def test_the_one_that_waits_longest_makes_room(self) -> None:
-        hosts = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
+        hosts = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.5"]
         before = [self.connect(b"GET", host) for host in hosts]
         last = self.connect(GET % 1, "192.0.2.4")
-        self.assertEqual([each.gone for each in before], [True, False, False, False])
+        self.assertEqual([each.gone for each in before], [True, False, False, False, False])
         self.assertEqual(self.status(last), 200)
 
     def test_a_peer_makes_room_for_itself_alone(self) -> None:
@@ -199,9 +199,9 @@ class Room(ChannelTestCase):
 
     def test_where_none_waits_the_new_one_is_refused(self) -> None:
         self.answer = lambda question: Deferred()  # type: ignore[method-assign]
-        before = [self.connect(GET % 1, f"192.0.2.{number}") for number in range(4)]
+        before = [self.connect(GET % 1, f"192.0.2.{number}") for number in range(5)]
         last = self.connect(GET % 1, "192.0.2.9")
-        self.assertEqual([each.gone for each in before], [False] * 4)
+        self.assertEqual([each.gone for each in before], [False] * 5)
         self.assertEqual((self.status(last), last.gone), (503, True))
 
     def test_what_has_ended_takes_no_room(self) -> None:

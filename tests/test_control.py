@@ -127,11 +127,15 @@ class Serving(ControlTestCase):
         self.assertIn("No such file", str(error))
 
 
-def pause() -> Deferred[None]:
-    """Let the reactor have some turns."""
-    paused: Deferred[None] = Deferred()
-    reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
-    return paused
+async def until(condition: Callable[[], object]) -> None:
+    """Let the reactor have its turns until something is so; fail where it does not come to be."""
+    for _ in range(2000):
+        if condition():
+            return
+        paused: Deferred[None] = Deferred()
+        reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
+        await paused
+    raise AssertionError("it has not come to be")
 
 
 class Lost(ControlTestCase):
@@ -152,8 +156,7 @@ class Lost(ControlTestCase):
         self.patch(server, "_LOOK_AGAIN", 0.01)
         self.start()
         os.unlink(self.path)
-        while not os.path.exists(self.path):
-            await pause()
+        await until(lambda: os.path.exists(self.path))
         said = await self.ask(lambda client: client.get("/"))
         self.assertEqual(said, {"asked": "GET /"})
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)

@@ -10,6 +10,7 @@ import resource
 import socket
 import ssl
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251 - real sockets need a real one
@@ -337,12 +338,10 @@ class Descriptors(PortsTestCase):
                 self.addCleanup(client.close)
                 client.connect(place)
                 sockets.append(client)
-            while not port.out_of_descriptors:
-                await pause()
+            await until(lambda port=port: port.out_of_descriptors)  # type: ignore[misc]
             self.assertLess(port.factory.taken, 6)
             self.patch(accepting, "limit", lambda: 10_000)
-            while port.factory.taken < 6:
-                await pause()
+            await until(lambda port=port: port.factory.taken == 6)  # type: ignore[misc]
             for client in sockets:
                 client.close()
             await port.factory.ended()
@@ -372,11 +371,15 @@ class Descriptors(PortsTestCase):
         self.assertEqual(now, (min(65_536, was[1]), was[1]))
 
 
-def pause() -> Deferred[None]:
-    """Let the reactor have some turns."""
-    paused: Deferred[None] = Deferred()
-    reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
-    return paused
+async def until(condition: Callable[[], object]) -> None:
+    """Let the reactor have its turns until something is so; fail where it does not come to be."""
+    for _ in range(2000):
+        if condition():
+            return
+        paused: Deferred[None] = Deferred()
+        reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
+        await paused
+    raise AssertionError("it has not come to be")
 
 
 class Sharing(PortsTestCase):
