@@ -252,8 +252,12 @@ class Bodies(ChannelTestCase):
             b"Content-Length: -1",
             b"Transfer-Encoding: gzip, chunked",
             b"Transfer-Encoding : chunked",
+            b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 2000,
+            b"Transfer-Encoding: chunked\r\n\r\nzz",
         ):
             transport = self.post(fields, b"0\r\n\r\n" + GET % 666)
             self.clock.pump([0] * 3)
             self.assertEqual((self.status(transport), transport.gone), (400, True), fields)
+            transport.protocol.dataReceived(GET % 666)
+            self.assertEqual(transport.value().count(b"HTTP/1.1 "), 1)
         self.assertEqual(self.asked, [])

@@ -23,7 +23,6 @@ _AT_ONCE = 20  # connections that are taken in one turn
 _LOOK_AGAIN = 0.1  # seconds until it is looked whether descriptors are free
 _QUIET = 10.0  # seconds without a shortage after which it is over
 _PLENTY = 65_536  # descriptors; no process of ours has a use for more
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # accept(2): of the connection that would have been next, and not of the port.
 _GONE = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR})
 
@@ -92,20 +91,18 @@ class Accepting:
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _SHORTAGES:
-                self._wait(error.strerror or str(error))
-                return False
             if error.errno in _GONE:
                 return True
             if error.errno == errno.EINVAL:  # the parent has closed it, as we shall hear soon
                 self.stopReading()
-                return False
-            raise
+            else:  # EMFILE, ENFILE, ENOBUFS, ENOMEM, or what the network has
+                self._wait(error.strerror or str(error))
+            return False
         # The kernel gives the lowest number that is free: all below are in use.
         scarce = connection.fileno() >= self._most()
         if self._short and not scarce and self.reactor.seconds() - self._short_at > _QUIET:
             self._short = False
-            self._log.info("connections are taken again: descriptors are free")
+            self._log.info("connections are taken again")
         transport: Any = None
         try:
             if connection.family == socket.AF_INET6:
@@ -125,7 +122,7 @@ class Accepting:
             else:
                 transport.abortConnection()
         if scarce:
-            self._wait("only those are left that mail on its way needs")
+            self._wait("only those descriptors are left that mail on its way needs")
         return not scarce
 
     def _most(self) -> int:
@@ -139,8 +136,8 @@ class Accepting:
         if not self._short:
             self._short = True
             self._log.warn(
-                "connections wait: no descriptor is free for them ({why}); this process may have"
-                " {limit} (RLIMIT_NOFILE)",
+                "connections wait, and are taken later: {why}; this process may have {limit}"
+                " descriptors (RLIMIT_NOFILE)",
                 why=why,
                 limit=limit(),
             )

@@ -341,6 +341,8 @@ class _Answers(Resource):
             size = len(answer.body) if pieces is None else answer.size
             request.setHeader("Content-Length", str(size))
             if pieces is not None and request.method != b"HEAD":
+                channel: Any = request.channel
+                channel.streams = True
                 _Stream(request, pieces, self._failed).start()
                 return
             request.write(b"" if request.method == b"HEAD" else answer.body)

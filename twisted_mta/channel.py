@@ -37,8 +37,8 @@ class Bounds:
         idle: seconds until a request begins.
         request: seconds from its first octet to its last.
         reading: seconds in which a client has to read what was written.
-        streaming: likewise, of an answer that goes on until the client has enough: a person may
-            look at it page by page.
+        streaming: likewise, of an answer that comes in pieces: a person may look at it page by
+            page.
     """
 
     connections: int = 64
@@ -133,7 +133,7 @@ class Channel(HTTPChannel):
 
     Attributes:
         waits: whether it waits for its client, with a request begun or not.
-        streams: whether the answer under way has no end of its own.
+        streams: whether the answer under way comes in pieces, as it is read.
     """
 
     transport: Any
@@ -233,6 +233,10 @@ class Channel(HTTPChannel):
             self._unread = False
             self._go_on_soon()
 
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """The request cannot be read, and nothing that follows."""
+        self._refuse("400 Bad Request", "this is no request of HTTP/1.1")
+
     def timeoutConnection(self) -> None:
         """The time for what is waited for is over."""
         self._late()
@@ -284,6 +288,8 @@ class Channel(HTTPChannel):
 
     def _refuse(self, status: str, text: str, fields: str = "") -> None:
         """Say why a request is not even read, and close."""
+        if self._closing:
+            return
         self._closing = True
         body = f'{{"error": "{text}"}}\n'
         self.transport.write(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.logger import Logger
 
 from .authentication import Authentication, submission_policy
@@ -526,7 +527,8 @@ class Engine:
             lines += self._use_terms(terms)
             for shard in self.shards:
                 shard.runner.update(_runner_settings(config))
-            await pace.work(letting_go)
+            with suppress(CancelledError):  # at an end the rest goes by itself
+                await pace.work(letting_go)
             return lines
 
         return Change(

@@ -84,7 +84,7 @@ class Sliced:
             self._waiting.pop(done, None)
             if self._stopped:
                 work.close()
-                done.errback(CancelledError())
+                done.errback(CancelledError("it ends"))
                 return
             until = self._clock.seconds() + _SLICE
             try:
@@ -108,7 +108,7 @@ class Sliced:
         waiting, self._waiting = self._waiting, {}
         for done, timer in waiting.items():
             timer.cancel()
-            done.errback(CancelledError())
+            done.errback(CancelledError("it ends"))
 
 
 Digests = Mapping[str, str]

@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .config import Config
 from .engine import Change, Engine
@@ -166,7 +167,13 @@ class Worker:
         """Put them in force."""
         prepared, self._prepared = self._prepared, None
         assert prepared is not None
-        return prepared.use()
+
+        def failed(failure: Failure) -> list[str]:
+            if not self._draining:
+                failure.raiseException()
+            return []  # its successor begins with them
+
+        return prepared.use().addErrback(failed)
 
     def forget(self) -> None:
         """Stay with the settings of before."""
