@@ -14,9 +14,11 @@ PURE = ("envelope", "message", "smtp")
 """Bytes in, values out: no I/O, no reactor."""
 
 SHARED = (
+    "accepting",
     "accounts",
     "answer",
     "certificate",
+    "channel",
     "config",
     "dns",
     "files",
@@ -24,11 +26,13 @@ SHARED = (
     "limits",
     "loads",
     "logs",
+    "markup",
     "memory",
     "metrics",
     "ownership",
     "report",
     "settings",
+    "slices",
     "timers",
     "tracing",
     "watched_resolver",

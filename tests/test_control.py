@@ -11,10 +11,11 @@ from typing import Any
 from twisted.internet import reactor  # noqa: TID251 - it serves the sockets below
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the client blocks
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from twisted_mta.answer import Answer, Answerer, Question, error_answer, json_answer
-from twisted_mta.control import client
+from twisted_mta.control import client, server
 from twisted_mta.control.client import NAME, ControlClient, NotRunning, Refused
 from twisted_mta.control.server import ControlSocket
 
@@ -83,6 +84,7 @@ class Serving(ControlTestCase):
 
     async def test_the_name_of_a_successor_is_left_alone(self) -> None:
         first = self.start()
+        os.unlink(self.path)
         second = self.start()
         await first.stop()
         said = await self.ask(lambda client: client.get("/"))
@@ -137,6 +139,99 @@ class Serving(ControlTestCase):
         missing = os.path.join(self.directory, "missing", NAME)
         error = self.assertRaises(OSError, self.start, missing)
         self.assertIn("No such file", str(error))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the reactor have its turns until something is so; fail where it does not come to be."""
+    for _ in range(2000):
+        if condition():
+            return
+        paused: Deferred[None] = Deferred()
+        reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
+        await paused
+    raise AssertionError("it has not come to be")
+
+
+class Lost(ControlTestCase):
+    """Its name goes away while it is served."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if "ControlSocket" in event.get("log_namespace", ""):
+                self.logged.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    async def test_a_name_that_was_removed_comes_back_by_itself(self) -> None:
+        self.patch(server, "_LOOK_AGAIN", 0.01)
+        self.start()
+        os.unlink(self.path)
+        await until(lambda: os.path.exists(self.path))
+        said = await self.ask(lambda client: client.get("/"))
+        self.assertEqual(said, {"asked": "GET /"})
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+        (line,) = self.logged
+        self.assertIn("made anew", line)
+
+    async def test_who_is_connected_stays_so(self) -> None:
+        served = self.start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(self.path)
+            os.unlink(self.path)
+            served.look()
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = await deferToThread(client.makefile("rb").read)
+        self.assertIn(b"200 OK", answer)
+        await served.stop()
+        self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_what_a_killed_process_put_there_is_replaced(self) -> None:
+        served = self.start()
+        os.unlink(self.path)
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(self.path)
+            left.listen()
+        served.look()
+        self.assertEqual(await self.ask(lambda client: client.get("/")), {"asked": "GET /"})
+
+    def test_another_process_that_listens_there_is_left_alone(self) -> None:
+        served = self.start()
+        os.unlink(self.path)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(self.path)
+            other.listen(0)
+            for _ in range(3):  # of which the last ones find its queue full
+                served.look()
+            (line,) = self.logged
+            self.assertIn("another process", line)
+            other.accept()[0].close()  # it is still reached by that name
+            error = self.assertRaises(OSError, self.start)
+            self.assertIn("another process", str(error))
+        served.look()
+        self.assertIn("made anew", self.logged[-1])
+
+    def test_a_directory_that_is_gone_is_said_once(self) -> None:
+        served = self.start()
+        shutil.rmtree(self.directory)
+        served.look()
+        served.look()
+        (line,) = self.logged
+        self.assertIn("No such file", line)
+        os.makedirs(self.directory)
+        served.look()
+        self.assertTrue(os.path.exists(self.path))
+
+    def test_after_its_end_it_is_not_made_anew(self) -> Deferred[None]:
+        served = self.start()
+        stopped = served.stop()
+        served.look()
+        self.assertEqual(os.listdir(self.directory), [])
+        return stopped
 
 
 class Asking(ControlTestCase):

@@ -1,10 +1,16 @@
 """Where mail goes next, by the routes and by what is special about some destinations."""
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Config, Destination
+from twisted_mta.entropy import inline_executor
 from twisted_mta.mailboxes import Mailboxes
+from twisted_mta.routing.aliases import AliasError
+from twisted_mta.slices import NOTHING, Sliced
 from twisted_mta.smtp.address import Mailbox
+from twisted_mta.smtp.reply import Reply
 from twisted_mta.testing.files import UnsyncedFiles
 
 
@@ -48,3 +54,82 @@ class Terms(SynchronousTestCase):
         ):
             mailboxes = self.mailboxes(destination)
             self.assertEqual(self.route(mailboxes, "a.example")[1], "")
+
+
+class ReadInSlices(SynchronousTestCase):
+    """Many aliases are read while mail comes in; until all are there, those of before hold."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.config = Config(
+            state_dir="/nowhere",
+            hostname="us.example",
+            local_domains=("us.example",),
+            aliases=self.path,
+        )
+        files = UnsyncedFiles()
+        files.make_directories("/nowhere")
+        self.mailboxes = Mailboxes(
+            self.config,
+            in_maildir=lambda mailbox: False,
+            files=files,
+            secret=lambda count: bytes(range(count)),
+            wall_time=lambda: 0.0,
+        )
+        self.clock = Busy()
+        self.pace = Sliced(self.clock, inline_executor)
+        self.write("ann")
+        self.reload()
+        self.clock.pump([0.002] * 200)
+        self.assertEqual(self.leads_to(), "ann")
+
+    def write(self, target: str) -> None:
+        with open(self.path, "w", encoding="ascii") as file:
+            file.writelines(f"list{number}: {target}\n" for number in range(3200))
+
+    def leads_to(self) -> str:
+        found = self.mailboxes.expand(Mailbox("list7", "us.example"), None)
+        assert not isinstance(found, Reply)
+        return found[0].mailbox.local_part
+
+    def reload(self) -> Deferred[None]:
+        async def reload() -> None:
+            prepared = await self.mailboxes.prepare(self.config, self.pace, NOTHING)
+            await self.mailboxes.complete(prepared, self.pace)
+            await self.pace.work(self.mailboxes.use(prepared))
+
+        return Deferred.fromCoroutine(reload())
+
+    def test_the_old_ones_hold_until_all_new_ones_are_there(self) -> None:
+        self.write("bob")
+        reloaded = self.reload()
+        seen = [self.leads_to()]
+        while not reloaded.called:
+            self.clock.advance(0.002)
+            seen.append(self.leads_to())
+        self.successResultOf(reloaded)
+        self.assertGreater(seen.count("ann"), 10)
+        self.assertEqual(seen, sorted(seen))
+        self.assertEqual(seen[-1], "bob")
+
+    def test_a_mistake_in_the_last_line_keeps_all_of_them(self) -> None:
+        self.write("bob")
+        with open(self.path, "a", encoding="ascii") as file:
+            file.write("last: |command\n")
+        reloaded = self.reload()
+        self.clock.pump([0.002] * 200)
+        error = self.failureResultOf(reloaded, AliasError).value
+        self.assertIn(":3201:", str(error))
+        self.assertEqual(self.leads_to(), "ann")
+
+    def test_what_has_not_changed_takes_no_slice(self) -> None:
+        self.successResultOf(self.reload())
+        self.assertEqual(self.leads_to(), "ann")
+
+
+class Busy(Clock):
+    """Each look at it takes half a millisecond, as reading some lines does."""
+
+    def seconds(self) -> float:
+        self.rightNow += 0.0005
+        return super().seconds()

@@ -181,7 +181,13 @@ class Acting(OperationsTestCase):
         self.assertEqual(self.asked, [])
 
     def test_what_cannot_be_read_is_refused(self) -> None:
-        for body in (b"{", b"[]", b'{"all": true, "limit": "x"}', b'{"all": true, "dry_run": 1}'):
+        for body in (
+            b"[" * 500_000,
+            b"{",
+            b"[]",
+            b'{"all": true, "limit": "x"}',
+            b'{"all": true, "dry_run": 1}',
+        ):
             self.told("/hold", "POST", 400, body=body)
         self.act("hold", 400, all=True, after="x")
         self.act("hold", 400, domain="?")

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import gc
 import os
+import resource
 import socket
 import ssl
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251 - real sockets need a real one
@@ -17,11 +19,12 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the clients below block
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.authority import self_signed
-from twisted_mta import ports
+from twisted_mta import accepting, ports
 from twisted_mta.loads import Loads
 from twisted_mta.ports import CannotListen, Ports
 
@@ -183,33 +186,13 @@ class Adopting(PortsTestCase):
         for _ in range(200):
             self.addCleanup(socket.create_connection((LOOPBACK, port), 10).close)
 
-    async def test_where_taking_one_fails_twisted_has_its_try(self) -> None:
-        loads = Loads.of(1)
-        self.addCleanup(loads.close)
+    async def test_one_that_is_gone_before_it_is_taken_costs_the_others_nothing(self) -> None:
         endpoint, port = self.tcp()
-        own = Loads(loads.descriptor, 0)
-        own.serve()
-        worker, factory = self.worker(endpoint, loads=own)
-        factory.stays = True
+        worker, _ = self.worker(endpoint)
         bound: Any = worker.bound[0].port
-        real, refused = bound.socket, [OSError(errno.ECONNABORTED, "gone")]
-
-        class Refusing:
-            def accept(self) -> Any:
-                if refused:
-                    raise refused.pop()
-                return real.accept()
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(real, name)
-
-        with socket.create_connection((LOOPBACK, port), 10):
-            bound.socket = Refusing()
-            bound.doRead()
-            self.assertEqual((factory.taken, list(loads._numbers)), (1, [1]))
-        bound.socket = real
-        await factory.ended()
-        self.assertEqual(list(loads._numbers), [0])
+        bound.socket = Refusing(bound.socket, [errno.ECONNABORTED])
+        worker.accept_connections()
+        self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
 
     async def test_a_factory_that_fails_costs_that_connection_alone(self) -> None:
         endpoint, port = self.tcp()
@@ -284,6 +267,119 @@ class Adopting(PortsTestCase):
             again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             again.bind((LOOPBACK, port))
         await DeferredList([first])
+
+
+class Refusing:
+    """A listening socket with which something is wrong for a while."""
+
+    def __init__(self, real: socket.socket, errors: list[int]) -> None:
+        self._real = real
+        self._errors = errors
+
+    def accept(self) -> Any:
+        if self._errors:
+            number = self._errors.pop()
+            raise OSError(number, os.strerror(number))
+        return self._real.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class Descriptors(PortsTestCase):
+    """Who finds no descriptor waits, whether in one process or in a worker."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if "connections wait" in (event.get("log_format") or ""):
+                self.logged.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.patch(accepting, "_LOOK_AGAIN", 0.01)
+
+    def served(self) -> list[tuple[Ports, Any]]:
+        """Return ports that are read from, and where they are: three kinds."""
+        endpoint, tcp = self.tcp()
+        worker, _ = self.worker(endpoint, b"worker")
+        own, unix = self.ports(), self.path()
+        own.bind("smtp", f"unix:{unix}", Greeter(b"own"))
+        alone = self.ports()
+        alone.bind("smtp", f"tcp:0:interface={LOOPBACK}", Greeter(b"own"))
+        address: Any = alone.bound[0].address
+        return [(worker, (LOOPBACK, tcp)), (own, unix), (alone, (LOOPBACK, address.port))]
+
+    async def test_without_descriptors_connections_wait_and_are_not_closed(self) -> None:
+        for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            for served, place in self.served():
+                port: Any = served.bound[0].port
+                port.socket = Refusing(port.socket, [number] * 3)
+                self.logged.clear()
+                served.accept_connections()
+                self.assertIn(await self.greeting(place), (b"own", b"worker"))
+                (line,) = self.logged  # and not one for each time
+                self.assertIn(os.strerror(number), line)
+
+    async def test_the_last_descriptors_are_not_for_connections(self) -> None:
+        for served, place in self.served():
+            probe = os.dup(0)
+            os.close(probe)
+            lowest = probe + 2  # the client's socket has one too
+            self.patch(accepting, "limit", lambda lowest=lowest: lowest * 8 // 7)
+            served.accept_connections()
+            port: Any = served.bound[0].port
+            port.factory.stays = True
+            sockets = []
+            for _ in range(6):
+                client = socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET)
+                self.addCleanup(client.close)
+                client.connect(place)
+                sockets.append(client)
+            await until(lambda port=port: port.out_of_descriptors)  # type: ignore[misc]
+            self.assertLess(port.factory.taken, 6)
+            self.patch(accepting, "limit", lambda: 10_000)
+            await until(lambda port=port: port.factory.taken == 6)  # type: ignore[misc]
+            for client in sockets:
+                client.close()
+            await port.factory.ended()
+
+    async def test_the_page_leaves_more_of_them_than_mail(self) -> None:
+        ports = self.ports()
+        for kind in ("smtp", "web"):
+            ports.bind(kind, f"tcp:0:interface={LOOPBACK}", Greeter(b""))
+        mail, page = (bound.port for bound in ports.bound)
+        assert isinstance(mail, accepting.Accepting)
+        assert isinstance(page, accepting.Accepting)
+        self.assertGreater(page.kept, mail.kept)
+
+    async def test_ports_that_wait_can_be_unbound(self) -> None:
+        for served, _ in self.served():
+            port: Any = served.bound[0].port
+            port.socket = Refusing(port.socket, [errno.EMFILE] * 1000)
+            port.doRead()
+            await served.unbind()
+
+    def test_all_that_the_system_allows_are_used(self) -> None:
+        was = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, was)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, was[1]), was[1]))
+        accepting.raise_limit()
+        now = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.assertEqual(now, (min(65_536, was[1]), was[1]))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the reactor have its turns until something is so; fail where it does not come to be."""
+    for _ in range(2000):
+        if condition():
+            return
+        paused: Deferred[None] = Deferred()
+        reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
+        await paused
+    raise AssertionError("it has not come to be")
 
 
 class Sharing(PortsTestCase):

@@ -546,6 +546,23 @@ class Reloading(WorkersTestCase):
         self.assertEqual(self.processes[2].settings, self.after)
         self.assertEqual(self.processes[2].names, ["start", "serve"])
 
+    def test_one_reads_after_the_other_and_knows_what_was_found_good(self) -> None:
+        self.working()
+        first, second = self.processes
+        first.replies["prepare"] = read = Deferred()
+        prepared = self.prepare()
+        self.assertEqual([each.names[-1] for each in self.processes], ["prepare", "serve"])
+        read.callback({"/etc/aliases": "12ab"})
+        self.reactor.settle()
+        self.assertEqual(second.names[-1], "prepare")
+        self.assertEqual(second.heard[-1][1]["checked"], {"/etc/aliases": "12ab"})
+        first.replies["use"] = used = Deferred()
+        self.use(prepared)
+        self.assertEqual([each.names[-1] for each in self.processes], ["use", "prepare"])
+        used.callback([])
+        self.reactor.settle()
+        self.assertEqual(second.names[-1], "use")
+
     def test_if_one_cannot_all_forget_it(self) -> None:
         self.working()
         self.processes[1].replies["prepare"] = ValueError("a.pem is no certificate")
@@ -570,12 +587,12 @@ class Reloading(WorkersTestCase):
         self.working()
         self.processes[0].hangs = True
         prepared = self.prepare()
-        self.advance(29)
+        self.advance(59)
         self.assertNoResult(prepared)
         self.advance(1)
-        self.assertEqual(self.refused(prepared), "worker 0: no answer in 30 s")
+        self.assertEqual(self.refused(prepared), "worker 0: no answer in 60 s")
         self.reactor.settle()
-        self.assertEqual(self.processes[1].names[-1], "forget")
+        self.assertEqual(self.processes[1].names[-1], "serve")  # its turn has not come
         self.assertEqual(len(self.alive), 2)
 
     def test_if_there_is_nobody_to_ask_nothing_is_put_in_force(self) -> None:
@@ -627,7 +644,7 @@ class Reloading(WorkersTestCase):
             self.working()
             self.processes[0].replies["use"] = reply
             used = self.use(self.prepare())
-            self.advance(30)
+            self.advance(60)
             self.successResultOf(used)
             self.assertTrue(self.processes[0].killed)
             self.assertFalse(self.processes[1].killed)

@@ -19,6 +19,7 @@ import os
 import stat
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 from argon2 import PasswordHasher, extract_parameters
@@ -26,6 +27,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 from attrs import Factory, field, frozen
 
+from .slices import Work, finished
 from .smtp.address import AddressError, Mailbox, domain_name, folded
 from .smtp.reply import printable
 from .smtp.sasl import SASLError, prepared, scram_keys
@@ -38,6 +40,7 @@ ITERATIONS = 10_000
 """Of SCRAM's keys. A client has to make as many, at each login; RFC 7677 §4 asks for 4,096."""
 
 _SALT = 16  # octets
+_FEW = 8  # accounts that are read between two chances for others to have their turn
 _SCRAM = {"sha256": "scram-sha-256", "sha1": "scram-sha-1"}
 _KEY = {"sha256": 32, "sha1": 20}  # octets
 _FIELDS = ("name", "argon2", *_SCRAM.values(), "addresses", "certificates")
@@ -175,6 +178,51 @@ def key_of(name: str) -> str:
     return name.lower()
 
 
+class AccountTable(Mapping[str, Account]):
+    """Accounts by `key_of` their names, kept small: strings in tuples.
+
+    50,000 of them as objects keep a full garbage collection busy for a tenth of a second.
+    """
+
+    def __init__(self, accounts: Mapping[str, Account] | None = None) -> None:
+        self._packed: dict[str, tuple[Any, ...]] = {}
+        for account in (accounts or {}).values():
+            self.put(account)
+
+    def __getitem__(self, key: str) -> Account:
+        name, argon2, scram, addresses, certificates = self._packed[key]
+        verifiers = {algorithm: ScramVerifier(*keys) for algorithm, *keys in scram}
+        return Account(name, argon2, verifiers, addresses, certificates)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def put(self, account: Account) -> None:
+        """Add an account."""
+        scram = tuple(
+            (algorithm, one.iterations, one.salt, one.stored_key, one.server_key)
+            for algorithm, one in account.scram.items()
+        )
+        self._packed[key_of(account.name)] = (
+            *(account.name, account.argon2, scram, account.addresses, account.certificates),
+        )
+
+    def same(self, other: AccountTable, key: str) -> bool:
+        """Whether an account is the same in both, or in none."""
+        return self._packed.get(key) == other._packed.get(key)
+
+    def by_certificate(self) -> dict[str, str]:
+        """Return the key of the account of each certificate."""
+        return {one: key for key, packed in self._packed.items() for one in packed[-1]}
+
+
+def _table(accounts: Mapping[str, Account]) -> AccountTable:
+    return accounts if isinstance(accounts, AccountTable) else AccountTable(accounts)
+
+
 @frozen
 class Accounts:
     """All accounts of a file.
@@ -183,13 +231,11 @@ class Accounts:
         by_name: by `key_of` the name.
     """
 
-    by_name: Mapping[str, Account] = field(factory=dict)
-    _by_certificate: Mapping[str, Account] = field(
-        default=Factory(
-            lambda self: {one: each for each in self.by_name.values() for one in each.certificates},
-            takes_self=True,
-        ),
+    by_name: AccountTable = field(factory=AccountTable, converter=_table)
+    _by_certificate: Mapping[str, str] = field(
+        default=Factory(lambda self: self.by_name.by_certificate(), takes_self=True),
         init=False,
+        eq=False,
     )
 
     @classmethod
@@ -199,18 +245,7 @@ class Accounts:
         Raises:
             AccountsError: it cannot be used; why, and what would do.
         """
-        try:
-            with open(path, encoding="utf-8", opener=_opener) as file:
-                _check_mode(path, os.fstat(file.fileno()))
-                text = file.read()
-        except UnicodeDecodeError:
-            raise AccountsError(f"{printable(path)}: not UTF-8") from None
-        except OSError as error:
-            raise AccountsError(
-                f"{printable(path)}: {error.strerror}; a file made by"
-                " twisted-mta users add would do"
-            ) from None
-        return cls({key: account for key, account in _accounts(text, path) if account})
+        return finished(parsing_accounts(read_content(path), path))
 
     def get(self, name: str) -> Account | None:
         """Return the account of that name, in any case of letters."""
@@ -218,7 +253,8 @@ class Accounts:
 
     def with_certificate(self, fingerprint: str) -> Account | None:
         """Return whose a client certificate is."""
-        return self._by_certificate.get(fingerprint)
+        key = self._by_certificate.get(fingerprint)
+        return None if key is None else self.by_name[key]
 
     @property
     def any_certificate(self) -> bool:
@@ -240,12 +276,26 @@ class Senders:
 
     accounts: Accounts
     local_domains: tuple[str, ...]
-    _mailboxes: Mapping[str, None] = field(init=False)
+    _mailboxes: Mapping[str, None] = field(alias="mailboxes")
 
     @_mailboxes.default
     def _default_mailboxes(self) -> Mapping[str, None]:
-        accounts = self.accounts.by_name.values()
-        return {each: None for one in accounts for each in self._addresses(one.name)}
+        return finished(self._making_mailboxes())
+
+    @classmethod
+    def making(cls, accounts: Accounts, local_domains: tuple[str, ...]) -> Work[Senders]:
+        """Return what is known of accounts, as the constructor does at once."""
+        # The table is made by what needs no table.
+        mailboxes = yield from cls(accounts, local_domains, {})._making_mailboxes()
+        return cls(accounts, local_domains, mailboxes)
+
+    def _making_mailboxes(self) -> Work[dict[str, None]]:
+        mailboxes: dict[str, None] = {}
+        for number, account in enumerate(self.accounts.by_name.values()):
+            if number % _FEW == 0:
+                yield
+            mailboxes.update(dict.fromkeys(self._addresses(account.name)))
+        return mailboxes
 
     def may_send_as(self, name: str, mailbox: Mailbox) -> bool:
         """Whether an account may use an address."""
@@ -285,6 +335,41 @@ def _plain(local_part: str) -> str:
 # The file.
 
 
+def read_content(path: str) -> bytes:
+    """Return what a file of accounts holds; blocks.
+
+    Raises:
+        AccountsError: it cannot be used; why, and what would do.
+    """
+    try:
+        with open(path, "rb", opener=_opener) as file:
+            _check_mode(path, os.fstat(file.fileno()))
+            return file.read()
+    except OSError as error:
+        raise AccountsError(
+            f"{printable(path)}: {error.strerror}; a file made by twisted-mta users add would do"
+        ) from None
+
+
+def parsing_accounts(content: bytes, path: str) -> Work[Accounts]:
+    """Return the accounts that the content of a file holds.
+
+    Args:
+        content: UTF-8.
+        path: of the file, for people.
+
+    Raises:
+        AccountsError: something in it cannot be.
+    """
+    by_name = AccountTable()
+    for number, (_, account) in enumerate(_lines(content, path)):
+        if number % _FEW == 0:
+            yield
+        if account is not None:
+            by_name.put(account)
+    return Accounts(by_name)
+
+
 @contextlib.contextmanager
 def changing(path: str) -> Iterator[dict[str, Account | None]]:
     """Change a file: yields what it holds, by `key_of` names, to be changed. Blocks.
@@ -298,14 +383,15 @@ def changing(path: str) -> Iterator[dict[str, Account | None]]:
     """
     with _locked(path) as (descriptor, found):
         with open(descriptor, "rb", closefd=False) as file:
-            text = file.read().decode("utf-8", "strict")
-        entries = list(_entries(text, path))
-        held = dict(_accounts(text, path))
-        before = dict(held)
+            entries = list(_lines(file.read(), path))
+        before = {key_of(account.name): account for _, account in entries if account is not None}
+        held: dict[str, Account | None] = dict(before)
         yield held
         lines = [
-            line if key is None or held.get(key) == before[key] else _line(held.get(key))
-            for key, line in entries
+            line
+            if account is None or held.get(key_of(account.name)) == account
+            else _line(held.get(key_of(account.name)))
+            for line, account in entries
         ]
         lines += [_line(account) for key, account in held.items() if key not in before]
         _replace(path, "".join(f"{line}\n" for line in lines if line is not None), found)
@@ -373,19 +459,20 @@ def _check_mode(path: str, found: os.stat_result) -> None:
         )
 
 
-def _entries(text: str, path: str) -> Iterator[tuple[str | None, str]]:
-    """Yield each line with the key of its account, None where it is none."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            yield None, line
-        else:
-            yield key_of(_account(line, f"{printable(path)}: line {number}").name), line
+def _lines(content: bytes, path: str) -> Iterator[tuple[str, Account | None]]:
+    """Yield each line with its account, None where it is none.
 
-
-def _accounts(text: str, path: str) -> Iterator[tuple[str, Account | None]]:
+    Raises:
+        AccountsError: something in it cannot be.
+    """
     seen: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, octets in enumerate(BytesIO(content), 1):
+        try:
+            line = octets.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise AccountsError(f"{printable(path)}: not UTF-8") from None
         if not line.strip() or line.startswith("#"):
+            yield line, None
             continue
         account = _account(line, f"{printable(path)}: line {number}")
         key = key_of(account.name)
@@ -395,7 +482,7 @@ def _accounts(text: str, path: str) -> Iterator[tuple[str, Account | None]]:
                 f" {seen[key]} already; one of the two would do"
             )
         seen[key] = number
-        yield key, account
+        yield line, account
 
 
 def _account(line: str, where: str) -> Account:

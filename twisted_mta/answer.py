@@ -7,13 +7,14 @@ What is answered is decided by functions of `Question` to `Answer`; here alone i
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -23,12 +24,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
+from .accepting import share
+from .channel import Bounds, Channel, Connections, Lane
 from .smtp.reply import printable
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 LINES = "application/x-ndjson"
 """A line of JSON for each thing."""
+
+_READABLE = 65_536  # octets of JSON
 
 READING = ("GET", "HEAD")
 """The methods that change nothing (RFC 9110 §9.2.1), as far as they mean something here."""
@@ -41,7 +46,8 @@ class Question:
     Attributes:
         method: upper-case as it is sent: ``GET``.
         path: without the query; with its percent signs.
-        hosts: each Host field that came.
+        hosts: each Host field that came; the host of the target instead, where that names one.
+        origins: each Origin field that came.
         accept: the Accept field.
         version: of HTTP: ``HTTP/1.1``.
         query: what follows the question mark, as it came.
@@ -53,6 +59,7 @@ class Question:
     method: str
     path: str
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     accept: str = ""
     version: str = "HTTP/1.1"
     query: str = ""
@@ -161,9 +168,11 @@ def short(text: str, code: int = 200, *, more: Iterable[str] = (), **rest: Any) 
 
 
 def json_answer(value: Any, code: int = 200, **rest: Any) -> Answer:
-    """Return JSON, all of it in ASCII."""
-    body = json.dumps(value, indent=2).encode("ascii") + b"\n"
-    return Answer(body=body, content_type=JSON, code=code, **rest)
+    """Return JSON, all of it in ASCII; laid out for people, where it is not too much for them."""
+    body = json.dumps(value)
+    if len(body) <= _READABLE:
+        body = json.dumps(value, indent=2)  # which takes ten times as long
+    return Answer(body=body.encode("ascii") + b"\n", content_type=JSON, code=code, **rest)
 
 
 def error_answer(text: str, code: int, **rest: Any) -> Answer:
@@ -179,9 +188,14 @@ class AnswerSite(Site):
         headers: what every response says.
         reactor: times connections out.
         longest: octets of a request's body; 0: it is read past.
+        bounds: of the connections.
+
+    Attributes:
+        connections: those that are open.
     """
 
     noisy = False
+    protocol = Channel  # type: ignore[assignment]  # HTTP/1.1 alone
 
     def __init__(
         self,
@@ -190,12 +204,22 @@ class AnswerSite(Site):
         headers: dict[str, str] | None = None,
         reactor: IReactorTime | None = None,
         longest: int = 0,
+        bounds: Bounds | None = None,
     ) -> None:
+        answers = _Answers(answer, headers or {})
         super().__init__(  # type: ignore[no-untyped-call]
-            _Answers(answer, headers or {}),
-            requestFactory=partial(_BoundedRequest, longest),
-            reactor=reactor,
+            answers, requestFactory=partial(_BoundedRequest, longest), reactor=reactor
         )
+        bounds = bounds or Bounds()
+        # The rest of the descriptors is for mail.
+        most = share(bounds.connections)
+        per_peer = max(1, bounds.per_peer * most // bounds.connections)
+        self.connections = Connections(evolve(bounds, connections=most, per_peer=per_peer))
+        answers.lane = Lane(self.reactor)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what is spoken under TLS: the bounds are those of HTTP/1.1."""
+        return [b"http/1.1"]
 
     def log(self, request: http.Request) -> None:
         """Say nothing: who looks is not worth a line a second."""
@@ -212,6 +236,7 @@ class _BoundedRequest(Request):
     def __init__(self, longest: int, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
         self._longest = longest
+        self._dropped = 0
         self.body = bytearray()
         self.too_long = False
 
@@ -222,8 +247,12 @@ class _BoundedRequest(Request):
         """Keep it, or drop it."""
         if len(self.body) + len(data) <= self._longest:
             self.body += data
-        elif self._longest:
-            self.too_long = True
+        else:
+            self.too_long = bool(self._longest)
+            self._dropped += len(data)
+            channel: Any = self.channel
+            if self._dropped > channel.site.connections.bounds.body:
+                channel.too_long()
 
 
 @implementer(IPushProducer)
@@ -284,6 +313,8 @@ class _Answers(Resource):
     isLeaf = True
     _log = Logger()
 
+    lane: Lane
+
     def __init__(self, answer: Answerer, headers: dict[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._answer = answer
@@ -311,13 +342,19 @@ class _Answers(Resource):
             size = len(answer.body) if pieces is None else answer.size
             request.setHeader("Content-Length", str(size))
             if pieces is not None and request.method != b"HEAD":
+                channel: Any = request.channel
+                channel.streams = True
                 _Stream(request, pieces, self._failed).start()
                 return
             request.write(b"" if request.method == b"HEAD" else answer.body)
             request.finish()
 
-        asked = Deferred.fromCoroutine(self._answered(_question(request)))
-        asked.addErrback(self._failed).addCallback(send)
+        def ask() -> None:
+            if not left:
+                asked = Deferred.fromCoroutine(self._answered(_question(request)))
+                asked.addErrback(self._failed).addCallback(send)
+
+        self.lane.enter(ask)
         return NOT_DONE_YET
 
     def _stream(self, request: Request, stream: Stream) -> None:
@@ -328,6 +365,8 @@ class _Answers(Resource):
             request.finish()
             return
         outlet = Outlet(request)
+        channel: Any = request.channel
+        channel.streams = True
         request.registerProducer(outlet, True)
         end = stream.begin(outlet)
 
@@ -346,19 +385,35 @@ class _Answers(Resource):
         return short("The status cannot be told now; the log says why.", 503)
 
 
+# RFC 9112 §3.2.2: what a client says to a proxy; a server takes it too.
+_ABSOLUTE = re.compile(r"https?://([^/]*)(.*)", re.DOTALL | re.IGNORECASE)
+
+
 def _question(request: Request) -> Question:
-    hosts = request.requestHeaders.getRawHeaders(b"host") or []
-    _, _, query = request.uri.partition(b"?")
+    uri: Any = request.uri
+    target, _, query = uri.decode("latin-1").partition("?")
+    hosts = _fields(request, "Host")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute:
+        target = absolute[2] or "/"
+        # RFC 9112 §3.2.2: the host of the target counts; the field has to be there all the same.
+        hosts = tuple(absolute[1] for _ in hosts)
     return Question(
         method=request.method.decode("latin-1"),
-        path=request.path.decode("latin-1"),
-        hosts=tuple(host.decode("latin-1") for host in hosts),
+        path=target,
+        hosts=hosts,
+        origins=_fields(request, "Origin"),
         accept=(request.getHeader(b"accept") or b"").decode("latin-1"),
         version=request.clientproto.decode("latin-1"),
-        query=query.decode("latin-1"),
+        query=query,
         body=bytes(request.body) if isinstance(request, _BoundedRequest) else b"",
         user=_user(request),
     )
+
+
+def _fields(request: Request, name: str) -> tuple[str, ...]:
+    values: Any = request.requestHeaders.getRawHeaders(name.encode("ascii")) or []
+    return tuple(value.decode("latin-1") for value in values)
 
 
 _CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 
-from .accounts import Accounts, Senders
+from .accounts import Accounts, Senders, parsing_accounts, read_content
 from .config import Config, Listener
 from .interfaces import Clock, Executor, Files, Limits
 from .metrics import Metrics, table
@@ -21,12 +22,14 @@ from .server.recent import Recent
 from .server.submission import Submission, SubmissionPolicy
 from .server.throttle import Throttle, ThrottleSettings
 from .server.users import UsersChecker
+from .slices import Digests, Pace, Reading, Table, Work
 from .smtp.address import Mailbox
 from .smtp.reply import printable
 from .smtp.sasl import Nonce
 from .smtp.server_auth import AuthSettings
 
 _FEW = 10  # names of accounts in a line about a change
+_MANY = 128  # accounts that are compared between two chances for others to have their turn
 _HOUR = 3600.0  # seconds
 _MOST_SENT = 1_000_000  # recipients of an hour that one process remembers, some 100 octets each
 
@@ -42,6 +45,27 @@ class _InForce:
 
     senders: Senders
     authenticator: Authenticator | None = None
+
+
+@define(eq=False)
+class PreparedAuthentication:
+    """What the files of other settings held.
+
+    Attributes:
+        config: the settings.
+        accounts: what was read of them.
+        checker: of those that are not in our file.
+        key: the secret of salts.
+        in_force: what comes of it, once it is complete.
+        changes: lines that say what has changed, likewise.
+    """
+
+    config: Config
+    accounts: Reading[Accounts]
+    checker: ICredentialsChecker | None
+    key: bytes = field(repr=False)
+    in_force: _InForce | None = None
+    changes: list[str] = field(factory=list)
 
 
 class Authentication:
@@ -79,6 +103,7 @@ class Authentication:
         self._nonce = nonce
         self._clock = clock
         self._metrics = metrics
+        self._accounts = Table(Accounts, read_content, _parsing)
         self._in_force = _InForce(Senders(Accounts(), config.local_domains))
         self._began = False
         self._throttle = Throttle(_throttle(config), limits=limits, clock=clock, timed=True)
@@ -89,12 +114,13 @@ class Authentication:
             sent=self._sent,
         )
 
-    def prepare(self, config: Config) -> Callable[[], list[str]]:
-        """Read the files that other settings name, without any effect yet. Blocks.
+    async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedAuthentication:
+        """Read the files that other settings name, without any effect yet.
 
-        Returns:
-            What puts them in force and returns lines that say what changed in the files, printable;
-            it cannot fail.
+        Args:
+            config: the settings.
+            pace: how.
+            checked: see `Table.read`.
 
         Raises:
             AccountsError: the file of accounts cannot be used.
@@ -102,24 +128,51 @@ class Authentication:
             OSError: the secret of salts can be neither read nor made.
             ValueError: there is something else in its place.
         """
-        accounts = Accounts() if config.users is None else Accounts.read(config.users)
+        accounts = await self._accounts.read(config.users, None, pace, checked)
+        checker = None if config.auth is None else config.auth.make()
+        key = (
+            srs_key(
+                os.path.join(config.state_dir, "auth.key"),
+                files=self._files,
+                secret=self._secret,
+                lost="whoever has asked for salts before can tell who has an account",
+            )
+            if checker is not None or config.users is not None
+            else b""
+        )
+        return PreparedAuthentication(config, accounts, checker, key)
+
+    async def complete(self, prepared: PreparedAuthentication, pace: Pace) -> None:
+        """Parse what was not yet, and find out what has changed."""
+        config = prepared.config
+        before = self._in_force.senders
+        accounts = await self._accounts.complete(prepared.accounts, pace)
+        if accounts is before.accounts and config.local_domains == before.local_domains:
+            senders = before
+        else:
+            senders = await pace.work(Senders.making(accounts, config.local_domains))
+        if self._began and config.users is not None:
+            prepared.changes = await pace.work(_comparing(before.accounts, accounts, config.users))
         checkers: list[ICredentialsChecker] = []
-        if config.auth is not None:
-            checkers.append(config.auth.make())
+        if prepared.checker is not None:
+            checkers.append(prepared.checker)
         if config.users is not None:
             checkers.append(UsersChecker(accounts, self._executor))
-        in_force = _InForce(
-            Senders(accounts, config.local_domains),
-            self._authenticator(config, checkers) if checkers else None,
+        prepared.in_force = _InForce(
+            senders, self._authenticator(checkers, prepared.key) if checkers else None
         )
 
-        def use() -> list[str]:
-            before, self._in_force = self._in_force, in_force
-            first, self._began = not self._began, True
-            self._throttle.update(_throttle(config))
-            return [] if first else _changes(before.senders.accounts, accounts, config.users)
+    def use(self, prepared: PreparedAuthentication) -> list[str]:
+        """Put in force what is complete; return lines that say what has changed, printable.
 
-        return use
+        It cannot fail.
+        """
+        assert prepared.in_force is not None
+        self._accounts.use(prepared.accounts)
+        self._in_force = prepared.in_force
+        self._began = True
+        self._throttle.update(_throttle(prepared.config))
+        return prepared.changes
 
     @property
     def authenticator(self) -> Authenticator | None:
@@ -152,7 +205,7 @@ class Authentication:
         self._throttle.close()
         self._sent.close()
 
-    def _authenticator(self, config: Config, checkers: list[ICredentialsChecker]) -> Authenticator:
+    def _authenticator(self, checkers: list[ICredentialsChecker], key: bytes) -> Authenticator:
         # What several can check, the last one does: the accounts of the file.
         portal = Portal(AccountRealm())
         for checker in checkers:
@@ -161,12 +214,7 @@ class Authentication:
             portal=portal,
             throttle=self._throttle,
             clock=self._clock,
-            secret=srs_key(
-                os.path.join(config.state_dir, "auth.key"),
-                files=self._files,
-                secret=self._secret,
-                lost="whoever has asked for salts before can tell who has an account",
-            ),
+            secret=key,
             count=partial(self._metrics.count, table.AUTHENTICATIONS),
         )
 
@@ -182,11 +230,23 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
     )
 
 
-def _changes(before: Accounts, after: Accounts, path: str | None) -> list[str]:
-    if path is None or before == after:
+def _parsing(content: bytes, path: str, settings: None) -> Work[Accounts]:
+    return parsing_accounts(content, path)
+
+
+def _comparing(before: Accounts, after: Accounts, path: str) -> Work[list[str]]:
+    """Return lines that say which accounts have changed."""
+    if before is after:
         return []
-    names = dict.fromkeys((*before.by_name, *after.by_name))
-    changed = [name for name in names if before.get(name) != after.get(name)]
+    changed = []
+    for number, name in enumerate(chain(before.by_name, after.by_name)):
+        if number % _MANY == 0:
+            yield
+        again = number >= len(before.by_name) and name in before.by_name
+        if not again and not before.by_name.same(after.by_name, name):
+            changed.append(name)
+    if not changed:
+        return []
     shown = ", ".join(map(printable, changed[:_FEW]))
     more = f" and {len(changed) - _FEW} more" if len(changed) > _FEW else ""
     return [f"{printable(path)}: {len(after.by_name)} accounts, changed: {shown}{more}"]

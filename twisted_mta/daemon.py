@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -14,10 +15,12 @@ from typing import Any
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.selectreactor import SelectReactor
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from .accepting import raise_limit
 from .config import ConfigError
 from .entropy import monotonic_microseconds
 from .metrics import table
@@ -127,6 +130,8 @@ class _Daemon(MultiService):
         self._catch_signals()
         self._reactor.callWhenRunning(self._catch_signals)
         sys.setswitchinterval(SWITCH_INTERVAL)
+        if not isinstance(self._reactor, SelectReactor):  # which cannot have more than 1,024
+            raise_limit()
         ready = self._mta.when_ready()
         try:
             self._shed_privileges()
@@ -183,6 +188,7 @@ class _Daemon(MultiService):
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
     def _is_ready(self) -> None:
+        gc.freeze()  # what is there stays: no garbage collection is to walk through it
         self._say_what_to_try()
         self._manager.ready()
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -60,6 +61,7 @@ from .server.direct import Direct
 from .server.intake import Intake, IntakePolicy
 from .server.room import Room
 from .shard import QUEUE, Shard, need_queue, shard_directory
+from .slices import NOTHING, AtOnce, Digests, Pace, Sliced, digests, result_of
 from .smtp.address import Mailbox
 from .smtp.extension import Extension
 from .smtp.extension.standard import OUTGOING
@@ -106,6 +108,20 @@ class World:
     nonce: Nonce = nonce
     source_of: SourceOf | None = kernel_source
     extensions: tuple[Extension, ...] = ()
+
+
+@frozen
+class Change:
+    """Other settings, ready to be put in force.
+
+    Attributes:
+        digests: what files held that were found good.
+        use: puts them in force; fires with lines that say what changed in the files, printable. It
+            does not fail, but for want of memory before anything has changed.
+    """
+
+    digests: Digests
+    use: Callable[[], Deferred[list[str]]]
 
 
 class Engine:
@@ -179,6 +195,7 @@ class Engine:
             wall_time=world.wall_time, random=self._random, worker=worker
         )
         self._file_executor = world.file_executor or self._thread(4, "files")
+        self._sliced = Sliced(reactor, self._file_executor)
         self.resolver = resolver = WatchedResolver(
             world.resolver
             or DNSResolver(reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout)
@@ -333,7 +350,8 @@ class Engine:
                 self._files.make_directories(shard_directory(self.config.state_dir, shard.number))
                 shard.lock.acquire()
                 opened.append(shard)
-            self.prepare(self.config)()
+            at_once = self.prepare(self.config, pace=AtOnce())
+            result_of(result_of(Deferred.fromCoroutine(at_once)).use())
             self._journal.load()
             self._maildir.start()
             for shard in self.shards:
@@ -384,6 +402,7 @@ class Engine:
         self._hurry()
 
     async def _stop(self) -> None:
+        self._sliced.stop()
         if self._opening is not None:
             self._opening.cancel()
         for shard in self.shards:
@@ -482,15 +501,15 @@ class Engine:
 
     # Reloading.
 
-    def prepare(self, config: Config) -> Callable[[], list[str]]:
-        """Make ready for other settings, without any effect yet. Blocks while files are read.
+    async def prepare(
+        self, config: Config, *, pace: Pace | None = None, checked: Digests = NOTHING
+    ) -> Change:
+        """Make ready for other settings, without any effect yet.
 
         Args:
             config: with what cannot change while it runs as it was (`config.change.fixed`).
-
-        Returns:
-            What puts them in force and returns lines that say what changed in the files, printable;
-            it cannot fail.
+            pace: how the files are read; None: in slices.
+            checked: see `slices.Table.read`.
 
         Raises:
             AccountsError: the file of accounts cannot be used.
@@ -499,15 +518,19 @@ class Engine:
             ValueError: a route or an alias cannot be read.
             OSError: the key of SRS can be neither read nor made.
         """
-        use_authentication = self.authentication.prepare(config)
-        use_mailboxes = self.mailboxes.prepare(config)
-        terms = self._relay.prepare(config.all_destinations)
-        use_listeners = self.listeners.prepare(config)
+        pace = pace or self._sliced
+        authentication = await self.authentication.prepare(config, pace, checked)
+        mailboxes = await self.mailboxes.prepare(config, pace, checked)
+        terms = await pace.work(self._relay.preparing(config.all_destinations))
+        use_listeners = await pace.work(self.listeners.preparing(config))
 
-        def use() -> list[str]:
+        async def use() -> list[str]:
+            await self.authentication.complete(authentication, pace)
+            await self.mailboxes.complete(mailboxes, pace)
+            # From here to the end of the change nothing is waited for.
             self.config = config
-            lines = use_authentication()
-            use_mailboxes()
+            lines = self.authentication.use(authentication)
+            letting_go = self.mailboxes.use(mailboxes)
             self.room.minimum_free = _minimum_free(config)
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
@@ -515,9 +538,14 @@ class Engine:
             lines += self._use_terms(terms)
             for shard in self.shards:
                 shard.runner.update(_runner_settings(config))
+            with suppress(CancelledError):  # at an end the rest goes by itself
+                await pace.work(letting_go)
             return lines
 
-        return use
+        return Change(
+            digests(authentication.accounts, mailboxes.aliases),
+            lambda: Deferred.fromCoroutine(use()),
+        )
 
     def _use_terms(self, terms: PreparedTerms) -> list[str]:
         for warning in (*terms.warnings, *terms.date_warnings(self._wall_time())):

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from .authentication import Authentication
+from .certificate import CertificateFiles
 from .config import Config, Listener
 from .interfaces import Files, Limits, WallTime
 from .metrics import Metrics, table
@@ -19,6 +20,7 @@ from .server.intake import Intake
 from .server.networks import Networks
 from .server.proxy import ProxyFactory
 from .server.tls import Prepared, ServerContext, TLSSettings, suffices
+from .slices import Work
 from .smtp.dialect import LMTP, SMTP
 from .smtp.extension import Extension
 from .smtp.extension.auth import AUTH
@@ -177,8 +179,8 @@ class Listeners:
         for factory in self.factories:
             factory.abandon(at_once=at_once)
 
-    def prepare(self, config: Config) -> Callable[[], list[str]]:
-        """Read all certificates, keys and authorities, for the handshakes that follow. Blocks.
+    def preparing(self, config: Config) -> Work[Callable[[], list[str]]]:
+        """Read all certificates, keys and authorities, for the handshakes that follow.
 
         Args:
             config: with the same listeners at the same ports.
@@ -190,10 +192,11 @@ class Listeners:
         Raises:
             CertificateError: a file cannot be used; which, and why.
         """
-        prepared: list[tuple[ServerContext, Prepared]] = [
-            (context, context.prepare(_tls_settings(config, listener)))
-            for listener, context in zip(config.listeners, self._contexts, strict=True)
-        ]
+        prepared: list[tuple[ServerContext, Prepared]] = []
+        files = CertificateFiles()
+        for listener, context in zip(config.listeners, self._contexts, strict=True):
+            each = yield from context.preparing(_tls_settings(config, listener), files)
+            prepared.append((context, each))
 
         def use() -> list[str]:
             self._config = config

@@ -41,8 +41,8 @@ LOADS = 4
 PORTS = 5
 """The one of its first port; those of the others follow."""
 
-READING = 30.0
-"""Seconds that a worker has to read certificates, aliases and the like."""
+READING = 60.0
+"""Seconds that a worker has to read certificates, aliases and the like; it does more besides."""
 
 _RESTART_FIRST = 0.1  # seconds; doubled with each early death
 _RESTART_LAST = 60.0

@@ -5,19 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from .config import Config
 from .delivery.maildir import NoMailbox, mailbox_directory
 from .envelope import NextHop, Recipient
 from .interfaces import Files, FinalRecipient, WallTime
-from .routing.aliases import Alias, Aliases, read_aliases
+from .routing.aliases import Alias, Aliases, parsing_aliases, read_content
 from .routing.expansion import Expander, ExpansionStep
 from .routing.routes import Routes, parse_route
 from .routing.srs import SenderRewriting
 from .routing.srs_key import srs_key
+from .slices import Digests, Pace, Reading, Table, Work, finished
 from .smtp.address import Mailbox
 from .smtp.reply import Reply
+
+_FEW = 16  # routes that are read between two chances for others to have their turn
+
+
+@frozen
+class PreparedMailboxes:
+    """What the files of other settings held.
+
+    Attributes:
+        config: the settings.
+        routes: where mail will go.
+        aliases: what was read of them.
+        srs: rewrites senders.
+    """
+
+    config: Config
+    routes: Routes
+    aliases: Reading[Aliases]
+    srs: SenderRewriting | None
 
 
 class Mailboxes:
@@ -55,28 +75,49 @@ class Mailboxes:
         self._secret = secret
         self._wall_time = wall_time
         self._srs_key: bytes | None = None
-        self.routes = _routes(config)
+        self.routes = finished(_making_routes(config))
+        self._aliases = Table(Aliases, read_content, _parsing)
         self._expander = self._make_expander(config, Aliases(), None)
 
-    def prepare(self, config: Config) -> Callable[[], None]:
-        """Read the files that other settings name, without any effect yet. Blocks.
+    async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedMailboxes:
+        """Read the files that other settings name, without any effect yet.
 
-        Returns:
-            What puts them in force; it cannot fail.
+        Args:
+            config: the settings.
+            pace: how.
+            checked: see `Table.read`.
 
         Raises:
             ValueError: a route or an alias cannot be read.
             OSError: the key of SRS can be neither read nor made.
         """
-        routes = _routes(config)
-        expander = self._read_expander(config)
+        routes = await pace.work(_making_routes(config))
+        ours = (*config.local_domains, *config.virtual_domains)
+        aliases = await self._aliases.read(config.aliases, ours, pace, checked)
+        srs = None
+        if config.aliases is not None and config.srs_domain is not None:
+            if self._srs_key is None:  # or one would be made where the state directory has gone
+                path = os.path.join(config.state_dir, "srs.key")
+                self._srs_key = srs_key(path, files=self._files, secret=self._secret)
+            srs = SenderRewriting(config.srs_domain, self._srs_key)
+        return PreparedMailboxes(config, routes, aliases, srs)
 
-        def use() -> None:
-            self._config = config
-            self.routes = routes
-            self._expander = expander
+    async def complete(self, prepared: PreparedMailboxes, pace: Pace) -> None:
+        """Parse what was not yet."""
+        await self._aliases.complete(prepared.aliases, pace)
 
-        return use
+    def use(self, prepared: PreparedMailboxes) -> Work[None]:
+        """Put in force what is complete. It cannot fail.
+
+        Returns:
+            What lets go of the aliases of before.
+        """
+        before = self._aliases.use(prepared.aliases)
+        aliases = self._aliases.value
+        self._config = prepared.config
+        self.routes = prepared.routes
+        self._expander = self._make_expander(prepared.config, aliases, prepared.srs)
+        return before.letting_go() if before is not aliases else _nothing()
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -150,26 +191,6 @@ class Mailboxes:
             self._in_maildir(mailbox) or self._has_account(mailbox)
         )
 
-    def _read_expander(self, config: Config) -> Expander:
-        """Return what expands the mailboxes of ours; blocks.
-
-        Raises:
-            AliasError: the file of aliases cannot be used.
-            OSError: the key of SRS can be neither read nor made.
-            ValueError: there is something else in its place.
-        """
-        if config.aliases is None:
-            return self._make_expander(config, Aliases(), None)
-        ours = (*config.local_domains, *config.virtual_domains)
-        aliases = read_aliases(config.aliases, ours=ours)
-        srs = None
-        if config.srs_domain is not None:
-            if self._srs_key is None:  # or one would be made where the state directory has gone
-                path = os.path.join(config.state_dir, "srs.key")
-                self._srs_key = srs_key(path, files=self._files, secret=self._secret)
-            srs = SenderRewriting(config.srs_domain, self._srs_key)
-        return self._make_expander(config, aliases, srs)
-
     def _make_expander(
         self, config: Config, aliases: Aliases, srs: SenderRewriting | None
     ) -> Expander:
@@ -185,12 +206,18 @@ class Mailboxes:
         )
 
 
-def _routes(config: Config) -> Routes:
-    return Routes(
-        [
-            parse_route(pattern, url, default_port=config.delivery.port)
-            for pattern, url in config.routes
-        ],
-        config.local_domains,
-        config.virtual_domains,
-    )
+def _parsing(content: bytes, path: str, ours: tuple[str, ...]) -> Work[Aliases]:
+    return parsing_aliases(content, name=path, ours=ours)
+
+
+def _making_routes(config: Config) -> Work[Routes]:
+    rules = []
+    for number, (pattern, url) in enumerate(config.routes):
+        if number % _FEW == 0:
+            yield
+        rules.append(parse_route(pattern, url, default_port=config.delivery.port))
+    return Routes(rules, config.local_domains, config.virtual_domains)
+
+
+def _nothing() -> Work[None]:
+    yield from ()

@@ -104,6 +104,7 @@ class Options(usage.Options):
 
     config: Config
     log: Log | None = None
+    _known: tuple[bytes | None, Config] | None = None
 
     def __init__(self) -> None:
         self.given: dict[str, list[str]] = {}
@@ -179,6 +180,9 @@ class Options(usage.Options):
     def _read(self) -> Config:
         options = dict(self.given)
         file = options.pop("config", [None])[-1]
+        content = _content(file)
+        if self._known is not None and content is not None and content == self._known[0]:
+            return self._known[1]  # a file of 10,000 routes takes 0.2 s
         config = Config.load(options, file)
         for pattern, url in config.routes:
             try:
@@ -190,7 +194,19 @@ class Options(usage.Options):
                 raise ConfigError(
                     f"{where} {printable(pattern)}={printable(url)}: {error}"
                 ) from None
+        self._known = content, config
         return config
+
+
+def _content(file: str | None) -> bytes | None:
+    """Return what a file holds; None where it cannot be read, which `Config.load` will say."""
+    if file is None:
+        return b""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except (OSError, ValueError):
+        return None
 
 
 def _log(twistd: Mapping[str, Any], settings: LogSettings) -> Log | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import stat
@@ -14,15 +13,17 @@ from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from .accepting import Accepting, AcceptingPort, AcceptingUNIXPort
 from .config.endpoint import Endpoint
 from .loads import Loads
 
 _BACKLOG = 1024  # connections that the kernel holds for us; it may have a limit of its own
+_KEPT_BY_THE_PAGE = 1 / 4  # of all descriptors: mail goes first
 _LOOK_AGAIN = 0.001  # seconds
 _LEFT_TO_OTHERS = 0.02
 _LEFT_TO_NOBODY = 0.1  # seconds after that was in vain
@@ -116,6 +117,8 @@ class Ports:
                 reactor = _HandedOver(self._reactor)
             else:
                 reactor = self._reactor
+                if isinstance(reactor, PosixReactorBase):  # and not one of a test
+                    reactor = _Own(reactor)
                 if parsed.kind == "unix":
                     _remove_stale(parsed.named.get("address") or parsed.arguments[0])
             return serverFromString(reactor, endpoint).listen(factory)
@@ -143,6 +146,8 @@ class Ports:
             port.stopReading()
         if isinstance(port, _OneByOne):
             port.loads = self._loads
+        if isinstance(port, Accepting) and kind == "web":
+            port.kept = _KEPT_BY_THE_PAGE
 
     @property
     def names(self) -> list[str]:
@@ -218,7 +223,7 @@ class _CountedUNIXServer(_Counted, unix.Server):
     """On a UNIX socket."""
 
 
-class _OneByOne:
+class _OneByOne(Accepting):
     """Takes one connection at a time from a port that other processes take them from as well.
 
     A loop that takes all there are would leave the others with nothing. Who has more than another
@@ -226,12 +231,8 @@ class _OneByOne:
     """
 
     loads: Loads | None = None
-    reactor: Any
-    numberAccepts: int
-    sessionno: int
     _later: IDelayedCall | None = None
     _heedless_until = 0.0  # by the clock: nothing is left to others before
-    _log = Logger()
 
     def doRead(self) -> None:
         if (
@@ -242,13 +243,13 @@ class _OneByOne:
             self.stopReading()
             self._look_again(self.reactor.seconds() + _LEFT_TO_OTHERS)
         else:
-            self._take_one()
+            self.take_one()
 
     def stopReading(self) -> None:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        super().stopReading()  # type: ignore[misc]
+        super().stopReading()
 
     def _look_again(self, deadline: float) -> None:
         self._later = self.reactor.callLater(_LOOK_AGAIN, self._look, deadline)
@@ -261,47 +262,10 @@ class _OneByOne:
             if now < deadline:
                 self._look_again(deadline)
                 return
-            if self._take_one():  # the other one hangs
+            if self.take_one():  # the other one hangs
                 self._heedless_until = now + _LEFT_TO_NOBODY
-        self.startReading()  # type: ignore[attr-defined]
-
-    def _take_one(self) -> bool:
-        """Take a connection, or find out why that cannot be; return whether there was one.
-
-        It does what Twisted's own `doRead` does, but for its preparations for what can go wrong:
-        those take a tenth of a millisecond, and often another worker was faster.
-        """
-        port: Any = self
-        try:
-            connection, peer = port.socket.accept()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # the parent has closed it, as we shall hear soon
-                self.stopReading()
-                return False
-            self.numberAccepts = 1
-            super().doRead()  # type: ignore[misc]  # it knows what to do without descriptors
-            return True
-        transport: Any = None
-        try:
-            if connection.family == socket.AF_INET6:
-                numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-                peer = (socket.getnameinfo(peer, numeric)[0], *peer[1:])  # with its scope
-            protocol = port.factory.buildProtocol(port._buildAddr(peer))
-            if protocol is None:
-                connection.close()
-                return True
-            session, self.sessionno = self.sessionno, self.sessionno + 1
-            transport = port.transport(connection, protocol, peer, self, session, self.reactor)
-            protocol.makeConnection(transport)
-        except Exception:
-            self._log.failure("a connection could not be served")
-            if transport is None:
-                connection.close()
-            else:
-                transport.abortConnection()
-        return True
+        if not self.out_of_descriptors:
+            self.startReading()  # type: ignore[attr-defined]
 
 
 class _InheritedPort(_OneByOne, tcp.Port):
@@ -330,6 +294,44 @@ class _InheritedUNIXPort(_OneByOne, unix.Port):
     def connectionLost(self, reason: Failure) -> None:
         """Stop reading, without the unlinking that `unix.Port` would do."""
         tcp.Port.connectionLost(self, reason)
+
+
+class _Own:
+    """A reactor whose ports wait while there are too few descriptors."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        made: Any = AcceptingPort(port, factory, backlog, interface, self._reactor)
+        made.startListening()
+        listening: IListeningPort = made
+        return listening
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any
+    ) -> IListeningPort:
+        tls = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        return self.listenTCP(port, tls, *args, **kwargs)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        named: Any = address  # bytes, says Twisted, and takes what `serverFromString` gives it
+        made: Any = AcceptingUNIXPort(named, factory, backlog, mode, self._reactor, wantPID)
+        made.startListening()
+        listening: IListeningPort = made
+        return listening
 
 
 class _Inherited:

@@ -134,8 +134,7 @@ class _Alone:
         self._engine.hurry()
 
     async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        use = self._engine.prepare(config)
-        return lambda: succeed(use())
+        return (await self._engine.prepare(config)).use
 
     def reports(self, state: State) -> Sequence[Report | Asked]:
         return [
@@ -440,7 +439,8 @@ class MailTransferAgent(Service):
         """Put other settings in force, and read again the files that they name.
 
         All or nothing: if one file or setting cannot be used, all that was in force stays.
-        Connections that exist go on with what they have. Blocks while files are read.
+        Connections that exist go on with what they have. Files that have changed are read in
+        slices, by one process after the other.
 
         Args:
             config: the settings; None stays with those there are.
@@ -463,6 +463,8 @@ class MailTransferAgent(Service):
     async def _reload(self, config: Config) -> list[str]:
         if not self.running or self._stopping:
             return []
+        if self._control is not None:
+            self._control.look()
         if self._starting:
             try:
                 await self.when_ready()

@@ -8,18 +8,20 @@ of which only what reads is let through, and of the messages in the queue no con
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.template import Flattenable, Tag, flattenString, tags
 
 from .answer import READING, Answer, Answerer, AnswerSite, Question, Stream, json_answer, short
+from .interfaces import Clock
+from .markup import Flattenable, Tag, tags
 from .report import Process, RecentMessage, Status, SuspendedHop, label
 from .smtp.reply import printable
 
@@ -71,8 +73,20 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _HTML = "text/html; charset=utf-8"
+# RFC 9110 §7.2: Host = uri-host [ ":" port ], and no user before it; of the names that a URI may
+# have, those that the DNS can have.
+_HOST = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{0,5})?", re.ASCII
+)
 _QUEUE = "/v1/queue"
 _PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", _QUEUE)
+# What watches over programs asks for these, by whatever name; no message and no peer is in them.
+_BY_ANY_NAME = ("/metrics", "/healthz", "/readyz")
+# An answer is given again for so many times as long as it took to make: those who ask in a circle
+# cost a tenth of the time. Nothing is older than that many seconds.
+_GIVEN_AGAIN = 10.0
+_OLDEST = 1.0
+_MOST_GIVEN = 16  # answers that are kept
 
 
 class StatusSite(AnswerSite):
@@ -95,15 +109,20 @@ class StatusSite(AnswerSite):
         answer: Answerer | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
-        super().__init__(_Pages(status, hosts, answer).answer, headers=_HEADERS, reactor=reactor)
+        pages = _Pages(status, hosts, answer)
+        super().__init__(pages.answer, headers=_HEADERS, reactor=reactor)
+        pages.clock = self.reactor
 
 
 class _Pages:
+    clock: Clock
+
     def __init__(self, status: StatusReport, hosts: Sequence[str], answer: Answerer | None) -> None:
         self._status = status
+        self._given: dict[tuple[str, str], tuple[float, Answer]] = {}  # until when, and what
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
-        self._pages: Mapping[str, Callable[[Status], Answer | Deferred[Answer]]] = {
+        self._pages: Mapping[str, Callable[[Status], Answer]] = {
             "/": _html,
             "/status.json": lambda status: json_answer(status.to_json()),
             "/healthz": _health,
@@ -115,11 +134,17 @@ class _Pages:
         # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; a browser never does.
         if len(question.hosts) > 1 or not (question.hosts or question.version == "HTTP/1.0"):
             return short("A request has one Host field.", 400)
-        if not all(map(self._ours, question.hosts)):
-            # RFC 9110 §15.5.20
-            return short(
-                "This name does not lead here; ask by address.", 421, reason=b"Misdirected Request"
-            )
+        if question.path not in _BY_ANY_NAME:
+            if not all(map(self._ours, question.hosts)):
+                # RFC 9110 §15.5.20
+                return short(
+                    "This name does not lead here; ask by address.",
+                    421,
+                    reason=b"Misdirected Request",
+                )
+            # A browser says which page asks, where that is not one of ours.
+            if not all(map(self._of_ours, question.origins)):
+                return short("Pages from elsewhere are not answered.", 403)
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
         if self._answer is not None and question.path.startswith(f"{_QUEUE}/"):
             passed_on += (question.path,)
@@ -128,23 +153,51 @@ class _Pages:
             return short(f"There is {', '.join(most)} and {last}.", 404)
         if question.method not in READING:
             return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
-        if self._answer is not None and question.path in passed_on:
+        if question.path == _QUEUE or question.path not in (*self._pages, *_PASSED_ON):
+            assert self._answer is not None
             return self._answer(evolve(question, public=True))
-        return Deferred.fromCoroutine(self._page(self._pages[question.path]))
+        return self._given_again(question) or Deferred.fromCoroutine(self._made(question))
 
-    async def _page(self, page: Callable[[Status], Answer | Deferred[Answer]]) -> Answer:
+    def _given_again(self, question: Question) -> Answer | None:
+        """Return an answer that was given just now, if there is one."""
+        until, answer = self._given.get((question.path, question.accept), (0.0, None))
+        now = self.clock.seconds()
+        return answer if now < until <= now + _OLDEST else None
+
+    async def _made(self, question: Question) -> Answer:
+        began = self.clock.seconds()
+        if question.path in self._pages:
+            answer = await self._page(self._pages[question.path])
+        else:
+            assert self._answer is not None
+            made = self._answer(evolve(question, public=True))
+            assert not isinstance(made, Stream)
+            answer = await made if isinstance(made, Deferred) else made
+        now = self.clock.seconds()
+        while len(self._given) >= _MOST_GIVEN:
+            del self._given[next(iter(self._given))]
+        lasts = min(_GIVEN_AGAIN * (now - began), _OLDEST)
+        self._given[question.path, question.accept] = now + lasts, answer
+        return answer
+
+    async def _page(self, page: Callable[[Status], Answer]) -> Answer:
         status = self._status()
-        answer = page(await status if isinstance(status, Deferred) else status)
-        return await answer if isinstance(answer, Deferred) else answer
+        return page(await status if isinstance(status, Deferred) else status)
 
     def _ours(self, host: str) -> bool:
-        name = host.lower()
-        name = name[1:].partition("]")[0] if name[:1] == "[" else name.partition(":")[0]
+        found = _HOST.fullmatch(host)
+        if not found:
+            return False
         try:
-            ip_address(name)
+            # An address cannot be made to point elsewhere.
+            IPv4Address(found["name"]) if found["name"] else IPv6Address(found["v6"])
         except ValueError:
-            return name.removesuffix(".") in self._hosts
-        return True  # an address cannot be made to point elsewhere
+            return bool(found["name"]) and found["name"].lower().removesuffix(".") in self._hosts
+        return True
+
+    def _of_ours(self, origin: str) -> bool:
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and self._ours(host)
 
 
 def _health(status: Status) -> Answer:
@@ -158,11 +211,9 @@ def _readiness(status: Status) -> Answer:
     return short(status.unready or "ready", code, more=more)
 
 
-def _html(status: Status) -> Deferred[Answer]:
-    page = flattenString(None, _page(status))
-    return page.addCallback(
-        lambda content: Answer(body=b"<!DOCTYPE html>\n" + content + b"\n", content_type=_HTML)
-    )
+def _html(status: Status) -> Answer:
+    page = f"<!DOCTYPE html>\n{_page(status)}\n"
+    return Answer(body=page.encode("utf-8"), content_type=_HTML)
 
 
 def _page(status: Status) -> Tag:
@@ -190,7 +241,7 @@ def _page(status: Status) -> Tag:
                     for each in (*status.more_troubles, *status.incomplete)
                 ],
             ),
-            Tag("main")(
+            tags.main(
                 _numbers("Queue", status.queue),
                 _numbers("Age of what is there", status.ages) if any(status.ages.values()) else "",
                 _numbers("Why it was deferred", status.reasons)

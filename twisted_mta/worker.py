@@ -14,9 +14,10 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .config import Config
-from .engine import Engine
+from .engine import Change, Engine
 from .explain.asked import Wanted, answered
 from .instruments import engine_report, read_engine
 from .limits import Message, Purse
@@ -27,6 +28,7 @@ from .memory import Entry
 from .metrics import table
 from .pipe import Pipe
 from .ports import Ports
+from .slices import Digests
 from .tracing import Event, Filter
 
 _ORPHANED = 0.5  # seconds that are left once it is noticed that the parent has died
@@ -41,17 +43,28 @@ class Worker:
         reactor: the one that runs.
         log: where its lines go.
         loads: how many connections the others have.
+        settled: called when all is there that stays, before connections come.
     """
 
     log = Logger()
 
-    def __init__(self, number: int, reactor: Any, log: Log, loads: Loads | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        reactor: Any,
+        log: Log,
+        loads: Loads | None = None,
+        *,
+        settled: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._settled = settled
         self._number = number
         self._log = log
         self._reactor = reactor
         self._ports = Ports(reactor, loads)
         self._engine: Engine | None = None
-        self._prepared: Callable[[], list[str]] | None = None
+        self._prepared: Change | None = None
+        self._asked = 0  # how often settings came, or went
         self._draining = False
         self._ended = False
         self._purse = Purse(send=self._count, clock=reactor)
@@ -124,6 +137,7 @@ class Worker:
 
     def serve(self) -> None:
         """Take connections."""
+        self._settled()
         self._ports.accept_connections()
 
     def drain(self) -> None:
@@ -142,19 +156,35 @@ class Worker:
             self._engine.hurry()
         self.drain()
 
-    def prepare(self, settings: str) -> None:
-        """Make ready for other settings."""
+    def prepare(self, settings: str, checked: Digests) -> Deferred[Digests]:
+        """Make ready for other settings; fires with what was found good (`Engine.prepare`)."""
         assert self._engine is not None
-        self._prepared = self._engine.prepare(self._share(settings))
+        self.forget()
+        asked = self._asked
+        change = self._engine.prepare(self._share(settings), checked=checked)
 
-    def use(self) -> list[str]:
+        def prepared(change: Change) -> Digests:
+            if asked == self._asked:  # or it took too long
+                self._prepared = change
+            return change.digests
+
+        return Deferred.fromCoroutine(change).addCallback(prepared)
+
+    def use(self) -> Deferred[list[str]]:
         """Put them in force."""
         prepared, self._prepared = self._prepared, None
         assert prepared is not None
-        return prepared()
+
+        def failed(failure: Failure) -> list[str]:
+            if not self._draining:
+                failure.raiseException()
+            return []  # its successor begins with them
+
+        return prepared.use().addErrback(failed)
 
     def forget(self) -> None:
         """Stay with the settings of before."""
+        self._asked += 1
         self._prepared = None
 
     def report(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import signal
 import socket
 import sys
@@ -47,7 +48,8 @@ def main() -> None:
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    worker = Worker(number, core, log, Loads(LOADS, number))
+    # No garbage collection is to walk through modules and tables: it takes 50 ms and more.
+    worker = Worker(number, core, log, Loads(LOADS, number), settled=gc.freeze)
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))

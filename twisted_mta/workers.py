@@ -179,21 +179,24 @@ class Workers:
         lives = [worker.life for worker in self._workers if worker.ready]
         if not lives:
             raise WorkerFailed("no worker is there to read the settings; they have only just died")
-        refusals = [
-            _refusal(life, answer)
-            for life, (done, answer) in await self._ask(lives, "prepare", settings=settings)
-            if not done
-        ]
-        if refusals:
-            for life in lives:
-                life.tell("forget")
-            raise WorkerFailed(refusals[0])
+        asked: list[Life] = []
+        checked: dict[str, str] = {}
+        # One after the other: what the first has found good, the others parse when they use it.
+        for life in lives:
+            asked.append(life)
+            done, answer = await self._ask(life, "prepare", settings=settings, checked=checked)
+            if not done:
+                for each in asked:
+                    each.tell("forget")
+                raise WorkerFailed(_refusal(life, answer))
+            checked.update(answer or {})
         return lambda: Deferred.fromCoroutine(self._use(config, lives))
 
     async def _use(self, config: Config, lives: Sequence[Life]) -> list[str]:
         self.config = config  # for those that start from now on
         said: dict[str, None] = {}
-        for life, (done, answer) in await self._ask(lives, "use"):
+        for life in lives:
+            done, answer = await self._ask(life, "use")
             if done:
                 life.config = config
                 said.update(dict.fromkeys(answer))
@@ -204,12 +207,12 @@ class Workers:
             worker.catch_up()
         return list(said)
 
-    async def _ask(
-        self, lives: Sequence[Life], name: str, **arguments: Any
-    ) -> list[tuple[Life, tuple[bool, Any]]]:
-        """Ask all at once; return for each whether it did, and its answer or its failure."""
-        asked = [life.call(name, **arguments).addTimeout(READING, self._reactor) for life in lives]
-        return list(zip(lives, await DeferredList(asked, consumeErrors=True), strict=True))
+    async def _ask(self, life: Life, name: str, **arguments: Any) -> tuple[bool, Any]:
+        """Ask one; return whether it did, and its answer or its failure."""
+        try:
+            return True, await life.call(name, **arguments).addTimeout(READING, self._reactor)
+        except Exception:
+            return False, Failure()
 
     def reports(self, state: State) -> Sequence[Report | Asked]:
         """Ask all how they are (`admin.Reports`)."""

@@ -103,6 +103,7 @@ class MaildirTestCase(SynchronousTestCase):
         """Put a directory where it was."""
         above, _, name = path.rpartition("/")
         self.files._directory(above).names[name] = directory
+
     def log(self) -> list[str]:
         """Return what is logged from now on, as it comes."""
         lines: list[str] = []

@@ -2,7 +2,15 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.routing.aliases import AliasError, Aliases, Target, parse_aliases, read_aliases
+from twisted_mta.routing.aliases import (
+    Alias,
+    AliasError,
+    Aliases,
+    Target,
+    parse_aliases,
+    parsing_aliases,
+    read_aliases,
+)
 from twisted_mta.smtp.address import Mailbox
 
 OURS = ("us.example", "virtual.example")
@@ -146,3 +154,56 @@ class Finding(SynchronousTestCase):
         # RFC 6532 §3.1
         aliases = parsed("do\u0308rte: x")
         self.assertIsNotNone(aliases.find(Mailbox("D\u00f6rte", "us.example"), bare=True))
+
+
+class Plain(SynchronousTestCase):
+    """Most lines go a quick way, which says the same as the long one."""
+
+    def test_both_ways_agree(self) -> None:
+        words = (
+            "ann", "Ann", "a.b", "a+tag", "ann@example.org", "Ann@EXAMPLE.org", "@example.org",
+            "ann@elsewhere.example", "ann@elsewhere.example.", "x@[192.0.2.1]", '"a b"@x.example',
+            "é", "a..b", ".a", "a@", "@", "a@-x", "a@b_c", "|cmd", "a|b", "/dir", "a/b", "a@x..y",
+            ":include:", "\\ann", "a@b@c", "a b", "", "~", "-", "a@xn--mnchen-3ya.de",
+        )  # fmt: skip
+        for key in words:
+            for targets in (
+                *words,
+                "ann,bob",
+                "ann , ann",
+                "a@X.example,a@x.example",
+                "ann,",
+                ",a",
+            ):
+                for end in ("", "\r", "  ", " # why"):
+                    line = f"{key}:\t{targets}{end}"
+                    # A line of white space and a comma goes on with the entry, the long way.
+                    expected = self.read(f"{line}\n ,zoe\n")
+                    if isinstance(expected, Alias):
+                        self.assertEqual(expected.targets[-1], Target("zoe", None))
+                        *most, _ = expected.targets
+                        expected = Alias(expected.key, tuple(most), 1)
+                        self.assertEqual(self.read(line), expected, line)
+                    elif "comma" not in expected and "name is missing" not in expected:
+                        self.assertEqual(self.read(line), expected, line)
+
+    def read(self, text: str) -> Alias | str:
+        try:
+            (alias,) = parsed(text).entries.values()
+        except AliasError as error:
+            return str(error)
+        return alias
+
+    def test_it_yields_often_enough_for_others_to_have_their_turn(self) -> None:
+        plain = "".join(f"u{number}: p{number}@x{number}.example\n" for number in range(3200))
+        several = "".join(f'u{number}: "p"\n , q\n' for number in range(1600))
+        long = "list: " + ", ".join(f"p{number}@x.example" for number in range(3200))
+        for text in (plain, several, long):
+            work = parsing_aliases(text.encode(), name="a", ours=OURS)
+            self.assertGreaterEqual(sum(1 for _ in work), 99, text[:20])
+
+    def test_letting_go_is_no_work_for_one_turn_either(self) -> None:
+        aliases = parsed("".join(f"u{number}: p\n" for number in range(2000)))
+        self.assertEqual(len(aliases.entries), 2000)
+        self.assertGreaterEqual(sum(1 for _ in aliases.letting_go()), 3)
+        self.assertEqual(len(aliases.entries), 0)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -95,6 +95,16 @@ class Files(FilesTestCase):
             "it belongs to certificate 2 of the file, which has to come first",
             self.refusal(self.file("chain.pem", chain), self.file("k.pem", key_pem(KEY))),
         )
+
+    def test_an_rsa_key_has_to_work(self) -> None:
+        good = rsa.generate_private_key(65537, 2048)
+        pem = self.file("rsa.pem", key_pem(good) + certificate_pem(good, "mail.example.net"))
+        self.assertEqual(CertifiedKey.read(pem, pem).key.key_size, 2048)  # type: ignore[union-attr]
+        numbers = good.private_numbers()
+        wrong = numbers.d + 2, numbers.dmp1 + 2, numbers.dmq1 + 2, numbers.iqmp
+        bad = rsa.RSAPrivateNumbers(numbers.p, numbers.q, *wrong, numbers.public_numbers)
+        file = self.file("bad.pem", key_pem(bad.private_key(unsafe_skip_rsa_key_validation=True)))
+        self.assertIn("holds no private key", self.refusal(pem, file))
 
     def test_dates_are_warned_of_and_no_more(self) -> None:
         pem = self.file("pair.pem", key_pem(KEY) + certificate_pem(KEY, "mail.example.net"))

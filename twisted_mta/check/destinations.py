@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..config import Config, ConfigError
-from ..delivery.terms import prepare
+from ..delivery.terms import preparing
 from ..delivery.tls import ClientContexts
 from ..server.certificate import CertificateError, CertifiedKey
+from ..slices import finished
 from ..smtp.reply import printable
 from .certificates import secret
 from .finding import Finding
@@ -19,7 +20,7 @@ def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
     contexts = ClientContexts()
     for destination in config.all_destinations:
         try:
-            prepared = prepare(contexts, [destination])
+            prepared = finished(preparing(contexts, [destination]))
         except (CertificateError, ConfigError) as error:
             yield Finding.said("error", str(error))
         else:

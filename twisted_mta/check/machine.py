@@ -15,7 +15,7 @@ from ..interfaces import WallTime
 
 
 def _descriptors() -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a start asks for all that there are
 
 
 @frozen(kw_only=True)

@@ -26,6 +26,7 @@ from ..config import Destination
 from ..envelope import Host, Message, NextHop, Outcome, Target
 from ..interfaces import Executor, Locate, WallTime
 from ..memory import TLSFact, TLSMemory
+from ..slices import Work, finished
 from ..smtp.client import ClientSession
 from ..smtp.client_step import TLSLevel
 from ..smtp.extension.outgoing import OutgoingExtension
@@ -39,7 +40,7 @@ from .attempt import Attempt
 from .connection import Connection, Convert, seven_bit
 from .pool import Pool
 from .settings import RelaySettings, Traffic
-from .terms import DestinationFor, Prepared, Terms, TermsBook, prepare
+from .terms import DestinationFor, Prepared, Terms, TermsBook, preparing
 from .tls import ClientContexts
 
 __all__ = ["Relay", "RelaySettings"]
@@ -142,7 +143,11 @@ class Relay:
             CertificateError: a certificate, key or authority cannot be used.
             ConfigError: a password file cannot.
         """
-        return prepare(self._contexts, destinations)
+        return finished(self.preparing(destinations))
+
+    def preparing(self, destinations: Iterable[Destination]) -> Work[Prepared]:
+        """Do the same in slices."""
+        return preparing(self._contexts, destinations)
 
     def update(
         self,

@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from ..config import Destination
 from ..envelope import Host, Message, NextHop, Recipient, Target
+from ..slices import Work
 from ..smtp.address import literal_address
 from ..smtp.client_step import Dialect, TLSLevel
 from ..smtp.sasl import Credentials
@@ -63,8 +64,8 @@ class Prepared:
         return list(dict.fromkeys(warning for key in keys for warning in key.warnings(now)))
 
 
-def prepare(contexts: ClientContexts, destinations: Iterable[Destination]) -> Prepared:
-    """Read the files of all destinations, without any effect. Blocks.
+def preparing(contexts: ClientContexts, destinations: Iterable[Destination]) -> Work[Prepared]:
+    """Read the files of all destinations, without any effect.
 
     Args:
         contexts: what makes TLS contexts.
@@ -77,12 +78,14 @@ def prepare(contexts: ClientContexts, destinations: Iterable[Destination]) -> Pr
     credentials = {}
     wanted = []
     for destination in destinations:
+        yield
         loaded = load_credentials(destination)
         if loaded is not None:
             credentials[destination.domain] = loaded
         wanted.append(client_tls(destination))
+    prepared = yield from contexts.preparing(wanted)
     return Prepared(
-        contexts.prepare(wanted),
+        prepared,
         credentials,
         tuple(warning for each in credentials.values() for warning in each.warnings),
     )

@@ -36,6 +36,7 @@ from ..certificate import (
     too_large,
 )
 from ..envelope import Target, TLSFacts
+from ..slices import Work, finished
 from ..smtp.address import AddressError, domain_name
 from ..smtp.reply import printable
 
@@ -119,7 +120,15 @@ class ClientContexts:
         Raises:
             CertificateError: something in them cannot be used.
         """
-        return {tls: self._load(tls) for tls in dict.fromkeys(wanted)}
+        return finished(self.preparing(wanted))
+
+    def preparing(self, wanted: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, Loaded]]:
+        """Do the same in slices."""
+        loaded = {}
+        for tls in dict.fromkeys(wanted):
+            yield
+            loaded[tls] = self._load(tls)
+        return loaded
 
     def use(self, prepared: Mapping[ClientTLS, Loaded]) -> list[str]:
         """Put in force what was prepared; return lines that say what changed, printable."""

@@ -18,10 +18,13 @@ they are looked up, mailboxes anywhere, or ``@`` and a domain: the same name the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from typing import Any
 
 from attrs import Factory, frozen
 
+from ..slices import Work, finished
 from ..smtp.address import AddressError, Mailbox, domain_name, folded
 from ..smtp.reply import printable
 
@@ -38,6 +41,16 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE,
 )
+
+# What most lines are: a name or mailbox that leads to others, without quotes, comments or anything
+# that is refused. The rest is for `_TOKENS`, which takes ten times as long and knows what is wrong.
+_DOTTED = r"[A-Za-z0-9!#$%&'*+=?^_`{}~-]+(?:\.[A-Za-z0-9!#$%&'*+=?^_`{}~-]+)*"
+_NAMED = rf"(?:{_DOTTED}(?:@[A-Za-z0-9_.-]+)?|@[A-Za-z0-9_.-]+)"
+_PLAIN = re.compile(rf"({_NAMED})[ \t]*:[ \t]*({_NAMED}(?:[ \t]*,[ \t]*{_NAMED})*)[ \t\r]*")
+_LONGEST_PLAIN = 1000  # characters
+_MOST_DOMAINS = 65_536  # that are known in their canonical form while a file is read
+
+_LINES = 32  # that are read between two chances for others to have their turn
 _REFUSED = (
     (":", ":include: and its like are not read; what stands in that file would do"),
     ("|", "no program is run; an LMTP server behind a route would do"),
@@ -91,6 +104,48 @@ class Alias:
     line: int
 
 
+class Entries(Mapping[str, Alias]):
+    """Entries by key, kept small: strings in tuples, which no garbage collection looks at.
+
+    200,000 entries as objects keep every full collection busy for a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        # The line, then local part and domain of each target.
+        self._packed: dict[str, tuple[Any, ...]] = {}
+
+    def __getitem__(self, key: str) -> Alias:
+        line, *flat = self._packed[key]
+        targets = map(Target, flat[::2], flat[1::2])
+        return Alias(key, tuple(targets), line)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._packed
+
+    def line(self, key: str) -> int:
+        """Return where an entry stands in the file; 0 where there is none."""
+        line: int = self._packed.get(key, (0,))[0]
+        return line
+
+    def put(self, key: str, line: int, flat: Sequence[str | None]) -> None:
+        """Add an entry, with local part and domain of each target in turn."""
+        self._packed[key] = (line, *flat)
+
+    def emptying(self) -> Work[None]:
+        """Let all go, a few at a time."""
+        packed = self._packed
+        while packed:
+            for _ in range(min(_LINES * 16, len(packed))):
+                packed.popitem()
+            yield
+
+
 @frozen
 class Aliases:
     """All entries of a file.
@@ -123,6 +178,11 @@ class Aliases:
                 return found
         return None
 
+    def letting_go(self) -> Work[None]:
+        """Let all entries go, a few at a time: nothing looks them up any more."""
+        if isinstance(self.entries, Entries):
+            yield from self.entries.emptying()
+
     def catch_all(self, domain: str) -> Alias | None:
         """Return the entry for what has neither an alias nor a mailbox in a domain."""
         return self.entries.get(f"@{domain}")
@@ -138,6 +198,15 @@ def read_aliases(path: str, *, ours: tuple[str, ...]) -> Aliases:
     Raises:
         AliasError: it cannot be read, or something in it cannot be.
     """
+    return parse_aliases(read_content(path), name=path, ours=ours)
+
+
+def read_content(path: str) -> bytes:
+    """Return what a file of aliases holds; blocks.
+
+    Raises:
+        AliasError: it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read(_LARGEST + 1)
@@ -145,10 +214,15 @@ def read_aliases(path: str, *, ours: tuple[str, ...]) -> Aliases:
         raise AliasError(f"{printable(path)}: cannot be read: {error.strerror}") from None
     if len(content) > _LARGEST:
         raise AliasError(f"{printable(path)}: more than {_LARGEST >> 20} MiB; less would do")
-    return parse_aliases(content, name=path, ours=ours)
+    return content
 
 
 def parse_aliases(content: bytes, *, name: str, ours: tuple[str, ...]) -> Aliases:
+    """Return what the content of a file says (`parsing_aliases`)."""
+    return finished(parsing_aliases(content, name=name, ours=ours))
+
+
+def parsing_aliases(content: bytes, *, name: str, ours: tuple[str, ...]) -> Work[Aliases]:
     """Return what the content of a file says.
 
     Args:
@@ -160,41 +234,91 @@ def parse_aliases(content: bytes, *, name: str, ours: tuple[str, ...]) -> Aliase
         AliasError: something in it cannot be.
     """
     known = dict.fromkeys(ours)
-    entries: dict[str, Alias] = {}
+    domains: dict[str, str] = {}  # canonical, by how they are written
+    entries = Entries()
+    lines: list[tuple[int, str]] = []  # of the entry that is being read
     try:
-        for tokens in _entries(content):
-            alias = _alias(tokens, known)
-            if alias.key in entries:
-                raise _Mistake(
-                    alias.line,
-                    f"{_quoted(alias.key)} stands in line {entries[alias.key].line} already;"
-                    " one entry with all that it leads to would do",
-                )
-            entries[alias.key] = alias
+        for number, octets in enumerate(BytesIO(content), 1):
+            if number % _LINES == 0:
+                yield
+            text = _text(number, octets)
+            if not text.strip() or text.lstrip().startswith("#"):
+                continue  # ends no entry: that may go on below a comment
+            if text[0] in " \t":
+                if not lines:
+                    raise _Mistake(
+                        number, "it begins with white space, and there is nothing to go on with"
+                    )
+            elif lines:
+                yield from _entry(lines, known, domains, entries)
+                lines = []
+            lines.append((number, text))
+        if lines:
+            yield from _entry(lines, known, domains, entries)
     except _Mistake as mistake:
         raise AliasError(f"{printable(name)}:{mistake.line}: {mistake}") from None
     return Aliases(name, entries)
 
 
-def _entries(content: bytes) -> Iterator[list[_Token]]:
-    """Yield the tokens of each entry, with the lines in which they stand."""
-    entry: list[_Token] = []
-    for line, octets in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        try:
-            text = octets.decode("utf-8")
-        except UnicodeDecodeError:
-            raise _Mistake(line, "not UTF-8; names in UTF-8 would do") from None
-        if not text.strip() or text.lstrip().startswith("#"):
-            continue  # ends no entry: that may go on below a comment
-        if text[0] not in " \t":
-            if entry:
-                yield entry
-            entry = []
-        elif not entry:
-            raise _Mistake(line, "it begins with white space, and there is nothing to go on with")
-        entry += _tokens(line, text)
-    if entry:
-        yield entry
+def _text(number: int, octets: bytes) -> str:
+    octets = octets.removesuffix(b"\n")
+    if number == 1:
+        octets = octets.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _Mistake(number, "not UTF-8; names in UTF-8 would do") from None
+
+
+def _entry(
+    lines: list[tuple[int, str]],
+    known: Mapping[str, None],
+    domains: dict[str, str],
+    entries: Entries,
+) -> Work[None]:
+    line, text = lines[0]
+    found = _plain(text, known, domains) if len(lines) == 1 else None
+    if found is None:
+        found = yield from _alias(lines, known)
+    key, flat = found
+    if key in entries:
+        raise _Mistake(
+            line,
+            f"{_quoted(key)} stands in line {entries.line(key)} already;"
+            " one entry with all that it leads to would do",
+        )
+    entries.put(key, line, flat)
+
+
+def _plain(
+    text: str, known: Mapping[str, None], domains: dict[str, str]
+) -> tuple[str, list[str | None]] | None:
+    """Return the key and where it leads (`Entries.put`) of a plain line; None: it is none."""
+    found = _PLAIN.fullmatch(text) if len(text) <= _LONGEST_PLAIN else None
+    if not found:
+        return None
+    local_part, at, domain = found[1].partition("@")
+    key = local_part.lower()
+    flat: list[str | None] = []
+    try:
+        if at:
+            domain = domain_name(domain)
+            if domain not in known:
+                return None
+            key = f"{key}@{domain}"
+        for name in found[2].split(","):
+            local_part, at, domain = name.strip().partition("@")
+            if at and domain not in domains:
+                if len(domains) >= _MOST_DOMAINS:
+                    domains.clear()
+                domains[domain] = domain_name(domain)
+            flat += (local_part or None, domains[domain] if at else None)
+    except AddressError:
+        return None
+    if len(flat) > 2:
+        pairs = dict.fromkeys(zip(flat[::2], flat[1::2], strict=True))
+        flat = [each for pair in pairs for each in pair]
+    return key, flat
 
 
 def _tokens(line: int, text: str) -> Iterator[_Token]:
@@ -215,7 +339,16 @@ def _tokens(line: int, text: str) -> Iterator[_Token]:
             yield _Token(line, found["mark"] or "", found["word"] or "")
 
 
-def _alias(tokens: list[_Token], known: Mapping[str, None]) -> Alias:
+def _alias(
+    lines: list[tuple[int, str]], known: Mapping[str, None]
+) -> Work[tuple[str, list[str | None]]]:
+    """Return the key of an entry, and where it leads (`Entries.put`)."""
+    tokens: list[_Token] = []
+    for line, text in lines:
+        for token in _tokens(line, text):
+            tokens.append(token)
+            if len(tokens) % _LINES == 0:
+                yield
     first, *rest = tokens
     if not first.word or not rest or rest[0].mark != ":":
         raise _Mistake(
@@ -231,9 +364,11 @@ def _alias(tokens: list[_Token], known: Mapping[str, None]) -> Alias:
             " virtual_domains would do",
         )
     key = folded(local_part or "") + ("" if domain is None else f"@{domain}")
-    targets: dict[Target, None] = {}
+    targets: dict[tuple[str | None, str | None], None] = {}
     last = rest[0]
-    for token in rest[1:]:
+    for number, token in enumerate(rest[1:], 1):
+        if number % _LINES == 0:
+            yield
         if bool(token.word) != bool(last.mark):
             missing = "comma" if token.word else "name"
             raise _Mistake(
@@ -245,11 +380,11 @@ def _alias(tokens: list[_Token], known: Mapping[str, None]) -> Alias:
                 token.line, f"{_quoted(last.word)}: a key stands at the beginning of its line"
             )
         if token.word:
-            targets[Target(*_name(token, _WHAT_TARGET))] = None
+            targets[_name(token, _WHAT_TARGET)] = None
         last = token
     if not targets:
         raise _Mistake(first.line, f"{_quoted(first.word)} leads nowhere; {_WHAT_TARGET} would do")
-    return Alias(key, tuple(targets), first.line)
+    return key, [each for pair in targets for each in pair]
 
 
 def _name(token: _Token, what: str) -> tuple[str | None, str | None]:

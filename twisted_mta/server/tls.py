@@ -22,16 +22,17 @@ from zope.interface import implementer
 
 from ..certificate import (
     CertificateError,
+    CertificateFiles,
     CertifiedKey,
     ChainCheck,
     fingerprint,
     issuer,
     openssl_error,
-    read_certificates,
     subject,
 )
 from ..config import SNICertificate
 from ..envelope import TLSFacts
+from ..slices import Work, finished
 from ..smtp.reply import printable
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
@@ -154,17 +155,30 @@ class ServerContext:
         Raises:
             CertificateError: something in them cannot be used.
         """
-        settings = settings or self.settings
-        key = CertifiedKey.read(settings.certificate_file, settings.key_file)
+        return finished(self.preparing(settings or self.settings, CertificateFiles()))
+
+    def preparing(self, settings: TLSSettings, files: CertificateFiles) -> Work[Prepared]:
+        """Do the same in slices.
+
+        Args:
+            settings: what is to be in force.
+            files: those that were read already, for other listeners.
+        """
+        key = files.key(settings.certificate_file, settings.key_file)
         authorities: tuple[x509.Certificate, ...] = ()
         if settings.client_certificates != "none" and settings.authorities_file is not None:
-            authorities = tuple(read_certificates(settings.authorities_file))
+            yield
+            authorities = files.authorities(settings.authorities_file)
+        yield
         default = self._context(settings, key, authorities)
         keys = [key]
         by_name: dict[str, SSL.Context] = {}
         for named in settings.sni:
-            keys.append(CertifiedKey.read(named.certificate, named.key))
-            by_name |= dict.fromkeys(named.names, self._context(settings, keys[-1], authorities))
+            yield
+            keys.append(files.key(named.certificate, named.key))
+            by_name.update(
+                dict.fromkeys(named.names, self._context(settings, keys[-1], authorities))
+            )
         if by_name:
             default.set_tlsext_servername_callback(_chooser(by_name))
         return Prepared(settings, default, tuple(keys), authorities)

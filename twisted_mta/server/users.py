@@ -80,6 +80,6 @@ class UsersChecker:
     def _by_certificate(self, credentials: Any) -> str:
         account = self.accounts.with_certificate(credentials.fingerprint)
         named = self.accounts.get(credentials.username) if credentials.username else account
-        if account is None or named is not account:
+        if account is None or named != account:
             raise UnauthorizedLogin
         return account.name
