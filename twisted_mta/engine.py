@@ -175,9 +175,12 @@ class Engine:
             wall_time=world.wall_time, random=self._random, worker=worker
         )
         self._file_executor = world.file_executor or self._thread(4, "files")
-        resolver = world.resolver or DNSResolver(
-            reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
-        )
+        self._dns = None  # where it is ours
+        resolver = world.resolver
+        if resolver is None:
+            resolver = self._dns = DNSResolver(
+                reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
+            )
         self._maildir = MaildirDelivery(
             config.maildir,
             files=self._files,
@@ -391,6 +394,8 @@ class Engine:
         if not await self._ends(closed, _LAST_WORDS):
             self._relay.abort()
             await self._ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
+        if self._dns is not None:
+            self._dns.stop()
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
         self.authentication.close()
@@ -502,6 +507,8 @@ class Engine:
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(self._policy(listener))
             lines += self._use_terms(terms)
+            if self._dns is not None:
+                lines += self._dns.look_again()
             for shard in self.shards:
                 shard.runner.update(_runner_settings(config))
             return lines
