@@ -1,7 +1,6 @@
 """The resolver against a name server on loopback that answers as it is told."""
 
 import os
-from collections.abc import Callable
 
 import dns.flags
 import dns.message
@@ -11,85 +10,11 @@ from twisted.internet import reactor  # noqa: TID251 - real sockets
 from twisted.internet.defer import gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol, Factory
-from twisted.protocols.basic import Int16StringReceiver
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
+from tests.scripted_dns import SOA, NameServer, OverTCP
 from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, system_hosts
 from twisted_mta.envelope import Host
-
-SOA = "example. 300 IN SOA ns.example. hostmaster.example. 1 2 3 4 300"
-
-
-class NameServer(DatagramProtocol):
-    """Answers from a dictionary; what it does not know is NXDOMAIN.
-
-    Attributes:
-        records: answers by "name TYPE", each as (ttl, text, ...).
-        queries: everything that was asked, by UDP and TCP.
-    """
-
-    def __init__(self) -> None:
-        self.records: dict[str, tuple[int, *tuple[str, ...]]] = {}
-        self.queries: list[dns.message.Message] = []
-        self.rcode = dns.rcode.NOERROR
-        self.flags = 0
-        self.authority: str | None = SOA
-        self.silent = False
-        self.truncates = False
-        self.spoil: Callable[[bytes], list[bytes]] = lambda wire: [wire]
-
-    def asked(self) -> list[str]:
-        return [self.question(query) for query in self.queries]
-
-    def question(self, query: dns.message.Message) -> str:
-        (question,) = query.question
-        return f"{question.name} {dns.rdatatype.to_text(question.rdtype)}"
-
-    def datagramReceived(self, datagram: bytes, addr: object) -> None:
-        query = dns.message.from_wire(datagram)
-        self.queries.append(query)
-        if self.silent:
-            return
-        response = self.respond(query)
-        if self.truncates:
-            response = dns.message.make_response(query)
-            response.flags |= dns.flags.TC
-        for wire in self.spoil(response.to_wire()):
-            self.transport.write(wire, addr)  # type: ignore[union-attr]
-
-    def respond(self, query: dns.message.Message) -> dns.message.Message:
-        response = dns.message.make_response(query)
-        response.flags |= self.flags
-        response.set_rcode(self.rcode)
-        known = self.records.get(self.question(query))
-        if known is not None:
-            ttl, *texts = known
-            (question,) = query.question
-            for text in texts:
-                response.answer.append(
-                    dns.rrset.from_text(question.name, ttl, "IN", question.rdtype, text)
-                )
-        elif self.rcode == dns.rcode.NOERROR:
-            name = self.question(query).split()[0]
-            if not any(record.split()[0] == name for record in self.records):
-                response.set_rcode(dns.rcode.NXDOMAIN)
-        if not response.answer and self.authority:
-            name, ttl, _, kind, *rest = self.authority.split()
-            response.authority.append(dns.rrset.from_text(name, ttl, "IN", kind, " ".join(rest)))
-        return response
-
-
-class OverTCP(Int16StringReceiver):
-    def __init__(self, server: NameServer) -> None:
-        self.server = server
-
-    def stringReceived(self, string: bytes) -> None:
-        query = dns.message.from_wire(string)
-        self.server.queries.append(query)
-        wire = self.server.respond(query).to_wire(max_size=65535)
-        framed = len(wire).to_bytes(2, "big") + wire
-        for at in range(0, len(framed), 7):  # pieces may be put together, or not
-            self.transport.write(framed[at : at + 7])
 
 
 class Lookups(TestCase):
@@ -359,15 +284,6 @@ class Configuration(SynchronousTestCase):
         )
         self.assertIn("ns.example", str(error))
 
-    def test_without_configuration_the_machine_itself_is_asked(self) -> None:
-        def missing(*arguments: object) -> None:
-            raise dns.resolver.NoResolverConfiguration
-
-        self.patch(dns.resolver.BaseResolver, "read_resolv_conf", missing)
-        resolver = DNSResolver(reactor, hosts={})
-        (nameserver,) = resolver._resolver.nameservers
-        self.assertIn("127.0.0.1", str(nameserver))
-
     def test_a_hosts_file_gives_addresses_in_its_order(self) -> None:
         path = self.mktemp()
         with open(path, "w", encoding="utf-8") as file:
@@ -376,7 +292,7 @@ class Configuration(SynchronousTestCase):
                 "192.0.2.1 Relay.Example. relay\n192.0.2.1 relay\nrubbish relay\n192.0.2.2\n"
             )
         self.assertEqual(
-            system_hosts(path),
+            {name: list(addresses) for name, addresses in system_hosts(path).items()},
             {
                 "localhost": ["127.0.0.1", "::1"],
                 "ip6-localhost": ["::1"],

@@ -196,10 +196,13 @@ class Engine:
         )
         self._file_executor = world.file_executor or self._thread(4, "files")
         self._sliced = Sliced(reactor, self._file_executor)
-        self.resolver = resolver = WatchedResolver(
-            world.resolver
-            or DNSResolver(reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout)
-        )
+        self._dns: DNSResolver | None = None  # where it is ours
+        asked = world.resolver
+        if asked is None:
+            asked = self._dns = DNSResolver(
+                reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
+            )
+        self.resolver = resolver = WatchedResolver(asked)
         self._maildir = MaildirDelivery(
             config.maildir,
             files=self._files,
@@ -421,6 +424,8 @@ class Engine:
         if not await self._ends(closed, _LAST_WORDS):
             self._relay.abort()
             await self._ends(closed, _LAST_WORDS, hurried=_LAST_WORDS)
+        if self._dns is not None:
+            self._dns.stop()
         await DeferredList([shard.commit.stop() for shard in self.shards])
         await self._journal.stop()
         self.authentication.close()
@@ -536,6 +541,8 @@ class Engine:
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(self._policy(listener))
             lines += self._use_terms(terms)
+            if self._dns is not None:
+                lines += self._dns.look_again()
             for shard in self.shards:
                 shard.runner.update(_runner_settings(config))
             with suppress(CancelledError):  # at an end the rest goes by itself

@@ -178,8 +178,13 @@ class Resolver(Protocol):
         """
         ...
 
-    def addresses(self, host: str) -> Deferred[Sequence[str]]:
-        """Return the AAAA and A records of ``host`` as text; empty where there are none."""
+    def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
+        """Return the AAAA and A records of ``host`` as text; empty where there are none.
+
+        Args:
+            host: whose.
+            search: whether it is looked up as the system does, in the domains of its search list.
+        """
         ...
 
 

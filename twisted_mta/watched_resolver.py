@@ -46,9 +46,9 @@ class WatchedResolver:
         """Return (preference, host) of all MX records."""
         return self._watched(self._resolver.mail_exchangers(domain))
 
-    def addresses(self, host: str) -> Deferred[Sequence[str]]:
+    def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         """Return the AAAA and A records of ``host`` as text."""
-        return self._watched(self._resolver.addresses(host))
+        return self._watched(self._resolver.addresses(host, search=search))
 
     def _watched(self, lookup: Deferred[_T]) -> Deferred[_T]:
         return lookup.addCallbacks(self._answered, self._failed)

@@ -29,7 +29,7 @@ def main() -> None:
     from twisted.internet import reactor  # noqa: TID251 - this process is ours
     from twisted.logger import globalLogBeginner
 
-    from .daemon import SWITCH_INTERVAL
+    from .daemon import GARBAGE_THRESHOLDS, SWITCH_INTERVAL
     from .lives import LOADS, PIPE
     from .loads import Loads
     from .logs import Log
@@ -48,6 +48,7 @@ def main() -> None:
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     # No garbage collection is to walk through modules and tables: it takes 50 ms and more.
     worker = Worker(number, core, log, Loads(LOADS, number), settled=gc.freeze)
     with socket.socket(fileno=PIPE) as inherited:

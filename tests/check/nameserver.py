@@ -23,6 +23,9 @@ class NameServer:
         signed: the questions whose answers have AD.
         signs_all: whether all answers have.
         rcode: what everything is answered with, if not by ``records``.
+        without_edns: what questions with an OPT record are answered with; "" is not at all.
+        nxdomain: the questions that are answered with NXDOMAIN, whatever is known of the name.
+        failing: the questions that are answered with SERVFAIL.
         asked: every question, in its order.
         host: where it is.
     """
@@ -32,6 +35,9 @@ class NameServer:
         self.signed = [". SOA"]
         self.signs_all = False
         self.rcode: dns.rcode.Rcode | None = None
+        self.without_edns: str | None = None
+        self.nxdomain: list[str] = []
+        self.failing: list[str] = []
         self.asked: list[str] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -51,7 +57,14 @@ class NameServer:
             datagram, peer = self._socket.recvfrom(65535)
             if not datagram:
                 return
-            self._socket.sendto(self._answer(dns.message.from_wire(datagram)).to_wire(), peer)
+            query = dns.message.from_wire(datagram)
+            if query.edns < 0 or self.without_edns is None:
+                self._socket.sendto(self._answer(query).to_wire(), peer)
+            elif self.without_edns:
+                response = dns.message.make_response(query)
+                response.use_edns(False)
+                response.set_rcode(dns.rcode.from_text(self.without_edns))
+                self._socket.sendto(response.to_wire(), peer)
 
     def _answer(self, query: dns.message.Message) -> dns.message.Message:
         (question,) = query.question
@@ -63,6 +76,10 @@ class NameServer:
             response.flags |= dns.flags.AD
         if self.rcode is not None:
             response.set_rcode(self.rcode)
+        elif asked in self.failing:
+            response.set_rcode(dns.rcode.SERVFAIL)
+        elif asked in self.nxdomain:
+            response.set_rcode(dns.rcode.NXDOMAIN)
         elif asked in self.records:
             response.answer.append(
                 dns.rrset.from_text_list(

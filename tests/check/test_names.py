@@ -1,13 +1,16 @@
 """What a check says of names, by what a name server on loopback tells it."""
 
 import socket
+from functools import partial
 
 import dns.rcode
 
 from tests.check.checking import NOW, CheckTestCase
 from tests.check.nameserver import NameServer
-from twisted_mta.check.names import Answer, trust
+from twisted_mta.check import names as names_module
+from twisted_mta.check.names import Answer, Questions, trust
 from twisted_mta.config import Config, DNSSettings
+from twisted_mta.dns import Resolution
 from twisted_mta.envelope import Host
 from twisted_mta.interfaces import WallTime
 
@@ -88,6 +91,14 @@ class Servers(NamesTestCase):
             text.startswith(f"warning: [dns] nameservers, {dead}: it does not answer:"), text
         )
 
+    def test_one_that_does_not_know_edns_is_asked_without_it(self) -> None:
+        self.patch(names_module, "Questions", partial(Questions, timeout=0.2))
+        for says in ("FORMERR", "NOTIMP", "SERVFAIL", ""):
+            self.dns.without_edns = says
+            texts = self.of(notes=True)
+            self.assertIn("it does not know EDNS (RFC 6891)", texts[0], says)
+            self.assertEqual(self.of(), [], says)
+
     def test_where_none_answers_nothing_more_is_asked(self) -> None:
         self.dns.rcode = dns.rcode.REFUSED
         first, second = self.of(routes=[("*", "smtp://hub.example")])
@@ -161,6 +172,27 @@ class Routes(NamesTestCase):
         self.assertEqual(self.dns.asked.count("hub.example. A"), 1)
         self.assertEqual(self.of(routes=routes, hosts={"gone.example": ["192.0.2.1"]}), [])
 
+    def test_hosts_of_routes_are_looked_for_as_the_system_does(self) -> None:
+        self.dns.records["mailhog.svc.cluster.local. A"] = ["192.0.2.1"]
+        config = self.config(routes=[("*", "smtp://mailhog:1025")])
+        system = Resolution(search=("mail.cluster.local", "svc.cluster.local"), ndots=5)
+        self.assertEqual(self.found(config, ask_dns=True, resolution=lambda: system), [])
+        (text,) = self.found(config, ask_dns=True)
+        self.assertIn("mailhog has no address", text)
+
+    def test_a_family_that_cannot_be_looked_up_does_not_hide_the_other(self) -> None:
+        self.dns.records["hub.example. A"] = ["192.0.2.1"]
+        self.dns.records["hub.example. AAAA"] = ["2001:db8::1"]
+        for missing in (self.dns.nxdomain, self.dns.failing):
+            for type in ("A", "AAAA"):
+                missing[:] = [f"hub.example. {type}"]
+                self.assertEqual(self.of(routes=[("*", "smtp://hub.example")]), [], missing)
+            missing.clear()
+        self.dns.failing[:] = ["hub.example. A"]
+        del self.dns.records["hub.example. AAAA"]
+        (text,) = self.of(routes=[("*", "smtp://hub.example")])
+        self.assertIn("hub.example cannot be looked up now: SERVFAIL", text)
+
     def test_a_route_to_ourselves_is_a_loop(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
@@ -198,6 +230,11 @@ class LocalDomains(NamesTestCase):
         )
         self.dns.records["example.net. MX"] = ["0 ."]
         self.assertIn("for example.net has no place to go to", self.of_domain()[0])
+
+    def test_what_has_an_address_exists_although_it_is_nxdomain_for_mx(self) -> None:
+        self.dns.records["example.net. A"] = ["192.0.2.1"]
+        self.dns.nxdomain.append("example.net. MX")
+        self.assertEqual(self.of_domain(), [])
 
     def test_what_is_not_known_is_not_spoken_of(self) -> None:
         self.dns.records["example.net. A"] = ["192.0.2.1"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
-from ..dns import system_hosts
+from ..dns import Resolution, system_hosts, system_resolution
 from ..entropy import wall_time
 from ..files import DiskFiles
 from ..interfaces import WallTime
@@ -29,6 +29,7 @@ class Machine:
             without limit.
         free: returns how many octets can be written on the file system of a path.
         hosts: returns addresses by name that go before the DNS.
+        resolution: returns how the system resolves names.
         proc: where Linux shows its processes.
     """
 
@@ -36,5 +37,6 @@ class Machine:
     user: Callable[[], int] = os.geteuid
     descriptors: Callable[[], int] = _descriptors
     free: Callable[[str], int] = DiskFiles().free
-    hosts: Callable[[], dict[str, list[str]]] = system_hosts
+    hosts: Callable[[], Mapping[str, Sequence[str]]] = system_hosts
+    resolution: Callable[[], Resolution] = system_resolution
     proc: str = "/proc"

@@ -22,12 +22,12 @@ import dns.name
 import dns.query
 import dns.rcode
 import dns.rdatatype
-import dns.resolver
 import dns.reversename
 from attrs import define, field, frozen
 
 from ..config import Config
 from ..config.endpoint import Endpoint
+from ..dns import Resolution
 from ..envelope import Host
 from ..interfaces import WallTime
 from ..routing.routes import Rule
@@ -40,6 +40,8 @@ _PATIENCE = 2.0  # seconds for one question; a resolver near by that knows nothi
 _SLOW = 1.0  # seconds after which an answer to the first question is a slow one
 _MOST_DOMAINS = 20  # local domains whose mail exchangers are asked for
 _PAYLOAD = 1232
+_WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
+_MOST_EXCHANGERS = 16  # of one domain that are looked at
 # RFC 6303 §4.1: private address space, in a zone that nobody can have signed.
 _UNSIGNED = "10.in-addr.arpa"
 
@@ -52,6 +54,10 @@ class NoAnswer(Exception):
     """No name server gave a usable answer."""
 
 
+class _Unlike(Exception):
+    """No usable answer, maybe since the question had an OPT record (RFC 6891 §7)."""
+
+
 @frozen
 class Answer:
     """What a name server said.
@@ -61,12 +67,14 @@ class Answer:
         exists: whether the name exists.
         authenticated: whether it says that it validated this (AD).
         seconds: how long it took.
+        edns: whether the question could have an OPT record.
     """
 
     records: Sequence[Any]
     exists: bool
     authenticated: bool
     seconds: float
+    edns: bool = True
 
 
 @define
@@ -85,6 +93,7 @@ class Questions:
     wall_time: WallTime
     timeout: float = _PATIENCE
     _known: dict[tuple[str, str], Answer] = field(factory=dict)
+    _without_edns: list[Host] = field(factory=list)
 
     def ask(self, nameserver: Host, name: str, type: str) -> Answer:
         """Return what one name server says.
@@ -94,24 +103,18 @@ class Questions:
             TooLate: see there.
         """
         start = self.wall_time()
-        patience = min(self.timeout, self.until - start)
-        if patience <= 0:
-            raise TooLate
+        edns = nameserver not in self._without_edns
         try:
-            question = dns.message.make_query(
-                dns.name.from_text(name), type, use_edns=0, payload=_PAYLOAD
-            )
-            # RFC 6840 §5.7: set in a question, it asks for AD in the answer.
-            question.flags |= dns.flags.AD
-            response, _ = dns.query.udp_with_fallback(
-                question, nameserver.name, timeout=patience, port=nameserver.port
-            )
-        except dns.exception.Timeout:
-            raise NoAnswer(f"no answer within {patience:.1f} s") from None
-        except (OSError, EOFError, dns.exception.DNSException, ValueError) as error:
-            raise NoAnswer(getattr(error, "strerror", None) or printable(str(error))) from None
-        if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            raise NoAnswer(dns.rcode.to_text(response.rcode()))
+            response = self._exchange(nameserver, name, type, edns=edns)
+        except _Unlike as error:
+            if not edns:
+                raise NoAnswer(str(error)) from None
+            edns = False
+            try:
+                response = self._exchange(nameserver, name, type, edns=False)
+            except _Unlike:
+                raise NoAnswer(str(error)) from None
+            self._without_edns.append(nameserver)
         records: Sequence[Any] = ()
         with suppress(dns.exception.DNSException):  # aliases in a circle
             records = list(cast(dns.message.QueryMessage, response).resolve_chaining().answer or ())
@@ -120,7 +123,35 @@ class Questions:
             response.rcode() != dns.rcode.NXDOMAIN,
             bool(response.flags & dns.flags.AD),
             self.wall_time() - start,
+            edns,
         )
+
+    def _exchange(
+        self, nameserver: Host, name: str, type: str, *, edns: bool
+    ) -> dns.message.Message:
+        patience = min(self.timeout, self.until - self.wall_time())
+        if patience <= 0:
+            raise TooLate
+        try:
+            question = dns.message.make_query(
+                dns.name.from_text(name), type, use_edns=0 if edns else False, payload=_PAYLOAD
+            )
+            # RFC 6840 §5.7: set in a question, it asks for AD in the answer.
+            question.flags |= dns.flags.AD
+            response, _ = dns.query.udp_with_fallback(
+                question, nameserver.name, timeout=patience, port=nameserver.port
+            )
+        except dns.exception.Timeout:
+            raise _Unlike(f"no answer within {patience:.1f} s") from None
+        except (EOFError, dns.exception.DNSException, ValueError) as error:
+            raise _Unlike(printable(str(error))) from None
+        except OSError as error:
+            raise NoAnswer(error.strerror or printable(str(error))) from None
+        rcode = response.rcode()
+        if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            knows = response.edns >= 0 and rcode not in _WITHOUT_EDNS
+            raise (NoAnswer if knows else _Unlike)(dns.rcode.to_text(rcode))
+        return response
 
     def lookup(self, name: str, type: str) -> Answer:
         """Return what the first name server that answers says.
@@ -147,25 +178,19 @@ class Questions:
         """Return the addresses of a host, in no special order; empty where it has none.
 
         Raises:
-            NoAnswer: likewise.
+            NoAnswer: one family cannot be looked up, and the other has none.
             TooLate: likewise.
         """
-        return [
-            record.address for type in ("A", "AAAA") for record in self.lookup(name, type).records
-        ]
-
-
-def nameservers(config: Config) -> list[Host]:
-    """Return the name servers that an MTA would ask."""
-    if config.dns.nameservers is not None:
-        return list(config.dns.nameservers)
-    try:
-        found = dns.resolver.Resolver().nameservers
-    except (dns.exception.DNSException, OSError):
-        found = []
-    return [Host(str(each), 53) for each in found if isinstance(each, str)] or [
-        Host("127.0.0.1", 53)
-    ]
+        found: list[str] = []
+        failure: NoAnswer | None = None
+        for type in ("A", "AAAA"):
+            try:
+                found += [record.address for record in self.lookup(name, type).records]
+            except NoAnswer as error:
+                failure = error
+        if failure is not None and not found:
+            raise failure
+        return found
 
 
 def names(
@@ -186,7 +211,8 @@ def names(
         return
     questions = Questions([], machine.wall_time() + seconds, machine.wall_time)
     try:
-        yield from _servers(config, questions)
+        system = machine.resolution()
+        yield from _servers(config, config.dns.nameservers or system.nameservers, questions)
         if not questions.nameservers:
             yield Finding(
                 "warning",
@@ -196,7 +222,7 @@ def names(
             )
             return
         hosts = machine.hosts()
-        yield from _routes(config, table, questions, hosts)
+        yield from _routes(config, table, questions, hosts, system)
         yield from _own_addresses(config, questions, hosts)
         yield from _exchangers(config, questions)
     except TooLate:
@@ -211,9 +237,11 @@ def names(
 # Those who answer.
 
 
-def _servers(config: Config, questions: Questions) -> Iterator[Finding]:
+def _servers(
+    config: Config, nameservers: Iterable[Host], questions: Questions
+) -> Iterator[Finding]:
     trusted = bool(getattr(config.dns, "trust_ad", False))
-    for nameserver in nameservers(config):
+    for nameserver in nameservers:
         where = f"[dns] nameservers, {nameserver}"
         try:
             root = questions.ask(nameserver, ".", "SOA")
@@ -229,6 +257,12 @@ def _servers(config: Config, questions: Questions) -> Iterator[Finding]:
                 where,
                 f"it took {root.seconds:.1f} s to answer",
                 "a caching resolver on this machine would do",
+            )
+        if not root.edns:
+            yield Finding(
+                "note",
+                where,
+                "it does not know EDNS (RFC 6891): it is asked without; long answers come by TCP",
             )
         blindly = False
         if root.authenticated:
@@ -348,6 +382,7 @@ def _routes(
     table: Iterable[Rule],
     questions: Questions,
     hosts: Mapping[str, Sequence[str]],
+    system: Resolution,
 ) -> Iterator[Finding]:
     ours = _listened(config)
     for rule in table:
@@ -357,7 +392,7 @@ def _routes(
                 yield from _socket(where, host.name)
                 continue
             try:
-                addresses = _of_host(host.name, questions, hosts)
+                addresses = _of_host(host.name, questions, hosts, system)
             except NoAnswer as error:
                 yield _unknown(where, printable(host.name), error)
                 continue
@@ -398,12 +433,16 @@ def _socket(where: str, path: str) -> Iterator[Finding]:
         )
 
 
-def _of_host(name: str, questions: Questions, hosts: Mapping[str, Sequence[str]]) -> Sequence[str]:
+def _of_host(
+    name: str, questions: Questions, hosts: Mapping[str, Sequence[str]], system: Resolution
+) -> Sequence[str]:
     with suppress(ValueError):
         return [str(ip_address(literal_address(name) or name))]
     if name == "localhost" or name.endswith(".localhost"):
         return ["127.0.0.1", "::1"]  # RFC 6761 §6.3
-    return hosts.get(name) or questions.addresses(name)
+    if name in hosts:
+        return hosts[name]
+    return next(filter(None, map(questions.addresses, system.names(name))), ())
 
 
 def _listened(config: Config) -> frozenset[tuple[int, str]]:
@@ -440,17 +479,18 @@ def _exchangers(config: Config, questions: Questions) -> Iterator[Finding]:
             answer = questions.lookup(domain, "MX")
             exchangers = [_shown(record.exchange) for record in answer.records]
             # RFC 5321 §5.1: without any, the domain is its own.
-            if ours in exchangers or any(
-                _is_here(address)
-                for name in exchangers or [domain]
+            addresses = [
+                address
+                for name in islice(exchangers or [domain], _MOST_EXCHANGERS)
                 if name
                 for address in questions.addresses(name)
-            ):
+            ]
+            if ours in exchangers or any(map(_is_here, addresses)):
                 continue
         except NoAnswer:
             continue
-        if exchangers or not answer.exists:
-            places = ", ".join(filter(None, exchangers))
+        if exchangers or not (answer.exists or addresses):
+            places = ", ".join(filter(None, exchangers[:_MOST_EXCHANGERS]))
             named = f"goes to {places}" if places else "has no place to go to"
             yield Finding(
                 "warning",

@@ -149,7 +149,7 @@ class DNSSettings:
         default=None,
         said="those of the system",
     )
-    timeout: float = setting(read.period, "longest wait for an answer", default=5.0, said="5 s")
+    timeout: float = setting(read.period, "longest wait for an answer", default=10.0, said="10 s")
 
 
 def _nameservers(value: Any) -> tuple[Host, ...]:

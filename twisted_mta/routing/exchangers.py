@@ -95,8 +95,12 @@ class Exchangers:
         return Deferred.fromCoroutine(self._of_domain(next_hop.domain))
 
     async def _of_hosts(self, hosts: Sequence[Host]) -> Sequence[Target]:
-        """Return the targets of hosts that a route names: in its order, and never by MX."""
-        found = await self._look_up(hosts)
+        """Return the targets of hosts that a route names: in its order, and never by MX.
+
+        The operator wrote them for this machine, so they are looked up as the system does, in the
+        domains of its search list too; what a correspondent wrote is not.
+        """
+        found = await self._look_up(hosts, search=True)
         if found.targets:
             return found.all
         names = ", ".join(host.name for host in hosts)
@@ -112,7 +116,9 @@ class Exchangers:
         try:
             exchangers = await self._resolver.mail_exchangers(domain)
         except NoSuchDomain:
-            raise _no_target(550, "1.2", f"The domain {domain} does not exist") from None
+            # There are name servers, and search proxies before them, that answer NXDOMAIN to a type
+            # that they do not know, and have an address (RFC 4074 §4.2): all must agree.
+            return await self._implicit(domain, exists=False)
         except DNSFailure as failure:
             raise _no_target(451, "4.3", f"DNS lookup failed: {failure}") from failure
         if not exchangers:
@@ -142,8 +148,13 @@ class Exchangers:
             raise _loop(domain)
         raise _no_target(550, "4.4", f"No mail exchanger of {domain} has an address")
 
-    async def _implicit(self, domain: str) -> Sequence[Target]:
-        """Return the targets of a domain without MX records: itself (RFC 5321 §5.1)."""
+    async def _implicit(self, domain: str, *, exists: bool = True) -> Sequence[Target]:
+        """Return the targets of a domain without MX records: itself (RFC 5321 §5.1).
+
+        Args:
+            domain: see there.
+            exists: whether the DNS knows it, as far as MX records are concerned.
+        """
         found = await self._look_up([Host(domain, self._port)])
         if found.targets:
             if any(map(self._is_own, found.all)):
@@ -151,7 +162,7 @@ class Exchangers:
             return found.all
         if found.lookup_failed is not None:
             raise _no_target(451, "4.3", f"DNS lookup failed: {found.lookup_failed}")
-        if found.failures:
+        if found.failures and not exists:
             raise _no_target(550, "1.2", f"The domain {domain} does not exist")
         raise _no_target(550, "4.4", f"{domain} has neither a mail exchanger nor an address")
 
@@ -170,9 +181,18 @@ class Exchangers:
                 self._random.shuffle(equal)
                 yield equal
 
-    async def _look_up(self, hosts: Iterable[Host]) -> _Found:
+    async def _look_up(self, hosts: Iterable[Host], *, search: bool = False) -> _Found:
         some = list(islice(hosts, MOST_HOSTS))
-        lookups = [self._addresses(host.name) for host in some]  # all at once
+        lookups = [self._addresses(host.name, search) for host in some]  # all at once
+        try:
+            return await self._found(some, lookups)
+        finally:
+            for lookup in lookups:  # of which some are left if this was canceled
+                lookup.addErrback(lambda failure: None)
+
+    async def _found(
+        self, some: Sequence[Host], lookups: Sequence[Deferred[Sequence[str]]]
+    ) -> _Found:
         targets: dict[Host, tuple[Target, ...]] = {}
         failures: list[DNSFailure] = []
         for host, lookup in zip(some, lookups, strict=True):
@@ -187,7 +207,7 @@ class Exchangers:
                 targets[host] = tuple(usable)
         return _Found(targets, tuple(failures))
 
-    def _addresses(self, name: str) -> Deferred[Sequence[str]]:
+    def _addresses(self, name: str, search: bool) -> Deferred[Sequence[str]]:
         if name.startswith("/"):  # a UNIX socket is its own address
             return succeed([name])
         if name == "localhost" or name.endswith(".localhost"):
@@ -195,7 +215,7 @@ class Exchangers:
         address = literal_address(name) or name
         if _is_address(address):
             return succeed([address])
-        return self._resolver.addresses(name).addCallback(self._by_turns)
+        return self._resolver.addresses(name, search=search).addCallback(self._by_turns)
 
     def _by_turns(self, addresses: Sequence[str]) -> Sequence[str]:
         """Return addresses as they are tried: IPv6 and IPv4 by turns, at random within each."""

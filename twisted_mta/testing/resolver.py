@@ -65,8 +65,8 @@ class FakeResolver:
         """Return (preference, host) of all MX records."""
         return self._answer("MX", domain, self._mail_exchangers)
 
-    def addresses(self, host: str) -> Deferred[Sequence[str]]:
-        """Return the addresses of ``host``."""
+    def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
+        """Return the addresses of ``host``; there is no search list."""
         return self._answer("A", host, self._addresses)
 
     def _answer(

@@ -1,0 +1,95 @@
+"""What stands between an MTA and name servers with authority: Unbound and dnsmasq, on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .programs import LOOPBACK, Program, found, free_port
+
+_UNBOUND = """\
+server:
+    interface: {address}@{port}
+    do-ip6: no
+    username: ""
+    chroot: ""
+    directory: "{home}"
+    pidfile: ""
+    use-syslog: no
+    do-daemonize: no
+    num-threads: 1
+    module-config: "iterator"
+    do-not-query-localhost: no
+    qname-minimisation: no
+    access-control: 127.0.0.0/8 allow
+{server}
+remote-control:
+    control-enable: no
+"""
+
+
+class Forwarder(Program):
+    """One of them, on a port of its own."""
+
+    def __init__(self, home: Path, log: str) -> None:
+        super().__init__(home, log)
+        self.port = free_port()
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Forwarder:
+        self.start()
+        return self
+
+
+class Unbound(Forwarder):
+    """A resolver that asks other name servers for some zones.
+
+    Args:
+        home: where its files go.
+        zones: the port of the name server by the name of a zone.
+        server: further lines of its section ``server``.
+    """
+
+    def __init__(self, home: Path, zones: Mapping[str, int], *, server: str = "") -> None:
+        super().__init__(home, "unbound.log")
+        self.zones = zones
+        self.server = server
+
+    def start(self) -> None:
+        text = _UNBOUND.format(address=LOOPBACK, port=self.port, home=self.home, server=self.server)
+        for name, port in self.zones.items():
+            text += f'stub-zone:\n    name: "{name}"\n    stub-addr: {LOOPBACK}@{port}\n'
+        configuration = self.home / "unbound.conf"
+        configuration.write_text(text, encoding="ascii")
+        self.spawn([found("unbound"), "-d", "-p", "-c", configuration])
+        self.wait_for(lambda: "start of service" in self.output(), "Unbound answers")
+
+
+class Dnsmasq(Forwarder):
+    """A forwarder that knows some hosts itself, as home routers and libvirt run it.
+
+    Args:
+        home: where its files go.
+        upstream: port of the name server that is asked for the rest.
+        options: further ones.
+    """
+
+    def __init__(self, home: Path, upstream: int, *options: str) -> None:
+        super().__init__(home, "dnsmasq.log")
+        self.upstream = upstream
+        self.options = options
+
+    def start(self) -> None:
+        self.spawn(
+            [
+                *(found("dnsmasq"), "--keep-in-foreground", "--log-facility=-", "--conf-file"),
+                *("--no-resolv", "--no-hosts", "--user=", "--group=", "--pid-file"),
+                *(f"--port={self.port}", f"--listen-address={LOOPBACK}", "--bind-interfaces"),
+                f"--server={LOOPBACK}#{self.upstream}",
+                *self.options,
+            ]
+        )
+        self.wait_for(lambda: "started" in self.output(), "dnsmasq answers")

@@ -1,0 +1,223 @@
+"""Questions and answers on the wire, and the cache of answers: what they say, and their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.dns.cache import Cache
+from twisted_mta.dns.message import (
+    MOST_RECORDS,
+    MX,
+    NXDOMAIN,
+    A,
+    Answer,
+    Garbled,
+    NotOurs,
+    query,
+    read,
+    text_name,
+    wire_name,
+)
+
+NAME = wire_name("example.net")
+ID = 0x1234
+
+
+def respond(*records: str, type: int = MX, rcode: int = 0, authority: str = "") -> bytes:
+    """Return a response of dnspython's making."""
+    response = dns.message.make_response(dns.message.from_wire(query(ID, NAME, type, edns=True)))
+    response.set_rcode(dns.rcode.Rcode(rcode))
+    for section, texts in ((response.answer, records), (response.authority, [authority])):
+        for text in filter(None, texts):
+            name, ttl, _, kind, *rest = text.split()
+            section.append(dns.rrset.from_text(name, int(ttl), "IN", kind, " ".join(rest)))
+    return response.to_wire()
+
+
+class Questions(SynchronousTestCase):
+    def test_dnspython_reads_them(self) -> None:
+        for edns in (True, False):
+            parsed = dns.message.from_wire(query(ID, NAME, MX, edns=edns))
+            self.assertEqual(parsed.id, ID)
+            self.assertEqual(parsed.question[0].to_text(), "example.net. IN MX")
+            self.assertEqual(parsed.edns, 0 if edns else -1)
+            self.assertEqual(parsed.payload, 1232 if edns else 0)
+            self.assertEqual(parsed.flags, dns.flags.RD | dns.flags.AD)
+
+    def test_names_go_there_and_back(self) -> None:
+        for text in ("example.net", "a-b.xn--bcher-kva.example", "_25._tcp.mx.example", "x" * 63):
+            self.assertEqual(text_name(wire_name(text)), text)
+            self.assertEqual(wire_name(text), dns.name.from_text(f"{text}.").to_wire())
+        self.assertEqual(wire_name("Example.NET"), NAME)
+        self.assertEqual(text_name(b"\0"), "")
+        # What a name server may send, and no host has: shown as the DNS writes it (RFC 1035 §5.1).
+        self.assertEqual(text_name(b"\x03a.b\x01c\0"), "a\\.b.c")
+        self.assertEqual(text_name(b"\x02a\xff\0"), "a\\255")
+
+    def test_what_the_dns_cannot_hold_is_no_name(self) -> None:
+        for text in ("", ".", "a..b", ".a", "a.", "x" * 64, ".".join(["x" * 60] * 5), "b\xfccher."):
+            self.assertRaises(ValueError, wire_name, text)
+        self.assertEqual(len(wire_name(".".join(["x" * 62] * 4))), 253)
+
+
+class Answers(SynchronousTestCase):
+    def read(self, wire: bytes, type: int = MX) -> Answer:
+        return read(wire, ID, NAME, type)
+
+    def test_records_have_whole_names_in_lower_case(self) -> None:
+        answer = self.read(respond("example.net. 60 IN MX 10 MX1.example.net."))
+        self.assertEqual(answer.records, (b"\0\x0a" + wire_name("mx1.example.net"),))
+        self.assertEqual((answer.ttl, answer.knows_edns, answer.usable), (60, True, True))
+
+    def test_a_chain_of_aliases_is_followed_in_any_order_and_has_the_least_ttl(self) -> None:
+        answer = self.read(
+            respond(
+                "c.example. 50 IN A 192.0.2.1",
+                "b.example. 20 IN CNAME c.example.",
+                "example.net. 60 IN CNAME B.example.",
+                type=A,
+            ),
+            A,
+        )
+        self.assertEqual((answer.records, answer.ttl), ((b"\xc0\0\2\1",), 20))
+
+    def test_records_of_other_names_are_not_believed(self) -> None:
+        answer = self.read(respond("elsewhere.example. 60 IN MX 10 mx.example."))
+        self.assertEqual((answer.records, answer.ttl), ((), None))
+
+    def test_a_chain_without_an_end_says_where_it_leads_and_a_circle_to_itself(self) -> None:
+        answer = self.read(respond("example.net. 60 IN CNAME b.example."))
+        self.assertEqual(answer.alias, wire_name("b.example"))
+        circle = respond("example.net. 1 IN CNAME b.example.", "b.example. 1 IN CNAME example.net.")
+        self.assertEqual(self.read(circle).alias, NAME)
+
+    def test_that_there_is_nothing_has_a_time_only_with_a_soa(self) -> None:
+        # RFC 2308 §5
+        soa = "net. 900 IN SOA a.example. b.example. 1 2 3 4 300"
+        for rcode in (0, NXDOMAIN):
+            self.assertEqual(self.read(respond(rcode=rcode, authority=soa)).ttl, 300)
+            self.assertIsNone(self.read(respond(rcode=rcode)).ttl)
+        refers = self.read(respond(authority="net. 900 IN NS ns.example."))
+        self.assertTrue(refers.refers)
+        self.assertFalse(refers.usable)
+
+    def test_a_time_beyond_reason_is_none(self) -> None:
+        # RFC 2181 §8
+        wire = respond("example.net. 2147483647 IN MX 10 mx.example.")
+        self.assertEqual(self.read(wire).ttl, 2147483647)
+        self.assertEqual(self.read(wire.replace(b"\x7f\xff\xff\xff", b"\x80\0\0\0")).ttl, 0)
+
+    def test_what_belongs_to_another_question_is_not_ours(self) -> None:
+        wire = respond("example.net. 60 IN MX 10 mx.example.")
+        others = [
+            b"",
+            b"x",
+            bytes([wire[0] ^ 1]) + wire[1:],
+            wire[:2] + b"\0" + wire[3:],  # a query
+            wire.replace(b"\7example\3net", b"\7example\3org", 1),
+            wire.replace(b"\0\x0f\0\1", b"\0\1\0\1", 1),
+        ]
+        for other in others:
+            self.assertRaises(NotOurs, self.read, other)
+
+    def test_every_cut_is_seen(self) -> None:
+        wire = respond("example.net. 60 IN MX 10 mx.example.")
+        for end in range(2, len(wire)):
+            self.assertRaises(Garbled, self.read, wire[:end])
+
+    def test_whatever_one_octet_is_changed_to_nothing_else_is_raised(self) -> None:
+        wire = respond(
+            "example.net. 60 IN CNAME a.example.", "a.example. 60 IN MX 10 mx.a.example."
+        )
+        for at in range(2, len(wire)):
+            for octet in (0, 1, 0x3F, 0x40, 0x80, 0xC0, 0xFF):
+                try:
+                    self.read(wire[:at] + bytes([octet]) + wire[at + 1 :])
+                except (NotOurs, Garbled):
+                    continue
+
+    def test_names_that_jump_are_bounded(self) -> None:
+        head = respond()[: 12 + len(NAME) + 4]
+        head = head[:6] + b"\0\2\0\0\0\0" + head[12:]  # two answers
+        start = len(head) + 11  # of the first one's rdata, after its name, type, class, TTL, length
+
+        def pointer(target: int) -> bytes:
+            return (0xC000 | target).to_bytes(2, "big")
+
+        def record(owner: bytes, type: int, octets: bytes) -> bytes:
+            return (
+                owner
+                + type.to_bytes(2, "big")
+                + b"\0\1"
+                + bytes(4)
+                + bytes([len(octets) >> 8, len(octets) & 255])
+                + octets
+            )
+
+        for jumps in (2, 1000, 6000):
+            places = range(start, start + 2 * jumps, 2)
+            chain = pointer(12) + b"".join(map(pointer, places[:-1]))
+            wire = head + record(b"\0", 99, chain) + record(pointer(places[-1]), MX, b"\0\1\0")
+            if jumps == 2:
+                self.assertEqual(self.read(wire).records, (b"\0\1\0",))
+            else:
+                self.assertRaises(Garbled, self.read, wire)
+        circle = record(b"\0", 99, b"") + record(pointer(len(head) + 11), MX, b"\0\1\0")
+        self.assertRaises(Garbled, self.read, head + circle)
+
+    def test_answers_with_thousands_of_records_are_read_in_part(self) -> None:
+        record = b"\xc0\x0c\0\x01\0\1\0\0\0\x3c\0\4\x7f\0\0"
+        many = b"".join(record + bytes([number % 256]) for number in range(4000))
+        head = respond(type=A)[: 12 + len(NAME) + 4]
+        wire = head[:6] + (4000).to_bytes(2, "big") + bytes(4) + head[12:] + many
+        self.assertEqual(len(self.read(wire, A).records), MOST_RECORDS)
+
+
+class Caching(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.cache = Cache(answers=3, octets=10_000)
+
+    def put(self, name: str, answer: Answer, type: int = A) -> Callable[[float], Answer | None]:
+        key = (wire_name(name), type)
+        self.cache.put(key, answer, 100.0)
+        return lambda now: self.cache.get(key, now)
+
+    def test_answers_are_kept_for_their_time_and_no_longer_than_reason(self) -> None:
+        kept = self.put("a", Answer(0, (b"1234",), ttl=10))
+        self.assertIsNotNone(kept(109.9))
+        self.assertIsNone(kept(110.0))
+        kept = self.put("a", Answer(0, (b"1234",), ttl=10**9))
+        self.assertIsNotNone(kept(100.0 + 86_399))
+        self.assertIsNone(kept(100.0 + 86_400))
+        kept = self.put("a", Answer(NXDOMAIN, ttl=10**9))
+        self.assertIsNotNone(kept(100.0 + 3 * 3600 - 1))
+        self.assertIsNone(kept(100.0 + 3 * 3600))
+        for ttl in (0, None):
+            self.assertIsNone(self.put("a", Answer(0, (b"1234",), ttl=ttl))(100.0))
+
+    def test_what_is_not_there_for_one_type_says_nothing_of_another(self) -> None:
+        self.put("a", Answer(NXDOMAIN, ttl=10), MX)
+        self.assertIsNone(self.cache.get((wire_name("a"), A), 100.0))
+
+    def test_there_is_a_bound_for_their_number_and_what_was_used_last_stays(self) -> None:
+        kept = [self.put(name, Answer(0, (b"1234",), ttl=10)) for name in "abc"]
+        kept[0](100.0)
+        self.put("d", Answer(0, (b"1234",), ttl=10))
+        self.assertEqual([each(100.0) is None for each in kept], [False, True, False])
+
+    def test_there_is_a_bound_for_their_size(self) -> None:
+        large = Answer(0, (b"x" * 4000,), ttl=10)
+        kept = [self.put(name, large) for name in "abc"]
+        self.assertEqual([each(100.0) is None for each in kept], [True, False, False])
+        self.assertIsNone(self.put("d", Answer(0, (b"x" * 20_000,), ttl=10))(100.0))
+        self.assertIsNotNone(kept[2](100.0))
+        self.cache.clear()
+        self.assertIsNone(kept[2](100.0))
