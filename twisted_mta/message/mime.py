@@ -21,6 +21,7 @@ _LONGEST_HEADER = 1 << 20
 _LONGEST_FIELD = 16_384
 # Multiparts within one another. Python's own parser recurses, and dies of some hundred.
 _DEEPEST = 30
+_PIECE = 65_536  # octets that are searched at a time
 MOST_ENTITIES = 5_000
 """Messages and body parts of one content."""
 
@@ -166,7 +167,7 @@ def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Sec
     Raises:
         TooManyParts: see there.
     """
-    reader = _Reader(iter(chunks))
+    reader = _Reader(_pieces(chunks))
     default, top = "text/plain", True
     number = entities = 0
     while True:
@@ -203,6 +204,12 @@ def sections(chunks: Iterable[bytes], most: int = MOST_ENTITIES) -> Iterator[Sec
                 break
             ignored = True
         default, top = reader.levels[-1].default, False
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), _PIECE):
+            yield chunk[start : start + _PIECE]
 
 
 def fields(header: bytes) -> list[tuple[bytes, bytes]] | None:
@@ -310,8 +317,8 @@ def _content_type(value: bytes) -> tuple[str, bytes] | None:
 class _Reader:
     """Reads headers and bodies from chunks that are cut anywhere.
 
-    Only lines that begin with two dashes can be delimiters: it goes from one of them to the next,
-    and sees each octet a few times, however many parts and multiparts there are.
+    It goes from one line that begins as a delimiter does to the next, and sees each octet a few
+    times, however many parts and multiparts there are.
 
     Attributes:
         levels: the multiparts that it is within, the outermost first.
@@ -322,6 +329,7 @@ class _Reader:
         self.levels: list[_Level] = []
         self.found: _Found | None = None
         self._boundaries: dict[bytes, int] = {}  # the levels by their boundaries
+        self._starts: list[bytes] = []  # how their delimiters begin, the innermost first
         self._chunks = chunks
         self._buffer = bytearray()  # what was read and not handed out
         self._fresh = True  # whether that begins at the start of a line
@@ -339,6 +347,7 @@ class _Reader:
     def _index(self) -> None:
         # The innermost goes last: where boundaries are the same, it is meant.
         self._boundaries = {each.boundary: number for number, each in enumerate(self.levels)}
+        self._starts = [b"\r\n--" + boundary for boundary in reversed(self._boundaries)]
 
     def header(self) -> tuple[bytes, Literal["line", "delimiter", "end", "length"]]:
         """Return a header section, and what ended it.
@@ -378,7 +387,7 @@ class _Reader:
             found = self._delimiter(0, 0, at_end=at_end) if fresh else "none"
             searched = 0
             while found == "none":
-                begin = buffer.find(b"\r\n--", searched) if self.levels else -1
+                begin = self._next(searched)
                 if begin < 0:
                     begin = len(buffer) if at_end else self._sure()
                     break
@@ -432,13 +441,21 @@ class _Reader:
             return "none"
         return _Found(bytes(buffer[begin : end + 2]), level, closing)
 
+    def _next(self, start: int) -> int:
+        """Return where the next line that begins as a delimiter does has its line end; -1: none."""
+        first = -1
+        for line in self._starts:
+            end = len(self._buffer) if first < 0 else first + len(line) - 1
+            found = self._buffer.find(line, start, end)
+            first = found if found >= 0 else first
+        return first
+
     def _sure(self) -> int:
         """Return how many octets of what was read no delimiter begins within."""
         buffer = self._buffer
-        if self.levels:
-            for start in (b"\r\n-", b"\r\n", b"\r"):
-                if buffer.endswith(start):
-                    return len(buffer) - len(start)
+        last = buffer.rfind(b"\r", max(0, len(buffer) - _LONGEST_BOUNDARY - 4))
+        if last >= 0 and any(line.startswith(bytes(buffer[last:])) for line in self._starts):
+            return last
         return len(buffer)
 
     def _more(self) -> bool:
