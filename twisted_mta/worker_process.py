@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import signal
 import socket
 import sys
@@ -28,7 +29,7 @@ def main() -> None:
     from twisted.internet import reactor  # noqa: TID251 - this process is ours
     from twisted.logger import globalLogBeginner
 
-    from .daemon import SWITCH_INTERVAL
+    from .daemon import GARBAGE_THRESHOLDS, SWITCH_INTERVAL
     from .lives import LOADS, PIPE
     from .loads import Loads
     from .logs import Log
@@ -45,6 +46,7 @@ def main() -> None:
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     worker = Worker(number, core, log, Loads(LOADS, number))
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import succeed
 
-from twisted_mta.envelope import Outcome, QueueId, RecipientNumber
+from twisted_mta.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
 from twisted_mta.queue.schedule import Schedule
 from twisted_mta.queue.spool import FileBody
 from twisted_mta.testing.files import UnsyncedFiles
@@ -80,6 +81,44 @@ class Transactions(RunnerTestCase):
         self.assertEqual(observed.id, 1)
         self.assertEqual([each.reply for each in outcomes], [DEFERRED])
         self.assertEqual(hop, "smtp:one.example")
+
+
+class Slices(RunnerTestCase):
+    def begun_in_turns(self, seconds_each: float) -> list[int]:
+        """Return how many transactions of forty begin in each turn of the reactor."""
+        turns: list[int] = []
+        later = self.clock.callLater
+
+        def counting(delay: float, call: Callable[..., object], *arguments: object) -> Any:
+            def turn() -> None:
+                before = len(self.attempts)
+                call(*arguments)
+                turns.append(len(self.attempts) - before)
+
+            return later(delay, turn)
+
+        def deliver(next_hop: NextHop, message: Message) -> object:
+            self.clock.rightNow += seconds_each
+            return self.wait_for_answer(next_hop, message)
+
+        self.deliver = deliver
+        self.patch(self.clock, "callLater", counting)
+        for id in range(1, 21):
+            self.runner.accept(message(id, f"a@one{id}.example", f"b@two{id}.example"))
+        self.settle()
+        return [each for each in turns if each]
+
+    def test_transactions_that_take_long_to_begin_leave_others_their_turns(self) -> None:
+        # Acceptance is one of the others.
+        turns = self.begun_in_turns(0.0004)
+        self.assertEqual(sum(turns), 38)  # three quarters of the places
+        self.assertLessEqual(max(turns), 3)
+        self.answer(DELIVERED)
+        self.answer(DELIVERED)
+        self.assertDone()
+
+    def test_of_those_that_take_none_some_begin_in_each_turn(self) -> None:
+        self.assertEqual(self.begun_in_turns(0.0), [8, 8, 8, 8, 6])
 
 
 class Turns(RunnerTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -79,14 +80,22 @@ def terms(config: Config, next_hop: NextHop, domain: str) -> dict[str, Any]:
 def limits_of(config: Config, next_hop: NextHop) -> HopLimits:
     """Return what the operator said of a next hop (`queue.turns.LimitsOf`)."""
     there = config.destination_for(next_hop.destination or next_hop.domain, next_hop.hosts)
-    return HopLimits(
-        connections=there.connections,
-        recipients_per_message=there.recipients_per_message,
-        rate=there.rate,
-        retry_minimum=there.retry_minimum,
-        retry_maximum=there.retry_maximum,
-        lifetime=there.lifetime,
+    return _shared(
+        HopLimits(
+            connections=there.connections,
+            recipients_per_message=there.recipients_per_message,
+            rate=there.rate,
+            retry_minimum=there.retry_minimum,
+            retry_maximum=there.retry_maximum,
+            lifetime=there.lifetime,
+        )
     )
+
+
+@lru_cache(maxsize=1000)
+def _shared(limits: HopLimits) -> HopLimits:
+    """Return the same limits for all next hops of which the same is said: there may be 100,000."""
+    return limits
 
 
 def tls(config: Config, next_hop: NextHop, domain: str, prospect: Prospect) -> dict[str, Any]:

@@ -39,10 +39,15 @@ class Agenda:
             heapq.heappop(self._order)
         return None
 
-    def take_due(self, now: float) -> list[tuple[float, str]]:
-        """Take out the domains whose time has come; return them, the earliest first."""
-        due = []
-        while (time := self.next_time()) is not None and time <= now:
+    def take_due(self, now: float, most: int) -> list[tuple[float, str]]:
+        """Take out domains whose time has come, the earliest first.
+
+        Args:
+            now: wall time.
+            most: how many at the most.
+        """
+        due: list[tuple[float, str]] = []
+        while len(due) < most and (time := self.next_time()) is not None and time <= now:
             domain = heapq.heappop(self._order)[1]
             del self._times[domain]
             due.append((time, domain))

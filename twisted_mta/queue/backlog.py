@@ -6,7 +6,8 @@ domains that it wants something of, so that those that are blocked are not even 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -26,6 +27,8 @@ _PAUSE = 5.0  # seconds until what the store could not do is asked of it again
 _LONGEST_SLEEP = 60.0
 _STEP = 30.0  # seconds that the wall clock may fall behind the other before anyone minds
 _SWEPT = 100  # expired messages that are returned at once
+_PLACED = 100  # domains that find their line in one turn of the reactor: some 4 ms
+_PLANNED = 2000  # domains that are taken in from a survey in one turn: likewise
 
 Came = Callable[[Sequence[Message]], Mapping[str, None]]
 """Takes in what was leased, and returns the domains of what has expired."""
@@ -105,7 +108,7 @@ class Backlog:
         """
         now, time = self._clock.seconds(), self._wall_time()
         self._watch_clock(now, time)
-        for due, domain in self._agenda.take_due(time):
+        for due, domain in self._agenda.take_due(time, _PLACED):
             self._turns.place(domain, due, self._hop_of(domain))
         if not self._reading:
             if now < self._paused_until:
@@ -173,9 +176,20 @@ class Backlog:
                 self._turns.sweep_again(line, domain)
 
     def _take_rest(self, leased: Leased) -> None:
-        for domain, due in leased.rest.items():
+        self._plan_some(iter(leased.rest.items()))
+
+    def _plan_some(self, rest: Iterator[tuple[str, float | None]]) -> None:
+        """Plan domain by domain; a long list goes on in the next turn, and others have theirs."""
+        some = list(islice(rest, _PLANNED))
+        for domain, due in some:
             if due is not None:
                 self.plan(domain, due)
+        if len(some) == _PLANNED:
+            self._clock.callLater(0, self._plan_more, rest)
+
+    def _plan_more(self, rest: Iterator[tuple[str, float | None]]) -> None:
+        self._plan_some(rest)
+        self._came(())
 
     def _not_read(self, failure: Failure, readings: Sequence[Reading]) -> None:
         self._reading = False

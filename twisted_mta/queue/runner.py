@@ -7,6 +7,7 @@ at work at once, without being read back, where there is room.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from attrs import evolve
@@ -40,6 +41,8 @@ from .turns import LimitsOf, Line, Turns
 __all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
 
 _PAUSE = 5.0  # seconds until limits are asked again that could not be
+_SLICE = 0.0005  # seconds of a turn in which transactions are begun; then acceptance has its turn
+_CHOSEN = 8  # transactions that are chosen at once: what comes meanwhile waits for no more of them
 
 
 Observer = Callable[[Message, Sequence[Outcome], str], None]
@@ -136,6 +139,8 @@ class Runner:
             events=self._standing,
             record=self._warn,
         )
+        self._beginning: deque[Line] = deque()  # what `Turns.startable` chose
+        self._more = False  # whether it may choose more at once
         self._running = False
         self._turn: IDelayedCall | None = None
         self._alarm: IDelayedCall | None = None
@@ -296,12 +301,23 @@ class Runner:
         self._turn = None
         now = self._clock.seconds()
         next_probe = self._turns.next_probe(now)
-        for line in self._turns.startable(now):
-            self._acquire(line)
+        self._begin_some(now)
         next_due = self._backlog.read(self._settings)
         times = [time for time in (next_probe, next_due) if time is not None]
         if times:
             self._look_at(min(times))
+
+    def _begin_some(self, now: float) -> None:
+        """Begin what may begin; what takes longer than its share of a turn begins in the next."""
+        if not self._beginning:
+            self._beginning.extend(self._turns.startable(now, _CHOSEN))
+            self._more = len(self._beginning) == _CHOSEN
+        while self._beginning:
+            self._acquire(self._beginning.popleft())
+            if self._clock.seconds() - now >= _SLICE:
+                break
+        if self._beginning or self._more:
+            self._wake()
 
     def _look_at(self, time: float) -> None:
         """Look again at ``time``, by the clock, if that is not to be done before."""
@@ -414,6 +430,7 @@ class Runner:
 
         def refused() -> None:
             line.acquiring -= 1
+            self._more = False
             self._look_at(self._clock.seconds() + _PAUSE)
 
         self._slots.acquire(

@@ -365,13 +365,14 @@ class Turns:
 
     # Transactions.
 
-    def startable(self, now: float) -> list[Line]:
+    def startable(self, now: float, most: int) -> list[Line]:
         """Return the lines that a transaction may begin for, one after the other, in their turn.
 
         A line is in there once for each. They count as `Line.acquiring` until they are taken.
 
         Args:
             now: by the clock.
+            most: how many at the most.
         """
         chosen: list[Line] = []
         room = self.concurrency - self.remote
@@ -391,6 +392,8 @@ class Turns:
                 line.acquiring += 1
                 del self._waiting[next_hop]
                 self._waiting[next_hop] = line  # behind the others
+                if len(chosen) == most:
+                    return chosen
                 room -= remote
                 strangers -= stranger
                 progress = True
