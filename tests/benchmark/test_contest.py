@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import dns.message
+import dns.rcode
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.entropy import wall_time
@@ -19,6 +21,7 @@ from twisted_mta.queue.schedule import Schedule
 from twisted_mta.queue.store import Survey
 
 from ..functional.programs import MTA, eventually, folder, need, need_proc
+from . import storm
 from .client import content
 from .contestant import Contestant, Field, Silence, metrics, total
 from .latency import drive
@@ -168,3 +171,20 @@ class Content(SynchronousTestCase):
         self.assertLess(abs(len(made) - 4096), 300)
         self.assertTrue(made.endswith(b"\r\n.\r\n"))
         self.assertEqual(made.count(b"\r\n."), 1)
+
+
+class Storms(SynchronousTestCase):
+    def test_the_name_server_says_what_its_kind_says(self) -> None:
+        query = dns.message.make_query("d1.example.", "MX", use_edns=0)
+        response = dns.message.from_wire(storm.answer(query.to_wire(), "refused"))
+        self.assertTrue(query.is_response(response))
+        self.assertIn("MX 10 mx.d1.example.", response.answer[0].to_text())
+        response = dns.message.from_wire(storm.answer(query.to_wire(), "servfail"))
+        self.assertEqual(response.rcode(), dns.rcode.SERVFAIL)
+
+    def test_attempts_that_fail_are_counted_and_mail_is_taken_meanwhile(self) -> None:
+        need_proc()
+        with folder("storm") as home:
+            figures = storm.measure(home, "refused", 30, 20.0, 1.0, workers=1)
+        self.assertGreater(figures["failed"], 0)
+        self.assertGreater(figures["p50 ms"], 0)
