@@ -64,7 +64,7 @@ class DeliveredTo(SynchronousTestCase):
         long = b"Delivered-To: " + b"x" * 2000 + b"\r\n"
         self.assertEqual(self.found(long, b"Delivered-To: a\r\n\r\n"), (" a",))
         many = b"".join(b"Delivered-To: %d\r\n" % number for number in range(5000))
-        self.assertEqual(len(self.found(many, b"\r\n")), 1000)
+        self.assertEqual(len(self.found(many, b"\r\n")), 500)
 
     def test_its_cost_grows_as_its_length(self) -> None:
         for unit in (

@@ -24,7 +24,7 @@ _OPEN_DELIVERED_TO = re.compile(
     _NAME + rb"[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r?\n?", re.IGNORECASE
 )
 # A hundred hops at most (`IntakePolicy.max_hops`), and few hosts write more than one or two.
-_MOST_DELIVERED_TO = 1000
+_MOST_DELIVERED_TO = 500
 
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _LINE_END = re.compile(rb"\r?\n")
@@ -60,7 +60,7 @@ class HeaderScanner:
 
     @property
     def delivered_to(self) -> Sequence[bytes]:
-        """What the Delivered-To fields say, as it was written, each once; up to 1,000 of them."""
+        """What the Delivered-To fields say, as it was written, each once; up to 500 of them."""
         found = list(self._delivered_to)
         if last := _OPEN_DELIVERED_TO.fullmatch(self._carry):
             found.append(last[1])

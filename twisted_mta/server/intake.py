@@ -39,7 +39,7 @@ from ..interfaces import (
 from ..message.header import HeaderScanner
 from ..message.international import needs_smtputf8
 from ..message.trace import mailbox_of, received, with_type
-from ..smtp.address import Mailbox, folded, literal_address
+from ..smtp.address import Mailbox, folded, literal_address, u_labels
 from ..smtp.command import Parameters
 from ..smtp.dialect import one_for_all
 from ..smtp.extension.dsn import forwarded, merged
@@ -159,6 +159,8 @@ class Intake:
         """Take by another policy from now on."""
         self.policy = policy
         self._local = dict.fromkeys(policy.local_domains)
+        written = (each for name in policy.local_domains for each in (name, u_labels(name)))
+        self._written = dict.fromkeys(each.encode() for each in written)
         self._relay_from = Networks(policy.relay_from)
 
     def mail(
@@ -325,7 +327,9 @@ class Intake:
             delivered_to: what its Delivered-To fields say. Whoever writes a false one harms their
                 own message alone.
         """
-        named = dict.fromkeys(filter(None, map(mailbox_of, delivered_to)))
+        # What is not ours is not parsed: reading a domain can cost as much as 1,000 of those.
+        ours = [each for each in delivered_to if _domain_of(each) in self._written]
+        named = dict.fromkeys(filter(None, map(mailbox_of, ours)))
         before = {self._alias_of(each) for each in named if each.domain in self._local}
         if not before:
             return []
@@ -691,6 +695,11 @@ def _with_answers(taken: ContentDecision, answers: Sequence[Reply | None]) -> Co
         return [answer or taken for answer in answers]
     others = iter(taken)
     return [answer or next(others) for answer in answers]
+
+
+def _domain_of(delivered_to: bytes) -> bytes:
+    """Return the domain in a Delivered-To field, as it is written but for its case."""
+    return delivered_to.rpartition(b"@")[2].rstrip(b" \t\r\n>.").lower()
 
 
 def _is_postmaster(mailbox: Mailbox) -> bool:
