@@ -192,6 +192,7 @@ class AnswerSite(Site):
 
     Attributes:
         connections: those that are open.
+        lane: where their requests take turns.
     """
 
     noisy = False
@@ -215,7 +216,7 @@ class AnswerSite(Site):
         most = share(bounds.connections)
         per_peer = max(1, bounds.per_peer * most // bounds.connections)
         self.connections = Connections(evolve(bounds, connections=most, per_peer=per_peer))
-        answers.lane = Lane(self.reactor)
+        self.lane = answers.lane = Lane(self.reactor)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return what is spoken under TLS: the bounds are those of HTTP/1.1."""

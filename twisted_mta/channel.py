@@ -63,6 +63,11 @@ class Lane:
         self._resting: IDelayedCall | None = None
         self._rests_until = 0.0
 
+    @property
+    def crowded(self) -> bool:
+        """Whether others wait for their turn."""
+        return bool(self._waiting)
+
     def enter(self, work: Callable[[], object]) -> None:
         """Do ``work``, at once or when its turn has come."""
         self._waiting.append(work)

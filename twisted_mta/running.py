@@ -27,6 +27,7 @@ from .terminal import (
     state_dir_option,
 )
 
+_PATIENCE = 600.0  # seconds for an action: a reload is done by one worker after the other
 _FEW = 10  # messages that a terminal shows: all 50 would push the rest out of sight
 
 
@@ -52,7 +53,7 @@ def status(state_dir: str | None, as_json: bool) -> None:
 
 def _action(name: str, text: str) -> click.Command:
     def act(state_dir: str | None) -> None:
-        done = asked(lambda: client(state_dir).post(f"/v1/{name}"))
+        done = asked(lambda: client(state_dir, timeout=_PATIENCE).post(f"/v1/{name}"))
         for line in done.get("lines") or ["done"]:
             click.echo(printable(str(line)))
 

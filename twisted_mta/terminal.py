@@ -37,15 +37,20 @@ json_option: Callable[[Any], Any] = click.option(
 )
 
 
-def client(state_dir: str | None) -> ControlClient:
-    """Return a client for the MTA that an option names, or the environment, or this directory."""
+def client(state_dir: str | None, *, timeout: float = 30.0) -> ControlClient:
+    """Return a client for the MTA that an option names, or the environment, or this directory.
+
+    Args:
+        state_dir: what the option says.
+        timeout: seconds that any one step of an answer may take.
+    """
     if state_dir is None:
         # It may stand before the command as well.
         state_dir = click.get_current_context().find_root().params.get("state_dir")
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates by colons
     if not state_dir and not named and os.geteuid() == 0:
         _require_roots(_HERE)
-    return ControlClient(state_dir or named or _HERE)
+    return ControlClient(state_dir or named or _HERE, timeout=timeout)
 
 
 def _require_roots(directory: str) -> None:

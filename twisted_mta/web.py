@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from .answer import READING, Answer, Answerer, AnswerSite, Question, Stream, json_answer, short
+from .channel import Lane
 from .interfaces import Clock
 from .markup import Flattenable, Tag, tags
 from .report import Process, RecentMessage, Status, SuspendedHop, label
@@ -82,8 +83,8 @@ _QUEUE = "/v1/queue"
 _PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", _QUEUE)
 # What watches over programs asks for these, by whatever name; no message and no peer is in them.
 _BY_ANY_NAME = ("/metrics", "/healthz", "/readyz")
-# An answer is given again for so many times as long as it took to make: those who ask in a circle
-# cost a tenth of the time. Nothing is older than that many seconds.
+# While others wait, an answer is given again for so many times as long as it took to make, and for
+# so many seconds at the most. Who asks alone is always told how things stand now.
 _GIVEN_AGAIN = 10.0
 _OLDEST = 1.0
 _MOST_GIVEN = 16  # answers that are kept
@@ -112,10 +113,12 @@ class StatusSite(AnswerSite):
         pages = _Pages(status, hosts, answer)
         super().__init__(pages.answer, headers=_HEADERS, reactor=reactor)
         pages.clock = self.reactor
+        pages.lane = self.lane
 
 
 class _Pages:
     clock: Clock
+    lane: Lane
 
     def __init__(self, status: StatusReport, hosts: Sequence[str], answer: Answerer | None) -> None:
         self._status = status
@@ -159,7 +162,9 @@ class _Pages:
         return self._given_again(question) or Deferred.fromCoroutine(self._made(question))
 
     def _given_again(self, question: Question) -> Answer | None:
-        """Return an answer that was given just now, if there is one."""
+        """Return an answer that was given just now, if there is one and others wait for theirs."""
+        if not self.lane.crowded:
+            return None
         until, answer = self._given.get((question.path, question.accept), (0.0, None))
         now = self.clock.seconds()
         return answer if now < until <= now + _OLDEST else None
