@@ -199,7 +199,7 @@ class Expander:
         """Return why a member gets nothing; None: it gets the mail, or its own alias decides."""
         if member.domain in self._ours:
             alias = self._alias(member)
-            if alias is not None and alias is not of:
+            if alias is not None and alias.key != of.key:
                 return None
             local = member.domain in self._local
             if not _is_postmaster(member) and not (local and self._exists(member)):
