@@ -10,8 +10,6 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import dns.exception
-import dns.message
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -20,6 +18,8 @@ from twisted_mta.accounts import Accounts, AccountsError, Senders
 from twisted_mta.answer import Answer, AnswerSite, Question
 from twisted_mta.config import Config, ConfigError
 from twisted_mta.dns import system_hosts
+from twisted_mta.dns.message import Garbled, NotOurs, read
+from twisted_mta.dns.system import resolution
 from twisted_mta.envelope import NextHop, QueueId
 from twisted_mta.memory import TLSFact
 from twisted_mta.operations import Operations
@@ -143,8 +143,12 @@ def _pattern(octets: bytes) -> None:
 
 
 def _dns(octets: bytes) -> None:
-    with suppress(dns.exception.DNSException, ValueError, UnicodeError):
-        dns.message.from_wire(octets)
+    with suppress(Garbled, NotOurs):
+        read(octets, 1, b"\x01a\x00", 15)
+
+
+def _resolution(octets: bytes) -> None:
+    resolution(octets.decode("utf-8", "replace"), hostname="mx.example.net")
 
 
 _HEAD = b"\x00\x01\x81\x80\x00\x01\x00\xff\x00\x00\x00\x00\x01a\x00\x00\x0f\x00\x01"
@@ -375,7 +379,14 @@ READERS = (
         words=(_MX, _A, b"\xc0\x0c", b"\x01a", b"\x00", b"\x3f" + b"a" * 63, b"\xff", b"\xc0\x1d"),
         frames=((_HEAD, b""), (_MANY, b""), (b"", b"")),
         most=65_535,
-        place="library",
+    ),
+    Reader(
+        name="resolv.conf",
+        read=_resolution,
+        words=(b"nameserver 192.0.2.1\n", b"search ", b"a ", b"options ", b"ndots:", b"1", b"\n"),
+        frames=((b"", b""), (b"search ", b"\n"), (b"options ", b"\n")),
+        most=1 << 18,
+        place="start",
     ),
     Reader(name="mail exchangers", read=_exchangers, words=(b"a",), most=65_535),
 )
