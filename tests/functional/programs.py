@@ -265,10 +265,10 @@ class MTA(Program):
         home: where ``mta-state`` is made.
         options: further options.
         toml: the content of a configuration file, if there is to be one.
-        reactor: the name of Twisted's reactor; by default the one for this system.
+        reactor: the name of Twisted's reactor; empty: the one for this system.
     """
 
-    def __init__(self, home: Path, *options: str, toml: str = "", reactor: str = "default") -> None:
+    def __init__(self, home: Path, *options: str, toml: str = "", reactor: str = "") -> None:
         super().__init__(home, "mta.log")
         self.reactor = reactor
         self.options = options
@@ -296,7 +296,7 @@ class MTA(Program):
         """Return what starts it."""
         return [
             Path(sys.executable).with_name("twistd"),
-            f"--reactor={self.reactor}",
+            *((f"--reactor={self.reactor}",) if self.reactor else ()),
             "-n",
             "--pidfile=",
             "mta",

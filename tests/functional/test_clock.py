@@ -82,7 +82,7 @@ class OnAsyncio(OnPoll):
 
 
 class InAProcessOfItsOwn(OnPoll):
-    reactor = "default"
+    reactor = ""
 
     def test_deferred_mail_is_tried_again_in_its_time_after_a_step_back(self) -> None:
         port = free_port()

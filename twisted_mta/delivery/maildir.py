@@ -336,6 +336,8 @@ class MaildirDelivery:
         copy.maildir = maildir = f"{self._root}/{domain}/{local_part}"
         key = copy.id, copy.recipient.number
         if key in self._left:
+            for directory in self._above:  # or the copy would be somewhere else, and not gone
+                self._see_that_it_is_there(directory)
             self._files.unlink(self._left[key])
             del self._left[key]
         self._ready(maildir)
