@@ -85,8 +85,6 @@ JOINERS = (
 )
 """Where rooms are joined, and what is only handed out there."""
 
-MOST_LINES = 700
-
 NOT_PURE = (
     "asyncio",
     "multiprocessing",
@@ -347,15 +345,6 @@ class Determinism(SynchronousTestCase):
 
 
 class Shape(SynchronousTestCase):
-    def test_no_file_is_too_long_to_be_read_at_one_sitting(self) -> None:
-        wrong = [
-            f"{path.relative_to(ROOT)}: {lines} lines"
-            for folder in (PACKAGE, "tests", "docs")
-            for path in sorted((ROOT / folder).rglob("*.py"))
-            if (lines := path.read_text(encoding="utf-8").count("\n")) > MOST_LINES
-        ]
-        self.assertEqual(wrong, [])
-
     def test_the_plugin_leaves_the_namespace_of_twisted_alone(self) -> None:
         self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])
         self.assertEqual(

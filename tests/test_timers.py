@@ -222,7 +222,7 @@ class Whose(SynchronousTestCase):
         made: list[str] = []
         own = SelectReactor()
         self.addCleanup(lambda: [own.removeReader(each) for each in own.getReaders()])
-        wall, steady = [5000.0], [3.0]
+        wall, steady = [1.8e9], [3.0]
         self.patch(ReactorBase, "seconds", staticmethod(lambda: wall[0]))
         self.patch(runtime, "seconds", ReactorBase.seconds)
         own.callLater(20, made.append, "second")

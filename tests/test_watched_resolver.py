@@ -16,7 +16,7 @@ class Names:
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
         return fail(self.failure) if self.failure else succeed(())
 
-    def addresses(self, host: str) -> Deferred[Sequence[str]]:
+    def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         return fail(self.failure) if self.failure else succeed(())
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
 import re
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
@@ -26,12 +25,9 @@ FORMS = ("é".encode(), b"\xe9", b"\0", b"e")
 
 def shipped() -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the mails that CPython tests its own parser with."""
-    package = None
-    with contextlib.suppress(ModuleNotFoundError):  # Debian: libpython3.11-testsuite
-        package = importlib.util.find_spec("test.test_email")
-    for folder in (package and package.submodule_search_locations) or ():
-        for path in sorted((Path(folder) / "data").glob("*.txt")):
-            yield path.name, path.read_bytes()
+    # Debian: libpython3.11-testsuite
+    for path in sorted(Path(sysconfig.get_path("stdlib"), "test/test_email/data").glob("*.txt")):
+        yield path.name, path.read_bytes()
 
 
 def eight_bit(content: bytes, form: bytes) -> bytes:
