@@ -1,5 +1,6 @@
 """Delivery over a network: targets in order, reuse, deadlines, back-pressure."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 from attrs import define
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.error import ConnectBindError
 from twisted.internet.task import deferLater  # noqa: TID251
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -171,6 +173,14 @@ class TargetTests(RelayTestCase):
         first, second = outcome.reply.lines
         self.assertEqual(first, "mx1.example[192.0.2.1]:25: 450 4.3.2 Busy")
         self.assertIn("mx2.example[2001:db8::2]:25: Connection was refused", second)
+
+    def test_what_this_system_lacks_says_nothing_of_the_host(self) -> None:
+        self.network.refusal = ConnectBindError(errno.EMFILE, "Too many open files")
+        outcome = self.outcome(self.deliver())
+        self.assertEqual((outcome.reply.code, outcome.reply.enhanced), (451, "4.3.0"))
+        self.assertFalse(outcome.unreachable)
+        self.server(*OPENING, *TAKEN, *PARTING)
+        self.assertTrue(self.outcome(self.deliver()).delivered)
 
     def test_one_that_is_there_and_not_safe_enough_is_what_counts(self) -> None:
         self.targets = [FIRST, SECOND]

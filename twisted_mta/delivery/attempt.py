@@ -8,6 +8,7 @@ other (`race`), one host after another.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ from .terms import Terms, way_to
 if TYPE_CHECKING:
     from .relay import Relay
 
+# How connecting fails where this system is to blame, and no target.
+_OURS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
 
 @define(eq=False)
 class Attempt:
@@ -44,6 +48,7 @@ class Attempt:
         connection: what serves it now.
         started: when it began, by the clock.
         reached: whether a target had a session for us, if none for the message.
+        lacking: whether this system had no descriptor, memory or local port for a connection.
         spoken: what was said to the targets that were tried.
     """
 
@@ -58,6 +63,7 @@ class Attempt:
     connection: Connection | None = None
     started: float = 0.0
     reached: bool = False
+    lacking: bool = False
     spoken: list[Line] = field(factory=list)
 
     def start(self) -> None:
@@ -187,8 +193,12 @@ class Attempt:
     def _unconnected(self, target: Target, failure: Failure) -> None:
         text = f"{target}: {printable(failure.getErrorMessage())}"
         self.spoken.append(Line("note", text))
-        self.failures[target] = Unusable(Reply.of(451, "4.1", text))
-        self.relay.unconnected(target)
+        if getattr(failure.value, "osError", None) in _OURS:
+            self.lacking = True
+            self.failures[target] = Unusable(Reply.of(451, "3.0", text))
+        else:
+            self.failures[target] = Unusable(Reply.of(451, "4.1", text))
+            self.relay.unconnected(target)
 
     # A transaction.
 
@@ -304,8 +314,9 @@ class Attempt:
         unreachable: bool = False,
     ) -> None:
         setup = self.relay.reactor.seconds() - self.started
-        # What is final has no other try; where somebody spoke to us, the next hop is there.
-        unreachable = unreachable and reply.code < 500 and not self.reached
+        # What is final has no other try; where a host spoke to us, the next hop is there; and what
+        # this system lacks says nothing of any.
+        unreachable = unreachable and reply.code < 500 and not self.reached and not self.lacking
         said = transcript(self.spoken) if _deferred(reply) else ""
         self._settle(
             [

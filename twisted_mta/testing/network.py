@@ -224,12 +224,14 @@ class MemoryNetwork(Clock):
     Attributes:
         connections: client's and server's end of each connection, in order.
         sources: the ``bindAddress`` of each attempt to connect, in order.
+        refusal: how an attempt fails where nobody listens.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
         self.sources: list[tuple[str, int] | None] = []
+        self.refusal: Exception = ConnectionRefusedError()
         self._listening: dict[tuple[str, int], list[Protocol] | None] = {}
 
     def listen(self, address: str, port: int, *servers: Protocol) -> None:
@@ -280,7 +282,7 @@ class MemoryNetwork(Clock):
         elif servers:
             call = self.callLater(0, connect, servers.pop(0))
         else:
-            call = self.callLater(0, fail, ConnectionRefusedError())
+            call = self.callLater(0, fail, self.refusal)
         connector = _Connector(call.cancel, _place(host, port))
         factory.startedConnecting(connector)
         return connector
