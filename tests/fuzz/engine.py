@@ -206,12 +206,16 @@ def _with(case: Case, place: int, piece: bytes) -> Case:
 
 
 def growth(target: Target, cases: Sequence[Case], executions: int) -> int:
-    """Run cases again and again; return by how many octets memory grew after the first tenth."""
+    """Run cases again and again; return by how many octets memory grew after the first rounds.
+
+    Each case has to have run once, or what it puts into caches for the first time would count.
+    """
+    first = max(executions // 10, 2 * len(cases))
     tracemalloc.start()
     try:
         before = 0
-        for number in range(executions):
-            if number == executions // 10:
+        for number in range(first + executions):
+            if number == first:
                 gc.collect()
                 before = tracemalloc.get_traced_memory()[0]
             target.probe(cases[number % len(cases)])
