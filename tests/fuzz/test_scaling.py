@@ -39,6 +39,18 @@ PARTS = case_of(
         (b"--b\r\nX: y\r\n", b"a:\r\n"),
     ),
 )
+LEVELS = case_of(
+    READERS["sections"],
+    Shape(
+        b"".join(
+            b"Content-Type: multipart/mixed; boundary=%s\r\n\r\n--%s\r\n" % (name, name)
+            for name in (b"b", *(b"inner%d" % number for number in range(20)))
+        )
+        + b"\r\n",
+        b"",
+        (b"--bx\r\n",),
+    ),
+)
 MARKS = case_of(READERS["saslprep"], Shape(b"", b"", (b"\xcc\x81\xcc\xa3",)))
 
 
@@ -94,6 +106,16 @@ class BrokenCode(SynchronousTestCase):
 
         self.patch(mime._Reader, "header", broken)
         self.assertIn("too fast", str(failure(SCALING, PARTS)))
+
+    def test_a_search_for_each_multipart_from_each_line_to_the_end(self) -> None:
+        self.assertIsNone(failure(SCALING, LEVELS))
+
+        def broken(reader: mime._Reader, start: int) -> int:
+            found = [reader._buffer.find(line, start) for line in reader._ahead]
+            return min((each for each in found if each >= 0), default=-1)
+
+        self.patch(mime._Reader, "_next", broken)
+        self.assertIn("too fast", str(failure(SCALING, LEVELS)))
 
     def test_characters_that_combine_put_in_order(self) -> None:
         self.assertIsNone(failure(SCALING, MARKS))
