@@ -146,8 +146,7 @@ class Notices:
         warned: tuple[RecipientNumber, ...] = ()
         if failed:
             reader = None if sender else self.settings.postmaster
-            told = [event for event in failed if reader or sender]
-            told = [event for event in told if self._is_told(message, event)]
+            told = self._told(message, failed) if reader or sender else []
             made = self._made("failed", message, told, now, reader)
             if made is not None:
                 written.append(("failed", made))
@@ -203,19 +202,22 @@ class Notices:
             unreported=tuple(each for one in written for each in one.unreported),
         )
 
-    def _is_told(self, message: Message, event: Event) -> bool:
-        """Whether somebody is to be told of a failure."""
-        recipient = event.recipient
+    def _told(self, message: Message, failed: Sequence[Event]) -> list[Event]:
+        """Return the failures that somebody is to be told of."""
         if message.envelope.reverse_path is not None:
-            return recipient.is_to_notify("FAILURE")
+            return [event for event in failed if event.recipient.is_to_notify("FAILURE")]
         # RFC 5321 §4.5.5: the failure of a notice is never told to a sender. What the operator gets
         # goes no further, here or elsewhere: two systems would tell each other without end.
-        return not (
-            _is_postmaster(recipient.original or recipient.mailbox)
-            or _is_postmaster(recipient.mailbox)
-            or _is_of_a_loop(event.outcome.reply)
-            or _is_for_postmaster(message)
-        )
+        told = [
+            event
+            for event in failed
+            if not (
+                _is_postmaster(event.recipient.original or event.recipient.mailbox)
+                or _is_postmaster(event.recipient.mailbox)
+                or _is_of_a_loop(event.outcome.reply)
+            )
+        ]
+        return [] if not told or _is_for_postmaster(message) else told
 
     def _made(
         self,
