@@ -127,6 +127,7 @@ class Notices:
         delayed: Sequence[Event] = (),
         succeeded: Sequence[Event] = (),
         success: Action = "delivered",
+        owner: Mailbox | None = None,
     ) -> Written:
         """Write a notice for each kind of event that somebody is to be told of.
 
@@ -137,6 +138,7 @@ class Notices:
             delayed: those whose delay `is_delay_due`.
             succeeded: those that got it.
             success: what that means.
+            owner: of a list, who is told of those that failed instead of the sender.
         """
         if not (failed or delayed or succeeded):
             return NOTHING
@@ -145,7 +147,7 @@ class Notices:
         unreported = [event.outcome for event in failed]
         warned: tuple[RecipientNumber, ...] = ()
         if failed:
-            reader = None if sender else self.settings.postmaster
+            reader = owner or (None if sender else self.settings.postmaster)
             told = self._told(message, failed) if reader or sender else []
             made = self._made("failed", message, told, now, reader)
             if made is not None:
@@ -192,9 +194,11 @@ class Notices:
                 recipient = evolve(recipient, parameters={})  # what the sender asked for
             outcome = Outcome(recipient.number, each.reply)
             told.setdefault(owner, []).append(Event(recipient, outcome, attempted=False))
+        # What the sender asked for is not what the owner did.
+        unasked = evolve(message, envelope=evolve(message.envelope, parameters={}))
         written = [
-            self.write(message if reader is None else _for(reader, message), now, failed=events)
-            for reader, events in told.items()
+            self.write(unasked if owner else message, now, failed=events, owner=owner)
+            for owner, events in told.items()
         ]
         return Written(
             messages=tuple(each for one in written for each in one.messages),
@@ -227,7 +231,7 @@ class Notices:
         now: float,
         reader: Mailbox | None = None,
     ) -> Message | None:
-        to = message.envelope.reverse_path or reader
+        to = reader or message.envelope.reverse_path
         if to is None or not events:
             return None
         try:
@@ -292,11 +296,6 @@ class Notices:
             shown = printable(str(mailbox))
             self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=shown)
             return itself(mailbox)
-
-
-def _for(owner: Mailbox, message: Message) -> Message:
-    """Return a message as its notice is for another reader than its sender, who asked nothing."""
-    return evolve(message, envelope=evolve(message.envelope, reverse_path=owner, parameters={}))
 
 
 def _is_postmaster(mailbox: Mailbox) -> bool:
