@@ -68,6 +68,10 @@ TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients, send to the res
 # Those of one message, when aliases are expanded: RCPT commands are limited by the session.
 _MOST_RECIPIENTS = 10_000
 
+# Octets of an address in a Delivered-To field that is not ASCII (RFC 5321 §4.5.3.1.3); those that
+# we write are (`message.trace.passed`).
+_LONGEST_UTF8 = 256
+
 
 @frozen(kw_only=True)
 class IntakePolicy:
@@ -328,7 +332,12 @@ class Intake:
                 own message alone.
         """
         # What is not ours is not parsed: reading a domain can cost as much as 1,000 of those.
-        ours = [each for each in delivered_to if _domain_of(each) in self._written]
+        # What is not ASCII is normalized, which is quadratic in characters that combine with one.
+        ours = [
+            each
+            for each in delivered_to
+            if (each.isascii() or len(each) <= _LONGEST_UTF8) and _domain_of(each) in self._written
+        ]
         named = dict.fromkeys(filter(None, map(mailbox_of, ours)))
         before = {self._alias_of(each) for each in named if each.domain in self._local}
         if not before:
