@@ -146,6 +146,19 @@ class Lists(Together):
         self.settle()
         self.assertEqual([len(self.mail("a", name)) for name in ("zoe", "ann")], [2, 1])
 
+    def test_an_alias_that_leads_nowhere_else_is_not_said_to_be_distributed(self) -> None:
+        self.begin("a", {"a": "team: eve, bob\nall: team, zoe, dave"})
+        content = b"Delivered-To: team@a.example\r\n" + CONTENT
+        client = self.mtas["a"].connect(("127.0.0.1", 25))
+        rcpt = [f"RCPT TO:<{name}@a.example> NOTIFY=SUCCESS" for name in ("team", "all")]
+        client.say("MAIL FROM:<ann@a.example>", *rcpt, "DATA")
+        self.assertEqual(client.send(content + b".\r\n")[0][:3], "250")
+        self.settle()
+        self.assertEqual([len(self.mail("a", name)) for name in ("eve", "zoe", "dave")], [0, 1, 1])
+        (notice,) = self.mail("a", "ann")
+        self.assertIn(b"Final-Recipient: rfc822; all@a.example\nAction: expanded", notice)
+        self.assertNotIn(b"team@a.example\nAction: expanded", notice)
+
     def test_who_is_reached_by_another_alias_as_well_gets_it(self) -> None:
         self.begin("a", {"a": "team: eve\nall: bob, eve"})
         content = b"Delivered-To: team@a.example\r\n" + CONTENT

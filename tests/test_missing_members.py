@@ -82,6 +82,10 @@ class MissingMembers(Together):
         self.assertIn(b"To: <owner-team@a.example>", notice)
         self.assertEqual(notice.count(b"Status: 5.1.1"), 2)
         self.assertNotIn(b"spook", notice)
+        self.assertIn(b"Subject: Members of your list that get no mail\n", notice)
+        self.assertIn(b"A message for a list that you look after", notice)
+        self.assertNotIn(b"our message", notice)  # it is not the owner's
+        self.assertIn(b"The message is attached.", notice.replace(b"\n", b" "))
         self.assertEqual(
             self.failures("a"), 1
         )  # spook's list has no owner, and its sender is quiet

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.test_intake import Queue
 from twisted_mta.message import mime
+from twisted_mta.routing.expansion import Expander
 from twisted_mta.server.submission import Submission, SubmissionPolicy
 from twisted_mta.smtp import sasl
 from twisted_mta.smtp.address import Mailbox
@@ -37,6 +38,18 @@ PARTS = case_of(
         b"Content-Type: multipart/mixed; boundary=b\r\n\r\n",
         b"\r\n\r\n\xe9\r\n--b--\r\n",
         (b"--b\r\nX: y\r\n", b"a:\r\n"),
+    ),
+)
+LEVELS = case_of(
+    READERS["sections"],
+    Shape(
+        b"".join(
+            b"Content-Type: multipart/mixed; boundary=%s\r\n\r\n--%s\r\n" % (name, name)
+            for name in (b"b", *(b"inner%d" % number for number in range(20)))
+        )
+        + b"\r\n",
+        b"",
+        (b"--bx\r\n",),
     ),
 )
 MARKS = case_of(READERS["saslprep"], Shape(b"", b"", (b"\xcc\x81\xcc\xa3",)))
@@ -95,6 +108,16 @@ class BrokenCode(SynchronousTestCase):
         self.patch(mime._Reader, "header", broken)
         self.assertIn("too fast", str(failure(SCALING, PARTS)))
 
+    def test_a_search_for_each_multipart_from_each_line_to_the_end(self) -> None:
+        self.assertIsNone(failure(SCALING, LEVELS))
+
+        def broken(reader: mime._Reader, start: int) -> int:
+            found = [reader._buffer.find(line, start) for line in reader._ahead]
+            return min((each for each in found if each >= 0), default=-1)
+
+        self.patch(mime._Reader, "_next", broken)
+        self.assertIn("too fast", str(failure(SCALING, LEVELS)))
+
     def test_characters_that_combine_put_in_order(self) -> None:
         self.assertIsNone(failure(SCALING, MARKS))
         self.patch(sasl, "_LONGEST_PREPARED", 1 << 20)
@@ -108,6 +131,9 @@ def _worst() -> Iterator[tuple[str, bytes]]:
     yield "addresses", b"From: " + b"a@a.example,\r\n " * 69_000 + b"\r\n"
     yield "comments", b"From: " + b"(" * 900_000 + b"\r\n"
     yield "hops", b"received" * 131_000
+    marks = b"Delivered-To: a" + b"\xcc\x81\xcc\xa3" * 240 + b"%d@mx.example\r\n"
+    passed = b"".join(marks % number for number in range(500))
+    yield "Delivered-To fields", b"From: a@a.example\r\n" + passed + b"\r\n"
     yield "folds", b"From:" + b"\r\n " * 349_000
     yield "parts", start + b"\r\n" + b"--b\r\n\r\n" * 9_000 + b"\xe9\r\n"
     yield "parts of fields", start + b"\r\n" + b"--b\r\nX: \xe9\r\n" * 5_000
@@ -127,6 +153,8 @@ class TheReactor(SynchronousTestCase):
         intake = queue.intake(
             submission=SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)
         )
+        expander = Expander(local_domains=["mx.example"], wall_time=lambda: 0.0)
+        intake._alias_of = expander.alias_of
         intake.submission = Submission(
             may_send_as=lambda account, mailbox: True,
             address_of=lambda account: Mailbox("ann", "a.example"),

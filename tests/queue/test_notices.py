@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from email.message import Message as ParsedMessage
 
 from attrs import evolve
@@ -226,6 +226,22 @@ class BouncesOfBounces(NoticeTestCase):
         self.answer(FAILED)
         self.assertEqual(self.notices(), [])
         self.assertEqual(len(self.store.failures), 1)
+
+    def test_what_it_is_about_is_read_once_however_many_fail(self) -> None:
+        read: list[bytes] = []
+
+        class Watched(HeldBody):
+            def chunks(self) -> Iterator[bytes]:
+                read.append(self.content)
+                return super().chunks()
+
+        addresses = [f"a{number}@next.example" for number in range(50)]
+        body = Watched(b"To: postmaster@elsewhere.example\r\n\r\n")
+        self.accept(evolve(message(1, *addresses, sender=None), body=body))
+        self.answer(FAILED)
+        self.assertEqual(self.notices(), [])
+        self.assertEqual(len(self.store.failures), 50)
+        self.assertEqual(len(read), 1)
 
     def test_delays_and_successes_are_not_for_postmaster(self) -> None:
         self.accept(asking(message(1, sender=None), "SUCCESS,FAILURE,DELAY"))

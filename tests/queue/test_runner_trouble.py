@@ -10,10 +10,18 @@ from attrs import evolve
 from twisted.internet.defer import fail
 
 from twisted_mta.entropy import inline_executor
-from twisted_mta.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
+from twisted_mta.envelope import (
+    Message,
+    NextHop,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
 from twisted_mta.interfaces import Refused
 from twisted_mta.queue.runner import BROKEN
 from twisted_mta.queue.store import StoreError, StoreFull
+from twisted_mta.smtp.address import Mailbox
 from twisted_mta.testing.store import MemoryStore
 
 from .held import HeldExecutor
@@ -229,6 +237,14 @@ class Exhausted(RunnerTestCase):
         self.accept(message(1))
         self.assertEqual(self.store.census().messages, 1)
         self.flush()
+
+    def test_what_is_not_taken_since_its_notices_cannot_be_written_keeps_no_place(self) -> None:
+        alias = Recipient(RecipientNumber(0), Mailbox("list", "mta.example"), {"NOTIFY": "SUCCESS"})
+        self.fail_once(self.runner._notices, "_message")
+        with self.assertRaises(MemoryError):
+            self.runner.accept(evolve(message(1), expanded=(alias,)))
+        self.assertEqual(self.runner._turns.held, 0)
+        self.assertEqual(self.store.census().messages, 0)
 
     def test_a_delay_that_cannot_be_told_is_told_of_later(self) -> None:
         self.runner.update(evolve(self.settings(), delay_warning=4 * 3600.0))

@@ -251,6 +251,7 @@ class Passed(ExpansionTestCase):
 
     def test_what_has_one_alias_is_told_from_what_has_another(self) -> None:
         aliases = "bob: x@else.example\nbob@second.example: y@else.example\n@virtual.example: eve"
+        aliases += "\nall: x@else.example\ninfo: eve, x@else.example"
         expander = self.expander(aliases)
 
         def alias_of(mailbox: str) -> str:
@@ -258,6 +259,9 @@ class Passed(ExpansionTestCase):
 
         self.assertEqual(alias_of("bob+1@us.example"), alias_of("BOB@us.example"))
         self.assertNotEqual(alias_of("bob@us.example"), alias_of("bob@second.example"))
+        # Where it leads to the same, in whichever domain, it is one; else it is one in each.
+        self.assertEqual(alias_of("all@us.example"), alias_of("all@second.example"))
+        self.assertNotEqual(alias_of("info@us.example"), alias_of("info@second.example"))
         self.assertEqual(alias_of("zoe+1@virtual.example"), alias_of("Zoe@virtual.example"))
         self.assertNotEqual(alias_of("zoe@virtual.example"), alias_of("zed@virtual.example"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
+from typing import Literal
 
 from ..smtp.reply import Reply, printable
 from .delivery_status import Action, Event, shown, words
@@ -17,11 +18,15 @@ SUBJECTS: Mapping[Action, str] = {
     "expanded": "Your mail has been distributed",
 }
 
+Reader = Literal["sender", "operator", "owner"]
+"""Who reads it: the sender of the message; the operator, where it has none; or the owner of a list,
+of members that do not exist."""
+
 _WIDTH = 72  # characters of a line
 
 
 def explanation(
-    action: Action, events: Sequence[Event], hostname: str, *, attached: str, returnable: bool
+    action: Action, events: Sequence[Event], hostname: str, *, attached: str, reader: Reader
 ) -> bytes:
     """Return the text, with CR LF line ends, in UTF-8.
 
@@ -30,25 +35,32 @@ def explanation(
         events: at least one.
         hostname: our own name.
         attached: a sentence on what is attached; empty where nothing is.
-        returnable: whether the sender is who reads it; else it is the operator.
+        reader: see there.
     """
     lines = [f"This is the mail system at {hostname}.", ""]
-    lines += wrap(" ".join(filter(None, (_news(action, events, returnable), attached))), _WIDTH)
+    lines += wrap(" ".join(filter(None, (_news(action, events, reader), attached))), _WIDTH)
     for event in events:
         lines += ["", *_about(action, event)]
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def _news(action: Action, events: Sequence[Event], returnable: bool) -> str:
+def _news(action: Action, events: Sequence[Event], reader: Reader) -> str:
     several = len(events) > 1
     addresses = "addresses" if several else "address"
     told = all(event.recipient.is_to_notify("FAILURE") for event in events)
     match action:
-        case "failed" if returnable:
+        case "failed" if reader == "sender":
             return (
                 f"Your message could not be delivered to the {addresses} below. It will not be "
                 "tried again: if it still matters, please send it anew, once what is said below "
                 "has been put right."
+            )
+        case "failed" if reader == "owner":
+            return (
+                "A message for a list that you look after is on its way to other members, and "
+                f"cannot be delivered to the {addresses} below. Please take out of the list what "
+                "does not exist, or have it made. You are told instead of the sender, as the owner "
+                "of the list."
             )
         case "failed":
             return (

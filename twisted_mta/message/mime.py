@@ -389,7 +389,10 @@ class _Reader:
         self.levels: list[_Level] = []
         self.found: _Found | None = None
         self._boundaries: dict[bytes, int] = {}  # the levels by their boundaries
-        self._starts: list[bytes] = []  # how their delimiters begin, the innermost first
+        # How their delimiters begin, the innermost first, and the octet of the content before which
+        # none is left that begins so: each octet is searched once for each of them.
+        self._ahead: dict[bytes, int] = {}
+        self._taken = 0  # octets of the content that were handed out
         self._chunks = chunks
         self._buffer = bytearray()  # what was read and not handed out
         self._fresh = True  # whether that begins at the start of a line
@@ -407,7 +410,8 @@ class _Reader:
     def _index(self) -> None:
         # The innermost goes last: where boundaries are the same, it is meant.
         self._boundaries = {each.boundary: number for number, each in enumerate(self.levels)}
-        self._starts = [b"\r\n--" + boundary for boundary in reversed(self._boundaries)]
+        starts = [b"\r\n--" + boundary for boundary in reversed(self._boundaries)]
+        self._ahead = {each: self._ahead.get(each, 0) for each in starts}
 
     def header(self) -> tuple[bytes, Literal["line", "delimiter", "end", "length"]]:
         """Return a header section, and what ended it.
@@ -503,18 +507,26 @@ class _Reader:
 
     def _next(self, start: int) -> int:
         """Return where the next line that begins as a delimiter does has its line end; -1: none."""
-        first = -1
-        for line in self._starts:
-            end = len(self._buffer) if first < 0 else first + len(line) - 1
-            found = self._buffer.find(line, start, end)
-            first = found if found >= 0 else first
+        buffer, taken = self._buffer, self._taken
+        first, size = -1, len(buffer)
+        for line, ahead in self._ahead.items():
+            at = ahead - taken if ahead - taken > start else start
+            if at + len(line) > size or 0 <= first <= at:
+                continue
+            if not buffer.startswith(line, at):
+                found = buffer.find(line, at)
+                at = found if found >= 0 else size - len(line) + 1
+                self._ahead[line] = taken + at
+                if found < 0 or 0 <= first < found:
+                    continue
+            first = at
         return first
 
     def _sure(self) -> int:
         """Return how many octets of what was read no delimiter begins within."""
         buffer = self._buffer
         last = buffer.rfind(b"\r", max(0, len(buffer) - _LONGEST_BOUNDARY - 4))
-        if last >= 0 and any(line.startswith(bytes(buffer[last:])) for line in self._starts):
+        if last >= 0 and any(line.startswith(bytes(buffer[last:])) for line in self._ahead):
             return last
         return len(buffer)
 
@@ -528,6 +540,7 @@ class _Reader:
     def _take(self, octets: int) -> bytes:
         taken = bytes(self._buffer[:octets])
         del self._buffer[:octets]
+        self._taken += len(taken)
         if taken:
             self._fresh = taken.endswith(b"\r\n")
         return taken

@@ -20,7 +20,7 @@ from ..envelope import Message, Parameters, QueueId
 from ..smtp.address import Mailbox
 from .delivery_status import Action, Event, delivery_status, shown
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
-from .explanation import SUBJECTS, explanation
+from .explanation import SUBJECTS, Reader, explanation
 from .header import field
 from .returned import LONG_LINE, Returned, returned
 from .trace import date_time
@@ -70,18 +70,19 @@ def notice(
         hostname: our own name.
         id: the queue id of the notice itself.
         time: of the notice, seconds since the epoch.
-        reader: who reads it instead of the sender, where the reverse-path is null (RFC 5321
-            §4.5.5).
+        reader: who reads it instead of the sender: the operator, where the reverse-path is null
+            (RFC 5321 §4.5.5); else the owner of a list.
         seven_bit: whether its header section has to be ASCII even where their address is not: it is
             forwarded to one that is.
 
     Raises:
-        ValueError: nothing happened; or there is neither a sender nor a reader, or both.
+        ValueError: nothing happened; or there is neither a sender nor a reader.
     """
     sender = message.envelope.reverse_path
-    to = sender or reader
-    if to is None or (sender is not None and reader is not None) or not events:
+    to = reader or sender
+    if to is None or not events:
         raise ValueError("a notice needs an event, and one to read it")
+    role: Reader = "sender" if reader is None else "operator" if sender is None else "owner"
     # RFC 3461 §4.3, §6.2: the whole comes back only where it failed, and HDRS was not asked for.
     back = returned(
         message, whole=action == "failed" and message.envelope.parameters.get("RET") != "HDRS"
@@ -97,8 +98,8 @@ def notice(
                 action,
                 events,
                 hostname,
-                attached=_attached(back, reader),
-                returnable=reader is None,
+                attached=_attached(back, role),
+                reader=role,
             ),
         ),
         _part(
@@ -117,7 +118,7 @@ def notice(
     header = [
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
         f"To: {_in_ascii(to) if seven_bit else f'<{shown(to)}>'}",
-        f"Subject: {_subject(action, reader)}",
+        f"Subject: {_subject(action, role)}",
         f"Date: {date_time(int(time))}",
         f"Message-ID: <{id}@{hostname}>",
         *_references(back.content),
@@ -155,14 +156,16 @@ def _in_ascii(mailbox: Mailbox) -> str:
     return Header(shown(mailbox), "utf-8", header_name="To").encode(linesep="\r\n") + " :;"
 
 
-def _subject(action: Action, reader: Mailbox | None) -> str:
-    return SUBJECTS[action] if reader is None else "Notice that could not be delivered"
+def _subject(action: Action, reader: Reader) -> str:
+    if reader == "owner":
+        return "Members of your list that get no mail"
+    return SUBJECTS[action] if reader == "sender" else "Notice that could not be delivered"
 
 
-def _attached(back: Returned, reader: Mailbox | None) -> str:
+def _attached(back: Returned, reader: Reader) -> str:
     if not back.content:
         return ""
-    what = "What you sent" if reader is None else "It"
+    what = {"sender": "What you sent", "operator": "It", "owner": "The message"}[reader]
     return (
         f"{what} is attached."
         if back.whole

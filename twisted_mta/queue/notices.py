@@ -127,6 +127,7 @@ class Notices:
         delayed: Sequence[Event] = (),
         succeeded: Sequence[Event] = (),
         success: Action = "delivered",
+        owner: Mailbox | None = None,
     ) -> Written:
         """Write a notice for each kind of event that somebody is to be told of.
 
@@ -137,6 +138,7 @@ class Notices:
             delayed: those whose delay `is_delay_due`.
             succeeded: those that got it.
             success: what that means.
+            owner: of a list, who is told of those that failed instead of the sender.
         """
         if not (failed or delayed or succeeded):
             return NOTHING
@@ -145,9 +147,8 @@ class Notices:
         unreported = [event.outcome for event in failed]
         warned: tuple[RecipientNumber, ...] = ()
         if failed:
-            reader = None if sender else self.settings.postmaster
-            told = [event for event in failed if reader or sender]
-            told = [event for event in told if self._is_told(message, event)]
+            reader = owner or (None if sender else self.settings.postmaster)
+            told = self._told(message, failed) if reader or sender else []
             made = self._made("failed", message, told, now, reader)
             if made is not None:
                 written.append(("failed", made))
@@ -193,9 +194,11 @@ class Notices:
                 recipient = evolve(recipient, parameters={})  # what the sender asked for
             outcome = Outcome(recipient.number, each.reply)
             told.setdefault(owner, []).append(Event(recipient, outcome, attempted=False))
+        # What the sender asked for is not what the owner did.
+        unasked = evolve(message, envelope=evolve(message.envelope, parameters={}))
         written = [
-            self.write(message if reader is None else _for(reader, message), now, failed=events)
-            for reader, events in told.items()
+            self.write(unasked if owner else message, now, failed=events, owner=owner)
+            for owner, events in told.items()
         ]
         return Written(
             messages=tuple(each for one in written for each in one.messages),
@@ -203,19 +206,22 @@ class Notices:
             unreported=tuple(each for one in written for each in one.unreported),
         )
 
-    def _is_told(self, message: Message, event: Event) -> bool:
-        """Whether somebody is to be told of a failure."""
-        recipient = event.recipient
+    def _told(self, message: Message, failed: Sequence[Event]) -> list[Event]:
+        """Return the failures that somebody is to be told of."""
         if message.envelope.reverse_path is not None:
-            return recipient.is_to_notify("FAILURE")
+            return [event for event in failed if event.recipient.is_to_notify("FAILURE")]
         # RFC 5321 §4.5.5: the failure of a notice is never told to a sender. What the operator gets
         # goes no further, here or elsewhere: two systems would tell each other without end.
-        return not (
-            _is_postmaster(recipient.original or recipient.mailbox)
-            or _is_postmaster(recipient.mailbox)
-            or _is_of_a_loop(event.outcome.reply)
-            or _is_for_postmaster(message)
-        )
+        told = [
+            event
+            for event in failed
+            if not (
+                _is_postmaster(event.recipient.original or event.recipient.mailbox)
+                or _is_postmaster(event.recipient.mailbox)
+                or _is_of_a_loop(event.outcome.reply)
+            )
+        ]
+        return [] if not told or _is_for_postmaster(message) else told
 
     def _made(
         self,
@@ -225,7 +231,7 @@ class Notices:
         now: float,
         reader: Mailbox | None = None,
     ) -> Message | None:
-        to = message.envelope.reverse_path or reader
+        to = reader or message.envelope.reverse_path
         if to is None or not events:
             return None
         try:
@@ -290,11 +296,6 @@ class Notices:
             shown = printable(str(mailbox))
             self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=shown)
             return itself(mailbox)
-
-
-def _for(owner: Mailbox, message: Message) -> Message:
-    """Return a message as its notice is for another reader than its sender, who asked nothing."""
-    return evolve(message, envelope=evolve(message.envelope, reverse_path=owner, parameters={}))
 
 
 def _is_postmaster(mailbox: Mailbox) -> bool:

@@ -251,21 +251,22 @@ class Runner:
         now = self._wall_time()
         if message.received_at > now:  # the clock was set back while its content came
             message = evolve(message, received_at=now)
-        parts = self._claim(message)
         if message.expanded or message.refused:
-            return self._accept_with_notices(message, parts)
+            return self._accept_with_notices(message)
+        parts = self._claim(message)
         committed = self._commit.perform(Accept(message, bool(parts)))
         return committed.addCallbacks(
             self._accepted, self._refused, callbackArgs=(message, parts), errbackArgs=(parts,)
         )
 
-    def _accept_with_notices(self, message: Message, parts: Sequence[Part]) -> Deferred[None]:
+    def _accept_with_notices(self, message: Message) -> Deferred[None]:
         """The same, with the notices of what is known of its recipients already."""
         now = self._wall_time()
         told = [self._notices.expanded(message, now), self._notices.refused(message, now)]
         notices = [each for written in told for each in written.messages]
         actions = [each for written in told for each in written.actions]
         unreported = [each for written in told for each in written.unreported]
+        parts = self._claim(message)  # once nothing can be raised that would keep the places
         accept = Accept(message, bool(parts), tuple(notices), tuple(unreported))
 
         def accepted(_: Leased | None) -> None:

@@ -154,9 +154,16 @@ class Expander:
         return self._expand(mailbox, reverse_path, steps), steps
 
     def alias_of(self, mailbox: Mailbox) -> str:
-        """Return what is the same for all mailboxes of ours that have one alias, and no others."""
+        """Return what is the same for all mailboxes of ours that have one alias, and no others.
+
+        A name that leads to other names is an alias of its own in each domain.
+        """
         alias = self._aliases.find(mailbox, bare=mailbox.domain in self._local)
-        return str(_passed(None, mailbox)) if alias is None else alias.key
+        if alias is None:
+            return str(_passed(None, mailbox))
+        if "@" not in alias.key and any(each.domain is None for each in alias.targets):
+            return f"{alias.key}@{mailbox.domain}"
+        return alias.key
 
     def _expand(
         self, mailbox: Mailbox, reverse_path: Mailbox | None, steps: list[ExpansionStep] | None

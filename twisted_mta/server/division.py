@@ -25,14 +25,15 @@ class Found:
     Attributes:
         recipients: aliases expanded, each mailbox once.
         places: for each RCPT, the numbers of those that it led to.
-        aliases: those of several whose expansion is to be told (`Message.expanded`).
+        aliases: those of several whose expansion is to be told (`Message.expanded`), by their place
+            among the RCPT.
         refused: those that get nothing, by their number.
         ways: for those that several RCPT led to, the aliases by which each did.
     """
 
     recipients: tuple[Recipient, ...]
     places: Sequence[Sequence[RecipientNumber]]
-    aliases: tuple[Recipient, ...]
+    aliases: Mapping[int, Recipient]
     refused: Mapping[RecipientNumber, FinalRecipient]
     ways: Mapping[RecipientNumber, Sequence[tuple[Mailbox, ...]]]
 
@@ -61,12 +62,14 @@ class Division:
         refused: who do not, and the client is not told so.
         places: as for `Found`, of those RCPT that are not answered yet.
         answers: for each RCPT what the client is told of it alone; None: what it is told of all.
+        expanded: aliases of several of whom some get it (`Message.expanded`).
     """
 
     recipients: tuple[Recipient, ...]
     refused: tuple[RefusedRecipient, ...]
     places: Sequence[Sequence[RecipientNumber]]
     answers: Sequence[Reply | None]
+    expanded: tuple[Recipient, ...]
 
 
 def divide(found: Found, looping: Sequence[RecipientNumber], *, each_answered: bool) -> Division:
@@ -103,4 +106,9 @@ def divide(found: Found, looping: Sequence[RecipientNumber], *, each_answered: b
         ),
         [[new[each] for each in numbers if each not in replies] for numbers in told],
         answers,
+        tuple(
+            alias
+            for place, alias in found.aliases.items()
+            if not all(number in replies for number in found.places[place])
+        ),
     )

@@ -68,6 +68,10 @@ TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients, send to the res
 # Those of one message, when aliases are expanded: RCPT commands are limited by the session.
 _MOST_RECIPIENTS = 10_000
 
+# Octets of an address in a Delivered-To field that is not ASCII (RFC 5321 §4.5.3.1.3); those that
+# we write are (`message.trace.passed`).
+_LONGEST_UTF8 = 256
+
 
 @frozen(kw_only=True)
 class IntakePolicy:
@@ -276,7 +280,7 @@ class Intake:
         refused: dict[RecipientNumber, FinalRecipient] = {}
         ways: dict[RecipientNumber, list[tuple[Mailbox, ...]]] = {}
         places: list[list[RecipientNumber]] = []
-        aliases: list[Recipient] = []
+        aliases: dict[int, Recipient] = {}
         for accepted in transaction.recipients:
             places.append([])
             written = self.canonical(session, accepted.mailbox)
@@ -285,7 +289,7 @@ class Intake:
             if several:
                 alias = Recipient(RecipientNumber(len(aliases)), written, accepted.parameters)
                 if alias.is_to_notify("SUCCESS"):
-                    aliases.append(alias)
+                    aliases[len(places) - 1] = alias
             # One for all that it leads to: there may be thousands.
             own = passed_on = accepted.parameters
             if several or (final and final[0].mailbox != written):
@@ -317,7 +321,7 @@ class Intake:
                         both = merged(known.parameters, parameters)
                         recipients[key] = evolve(known, parameters=both)
                 places[-1].append(recipients[key].number)
-        return Found(tuple(recipients.values()), places, tuple(aliases), refused, ways)
+        return Found(tuple(recipients.values()), places, aliases, refused, ways)
 
     def looping(self, found: Found, delivered_to: Sequence[bytes]) -> list[RecipientNumber]:
         """Return the recipients to whom aliases lead that a message has come through before.
@@ -328,7 +332,12 @@ class Intake:
                 own message alone.
         """
         # What is not ours is not parsed: reading a domain can cost as much as 1,000 of those.
-        ours = [each for each in delivered_to if _domain_of(each) in self._written]
+        # What is not ASCII is normalized, which is quadratic in characters that combine with one.
+        ours = [
+            each
+            for each in delivered_to
+            if (each.isascii() or len(each) <= _LONGEST_UTF8) and _domain_of(each) in self._written
+        ]
         named = dict.fromkeys(filter(None, map(mailbox_of, ours)))
         before = {self._alias_of(each) for each in named if each.domain in self._local}
         if not before:
@@ -565,7 +574,10 @@ class _Reception:
 
     def _accept(self, body: Body) -> Deferred[ContentDecision]:
         session, policy = self._session, self._intake.policy
-        divided = self._divided or Division(self._found.recipients, (), self._found.places, ())
+        found = self._found
+        divided = self._divided or Division(
+            found.recipients, (), found.places, (), tuple(found.aliases.values())
+        )
         assert session.greeting is not None
         if self._ascii and self._parameters.get("BODY") == "8BITMIME":
             # RFC 6152 §3: nothing needs a next hop that takes 8 bits.
@@ -593,7 +605,7 @@ class _Reception:
             body=body,
             received_at=self._received_at,
             expires_at=self._received_at + policy.lifetime,
-            expanded=self._found.aliases,
+            expanded=divided.expanded,
             refused=divided.refused,
         )
         if message.released_at > message.received_at:
