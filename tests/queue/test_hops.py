@@ -143,56 +143,6 @@ class Reachability(HopTestCase):
         self.now += self.suspended_for()
         self.assertFalse(self.hop.hurry(self.now))
 
-    def test_it_is_never_left_alone_for_longer_than_the_longest(self) -> None:
-        for _ in range(300):
-            self.once("unreachable")
-            self.assertTrue(300 <= self.suspended_for() <= 3600)
-            self.now += self.suspended_for()
-
-    def test_a_probe_before_its_time_that_fails_costs_it_nothing(self) -> None:
-        self.once("unreachable")
-        suspension = self.hop.suspension
-        assert suspension is not None
-        for _ in range(100):
-            self.assertTrue(self.hop.hurry(self.now))
-            self.assertFalse(self.hop.hurry(self.now))
-            self.assertEqual(self.hop.allowance(self.now), 1)
-            self.assertEqual(self.once("unreachable"), "still suspended")
-            self.assertEqual(self.hop.allowance(self.now), 0)
-            self.now += 1
-        self.assertEqual(self.hop.suspension, suspension)
-        self.now = suspension.until
-        self.assertEqual(self.once("unreachable"), "suspended")
-        self.assertEqual(self.hop.suspension.times, 2)
-
-    def test_one_that_gets_through_reopens_it(self) -> None:
-        self.once("unreachable")
-        self.hop.hurry(self.now)
-        self.assertEqual(self.once("reached"), "reopened")
-        self.once("unreachable")
-        self.assertEqual(self.hop.allowance(self.now), 0)
-
-    def test_one_that_fails_after_the_time_was_over_counts(self) -> None:
-        self.once("unreachable")
-        self.hop.hurry(self.now)
-        probe = self.hop.begin()
-        self.now += self.suspended_for() + 1
-        self.assertEqual(self.end(probe, "unreachable"), "suspended")
-        self.assertGreater(self.suspended_for(), 500)
-        self.assertEqual(self.hop.allowance(self.now), 0)
-
-    def test_one_that_says_nothing_is_followed_by_another(self) -> None:
-        self.once("unreachable")
-        self.hop.hurry(self.now)
-        self.once("silent")
-        self.assertEqual(self.hop.allowance(self.now), 1)
-
-    def test_what_is_open_or_due_needs_no_hurry(self) -> None:
-        self.assertFalse(self.hop.hurry(self.now))
-        self.once("unreachable")
-        self.now += self.suspended_for()
-        self.assertFalse(self.hop.hurry(self.now))
-
     def test_once_it_was_reached_it_begins_anew(self) -> None:
         for _ in range(5):
             self.once("unreachable")
