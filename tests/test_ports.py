@@ -27,6 +27,7 @@ from tests.server.authority import self_signed
 from twisted_mta import accepting, ports
 from twisted_mta.loads import Loads
 from twisted_mta.ports import CannotListen, Ports
+from twisted_mta.timers import MonotonicReactor
 
 LOOPBACK = "127.0.0.1"
 
@@ -302,12 +303,16 @@ class Descriptors(PortsTestCase):
         self.patch(accepting, "_LOOK_AGAIN", 0.01)
 
     def served(self) -> list[tuple[Ports, Any]]:
-        """Return ports that are read from, and where they are: three kinds."""
+        """Return ports that are read from, and where they are: three kinds.
+
+        The last one is as in an application, whose reactor has monotonic timers beside its own.
+        """
         endpoint, tcp = self.tcp()
         worker, _ = self.worker(endpoint, b"worker")
         own, unix = self.ports(), self.path()
         own.bind("smtp", f"unix:{unix}", Greeter(b"own"))
-        alone = self.ports()
+        alone = Ports(MonotonicReactor(reactor))
+        self.addCleanup(alone.unbind)
         alone.bind("smtp", f"tcp:0:interface={LOOPBACK}", Greeter(b"own"))
         address: Any = alone.bound[0].address
         return [(worker, (LOOPBACK, tcp)), (own, unix), (alone, (LOOPBACK, address.port))]

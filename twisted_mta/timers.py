@@ -61,6 +61,13 @@ def with_monotonic_time(reactor: Any) -> Any:
     return MonotonicReactor(reactor) if _times_by_wall_clock(reactor) else reactor
 
 
+def is_posix(reactor: Any) -> bool:
+    """Whether connections and ports of Twisted's own can be made on a reactor, and not in a test."""
+    if isinstance(reactor, MonotonicReactor):
+        reactor = reactor._reactor
+    return isinstance(reactor, PosixReactorBase)
+
+
 def _times_by_wall_clock(reactor: Any) -> bool:
     return getattr(reactor, "seconds", None) is runtime.seconds
 
@@ -153,7 +160,7 @@ class MonotonicReactor:
         bindAddress: tuple[str, int] | None = None,
     ) -> Any:
         """Connect (`IReactorTCP`)."""
-        if not isinstance(self._reactor, PosixReactorBase):
+        if not is_posix(self._reactor):
             return self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
         connector = tcp.Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
@@ -163,7 +170,7 @@ class MonotonicReactor:
         self, address: str, factory: Any, timeout: float = 30.0, checkPID: bool = False
     ) -> Any:
         """Connect (`IReactorUNIX`)."""
-        if not isinstance(self._reactor, PosixReactorBase):
+        if not is_posix(self._reactor):
             return self._reactor.connectUNIX(address, factory, timeout, checkPID)
         connector = unix.Connector(address, factory, timeout, self, checkPID)
         connector.connect()
