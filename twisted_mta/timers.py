@@ -110,6 +110,7 @@ class MonotonicReactor:
         self._asked = False  # the reactor is to call `_run` in its next turn
         self._rings_at: float | None = None
         self._waker = (waker or Alarm)(self._ask)
+        self._instead: Any = None  # the reactor's own timer, where the waker cannot be set
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -191,12 +192,14 @@ class MonotonicReactor:
         if at is not None and self._asked:  # it comes in the next turn, and sets this anew
             at = max(at, self.seconds() + _LOST)
         self._rings_at = at
+        if self._instead is not None and self._instead.active():
+            self._instead.cancel()
         try:
             self._waker.set(at)
         except (MemoryError, OSError, RuntimeError):  # no thread or descriptor is left
             # A timer of the reactor's own, by the wall clock, is better than none.
             assert at is not None
-            self._reactor.callLater(max(0.0, at - self.seconds()), self._run)
+            self._instead = self._reactor.callLater(max(0.0, at - self.seconds()), self._run)
 
     def _count_out(self, call: DelayedCall) -> None:
         self._cancelled += 1
