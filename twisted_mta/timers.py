@@ -62,9 +62,9 @@ def with_monotonic_time(reactor: Any) -> Any:
 
 
 def is_posix(reactor: Any) -> bool:
-    """Whether connections and ports of Twisted's own can be made on a reactor, and not in a test."""
+    """Whether ports and connections of Twisted's own can be made on it: not on one of a test."""
     if isinstance(reactor, MonotonicReactor):
-        reactor = reactor._reactor
+        return reactor.is_posix
     return isinstance(reactor, PosixReactorBase)
 
 
@@ -111,6 +111,7 @@ class MonotonicReactor:
         self._rings_at: float | None = None
         self._waker = (waker or Alarm)(self._ask)
         self._instead: Any = None  # the reactor's own timer, where the waker cannot be set
+        self.is_posix = isinstance(reactor, PosixReactorBase)
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -161,7 +162,7 @@ class MonotonicReactor:
         bindAddress: tuple[str, int] | None = None,
     ) -> Any:
         """Connect (`IReactorTCP`)."""
-        if not is_posix(self._reactor):
+        if not self.is_posix:
             return self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
         connector = tcp.Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
@@ -171,7 +172,7 @@ class MonotonicReactor:
         self, address: str, factory: Any, timeout: float = 30.0, checkPID: bool = False
     ) -> Any:
         """Connect (`IReactorUNIX`)."""
-        if not is_posix(self._reactor):
+        if not self.is_posix:
             return self._reactor.connectUNIX(address, factory, timeout, checkPID)
         connector = unix.Connector(address, factory, timeout, self, checkPID)
         connector.connect()
