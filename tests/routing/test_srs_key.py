@@ -30,6 +30,18 @@ class Key(SynchronousTestCase):
         self.assertEqual(self.key(), first)
         self.assertEqual(self.files.tree("/state"), [PATH])
 
+    def test_one_that_is_put_in_its_place_is_read_and_none_is_made_for_one_that_went_away(
+        self,
+    ) -> None:
+        known = self.key()
+        self.files.unlink(PATH)
+        again = {"files": self.files, "secret": self.secret, "known": known}
+        self.assertEqual(srs_key(PATH, **again), known)
+        self.assertEqual(self.files.tree("/state"), [])
+        other = self.key()
+        self.assertNotEqual(other, known)
+        self.assertEqual(srs_key(PATH, **again), other)
+
     def test_it_survives_a_crash_at_any_moment(self) -> None:
         for steps in range(12):
             self.setUp()
