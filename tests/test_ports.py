@@ -351,14 +351,16 @@ class Descriptors(PortsTestCase):
                 client.close()
             await port.factory.ended()
 
-    async def test_the_page_leaves_more_of_them_than_mail(self) -> None:
+    async def test_the_page_answers_when_mail_has_to_wait(self) -> None:
         ports = self.ports()
         for kind in ("smtp", "web"):
             ports.bind(kind, f"tcp:0:interface={LOOPBACK}", Greeter(b""))
         mail, page = (bound.port for bound in ports.bound)
         assert isinstance(mail, accepting.Accepting)
         assert isinstance(page, accepting.Accepting)
-        self.assertGreater(page.kept, mail.kept)
+        self.assertLess(page.kept, mail.kept)
+        most = accepting.share(accepting.limit())
+        self.assertLessEqual(most, accepting.limit() * (mail.kept - page.kept))
 
     async def test_ports_that_wait_can_be_unbound(self) -> None:
         for served, _ in self.served():
