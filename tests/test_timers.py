@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251 - alarms ring in the real one
-from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled, TimeoutError
 from twisted.internet.protocol import ClientFactory
@@ -38,8 +38,8 @@ class Application:
     def callFromThread(self, call: Callable[[], object]) -> None:
         self.calls.append(call)
 
-    def callLater(self, delay: float, call: Callable[[], object]) -> DelayedCall:
-        timer: DelayedCall = self.own_timers.callLater(delay, call)
+    def callLater(self, delay: float, call: Callable[[], object]) -> Any:
+        timer: Any = self.own_timers.callLater(delay, call)
         return timer
 
     def turn(self) -> None:

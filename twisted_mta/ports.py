@@ -23,8 +23,8 @@ from .loads import Loads
 from .timers import is_posix
 
 _BACKLOG = 1024  # connections that the kernel holds for us; it may have a limit of its own
-# Of all descriptors, less than connections with mail leave: where those wait, the page is to say so,
-# and that this process lives. It can have few of them (`accepting.share`).
+# Of all descriptors, less than connections with mail leave: where those wait, the page says so, and
+# that this process lives. It can have few of them (`accepting.share`).
 _KEPT_BY_THE_PAGE = 1 / 16
 _LOOK_AGAIN = 0.001  # seconds
 _LEFT_TO_OTHERS = 0.02
