@@ -246,11 +246,14 @@ class StateDirectoryGone(InMemory):
 
     def test_a_reload_meanwhile_makes_no_key_of_its_own(self) -> None:
         aliases = self.write("aliases", "team: bob@far.example\n")
-        mta = self.started(aliases=aliases, srs_domain="localhost")
-        path = os.path.join(self.directory, "srs.key")
-        self.files.unlink(path)
-        self.successResultOf(mta.mta.reload(mta.mta.config))
-        self.assertNotIn(path, self.files.tree())
+        users = self.write("users", "")
+        os.chmod(users, 0o600)
+        mta = self.started(aliases=aliases, srs_domain="localhost", users=users)
+        for name in ("srs.key", "auth.key"):
+            path = os.path.join(self.directory, name)
+            self.files.unlink(path)
+            self.successResultOf(mta.mta.reload(mta.mta.config))
+            self.assertNotIn(path, self.files.tree())
 
     def test_mailboxes_that_are_not_there_for_now_are_not_denied(self) -> None:
         mta = self.started(recipients="existing")

@@ -5,6 +5,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta import accepting
 from twisted_mta.instruments import engine_report
 from twisted_mta.metrics import table
 from twisted_mta.report import Connections, Report
@@ -63,6 +64,16 @@ class Reading(SynchronousTestCase):
         self.assertEqual(self.mta.status().unready, full.text)
         self.files.capacity = None
         self.mta.advance(seconds=2)
+        self.assertEqual(self.report().troubles, ())
+
+    def test_descriptors_that_are_left_to_mail_on_its_way_are_missing_to_connections(self) -> None:
+        probe = os.dup(0)
+        os.close(probe)
+        self.patch(accepting, "limit", lambda: probe * 8 // 7 - 2)
+        (scarce,) = self.report().troubles
+        self.assertEqual((scarce.kind, scarce.stops), ("descriptors", True))
+        self.assertTrue(scarce.text.endswith("connections wait"), scarce.text)
+        self.patch(accepting, "limit", lambda: probe * 8 // 7 + 2)
         self.assertEqual(self.report().troubles, ())
 
     def test_a_quota_that_is_used_up_is_in_the_report(self) -> None:

@@ -1,5 +1,6 @@
 """Whose files are: what another user made, or may write, is refused, and it is said why."""
 
+import grp
 import os
 import stat
 from typing import Any
@@ -91,6 +92,20 @@ class StateDirectories(OwnershipTestCase):
         self.assertEqual(self.faults(), "")
         self.owners[self.state] = 0  # as volumes of containers come
         self.assertEqual(self.faults(), "")
+
+    def test_so_may_one_without_a_name_that_the_process_was_given(self) -> None:
+        self.owners[self.state] = 0  # a volume, for processes of a group
+        os.chmod(self.state, 0o2775)
+        names: dict[int, Any] = {}
+        self.patch(os, "geteuid", lambda: US)
+        self.patch(grp, "getgrgid", names.__getitem__)
+        self.patch(os, "getgroups", lambda: [7, 100])
+        self.assertEqual(self.faults(), "")
+        self.patch(os, "getgroups", lambda: [7])
+        self.assertIn("is not ours", self.faults())
+        self.patch(os, "getgroups", lambda: [7, 100])
+        names[100] = grp.struct_group(("users", "x", 100, []))
+        self.assertIn("is not ours", self.faults())
 
     def test_what_is_above_it_counts(self) -> None:
         os.chmod(self.base, 0o775)

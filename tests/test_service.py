@@ -25,6 +25,7 @@ from twisted_mta.ports import CannotListen
 from twisted_mta.queue.lock import StateLock
 from twisted_mta.queue.store import NewerSchema, StateInUse, StoreError
 from twisted_mta.server.tls import CertificateError
+from twisted_mta.service import CannotReload
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.world import SMTP, MemoryMTA, MemoryReactor
@@ -585,6 +586,21 @@ class OnLoopback(TestCase):
         # What smtplib ran on is the reactor's.
         names = [thread.name for thread in threading.enumerate()]
         self.assertEqual([name for name in names if "twisted-mta" in name], [], threads)
+
+    async def test_a_reload_makes_no_certificate_where_the_state_directory_has_gone(self) -> None:
+        mta = self.make()
+        mta.startService()
+        await mta.when_ready()
+        directory = mta.config.state_dir
+        os.rename(directory, f"{directory}.away")
+        os.mkdir(directory, 0o700)
+        failure = await self.assertFailure(mta.reload(), CannotReload)
+        self.assertIn("self-signed.pem", str(failure))
+        self.assertEqual(os.listdir(directory), [])
+        os.rmdir(directory)
+        os.rename(f"{directory}.away", directory)
+        await mta.reload()
+        await mta.stopService()
 
     async def test_a_new_one_goes_on_where_the_one_before_has_stopped(self) -> None:
         directory = self.mktemp()

@@ -33,13 +33,14 @@ class Application:
 
     def __init__(self) -> None:
         self.calls: list[Callable[[], object]] = []
-        self.own_timers: list[tuple[float, Callable[[], object]]] = []
+        self.own_timers = Clock()
 
     def callFromThread(self, call: Callable[[], object]) -> None:
         self.calls.append(call)
 
-    def callLater(self, delay: float, call: Callable[[], object]) -> None:
-        self.own_timers.append((delay, call))
+    def callLater(self, delay: float, call: Callable[[], object]) -> Any:
+        timer: Any = self.own_timers.callLater(delay, call)
+        return timer
 
     def turn(self) -> None:
         calls, self.calls = self.calls, []
@@ -186,12 +187,15 @@ class Timers(SynchronousTestCase):
     def test_without_a_thread_the_reactor_times_it(self) -> None:
         self.alarm.fails = RuntimeError("can't start new thread")
         self.later(5, "late")
-        [(delay, call)] = self.application.own_timers
-        self.assertEqual(delay, 5)
+        for _ in range(3):  # however often it is looked, there is one of these
+            self.later(0, "now")
+            self.application.turn()
+            [timer] = self.application.own_timers.getDelayedCalls()
+            self.assertEqual(timer.getTime(), 5)
         self.clock.advance(5)
         self.alarm.fails = None
-        call()
-        self.assertEqual(self.made, ["late"])
+        self.application.own_timers.advance(5)
+        self.assertEqual(self.made, ["now"] * 3 + ["late"])
 
     def test_twisted_takes_it_for_a_clock(self) -> None:
         looping = LoopingCall(self.made.append, "beat")

@@ -19,6 +19,9 @@ from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+KEPT = 1 / 8
+"""The part of all descriptors that connections which bring mail leave free."""
+
 _AT_ONCE = 20  # connections that are taken in one turn
 _LOOK_AGAIN = 0.1  # seconds until it is looked whether descriptors are free
 _QUIET = 10.0  # seconds without a shortage after which it is over
@@ -31,6 +34,12 @@ def limit() -> int:
     """Return how many descriptors this process may have open."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return _PLENTY if soft == resource.RLIM_INFINITY else soft
+
+
+def for_connections(kept: float = KEPT) -> int:
+    """Return how many descriptors connections that come in may have, if they leave a part."""
+    all = limit()
+    return all - int(all * kept)
 
 
 def share(most: int) -> int:
@@ -53,7 +62,7 @@ class Accepting:
         kept: the part of all descriptors that connections to this port leave free.
     """
 
-    kept: float = 1 / 8
+    kept: float = KEPT
     reactor: Any
     sessionno: int
     _retry: IDelayedCall | None = None
@@ -99,7 +108,7 @@ class Accepting:
                 self._wait(error.strerror or str(error))
             return False
         # The kernel gives the lowest number that is free: all below are in use.
-        scarce = connection.fileno() >= self._most()
+        scarce = connection.fileno() >= for_connections(self.kept)
         if self._short and not scarce and self.reactor.seconds() - self._short_at > _QUIET:
             self._short = False
             self._log.info("connections are taken again")
@@ -125,11 +134,6 @@ class Accepting:
             self._wait("only those descriptors are left that mail on its way needs")
         return not scarce
 
-    def _most(self) -> int:
-        """Return the number from which on descriptors are not for connections to this port."""
-        all = limit()
-        return all - int(all * self.kept)
-
     def _wait(self, why: str) -> None:
         """Leave connections where they are until there are descriptors."""
         self._short_at = self.reactor.seconds()
@@ -152,7 +156,7 @@ class Accepting:
             free = False
         else:
             os.close(probe)
-            free = probe < self._most()
+            free = probe < for_connections(self.kept)
         if free:
             self._retry = None
             port.startReading()

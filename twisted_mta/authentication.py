@@ -101,6 +101,7 @@ class Authentication:
         self._files = files
         self._secret = secret
         self._nonce = nonce
+        self._key: bytes | None = None
         self._clock = clock
         self._metrics = metrics
         self._accounts = Table(Accounts, read_content, _parsing)
@@ -130,17 +131,15 @@ class Authentication:
         """
         accounts = await self._accounts.read(config.users, None, pace, checked)
         checker = None if config.auth is None else config.auth.make()
-        key = (
-            srs_key(
+        if checker is not None or config.users is not None:
+            self._key = srs_key(
                 os.path.join(config.state_dir, "auth.key"),
                 files=self._files,
                 secret=self._secret,
                 lost="whoever has asked for salts before can tell who has an account",
+                known=self._key,
             )
-            if checker is not None or config.users is not None
-            else b""
-        )
-        return PreparedAuthentication(config, accounts, checker, key)
+        return PreparedAuthentication(config, accounts, checker, self._key or b"")
 
     async def complete(self, prepared: PreparedAuthentication, pace: Pace) -> None:
         """Parse what was not yet, and find out what has changed."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from attrs import asdict
 
+from .accepting import for_connections, limit
 from .engine import Engine
 from .metrics import Metrics, table
 from .queue.tallies import AGES, OLDEST, REASONS
 from .report import MOST_SUSPENDED, Connections, Report, State, SuspendedHop, Trouble
-
-_FEW = 4  # descriptors that are left: a message takes one for its connection, and one for its file
 
 _KEPT_BY_FACTORIES = (
     (table.CONNECTIONS_TAKEN, "connections_taken"),
@@ -124,14 +122,16 @@ def _troubles(engine: Engine) -> Iterator[Trouble]:
 
 
 def scarce_descriptors() -> str:
-    """Say that hardly a descriptor is left for another connection; empty where there are more."""
+    """Say that connections which bring mail wait for descriptors; empty while they do not."""
     try:
         lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         return f"no descriptor is left for another connection: {error.strerror}"
     os.close(lowest)
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     # open(2) gives the lowest number that is free: all below it are in use.
-    if limit == resource.RLIM_INFINITY or lowest < limit - _FEW:
+    if lowest < for_connections():
         return ""
-    return f"all but {limit - lowest} of {limit:,} descriptors are in use (LimitNOFILE, ulimit -n)"
+    return (
+        f"{lowest:,} of {limit():,} descriptors are in use (LimitNOFILE, ulimit -n), and the rest"
+        " is for mail on its way: connections wait"
+    )

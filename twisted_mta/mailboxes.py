@@ -96,9 +96,12 @@ class Mailboxes:
         aliases = await self._aliases.read(config.aliases, ours, pace, checked)
         srs = None
         if config.aliases is not None and config.srs_domain is not None:
-            if self._srs_key is None:  # or one would be made where the state directory has gone
-                path = os.path.join(config.state_dir, "srs.key")
-                self._srs_key = srs_key(path, files=self._files, secret=self._secret)
+            self._srs_key = srs_key(
+                os.path.join(config.state_dir, "srs.key"),
+                files=self._files,
+                secret=self._secret,
+                known=self._srs_key,
+            )
             srs = SenderRewriting(config.srs_domain, self._srs_key)
         return PreparedMailboxes(config, routes, aliases, srs)
 

@@ -13,7 +13,6 @@ from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
-from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -21,9 +20,12 @@ from twisted.python.failure import Failure
 from .accepting import Accepting, AcceptingPort, AcceptingUNIXPort
 from .config.endpoint import Endpoint
 from .loads import Loads
+from .timers import is_posix
 
 _BACKLOG = 1024  # connections that the kernel holds for us; it may have a limit of its own
-_KEPT_BY_THE_PAGE = 1 / 4  # of all descriptors: mail goes first
+# Of all descriptors, less than connections with mail leave: where those wait, the page says so, and
+# that this process lives. It can have few of them (`accepting.share`).
+_KEPT_BY_THE_PAGE = 1 / 16
 _LOOK_AGAIN = 0.001  # seconds
 _LEFT_TO_OTHERS = 0.02
 _LEFT_TO_NOBODY = 0.1  # seconds after that was in vain
@@ -117,7 +119,7 @@ class Ports:
                 reactor = _HandedOver(self._reactor)
             else:
                 reactor = self._reactor
-                if isinstance(reactor, PosixReactorBase):  # and not one of a test
+                if is_posix(reactor):
                     reactor = _Own(reactor)
                 if parsed.kind == "unix":
                     _remove_stale(parsed.named.get("address") or parsed.arguments[0])

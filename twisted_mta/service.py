@@ -478,7 +478,8 @@ class MailTransferAgent(Service):
                 " the change back"
             )
         try:
-            own_certificate(config, files=self._files, wall_time=self._wall_time)
+            if self._lock.in_place:  # or one would be made where the state directory has gone
+                own_certificate(config, files=self._files, wall_time=self._wall_time)
             use = await self._crew.prepare(config)
         except Exception as error:
             raise CannotReload(str(error)) from error

@@ -61,6 +61,13 @@ def with_monotonic_time(reactor: Any) -> Any:
     return MonotonicReactor(reactor) if _times_by_wall_clock(reactor) else reactor
 
 
+def is_posix(reactor: Any) -> bool:
+    """Whether ports and connections of Twisted's own can be made on it: not on one of a test."""
+    if isinstance(reactor, MonotonicReactor):
+        return reactor.is_posix
+    return isinstance(reactor, PosixReactorBase)
+
+
 def _times_by_wall_clock(reactor: Any) -> bool:
     return getattr(reactor, "seconds", None) is runtime.seconds
 
@@ -103,6 +110,8 @@ class MonotonicReactor:
         self._asked = False  # the reactor is to call `_run` in its next turn
         self._rings_at: float | None = None
         self._waker = (waker or Alarm)(self._ask)
+        self._instead: Any = None  # the reactor's own timer, where the waker cannot be set
+        self.is_posix = isinstance(reactor, PosixReactorBase)
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -153,7 +162,7 @@ class MonotonicReactor:
         bindAddress: tuple[str, int] | None = None,
     ) -> Any:
         """Connect (`IReactorTCP`)."""
-        if not isinstance(self._reactor, PosixReactorBase):
+        if not self.is_posix:
             return self._reactor.connectTCP(host, port, factory, timeout, bindAddress)
         connector = tcp.Connector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
@@ -163,7 +172,7 @@ class MonotonicReactor:
         self, address: str, factory: Any, timeout: float = 30.0, checkPID: bool = False
     ) -> Any:
         """Connect (`IReactorUNIX`)."""
-        if not isinstance(self._reactor, PosixReactorBase):
+        if not self.is_posix:
             return self._reactor.connectUNIX(address, factory, timeout, checkPID)
         connector = unix.Connector(address, factory, timeout, self, checkPID)
         connector.connect()
@@ -184,12 +193,14 @@ class MonotonicReactor:
         if at is not None and self._asked:  # it comes in the next turn, and sets this anew
             at = max(at, self.seconds() + _LOST)
         self._rings_at = at
+        if self._instead is not None and self._instead.active():
+            self._instead.cancel()
         try:
             self._waker.set(at)
         except (MemoryError, OSError, RuntimeError):  # no thread or descriptor is left
             # A timer of the reactor's own, by the wall clock, is better than none.
             assert at is not None
-            self._reactor.callLater(max(0.0, at - self.seconds()), self._run)
+            self._instead = self._reactor.callLater(max(0.0, at - self.seconds()), self._run)
 
     def _count_out(self, call: DelayedCall) -> None:
         self._cancelled += 1

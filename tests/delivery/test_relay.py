@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
-from twisted.internet.error import ConnectBindError
+from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.task import deferLater  # noqa: TID251
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -181,6 +181,13 @@ class TargetTests(RelayTestCase):
         self.assertFalse(outcome.unreachable)
         self.server(*OPENING, *TAKEN, *PARTING)
         self.assertTrue(self.outcome(self.deliver()).delivered)
+
+    def test_an_address_that_none_of_ours_leads_to_is_none_to_connect_to(self) -> None:
+        self.network.refusal = ConnectError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        for source, unreachable in (("192.0.2.99", False), (None, True)):
+            self.relay.source_of = lambda address, source=source: source
+            outcome = self.outcome(self.deliver())
+            self.assertEqual(outcome.unreachable, unreachable)
 
     def test_one_that_is_there_and_not_safe_enough_is_what_counts(self) -> None:
         self.targets = [FIRST, SECOND]

@@ -259,3 +259,16 @@ class Exhausted(CommitTestCase):
         self.turn()
         self.assertFalse(self.commit.is_open)
         self.flush()
+
+    def test_looks_that_failed_are_not_made_up_for(self) -> None:
+        for _ in range(20):
+            self.clock.advance(60)
+            self.store.fail_next(StoreError("it takes nothing"))
+            self.commit.look()
+            self.turn()
+            self.assertFalse(self.commit.is_open)
+        self.store.batches.clear()
+        self.clock.pump([60, 0, 60, 0])
+        self.assertTrue(self.commit.is_open)
+        self.assertEqual(self.store.batches, [])
+        self.flushLoggedErrors(StoreError)

@@ -21,14 +21,25 @@ class Key(SynchronousTestCase):
         self.drawn += 1
         return bytes([self.drawn]) * count
 
-    def key(self) -> bytes:
-        return srs_key(PATH, files=self.files, secret=self.secret)
+    def key(self, known: bytes | None = None) -> bytes:
+        return srs_key(PATH, files=self.files, secret=self.secret, known=known)
 
     def test_it_is_made_once(self) -> None:
         first = self.key()
         self.assertEqual(len(first), 32)
         self.assertEqual(self.key(), first)
         self.assertEqual(self.files.tree("/state"), [PATH])
+
+    def test_one_that_is_put_in_its_place_is_read_and_none_is_made_for_one_that_went_away(
+        self,
+    ) -> None:
+        known = self.key()
+        self.files.unlink(PATH)
+        self.assertEqual(self.key(known), known)
+        self.assertEqual(self.files.tree("/state"), [])
+        other = self.key()
+        self.assertNotEqual(other, known)
+        self.assertEqual(self.key(known), other)
 
     def test_it_survives_a_crash_at_any_moment(self) -> None:
         for steps in range(12):

@@ -193,12 +193,20 @@ class Attempt:
     def _unconnected(self, target: Target, failure: Failure) -> None:
         text = f"{target}: {printable(failure.getErrorMessage())}"
         self.spoken.append(Line("note", text))
-        if getattr(failure.value, "osError", None) in _OURS:
+        if self._is_ours(target, getattr(failure.value, "osError", None)):
             self.lacking = True
             self.failures[target] = Unusable(Reply.of(451, "3.0", text))
         else:
             self.failures[target] = Unusable(Reply.of(451, "4.1", text))
             self.relay.unconnected(target)
+
+    def _is_ours(self, target: Target, error: int | None) -> bool:
+        """Whether a connection could not be made for want of something that this system has."""
+        source_of = self.relay.source_of
+        if error == errno.EADDRNOTAVAIL and source_of is not None:
+            # No port is left; or, without IPv6, no address: then this target is none for us.
+            return source_of(target.address) is not None
+        return error in _OURS
 
     # A transaction.
 

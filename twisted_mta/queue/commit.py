@@ -82,7 +82,7 @@ class _Waiting:
     @property
     def is_kept(self) -> bool:
         """Whether it is tried until it is written."""
-        return isinstance(self.operation, Settle | Forget)
+        return isinstance(self.operation, Settle | Forget) and self.operation is not _LOOK
 
 
 class GroupCommit:
@@ -326,7 +326,7 @@ class GroupCommit:
 
     def _applied(self, results: Sequence[Result], batch: Sequence[_Waiting]) -> None:
         self._busy = False
-        looked = len(batch) == 1 and batch[0].operation == _LOOK
+        looked = len(batch) == 1 and batch[0].operation is _LOOK
         if not looked:
             self.batches += 1
             self.committed += len(batch)

@@ -14,7 +14,14 @@ _OCTETS = 32  # as many as SHA-256 gives
 _SRS = "notices about mail that was forwarded before do not come back"
 
 
-def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes], lost: str = _SRS) -> bytes:
+def srs_key(
+    path: str,
+    *,
+    files: Files,
+    secret: Callable[[int], bytes],
+    lost: str = _SRS,
+    known: bytes | None = None,
+) -> bytes:
     """Return the key in a file; where there is none, one is made (mode 0600). Blocks.
 
     Several processes may ask at once: the first one's key is everybody's.
@@ -24,6 +31,8 @@ def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes], lost: st
         files: the disk.
         secret: returns that many octets that nobody can guess, such as ``os.urandom``.
         lost: what is lost without the key that was there, for an error.
+        known: the one that was read before. Where there is none now, the state directory has gone
+            away: none is made in its place, and this one holds.
 
     Raises:
         OSError: it can be neither read nor made.
@@ -32,7 +41,8 @@ def srs_key(path: str, *, files: Files, secret: Callable[[int], bytes], lost: st
     try:
         return _read(path, files, lost)
     except FileNotFoundError:
-        pass
+        if known is not None:
+            return known
     name = f"{path}.{secret(8).hex()}.new"  # nobody else's
     file = files.create(name)
     try:
