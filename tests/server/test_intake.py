@@ -38,7 +38,8 @@ class Queue:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.refusal: Exception | None = None
-        self.error: OSError | None = None
+        self.error: Exception | None = None
+        self.late = False  # the error comes as the body is made durable
         self.begun = 0
         self.discarded = 0
         self.existing: list[Mailbox] | None = None
@@ -105,12 +106,15 @@ class Writer:
 
     def write(self, content: bytes) -> None:
         assert not self.discarded
-        if self.queue.error is not None:
+        if self.queue.error is not None and not self.queue.late:
             raise self.queue.error
         self.pieces.append(content)
 
-    def seal(self) -> HeldBody:
+    def seal(self) -> HeldBody | Deferred[HeldBody]:
         assert not self.discarded
+        if self.queue.error is not None:
+            self.discard()
+            return fail(self.queue.error)
         return HeldBody(b"".join(self.pieces))
 
     def discard(self) -> None:
@@ -374,6 +378,26 @@ class Storing(StoringTestCase):
             reply = self.content(self.ready(), b"x", b"y")
             self.assertEqual((reply.code, reply.enhanced), (code, status))
         self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (3, 3, []))
+
+    def test_whatever_keeps_a_message_from_being_stored_is_said_of_the_room(self) -> None:
+        for error in (
+            OSError(errno.ENOSPC, "No space left on device"),
+            OSError(errno.EIO, "Input/output error"),
+            OSError(errno.EFBIG, "File too large"),
+            RuntimeError("can't start new thread"),
+            MemoryError(),
+        ):
+            for late in (True,) if isinstance(error, RuntimeError) else (False, True):
+                queue = self.queue = Queue()
+                self.intake = queue.intake()
+                queue.error, queue.late = error, late
+                self.assertIsNone(queue.room.shortage())
+                self.assertIn(self.content(self.ready(), b"x", b"y").code, (451, 452))
+                shortage = queue.room.shortage()
+                assert shortage is not None
+                said = getattr(error, "strerror", None) or str(error) or "MemoryError"
+                self.assertEqual(shortage.text, f"the queue cannot be written: {said}")
+                self.assertEqual((queue.discarded, queue.messages), (1, []))
 
     def test_a_queue_that_refuses(self) -> None:
         self.queue.refusal = Refused(Reply.of(451, "3.2", "Not now"))

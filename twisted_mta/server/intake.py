@@ -491,7 +491,7 @@ class _Reception:
         if self._refusal is None:
             try:
                 self._writer.write(content)
-            except OSError as error:
+            except (OSError, MemoryError) as error:
                 self._refusal = self._storage_refusal(error)
         if self._refusal is not None:
             self._writer.discard()
@@ -675,8 +675,9 @@ class _Reception:
         return failure.value.reply
 
     def _not_sealed(self, failure: Failure) -> ContentDecision:
-        failure.trap(OSError)
-        assert isinstance(failure.value, OSError)
+        # Whatever it is: of a disk, or of a thread that could not be started.
+        failure.trap(Exception)
+        assert isinstance(failure.value, Exception)
         return self._storage_refusal(failure.value)
 
     def _header_refusal(self) -> Reply | None:
@@ -687,14 +688,13 @@ class _Reception:
             return HEADER_TOO_LARGE
         return None
 
-    def _storage_refusal(self, error: OSError) -> Reply:
+    def _storage_refusal(self, error: Exception) -> Reply:
+        text = str(error) or type(error).__name__
         self._intake._log.error(
-            "{id} could not be stored: {error}", id=self._id, error=printable(str(error))
+            "{id} could not be stored: {error}", id=self._id, error=printable(text)
         )
-        if not is_full(error):
-            return NOT_STORED
-        self._intake.room.failed(error.strerror or "it is full")
-        return NO_DISK
+        self._intake.room.failed(getattr(error, "strerror", None) or text)
+        return NO_DISK if isinstance(error, OSError) and is_full(error) else NOT_STORED
 
 
 def _accepts(decision: Decision) -> bool:

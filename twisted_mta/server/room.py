@@ -112,10 +112,10 @@ class Room:
         return NO_DISK if self._disk_is_full else None
 
     def failed(self, error: str) -> None:
-        """A message could not be written for want of room, though enough seemed to be free.
+        """A message could not be written, though enough of the disk seemed to be free.
 
-        Quotas and the number of files are nothing that free space tells of. Each message is tried
-        all the same; whether it would work is found out by writing once in a while, since who
+        Quotas, the number of files, and what else the system refuses (a thread, a longer file) are
+        nothing that free space tells of. Each message is tried all the same; whether it would work is found out by writing once in a while, since who
         watches may have sent all clients elsewhere.
         """
         self._failure = error
@@ -151,7 +151,7 @@ class Room:
     def _works_not(self, failure: Failure) -> None:
         self._attempting = False
         error = failure.value
-        self._failure = getattr(error, "strerror", None) or type(error).__name__
+        self._failure = getattr(error, "strerror", None) or str(error) or type(error).__name__
 
     def enter(self) -> None:
         """Count a message in."""
