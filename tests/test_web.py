@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -447,3 +448,47 @@ class Requests(PageTestCase):
         self.connection.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.clock.advance(0)  # the next request has its turn
         self.assertTrue(transport.value().endswith(b"\r\n\r\nok\n"))
+
+
+class AskedOfTheQueue(PageTestCase):
+    """Each look at the queue takes time of what takes mail: there is one at a time."""
+
+    REQUEST = b"GET /v1/queue?from=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+    def setUp(self) -> None:
+        self.asked: list[Deferred[Answer]] = []
+        self.answer = self.ask_of_it
+        self.first = self.send(self.REQUEST)
+
+    def ask_of_it(self, question: Question) -> Deferred[Answer]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def another(self) -> tuple[HTTPChannel, StringTransport]:
+        connection = self.site.buildProtocol(None)
+        connection.makeConnection(transport := StringTransport())
+        connection.dataReceived(self.REQUEST)
+        self.clock.advance(1)
+        return connection, transport
+
+    def test_the_next_has_its_turn_whatever_became_of_the_one_before(self) -> None:
+        (_, second), (_, third) = self.another(), self.another()
+        self.assertEqual((len(self.asked), second.value()), (1, b""))
+        self.asked[0].callback(Answer(body=b"1"))
+        self.assertEqual((len(self.asked), self.first.value()[-1:]), (2, b"1"))
+        self.asked[1].errback(RuntimeError("no"))
+        self.assertEqual((len(self.asked), Response(second.value()).code), (3, 503))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.asked[2].callback(Answer(body=b"3"))
+        self.assertEqual(third.value()[-1:], b"3")
+
+    def test_for_those_who_have_left_nothing_is_asked(self) -> None:
+        for _ in range(3000):
+            connection, _transport = self.another()
+            connection.connectionLost(Failure(ConnectionDone()))
+        _, last = self.another()
+        self.assertEqual(len(self.asked), 1)
+        self.asked[0].callback(Answer(body=b"1"))
+        self.assertEqual(len(self.asked), 2)
+        self.asked[1].callback(Answer(body=b"2"))
+        self.assertEqual(last.value()[-1:], b"2")

@@ -54,6 +54,7 @@ class Question:
         body: the content, where contents are taken.
         user: who asks, where that is known: ``uid 0``.
         public: whether others than the operator may have asked.
+        gone: whether nobody waits for the answer any more.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Question:
     body: bytes = b""
     user: str = ""
     public: bool = False
+    gone: Callable[[], bool] = field(default=lambda: False, eq=False, repr=False)
 
 
 Pieces = Callable[[], "Deferred[bytes]"]
@@ -352,7 +354,8 @@ class _Answers(Resource):
 
         def ask() -> None:
             if not left:
-                asked = Deferred.fromCoroutine(self._answered(_question(request)))
+                question = evolve(_question(request), gone=lambda: bool(left))
+                asked = Deferred.fromCoroutine(self._answered(question))
                 asked.addErrback(self._failed).addCallback(send)
 
         self.lane.enter(ask)

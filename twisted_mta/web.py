@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
 from .answer import READING, Answer, Answerer, AnswerSite, Question, Stream, json_answer, short
@@ -116,6 +118,49 @@ class StatusSite(AnswerSite):
         pages.lane = self.lane
 
 
+class _InTurn:
+    """Answers one question after the other.
+
+    What is asked of the queue looks at all that is there, slice by slice, while mail comes in. The
+    connections are bounded, but who asks may leave at once, and ask again on another one.
+
+    Args:
+        answer: is asked.
+    """
+
+    def __init__(self, answer: Answerer | None) -> None:
+        self._answer = answer
+        self._waiting: deque[tuple[Question, Deferred[Answer | Stream]]] = deque()
+        self._busy = False  # with a question
+        self._going_on = False
+
+    def take(self, question: Question) -> Deferred[Any]:
+        """Answer a question when those before it are; never, where nobody waits any more."""
+        done: Deferred[Answer | Stream] = Deferred()
+        self._waiting.append((question, done))
+        self._go_on()
+        return done
+
+    def _go_on(self) -> None:
+        if self._going_on:  # not within one another, however many are answered at once
+            return
+        self._going_on = True
+        try:
+            while self._waiting and not self._busy:
+                question, done = self._waiting.popleft()
+                if not question.gone():
+                    self._busy = True
+                    assert self._answer is not None
+                    maybeDeferred(self._answer, question).addBoth(self._answered, done)
+        finally:
+            self._going_on = False
+
+    def _answered(self, result: Any, done: Deferred[Answer | Stream]) -> None:
+        self._busy = False
+        done.callback(result)  # a `Failure` too
+        self._go_on()
+
+
 class _Pages:
     clock: Clock
     lane: Lane
@@ -125,6 +170,7 @@ class _Pages:
         self._given: dict[tuple[str, str], tuple[float, Answer]] = {}  # until when, and what
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
+        self._in_turn = _InTurn(answer)
         self._pages: Mapping[str, Callable[[Status], Answer]] = {
             "/": _html,
             "/status.json": lambda status: json_answer(status.to_json()),
@@ -157,8 +203,7 @@ class _Pages:
         if question.method not in READING:
             return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
         if question.path == _QUEUE or question.path not in (*self._pages, *_PASSED_ON):
-            assert self._answer is not None
-            return self._answer(evolve(question, public=True))
+            return self._in_turn.take(evolve(question, public=True))
         return self._given_again(question) or Deferred.fromCoroutine(self._made(question))
 
     def _given_again(self, question: Question) -> Answer | None:
