@@ -1,5 +1,7 @@
 """Where mail goes next, by the routes and by what is special about some destinations."""
 
+import os
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -96,7 +98,8 @@ class ReadInSlices(SynchronousTestCase):
         async def reload() -> None:
             prepared = await self.mailboxes.prepare(self.config, self.pace, NOTHING)
             await self.mailboxes.complete(prepared, self.pace)
-            await self.pace.work(self.mailboxes.use(prepared))
+            self.lines, letting_go = self.mailboxes.use(prepared)
+            await self.pace.work(letting_go)
 
         return Deferred.fromCoroutine(reload())
 
@@ -111,6 +114,7 @@ class ReadInSlices(SynchronousTestCase):
         self.assertGreater(seen.count("ann"), 10)
         self.assertEqual(seen, sorted(seen))
         self.assertEqual(seen[-1], "bob")
+        self.assertEqual(self.lines, [f"{os.path.abspath(self.path)}: 3200 aliases; before: 3200"])
 
     def test_a_mistake_in_the_last_line_keeps_all_of_them(self) -> None:
         self.write("bob")
@@ -124,6 +128,7 @@ class ReadInSlices(SynchronousTestCase):
 
     def test_what_has_not_changed_takes_no_slice(self) -> None:
         self.successResultOf(self.reload())
+        self.assertEqual(self.lines, [])
         self.assertEqual(self.leads_to(), "ann")
 
 

@@ -535,7 +535,8 @@ class Engine:
             # From here to the end of the change nothing is waited for.
             self.config = config
             lines = self.authentication.use(authentication)
-            letting_go = self.mailboxes.use(mailboxes)
+            of_aliases, letting_go = self.mailboxes.use(mailboxes)
+            lines += of_aliases
             self.room.minimum_free = _minimum_free(config)
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):

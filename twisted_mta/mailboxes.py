@@ -18,7 +18,7 @@ from .routing.srs import SenderRewriting
 from .routing.srs_key import srs_key
 from .slices import Digests, Pace, Reading, Table, Work, finished
 from .smtp.address import Mailbox
-from .smtp.reply import Reply
+from .smtp.reply import Reply, printable
 
 _FEW = 16  # routes that are read between two chances for others to have their turn
 
@@ -109,18 +109,23 @@ class Mailboxes:
         """Parse what was not yet."""
         await self._aliases.complete(prepared.aliases, pace)
 
-    def use(self, prepared: PreparedMailboxes) -> Work[None]:
+    def use(self, prepared: PreparedMailboxes) -> tuple[list[str], Work[None]]:
         """Put in force what is complete. It cannot fail.
 
         Returns:
-            What lets go of the aliases of before.
+            Lines that say what has changed in the file of aliases, printable, and what lets go of
+            the aliases of before.
         """
         before = self._aliases.use(prepared.aliases)
         aliases = self._aliases.value
         self._config = prepared.config
         self.routes = prepared.routes
         self._expander = self._make_expander(prepared.config, aliases, prepared.srs)
-        return before.letting_go() if before is not aliases else _nothing()
+        if before is aliases:
+            return [], _nothing()
+        path, now = prepared.config.aliases, len(aliases.entries)
+        said = f"{printable(path or '')}: {now} aliases; before: {len(before.entries)}"
+        return [said] if path else [], before.letting_go()
 
     @property
     def domains(self) -> tuple[str, ...]:
