@@ -170,13 +170,17 @@ class Expander:
             rewritten = srs.rewritten(reverse_path, self._wall_time())
             if rewritten == reverse_path:
                 rewritten = None
+        owners: dict[tuple[Mailbox, ...], Mailbox | None] = {}
+        for _, aliases, refusal in ends:
+            if refusal is not None and aliases not in owners:
+                owners[aliases] = self._owner(aliases)
         return [
             FinalRecipient(
                 mailbox,
                 None if mailbox.domain in self._ours else rewritten,
                 aliases,
                 refusal,
-                None if refusal is None else self._owner(aliases),
+                None if refusal is None else owners[aliases],
             )
             for mailbox, aliases, refusal in ends
         ]
@@ -202,16 +206,23 @@ class Expander:
             if alias is not None and alias.key != of.key:
                 return None
             local = member.domain in self._local
+            if not local and _is_postmaster(member):
+                return None  # the first local domain's gets it
             if not _is_postmaster(member) and not (local and self._exists(member)):
                 return NO_SUCH_MAILBOX
         refusal = self._refusal(member)
         return refusal if refusal is not None and refusal.code >= 500 else None
 
     def _owner(self, aliases: Sequence[Mailbox]) -> Mailbox | None:
-        """Return who looks after a list (``owner-list``, as in aliases(5)), or one around it."""
+        """Return who looks after a list (``owner-list``, as in aliases(5)), or one around it.
+
+        An owner that leads to nobody would hear nothing, so the next one counts.
+        """
         for each in reversed(aliases):
             owner = Mailbox(f"owner-{each.local_part}", each.domain)
-            if self._aliases.find(owner, bare=each.domain in self._local) is not None:
+            if self._aliases.find(owner, bare=each.domain in self._local) is None:
+                continue
+            if not isinstance(self._ends(owner, None, None), Reply):
                 return owner
         return None
 
