@@ -359,8 +359,13 @@ class OurOwnMessages(ExpansionTestCase):
 
     def test_where_they_lead_nowhere_it_has_its_recipient_still(self) -> None:
         self.mailboxes = []
-        for mailbox in ("bob@virtual.example", "a@us.example"):
-            self.assertEqual(self.recipients("a: a", mailbox), [(0, mailbox, "None")])
+        mailbox = "bob@virtual.example"
+        self.assertEqual(self.recipients("a: a", mailbox), [(0, mailbox, "None")])
+
+    def test_no_mailbox_is_made_by_a_notice(self) -> None:
+        self.mailboxes = []
+        for mailbox in ("a@us.example", "bob@us.example"):
+            self.assertEqual(self.recipients("a: a", mailbox), [])
 
 
 class ComingBack(ExpansionTestCase):

@@ -230,12 +230,15 @@ class Expander:
         """Return the recipients of a message that we write ourselves, such as a notice.
 
         Args:
-            mailbox: ours or not. One of ours that leads nowhere stays as it is: what becomes of
-                mail for it is then for its route to say.
+            mailbox: ours or not. One of a local domain that does not exist, or leads to nobody, gets
+                none: mail for it would make a mailbox of it. Else what leads nowhere stays as it is:
+                what becomes of mail for it is then for its route to say.
         """
         found: Sequence[FinalRecipient] | Reply = ()
         if mailbox.domain in self._ours:
             found = self.expand(mailbox, None)
+        if mailbox.domain in self._local and self._leads_to_nobody(mailbox, found):
+            return ()
         if isinstance(found, Reply):
             found = ()
         missing = [each.mailbox for each in found if each.refusal is not None]
@@ -251,6 +254,14 @@ class Expander:
             )
             for number, each in enumerate(found or (FinalRecipient(mailbox),))
         )
+
+    def _leads_to_nobody(self, mailbox: Mailbox, found: Sequence[FinalRecipient] | Reply) -> bool:
+        """Whether there is no mailbox where mail for one of a local domain goes."""
+        if self._is_mailbox(mailbox):
+            return False
+        if isinstance(found, Reply):
+            return found.code >= 500
+        return len(found) == 1 and found[0].mailbox == mailbox
 
     def _say_missing(self, mailbox: Mailbox, missing: Sequence[Mailbox]) -> None:
         self._log.warn(
