@@ -1,6 +1,8 @@
 """Whose files are: what another user made, or may write, is refused, and it is said why."""
 
+import grp
 import os
+import pwd
 import stat
 from typing import Any
 
@@ -84,6 +86,31 @@ class StateDirectories(OwnershipTestCase):
             self.assertIn(f"mode {mode:04o}) may be written by others", self.faults())
         os.chmod(self.state, 0o755)
         self.assertEqual(self.faults(), "")
+
+    def test_a_group_without_a_name_that_we_are_in_may_write(self) -> None:
+        """As the one that a volume is given to in Kubernetes; one with a name has other members."""
+        names = {200: "staff"}
+
+        def entry(group: int) -> Any:
+            return grp.struct_group((names[group], "x", group, []))
+
+        def nobody(user: int) -> Any:
+            raise KeyError(user)
+
+        self.patch(grp, "getgrgid", entry)
+        self.patch(pwd, "getpwuid", nobody)
+        self.patch(os, "geteuid", lambda: US)
+        self.patch(os, "getegid", lambda: 300)
+        self.patch(os, "getgroups", lambda: [100, 200])
+        os.chmod(self.state, 0o770)
+        self.assertEqual(list(state_faults(self.state, US)), [])
+        self.owners[self.state] = 0
+        self.assertEqual(list(state_faults(self.state, US)), [])
+        names[100] = "users"
+        self.assertNotEqual(list(state_faults(self.state, US)), [])
+        del names[100]
+        self.patch(os, "getgroups", lambda: [200])
+        self.assertNotEqual(list(state_faults(self.state, US)), [])
 
     def test_a_group_of_our_own_may_write(self) -> None:
         os.chmod(self.state, 0o770)

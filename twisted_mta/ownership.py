@@ -2,7 +2,8 @@
 
 Root is trusted, who may do all of it anyhow. So is a group that is the user's alone: its primary
 group, by its own name or by none, and without other members (many systems make one for each user,
-with a umask of 002). A directory with the sticky bit may be written by all: nobody but an owner can
+with a umask of 002); so is a group without a name that the process has besides, such as the one that
+Kubernetes gives a volume to (``fsGroup``). A directory with the sticky bit may be written by all: nobody but an owner can
 take away what is in there.
 """
 
@@ -250,10 +251,12 @@ def _group_is_own(group: int, user: int) -> bool:
         name, own = owner.pw_name, owner.pw_gid
     except KeyError:
         name, own = "", os.getegid()
-    if group != own:
+    if group != own and not (user == os.geteuid() and group in os.getgroups()):
         return False
     try:
         entry = grp.getgrgid(group)
     except KeyError:
         return True
+    if group != own:
+        return False
     return entry.gr_name == name and all(member == name for member in entry.gr_mem)
