@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -47,7 +47,7 @@ from ..smtp.extension.lasting import decided, lasting
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
-from .division import LOOP, Division, Found, divide
+from .division import LOOP, Division, Found, divide, named_by_all_ways
 from .networks import Network, Networks
 from .room import NO_DISK, Room, is_full
 from .submission import Submission, SubmissionPolicy
@@ -67,8 +67,6 @@ TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients, send to the res
 
 # Those of one message, when aliases are expanded: RCPT commands are limited by the session.
 _MOST_RECIPIENTS = 10_000
-# That one recipient names, if several RCPT commands led to it.
-_MOST_ALIASES = 100
 
 
 @frozen(kw_only=True)
@@ -319,7 +317,7 @@ class Intake:
                         both = merged(known.parameters, parameters)
                         recipients[key] = evolve(known, parameters=both)
                 places[-1].append(recipients[key].number)
-        found = _named_by_all_ways(tuple(recipients.values()), ways)
+        found = named_by_all_ways(tuple(recipients.values()), ways)
         return Found(found, places, tuple(aliases), refused, ways)
 
     def looping(self, found: Found, delivered_to: Sequence[bytes]) -> list[RecipientNumber]:
@@ -698,29 +696,6 @@ def _with_answers(taken: ContentDecision, answers: Sequence[Reply | None]) -> Co
         return [answer or taken for answer in answers]
     others = iter(taken)
     return [answer or next(others) for answer in answers]
-
-
-def _named_by_all_ways(
-    recipients: tuple[Recipient, ...],
-    ways: Mapping[RecipientNumber, Sequence[tuple[Mailbox, ...]]],
-) -> tuple[Recipient, ...]:
-    """Return recipients that name the aliases of each way that led to them, and not the first alone.
-
-    It is a loop only if each way is one. So if two aliases that lead to the same mailboxes named
-    but one of them, and mail came back to both, it would have no end.
-    """
-    if not ways:
-        return recipients
-    known: dict[tuple[tuple[Mailbox, ...], ...], tuple[Mailbox, ...]] = {}
-    changed = list(recipients)
-    for number, several in ways.items():
-        distinct = tuple(dict.fromkeys(several))
-        named = known.get(distinct)
-        if named is None:
-            all_of_them = dict.fromkeys(alias for way in distinct for alias in way)
-            named = known[distinct] = tuple(all_of_them)[:_MOST_ALIASES]
-        changed[number] = evolve(changed[number], aliases=named)
-    return tuple(changed)
 
 
 def _domain_of(delivered_to: bytes) -> bytes:
