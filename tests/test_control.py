@@ -35,8 +35,10 @@ class ControlTestCase(TestCase):
         self.addCleanup(shutil.rmtree, self.directory)
         self.path = os.path.join(self.directory, NAME)
 
-    def start(self, path: str | None = None, answer: Answerer = answer) -> ControlSocket:
-        served = ControlSocket(answer, path=path or self.path, reactor=reactor)
+    def start(
+        self, path: str | None = None, answer: Answerer = answer, **others: Any
+    ) -> ControlSocket:
+        served = ControlSocket(answer, path=path or self.path, reactor=reactor, **others)
         served.start()
         self.addCleanup(served.stop)
         return served
@@ -199,8 +201,29 @@ class Lost(ControlTestCase):
         served.look()
         self.assertEqual(await self.ask(lambda client: client.get("/")), {"asked": "GET /"})
 
+    def test_one_that_was_touched_is_still_ours(self) -> Deferred[None]:
+        served = self.start()
+        os.utime(self.path, (1, 1))
+        served.look()
+        self.assertEqual(self.logged, [])
+        stopped = served.stop()
+        self.assertEqual(os.listdir(self.directory), [])
+        return stopped
+
+    def test_nothing_is_made_in_the_place_of_a_directory_that_has_gone(self) -> None:
+        there = [True]
+        served = self.start(in_place=lambda: there[0])
+        os.unlink(self.path)
+        there[0] = False
+        served.look()
+        self.assertEqual(os.listdir(self.directory), [])
+        there[0] = True
+        served.look()
+        self.assertEqual(os.listdir(self.directory), [NAME])
+
     def test_another_process_that_listens_there_is_left_alone(self) -> None:
         served = self.start()
+        self.patch(os, "getpid", lambda: 0)  # not the one that listens there
         os.unlink(self.path)
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(self.path)

@@ -167,6 +167,34 @@ class Lists(Together):
         self.settle()
         self.assertEqual([len(self.mail("a", name)) for name in ("eve", "bob", "ann")], [1, 1, 0])
 
+    def test_aliases_of_the_same_members_are_all_named(self) -> None:
+        """Where both are written, mail that comes back to both has come through each of them."""
+        members = "one@b.example, two@b.example, one@c.example, two@c.example"
+        back = "left@a.example, right@a.example"
+        far = f"one: {back}\ntwo: {back}"
+        self.begin("abc", {"a": f"left: {members}\nright: {members}", "b": far, "c": far})
+        self.send("left@a.example", "right@a.example")
+        self.settle()
+        # The message, and a notice of each of the two that were refused here.
+        self.assertEqual([self.accepted(name) for name in "abc"], [3, 1, 1])
+        notices = self.mail("a", "ann")
+        self.assertEqual(len(notices), 2)
+        for notice in notices:
+            for name in (b"left", b"right"):
+                self.assertIn(b"Delivered-To: " + name + b"@a.example", notice)
+
+    def test_a_catch_all_that_comes_back_to_others_of_its_domain(self) -> None:
+        self.begin(
+            "ab",
+            {
+                "a": "@a.example: one@b.example, two@b.example",
+                "b": "@b.example: left@a.example, right@a.example",
+            },
+        )
+        self.send("team@a.example")
+        self.settle()
+        self.assertLess(self.accepted("a"), 6)
+
     def test_an_international_alias_is_named_in_ascii(self) -> None:
         """So a copy needs no more of the next hop than the message does."""
         self.begin(

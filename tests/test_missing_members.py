@@ -90,6 +90,24 @@ class MissingMembers(Together):
             self.failures("a"), 1
         )  # spook's list has no owner, and its sender is quiet
 
+    def test_an_owner_that_leads_to_nobody_is_passed_over(self) -> None:
+        self.begin_with(ALIASES + "owner-team: spook\nall: team\nowner-all: owner\n")
+        for list, reader in (("team", "ann"), ("all", "owner")):
+            self.send(f"{list}@a.example")
+            self.settle()
+            self.assertIn(b"Status: 5.1.1", b"".join(self.mail("a", reader)))
+        self.assertFalse(self.mtas["a"].files.is_directory(self.maildir("owner-team")))
+
+    def test_a_sender_that_does_not_exist_gets_no_mailbox_by_a_notice(self) -> None:
+        """Else anybody could make mailboxes, with senders of ours that are none."""
+        self.begin_with()
+        for sender in ("forged", "dead"):
+            self.send("team@a.example", sender=f"{sender}@a.example")
+            self.settle()
+            self.assertFalse(self.mtas["a"].files.is_directory(self.maildir(sender)))
+            self.assertTrue(self.send(f"{sender}@a.example").startswith("550 5.1.1 "))
+        self.assertEqual(self.failures("a"), 4)
+
     def test_a_list_of_none_is_refused(self) -> None:
         self.begin_with()
         self.assertTrue(self.send("dead@a.example").startswith("550 5.1.1 "))

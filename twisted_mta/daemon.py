@@ -16,6 +16,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -48,6 +49,10 @@ GARBAGE_THRESHOLDS = (2000, 10, 25)
 
 # Seconds within which two signals are one: who ends a group of processes may tell us twice.
 _TOLD_TWICE = 0.5
+
+# Seconds between two looks at ourselves: a monitor that asks once a minute is to hear of a state
+# directory that has gone the first time.
+_LOOKING = 5.0
 
 _PRIVILEGED = 1024  # the first port that anybody may bind
 
@@ -99,6 +104,8 @@ class _Daemon(MultiService):
         if options.log is not None:
             log = options.log
             self._mta.metrics.read(table.LOG_LINES_DROPPED, lambda: log.dropped)
+        self._looking = LoopingCall(self._mta.status)
+        self._looking.clock = reactor
         self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
         self._mta.setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -159,6 +166,8 @@ class _Daemon(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Drain."""
         self._ending = True
+        if self._looking.running:
+            self._looking.stop()
         self._manager.stopping()
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
         return stopped
@@ -195,6 +204,7 @@ class _Daemon(MultiService):
 
     def _is_ready(self) -> None:
         gc.freeze()  # what is there stays: no garbage collection is to walk through it
+        self._looking.start(_LOOKING, now=False)
         self._say_what_to_try()
         self._manager.ready()
 

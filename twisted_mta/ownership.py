@@ -2,10 +2,10 @@
 
 Root is trusted, who may do all of it anyhow. So is a group that is the user's alone: its primary
 group, by its own name or by none, and without other members (many systems make one for each user,
-with a umask of 002). So is a group that the process is in and that has no name: nobody was made a
-member of it but by those who start processes, as containers are given a group for their volume. A
-directory with the sticky bit may be written by all: nobody but an owner can take away what is in
-there.
+with a umask of 002). So is a group that no other user is in; and one that the process is in and
+that has no name, such as containers are given for their volume: only who starts processes can make
+them members of it. A directory with the sticky bit may be written by all: what is in there can be
+taken away by its owner alone.
 """
 
 from __future__ import annotations
@@ -252,10 +252,13 @@ def _group_is_own(group: int, user: int) -> bool:
         name, own = owner.pw_name, owner.pw_gid
     except KeyError:
         name, own = "", os.getegid()
-    if group != own and not (user == os.geteuid() and group in os.getgroups()):
-        return False
     try:
         entry = grp.getgrgid(group)
     except KeyError:
-        return True
-    return group == own and entry.gr_name == name and all(member == name for member in entry.gr_mem)
+        return group == own or (user == os.geteuid() and group in os.getgroups())
+    if any(member != name for member in entry.gr_mem):
+        return False
+    # Debian's /var/local is of a group without members.
+    return (group == own and entry.gr_name == name) or all(
+        each.pw_uid in (0, user) for each in pwd.getpwall() if each.pw_gid == group
+    )

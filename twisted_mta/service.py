@@ -279,7 +279,10 @@ class MailTransferAgent(Service):
         )
         self._control = (
             ControlSocket(
-                self.admin.answer, path=os.path.join(config.state_dir, NAME), reactor=reactor
+                self.admin.answer,
+                path=os.path.join(config.state_dir, NAME),
+                reactor=reactor,
+                in_place=lambda: self._lock.in_place,
             )
             if control
             else None

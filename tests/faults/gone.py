@@ -35,11 +35,9 @@ class DetachableMTA(MTA):
     def intruders(self) -> list[str]:
         """Return the files that were made in its place while it is away.
 
-        Directories may be there, of a mailbox that was just being made as it went, and the control
-        socket, so that the tool can say what is missing.
+        Directories may be there, of a mailbox that was just being made as it went.
         """
-        found = (path for path in self.state.rglob("*") if not path.is_socket())
-        return [str(path) for path in found if not path.is_dir()]
+        return [str(path) for path in self.state.rglob("*") if not path.is_dir()]
 
     @property
     def _away(self) -> Path:

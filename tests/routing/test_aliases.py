@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.routing.aliases import (
+    MOST_MEMBERS,
     Alias,
     AliasError,
     Aliases,
@@ -98,6 +99,14 @@ class Reading(SynchronousTestCase):
             ("a: b\x1b", r'1: "b\x1b": not of the form'),
         ):
             self.assertRefused(text, rf"a\nb:{expected}")
+
+    def test_an_entry_has_so_many_members_at_the_most(self) -> None:
+        names = [f"m{number}" for number in range(MOST_MEMBERS)]
+        self.assertEqual(len(parsed("all: " + ",\n ".join(names)).entries["all"].targets), 10_000)
+        many = "a: b\nall: " + ", ".join([*names, "one"])
+        self.assertRefused(
+            many, r'a\nb:2: "all" leads to more than 10,000 others; expected no more'
+        )
 
     def test_a_file_that_cannot_be_read_is_refused_by_name(self) -> None:
         path = self.mktemp()

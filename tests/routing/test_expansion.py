@@ -130,7 +130,8 @@ class Aliasing(ExpansionTestCase):
         many = ", ".join(f"u{number}@else.example" for number in range(MOST_RECIPIENTS))
         found = self.expand(f"all: {many}", "all@us.example")
         self.assertEqual(len(found), MOST_RECIPIENTS)
-        self.assertEqual(self.expand(f"all: {many}, one", "all@us.example"), "451 4.3.5")
+        lists = f"all: half, one\nhalf: {many}"
+        self.assertEqual(self.expand(lists, "all@us.example"), "451 4.3.5")
         many = "\n".join(f"n{number}: n{number + 1}" for number in range(MOST_RECIPIENTS))
         self.assertEqual(self.expand(many, "n0@us.example"), "451 4.3.5")
 
@@ -363,8 +364,13 @@ class OurOwnMessages(ExpansionTestCase):
 
     def test_where_they_lead_nowhere_it_has_its_recipient_still(self) -> None:
         self.mailboxes = []
-        for mailbox in ("bob@virtual.example", "a@us.example"):
-            self.assertEqual(self.recipients("a: a", mailbox), [(0, mailbox, "None")])
+        mailbox = "bob@virtual.example"
+        self.assertEqual(self.recipients("a: a", mailbox), [(0, mailbox, "None")])
+
+    def test_no_mailbox_is_made_by_a_notice(self) -> None:
+        self.mailboxes = []
+        for mailbox in ("a@us.example", "bob@us.example"):
+            self.assertEqual(self.recipients("a: a", mailbox), [])
 
 
 class ComingBack(ExpansionTestCase):

@@ -32,6 +32,7 @@ class OfOneClass(SynchronousTestCase):
             ("250-one|299-two|250 three", "250 one two three"),
             ("451-busy|452 full", "452 busy full"),
             ("554-no|550 5.1.1 nobody", "550 5.1.1 no nobody"),
+            ("250\tok", "250 ok"),
         ):
             player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
             self.assertEqual(player.replies, [counted, counted], reply)

@@ -7,6 +7,8 @@ import errno
 import os
 import socket
 import stat
+import struct
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -35,18 +37,28 @@ class ControlSocket:
 
     It must only be started by who holds the lock of the state directory: a socket that is found in
     its place, and that no process listens on, is then left over from one that was killed, and is
-    replaced. Where its name is removed while it is served, it is made anew.
+    replaced. Where its name is removed while it is served, it is made anew, unless the state
+    directory itself has gone: what stands in its place then is not to be written to.
 
     Args:
         answer: answers what is asked: `admin.Admin.answer`.
         path: where it is.
         reactor: that reads from it; a real one.
+        in_place: whether the state directory is the one that it was made in.
     """
 
     _log = Logger()
 
-    def __init__(self, answer: Answerer, *, path: str, reactor: Any) -> None:
+    def __init__(
+        self,
+        answer: Answerer,
+        *,
+        path: str,
+        reactor: Any,
+        in_place: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._answer = answer
+        self._in_place = in_place
         self._path = path
         self._reactor = reactor
         self._port: IListeningPort | None = None
@@ -70,9 +82,12 @@ class ControlSocket:
         Connections that exist go on.
         """
         before: Any = self._port
-        if before is None or self._is_ours():
+        if before is None or self._is_ours() or not self._in_place():
             return
         try:
+            if self._leads_to_us():  # it was touched, or its file system mounted anew
+                self._file = _identity(os.lstat(self._path))
+                return
             self._port = self._listen()
         except OSError as error:
             why = f"{error.strerror or error}"
@@ -95,6 +110,20 @@ class ControlSocket:
         except OSError:
             return False
         return _identity(found) == self._file
+
+    def _leads_to_us(self) -> bool:
+        """Whether this process listens behind the name, as far as the system tells."""
+        option = getattr(socket, "SO_PEERCRED", None)  # Linux
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, reach(self._path) as name:
+            probe.setblocking(False)
+            try:
+                probe.connect(name)
+            except OSError:
+                return False
+            if option is None:
+                return False
+            said = probe.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+        return bool(struct.unpack("3i", said)[0] == os.getpid())
 
     def _listen(self) -> IListeningPort:
         site = AnswerSite(

@@ -254,9 +254,15 @@ class Notices:
         now: float,
         to: Mailbox,
         reader: Mailbox | None,
-    ) -> Message:
-        id = self._ids()
+    ) -> Message | None:
         readers = self._readers(to)
+        if not readers:
+            shown = printable(str(to))
+            self._log.info(
+                "there is nobody <{reader}> to tell of {id}", reader=shown, id=message.id
+            )
+            return None
+        id = self._ids()
         made = notice(
             action,
             message,
@@ -289,9 +295,12 @@ class Notices:
         )
 
     def _readers(self, mailbox: Mailbox) -> Sequence[Recipient]:
-        """Return whom a notice goes to: where the aliases lead, if it is one of our mailboxes."""
+        """Return whom a notice goes to: where the aliases lead, if it is one of our mailboxes.
+
+        Nobody, if it would be a mailbox of ours and there is none of that name.
+        """
         try:
-            return self._recipients_of(mailbox) or itself(mailbox)
+            return self._recipients_of(mailbox)
         except Exception:
             shown = printable(str(mailbox))
             self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=shown)

@@ -132,7 +132,7 @@ def _of_few_aliases(
     names: dict[Mailbox, None] = {}
     for recipient in recipients:
         more = dict.fromkeys(_named(recipient, next_hop))
-        if some and len(names | more) > _MOST_NAMED:
+        if some and len(names | more) > max(_MOST_NAMED, len(names)):
             yield some
             some, names = [], {}
         some.append(recipient)

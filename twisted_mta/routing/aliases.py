@@ -47,6 +47,9 @@ _TOKENS = re.compile(
 _DOTTED = r"[A-Za-z0-9!#$%&'*+=?^_`{}~-]+(?:\.[A-Za-z0-9!#$%&'*+=?^_`{}~-]+)*"
 _NAMED = rf"(?:{_DOTTED}(?:@[A-Za-z0-9_.-]+)?|@[A-Za-z0-9_.-]+)"
 _PLAIN = re.compile(rf"({_NAMED})[ \t]*:[ \t]*({_NAMED}(?:[ \t]*,[ \t]*{_NAMED})*)[ \t\r]*")
+MOST_MEMBERS = 10_000
+"""To how many others an entry leads at the most, and all that they lead to together."""
+
 _LONGEST_PLAIN = 1000  # characters
 _MOST_DOMAINS = 65_536  # that are known in their canonical form while a file is read
 
@@ -349,6 +352,12 @@ def _alias(
             tokens.append(token)
             if len(tokens) % _LINES == 0:
                 yield
+            if len(tokens) > 2 * MOST_MEMBERS + 1:  # a name and a mark for each
+                raise _Mistake(
+                    lines[0][0],
+                    f"{_quoted(tokens[0].word)} leads to more than {MOST_MEMBERS:,} others;"
+                    " expected no more, or a list of lists",
+                )
     first, *rest = tokens
     if not first.word or not rest or rest[0].mark != ":":
         raise _Mistake(

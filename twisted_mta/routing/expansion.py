@@ -25,13 +25,13 @@ from ..envelope import Recipient, RecipientNumber
 from ..interfaces import FinalRecipient, WallTime
 from ..smtp.address import Mailbox, folded
 from ..smtp.reply import Reply, printable
-from .aliases import Alias, Aliases
+from .aliases import MOST_MEMBERS, Alias, Aliases
 from .routes import NO_SUCH_MAILBOX
 from .srs import BadSRS, SenderRewriting, TooOld, is_srs
 
 # Postfix stops at 1,000 (virtual_alias_expansion_limit); lists that people write by hand are
 # smaller. 10,000 take 10 to 60 ms, in which nothing else happens.
-MOST_RECIPIENTS = 10_000
+MOST_RECIPIENTS = MOST_MEMBERS
 
 # Of the aliases that led to one recipient, so many of the first are kept. A loop through the others
 # is found as well, one round later: where it comes back is then the first.
@@ -177,13 +177,17 @@ class Expander:
             rewritten = srs.rewritten(reverse_path, self._wall_time())
             if rewritten == reverse_path:
                 rewritten = None
+        owners: dict[tuple[Mailbox, ...], Mailbox | None] = {}
+        for _, aliases, refusal in ends:
+            if refusal is not None and aliases not in owners:
+                owners[aliases] = self._owner(aliases)
         return [
             FinalRecipient(
                 mailbox,
                 None if mailbox.domain in self._ours else rewritten,
                 aliases,
                 refusal,
-                None if refusal is None else self._owner(aliases),
+                None if refusal is None else owners[aliases],
             )
             for mailbox, aliases, refusal in ends
         ]
@@ -209,16 +213,23 @@ class Expander:
             if alias is not None and alias.key != of.key:
                 return None
             local = member.domain in self._local
+            if not local and _is_postmaster(member):
+                return None  # the first local domain's gets it
             if not _is_postmaster(member) and not (local and self._exists(member)):
                 return NO_SUCH_MAILBOX
         refusal = self._refusal(member)
         return refusal if refusal is not None and refusal.code >= 500 else None
 
     def _owner(self, aliases: Sequence[Mailbox]) -> Mailbox | None:
-        """Return who looks after a list (``owner-list``, as in aliases(5)), or one around it."""
+        """Return who looks after a list (``owner-list``, as in aliases(5)), or one around it.
+
+        An owner that leads to nobody would hear nothing, so the next one counts.
+        """
         for each in reversed(aliases):
             owner = Mailbox(f"owner-{each.local_part}", each.domain)
-            if self._aliases.find(owner, bare=each.domain in self._local) is not None:
+            if self._aliases.find(owner, bare=each.domain in self._local) is None:
+                continue
+            if not isinstance(self._ends(owner, None, None), Reply):
                 return owner
         return None
 
@@ -226,12 +237,15 @@ class Expander:
         """Return the recipients of a message that we write ourselves, such as a notice.
 
         Args:
-            mailbox: ours or not. One of ours that leads nowhere stays as it is: what becomes of
-                mail for it is then for its route to say.
+            mailbox: ours or not. One of a local domain that does not exist, or leads to no
+                mailbox, gets none: mail for it would make a mailbox of it. Else what leads nowhere
+                stays as it is: what becomes of mail for it is then for its route to say.
         """
         found: Sequence[FinalRecipient] | Reply = ()
         if mailbox.domain in self._ours:
             found = self.expand(mailbox, None)
+        if mailbox.domain in self._local and self._leads_to_nobody(mailbox, found):
+            return ()
         if isinstance(found, Reply):
             found = ()
         missing = [each.mailbox for each in found if each.refusal is not None]
@@ -247,6 +261,14 @@ class Expander:
             )
             for number, each in enumerate(found or (FinalRecipient(mailbox),))
         )
+
+    def _leads_to_nobody(self, mailbox: Mailbox, found: Sequence[FinalRecipient] | Reply) -> bool:
+        """Whether there is no mailbox where mail for one of a local domain goes."""
+        if self._is_mailbox(mailbox):
+            return False
+        if isinstance(found, Reply):
+            return found.code >= 500
+        return len(found) == 1 and found[0].mailbox == mailbox
 
     def _say_missing(self, mailbox: Mailbox, missing: Sequence[Mailbox]) -> None:
         self._log.warn(

@@ -15,6 +15,9 @@ from ..interfaces import FinalRecipient
 from ..smtp.address import Mailbox
 from ..smtp.reply import Reply
 
+# That one recipient names, if several RCPT commands led to it.
+_MOST_ALIASES = 100
+
 LOOP = Reply.of(554, "4.6", "The message is in a loop: it came through that alias before")
 
 
@@ -112,3 +115,26 @@ def divide(found: Found, looping: Sequence[RecipientNumber], *, each_answered: b
             if not all(number in replies for number in found.places[place])
         ),
     )
+
+
+def named_by_all_ways(
+    recipients: tuple[Recipient, ...],
+    ways: Mapping[RecipientNumber, Sequence[tuple[Mailbox, ...]]],
+) -> tuple[Recipient, ...]:
+    """Return recipients that name the aliases of each way that led to them, not of the first alone.
+
+    It is a loop only if each way is one. So if two aliases that lead to the same mailboxes named
+    but one of them, and mail came back to both, it would have no end.
+    """
+    if not ways:
+        return recipients
+    known: dict[tuple[tuple[Mailbox, ...], ...], tuple[Mailbox, ...]] = {}
+    changed = list(recipients)
+    for number, several in ways.items():
+        distinct = tuple(dict.fromkeys(several))
+        named = known.get(distinct)
+        if named is None:
+            all_of_them = dict.fromkeys(alias for way in distinct for alias in way)
+            named = known[distinct] = tuple(all_of_them)[:_MOST_ALIASES]
+        changed[number] = evolve(changed[number], aliases=named)
+    return tuple(changed)

@@ -47,7 +47,7 @@ from ..smtp.extension.lasting import decided, lasting
 from ..smtp.reply import Reply, printable
 from ..smtp.session import Session
 from ..smtp.transaction import Transaction
-from .division import LOOP, Division, Found, divide
+from .division import LOOP, Division, Found, divide, named_by_all_ways
 from .networks import Network, Networks
 from .room import NO_DISK, Room, is_full
 from .submission import Submission, SubmissionPolicy
@@ -321,7 +321,8 @@ class Intake:
                         both = merged(known.parameters, parameters)
                         recipients[key] = evolve(known, parameters=both)
                 places[-1].append(recipients[key].number)
-        return Found(tuple(recipients.values()), places, aliases, refused, ways)
+        found = named_by_all_ways(tuple(recipients.values()), ways)
+        return Found(found, places, aliases, refused, ways)
 
     def looping(self, found: Found, delivered_to: Sequence[bytes]) -> list[RecipientNumber]:
         """Return the recipients to whom aliases lead that a message has come through before.

@@ -115,8 +115,9 @@ class Room:
         """A message could not be written, though enough of the disk seemed to be free.
 
         Quotas, the number of files, and what else the system refuses (a thread, a longer file) are
-        nothing that free space tells of. Each message is tried all the same; whether it would work is found out by writing once in a while, since who
-        watches may have sent all clients elsewhere.
+        nothing that free space tells of. Each message is tried all the same; whether it would work
+        is found out by writing once in a while, since a monitor may have sent all clients
+        elsewhere.
         """
         self._failure = error
         self._tried_at = self._clock.seconds()

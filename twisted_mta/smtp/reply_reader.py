@@ -14,9 +14,9 @@ from .reply import Reply
 #   Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
 #   Reply-code = %x32-35 %x30-35 %x30-39
 #
-# Leniency: any second digit, and any octets as text. Servers say UTF-8 and worse in there; the code
-# is what counts, and the text is escaped wherever it goes.
-_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+# Leniency: any second digit, a tab for the space, and any octets as text. Servers say UTF-8 and
+# worse in there; the code is what counts, and the text is escaped wherever it goes.
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ \t-])(.*))?", re.DOTALL)
 
 # RFC 5321 §4.5.3.1.5 gives a line 512 octets, CR LF and code included. Text beyond is cut off, the
 # reply is not rejected: policy services put long URLs in there, and a longer 250 is still a 250.
