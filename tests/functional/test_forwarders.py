@@ -44,6 +44,7 @@ class ForwardedTestCase(TestCase):
         self.enterContext(forwarder)
         nameservers = [Host(LOOPBACK, forwarder.port)]
         self.resolver = DNSResolver(reactor, nameservers=nameservers, timeout=timeout, hosts={})
+        self.addCleanup(self.resolver.stop)
 
     def locate(self, domain: str) -> Deferred[Sequence[Target]]:
         exchangers = Exchangers(self.resolver, random=random.Random(1), is_local=lambda name: False)

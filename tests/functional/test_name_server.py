@@ -72,7 +72,9 @@ class Exchanging(TestCase):
 
     def make_resolver(self, *ports: int) -> DNSResolver:
         nameservers = [Host(LOOPBACK, port) for port in ports]
-        return DNSResolver(reactor, nameservers=nameservers, timeout=5.0, hosts={})
+        resolver = DNSResolver(reactor, nameservers=nameservers, timeout=5.0, hosts={})
+        self.addCleanup(resolver.stop)
+        return resolver
 
     def locate(self, domain: str) -> Deferred[Sequence[Target]]:
         exchangers = Exchangers(

@@ -206,20 +206,18 @@ def _with(case: Case, place: int, piece: bytes) -> Case:
 
 
 def growth(target: Target, cases: Sequence[Case], executions: int) -> int:
-    """Run cases again and again; return by how many octets memory grew after the first rounds.
+    """Run cases again and again; return by how many octets memory grew in one of two stretches.
 
-    Each case has to have run once, or what it puts into caches for the first time would count.
+    What leaks does so in both; what is put into caches, or let go of elsewhere, does not.
     """
-    first = max(executions // 10, 2 * len(cases))
     tracemalloc.start()
     try:
-        before = 0
-        for number in range(first + executions):
-            if number == first:
-                gc.collect()
-                before = tracemalloc.get_traced_memory()[0]
-            target.probe(cases[number % len(cases)])
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0] - before
+        held = []
+        for stretch in (max(executions // 10, 2 * len(cases)), executions, executions):
+            for number in range(stretch):
+                target.probe(cases[number % len(cases)])
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+        return min(held[1] - held[0], held[2] - held[1])
     finally:
         tracemalloc.stop()
