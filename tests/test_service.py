@@ -19,16 +19,16 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
-from twisted_mta.envelope import QueueId
-from twisted_mta.ownership import NotOurs
-from twisted_mta.ports import CannotListen
-from twisted_mta.queue.lock import StateLock
-from twisted_mta.queue.store import NewerSchema, StateInUse, StoreError
-from twisted_mta.server.tls import CertificateError
+from twisted_mta.mail.envelope import QueueId
+from twisted_mta.queue.store.contract import NewerSchema, StateInUse, StoreError
+from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.service import CannotReload
+from twisted_mta.system.ownership import NotOurs
+from twisted_mta.system.ports import CannotListen
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.world import SMTP, MemoryMTA, MemoryReactor
+from twisted_mta.tls.server import CertificateError
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
 LARGE = b"Subject: Large\r\n\r\n" + b"0123456789abcdef\r\n" * 10_000

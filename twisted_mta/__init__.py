@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .config import Config
     from .server.factory import ESMTPFactory, LMTPFactory
     from .service import MailTransferAgent
 
-__version__ = "0.1.0"
-
-__all__ = ["Config", "ESMTPFactory", "LMTPFactory", "MailTransferAgent"]
+__all__ = ["Config", "ESMTPFactory", "LMTPFactory", "MailTransferAgent", "__version__"]
 
 _HOMES = {
     "Config": "config",

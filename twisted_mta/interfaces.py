@@ -13,11 +13,11 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from .envelope import Body, Message, NextHop, Outcome, QueueId, RecipientNumber, Target
-from .smtp.address import Mailbox
+from .mail.address import Mailbox
+from .mail.envelope import Body, Message, NextHop, Outcome, QueueId, RecipientNumber, Target
+from .mail.reply import Reply
 from .smtp.command import Parameters
-from .smtp.reply import Reply
-from .smtp.session import Session
+from .smtp.server.session import Session
 
 Clock = IReactorTime
 """Monotonic time and timers: a reactor, or `twisted.internet.task.Clock`."""

@@ -12,32 +12,33 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import __version__, operations
-from .admin import Action, Admin, Asked
+from ._version import __version__
+from .admin import queue_api
+from .admin.activity import Activity
+from .admin.api import Action, Admin, Asked
+from .admin.control.client import NAME
+from .admin.control.server import ControlSocket
+from .admin.queue_api import Operations
+from .admin.status import Report, State, Status, Trouble
+from .admin.web import StatusSite
+from .agent.agent import Engine, World
+from .agent.explain.asked import Wanted, answered, wanted
+from .agent.listeners import own_certificate
+from .agent.report import engine_report, read_engine
+from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
-from .control.client import NAME
-from .control.server import ControlSocket
-from .engine import Engine, World
-from .explain.asked import Wanted, answered, wanted
-from .files import DiskFiles
-from .instruments import engine_report, read_engine
-from .listeners import own_certificate
-from .memory import Entry
-from .metrics import Metrics, table
-from .operations import Operations
-from .ownership import require_ours
-from .ports import Bound, Ports
-from .queue.activity import Activity
-from .queue.lock import StateLock
-from .report import Report, State, Status, Trouble
+from .queue.store.lock import StateLock
 from .routing.routes import Routes
-from .server.queueing import QueueingDelivery
-from .shard import shares
-from .timers import with_monotonic_time
-from .tracing import Event, Filter
-from .web import StatusSite
-from .workers import Workers
+from .server.queueing_delivery import QueueingDelivery
+from .system.files import DiskFiles
+from .system.ownership import require_ours
+from .system.ports import Bound, Ports
+from .system.timers import with_monotonic_time
+from .telemetry.metrics import Metrics, table
+from .telemetry.tracing import Event, Filter
+from .tls.memory import Entry
+from .workers.workers import Workers
 
 _COUNTING = 5.0  # seconds between two looks at what workers have counted
 
@@ -76,7 +77,7 @@ class Crew(Protocol):
         ...
 
     def reports(self, state: State) -> Sequence[Report | Asked]:
-        """Say, or ask, how each process is (`admin.Reports`).
+        """Say, or ask, how each process is (`admin.api.Reports`).
 
         Args:
             state: of this one.
@@ -88,7 +89,7 @@ class Crew(Protocol):
         ...
 
     def tls_hosts(self, domain: str | None) -> Sequence[Entry] | Deferred[Sequence[Entry]]:
-        """Say with which hosts TLS was had (`admin.Hosts`)."""
+        """Say with which hosts TLS was had (`admin.api.Hosts`)."""
         ...
 
     def shards(self) -> Sequence[int]:
@@ -96,16 +97,16 @@ class Crew(Protocol):
         ...
 
     def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Ask one of them (`operations.Ask`)."""
+        """Ask one of them (`admin.queue_api.Ask`)."""
 
     def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
-        """Say why mail is where it is (`explain.asked`)."""
+        """Say why mail is where it is (`agent.explain.asked`)."""
         ...
 
     def trace(
         self, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
     ) -> Callable[[], object]:
-        """Open a trace (`admin.Trace`)."""
+        """Open a trace (`admin.api.Trace`)."""
         ...
 
 
@@ -207,7 +208,8 @@ class MailTransferAgent(Service):
             world: what is not the reactor's; workers have the real one.
             log_lines: takes what workers log, in whole lines; None makes an event of each line.
             actions: what the tool may ask for besides, or instead of, ``reload``.
-            control: whether there is a socket for the tool, `control.NAME` in the state directory.
+            control: whether there is a socket for the tool in the state directory
+                (`admin.control.client.NAME`).
             troubles: says what is wrong around it: with the log that its lines go to.
 
         Raises:
@@ -265,7 +267,7 @@ class MailTransferAgent(Service):
             started_at=lambda: self._started_at or world.wall_time(),
             hosts=lambda domain: self._crew.tls_hosts(domain),
             below={
-                operations.PATH: Operations(
+                queue_api.PATH: Operations(
                     shards=lambda: self._crew.shards(),
                     ask=lambda shard, name, arguments: self._crew.ask_queue(shard, name, arguments),
                     clock=reactor,

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from twisted_mta.entropy import inline_executor
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -25,12 +25,12 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
-from twisted_mta.files import DiskFiles
 from twisted_mta.queue.ids import first_id
-from twisted_mta.queue.spool import Spool
-from twisted_mta.queue.sqlite import SQLiteStore
-from twisted_mta.queue.store import Accept, Lease, Operation, Settle, Survey, Want
-from twisted_mta.smtp.address import Mailbox
+from twisted_mta.queue.store.contract import Accept, Lease, Operation, Settle, Survey, Want
+from twisted_mta.queue.store.spool import Spool
+from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.files import DiskFiles
+from twisted_mta.system.real_world import inline_executor
 
 from ..functional.programs import folder
 

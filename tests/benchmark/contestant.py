@@ -14,7 +14,7 @@ from typing import Self
 from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from twisted_mta.metrics.table import COMMIT_BATCHES, COMMIT_OPERATIONS, Metric
+from twisted_mta.telemetry.metrics.table import COMMIT_BATCHES, COMMIT_OPERATIONS, Metric
 from twisted_mta.testing.peer import certificate
 
 from ..functional.postfix import Postfix

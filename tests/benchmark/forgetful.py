@@ -106,7 +106,7 @@ def our_factory(port: int, certificate: str) -> None:
     from twisted.internet import reactor
 
     from twisted_mta import ESMTPFactory
-    from twisted_mta.server.tls import ServerContext, TLSSettings
+    from twisted_mta.tls.server import ServerContext, TLSSettings
 
     class Nowhere:
         def mail(self, session: Any, reverse_path: Any, parameters: Any) -> None:

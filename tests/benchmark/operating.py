@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from click.testing import CliRunner
 
-from twisted_mta.cli import main as tool
+from twisted_mta.cli.command import main as tool
 
 from ..functional.hop import Hop
 from ..functional.programs import LOOPBACK, MTA, folder, free_port

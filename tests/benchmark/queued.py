@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from twisted_mta.entropy import inline_executor, wall_time
-from twisted_mta.envelope import (
+from twisted_mta.agent.shard import shard_directory
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -16,14 +17,13 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
-from twisted_mta.files import DiskFiles
+from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.ids import first_id
-from twisted_mta.queue.spool import Spool
-from twisted_mta.queue.sqlite import SQLiteStore
-from twisted_mta.queue.store import Accept, Deferral, Operation, Settle
-from twisted_mta.shard import shard_directory
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.queue.store.contract import Accept, Deferral, Operation, Settle
+from twisted_mta.queue.store.spool import Spool
+from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.files import DiskFiles
+from twisted_mta.system.real_world import inline_executor, wall_time
 
 DESTINATIONS = 10_000
 LENGTHS = (1000, 10_000, 100_000, 1_000_000)

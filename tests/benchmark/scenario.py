@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from twisted_mta.metrics.table import QUEUE_MESSAGES
+from twisted_mta.telemetry.metrics.table import QUEUE_MESSAGES
 
 from ..functional.programs import MTA, SMTPSink, Unready
 from . import queued

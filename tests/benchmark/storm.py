@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from twisted_mta.entropy import wall_time
-from twisted_mta.envelope import (
+from twisted_mta.agent.shard import shard_directory
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -24,11 +25,10 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
-from twisted_mta.metrics.table import OUTCOMES
 from twisted_mta.queue.ids import first_id
-from twisted_mta.queue.store import Accept
-from twisted_mta.shard import shard_directory
-from twisted_mta.smtp.address import Mailbox
+from twisted_mta.queue.store.contract import Accept
+from twisted_mta.system.real_world import wall_time
+from twisted_mta.telemetry.metrics.table import OUTCOMES
 
 from ..functional.programs import LOOPBACK, MTA, ROOT, Program, folder, free_port
 from .contestant import metrics, total

@@ -10,15 +10,15 @@ import dns.message
 import dns.rcode
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.entropy import wall_time
-from twisted_mta.metrics.table import (
+from twisted_mta.queue.schedule.backoff import Schedule
+from twisted_mta.queue.store.contract import Survey
+from twisted_mta.system.real_world import wall_time
+from twisted_mta.telemetry.metrics.table import (
     COMMIT_BATCHES,
     COMMIT_OPERATIONS,
     QUEUE_DEFERRED,
     QUEUE_MESSAGES,
 )
-from twisted_mta.queue.schedule import Schedule
-from twisted_mta.queue.store import Survey
 
 from ..functional.programs import MTA, eventually, folder, need, need_proc
 from . import storm

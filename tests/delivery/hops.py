@@ -12,12 +12,12 @@ from twisted.logger import globalLogPublisher
 from tests.delivery.test_relay import FIRST, HOP, RelayTestCase, message
 from twisted_mta.config import Config, DeliverySettings, Destination
 from twisted_mta.delivery.relay import Relay, RelaySettings
-from twisted_mta.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber, Target
 from twisted_mta.interfaces import Executor
-from twisted_mta.memory import TLSMemory
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.sasl import Nonce
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber, Target
+from twisted_mta.smtp.sasl.client import Nonce
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
+from twisted_mta.tls.memory import TLSMemory
 
 
 def to(*mailboxes: str) -> Message:

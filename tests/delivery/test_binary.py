@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
 from twisted_mta.delivery.relay import Relay
-from twisted_mta.delivery.tls import ClientContexts
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Body,
     Envelope,
     HeldBody,
@@ -28,13 +28,13 @@ from twisted_mta.envelope import (
     RecipientNumber,
     Target,
 )
+from twisted_mta.mail.reply import Reply
 from twisted_mta.server.factory import ESMTPFactory
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.client_step import TLSLevel
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.smtp.client.step import TLSLevel
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, address
 from twisted_mta.testing.pure import Options
+from twisted_mta.tls.client import ClientContexts
 
 HOP = NextHop("smtp", hosts=(Host("mx.example"),))
 TARGET = Target("mx.example", "192.0.2.1", 25)

@@ -9,15 +9,15 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.delivery.hops import HopTestCase, to
-from tests.delivery.test_client_tls import SECURED, TLS_OPENING
 from tests.delivery.test_relay import FIRST, GROUP, HOP, OPENING, PARTING, SECOND, TAKEN, message
+from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import ConfigError, Destination
 from twisted_mta.delivery.connection import seven_bit
 from twisted_mta.delivery.credentials import load_credentials
-from twisted_mta.envelope import HeldBody, Host, Message, NextHop, Target
 from twisted_mta.interfaces import NoTarget
+from twisted_mta.mail.envelope import HeldBody, Host, Message, NextHop, Target
+from twisted_mta.mail.reply import Reply
 from twisted_mta.message.conversion import CannotConvert
-from twisted_mta.smtp.reply import Reply
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 
 SOCKET = "/run/dovecot/lmtp"

@@ -6,10 +6,10 @@ Each dialogue is played with the server's octets in one piece and cut at every p
 from collections.abc import Iterator
 
 from tests.delivery.hops import HopTestCase
-from tests.delivery.test_client_tls import HELLO
 from tests.delivery.test_relay import FIRST, HOP, SECOND, TAKEN, message
+from tests.tls.test_client import HELLO
 from twisted_mta.config import Destination
-from twisted_mta.envelope import Host, NextHop, Outcome
+from twisted_mta.mail.envelope import Host, NextHop, Outcome
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 
 GREETING = b"220 mx.example\r\n"

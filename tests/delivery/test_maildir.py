@@ -12,7 +12,9 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
-from twisted_mta.envelope import (
+from twisted_mta.interfaces import Files, Refused
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     NO_PARAMETERS,
     Body,
     Envelope,
@@ -25,9 +27,7 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
-from twisted_mta.files import DiskFiles
-from twisted_mta.interfaces import Files, Refused
-from twisted_mta.smtp.address import Mailbox
+from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import UnsyncedFiles
 
 MAILDIR = NextHop("maildir")

@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from tests.delivery.test_client_tls import SECURED, TLS_OPENING
 from tests.delivery.test_relay import OPENING, TAKEN, message
 from tests.server.authority import Authority
+from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import Config, DeliverySettings
 from twisted_mta.delivery.relay import Relay
-from twisted_mta.envelope import Host, NextHop, Outcome, Target
+from twisted_mta.mail.envelope import Host, NextHop, Outcome, Target
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 
 

@@ -5,9 +5,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.delivery.pool import Pool
 from twisted_mta.delivery.terms import Terms
-from twisted_mta.delivery.tls import ClientTLS
-from twisted_mta.envelope import NextHop, Target
-from twisted_mta.smtp.sasl import Credentials
+from twisted_mta.mail.envelope import NextHop, Target
+from twisted_mta.smtp.sasl.client import Credentials
+from twisted_mta.tls.client import ClientTLS
 
 HOP = NextHop("smtp", domain="example.net")
 OTHER = NextHop("smtp", domain="example.org")

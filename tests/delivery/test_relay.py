@@ -18,8 +18,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from twisted_mta.delivery.relay import Relay, RelaySettings
-from twisted_mta.delivery.tls import ClientContexts
-from twisted_mta.envelope import (
+from twisted_mta.interfaces import NoTarget
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Body,
     Envelope,
     HeldBody,
@@ -32,12 +33,11 @@ from twisted_mta.envelope import (
     RecipientNumber,
     Target,
 )
-from twisted_mta.interfaces import NoTarget
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.client_step import TLSLevel
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.mail.reply import Reply
+from twisted_mta.smtp.client.step import TLSLevel
 from twisted_mta.testing.network import MemoryNetwork
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.tls.client import ClientContexts
 
 HOP = NextHop("smtp", hosts=(Host("mx.example"),))
 FIRST = Target("mx1.example", "192.0.2.1", 25)

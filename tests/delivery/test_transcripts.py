@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from tests.delivery.test_relay import (
-    FIRST,
-    GROUP,
-    OPENING,
-    SECOND,
-    TAKEN,
-    RelayTestCase,
-)
+from tests.delivery.test_relay import FIRST, GROUP, OPENING, SECOND, TAKEN, RelayTestCase
 
 
 class Transcripts(RelayTestCase):

@@ -30,15 +30,7 @@ from ..functional.sink import MARK
 from .exhausted import KINDS, ExhaustedMTA
 from .gone import DetachableMTA
 from .load import SENDER
-from .oracle import (
-    Copy,
-    Verdict,
-    disturbances,
-    judge,
-    outstanding,
-    read_copies,
-    read_offers,
-)
+from .oracle import Copy, Verdict, disturbances, judge, outstanding, read_copies, read_offers
 from .traced import DEADLY, TracedMTA
 
 _CONFIGURATION = """\

@@ -116,8 +116,8 @@ def main() -> None:
     from twisted_mta.delivery.maildir import MaildirDelivery
     from twisted_mta.queue.runner import Runner
     from twisted_mta.queue.settlement import Settlement
-    from twisted_mta.queue.spool import SpooledWriter
-    from twisted_mta.queue.sqlite import SQLiteStore
+    from twisted_mta.queue.store.spool import SpooledWriter
+    from twisted_mta.queue.store.sqlite import SQLiteStore
 
     _, switch, seed, *arguments = sys.argv
     faults = Faults(Path(switch), random.Random(seed))

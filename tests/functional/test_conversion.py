@@ -13,7 +13,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import HeldBody
+from twisted_mta.mail.envelope import HeldBody
 from twisted_mta.message.conversion import CannotConvert, to_seven_bit
 from twisted_mta.message.mime import IDENTITY, Header, Piece, sections
 

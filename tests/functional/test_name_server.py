@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from twisted_mta.dns import DNSResolver
-from twisted_mta.envelope import Host, NextHop, Target
 from twisted_mta.interfaces import NoTarget
+from twisted_mta.mail.envelope import Host, NextHop, Target
 from twisted_mta.routing.exchangers import Exchangers
 
 from .nsd import NSD

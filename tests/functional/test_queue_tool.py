@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 
-from twisted_mta.cli import main
+from twisted_mta.cli.command import main
 
 from .hop import Hop, flood
 from .mail import MIB, ProgramTestCase, message, message_with_attachment, submit

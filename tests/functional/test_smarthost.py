@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import socket
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -15,17 +16,9 @@ from twisted_mta.envelope import (
     RecipientNumber,
     TLSFacts,
 )
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.client import ClientSession
-from twisted_mta.smtp.client_step import (
-    Close,
-    SendBody,
-    StartTLS,
-    Step,
-    TransactionDone,
-    Unusable,
-)
-from twisted_mta.smtp.sasl import CLIENT_MECHANISMS, Credentials
+from twisted_mta.smtp.client.session import ClientSession
+from twisted_mta.smtp.client.step import Close, SendBody, StartTLS, Step, TransactionDone, Unusable
+from twisted_mta.smtp.sasl.client import CLIENT_MECHANISMS, Credentials
 
 from .dovecot import PASSWORD, Dovecot
 from .mail import ProgramTestCase, message, submit, trusting

@@ -21,17 +21,7 @@ from urllib.request import urlopen
 from tests.server.authority import self_signed
 
 from .mail import ProgramTestCase, message, submit, trusting
-from .programs import (
-    LOOPBACK,
-    MTA,
-    Sink,
-    children,
-    eventually,
-    free_port,
-    listens,
-    need_proc,
-    runs,
-)
+from .programs import LOOPBACK, MTA, Sink, children, eventually, free_port, listens, need_proc, runs
 
 
 class Workers(ProgramTestCase):

@@ -7,13 +7,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.smtp import client
-from twisted_mta.smtp import session as server
-from twisted_mta.smtp.client import ClientSession
-from twisted_mta.smtp.client_step import Awaited
+from twisted_mta.mail.reply import Reply
+from twisted_mta.smtp.client import session
+from twisted_mta.smtp.client.session import ClientSession
+from twisted_mta.smtp.client.step import Awaited
 from twisted_mta.smtp.data import DataReader, NewlineNormalizer
-from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.session import Session
+from twisted_mta.smtp.server import session as server
+from twisted_mta.smtp.server.session import Session
 
 from .case import Case, Unreadable
 from .corpus import CORPUS, keep, load
@@ -136,8 +136,8 @@ class BrokenCode(SynchronousTestCase):
             session._transaction = None
             session._unsent.clear()
 
-        actions = {**client._ACTIONS, Awaited.MAIL: (broken,) * 4}
-        self.assertFound("client", client, "_ACTIONS", actions)
+        actions = {**session._ACTIONS, Awaited.MAIL: (broken,) * 4}
+        self.assertFound("client", session, "_ACTIONS", actions)
 
     def test_one_reply_of_lmtp_taken_for_everyone(self) -> None:
         def broken(session: ClientSession, reply: Reply) -> None:

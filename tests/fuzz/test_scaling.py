@@ -10,14 +10,14 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.test_intake import Queue
+from twisted_mta.mail.address import Mailbox
 from twisted_mta.message import mime
+from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.routing.expansion import Expander
-from twisted_mta.server.submission import Submission, SubmissionPolicy
-from twisted_mta.smtp import sasl
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.session import Session
-from twisted_mta.smtp.settings import Peer
-from twisted_mta.smtp.step import Finish, Mail, Open, Rcpt, Write
+from twisted_mta.smtp.sasl import client
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer
+from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
 from twisted_mta.testing.pure import Options
 
 from .engine import failure
@@ -120,7 +120,7 @@ class BrokenCode(SynchronousTestCase):
 
     def test_characters_that_combine_put_in_order(self) -> None:
         self.assertIsNone(failure(SCALING, MARKS))
-        self.patch(sasl, "_LONGEST_PREPARED", 1 << 20)
+        self.patch(client, "_LONGEST_PREPARED", 1 << 20)
         self.assertIn("too fast", str(failure(SCALING, MARKS)))
 
 

@@ -14,13 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import Body, Envelope, HeldBody, Message, QueueId
-from twisted_mta.message.conversion import (
-    CannotConvert,
-    converted,
-    needs_conversion,
-    to_seven_bit,
-)
+from twisted_mta.mail.envelope import Body, Envelope, HeldBody, Message, QueueId
+from twisted_mta.message.conversion import CannotConvert, converted, needs_conversion, to_seven_bit
 from twisted_mta.message.encoding import Base64, QuotedPrintable
 
 MIME = b"Subject: x\r\nMIME-Version: 1.0\r\n"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import HeldBody
+from twisted_mta.mail.envelope import HeldBody
 from twisted_mta.message.international import needs_smtputf8
 
 PARTS = (

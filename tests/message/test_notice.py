@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -23,10 +24,9 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
+from twisted_mta.mail.reply import Reply
 from twisted_mta.message.delivery_status import Event
 from twisted_mta.message.notice import Notice, notice
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
 
 ALICE = Mailbox("alice", "example.org")
 BOB = Recipient(RecipientNumber(0), Mailbox("bob", "example.net"))

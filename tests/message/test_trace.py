@@ -6,7 +6,8 @@ from email.utils import parsedate_to_datetime
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import QueueId, TLSFacts
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import QueueId, TLSFacts
 from twisted_mta.message.trace import (
     date_time,
     in_ascii,
@@ -16,7 +17,6 @@ from twisted_mta.message.trace import (
     return_path,
     with_type,
 )
-from twisted_mta.smtp.address import Mailbox
 
 # RFC 3848 and RFC 6531 §4.3, row by row: greeting, TLS, authenticated, SMTPUTF8.
 WITH_TYPES = """

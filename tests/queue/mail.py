@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Body,
     Envelope,
     HeldBody,
@@ -14,9 +15,8 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
-from twisted_mta.queue.store import Deferral, Settle
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.mail.reply import Reply
+from twisted_mta.queue.store.contract import Deferral, Settle
 
 NOW = 1_800_000_000.0
 BODY = HeldBody(b"Subject: Hello\r\n\r\nHello.\r\n")

@@ -10,16 +10,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.entropy import inline_executor
-from twisted_mta.envelope import Message, NextHop, Outcome, QueueId
 from twisted_mta.interfaces import Limits, Route
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Message, NextHop, Outcome, QueueId
+from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.commit import GroupCommit
-from twisted_mta.queue.hops import HopLimits
 from twisted_mta.queue.notices import RecipientsOf, itself
 from twisted_mta.queue.runner import Noticed, Runner, RunnerSettings
-from twisted_mta.queue.schedule import Schedule
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.queue.schedule.backoff import Schedule
+from twisted_mta.queue.schedule.next_hops import HopLimits
+from twisted_mta.system.real_world import inline_executor
 from twisted_mta.testing.store import MemoryStore
 
 from .mail import LIFETIME, NOW, numbers

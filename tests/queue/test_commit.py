@@ -8,12 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.entropy import inline_executor
-from twisted_mta.envelope import Body, HeldBody, QueueId
 from twisted_mta.interfaces import Refused
+from twisted_mta.mail.envelope import Body, HeldBody, QueueId
 from twisted_mta.queue.commit import FULL, NOT_NOW, GroupCommit
-from twisted_mta.queue.spool import Spool
-from twisted_mta.queue.store import (
+from twisted_mta.queue.store.contract import (
     Accept,
     Forget,
     Lease,
@@ -23,11 +21,13 @@ from twisted_mta.queue.store import (
     StoreFull,
     Want,
 )
+from twisted_mta.queue.store.spool import Spool
+from twisted_mta.system.real_world import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.store import MemoryStore
 
-from .held import HeldExecutor
 from .mail import NOW, deferred, message, settled
+from .store.held import HeldExecutor
 
 BROKEN = StoreError("disk I/O error")
 NO_ROOM = StoreFull("database or disk is full")

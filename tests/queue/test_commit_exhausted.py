@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted_mta.interfaces import Refused
-from twisted_mta.queue.store import Accept, Forget, Lease, Operation, Settle, StoreError, Want
+from twisted_mta.queue.store.contract import (
+    Accept,
+    Forget,
+    Lease,
+    Operation,
+    Settle,
+    StoreError,
+    Want,
+)
 
 from .mail import NOW, message, settled
 from .test_commit import BROKEN, CommitTestCase

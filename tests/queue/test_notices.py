@@ -8,10 +8,17 @@ from email.message import Message as ParsedMessage
 
 from attrs import evolve
 
-from twisted_mta.envelope import HeldBody, Message, NextHop, Outcome, Recipient, RecipientNumber
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
+    HeldBody,
+    Message,
+    NextHop,
+    Outcome,
+    Recipient,
+    RecipientNumber,
+)
 from twisted_mta.queue.runner import RunnerSettings
-from twisted_mta.queue.store import StoreError
-from twisted_mta.smtp.address import Mailbox
+from twisted_mta.queue.store.contract import StoreError
 
 from .mail import DEFERRED, DELIVERED, FAILED, message
 from .running import RunnerTestCase, route

@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.internet.defer import succeed
 
-from twisted_mta.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
-from twisted_mta.queue.schedule import Schedule
-from twisted_mta.queue.spool import FileBody
+from twisted_mta.mail.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
+from twisted_mta.queue.schedule.backoff import Schedule
+from twisted_mta.queue.store.spool import FileBody
 from twisted_mta.testing.files import UnsyncedFiles
 
 from .mail import DEFERRED, DELIVERED, FAILED, LIFETIME, NOW, message

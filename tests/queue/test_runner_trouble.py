@@ -9,24 +9,17 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import fail
 
-from twisted_mta.entropy import inline_executor
-from twisted_mta.envelope import (
-    Message,
-    NextHop,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
 from twisted_mta.interfaces import Refused
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
 from twisted_mta.queue.runner import BROKEN
-from twisted_mta.queue.store import StoreError, StoreFull
-from twisted_mta.smtp.address import Mailbox
+from twisted_mta.queue.store.contract import StoreError, StoreFull
+from twisted_mta.system.real_world import inline_executor
 from twisted_mta.testing.store import MemoryStore
 
-from .held import HeldExecutor
 from .mail import DEFERRED, DELIVERED, FAILED, message, numbers
 from .running import Attempt, RunnerTestCase
+from .store.held import HeldExecutor
 
 SHARE = 10  # places of one next hop that nothing is known of
 PLACES = 300  # of all of them

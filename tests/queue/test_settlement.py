@@ -9,7 +9,8 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     HeldBody,
     Message,
     NextHop,
@@ -18,8 +19,7 @@ from twisted_mta.envelope import (
     RecipientNumber,
     TLSFacts,
 )
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.mail.reply import Reply
 
 from .mail import DEFERRED, DELIVERED, FAILED, message
 from .running import RunnerTestCase

@@ -2,6 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.mail.address import Mailbox
 from twisted_mta.routing.aliases import (
     MOST_MEMBERS,
     Alias,
@@ -12,7 +13,6 @@ from twisted_mta.routing.aliases import (
     parsing_aliases,
     read_aliases,
 )
-from twisted_mta.smtp.address import Mailbox
 
 OURS = ("us.example", "virtual.example")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import Host, NextHop, Target
 from twisted_mta.interfaces import NoTarget
+from twisted_mta.mail.envelope import Host, NextHop, Target
 from twisted_mta.routing.exchangers import Exchangers
 from twisted_mta.testing.resolver import FakeResolver
 

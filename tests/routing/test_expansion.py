@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.reply import Reply
 from twisted_mta.routing.aliases import parse_aliases
 from twisted_mta.routing.expansion import MOST_RECIPIENTS, Expander
 from twisted_mta.routing.srs import SenderRewriting
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
 
 LOCAL = ("us.example", "second.example")
 VIRTUAL = ("virtual.example",)

@@ -2,10 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import Host, NextHop
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Host, NextHop
+from twisted_mta.mail.reply import Reply
 from twisted_mta.routing.routes import Routes, Rule, parse_route
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
 
 
 def table(urls: dict[str, str], *local_domains: str) -> Routes:

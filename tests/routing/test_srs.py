@@ -2,8 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.mail.address import Mailbox
 from twisted_mta.routing.srs import BadSRS, SenderRewriting, TooOld, is_srs
-from twisted_mta.smtp.address import Mailbox
 
 DAY = 86_400.0
 NOW = 20_000 * DAY + 1

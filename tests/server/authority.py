@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from twisted_mta.entropy import wall_time
+from twisted_mta.system.real_world import wall_time
 
 
 def name(common_name: str) -> x509.Name:

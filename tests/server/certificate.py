@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from twisted_mta.server.tls import ServerContext, load
 from twisted_mta.testing.peer import certificate
+from twisted_mta.tls.server import ServerContext, load
 
 
 @lru_cache(maxsize=1)

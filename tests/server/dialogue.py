@@ -9,11 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.server.certificate import server_context
 from twisted_mta.interfaces import Limits
 from twisted_mta.server.factory import ESMTPFactory, Timeouts
-from twisted_mta.server.tls import ServerTLS
 from twisted_mta.testing.client import ClientContext, SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, MemoryTransport, address
 from twisted_mta.testing.pure import Options
+from twisted_mta.tls.server import ServerTLS
 
 
 class DialogueTestCase(SynchronousTestCase):

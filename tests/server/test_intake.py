@@ -14,16 +14,16 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.certificate import server_context
-from twisted_mta.envelope import HeldBody, Message, QueueId
 from twisted_mta.interfaces import FinalRecipient, Refused
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import HeldBody, Message, QueueId
+from twisted_mta.mail.reply import Reply
+from twisted_mta.policy.capacity import Room
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
-from twisted_mta.server.room import Room
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.session import Session
-from twisted_mta.smtp.settings import Peer
-from twisted_mta.smtp.step import Finish, Mail, Open, Rcpt, Write
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer
+from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.pure import Options
 

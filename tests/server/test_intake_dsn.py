@@ -2,11 +2,11 @@
 
 from attrs import evolve
 
-from twisted_mta.envelope import Message
 from twisted_mta.interfaces import FinalRecipient
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.session import Session
-from twisted_mta.smtp.settings import Peer
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Message
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer
 from twisted_mta.testing.pure import Options
 
 from .test_intake import OWN, STRANGER, IntakeTestCase

@@ -19,15 +19,9 @@ from tests.server.loopback import Client, ClientTLS, LoopbackTestCase, listener,
 from twisted_mta.config import ConfigError, Listener
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
 from twisted_mta.server.protocol import ESMTPProtocol
-from twisted_mta.server.proxy import (
-    ProxiedAddress,
-    ProxyError,
-    ProxyFactory,
-    crc32c,
-    read_header,
-)
-from twisted_mta.smtp.session import Session
-from twisted_mta.smtp.settings import Peer
+from twisted_mta.server.proxy import ProxiedAddress, ProxyError, ProxyFactory, crc32c, read_header
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer
 from twisted_mta.testing.client import SMTPClientEnd
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

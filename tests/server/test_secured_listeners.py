@@ -11,20 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.server.authority import Authority, Issued, self_signed
-from tests.server.loopback import (
-    ClientTLS,
-    LoopbackTestCase,
-    RecordingAgent,
-    listener,
-    received,
-)
+from tests.server.loopback import ClientTLS, LoopbackTestCase, RecordingAgent, listener, received
 from twisted_mta.config import Listener, SNICertificate
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
-from twisted_mta.server.tls import ServerContext, TLSSettings
 from twisted_mta.service import CannotReload
 from twisted_mta.smtp.extension.starttls import STARTTLS
-from twisted_mta.smtp.settings import SessionSettings
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.testing.delivery import RecordingDelivery
+from twisted_mta.tls.server import ServerContext, TLSSettings
 
 SENT = ["250", "250", "354", "250"]
 LOOPBACK = ip_network("127.0.0.0/8")

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
-from twisted_mta.smtp.step import Close, Violation
+from twisted_mta.smtp.server.step import Close, Violation
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options, PureWire
 

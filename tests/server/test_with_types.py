@@ -16,14 +16,14 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import TestCase
 
 from tests.server.certificate import server_context
-from twisted_mta.envelope import HeldBody, Message, QueueId
-from twisted_mta.server.auth import AccountRealm, Authenticator
+from twisted_mta.auth.authenticator import AccountRealm, Authenticator
+from twisted_mta.mail.envelope import HeldBody, Message, QueueId
+from twisted_mta.policy.capacity import Room
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, LMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
-from twisted_mta.server.room import Room
 from twisted_mta.smtp.extension.auth import AUTH
 from twisted_mta.smtp.extension.standard import standard_extensions
-from twisted_mta.smtp.settings import SessionSettings
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.testing.client import SMTPClientEnd
 
 REGISTERED = (

@@ -1,6 +1,7 @@
 """A client session and a dialogue to play with it."""
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Body,
     Envelope,
     HeldBody,
@@ -11,9 +12,8 @@ from twisted_mta.envelope import (
     RecipientNumber,
     TLSFacts,
 )
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.client import ClientSession
-from twisted_mta.smtp.client_step import (
+from twisted_mta.smtp.client.session import ClientSession
+from twisted_mta.smtp.client.step import (
     Dialect,
     SendBody,
     Step,
@@ -21,7 +21,7 @@ from twisted_mta.smtp.client_step import (
     TransactionDone,
     Unusable,
 )
-from twisted_mta.smtp.sasl import Credentials
+from twisted_mta.smtp.sasl.client import Credentials
 
 NONCE = "rOprNGfwEbeRWgbNEkqO"
 FACTS = TLSFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.smtp.address import Mailbox
+from twisted_mta.mail.address import Mailbox
 from twisted_mta.smtp.command import CommandError, parse_line, parse_mail, parse_rcpt
 from twisted_mta.smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from twisted_mta.smtp.extension.size import size

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.envelope import Message, Recipient
+from twisted_mta.mail.envelope import Message, Recipient
+from twisted_mta.mail.utf8_address import decode_utf8_address, encode_utf8_address
+from twisted_mta.mail.xtext import decode_xtext, encode_xtext
+from twisted_mta.smtp.client.outgoing import OutgoingTransaction
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension.dsn import DSN
 from twisted_mta.smtp.extension.standard import extensions_for_lines, standard_extensions
-from twisted_mta.smtp.outgoing import OutgoingTransaction
-from twisted_mta.smtp.utf8_address import decode_utf8_address, encode_utf8_address
-from twisted_mta.smtp.xtext import decode_xtext, encode_xtext
 
 from .playing import message
 

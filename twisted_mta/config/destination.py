@@ -10,9 +10,9 @@ from typing import Any, Literal
 import attrs
 from attrs import evolve, frozen
 
-from ..envelope import Host
-from ..smtp.address import AddressError, domain_name
-from ..smtp.reply import printable
+from ..mail.address import AddressError, domain_name
+from ..mail.envelope import Host
+from ..mail.reply import printable
 from . import setting as read
 from .setting import ConfigError, setting, shown
 

@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
-from ..smtp.address import AddressError, domain_name
+from ..mail.address import AddressError, domain_name
 from .setting import OFF, quoted, shown, text
 
 _WITH_PORT = ("tcp", "tcp6", "ssl")

@@ -14,14 +14,7 @@ from .destination import Destination
 from .listener import Listener
 from .setting import Setting, settings_of
 from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
-from .values import (
-    LISTENING,
-    Config,
-    DeliverySettings,
-    DNSSettings,
-    LogSettings,
-    QueueSettings,
-)
+from .values import LISTENING, Config, DeliverySettings, DNSSettings, LogSettings, QueueSettings
 
 _INTRODUCTION = """\
 Settings

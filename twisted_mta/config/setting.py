@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import attrs
 from attrs import frozen
 
-from ..envelope import Host
-from ..smtp.address import AddressError, domain_name
-from ..smtp.reply import printable
+from ..mail.address import AddressError, domain_name
+from ..mail.envelope import Host
+from ..mail.reply import printable
 
 Read = Callable[[Any], Any]
 """Returns the value that text, TOML or Python gave; raises `ValueError` where it is none."""

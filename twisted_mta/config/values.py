@@ -12,16 +12,10 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
-from ..envelope import Host
+from ..mail.envelope import Host
 from . import setting as read
 from .checker import CheckerSpec, checker_spec
-from .destination import (
-    MEMORY,
-    TLS,
-    Destination,
-    Destinations,
-    source_addresses,
-)
+from .destination import MEMORY, TLS, Destination, Destinations, source_addresses
 from .endpoint import Endpoint, endpoint_or_off, endpoints, routes
 from .listener import Listener
 from .setting import ConfigError, Setting, setting
@@ -528,6 +522,6 @@ class Config:
         Raises:
             ConfigError: something cannot be; nothing was started or written.
         """
-        from .file import load  # it builds what this module defines
+        from .file import load
 
         return load(options, file, environment=environment, machine_name=machine_name)

@@ -16,11 +16,11 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..envelope import Message, NextHop, Outcome, Target, TLSFacts
 from ..interfaces import NoTarget
-from ..smtp.client_step import TransactionDone, Unusable
+from ..mail.envelope import Message, NextHop, Outcome, Target, TLSFacts
+from ..mail.reply import Reply, printable
+from ..smtp.client.step import TransactionDone, Unusable
 from ..smtp.conversation import Line, transcript
-from ..smtp.reply import Reply, printable
 from .connection import Connection, Result
 from .race import Race, Winner
 from .terms import Terms, way_to

@@ -18,11 +18,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..envelope import Host, Message, Outcome, Target
 from ..interfaces import Executor, WallTime
+from ..mail.envelope import Host, Message, Outcome, Target
+from ..mail.reply import Reply, printable
 from ..message.conversion import CannotConvert, converted
-from ..smtp.client import ClientSession
-from ..smtp.client_step import (
+from ..smtp.client.session import ClientSession
+from ..smtp.client.step import (
     Close,
     Derive,
     NeedsConversion,
@@ -34,12 +35,11 @@ from ..smtp.client_step import (
     Unusable,
 )
 from ..smtp.conversation import Conversation, Line, tls_words
-from ..smtp.reply import Reply, printable
-from ..tracing import About, Overheard, Tracing
-from ..wire import Outbox, start_tls
-from .passing import prepared
+from ..system.outbox import Outbox, start_tls
+from ..telemetry.tracing import About, Overheard, Tracing
+from ..tls.client import ClientContexts
 from .terms import Terms
-from .tls import ClientContexts
+from .unreachable_addresses import prepared
 
 Convert = Callable[[Message], "Deferred[Message]"]
 """Makes a message of 7 bits of one that a next hop does not take as it is."""

@@ -9,9 +9,9 @@ from attrs import frozen
 
 from ..config import ConfigError, Destination
 from ..config.setting import shown
-from ..ownership import others_may_write
-from ..smtp.reply import printable
-from ..smtp.sasl import Credentials
+from ..mail.reply import printable
+from ..smtp.sasl.client import Credentials
+from ..system.ownership import others_may_write
 
 _LONGEST = 4096  # octets; a password file is no document
 

@@ -35,11 +35,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Body, Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
 from ..interfaces import Executor, Files, Random, Refused, WallTime, WritableFile
+from ..mail.address import Mailbox, folded
+from ..mail.envelope import Body, Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
+from ..mail.reply import Reply, printable
 from ..message.trace import delivered_to, return_path
-from ..smtp.address import Mailbox, folded
-from ..smtp.reply import Reply, printable
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
 GONE = Reply.of(451, "3.0", "The mailboxes are not there now")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ..envelope import NextHop, Target
-from ..memory import TLSFact
-from ..smtp.client_step import TLSLevel
+from ..mail.envelope import NextHop, Target
+from ..smtp.client.step import TLSLevel
+from ..tls.memory import TLSFact
 from .relay import Relay
 from .terms import Terms, way_to
 

@@ -23,25 +23,25 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import Destination
-from ..envelope import Host, Message, NextHop, Outcome, Target
 from ..interfaces import Executor, Locate, WallTime
-from ..memory import TLSFact, TLSMemory
-from ..slices import Work, finished
-from ..smtp.client import ClientSession
-from ..smtp.client_step import TLSLevel
+from ..mail.envelope import Host, Message, NextHop, Outcome, Target
+from ..mail.reply import Reply
+from ..smtp.client.session import ClientSession
+from ..smtp.client.step import TLSLevel
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
-from ..smtp.reply import Reply
-from ..smtp.sasl import Nonce
-from ..tracing import Tracing
-from ..wire import Outbox
+from ..smtp.sasl.client import Nonce
+from ..system.outbox import Outbox
+from ..system.slices import Work, finished
+from ..telemetry.tracing import Tracing
+from ..tls.client import ClientContexts
+from ..tls.memory import TLSFact, TLSMemory
 from .address_order import SourceOf, in_order_of_hosts
 from .attempt import Attempt
 from .connection import Connection, Convert, seven_bit
 from .pool import Pool
 from .settings import RelaySettings, Traffic
 from .terms import DestinationFor, Prepared, Terms, TermsBook, preparing
-from .tls import ClientContexts
 
 __all__ = ["Relay", "RelaySettings"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field, frozen
 
-from ..smtp.client_step import Deadlines
+from ..smtp.client.step import Deadlines
 
 
 @frozen(kw_only=True)

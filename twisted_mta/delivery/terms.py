@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import field, frozen
 
 from ..config import Destination
-from ..envelope import Host, Message, NextHop, Recipient, Target
-from ..slices import Work
-from ..smtp.address import literal_address
-from ..smtp.client_step import Dialect, TLSLevel
-from ..smtp.sasl import Credentials
+from ..mail.address import literal_address
+from ..mail.envelope import Host, Message, NextHop, Recipient, Target
+from ..smtp.client.step import Dialect, TLSLevel
+from ..smtp.sasl.client import Credentials
+from ..system.slices import Work
+from ..tls.client import ClientContexts, ClientTLS, Loaded
 from .credentials import LoadedCredentials, load_credentials
-from .tls import ClientContexts, ClientTLS, Loaded
 
 DestinationFor = Callable[[str, tuple[Host, ...]], Destination]
 """Says what holds for a recipient's domain and the hosts of a route: `Config.destination_for`."""

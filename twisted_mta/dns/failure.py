@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..smtp.reply import printable
+from ..mail.reply import printable
 
 
 class DNSFailure(Exception):

@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..envelope import Host
 from ..interfaces import Clock
+from ..mail.envelope import Host
 
 Hosts = Mapping[str, Sequence[str]]
 """Addresses by lower-case name."""

@@ -20,8 +20,8 @@ from typing import Literal
 
 from attrs import define, evolve, field, frozen
 
-from ..envelope import Body, Message
-from ..smtp.reply import Reply, printable
+from ..mail.envelope import Body, Message
+from ..mail.reply import Reply, printable
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .mime import (
     IDENTITY,
@@ -343,7 +343,7 @@ def _run(entity: Entity | None, measure: _Measure) -> _Run | None:
 
 
 class SevenBitBody:
-    """A body whose octets are made as they are read (`envelope.Body`)."""
+    """A body whose octets are made as they are read (`mail.envelope.Body`)."""
 
     def __init__(self, body: Body, plan: _Plan) -> None:
         self._body = body

@@ -12,11 +12,11 @@ from typing import Literal
 
 from attrs import frozen
 
-from ..envelope import Message, Outcome, Recipient
-from ..smtp.address import Mailbox
-from ..smtp.reply import Reply, printable
-from ..smtp.utf8_address import decode_utf8_address, encode_utf8_address
-from ..smtp.xtext import decode_xtext
+from ..mail.address import Mailbox
+from ..mail.envelope import Message, Outcome, Recipient
+from ..mail.reply import Reply, printable
+from ..mail.utf8_address import decode_utf8_address, encode_utf8_address
+from ..mail.xtext import decode_xtext
 from .trace import date_time
 
 Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]

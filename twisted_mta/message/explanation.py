@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Literal
 
-from ..smtp.reply import Reply, printable
+from ..mail.reply import Reply, printable
 from .delivery_status import Action, Event, shown, words
 from .trace import date_time
 

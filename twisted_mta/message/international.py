@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..envelope import Body, HeldBody
+from ..mail.envelope import Body, HeldBody
 from .mime import Header, Piece, TooManyParts, sections
 
 # What is looked into while nothing else happens: octets, and messages and body parts. It takes a

@@ -16,8 +16,8 @@ from itertools import count
 
 from attrs import frozen
 
-from ..envelope import Message, Parameters, QueueId
-from ..smtp.address import Mailbox
+from ..mail.address import Mailbox
+from ..mail.envelope import Message, Parameters, QueueId
 from .delivery_status import Action, Event, delivery_status, shown
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .explanation import SUBJECTS, Reader, explanation

@@ -10,7 +10,7 @@ import re
 
 from attrs import frozen
 
-from ..envelope import HeldBody, Message
+from ..mail.envelope import HeldBody, Message
 from .conversion import CannotConvert, to_seven_bit
 
 _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix does by default

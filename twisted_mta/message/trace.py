@@ -11,8 +11,7 @@ import time as calendar
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ..envelope import Greeting, QueueId, TLSFacts
-from ..smtp.address import (
+from ..mail.address import (
     AddressError,
     Mailbox,
     address_literal,
@@ -20,8 +19,9 @@ from ..smtp.address import (
     literal_address,
     u_labels,
 )
-from ..smtp.reply import printable
-from ..smtp.utf8_address import decode_utf8_address, encode_utf8_address
+from ..mail.envelope import Greeting, QueueId, TLSFacts
+from ..mail.reply import printable
+from ..mail.utf8_address import decode_utf8_address, encode_utf8_address
 
 # RFC 3848 and RFC 6531 §4.3 as one table: the protocol by (greeting, SMTPUTF8). A HELO session has
 # no extensions, so no letters follow its name either, though TLS may well be active: then that is

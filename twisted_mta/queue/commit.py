@@ -32,10 +32,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import HeldBody, QueueId
 from ..interfaces import Clock, Executor, Refused
-from ..smtp.reply import Reply
-from .store import (
+from ..mail.envelope import HeldBody, QueueId
+from ..mail.reply import Reply
+from .store.contract import (
     Accept,
     Census,
     Forget,
@@ -160,7 +160,7 @@ class GroupCommit:
         return self._opened(recovery)
 
     def perform(self, operation: Operation) -> Deferred[Any]:
-        """Do ``operation`` durably; fires with its `store.Result`.
+        """Do ``operation`` durably; fires with its `contract.Result`.
 
         An `Accept` fails with `Refused` while the store is closed or full. A `Settle` succeeds,
         however long that takes and whatever fails, unless the queue is stopped before. Others fail

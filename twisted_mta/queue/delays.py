@@ -14,13 +14,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Message, QueueId
 from ..interfaces import Clock, WallTime
+from ..mail.envelope import Message, QueueId
 from ..message.delivery_status import Action, Event
 from .commit import GroupCommit
 from .ids import first_id
 from .notices import NOTHING, Notices
-from .store import Leased, Overdue, Settle
+from .store.contract import Leased, Overdue, Settle
 
 _START = QueueId(0)
 

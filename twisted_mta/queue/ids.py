@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..envelope import QueueId
 from ..interfaces import Random, WallTime
+from ..mail.envelope import QueueId
 
 _TIME_BITS = 43  # milliseconds since the epoch: enough until the year 2248
 _RANDOM_BITS = 14

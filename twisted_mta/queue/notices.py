@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
-from ..envelope import (
+from ..interfaces import Ids
+from ..mail.address import Mailbox, folded
+from ..mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -17,13 +19,11 @@ from ..envelope import (
     Recipient,
     RecipientNumber,
 )
-from ..interfaces import Ids
+from ..mail.reply import Reply, printable
 from ..message.delivery_status import Action, Event
 from ..message.header import fields
 from ..message.notice import notice
-from ..smtp.address import Mailbox, folded
 from ..smtp.extension.deliverby import DeliverBy
-from ..smtp.reply import Reply, printable
 
 _LOOP = re.compile(r"\bloop(?:s|ing)?\b|too many (?:hops|\W{0,9}received)", re.IGNORECASE)
 

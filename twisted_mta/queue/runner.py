@@ -1,8 +1,8 @@
 """Takes what is due, hands it over, and records what came of it.
 
-What is at work is leased and in memory, in places that `turns.Turns` deals out; what is beyond that
-waits in the store, and is read by the `backlog.Backlog`. A message that has just been accepted is
-at work at once, without being read back, where there is room.
+What is at work is leased and in memory, in places that `fair_share.Turns` deals out; what is
+beyond that waits in the store, and is read by the `backlog.Backlog`. A message that has just been
+accepted is at work at once, without being read back, where there is room.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
+from ..mail.address import Mailbox
+from ..mail.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
+from ..mail.reply import printable
 from ..message.delivery_status import Action, Event
-from ..smtp.address import Mailbox
 from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
-from ..smtp.reply import printable
-from .backlog import Backlog
 from .commit import GroupCommit
 from .delays import DelayWatch
-from .hops import HopLimits, Suspended, verdict
-from .interventions import Interventions
 from .notices import Notices, RecipientsOf, itself
-from .operator import FIRST, Page, Steer, Struck
-from .part import Part, split
+from .operator.interventions import Interventions
+from .operator.operations import FIRST, Page, Steer, Struck
 from .runner_settings import RunnerSettings
-from .schedule import expiry
+from .schedule.backlog import Backlog
+from .schedule.backoff import expiry
+from .schedule.fair_share import LimitsOf, Line, Turns
+from .schedule.next_hops import HopLimits, Suspended, verdict
+from .schedule.part import Part, split
+from .schedule.slots import Slot, Slots
+from .schedule.standing import Standing
 from .settlement import BROKEN, DISCARDED, WAITING, Settlement, same_for_all
-from .slots import Slot, Slots
-from .standing import Standing
-from .store import Accept, Leased, Result, Settle
-from .turns import LimitsOf, Line, Turns
+from .store.contract import Accept, Leased, Result, Settle
 
 __all__ = ["BROKEN", "DISCARDED", "Observer", "Runner", "RunnerSettings"]
 
@@ -209,7 +209,7 @@ class Runner:
         return self._turns.waits(next_hop, id, number)
 
     def steer(self, steer: Steer, *, by: str) -> Deferred[Page]:
-        """Do to the queue what an operator asks for, in one slice (`operator.Steer`).
+        """Do to the queue what an operator asks for, in one slice (`operations.Steer`).
 
         What is due then goes at once, and a next hop that is left alone is probed for it, once for
         all slices of an action. Fails with `StoreError`.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ..smtp.address import Mailbox
+from ..mail.address import Mailbox
 from .notices import NoticeSettings
-from .schedule import Schedule
+from .schedule.backoff import Schedule
 
 
 @frozen(kw_only=True)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
-from ..envelope import Message, NextHop, Outcome, Recipient, RecipientNumber
 from ..interfaces import Random, Route
+from ..mail.address import Mailbox
+from ..mail.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber
+from ..mail.reply import Reply, printable
 from ..message.delivery_status import Action, Event
-from ..smtp.address import Mailbox
 from ..smtp.extension.deliverby import DeliverBy
-from ..smtp.reply import Reply, printable
 from .notices import Notices
-from .part import Part
-from .schedule import Schedule
-from .store import Deferral, Settle
+from .schedule.backoff import Schedule
+from .schedule.part import Part
+from .store.contract import Deferral, Settle
 
 DISCARDED = Reply.of(250, "0.0", "Discarded by a route")
 WAITING = Reply.of(451, "4.5", "Not tried yet: the way there has been busy")

@@ -24,9 +24,9 @@ from typing import Any
 
 from attrs import Factory, frozen
 
-from ..slices import Work, finished
-from ..smtp.address import AddressError, Mailbox, domain_name, folded
-from ..smtp.reply import printable
+from ..mail.address import AddressError, Mailbox, domain_name, folded
+from ..mail.reply import printable
+from ..system.slices import Work, finished
 
 _LARGEST = 64 << 20  # octets; a million aliases have about that
 _WHAT_KEY = "name:, name@example.org: or @example.org:"

@@ -14,10 +14,10 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 
 from ..dns import DNSFailure, LookupFailed, NoSuchDomain
-from ..envelope import Host, NextHop, Target
 from ..interfaces import NoTarget, Random, Resolver
-from ..smtp.address import AddressError, domain_name, literal_address
-from ..smtp.reply import Reply
+from ..mail.address import AddressError, domain_name, literal_address
+from ..mail.envelope import Host, NextHop, Target
+from ..mail.reply import Reply
 
 # RFC 6761 §6.3: never asked of the DNS. IPv4 first, because that is where we listen by default.
 _LOCALHOST = ("127.0.0.1", "::1")

@@ -21,10 +21,10 @@ from typing import Literal, NamedTuple
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..envelope import Recipient, RecipientNumber
 from ..interfaces import FinalRecipient, WallTime
-from ..smtp.address import Mailbox, folded
-from ..smtp.reply import Reply, printable
+from ..mail.address import Mailbox, folded
+from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.reply import Reply, printable
 from .aliases import MOST_MEMBERS, Alias, Aliases
 from .routes import NO_SUCH_MAILBOX
 from .srs import BadSRS, SenderRewriting, TooOld, is_srs

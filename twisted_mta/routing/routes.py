@@ -15,9 +15,9 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
-from ..envelope import Host, NextHop
-from ..smtp.address import AddressError, Mailbox, domain_name
-from ..smtp.reply import Reply, printable
+from ..mail.address import AddressError, Mailbox, domain_name
+from ..mail.envelope import Host, NextHop
+from ..mail.reply import Reply, printable
 
 _URLS = (
     "smtp://HOST[:PORT], smtps://HOST[:PORT], lmtp://HOST:PORT, lmtp+unix:/PATH, maildir:, discard:"

@@ -23,7 +23,7 @@ import hmac
 import re
 from base64 import b32encode
 
-from ..smtp.address import AddressError, Mailbox, domain_name
+from ..mail.address import AddressError, Mailbox, domain_name
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # base 32 (RFC 4648 §6): survives a change of case
 _DAY = 86_400.0

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from ..envelope import Recipient, RecipientNumber, RefusedRecipient
 from ..interfaces import FinalRecipient
-from ..smtp.address import Mailbox
-from ..smtp.reply import Reply
+from ..mail.address import Mailbox
+from ..mail.envelope import Recipient, RecipientNumber, RefusedRecipient
+from ..mail.reply import Reply
 
 # That one recipient names, if several RCPT commands led to it.
 _MOST_ALIASES = 100

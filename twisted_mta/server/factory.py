@@ -18,24 +18,24 @@ from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from ..auth.authenticator import Authenticator
+from ..auth.throttle import Throttle, ThrottleSettings
 from ..interfaces import Clock, Decision, Delivery, LimitKey, Limits
-from ..limits import LocalLimits
-from ..metrics import Metrics, table
-from ..metrics.table import Metric
-from ..smtp.dialect import LMTP
+from ..mail.reply import Reply
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
-from ..smtp.reply import Reply
-from ..smtp.settings import SessionSettings
-from ..timers import with_monotonic_time
-from ..tracing import Tracing
-from ..wire import Outbox
-from .auth import Authenticator
-from .delivery import AnyDelivery, NoDelivery, delivery_of
+from ..smtp.server.dialect import LMTP
+from ..smtp.server.settings import SessionSettings
+from ..system.limits import LocalLimits
+from ..system.outbox import Outbox
+from ..system.timers import with_monotonic_time
+from ..telemetry.metrics import Metrics, table
+from ..telemetry.metrics.table import Metric
+from ..telemetry.tracing import Tracing
+from ..tls.server import ContextFactory, ServerTLS, server_tls
+from .message_delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
 from .proxy import ProxiedAddress
-from .throttle import Throttle, ThrottleSettings
-from .tls import ContextFactory, ServerTLS, server_tls
 
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
 _MAX_RECIPIENTS = 1000
@@ -78,7 +78,7 @@ class ESMTPFactory(ServerFactory):
     Args:
         delivery: an `IMessageDelivery`, an `IMessageDeliveryFactory`, a cred portal for anonymous
             senders, or an `interfaces.Delivery` of our own.
-        tls: a `server.tls.ServerContext`, or any context factory of Twisted's, such as
+        tls: a `tls.server.ServerContext`, or any context factory of Twisted's, such as
             `CertificateOptions`; without it STARTTLS is not offered.
         clock: for timeouts; None makes it monotonic timers on the reactor of the connections.
         settings: what sessions are told; None is the machine's name and the

@@ -15,14 +15,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import RelayCertificate
-from ..envelope import (
-    Body,
-    Envelope,
-    Message,
-    Recipient,
-    RecipientNumber,
-    TLSFacts,
-)
 from ..interfaces import (
     Accept,
     ContentDecision,
@@ -36,21 +28,22 @@ from ..interfaces import (
     Take,
     WallTime,
 )
+from ..mail.address import Mailbox, folded, literal_address, u_labels
+from ..mail.envelope import Body, Envelope, Message, Recipient, RecipientNumber, TLSFacts
+from ..mail.reply import Reply, printable
 from ..message.header import HeaderScanner
 from ..message.international import needs_smtputf8
 from ..message.trace import mailbox_of, received, with_type
-from ..smtp.address import Mailbox, folded, literal_address, u_labels
+from ..policy.capacity import NO_DISK, Room, is_full
+from ..policy.networks import Network, Networks
+from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.command import Parameters
-from ..smtp.dialect import one_for_all
 from ..smtp.extension.dsn import forwarded, merged
 from ..smtp.extension.lasting import decided, lasting
-from ..smtp.reply import Reply, printable
-from ..smtp.session import Session
-from ..smtp.transaction import Transaction
+from ..smtp.server.dialect import one_for_all
+from ..smtp.server.session import Session
+from ..smtp.server.transaction import Transaction
 from .division import LOOP, Division, Found, divide, named_by_all_ways
-from .networks import Network, Networks
-from .room import NO_DISK, Room, is_full
-from .submission import Submission, SubmissionPolicy
 
 _SHOWN = 10  # members of a list in one line of the log
 

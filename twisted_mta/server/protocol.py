@@ -1,7 +1,7 @@
 """The shell of the session: an ESMTP server on a `LineReceiver`, with its timers and its TLS.
 
 It stays in raw mode from the beginning, because all framing is the session's (see
-`smtp.session`); what is here moves octets, waits for decisions, and gives up on peers.
+`smtp.server.session`); what is here moves octets, waits for decisions, and gives up on peers.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..certificate import openssl_reason
+from ..auth.authenticator import Authenticator, Login
 from ..interfaces import Clock, Delivery, Sink
-from ..metrics import table
+from ..mail.reply import Reply
 from ..smtp.conversation import Overhearing
-from ..smtp.dialect import one_for_all
-from ..smtp.replies import IDLE_TOO_LONG, OUT_OF_STEP
-from ..smtp.reply import Reply
-from ..smtp.server_auth import Granted
-from ..smtp.session import Session
-from ..smtp.settings import Peer
-from ..smtp.state import State
-from ..smtp.step import (
+from ..smtp.server.auth import Granted
+from ..smtp.server.dialect import one_for_all
+from ..smtp.server.replies import IDLE_TOO_LONG, OUT_OF_STEP
+from ..smtp.server.session import Session
+from ..smtp.server.settings import Peer
+from ..smtp.server.state import State
+from ..smtp.server.step import (
     Abort,
     Authenticate,
     Close,
@@ -52,14 +51,15 @@ from ..smtp.step import (
     Violation,
     Write,
 )
-from ..tracing import About, Overheard, Tracing
-from ..wire import start_tls
-from .auth import Authenticator, Login
-from .delivery import NoDelivery, delivery_of
-from .tls import channel_binding
+from ..system.outbox import start_tls
+from ..telemetry.metrics import table
+from ..telemetry.tracing import About, Overheard, Tracing
+from ..tls.certificates import openssl_reason
+from ..tls.server import channel_binding
+from .message_delivery import NoDelivery, delivery_of
 
 if TYPE_CHECKING:
-    from ..wire import Outbox
+    from ..system.outbox import Outbox
     from .factory import ESMTPFactory, Timeouts
     from .proxy import ProxiedAddress
 

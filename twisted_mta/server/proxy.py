@@ -25,8 +25,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import Clock
-from ..smtp.reply import printable
-from .networks import Network, Networks
+from ..mail.reply import printable
+from ..policy.networks import Network, Networks
 from .protocol import ESMTPProtocol
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

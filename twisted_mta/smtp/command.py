@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .address import AddressError, Mailbox, path
-from .replies import CHUNK_UNREADABLE
-from .reply import Reply
+from ..mail.address import AddressError, Mailbox, path
+from ..mail.reply import Reply
+from .server.replies import CHUNK_UNREADABLE
 
 ParameterReader = Callable[[str | None], str | int | None]
 """Reads the value of an ESMTP parameter (None: it had no ``=``) or raises `CommandError`."""

@@ -15,8 +15,8 @@ from typing import Literal
 
 from attrs import frozen
 
-from ..envelope import TLSFacts
-from .reply import printable
+from ..mail.envelope import TLSFacts
+from ..mail.reply import printable
 
 MOST_OCTETS = 4096
 """Of a transcript."""

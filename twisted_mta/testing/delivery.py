@@ -9,12 +9,12 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..envelope import Greeting, TLSFacts
 from ..interfaces import ContentDecision, Decision, Sink
-from ..smtp.address import Mailbox
+from ..mail.address import Mailbox
+from ..mail.envelope import Greeting, TLSFacts
+from ..mail.reply import Reply
 from ..smtp.command import Parameters
-from ..smtp.reply import Reply
-from ..smtp.session import Session
+from ..smtp.server.session import Session
 
 
 @frozen

@@ -11,11 +11,10 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ..envelope import TLSFacts
-from ..server.auth import AccountRealm, Authenticator, Login
-from ..server.networks import Networks
-from ..server.tls import suffices
-from ..smtp.dialect import LMTP, SMTP
+from ..auth.authenticator import AccountRealm, Authenticator, Login
+from ..mail.envelope import TLSFacts
+from ..mail.reply import Reply
+from ..policy.networks import Networks
 from ..smtp.extension import Extension
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.binarymime import BINARYMIME
@@ -31,11 +30,11 @@ from ..smtp.extension.size import size
 from ..smtp.extension.smtputf8 import SMTPUTF8
 from ..smtp.extension.starttls import STARTTLS
 from ..smtp.extension.xclient import xclient
-from ..smtp.reply import Reply
-from ..smtp.server_auth import Granted
-from ..smtp.session import Session
-from ..smtp.settings import Peer, SessionSettings
-from ..smtp.step import (
+from ..smtp.server.auth import Granted
+from ..smtp.server.dialect import LMTP, SMTP
+from ..smtp.server.session import Session
+from ..smtp.server.settings import Peer, SessionSettings
+from ..smtp.server.step import (
     Abort,
     Authenticate,
     Close,
@@ -48,6 +47,7 @@ from ..smtp.step import (
     Violation,
     Write,
 )
+from ..tls.server import suffices
 from .delivery import RecordingDelivery
 
 _PROXIES = Networks((ip_network("192.0.2.0/24"),))

@@ -1,4 +1,4 @@
-"""A queue's store in memory, which keeps the contract and fails on cue (`queue.store.Store`)."""
+"""A store in memory, which keeps `queue.store.contract.Store` and fails on cue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from attrs import evolve, frozen
 
-from ..envelope import Message, QueueId, Recipient, RecipientNumber
 from ..interfaces import Files
-from ..queue.leases import Leases
-from ..queue.levels import is_timed, level, turn
-from ..queue.operator import (
+from ..mail.envelope import Message, QueueId, Recipient, RecipientNumber
+from ..queue.operator.operations import (
     Action,
     Browse,
     Class,
@@ -26,9 +24,9 @@ from ..queue.operator import (
     Tally,
     can,
 )
-from ..queue.selection import Entry, Selection
-from ..queue.spool import Spool
-from ..queue.store import (
+from ..queue.operator.selection import Entry, Selection
+from ..queue.schedule.priority import is_timed, level, turn
+from ..queue.store.contract import (
     Accept,
     Census,
     Forget,
@@ -43,6 +41,8 @@ from ..queue.store import (
     Survey,
     Want,
 )
+from ..queue.store.leases import Leases
+from ..queue.store.spool import Spool
 
 Key = tuple[QueueId, RecipientNumber]
 

@@ -49,9 +49,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol as BaseProtocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from ..mail.reply import Reply
 from ..server.factory import ESMTPFactory, Timeouts
-from ..server.tls import ServerTLS
-from ..smtp.reply import Reply
+from ..tls.server import ServerTLS
 from .client import SMTPClientEnd
 from .delivery import RecordingDelivery
 from .network import MemoryNetwork, address

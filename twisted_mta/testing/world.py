@@ -28,11 +28,11 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..admin.status import Status
 from ..config import Config, Listener
-from ..entropy import inline_executor, system_random
-from ..report import Status
 from ..service import MailTransferAgent, World
 from ..smtp.extension import Extension
+from ..system.real_world import inline_executor, system_random
 from .files import UnsyncedFiles
 from .network import MemoryNetwork, address
 from .peer import certificate

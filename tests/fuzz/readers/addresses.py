@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from twisted_mta.envelope import QueueId
+from twisted_mta.mail.address import Mailbox, domain_name, folded, path, u_labels
+from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.reply import printable
+from twisted_mta.mail.utf8_address import decode_utf8_address, encode_utf8_address
+from twisted_mta.mail.xtext import decode_xtext, encode_xtext
 from twisted_mta.message.trace import in_ascii, received
 from twisted_mta.routing.srs import BadSRS, SenderRewriting, is_srs
-from twisted_mta.smtp.address import Mailbox, domain_name, folded, path, u_labels
-from twisted_mta.smtp.reply import printable
-from twisted_mta.smtp.utf8_address import decode_utf8_address, encode_utf8_address
-from twisted_mta.smtp.xtext import decode_xtext, encode_xtext
 
 from ..scaling import Reader
 

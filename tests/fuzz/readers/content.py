@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -14,6 +15,7 @@ from twisted_mta.envelope import (
     Recipient,
     RecipientNumber,
 )
+from twisted_mta.mail.reply import Reply
 from twisted_mta.message import mime
 from twisted_mta.message.conversion import CannotConvert, to_seven_bit
 from twisted_mta.message.delivery_status import Event
@@ -21,10 +23,8 @@ from twisted_mta.message.encoding import Base64, QuotedPrintable
 from twisted_mta.message.header import HeaderScanner, fields
 from twisted_mta.message.international import needs_smtputf8
 from twisted_mta.message.notice import notice
-from twisted_mta.server.submission import Submission, SubmissionPolicy
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.outgoing import stuffed
-from twisted_mta.smtp.reply import Reply
+from twisted_mta.policy.submission import Submission, SubmissionPolicy
+from twisted_mta.smtp.client.outgoing import stuffed
 
 from ..scaling import Reader
 

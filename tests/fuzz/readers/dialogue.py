@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from twisted.logger import Logger
 
-from twisted_mta.envelope import (
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -17,22 +18,21 @@ from twisted_mta.envelope import (
     RecipientNumber,
     TLSFacts,
 )
-from twisted_mta.server.delivery import _Lines
+from twisted_mta.mail.reply import Reply
+from twisted_mta.server.message_delivery import _Lines
 from twisted_mta.server.proxy import ProxyError, read_header
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.client import ClientSession
-from twisted_mta.smtp.client_step import SendBody, StartTLS, TransactionDone
+from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
+from twisted_mta.smtp.client.session import ClientSession
+from twisted_mta.smtp.client.step import SendBody, StartTLS, TransactionDone
 from twisted_mta.smtp.conversation import Conversation, Overhearing, transcript
-from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.reply_reader import BrokenReply, ReplyReader
-from twisted_mta.smtp.sasl import (
+from twisted_mta.smtp.sasl.client import (
     CLIENT_MECHANISMS,
     Credentials,
     SASLError,
     client_mechanism,
     prepared,
 )
-from twisted_mta.smtp.sasl_server import MECHANISMS, Circumstances, ScramSalt
+from twisted_mta.smtp.sasl.server import MECHANISMS, Circumstances, ScramSalt
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options, PureWire
 

@@ -14,23 +14,23 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from twisted_mta.accounts import Accounts, AccountsError, Senders
-from twisted_mta.answer import Answer, AnswerSite, Question
+from twisted_mta.admin.http import Answer, AnswerSite, Question
+from twisted_mta.admin.queue_api import Operations
+from twisted_mta.admin.status import Status
+from twisted_mta.admin.web import StatusSite
+from twisted_mta.auth.accounts import Accounts, AccountsError, Senders
 from twisted_mta.config import Config, ConfigError
 from twisted_mta.dns import system_hosts
 from twisted_mta.dns.message import Garbled, NotOurs, read
 from twisted_mta.dns.system import resolution
-from twisted_mta.envelope import NextHop, QueueId
-from twisted_mta.memory import TLSFact
-from twisted_mta.operations import Operations
-from twisted_mta.queue.selection import Selection
-from twisted_mta.report import Status
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import NextHop, QueueId
+from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.routing.aliases import AliasError, parse_aliases
 from twisted_mta.routing.exchangers import Exchangers
 from twisted_mta.routing.expansion import Expander
-from twisted_mta.smtp.address import Mailbox
 from twisted_mta.testing.resolver import FakeResolver
-from twisted_mta.web import StatusSite
+from twisted_mta.tls.memory import TLSFact
 
 from ..scaling import Reader
 

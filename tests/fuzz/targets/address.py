@@ -9,8 +9,8 @@ import re
 import unicodedata
 from random import Random
 
-from twisted_mta.smtp import address
-from twisted_mta.smtp.address import AddressError, Mailbox, domain_name, literal_address, path
+from twisted_mta.mail import address
+from twisted_mta.mail.address import AddressError, Mailbox, domain_name, literal_address, path
 
 from ..case import Case
 from . import Target, demand

@@ -15,7 +15,9 @@ from random import Random
 
 from attrs import define, field, frozen
 
-from twisted_mta.envelope import (
+from twisted_mta.mail import reply
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
     Envelope,
     HeldBody,
     Message,
@@ -25,10 +27,15 @@ from twisted_mta.envelope import (
     RecipientNumber,
     TLSFacts,
 )
-from twisted_mta.smtp import client, client_auth, outgoing, reply, reply_reader, sasl
-from twisted_mta.smtp.address import Mailbox
-from twisted_mta.smtp.client import ClientSession
-from twisted_mta.smtp.client_step import (
+from twisted_mta.smtp.client import auth, outgoing, reply_reader, session
+from twisted_mta.smtp.client.reply_reader import (
+    CHALLENGE_LIMIT,
+    LINE_LIMIT,
+    LINES_LIMIT,
+    TEXT_LIMIT,
+)
+from twisted_mta.smtp.client.session import ClientSession
+from twisted_mta.smtp.client.step import (
     Close,
     Derive,
     Dialect,
@@ -40,8 +47,8 @@ from twisted_mta.smtp.client_step import (
     TransactionDone,
     Unusable,
 )
-from twisted_mta.smtp.reply_reader import CHALLENGE_LIMIT, LINE_LIMIT, LINES_LIMIT, TEXT_LIMIT
-from twisted_mta.smtp.sasl import Credentials
+from twisted_mta.smtp.sasl import client
+from twisted_mta.smtp.sasl.client import Credentials
 
 from ..case import Case
 from ..reference import without_dots
@@ -443,7 +450,7 @@ def new(draw: Random) -> Case:
 CLIENT = Target(
     name="client",
     shows="no exception, no content before 354, an outcome for every recipient, whatever comes",
-    modules=(client, client_auth, outgoing, reply, reply_reader, sasl),
+    modules=(session, auth, outgoing, reply, reply_reader, client),
     new=new,
     words=_WORDS,
     knobs=CREDENTIALS + 1,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from random import Random
 
 from twisted_mta.smtp import data
+from twisted_mta.smtp.client.outgoing import DotStuffer
 from twisted_mta.smtp.data import ChunkReader, DataReader, NewlineNormalizer
-from twisted_mta.smtp.outgoing import DotStuffer
 
 from ..case import Case
 from ..reference import has_long_line, is_broken, normalized, without_dots

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from random import Random
 
+from twisted_mta.mail import address
 from twisted_mta.message import conversion, header, mime
 from twisted_mta.routing import aliases
-from twisted_mta.smtp import address, command, reply_reader, sasl, sasl_server, session
+from twisted_mta.smtp import command
+from twisted_mta.smtp.client import reply_reader
+from twisted_mta.smtp.sasl import client, server
+from twisted_mta.smtp.server import session
 
 from ..case import Case
 from ..readers import READERS
@@ -74,7 +78,7 @@ SCALING = Target(
     name="scaling",
     shows="four times the octets take four times as long, and none keep the reactor",
     modules=(
-        *(address, aliases, command, conversion, header, mime, reply_reader, sasl, sasl_server),
+        *(address, aliases, command, conversion, header, mime, reply_reader, client, server),
         session,
     ),
     new=new,

@@ -15,8 +15,9 @@ from random import Random
 
 from attrs import define, field
 
-from twisted_mta.envelope import TLSFacts
-from twisted_mta.smtp import command, content, data, session
+from twisted_mta.mail.envelope import TLSFacts
+from twisted_mta.mail.reply import Reply
+from twisted_mta.smtp import command, data
 from twisted_mta.smtp.extension import binarymime, eightbitmime, size, starttls
 from twisted_mta.smtp.extension.binarymime import BINARYMIME
 from twisted_mta.smtp.extension.chunking import CHUNKING
@@ -24,12 +25,22 @@ from twisted_mta.smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from twisted_mta.smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from twisted_mta.smtp.extension.size import size as size_extension
 from twisted_mta.smtp.extension.starttls import STARTTLS
-from twisted_mta.smtp.replies import IDLE_TOO_LONG
-from twisted_mta.smtp.reply import Reply
-from twisted_mta.smtp.session import Session
-from twisted_mta.smtp.settings import Peer, SessionSettings
-from twisted_mta.smtp.state import State
-from twisted_mta.smtp.step import Abort, Close, Finish, Mail, Open, Rcpt, StartTLS, Step, Write
+from twisted_mta.smtp.server import content, session
+from twisted_mta.smtp.server.replies import IDLE_TOO_LONG
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer, SessionSettings
+from twisted_mta.smtp.server.state import State
+from twisted_mta.smtp.server.step import (
+    Abort,
+    Close,
+    Finish,
+    Mail,
+    Open,
+    Rcpt,
+    StartTLS,
+    Step,
+    Write,
+)
 
 from ..case import Case
 from ..reference import Demands, OutOfStep, Reader, Said, Taken

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from ...mail.reply import Reply
 from ..command import ParameterReader
-from ..reply import Reply
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..server.session import Session
     from .outgoing import OutgoingExtension
 
 Obey = Callable[["Session", str], Reply]

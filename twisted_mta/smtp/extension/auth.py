@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..address import AddressError, Mailbox
+from ...mail.address import AddressError, Mailbox
+from ...mail.reply import Reply
+from ...mail.xtext import decode_xtext
 from ..command import CommandError
-from ..reply import Reply
-from ..xtext import decode_xtext
 from . import Extension
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..server.session import Session
 
 _MALFORMED = Reply.of(501, "5.4", "Syntax: AUTH=<> or AUTH=address, as xtext")
 

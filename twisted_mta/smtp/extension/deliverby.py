@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from ...mail.reply import Reply
 from ..command import CommandError
-from ..reply import Reply
 from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
-    from ..outgoing import OutgoingTransaction
+    from ..client.outgoing import OutgoingTransaction
 
 # RFC 2852 §4: by-value = by-time ";" by-mode [by-trace], by-time = ["-" / "+"] 1*9digit
 _VALUE = re.compile(r"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)

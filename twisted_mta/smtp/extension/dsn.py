@@ -14,17 +14,17 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..address import Mailbox
+from ...mail.address import Mailbox
+from ...mail.reply import Reply
+from ...mail.utf8_address import decode_utf8_address, encode_utf8_address
+from ...mail.xtext import decode_xtext, encode_xtext
 from ..command import CommandError, Parameters
-from ..reply import Reply
-from ..utf8_address import decode_utf8_address, encode_utf8_address
-from ..xtext import decode_xtext, encode_xtext
 from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
-    from ...envelope import Recipient
-    from ..outgoing import OutgoingTransaction
+    from ...mail.envelope import Recipient
+    from ..client.outgoing import OutgoingTransaction
 
 LONGEST_ENVELOPE_ID = 100
 """Characters of ENVID, as xtext (RFC 3461 §4.4)."""

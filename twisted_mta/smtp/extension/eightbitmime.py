@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ...mail.reply import Reply
 from ..command import CommandError
-from ..reply import Reply
 from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
-    from ..outgoing import OutgoingTransaction
+    from ..client.outgoing import OutgoingTransaction
 
 
 def _read_body(value: str | None) -> str:

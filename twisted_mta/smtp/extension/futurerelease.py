@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from ...mail.reply import Reply
 from ..command import CommandError, Parameters
-from ..reply import Reply
 from . import Extension
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..server.session import Session
 
 BOTH = Reply.of(501, "5.4", "HOLDFOR or HOLDUNTIL, and not both")
 TOO_LATE = Reply.of(501, "5.4", "It is to be held for longer than it may take (BY)")

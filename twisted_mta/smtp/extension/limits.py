@@ -11,7 +11,7 @@ from attrs import frozen
 from . import Extension
 
 if TYPE_CHECKING:
-    from ...envelope import Recipient
+    from ...mail.envelope import Recipient
 
 _MOST = 999_999
 _VALUE = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422 §4: %x31-39 0*5DIGIT, for all three

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ...mail.reply import Reply
 from ..command import CommandError
-from ..reply import Reply
 from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
-    from ..outgoing import OutgoingTransaction
+    from ..client.outgoing import OutgoingTransaction
 
 _VALUE = re.compile(r"-?[0-9]")  # RFC 6710 §4: priority-value, from -9 to 9
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from ..reply import Reply
+from ...mail.reply import Reply
 
 if TYPE_CHECKING:
-    from ...envelope import Recipient
-    from ..outgoing import OutgoingTransaction
+    from ...mail.envelope import Recipient
+    from ..client.outgoing import OutgoingTransaction
 
 
 class OutgoingExtension:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ...mail.reply import Reply
 from ..command import CommandError
-from ..reply import Reply
 from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
-    from ..outgoing import OutgoingTransaction
+    from ..client.outgoing import OutgoingTransaction
 
 TOO_LARGE = Reply.of(552, "3.4", "Message size exceeds the limit of this server")
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ...mail.reply import Reply
 from ..command import CommandError
-from ..reply import Reply
 from . import Extension
 from .outgoing import OutgoingExtension
 
 if TYPE_CHECKING:
-    from ...envelope import Recipient
-    from ..outgoing import OutgoingTransaction
+    from ...mail.envelope import Recipient
+    from ..client.outgoing import OutgoingTransaction
 
 
 def _read(value: str | None) -> None:

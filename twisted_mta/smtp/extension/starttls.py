@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from . import Extension
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..server.session import Session
 
 
 class StartTLSExtension(Extension):

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .. import replies
-from ..address import AddressError, Mailbox
+from ...mail.address import AddressError, Mailbox
+from ...mail.reply import Reply
 from ..command import CommandError
-from ..reply import Reply
-from ..settings import Peer
+from ..server import replies
+from ..server.settings import Peer
 from . import Extension
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..server.session import Session
 
 Lookup = Callable[["Session", Mailbox], "tuple[Mailbox, Sequence[Mailbox]] | Reply | None"]
 """Says who a mailbox is, with its domain where it came without, and where mail for it goes: to

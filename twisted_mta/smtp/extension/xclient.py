@@ -29,17 +29,17 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from ...envelope import Greeting
-from ..address import AddressError, domain_name
+from ...mail.address import AddressError, domain_name
+from ...mail.envelope import Greeting
+from ...mail.reply import Reply
+from ...mail.xtext import decode_xtext
 from ..command import CommandError
-from ..reply import Reply
-from ..session import GREETING_NAME
-from ..settings import Peer
-from ..xtext import decode_xtext
+from ..server.session import GREETING_NAME
+from ..server.settings import Peer
 from . import Extension
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..server.session import Session
 
 NOT_AUTHORIZED = Reply.of(550, "7.0", "Insufficient authorization")
 IN_TRANSACTION = Reply.of(503, "5.1", "A mail transaction is under way")

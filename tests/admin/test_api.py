@@ -1,0 +1,313 @@
+"""The one answerer: what it asks of processes, what it tells, and what it does."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.admin.api import Action, Admin, Asked
+from twisted_mta.admin.http import Answer, Question
+from twisted_mta.admin.status import Report, Status
+from twisted_mta.telemetry.metrics import Metrics, table
+
+NOW = 1_790_000_000.0
+
+
+def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Report:
+    metrics = Metrics()
+    metrics.count(table.MESSAGES_ACCEPTED, by=accepted)
+    values: dict[str, Any] = {
+        "number": number,
+        "pid": 100 + (number or 0),
+        "state": "ready",
+        "started_at": NOW - 60,
+        "queue": {"messages": 1},
+        "metrics": metrics.snapshot(),
+        **other,
+    }
+    return Report(**values)
+
+
+class AdminTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.reports: Sequence[Report | Asked] | Deferred[Sequence[Report]] = [report()]
+        self.questions = 0
+
+    def asked(self) -> Sequence[Report | Asked] | Deferred[Sequence[Report]]:
+        self.questions += 1
+        return self.reports
+
+    def admin(self, actions: dict[str, Action] | None = None, **other: Any) -> Admin:
+        return Admin(
+            hostname="mail.example",
+            version="1.2.3",
+            reports=self.asked,
+            actions=actions,
+            clock=self.clock,
+            wall_time=lambda: NOW,
+            **other,
+        )
+
+    def ask(self, admin: Admin, path: str, method: str = "GET", **other: Any) -> Answer:
+        answer = admin.answer(Question(method=method, path=path, **other))
+        return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
+
+    def told(self, admin: Admin, path: str, method: str = "GET") -> tuple[int, Any]:
+        answer = self.ask(admin, path, method)
+        self.assertEqual(answer.content_type, "application/json")
+        return answer.code, json.loads(answer.body)
+
+
+class Explaining(AdminTestCase):
+    def test_what_was_asked_for_is_explained(self) -> None:
+        asked: list[tuple[str, Any]] = []
+
+        def explain(what: str, said: Any) -> Deferred[dict[str, Any] | None]:
+            asked.append((what, dict(said)))
+            return succeed({"mailbox": what})
+
+        admin = self.admin(explain=explain)
+        path = "/v1/explain/%22a%20b%22@c%2Fd.example"
+        answer = self.ask(admin, path, query="client=192.0.2.1")
+        said = {"mailbox": '"a b"@c/d.example', "unready": "", "troubles": []}
+        self.assertEqual(json.loads(answer.body), {"version": 1, **said})
+        self.assertEqual(asked, [('"a b"@c/d.example', {"client": "192.0.2.1"})])
+
+    def test_what_is_not_there_and_what_is_nothing(self) -> None:
+        def explain(what: str, said: Any) -> Deferred[dict[str, Any] | None]:
+            if what == "x":
+                raise ValueError("neither\x1b")
+            return succeed(None)
+
+        admin = self.admin(explain=explain)
+        self.assertEqual(self.told(admin, "/v1/explain/1M81ARNJN5BHJ")[0], 404)
+        self.assertEqual(self.told(admin, "/v1/explain/x"), (400, {"error": "neither\\x1b"}))
+        self.assertEqual(self.told(admin, "/v1/explain/x", "POST")[0], 405)
+
+    def test_silence_is_an_error_after_a_while(self) -> None:
+        admin = self.admin(explain=lambda what, said: Deferred())
+        answer = admin.answer(Question(method="GET", path="/v1/explain/a@b.example"))
+        assert isinstance(answer, Deferred)
+        self.clock.advance(28)
+        self.assertEqual(self.successResultOf(answer).code, 503)
+
+
+class Telling(AdminTestCase):
+    def test_the_status_is_versioned(self) -> None:
+        admin = self.admin(bound=lambda: ["smtp tcp 127.0.0.1:25"], wanted_listeners=1)
+        code, facts = self.told(admin, "/v1/status")
+        self.assertEqual((code, facts["version"]), (200, 1))
+        self.assertEqual(facts["listeners"], ["smtp tcp 127.0.0.1:25"])
+        self.assertEqual((facts["hostname"], facts["ready"]), ("mail.example", True))
+
+    def test_what_was_counted_is_told_raw_and_for_prometheus(self) -> None:
+        self.reports = [report(0, accepted=2), report(1, accepted=3)]
+        own = Metrics()
+        own.count(table.WORKER_RESTARTS)
+        admin = self.admin(metrics=own)
+        _, facts = self.told(admin, "/v1/metrics")
+        self.assertEqual(facts["version"], 1)
+        accepted = [{"labels": {}, "value": 5}]
+        self.assertEqual(facts["metrics"]["twisted_mta_messages_accepted_total"], accepted)
+        answer = self.ask(admin, "/metrics")
+        self.assertTrue(answer.content_type.startswith("text/plain; version=0.0.4"))
+        for line in (
+            b"twisted_mta_messages_accepted_total 5.0\n",
+            b"twisted_mta_worker_restarts_total 1.0\n",
+            b"twisted_mta_queue_messages 2.0\n",
+            b'twisted_mta_build_info{version="1.2.3"} 1.0\n',
+        ):
+            self.assertIn(line, answer.body)
+        answer = self.ask(admin, "/metrics", accept="application/openmetrics-text")
+        self.assertTrue(answer.content_type.startswith("application/openmetrics-text"))
+
+    def test_other_paths_say_what_there_is(self) -> None:
+        admin = self.admin({"reload": list})
+        for path in ("/", "/v1/", "/v1/reload/", "/v2/status", "/v1/stop"):
+            code, facts = self.told(admin, path)
+            self.assertEqual(code, 404)
+            self.assertIn("GET /v1/status", facts["error"])
+            self.assertIn("POST /v1/reload", facts["error"])
+
+    def test_the_hosts_that_tls_was_had_with(self) -> None:
+        asked: list[str | None] = []
+        entry = {"host": "mx.example", "port": 25, "first": 1.0, "last": 2.0, "missing": None}
+
+        def hosts(domain: str | None) -> list[Any]:
+            asked.append(domain)
+            return [entry]
+
+        admin = self.admin(hosts=hosts)
+        self.assertEqual(self.told(admin, "/v1/tls"), (200, {"version": 1, "hosts": [entry]}))
+        self.assertEqual(self.told(admin, "/v1/tls/example")[0], 200)
+        self.assertEqual(asked, [None, "example"])
+        self.assertEqual(self.told(admin, "/v1/tls/example", "POST")[0], 405)
+
+    def test_other_methods_are_not_allowed(self) -> None:
+        admin = self.admin({"reload": lambda: self.fail("it was done")})
+        for path, method, allowed in (
+            ("/v1/status", "POST", "GET, HEAD"),
+            ("/metrics", "DELETE", "GET, HEAD"),
+            ("/v1/reload", "GET", "POST"),
+            ("/v1/reload", "HEAD", "POST"),
+        ):
+            answer = self.ask(admin, path, method)
+            self.assertEqual((answer.code, answer.headers["Allow"]), (405, allowed))
+            self.assertIn(allowed, json.loads(answer.body)["error"])
+
+    def test_all_who_ask_at_once_share_one_answer(self) -> None:
+        waiting: Deferred[Report] = Deferred()
+        self.reports = [Asked(waiting, report(0))]
+        admin = self.admin()
+        statuses = [admin.status() for _ in range(5)]
+        self.assertEqual(self.questions, 1)
+        waiting.callback(report(0))
+        for status in statuses:
+            self.assertEqual(self.successResultOf(status).state, "ready")
+        self.reports = [report(0)]
+        self.successResultOf(admin.status())
+        self.assertEqual(self.questions, 2)
+
+    def test_when_nobody_can_be_asked_it_fails_and_the_next_time_asks_again(self) -> None:
+        admin = self.admin()
+        self.reports = fail(OSError("no pipe"))
+        self.failureResultOf(admin.status(), OSError)
+        self.reports = succeed([report()])
+        self.assertEqual(self.successResultOf(admin.status()).state, "ready")
+
+
+class Silence(AdminTestCase):
+    """Workers that hang, die and come again."""
+
+    def state(self, admin: Admin) -> Status:
+        asked = admin.status()
+        self.assertNoResult(asked)
+        self.clock.advance(1.5)
+        return self.successResultOf(asked)
+
+    def test_a_worker_that_hangs_is_shown_as_that_after_a_second_and_a_half(self) -> None:
+        never: Deferred[Report] = Deferred()
+        self.reports = [report(0), Asked(never, report(1, restarts=2))]
+        status = self.state(self.admin())
+        self.assertEqual(
+            [(each.number, each.state) for each in status.processes],
+            [(0, "ready"), (1, "not answering")],
+        )
+        self.assertEqual(status.processes[1].restarts, 2)
+        self.assertEqual(status.unready, "")
+        never.callback(report(1))  # too late, and no harm
+
+    def test_a_worker_that_hangs_still_is_not_waited_for_as_long(self) -> None:
+        admin = self.admin()
+        self.reports = [Asked(Deferred(), report(0))]
+        self.state(admin)
+        self.reports = [Asked(Deferred(), report(0))]
+        asked = admin.status()
+        self.assertNoResult(asked)
+        self.clock.advance(0.25)
+        self.assertEqual(self.successResultOf(asked).state, "not answering")
+        again: Deferred[Report] = Deferred()
+        self.reports = [Asked(again, report(0))]
+        asked = admin.status()
+        again.callback(report(0))
+        self.assertEqual(self.successResultOf(asked).state, "ready")
+
+    def test_a_worker_whose_pipe_breaks_is_shown_as_that_at_once(self) -> None:
+        self.reports = [Asked(fail(EOFError()), report(0))]
+        status = self.successResultOf(self.admin().status())
+        self.assertEqual(status.processes[0].state, "not answering")
+
+    def test_what_it_said_last_still_counts(self) -> None:
+        admin = self.admin()
+        self.reports = [report(0, accepted=7)]
+        self.successResultOf(admin.status())
+        for _ in range(2):
+            self.reports = [
+                Asked(Deferred(), Report(number=0, pid=100, state="ready", started_at=0.0))
+            ]
+            status = self.state(admin)
+            self.assertEqual(status.counters["accepted"], 7)
+            self.assertEqual(status.queue, {"messages": 1})
+        self.reports = [report(0, accepted=9)]
+        self.assertEqual(self.successResultOf(admin.status()).counters["accepted"], 9)
+
+    def test_the_queue_of_a_worker_that_is_gone_still_counts(self) -> None:
+        admin = self.admin()
+        self.reports = [report(0), report(1, queue={"messages": 20})]
+        self.successResultOf(admin.status())
+        new = report(1, pid=200, state="starting", queue={}, restarts=1)
+        for gone in (report(1, pid=0, state="ended", queue={}), new):
+            self.reports = [report(0), gone]
+            status = self.successResultOf(admin.status())
+            self.assertEqual(status.queue, {"messages": 21})
+            self.assertIn("its part of the queue is that of 2026-09-21", status.incomplete[0])
+        self.reports = [Asked(fail(EOFError()), new), report(0)]
+        self.assertEqual(self.successResultOf(admin.status()).queue, {"messages": 21})
+        self.reports = [report(0), report(1, pid=200, queue={"messages": 19})]
+        status = self.successResultOf(admin.status())
+        self.assertEqual((status.queue, status.incomplete), ({"messages": 20}, ()))
+
+    def test_a_queue_that_was_never_counted_is_said_to_be_missing(self) -> None:
+        self.reports = [report(0), report(1, state="starting", queue={})]
+        status = self.successResultOf(self.admin().status())
+        self.assertEqual(status.queue, {"messages": 1})
+        self.assertEqual(
+            status.incomplete, ("worker 1 is starting: its part of the queue is not counted",)
+        )
+
+    def test_no_counter_goes_backwards_when_a_worker_dies(self) -> None:
+        admin = self.admin()
+        seen = []
+        for reports in (
+            [report(0, accepted=7), report(1, accepted=5)],
+            [report(1, accepted=6)],
+            [report(0, pid=200, started_at=NOW, accepted=1, restarts=1), report(1, accepted=6)],
+        ):
+            self.reports = reports
+            seen.append(self.successResultOf(admin.status()).counters["accepted"])
+        self.assertEqual(seen, [12, 13, 14])
+
+    def test_a_list_that_never_comes_is_an_error_and_not_a_wait(self) -> None:
+        self.reports = Deferred()
+        asked = self.admin().status()
+        self.clock.advance(1.5)
+        self.failureResultOf(asked)
+
+
+class Doing(AdminTestCase):
+    def test_an_action_says_what_was_done(self) -> None:
+        done: Deferred[list[str]] = Deferred()
+        admin = self.admin({"reload": lambda: done, "reopen-logs": lambda: None})
+        answer = admin.answer(Question(method="POST", path="/v1/reload"))
+        assert isinstance(answer, Deferred)
+        self.assertNoResult(answer)
+        done.callback(["aliases: 3 more"])
+        self.assertEqual(
+            json.loads(self.successResultOf(answer).body),
+            {"version": 1, "action": "reload", "lines": ["aliases: 3 more"]},
+        )
+        code, facts = self.told(admin, "/v1/reopen-logs", "POST")
+        self.assertEqual((code, facts["lines"]), (200, []))
+
+    def test_a_refusal_says_why_on_one_printable_line(self) -> None:
+        def refuse() -> None:
+            raise ValueError("routes: \x1b[31mno\nsuch")
+
+        code, facts = self.told(self.admin({"reload": refuse}), "/v1/reload", "POST")
+        self.assertEqual(code, 409)
+        self.assertEqual(facts, {"error": "routes: \\x1b[31mno\\nsuch"})
+
+    def test_what_nobody_expected_is_in_the_log_as_well(self) -> None:
+        code, _ = self.told(self.admin({"reload": lambda: 1 / 0}), "/v1/reload", "POST")
+        self.assertEqual(code, 409)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_the_start_is_the_parents_where_it_says_so(self) -> None:
+        self.reports = [evolve(report(0), started_at=NOW - 5)]
+        status = self.successResultOf(self.admin(started_at=lambda: NOW - 500).status())
+        self.assertEqual(status.started_at, NOW - 500)

@@ -1,0 +1,203 @@
+"""What an operator asks over HTTP: many shards answer as one."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.admin.http import Answer, Question
+from twisted_mta.admin.queue_api import Operations
+from twisted_mta.mail.envelope import QueueId
+
+
+def name(id: int) -> str:
+    return str(QueueId(id))
+
+
+class OperationsTestCase(SynchronousTestCase):
+    """Shards with even and with odd ids; `asked` is what they were asked."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked: list[tuple[int, str, Mapping[str, Any]]] = []
+        self.shards: dict[int, list[int]] = {0: [2, 4, 6, 8], 1: [1, 3, 5, 7]}
+        self.gone: dict[int, None] = {}
+        self.looks = 2  # messages that a shard gives, or changes, at once
+        self.operations = Operations(
+            shards=lambda: list(self.shards), ask=self.ask_shard, clock=self.clock
+        )
+
+    def ask_shard(self, shard: int, what: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        self.asked.append((shard, what, arguments))
+        if shard in self.gone:
+            return fail(LookupError(f"shard {shard} is gone"))
+        if arguments.get("filters", {}).get("domain") == "?":
+            return fail(ValueError("domain: what is that?"))
+        ids = self.shards[shard]
+        if what in ("show", "body"):
+            if QueueId.parse(arguments["id"]) not in ids:
+                return succeed(None)
+            if what == "show":
+                return succeed({"id": arguments["id"], "content": arguments["content"]})
+            piece = b"x" * 10
+            return succeed({"content": b64encode(piece).decode(), "size": 25})
+        left = [id for id in ids if id > arguments["after"]][: self.looks]
+        following = left[-1] if len(left) == self.looks else None
+        if what == "list":
+            return succeed({"messages": [{"id": name(id)} for id in left], "next": following})
+        done = dict.fromkeys(("messages", "recipients", "looked_at"), len(left))
+        return succeed({**done, "busy": 0, "next": following})
+
+    def ask(self, path: str, method: str = "GET", **other: Any) -> Answer:
+        where, _, query = path.partition("?")
+        answer = self.operations.answer(
+            Question(method=method, path=f"/v1/queue{where}", query=query, **other)
+        )
+        return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
+
+    def told(self, path: str, method: str = "GET", code: int = 200, **other: Any) -> Any:
+        answer = self.ask(path, method, **other)
+        self.assertEqual(answer.code, code, answer.body)
+        return json.loads(answer.body)
+
+    def act(self, action: str, code: int = 200, **wish: Any) -> Any:
+        body = json.dumps(wish).encode()
+        return self.told(f"/{action}", "POST", code, body=body, user="uid 7")
+
+
+class Listing(OperationsTestCase):
+    def test_pages_of_all_shards_are_one_list_in_the_order_of_ids(self) -> None:
+        found, after = [], ""
+        for _ in range(20):
+            page = self.told(f"?limit=3{after}")
+            self.assertLessEqual(len(page["messages"]), 3)
+            found += [message["id"] for message in page["messages"]]
+            if page["next"] is None:
+                break
+            after = f"&after={page['next']}"
+        self.assertEqual(found, [name(id) for id in range(1, 9)])
+
+    def test_filters_are_handed_on(self) -> None:
+        self.told(f"?to=a%2Bb@x&from=%3C%3E&domain=x&state=held&older=60&id={name(1)}&id={name(2)}")
+        self.assertEqual(
+            self.asked[0][2]["filters"],
+            {
+                "to": "a+b@x",
+                "from": "<>",
+                "domain": "x",
+                "state": "held",
+                "older": 60.0,
+                "ids": [name(1), name(2)],
+            },
+        )
+
+    def test_what_cannot_be_read_is_refused_with_why(self) -> None:
+        for query, why in (
+            ("colour=red", "no filter 'colour'"),
+            ("older=soon", "older: seconds"),
+            ("limit=0", "limit: a number"),
+            ("limit=9999", "limit: a number"),
+            ("to=a&to=b", "to: given 2 times"),
+            ("after=x", "a queue id has"),
+            ("domain=?", "domain: what is that?"),
+        ):
+            self.assertIn(why, self.told(f"?{query}", code=400)["error"])
+
+    def test_a_shard_that_cannot_be_asked_is_named(self) -> None:
+        self.gone[1] = None
+        page = self.told("?limit=9")
+        self.assertEqual(page["missing"], [{"shard": 1, "why": "shard 1 is gone"}])
+        self.assertEqual([each["id"] for each in page["messages"]], [name(2), name(4)])
+
+    def test_one_that_hangs_is_not_waited_for_for_ever(self) -> None:
+        self.operations = Operations(
+            shards=lambda: [0], ask=lambda *_: Deferred(), clock=self.clock
+        )
+        answer = self.operations.answer(Question(method="GET", path="/v1/queue"))
+        assert isinstance(answer, Deferred)
+        self.clock.advance(20)
+        page = json.loads(self.successResultOf(answer).body)
+        self.assertEqual(page["missing"][0]["why"], "it has not answered in time")
+
+
+class Showing(OperationsTestCase):
+    def test_a_message_is_found_wherever_it_is(self) -> None:
+        for id in (3, 4):
+            self.assertEqual(self.told(f"/{name(id)}")["message"]["id"], name(id))
+
+    def test_one_that_is_nowhere_is_404_unless_nobody_knows(self) -> None:
+        self.assertIn("not in the queue", self.told(f"/{name(99)}", code=404)["error"])
+        self.gone[1] = None
+        self.assertIn("shard 1 is gone", self.told(f"/{name(99)}", code=503)["error"])
+        self.told("/nonsense", code=400)
+        self.told(f"/{name(3)}/colour", code=404)
+
+    def test_a_content_comes_in_pieces(self) -> None:
+        answer = self.ask(f"/{name(3)}/body")
+        self.assertEqual((answer.content_type, answer.size), ("message/rfc822", 25))
+        assert answer.pieces is not None
+        pieces = [self.successResultOf(answer.pieces()) for _ in range(4)]
+        self.assertEqual([len(piece) for piece in pieces], [10, 10, 10, 0])
+        self.assertEqual([each[2]["offset"] for each in self.asked[2:]], [10, 20])
+
+    def test_the_public_sees_envelopes_alone(self) -> None:
+        self.assertFalse(self.told(f"/{name(3)}", public=True)["message"]["content"])
+        self.told(f"/{name(3)}/body", code=403, public=True)
+        self.told("/remove", "POST", code=403, public=True, body=b'{"all": true}')
+
+
+class Acting(OperationsTestCase):
+    def test_it_goes_through_all_shards(self) -> None:
+        said = self.act("hold", all=True)
+        self.assertEqual((said["recipients"], said["next"]), (8, None))
+        self.assertEqual(
+            [(shard, each["after"]) for shard, _, each in self.asked][:3], [(0, -1), (0, 4), (0, 8)]
+        )
+        self.assertTrue(all(each["by"] == "uid 7" for _, _, each in self.asked))
+
+    def test_with_a_limit_it_stops_and_goes_on_where_it_was(self) -> None:
+        amounts, after = [], None
+        while True:
+            said = self.act("retry", domain="x", limit=3, after=after)
+            amounts.append(said["recipients"])
+            after = said["next"]
+            if after is None:
+                break
+        self.assertEqual(sum(amounts), 8)
+        self.assertLessEqual(max(amounts), 4)
+
+    def test_a_dry_run_is_one(self) -> None:
+        self.assertTrue(self.act("remove", all=True, dry_run=True)["dry_run"])
+        self.assertTrue(all(each["dry_run"] for _, _, each in self.asked))
+
+    def test_everything_is_only_meant_where_it_is_said(self) -> None:
+        self.assertIn("nothing says to what", self.act("remove", 400)["error"])
+        self.assertEqual(self.asked, [])
+
+    def test_what_cannot_be_read_is_refused(self) -> None:
+        for body in (
+            b"[" * 500_000,
+            b"{",
+            b"[]",
+            b'{"all": true, "limit": "x"}',
+            b'{"all": true, "dry_run": 1}',
+        ):
+            self.told("/hold", "POST", 400, body=body)
+        self.act("hold", 400, all=True, after="x")
+        self.act("hold", 400, domain="?")
+        for body in (b'{"all":' * 100_000, b"\xff", b"1" * 10_000):
+            self.told("/hold", "POST", 400, body=body)
+        self.assertEqual(self.ask("/hold").headers["Allow"], "POST")
+        self.assertEqual(self.ask("", "POST").code, 405)
+
+    def test_a_shard_that_cannot_be_asked_does_not_stop_the_others(self) -> None:
+        self.gone[0] = None
+        said = self.act("hold", all=True)
+        self.assertEqual(said["recipients"], 4)
+        self.assertEqual(said["missing"], [{"shard": 0, "why": "shard 0 is gone"}])

@@ -1,0 +1,247 @@
+"""What processes say of themselves, and what that comes to for all of them."""
+
+import json
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.admin.status import (
+    Connections,
+    RecentMessage,
+    Report,
+    Status,
+    SuspendedHop,
+    Trouble,
+    gauges,
+    merge,
+)
+from twisted_mta.telemetry.metrics import Metrics, table
+
+NOW = 1_790_000_000.0
+
+
+def recent(id: str, at: float) -> RecentMessage:
+    return RecentMessage(
+        id=id,
+        received_at=at,
+        reverse_path=None,
+        recipients=("bob@localhost",),
+        size=10,
+        state="queued",
+    )
+
+
+def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Report:
+    metrics = Metrics()
+    metrics.count(table.MESSAGES_ACCEPTED, by=accepted)
+    metrics.count(table.OUTCOMES, "smtp", "failed", "1")
+    values: dict[str, Any] = {
+        "number": number,
+        "pid": 100 + (number or 0),
+        "state": "ready",
+        "started_at": NOW - 60,
+        "queue": {"messages": 2, "deferred": 1},
+        "connections": {"smtp tcp 127.0.0.1:25": Connections(1, 10)},
+        "deliveries": 3,
+        "metrics": metrics.snapshot(),
+        "recent": (recent("A", NOW - 5),),
+        "suspended": (suspended("smtp:dead.example"),),
+        **other,
+    }
+    return Report(**values)
+
+
+def suspended(next_hop: str, seconds: float = 300.0, times: int = 1) -> SuspendedHop:
+    return SuspendedHop(next_hop=next_hop, seconds=seconds, times=times, last="451 4.4.1 Refused")
+
+
+def merged(*reports: Report, **other: Any) -> Status:
+    return merge(reports, hostname="mail.example", version="1.2.3", now=NOW, **other)
+
+
+class Crossing(SynchronousTestCase):
+    def test_a_report_survives_json(self) -> None:
+        for each in (report(), report(3, accepted=7, restarts=2, queue_open=False)):
+            self.assertEqual(Report.from_json(json.loads(json.dumps(each.to_json()))), each)
+
+    def test_what_is_no_report_is_a_value_error(self) -> None:
+        good = report().to_json()
+        for change in (
+            {"pid": None},
+            {"state": "confused"},
+            {"queue": []},
+            {"connections": {"smtp": 3}},
+            {"metrics": 3},
+            {"recent": [{"id": "A"}]},
+            {"suspended": [{"next_hop": "A"}]},
+        ):
+            self.assertRaises(ValueError, Report.from_json, {**good, **change})
+        self.assertRaises(ValueError, Report.from_json, [])
+        self.assertRaises(ValueError, Report.from_json, {})
+
+    def test_it_is_of_bounded_size_whatever_peers_say(self) -> None:
+        message = RecentMessage.shortened(
+            id="A",
+            received_at=NOW,
+            reverse_path="a" * 10_000,
+            recipients=["b" * 10_000] * 1000,
+            size=1,
+            state="deferred",
+            last="451 " + "x" * 50_000,
+        )
+        self.assertEqual((len(message.recipients), message.more), (5, 995))
+        full = report(recent=(message,) * 500)
+        kept = Report.from_json(full.to_json())
+        self.assertEqual(len(kept.recent), 50)
+        self.assertLess(len(json.dumps(kept.to_json())), 200_000)
+
+
+class Merging(SynchronousTestCase):
+    def test_many_answer_as_one(self) -> None:
+        status = merged(report(1, accepted=5), report(0, accepted=2))
+        self.assertEqual(status.queue, {"messages": 4, "deferred": 2})
+        self.assertEqual(status.connections, {"smtp tcp 127.0.0.1:25": Connections(2, 20)})
+        self.assertEqual(status.deliveries, 6)
+        self.assertEqual((status.counters["accepted"], status.counters["failed"]), (7, 2))
+        self.assertEqual([each.number for each in status.processes], [0, 1])
+        self.assertEqual([each.accepted for each in status.processes], [2, 5])
+        self.assertEqual(status.processes[0].connections, Connections(1, 10))
+        self.assertEqual(status.started_at, NOW - 60)
+        self.assertEqual((status.state, status.unready, status.healthy), ("ready", "", True))
+
+    def test_the_most_recent_messages_of_all_are_shown(self) -> None:
+        one = tuple(recent(f"A{n}", NOW - 2 * n) for n in range(50))
+        two = tuple(recent(f"B{n}", NOW - 2 * n - 1) for n in range(50))
+        status = merged(report(0, recent=one), report(1, recent=two))
+        self.assertEqual(len(status.recent), 50)
+        self.assertEqual([each.id for each in status.recent[:4]], ["A0", "B0", "A1", "B1"])
+
+    def test_a_next_hop_that_several_leave_alone_is_shown_once(self) -> None:
+        status = merged(
+            report(0, suspended=(suspended("smtp:a", 10, 2), suspended("smtp:b", 10, 5))),
+            report(1, suspended=(suspended("smtp:a", 20, 3),)),
+        )
+        self.assertEqual(
+            [(each.next_hop, each.seconds, each.times) for each in status.suspended],
+            [("smtp:b", 10, 5), ("smtp:a", 20, 3)],
+        )
+        many = tuple(suspended(f"smtp:{number}") for number in range(500))
+        self.assertEqual(len(merged(report(suspended=many)).suspended), 50)
+        self.assertEqual(status.to_json()["suspended"][0]["last"], "451 4.4.1 Refused")
+
+    def test_its_json_is_versioned_and_complete(self) -> None:
+        facts = json.loads(json.dumps(merged(report(0), report(1)).to_json()))
+        self.assertEqual((facts["version"], facts["program"]), (1, "1.2.3"))
+        self.assertEqual((facts["ready"], facts["unready"]), (True, ""))
+        self.assertEqual(facts["processes"][1]["connections"]["taken"], 10)
+        self.assertEqual(facts["recent"][0]["recipients"], ["bob@localhost"])
+        self.assertNotIn("metrics", facts)
+
+    def test_gauges_say_the_same(self) -> None:
+        silent = report(1, state="not answering")
+        numbers = gauges(merged(report(0), silent))
+        self.assertEqual(numbers.total(table.QUEUE_MESSAGES), 4)
+        self.assertEqual(numbers.total(table.CONNECTIONS_OPEN, kind="smtp"), 2)
+        self.assertEqual(numbers.total(table.DELIVERIES_ACTIVE), 6)
+        self.assertEqual(numbers.total(table.PROCESSES, state="ready"), 1)
+        self.assertEqual(numbers.total(table.PROCESSES, state="not answering"), 1)
+        self.assertEqual(numbers.total(table.READY), 1)
+        self.assertEqual(gauges(merged(report(0, state="draining"))).total(table.READY), 0)
+
+
+class Readiness(SynchronousTestCase):
+    def unready(self, *reports: Report, **other: Any) -> str:
+        return merged(*reports, **other).unready
+
+    def test_one_process_is_ready_when_it_says_so_and_its_queue_is_open(self) -> None:
+        self.assertEqual(self.unready(report()), "")
+        self.assertEqual(self.unready(report(state="starting")), "the process is starting")
+        self.assertEqual(self.unready(report(state="draining")), "draining")
+        self.assertEqual(
+            self.unready(report(queue_open=False)), "the queue of the process is closed"
+        )
+        self.assertEqual(self.unready(), "no process")
+
+    def test_every_listener_has_to_listen(self) -> None:
+        two = ("smtp tcp 127.0.0.1:25", "web tcp 127.0.0.1:8025")
+        self.assertEqual(self.unready(report(), listeners=two, wanted_listeners=2), "")
+        self.assertEqual(
+            self.unready(report(), listeners=two, wanted_listeners=3), "2 of 3 listeners listen"
+        )
+
+    def test_all_workers_have_to_have_started_once(self) -> None:
+        self.assertEqual(
+            self.unready(report(0), report(1, state="starting")), "worker 1 is starting"
+        )
+
+    def test_a_worker_that_died_or_hangs_is_replaced_by_the_others(self) -> None:
+        for gone in (
+            report(1, state="starting", restarts=1),
+            report(1, state="not answering"),
+        ):
+            self.assertEqual(self.unready(report(0), gone), "")
+            self.assertNotEqual(self.unready(gone), "")
+
+    def test_a_worker_that_would_refuse_mail_counts(self) -> None:
+        self.assertEqual(
+            self.unready(report(0), report(1, queue_open=False)), "the queue of worker 1 is closed"
+        )
+
+    def test_what_stops_mail_anywhere_is_said(self) -> None:
+        full = Trouble(kind="disk", text="12 octets are free", stops=True)
+        expired = Trouble(kind="certificate", text="mx.pem has expired")
+        status = merged(report(0, troubles=(expired, full)), report(1, troubles=(full,)))
+        self.assertEqual(status.unready, "12 octets are free")
+        self.assertEqual(status.troubles, (full, expired))
+        self.assertEqual(status.more_troubles, ["mx.pem has expired"])
+        self.assertEqual(status.to_json()["troubles"][0]["kind"], "disk")
+        numbers = gauges(status)
+        self.assertEqual(numbers.total(table.READY), 0)
+        self.assertEqual(numbers.total(table.TROUBLE, kind="disk"), 1)
+        self.assertEqual(numbers.total(table.TROUBLE, kind="certificate"), 1)
+        self.assertEqual(numbers.total(table.TROUBLE, kind="dns"), 0)
+
+    def test_what_stops_no_mail_is_said_and_leaves_it_ready(self) -> None:
+        log = Trouble(kind="log", text="the log cannot be written")
+        status = merged(report(0), troubles=[log])
+        self.assertEqual((status.unready, status.troubles), ("", (log,)))
+
+    def test_listeners_without_a_place_are_said(self) -> None:
+        name = "smtp tcp 127.0.0.1:25"
+        half = report(0, connections={name: Connections(3, 9, 5)})
+        other = report(1, connections={name: Connections(1, 9, 5)})
+        self.assertEqual(self.unready(half, other), "")
+        full = report(1, connections={name: Connections(2, 9, 5)})
+        self.assertEqual(
+            self.unready(half, full), f"all 5 connections of {name} are in use (max_connections)"
+        )
+
+    def test_workers_that_are_not_there_are_said(self) -> None:
+        ended = report(1, state="ended", restarts=1, counted_at=NOW - 5)
+        new = report(2, state="starting", restarts=4, counted_at=0.0)
+        status = merged(report(0), ended, new)
+        self.assertEqual(status.unready, "")
+        self.assertEqual(
+            [each.text for each in status.troubles],
+            [
+                "worker 1 has ended, and its successor is not there yet",
+                "worker 2 is starting",
+            ],
+        )
+        self.assertEqual(
+            status.incomplete,
+            (
+                "worker 1 has ended, and its successor is not there yet: its part of the queue is"
+                " that of 2026-09-21 14:13:15 UTC",
+                "worker 2 is starting: its part of the queue is not counted",
+            ),
+        )
+
+    def test_it_is_healthy_while_a_queue_is_open(self) -> None:
+        closed = report(0, queue_open=False)
+        self.assertFalse(merged(closed).healthy)
+        self.assertTrue(merged(closed, report(1)).healthy)
+        self.assertTrue(merged(report(state="draining")).healthy)
+        self.assertFalse(merged(evolve(report(), state="not answering")).healthy)
+        self.assertFalse(merged().healthy)

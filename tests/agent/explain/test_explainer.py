@@ -1,0 +1,294 @@
+"""What is said of addresses and messages, fact by fact and word by word."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.agent.explain.asked import merged, wanted
+from twisted_mta.cli.explain_words import following, lines, span
+from twisted_mta.config import Destination
+
+from .world import World
+
+CONTENT = b"Subject: Hi\r\n\r\nHi.\r\n"
+
+
+class ExplainerTestCase(SynchronousTestCase):
+    def world(self, **settings: Any) -> World:
+        settings.setdefault("local_domains", ("localhost", "us.example"))
+        settings.setdefault(
+            "mail_exchangers", {"a.example": [(20, "mx2.host"), (10, "mx1.host"), (10, "mx.us")]}
+        )
+        settings.setdefault("addresses", {"mx1.host": ["192.0.2.1"], "mx2.host": ["192.0.2.2"]})
+        world = World(self.mktemp(), **settings)
+        self.addCleanup(world.stop)
+        return world
+
+    def text(self, facts: Any) -> str:
+        return "\n".join(lines(json.loads(json.dumps(facts))))
+
+
+class Addresses(ExplainerTestCase):
+    def test_a_mailbox_here(self) -> None:
+        world = self.world()
+        facts = world.explain("Ann+tag@LOCALHOST", client=None)
+        self.assertEqual((facts["mailbox"], facts["where"]), ("Ann+tag@localhost", "local"))
+        (recipient,) = facts["recipients"]
+        self.assertEqual(recipient["way"]["rule"], "local domain localhost")
+        self.assertTrue(recipient["way"]["maildir"].endswith("/localhost/ann"))
+        self.assertIn("Route: maildir (local domain localhost)", self.text(facts))
+
+    def test_what_is_wrong_with_the_whole_is_said_as_well(self) -> None:
+        facts = self.world().explain("ann@localhost", client=None)
+        troubles = [{"text": "12 octets are free"}, {"text": "no log"}]
+        text = self.text({**facts, "unready": "12 octets are free", "troubles": troubles})
+        self.assertIn("\n\nNo mail is taken now: 12 octets are free\nTrouble: no log", text)
+
+    def test_aliases_step_by_step_with_the_loop_that_is_cut(self) -> None:
+        world = self.world(aliases="staff: ann, all\nall: staff, eve@a.example\n")
+        facts = world.explain("staff@us.example", client=None, sender="s@elsewhere.example")
+        self.assertEqual(
+            [(each["depth"], each["mailbox"], each["finding"]) for each in facts["steps"]],
+            [
+                (0, "staff@us.example", "alias"),
+                (1, "ann@us.example", "mailbox"),
+                (1, "all@us.example", "alias"),
+                (2, "staff@us.example", "itself"),
+                (2, "eve@a.example", "elsewhere"),
+            ],
+        )
+        text = self.text(facts)
+        self.assertIn("  <staff@us.example>: alias in line 1: <ann@us.example>", text)
+        self.assertIn("Reverse-path: becomes <SRS0=", text)
+
+    def test_members_that_do_not_exist(self) -> None:
+        aliases = "carol: carol, carol@a.example\nteam: carol, ghost, eve\ndead: ghost\n"
+        aliases += "owner-team: carol\n"
+        world = self.world(
+            aliases=aliases, recipients="existing", local_domains=("us.example", "localhost")
+        )
+        for client in (None, "192.0.2.7"):
+            text = self.text(world.explain("carol@us.example", client=client))
+            self.assertIn("  <carol@us.example>: there is no such mailbox", text)
+            self.assertIn(
+                "To <carol@us.example>:\n  Refused: 550 5.1.1 No such mailbox here\n"
+                "  The others get the mail, and the sender a notice.",
+                text,
+            )
+            self.assertIn("To <carol@a.example>:", text)
+        facts = world.explain("team@us.example", client=None)
+        self.assertIsNone(facts["refused"])
+        self.assertEqual(
+            [(each["mailbox"], each["refused"] is None) for each in facts["recipients"]],
+            [
+                ("carol@us.example", False),
+                ("carol@a.example", True),
+                ("ghost@us.example", False),
+                ("eve@us.example", False),
+            ],
+        )
+        self.assertIn("and <owner-team@us.example> a notice", self.text(facts))
+        self.assertIn("550 5.1.1", world.explain("dead@us.example", client=None)["refused"])
+        refusing = self.world(aliases=aliases, recipients="existing", missing_members="refuse")
+        self.assertIn("550 5.1.1", refusing.explain("carol@us.example")["refused"])
+
+    def test_what_is_refused_and_who_may_relay(self) -> None:
+        world = self.world(aliases="x: y@a.example\n", relay_from=("192.0.2.0/24",))
+        for address, client, refused in (
+            ("b@a.example", "192.0.2.7", None),
+            ("b@a.example", "198.51.100.7", "550 5.7.1 Relaying denied"),
+            ("ann@localhost", "198.51.100.7", None),
+        ):
+            self.assertEqual(world.explain(address, client=client)["refused"], refused)
+
+    def test_a_mailbox_that_is_not_there_is_not_called_one(self) -> None:
+        text = self.text(self.world(recipients="existing").explain("nobody@us.example"))
+        self.assertIn("<nobody@us.example>: a name in a local domain.", text)
+        self.assertIn("Refused at RCPT: 550 5.1.1", text)
+
+    def test_mail_exchangers_in_their_order_and_why_some_are_passed_over(self) -> None:
+        world = self.world(
+            mail_exchangers={
+                "a.example": [
+                    (30, "mx3.host"),
+                    (10, "mx1.host"),
+                    (20, "gone.host"),
+                    (40, "1.2.3.4"),
+                ]
+            },
+            addresses={"mx1.host": ["192.0.2.1"], "mx3.host": ["192.0.2.3"]},
+        )
+        (recipient,) = world.explain("b@a.example")["recipients"]
+        way = recipient["way"]
+        self.assertEqual(
+            [(each["preference"], each["host"], each["problem"]) for each in way["exchangers"]],
+            [
+                (10, "mx1.host", ""),
+                (20, "gone.host", "A of gone.host: no such domain"),
+                (30, "mx3.host", ""),
+                (40, "1.2.3.4", "no mail exchanger can have such a name"),
+            ],
+        )
+        self.assertEqual([each["host"] for each in way["targets"]], ["mx1.host", "mx3.host"])
+
+    def test_where_the_dns_says_no_that_is_said(self) -> None:
+        facts = self.world().explain("b@nowhere.example")
+        failure = facts["recipients"][0]["way"]["failure"]
+        self.assertEqual(failure, "550 5.1.2 The domain nowhere.example does not exist")
+        self.assertIn(f"No target: {failure}", self.text(facts))
+
+
+class TLSLevels(ExplainerTestCase):
+    def level(self, world: World, address: str = "b@a.example") -> tuple[str, str]:
+        tls = world.explain(address)["recipients"][0]["way"]["targets"][0]["tls"]
+        return tls["level"], tls["from"]
+
+    def test_the_level_in_force_and_where_it_came_from(self) -> None:
+        """RFC 3207 §4.1, §6."""
+        for destination, route, expected in (
+            (None, None, ("may", "default")),
+            (
+                Destination(domain="a.example", tls="encrypt"),
+                None,
+                ("encrypt", "[[destination]] a.example"),
+            ),
+            (Destination(domain="*", tls="none"), None, ("none", "[[destination]] *")),
+            (
+                Destination(domain="mx1.host", tls="verify"),
+                "smtp://mx1.host",
+                ("verify", "[[destination]] mx1.host"),
+            ),
+            (None, "smtps://mx1.host", ("encrypt", "smtps: in the route")),
+            (None, "lmtp+unix:/run/lmtp", ("none", "a socket of this machine")),
+        ):
+            world = self.world(
+                destinations=() if destination is None else (destination,),
+                routes=() if route is None else (("a.example", route),),
+            )
+            self.assertEqual(self.level(world), expected)
+
+    def test_tls_that_was_had_before_is_demanded_again(self) -> None:
+        destination = Destination(domain="a.example", tls_memory="require")
+        world = self.world(destinations=(destination,))
+        world.mta.mta.engine.memory.remember("mx1.host", 25)
+        self.assertEqual(
+            self.level(world),
+            (
+                "encrypt",
+                "tls_memory = require ([[destination]] a.example): TLS was had with it before",
+            ),
+        )
+
+
+class Messages(ExplainerTestCase):
+    def queued(self, world: World, address: str = "b@a.example") -> tuple[str, Any]:
+        id = world.mta.submit(CONTENT, address, sender="s@sender.example").split()[-1]
+        return id, world.explain_id(id)
+
+    def test_mail_that_has_to_be_there_by_a_time_is_returned_then(self) -> None:
+        world = self.world()
+        client = world.mta.connect()
+        client.say("EHLO c.example", "MAIL FROM:<s@sender.example> BY=900;R")
+        client.say("RCPT TO:<b@a.example>", "DATA")
+        (answer,) = client.send(CONTENT + b".\r\n")
+        id = answer.split()[-1]
+        facts = world.explain_id(id)
+        assert facts is not None, answer
+        (recipient,) = facts["recipients"]
+        for each in (facts, recipient):
+            self.assertAlmostEqual(each["expires_at"], facts["received_at"] + 900, delta=2)
+        self.assertIn("(in 15 min", self.text(facts))
+
+    def test_what_waits_for_others_is_not_said_to_go_at_once(self) -> None:
+        facts = {"holds": [], "next_attempt": 100.0, "expires_at": 200.0}
+        self.assertIn("tried at once.", following(facts, 150.0))
+        for kind in ("connections", "concurrency", "limits"):
+            said = following({**facts, "holds": [{"kind": kind}]}, 150.0)
+            self.assertIn("tried as soon as it may be.", said)
+
+    def test_a_greylisted_recipient(self) -> None:
+        world = self.world()
+        world.serve("192.0.2.1", offers_tls=False, answer=b"451 4.7.1 Greylisted\x1b\r\n")
+        _, facts = self.queued(world)
+        (recipient,) = facts["recipients"]
+        self.assertEqual((recipient["state"], recipient["tried"]), ("deferred", 1))
+        self.assertEqual([each["kind"] for each in recipient["holds"]], ["retry"])
+        (attempt,) = recipient["attempts"]
+        self.assertEqual(attempt["remote"], "mx1.host[192.0.2.1]:25")
+        self.assertIn("S: 451 4.7.1 Greylisted\\x1b", attempt["conversation"])
+        text = self.text(facts)
+        self.assertIn("mx1.host[192.0.2.1]:25 said: 451 4.7.1 Greylisted\\x1b.", text)
+        self.assertNotIn("\x1b", text)
+        self.assertRegex(text, r"Next: tried \S+ \S+, in [45] min")
+
+    def test_under_which_tls_an_attempt_was(self) -> None:
+        world = self.world()
+        world.serve("192.0.2.1", answer=b"451 4.7.1 Later\r\n")
+        _, facts = self.queued(world)
+        (attempt,) = facts["recipients"][0]["attempts"]
+        self.assertEqual(attempt["tls"]["version"], "TLSv1.3")
+        self.assertIn("(TLSv1.3): 451 4.7.1 Later", self.text(facts))
+        self.assertTrue([each for each in attempt["conversation"] if each.startswith("* TLSv1.3")])
+
+    def test_a_next_hop_that_is_left_alone(self) -> None:
+        world = self.world()
+        _, facts = self.queued(world)
+        (recipient,) = facts["recipients"]
+        self.assertEqual([each["kind"] for each in recipient["holds"]], ["retry", "suspended"])
+        self.assertIn("It is left alone, and probed in", self.text(facts))
+        _, facts = self.queued(world)
+        (recipient,) = facts["recipients"]
+        self.assertEqual(recipient["tried"], 0)
+        self.assertEqual([each["kind"] for each in recipient["holds"]], ["suspended"])
+
+    def test_one_that_is_not_there(self) -> None:
+        self.assertIsNone(self.world().explain_id("0000000000001"))
+
+
+class Asked(SynchronousTestCase):
+    def test_ids_and_addresses(self) -> None:
+        self.assertEqual(wanted("1m81arnjn5bhj"), {"id": "1M81ARNJN5BHJ"})
+        for what in ("a@b.example", "<a@b.example>", "postmaster", '"a b"@[192.0.2.1]'):
+            self.assertEqual(wanted(what)["address"], what)
+        self.assertEqual(wanted("a@b", client="2001:DB8::1")["client"], "2001:db8::1")
+
+    def test_what_is_neither_is_refused_by_name(self) -> None:
+        for what, more in (
+            ("x\x1b", {}),
+            ("a@", {}),
+            ("<a@b", {}),
+            ("a@b.example", {"client": "mx"}),
+            ("a@b.example", {"sender": "x"}),
+        ):
+            with self.assertRaises(ValueError) as caught:
+                wanted(what, **more)
+            self.assertNotIn("\x1b", str(caught.exception))
+
+    def test_of_several_processes_each_says_how_next_hops_stand_with_it(self) -> None:
+        def answer(active: int) -> dict[str, Any]:
+            way = {"next_hop": "smtp:x", "standings": [{"active": active}]}
+            return {"recipients": [{"way": way}]}
+
+        found = merged([(0, answer(1)), (1, answer(2)), (2, None)])
+        assert found is not None
+        self.assertEqual(
+            found["recipients"][0]["way"]["standings"],
+            [{"active": 1, "worker": 0}, {"active": 2, "worker": 1}],
+        )
+        self.assertIsNone(merged([(0, None)]))
+
+
+class Words(SynchronousTestCase):
+    def test_spans(self) -> None:
+        for seconds, said in (
+            (0, "0 s"),
+            (59.6, "1 min"),
+            (61, "1 min 1 s"),
+            (3600, "1 h"),
+            (86400 + 3600 * 2, "1 d 2 h"),
+            (-3, "0 s"),
+        ):
+            self.assertEqual(span(seconds), said)

@@ -1,0 +1,391 @@
+"""One process's share of the work: other settings all or none, shards of others, the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server.authority import self_signed
+from twisted_mta import Config
+from twisted_mta.agent.report import engine_report
+from twisted_mta.agent.shard import shard_directory
+from twisted_mta.config import Listener
+from twisted_mta.config.destination import Destination
+from twisted_mta.queue.store.contract import StateInUse, StoreError
+from twisted_mta.queue.store.lock import StateLock
+from twisted_mta.service import CannotReload
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.peer import ScriptedPeer
+from twisted_mta.testing.world import SMTP, MemoryMTA
+
+MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+ENDPOINT = f"tcp:{SMTP[1]}:interface={SMTP[0]}"
+NEXT = "192.0.2.1"
+RELAYED = (("next.example", f"smtp://{NEXT}"),)
+
+
+OLD: Mapping[str, Any] = {
+    "team@localhost": "250",
+    "crew@localhost": "550",
+    "x@gone.example": "550",
+    "size": f"SIZE {1 << 20}",
+    "name": "old.example",
+}
+NEW: Mapping[str, Any] = {
+    "team@localhost": "550",
+    "crew@localhost": "250",
+    "x@gone.example": "250",
+    "size": f"SIZE {2 << 20}",
+    "name": "new.example",
+    "connections": 3,
+}
+
+
+class InMemory(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.files = UnsyncedFiles()
+
+    def make(self, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(self.directory, files=self.files, **settings)
+        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
+        return mta
+
+    def started(self, **settings: Any) -> MemoryMTA:
+        mta = self.make(**settings)
+        mta.start()
+        return mta
+
+    def write(self, name: str, content: str) -> str:
+        path = os.path.join(self.directory, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(content)
+        return path
+
+
+class Reloading(InMemory):
+    """What clients are told shows which settings are in force."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.aliases = self.write("aliases", "team: bob@localhost\n")
+        self.certificate = self_signed("old.example").save(self.directory, "mx.pem")
+        self.files.make_directories(os.path.join(self.directory, "maildir/localhost/bob/new"))
+        self.mta = self.started(
+            aliases=self.aliases,
+            recipients="existing",
+            routes=(("gone.example", "error:5.1.1 gone"),),
+            tls_certificate=self.certificate,
+            listeners=(Listener(endpoint=ENDPOINT, max_message_size=1 << 20),),
+        )
+        self.before = self.mta.mta.config
+
+    def change(self) -> Config:
+        """Change all files, and return settings that differ in all kinds."""
+        self.write("aliases", "crew: bob@localhost\n")
+        self_signed("new.example").save(self.directory, "mx.pem")
+        return evolve(
+            self.before,
+            routes=(("gone.example", "discard:"),),
+            listeners=(Listener(endpoint=ENDPOINT, max_message_size=2 << 20),),
+            destinations=(Destination(domain="far.example", connections=3),),
+        )
+
+    def told(self) -> dict[str, Any]:
+        """Return what a client sees."""
+        client = self.mta.connect(greet=False)
+        features = client.say("EHLO client.example")
+        client.say("MAIL FROM:<ann@sender.example>")
+        codes = {
+            name: client.say(f"RCPT TO:<{name}>")[-1][:3]
+            for name in ("team@localhost", "crew@localhost", "x@gone.example")
+        }
+        client.say("RSET")
+        client.start_tls()
+        shown = client.transport.getHandle().get_peer_certificate(as_cryptography=True)
+        client.say("QUIT")
+        (size,) = [line[4:] for line in features if " SIZE " in line or "-SIZE " in line]
+        far = self.mta.mta.engine.config.destination_for("far.example", ())
+        return {
+            **codes,
+            "size": size,
+            "name": shown.subject.rfc4514_string().removeprefix("CN="),
+            "connections": far.connections,
+        }
+
+    def reload(self, config: Config | None = None) -> Deferred[list[str]]:
+        reloaded = self.mta.mta.reload(config)
+        self.mta.reactor.settle()
+        return reloaded
+
+    def test_all_that_changed_is_in_force_and_said(self) -> None:
+        self.assertLess(OLD.items(), self.told().items())
+        lines = self.successResultOf(self.reload(self.change()))
+        self.assertEqual(self.told(), NEW)
+        said = "\n".join(lines)
+        for word in ("routes = ", "max_message_size = ", "destinations = ", "mx.pem"):
+            self.assertIn(word, said)
+
+    def test_one_thing_that_is_wrong_keeps_all_as_it_was(self) -> None:
+        wrong = {
+            "a route": {"routes": (("x.example", "smtp://"),)},
+            "its certificate": {"tls_certificate": "/nowhere.pem"},
+            "a certificate authority": {
+                "listeners": (
+                    Listener(
+                        endpoint=ENDPOINT,
+                        client_certificates="ask",
+                        client_certificate_authorities="/nowhere.pem",
+                    ),
+                )
+            },
+            "the aliases": {"aliases": "/nowhere"},
+            "a password": {
+                "destinations": (
+                    Destination(
+                        domain="far.example",
+                        tls="verify",
+                        username="mta",
+                        password_file="/nowhere",
+                    ),
+                )
+            },
+            "what only a start can change": {"maildir": "/elsewhere"},
+        }
+        before = self.told()
+        for what, settings in wrong.items():
+            config = evolve(self.change(), **settings)
+            error = self.failureResultOf(self.reload(config), CannotReload).value
+            self.assertTrue(str(error).isprintable(), what)
+            self.assertEqual(self.told(), before, what)
+            self.assertIs(self.mta.mta.config, self.before)
+        self.successResultOf(self.reload(self.change()))
+        self.assertEqual(self.told(), NEW)
+
+    def test_a_file_that_is_spoilt_keeps_all_as_it_was(self) -> None:
+        before = self.told()
+        for name in ("aliases", "mx.pem"):
+            config = self.change()
+            self.write(name, ":::\n")
+            self.failureResultOf(self.reload(config), CannotReload)
+            self.assertEqual(self.told(), before, name)
+
+    def test_without_other_settings_the_files_are_read_again(self) -> None:
+        self.change()
+        self.successResultOf(self.reload())
+        told = self.told()
+        self.assertEqual((told["crew@localhost"], told["name"]), ("250", "new.example"))
+        self.assertEqual((told["x@gone.example"], told["size"]), ("550", OLD["size"]))
+
+    def test_a_session_goes_on_under_the_rules_it_began_with(self) -> None:
+        client = self.mta.connect()
+        client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<team@localhost>")
+        self.successResultOf(self.reload(self.change()))
+        client.say("DATA")
+        self.assertTrue(client.send(MAIL + b".\r\n")[-1].startswith("250 "))
+        self.assertEqual(len(self.mta.mail("bob")), 1)
+
+    def test_how_much_of_the_disk_stays_free_can_change(self) -> None:
+        self.files.capacity = 10 << 20
+        self.successResultOf(self.reload(evolve(self.before, minimum_free_disk=1 << 40)))
+        self.mta.advance(2)
+        self.assertTrue(self.mta.submit(MAIL, "team@localhost").startswith("452 4.3.1 "))
+
+    def test_two_at_once_are_done_one_after_the_other(self) -> None:
+        first, second = self.reload(self.change()), self.reload(self.before)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(self.told()["size"], OLD["size"])
+
+
+class StateDirectoryGone(InMemory):
+    """What was opened goes away while mail comes in, and comes back."""
+
+    def reports(self, mta: MemoryMTA) -> bool:
+        """Ask as a health check does; return whether the queue is open."""
+        for _ in range(2):
+            mta.advance(2)
+            report = engine_report(
+                mta.mta.engine, pid=1, state="ready", started_at=0.0, names=("smtp",)
+            )
+        return report.queue_open
+
+    def test_it_is_refused_seen_and_over_by_itself(self) -> None:
+        mta = self.started(routes=RELAYED)
+        path = os.path.join(self.directory, "queue.sqlite")
+        self.assertTrue(self.reports(mta))
+        os.rename(path, f"{path}.away")
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.assertFalse(self.reports(mta))
+        mta.advance(300)
+        self.assertFalse(os.path.exists(path))
+        os.rename(f"{path}.away", path)
+        mta.advance(60)
+        self.assertTrue(self.reports(mta))
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        mta.advance(1)
+        self.assertEqual(len(mta.mail("bob")), 1)
+        self.flushLoggedErrors(StoreError)
+
+    def test_it_is_seen_without_any_mail(self) -> None:
+        mta = self.started()
+        path = os.path.join(self.directory, "queue.sqlite")
+        os.rename(path, f"{path}.away")
+        self.assertFalse(self.reports(mta))
+        os.rename(f"{path}.away", path)
+        mta.advance(300)
+        self.assertTrue(self.reports(mta))
+        self.flushLoggedErrors(StoreError)
+
+    def test_a_reload_meanwhile_makes_no_key_of_its_own(self) -> None:
+        aliases = self.write("aliases", "team: bob@far.example\n")
+        users = self.write("users", "")
+        os.chmod(users, 0o600)
+        mta = self.started(aliases=aliases, srs_domain="localhost", users=users)
+        for name in ("srs.key", "auth.key"):
+            path = os.path.join(self.directory, name)
+            self.files.unlink(path)
+            self.successResultOf(mta.mta.reload(mta.mta.config))
+            self.assertNotIn(path, self.files.tree())
+
+    def test_mailboxes_that_are_not_there_for_now_are_not_denied(self) -> None:
+        mta = self.started(recipients="existing")
+        maildir = mta.mta.config.maildir
+        self.files.make_directories(f"{maildir}/localhost/bob/new")
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        mta.advance(1)
+        above, _, name = maildir.rpartition("/")
+        mounted = self.files._directory(above).names.pop(name)
+        self.files.make_directories(maildir)
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))
+        self.files._directory(above).names[name] = mounted
+        self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
+        self.assertTrue(mta.submit(MAIL, "eve@localhost").startswith("550 "))
+
+
+class Shards(InMemory):
+    def test_what_a_former_worker_left_is_delivered_by_whoever_has_its_shard(self) -> None:
+        left = self.make(routes=RELAYED)
+        os.makedirs(shard_directory(self.directory, 3))
+        left.start()
+        there = left.mta.engine.shards[1]
+        self.assertEqual(there.number, 3)
+        left.mta.engine._home = there  # as in the worker whose own it was
+        self.assertTrue(left.submit(MAIL, "bob@next.example").startswith("250 "))
+        left.stop()
+        again = self.make()
+        said: list[str] = []
+        globalLogPublisher.addObserver(note := lambda event: said.append(formatEvent(event)))
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+        again.start()
+        self.assertIn("shard 3 of a former worker is taken over: 1 messages", said)
+        self.assertEqual(again.mta.engine.shards[1].commit.census().messages, 1)
+
+    def test_new_mail_goes_to_its_own(self) -> None:
+        os.makedirs(shard_directory(self.directory, 1))
+        mta = self.started(routes=RELAYED)
+        mta.submit(MAIL, "bob@next.example")
+        counted = [shard.commit.census().messages for shard in mta.mta.engine.shards]
+        self.assertEqual(counted, [1, 0])
+
+
+class InUse(InMemory):
+    """The workers of a parent that was killed still have the queue."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.orphan = StateLock(os.path.join(self.directory, "queue.lock"))
+        self.orphan.acquire()
+        self.addCleanup(self.orphan.release)
+        self.mta = self.make()
+        self.ready = self.mta.mta.when_ready()
+        self.mta.start()
+
+    def test_it_waits_for_their_end(self) -> None:
+        self.mta.advance(1)
+        self.assertNoResult(self.ready)
+        with self.assertRaises(ConnectionError):
+            self.mta.connect()
+        self.orphan.release()
+        self.mta.advance(0.1)
+        self.successResultOf(self.ready)
+        self.assertTrue(self.mta.submit(MAIL, "bob@localhost").startswith("250 "))
+
+    def test_who_does_not_end_in_five_seconds_is_another_mta(self) -> None:
+        for _ in range(60):
+            self.mta.advance(0.1)
+        self.failureResultOf(self.ready, StateInUse)
+        self.failureResultOf(self.mta.mta.when_ready(), StateInUse)
+        StateLock(os.path.join(self.directory, "lock")).acquire()
+        self.assertEqual(self.mta.reactor.ports, {})
+
+    def test_a_stop_meanwhile_opens_nothing_any_more(self) -> None:
+        self.mta.stop()
+        self.failureResultOf(self.ready, RuntimeError)
+        self.orphan.release()
+        self.mta.advance(10)
+        self.assertFalse(self.mta.mta.engine.shards[0].commit.is_open)
+        self.assertEqual(self.mta.reactor.getDelayedCalls(), [])
+        StateLock(os.path.join(self.directory, "queue.lock")).acquire()
+        self.failureResultOf(self.mta.mta.when_ready(), RuntimeError)
+
+    def test_a_reload_meanwhile_is_done_after_the_start(self) -> None:
+        config = evolve(self.mta.mta.config, drain_timeout=3.0)
+        reloaded = self.mta.mta.reload(config)
+        self.mta.advance(1)
+        self.assertNoResult(reloaded)
+        self.orphan.release()
+        self.mta.advance(0.1)
+        self.assertEqual(len(self.successResultOf(reloaded)), 1)
+        self.assertEqual(self.mta.mta.engine.config.drain_timeout, 3.0)
+
+    def test_a_reload_of_what_does_not_start_is_refused(self) -> None:
+        reloaded = self.mta.mta.reload()
+        self.mta.stop()
+        self.failureResultOf(reloaded, CannotReload)
+        self.failureResultOf(self.ready, RuntimeError)
+
+
+class Hurrying(InMemory):
+    def test_a_next_hop_that_says_nothing_keeps_nobody_who_hurries(self) -> None:
+        peer = ScriptedPeer(
+            [
+                ("send", b"220 mx.example ESMTP\r\n"),
+                ("expect", b"EHLO mta.example\r\n"),
+                ("send", b"250 mx.example\r\n"),
+                ("expect", b"MAIL FROM:<ann@sender.example>\r\n"),
+                ("send", b"250 ok\r\n"),
+                ("expect", b"RCPT TO:<bob@next.example>\r\n"),
+                ("send", b"250 ok\r\n"),
+                ("expect", b"DATA\r\n"),
+                ("send", b"354 go\r\n"),
+                ("content",),
+            ]
+        )
+        mta = self.started(routes=RELAYED, drain_timeout=600.0)
+        mta.reactor.listen(NEXT, 25, peer)
+        mta.submit(MAIL, "bob@next.example")
+        self.assertEqual(len(peer.contents), 1)
+        stopped = mta.mta.stopService()
+        mta.advance(60)
+        self.assertNoResult(stopped)
+        mta.mta.hurry()
+        for _ in range(4):
+            mta.advance(1)
+        self.successResultOf(stopped)
+
+    def test_who_is_told_before_the_stop_hurries_then(self) -> None:
+        mta = self.started(drain_timeout=600.0)
+        client = mta.connect()
+        client.say("MAIL FROM:<ann@sender.example>")
+        mta.mta.hurry()
+        self.assertEqual(client.say("NOOP")[0][:3], "250")
+        mta.stop(patience=10)
+        self.assertTrue(client.heard()[-1].startswith("421 "))

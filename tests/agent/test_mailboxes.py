@@ -1,0 +1,140 @@
+"""Where mail goes next, by the routes and by what is special about some destinations."""
+
+import os
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.agent.mailboxes import Mailboxes
+from twisted_mta.config import Config, Destination
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.reply import Reply
+from twisted_mta.routing.aliases import AliasError
+from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.slices import NOTHING, Sliced
+from twisted_mta.testing.files import UnsyncedFiles
+
+
+class Terms(SynchronousTestCase):
+    """Recipients for whom other terms hold are not to wait for each other at a shared host."""
+
+    def mailboxes(
+        self, *destinations: Destination, route: str = "smtp://relay.example"
+    ) -> Mailboxes:
+        return Mailboxes(
+            Config(
+                state_dir="/nowhere",
+                hostname="mta.example",
+                routes=(("*", route),),
+                destinations=destinations,
+            ),
+            in_maildir=lambda mailbox: False,
+            files=UnsyncedFiles(),
+            secret=bytes,
+            wall_time=lambda: 0.0,
+        )
+
+    def route(self, mailboxes: Mailboxes, domain: str) -> tuple[object, str]:
+        next_hop = mailboxes.route(Mailbox("bob", domain))
+        return next_hop, next_hop.destination
+
+    def test_a_domain_with_terms_of_its_own_is_another_next_hop(self) -> None:
+        mailboxes = self.mailboxes(Destination(domain=".strict.example", tls="encrypt"))
+        strict, pattern = self.route(mailboxes, "a.strict.example")
+        self.assertEqual(pattern, ".strict.example")
+        self.assertEqual(strict, self.route(mailboxes, "b.strict.example")[0])
+        others, pattern = self.route(mailboxes, "other.example")
+        self.assertEqual(pattern, "")
+        self.assertNotEqual(strict, others)
+        self.assertEqual(str(strict), str(others))
+
+    def test_what_holds_for_the_host_or_for_all_makes_no_other(self) -> None:
+        for destination in (
+            Destination(domain="relay.example:25", tls="encrypt"),
+            Destination(domain="*", tls="encrypt"),
+        ):
+            mailboxes = self.mailboxes(destination)
+            self.assertEqual(self.route(mailboxes, "a.example")[1], "")
+
+
+class ReadInSlices(SynchronousTestCase):
+    """Many aliases are read while mail comes in; until all are there, those of before hold."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.config = Config(
+            state_dir="/nowhere",
+            hostname="us.example",
+            local_domains=("us.example",),
+            aliases=self.path,
+        )
+        files = UnsyncedFiles()
+        files.make_directories("/nowhere")
+        self.mailboxes = Mailboxes(
+            self.config,
+            in_maildir=lambda mailbox: False,
+            files=files,
+            secret=lambda count: bytes(range(count)),
+            wall_time=lambda: 0.0,
+        )
+        self.clock = Busy()
+        self.pace = Sliced(self.clock, inline_executor)
+        self.write("ann")
+        self.reload()
+        self.clock.pump([0.002] * 200)
+        self.assertEqual(self.leads_to(), "ann")
+
+    def write(self, target: str) -> None:
+        with open(self.path, "w", encoding="ascii") as file:
+            file.writelines(f"list{number}: {target}\n" for number in range(3200))
+
+    def leads_to(self) -> str:
+        found = self.mailboxes.expand(Mailbox("list7", "us.example"), None)
+        assert not isinstance(found, Reply)
+        return found[0].mailbox.local_part
+
+    def reload(self) -> Deferred[None]:
+        async def reload() -> None:
+            prepared = await self.mailboxes.prepare(self.config, self.pace, NOTHING)
+            await self.mailboxes.complete(prepared, self.pace)
+            self.lines, letting_go = self.mailboxes.use(prepared)
+            await self.pace.work(letting_go)
+
+        return Deferred.fromCoroutine(reload())
+
+    def test_the_old_ones_hold_until_all_new_ones_are_there(self) -> None:
+        self.write("bob")
+        reloaded = self.reload()
+        seen = [self.leads_to()]
+        while not reloaded.called:
+            self.clock.advance(0.002)
+            seen.append(self.leads_to())
+        self.successResultOf(reloaded)
+        self.assertGreater(seen.count("ann"), 10)
+        self.assertEqual(seen, sorted(seen))
+        self.assertEqual(seen[-1], "bob")
+        self.assertEqual(self.lines, [f"{os.path.abspath(self.path)}: 3200 aliases; before: 3200"])
+
+    def test_a_mistake_in_the_last_line_keeps_all_of_them(self) -> None:
+        self.write("bob")
+        with open(self.path, "a", encoding="ascii") as file:
+            file.write("last: |command\n")
+        reloaded = self.reload()
+        self.clock.pump([0.002] * 200)
+        error = self.failureResultOf(reloaded, AliasError).value
+        self.assertIn(":3201:", str(error))
+        self.assertEqual(self.leads_to(), "ann")
+
+    def test_what_has_not_changed_takes_no_slice(self) -> None:
+        self.successResultOf(self.reload())
+        self.assertEqual(self.lines, [])
+        self.assertEqual(self.leads_to(), "ann")
+
+
+class Busy(Clock):
+    """Each look at it takes half a millisecond, as reading some lines does."""
+
+    def seconds(self) -> float:
+        self.rightNow += 0.0005
+        return super().seconds()

@@ -1,0 +1,96 @@
+"""What a process says of itself, read from an engine at work in memory."""
+
+import errno
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.admin.status import Connections, Report
+from twisted_mta.agent.report import engine_report
+from twisted_mta.system import accepting
+from twisted_mta.telemetry.metrics import table
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.world import MemoryMTA
+
+MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+LARGE = MAIL + b"0123456789abcdef\r\n" * 10_000
+NAME = "smtp tcp 127.0.0.1:2525"
+
+
+class Reading(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = UnsyncedFiles()
+        self.mta = MemoryMTA(
+            os.path.abspath(self.mktemp()),
+            files=self.files,
+            routes=(("next.example", "smtp://192.0.2.1"),),
+        )
+        self.mta.start()
+        self.addCleanup(lambda: self.mta.stop() if self.mta.mta.running else None)
+        self.engine = self.mta.mta.engine
+
+    def report(self) -> Report:
+        return engine_report(
+            self.engine, pid=1, state="ready", started_at=0.0, names=[NAME], number=3
+        )
+
+    def test_a_report_has_what_passed(self) -> None:
+        self.mta.submit(MAIL, "bob@localhost")
+        self.mta.submit(MAIL, "bob@next.example")
+        report = self.report()
+        self.assertEqual((report.number, report.state, report.queue_open), (3, "ready", True))
+        self.assertEqual((report.queue["messages"], report.queue["deferred"]), (1, 1))
+        self.assertEqual([each.state for each in report.recent], ["deferred", "delivered"])
+        self.assertEqual(report.connections[NAME].taken, 2)
+        total = report.metrics.total
+        self.assertEqual(total(table.MESSAGES_ACCEPTED), 2)
+        self.assertEqual(total(table.CONNECTIONS_TAKEN, kind="smtp"), 2)
+        self.assertEqual(total(table.OUTCOMES, outcome="delivered", transport="maildir"), 1)
+        self.assertGreaterEqual(total(table.COMMIT_OPERATIONS), total(table.COMMIT_BATCHES))
+        self.assertGreater(total(table.COMMIT_BATCHES), 0)
+        self.assertEqual(Report.from_json(report.to_json()), report)
+
+    def test_connections_are_open_while_they_are(self) -> None:
+        self.mta.connect()
+        self.assertEqual(self.report().connections, {NAME: Connections(1, 1, 1000)})
+
+    def test_what_is_wrong_is_in_the_report_and_goes_by_itself(self) -> None:
+        self.assertEqual(self.report().troubles, ())
+        self.files.capacity = 1000
+        self.mta.advance(seconds=2)
+        (full,) = self.report().troubles
+        self.assertEqual((full.kind, full.stops), ("disk", True))
+        self.assertIn(" octets of the disk are free, and minimum_free_disk is ", full.text)
+        self.assertEqual(self.mta.status().unready, full.text)
+        self.files.capacity = None
+        self.mta.advance(seconds=2)
+        self.assertEqual(self.report().troubles, ())
+
+    def test_descriptors_that_are_left_to_mail_on_its_way_are_missing_to_connections(self) -> None:
+        probe = os.dup(0)
+        os.close(probe)
+        self.patch(accepting, "limit", lambda: probe * 8 // 7 - 2)
+        (scarce,) = self.report().troubles
+        self.assertEqual((scarce.kind, scarce.stops), ("descriptors", True))
+        self.assertTrue(scarce.text.endswith("connections wait"), scarce.text)
+        self.patch(accepting, "limit", lambda: probe * 8 // 7 + 2)
+        self.assertEqual(self.report().troubles, ())
+
+    def test_a_quota_that_is_used_up_is_in_the_report(self) -> None:
+        self.files.fail_next("create", OSError(errno.EDQUOT, "Disk quota exceeded"))
+        self.assertEqual(self.mta.submit(LARGE, "bob@localhost")[:9], "452 4.3.1")
+        (full,) = self.report().troubles
+        self.assertEqual(full.text, "the queue cannot be written: Disk quota exceeded")
+        self.mta.advance(seconds=6)
+        self.report()  # which has it tried again
+        self.mta.advance(seconds=1)
+        self.assertEqual(self.report().troubles, ())
+
+    def test_early_data_is_counted(self) -> None:
+        client = self.mta.connect()
+        client.say("EHLO client.example\r\nNOOP")
+        self.assertEqual(self.report().metrics.total(table.EARLY_DATA, kind="smtp"), 1)
+
+    def test_the_queue_is_closed_after_the_end(self) -> None:
+        self.mta.stop()
+        self.assertFalse(self.report().queue_open)

@@ -1,0 +1,173 @@
+"""What a check says of certificates, keys and authorities."""
+
+import os
+from datetime import UTC, datetime
+
+from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.cli.check.checking import CheckTestCase
+from tests.server.authority import Authority, Issued, self_signed
+from twisted_mta.cli.check.certificates import covers
+from twisted_mta.config import Listener
+from twisted_mta.config.destination import Destination
+from twisted_mta.system.real_world import wall_time
+from twisted_mta.tls.self_signed import CertificateError
+from twisted_mta.tls.server import ServerContext
+
+HOST = "mail.example.net"
+LISTENER = "tcp:0:interface=127.0.0.1"
+
+
+class Certificates(CheckTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = Authority("Root")
+        self.middle = Authority("Middle")
+        self.between = self.root.subordinate(self.middle)
+
+    def file(self, issued: Issued, *chain: bytes, name: str = "pair.pem") -> str:
+        path = issued.save(self.directory, name)
+        with open(path, "ab") as file:
+            file.writelines(chain)
+        os.chmod(path, 0o600)
+        return path
+
+    def good(self, *names: str, **issued: object) -> str:
+        leaf = self.middle.issue(HOST, names=names or (HOST,), for_clients=False, **issued)  # type: ignore[arg-type]
+        return self.file(leaf, self.between.public_bytes(Encoding.PEM))
+
+    def of(
+        self, file: str, *, key: str | None = None, days: float = 0, **values: object
+    ) -> list[str]:
+        config = self.config(LISTENER, tls_certificate=file, tls_key=key or file, **values)
+        return self.found(config, wall_time=lambda: wall_time() + days * 86400)
+
+    def test_a_good_one_is_not_spoken_of(self) -> None:
+        self.assertEqual(self.of(self.good()), [])
+        self.assertEqual(self.of(self.good("*.example.net", "other.example")), [])
+
+    def test_one_for_another_host_is_warned_of(self) -> None:
+        self.assertEqual(
+            self.of(self.good("mx.example.net", "*.mail.example.net")),
+            [
+                "warning: DIR/pair.pem: the certificate is not for mail.example.net but for"
+                " mx.example.net, *.mail.example.net; those who verify will not send here; get one"
+                " for that name too"
+            ],
+        )
+
+    def test_dates_are_held_against_the_clock(self) -> None:
+        file = self.good()  # for 30 days
+        self.assertEqual(self.of(file, days=15), [])
+        (text,) = self.of(file, days=17)
+        self.assertIn("warning: DIR/pair.pem: the certificate expires on ", text)
+        end = datetime.fromtimestamp(wall_time() + 30 * 86400, UTC)
+        leaf, authority = self.of(file, days=31)
+        self.assertIn(f"the certificate expired on {end:%Y-%m-%d}; renew it", leaf)
+        self.assertIn("certificate 2 of the file, an authority's, expired on", authority)
+
+    def test_a_chain_is_in_order_and_whole(self) -> None:
+        leaf = self.middle.issue(HOST, names=[HOST], for_clients=False)
+        between, root = (
+            each.public_bytes(Encoding.PEM) for each in (self.between, self.root.issued.certificate)
+        )
+        self.assertEqual(self.of(self.file(leaf, between, root)), [])
+        (text,) = self.of(self.file(leaf, root, between))
+        self.assertIn("certificate 1 is not signed by certificate 2 of the file", text)
+        (text,) = self.of(self.file(leaf))
+        self.assertIn("it stands alone", text)
+        (text,) = self.of(self.file(self_signed(HOST, names=[HOST])))
+        self.assertIn("it is signed by nobody but itself", text)
+
+    def test_kinds_of_keys_that_clients_refuse(self) -> None:
+        text = "".join(self.of(self.good(key=rsa.generate_private_key(65537, 1024))))
+        self.assertIn("an RSA key of 1024 bits is refused by many", text)
+        (text,) = self.of(self.good(key=ed25519.Ed25519PrivateKey.generate()))
+        self.assertIn("few mail programs take a key of this kind", text)
+        leaf = self.middle.issue(HOST, names=[HOST], for_clients=True)
+        (text,) = self.of(self.file(leaf, self.between.public_bytes(Encoding.PEM)))
+        self.assertIn("it is not meant for servers", text)
+
+    def test_a_key_that_everybody_can_read_is_warned_of(self) -> None:
+        file = self.good()
+        os.chmod(file, 0o644)
+        (text,) = self.of(file)
+        self.assertIn("everybody can read the key (mode 0644); chmod 0600", text)
+
+    def test_what_openssl_refuses_is_an_error(self) -> None:
+        # Which keys it takes depends on who built it; a listener of TLS takes the same.
+        def refuse(context: ServerContext) -> None:
+            raise CertificateError(f"{context.settings.certificate_file}: OpenSSL refuses it; why")
+
+        self.patch(ServerContext, "prepare", refuse)
+        self.assertEqual(self.of(self.good()), ["error: DIR/pair.pem: OpenSSL refuses it; why"])
+
+    def test_what_cannot_be_used_is_an_error(self) -> None:
+        other = self.file(self_signed(HOST), name="other.pem")
+        (text,) = self.of(self.good(), key=other)
+        self.assertIn("error: DIR/other.pem: the key does not match the certificate", text)
+        self.assertEqual(
+            self.of("/nowhere.pem"),
+            ["error: /nowhere.pem: cannot be read: No such file or directory"],
+        )
+
+    def test_every_file_is_read_and_each_fault_said_once(self) -> None:
+        good = self.good("a.example", HOST)
+        listener = Listener(
+            endpoint=LISTENER,
+            client_certificates="ask",
+            client_certificate_authorities="/nobody.pem",
+            sni=[
+                {"names": ["a.example", "b.example"], "certificate": good},
+                {"names": ["c.example"], "certificate": "/nowhere.pem"},
+            ],
+        )
+        config = self.config(
+            tls_certificate=good,
+            listeners=[listener, evolve(listener, endpoint="tcp:0:interface=127.0.0.2")],
+            destinations=[
+                Destination(domain="d.example", client_certificate="/client.pem"),
+                Destination(domain="e.example", tls="verify", authorities="/trusted.pem"),
+                Destination(domain="f.example", username="me", password_file="/password"),
+            ],
+        )
+        self.assertEqual(
+            [text[:79] for text in self.found(config, wall_time=wall_time)],
+            [
+                text[:79]
+                for text in (
+                    "error: /nobody.pem: cannot be read: No such file or directory",
+                    "warning: DIR/pair.pem: the certificate is not for b.example but for"
+                    " a.example, ",
+                    "error: /nowhere.pem: cannot be read: No such file or directory",
+                    "error: /client.pem: cannot be read: No such file or directory",
+                    "error: /trusted.pem: cannot be read: No such file or directory",
+                    'error: [[destination]] f.example, password_file = "/password": cannot be'
+                    " read: No such file",
+                )
+            ],
+        )
+
+    def test_certificates_for_next_hops_have_dates_too(self) -> None:
+        file = self.file(self.middle.issue("us", for_clients=True))
+        config = self.config(destinations=[Destination(domain="*", client_certificate=file)])
+        self.assertEqual(self.found(config, wall_time=wall_time), [])
+        os.chmod(file, 0o644)
+        late, secret = self.found(config, wall_time=lambda: wall_time() + 40 * 86400)
+        self.assertIn("warning: DIR/pair.pem: the certificate expired on", late)
+        self.assertIn("everybody can read the key", secret)
+
+    def test_the_default_is_told_of(self) -> None:
+        (text, *_) = self.found(self.config(LISTENER), notes=True)
+        self.assertTrue(text.startswith("note: [mta] tls_certificate: none is given"), text)
+
+
+class Names(CheckTestCase):
+    def test_an_asterisk_stands_for_one_whole_label(self) -> None:
+        certificate = self_signed("x", names=["*.example.net", "mx.example"]).certificate
+        for name in ("mail.example.net", "MAIL.example.net", "*.example.net", "mx.example"):
+            self.assertTrue(covers(certificate, name), name)
+        for name in ("example.net", "a.mail.example.net", "*.example", "x", "[127.0.0.1]"):
+            self.assertFalse(covers(certificate, name), name)

@@ -1,0 +1,132 @@
+"""One check from the file to the verdict, as the operator's tool writes it."""
+
+import json
+import os
+from collections.abc import Mapping
+
+from click.testing import CliRunner, Result
+
+from tests.cli.check.checking import CheckTestCase, machine
+from twisted_mta.cli.check import Report, report
+from twisted_mta.cli.command import main
+from twisted_mta.config import Config, ConfigError
+
+GOOD = (
+    '[mta]\nhostname = "mail.example.net"\nroutes = {"*" = "discard:"}\nweb = "off"\n'
+    'smtp = "tcp:0:interface=127.0.0.1"\nmax_connections = 50\n'
+    "[queue]\nconcurrency = 20\n"
+)
+
+
+class Tool(CheckTestCase):
+    def run_tool(self, *words: str, environment: Mapping[str, str] | None = None) -> Result:
+        return CliRunner().invoke(main, ["check", "--no-dns", *words], env=environment or {})
+
+    def test_a_good_file_ends_with_0_and_nothing_is_written(self) -> None:
+        file = self.write("mta.toml", GOOD)
+        result = self.run_tool("--config", file, "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertTrue(
+            result.output.splitlines()[-1].startswith(f"{file}: a start would work"), result.output
+        )
+        self.assertEqual(os.listdir(self.directory), ["mta.toml"])
+
+    def test_an_error_ends_with_1(self) -> None:
+        file = self.write("mta.toml", GOOD.replace('"mail.example.net"', '""'))
+        result = self.run_tool("--config", file, "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 1)
+        lines = result.output.splitlines()
+        self.assertEqual(
+            lines[0],
+            f'error: {file}: [mta] hostname = "": a domain name such as mail.example.net would do',
+        )
+        self.assertIn(f"{file}: not ready to start (1 error", lines[-1])
+
+    def test_json_is_for_programs(self) -> None:
+        file = self.write("mta.toml", GOOD.replace("discard:", "smtp://hub.example:0"))
+        result = self.run_tool("--json", "--config", file, "--state-dir", self.state)
+        told = json.loads(result.output)
+        self.assertEqual((told["version"], told["of"], told["good"]), (1, file, False))
+        (error,) = (each for each in told["findings"] if each["severity"] == "error")
+        self.assertEqual(error["where"], "route *=smtp://hub.example:0")
+        self.assertTrue(error["what"].startswith("not a host and port: "), error)
+        self.assertTrue(error["do"].startswith("what would do: mx.example.net"), error)
+        self.assertEqual(result.exit_code, 1)
+
+    def test_the_state_directory_of_the_environment_is_looked_at(self) -> None:
+        os.mkdir(self.state)
+        os.chmod(self.state, 0o755)
+        result = self.run_tool(environment={"STATE_DIRECTORY": self.state})
+        self.assertIn(f"warning: [mta] state_dir: others can look into {self.state}", result.output)
+
+    def test_a_wrong_option_ends_with_2(self) -> None:
+        self.assertEqual(self.run_tool("--colour").exit_code, 2)
+
+
+class EveryFault(CheckTestCase):
+    def of(self, toml: str) -> Report:
+        return report(
+            {"state-dir": self.state},
+            self.write("mta.toml", toml),
+            ask_dns=False,
+            machine=machine(),
+            environment={},
+            machine_name=lambda: "mail.example.net",
+        )
+
+    def test_all_faults_of_a_file_are_told_at_once(self) -> None:
+        toml = (
+            '[mta]\nhostnam = "x.example"\nweb = "tcp:0:interface=127.0.0.1"\n'
+            'tls_certificate = "/nowhere.pem"\n'
+            '[queue]\nlifetime = "long"\nsmall_body = 0\n'
+            '[[listener]]\nendpoint = "tcp:0:interface=127.0.0.1"\n'
+            '[[listener]]\nkind = "smtp"\n'
+            '[[listener]]\nendpoint = "tpc:25"\n'
+            "[dsn]\ntimeout = 5\n"
+        )
+        starts = (
+            '[mta] hostnam = "x.example": no such setting; did you mean hostname?',
+            '[queue] lifetime = "long": not a duration',
+            "[queue] small_body = 0: not a size",
+            "[[listener]] 2 has no endpoint",
+            '[[listener]] 3, endpoint = "tpc:25": "tpc" is no kind of endpoint',
+            "[dsn] is no table; did you mean dns?",
+            "/nowhere.pem: cannot be read",
+        )
+        found = [
+            str(finding).removeprefix(f"{self.path('mta.toml')}: ")
+            for finding in self.of(toml).findings
+            if finding.severity == "error"
+        ]
+        self.assertEqual(
+            [text[: len(start)] for text, start in zip(found, starts, strict=True)], list(starts)
+        )
+
+    def test_what_is_wrong_together_is_told_too(self) -> None:
+        (finding,) = self.of('[queue]\nretry_minimum = "2 h"\nretry_maximum = "1 h"\n').findings
+        self.assertEqual(finding.where, self.path("mta.toml"))
+        self.assertIn("retry_minimum", finding.what)
+        self.assertEqual(finding.do, "at most as long would do")
+
+    def test_what_is_no_toml_is_one_error(self) -> None:
+        (finding,) = self.of("[mta\n").findings
+        self.assertIn("not TOML", finding.what)
+
+    def test_a_start_refuses_what_the_check_refuses(self) -> None:
+        for toml in (
+            GOOD,
+            GOOD + "timeout = 5\n",
+            GOOD + '[[listener]]\nkind = "smtp"\n',
+            GOOD + '[[destination]]\ntls = "may"\n',
+            "[mta]\nsmtp = 25\n",
+            'mta = "x"\n',
+            "[mta]\nhostname = 5\n",
+        ):
+            file = self.write("mta.toml", toml)
+            try:
+                Config.load({}, file, environment={}, machine_name=lambda: "mail.example.net")
+                refused = False
+            except ConfigError:
+                refused = True
+            errors = [each for each in self.of(toml).findings if each.severity == "error"]
+            self.assertEqual(bool(errors), refused, toml)

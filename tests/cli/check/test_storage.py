@@ -1,0 +1,173 @@
+"""What a check says of directories, files, free disk, and of who looks at them."""
+
+import os
+import unittest
+
+from tests.cli.check.checking import CheckTestCase
+from twisted_mta.config.destination import Destination
+from twisted_mta.config.listener import Listener
+from twisted_mta.queue.store.lock import StateLock
+
+
+class Directories(CheckTestCase):
+    def test_what_can_be_made_is_not_made(self) -> None:
+        self.assertEqual(self.found(self.config()), [])
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_what_cannot_be_a_directory_is_named(self) -> None:
+        file = self.write("file")
+        config = self.config(state_dir=file, maildir=os.path.join(file, "mail"))
+        self.assertEqual(
+            self.found(config),
+            [
+                "error: [mta] state_dir: DIR/file is no directory; move it away, or name another",
+                "error: [mta] maildir: DIR/file is no directory; move it away",
+            ],
+        )
+
+    def test_a_state_directory_that_others_can_read_is_warned_of(self) -> None:
+        os.mkdir(self.state)
+        os.chmod(self.state, 0o750)
+        self.assertEqual(
+            self.found(self.config()),
+            ["warning: [mta] state_dir: others can look into DIR/state (mode 0750); chmod 0700"],
+        )
+        os.chmod(self.state, 0o700)
+        self.assertEqual(self.found(self.config()), [])
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
+    def test_what_cannot_be_written_is_an_error(self) -> None:
+        os.mkdir(self.state)
+        os.chmod(self.state, 0o500)
+        (state, maildir) = self.found(self.config())
+        self.assertIn("error: [mta] state_dir: DIR/state cannot be written", state)
+        self.assertIn("DIR/state/maildir cannot be made, for DIR/state cannot be written", maildir)
+
+
+class Files(CheckTestCase):
+    def test_aliases_are_read(self) -> None:
+        config = self.config(aliases=self.write("aliases", "root: you\n"))
+        self.assertEqual(self.found(config), [])
+        self.write("aliases", "root: you\nroot: me\n")
+        (text,) = self.found(config)
+        self.assertTrue(text.startswith("error: DIR/aliases:2: "), text)
+
+    def test_members_that_get_nothing_are_named(self) -> None:
+        for name in ("eve", "carol"):
+            os.makedirs(self.path("mail", "mail.example.net", name, "new"))
+        lines = (
+            "carol: carol, carol@remote.test",
+            "bob: bob+x, bob@remote.test",
+            "all: eve+news, ghost, list, Postmaster, x@refused.example, y@waits.example, owner",
+            "list: eve, ghost, all",
+            "sales@virtual.example: eve@mail.example.net, nobody@virtual.example",
+            "@virtual2.example: @mail.example.net",
+            "rest: @virtual2.example",
+        )
+        config = self.config(
+            aliases=self.write("aliases", "\n".join(lines)),
+            users=self.write("users", '{"name": "owner"}\n', mode=0o600),
+            maildir=self.path("mail"),
+            recipients="existing",
+            local_domains=("mail.example.net",),
+            virtual_domains=("virtual.example", "virtual2.example"),
+            routes=(
+                ("refused.example", "error:5.1.6 Moved"),
+                ("waits.example", "error:4.3.2 Later"),
+            ),
+        )
+        nobody = "which gets nothing: 550 5.1.1 No such mailbox here"
+        do = "make that mailbox, or take it out"
+        self.assertEqual(
+            [each for each in self.found(config) if "aliases" in each],
+            [
+                f"warning: DIR/aliases:2: bob leads to <bob+x@mail.example.net>, {nobody}; {do}",
+                f"warning: DIR/aliases:3: all leads to <ghost@mail.example.net>, {nobody}; {do}",
+                "warning: DIR/aliases:3: all leads to <x@refused.example>, which gets nothing:"
+                f" 550 5.1.6 Moved; {do}",
+                f"warning: DIR/aliases:4: list leads to <ghost@mail.example.net>, {nobody}; {do}",
+                "warning: DIR/aliases:5: sales@virtual.example leads to"
+                f" <nobody@virtual.example>, {nobody}; {do}",
+            ],
+        )
+
+    def test_the_first_of_many_members_that_get_nothing(self) -> None:
+        config = self.config(
+            aliases=self.write(
+                "aliases", "all: " + ", ".join(f"u{number}" for number in range(50))
+            ),
+            recipients="existing",
+        )
+        found = [each for each in self.found(config) if "aliases" in each]
+        self.assertEqual(len(found), 21)
+        self.assertEqual(found[-1], "warning: DIR/aliases: 30 more members of aliases get nothing")
+
+    def test_accounts_are_read(self) -> None:
+        config = self.config(users=self.write("users", '{"name": "ann"}\n', mode=0o600))
+        self.assertEqual(self.found(config), [])
+        self.write("users", "", mode=0o600)
+        self.assertEqual(
+            self.found(config),
+            [
+                "warning: [mta] users: DIR/users has no account, so that nobody can authenticate;"
+                " twisted-mta users add NAME"
+            ],
+        )
+        self.write("users", "ann:secret\n", mode=0o600)
+        (text,) = self.found(config)
+        self.assertTrue(text.startswith("error: DIR/users: line 1: no object of JSON"), text)
+
+    def test_a_listener_where_nobody_can_authenticate_is_warned_of(self) -> None:
+        listener = Listener(kind="submission", endpoint="tcp:0:interface=127.0.0.1")
+        (text,) = self.found(self.config(listeners=[listener]))
+        self.assertIn("nobody can authenticate here: there are no accounts; --users FILE", text)
+
+    def test_a_password_that_everybody_can_read_is_warned_of(self) -> None:
+        file = self.write("password", "secret\n", mode=0o644)
+        destination = Destination(domain="hub.example", username="me", password_file=file)
+        text = self.found(self.config(destinations=[destination]))[-1]
+        self.assertIn("warning: DIR/password: others than its owner can read", text)
+
+
+class Disk(CheckTestCase):
+    def test_too_little_free_disk_is_an_error_because_mail_is_refused(self) -> None:
+        config = self.config(minimum_free_disk=10 << 20)
+        (text,) = self.found(
+            config, free=lambda path: 9 << 20 if path == self.directory else 1 << 40
+        )[:1]
+        self.assertEqual(
+            text,
+            "error: [mta] state_dir: 9.0 MiB are free for DIR/state, and below minimum_free_disk"
+            " (10 MiB) all mail is refused with 452; make room, or lower [mta] minimum_free_disk",
+        )
+        self.assertEqual(self.found(config, free=lambda path: 10 << 20), [])
+
+    def test_a_maildir_elsewhere_has_a_disk_of_its_own(self) -> None:
+        os.mkdir(self.path("mail"))
+        config = self.config(maildir=self.path("mail"))
+        full = {self.path("mail"): 0}
+        (text,) = self.found(config, free=lambda path: full.get(path, 1 << 40))
+        self.assertIn("warning: [mta] maildir: 0.0 MiB are free for DIR/mail", text)
+
+
+class Root(CheckTestCase):
+    def test_root_is_told_to_look_as_somebody_else(self) -> None:
+        (text,) = self.found(self.config(), user=lambda: 0)
+        self.assertIn("warning: user: this is run as root", text)
+        self.assertIn("twistd --uid USER --gid GROUP", text)
+
+
+class Running(CheckTestCase):
+    def test_an_mta_that_has_the_state_directory_is_named(self) -> None:
+        os.mkdir(self.state, 0o700)
+        lock = StateLock(os.path.join(self.state, "lock"))
+        lock.acquire()
+        self.addCleanup(lock.release)
+        text = self.found(self.config(), notes=True)[0]
+        self.assertEqual(
+            text,
+            f"note: [mta] state_dir: an MTA runs on DIR/state (process {os.getpid()}): a second"
+            " one would be refused, and the ports that this one has are taken to be free",
+        )
+        lock.release()
+        self.assertNotIn("an MTA runs", "".join(self.found(self.config(), notes=True)))

@@ -1,0 +1,239 @@
+"""``twisted-mta queue``: what it asks for, what it prints, and how it ends; the MTA is played."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from typing import Any
+
+from click.testing import CliRunner, Result
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.cli.command import main
+
+ID = "1M81ARNJN5BHJ"
+NOW = 1_790_000_000.0
+EVIL = "[red]eve[/red]\x1b[2J@evil.example"
+
+
+def recipient(**other: Any) -> dict[str, Any]:
+    return {
+        "number": 0,
+        "address": EVIL,
+        "original": None,
+        "state": "deferred",
+        "in_delivery": False,
+        "removing": False,
+        "held_at": None,
+        "attempts": 3,
+        "next_attempt": NOW + 60,
+        "last": {"reply": "450 4.2.0 later\x07", "remote": "mx.example[192.0.2.1]:25"},
+        **other,
+    }
+
+
+def listed(id: str = ID, **other: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "received_at": NOW,
+        "reverse_path": None,
+        "size": 1234,
+        "recipients": [recipient(**other)],
+    }
+
+
+def page(*messages: Any, following: str | None = None, missing: Any = ()) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "messages": list(messages),
+        "next": following,
+        "missing": list(missing),
+    }
+
+
+def done(recipients: int, **other: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "messages": recipients,
+        "recipients": recipients,
+        "busy": 0,
+        "looked_at": recipients,
+        "next": None,
+        "missing": [],
+        **other,
+    }
+
+
+class QueueCommandTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.state = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.state)
+        self.requests: list[tuple[str, Any]] = []
+
+    def run_tool(self, *words: str, answers: Any = (), text: str | None = None) -> Result:
+        """Run the tool against an MTA that gives these answers, one to a connection."""
+        answers = list(answers)
+        listening = socket.socket(socket.AF_UNIX)
+        if answers:
+            listening.bind(os.path.join(self.state, "control.sock"))
+            listening.listen()
+        thread = threading.Thread(target=self._serve, args=(listening, answers))
+        thread.start()
+        words = ("queue", *words, "--state-dir", self.state)
+        result = CliRunner().invoke(main, words, input=text)
+        thread.join()
+        listening.close()
+        return result
+
+    def _serve(self, listening: socket.socket, answers: list[Any]) -> None:
+        for answer in answers:
+            code, content = answer if isinstance(answer, tuple) else (200, answer)
+            with listening.accept()[0] as connection, connection.makefile("rb") as file:
+                request = file.readline().decode("ascii").rsplit(" ", 1)[0]
+                length = 0
+                while (line := file.readline().strip()) != b"":
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                body = file.read(length)
+                self.requests.append((request, json.loads(body) if body else None))
+                octets = json.dumps(content).encode("ascii")
+                head = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (code, len(octets))
+                connection.sendall(head + octets)
+
+
+class Listing(QueueCommandTestCase):
+    def test_a_pipe_gets_a_printable_line_for_each_recipient(self) -> None:
+        result = self.run_tool("list", answers=[page(listed())])
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertEqual(
+            result.output.splitlines()[1].split("\t"),
+            [
+                ID,
+                "2026-09-21 14:13:20",
+                "1234",
+                "<>",
+                "[red]eve[/red]\\x1b[2J@evil.example",
+                "deferred",
+                "3",
+                "2026-09-21 14:14:20",
+                "mx.example[192.0.2.1]:25: 450 4.2.0 later\\x07",
+            ],
+        )
+
+    def test_filters_and_pages_are_asked_for(self) -> None:
+        result = self.run_tool(
+            *("list", "--to", "a+b@x", "--state", "held", "--older", "2 h", "--json"),
+            answers=[page(listed("0" * 13), following=ID), page(listed())],
+        )
+        self.assertEqual(
+            [each["id"] for each in json.loads(result.output)["messages"]], ["0" * 13, ID]
+        )
+        self.assertEqual(
+            [request for request, _ in self.requests],
+            [
+                "GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=100",
+                f"GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=100&after={ID}",
+            ],
+        )
+
+    def test_an_id_that_is_not_there_is_named(self) -> None:
+        result = self.run_tool("list", ID, answers=[page()])
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn(f"{ID} is not in the queue", result.output)
+
+    def test_a_part_that_was_not_asked_is_said(self) -> None:
+        missing = [{"shard": 1, "why": "it is gone\x1b"}]
+        result = self.run_tool("list", answers=[page(missing=missing)])
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("was not asked: it is gone\\x1b", result.output)
+
+    def test_a_refusal_says_why(self) -> None:
+        result = self.run_tool("list", answers=[(400, {"error": "no filter"})])
+        self.assertEqual((result.exit_code, result.output), (1, "twisted-mta: no filter\n"))
+
+    def test_3_where_nothing_runs(self) -> None:
+        self.assertEqual(self.run_tool("list").exit_code, 3)
+
+
+class Showing(QueueCommandTestCase):
+    def test_everything_is_printable(self) -> None:
+        message = {
+            **listed(parameters={"NOTIFY": "NEVER"}),
+            "expires_at": NOW + 100,
+            "parameters": {"BODY": "8BITMIME", "SMTPUTF8": None},
+            "quarantine": None,
+            "attempts": [
+                {
+                    "recipient": 0,
+                    "attempt": 3,
+                    "ended_at": NOW,
+                    "next_hop": "smtp:evil.example",
+                    "reply": "450 \x1b",
+                    "remote": None,
+                    "tls": "TLSv1.3",
+                    "transcript": "C: RCPT TO:<eve@evil.example>\nS: 450 \x1b[2J",
+                }
+            ],
+            "header": [["Subject", "Hello\x1b[2J"]],
+            "header_truncated": False,
+        }
+        result = self.run_tool("show", ID, answers=[{"version": 1, "message": message}])
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertNotIn("\x1b", result.output)
+        for line in (
+            "parameters: BODY=8BITMIME SMTPUTF8",
+            "Subject\tHello\\x1b[2J",
+            "C: RCPT TO:<eve@evil.example>",
+            "S: 450 \\x1b[2J",
+        ):
+            self.assertIn(line, result.output.splitlines())
+        self.assertIn("NOTIFY=NEVER", result.output)
+        self.assertEqual(self.requests[0][0], f"GET /v1/queue/{ID}")
+
+    def test_a_body_is_never_json(self) -> None:
+        self.assertEqual(self.run_tool("show", ID, "--body", "--json").exit_code, 2)
+
+
+class Acting(QueueCommandTestCase):
+    def test_what_is_long_is_asked_for_part_by_part(self) -> None:
+        result = self.run_tool(
+            *("hold", "--domain", "example.net"),
+            answers=[done(2000, next=f"0.{ID}"), done(5, busy=2)],
+        )
+        self.assertEqual(result.exit_code, 0)
+        self.assertEqual(
+            result.output,
+            "held: 2,005 recipients of 2,005 messages\n"
+            "in delivery now: 2; held when that ends, unless it delivers them\n",
+        )
+        wish = {"domain": "example.net", "dry_run": False, "limit": 2000}
+        self.assertEqual(
+            self.requests,
+            [
+                ("POST /v1/queue/hold", {**wish, "after": None}),
+                ("POST /v1/queue/hold", {**wish, "after": f"0.{ID}"}),
+            ],
+        )
+
+    def test_ids_that_are_there_are_acted_on_and_the_others_named(self) -> None:
+        other = "1" * 13
+        result = self.run_tool("remove", ID, other, answers=[page(listed()), done(1)])
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("removed: 1 recipient of 1 message\n", result.output)
+        self.assertIn(f"{other} is not in the queue", result.output)
+        self.assertEqual(self.requests[1][1]["ids"], [ID])
+
+    def test_programs_get_json(self) -> None:
+        result = self.run_tool("retry", "--all", "--dry-run", "--json", answers=[done(3)])
+        said = json.loads(result.output)
+        self.assertEqual((said["recipients"], said["dry_run"], said["missing"]), (3, True, []))
+        self.assertTrue(self.requests[0][1]["all"])
+
+    def test_it_has_to_be_said_what_is_meant(self) -> None:
+        for words in (("remove",), ("hold", "--all", ID), ("retry", "x")):
+            self.assertEqual(self.run_tool(*words).exit_code, 2, words)
+        self.assertEqual(self.requests, [])

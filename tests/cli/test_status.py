@@ -1,0 +1,266 @@
+"""The commands that ask a running MTA: what they print, and the status they exit with."""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import closing
+from io import StringIO
+from typing import Any
+
+from click.testing import CliRunner, Result
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.admin.status import Connections, RecentMessage, Report, SuspendedHop, merge
+from twisted_mta.cli import status as status_command
+from twisted_mta.cli import terminal
+from twisted_mta.cli.command import main
+from twisted_mta.telemetry.metrics import Metrics, table
+
+NOW = 1_790_000_000.0
+EVIL = "[red]eve[/red]\x1b[2J@evil.example"
+
+
+def status(workers: int = 1) -> dict[str, Any]:
+    """Return what ``/v1/status`` says."""
+    metrics = Metrics()
+    metrics.count(table.MESSAGES_ACCEPTED, by=1234)
+    reports = [
+        Report(
+            number=number,
+            pid=4000 + number,
+            state="ready",
+            started_at=NOW - 7200,
+            queue={"messages": 3, "leased": 1},
+            connections={"smtp tcp 127.0.0.1:2525": Connections(1, 20)},
+            metrics=metrics.snapshot(),
+            suspended=(
+                SuspendedHop(
+                    next_hop=f"smtp:{EVIL}",
+                    seconds=125.0 + number,
+                    times=3,
+                    last="451 4.4.1 [red]Connection refused\x07",
+                ),
+            ),
+            recent=(
+                RecentMessage.shortened(
+                    id="0000000000ABC",
+                    received_at=NOW - 60,
+                    reverse_path=EVIL,
+                    recipients=[f"bob{each}@example.net" for each in range(12)],
+                    size=1536,
+                    state="failed",
+                    last="550 5.1.1 [bold]No such user",
+                ),
+            ),
+        )
+        for number in range(workers)
+    ]
+    told = merge(
+        reports,
+        hostname="mail.example",
+        version="1.2.3",
+        now=NOW,
+        listeners=("smtp tcp 127.0.0.1:2525",),
+    )
+    facts: dict[str, Any] = json.loads(json.dumps(told.to_json()))
+    return facts
+
+
+class MTA:
+    """Answers one request on a control socket.
+
+    Attributes:
+        request: its first line.
+    """
+
+    def __init__(self, state_dir: str, content: Any, code: int = 200) -> None:
+        self.request = ""
+        self._response = json.dumps(content).encode("ascii")
+        self._code = code
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(os.path.join(state_dir, "control.sock"))
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with self._socket, closing(self._socket.accept()[0]) as connection:
+            self.request = connection.recv(10_000).decode("ascii").split("\r\n")[0]
+            connection.sendall(b"HTTP/1.1 %d X\r\n\r\n%b" % (self._code, self._response))
+
+    def ended(self) -> str:
+        """Wait until it has answered; return what it was asked."""
+        self._thread.join()
+        return self.request
+
+
+class RunningTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.state = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.state)
+
+    def run_tool(self, *words: str, environment: Mapping[str, str] | None = None) -> Result:
+        return CliRunner().invoke(main, words, env=environment or {})
+
+    def asked(self, content: Any, *words: str, code: int = 200) -> tuple[Result, str]:
+        mta = MTA(self.state, content, code)
+        self.addCleanup(mta.ended)
+        result = self.run_tool(*words, "--state-dir", self.state)
+        return result, mta.ended()
+
+
+class Status(RunningTestCase):
+    def test_a_pipe_gets_plain_lines(self) -> None:
+        result, request = self.asked(status(2), "status")
+        self.assertEqual((result.exit_code, request), (0, "GET /v1/status HTTP/1.1"))
+        for line in (
+            "host: mail.example",
+            "state: ready",
+            "up for: 2 h 0 min",
+            "queue: 6 messages, 2 in delivery",
+            "since the start: 2468 accepted, 0 delivered, 0 deferred, 0 failed, 0 early data,"
+            " 0 TLS downgrades, 0 TLS alarms, 0 credentials refused",
+            "smtp:[red]eve[/red]\\x1b[2J@evil.example\t2 min\t3\t451 4.4.1 [red]Connection refused"
+            "\\x07",
+            "smtp tcp 127.0.0.1:2525\t2\t40",
+            "1\t4001\tready\t0\t1\t20\t1234",
+        ):
+            self.assertIn(line, result.output.splitlines())
+        self.assertIn(
+            "bob4@example.net and 7 more\t1536\tfailed\t550 5.1.1 [bold]No", result.output
+        )
+
+    def test_one_process_needs_no_table_of_workers(self) -> None:
+        result, _ = self.asked(status(1), "status")
+        self.assertNotIn("Workers", result.output)
+
+    def test_why_it_is_not_ready_is_said(self) -> None:
+        facts = {**status(), "unready": "draining", "state": "draining"}
+        result, _ = self.asked(facts, "status")
+        self.assertIn("state: draining, not ready: draining\n", result.output)
+        self.assertEqual(result.exit_code, 0)
+
+    def test_what_is_wrong_and_what_is_missing_is_said(self) -> None:
+        troubles = [{"text": "12 octets are free"}, {"text": "no log\x1b"}]
+        facts = {**status(), "unready": "12 octets are free", "troubles": troubles}
+        result, _ = self.asked({**facts, "incomplete": ["worker 1 has ended"]}, "status")
+        for line in (
+            "state: not ready: 12 octets are free",
+            "trouble: no log\\x1b",
+            "incomplete: worker 1 has ended",
+        ):
+            self.assertIn(line, result.output.splitlines())
+
+    def test_programs_get_what_the_mta_says(self) -> None:
+        facts = status()
+        result, _ = self.asked(facts, "status", "--json")
+        self.assertEqual((result.exit_code, json.loads(result.output)), (0, facts))
+
+    def test_nothing_that_a_peer_said_reaches_the_terminal_as_it_came(self) -> None:
+        for words in (("status",), ("status", "--json")):
+            result, _ = self.asked(status(), *words)
+            os.unlink(os.path.join(self.state, "control.sock"))
+            self.assertNotIn("\x1b", result.output)
+            self.assertIn("evil.example", result.output)
+
+    def test_a_terminal_gets_tables_in_which_brackets_are_no_markup(self) -> None:
+        screen = StringIO()
+        told = status(2)
+        tables = status_command._tables(told, brief=True)
+        terminal.show(status_command._facts(told), tables, file=screen, width=200)
+        text = screen.getvalue()
+        self.assertIn("[red]eve[/red]\\x1b[2J@evil.example", text)
+        self.assertIn("bob0@example.net and 11 more", text)
+        self.assertIn("[bold]No such user", text)
+        self.assertIn("Workers", text)
+        self.assertNotIn("\x1b", text)
+
+    def test_another_version_is_not_guessed_at(self) -> None:
+        result, _ = self.asked({"version": 2, "news": True}, "status")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("of another version", result.output)
+
+
+HOSTS: Mapping[str, Any] = {
+    "version": 1,
+    "hosts": [
+        {"host": "mx1.example", "port": 25, "first": NOW, "last": NOW, "missing": None},
+        {"host": "mx2.example", "port": 26, "first": NOW, "last": NOW, "missing": NOW + 60},
+    ],
+}
+
+
+class TLS(RunningTestCase):
+    def test_a_pipe_gets_a_line_for_each_host(self) -> None:
+        result, request = self.asked(HOSTS, "tls")
+        self.assertEqual(request, "GET /v1/tls HTTP/1.1")
+        self.assertEqual(
+            result.output,
+            "Host\tPort\tTLS first had\tLast had\tMissing since\n"
+            "mx1.example\t25\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t\n"
+            "mx2.example\t26\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t2026-09-21 14:14:20\n",
+        )
+
+    def test_a_domain_is_asked_for_in_its_one_form(self) -> None:
+        for written, asked in (
+            ("Example.", "example"),
+            (".example", "example"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:db8::1"),
+        ):
+            _, request = self.asked(HOSTS, "tls", written)
+            self.assertEqual(request, f"GET /v1/tls/{asked} HTTP/1.1")
+            os.unlink(os.path.join(self.state, "control.sock"))
+
+    def test_what_is_no_domain_is_not_asked_for(self) -> None:
+        result = self.run_tool("tls", "../reload\n", "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("not a domain name", result.output)
+
+    def test_programs_get_json(self) -> None:
+        result, _ = self.asked(HOSTS, "tls", "--json")
+        self.assertEqual(json.loads(result.output), HOSTS)
+
+    def test_probing_is_refused_by_name(self) -> None:
+        result = self.run_tool("tls", "--probe", "example", "--state-dir", self.state)
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn("--probe is not built yet", result.output)
+
+
+class Exits(RunningTestCase):
+    def test_3_where_nothing_runs_naming_the_socket_and_what_to_do(self) -> None:
+        for command in ("status", "reload", "reopen-logs"):
+            result = self.run_tool(command, "--state-dir", self.state)
+            self.assertEqual(result.exit_code, 3)
+            self.assertIn(os.path.join(self.state, "control.sock"), result.output)
+            self.assertIn("start one with twistd mta", result.output)
+
+    def test_1_where_it_was_refused(self) -> None:
+        result, request = self.asked({"error": "aliases: line 3"}, "reload", code=409)
+        self.assertEqual((result.exit_code, request), (1, "POST /v1/reload HTTP/1.1"))
+        self.assertEqual(result.output, "twisted-mta: aliases: line 3\n")
+
+    def test_0_where_it_was_done(self) -> None:
+        result, _ = self.asked({"version": 1, "lines": ["a.pem: \x1bnew"]}, "reload")
+        self.assertEqual((result.exit_code, result.output), (0, "a.pem: \\x1bnew\n"))
+        os.unlink(os.path.join(self.state, "control.sock"))
+        result, request = self.asked({"version": 1, "lines": []}, "reopen-logs")
+        self.assertEqual((result.exit_code, result.output), (0, "done\n"))
+        self.assertEqual(request, "POST /v1/reopen-logs HTTP/1.1")
+
+    def test_2_where_it_was_used_wrongly(self) -> None:
+        self.assertEqual(self.run_tool("status", "--colour").exit_code, 2)
+
+    def test_the_environment_names_the_mta_its_first_directory_counts(self) -> None:
+        named = {"STATE_DIRECTORY": f"{self.state}:/elsewhere"}
+        result = self.run_tool("status", environment=named)
+        self.assertIn(f"{self.state}/control.sock", result.output)
+        result = self.run_tool("status", "--state-dir", "/other", environment=named)
+        self.assertIn("/other/control.sock", result.output)
+        result = self.run_tool("--state-dir", "/other", "status", environment=named)
+        self.assertIn("/other/control.sock", result.output)

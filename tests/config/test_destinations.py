@@ -1,0 +1,214 @@
+"""``[[destination]]``: what is special about some next hops, and which of them holds."""
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config import Config, ConfigError, DeliverySettings, Destination, QueueSettings
+from twisted_mta.config.destination import Rate
+from twisted_mta.mail.envelope import Host
+
+
+class DestinationTestCase(SynchronousTestCase):
+    def load(self, toml: str) -> Config:
+        file = self.mktemp()
+        with open(file, "w", encoding="utf-8") as written:
+            written.write(toml)
+        self.file = file
+        return Config.load({}, file, environment={}, machine_name=lambda: "mx.example.net")
+
+    def refusal(self, toml: str) -> str:
+        error = self.assertRaises(ConfigError, self.load, toml)
+        return str(error).replace(self.file, "FILE")
+
+
+class Reading(DestinationTestCase):
+    def test_every_key(self) -> None:
+        [destination] = self.load(
+            """
+            [[destination]]
+            domain = "Relay.Example.NET:587"
+            connections = 3
+            recipients_per_message = 50
+            messages_per_connection = 7
+            rate = "100/min"
+            tls = "verify"
+            tls_memory = "require"
+            authorities = "/etc/mta/ca.pem"
+            client_certificate = "/etc/mta/us.pem"
+            client_key = "/etc/mta/us.key"
+            source_address = ["192.0.2.1", "2001:DB8::1"]
+            username = "us"
+            password_file = "/etc/mta/password"
+            retry_minimum = "1 min"
+            retry_maximum = "10 min"
+            lifetime = "2 days"
+            """
+        ).destinations
+        self.assertEqual(
+            destination,
+            Destination(
+                domain="relay.example.net:587",
+                connections=3,
+                recipients_per_message=50,
+                messages_per_connection=7,
+                rate=Rate(100, 60.0),
+                tls="verify",
+                tls_memory="require",
+                authorities="/etc/mta/ca.pem",
+                client_certificate="/etc/mta/us.pem",
+                client_key="/etc/mta/us.key",
+                source_address=("192.0.2.1", "2001:db8::1"),
+                username="us",
+                password_file="/etc/mta/password",
+                retry_minimum=60.0,
+                retry_maximum=600.0,
+                lifetime=172800.0,
+            ),
+        )
+        self.assertEqual(str(destination.rate), "100/min")
+        self.assertEqual(Rate(100, 60.0).interval, 0.6)
+
+    def test_patterns(self) -> None:
+        for written, canonical in (
+            ("Example.NET.", "example.net"),
+            (".Bücher.example", ".xn--bcher-kva.example"),
+            ("*", "*"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+            ("[2001:DB8::1]", "[IPv6:2001:db8::1]"),
+            ("[2001:db8::1]:2525", "[2001:db8::1]:2525"),
+            ("192.0.2.1:2525", "192.0.2.1:2525"),
+            ("/run/dovecot/lmtp", "/run/dovecot/lmtp"),
+        ):
+            self.assertEqual(Destination(domain=written).domain, canonical)
+
+    def test_what_cannot_be(self) -> None:
+        """Each says where, what, and what would do."""
+        one = '[[destination]]\ndomain = "a.example"\n'
+        file = "FILE: [[destination]] 1,"
+        together = "FILE: [[destination]] a.example,"
+        for toml, text in (
+            (
+                "[[destination]]\n",
+                'FILE: [[destination]] 1 has no domain; domain = "example.net" would do',
+            ),
+            (
+                "[destination]\ndomain = 'a'",
+                'FILE: destination = {"domain": "a"}: tables, each under a line [[destination]],'
+                " would do",
+            ),
+            (
+                '[[destination]]\ndomain = "-"',
+                f'{file} domain = "-": not a domain name; example.net, .example.net, * or'
+                " relay.example.net:587 would do",
+            ),
+            (
+                f'{one}tls = "mta-sts"',
+                f'{file} tls = "mta-sts": "mta-sts" is not built yet; "none", "may", "encrypt" or'
+                ' "verify" would do',
+            ),
+            (
+                f'{one}rate = "0/min"',
+                f'{file} rate = "0/min": not a rate; "10/s", "100/min", "1000/h" or "5000/day"'
+                " would do",
+            ),
+            (
+                f'{one}source_address = ["192.0.2.1", "192.0.2.2"]',
+                f'{file} source_address = ["192.0.2.1", "192.0.2.2"]: two addresses of IPv4; one of'
+                " each family would do",
+            ),
+            (
+                f"{one}conections = 1",
+                f"{file} conections = 1: no such setting; did you mean connections?",
+            ),
+            (
+                f'{one}username = "us"',
+                f'{together} username = "us": without password_file; both, or neither, would do',
+            ),
+            (
+                f'{one}client_key = "/k"',
+                f'{together} client_key = "/k": without client_certificate; both, or neither,'
+                " would do",
+            ),
+            (
+                f'{one}username = "us"\npassword_file = "/p"\ntls = "none"',
+                f'{together} username = "us": not with tls = "none"; tls = "encrypt" would do',
+            ),
+            (
+                f'{one}authorities = "/ca"\ntls = "encrypt"',
+                f'{together} authorities = "/ca": nothing is verified; tls = "verify" would do',
+            ),
+            (
+                f'{one}authorities = "/ca"',  # and [delivery] does not verify either
+                f'{together} authorities = "/ca": nothing is verified; tls = "verify" would do',
+            ),
+            (
+                f'{one}retry_minimum = "2 h"\nretry_maximum = "1 h"',
+                f'{together} retry_minimum = "2 h": longer than retry_maximum = "1 h"; at most as'
+                " long would do",
+            ),
+            (one + one, 'FILE: [[destination]] domain = "a.example": there are two; one would do'),
+        ):
+            self.assertEqual(self.refusal(toml), text)
+
+
+class Finding(SynchronousTestCase):
+    def config(self, *destinations: Destination) -> Config:
+        return Config(
+            destinations=destinations,
+            queue=QueueSettings(retry_minimum=10, retry_maximum=100, connections_per_hop=4),
+            delivery=DeliverySettings(tls="encrypt", authorities="/ca.pem", source_address="::1"),
+        )
+
+    def test_the_exact_one_then_the_longest_suffix_then_the_one_for_all(self) -> None:
+        config = self.config(
+            *(
+                Destination(domain=pattern)
+                for pattern in ("*", ".example", ".net.example", "net.example", "[192.0.2.1]")
+            )
+        )
+        for domain, pattern in (
+            ("net.example", "net.example"),
+            ("mail.net.example", ".net.example"),
+            ("org.example", ".example"),
+            ("example", "*"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+            ("[192.0.2.2]", "*"),
+        ):
+            self.assertEqual(config.destination_for(domain).domain, pattern, domain)
+
+    def test_a_host_of_the_route_comes_first(self) -> None:
+        """And only a host that is named itself: no suffix, and not the one for all."""
+        config = self.config(
+            Destination(domain="net.example"),
+            Destination(domain="relay.example:587"),
+            Destination(domain="relay.example"),
+            Destination(domain="[2001:db8::1]"),
+            Destination(domain="/run/lmtp"),
+            Destination(domain=".example"),
+        )
+        for host, pattern in (
+            (Host("relay.example", 587), "relay.example:587"),
+            (Host("relay.example", 25), "relay.example"),
+            (Host("2001:db8::1", 25), "[IPv6:2001:db8::1]"),
+            (Host("/run/lmtp"), "/run/lmtp"),
+            (Host("other.example", 25), "net.example"),
+        ):
+            self.assertEqual(config.destination_for("net.example", (host,)).domain, pattern)
+
+    def test_what_is_left_out_is_as_for_all_others(self) -> None:
+        config = self.config(
+            Destination(domain="a.example", tls="verify", retry_minimum=1000),
+            Destination(domain="b.example", tls="may", username="us", password_file="/password"),
+        )
+        first, second, others = config.all_destinations
+        self.assertEqual((first.authorities, first.connections), ("/ca.pem", 4))
+        self.assertEqual((first.retry_minimum, first.retry_maximum), (1000, 1000))
+        self.assertEqual(first.source_address, ("::1",))
+        self.assertEqual((second.tls, second.authorities), ("encrypt", None))
+        self.assertEqual((others.tls, others.retry_maximum), ("encrypt", 100))
+        self.assertIs(config.destination_for("c.example"), others)
+
+    def test_relative_paths_start_in_the_working_directory(self) -> None:
+        destination = Destination(domain="*", username="us", password_file="password")
+        self.assertEqual(destination.password_file, os.path.abspath("password"))

@@ -1,0 +1,140 @@
+"""The command line of ``twistd mta``: what ``--help`` lists, and what is refused before a start."""
+
+import os
+import shutil
+import tempfile
+
+from twisted.python import usage
+from twisted.scripts.twistd import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.daemon.options import Options
+from twisted_mta.telemetry.log import Log
+
+OF_THE_CONTRACT = (
+    "config", "state-dir", "hostname", "smtp", "submission", "submissions", "lmtp", "web",
+    "tls-certificate", "tls-key", "local-domain", "maildir", "recipients", "relay-from", "route",
+    "users", "auth", "queue", "workers",
+)  # fmt: skip
+
+
+class Help(SynchronousTestCase):
+    def test_every_option_is_listed_once_with_its_meaning(self) -> None:
+        lines = Options().getUsage(width=80).splitlines()
+        listed = [line.split()[0] for line in lines if line.startswith("  --")]
+        self.assertEqual(listed, [f"--{name}" for name in (*OF_THE_CONTRACT, "version", "help")])
+
+    def test_an_option_shows_its_default(self) -> None:
+        text = Options().getUsage(width=200)
+        self.assertIn("  --smtp ENDPOINT\n      where SMTP is listened for", text)
+        self.assertIn("; repeatable [tcp:2525:interface=127.0.0.1]\n", text)
+        self.assertIn("[$STATE_DIRECTORY, else ./mta-state]\n", text)
+
+    def test_it_fits_a_terminal_of_any_language(self) -> None:
+        text = Options().getUsage(width=80)
+        self.assertTrue(text.isascii())
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+
+
+class CommandLine(SynchronousTestCase):
+    def parse(self, *words: str) -> Options:
+        options = Options()
+        options.parseOptions([*words, "--hostname", "mail.example.net"])
+        return options
+
+    def refusal(self, *words: str) -> str:
+        return str(self.assertRaises(usage.UsageError, self.parse, *words))
+
+    def test_repeated_options_add_up(self) -> None:
+        config = self.parse(
+            *("--smtp", "tcp:25", "--local-domain", "a.example"),
+            *("--smtp=tcp:26", "--local-domain", "b.example"),
+        ).config
+        self.assertEqual([one.endpoint for one in config.listeners], ["tcp:25", "tcp:26"])
+        self.assertEqual(config.local_domains, ("a.example", "b.example"))
+
+    def test_of_others_the_last_one_holds(self) -> None:
+        self.assertEqual(self.parse("--web", "tcp:1", "--web", "off").config.web, None)
+
+    def test_an_option_wins_over_the_file(self) -> None:
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        file = os.path.join(directory, "mta.toml")
+        with open(file, "w", encoding="utf-8") as written:
+            written.write('[mta]\nweb = "tcp:1"\nmaildir = "/srv/mail"\n')
+        config = self.parse("--config", file, "--web", "tcp:2").config
+        self.assertEqual((config.web, config.maildir), ("tcp:2", "/srv/mail"))
+
+    def test_errors_are_usage_errors_with_their_whole_text(self) -> None:
+        for words, text in (
+            (("--recipients", "all"), '--recipients all: "any" or "existing" would do'),
+            (
+                ("--auth", "memry:ann:secret"),
+                '--auth ...: "memry" is no kind of checker; did you mean memory:?',
+            ),
+            (("--smpt", "tcp:25"), "option --smpt not recognized; did you mean --smtp?"),
+            (("mta.toml",), "mta.toml: belongs to no option"),
+        ):
+            self.assertEqual(self.refusal(*words), text)
+
+    def test_an_option_without_its_value_is_no_typing_error(self) -> None:
+        options = Options()
+        error = self.assertRaises(usage.UsageError, options.parseOptions, ["--smtp"])
+        self.assertEqual(str(error), "option --smtp requires argument")
+
+    def test_a_route_that_leads_nowhere_is_refused_before_a_start(self) -> None:
+        for url in ("smtp://", "smtp://h:99999", "error:hello", "error:2.1.1 fine"):
+            with self.assertRaises(usage.UsageError) as caught:
+                self.parse("--route", f"*={url}")
+            self.assertTrue(
+                str(caught.exception).startswith(f"--route *={url}: "), caught.exception
+            )
+
+    def test_a_route_of_the_file_is_refused_by_its_name(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write('[mta]\nroutes = {"A.Example" = "SMTP://"}\n')
+        error = self.assertRaises(usage.UsageError, self.parse, "--config", path)
+        self.assertTrue(
+            str(error).startswith(f"{path}: [mta] routes: a.example=SMTP://: not a host"), error
+        )
+
+
+class LogFile(SynchronousTestCase):
+    """Where the log goes, by the words that stand before ``mta``."""
+
+    def log(self, *words: str, toml: str = "") -> Log | None:
+        twistd = ServerOptions()
+        file = os.path.abspath(self.mktemp())
+        with open(file, "w", encoding="utf-8") as written:
+            written.write(toml)
+        twistd.parseOptions([*words, "mta", "--hostname", "mta.example", "--config", file])
+        log: Log | None = twistd.subOptions.log
+        return log
+
+    def path(self, *words: str) -> str | None:
+        log = self.log(*words)
+        assert log is not None
+        return log.path
+
+    def test_in_the_foreground_it_is_standard_output(self) -> None:
+        for words in (["-n"], ["-n", "--logfile", "-"]):
+            self.assertIsNone(self.path(*words), words)
+
+    def test_a_file_is_meant_from_where_twistd_was_started(self) -> None:
+        self.assertEqual(self.path("-n", "--logfile", "mta.log"), os.path.abspath("mta.log"))
+        self.assertEqual(self.path("--logfile", "/var/log/mta.log"), "/var/log/mta.log")
+        self.assertEqual(self.path("--rundir", "/"), os.path.abspath("twistd.log"))
+
+    def test_what_the_operator_chose_instead_is_left_to_twistd(self) -> None:
+        for words in (
+            ["-n", "--syslog"],
+            ["-n", "--logger", "twisted.logger.LogPublisher"],
+            ["--logfile", "-"],
+        ):
+            self.assertIsNone(self.log(*words), words)
+
+    def test_the_file_of_settings_says_what_a_line_is(self) -> None:
+        log = self.log("-n", toml='[log]\nformat = "json"\n')
+        assert log is not None
+        self.assertEqual(log.format, "json")

@@ -1,0 +1,303 @@
+"""The resolver against a name server on loopback that answers as it is told."""
+
+import os
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+from twisted.internet import reactor  # noqa: TID251 - real sockets
+from twisted.internet.defer import gatherResults
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+from tests.dns.scripted import SOA, NameServer, OverTCP
+from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, system_hosts
+from twisted_mta.mail.envelope import Host
+
+
+class Lookups(TestCase):
+    interface = "127.0.0.1"
+
+    def setUp(self) -> None:
+        self.server = NameServer()
+        port = reactor.listenUDP(0, self.server, interface=self.interface)  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.port = port.getHost().port
+        self.resolver = self.make_resolver()
+
+    def make_resolver(self, timeout: float = 10.0, port: int | None = None) -> DNSResolver:
+        return DNSResolver(
+            reactor,
+            nameservers=[Host(self.interface, port or self.port)],
+            timeout=timeout,
+            hosts={"box": ["192.0.2.9"], "nodns.example": ["192.0.2.8"]},
+        )
+
+    async def test_mail_exchangers_come_with_their_preference(self) -> None:
+        self.server.records["example. MX"] = (60, "10 MX1.Example.", "20 mx2.example.")
+        found = await self.resolver.mail_exchangers("example")
+        self.assertEqual(sorted(found), [(10, "mx1.example"), (20, "mx2.example")])
+
+    async def test_a_null_mx_has_no_name(self) -> None:
+        self.server.records["example. MX"] = (60, "0 .")
+        self.assertEqual(await self.resolver.mail_exchangers("example"), [(0, "")])
+
+    async def test_addresses_are_those_of_both_families(self) -> None:
+        self.server.records["mx.example. A"] = (60, "192.0.2.1", "192.0.2.2")
+        self.server.records["mx.example. AAAA"] = (60, "2001:db8::1")
+        found = await self.resolver.addresses("mx.example")
+        self.assertEqual(sorted(found), ["192.0.2.1", "192.0.2.2", "2001:db8::1"])
+        self.assertEqual(found[0], "2001:db8::1")
+
+    async def test_a_domain_without_such_records_is_no_error(self) -> None:
+        self.server.records["example. TXT"] = (60, "here")
+        self.assertEqual(list(await self.resolver.mail_exchangers("example")), [])
+        self.assertEqual(list(await self.resolver.addresses("example")), [])
+
+    async def test_an_alias_is_followed(self) -> None:
+        server = self.server
+        server.records["alias.example. A"] = (60,)
+        real = server.respond
+
+        def respond(query: dns.message.Message) -> dns.message.Message:
+            response = real(query)
+            if server.question(query) == "alias.example. A":
+                response.answer = [
+                    dns.rrset.from_text("alias.example.", 60, "IN", "CNAME", "real.example."),
+                    dns.rrset.from_text("real.example.", 60, "IN", "A", "192.0.2.3"),
+                ]
+                response.authority = []
+            return response
+
+        self.patch(server, "respond", respond)
+        self.assertEqual(list(await self.resolver.addresses("alias.example")), ["192.0.2.3"])
+
+    def answer_aliases(self, aliases: dict[str, str]) -> None:
+        """Let the server answer with one alias at a time, and not with what that leads to."""
+        real = self.server.respond
+
+        def respond(query: dns.message.Message) -> dns.message.Message:
+            name, _ = self.server.question(query).split()
+            if name not in aliases:
+                return real(query)
+            response = dns.message.make_response(query)
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", aliases[name]))
+            return response
+
+        self.patch(self.server, "respond", respond)
+
+    async def test_an_alias_whose_end_the_answer_does_not_tell_is_followed(self) -> None:
+        # RFC 1034 §3.6.2
+        self.answer_aliases({"a.example.": "b.example.", "b.example.": "c.example."})
+        self.server.records["c.example. MX"] = (60, "10 mx.example.")
+        self.assertEqual(await self.resolver.mail_exchangers("a.example"), [(10, "mx.example")])
+        self.assertEqual(list(await self.resolver.addresses("a.example")), [])
+
+    async def test_a_chain_of_aliases_without_end_is_a_failed_lookup(self) -> None:
+        self.answer_aliases({f"a{n}.example.": f"a{n + 1}.example." for n in range(100)})
+        await self.assertFails("a0.example", "a chain of aliases that does not end")
+        self.assertLess(len(self.server.queries), 10)
+
+    async def test_authentication_holds_for_a_whole_chain_or_not(self) -> None:
+        self.answer_aliases({"a.example.": "b.example."})
+        self.server.records["b.example. MX"] = (60, "10 mx.example.")
+        self.server.flags = dns.flags.AD  # of the second answer alone
+        self.assertFalse((await self.resolver.lookup("a.example", "MX")).authenticated)
+        self.assertTrue((await self.resolver.lookup("b.example", "MX")).authenticated)
+
+    async def assertFails(self, domain: str, reason: str) -> None:
+        with self.assertRaises(LookupFailed) as raised:
+            await self.resolver.mail_exchangers(domain)
+        self.assertEqual(str(raised.exception), f"MX of {domain}: {reason}")
+
+    async def test_a_server_that_only_names_others_is_a_failed_lookup(self) -> None:
+        # RFC 2308 §2.2
+        self.server.records["example. TXT"] = (60, "here")
+        self.server.authority = "example. 300 IN NS ns.elsewhere.example."
+        await self.assertFails("example", "the name server knows nothing and names others")
+
+    async def test_a_failure_is_told_in_words_for_operators(self) -> None:
+        for rcode in ("SERVFAIL", "REFUSED", "FORMERR", "NOTIMP"):
+            self.server.rcode = dns.rcode.from_text(rcode)
+            await self.assertFails("example", f"the name server says {rcode}")
+        self.server.rcode = dns.rcode.NOERROR
+        self.server.silent = True
+        self.resolver = self.make_resolver(timeout=0.3)
+        await self.assertFails("example", "no answer in time")
+        unused = reactor.listenUDP(0, DatagramProtocol(), interface=self.interface)  # type: ignore[attr-defined]
+        port = unused.getHost().port
+        await unused.stopListening()
+        self.resolver = self.make_resolver(port=port)
+        await self.assertFails("example", "no name server listens there")
+
+    async def test_a_domain_that_does_not_exist_is_told_apart(self) -> None:
+        for lookup in (self.resolver.mail_exchangers, self.resolver.addresses):
+            with self.assertRaises(NoSuchDomain) as raised:
+                await lookup("nowhere.example")
+            self.assertEqual(raised.exception.domain, "nowhere.example")
+
+    async def test_names_that_the_dns_cannot_hold_do_not_exist(self) -> None:
+        for name in ("x" * 64, "a..b", ".".join(["x" * 60] * 5)):
+            await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
+        self.assertEqual(self.server.queries, [])
+
+    async def test_a_server_that_fails_is_a_failed_lookup(self) -> None:
+        for rcode in (dns.rcode.SERVFAIL, dns.rcode.REFUSED):
+            self.server.rcode = rcode
+            await self.assertFailure(self.resolver.mail_exchangers("example"), LookupFailed)
+            await self.assertFailure(self.resolver.addresses("example"), LookupFailed)
+
+    async def test_one_family_that_fails_does_not_hide_the_other(self) -> None:
+        real = self.server.respond
+
+        def respond(query: dns.message.Message) -> dns.message.Message:
+            failing = self.server.question(query).endswith(" AAAA")
+            self.server.rcode = dns.rcode.SERVFAIL if failing else dns.rcode.NOERROR
+            return real(query)
+
+        self.patch(self.server, "respond", respond)
+        self.server.records["mx.example. A"] = (60, "192.0.2.1")
+        self.assertEqual(await self.resolver.addresses("mx.example"), ["192.0.2.1"])
+        # And where the other has nothing, it is not known that there is no address.
+        self.server.records["v6.example. TXT"] = (60, "x")
+        await self.assertFailure(self.resolver.addresses("v6.example"), LookupFailed)
+        await self.assertFailure(self.resolver.addresses("gone.example"), LookupFailed)
+
+    async def test_silence_is_asked_again_and_then_a_failed_lookup(self) -> None:
+        self.server.silent = True
+        lookup = self.make_resolver(timeout=0.3).mail_exchangers("example")
+        await self.assertFailure(lookup, LookupFailed)
+        self.assertGreater(len(self.server.queries), 1)
+
+    async def test_where_nobody_listens_it_is_told_at_once(self) -> None:
+        unused = reactor.listenUDP(0, DatagramProtocol(), interface=self.interface)  # type: ignore[attr-defined]
+        port = unused.getHost().port
+        await unused.stopListening()
+        resolver = self.make_resolver(timeout=3600.0, port=port)
+        await self.assertFailure(resolver.mail_exchangers("example"), LookupFailed)
+
+    async def test_what_does_not_belong_to_the_query_is_not_believed(self) -> None:
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.server.spoil = lambda wire: [
+            b"",
+            b"rubbish",
+            bytes([wire[0] ^ 1]) + wire[1:].replace(b"\x02mx", b"\x02xm"),
+            wire,
+        ]
+        found = await self.resolver.mail_exchangers("example")
+        self.assertEqual(list(found), [(10, "mx.example")])
+
+    async def test_what_does_not_fit_is_asked_again_by_tcp(self) -> None:
+        tcp = reactor.listenTCP(  # type: ignore[attr-defined]
+            self.port, Factory.forProtocol(lambda: OverTCP(self.server)), interface=self.interface
+        )
+        self.addCleanup(tcp.stopListening)
+        self.server.truncates = True
+        names = [f"{number} mx{number}.example." for number in range(200)]
+        self.server.records["example. MX"] = (60, *names)
+        self.assertEqual(len(await self.resolver.mail_exchangers("example")), 200)
+        self.assertEqual(len(self.server.queries), 2)
+
+    async def test_truncation_without_tcp_is_a_failed_lookup(self) -> None:
+        self.server.truncates = True
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        lookup = self.make_resolver(timeout=0.3).mail_exchangers("example")
+        await self.assertFailure(lookup, LookupFailed)
+
+    async def test_authentication_is_asked_for_and_kept(self) -> None:
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.server.records["signed.example. MX"] = (60, "10 mx.example.")
+        self.assertFalse((await self.resolver.lookup("example", "MX")).authenticated)
+        self.server.flags = dns.flags.AD
+        for _ in ("asked", "remembered"):
+            self.assertTrue((await self.resolver.lookup("signed.example", "MX")).authenticated)
+        for query in self.server.queries:
+            self.assertTrue(query.flags & dns.flags.AD)
+            self.assertEqual((query.edns, query.payload), (0, 1232))
+
+    async def test_answers_are_remembered_for_their_time(self) -> None:
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.server.records["brief.example. MX"] = (0, "10 mx.example.")
+        for _ in range(3):
+            await self.resolver.mail_exchangers("example")
+            await self.resolver.mail_exchangers("brief.example")
+        self.assertEqual(self.server.asked().count("example. MX"), 1)
+        self.assertEqual(self.server.asked().count("brief.example. MX"), 3)
+
+    async def test_that_there_is_nothing_is_remembered_where_it_has_a_time(self) -> None:
+        # RFC 2308 §5
+        for authority, times in ((SOA, 1), (None, 3)):
+            self.server.authority = authority
+            self.server.queries.clear()
+            for _ in range(3):
+                name = f"gone-{times}.example"
+                await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
+            self.assertEqual(len(self.server.queries), times)
+
+    async def test_a_failure_is_not_remembered(self) -> None:
+        self.server.rcode = dns.rcode.SERVFAIL
+        await self.assertFailure(self.resolver.mail_exchangers("example"), LookupFailed)
+        self.server.rcode = dns.rcode.NOERROR
+        self.server.records["example. MX"] = (60, "10 mx.example.")
+        self.assertEqual(len(await self.resolver.mail_exchangers("example")), 1)
+
+    async def test_many_lookups_do_not_take_all_descriptors(self) -> None:
+        self.server.silent = True
+        before = len(os.listdir("/proc/self/fd"))
+        resolver = self.make_resolver(timeout=1.0)
+        lookups = [resolver.lookup(f"d{number}.example", "MX") for number in range(500)]
+        self.assertLess(len(os.listdir("/proc/self/fd")) - before, 100)
+        for lookup in lookups:
+            lookup.addErrback(lambda failure: failure.trap(LookupFailed, NoSuchDomain))
+        self.server.silent = False
+        await gatherResults(lookups)
+
+    if not os.path.isdir("/proc/self/fd"):
+        test_many_lookups_do_not_take_all_descriptors.skip = "no /proc"  # type: ignore[attr-defined]
+
+    async def test_the_hosts_file_goes_before_the_dns(self) -> None:
+        self.assertEqual(list(await self.resolver.addresses("box")), ["192.0.2.9"])
+        self.assertEqual(self.server.queries, [])
+        # A name that only the hosts file knows has no mail exchanger, and yet exists.
+        self.assertEqual(list(await self.resolver.mail_exchangers("nodns.example")), [])
+
+
+class LookupsOverIPv6(TestCase):
+    async def test_a_name_server_may_have_an_ipv6_address(self) -> None:
+        server = NameServer()
+        try:
+            port = reactor.listenUDP(0, server, interface="::1")  # type: ignore[attr-defined]
+        except CannotListenError:
+            raise SkipTest("this machine has no IPv6") from None
+        self.addCleanup(port.stopListening)
+        resolver = DNSResolver(reactor, nameservers=[Host("::1", port.getHost().port)], hosts={})
+        server.records["example. MX"] = (60, "10 mx.example.")
+        self.assertEqual(list(await resolver.mail_exchangers("example")), [(10, "mx.example")])
+
+
+class Configuration(SynchronousTestCase):
+    def test_a_name_server_is_an_address(self) -> None:
+        error = self.assertRaises(
+            ValueError, DNSResolver, reactor, nameservers=[Host("ns.example", 53)]
+        )
+        self.assertIn("ns.example", str(error))
+
+    def test_a_hosts_file_gives_addresses_in_its_order(self) -> None:
+        path = self.mktemp()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                "# ours\n127.0.0.1 localhost\n\n::1\tlocalhost ip6-localhost # both\n"
+                "192.0.2.1 Relay.Example. relay\n192.0.2.1 relay\nrubbish relay\n192.0.2.2\n"
+            )
+        self.assertEqual(
+            {name: list(addresses) for name, addresses in system_hosts(path).items()},
+            {
+                "localhost": ["127.0.0.1", "::1"],
+                "ip6-localhost": ["::1"],
+                "relay.example": ["192.0.2.1"],
+                "relay": ["192.0.2.1"],
+            },
+        )
+        self.assertEqual(system_hosts(self.mktemp()), {})

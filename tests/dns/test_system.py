@@ -1,0 +1,354 @@
+"""What the system says of names: resolv.conf and hosts, as they are now, and the search list."""
+
+from __future__ import annotations
+
+import os
+import random  # noqa: TID251 - seeded
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+from tests.dns.scripted import LOOPBACK, NameServer, listen
+from tests.dns.test_nameservers import Later
+from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain
+from twisted_mta.dns import system as system_module
+from twisted_mta.dns.system import SystemNames, resolution, system_hosts
+from twisted_mta.interfaces import NoTarget
+from twisted_mta.mail.envelope import Host, NextHop
+from twisted_mta.routing.exchangers import Exchangers
+
+KUBERNETES = """\
+search mail.svc.cluster.local svc.cluster.local cluster.local
+nameserver 10.96.0.10
+options ndots:5
+"""
+
+
+class ResolvConf(SynchronousTestCase):
+    def test_what_it_says_is_taken(self) -> None:
+        found = resolution(
+            "# by hand\n; or not\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # second\n"
+            "nameserver fe80::1%eth0\nnameserver rubbish\nnameserver 192.0.2.1\nnameserver\n"
+            "domain one.example\nsearch Two.Example. three.example\n"
+            "options timeout:3 attempts:4 rotate edns0 ndots:2 no-aaaa\noptions ndots:x trust-ad\n"
+        )
+        self.assertEqual(
+            [str(each) for each in found.nameservers],
+            ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%eth0]:53"],
+        )
+        self.assertEqual(found.search, ("two.example", "three.example"))
+        self.assertEqual((found.timeout, found.attempts, found.ndots), (3.0, 4, 2))
+        self.assertTrue(found.rotate and found.no_aaaa)
+
+    def test_what_it_leaves_out_is_as_in_the_c_library(self) -> None:
+        found = resolution("", hostname="mta.example.net")
+        self.assertEqual(found.nameservers, (Host("127.0.0.1", 53),))
+        self.assertEqual((found.search, found.ndots), (("example.net",), 1))
+        self.assertEqual(resolution("", hostname="mta").search, ())
+        self.assertEqual(resolution("domain a.example b.example").search, ("a.example",))
+        self.assertEqual(resolution("search a.example\ndomain b.example").search, ("b.example",))
+        self.assertEqual(resolution("search .", hostname="mta.example.net").search, ())
+
+    def test_numbers_beyond_reason_are_bounded(self) -> None:
+        found = resolution("options timeout:999999999999 attempts:0 ndots:99")
+        self.assertEqual((found.timeout, found.attempts, found.ndots), (30.0, 1, 15))
+        many = "".join(f"nameserver 192.0.2.{number}\n" for number in range(100))
+        self.assertEqual(len(resolution(many).nameservers), 8)
+        self.assertEqual(len(resolution("search " + "a.example " * 1000).search), 16)
+
+    def test_a_name_is_searched_for_by_its_dots(self) -> None:
+        found = resolution(KUBERNETES)
+        self.assertEqual(
+            found.names("mailhog"),
+            [
+                "mailhog.mail.svc.cluster.local",
+                "mailhog.svc.cluster.local",
+                "mailhog.cluster.local",
+                "mailhog",
+            ],
+        )
+        self.assertEqual(found.names("a.b.c.d.e.f")[0], "a.b.c.d.e.f")
+        self.assertEqual(found.names("mailhog."), ["mailhog"])
+        self.assertEqual(resolution("search a.example").names("b.c"), ["b.c", "b.c.a.example"])
+
+
+class FilesTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.resolv_conf, self.hosts = self.mktemp(), self.mktemp()
+        self.write(self.resolv_conf, "nameserver 192.0.2.1\n")
+        self.write(self.hosts, "192.0.2.7 relay\n")
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file in one step, as DHCP clients do."""
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            file.write(content)
+        os.rename(f"{path}.new", path)
+
+    def names(self) -> SystemNames:
+        return SystemNames(self.clock, resolv_conf=self.resolv_conf, hosts=self.hosts)
+
+    def first(self, names: SystemNames) -> str:
+        return names.resolution.nameservers[0].name
+
+
+class Looking(FilesTestCase):
+    def test_a_file_that_changes_is_read_again_within_a_second(self) -> None:
+        names = self.names()
+        names.look()
+        self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
+        self.write(self.hosts, "192.0.2.8 relay\n")
+        names.look()
+        self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.1", ("192.0.2.7",)))
+        self.clock.advance(1.0)
+        names.look()
+        self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
+
+    def test_one_that_is_missing_says_nothing_until_it_is_there(self) -> None:
+        os.unlink(self.resolv_conf)
+        os.unlink(self.hosts)
+        names = self.names()
+        names.look()
+        self.assertEqual((self.first(names), dict(names.hosts)), ("127.0.0.1", {}))
+        self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
+        self.write(self.hosts, "192.0.2.8 relay\n")
+        self.clock.advance(1.0)
+        names.look()
+        self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
+        os.unlink(self.resolv_conf)
+        self.clock.advance(1.0)
+        names.look()
+        self.assertEqual(self.first(names), "127.0.0.1")
+
+    def test_a_link_that_leads_elsewhere_is_followed(self) -> None:
+        other, link = self.mktemp(), self.mktemp()
+        self.write(other, "nameserver 192.0.2.3\n")
+        os.symlink(os.path.abspath(self.resolv_conf), link)
+        self.resolv_conf = link
+        names = self.names()
+        self.assertEqual(self.first(names), "192.0.2.1")
+        os.unlink(link)
+        os.symlink(os.path.abspath(other), link)
+        self.clock.advance(1.0)
+        names.look()
+        self.assertEqual(self.first(names), "192.0.2.3")
+
+    def test_a_close_look_does_not_believe_the_times_of_a_file(self) -> None:
+        names = self.names()
+        names.look()
+        before = os.stat(self.resolv_conf)
+        self.patch(os, "stat", lambda path: before)
+        self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
+        self.clock.advance(5.0)
+        names.look()
+        self.assertEqual(self.first(names), "192.0.2.1")
+        names.look_closely()
+        self.assertEqual(self.first(names), "192.0.2.2")
+
+    def test_files_are_left_alone_for_a_second(self) -> None:
+        names = self.names()
+        names.look()
+        looked: list[str] = []
+        self.patch(os, "stat", looked.append)
+        for _ in range(100):
+            names.look()
+        self.assertEqual(looked, [])
+
+
+class LargeHosts(FilesTestCase):
+    def test_a_large_one_is_read_in_slices_and_the_old_one_holds_meanwhile(self) -> None:
+        lines = "".join(f"0.0.0.0 ads{number}.example\n" for number in range(50_000))
+        at_once = self.clock.callLater
+        # A clock runs all that is due at once, where a reactor looks at its sockets in between.
+        self.patch(self.clock, "callLater", lambda delay, *call: at_once(delay + 0.001, *call))
+        names = self.names()
+        names.look()
+        self.write(self.hosts, f"{lines}192.0.2.8 relay\n")
+        self.clock.advance(1.0)
+        names.look()
+        slices = 0
+        self.assertEqual(names.hosts["relay"], ("192.0.2.7",))
+        while names.hosts["relay"] == ("192.0.2.7",):
+            self.clock.advance(0.001)
+            slices += 1
+        self.assertGreater(slices, 20)
+        self.assertEqual((len(names.hosts), names.hosts["relay"]), (50_001, ("192.0.2.8",)))
+
+    def test_one_slice_is_short(self) -> None:
+        lines = "".join(f"10.{n >> 8}.{n & 255}.1 a{n}.example b{n}\n" for n in range(20_000))
+        self.write(self.hosts, lines)
+        hosts: dict[str, Sequence[str]] = {}
+        times = []
+        reading = system_module._read_hosts(self.hosts, hosts)
+        began = time.thread_time()
+        for _ in reading:
+            now = time.thread_time()
+            times.append(now - began)
+            began = now
+        self.assertGreater(len(times), 20)
+        self.assertLess(sorted(times)[len(times) // 2], 0.02)
+
+    def test_lines_without_end_and_names_without_number_are_bounded(self) -> None:
+        self.patch(system_module, "_MOST_NAMES", 1000)
+        self.write(
+            self.hosts,
+            "192.0.2.7 first\n192.0.2.9 long " + "x " * 100_000 + "last\n"
+            "192.0.2.8 second\n" + "".join(f"192.0.2.10 n{number}\n" for number in range(2000)),
+        )
+        hosts = system_hosts(self.hosts)
+        self.assertEqual(hosts["first"], ("192.0.2.7",))
+        self.assertEqual(hosts["second"], ("192.0.2.8",))
+        self.assertNotIn("last", hosts)
+        self.assertEqual(len(hosts), 1000)
+
+
+class ChangingTestCase(TestCase):
+    def setUp(self) -> None:
+        self.clock = Later()
+        self.first, self.second = NameServer(), NameServer()
+        self.ports = [listen(self, self.first), listen(self, self.second)]
+        self.resolv_conf, self.hosts = self.mktemp(), self.mktemp()
+        self.name(0)
+        with open(self.hosts, "w", encoding="utf-8"):
+            pass
+
+    def name(self, place: int, more: str = "") -> None:
+        """Let ``resolv.conf`` name one of the two name servers."""
+        # The file has no ports, and not every user may bind 53.
+        self.patch(system_module, "_PORT", self.ports[place])
+        with open(self.resolv_conf, "w", encoding="utf-8") as file:
+            file.write(f"nameserver {LOOPBACK}\n{more}# {place}\n")
+
+    def resolver(self, **others: Any) -> DNSResolver:
+        system = SystemNames(self.clock, resolv_conf=self.resolv_conf, hosts=self.hosts)
+        return DNSResolver(self.clock, system=system, timeout=0.5, **others)
+
+
+class Changing(ChangingTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.first.records["example. MX"] = (3600, "10 first.example.")
+        self.second.records["example. MX"] = (3600, "10 second.example.")
+
+    async def test_what_the_old_name_servers_said_is_forgotten(self) -> None:
+        resolver = self.resolver()
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
+        self.name(1)
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
+        self.clock.offset = 2.0
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "second.example")])
+
+    async def test_a_lookup_that_fails_is_made_again_where_there_are_others_meanwhile(self) -> None:
+        self.first.silent = True
+        resolver = self.resolver()
+        lookup = resolver.mail_exchangers("example")
+        self.name(1)
+        self.assertEqual(await lookup, [(10, "second.example")])
+
+    async def test_an_empty_file_at_the_start_is_no_verdict(self) -> None:
+        with open(self.resolv_conf, "w", encoding="utf-8"):
+            pass
+        self.patch(system_module, "_PORT", 9)
+        resolver = self.resolver()
+        with self.assertRaises(LookupFailed):
+            await resolver.mail_exchangers("example")
+        self.name(0)
+        self.clock.offset = 2.0
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
+
+    async def test_a_reload_reads_them_at_once_and_says_what_changed(self) -> None:
+        resolver = self.resolver()
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
+        self.assertEqual(resolver.look_again(), [])
+        self.name(1, "search a.example b.example\n")
+        self.clock.offset = 2.0
+        first, second = (f"name servers {LOOPBACK}:{port}" for port in self.ports)
+        changed = f"{second}, search a.example b.example; before: {first}"
+        self.assertEqual(resolver.look_again(), [changed])
+        self.assertEqual(resolver.look_again(), [])
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "second.example")])
+
+    async def test_those_of_the_settings_stay(self) -> None:
+        resolver = self.resolver(nameservers=[Host(LOOPBACK, self.ports[0])])
+        self.assertEqual(resolver.nameservers, [Host(LOOPBACK, self.ports[0])])
+        self.name(1)
+        self.clock.offset = 2.0
+        self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
+        self.assertEqual(resolver.nameservers, [Host(LOOPBACK, self.ports[0])])
+
+    async def test_the_hosts_file_is_looked_at_again(self) -> None:
+        resolver = self.resolver()
+        with self.assertRaises(NoSuchDomain):
+            await resolver.addresses("relay")
+        with open(self.hosts, "w", encoding="utf-8") as file:
+            file.write("192.0.2.7 relay\n")
+        self.clock.offset = 2.0
+        self.assertEqual(list(await resolver.addresses("relay")), ["192.0.2.7"])
+
+    async def test_name_servers_take_turns_where_the_system_says_so(self) -> None:
+        other = NameServer()
+        try:
+            listen(self, other, self.ports[0], interface="127.0.0.2")
+        except CannotListenError:
+            raise SkipTest("127.0.0.2 is not an address of this system") from None
+        self.name(0, "nameserver 127.0.0.2\noptions rotate\n")
+        for server in (self.first, other):
+            server.records["example. MX"] = (0, "10 mx.example.")
+        resolver = self.resolver()
+        for _ in range(6):
+            await resolver.mail_exchangers("example")
+        self.assertEqual((len(self.first.queries), len(other.queries)), (3, 3))
+
+    async def test_a_family_that_the_system_leaves_out_is_not_asked_for(self) -> None:
+        self.name(0, "options no-aaaa\n")
+        self.first.records["example. A"] = (60, "192.0.2.1")
+        self.assertEqual(await self.resolver().addresses("example"), ["192.0.2.1"])
+        self.assertEqual(self.first.asked(), ["example. A"])
+
+
+class Searching(ChangingTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.name(0, "search ns.cluster.test cluster.test\noptions ndots:5\n")
+        self.first.records["mailhog.ns.cluster.test. A"] = (60, "192.0.2.1")
+        self.first.records["hub.cluster.test. A"] = (60, "192.0.2.2")
+        self.first.records["deep.host.example. A"] = (60, "192.0.2.3")
+
+    async def locate(self, next_hop: NextHop) -> list[str]:
+        exchangers = Exchangers(
+            self.resolver(), random=random.Random(1), is_local=lambda name: False
+        )
+        return [str(each) for each in await exchangers.locate(next_hop)]
+
+    async def of_host(self, name: str) -> list[str]:
+        return await self.locate(NextHop("smtp", hosts=(Host(name, 1025),)))
+
+    async def test_the_host_of_a_route_is_looked_for_as_the_system_does(self) -> None:
+        self.assertEqual(await self.of_host("mailhog"), ["mailhog[192.0.2.1]:1025"])
+        self.assertEqual(await self.of_host("hub"), ["hub[192.0.2.2]:1025"])
+        self.assertEqual(
+            await self.of_host("deep.host.example"), ["deep.host.example[192.0.2.3]:1025"]
+        )
+
+    async def test_the_domain_of_a_recipient_is_not(self) -> None:
+        with self.assertRaises(NoTarget) as raised:
+            await self.locate(NextHop("smtp", domain="mailhog"))
+        self.assertIn("550 5.1.2", str(raised.exception.reply))
+        self.assertEqual([asked for asked in self.first.asked() if "cluster" in asked], [])
+
+    async def test_the_search_ends_where_it_cannot_be_known(self) -> None:
+        # The next name may belong to another host.
+        self.first.drops += ["hub.ns.cluster.test. A", "hub.ns.cluster.test. AAAA"]
+        with self.assertRaises(NoTarget) as raised:
+            await self.of_host("hub")
+        self.assertIn("451 4.4.3", str(raised.exception.reply))
+        self.assertNotIn("hub.cluster.test. A", self.first.asked())
+
+    async def test_a_name_that_is_nowhere_makes_mail_wait(self) -> None:
+        with self.assertRaises(NoTarget) as raised:
+            await self.of_host("gone")
+        self.assertIn("451 4.3.5 The route leads to no host", str(raised.exception.reply))

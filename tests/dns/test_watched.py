@@ -1,0 +1,48 @@
+"""The DNS, watched: it is said when look-ups fail one after the other."""
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.dns import LookupFailed, NoSuchDomain
+from twisted_mta.dns.watched import WatchedResolver
+
+
+class Names:
+    def __init__(self) -> None:
+        self.failure: Exception | None = LookupFailed("a.example", "MX", "no answer\x1b")
+
+    def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
+        return fail(self.failure) if self.failure else succeed(())
+
+    def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
+        return fail(self.failure) if self.failure else succeed(())
+
+
+class Watching(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.names = Names()
+        self.resolver = WatchedResolver(self.names)
+
+    def ask(self, times: int) -> None:
+        for _ in range(times):
+            self.failureResultOf(self.resolver.mail_exchangers("a.example"))
+
+    def test_failures_in_a_row_are_said(self) -> None:
+        self.ask(2)
+        self.assertEqual(self.resolver.trouble, "")
+        self.failureResultOf(self.resolver.addresses("mx.a.example"), LookupFailed)
+        self.assertEqual(
+            self.resolver.trouble,
+            "the last 3 look-ups in the DNS have failed: MX of a.example: no answer\\x1b",
+        )
+
+    def test_any_answer_ends_it(self) -> None:
+        for answer in (None, NoSuchDomain("b.example", "MX", "NXDOMAIN")):
+            self.names.failure = LookupFailed("a.example", "MX", "no answer")
+            self.ask(5)
+            self.assertIn("last 5", self.resolver.trouble)
+            self.names.failure = answer
+            self.resolver.addresses("b.example").addErrback(lambda _: None)
+            self.assertEqual(self.resolver.trouble, "")

@@ -1,0 +1,155 @@
+"""Simulated days: when a sender hears that mail is late, and that it hears so once."""
+
+from __future__ import annotations
+
+import email
+import os
+from email.message import Message as ParsedMessage
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config import QueueSettings
+from twisted_mta.telemetry.metrics.table import NOTICES
+from twisted_mta.testing.world import MemoryMTA
+
+DEAD = "192.0.2.66"
+MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
+HOUR, DAY = 3600.0, 86400.0
+STEP = 300.0
+
+
+class Delays(SynchronousTestCase):
+    def started(self, directory: str | None = None, **settings: Any) -> MemoryMTA:
+        self.directory = directory or os.path.abspath(self.mktemp())
+        mta = MemoryMTA(
+            self.directory,
+            **{
+                "routes": (("*", f"smtp://{DEAD}"), ("other.example", f"smtp://{DEAD}:26")),
+                **settings,
+            },
+        )
+        mta.start()
+        return mta
+
+    def pass_until(self, mta: MemoryMTA, hours: float) -> None:
+        while mta.reactor.seconds() < hours * HOUR:
+            mta.advance(STEP)
+
+    def actions(self, mta: MemoryMTA, sender: str) -> list[list[tuple[str, str]]]:
+        """Return (final recipient, action) of each notice that a sender has."""
+        return [
+            [
+                (block["Final-Recipient"].partition("; ")[2], block["Action"])
+                for block in self.blocks(notice)[1:]
+            ]
+            for notice in mta.mail(sender)
+        ]
+
+    def blocks(self, notice: bytes) -> list[ParsedMessage]:
+        _, status, *_ = email.message_from_bytes(notice).get_payload()
+        assert isinstance(status, ParsedMessage)
+        blocks = status.get_payload()
+        assert isinstance(blocks, list)
+        return blocks  # type: ignore[return-value]
+
+    def test_in_five_days_a_sender_hears_of_the_delay_once_and_then_of_the_failure(self) -> None:
+        mta = self.started()
+        self.addCleanup(mta.stop)
+        mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
+        self.pass_until(mta, 4)
+        self.assertEqual(mta.mail("ann"), [])
+        self.pass_until(mta, 4.2)
+        self.assertEqual(self.actions(mta, "ann"), [[("bob@a.example", "delayed")]])
+        self.pass_until(mta, 120)
+        self.assertEqual(len(mta.mail("ann")), 1)
+        self.pass_until(mta, 122)
+        self.assertEqual(
+            self.actions(mta, "ann"),
+            [[("bob@a.example", "delayed")], [("bob@a.example", "failed")]],
+        )
+        (warning, _) = mta.mail("ann")
+        (_, block) = self.blocks(warning)
+        self.assertEqual(block["Status"], "4.4.1")
+        self.assertEqual(block["Will-Retry-Until"], "Wed, 20 Jan 2027 08:00:00 +0000")
+        self.assertIn(b"until Wed, 20 Jan 2027 08:00:00 +0000", b" ".join(warning.split()))
+        self.assertEqual(mta.status().queue["messages"], 0)
+        counted = mta.mta.engine.metrics.snapshot().numbers
+        for action, times in (("delayed", 1), ("failed", 1)):
+            self.assertEqual(counted[NOTICES, action], times)
+
+    def test_mail_that_has_had_no_attempt_of_its_own_is_told_of_too(self) -> None:
+        """A next hop that is left alone gets one message as a probe, and the others wait."""
+        mta = self.started()
+        self.addCleanup(mta.stop)
+        for number in range(120):
+            mta.submit(MAIL, f"bob{number}@a.example", sender=f"ann{number}@localhost")
+        self.pass_until(mta, 4)
+        self.assertEqual(mta.mail("ann119"), [])
+        self.pass_until(mta, 4.5)
+        for number in range(120):
+            self.assertEqual(
+                self.actions(mta, f"ann{number}"), [[(f"bob{number}@a.example", "delayed")]]
+            )
+        self.pass_until(mta, 12)
+        self.assertEqual({len(mta.mail(f"ann{number}")) for number in range(120)}, {1})
+
+    def test_what_goes_different_ways_is_told_of_together(self) -> None:
+        mta = self.started()
+        self.addCleanup(mta.stop)
+        mta.submit(MAIL, "bob@a.example", "carol@other.example", sender="ann@localhost")
+        self.pass_until(mta, 5)
+        self.assertEqual(
+            self.actions(mta, "ann"),
+            [[("bob@a.example", "delayed"), ("carol@other.example", "delayed")]],
+        )
+
+    def test_a_restart_does_not_tell_again(self) -> None:
+        mta = self.started()
+        mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
+        self.pass_until(mta, 4.2)
+        self.assertEqual(len(mta.mail("ann")), 1)
+        mta.stop()
+        again = MemoryMTA(
+            self.directory,
+            files=mta.files,
+            reactor=mta.reactor,
+            routes=(("*", f"smtp://{DEAD}"),),
+        )
+        self.addCleanup(again.stop)
+        again.start()
+        self.pass_until(again, 20)
+        self.assertEqual(len(again.mail("ann")), 1)
+
+    def test_who_does_not_want_to_hear_of_it_does_not(self) -> None:
+        """RFC 3461 §4.1."""
+        mta = self.started()
+        self.addCleanup(mta.stop)
+        for sender, notify in (("ann", "FAILURE"), ("bea", "NEVER"), ("cat", "DELAY")):
+            client = mta.connect()
+            client.say(
+                f"MAIL FROM:<{sender}@localhost>",
+                f"RCPT TO:<bob@a.example> NOTIFY={notify}",
+                "DATA",
+            )
+            client.send(MAIL + b".\r\n")
+        self.pass_until(mta, 122)
+        self.assertEqual(self.actions(mta, "ann"), [[("bob@a.example", "failed")]])
+        self.assertEqual(self.actions(mta, "bea"), [])
+        self.assertEqual(self.actions(mta, "cat"), [[("bob@a.example", "delayed")]])
+        self.assertEqual(mta.status().queue["failures"], 2)
+
+    def test_nobody_is_told_where_warnings_are_off(self) -> None:
+        mta = self.started(queue=QueueSettings(delay_warning=None))
+        self.addCleanup(mta.stop)
+        mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
+        self.pass_until(mta, 100)
+        self.assertEqual(mta.mail("ann"), [])
+
+    def test_a_notice_that_is_late_is_told_of_to_nobody(self) -> None:
+        mta = self.started()
+        self.addCleanup(mta.stop)
+        mta.submit(MAIL, "bob@a.example", sender="")
+        self.pass_until(mta, 122)
+        self.assertEqual(mta.status().queue["messages"], 0)
+        self.assertEqual(mta.status().queue["failures"], 1)

@@ -1,0 +1,130 @@
+"""Mail that is submitted now and goes later (RFC 4865), through whole MTAs."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.auth.accounts import Account, changing
+from twisted_mta.config import Listener
+from twisted_mta.smtp.extension.futurerelease import future_release
+from twisted_mta.system.real_world import secret_octets
+from twisted_mta.testing.world import EPOCH, MemoryMTA, MemoryReactor
+
+PLAIN = b"Subject: x\r\n\r\nfine\r\n"
+DAY = 86400
+MONTH = 30 * DAY
+
+
+class Held(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactor()
+        self.directory = os.path.abspath(self.mktemp())
+
+    def here(self, **settings: Any) -> MemoryMTA:
+        mta = MemoryMTA(
+            self.directory,
+            reactor=self.reactor,
+            routes=(("next.example", "smtp://192.0.2.1"),),
+            **settings,
+        )
+        mta.start()
+        self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
+        for factory in mta.mta.engine.listeners.factories:
+            extensions = (*factory.settings.extensions, future_release(MONTH, mta.wall_time))
+            factory.settings = evolve(factory.settings, extensions=extensions)
+        return mta
+
+    def submit(self, mta: MemoryMTA, until: str, recipient: str = "bob@localhost") -> None:
+        client = mta.connect()
+        self.assertIn(b" FUTURERELEASE 2592000 2027-", client.received)
+        for command in (f"MAIL FROM:<ann@localhost> {until}", f"RCPT TO:<{recipient}>"):
+            self.assertRegex(client.say(command)[0], "^250 ")
+        client.say("DATA")
+        self.assertRegex(client.send(PLAIN + b".\r\n")[0], "^250 2.0.0 Queued as")
+        mta.advance(1)
+
+    def test_it_is_held_for_so_many_seconds(self) -> None:
+        mta = self.here()
+        self.submit(mta, "HOLDFOR=3600")
+        mta.advance(3590)
+        self.assertEqual(mta.mail("bob"), [])
+        self.assertEqual(mta.status().queue["messages"], 1)
+        mta.advance(20)
+        self.assertEqual(len(mta.mail("bob")), 1)
+        self.assertEqual(mta.status().queue["messages"], 0)
+
+    def test_it_is_held_until_that_time(self) -> None:
+        mta = self.here()
+        until = datetime.fromtimestamp(EPOCH + 20 * DAY, UTC)
+        self.submit(mta, f"HOLDUNTIL={until:%Y-%m-%dT%H:%M:%SZ}")
+        mta.advance(20 * DAY - 100)
+        self.assertEqual(mta.mail("bob"), [])
+        mta.advance(200)
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_over_restarts(self) -> None:
+        """And the start takes it for nothing that a wrong clock has put off."""
+        mta = self.here()
+        self.submit(mta, f"HOLDFOR={MONTH}")
+        for _ in range(3):
+            mta.stop()
+            mta = self.here()
+            mta.advance(9 * DAY)
+            self.assertEqual(mta.mail("bob"), [])
+        mta.advance(4 * DAY)
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_its_lifetime_begins_then(self) -> None:
+        mta = self.here()
+        self.submit(mta, f"HOLDFOR={10 * DAY}", "bob@next.example")
+        mta.advance(10 * DAY + 60)
+        self.assertEqual(mta.mail("ann"), [])
+        mta.advance(4 * DAY + 80000)
+        [delayed] = mta.mail("ann")
+        self.assertIn(b"\nAction: delayed\n", delayed)
+        mta.advance(DAY)
+        self.assertIn(b"\nAction: failed\n", mta.mail("ann")[-1])
+
+    def test_it_holds_up_nothing_else(self) -> None:
+        mta = self.here()
+        self.submit(mta, f"HOLDFOR={DAY}")
+        mta.submit(PLAIN, "bob@localhost")
+        mta.advance(1)
+        self.assertEqual(len(mta.mail("bob")), 1)
+
+    def test_it_is_in_time_to_be_returned_after_that(self) -> None:
+        mta = self.here()
+        self.submit(mta, f"HOLDFOR={DAY} BY={DAY + 600};R", "bob@next.example")
+        mta.advance(DAY + 500)
+        self.assertEqual(mta.mail("ann"), [])
+        mta.advance(3600)
+        self.assertEqual(len(mta.mail("ann")), 1)
+
+
+class Offered(SynchronousTestCase):
+    def announced(self, **settings: Any) -> list[str]:
+        listener = Listener(endpoint="tcp:25:interface=127.0.0.1", auth="any", **settings)
+        users = os.path.abspath(self.mktemp())
+        with changing(users) as accounts:
+            accounts["ann"] = Account.of("ann", "open sesame 71", secret=secret_octets)
+        mta = MemoryMTA(self.mktemp(), listeners=(listener,), users=users)
+        mta.start()
+        self.addCleanup(mta.stop)
+        return [line[4:] for line in mta.connect(greet=False).say("EHLO client.example")]
+
+    def test_to_users_alone(self) -> None:
+        self.assertIn(
+            "FUTURERELEASE 2592000 2027-02-14T08:00:00Z", self.announced(kind="submission")
+        )
+        self.assertNotIn("FUTURERELEASE", " ".join(self.announced()))
+
+    def test_for_as_long_as_the_operator_says_or_not_at_all(self) -> None:
+        found = self.announced(kind="submission", max_future_release=86400)
+        self.assertIn("FUTURERELEASE 86400 2027-01-16T08:00:00Z", found)
+        found = self.announced(kind="submission", max_future_release=0)
+        self.assertNotIn("FUTURERELEASE", " ".join(found))

@@ -1,0 +1,72 @@
+"""Room for messages on their way in, and what is said while there is none."""
+
+import errno
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.policy.capacity import Room
+
+
+class RoomTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.free = 1000
+        self.attempts: list[Deferred[None]] = []
+        self.room = Room(
+            memory=100,
+            share=40,
+            minimum_free=500,
+            free=lambda: self.free,
+            clock=self.clock,
+            attempt=self.attempt,
+        )
+
+    def attempt(self) -> Deferred[None]:
+        self.attempts.append(Deferred())
+        return self.attempts[-1]
+
+    def said(self) -> str:
+        shortage = self.room.shortage()
+        return "" if shortage is None else f"{shortage.what}: {shortage.text}"
+
+    def test_a_full_disk_is_said_while_no_message_comes(self) -> None:
+        self.assertEqual(self.said(), "")
+        self.free = 499
+        self.clock.advance(1)
+        self.assertEqual(
+            self.said(), "disk: 499 octets of the disk are free, and minimum_free_disk is 500"
+        )
+        self.free = 500
+        self.clock.advance(1)
+        self.assertEqual(self.said(), "")
+
+    def test_a_budget_that_is_used_up_is_said(self) -> None:
+        self.room.enter()
+        self.assertEqual(self.said(), "")
+        self.room.enter()
+        self.assertEqual(
+            self.said(),
+            "memory: messages on their way in hold 80 octets, and message_memory is 100",
+        )
+        self.room.leave()
+        self.assertEqual(self.said(), "")
+
+    def test_what_free_space_does_not_tell_of_is_tried_again_until_it_works(self) -> None:
+        self.room.failed("Disk quota exceeded")
+        quota = "disk: the queue cannot be written: Disk quota exceeded"
+        self.assertEqual((self.said(), self.attempts), (quota, []))
+        self.assertIsNone(self.room.refusal())  # each message is tried all the same
+        self.clock.advance(6)
+        for _ in range(3):
+            self.assertEqual(self.said(), quota)
+        self.assertEqual(len(self.attempts), 1)
+        self.attempts[0].errback(OSError(errno.ENOSPC, "No space left on device"))
+        self.assertEqual(self.said(), "disk: the queue cannot be written: No space left on device")
+        self.clock.advance(6)
+        self.said()
+        self.attempts[1].callback(None)
+        self.assertEqual(self.said(), "")
+        self.clock.advance(60)
+        self.assertEqual((self.said(), len(self.attempts)), ("", 2))

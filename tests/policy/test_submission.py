@@ -1,0 +1,147 @@
+"""Submission: who may send as whom, how much, and what is added to a message."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.auth.accounts import Account, Accounts, Senders
+from twisted_mta.auth.sliding_window import Recent
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import QueueId
+from twisted_mta.policy.submission import (
+    FROM_NOT_YOURS,
+    NOT_YOURS,
+    TOO_MUCH,
+    Submission,
+    SubmissionPolicy,
+)
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer, SessionSettings
+from twisted_mta.system.limits import LocalLimits
+
+
+class SubmissionTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        ann = Account("ann", addresses=("sales@example.com",))
+        senders = Senders(Accounts({"ann": ann}), ("example.net",))
+        self.sent = Recent(limits=LocalLimits(), clock=self.clock, period=3600.0, most=100)
+        self.submission = Submission(
+            may_send_as=senders.may_send_as, address_of=senders.address_of, sent=self.sent
+        )
+        self.session = Session(SessionSettings(hostname="mx.example"), peer=Peer("192.0.2.1"))
+        self.session.identity = "ann"
+
+    def added(self, header: str, **policy: Any) -> Any:
+        added = self.submission.added(
+            SubmissionPolicy(**policy),
+            "ann",
+            header.replace("\n", "\r\n").encode(),
+            id=QueueId(32),
+            hostname="mx.example",
+            time=0.0,
+        )
+        return added.decode().replace("\r\n", "\n") if isinstance(added, bytes) else added
+
+
+class Envelopes(SubmissionTestCase):
+    def decide(self, address: str | None, **policy: Any) -> Any:
+        mailbox = None if address is None else Mailbox.parse(address)
+        return self.submission.mail(SubmissionPolicy(**policy), self.session, mailbox)
+
+    def test_only_its_own_addresses_are_an_accounts(self) -> None:
+        self.assertIsNone(self.decide("ann@example.net"))
+        self.assertIsNone(self.decide("sales@example.com"))
+        self.assertEqual(self.decide("bob@example.net"), NOT_YOURS)
+        self.assertIsNone(self.decide("bob@example.net", own_addresses="off"))
+        self.assertEqual(self.decide("bob@example.net", own_addresses="header"), NOT_YOURS)
+
+    def test_the_null_reverse_path_is_everybodys(self) -> None:
+        self.assertIsNone(self.decide(None))
+
+    def test_who_has_not_authenticated_is_not_asked(self) -> None:
+        self.session.identity = None
+        self.assertIsNone(self.decide("bob@example.net"))
+
+
+class Amounts(SubmissionTestCase):
+    def count(self, what: Any = "recipients", **policy: Any) -> Any:
+        counted = self.submission.count(SubmissionPolicy(**policy), self.session, what)
+        return self.successResultOf(Deferred.fromCoroutine(counted))
+
+    def test_an_hour_has_so_many_recipients_and_messages_of_one_account(self) -> None:
+        policy = {"recipients_per_hour": 2, "messages_per_hour": 1}
+        self.assertIsNone(self.count(**policy))
+        self.assertIsNone(self.count(**policy))
+        self.assertEqual(self.count(**policy), TOO_MUCH)
+        self.assertIsNone(self.count("messages", **policy))
+        self.assertEqual(self.count("messages", **policy), TOO_MUCH)
+        self.session.identity = "bob"
+        self.assertIsNone(self.count(**policy))
+        self.session.identity = "ANN"
+        self.clock.advance(3599)
+        self.assertEqual(self.count(**policy), TOO_MUCH)
+        self.clock.advance(1)
+        self.assertIsNone(self.count(**policy))
+
+    def test_without_a_limit_nothing_is_counted(self) -> None:
+        for _ in range(1000):
+            self.assertIsNone(self.count())
+
+
+class Headers(SubmissionTestCase):
+    def test_date_and_message_id_are_added_where_they_are_missing(self) -> None:
+        date = "Date: Thu, 01 Jan 1970 00:00:00 +0000\n".replace(" 01 ", " 1 ")
+        identifier = f"Message-ID: <{QueueId(32)}@mx.example>\n"
+        self.assertEqual(self.added("Subject: x\n", completes=True), date + identifier)
+        self.assertEqual(self.added("message-id : <x@y>\n", completes=True), date)
+        self.assertEqual(self.added("DATE: today\n", completes=True), identifier)
+        self.assertEqual(self.added("Subject: x\n"), "")
+
+    def test_from_and_sender_are_to_be_the_accounts_own_where_that_is_asked(self) -> None:
+        for header, refused in (
+            ("From: ann@example.net\n", False),
+            ("From: Ann <ANN+x@example.net>, Sales <sales@example.com>\n", False),
+            ("From: bob@example.net\n", True),
+            ("From: ann@example.net, bob@example.net\n", True),
+            ("From: ann@example.net\nFrom: bob@example.net\n", True),
+            ("From: ann@example.net\nSender: bob@example.net\n", True),
+            ("From: Ann <ann@example.net> <bob@example.net>\n", True),
+            ('From: "ann@example.net" <bob@example.net>\n', True),
+            ("From: ann\n", True),
+            ("From:\n", True),
+            ("Subject: x\n", True),
+        ):
+            expected = FROM_NOT_YOURS if refused else ""
+            self.assertEqual(self.added(header, own_addresses="header"), expected, header)
+            self.assertEqual(self.added(header), "", header)
+
+    def test_what_cannot_be_read_is_nobodys(self) -> None:
+        own = "ann@example.net, "
+        for value in (
+            "(" * 3000,
+            ":" * 3000,
+            "g:" * 2000,
+            own + "(" * 3000,
+            ", ".join(f"ann+{number}@example.net" for number in range(101)),
+            "\n ".join([own * 60] * 5) + "ann@example.net",
+            "\n".join(["ann@example.net"] + ["From: ann@example.net"] * 10),
+        ):
+            header = f"From: {value}\n"
+            self.assertEqual(self.added(header, own_addresses="header"), FROM_NOT_YOURS, value[:50])
+            added = "Sender: <ann@example.net>\n"
+            self.assertEqual(self.added(header, adds_sender=True), added, value[:50])
+        header = f"From: {own * 200}ann@example.net\n" + "X: y\n" * 10_000
+        self.assertEqual(self.added(header, own_addresses="header"), "")
+
+    def test_a_sender_field_says_whose_message_it_is(self) -> None:
+        sender = "Sender: <ann@example.net>\n"
+        for header, added in (
+            ("From: bob@example.net\n", sender),
+            ("From: ann@example.net, bob@example.net\n", sender),
+            ("From: sales@example.com\n", ""),
+            ("From: bob@example.net\nSender: eve@example.net\n", ""),
+        ):
+            self.assertEqual(self.added(header, adds_sender=True), added, header)

@@ -1,0 +1,93 @@
+"""What is in the queue by age and by reason, counted when somebody asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.queue.ids import first_id
+from twisted_mta.queue.operator.operations import Class, Tallied, Tally
+from twisted_mta.queue.operator.tallies import Tallies, reason
+from twisted_mta.queue.store.contract import StoreError
+
+NOW = 1_800_000_000.0
+
+
+def deferred_for(code: int, status: str | None, ours: bool) -> Class:
+    return Class(0, True, True, False, code, status, ours)
+
+
+class Counting(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.asked: list[Tally] = []
+        self.slices = [
+            Tallied({Class(5, False, True, False): 3}, 3, first_id(NOW - 100)),
+            Tallied({deferred_for(450, "2.0", False): 2}, 2, None),
+        ]
+        self.tallies = Tallies(self.perform, clock=self.clock, wall_time=lambda: NOW)
+
+    def perform(self, tally: Tally) -> Deferred[Any]:
+        self.asked.append(tally)
+        return succeed(self.slices[(len(self.asked) - 1) % 2])
+
+    def test_nothing_is_counted_before_somebody_asks(self) -> None:
+        self.clock.advance(100)
+        self.assertEqual(self.asked, [])
+
+    def test_a_tour_goes_slice_by_slice_and_is_shown_when_it_is_complete(self) -> None:
+        self.assertEqual(self.tallies.ages(), {})
+        self.assertEqual(len(self.asked), 1)
+        self.clock.advance(0.05)
+        self.assertEqual(self.asked[1].after, first_id(NOW - 100))
+        self.assertEqual(
+            self.tallies.ages(), {"5m": 3, "1h": 0, "4h": 0, "1d": 0, "5d": 0, "older": 2}
+        )
+        self.assertEqual(self.tallies.reasons()["refused"], 2)
+        self.assertEqual(len(self.asked), 2)
+
+    def test_the_next_one_begins_half_a_minute_later_at_the_earliest(self) -> None:
+        self.tallies.ages()
+        self.clock.advance(29)
+        self.tallies.ages()
+        self.assertEqual(len(self.asked), 2)
+        self.clock.advance(1)
+        self.tallies.ages()
+        self.assertEqual(len(self.asked), 3)
+
+    def test_a_store_that_is_closed_is_asked_again_later(self) -> None:
+        answers = [fail(StoreError("closed")), succeed(Tallied())]
+        self.tallies = Tallies(
+            lambda tally: answers.pop(0), clock=self.clock, wall_time=lambda: NOW
+        )
+        self.assertEqual(self.tallies.ages(), {})
+        self.clock.advance(30)
+        self.tallies.ages()
+        self.assertEqual(self.tallies.ages()["older"], 0)
+
+    def test_after_the_end_nothing_is_left_to_do(self) -> None:
+        self.tallies.ages()
+        self.tallies.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(100)
+        self.tallies.ages()
+        self.assertEqual(len(self.asked), 1)
+
+    def test_reasons_go_by_who_said_what(self) -> None:
+        for code, status, ours, expected in (
+            (451, "4.1", True, "unreachable"),
+            (451, "4.2", True, "unreachable"),
+            (451, "4.3", True, "dns"),
+            (451, "4.4", True, "dns"),
+            (454, "7.5", True, "tls"),
+            (451, "5.0", True, "unreachable"),  # what was said is no reply
+            (451, "3.0", True, "internal"),
+            (421, None, False, "throttled"),
+            (452, "3.2", False, "throttled"),
+            (450, "7.1", False, "refused"),
+            (451, None, False, "refused"),
+        ):
+            self.assertEqual(reason(deferred_for(code, status, ours)), expected, (code, status))

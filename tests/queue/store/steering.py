@@ -1,0 +1,447 @@
+"""What every store keeps to when an operator asks: the contract in `queue.operator`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+
+from twisted_mta.mail.envelope import HeldBody, QueueId, RecipientNumber
+from twisted_mta.queue.ids import first_id
+from twisted_mta.queue.operator.operations import (
+    FIRST,
+    Action,
+    Browse,
+    Inspect,
+    Inspected,
+    Page,
+    Steer,
+    Struck,
+    Tallied,
+    Tally,
+)
+from twisted_mta.queue.operator.selection import STATES, Selection
+from twisted_mta.queue.store.contract import Operation, Result, Settle
+
+from ..mail import DEFERRED, LIFETIME, NOW, deferred, message, settled
+
+
+def untried(message: Any, *which: int) -> Settle:
+    return Settle(message, untried=tuple(map(RecipientNumber, which or (0,))))
+
+
+class SteeringTests:
+    """A part of `test_store.StoreTests`, whose helpers it uses."""
+
+    store: Any
+    accept: Any
+    due: Any
+    restart: Any
+    lease: Any
+    survey: Any
+    large_body: Any
+    files: Any
+    assertEqual: Any
+    assertIsNone: Any
+    assertTrue: Any
+    assertFalse: Any
+
+    def do(self, *operations: Operation) -> list[Result]:
+        raise NotImplementedError
+
+    def page(self, operation: Operation) -> Page:
+        (page,) = self.do(operation)
+        assert isinstance(page, Page)
+        return page
+
+    def browse(self, **filters: Any) -> list[tuple[int, list[int]]]:
+        """Return what is there: ids with the numbers of their recipients."""
+        selection = Selection.parse(filters, now=NOW)
+        return picked(self.page(Browse(selection)))
+
+    def steer(self, action: Action, *, dry_run: bool = False, **filters: Any) -> Any:
+        selection = Selection.parse(filters, now=NOW)
+        return picked(self.page(Steer(action, selection, NOW + 1, dry_run=dry_run)))
+
+    def state(self, id: int) -> list[str]:
+        """Return the state of each recipient of a message."""
+        inspected = self.inspect(id)
+        return [] if inspected is None else [entry.state for entry in inspected.entries]
+
+    def inspect(self, id: int) -> Inspected | None:
+        (inspected,) = self.do(Inspect(QueueId(id)))
+        assert inspected is None or isinstance(inspected, Inspected)
+        return inspected
+
+    # Listing.
+
+    def test_all_that_is_there_is_listed_in_the_order_of_ids(self) -> None:
+        self.accept(message(3), message(1, "a@one.example", "b@two.example"), message(2))
+        self.assertEqual(self.browse(), [(1, [0, 1]), (2, [0]), (3, [0])])
+
+    def test_a_list_says_from_whom_and_how_large(self) -> None:
+        self.accept(message(1, sender=None, body=HeldBody(b"x" * 12)))
+        (listed,) = self.page(Browse(Selection())).messages
+        self.assertEqual((listed.reverse_path, listed.size), (None, 12))
+
+    def test_recipients_are_picked_by_their_address_domain_and_state(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "A.B@sub.two.example")
+        self.accept(sent, message(2, "a@two.example"))
+        self.do(deferred(sent, NOW + 60, 1))
+        for filters, expected in (
+            ({"domain": "two.example"}, [(1, [1]), (2, [0])]),
+            ({"domain": "TWO.example."}, [(1, [1]), (2, [0])]),
+            ({"domain": ".two.example"}, [(1, [2])]),
+            ({"to": "a@ONE.example"}, [(1, [0])]),
+            ({"to": "a*"}, [(1, [0, 2]), (2, [0])]),
+            ({"to": "?@two.example"}, [(1, [1]), (2, [0])]),
+            ({"to": "a"}, []),
+            ({"to": "[ab]@two.example"}, []),
+            ({"to": "*@*two*"}, [(1, [1, 2]), (2, [0])]),
+            ({"to": "*".join("a" * 300)}, []),
+            ({"state": "deferred"}, [(1, [1])]),
+            ({"state": "queued", "domain": "two.example"}, [(2, [0])]),
+            ({"state": "held"}, []),
+        ):
+            self.assertEqual(self.browse(**filters), expected, filters)  # type: ignore[arg-type]
+
+    def test_no_pattern_takes_long(self) -> None:
+        self.accept(message(1, f"{'a' * 64}@{'a' * 60}.{'a' * 60}.example"))
+        self.assertEqual(self.browse(to="*a" * 400 + "b"), [])
+
+    def test_an_address_that_an_alias_led_from_is_found(self) -> None:
+        sent = message(1)
+        (bob,) = sent.envelope.recipients
+        alias = evolve(bob, original=evolve(bob.mailbox, local_part="sales"))
+        self.accept(evolve(sent, envelope=evolve(sent.envelope, recipients=(alias,))))
+        self.assertEqual(self.browse(to="sales@next.example"), [(1, [0])])
+        self.assertEqual(self.browse(to="bob@next.example"), [(1, [0])])
+
+    def test_messages_are_picked_by_id_sender_and_age(self) -> None:
+        old, new = int(first_id(NOW - 7200)), int(first_id(NOW - 60))
+        self.accept(message(old), message(new, sender=None))
+        self.assertEqual(self.browse(ids=[str(QueueId(new))]), [(new, [0])])
+        self.assertEqual(self.browse(ids=[str(QueueId(new + 1))]), [])
+        self.assertEqual(self.browse(ids=[]), [])
+        self.assertEqual(self.browse(**{"from": "<>"}), [(new, [0])])
+        self.assertEqual(self.browse(**{"from": "ann@*"}), [(old, [0])])
+        self.assertEqual(self.browse(older=3600), [(old, [0])])
+        for older in (-1, -1e300, float("inf"), float("nan"), 10**400, True, "1"):
+            self.assertRaises(ValueError, self.browse, older=older)
+
+    def test_pages_follow_one_another_and_never_part_a_message(self) -> None:
+        self.accept(*(message(id, "a@one.example", "b@two.example") for id in range(1, 6)))
+        pages, after = [], FIRST
+        while True:
+            page = self.page(Browse(Selection(), after, 3))
+            pages.append(picked(page))
+            if page.next is None:
+                break
+            after = page.next
+        self.assertEqual([[id for id, _ in page] for page in pages if page], [[1, 2], [3, 4], [5]])
+        self.assertTrue(all(numbers == [0, 1] for page in pages for _, numbers in page))
+
+    def all_pages(self, make: Any) -> list[tuple[int, list[int]]]:
+        """Return what all slices come to; ``make`` returns what asks for the one behind an id."""
+        found: list[tuple[int, list[int]]] = []
+        after: int | None = FIRST
+        while after is not None:
+            page = self.page(make(after))
+            found += picked(page)
+            self.assertTrue(page.next is None or page.next > after)
+            after = page.next
+        return found
+
+    def test_nothing_that_is_meant_is_passed_over(self) -> None:
+        mailboxes = (
+            *("ann@one.example", "Ann.B+c@One.example", "a_n@two.example", "o'neill@one.example"),
+            *(
+                '"a b"@one.example',
+                '"a@b"@x.one.example',
+                "m\u00fcller@one.example",
+                "aNN@[192.0.2.1]",
+            ),
+        )
+        self.accept(
+            *(
+                message(id, mailboxes[id % 8], mailboxes[id // 8], sender=sender)
+                for id, sender in enumerate((*mailboxes, None) * 7, 1)
+                if id < 64
+            )
+        )
+        patterns = (
+            *("ann@one.example", "*@one.example", "a*", "*n@one.example", "?n*@*", "<>", "x@y.z"),
+            *(
+                "*@*.example",
+                '"*',
+                "?a b?@one.example",
+                "a_n@*",
+                "m*r@one.example",
+                "*'*@one.example",
+            ),
+            *(
+                "A*@ONE.EXAMPLE",
+                "*",
+                "ann?one.example",
+                "%@one.example",
+                "?a*@one.example",
+                "*a b?@ONE.EXAMPLE",
+                "\u212a*@one.example",
+            ),
+        )
+        entries = [
+            (inspected.message, entry)
+            for id in range(1, 64)
+            if (inspected := self.inspect(id)) is not None
+            for entry in inspected.entries
+        ]
+        for filters in (
+            *({"to": pattern} for pattern in patterns),
+            *({"from": pattern} for pattern in patterns),
+            *({"domain": domain} for domain in ("one.example", ".example", "x.example")),
+            *({"state": state} for state in STATES),
+            {"to": "a*", "from": "*@one.example", "domain": "one.example", "state": "queued"},
+        ):
+            selection = Selection.parse(filters, now=NOW)
+            expected: dict[int, list[int]] = {}
+            for each, entry in entries:
+                if selection.picks_recipient(entry) and selection.picks_message(
+                    each.id, each.envelope.reverse_path
+                ):
+                    expected.setdefault(int(each.id), []).append(entry.recipient.number)
+            for limit, reach in ((100, 4000), (3, 5), (1, 1)):
+                found = self.all_pages(
+                    lambda after, asked=(selection, limit, reach): Browse(
+                        asked[0], after, asked[1], asked[2]
+                    )
+                )
+                self.assertEqual(found, sorted(expected.items()), (filters, limit))
+
+    def test_what_is_done_to_many_at_once_is_done_to_all_that_are_meant(self) -> None:
+        self.accept(*(message(id, "a@one.example", "b@two.example") for id in range(1, 701)))
+        self.accept(message(701, "a@one.example"), lease=True)
+        meant = Selection(domain="one.example")
+        for action, held in (("hold", 701), ("retry", 701), ("release", 0), ("retry", 0)):
+            found, busy, after = 0, 0, FIRST
+            while True:
+                page = self.page(Steer(action, meant, NOW + 5, after))  # type: ignore[arg-type]
+                found += len(page.more) + sum(len(each.recipients) for each in page.messages)
+                busy += sum(entry.leased for each in page.messages for entry in each.recipients)
+                if page.next is None:
+                    break
+                after = page.next
+            expected = {"hold": (701, 1), "release": (701, 1)}.get(action, (0 if held else 700, 0))
+            self.assertEqual((found, busy), expected, action)
+            self.assertEqual(self.store.census().held, held)
+        first = self.page(Browse(meant)).messages
+        self.assertTrue(all(each.recipients[0].next_attempt == NOW + 5 for each in first))
+
+    def test_more_ids_than_a_slice_are_gone_through(self) -> None:
+        self.accept(*(message(id) for id in range(1, 501)))
+        selection = Selection(ids=tuple(QueueId(id) for id in range(1, 501)))
+        found, after = 0, FIRST
+        while True:
+            page = self.page(Browse(selection, after))
+            found += len(page.messages)
+            if page.next is None:
+                break
+            after = page.next
+        self.assertEqual(found, 500)
+
+    def test_what_is_at_work_is_shown_as_that(self) -> None:
+        self.accept(message(1), lease=True)
+        inspected = self.inspect(1)
+        assert inspected is not None
+        self.assertTrue(inspected.entries[0].leased)
+        self.assertEqual(inspected.entries[0].state, "queued")
+
+    # One message.
+
+    def test_a_message_is_shown_with_all_that_it_has(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example")
+        self.accept(sent, lease=True)
+        self.do(deferred(sent, NOW + 60, 1))
+        inspected = self.inspect(1)
+        assert inspected is not None
+        self.assertEqual(b"".join(inspected.message.body.chunks()), b"".join(sent.body.chunks()))
+        first, second = inspected.entries
+        self.assertEqual((first.state, first.leased), ("queued", True))
+        self.assertEqual((second.state, second.next_attempt), ("deferred", NOW + 60))
+        self.assertEqual(second.recipient.last_reply, DEFERRED)
+
+    def test_one_that_is_not_there_is_none(self) -> None:
+        self.assertIsNone(self.inspect(1))
+
+    # Retrying.
+
+    def test_what_is_retried_is_due(self) -> None:
+        self.accept(message(1), lease=True)
+        self.do(deferred(message(1), NOW + 3600))
+        self.assertEqual(self.steer("retry"), [(1, [0])])
+        self.assertEqual(self.survey(), {"next.example": NOW + 1})
+        self.assertEqual(self.due(NOW + 1), [(1, [0])])
+
+    def test_what_is_at_work_or_held_is_not_retried(self) -> None:
+        self.accept(message(1), lease=True)
+        self.accept(message(2))
+        self.steer("hold", ids=[str(QueueId(2))])
+        self.assertEqual(self.steer("retry"), [])
+        self.assertEqual(self.due(NOW + 1), [])
+
+    # Holding and releasing.
+
+    def test_what_is_held_is_never_due_and_is_counted(self) -> None:
+        self.accept(message(1), message(2))
+        self.assertEqual(self.steer("hold", ids=[str(QueueId(1))]), [(1, [0])])
+        self.assertEqual(self.due(NOW + 2 * LIFETIME), [(2, [0])])
+        self.assertEqual(self.state(1), ["held"])
+        self.assertEqual(self.store.census().held, 1)
+        self.restart()
+        self.assertEqual(self.due(NOW + 2 * LIFETIME), [(2, [0])])
+        self.assertEqual(self.store.census().held, 1)
+
+    def test_a_survey_does_not_bring_back_what_is_held(self) -> None:
+        self.accept(message(1))
+        self.steer("hold")
+        self.assertEqual(self.survey(NOW, NOW - 1), {})
+        self.assertEqual(self.state(1), ["held"])
+
+    def test_only_recipients_that_are_meant_are_held(self) -> None:
+        self.accept(message(1, "a@one.example", "b@two.example"))
+        self.assertEqual(self.steer("hold", domain="two.example"), [(1, [1])])
+        self.assertEqual(self.due(), [(1, [0])])
+
+    def test_holding_twice_is_holding_once(self) -> None:
+        self.accept(message(1))
+        self.steer("hold")
+        self.assertEqual(self.steer("hold"), [])
+        self.assertEqual(self.store.census().held, 1)
+
+    def test_what_is_released_is_due(self) -> None:
+        self.accept(message(1), message(2))
+        self.steer("hold")
+        self.assertEqual(self.steer("release", ids=[str(QueueId(1))]), [(1, [0])])
+        self.assertEqual(self.due(NOW + 1), [(1, [0])])
+        self.assertEqual(self.store.census().held, 1)
+
+    def test_what_is_not_held_cannot_be_released(self) -> None:
+        self.accept(message(1), lease=True)
+        self.do(deferred(message(1), NOW + 3600))
+        self.assertEqual(self.steer("release"), [])
+        self.assertEqual(self.survey(), {"next.example": NOW + 3600})
+
+    def test_what_is_held_at_work_is_held_when_it_comes_back(self) -> None:
+        self.accept(message(1), message(2))
+        leased = self.lease().messages
+        self.steer("hold")
+        self.do(deferred(leased[0], NOW + 60), untried(leased[1]))
+        self.assertEqual(self.due(NOW + LIFETIME), [])
+        self.assertEqual((self.state(1), self.state(2)), (["held"], ["held"]))
+        self.steer("release")
+        self.assertEqual(self.due(NOW + 1), [(1, [0]), (2, [0])])
+
+    def test_what_is_held_at_work_and_delivered_is_delivered(self) -> None:
+        self.accept(message(1), lease=True)
+        self.steer("hold")
+        self.do(settled(message(1)))
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.held), (0, 0, 0))
+
+    # Removing.
+
+    def test_what_is_removed_is_gone_with_its_message_and_its_file(self) -> None:
+        body = self.large_body(1, b"x" * 300)
+        self.accept(message(1, "a@one.example", "b@two.example", body=body))
+        self.assertEqual(self.steer("remove", domain="one.example"), [(1, [0])])
+        self.assertEqual(self.state(1), ["queued"])
+        self.assertEqual(self.files.names("/state/body"), [str(QueueId(1))])
+        self.steer("remove")
+        self.assertIsNone(self.inspect(1))
+        self.assertEqual(self.files.names("/state/body"), [])
+        self.assertEqual(self.store.census().recipients, 0)
+
+    def test_what_is_held_can_be_removed(self) -> None:
+        self.accept(message(1))
+        self.steer("hold")
+        self.assertEqual(self.steer("remove", state="held"), [(1, [0])])
+        self.assertEqual((self.store.census().held, self.store.census().messages), (0, 0))
+
+    def test_what_is_removed_at_work_is_gone_when_its_delivery_came_to_nothing(self) -> None:
+        self.accept(message(1), message(2))
+        leased = self.lease().messages
+        self.assertEqual(self.steer("remove"), [(1, [0]), (2, [0])])
+        self.assertEqual(self.steer("remove"), [])
+        self.assertEqual(
+            self.do(deferred(leased[0], NOW + 60), untried(leased[1])),
+            [Struck((RecipientNumber(0),))] * 2,
+        )
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.deferred), (0, 0, 0))
+
+    def test_what_is_removed_at_work_and_delivered_is_delivered(self) -> None:
+        self.accept(message(1), lease=True)
+        self.steer("remove")
+        self.assertEqual(self.do(settled(message(1))), [None])
+        self.assertEqual(self.store.census().messages, 0)
+
+    def test_what_was_removed_at_work_is_gone_at_the_next_start(self) -> None:
+        self.accept(message(1, body=self.large_body(1, b"x" * 300)), lease=True)
+        self.accept(message(2))
+        self.steer("remove", ids=[str(QueueId(1))])
+        self.restart()
+        self.assertIsNone(self.inspect(1))
+        self.assertEqual(self.due(), [(2, [0])])
+        self.assertEqual(self.store.census().recipients, 1)
+        self.assertEqual(self.files.names("/state/body"), [])
+
+    def test_what_settles_and_is_removed_in_one_batch_is_gone(self) -> None:
+        self.accept(message(1), lease=True)
+        self.do(deferred(message(1), NOW + 60), Steer("remove", Selection(), NOW))
+        self.assertEqual(self.store.census().recipients, 0)
+
+    def test_a_dry_run_says_what_would_be_done_and_does_nothing(self) -> None:
+        self.accept(message(1), message(2))
+        for action in ("hold", "remove", "retry"):
+            self.assertEqual(
+                self.steer(action, dry_run=True),  # type: ignore[arg-type]
+                [(1, [0]), (2, [0])],
+            )
+        self.assertEqual(self.due(), [(1, [0]), (2, [0])])
+
+    def test_every_state_has_a_name(self) -> None:
+        self.assertEqual(STATES, ("queued", "deferred", "held", "quarantined"))
+
+    # Counting.
+
+    def test_a_tally_counts_by_age_state_and_reason(self) -> None:
+        old, new = int(first_id(NOW - 7200)), int(first_id(NOW - 60))
+        first = message(old, "a@one.example", "b@one.example")
+        self.accept(first, message(new), message(new + 1))
+        self.do(deferred(first, NOW + 60, 0, 1))
+        self.steer("hold", ids=[str(QueueId(new))])
+        counts: dict[Any, int] = {}
+        after = FIRST
+        for limit in (1, 100):
+            (tallied,) = self.do(Tally((first_id(NOW - 3600),), after, limit))
+            assert isinstance(tallied, Tallied)
+            for each, count in tallied.counts.items():
+                key = each.age, each.deferred, each.held, each.code, each.ours
+                counts[key] = counts.get(key, 0) + count
+            after = FIRST if tallied.next is None else tallied.next
+        # The first slice is cut within the old message, and what it has beyond is passed over.
+        self.assertEqual(
+            counts,
+            {
+                (0, True, False, 451, False): 1,
+                (1, False, True, None, True): 1,
+                (1, False, False, None, True): 1,
+            },
+        )
+
+
+def picked(page: Page) -> list[tuple[int, list[int]]]:
+    """Return the ids of a page with the numbers of their recipients."""
+    return [
+        (int(each.id), [int(entry.recipient.number) for entry in each.recipients])
+        for each in page.messages
+    ]

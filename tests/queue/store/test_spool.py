@@ -1,0 +1,120 @@
+"""Bodies on their way into the queue: small ones in memory, large ones durable before their row."""
+
+import errno
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.mail.envelope import Body, HeldBody, QueueId
+from twisted_mta.queue.store.spool import FileBody, Spool, SpooledWriter
+from twisted_mta.system.real_world import inline_executor
+from twisted_mta.testing.files import UnsyncedFiles
+
+ID = QueueId(1)
+PATH = f"/body/{ID}"
+
+
+class SpoolTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = UnsyncedFiles()
+        self.files.make_directories("/body")
+        self.spool = Spool("/body", files=self.files, executor=inline_executor, small_body=10)
+
+    def written(self, *pieces: bytes) -> SpooledWriter:
+        writer = self.spool.new_body(ID)
+        for piece in pieces:
+            writer.write(piece)
+        return writer
+
+    def sealed(self, *pieces: bytes) -> Body:
+        sealed = self.written(*pieces).seal()
+        return self.successResultOf(sealed) if isinstance(sealed, Deferred) else sealed
+
+
+class Writing(SpoolTestCase):
+    def test_a_small_body_touches_no_disk(self) -> None:
+        self.files.operations.clear()
+        self.assertEqual(self.sealed(b"12345", b"67890"), HeldBody(b"1234567890"))
+        self.assertEqual(self.files.operations, [])
+
+    def test_an_octet_more_goes_to_a_file(self) -> None:
+        body = self.sealed(b"12345", b"67890", b"1")
+        self.assertIsInstance(body, FileBody)
+        self.assertEqual(body.size, 11)
+        self.assertEqual(b"".join(body.chunks()), b"12345678901")
+        self.assertEqual(self.files.content(PATH), b"12345678901")
+
+    def test_it_is_written_in_large_pieces_as_it_comes(self) -> None:
+        writer = self.written(b"x" * 11)
+        self.files.operations.clear()
+        for _ in range(200):
+            writer.write(b"y" * 1000)
+        self.assertEqual([operation for operation, _ in self.files.operations], ["write"] * 3)
+        written = len(self.files.content(PATH))
+        self.assertGreater(written, 200_011 - 65_536)
+        self.assertEqual(written + sum(map(len, writer._held)), 200_011)
+
+    def test_what_cannot_be_written_at_the_end_is_told(self) -> None:
+        writer = self.written(b"x" * 11, b"y" * 1000)
+        self.files.fail_next("write", OSError(errno.ENOSPC, "full"))
+        sealed = writer.seal()
+        assert isinstance(sealed, Deferred)
+        self.assertEqual(self.failureResultOf(sealed, OSError).value.errno, errno.ENOSPC)
+        self.assertEqual(self.files.names("/body"), [])
+
+    def test_content_then_name_are_durable_before_it_is_sealed(self) -> None:
+        self.sealed(b"x" * 20)
+        self.assertEqual(
+            [operation for operation, _ in self.files.operations[-4:]],
+            ["create", "write", "sync", "sync_directory"],
+        )
+        self.files.crash()
+        self.assertEqual(self.files.content(PATH), b"x" * 20)
+
+    def test_what_is_discarded_leaves_nothing(self) -> None:
+        writer = self.written(b"x" * 20)
+        writer.discard()
+        writer.discard()
+        self.assertEqual(self.files.names("/body"), [])
+        small = self.written(b"x")
+        small.discard()
+
+    def test_a_file_that_cannot_be_made_is_told(self) -> None:
+        self.files.fail_next("create", OSError(errno.ENOSPC, "full"))
+        writer = self.spool.new_body(ID)
+        self.assertRaises(OSError, writer.write, b"x" * 20)
+        writer.discard()
+        self.assertEqual(self.files.names("/body"), [])
+
+    def test_what_cannot_be_made_durable_is_removed_and_told(self) -> None:
+        for operation in ("sync", "sync_directory"):
+            self.files.fail_next(operation, OSError(errno.EIO, "no"))
+            sealed = self.written(b"x" * 20).seal()
+            assert isinstance(sealed, Deferred)
+            self.assertEqual(self.failureResultOf(sealed, OSError).value.errno, errno.EIO)
+            self.assertEqual(self.files.names("/body"), [], operation)
+
+    def test_what_cannot_be_removed_either_is_left_for_the_next_start(self) -> None:
+        self.files.fail_next("sync", OSError(errno.EIO, "no"))
+        self.files.fail_next("unlink", OSError(errno.EIO, "no"))
+        sealed = self.written(b"x" * 20).seal()
+        assert isinstance(sealed, Deferred)
+        self.failureResultOf(sealed, OSError)
+        self.assertEqual(self.files.names("/body"), [str(ID)])
+
+
+class Reading(SpoolTestCase):
+    def test_a_stored_body_is_read_in_pieces(self) -> None:
+        self.sealed(b"x" * 200_000)
+        pieces = list(self.spool.stored(ID, 200_000).chunks())
+        self.assertEqual(b"".join(pieces), b"x" * 200_000)
+        self.assertLessEqual(max(map(len, pieces)), 65_536)
+
+    def test_a_file_that_has_become_shorter_is_never_sent_as_a_whole(self) -> None:
+        self.sealed(b"x" * 20)
+        with self.assertRaises(OSError):
+            b"".join(self.spool.stored(ID, 21).chunks())
+
+    def test_a_file_that_is_gone_is_told(self) -> None:
+        with self.assertRaises(OSError):
+            b"".join(self.spool.stored(ID, 21).chunks())

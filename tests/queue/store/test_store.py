@@ -1,0 +1,618 @@
+"""What every store keeps to: the contract in `queue.store`, run against each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import (
+    Body,
+    Envelope,
+    HeldBody,
+    Message,
+    Outcome,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+    RefusedRecipient,
+)
+from twisted_mta.mail.reply import Reply
+from twisted_mta.queue.store.contract import (
+    Accept,
+    Census,
+    Forget,
+    Lease,
+    Leased,
+    Operation,
+    Overdue,
+    Settle,
+    Store,
+    StoreError,
+    Survey,
+    Want,
+)
+from twisted_mta.queue.store.spool import Spool
+from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.real_world import inline_executor
+from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.store import MemoryStore
+
+from ..mail import DEFERRED, FAILED, LIFETIME, NOW, deferred, message, numbers, settled
+from .leveled import LevelTests
+from .steering import SteeringTests
+
+
+def found_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
+    """Return the numbers of the recipients of the first message."""
+    return tuple(each.number for each in leased.messages[0].envelope.recipients)
+
+
+class Contract:
+    """`new_store` is the subclass's: another object on what the ones before it have written."""
+
+    spool: Spool
+    files: UnsyncedFiles
+    store: Store
+
+    def new_store(self) -> Store:
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        self.files = UnsyncedFiles()
+        self.files.make_directories("/state/body")
+        self.spool = Spool(
+            "/state/body", files=self.files, executor=inline_executor, small_body=100
+        )
+        self.store = self.new_store()
+        self.store.open()
+
+    def restart(self) -> None:
+        """Go on as another process would."""
+        self.store.close()
+        self.store = self.new_store()
+        self.store.open()
+
+    def do(self, *operations: Operation) -> list[Any]:
+        return self.store.apply(operations)
+
+    def accept(self, *messages: Message, lease: bool = False) -> None:
+        self.do(*(Accept(each, lease) for each in messages))
+
+    def survey(
+        self, now: float = NOW, latest: float = NOW + 1e9, set_back: float = 0.0
+    ) -> dict[str, float | None]:
+        """Return which domains there are, and from when on."""
+        (surveyed,) = self.do(Survey(now, latest, set_back))
+        assert surveyed is not None
+        return dict(surveyed.rest)
+
+    def lease(self, now: float = NOW, limit: int = 100, *domains: str) -> Leased:
+        """Lease what is due of ``domains``, or of all that there are."""
+        wants = tuple(Want(domain, limit) for domain in domains or sorted(self.survey()))
+        (leased,) = self.do(Lease(now, wants))
+        assert leased is not None
+        return leased
+
+    def due(self, now: float = NOW) -> Sequence[tuple[int, list[int]]]:
+        """Lease all that is due; return the ids with the numbers of their recipients."""
+        return [(int(each.id), numbers(each)) for each in self.lease(now).messages]
+
+    def large_body(self, id: int, content: bytes) -> Body:
+        writer = self.spool.new_body(QueueId(id))
+        writer.write(content)
+        sealed = writer.seal()
+        if not isinstance(sealed, Deferred):
+            return sealed
+        return self.successResultOf(sealed)
+
+
+class StoreTests(Contract, SteeringTests, LevelTests):
+    """The contract itself."""
+
+    # What is kept.
+
+    def test_a_message_comes_back_as_it_was_accepted(self) -> None:
+        accepted = Message(
+            id=QueueId(7),
+            envelope=Envelope(
+                Mailbox("Ann O'Nym", "sender.example"),
+                (
+                    Recipient(
+                        RecipientNumber(0), Mailbox("bob", "next.example"), {"NOTIFY": "NEVER"}
+                    ),
+                    Recipient(
+                        RecipientNumber(1),
+                        Mailbox('o"dd \\ one', "[IPv6:2001:db8::1]"),
+                        original=Mailbox("postmaster", ""),
+                        reverse_path=Mailbox("SRS0=x=y=sender.example=ann", "mta.example"),
+                        aliases=(
+                            Mailbox("list", "mta.example"),
+                            Mailbox('o"dd \\ d\u00f6rte', "mta.example"),
+                        ),
+                    ),
+                ),
+                {"BODY": "8BITMIME", "SMTPUTF8": None, "X": 1},
+            ),
+            trace=b"Received: from client.example\r\n\tby mta.example\r\n",
+            body=HeldBody(b"\x00\xff\r\n.\r\n"),
+            received_at=NOW + 0.25,
+            expires_at=NOW + LIFETIME,
+        )
+        self.accept(accepted)
+        self.restart()
+        self.assertEqual(self.lease(NOW + 1).messages, (accepted,))
+
+    def test_the_null_reverse_path_stays_null(self) -> None:
+        self.accept(message(1, sender=None))
+        self.assertIsNone(self.lease().messages[0].envelope.reverse_path)
+
+    def test_postmaster_needs_no_domain(self) -> None:
+        postmaster = Recipient(RecipientNumber(0), Mailbox("postmaster", ""))
+        envelope = Envelope(Mailbox("postmaster", ""), (postmaster,))
+        self.accept(Message(QueueId(1), envelope, b"", HeldBody(b""), NOW, NOW + 1))
+        self.assertEqual(self.lease().messages[0].envelope, envelope)
+
+    def test_addresses_beyond_ascii_come_back(self) -> None:
+        sent = message(1, "użytkownik@next.example", sender="πάτερ@sender.example")
+        self.accept(sent)
+        self.assertEqual(self.lease().messages[0].envelope, sent.envelope)
+
+    def test_an_empty_body_is_a_body(self) -> None:
+        self.accept(message(1, body=HeldBody(b"")))
+        self.restart()
+        self.assertEqual(b"".join(self.lease().messages[0].body.chunks()), b"")
+
+    def test_ids_of_63_bits_are_kept(self) -> None:
+        self.accept(message(2**63 - 1))
+        self.assertEqual(self.due(), [(2**63 - 1, [0])])
+
+    def test_a_thousand_recipients_and_more_are_kept_in_their_order(self) -> None:
+        many = message(1, *(f"user{number}@next.example" for number in range(1203)))
+        self.accept(many)
+        (leased,) = self.lease().messages
+        self.assertEqual(leased.envelope, many.envelope)
+        self.do(settled(leased))
+        self.assertEqual(self.store.census().recipients, 0)
+
+    def test_a_thousand_messages_in_one_batch_are_kept(self) -> None:
+        self.accept(*(message(number) for number in range(1, 1204)))
+        self.assertEqual(len(self.lease(limit=2000).messages), 1203)
+
+    # Leases.
+
+    def test_what_was_accepted_is_due_at_once(self) -> None:
+        self.accept(message(1))
+        self.assertEqual(self.due(), [(1, [0])])
+
+    def test_who_accepts_may_begin_at_once(self) -> None:
+        self.accept(message(1), lease=True)
+        self.assertEqual(self.due(), [])
+
+    def test_nothing_is_leased_twice(self) -> None:
+        self.accept(message(1), message(2))
+        self.assertEqual(self.due(), [(1, [0]), (2, [0])])
+        self.assertEqual(self.due(), [])
+
+    def test_nothing_is_leased_twice_in_one_batch(self) -> None:
+        self.accept(message(1), message(2))
+        first, second = self.do(
+            Lease(NOW, (Want("next.example", 1),)), Lease(NOW, (Want("next.example", 9),))
+        )
+        assert first is not None and second is not None
+        self.assertEqual([each.id for each in (*first.messages, *second.messages)], [1, 2])
+
+    def test_what_is_accepted_and_leased_in_one_batch_is_leased_once(self) -> None:
+        lease = Lease(NOW, (Want("next.example", 9),))
+        _, leased = self.do(Accept(message(1), lease=True), lease)
+        assert leased is not None
+        self.assertEqual(leased.messages, ())
+
+    def test_leases_end_with_the_process(self) -> None:
+        self.accept(message(1), lease=True)
+        self.accept(message(2))
+        self.due()
+        self.restart()
+        self.assertEqual(self.due(), [(1, [0]), (2, [0])])
+
+    def test_opened_again_after_an_error_a_store_keeps_its_leases(self) -> None:
+        self.accept(message(1), lease=True)
+        self.accept(message(2))
+        self.store.close()
+        self.store.open()
+        self.assertEqual(self.due(), [(2, [0])])
+
+    def test_what_has_waited_longest_comes_first(self) -> None:
+        for id, until in ((1, NOW + 30), (2, NOW + 10), (3, NOW + 20)):
+            self.accept(message(id), lease=True)
+            self.do(deferred(message(id), until))
+        first = self.lease(NOW + 60, limit=2)
+        self.assertEqual(sorted(each.id for each in first.messages), [2, 3])
+        self.assertEqual(self.due(NOW + 60), [(1, [0])])
+
+    def test_a_limit_leaves_the_rest_as_due_as_it_is(self) -> None:
+        self.accept(*(message(id, received_at=NOW - 10 + id) for id in range(1, 6)))
+        seen = []
+        for rest in (NOW - 7, NOW - 5, None):
+            leased = self.lease(limit=2)
+            self.assertEqual(leased.rest, {"next.example": rest})
+            seen += [int(each.id) for each in leased.messages]
+        self.assertEqual(seen, [1, 2, 3, 4, 5])
+
+    def test_what_is_leased_hides_nothing(self) -> None:
+        self.accept(*(message(id, received_at=NOW - 1) for id in range(11, 31)), lease=True)
+        self.accept(*(message(id) for id in range(1, 5)))
+        self.accept(*(message(id, received_at=NOW + 9) for id in range(31, 41)), lease=True)
+        leased = self.lease(limit=2)
+        self.assertEqual([int(each.id) for each in leased.messages], [1, 2])
+        self.assertEqual(leased.rest, {"next.example": NOW})
+
+    def test_the_next_due_time_is_told(self) -> None:
+        self.accept(message(1), message(2), message(3), lease=True)
+        self.assertEqual(self.lease(NOW).rest, {"next.example": None})
+        self.do(deferred(message(1), NOW + 90), deferred(message(2), NOW + 60))
+        self.assertEqual(self.lease(NOW).rest, {"next.example": NOW + 60})
+        self.assertEqual(self.lease(NOW + 60).rest, {"next.example": NOW + 90})
+        self.assertEqual(self.lease(NOW + 90).rest, {"next.example": None})
+
+    def test_only_domains_that_are_wanted_are_leased(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@one.example")
+        self.accept(sent, message(2, "a@two.example"), message(3, "a@three.example"))
+        leased = self.lease(NOW, 100, "one.example", "three.example", "nobody.example")
+        self.assertEqual(
+            [(int(each.id), numbers(each)) for each in leased.messages], [(1, [0, 2]), (3, [0])]
+        )
+        self.assertEqual(
+            leased.rest, {"one.example": None, "three.example": None, "nobody.example": None}
+        )
+        self.assertEqual(self.due(), [(1, [1]), (2, [0])])
+
+    def test_others_come_with_a_message_where_they_may_and_not_without(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@three.example")
+        self.accept(sent, message(2, "a@two.example"))
+        (leased,) = self.do(Lease(NOW, (Want("one.example", 9),), ("two.example",)))
+        assert leased is not None
+        self.assertEqual([(int(each.id), numbers(each)) for each in leased.messages], [(1, [0, 1])])
+        self.assertEqual(self.due(), [(1, [2]), (2, [0])])
+
+    def test_each_domain_has_a_limit_of_its_own(self) -> None:
+        self.accept(*(message(id, f"a@{'xy'[id % 2]}.example") for id in range(1, 21)))
+        (leased,) = self.do(Lease(NOW, (Want("x.example", 2), Want("y.example", 3))))
+        assert leased is not None
+        self.assertEqual([int(each.id) for each in leased.messages], [1, 2, 3, 4, 5])
+
+    def test_more_domains_than_a_statement_takes(self) -> None:
+        self.accept(*(message(id, f"a@{id}.example") for id in range(1, 1203)))
+        self.assertEqual(len(self.lease(limit=1).messages), 1202)
+
+    def test_what_came_before_a_message_can_be_asked_for(self) -> None:
+        self.accept(*(message(id) for id in range(1, 6)))
+        lease = Lease(NOW, (Want("next.example", 2, before=QueueId(4)),))
+        first, second = self.do(lease, lease)
+        assert first is not None and second is not None
+        self.assertEqual([int(each.id) for each in first.messages], [1, 2])
+        self.assertEqual([int(each.id) for each in second.messages], [3])
+        self.assertEqual(first.rest, {"next.example": NOW})
+        self.assertEqual(second.rest, {"next.example": None})
+
+    def overdue(self, after: int, before: int) -> Leased:
+        (leased,) = self.do(Overdue(QueueId(after), QueueId(before)))
+        assert leased is not None
+        return leased
+
+    def test_what_is_of_some_age_is_found_due_or_not_and_without_those_who_know(self) -> None:
+        self.accept(*(message(id, "a@x.example", "b@y.example") for id in range(1, 6)))
+        self.accept(message(6, sender=None))
+        self.do(
+            Settle(message(3), warned=(RecipientNumber(0),)),
+            deferred(message(4, "a@x.example"), NOW + 1000, 0),
+        )
+        found = self.overdue(1, 7)
+        self.assertEqual(
+            [(int(each.id), numbers(each)) for each in found.messages],
+            [(2, [0, 1]), (3, [1]), (4, [0, 1]), (5, [0, 1])],
+        )
+        self.assertEqual((found.rest, found.through), ({}, None))
+        self.assertEqual(self.overdue(0, 2).messages[0].id, 1)
+        self.assertEqual(self.due(), [(3, [0]), (6, [0])])  # the others are leased
+        self.do(Settle(message(2, "a@x.example", "b@y.example"), untried=found_numbers(found)))
+        self.assertEqual(self.due(), [(2, [0, 1])])
+
+    def test_who_knows_of_a_delay_is_remembered(self) -> None:
+        self.accept(message(1))
+        self.do(Settle(message(1), warned=(RecipientNumber(0),)))
+        self.restart()
+        (found,) = self.lease().messages
+        self.assertTrue(found.envelope.recipients[0].warned)
+        self.assertEqual(self.overdue(0, 2).messages, ())
+
+    def test_many_of_some_age_are_found_piece_by_piece(self) -> None:
+        self.accept(*(message(id) for id in range(1, 2206)))
+        after, found = 0, []
+        while True:
+            leased = self.overdue(after, 2205)
+            found += [int(each.id) for each in leased.messages]
+            if leased.through is None:
+                break
+            self.assertGreater(leased.through, after)
+            after = leased.through
+        self.assertEqual(found, list(range(1, 2205)))
+
+    def test_notices_of_what_is_accepted_come_with_it_and_are_due(self) -> None:
+        self.do(Accept(message(1), True, (message(2, sender=None),)))
+        self.restart()
+        self.assertEqual(self.due(), [(1, [0]), (2, [0])])
+        self.do(Accept(message(3), True, (message(4, sender=None),)))
+        self.assertEqual(self.due(), [(4, [0])])
+
+    def test_a_survey_names_each_domain_with_its_earliest_time(self) -> None:
+        self.accept(message(1, "a@one.example", "b@two.example"), message(2, "c@one.example"))
+        self.assertEqual(self.survey(), {"one.example": NOW, "two.example": NOW})
+        for each in self.lease().messages:
+            self.do(deferred(each, NOW + 60 * int(each.id)))
+        self.assertEqual(self.survey(), {"one.example": NOW + 60, "two.example": NOW + 60})
+        for each in self.lease(NOW + 60).messages:
+            self.do(settled(each))
+        self.assertEqual(self.survey(), {"one.example": NOW + 120})
+        self.restart()
+        self.assertEqual(self.survey(), {"one.example": NOW + 120})
+
+    def test_what_a_wrong_clock_has_put_off_is_due_when_that_is_seen(self) -> None:
+        self.accept(message(1), message(2), message(3, "a@other.example"), lease=True)
+        self.do(deferred(message(1), NOW + 86400), deferred(message(2), NOW + 60))
+        self.do(deferred(message(3, "a@other.example"), NOW + 60))
+        self.assertEqual(
+            self.survey(NOW, NOW + 3600), {"next.example": NOW, "other.example": NOW + 60}
+        )
+        self.assertEqual(self.due(), [(1, [0])])
+
+    def test_what_waits_when_the_clock_is_set_back_is_due_so_much_earlier(self) -> None:
+        other = message(3, "a@other.example")
+        self.accept(message(1), message(2), other, lease=True)
+        self.do(deferred(message(1), NOW + 3600 + 60), deferred(message(2), NOW + 1000))
+        self.do(deferred(other, NOW - 5))
+        before = self.survey(NOW, set_back=3600)
+        self.assertEqual(before, {"next.example": NOW, "other.example": NOW - 5})
+        self.assertEqual(self.due(), [(2, [0]), (3, [0])])
+        self.assertEqual(self.due(NOW + 59), [])
+        self.assertEqual(self.due(NOW + 60), [(1, [0])])
+
+    def test_what_was_not_tried_after_all_is_as_due_as_before(self) -> None:
+        sent = message(1, "a@one.example", "b@one.example")
+        self.accept(sent, lease=True)
+        before = self.store.census()
+        self.do(Settle(sent, untried=(RecipientNumber(1),)))
+        (leased,) = self.lease().messages
+        self.assertEqual((numbers(leased), leased.envelope.recipients[0].attempts), ([1], 0))
+        self.assertEqual(self.store.census(), before)
+
+    def test_a_message_with_more_recipients_than_the_limit_is_leased_whole(self) -> None:
+        self.accept(message(1, *(f"u{number}@next.example" for number in range(20))), message(2))
+        leased = self.lease(limit=1)
+        self.assertEqual([len(numbers(each)) for each in leased.messages], [20])
+        self.assertEqual(leased.rest, {"next.example": NOW})
+        self.assertEqual(self.due(), [(2, [0])])
+
+    # Settling.
+
+    def test_recipients_of_one_message_go_their_own_ways(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@three.example")
+        self.accept(sent, lease=True)
+        self.do(settled(sent, 1), deferred(sent, NOW + 60, 2))
+        self.assertEqual(self.due(NOW + 60), [(1, [2])])
+        self.do(deferred(sent, NOW + 90, 0))
+        self.assertEqual(self.due(NOW + 90), [(1, [0])])
+        self.restart()
+        self.assertEqual(self.due(NOW + 90), [(1, [0, 2])])
+
+    def test_a_deferred_recipient_remembers_what_it_was_told(self) -> None:
+        self.accept(message(1), lease=True)
+        self.do(deferred(message(1), NOW + 60))
+        (leased,) = self.lease(NOW + 60).messages
+        (recipient,) = leased.envelope.recipients
+        self.assertEqual(recipient.attempts, 1)
+        self.assertEqual(recipient.last_reply, DEFERRED)
+        self.assertEqual(recipient.last_remote, "mx.example[192.0.2.1]:25")
+        self.do(deferred(leased, NOW + 180))
+        (recipient,) = self.lease(NOW + 180).messages[0].envelope.recipients
+        self.assertEqual(recipient.attempts, 2)
+
+    def test_a_message_goes_with_its_last_recipient(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example")
+        self.accept(sent, lease=True)
+        self.do(settled(sent, 0))
+        self.assertEqual(self.store.census().messages, 1)
+        self.do(settled(sent, 1))
+        self.assertEqual(self.store.census().messages, 0)
+        self.restart()
+        self.assertEqual(self.store.census().messages, 0)
+
+    def test_two_parts_of_a_message_settle_in_one_batch(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example")
+        self.accept(sent, lease=True)
+        self.do(settled(sent, 0), settled(sent, 1))
+        self.assertEqual(self.store.census().messages, 0)
+
+    def test_settling_twice_does_no_harm(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@three.example")
+        self.accept(sent, message(2), lease=True)
+        self.do(deferred(message(2), NOW + 60))
+        for _ in range(2):
+            self.do(settled(sent, 0), deferred(sent, NOW + 60, 1))
+        census = self.store.census()
+        self.assertEqual(
+            (census.messages, census.recipients, census.deferred, census.leased), (2, 3, 2, 1)
+        )
+        first, second = self.lease(NOW + 60).messages
+        self.assertEqual([each.attempts for each in first.envelope.recipients], [1])
+        for _ in range(2):
+            self.do(settled(first), settled(sent, 2))
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.deferred), (1, 1, 1))
+        self.do(settled(first), settled(second))
+        self.assertEqual(self.store.census(), Census())
+
+    def test_a_notice_comes_in_the_instant_in_which_its_cause_goes(self) -> None:
+        notice = message(9, "ann@sender.example", sender=None)
+        self.accept(message(1), lease=True)
+        self.do(settled(message(1), notices=[notice]))
+        self.assertEqual(self.due(), [], "the notice is leased to who settles")
+        self.accept(message(2), lease=True)
+        later = message(8, "ann@sender.example", sender=None)
+        self.do(evolve(settled(message(2), notices=[later]), lease=False))
+        self.assertEqual(self.due(), [(8, [0])])
+        self.restart()
+        self.assertEqual(self.lease().messages, (later, notice))
+
+    def test_settling_twice_makes_one_notice(self) -> None:
+        settle = settled(message(1), notices=[message(9, sender=None)])
+        self.accept(message(1), lease=True)
+        self.do(settle)
+        self.do(settle)
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.leased), (1, 1, 1))
+
+    def test_a_failure_that_nobody_is_told_of_leaves_a_record(self) -> None:
+        lost = message(1, sender=None)
+        self.accept(lost, lease=True)
+        settle = Settle(
+            lost,
+            done=(RecipientNumber(0),),
+            unreported=(Outcome(RecipientNumber(0), FAILED, "mx.example"),),
+            at=NOW,
+        )
+        self.do(settle)
+        self.do(settle)
+        self.restart()
+        census = self.store.census()
+        self.assertEqual((census.messages, census.failures), (0, 1))
+
+    def test_so_does_one_of_a_recipient_that_it_was_never_taken_for(self) -> None:
+        gone = Recipient(RecipientNumber(1), Mailbox("gone", "mta.example"))
+        taken = evolve(message(1), refused=(RefusedRecipient(gone, FAILED),))
+        accept = Accept(taken, False, (message(2),), (Outcome(gone.number, FAILED),))
+        self.do(accept)
+        self.restart()
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.failures), (2, 2, 1))
+        self.do(Forget((taken.id, QueueId(2))))
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients, census.failures), (0, 0, 0))
+
+    def test_replies_of_any_text_are_kept(self) -> None:
+        said = Reply.of(451, None, "'; DROP TABLE message; --\x00\r\n ü")
+        self.accept(message(1), lease=True)
+        outcome = deferred(message(1), NOW).deferred[0]
+        self.do(
+            Settle(
+                message(1),
+                deferred=(type(outcome)(Outcome(RecipientNumber(0), said), NOW + 60),),
+                at=NOW,
+            )
+        )
+        (recipient,) = self.lease(NOW + 60).messages[0].envelope.recipients
+        self.assertEqual(recipient.last_reply, said)
+
+    # Forgetting.
+
+    def test_what_is_forgotten_is_gone_and_what_never_came_is_no_error(self) -> None:
+        self.accept(message(1, "a@one.example", "b@two.example"), message(2))
+        self.do(Forget((QueueId(1), QueueId(3))))
+        self.assertEqual(self.due(), [(2, [0])])
+        census = self.store.census()
+        self.assertEqual((census.messages, census.recipients), (1, 1))
+
+    def test_what_is_forgotten_is_not_leased_in_the_same_batch(self) -> None:
+        self.accept(message(1))
+        lease = Lease(NOW, (Want("next.example", 9),))
+        leased, _ = self.do(lease, Forget((QueueId(1),)))
+        assert leased is not None
+        self.assertEqual(leased.messages, ())
+
+    # Counting.
+
+    def test_the_census_counts_what_it_says(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example")
+        self.accept(sent, lease=True)
+        self.accept(message(2))
+        self.do(deferred(sent, NOW + 60, 1))
+        census = self.store.census()
+        self.assertEqual(
+            (census.messages, census.recipients, census.deferred, census.leased), (2, 3, 1, 1)
+        )
+
+    def test_the_census_is_the_same_after_a_restart_but_for_leases(self) -> None:
+        sent = message(1, "a@one.example", "b@two.example", "c@three.example")
+        self.accept(sent, message(2))
+        self.do(deferred(sent, NOW + 60, 1), settled(sent, 2))
+        self.do(Forget((QueueId(2),)))
+        before = self.store.census()
+        self.restart()
+        self.assertEqual(self.store.census(), before)
+
+    # Bodies in files.
+
+    def test_a_large_body_comes_back_and_its_file_goes_with_the_row(self) -> None:
+        body = self.large_body(1, b"large " * 50_000)
+        sent = message(1, "a@one.example", "b@two.example", body=body)
+        self.accept(sent)
+        (leased,) = self.lease().messages
+        self.assertEqual(leased.body.size, 300_000)
+        self.assertEqual(b"".join(leased.body.chunks()), b"large " * 50_000)
+        self.do(settled(leased, 0))
+        self.assertEqual(self.files.names("/state/body"), [str(QueueId(1))])
+        self.do(settled(leased, 1))
+        self.assertEqual(self.files.names("/state/body"), [])
+
+    def test_forgetting_removes_the_file_with_the_row_or_without_one(self) -> None:
+        self.accept(message(1, body=self.large_body(1, b"x" * 200)))
+        self.large_body(2, b"y" * 200)
+        self.do(Forget((QueueId(1), QueueId(2))))
+        self.assertEqual(self.files.names("/state/body"), [])
+
+    def test_a_file_that_cannot_be_removed_is_no_error(self) -> None:
+        self.accept(message(1, body=self.large_body(1, b"x" * 200)), lease=True)
+        self.files.fail_next("unlink", OSError(5, "no"))
+        self.do(settled(message(1)))
+        self.assertEqual(self.store.census().messages, 0)
+
+    # Refusing.
+
+    def test_a_closed_store_does_nothing(self) -> None:
+        self.store.close()
+        with self.assertRaises(StoreError):
+            self.do(Lease(NOW, ()))
+
+    def test_closing_twice_is_no_error(self) -> None:
+        self.store.close()
+        self.store.close()
+
+    def test_an_empty_batch_is_no_error(self) -> None:
+        self.assertEqual(self.do(), [])
+
+
+class InSQLite(StoreTests, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.begin()
+        self.addCleanup(lambda: self.store.close())
+
+    def new_store(self) -> Store:
+        self.files.make_directories(self.directory)
+        path = os.path.join(self.directory, "queue.sqlite")
+        return SQLiteStore(path, spool=self.spool, files=self.files)
+
+
+class InMemory(StoreTests, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.begin()
+
+    def new_store(self) -> Store:
+        before = getattr(self, "store", None)
+        return MemoryStore(spool=self.spool, files=self.files, disk=before)

@@ -1,0 +1,228 @@
+"""Replies whose lines differ: in code, in class, in the enhanced status code (RFC 5321 §4.2.1)."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.smtp.client.step import Close, Ready, StartTLS
+from twisted_mta.smtp.sasl.client import Credentials
+
+from ..playing import FACTS, PLAIN_OPENING, Player, message
+from .test_lmtp import sent
+
+TWO = ("b@example.net", "c@example.net")
+STARTTLS_OFFER = b"250-mx.example\r\n250 STARTTLS\r\n"
+
+
+def pipelined(*replies: str, recipients: tuple[str, ...] = TWO) -> Player:
+    """Return a session that heard ``replies`` to MAIL, RCPT, DATA, the final dot."""
+    player = Player(message(*recipients))
+    player.hear(b"220 mx.example\r\n")
+    player.hear(b"250-mx.example\r\n250 PIPELINING\r\n")
+    for reply in replies:
+        player.hear("".join(f"{line}\r\n" for line in reply.split("|")).encode())
+    return player
+
+
+class OfOneClass(SynchronousTestCase):
+    """The last line's code counts."""
+
+    def test_to_the_final_dot(self) -> None:
+        for reply, counted in (
+            ("250-ok|251 queued", "251 ok queued"),
+            ("251-ok|250 queued", "250 ok queued"),
+            ("250-one|299-two|250 three", "250 one two three"),
+            ("451-busy|452 full", "452 busy full"),
+            ("554-no|550 5.1.1 nobody", "550 5.1.1 no nobody"),
+            ("250\tok", "250 ok"),
+        ):
+            player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
+            self.assertEqual(player.replies, [counted, counted], reply)
+            self.assertFalse(any(outcome.uncertain for outcome in player.outcomes))
+            self.assertTrue(player.session.idle)
+
+    def test_cut_anywhere(self) -> None:
+        octets = b"250-ok\r\n251 queued\r\n"
+        for cut in range(1, len(octets)):
+            player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go")
+            player.hear(octets[:cut])
+            self.assertEqual(player.outcomes, [])
+            player.hear(octets[cut:])
+            self.assertEqual(player.replies, ["251 ok queued"] * 2, cut)
+
+    def test_everywhere(self) -> None:
+        player = Player(message("b@example.net"), tls="may")
+        player.hear(b"221-mx.example\r\n220 welcome\r\n")
+        player.hear(b"220-mx.example\r\n251-PIPELINING\r\n250 STARTTLS\r\n")
+        player.hear(b"250-go\r\n220 on\r\n")
+        self.assertIsInstance(player.steps[-1], StartTLS)
+        player.take(player.session.handshake_completed(FACTS))
+        player.hear(b"251-mx.example\r\n250 PIPELINING\r\n")
+        self.assertIsInstance(player.steps[-1], Ready)
+        player.hear(b"251-a\r\n250 b\r\n250-a\r\n251 b\r\n355-go\r\n354 on\r\n")
+        player.hear(b"250-a\r\n251 b\r\n")
+        self.assertEqual(player.replies, ["251 a b"])
+
+    def test_what_the_last_line_is_not(self) -> None:
+        """A 220 before a 250 is no greeting; a 334 before a 354 is an answer to DATA."""
+        player = Player()
+        player.hear(b"220-mx.example\r\n250 Ok\r\n")
+        self.assertEqual(player.unusable.reply.enhanced, "4.5.0")
+        player = pipelined("250 Ok", "250 Ok", "250 Ok", "334-go|354 on", "250 Ok")
+        self.assertEqual(player.replies, ["250 Ok", "250 Ok"])
+
+    def test_421_behind_another(self) -> None:
+        player = pipelined("250 Ok", "250 Ok", "450-wait|421 Going down")
+        self.assertEqual(player.replies, ["421 wait Going down"] * 2)
+        self.assertTrue(player.session.closed)
+
+    def test_to_auth(self) -> None:
+        for reply, known in ((b"250-a\r\n235 b\r\n", True), (b"235-a\r\n250 b\r\n", False)):
+            player = Player(tls="encrypt", credentials=Credentials("user", "pencil"))
+            player.hear(b"220 mx.example\r\n")
+            player.hear(STARTTLS_OFFER)
+            player.hear(b"220 Go\r\n")
+            player.take(player.session.handshake_completed(FACTS))
+            player.hear(b"250-mx.example\r\n250 AUTH PLAIN\r\n")
+            player.hear(reply)
+            self.assertEqual(player.session.idle, known)
+
+    def test_by_lmtp_each_for_its_recipient(self) -> None:
+        player = sent()
+        player.hear(b"250-a\r\n251 saved\r\n451-a\r\n452 full\r\n250 saved\r\n")
+        self.assertEqual(player.replies, ["251 a saved", "452 a full", "250 saved"])
+
+
+class OfSeveralClasses(SynchronousTestCase):
+    """What it is about is deferred, with the peer's words; a refusal in it returns no mail."""
+
+    def test_to_the_final_dot(self) -> None:
+        for reply, uncertain in (
+            ("250-ok|550 5.7.1 spam", True),
+            ("550-5.7.1 spam|250 ok", True),
+            ("250-ok|451 later", True),
+            ("451-later|550 no", False),
+            ("550-no|421 Going down", False),
+            ("354-go|250 ok", True),
+        ):
+            player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
+            for outcome in player.outcomes:
+                self.assertEqual(outcome.reply.enhanced, "4.5.0")
+                self.assertIn(
+                    f"(after the final dot): {' '.join(reply.replace('-', ' ').split('|'))}",
+                    str(outcome.reply),
+                )
+                self.assertIsNone(outcome.remote)
+                self.assertEqual(outcome.uncertain, uncertain, reply)
+            self.assertIsInstance(player.steps[-1], Close)
+
+    def test_before_a_transaction(self) -> None:
+        """Another host, or another time."""
+        for reply in (b"220-mx.example\r\n554 no\r\n", b"554-no\r\n220 mx.example\r\n"):
+            player = Player(message())
+            player.hear(reply)
+            self.assertIn("554 no", str(player.unusable.reply))
+            self.assertEqual(player.unusable.reply.code, 451)
+            self.assertEqual(player.said, "")
+        for reply in (b"250-mx.example\r\n550 no\r\n", b"550-no\r\n250 mx.example\r\n"):
+            player = Player(message())
+            player.hear(b"220 mx.example\r\n")
+            player.hear(reply)
+            self.assertIn("550 no", str(player.unusable.reply))
+            self.assertEqual(player.unusable.reply.code, 451)
+
+    def test_to_starttls(self) -> None:
+        for level, reply, goes_on in (
+            ("may", b"220-go\r\n454 no\r\n", True),
+            ("encrypt", b"220-go\r\n454 no\r\n", False),
+            ("may", b"454-no\r\n220 go\r\n", False),
+            ("encrypt", b"454-no\r\n220 go\r\n", False),
+        ):
+            player = Player(tls=level)  # type: ignore[arg-type]
+            player.hear(b"220 mx.example\r\n")
+            player.hear(STARTTLS_OFFER)
+            player.hear(reply)
+            self.assertEqual(player.session.idle, goes_on, reply)
+            self.assertNotIn(StartTLS(), player.steps)
+            if not goes_on:
+                self.assertIn("454 no", str(player.unusable.reply))
+                retried = level == "may"
+                self.assertEqual(player.unusable.clear_retry, retried)
+
+    def test_to_auth_nothing_secret_is_shown(self) -> None:
+        for reply in (b"235-ok\r\n535 pencil\r\n", b"535-no\r\n235 pencil\r\n"):
+            player = Player(tls="encrypt", credentials=Credentials("user", "pencil"))
+            player.hear(b"220 mx.example\r\n")
+            player.hear(STARTTLS_OFFER)
+            player.hear(b"220 Go\r\n")
+            player.take(player.session.handshake_completed(FACTS))
+            player.hear(b"250-mx.example\r\n250 AUTH PLAIN\r\n")
+            player.hear(reply)
+            self.assertEqual(player.unusable.reply.code, 451)
+            self.assertNotIn("pencil", str(player.unusable.reply))
+
+    def test_to_mail_and_data(self) -> None:
+        for replies in (
+            ("250-ok|550 no",),
+            ("550-no|250 ok",),
+            ("250 Ok", "250 Ok", "250 Ok", "354-go|550 no"),
+            ("250 Ok", "250 Ok", "250 Ok", "550-no|354 go"),
+        ):
+            player = pipelined(*replies)
+            said = player.outcomes or [player.unusable]
+            for each in said:
+                self.assertIn("550 no", str(each.reply))
+                self.assertEqual(each.reply.code, 451)
+            self.assertTrue(player.session.closed)
+
+    def test_to_rcpt_the_others_go_on(self) -> None:
+        player = pipelined("250 Ok", "250-ok|550 no", "250 Ok", "354 Go", "250 Queued")
+        first, second = player.outcomes
+        self.assertIn("(before the reply to RCPT): 250 ok 550 no", str(first.reply))
+        self.assertEqual((first.reply.code, first.uncertain), (451, False))
+        self.assertEqual(str(second.reply), "250 Queued")
+
+    def test_to_rcpt_no_content_goes_to_one_that_may_have_been_taken(self) -> None:
+        """It would go there at each attempt."""
+        player = pipelined("250 Ok", "550-no|250 ok", "250 Ok", "354 Go")
+        self.assertEqual([outcome.reply.code for outcome in player.outcomes], [451, 451])
+        self.assertNotIn("Subject", player.said)
+
+    def test_by_lmtp_the_others_keep_theirs(self) -> None:
+        for reply in (b"250-saved\r\n550 no\r\n", b"550-no\r\n250 saved\r\n"):
+            player = sent()
+            player.hear(b"250 saved\r\n" + reply + b"250 saved\r\n")
+            self.assertEqual([each.reply.code for each in player.outcomes], [250, 451, 250])
+            self.assertEqual([each.uncertain for each in player.outcomes], [False, True, False])
+            self.assertIn("550 no", str(player.outcomes[1].reply))
+
+    def test_to_quit_nothing_depends_on_it(self) -> None:
+        player = Player().play(PLAIN_OPENING)
+        player.session.quit()
+        player.take([])
+        player.hear(b"221-bye\r\n550 no\r\n")
+        self.assertEqual(player.steps[-1], Close())
+
+    def test_control_characters_are_escaped(self) -> None:
+        player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", "250-a\x1b[2J|550 \x00b")
+        self.assertIn(r"250 a\x1b[2J 550 \x00b", player.replies[0])
+
+    def test_without_end(self) -> None:
+        """Neither yes nor no."""
+        player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go")
+        player.hear(b"250-ok\r\n550-no\r\n" * 50)
+        self.assertEqual([each.reply.enhanced for each in player.outcomes], ["4.5.0"] * 2)
+        self.assertTrue(player.outcomes[0].uncertain)
+
+
+class Statuses(SynchronousTestCase):
+    """The enhanced status codes of lines (RFC 2034 §4) may differ too: the last one counts."""
+
+    def test_the_last_of_the_right_class(self) -> None:
+        for reply, expected in (
+            ("550-5.7.1 policy|550 5.1.1 nobody", "550 5.1.1 5.7.1 policy nobody"),
+            ("550-5.1.1 nobody|550 see http://a.example", "550 5.1.1 nobody see http://a.example"),
+            ("550-see below|550 5.1.1 nobody", "550 5.1.1 see below nobody"),
+            ("550-5.1.1 nobody|550 4.2.0 later", "550 5.1.1 nobody later"),
+            ("554-5.7.1 policy|550 5.1.1 nobody", "550 5.1.1 5.7.1 policy nobody"),
+        ):
+            player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
+            self.assertEqual(player.replies, [expected, expected])

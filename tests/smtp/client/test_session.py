@@ -1,0 +1,462 @@
+"""The client session, played without a network: what is said when."""
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.mail.envelope import Message
+from twisted_mta.smtp.client.session import ClientSession
+from twisted_mta.smtp.client.step import Close, Ready, StartTLS
+
+from ..playing import CONTENT, FACTS, GROUP, OPENING, PLAIN_OPENING, Player, message
+
+
+class DialogueTests(SynchronousTestCase):
+    """What is said when all goes well, or the server says no."""
+
+    def test_pipelined(self) -> None:
+        """MAIL, RCPT and DATA go as one group, DATA last (RFC 2920 §3.1)."""
+        for at_a_time in (0, 1):
+            player = Player(message(), at_a_time=at_a_time)
+            player.play(f"""
+                {OPENING}
+                {GROUP}
+                S: 250 2.1.0 Ok
+                S: 250 2.1.5 Ok
+                S: 354 Go on
+                {CONTENT}
+                S: 250 2.0.0 Queued as 1
+            """)
+            self.assertEqual(player.replies, ["250 2.0.0 Queued as 1"])
+            self.assertEqual(player.outcomes[0].remote, "mx[192.0.2.1]:25")
+            self.assertEqual(player.outcomes[0].number, 10)
+            self.assertTrue(player.session.idle)
+
+    def test_one_by_one_without_pipelining(self) -> None:
+        player = Player(message("b@example.net", "c@example.net")).play(f"""
+            {PLAIN_OPENING}
+            C: MAIL FROM:<a@client.example>
+            S: 250 Ok
+            C: RCPT TO:<b@example.net>
+            S: 250 Ok
+            C: RCPT TO:<c@example.net>
+            S: 251 Forwarded
+            C: DATA
+            S: 354 Go on
+            {CONTENT}
+            S: 250 Queued
+        """)
+        self.assertEqual(player.replies, ["250 Queued"] * 2)
+
+    def test_one_by_one_stops_where_nothing_is_left_to_send(self) -> None:
+        player = Player(message(), message()).play(f"""
+            {PLAIN_OPENING}
+            C: MAIL FROM:<a@client.example>
+            S: 550 5.7.1 Not you
+            C: RSET
+            S: 250 Ok
+            C: MAIL FROM:<a@client.example>
+            S: 250 Ok
+            C: RCPT TO:<b@example.net>
+            S: 550 5.1.1 Nobody
+        """)
+        self.assertEqual(player.replies, ["550 5.7.1 Not you", "550 5.1.1 Nobody"])
+
+    def test_helo_where_ehlo_is_not_known(self) -> None:
+        """RFC 5321 §3.2."""
+        Player(message(sender=None)).play("""
+            S: 220 old.example
+            C: EHLO client.example
+            S: 500 What?
+            C: HELO client.example
+            S: 250 old.example
+            C: MAIL FROM:<>
+        """)
+
+    def test_parameters_that_the_server_knows(self) -> None:
+        """RFC 1870 §3, RFC 6152 §2, RFC 6531 §3.4."""
+        mail = message("ü@example.net", parameters={"BODY": "8BITMIME", "SMTPUTF8": None})
+        Player(mail).play("""
+            S: 220 mx.example
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250-SIZE
+            S: 250-SMTPUTF8
+            S: 250 8bitmime
+            C: MAIL FROM:<a@client.example> SMTPUTF8 SIZE=49 BODY=8BITMIME
+            S: 250 Ok
+            C: RCPT TO:<ü@example.net>
+        """)
+
+    def test_partial_success(self) -> None:
+        """Each recipient has its own outcome; only those taken share that of the content."""
+        names = ("b", "c", "d", "e")
+        player = Player(message(*(f"{name}@example.net" for name in names))).play(f"""
+            {OPENING}
+            C: MAIL FROM:<a@client.example> SIZE=49
+            C: RCPT TO:<b@example.net>
+            C: RCPT TO:<c@example.net>
+            C: RCPT TO:<d@example.net>
+            C: RCPT TO:<e@example.net>
+            C: DATA
+            S: 250 Ok
+            S: 550 5.1.1 Nobody
+            S: 250 Ok
+            S: 450 4.2.0 Later
+            S: 552 Too many recipients
+            S: 354 Go on
+            {CONTENT}
+            S: 250 Queued
+        """)
+        # RFC 5321 §4.5.3.1.10: 552 to RCPT is treated as 452.
+        self.assertEqual(
+            player.replies,
+            ["550 5.1.1 Nobody", "250 Queued", "450 4.2.0 Later", "452 Too many recipients"],
+        )
+
+    def test_data_accepted_although_no_recipient_was(self) -> None:
+        """A lone dot ends it (RFC 2920 §3.1), and RSET comes before what follows."""
+        player = Player(message(), message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 250 Ok
+            S: 550 5.1.1 Nobody
+            S: 354 Go on
+            C: .
+            S: 250 Delivered to nobody
+            C: RSET
+            {GROUP}
+        """)
+        self.assertEqual(player.replies, ["550 5.1.1 Nobody"])
+
+    def test_mail_refused_in_a_group(self) -> None:
+        """What follows it is refused too, and says nothing about the recipient."""
+        player = Player(message(), message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 451 4.7.1 Greylisted
+            S: 503 5.5.1 No MAIL
+            S: 503 5.5.1 No RCPT
+            C: RSET
+            {GROUP}
+        """)
+        self.assertEqual(player.replies, ["451 4.7.1 Greylisted"])
+
+    def test_mail_refused_and_everything_else_accepted(self) -> None:
+        """A server out of its mind: nobody is sent the content, a lone dot ends it."""
+        player = Player(message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 550 5.7.1 Not you
+            S: 250 Ok
+            S: 354 Go on
+            C: .
+            S: 250 Delivered to nobody
+        """)
+        self.assertEqual(player.replies, ["550 5.7.1 Not you"])
+        self.assertTrue(player.session.idle)
+
+    def test_data_refused(self) -> None:
+        """Those that were taken share its reply; RSET comes before what follows."""
+        for reply in ("451 4.3.0 Not now", "554 5.5.1 No valid recipients", "503 Out of order"):
+            player = Player(message("b@example.net", "c@example.net"), message()).play(f"""
+                {OPENING}
+                {GROUP.replace("C: DATA", "C: RCPT TO:<c@example.net>")}
+                C: DATA
+                S: 250 Ok
+                S: 250 Ok
+                S: 550 5.1.1 Nobody
+                S: {reply}
+                C: RSET
+                {GROUP}
+            """)
+            self.assertEqual(player.replies, [reply, "550 5.1.1 Nobody"])
+
+    def test_reset_refused(self) -> None:
+        """The connection is left; what was to follow goes by another."""
+        player = Player(message(), message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 550 5.7.1 Not you
+            S: 503 5.5.1 No
+            S: 503 5.5.1 No
+            C: RSET
+            {GROUP}
+            S: 500 5.5.2 What?
+        """)
+        self.assertEqual(player.replies, ["550 5.7.1 Not you"])
+        self.assertEqual(player.unusable.reply.code, 451)
+        self.assertEqual(player.steps[-1], Close(abort=True))
+
+    def test_a_reply_is_kept_whole(self) -> None:
+        """Code, enhanced status and every line, for the recipient that it was for."""
+        player = Player(message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 250 Ok
+            S: 550-5.1.1 Nobody here
+            S: 550-5.1.1 has that name;
+            S: 550 5.1.1 see https://mx.example/
+            S: 503 No recipients
+        """)
+        [outcome] = player.outcomes
+        self.assertEqual((outcome.reply.code, outcome.reply.enhanced), (550, "5.1.1"))
+        self.assertEqual(
+            outcome.reply.lines, ("Nobody here", "has that name;", "see https://mx.example/")
+        )
+
+    def test_content_refused(self) -> None:
+        for reply in ("550 5.7.1 Spam", "452 4.3.1 Full"):
+            player = Player(message()).play(f"""
+                {OPENING}
+                {GROUP}
+                S: 250 Ok
+                S: 250 Ok
+                S: 354 Go on
+                {CONTENT}
+                S: {reply}
+            """)
+            self.assertEqual(player.replies, [reply])
+            self.assertFalse(player.outcomes[0].uncertain)
+
+    def test_no_reset_between_successes(self) -> None:
+        Player(message(), message()).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 250 Ok
+            S: 250 Ok
+            S: 354 Go on
+            {CONTENT}
+            S: 250 Queued
+            {GROUP}
+        """)
+
+    def test_quit(self) -> None:
+        """RFC 5321 §4.1.1.10: QUIT is said, and its answer awaited."""
+        player = Player().play(PLAIN_OPENING)
+        self.assertEqual(player.steps, [Ready()])
+        player.take(player.session.quit())
+        player.play("""
+            C: QUIT
+            S: 221 Bye
+        """)
+        self.assertEqual(player.steps[1:], [Close()])
+
+    def test_greeting_refused(self) -> None:
+        """RFC 5321 §3.1: QUIT; says nothing about the message, and 554 is not for good."""
+        for greeting, reply in (
+            ("554 No service here", "454 No service here"),
+            ("450 4.3.2 Busy", "450 4.3.2 Busy"),
+            ("521 5.3.2 No mail", "521 5.3.2 No mail"),
+        ):
+            player = Player(message()).play(f"""
+                S: {greeting}
+                C: QUIT
+                S: 221 Bye
+            """)
+            self.assertEqual(str(player.unusable.reply), reply)
+            self.assertEqual(player.steps[-1], Close())
+
+
+class UnsendableTests(SynchronousTestCase):
+    """What the server could not take is not sent."""
+
+    def assert_refused(self, mail: Message, *replies: str, extension: str = "HELP") -> None:
+        player = Player(mail).play(f"""
+            S: 220 mx.example
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250 {extension}
+        """)
+        self.assertEqual([reply[: len(replies[0])] for reply in player.replies], list(replies))
+        self.assertTrue(player.session.idle)
+
+    def test_larger_than_announced(self) -> None:
+        """RFC 1870 §6.1, and 0 is no limit."""
+        self.assert_refused(message(), "552 5.3.4", extension="SIZE 48")
+        Player(message()).play("""
+            S: 220 mx.example
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250 SIZE 0
+            C: MAIL FROM:<a@client.example> SIZE=49
+        """)
+
+    def test_eight_bits(self) -> None:
+        """RFC 6152 §3."""
+        self.assert_refused(message(parameters={"BODY": "8BITMIME"}), "554 5.6.3")
+
+    def test_addresses_beyond_ascii(self) -> None:
+        """RFC 6531 §3.5: the recipient, or all of them where it is the sender or the content."""
+        self.assert_refused(message(sender="ü@client.example"), "553 5.6.7")
+        self.assert_refused(message(parameters={"SMTPUTF8": None}), "550 5.6.9")
+        player = Player(message("ü@example.net", "b@example.net")).play(f"""
+            {OPENING}
+            {GROUP}
+            S: 250 Ok
+            S: 250 Ok
+            S: 354 Go on
+            {CONTENT}
+            S: 250 Queued
+        """)
+        self.assertEqual([str(reply)[:9] for reply in player.replies], ["553 5.6.7", "250 Queue"])
+        self.assertEqual(
+            [outcome.remote for outcome in player.outcomes], [None, "mx[192.0.2.1]:25"]
+        )
+
+
+TLS_OPENING = """
+    S: 220 mx.example ESMTP
+    C: EHLO client.example
+    S: 250-mx.example
+    S: 250-PIPELINING
+    S: 250 STARTTLS
+    C: STARTTLS
+"""
+
+
+class StartTLSTests(SynchronousTestCase):
+    """RFC 3207, the client's part."""
+
+    def test_c1_starttls_is_last_in_its_group(self) -> None:
+        """C1, §4: it is sent where offered and wished for, and nothing behind it."""
+        Player(message(), tls="may").play(TLS_OPENING)
+        Player(message(), tls="encrypt").play(TLS_OPENING)
+        Player(message(), tls="none").play("""
+            S: 220 mx.example ESMTP
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250 STARTTLS
+            C: MAIL FROM:<a@client.example>
+        """)
+
+    def test_c2_octets_behind_220_are_never_used(self) -> None:
+        """C2, §4.2, §6: whole replies or fragments of any length; in one piece, cut anywhere."""
+        injected = b"250-mx.example\r\n250 AUTH PLAIN\r\n421 Bye\r\n"
+        for level in ("may", "encrypt"):
+            for length in range(1, len(injected) + 1):
+                for cut in range(len(b"220 Go\r\n")):
+                    player = Player(message(), tls=level).play(TLS_OPENING)
+                    octets = b"220 Go\r\n" + injected[:length]
+                    player.hear(octets[:cut] or b"22")
+                    player.hear(octets[cut or 2 :])
+                    self.assertEqual(len(player.steps), 2)
+                    self.assertEqual(player.steps[1], Close(abort=True))
+                    self.assertEqual(player.unusable.reply.enhanced, "4.7.0")
+                    self.assertIn("behind the 220", player.unusable.reply.text)
+                    self.assertFalse(player.unusable.clear_retry)
+                    self.assertEqual(player.said, "")
+
+    def test_c2_a_reply_injected_before_starttls_was_said(self) -> None:
+        """The 220 and what follows it come in one piece with the EHLO reply."""
+        player = Player(message(), tls="may").play("""
+            S: 220 mx.example ESMTP
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250 STARTTLS
+            S: 220 Go
+            S: 250 mx.example
+        """)
+        self.assertEqual(player.steps[1:], [Close(abort=True)])
+        self.assertEqual(player.unusable.reply.code, 451)
+
+    def test_c3_everything_learnt_in_clear_is_forgotten(self) -> None:
+        """C3, §4.2: EHLO again; nothing from before holds; no second STARTTLS."""
+        player = Player(message(parameters={"BODY": "8BITMIME"}), tls="encrypt").play("""
+            S: 220 mx.example ESMTP
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250-PIPELINING
+            S: 250-SIZE 1
+            S: 250 STARTTLS
+            C: STARTTLS
+            S: 220 Go
+        """)
+        self.assertEqual(player.steps, [StartTLS()])
+        self.assertEqual(player.session.deadline, 30.0)
+        player.take(player.session.handshake_completed(FACTS))
+        self.assertEqual(player.session.capabilities, {})
+        player.play("""
+            C: EHLO client.example
+            S: 250-mx.example
+            S: 250-STARTTLS
+            S: 250 8BITMIME
+            C: MAIL FROM:<a@client.example> BODY=8BITMIME
+            S: 550 5.7.1 No
+        """)
+        self.assertEqual(player.outcomes[0].tls, FACTS)
+
+    def test_c4_refused_goes_on_in_clear_where_tls_is_only_wished_for(self) -> None:
+        """C4, §4: 454, 5yz and anything else that is not 220."""
+        for reply in ("454 4.7.0 Not now", "502 No", "250 Ok", "334 Well"):
+            player = Player(message(), tls="may").play(f"""
+                {TLS_OPENING}
+                S: {reply}
+                C: MAIL FROM:<a@client.example>
+                C: RCPT TO:<b@example.net>
+                C: DATA
+            """)
+            self.assertEqual(player.steps, [Ready()])
+
+    def test_c4_refused_defers_where_tls_is_demanded(self) -> None:
+        """C4, §4: QUIT, and deferred even where the refusal is a 5yz."""
+        for reply in ("454 4.7.0 Not now", "502 No", "250 Ok", "334 Well"):
+            player = Player(message(), tls="encrypt").play(f"""
+                {TLS_OPENING}
+                S: {reply}
+                C: QUIT
+                S: 221 Bye
+            """)
+            self.assertEqual(player.unusable.reply.enhanced, "4.7.4")
+            self.assertIn(reply, player.unusable.reply.text)
+
+    def test_c4_not_offered(self) -> None:
+        for ehlo in ("250 mx.example", "500 What?\n C: HELO client.example\n S: 250 mx.example"):
+            player = Player(message(), tls="encrypt").play(f"""
+                S: 220 mx.example ESMTP
+                C: EHLO client.example
+                S: {ehlo}
+                C: QUIT
+            """)
+            self.assertEqual(player.unusable.reply.enhanced, "4.7.4")
+
+    def test_c4_421_ends_the_connection_whatever_the_level(self) -> None:
+        for level in ("may", "encrypt"):
+            player = Player(message(), tls=level).play(f"""
+                {TLS_OPENING}
+                S: 421 4.3.2 Going down
+            """)
+            self.assertEqual(str(player.unusable.reply), "421 4.3.2 Going down")
+            self.assertEqual(player.steps[1], Close())
+
+    def test_c6_too_weak(self) -> None:
+        """C6, §4.1: QUIT right after the negotiation; deferred."""
+        player = Player(message(), tls="encrypt").play(f"{TLS_OPENING}\n S: 220 Go")
+        player.take(player.session.handshake_completed(FACTS, "certificate of another host"))
+        player.play("C: QUIT")
+        self.assertEqual(player.unusable.reply.enhanced, "4.7.5")
+
+    def test_c8_a_failed_handshake_is_worth_a_retry_in_clear(self) -> None:
+        """C8, §6: only where TLS is only wished for."""
+        for level, retry in (("may", True), ("encrypt", False)):
+            for stop in (ClientSession.timed_out, lambda session: session.connection_lost("alert")):
+                player = Player(message(), tls=level).play(f"{TLS_OPENING}\n S: 220 Go")
+                player.take(stop(player.session))
+                self.assertEqual(player.unusable.clear_retry, retry)
+                self.assertEqual(player.unusable.reply.enhanced, "4.7.5")
+                self.assertEqual(player.steps[-1], Close(abort=True))
+
+
+class RecipientTests(SynchronousTestCase):
+    def test_a_thousand_recipients(self) -> None:
+        """Replies find their recipients, whatever comes in one piece."""
+        names = [f"r{number}@example.net" for number in range(1000)]
+        player = Player(evolve(message(*names)))
+        player.hear(b"220 mx\r\n")
+        player.hear(b"250-mx\r\n250 PIPELINING\r\n")
+        replies = [f"{250 if number % 3 else 550} {number}\r\n" for number in range(1000)]
+        player.hear(("250 Ok\r\n" + "".join(replies) + "354 Go on\r\n").encode())
+        player.hear(b"250 Queued\r\n")
+        for number, outcome in enumerate(player.outcomes):
+            expected = "250 Queued" if number % 3 else f"550 {number}"
+            self.assertEqual((outcome.number, str(outcome.reply)), (10 + number, expected))
+        self.assertEqual(len(player.outcomes), 1000)

@@ -1,0 +1,182 @@
+"""Mechanisms of authentication: the examples of their standards, and servers that cheat."""
+
+from base64 import b64decode, b64encode
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.smtp.sasl.client import (
+    CLIENT_MECHANISMS,
+    ClientMechanism,
+    Credentials,
+    SASLError,
+    ScramClient,
+    client_mechanism,
+    prepared,
+    scram_keys,
+)
+
+USER = Credentials("user", "pencil")
+NONCE = "rOprNGfwEbeRWgbNEkqO"
+SERVER_NONCE = NONCE + "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+SERVER_FIRST = f"r={SERVER_NONCE},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".encode()
+SERVER_FINAL = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+
+
+class CredentialsTests(SynchronousTestCase):
+    def test_the_password_is_not_shown(self) -> None:
+        self.assertEqual(repr(USER), "Credentials(username='user')")
+
+    def test_what_no_mechanism_could_carry(self) -> None:
+        for username, password in (("", "x"), ("x", ""), ("a\0b", "x"), ("x", "a\0b")):
+            with self.assertRaises(ValueError) as raised:
+                Credentials(username, password)
+            self.assertNotIn("a\0b", str(raised.exception))
+
+
+class ExampleTests(SynchronousTestCase):
+    """The exchanges that the standards print."""
+
+    def mechanism(self, name: str, credentials: Credentials = USER) -> ClientMechanism:
+        made = client_mechanism(name, credentials, lambda: NONCE)
+        assert made is not None
+        return made
+
+    def test_scram_sha_256(self) -> None:
+        """RFC 7677 §3."""
+        scram = self.mechanism("SCRAM-SHA-256")
+        self.assertEqual(scram.initial(), f"n,,n=user,r={NONCE}".encode())
+        self.assertEqual(
+            scram.respond(SERVER_FIRST),
+            f"c=biws,r={SERVER_NONCE},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=".encode(),
+        )
+        self.assertFalse(scram.complete)
+        self.assertEqual(scram.respond(SERVER_FINAL), b"")
+        self.assertTrue(scram.complete)
+
+    def test_scram_sha_1(self) -> None:
+        """RFC 5802 §5."""
+        scram = ScramClient(USER, "fyko+d2lbbFgONRv9qkxdawL", "sha1")
+        self.assertEqual(scram.initial(), b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL")
+        self.assertEqual(
+            scram.respond(
+                b"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"
+            ),
+            b"c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=",
+        )
+        self.assertEqual(scram.respond(b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ="), b"")
+        self.assertTrue(scram.complete)
+
+    def test_cram_md5(self) -> None:
+        """RFC 2195 §2."""
+        cram = self.mechanism("CRAM-MD5", Credentials("tim", "tanstaaftanstaaf"))
+        self.assertIsNone(cram.initial())
+        self.assertFalse(cram.complete)
+        self.assertEqual(
+            cram.respond(b"<1896.697170952@postoffice.reston.mci.net>"),
+            b"tim b913a602c7eda7a495b4e6e7334d3890",
+        )
+        self.assertTrue(cram.complete)
+        self.assertRaises(SASLError, cram.respond, b"<again@example>")
+
+    def test_plain(self) -> None:
+        """RFC 4616 §4: no identity to act as, in UTF-8."""
+        plain = self.mechanism("PLAIN", Credentials("tim", "t\u00e4ns"))
+        self.assertEqual(plain.initial(), b"\0tim\0t\xc3\xa4ns")
+        self.assertTrue(plain.complete)
+        self.assertRaises(SASLError, plain.respond, b"")
+
+    def test_login(self) -> None:
+        login = self.mechanism("LOGIN")
+        self.assertIsNone(login.initial())
+        self.assertEqual(login.respond(b"Username:"), b"user")
+        self.assertFalse(login.complete)
+        self.assertEqual(login.respond(b"whatever"), b"pencil")
+        self.assertTrue(login.complete)
+        self.assertRaises(SASLError, login.respond, b"Password:")
+
+    def test_no_scram_without_a_nonce(self) -> None:
+        made = [client_mechanism(name, USER, None) is not None for name in CLIENT_MECHANISMS]
+        self.assertEqual(made, [False, False, True, True, True])
+
+
+class ScramTests(SynchronousTestCase):
+    """What a server could do to us (RFC 5802 §5, §9)."""
+
+    def scram(self, credentials: Credentials = USER) -> ScramClient:
+        return ScramClient(credentials, NONCE, "sha256")
+
+    def test_first_messages_that_are_refused(self) -> None:
+        first = SERVER_FIRST.decode()
+        for message, reason in (
+            ("", "cannot be read"),
+            ("e=other-error", "cannot be read"),
+            (f"m=must-know,{first}", "cannot be read"),
+            (f"{first}x", "cannot be read"),
+            (first.replace("s=", "s=="), "cannot be read"),
+            (first.replace("W22Z", "W2Z"), "base64"),
+            (first.replace("i=4096", "i=0"), "cannot be read"),
+            (first.replace("i=4096", "i=-4096"), "cannot be read"),
+            (first.replace("i=4096", "i=1"), "1 iterations"),
+            (first.replace("i=4096", "i=4095"), "4095 iterations"),
+            (first.replace("i=4096", "i=999999999"), "999999999 iterations"),
+            (first.replace("i=4096", "i=9999999999999"), "cannot be read"),
+            (first.replace(NONCE, NONCE[:-1] + "x"), "nonce"),
+            (first.replace(SERVER_NONCE, NONCE), "nonce"),
+        ):
+            with self.assertRaises(SASLError) as raised:
+                self.scram().respond(message.encode())
+            self.assertIn(reason, str(raised.exception), message)
+
+    def test_final_messages_that_are_refused(self) -> None:
+        """Whoever cannot sign does not know the password."""
+        for message, reason in (
+            (b"", "cannot be read"),
+            (b"v=", "cannot be read"),
+            (b"v=A", "base64"),
+            (b"v=" + b64encode(bytes(32)), "does not know"),
+            (b"v=" + b64encode(b64decode(SERVER_FINAL[2:])[:-1]), "does not know"),
+            (b"e=invalid-proof\x1b[2J", r"'invalid-proof\\x1b[2J'"),
+        ):
+            scram = self.scram()
+            scram.respond(SERVER_FIRST)
+            with self.assertRaises(SASLError) as raised:
+                scram.respond(message)
+            self.assertIn(reason, str(raised.exception))
+            self.assertFalse(scram.complete)
+
+    def test_extensions_are_ignored(self) -> None:
+        """RFC 5802 §5.1; they are signed like all the rest."""
+        scram = self.scram()
+        self.assertIn(b",p=", scram.respond(SERVER_FIRST + b",x=new"))
+
+    def test_names_with_commas_and_equals_signs(self) -> None:
+        scram = self.scram(Credentials("a=b,c", "x"))
+        self.assertEqual(scram.initial(), f"n,,n=a=3Db=2Cc,r={NONCE}".encode())
+
+    def test_keys(self) -> None:
+        """RFC 5802 §3: what a server keeps of the password of the example."""
+        keys = scram_keys("sha1", "pencil", b64decode("QSXCR+Q6sek8bf92"), 4096)
+        self.assertEqual(keys.stored.hex(), "e9d94660c39d65c38fbad91c358f14da0eef2bd6")
+        self.assertEqual(keys.server.hex(), "0fe09258b3ac852ba502cc62ba903eaacdbf7d31")
+        self.assertEqual(repr(keys), "ScramKeys()")
+
+
+class PreparedTests(SynchronousTestCase):
+    def test_the_examples_of_the_standard(self) -> None:
+        """RFC 4013 §3."""
+        for text, expected in (
+            ("I\u00adX", "IX"),
+            ("user", "user"),
+            ("USER", "USER"),
+            ("\u00aa", "a"),
+            ("\u2168", "IX"),
+        ):
+            self.assertEqual(prepared(text), expected)
+        for text in ("\u0007", "\u06271"):
+            self.assertRaises(SASLError, prepared, text)
+
+    def test_other_spaces_and_nothing_at_all(self) -> None:
+        self.assertEqual(prepared("a\u3000b"), "a b")
+        self.assertEqual(prepared("\u0627\u0628"), "\u0627\u0628")
+        self.assertRaises(SASLError, prepared, "\u00ad")
+        self.assertRaises(SASLError, prepared, "\ue000")

@@ -1,0 +1,300 @@
+"""XCLIENT: what a proxy may say of its client, and what the session then knows; verbs of others."""
+
+from collections.abc import Callable
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import TLSFacts
+from twisted_mta.mail.reply import Reply
+from twisted_mta.smtp.command import CommandError
+from twisted_mta.smtp.extension import Extension
+from twisted_mta.smtp.extension.plain import PIPELINING
+from twisted_mta.smtp.extension.xclient import xclient
+from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.server.settings import Peer, SessionSettings
+from twisted_mta.smtp.server.state import State
+from twisted_mta.smtp.server.step import Downgrade, Mail, Represent, Step, Violation
+
+PROXY = Peer("192.0.2.1", 50_000)
+FACTS = TLSFacts(
+    "TLSv1.3",
+    "TLS_AES_256_GCM_SHA384",
+    256,
+    server_name="mx.example",
+    peer_subject="CN=proxy",
+    peer_issuer="CN=ours",
+    peer_fingerprint="ab" * 32,
+    peer_verified=True,
+    peer_problem="none",
+)
+
+
+class SessionTestCase(SynchronousTestCase):
+    """Talks to a session; every decision is to accept."""
+
+    def begin(
+        self,
+        *extensions: Extension,
+        peer: Peer = PROXY,
+        requires_tls_of: Callable[[Peer], bool] = lambda peer: False,
+    ) -> Session:
+        self.session = Session(
+            SessionSettings(
+                hostname="mx.example",
+                extensions=(PIPELINING, *extensions),
+                requires_tls_of=requires_tls_of,
+            ),
+            peer=peer,
+            local_address="192.0.2.25",
+            tls_ready=lambda: True,
+        )
+        self.session.greet()
+        self.session.output()
+        self.steps: list[Step] = []
+        return self.session
+
+    def say(self, octets: bytes) -> str:
+        self.session.receive(octets)
+        while (step := self.session.step()) is not None:
+            self.steps.append(step)
+            if self.session.deciding:
+                self.session.answer()
+        return self.session.output().decode()
+
+    def code(self, line: str) -> str:
+        """Say a line; return the reply's code, with the status where there is one."""
+        reply = self.say(line.encode() + b"\r\n")
+        return reply[:9] if reply[4:6] in ("2.", "4.", "5.") else reply[:3]
+
+
+class XClientTestCase(SessionTestCase):
+    def setUp(self) -> None:
+        self.begin(xclient(lambda peer: peer == PROXY))
+
+    def represent(self, attributes: str) -> Session:
+        self.assertEqual(self.say(f"XCLIENT {attributes}\r\n".encode()), "220 mx.example ESMTP\r\n")
+        return self.session
+
+
+class Attributes(XClientTestCase):
+    def test_all_of_them(self) -> None:
+        session = self.represent(
+            "NAME=client.example ADDR=203.0.113.9 PORT=4711 PROTO=ESMTP HELO=me.example"
+            " DESTADDR=198.51.100.25"
+        )
+        self.assertEqual(session.peer, Peer("203.0.113.9", 4711, "client.example"))
+        self.assertEqual(session.local_address, "198.51.100.25")
+        self.assertEqual((session.greeting, session.helo), ("EHLO", "me.example"))
+        self.assertEqual(session.proxy, PROXY)
+        self.assertEqual(list(map(type, self.steps)), [Represent])
+
+    def test_addresses_come_out_in_one_form(self) -> None:
+        for said, known in (
+            ("203.0.113.9", "203.0.113.9"),
+            ("IPV6:2001:DB8:0::9", "2001:db8::9"),
+            ("ipv6:2001:db8::9", "2001:db8::9"),
+            ("IPV6:::ffff:203.0.113.9", "203.0.113.9"),  # RFC 4291 §2.5.5.2
+            ("IPV6:::1", "::1"),
+            ("[UNAVAILABLE]", None),
+            ("[unavailable]", None),
+            ("+32+30+33.0.113.9", "203.0.113.9"),
+        ):
+            session = self.represent(f"ADDR={said} DESTADDR={said}")
+            self.assertEqual((session.peer.address, session.local_address), (known, known))
+
+    def test_what_is_not_known(self) -> None:
+        session = self.represent("NAME=a.example ADDR=203.0.113.9 PORT=4711")
+        for said in ("NAME=[UNAVAILABLE]", "NAME=[TempUnavail]", "NAME=+5BUNAVAILABLE+5D"):
+            self.represent("NAME=a.example")
+            self.represent(said)
+            self.assertEqual(session.peer, Peer("203.0.113.9", 4711))
+        self.represent("PORT=[UNAVAILABLE] HELO=[UNAVAILABLE] PROTO=ESMTP")
+        self.assertEqual(session.peer, Peer("203.0.113.9", 0))
+        self.assertEqual((session.state, session.greeting), (State.START, None))
+
+    def test_of_another_address_nothing_is_known_that_was_not_said(self) -> None:
+        session = self.represent("NAME=a.example ADDR=203.0.113.9 PORT=1 DESTADDR=198.51.100.1")
+        self.represent("ADDR=203.0.113.10")
+        self.assertEqual(session.peer, Peer("203.0.113.10"))
+        self.assertIsNone(session.local_address)
+
+    def test_what_is_said_in_several_commands_adds_up(self) -> None:
+        self.represent("ADDR=203.0.113.9 DESTADDR=198.51.100.1")
+        self.represent("PORT=25")
+        session = self.represent("NAME=Client.Example.")
+        self.assertEqual(session.peer, Peer("203.0.113.9", 25, "client.example"))
+        self.assertEqual(session.local_address, "198.51.100.1")
+        self.assertEqual(session.proxy, PROXY)
+
+    def test_without_an_address_the_client_has_that_of_the_proxy(self) -> None:
+        session = self.represent("NAME=a.example")
+        self.assertEqual(session.peer, evolve(PROXY, name="a.example"))
+        self.assertEqual(session.local_address, "192.0.2.25")
+
+    def test_how_the_client_greeted_the_proxy_holds_until_it_greets_us(self) -> None:
+        session = self.represent("HELO=old.example")
+        self.assertEqual((session.greeting, session.helo), ("HELO", "old.example"))
+        self.assertEqual(self.code("MAIL FROM:<>"), "250 2.1.0")
+        self.assertEqual(self.code("RSET"), "250 2.0.0")
+        self.represent("HELO=new.example PROTO=ESMTP")
+        self.assertEqual((session.greeting, session.helo), ("EHLO", "new.example"))
+        self.code("HELO itself.example")
+        self.assertEqual((session.greeting, session.helo), ("HELO", "itself.example"))
+        self.represent("PROTO=ESMTP")
+        self.assertEqual((session.greeting, session.helo), (None, ""))
+        self.assertEqual(self.code("MAIL FROM:<>"), "503 5.5.1")
+
+    def test_what_is_malformed_changes_nothing(self) -> None:
+        session = self.represent("ADDR=203.0.113.9")
+        self.code("EHLO client.example")
+        self.assertEqual(self.code("XCLIENT ADDR=203.0.113.10 PORT=x"), "501 5.5.4")
+        self.assertEqual(self.code("XCLIENT NAME=x ADDR=203.0.113.10 LOGIN=x"), "501 5.5.4")
+        self.assertEqual(session.peer, Peer("203.0.113.9"))
+        self.assertEqual((session.state, session.helo), (State.GREETED, "client.example"))
+
+    def test_any_split_says_the_same(self) -> None:
+        octets = b"XCLIENT  NAME=client.example ADDR=203.0.113.9\r\n"
+        for cut in range(1, len(octets)):
+            self.begin(xclient(lambda peer: peer == PROXY))
+            self.assertEqual(self.say(octets[:cut]), "", cut)
+            self.assertEqual(self.say(octets[cut:]), "220 mx.example ESMTP\r\n", cut)
+            self.assertEqual(self.session.peer, Peer("203.0.113.9", 0, "client.example"))
+
+    def test_octets_behind_it_end_the_session_before_anything_is_believed(self) -> None:
+        """RFC 2920 §3.1."""
+        for behind in (b"\r", b"\0", b"E", b"EHLO x\r\n", b"QUIT\r\n"):
+            session = self.begin(xclient(lambda peer: peer == PROXY))
+            reply = self.say(b"XCLIENT ADDR=203.0.113.9\r\n" + behind)
+            self.assertTrue(reply.startswith("554 5.5.0 "), reply)
+            self.assertEqual(session.peer, PROXY)
+            self.assertEqual(self.steps[0], Violation("XCLIENT"))
+            self.assertIs(session.state, State.CLOSED)
+
+
+class Beginning(XClientTestCase):
+    def test_anew_nothing_of_the_session_before_is_left(self) -> None:
+        session = self.session
+        session.identity = "proxy"
+        self.code("EHLO proxy.example")
+        self.code("NONSENSE")
+        self.assertEqual(session.errors, 1)
+        self.represent("ADDR=203.0.113.9")
+        self.assertEqual((session.greeting, session.helo, session.state), (None, "", State.START))
+        self.assertEqual((session.identity, session.errors), (None, 0))
+
+    def test_under_tls_its_facts_stay_but_the_certificate_is_not_the_clients(self) -> None:
+        session = self.session
+        session.tls_established(FACTS)
+        self.represent("ADDR=203.0.113.9")
+        self.assertEqual(
+            session.tls, TLSFacts(FACTS.version, FACTS.cipher, 256, server_name="mx.example")
+        )
+
+    def test_the_proxy_may_say_it_again_and_the_client_may_not(self) -> None:
+        asked: list[Peer] = []
+
+        def allowed(peer: Peer) -> bool:
+            asked.append(peer)
+            return peer == PROXY
+
+        self.begin(xclient(allowed))
+        self.represent("ADDR=203.0.113.9")
+        self.represent("ADDR=203.0.113.10")
+        self.assertEqual(asked, [PROXY, PROXY])
+        self.begin(xclient(allowed), peer=Peer("203.0.113.9"))
+        self.assertEqual(self.code("XCLIENT ADDR=192.0.2.1"), "550 5.7.0")
+
+    def test_whether_tls_is_missed_goes_by_who_is_connected(self) -> None:
+        """RFC 3207 §6: it is on the way to us that somebody may have taken STARTTLS out."""
+        for address, code in (("192.0.2.1", "530 5.7.0"), ("203.0.113.9", "250 2.1.0")):
+            self.begin(
+                xclient(lambda peer: peer == PROXY),
+                requires_tls_of=lambda peer, address=address: peer.address == address,
+            )
+            self.represent("ADDR=203.0.113.9")
+            self.code("EHLO client.example")
+            self.assertEqual(self.code("MAIL FROM:<>"), code)
+            self.assertEqual(Downgrade in map(type, self.steps), code[0] == "5")
+
+
+class MadeUpExtension(SessionTestCase):
+    """One from outside the package: a line in EHLO, a parameter of MAIL, a verb."""
+
+    def setUp(self) -> None:
+        self.cups = 0
+
+        def read_flavour(value: str | None) -> str:
+            if value not in ("EARL-GREY", "ASSAM"):
+                raise CommandError(Reply.of(501, "5.4", "Syntax: FLAVOUR=EARL-GREY or ASSAM"))
+            return value
+
+        def pour(session: Session, argument: str) -> Reply:
+            if argument == "COFFEE":
+                raise CommandError(Reply.of(504, "5.4", "Tea only"))
+            if argument == "PLEASE":
+                return Reply.of(421, "3.2", "The kitchen closes")
+            if self.cups == 2:
+                return Reply.of(452, "3.1", "The pot is empty")
+            self.cups += 1
+            return Reply.of(250, "0.0", f"{self.cups} cups, {session.state.name}")
+
+        class Tea(Extension):
+            def announcement(self, session: Session) -> str | None:
+                return self.keyword if session.tls is None else None
+
+        self.begin(
+            Tea(
+                "XTEA POT=2",
+                mail={"FLAVOUR": read_flavour},
+                mail_octets=18,
+                commands={"XPOUR": pour, "NOOP": pour},
+            )
+        )
+
+    def test_it_is_announced(self) -> None:
+        self.assertIn("250 XTEA POT=2\r\n", self.say(b"EHLO x\r\n"))
+
+    def test_its_parameter_is_read(self) -> None:
+        self.code("EHLO x")
+        self.assertEqual(self.code("MAIL FROM:<> FLAVOUR=MILK"), "501 5.5.4")
+        self.assertEqual(self.code("MAIL FROM:<a@b.example> FLAVOUR=ASSAM"), "250 2.1.0")
+        self.assertEqual(self.steps, [Mail(Mailbox("a", "b.example"), {"FLAVOUR": "ASSAM"})])
+        assert self.session.transaction is not None
+        self.assertEqual(self.session.transaction.parameters, {"FLAVOUR": "ASSAM"})
+
+    def test_its_verb_is_obeyed_wherever_no_content_is_awaited(self) -> None:
+        self.assertEqual(self.say(b"xpour a cup\r\n"), "250 2.0.0 1 cups, START\r\n")
+        self.code("EHLO x")
+        self.code("MAIL FROM:<>")
+        self.code("RCPT TO:<a@b.example>")
+        self.assertEqual(self.say(b"XPOUR\r\n"), "250 2.0.0 2 cups, RCPT\r\n")
+        self.assertEqual(self.code("DATA"), "354")
+
+    def test_what_it_refuses_counts_as_any_error(self) -> None:
+        self.assertEqual(self.code("XPOUR COFFEE"), "504 5.5.4")
+        self.assertEqual(self.session.errors, 1)
+        self.code("XPOUR")
+        self.code("XPOUR")
+        self.assertEqual(self.code("XPOUR"), "452 4.3.1")
+        self.assertEqual(self.session.errors, 1)
+
+    def test_421_ends_the_session(self) -> None:
+        self.assertEqual(self.code("XPOUR PLEASE"), "421 4.3.2")
+        self.assertIs(self.session.state, State.CLOSED)
+
+    def test_a_verb_of_the_sessions_own_stays_its_own(self) -> None:
+        self.assertEqual(self.say(b"NOOP\r\nNOOP\r\n"), "250 2.0.0 OK\r\n" * 2)
+        self.assertEqual(self.cups, 0)
+
+    def test_octets_behind_its_verb_were_written_too_early(self) -> None:
+        """RFC 2920 §3.1: each is the last of its group."""
+        self.assertEqual(self.code("XPOUR\r\nNOOP"), "554 5.5.0")
+        self.assertEqual(self.cups, 0)
+
+    def test_where_it_is_not_announced_its_verb_is_not_obeyed(self) -> None:
+        self.session.tls_established(FACTS)
+        self.assertNotIn("XTEA", self.say(b"EHLO x\r\n"))
+        self.assertEqual(self.code("XPOUR"), "503 5.5.1")
+        self.assertEqual(self.cups, 0)

@@ -1,0 +1,250 @@
+"""Files on the disk, and the disk in memory that forgets what was not synced."""
+
+import errno
+import os
+import stat
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.interfaces import Files
+from twisted_mta.system.files import DiskFile, DiskFiles
+from twisted_mta.testing.files import PowerCut, UnsyncedFiles
+
+
+class Contract:
+    """What every `interfaces.Files` keeps to; `files` and `root` are the subclass's."""
+
+    files: Files
+    root: str
+
+    def write(self, path: str, content: bytes) -> None:
+        file = self.files.create(path)
+        file.write(content)
+        file.sync()
+        file.close()
+
+    def read(self, path: str) -> bytes:
+        with self.files.open(path) as file:
+            return file.read()
+
+    def test_what_is_written_can_be_read(self) -> None:
+        self.write(f"{self.root}/a", b"one")
+        self.assertEqual(self.read(f"{self.root}/a"), b"one")
+
+    def test_no_file_is_made_over_another(self) -> None:
+        self.write(f"{self.root}/a", b"one")
+        self.assertRaises(FileExistsError, self.files.create, f"{self.root}/a")
+        self.assertEqual(self.read(f"{self.root}/a"), b"one")
+
+    def test_a_file_is_moved_and_its_old_name_is_gone(self) -> None:
+        self.files.make_directories(f"{self.root}/new")
+        self.write(f"{self.root}/a", b"one")
+        self.files.rename(f"{self.root}/a", f"{self.root}/new/b")
+        self.assertEqual(self.files.names(self.root), ["new"])
+        self.assertEqual(self.read(f"{self.root}/new/b"), b"one")
+
+    def test_a_file_is_never_moved_over_another(self) -> None:
+        self.write(f"{self.root}/a", b"one")
+        self.write(f"{self.root}/b", b"two")
+        with self.assertRaises(FileExistsError):
+            self.files.rename(f"{self.root}/a", f"{self.root}/b")
+        self.assertEqual(self.read(f"{self.root}/a"), b"one")
+        self.assertEqual(self.read(f"{self.root}/b"), b"two")
+
+    def test_removing_what_is_not_there_is_no_error(self) -> None:
+        self.write(f"{self.root}/a", b"one")
+        self.files.unlink(f"{self.root}/a")
+        self.files.unlink(f"{self.root}/a")
+        self.assertEqual(self.files.names(self.root), [])
+
+    def test_directories_are_made_down_to_the_last_and_again(self) -> None:
+        path = f"{self.root}/x/y/z"
+        self.assertFalse(self.files.is_directory(path))
+        self.files.make_directories(path)
+        self.files.make_directories(path)
+        self.assertTrue(self.files.is_directory(path))
+
+    def test_a_file_where_a_directory_should_be_is_told(self) -> None:
+        self.write(f"{self.root}/x", b"")
+        self.assertFalse(self.files.is_directory(f"{self.root}/x"))
+        self.assertRaises(OSError, self.files.make_directories, f"{self.root}/x/y")
+        self.assertRaises(OSError, self.files.make_directories, f"{self.root}/x")
+
+    def test_what_is_missing_is_told(self) -> None:
+        self.assertRaises(FileNotFoundError, self.files.open, f"{self.root}/a")
+        self.assertRaises(FileNotFoundError, self.files.create, f"{self.root}/x/a")
+        self.assertRaises(FileNotFoundError, self.files.sync_directory, f"{self.root}/x")
+        with self.assertRaises(FileNotFoundError):
+            self.files.rename(f"{self.root}/a", f"{self.root}/b")
+
+    def test_there_is_room(self) -> None:
+        self.assertGreater(self.files.free(self.root), 0)
+
+
+class OnDisk(Contract, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = self.mktemp()
+        os.makedirs(self.root)
+        self.files = DiskFiles()
+
+    def test_others_can_read_nothing(self) -> None:
+        old = os.umask(0)
+        self.addCleanup(os.umask, old)
+        self.files.make_directories(f"{self.root}/x/y")
+        self.write(f"{self.root}/a", b"one")
+        for path, mode in ((f"{self.root}/a", 0o600), (f"{self.root}/x", 0o700)):
+            self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), mode)
+
+    def test_a_write_goes_on_until_all_is_written(self) -> None:
+        real = os.write
+        with mock.patch.object(os, "write", lambda fd, content: real(fd, content[:3])):
+            self.write(f"{self.root}/a", b"0123456789")
+        self.assertEqual(self.read(f"{self.root}/a"), b"0123456789")
+
+    def without_links(self) -> None:
+        def refuse(*arguments: object, **keywords: object) -> None:
+            raise OSError(errno.EPERM, "no links here")
+
+        self.patch(os, "link", refuse)
+
+    def test_without_hard_links_a_file_is_moved_all_the_same(self) -> None:
+        self.without_links()
+        self.test_a_file_is_moved_and_its_old_name_is_gone()
+
+    def test_without_hard_links_a_file_is_never_moved_over_another_either(self) -> None:
+        self.without_links()
+        self.test_a_file_is_never_moved_over_another()
+
+    def test_what_was_linked_is_moved_though_its_old_name_stays(self) -> None:
+        def broken(*arguments: object) -> None:
+            raise OSError(errno.EIO, "broken")
+
+        self.write(f"{self.root}/a", b"one")
+        with mock.patch.object(os, "unlink", broken):
+            why = self.files.rename(f"{self.root}/a", f"{self.root}/b")
+        self.assertEqual(why and why.errno, errno.EIO)
+        self.assertEqual(self.read(f"{self.root}/b"), b"one")
+
+    def test_a_link_that_was_made_though_the_server_says_no_is_made(self) -> None:
+        real = os.link
+
+        def link(*arguments: Any, **keywords: Any) -> None:
+            real(*arguments, **keywords)
+            raise FileExistsError(errno.EEXIST, "the answer to the first request was lost")
+
+        self.patch(os, "link", link)
+        self.test_a_file_is_moved_and_its_old_name_is_gone()
+
+    def test_a_directory_that_was_synced_is_synced_whatever_closing_it_says(self) -> None:
+        real = os.close
+
+        def close(descriptor: int) -> None:
+            real(descriptor)
+            raise OSError(errno.EIO, "broken")
+
+        with mock.patch.object(os, "close", close):
+            self.files.sync_directory(self.root)
+
+    def test_every_new_directory_is_synced_in_its_parent(self) -> None:
+        synced: list[str] = []
+        self.patch(self.files, "sync_directory", synced.append)
+        self.files.make_directories(f"{self.root}/x/y")
+        root = os.path.abspath(self.root)
+        self.assertEqual(synced, [root, f"{root}/x"])
+
+    def test_a_sync_reaches_the_disk(self) -> None:
+        synced: list[str] = []
+        for name in ("fsync", "fdatasync"):
+            self.patch(os, name, lambda fd, name=name: synced.append(name))
+        self.write(f"{self.root}/a", b"one")
+        self.files.sync_directory(self.root)
+        self.assertEqual(synced, ["fdatasync", "fsync"])
+
+    test_a_sync_reaches_the_disk.skip = (  # type: ignore[attr-defined]
+        None if hasattr(os, "fdatasync") else "this system syncs by fcntl"
+    )
+
+    def test_closing_twice_closes_nobody_elses_file(self) -> None:
+        first = self.files.create(f"{self.root}/a")
+        first.close()
+        second = self.files.create(f"{self.root}/b")
+        first.close()
+        second.write(b"two")
+        second.close()
+        self.assertIsInstance(first, DiskFile)
+        self.assertEqual(self.read(f"{self.root}/b"), b"two")
+
+
+class InMemory(Contract, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = "/disk"
+        self.files: UnsyncedFiles = UnsyncedFiles()
+        self.files.make_directories(self.root)
+
+    def test_a_crash_keeps_what_was_synced_with_its_name(self) -> None:
+        self.write("/disk/a", b"one")
+        self.files.sync_directory("/disk")
+        self.files.crash()
+        self.assertEqual(self.read("/disk/a"), b"one")
+
+    def test_a_crash_loses_a_name_that_was_not_synced(self) -> None:
+        self.write("/disk/a", b"one")
+        self.files.crash()
+        self.assertEqual(self.files.names("/disk"), [])
+
+    def test_a_crash_loses_content_that_was_not_synced(self) -> None:
+        file = self.files.create("/disk/a")
+        file.write(b"one")
+        file.sync()
+        file.write(b"two")
+        self.files.sync_directory("/disk")
+        self.files.crash()
+        self.assertEqual(self.read("/disk/a"), b"one")
+        self.assertRaises(OSError, file.write, b"three")
+
+    def test_a_crash_brings_back_a_name_whose_removal_was_not_synced(self) -> None:
+        self.files.make_directories("/disk/new")
+        self.write("/disk/a", b"one")
+        self.files.sync_directory("/disk")
+        self.files.rename("/disk/a", "/disk/new/a")
+        self.files.sync_directory("/disk/new")
+        self.files.crash()
+        self.assertEqual(self.files.tree(), ["/disk/a", "/disk/new/a"])
+
+    def test_where_sync_does_nothing_a_crash_loses_all(self) -> None:
+        # The negative control: whoever relies on this disk must see a loss here.
+        self.files = UnsyncedFiles(syncs=False)
+        self.files.make_directories("/disk")
+        self.write("/disk/a", b"one")
+        self.files.sync_directory("/disk")
+        self.files.crash()
+        self.assertEqual(self.files.tree(), [])
+        self.assertFalse(self.files.is_directory("/disk"))
+
+    def test_an_operation_fails_on_cue_once(self) -> None:
+        file = self.files.create("/disk/a")
+        self.files.fail_next("sync", OSError(errno.EIO, "broken"), after=1)
+        file.sync()
+        self.assertEqual(self.assertRaises(OSError, file.sync).errno, errno.EIO)
+        file.sync()
+
+    def test_a_full_disk_takes_what_fits(self) -> None:
+        self.files.capacity = 4
+        self.write("/disk/a", b"one")
+        self.assertEqual(self.files.free("/disk"), 1)
+        file = self.files.create("/disk/b")
+        self.assertEqual(self.assertRaises(OSError, file.write, b"two").errno, errno.ENOSPC)
+        self.assertEqual(self.files.content("/disk/b"), b"t")
+        self.files.unlink("/disk/a")
+        file.write(b"wo")
+
+    def test_without_power_nothing_works_until_the_crash_is_over(self) -> None:
+        self.files.cut_power_in(2)
+        file = self.files.create("/disk/a")
+        file.write(b"one")
+        self.assertRaises(PowerCut, file.sync)
+        self.assertRaises(PowerCut, self.files.unlink, "/disk/a")
+        self.files.crash()
+        self.write("/disk/a", b"two")

@@ -1,0 +1,201 @@
+"""What a turn says: the same octets, in the same order, whatever the connection does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from twisted_mta.system.outbox import Outbox, start_tls
+from twisted_mta.testing.peer import certificate
+from twisted_mta.tls.server import load
+
+
+class Collector(Protocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[None] = Deferred()
+        self.heard: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.made.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if not self.heard.called:
+            self.heard.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class OverTCP(TestCase):
+    async def connect(self) -> tuple[Any, Collector]:
+        """Return our end's transport, and what is at the other end."""
+        from twisted.internet import reactor  # noqa: TID251 - real sockets
+        from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+        net: Any = reactor
+        there = Collector()
+        factory: Any = Factory()
+        factory.buildProtocol = lambda addr: there
+        factory.noisy = False
+        port = net.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        here = await connectProtocol(
+            TCP4ClientEndpoint(net, "127.0.0.1", port.getHost().port), Collector()
+        )
+        self.addCleanup(lambda: here.lost if here.transport.connected else None)
+        self.addCleanup(lambda: here.transport.abortConnection())
+        self.here = here
+        await there.made
+        self.outbox = Outbox()
+        return here.transport, there
+
+    def turn(self) -> Deferred[None]:
+        """Return what fires when this turn of the reactor is over."""
+        from twisted.internet import reactor  # noqa: TID251 - real sockets
+
+        net: Any = reactor
+        over: Deferred[None] = Deferred()
+        net.callLater(0, over.callback, None)
+        return over
+
+    async def ended(self, transport: Any, there: Collector) -> bytes:
+        self.outbox.release(transport)
+        transport.loseConnection()
+        await there.lost
+        return there.received
+
+    async def test_one_turn_is_one_call_to_the_system(self) -> None:
+        transport, there = await self.connect()
+        calls: list[bytes] = []
+        written = transport.writeSomeData
+        self.patch(transport, "writeSomeData", lambda octets: (calls.append(1), written(octets))[1])
+        for octets in (b"250-one\r\n", b"250-two\r\n", b"250 three\r\n"):
+            self.outbox.write(transport, octets)
+        self.assertEqual(calls, [])
+        await self.turn()
+        self.assertEqual(len(calls), 1)
+        self.outbox.write(transport, b"and the next")
+        await self.turn()
+        self.assertEqual(len(calls), 2)
+        self.assertFalse(transport.dataBuffer or transport._tempDataBuffer)
+        self.assertEqual(
+            await self.ended(transport, there), b"250-one\r\n250-two\r\n250 three\r\nand the next"
+        )
+
+    async def test_what_is_held_can_be_released_at_once(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"one ")
+        self.outbox.release(transport)
+        transport.write(b"two ")
+        self.outbox.release(transport)
+        await self.turn()
+        self.outbox.write(transport, b"three")
+        self.assertEqual(await self.ended(transport, there), b"one two three")
+
+    async def test_what_waits_goes_first(self) -> None:
+        transport, there = await self.connect()
+        transport.write(b"one ")
+        self.outbox.write(transport, b"two")
+        self.assertEqual(await self.ended(transport, there), b"one two")
+
+    async def test_it_counts_what_is_said(self) -> None:
+        transport, _ = await self.connect()
+        self.assertEqual(self.outbox.writes, 0)
+        self.outbox.write(transport, b"one")
+        self.outbox.write(transport, b"two")
+        await self.turn()
+        self.assertEqual(self.outbox.writes, 2)
+
+    async def test_what_does_not_fit_follows(self) -> None:
+        transport, there = await self.connect()
+        large = b"".join(b"%07d\n" % number for number in range(1 << 20))
+        self.outbox.write(transport, large)
+        self.outbox.release(transport)
+        self.outbox.write(transport, b"end")
+        await self.turn()
+        self.assertTrue(transport.dataBuffer or transport._tempDataBuffer)
+        self.assertEqual(await self.ended(transport, there), large + b"end")
+
+    async def test_a_connection_that_is_gone_is_no_error(self) -> None:
+        transport, there = await self.connect()
+        there.transport.abortConnection()  # type: ignore[union-attr]
+        await there.lost
+        self.outbox.write(transport, b"is anybody there?")
+        await self.turn()
+        self.outbox.write(transport, b"and now?")
+        transport.loseConnection()
+        self.outbox.write(transport, b"too late")
+        await self.turn()
+        self.outbox.release(transport)
+
+    async def test_one_connection_that_fails_silences_no_other(self) -> None:
+        broken, _ = await self.connect()
+        here, outbox = self.here, self.outbox
+        sound, there = await self.connect()
+
+        def fail(octets: bytes) -> None:
+            raise RuntimeError("broken")
+
+        self.patch(broken, "writeSomeData", fail)
+        self.patch(broken, "write", fail)
+        outbox.write(broken, b"lost")
+        outbox.write(sound, b"said")
+        await here.lost
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(await self.ended(sound, there), b"said")
+
+    async def test_nothing_is_said_once_a_connection_is_aborted(self) -> None:
+        transport, there = await self.connect()
+        self.outbox.write(transport, b"too late")
+        transport.abortConnection()
+        await there.lost
+        self.assertEqual(there.received, b"")
+
+
+class UnderTLS(OverTCP):
+    """The same under TLS, once the handshake is over."""
+
+    async def connect(self) -> tuple[Any, Collector]:
+        transport, there = await super().connect()
+        pem = self.mktemp()
+        made, key = certificate()
+        with open(pem, "wb") as file:
+            file.write(
+                key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+                + made.public_bytes(Encoding.PEM)
+            )
+        start_tls(transport, CertificateOptions())
+        there.transport.startTLS(load(pem, pem))  # type: ignore[union-attr]
+        there.transport.write(b"hello")  # type: ignore[union-attr]
+        await self.here.heard
+        return transport, there
+
+    async def test_a_connection_that_waits_with_others_keeps_their_order(self) -> None:
+        transport, there = await self.connect()
+        for number in range(100):
+            if number % 3:
+                transport.write(b"%02d " % number)
+            else:
+                self.outbox.write(transport, b"%02d " % number)
+                self.outbox.release(transport)
+        expected = b"".join(b"%02d " % number for number in range(100))
+        self.assertEqual(await self.ended(transport, there), expected)
+
+
+class Elsewhere(TestCase):
+    def test_a_transport_of_another_kind_does_it_its_own_way(self) -> None:
+        transport = StringTransport()
+        Outbox().write(transport, b"250 2.0.0 Ok\r\n")
+        self.assertEqual(transport.value(), b"250 2.0.0 Ok\r\n")

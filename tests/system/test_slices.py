@@ -1,0 +1,152 @@
+"""Long work leaves the reactor its turns; a file that has not changed is no work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.slices import (
+    NOTHING,
+    AtOnce,
+    Digests,
+    Pace,
+    Reading,
+    Sliced,
+    Table,
+    Work,
+    digests,
+    finished,
+    result_of,
+)
+
+
+def counting(clock: Clock, steps: int, done: list[int]) -> Work[str]:
+    """Take a third of a millisecond for each step."""
+    for number in range(steps):
+        clock.rightNow += 0.00033
+        done.append(number)
+        yield
+    return "done"
+
+
+class Slices(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.pace = Sliced(self.clock, inline_executor)
+        self.done: list[int] = []
+
+    def test_a_turn_has_one_slice_and_as_much_time_for_all_else(self) -> None:
+        result = self.pace.work(counting(self.clock, 20, self.done))
+        self.assertEqual(len(self.done), 7)
+        self.clock.advance(0.001)
+        self.assertEqual(len(self.done), 7)
+        self.clock.advance(0.001)
+        self.assertEqual(len(self.done), 14)
+        self.assertNoResult(result)
+        self.clock.advance(0.002)
+        self.assertEqual(self.successResultOf(result), "done")
+
+    def test_where_time_stands_still_all_is_one_slice(self) -> None:
+        def many() -> Work[int]:
+            for _ in range(100_000):
+                yield
+            return 7
+
+        self.assertEqual(self.successResultOf(self.pace.work(many())), 7)
+        self.assertEqual(finished(many()), 7)
+        self.assertEqual(result_of(AtOnce().work(many())), 7)
+
+    def test_what_goes_wrong_is_a_failure_in_any_slice(self) -> None:
+        def failing(steps: int) -> Work[None]:
+            yield from counting(self.clock, steps, self.done)  # type: ignore[misc]
+            raise ValueError("line 3")
+
+        for steps in (0, 100):
+            result = self.pace.work(failing(steps))
+            self.clock.pump([0.002] * 20)
+            self.failureResultOf(result, ValueError)
+            self.assertRaises(ValueError, result_of, AtOnce().work(failing(steps)))
+
+    def test_a_stop_leaves_no_timer(self) -> None:
+        result = self.pace.work(counting(self.clock, 100, self.done))
+        self.pace.stop()
+        self.failureResultOf(result, CancelledError)
+        self.failureResultOf(self.pace.work(counting(self.clock, 100, self.done)), CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Tables(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.files = {"a": b"1,2"}
+        self.parsed: list[tuple[bytes, str, Any]] = []
+        self.table: Table[list[str]] = Table(list, self.read_file, self.parse)
+
+    def read_file(self, path: str) -> bytes:
+        if path not in self.files:
+            raise OSError("no such file")
+        return self.files[path]
+
+    def parse(self, content: bytes, path: str, settings: Any) -> Work[list[str]]:
+        self.parsed.append((content, path, settings))
+        yield
+        if b"?" in content:
+            raise ValueError("what is ?")
+        return content.decode("ascii").split(",")
+
+    def read(
+        self, path: str | None = "a", settings: Any = None, checked: Digests = NOTHING
+    ) -> Deferred[Reading[list[str]]]:
+        pace: Pace = AtOnce()
+        return Deferred.fromCoroutine(self.table.read(path, settings, pace, checked))
+
+    def use(self, reading: Deferred[Reading[list[str]]]) -> list[str]:
+        return self.table.use(self.successResultOf(reading))
+
+    def test_reading_has_no_effect_until_it_is_used(self) -> None:
+        reading = self.read()
+        self.assertEqual(self.table.value, [])
+        self.assertEqual(self.use(reading), [])
+        self.assertEqual(self.table.value, ["1", "2"])
+
+    def test_what_has_not_changed_is_not_parsed_again(self) -> None:
+        self.use(self.read())
+        before = self.table.value
+        self.use(self.read())
+        self.assertIs(self.table.value, before)
+        self.assertEqual(len(self.parsed), 1)
+        for change in ({"settings": "other"}, {"path": "b"}):
+            self.files["b"] = self.files["a"]
+            self.use(self.read(**change))  # type: ignore[arg-type]
+        self.files["b"] = b"3"
+        self.use(self.read("b"))
+        self.assertEqual((self.table.value, len(self.parsed)), (["3"], 4))
+        self.use(self.read(None))
+        self.assertEqual(self.table.value, [])
+
+    def test_a_bad_file_leaves_the_old_one_in_force(self) -> None:
+        self.use(self.read())
+        self.files["a"] = b"1,?"
+        self.failureResultOf(self.read(), ValueError)
+        del self.files["a"]
+        self.failureResultOf(self.read(), OSError)
+        self.assertEqual(self.table.value, ["1", "2"])
+        self.files["a"] = b"1,2"
+        self.use(self.read())
+        self.assertEqual(len(self.parsed), 2)
+
+    def test_what_another_process_has_found_good_is_parsed_when_it_is_used(self) -> None:
+        checked = digests(self.successResultOf(self.read()))
+        self.parsed.clear()
+        reading = self.read(checked=checked)
+        self.assertEqual(self.parsed, [])
+        left = self.successResultOf(reading)
+        completed = Deferred.fromCoroutine(self.table.complete(left, AtOnce()))
+        self.assertEqual(self.successResultOf(completed), ["1", "2"])
+        self.table.use(left)
+        self.assertEqual(self.table.value, ["1", "2"])
+        self.files["a"] = b"?"  # it has changed since
+        self.failureResultOf(self.read(checked=checked), ValueError)

@@ -1,0 +1,581 @@
+"""The log: what a line holds, as text and as JSON, and what becomes of lines that find no room."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from twisted.logger import (
+    ILogObserver,
+    LegacyLogObserverWrapper,
+    LogEvent,
+    Logger,
+    LogPublisher,
+    formatEventAsClassicLogText,
+)
+from twisted.python.failure import Failure
+from twisted.python.log import LogPublisher as LegacyPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_mta.mail.envelope import QueueId
+from twisted_mta.telemetry.log import Log, LogFormat, WholeLines
+
+WHEN = 1_795_350_252.3456  # 2026-11-22T12:24:12.3456Z
+
+
+class Broken:
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+@implementer(ILogObserver)
+class Events:
+    """Keeps what it observes."""
+
+    def __init__(self) -> None:
+        self.seen: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.seen.append(event)
+
+
+def event(format: str | None = None, **fields: Any) -> LogEvent:
+    """Return an event as a logger makes it, with its time set to `WHEN`."""
+    events = Events()
+    Logger("mail.place", observer=events).info(format, **fields)
+    return {**events.seen[0], "log_time": WHEN}
+
+
+def failed() -> Failure:
+    try:
+        raise ValueError("out of cheese")
+    except ValueError:
+        return Failure()
+
+
+def logged_by(say: Callable[[LegacyPublisher], None]) -> LogEvent:
+    """Return the event that `twisted.python.log` makes."""
+    events = Events()
+    say(LegacyPublisher(observerPublisher=LogPublisher(), publishPublisher=LogPublisher(events)))
+    return {**events.seen[0], "log_time": WHEN}
+
+
+class LogTestCase(SynchronousTestCase):
+    def written(
+        self, *events: LogEvent, format: LogFormat = "text", worker: int | None = None
+    ) -> str:
+        """Return what a log writes of events."""
+        octets: list[bytes] = []
+
+        def write(descriptor: int, content: bytes | bytearray) -> int:
+            octets.append(bytes(content))
+            return len(content)
+
+        log = Log(format, worker=worker, write=write)
+        for each in events:
+            log(each)
+        return b"".join(octets).decode("utf-8")
+
+
+class Text(LogTestCase):
+    def test_it_observes(self) -> None:
+        self.assertTrue(verifyObject(ILogObserver, Log()))
+
+    def test_a_line_has_time_place_level_and_what_is_said(self) -> None:
+        line = self.written(event("{id} to {who}, {delay:.2f} s", id=7, who="bob", delay=0.126))
+        self.assertRegex(
+            line,
+            r"^2026-11-2\dT\d\d:\d\d:12\.345[+-]\d{4} \[mail\.place#info\] 7 to bob, 0\.13 s\n$",
+        )
+
+    def test_every_second_has_its_own_stamp(self) -> None:
+        first, second = event("a"), event("b")
+        second["log_time"] = WHEN + 59.7
+        lines = self.written(first, second, first).splitlines()
+        self.assertEqual([line[14:23] for line in lines], ["24:12.345", "25:12.045", "24:12.345"])
+
+    def test_but_for_milliseconds_it_is_what_twistd_writes(self) -> None:
+        class Host:
+            name = "mx"
+
+            def port(self) -> int:
+                return 25
+
+            def __getattr__(self, name: str) -> Callable[[], str]:
+                return lambda: name
+
+        source = {"host": Host(), "many": [1, {"a": 2}], "text": "é", "width": 5}
+        for format in (
+            *("plain", "{text} {text!r} {text:>4}", "{host.name} {many[0]} {many[1][a]}"),
+            *(
+                "{host.port()} {host.any()}",
+                "{width:{width}d}",
+                "{{}}",
+                "50 %",
+                "two\nlines",
+                "",
+                None,
+            ),
+            *("{missing}", "{text.nothing}", "{0}", "{", "call() {text}", b"octets", 17),
+        ):
+            self.assertAsTwistd(event(format, **source))  # type: ignore[arg-type]
+        self.assertAsTwistd({**event("a"), "log_system": "mine"})
+        self.assertAsTwistd({"log_format": "nothing else"})
+        self.assertAsTwistd(event("it broke: {text}", text="x", log_failure=failed()))
+        self.assertAsTwistd(event(None, log_failure=failed()))
+        self.assertAsTwistd(logged_by(lambda log: log.msg("old ", "way", system="here")))
+        self.assertAsTwistd(logged_by(lambda log: log.msg(format="%(x)d", x=3)))
+        self.assertAsTwistd(
+            logged_by(lambda log: log.msg(failure=failed(), why="Unhandled", isError=1))
+        )
+
+    def assertAsTwistd(self, each: LogEvent) -> None:
+        line = re.sub(r"^([^ ]*)\.\d{3}", r"\1", self.written(each))
+        expected = formatEventAsClassicLogText(each) or ""
+        self.assertEqual(line, re.sub(r"(\n\t)+\n$", "\n", expected), each)
+
+    def test_a_worker_is_named(self) -> None:
+        self.assertIn(" [mail.place#info worker=2] a\n", self.written(event("a"), worker=2))
+
+    def test_nothing_can_pass_for_a_line_of_its_own_or_move_a_terminal(self) -> None:
+        said = "a\r2026 [x#info] b\n2026 [x#info] c\x1b[2J\x00\x85\u2028\u202e\udc80é"
+        self.assertTrue(
+            self.written(event("{said}", said=said)).endswith(
+                "] a\\r2026 [x#info] b\n\t2026 [x#info] c\\x1b[2J\\x00\\x85\\u2028\\u202e\\udc80é\n"
+            )
+        )
+
+    def test_a_place_cannot_either(self) -> None:
+        line = self.written({**event("a"), "log_system": "x] b\n2026"})
+        self.assertEqual(line.count("\n"), 1)
+
+    def test_what_cannot_be_shown_raises_nothing(self) -> None:
+        for format in ("text", "json"):
+            for each in (
+                event("{it}", it=Broken()),
+                {**event("a"), "log_system": Broken()},
+                {**event("a"), "log_time": "noon", "log_level": None},
+                {**event("a"), "log_time": float("nan")},
+                {**event("a"), "log_failure": "none"},
+                {**event("a"), "log_namespace": Broken()},
+                event("{it}", it=10**5000),
+                {},
+            ):
+                line = self.written(each, format=format)  # type: ignore[arg-type]
+                self.assertLessEqual(len(re.findall(r"\n(?!\t)", line)), 1)
+
+
+class JSON(LogTestCase):
+    def object(self, each: LogEvent, worker: int | None = None) -> Any:
+        line = self.written(each, format="json", worker=worker)
+        self.assertTrue(line.isascii())
+        self.assertEqual(line.count("\n"), 1)
+        self.assertTrue(line.endswith("}\n"))
+
+        def refuse(constant: str) -> None:
+            self.fail(f"{constant} is no JSON")
+
+        return json.loads(line, parse_constant=refuse)
+
+    def test_a_line_is_an_object_with_the_fields_of_the_event(self) -> None:
+        each = event(
+            "{id} to {who}{_where}",
+            id=QueueId(7),
+            who="bób",
+            _where="!",
+            count=2,
+            tls=None,
+            delay=0.12345678,
+        )
+        self.assertEqual(
+            self.object(each),
+            {
+                "time": "2026-11-22T12:24:12.345Z",
+                "level": "info",
+                "namespace": "mail.place",
+                "message": "0000000000007 to bób!",
+                "id": "0000000000007",
+                "who": "bób",
+                "count": 2,
+                "delay": 0.123457,
+                "tls": None,
+            },
+        )
+
+    def test_a_worker_is_named(self) -> None:
+        self.assertEqual(self.object(event("a"), worker=2)["worker"], 2)
+
+    def test_values_of_other_kinds_are_shown_as_text(self) -> None:
+        found = self.object(
+            event(
+                "a",
+                many=("x", 1, [None, True]),
+                nan=float("nan"),
+                octets=b"\xff\n",
+                broken=Broken(),
+                lone="\udc80\x1b\u2028\n",
+                error=ValueError("no"),
+            )
+        )
+        self.assertEqual(found["many"], ["x", 1, [None, True]])
+        self.assertEqual((found["nan"], found["octets"], found["error"]), ("nan", "\\xff\n", "no"))
+        self.assertEqual(found["lone"], "\udc80\x1b\u2028\n")
+        self.assertIsInstance(found["broken"], str)
+
+    def test_a_field_never_takes_the_place_of_ours(self) -> None:
+        found = self.object({**event("{message}", message="mine", worker=9), "level": 3}, worker=1)
+        self.assertEqual((found["message"], found["message_"]), ("mine", "mine"))
+        self.assertEqual((found["level"], found["level_"]), ("info", 3))
+        self.assertEqual((found["worker"], found["worker_"]), (1, 9))
+
+    def test_an_event_of_fields_alone_is_written(self) -> None:
+        self.assertEqual(self.object(event(None, count=1))["count"], 1)
+        self.assertEqual(self.written(event(None), format="json"), "")
+
+    def test_a_failure_is_one_field(self) -> None:
+        found = self.object(event("it broke", log_failure=failed()))
+        self.assertEqual(found["message"], "it broke")
+        self.assertIn("Traceback", found["failure"])
+        self.assertTrue(found["failure"].endswith("out of cheese"), found["failure"])
+
+    def test_an_event_of_the_old_way_says_nothing_twice(self) -> None:
+        found = self.object(logged_by(lambda log: log.msg("old", system="here", extra=1)))
+        self.assertEqual(
+            found,
+            {
+                "time": "2026-11-22T12:24:12.345Z",
+                "level": "info",
+                "namespace": "log_legacy",
+                "system": "here",
+                "message": "old",
+                "extra": 1,
+            },
+        )
+        found = self.object(logged_by(lambda log: log.msg(failure=failed(), why="Ow", isError=1)))
+        self.assertEqual((found["message"], found["level"]), ("Ow", "critical"))
+        self.assertIn("out of cheese", found["failure"])
+
+    def test_another_observer_of_the_old_way_leaves_no_trace(self) -> None:
+        each = event("{id}", id=1)
+        before = self.object(each)
+        LegacyLogObserverWrapper(lambda _: None)(each)
+        self.assertIn("isError", each)
+        self.assertEqual(self.object(each), before)
+
+
+class Disk:
+    """A descriptor with room for so many octets."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.content = b""
+
+    def write(self, descriptor: int, content: bytes | bytearray) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = content[: self.room]
+        self.room -= len(taken)
+        self.content += taken
+        return len(taken)
+
+
+def text_of(octets: bytes) -> list[str]:
+    """Return what lines say behind their places."""
+    return [line.partition("] ")[2] or line for line in octets.decode().splitlines()]
+
+
+class NoRoom(SynchronousTestCase):
+    def test_lines_wait_for_room_and_are_not_torn(self) -> None:
+        disk = Disk(100)
+        log = Log(write=disk.write)
+        for number in range(5):
+            log(event("line {number}", number=number))
+        self.assertEqual(len(disk.content), 100)
+        disk.room = 10**6
+        log(event("last"))
+        self.assertEqual(text_of(disk.content), [*(f"line {n}" for n in range(5)), "last"])
+
+    def test_lines_beyond_are_counted_and_a_line_says_how_many(self) -> None:
+        disk = Disk(0)
+        log = Log(write=disk.write)
+        log(event("first"))
+        log(event("x" * 1_100_000))
+        log(event("two\nlines"))
+        disk.room = 10**6
+        log(event("last"))
+        first, lost, last = text_of(disk.content)
+        self.assertEqual((first, last), ("first", "last"))
+        self.assertEqual(
+            lost,
+            "3 lines of the log could not be written and are missing here: No space left on device",
+        )
+        self.assertIn(b"[twisted_mta.telemetry.log#warn]", disk.content)
+        self.assertEqual(log.dropped, 3)
+
+    def test_one_line_alone_that_is_too_long_is_counted_too(self) -> None:
+        disk = Disk(0)
+        log = Log(write=disk.write)
+        log(event("x" * 1_100_000))
+        disk.room = 10**6
+        log(event("last"))
+        self.assertEqual(len(text_of(disk.content)), 2)
+        self.assertTrue(text_of(disk.content)[0].startswith("1 lines"), disk.content)
+
+    def test_the_rest_of_a_line_is_written_however_long(self) -> None:
+        disk = Disk(50)
+        log = Log(write=disk.write)
+        log(event("x" * 100_000))
+        disk.room = 10**6
+        log(event("last"))
+        self.assertEqual(text_of(disk.content), ["x" * 100_000, "last"])
+
+    def test_what_waits_is_written_at_the_end(self) -> None:
+        disk = Disk(0)
+        log = Log(write=disk.write)
+        log(event("one"))
+        disk.room = 10**6
+        log.close()
+        self.assertEqual(text_of(disk.content), ["one"])
+
+    def test_the_count_is_a_line_of_json(self) -> None:
+        disk = Disk(0)
+        log = Log("json", write=disk.write)
+        log(event("x" * 1_100_000))
+        disk.room = 10**6
+        log(event("last"))
+        lost, _ = disk.content.splitlines()
+        self.assertEqual(json.loads(lost)["count"], 1)
+
+    def test_a_worker_is_not_held_up_by_a_parent_that_does_not_read(self) -> None:
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        log = Log(descriptor=writer, worker=1)
+        log.open()
+        self.assertFalse(os.get_blocking(writer))
+        os.close(writer)
+        self.addCleanup(log.close)
+        for number in range(2000):
+            log(event("{number} {fill}", number=number, fill="x" * 1000))
+        os.set_blocking(reader, False)
+        read = b""
+
+        def drain() -> bytes:
+            found = b""
+            with contextlib.suppress(BlockingIOError):
+                while piece := os.read(reader, 1 << 20):
+                    found += piece
+            return found
+
+        for _ in range(40):
+            read += drain()
+            log(event("again"))
+        read += drain()
+        lines = text_of(read)
+        (lost,) = (line for line in lines if "missing" in line)
+        missing = int(lost.split()[0])
+        self.assertEqual(len(lines), 2000 + 40 + 1 - missing)
+        kept = [line.split()[0] for line in lines if line.endswith("xxx")]
+        self.assertGreater(len(kept), 1000)
+        self.assertEqual(kept, list(map(str, range(len(kept)))))
+        self.assertEqual(lines[-1], "again")
+
+    def full_pipe(self, later: Callable[[Callable[[], None]], object]) -> tuple[Log, int, bytes]:
+        """Return a worker's log whose pipe is full, the end to read, and all that it was given."""
+        reader, writer = os.pipe()
+        log = Log(descriptor=writer, worker=1, later=later)
+        log.open()
+        os.close(writer)
+        self.addCleanup(os.close, reader)
+        expected = b""
+        for number in range(200):
+            line = b"%d " % number + b"x" * 1000 + b"\n"
+            log.write_lines(line)
+            expected += line
+        return log, reader, expected
+
+    def test_what_waits_is_tried_again_without_another_event(self) -> None:
+        asked: list[Callable[[], None]] = []
+        log, reader, expected = self.full_pipe(asked.append)
+        self.addCleanup(log.close)
+        os.set_blocking(reader, False)
+        read = b""
+        for _ in range(10):  # 64 KiB each, of 200
+            self.assertLessEqual(len(asked), 1)
+            with contextlib.suppress(BlockingIOError):
+                read += os.read(reader, 1 << 20)
+            if asked:
+                asked.pop()()
+        self.assertEqual(read, expected)
+        self.assertEqual(asked, [])
+
+    def test_at_the_end_it_waits_for_who_reads(self) -> None:
+        log, reader, expected = self.full_pipe(lambda call: None)
+        read = bytearray()
+
+        def listen() -> None:
+            while piece := os.read(reader, 8192):
+                read.extend(piece)
+
+        listener = Thread(target=listen)
+        listener.start()
+        log.close()
+        listener.join()
+        self.assertEqual(bytes(read), expected)
+
+    def test_a_reader_that_has_gone_harms_nothing(self) -> None:
+        reader, writer = os.pipe()
+        log = Log(descriptor=writer)
+        log.open()
+        os.close(writer)
+        os.close(reader)
+        for _ in range(100):
+            log(event("x" * 1000))
+        log.close()
+
+
+class Files(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.home = Path(self.mktemp()).absolute()
+        self.home.mkdir(parents=True)
+        self.path = self.home / "mta.log"
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Log]:
+        log = Log(path=str(self.path))
+        log.open()
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def test_it_goes_on_behind_what_is_there_for_owner_and_group(self) -> None:
+        before = os.umask(0o022)
+        self.addCleanup(os.umask, before)
+        for said in ("one", "two"):
+            with self.opened() as log:
+                log(event(said))
+        self.assertEqual(text_of(self.path.read_bytes()), ["one", "two"])
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
+
+    def test_what_was_said_before_it_was_opened_comes_first(self) -> None:
+        log = Log(path=str(self.path))
+        log(event("early"))
+        log.open()
+        self.assertEqual(text_of(self.path.read_bytes()), ["early"])
+        log.close()
+
+    def test_lines_of_others_are_written_as_they_are(self) -> None:
+        with self.opened() as log:
+            log.write_lines(b'{"worker":1}\n{"worker":2}\n')
+        self.assertEqual(self.path.read_bytes(), b'{"worker":1}\n{"worker":2}\n')
+
+    def test_a_file_that_was_moved_away_is_left_for_a_new_one(self) -> None:
+        with self.opened() as log:
+            log(event("one"))
+            self.path.rename(self.home / "old")
+            log(event("two"))
+            self.assertTrue(log.reopen())
+            log(event("three"))
+        self.assertEqual(text_of((self.home / "old").read_bytes()), ["one", "two"])
+        self.assertEqual(text_of(self.path.read_bytes()), [f"{self.path} was opened anew", "three"])
+
+    def test_a_path_that_cannot_be_opened_leaves_it_in_the_old_file(self) -> None:
+        with self.opened() as log:
+            self.path.rename(self.home / "old")
+            self.path.mkdir()
+            self.assertFalse(log.reopen())
+            log(event("two"))
+        self.assertEqual(
+            text_of((self.home / "old").read_bytes()),
+            [
+                f"{self.path} cannot be opened, and the log goes on in the old file:"
+                " Is a directory",
+                "two",
+            ],
+        )
+
+    def test_to_open_it_anew_costs_no_descriptor(self) -> None:
+        with self.opened() as log:
+            log.reopen()
+            free = os.dup(0)
+            os.close(free)
+            for _ in range(3):
+                log.reopen()
+            again = os.dup(0)
+            os.close(again)
+        self.assertEqual(again, free)
+
+    def test_standard_output_is_not_opened_anew(self) -> None:
+        reader, writer = os.pipe()
+        log = Log(descriptor=writer)
+        log.open()
+        self.assertTrue(os.get_blocking(writer))  # others have it too
+        os.close(writer)  # somebody closes it: the log has its own
+        self.assertTrue(log.reopen())
+        log(event("on"))
+        self.assertEqual(text_of(os.read(reader, 1000)), ["on"])
+        log.close()
+        os.close(reader)
+
+    def test_a_file_that_cannot_be_made_is_an_error_at_once(self) -> None:
+        self.assertRaises(OSError, Log(path=str(self.home / "none" / "log")).open)
+
+    def test_its_descriptor_is_none_of_the_standard_ones_and_not_inherited(self) -> None:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        with self.opened() as log:
+            log.reopen()
+            held = [
+                number
+                for number in range(min(limit, 1024))
+                if _is(number, self.path) and not os.get_inheritable(number)
+            ]
+        self.assertEqual(len(held), 1)
+        self.assertGreater(held[0], 2)
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.sameopenfile(descriptor, descriptor) and os.path.samestat(
+            os.fstat(descriptor), path.stat()
+        )
+    except OSError:
+        return False
+
+
+class Workers(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.passed: list[bytes] = []
+        self.lines = WholeLines(self.passed.append)
+
+    def test_lines_are_passed_on_whole_wherever_they_are_cut(self) -> None:
+        sent = b"one\ntwo\nthree\n"
+        for cut in range(len(sent)):
+            self.lines.received(sent[:cut])
+            self.lines.received(sent[cut:])
+            self.assertEqual(b"".join(self.passed), sent)
+            self.assertTrue(all(piece.endswith(b"\n") for piece in self.passed))
+            self.passed.clear()
+
+    def test_a_line_without_an_end_gets_one(self) -> None:
+        self.lines.received(b"one\nlast wor")
+        self.lines.ended()
+        self.lines.ended()
+        self.assertEqual(self.passed, [b"one\n", b"last wor\n"])
+
+    def test_a_line_that_never_ends_is_cut(self) -> None:
+        self.lines.received(b"x" * (3 << 20))
+        self.assertTrue(self.passed)

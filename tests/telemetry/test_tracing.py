@@ -1,0 +1,247 @@
+"""Live traces: what is told to whom, what is taken out, and who waits for whom (nobody)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.agent.explain.world import World
+from twisted_mta.config import Destination
+from twisted_mta.smtp.conversation import Line, Overhearing
+from twisted_mta.telemetry.tracing import About, Buffer, Event, Filter, Tracing
+
+CONTENT = b"Subject: private\r\n\r\nvery private\r\n"
+IN = About(direction="in", peer="192.0.2.9:4711", address="192.0.2.9")
+OUT = About(
+    direction="out",
+    peer="mx.example[192.0.2.1]:25",
+    names=("mx.example", "192.0.2.1", "mx.example:25", "192.0.2.1:25"),
+)
+
+
+class Filters(SynchronousTestCase):
+    def test_which_sessions_are_wanted(self) -> None:
+        for said, inward, outward in (
+            ({}, True, True),
+            ({"direction": "in"}, True, False),
+            ({"direction": "out"}, False, True),
+            ({"client": "192.0.2.0/24"}, True, False),
+            ({"client": "192.0.2.8"}, False, False),
+            ({"next_hop": "MX.example"}, False, True),
+            ({"next_hop": "192.0.2.1:25"}, False, True),
+            ({"next_hop": "mx2.example"}, False, False),
+        ):
+            wanted = Filter.parse(said)
+            self.assertEqual((wanted.wants(IN), wanted.wants(OUT)), (inward, outward), said)
+            self.assertEqual(Filter.parse(wanted.to_json()), wanted)
+
+    def test_what_cannot_be_is_refused_by_name(self) -> None:
+        for said in ({"client": "x\x1b"}, {"direction": "up"}, {"colour": "red"}):
+            with self.assertRaises(ValueError) as caught:
+                Filter.parse(said)
+            self.assertNotIn("\x1b", str(caught.exception))
+
+
+class Buffers(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.ready = True
+        self.told: list[tuple[int, int]] = []
+        self.buffer = Buffer(
+            clock=self.clock,
+            deliver=lambda events, lost: self.told.append((len(events), lost)),
+            ready=lambda: self.ready,
+        )
+
+    def test_a_slow_reader_loses_lines_and_is_told_how_many(self) -> None:
+        self.ready = False
+        for _ in range(5000):
+            self.buffer.put({})
+        self.clock.advance(1)
+        self.assertEqual(self.told, [])
+        self.ready = True
+        self.buffer.flush()
+        self.clock.pump([0.1] * 10)
+        self.assertEqual(sum(events for events, _ in self.told), 2000)
+        self.assertEqual(sum(lost for _, lost in self.told), 3000)
+        self.assertEqual(self.buffer.lost, 3000)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lines_are_gathered_for_a_moment(self) -> None:
+        for _ in range(3):
+            self.buffer.put({})
+        self.clock.advance(0.06)
+        self.assertEqual(self.told, [(3, 0)])
+
+    def test_a_closed_one_leaves_no_timer(self) -> None:
+        self.buffer.put({})
+        self.buffer.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ByEnvelope(SynchronousTestCase):
+    def lines(self, said: Mapping[str, str], *spoken: str) -> list[str]:
+        clock = Clock()
+        told: list[Event] = []
+        tracing = Tracing(clock=clock, wall_time=lambda: 0.0)
+        tracing.open(1, Filter.parse(said), lambda events, lost: told.extend(events))
+        overheard = tracing.attach(None, lambda: IN)
+        assert overheard is not None
+        for text in spoken:
+            overheard(Line("client", text))
+        clock.pump([0.1] * 3)
+        return [str(event["text"]) for event in told]
+
+    def test_the_session_is_told_from_its_beginning_once_it_matches(self) -> None:
+        spoken = ("EHLO x", "MAIL FROM:<a@b.example> SIZE=1", "RCPT TO:<C@d.example>", "DATA")
+        other = ("MAIL FROM:<x@y.example>", "RCPT TO:<z@y.example>", "QUIT")
+        for said in (
+            {"sender": "a@B.example"},
+            {"sender": "@b.example"},
+            {"recipient": "c@d.example"},
+            {"sender": "<a@b.example>", "recipient": "@d.example"},
+        ):
+            self.assertEqual(self.lines(said, *spoken, *other), list(spoken), said)
+        for said in ({"sender": "c@d.example"}, {"sender": "x@y.example", "recipient": "q@r"}):
+            self.assertEqual(self.lines(said, *spoken, *other), [], said)
+
+    def test_the_null_reverse_path_can_be_asked_for(self) -> None:
+        self.assertEqual(len(self.lines({"sender": "<>"}, "MAIL FROM:<>")), 1)
+
+
+class TakenOut(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.lines: list[str] = []
+        self.overhearing = Overhearing(lambda line: self.lines.append(str(line)))
+
+    def test_what_belongs_to_auth_and_what_is_no_command(self) -> None:
+        self.overhearing.heard(b"EHLO me")
+        self.overhearing.heard(b"AUTH PLAIN AHVzZXIAcGVuY2ls")
+        self.overhearing.heard(b"dXNlcg==", secret=True)
+        self.overhearing.heard(b"auth plain\tAHVzZXIAcGVuY2ls")
+        self.overhearing.heard(b"cGVuY2ls")  # out of place: AUTH was refused
+        self.overhearing.heard(b"Subject: private")
+        self.overhearing.said(b"334 VXNlcm5hbWU6\r\n235 2.7.0 Known\r\n")
+        self.overhearing.content(17)
+        self.assertEqual(
+            self.lines,
+            [
+                "C: EHLO me",
+                "C: AUTH PLAIN (taken out)",
+                "C: (taken out)",
+                "C: AUTH PLAIN (taken out)",
+                "C: (8 octets that are no command)",
+                "C: (16 octets that are no command)",
+                "S: 334 (taken out)",
+                "S: 235 2.7.0 Known",
+                "C: (17 octets)",
+            ],
+        )
+
+
+class Sessions(SynchronousTestCase):
+    def world(self, **settings: Any) -> World:
+        world = World(
+            self.mktemp(),
+            mail_exchangers={"a.example": [(10, "mx1.host")]},
+            addresses={"mx1.host": ["192.0.2.1"]},
+            **settings,
+        )
+        self.addCleanup(world.stop)
+        self.told: list[Event] = []
+        return world
+
+    def open(self, world: World, name: int = 1, **said: str) -> None:
+        def deliver(events: Sequence[Event], lost: int) -> None:
+            self.told.extend(events)
+
+        world.mta.mta.engine.tracing.open(name, Filter.parse(said), deliver)
+
+    def texts(self, world: World, direction: str) -> list[str]:
+        world.mta.advance(0.2)
+        return [
+            f"{each['who'][0]} {each['text']}"
+            for each in self.told
+            if each["direction"] == direction
+        ]
+
+    def test_both_sides_of_a_message_on_its_way_through(self) -> None:
+        world = self.world()
+        world.serve("192.0.2.1")
+        self.open(world)
+        world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
+        inward, outward = self.texts(world, "in"), self.texts(world, "out")
+        for line in (
+            "s 220 mta.example ESMTP",
+            "c EHLO client.example",
+            "c MAIL FROM:<s@sender.example>",
+            "c (34 octets)",
+            "n the connection is over",
+        ):
+            self.assertIn(line, inward)
+        self.assertIn("c STARTTLS", outward)
+        self.assertTrue([each for each in outward if each.startswith("n TLSv1.3 ")])
+        self.assertIn("c RCPT TO:<b@a.example>", outward)
+        self.assertNotIn("private", str(self.told))
+
+    def test_a_session_that_is_there_already_is_told_from_then_on(self) -> None:
+        world = self.world()
+        client = world.mta.connect()
+        self.open(world, client="127.0.0.1")
+        client.say("NOOP")
+        self.assertEqual(
+            self.texts(world, "in"),
+            [
+                "n a client at a listener for smtp (under way already)",
+                "c NOOP",
+                "s 250 2.0.0 OK",
+            ],
+        )
+        world.mta.mta.engine.tracing.close(1)
+        client.say("NOOP")
+        self.assertEqual(len(self.texts(world, "in")), 3)
+        self.assertIsNone(client.transport.other.protocol.session.overheard)
+
+    def test_a_connection_that_cannot_be_had(self) -> None:
+        world = self.world()
+        self.open(world, next_hop="mx1.host")
+        world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
+        first, second = self.texts(world, "out")
+        self.assertEqual(first, "n to mx1.host[192.0.2.1]:25")
+        self.assertTrue(second.startswith("n no connection: "))
+
+    def test_content_where_commands_stand_is_not_told(self) -> None:
+        world = self.world()
+        self.open(world)
+        client = world.mta.connect()
+        client.say("MAIL FROM:<a@b.example>", "RCPT TO:<bob@localhost>")
+        client.send(b"DATA\r\n" + CONTENT + b".\r\n")  # RFC 2920 §3.1: out of step
+        self.texts(world, "in")
+        self.assertNotIn("private", str(self.told))
+
+    def test_no_password_is_told(self) -> None:
+        world = self.world(
+            destinations=(Destination(domain="a.example", tls="encrypt"),),
+        )
+        self.open(world)
+        client = world.mta.connect()
+        secret = base64.b64encode(b"\0user\0pencil").decode()
+        client.say(f"AUTH PLAIN {secret}", "AUTH LOGIN", secret, secret)
+        self.texts(world, "in")
+        self.assertIn("AUTH PLAIN (taken out)", str(self.told))
+        self.assertNotIn(secret, str(self.told))
+
+    def test_nobody_listens_as_long_as_no_trace_is_open(self) -> None:
+        world = self.world()
+        world.serve("192.0.2.1")
+        client = world.mta.connect()
+        self.assertIsNone(client.transport.other.protocol.session.overheard)
+        world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
+        for mine, _ in world.reactor.connections:
+            wrapped = getattr(mine.protocol, "_wrappedProtocol", None)
+            if wrapped is not None:
+                self.assertIsNone(wrapped.conversation.listener)

@@ -1,0 +1,291 @@
+"""C5, C6: who is there? Certificates of next hops, with real TLS in memory (RFC 3207 §4.1)."""
+
+import re
+
+from tests.delivery.hops import HopTestCase
+from tests.delivery.test_relay import FIRST, PARTING, SECOND, TAKEN
+from tests.server.authority import Authority, Issued, self_signed
+from tests.tls.test_client import SECURED, TLS_OPENING
+from twisted_mta.config import Config, Destination
+from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Host, NextHop, Outcome, Target
+from twisted_mta.system.real_world import wall_time
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
+from twisted_mta.tls.certificates import CertificateError
+from twisted_mta.tls.client import ClientContexts, ClientTLS, server_name
+
+TOO_WEAK: list[ScriptStep] = [
+    *TLS_OPENING,
+    ("send", b"220 Go\r\n"),
+    ("starttls",),
+    ("expect", b"QUIT\r\n"),
+    ("send", b"221 Bye\r\n"),
+]
+"""A server that hears QUIT right after the handshake, and nothing else."""
+
+
+def shown(issued: Issued) -> ServerTLS:
+    return ServerTLS(shown=(issued.certificate, issued.key))
+
+
+class VerificationTests(HopTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = Authority()
+        self.authorities = self.file("ca.pem", self.authority.issued.pem)
+        self.use(tls="verify", authorities=self.authorities)
+
+    def issued(self, *names: str, **kinds: object) -> Issued:
+        kinds.setdefault("for_clients", False)
+        return self.authority.issue("mx1.example", names=names, **kinds)  # type: ignore[arg-type]
+
+    def deferred(self, issued: Issued) -> Outcome:
+        """Deliver to a server that is not good enough; return the outcome of that."""
+        peer = self.server_with(shown(issued), *TOO_WEAK)
+        outcome = self.send_one()
+        self.assertTrue(peer.finished, peer.problems)  # C6: QUIT right after the negotiation
+        self.assertEqual(outcome.reply.enhanced, "4.7.5")  # C6: deferred, not returned
+        self.assertTrue(outcome.unreachable)
+        assert outcome.tls is not None
+        self.assertFalse(outcome.tls.peer_verified)
+        return outcome
+
+    def assert_verified(self, issued: Issued, target: Target = FIRST) -> None:
+        self.targets = [target]
+        peer = self.server_with(shown(issued), *TLS_OPENING, *SECURED, *TAKEN, target=target)
+        outcome = self.send_one()
+        self.assertTrue(outcome.delivered, outcome)
+        self.assertTrue(peer.finished, peer.problems)
+        assert outcome.tls is not None
+        self.assertTrue(outcome.tls.peer_verified)
+        self.use(tls="verify", authorities=self.authorities)  # without that connection
+
+    def test_c5_the_name_of_the_host_and_an_authority_that_is_trusted(self) -> None:
+        self.assert_verified(self.issued("other.example", "MX1.example"))
+
+    def test_c5_a_wildcard_stands_for_one_label(self) -> None:
+        """RFC 9525 §6.3."""
+        issued = self.issued("*.net.example")
+        self.assert_verified(issued, Target("mx.net.example", "192.0.2.1", 25))
+        self.targets = [target] = [Target("a.mx.net.example", "192.0.2.7", 25)]
+        peer = self.server_with(shown(issued), *TOO_WEAK, target=target)
+        self.assertEqual(self.send_one().reply.enhanced, "4.7.5")
+        self.assertTrue(peer.finished, peer.problems)
+
+    def test_c5_an_internationalised_name(self) -> None:
+        """A-labels in the certificate, whatever the route had (RFC 9525 §4)."""
+        domain = Mailbox.parse("a@mx.bücher.example").domain
+        for name in (domain, "mx.bücher.example"):
+            target = Target(name, "192.0.2.1", 25)
+            self.assert_verified(self.issued("mx.xn--bcher-kva.example"), target)
+            self.assertEqual(server_name(target), "mx.xn--bcher-kva.example")
+
+    def test_c5_an_address_literal(self) -> None:
+        """An IP-ID, not a DNS-ID that looks like one; and no SNI (C10)."""
+        for address in ("192.0.2.1", "2001:db8::2"):
+            target = Target(address, address, 25)
+            self.assert_verified(self.issued(address), target)
+            self.assertIsNone(server_name(target))
+        self.targets = [Target("192.0.2.1", "192.0.2.1", 25)]
+        outcome = self.deferred(self.issued("192.0.2.2"))
+        self.assertIn("not for 192.0.2.1, but for 192.0.2.2", outcome.reply.text)
+
+    def test_c5_another_name(self) -> None:
+        outcome = self.deferred(self.issued("mx2.example", "a.example", "b.example", "c.example"))
+        self.assertIn(
+            "its certificate is not for mx1.example, but for mx2.example, a.example, b.example and"
+            " 1 more",
+            outcome.reply.text,
+        )
+
+    def test_c5_a_common_name_never_counts(self) -> None:
+        """The subject says mx1.example, and no subjectAltName does."""
+        outcome = self.deferred(self.issued())
+        self.assertIn("does not prove the name mx1.example", outcome.reply.text)
+        self.assertIn("subjectAltName", outcome.reply.text)
+
+    def test_c5_expired(self) -> None:
+        outcome = self.deferred(self.issued("mx1.example", days=(-30, -1)))
+        self.assertIn("has expired", outcome.reply.text)
+        self.assertNotIn("not for", outcome.reply.text)
+
+    def test_c5_not_valid_yet(self) -> None:
+        outcome = self.deferred(self.issued("mx1.example", days=(1, 30)))
+        self.assertIn("not valid yet", outcome.reply.text)
+
+    def test_c5_self_signed(self) -> None:
+        outcome = self.deferred(self_signed("mx1.example", names=["mx1.example"]))
+        self.assertIn("its certificate is self-signed", outcome.reply.text)
+
+    def test_c5_signed_by_somebody_else(self) -> None:
+        """By one whom we do not know, or who only has the name of one."""
+        for name, text in (
+            ("Other CA", "no authority that we trust"),
+            ("Example CA", "not signed by the authority that it names"),
+        ):
+            other = Authority(name)
+            issued = other.issue("mx1.example", names=["mx1.example"], for_clients=False)
+            self.assertIn(text, self.deferred(issued).reply.text)
+
+    def test_c5_for_clients_only(self) -> None:
+        outcome = self.deferred(self.issued("mx1.example", for_clients=True))
+        self.assertIn("not for servers", outcome.reply.text)
+
+    def test_c5_those_whom_the_system_trusts(self) -> None:
+        """Our authority is none of them."""
+        self.use(tls="verify")
+        outcome = self.deferred(self.issued("mx1.example"))
+        self.assertIn("no authority that we trust", outcome.reply.text)
+
+    def test_c5_a_certificate_that_is_named_itself(self) -> None:
+        """Trusted without an authority above it; its name has to be right all the same."""
+        pinned = self_signed("mx1.example", names=["mx1.example"])
+        self.authorities = self.file("pinned.pem", pinned.pem)
+        self.use(tls="verify", authorities=self.authorities)
+        self.assert_verified(pinned)
+        self.targets = [Target("mx2.example", FIRST.address, 25)]
+        self.assertIn("not for mx2.example", self.deferred(pinned).reply.text)
+
+    def test_c5_every_exception_is_a_failure(self) -> None:
+        class Broken(ClientContexts):
+            def _problems(self, connection: object, target: object) -> list[str]:
+                raise ZeroDivisionError("division by zero")
+
+        self.relay._contexts = Broken()
+        tls = ClientTLS(verify=True, authorities=self.authorities)
+        self.relay._contexts.use(self.relay._contexts.prepare([tls]))
+        outcome = self.deferred(self.issued("mx1.example"))
+        self.assertIn("cannot be verified: division by zero", outcome.reply.text)
+
+    def test_a_certificate_of_any_size_is_not_read(self) -> None:
+        names = ["mx1.example", *(f"{number}.mail.example" for number in range(1000))]
+        outcome = self.deferred(self.issued(*names))
+        self.assertRegex(outcome.reply.text, r"its certificate has \d{5} octets, and no more than")
+        assert outcome.tls is not None
+        self.assertRegex(outcome.tls.peer_subject or "", r"^unreadable: it has \d{5} octets")
+
+    def test_c5_nobody_looked(self) -> None:
+        """A callback of OpenSSL that was never called has verified nothing."""
+
+        class Blind(ClientContexts):
+            def _remember(self, *arguments: object) -> bool:
+                return True
+
+        self.relay._contexts = Blind()
+        tls = ClientTLS(verify=True, authorities=self.authorities)
+        self.relay._contexts.use(self.relay._contexts.prepare([tls]))
+        self.deferred(self.issued("mx1.example"))
+
+    def test_c6_the_next_target_is_tried(self) -> None:
+        self.targets = [FIRST, SECOND]
+        self.server_with(shown(self_signed("mx1.example", names=["mx1.example"])), *TOO_WEAK)
+        good = self.issued("mx2.example")
+        self.server_with(shown(good), *TLS_OPENING, *SECURED, *TAKEN, target=SECOND)
+        self.assertEqual(self.send_one().remote, "mx2.example[2001:db8::2]:25")
+
+    def test_c6_never_in_clear(self) -> None:
+        """Neither where STARTTLS is not offered, nor after a failed handshake (C8)."""
+        for behind in (
+            [("send", b"250 mx.example\r\n"), *PARTING],
+            [
+                ("send", b"250-mx.example\r\n250 STARTTLS\r\n"),
+                ("expect", b"STARTTLS\r\n"),
+                ("send", b"220 Go\r\n"),
+                ("close",),
+            ],
+        ):
+            peer = self.server(*TLS_OPENING[:2], *behind)  # type: ignore[misc]
+            self.assertEqual(self.send_one().reply.code // 100, 4)
+            self.assertNotIn(b"MAIL", peer.received)
+        self.assertEqual(len(self.network.connections), 2)
+
+    def test_the_name_is_that_of_the_route(self) -> None:
+        """Not that of the recipient's domain, nor what a reply says."""
+        hop = NextHop("smtp", hosts=(Host("relay.example", 25),))
+        self.targets = [Target("relay.example", "192.0.2.1", 25)]
+        self.server_with(shown(self.issued("relay.example")), *TLS_OPENING, *SECURED, *TAKEN)
+        self.assertTrue(self.send_one(hop).delivered)
+
+
+class FileTests(HopTestCase):
+    def test_a_certificate_of_ours_for_those_who_ask(self) -> None:
+        ours = Authority().issue("us.example")
+        self.use(Destination(domain="*", client_certificate=self.file("us.pem", ours.pem)))
+        for ask in (True, False):
+            tls = ServerTLS(ask=ask)
+            peer = self.server_with(tls, *TLS_OPENING, *SECURED, *TAKEN, *PARTING)
+            self.assertTrue(self.send_one().delivered)
+            self.assertEqual(tls.client_subjects, ["CN=us.example"] if ask else [])
+            self.network.advance(5)
+            self.assertTrue(peer.finished, peer.problems)
+
+    def test_the_dates_of_ours_are_looked_at(self) -> None:
+        ours = Authority().issue("us.example", days=(-9, 3))
+        self.use(Destination(domain="*", client_certificate=self.file("us.pem", ours.pem)))
+        config = Config(
+            destinations=[  # type: ignore[arg-type]
+                Destination(domain="*", client_certificate=self.file("us.pem", ours.pem))
+            ]
+        )
+        prepared = self.relay.prepare(config.all_destinations)
+        [warning] = prepared.date_warnings(wall_time())
+        self.assertIn("us.pem: the certificate expires on", warning)
+
+    def test_all_or_nothing(self) -> None:
+        """What cannot be used is refused before anything changes, and says which file."""
+        ours, other = (Authority().issue("us.example") for _ in range(2))
+        good = self.file("us.pem", ours.pem)
+        self.use(Destination(domain="*", client_certificate=good))
+        for destination, text in (
+            (
+                Destination(
+                    domain="*",
+                    client_certificate=good,
+                    client_key=self.file("other.pem", other.key_pem),
+                ),
+                r"other\.pem: the key does not match",
+            ),
+            (Destination(domain="*", client_certificate="/nowhere"), "/nowhere: cannot be read"),
+            (
+                Destination(domain="*", tls="verify", authorities=self.file("ca.pem", b"?")),
+                r"ca\.pem: holds no certificate",
+            ),
+        ):
+            error = self.assertRaises(CertificateError, self.reconfigure, destination)
+            self.assertTrue(re.search(text, str(error)), str(error))
+        tls = ServerTLS(ask=True)
+        self.server_with(tls, *TLS_OPENING, *SECURED, *TAKEN)
+        self.assertTrue(self.send_one().delivered)
+        self.assertEqual(tls.client_subjects, ["CN=us.example"])
+
+    def test_files_are_read_again(self) -> None:
+        """Idle connections are closed, and the next one has what the file holds now."""
+        old, new = (Authority() for _ in range(2))
+        issued = new.issue("mx1.example", names=["mx1.example"], for_clients=False)
+        destination = Destination(
+            domain="*", tls="verify", authorities=self.file("ca.pem", old.issued.pem)
+        )
+        self.use(destination)
+        self.server_with(shown(issued), *TOO_WEAK)
+        self.assertFalse(self.send_one().delivered)
+        self.file("ca.pem", new.issued.pem)
+        [line] = self.reconfigure(destination)
+        self.assertIn("ca.pem: 1 authorities for next hops; before: 1", line)
+        peer = self.server_with(shown(issued), *TLS_OPENING, *SECURED, *TAKEN, *PARTING)
+        self.assertTrue(self.send_one().delivered)
+        self.assertEqual(self.reconfigure(destination), [])
+        self.network.settle()
+        self.assertTrue(peer.finished, peer.problems)
+
+    def test_a_connection_under_way_is_closed_after_its_transaction(self) -> None:
+        self.use(Destination(domain="*"))
+        peer: ScriptedPeer = self.server(
+            *TLS_OPENING[:2], ("send", b"250-mx.example\r\n250 PIPELINING\r\n"), *TAKEN[:-1]
+        )
+        delivering = self.deliver()
+        self.reconfigure(Destination(domain="*", connections=1))
+        peer.script = [*PARTING]
+        peer.transport.write(b"250 2.0.0 Queued\r\n")
+        self.network.settle()
+        self.assertTrue(self.outcome(delivering).delivered)
+        self.assertTrue(peer.finished, peer.problems)

@@ -1,0 +1,170 @@
+"""What a parent and its worker say to each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.testing.network import MemoryTransport, address
+from twisted_mta.workers.pipe import CallFailed, Pipe, PipeClosed
+
+
+class Hearing(Pipe):
+    """A pipe that keeps what it was sent."""
+
+    heard = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+
+class End:
+    """One end of a pipe: what it was asked for, and whether it has lost the other."""
+
+    def __init__(self, clock: Clock, *, client: bool) -> None:
+        self.said: list[Any] = []
+        self.lost = 0
+        self.later: Deferred[Any] = Deferred()
+        self.pipe = Hearing(
+            {
+                "add": lambda a, b: a + b,
+                "say": lambda word: self.said.append(word),
+                "fail": self.fail,
+                "later": lambda: self.later,
+                "unsayable": object,
+                "size": lambda text: len(text),
+            },
+            self.lose,
+        )
+        here = address("127.0.0.1", 1)
+        self.transport = MemoryTransport(clock, client=client, host=here, peer=here)
+
+    def fail(self) -> None:
+        raise OSError("the disk is full")
+
+    def lose(self) -> None:
+        self.lost += 1
+
+
+class Talking(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.parent = End(self.clock, client=True)
+        self.worker = End(self.clock, client=False)
+        ends = (self.parent, self.worker)
+        for end, other in zip(ends, reversed(ends), strict=True):
+            end.transport.other = other.transport
+            end.transport.protocol = end.pipe
+        for end in ends:
+            end.pipe.makeConnection(end.transport)  # type: ignore[no-untyped-call]
+
+    def settle(self) -> None:
+        for _ in range(10):
+            self.clock.advance(0)
+
+    def answer(self, called: Deferred[Any]) -> Any:
+        self.settle()
+        return self.successResultOf(called)
+
+    def test_each_end_may_call_the_other(self) -> None:
+        self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
+        self.assertEqual(self.answer(self.worker.pipe.call("add", a="x", b="y")), "xy")
+
+    def test_answers_find_their_calls_in_whichever_order_they_come(self) -> None:
+        first = self.parent.pipe.call("later")
+        second = self.parent.pipe.call("add", a=1, b=1)
+        self.assertEqual(self.answer(second), 2)
+        self.assertNoResult(first)
+        self.worker.later.callback([1, {"two": None}])
+        self.assertEqual(self.answer(first), [1, {"two": None}])
+
+    def test_what_is_told_arrives_in_its_order_and_nothing_comes_back(self) -> None:
+        for number in range(5):
+            self.parent.pipe.tell("say", word=number)
+        self.settle()
+        self.assertEqual(self.worker.said, [0, 1, 2, 3, 4])
+        self.assertEqual(self.parent.pipe.heard, b"")
+
+    def test_a_failure_keeps_its_name_and_its_text(self) -> None:
+        called = self.parent.pipe.call("fail")
+        self.settle()
+        error = self.failureResultOf(called, CallFailed).value
+        self.assertEqual((error.error, str(error)), ("OSError", "the disk is full"))
+        self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
+
+    def test_a_failure_that_nobody_waits_for_is_logged(self) -> None:
+        self.parent.pipe.tell("fail")
+        self.settle()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_what_is_not_there_to_ask_for_is_a_failure_and_the_pipe_stays(self) -> None:
+        for name, arguments in (("nothing", {}), ("add", {"c": 1}), ("unsayable", {})):
+            called = self.parent.pipe.call(name, **arguments)
+            self.settle()
+            self.failureResultOf(called, CallFailed)
+        self.parent.pipe.tell("nothing")
+        self.settle()
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+        self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
+
+    def test_whoever_waits_hears_that_the_other_end_is_gone(self) -> None:
+        waiting = [self.parent.pipe.call("later") for _ in range(2)]
+        self.settle()
+        self.worker.transport.loseConnection()
+        self.settle()
+        for each in (*waiting, self.parent.pipe.call("add", a=1, b=2)):
+            self.failureResultOf(each, PipeClosed)
+        self.parent.pipe.tell("say")
+        self.assertEqual((self.parent.lost, self.worker.lost), (1, 1))
+        self.worker.later.callback(None)  # nobody is there to hear it
+
+    def test_who_gave_up_hears_nothing_of_the_answer(self) -> None:
+        called = self.parent.pipe.call("later")
+        self.settle()
+        called.cancel()
+        self.failureResultOf(called, CancelledError)
+        self.worker.later.callback("too late")
+        self.settle()
+        self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
+
+    def test_what_one_answer_gives_up_may_be_the_next_to_fail(self) -> None:
+        first, second = (self.parent.pipe.call("later") for _ in range(2))
+        first.addErrback(lambda _: second.cancel())
+        self.settle()
+        self.worker.transport.loseConnection()
+        self.settle()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(self.parent.lost, 1)
+
+    def test_settings_of_any_size_pass(self) -> None:
+        self.assertEqual(
+            self.answer(self.parent.pipe.call("size", text="é" * 2_000_000)), 2_000_000
+        )
+
+    def test_pieces_are_put_together(self) -> None:
+        said = json.dumps({"call": "add", "id": 7, "arguments": {"a": 1, "b": 1}}).encode("ascii")
+        for octet in len(said).to_bytes(4, "big") + said:
+            self.worker.pipe.dataReceived(bytes((octet,)))
+        self.settle()
+        self.assertEqual(self.parent.lost, 0)  # the answer to a call that it has not made
+
+    def test_what_cannot_be_read_ends_the_pipe(self) -> None:
+        for garbage in (b"{", b"\xff", b"[]", b"null", b'{"id": 1}', b'{"call": "add"}'):
+            self.setUp()
+            waiting = self.worker.pipe.call("later")
+            self.settle()
+            self.parent.pipe.sendString(garbage)  # type: ignore[no-untyped-call]
+            self.settle()
+            self.assertEqual((self.parent.lost, self.worker.lost), (1, 1), garbage)
+            self.failureResultOf(waiting, PipeClosed)
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_what_is_too_long_ends_the_pipe(self) -> None:
+        self.parent.transport.write((Pipe.MAX_LENGTH + 1).to_bytes(4, "big"))
+        self.settle()
+        self.assertEqual((self.parent.lost, self.worker.lost), (1, 1))

@@ -1,0 +1,173 @@
+"""What has happened lately: everything is counted, and the last messages are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from ..interfaces import WallTime
+from ..mail.envelope import Envelope, Message, Outcome, QueueId, RecipientNumber
+from ..telemetry.metrics import Metrics, table
+from .status import MOST_MESSAGES, RecentMessage
+
+
+@define
+class Progress:
+    """What became of one message so far.
+
+    Attributes:
+        id: its queue id.
+        envelope: as it was accepted.
+        size: octets of the body, which is not kept in memory for the sake of a page.
+        received_at: wall time.
+        delivered: recipients.
+        failed: recipients.
+        removed: recipients, by the operator.
+        held: recipients, as far as is known.
+        last: the last reply, safe to show; empty before the first.
+    """
+
+    id: QueueId
+    envelope: Envelope
+    size: int
+    received_at: float
+    delivered: int = 0
+    failed: int = 0
+    removed: int = 0
+    held: int = 0
+    last: str = ""
+    _deferred: dict[RecipientNumber, None] = field(factory=dict, init=False)
+
+    @property
+    def deferred(self) -> int:
+        """How many recipients were deferred by their last attempt, as far as is known."""
+        return len(self._deferred)
+
+    def settled(self, outcome: Outcome) -> None:
+        """Take in what became of one recipient."""
+        self._deferred.pop(outcome.number, None)
+        if outcome.delivered:
+            self.delivered += 1
+        elif outcome.failed:
+            self.failed += 1
+        else:
+            self._deferred[outcome.number] = None
+        self.last = str(outcome.reply)
+
+    @property
+    def state(self) -> str:
+        """One word: ``queued``, ``deferred``, ``held``, ``delivered``, ``failed``, ``removed``."""
+        if self.delivered + self.failed + self.removed >= len(self.envelope.recipients):
+            return "failed" if self.failed else "removed" if self.removed else "delivered"
+        if self.held:
+            return "held"
+        return "deferred" if self.deferred else "queued"
+
+    @property
+    def message(self) -> RecentMessage:
+        """What is shown of it, of bounded size."""
+        return RecentMessage.shortened(
+            id=str(self.id),
+            received_at=self.received_at,
+            reverse_path=self.envelope.reverse_path,
+            recipients=[recipient.mailbox for recipient in self.envelope.recipients],
+            size=self.size,
+            state=self.state,
+            last=self.last,
+        )
+
+
+class Activity:
+    """Counts what passes, and remembers the last of it.
+
+    Args:
+        metrics: where it is counted.
+        wall_time: for the time that deliveries took; without it they are not timed.
+    """
+
+    def __init__(
+        self, metrics: Metrics | None = None, *, wall_time: WallTime | None = None
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self._wall_time = wall_time
+        self._recent: dict[QueueId, Progress] = {}
+
+    @property
+    def accepted(self) -> int:
+        """Messages."""
+        return int(self.metrics.snapshot().total(table.MESSAGES_ACCEPTED))
+
+    @property
+    def delivered(self) -> int:
+        """Recipients."""
+        return self._outcomes("delivered")
+
+    @property
+    def deferred(self) -> int:
+        """Attempts for a recipient that are to be made again."""
+        return self._outcomes("deferred")
+
+    @property
+    def failed(self) -> int:
+        """Recipients that were given up."""
+        return self._outcomes("failed")
+
+    def message_accepted(self, message: Message) -> None:
+        """A message was taken responsibility for."""
+        count = self.metrics.count
+        count(table.MESSAGES_ACCEPTED)
+        count(table.RECIPIENTS_ACCEPTED, by=len(message.envelope.recipients))
+        count(table.OCTETS_ACCEPTED, by=message.body.size)
+        self._recent[message.id] = Progress(
+            message.id, message.envelope, message.body.size, message.received_at
+        )
+        if len(self._recent) > MOST_MESSAGES:
+            del self._recent[next(iter(self._recent))]
+
+    def attempt_settled(self, message: Message, outcomes: Sequence[Outcome], next_hop: str) -> None:
+        """An attempt has ended (`runner.Observer`)."""
+        metrics = self.metrics
+        progress = self._recent.get(message.id)
+        transport = next_hop.partition(":")[0]
+        if transport == "smtps":
+            transport = "smtp"
+        delay: float | None = None
+        if self._wall_time is not None:
+            delay = max(0.0, self._wall_time() - message.received_at)
+        for outcome in outcomes:
+            status = outcome.reply.status
+            subject = status.partition(".")[0] if status else "none"
+            if outcome.delivered:
+                metrics.count(table.OUTCOMES, transport, "delivered", subject)
+                if delay is not None:
+                    metrics.observe(table.DELIVERY_DELAY, delay, transport)
+            elif outcome.failed:
+                metrics.count(table.OUTCOMES, transport, "failed", subject)
+            else:
+                metrics.count(table.OUTCOMES, transport, "deferred", subject)
+            if progress is not None:
+                progress.settled(outcome)
+
+    def steered(self, action: str, id: QueueId, recipients: int) -> None:
+        """An operator did something to recipients of a message (`runner.Steered`)."""
+        self.metrics.count(table.OPERATED, action, by=recipients)
+        progress = self._recent.get(id)
+        if progress is not None:
+            if action == "remove":
+                progress.removed += recipients
+            elif action == "hold":
+                progress.held += recipients
+            elif action == "release":
+                progress.held = max(0, progress.held - recipients)
+
+    def recent(self) -> Sequence[Progress]:
+        """Return what is remembered, the newest first."""
+        return list(reversed(self._recent.values()))
+
+    def recent_messages(self) -> tuple[RecentMessage, ...]:
+        """Return what is remembered as a report holds it, the newest first."""
+        return tuple(progress.message for progress in self.recent())
+
+    def _outcomes(self, outcome: str) -> int:
+        return int(self.metrics.snapshot().total(table.OUTCOMES, outcome=outcome))

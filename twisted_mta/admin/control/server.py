@@ -1,0 +1,220 @@
+"""The serving end of the control socket, ``STATE/control.sock``: HTTP, and nobody else may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...mail.reply import printable
+from ...system.accepting import Accepting
+from ..channel import Bounds
+from ..http import Answerer, AnswerSite
+from .client import reach
+
+_MODE = 0o600
+_LONGEST_BODY = 1 << 20  # octets of what is asked for: 10,000 ids are 200,000
+_LOOK_AGAIN = 2.0  # seconds between two looks at whether its name is still there
+# All that ask are of one user. A body that is too long is read past, up to this: a client that
+# still writes would not get to read why.
+_BOUNDS = Bounds(connections=64, per_peer=64, body=16 * _LONGEST_BODY)
+
+
+class ControlSocket:
+    """A UNIX socket of mode 0600. Nobody but the user that runs the MTA (and root) can connect.
+
+    It must only be started by who holds the lock of the state directory: a socket that is found in
+    its place, and that no process listens on, is then left over from one that was killed, and is
+    replaced. Where its name is removed while it is served, it is made anew, unless the state
+    directory itself has gone: what stands in its place then is not to be written to.
+
+    Args:
+        answer: answers what is asked: `admin.api.Admin.answer`.
+        path: where it is.
+        reactor: that reads from it; a real one.
+        in_place: whether the state directory is the one that it was made in.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        answer: Answerer,
+        *,
+        path: str,
+        reactor: Any,
+        in_place: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._answer = answer
+        self._in_place = in_place
+        self._path = path
+        self._reactor = reactor
+        self._port: IListeningPort | None = None
+        self._file: tuple[int, ...] | None = None
+        self._said = ""  # why it could not be made anew
+        self._watching = LoopingCall(self.look)
+        self._watching.clock = reactor
+
+    def start(self) -> None:
+        """Bind it and listen; blocks for no time worth mentioning.
+
+        Raises:
+            OSError: it cannot be made; says which, and why.
+        """
+        self._port = self._listen()
+        self._watching.start(_LOOK_AGAIN, now=False)
+
+    def look(self) -> None:
+        """Make it anew where its name leads elsewhere, or nowhere; say so, or why that cannot be.
+
+        Connections that exist go on.
+        """
+        before: Any = self._port
+        if before is None or self._is_ours() or not self._in_place():
+            return
+        try:
+            if self._leads_to_us():  # it was touched, or its file system mounted anew
+                self._file = _identity(os.lstat(self._path))
+                return
+            self._port = self._listen()
+        except OSError as error:
+            why = f"{error.strerror or error}"
+            if why != self._said:
+                self._said = why
+                self._log.error(
+                    "the control socket {path} is gone and cannot be made anew: {why}",
+                    path=printable(self._path),
+                    why=why,
+                )
+            return
+        self._said = ""
+        before.doRead()  # those who came by the old name
+        maybeDeferred(before.stopListening)
+        self._log.warn("the control socket {path} was gone: made anew", path=printable(self._path))
+
+    def _is_ours(self) -> bool:
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return False
+        return _identity(found) == self._file
+
+    def _leads_to_us(self) -> bool:
+        """Whether this process listens behind the name, as far as the system tells."""
+        option = getattr(socket, "SO_PEERCRED", None)  # Linux
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, reach(self._path) as name:
+            probe.setblocking(False)
+            try:
+                probe.connect(name)
+            except OSError:
+                return False
+            if option is None:
+                return False
+            said = probe.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+        return bool(struct.unpack("3i", said)[0] == os.getpid())
+
+    def _listen(self) -> IListeningPort:
+        site = AnswerSite(
+            self._answer, reactor=self._reactor, longest=_LONGEST_BODY, bounds=_BOUNDS
+        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound, reach(self._path) as name:
+            _remove_stale(self._path, name)
+            _bind(bound, name)
+            self._file = _identity(os.lstat(self._path))
+            bound.setblocking(False)
+            port: Any = _ControlPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
+                self._reactor, bound.fileno(), site
+            )
+            port.mode = _MODE  # Twisted would open it to everybody
+            port.startListening()
+        listening: IListeningPort = port
+        return listening
+
+    def stop(self) -> Deferred[None]:
+        """Take its name away and listen no more; a second time there is nothing to do."""
+        port, self._port = self._port, None
+        if port is None:
+            return succeed(None)
+        self._watching.stop()
+        if self._is_ours():  # and not that of a successor
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
+
+
+class _ControlPort(Accepting, unix.Port):
+    """A UNIX port whose name is its owner's to remove."""
+
+    kept = 0.0  # of the last descriptors, one is for the operator
+    factory: Any
+    fileno: Any
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop listening, without the unlinking that `unix.Port` would do."""
+        tcp.Port.connectionLost(self, reason)
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    # The number of a file that was removed may be the next one's.
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _remove_stale(path: str, name: str) -> None:
+    """Remove a socket that no process listens on.
+
+    Args:
+        path: of it.
+        name: by which it can be connected to.
+
+    Raises:
+        OSError: something else is there, or another process's socket.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "is there, and is no socket; move it away", path)
+        if _is_listened_on(name):
+            raise OSError(
+                errno.EADDRINUSE, "is another process's, which listens there; end that one", path
+            )
+        os.unlink(path)
+
+
+def _is_listened_on(name: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(name)
+        except ConnectionRefusedError:
+            return False
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return True  # it has a queue that is full, is for datagrams, or is not ours to ask
+    return True
+
+
+def _bind(bound: socket.socket, name: str) -> None:
+    """Bind a socket that was never open to others, not for an instant."""
+    try:
+        os.fchmod(bound.fileno(), _MODE)  # Linux makes the file with the mode of the socket
+    except OSError:
+        # The mask is the whole process's: elsewhere files of other threads may come out private.
+        mask = os.umask(0o777 & ~_MODE)
+        try:
+            bound.bind(name)
+        finally:
+            os.umask(mask)
+    else:
+        bound.bind(name)

@@ -1,0 +1,440 @@
+"""HTTP as the page and the control socket have it: a question, and the answer to it.
+
+What is answered is decided by functions of `Question` to `Answer`; here alone is
+``twisted.web``. Bodies of requests are read past, unless somebody said how long they may be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
+
+from ..mail.reply import printable
+from ..system.accepting import share
+from .channel import Bounds, Channel, Connections, Lane
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+LINES = "application/x-ndjson"
+"""A line of JSON for each thing."""
+
+_READABLE = 65_536  # octets of JSON
+
+READING = ("GET", "HEAD")
+"""The methods that change nothing (RFC 9110 §9.2.1), as far as they mean something here."""
+
+
+@frozen(kw_only=True)
+class Question:
+    """A request.
+
+    Attributes:
+        method: upper-case as it is sent: ``GET``.
+        path: without the query; with its percent signs.
+        hosts: each Host field that came; the host of the target instead, where that names one.
+        origins: each Origin field that came.
+        accept: the Accept field.
+        version: of HTTP: ``HTTP/1.1``.
+        query: what follows the question mark, as it came.
+        body: the content, where contents are taken.
+        user: who asks, where that is known: ``uid 0``.
+        public: whether others than the operator may have asked.
+        gone: whether nobody waits for the answer any more.
+    """
+
+    method: str
+    path: str
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    accept: str = ""
+    version: str = "HTTP/1.1"
+    query: str = ""
+    body: bytes = b""
+    user: str = ""
+    public: bool = False
+    gone: Callable[[], bool] = field(default=lambda: False, eq=False, repr=False)
+
+
+Pieces = Callable[[], "Deferred[bytes]"]
+"""Gives the next piece of a content, empty behind the last; it is asked for one at a time."""
+
+
+@frozen(kw_only=True)
+class Answer:
+    """A response.
+
+    Attributes:
+        body: its content; a HEAD gets its length alone.
+        content_type: of the body.
+        code: the status code.
+        reason: its phrase, None for the usual one.
+        headers: what else is said, by name.
+        pieces: gives the content instead of ``body``, where that is not to be in memory whole.
+        size: octets of those, all together.
+    """
+
+    body: bytes
+    content_type: str = TEXT
+    code: int = 200
+    reason: bytes | None = None
+    headers: dict[str, str] = field(factory=dict)
+    pieces: Pieces | None = None
+    size: int = 0
+
+
+@implementer(IPushProducer)
+class Outlet:
+    """Where a `Stream` goes: the connection of who asked.
+
+    Attributes:
+        resumed: called when there is room again.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.resumed: Callable[[], object] = lambda: None
+        self._request = request
+        self._paused = False
+        self._ended = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is room for more now."""
+        return not (self._paused or self._ended)
+
+    def write(self, octets: bytes) -> None:
+        """Send octets; nothing happens where nobody is there any more."""
+        if not self._ended:
+            self._request.write(octets)
+
+    def end(self) -> None:
+        """That was all."""
+        if not self._ended:
+            self._ended = True
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def left(self) -> None:
+        """Who asked is gone."""
+        self._ended = True
+
+    def pauseProducing(self) -> None:
+        """There is no room (called by Twisted)."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """There is room again (called by Twisted)."""
+        self._paused = False
+        self.resumed()
+
+    def stopProducing(self) -> None:
+        """The connection is lost (called by Twisted)."""
+        self._ended = True
+
+
+@frozen
+class Stream:
+    """A response that goes on until who asked has enough.
+
+    Attributes:
+        begin: is given where it goes, and returns what is called when nobody is there any more.
+        content_type: of it.
+    """
+
+    begin: Callable[[Outlet], Callable[[], object]]
+    content_type: str = LINES
+
+
+Answerer = Callable[[Question], "Answer | Stream | Deferred[Answer]"]
+"""Answers what is asked; what it raises is logged, and is a 503."""
+
+
+def short(text: str, code: int = 200, *, more: Iterable[str] = (), **rest: Any) -> Answer:
+    """Return one line for people, and lines with more below it."""
+    lines = "".join(f"{printable(line)}\n" for line in (text, *more))
+    return Answer(body=lines.encode("ascii"), code=code, **rest)
+
+
+def json_answer(value: Any, code: int = 200, **rest: Any) -> Answer:
+    """Return JSON, all of it in ASCII; laid out for people, where it is not too much for them."""
+    body = json.dumps(value)
+    if len(body) <= _READABLE:
+        body = json.dumps(value, indent=2)  # which takes ten times as long
+    return Answer(body=body.encode("ascii") + b"\n", content_type=JSON, code=code, **rest)
+
+
+def error_answer(text: str, code: int, **rest: Any) -> Answer:
+    """Return ``{"error": text}``."""
+    return json_answer({"error": printable(text)}, code, **rest)
+
+
+class AnswerSite(Site):
+    """The factory of connections that are answered.
+
+    Args:
+        answer: see `Answerer`.
+        headers: what every response says.
+        reactor: times connections out.
+        longest: octets of a request's body; 0: it is read past.
+        bounds: of the connections.
+
+    Attributes:
+        connections: those that are open.
+        lane: where their requests take turns.
+    """
+
+    noisy = False
+    protocol = Channel  # type: ignore[assignment]  # HTTP/1.1 alone
+
+    def __init__(
+        self,
+        answer: Answerer,
+        *,
+        headers: dict[str, str] | None = None,
+        reactor: IReactorTime | None = None,
+        longest: int = 0,
+        bounds: Bounds | None = None,
+    ) -> None:
+        answers = _Answers(answer, headers or {})
+        super().__init__(  # type: ignore[no-untyped-call]
+            answers, requestFactory=partial(_BoundedRequest, longest), reactor=reactor
+        )
+        bounds = bounds or Bounds()
+        # The rest of the descriptors is for mail.
+        most = share(bounds.connections)
+        per_peer = max(1, bounds.per_peer * most // bounds.connections)
+        self.connections = Connections(evolve(bounds, connections=most, per_peer=per_peer))
+        self.lane = answers.lane = Lane(self.reactor)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what is spoken under TLS: the bounds are those of HTTP/1.1."""
+        return [b"http/1.1"]
+
+    def log(self, request: http.Request) -> None:
+        """Say nothing: who looks is not worth a line a second."""
+
+
+class _BoundedRequest(Request):
+    """A request whose body is kept up to a length, and never in a file: what is more is dropped.
+
+    Attributes:
+        body: what was kept.
+        too_long: whether that is not all.
+    """
+
+    def __init__(self, longest: int, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
+        self._longest = longest
+        self._dropped = 0
+        self.body = bytearray()
+        self.too_long = False
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(0)  # type: ignore[no-untyped-call]
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep it, or drop it."""
+        if len(self.body) + len(data) <= self._longest:
+            self.body += data
+        else:
+            self.too_long = bool(self._longest)
+            self._dropped += len(data)
+            channel: Any = self.channel
+            if self._dropped > channel.site.connections.bounds.body:
+                channel.too_long()
+
+
+@implementer(IPushProducer)
+class _Stream:
+    """Writes a content piece by piece, as fast as it is taken."""
+
+    def __init__(self, request: Request, pieces: Pieces, failed: Callable[[Failure], object]):
+        self._request = request
+        self._pieces = pieces
+        self._failed = failed
+        self._paused = False
+        self._asking = False
+        self._ended = False
+
+    def start(self) -> None:
+        """Begin."""
+        self._request.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """Ask for nothing more for now (called by Twisted)."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on (called by Twisted)."""
+        self._paused = False
+        if not self._asking and not self._ended:
+            self._asking = True
+            self._pieces().addCallbacks(self._came, self._broken)
+
+    def stopProducing(self) -> None:
+        """Nobody reads it any more (called by Twisted)."""
+        self._ended = True
+
+    def _came(self, piece: bytes) -> None:
+        self._asking = False
+        if self._ended:
+            return
+        if not piece:
+            self._ended = True
+            self._request.unregisterProducer()
+            self._request.finish()
+            return
+        self._request.write(piece)
+        if not self._paused:
+            self.resumeProducing()
+
+    def _broken(self, failure: Failure) -> None:
+        """End it in a way that nobody takes for the end of the content."""
+        self._failed(failure)
+        if not self._ended:
+            self._ended = True
+            channel: Any = self._request.channel
+            channel.abortConnection()
+
+
+class _Answers(Resource):
+    isLeaf = True
+    _log = Logger()
+
+    lane: Lane
+
+    def __init__(self, answer: Answerer, headers: dict[str, str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._answer = answer
+        self._headers = {"Cache-Control": "no-store", "Server": "twisted-mta", **headers}
+
+    def render(self, request: Request) -> int | bytes:
+        """Answer a request (called by Twisted)."""
+        if isinstance(request, _BoundedRequest) and request.too_long:
+            request.setResponseCode(413)
+            return b'{"error": "what was asked is too long"}\n'
+        left: list[Failure] = []
+        request.notifyFinish().addErrback(left.append)
+
+        def send(answer: Answer | Stream) -> None:
+            if left:
+                return
+            if isinstance(answer, Stream):
+                self._stream(request, answer)
+                return
+            request.setResponseCode(answer.code, answer.reason)
+            for name, value in {**self._headers, **answer.headers}.items():
+                request.setHeader(name, value)
+            request.setHeader("Content-Type", answer.content_type)
+            pieces = answer.pieces
+            size = len(answer.body) if pieces is None else answer.size
+            request.setHeader("Content-Length", str(size))
+            if pieces is not None and request.method != b"HEAD":
+                channel: Any = request.channel
+                channel.streams = True
+                _Stream(request, pieces, self._failed).start()
+                return
+            request.write(b"" if request.method == b"HEAD" else answer.body)
+            request.finish()
+
+        def ask() -> None:
+            if not left:
+                question = evolve(_question(request), gone=lambda: bool(left))
+                asked = Deferred.fromCoroutine(self._answered(question))
+                asked.addErrback(self._failed).addCallback(send)
+
+        self.lane.enter(ask)
+        return NOT_DONE_YET
+
+    def _stream(self, request: Request, stream: Stream) -> None:
+        for name, value in self._headers.items():
+            request.setHeader(name, value)
+        request.setHeader("Content-Type", stream.content_type)
+        if request.method == b"HEAD":
+            request.finish()
+            return
+        outlet = Outlet(request)
+        channel: Any = request.channel
+        channel.streams = True
+        request.registerProducer(outlet, True)
+        end = stream.begin(outlet)
+
+        def gone(_: object) -> None:
+            outlet.left()
+            end()
+
+        request.notifyFinish().addBoth(gone)
+
+    async def _answered(self, question: Question) -> Answer | Stream:
+        answer = self._answer(question)
+        return await answer if isinstance(answer, Deferred) else answer
+
+    def _failed(self, failure: Failure) -> Answer:
+        self._log.failure("a request could not be answered", failure)
+        return short("The status cannot be told now; the log says why.", 503)
+
+
+# RFC 9112 §3.2.2: what a client says to a proxy; a server takes it too.
+_ABSOLUTE = re.compile(r"https?://([^/]*)(.*)", re.DOTALL | re.IGNORECASE)
+
+
+def _question(request: Request) -> Question:
+    uri: Any = request.uri
+    target, _, query = uri.decode("latin-1").partition("?")
+    hosts = _fields(request, "Host")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute:
+        target = absolute[2] or "/"
+        # RFC 9112 §3.2.2: the host of the target counts; the field has to be there all the same.
+        hosts = tuple(absolute[1] for _ in hosts)
+    return Question(
+        method=request.method.decode("latin-1"),
+        path=target,
+        hosts=hosts,
+        origins=_fields(request, "Origin"),
+        accept=(request.getHeader(b"accept") or b"").decode("latin-1"),
+        version=request.clientproto.decode("latin-1"),
+        query=query,
+        body=bytes(request.body) if isinstance(request, _BoundedRequest) else b"",
+        user=_user(request),
+    )
+
+
+def _fields(request: Request, name: str) -> tuple[str, ...]:
+    values: Any = request.requestHeaders.getRawHeaders(name.encode("ascii")) or []
+    return tuple(value.decode("latin-1") for value in values)
+
+
+_CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred
+
+
+def _user(request: Request) -> str:
+    """Return who is at the other end of a UNIX socket, where the kernel says it."""
+    connected: Any = getattr(request.channel.transport, "socket", None)
+    if getattr(connected, "family", None) != socket.AF_UNIX:
+        return ""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return ""
+    try:
+        _, user, _ = _CREDENTIALS.unpack(
+            connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+        )
+    except OSError:
+        return ""
+    return f"uid {user}"

@@ -1,0 +1,310 @@
+"""What an operator asks of the queue over HTTP, answered for all parts of it together.
+
+    GET  /v1/queue               messages, the oldest first
+    GET  /v1/queue/<id>          one message
+    GET  /v1/queue/<id>/body     its content
+    POST /v1/queue/<action>      ``retry``, ``hold``, ``release`` or ``remove``
+
+The queue is in shards, which belong to several processes. Ids rise with time in all of them, so a
+list is merged as far as every shard has been looked through; an action goes through one shard after
+the other.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import TimeoutError as TimedOut
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interfaces import Clock
+from ..mail.envelope import QueueId
+from .http import JSON, READING, Answer, Question, error_answer, json_answer
+from .status import VERSION
+
+PATH = "/v1/queue"
+
+ACTIONS = ("retry", "hold", "release", "remove")
+
+Ask = Callable[[int, str, Mapping[str, Any]], "Deferred[Any]"]
+"""Asks a shard by its number (`admin.queue_answers.Desk.ask`); fails where it cannot be asked."""
+
+_TIMEOUT = 20.0  # seconds that a shard has for a list or a piece
+_STEERED = 60.0  # and for each part of an action
+_PART = 2000  # recipients that are looked at in one part of an action
+_MOST = 1000  # messages in one list
+_USUAL = 100
+_PIECE = 256 * 1024  # octets of a content that are on their way at once
+_FIRST = -1
+
+
+class Operations:
+    """The answerer.
+
+    Args:
+        shards: says which shards there are.
+        ask: see there.
+        clock: for time-outs.
+    """
+
+    _log = Logger()
+
+    def __init__(self, *, shards: Callable[[], Sequence[int]], ask: Ask, clock: Clock) -> None:
+        self._shards = shards
+        self._ask_shard = ask
+        self._clock = clock
+
+    def answer(self, question: Question) -> Answer | Deferred[Answer]:
+        """Answer a question about what is below `PATH`."""
+        place = question.path.removeprefix(PATH).removeprefix("/")
+        if place in ACTIONS:
+            if question.public:
+                return error_answer("that can only be asked of the control socket", 403)
+            if question.method != "POST":
+                return _only(("POST",))
+            asked = self._act(place, question)
+        elif question.method not in READING:
+            return _only(READING)
+        elif not place:
+            asked = self._list(question)
+        else:
+            id, _, rest = place.partition("/")
+            if rest not in ("", "body"):
+                return error_answer(f"there is {PATH}/{id} and {PATH}/{id}/body", 404)
+            if rest and question.public:
+                return error_answer("contents can only be had at the control socket", 403)
+            asked = self._body(id) if rest else self._show(id, content=not question.public)
+        return Deferred.fromCoroutine(asked).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Answer:
+        failure.trap(ValueError)
+        return error_answer(failure.getErrorMessage(), 400)
+
+    def _ask(self, shard: int, name: str, seconds: float = _TIMEOUT, **arguments: Any) -> Any:
+        return self._ask_shard(shard, name, arguments).addTimeout(seconds, self._clock)
+
+    async def _all(
+        self, name: str, **arguments: Any
+    ) -> tuple[dict[int, Any], list[dict[str, Any]]]:
+        """Ask all shards; return what they say, and which have not, with why."""
+        shards = self._shards()
+        asked = [self._ask(shard, name, **arguments) for shard in shards]
+        answers: dict[int, Any] = {}
+        missing: list[dict[str, Any]] = []
+        for shard, (done, answer) in zip(
+            shards, await DeferredList(asked, consumeErrors=True), strict=True
+        ):
+            if done:
+                answers[shard] = answer
+            else:
+                missing.append(_missing(shard, answer))
+        return answers, missing
+
+    async def _list(self, question: Question) -> Answer:
+        filters, rest = _query(question.query)
+        limit = _number(rest, "limit", _USUAL, _MOST)
+        after = _FIRST if rest["after"] is None else int(QueueId.parse(rest["after"]))
+        answers, missing = await self._all("list", filters=filters, after=after, limit=limit)
+        # Beyond where one of them has stopped nobody knows what it has.
+        horizon = min(
+            (each["next"] for each in answers.values() if each["next"] is not None), default=None
+        )
+        messages = [message for each in answers.values() for message in each["messages"]]
+        messages.sort(key=lambda message: str(message["id"]))
+        if horizon is not None:
+            last = str(QueueId(horizon))
+            messages = [message for message in messages if message["id"] <= last]
+        following = None if horizon is None else str(QueueId(horizon))
+        if len(messages) > limit:
+            messages = messages[:limit]
+            following = messages[-1]["id"]
+        page = {"version": VERSION, "messages": messages, "next": following, "missing": missing}
+        # Not indented: that alone takes several times as long as all the rest.
+        return Answer(body=json.dumps(page).encode("ascii") + b"\n", content_type=JSON)
+
+    async def _show(self, id: str, *, content: bool) -> Answer:
+        QueueId.parse(id)
+        answers, missing = await self._all("show", id=id, content=content)
+        for found in answers.values():
+            if found is not None:
+                return json_answer({"version": VERSION, "message": found})
+        return _not_there(id, missing)
+
+    async def _body(self, id: str) -> Answer:
+        QueueId.parse(id)
+        answers, missing = await self._all("body", id=id, offset=0, length=_PIECE)
+        for shard, found in answers.items():
+            if found is not None:
+                return self._content(shard, id, b64decode(found["content"]), found["size"])
+        return _not_there(id, missing)
+
+    def _content(self, shard: int, id: str, first: bytes, size: int) -> Answer:
+        if len(first) >= size:
+            return Answer(body=first, content_type=_CONTENT)
+        sent = 0
+
+        def more(found: Any) -> bytes:
+            nonlocal sent
+            piece = b64decode(found["content"]) if found is not None else b""
+            if not piece:
+                raise OSError(f"{id} has left the queue while it was read")
+            sent += len(piece)
+            return piece
+
+        def piece() -> Deferred[bytes]:
+            nonlocal sent
+            if not sent:
+                sent = len(first)
+                return succeed(first)
+            if sent >= size:
+                return succeed(b"")
+            asked: Deferred[Any] = self._ask(shard, "body", id=id, offset=sent, length=_PIECE)
+            return asked.addCallback(more)
+
+        return Answer(body=b"", content_type=_CONTENT, size=size, pieces=piece)
+
+    async def _act(self, action: str, question: Question) -> Answer:
+        said = _wish(question.body)
+        limit, dry_run = said.pop("limit", None), said.pop("dry_run", False)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise ValueError(f"limit: a number of recipients, not {limit!r}")
+        if not isinstance(dry_run, bool):
+            raise ValueError(f"dry_run: true or false, not {dry_run!r}")
+        everything = said.pop("all", False)
+        shards, after = self._cursor(said.pop("after", None))
+        if not said and everything is not True:
+            raise ValueError('nothing says to what: give filters, or "all": true')
+        done = {"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0}
+        missing: list[dict[str, Any]] = []
+        following: str | None = None
+        for shard in shards:
+            place: int | None = after
+            while place is not None:
+                left = _PART if limit is None else limit - done["looked_at"]
+                if left <= 0:
+                    following = f"{shard}.{QueueId(place) if place >= 0 else ''}"
+                    break
+                try:
+                    part = await self._ask(
+                        shard,
+                        "steer",
+                        _STEERED,
+                        action=action,
+                        filters=said,
+                        after=place,
+                        limit=min(_PART, left),
+                        dry_run=dry_run,
+                        by=question.user,
+                    )
+                except ValueError:
+                    raise
+                except Exception:
+                    missing.append(_missing(shard, Failure()))
+                    break
+                for name in done:
+                    done[name] += part[name]
+                place = part["next"]
+            if following is not None:
+                break
+            after = _FIRST
+        return json_answer(
+            {
+                "version": VERSION,
+                "action": action,
+                "dry_run": dry_run,
+                **done,
+                "next": following,
+                "missing": missing,
+            }
+        )
+
+    def _cursor(self, text: Any) -> tuple[Sequence[int], int]:
+        """Return the shards that are left, and behind which id the first of them begins."""
+        shards = sorted(self._shards())
+        if text is None:
+            return shards, _FIRST
+        number, _, id = str(text).partition(".")
+        try:
+            shard, after = int(number), int(QueueId.parse(id)) if id else _FIRST
+        except ValueError:
+            raise ValueError(f"after: what an answer said is next, not {text!r}") from None
+        return [each for each in shards if each >= shard], after
+
+
+_CONTENT = "message/rfc822"
+
+
+def _only(methods: Sequence[str]) -> Answer:
+    allowed = ", ".join(methods)
+    return error_answer(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
+
+
+def _missing(shard: int, failure: Failure) -> dict[str, Any]:
+    if failure.check(TimedOut):
+        return {"shard": shard, "why": "it has not answered in time"}
+    if failure.check(ValueError) or getattr(failure.value, "error", "") == "ValueError":
+        # All of them would say the same: it is about what was asked.
+        raise ValueError(failure.getErrorMessage())
+    return {"shard": shard, "why": failure.getErrorMessage()}
+
+
+def _not_there(id: str, missing: Sequence[Mapping[str, Any]]) -> Answer:
+    if missing:
+        why = "; ".join(str(each["why"]) for each in missing)
+        return error_answer(f"{id} is not where it could be looked for: {why}", 503)
+    return error_answer(f"{id} is not in the queue", 404)
+
+
+_NAMES = ("to", "from", "domain", "state", "older", "after", "limit")
+
+
+def _query(query: str) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Return the filters that a query has, and what else it says."""
+    said = parse_qs(query, keep_blank_values=True, errors="replace", max_num_fields=1000)
+    filters: dict[str, Any] = {}
+    for name, values in said.items():
+        if name == "id":
+            filters["ids"] = values
+        elif name not in _NAMES:
+            raise ValueError(f"no filter {name!r}; there are id, {', '.join(_NAMES)}")
+        elif len(values) > 1:
+            raise ValueError(f"{name}: given {len(values)} times")
+        else:
+            filters[name] = values[0]
+    rest: dict[str, str | None] = {name: filters.pop(name, None) for name in ("after", "limit")}
+    if "older" in filters:
+        try:
+            filters["older"] = float(filters["older"])
+        except ValueError:
+            raise ValueError(f"older: seconds, not {filters['older']!r}") from None
+    return filters, rest
+
+
+def _number(rest: Mapping[str, str | None], name: str, usual: int, most: int) -> int:
+    text = rest[name]
+    if text is None:
+        return usual
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise ValueError(f"{name}: a number from 1 to {most:,}, not {text!r}")
+    return int(text)
+
+
+def _wish(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the body is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise ValueError("the body is not a JSON object")
+    return said
+
+
+def unanswered(why: str) -> Deferred[Any]:
+    """Return what asks for a shard that nobody has now."""
+    return fail(LookupError(why))

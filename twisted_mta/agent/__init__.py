@@ -1,0 +1,1 @@
+"""All that works on mail in one process, joined."""

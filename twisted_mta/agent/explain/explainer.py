@@ -1,0 +1,404 @@
+"""Says of an address what would be done with mail for it, and of a message why it is still here.
+
+Nothing is sent and nothing is changed; the DNS is asked. What is said is made by what decides: the
+routes, the aliases, the listeners' deliveries, the lookup of next hops, the relay, the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import asdict, frozen
+from twisted.internet.defer import Deferred
+
+from ...config import Config
+from ...delivery.maildir import NoMailbox, mailbox_directory
+from ...delivery.prospect import prospects
+from ...delivery.relay import Relay
+from ...interfaces import FinalRecipient, WallTime
+from ...mail.address import AddressError, Mailbox, path
+from ...mail.envelope import NextHop, QueueId
+from ...mail.reply import Reply
+from ...queue.operator.operations import Inspect, Inspected
+from ...queue.operator.selection import Entry
+from ...queue.runner import Runner
+from ...queue.schedule.backoff import expiry
+from ...queue.schedule.next_hops import Suspended
+from ...queue.schedule.standing import Standing
+from ...queue.store.contract import PastAttempt
+from ...routing.expansion import ExpansionStep
+from ...routing.lookup import Accountant
+from ...server.intake import Intake
+from ...smtp.server.session import Session
+from ...smtp.server.settings import Peer, SessionSettings
+from ...smtp.server.transaction import Transaction
+from ..mailboxes import Mailboxes
+from ..shard import Shard
+from .origin import terms, tls
+
+_MOST_STEPS = 200  # through aliases that are told
+_MOST_WAYS = 50  # recipients whose way is told
+
+
+@frozen(kw_only=True)
+class Question:
+    """What somebody wants to know of an address.
+
+    Attributes:
+        address: as it was written.
+        client: the address of a client who would send to it; None: one who may.
+        sender: the reverse-path of the mail; None: the null one.
+    """
+
+    address: str
+    client: str | None = None
+    sender: str | None = None
+
+
+class Explainer:
+    """Explains for one process.
+
+    Args:
+        config: returns what is in force.
+        mailboxes: which are ours, and where mail goes next.
+        intakes: returns the deliveries of the listeners, in the order of the configuration.
+        relay: delivers to other hosts.
+        accountant: looks up next hops.
+        shards: returns the parts of the queue.
+        home: where new mail goes.
+        wall_time: what time it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        mailboxes: Mailboxes,
+        intakes: Callable[[], Sequence[Intake]],
+        relay: Relay,
+        accountant: Accountant,
+        shards: Callable[[], Sequence[Shard]],
+        home: Runner,
+        wall_time: WallTime,
+    ) -> None:
+        self._config = config
+        self._mailboxes = mailboxes
+        self._intakes = intakes
+        self._relay = relay
+        self._accountant = accountant
+        self._shards = shards
+        self._home = home
+        self._wall_time = wall_time
+
+    # A message.
+
+    def message(self, id: QueueId) -> Deferred[dict[str, Any] | None]:
+        """Say why a message is still here; None: it is not, as far as this process knows."""
+        return Deferred.fromCoroutine(self._message(id))
+
+    async def _message(self, id: QueueId) -> dict[str, Any] | None:
+        for shard in self._shards():
+            inspected = await shard.commit.perform(Inspect(id))
+            if isinstance(inspected, Inspected):
+                return await self._inspected(inspected, shard.runner)
+        return None
+
+    async def _inspected(self, inspected: Inspected, runner: Runner) -> dict[str, Any]:
+        message = inspected.message
+        ways: dict[tuple[NextHop, str], dict[str, Any]] = {}
+        recipients = []
+        for entry in inspected.entries:
+            mailbox = entry.recipient.mailbox
+            next_hop = self._mailboxes.route(mailbox)
+            key = next_hop, mailbox.domain
+            if key not in ways and len(ways) < _MOST_WAYS:
+                ways[key] = await self._way(mailbox, next_hop, runner)
+            attempts = inspected.attempts.get(entry.recipient.number, ())
+            recipients.append(
+                {
+                    **self._recipient(inspected, entry, next_hop, runner),
+                    "way": ways.get(key),
+                    "attempts": [attempt_facts(each) for each in attempts],
+                }
+            )
+        reverse_path = message.envelope.reverse_path
+        return {
+            "id": str(message.id),
+            "now": self._wall_time(),
+            "reverse_path": None if reverse_path is None else str(reverse_path),
+            "size": message.body.size,
+            "received_at": message.received_at,
+            "expires_at": expiry(message, None),
+            "quarantine": inspected.quarantine,
+            "recipients": recipients,
+        }
+
+    def _recipient(
+        self, inspected: Inspected, entry: Entry, next_hop: NextHop, runner: Runner
+    ) -> dict[str, Any]:
+        recipient, message = entry.recipient, inspected.message
+        standing = runner.standing(next_hop)
+        lifetime = standing.limits.lifetime if next_hop.remote else None
+        waits = entry.leased and runner.waits(next_hop, message.id, recipient.number)
+        now = self._wall_time()
+        return {
+            "number": recipient.number,
+            "mailbox": str(recipient.mailbox),
+            "original": None if recipient.original is None else str(recipient.original),
+            "reverse_path": None if recipient.reverse_path is None else str(recipient.reverse_path),
+            "state": entry.state,
+            "tried": recipient.attempts,
+            "last_reply": None if recipient.last_reply is None else str(recipient.last_reply),
+            "last_remote": recipient.last_remote,
+            "expires_at": expiry(message, lifetime),
+            "holds": list(holds(inspected, entry, standing, waits=waits, now=now)),
+            "next_attempt": next_attempt(inspected, entry, standing, now=now),
+        }
+
+    # An address.
+
+    def address(self, question: Question) -> Deferred[dict[str, Any]]:
+        """Say what would be done with mail for an address now.
+
+        Raises:
+            ValueError: something in the question is no address; which, and why.
+        """
+        return Deferred.fromCoroutine(self._address(question))
+
+    async def _address(self, question: Question) -> dict[str, Any]:
+        mailbox = read_mailbox(question.address)
+        reverse_path = None if question.sender is None else read_mailbox(question.sender)
+        intakes = self._intakes()
+        session = _session(question.client, reverse_path)
+        if intakes:
+            mailbox = intakes[0].canonical(session, mailbox)
+        mailbox = self._mailboxes.routes.with_domain(mailbox)
+        ours = mailbox.domain in self._mailboxes.domains
+        decided, steps = self._decided(mailbox, session, intakes, ours, question.client is not None)
+        recipients: list[dict[str, Any]] = []
+        if not isinstance(decided, Reply):
+            for each in decided[:_MOST_WAYS]:
+                next_hop = self._mailboxes.route(each.mailbox)
+                rewritten = each.reverse_path
+                recipients.append(
+                    {
+                        "mailbox": str(each.mailbox),
+                        "reverse_path": None if rewritten is None else str(rewritten),
+                        "refused": None if each.refusal is None else str(each.refusal),
+                        "owner": None if each.owner is None else str(each.owner),
+                        "way": await self._way(each.mailbox, next_hop, self._home),
+                    }
+                )
+        return {
+            "address": question.address,
+            "now": self._wall_time(),
+            "mailbox": str(mailbox),
+            "where": self._where(mailbox),
+            "client": question.client,
+            "sender": question.sender,
+            "steps": [_step(each) for each in steps[:_MOST_STEPS]],
+            "more_steps": max(0, len(steps) - _MOST_STEPS),
+            "refused": str(decided) if isinstance(decided, Reply) else None,
+            "recipients": recipients,
+            "more_recipients": 0
+            if isinstance(decided, Reply)
+            else max(0, len(decided) - _MOST_WAYS),
+        }
+
+    def _decided(
+        self,
+        mailbox: Mailbox,
+        session: Session,
+        intakes: Sequence[Intake],
+        ours: bool,
+        as_client: bool,
+    ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
+        steps: Sequence[ExpansionStep] = ()
+        decided: Sequence[FinalRecipient] | Reply = (FinalRecipient(mailbox),)
+        if ours:
+            reverse_path = session.transaction.reverse_path if session.transaction else None
+            decided, steps = self._mailboxes.explained(mailbox, reverse_path)
+        if intakes and (ours or as_client):
+            decided = intakes[0].decide(session, mailbox)
+        elif not isinstance(decided, Reply):
+            decided = self._mailboxes.refusal(mailbox) or decided
+        return decided, steps
+
+    def _where(self, mailbox: Mailbox) -> str:
+        config = self._config()
+        if mailbox.domain in config.virtual_domains:
+            return "virtual"
+        if mailbox.domain in config.local_domains:
+            return "local"
+        return "srs" if mailbox.domain in self._mailboxes.domains else "elsewhere"
+
+    # A way.
+
+    async def _way(self, mailbox: Mailbox, next_hop: NextHop, runner: Runner) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "next_hop": str(next_hop),
+            "transport": next_hop.transport,
+            "rule": next_hop.rule,
+        }
+        if next_hop.transport == "error":
+            facts["reply"] = str(next_hop.reply)
+        elif next_hop.transport == "maildir":
+            facts["maildir"] = self._maildir(mailbox)
+        if not next_hop.remote:
+            return facts
+        config, domain = self._config(), mailbox.domain
+        account = await self._accountant.account(next_hop)
+        found = prospects(self._relay, next_hop, domain, account.targets)
+        return {
+            **facts,
+            "terms": terms(config, next_hop, domain),
+            "exchangers": [asdict(each) for each in account.exchangers],
+            "failure": None if account.failure is None else str(account.failure),
+            "targets": [
+                {
+                    "host": each.target.name,
+                    "address": each.target.address,
+                    "port": each.target.port,
+                    "passed_over": each.passed_over,
+                    "connection_open": each.idle,
+                    "tls": tls(config, next_hop, domain, each),
+                }
+                for each in found
+            ],
+            "standings": [standing_facts(runner.standing(next_hop))],
+        }
+
+    def _maildir(self, mailbox: Mailbox) -> str:
+        try:
+            return "/".join((self._config().maildir, *mailbox_directory(mailbox)))
+        except NoMailbox as error:
+            return str(error.reply)
+
+
+def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
+    """Return an attempt in plain types; ``conversation`` is a list of lines."""
+    return {
+        "attempt": attempt.attempt,
+        "ended_at": attempt.ended_at,
+        "next_hop": attempt.next_hop,
+        "reply": str(attempt.reply),
+        "remote": attempt.remote,
+        "tls": None if attempt.tls is None else asdict(attempt.tls),
+        "uncertain": attempt.uncertain,
+        "unreachable": attempt.unreachable,
+        "conversation": attempt.transcript.splitlines(),
+    }
+
+
+def standing_facts(standing: Standing) -> dict[str, Any]:
+    """Return how things stand with a next hop in plain types."""
+    return {
+        "name": standing.name,
+        "suspended": _suspended(standing.suspended),
+        **{
+            name: getattr(standing, name)
+            for name in (
+                *("active", "allowed", "connections", "waiting", "asking"),
+                *("remote", "concurrency"),
+            )
+        },
+    }
+
+
+def _suspended(suspended: Suspended | None) -> dict[str, Any] | None:
+    if suspended is None:
+        return None
+    return {
+        "seconds": suspended.seconds,
+        "times": suspended.times,
+        "reply": str(suspended.cause.reply),
+        "remote": suspended.cause.remote,
+    }
+
+
+def holds(
+    inspected: Inspected, entry: Entry, standing: Standing, *, waits: bool, now: float
+) -> list[dict[str, Any]]:
+    """Return all that keeps a recipient here now, the strongest first; each has a ``kind``.
+
+    Args:
+        inspected: the message.
+        entry: the recipient.
+        standing: how things stand with its next hop.
+        waits: whether it is in memory and waits for its turn.
+        now: wall time.
+    """
+    found: list[dict[str, Any]] = []
+    if inspected.quarantine is not None:
+        found.append({"kind": "quarantine", "why": inspected.quarantine})
+    if entry.held is not None:
+        found.append({"kind": "held", "since": entry.held})
+    if entry.removing:
+        found.append({"kind": "removing"})
+    if entry.leased and not waits:
+        found.append({"kind": "delivery"})
+        return found
+    if found:
+        return found
+    if entry.next_attempt is not None and entry.next_attempt > now and not entry.leased:
+        found.append({"kind": "retry", "until": entry.next_attempt})
+    if standing.suspended is not None:
+        found.append({"kind": "suspended", **(_suspended(standing.suspended) or {})})
+    elif standing.active >= standing.allowed:
+        found.append(
+            {"kind": "connections", "active": standing.active, "allowed": standing.allowed}
+        )
+    if standing.remote >= standing.concurrency:
+        found.append(
+            {"kind": "concurrency", "active": standing.remote, "allowed": standing.concurrency}
+        )
+    if standing.asking:
+        rate = standing.limits.rate
+        found.append({"kind": "limits", "rate": None if rate is None else str(rate)})
+    if not found:
+        found.append({"kind": "turn"})
+    return found
+
+
+def next_attempt(
+    inspected: Inspected, entry: Entry, standing: Standing, *, now: float
+) -> float | None:
+    """Return the wall time before which a recipient is not tried; None: never, as things are."""
+    if entry.leased:
+        return now
+    if entry.next_attempt is None:
+        return None
+    due = max(now, entry.next_attempt)
+    return due if standing.suspended is None else max(due, now + standing.suspended.seconds)
+
+
+def read_mailbox(text: str) -> Mailbox:
+    """Return the mailbox that an operator names, in angle brackets or without.
+
+    Raises:
+        AddressError: it is none.
+    """
+    if text.startswith("<"):
+        found, end = path(text)
+        if found is None or end != len(text):
+            raise AddressError("not of the form <local-part@domain>")
+        return found
+    return Mailbox("postmaster", "") if text.lower() == "postmaster" else Mailbox.parse(text)
+
+
+def _session(client: str | None, reverse_path: Mailbox | None) -> Session:
+    """Return a session of a client, as it is when RCPT is decided on."""
+    session = Session(SessionSettings(hostname="explain"), peer=Peer(client or "192.0.2.0"))
+    session.transaction = Transaction(reverse_path, {})
+    return session
+
+
+def _step(step: ExpansionStep) -> dict[str, Any]:
+    return {
+        "mailbox": str(step.mailbox),
+        "depth": step.depth,
+        "finding": step.finding,
+        "leads_to": [str(each) for each in step.leads_to],
+        "line": step.line,
+    }

@@ -1,0 +1,263 @@
+"""What is behind the ports: the factories of all listeners, and their certificates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from ..config import Config, Listener
+from ..interfaces import Files, Limits, WallTime
+from ..policy.networks import Networks
+from ..server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
+from ..server.intake import Intake
+from ..server.proxy import ProxyFactory
+from ..smtp.extension import Extension
+from ..smtp.extension.auth import AUTH
+from ..smtp.extension.deliverby import deliver_by
+from ..smtp.extension.futurerelease import future_release
+from ..smtp.extension.mtpriority import MT_PRIORITY
+from ..smtp.extension.standard import standard_extensions
+from ..smtp.extension.verify import expn, vrfy
+from ..smtp.extension.xclient import xclient
+from ..smtp.server.dialect import LMTP, SMTP
+from ..smtp.server.settings import SessionSettings
+from ..system.outbox import Outbox
+from ..system.slices import Work
+from ..telemetry.metrics import Metrics, table
+from ..tls.certificates import CertificateFiles
+from ..tls.self_signed import SELF_SIGNED, self_signed
+from ..tls.server import Prepared, ServerContext, TLSSettings, suffices
+from .authentication import Authentication
+
+
+class Listeners:
+    """All places where mail comes in, whoever has bound their ports.
+
+    Args:
+        config: what was configured.
+        reactor: for time.
+        intake: makes the delivery of a listener.
+        authentication: who may authenticate.
+        limits: counts connections.
+        metrics: what they count.
+        wall_time: for the dates of certificates.
+        outbox: where replies wait for the end of the reactor's turn.
+        extensions: what is spoken besides the standard ones.
+
+    Attributes:
+        factories: one for each configured listener.
+        intakes: likewise.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reactor: Any,
+        intake: Callable[[Listener], Intake],
+        authentication: Authentication,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+        wall_time: WallTime,
+        outbox: Outbox,
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        self._config = config
+        self._extensions = tuple(extensions)
+        self._reactor = reactor
+        self._wall_time = wall_time
+        self._authentication = authentication
+        self._contexts = [
+            ServerContext(_tls_settings(config, listener)) for listener in config.listeners
+        ]
+        self.intakes = [intake(listener) for listener in config.listeners]
+        self.factories = [
+            ESMTPFactory(
+                intake,
+                clock=reactor,
+                settings=self._session_settings(config, listener, intake),
+                tls=context,
+                timeouts=_timeouts(listener),
+                max_connections=listener.max_connections,
+                max_connections_per_peer=listener.max_connections_per_peer,
+                limits=limits,
+                name=str(number),
+                kind=listener.kind,
+                metrics=metrics,
+                authenticator=authentication.authenticator,
+                outbox=outbox,
+            )
+            for number, (listener, intake, context) in enumerate(
+                zip(config.listeners, self.intakes, self._contexts, strict=True)
+            )
+        ]
+        if metrics is not None:
+            metrics.read(table.CERTIFICATE_EXPIRY, self._first_expiry)
+
+    def _first_expiry(self) -> float | None:
+        """Return when the first of the certificates in force expires; wall time."""
+        expiries = [context.expires_at for context in self._contexts if context.ready]
+        return min(expiries, default=None)
+
+    def certificate_faults(self) -> list[str]:
+        """Return what is wrong with the dates of the certificates in force, each once."""
+        now = self._wall_time()
+        contexts = [context for context in self._contexts if context.ready]
+        return list(dict.fromkeys(fault for each in contexts for fault in each.faults(now)))
+
+    def served(self, number: int) -> Any:
+        """Return the factory that stands at the port of a listener.
+
+        Args:
+            number: of the listener, from 0.
+        """
+        listener, factory = self._config.listeners[number], self.factories[number]
+        served: Any = ImplicitTLSFactory(factory) if listener.implicit_tls else factory
+        if listener.proxy_protocol_from:
+            served = ProxyFactory(
+                served,
+                listener.proxy_protocol_from,
+                clock=self._reactor,
+                timeout=listener.proxy_protocol_timeout,
+            )
+        return served
+
+    def _session_settings(
+        self, config: Config, listener: Listener, intake: Intake
+    ) -> SessionSettings:
+        known_to_speak_tls = Networks(listener.require_tls_from)
+        proxies = Networks(listener.xclient_from)
+        extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
+        if listener.kind != "lmtp":
+            extensions += (deliver_by(int(listener.minimum_deliver_by)), MT_PRIORITY)
+        longest = int(listener.max_future_release)
+        if listener.kind in ("submission", "submissions") and longest:
+            extensions += (future_release(longest, self._wall_time),)
+        if listener.xclient_from:
+            extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
+        if listener.vrfy_from:
+            askers = Networks(listener.vrfy_from)
+            extensions += (vrfy(lambda peer: askers.cover(peer.address), intake.lookup),)
+        if listener.expn_from:
+            expanders = Networks(listener.expn_from)
+            extensions += (expn(lambda peer: expanders.cover(peer.address), intake.lookup),)
+        extensions += self._extensions
+        auth = self._authentication.settings(listener)
+        if auth is not None:
+            extensions += (AUTH,)
+        return SessionSettings(
+            hostname=config.hostname,
+            dialect=LMTP if listener.kind == "lmtp" else SMTP,
+            extensions=extensions,
+            require_tls=listener.require_tls,
+            requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),
+            tls_suffices=suffices(
+                listener.minimum_tls,
+                cipher_bits=listener.minimum_cipher_bits,
+                client_certificate=listener.client_certificates == "require",
+            ),
+            bare_newlines=listener.bare_newlines,
+            long_lines=listener.long_lines,
+            max_message_size=listener.max_message_size,
+            max_recipients=listener.max_recipients,
+            max_errors=listener.max_errors,
+            auth=auth,
+        )
+
+    def drain(self) -> Deferred[Any]:
+        """Let the sessions end after their transactions; fires when the last is gone."""
+        return DeferredList([factory.drain() for factory in self.factories])
+
+    def abandon(self, *, at_once: bool = False) -> None:
+        """End all sessions with a word, or without one."""
+        for factory in self.factories:
+            factory.abandon(at_once=at_once)
+
+    def preparing(self, config: Config) -> Work[Callable[[], list[str]]]:
+        """Read all certificates, keys and authorities, for the handshakes that follow.
+
+        Args:
+            config: with the same listeners at the same ports.
+
+        Returns:
+            What puts them in force, with the other settings of listeners, and returns lines that
+            say what changed in the files, printable. It cannot fail.
+
+        Raises:
+            CertificateError: a file cannot be used; which, and why.
+        """
+        prepared: list[tuple[ServerContext, Prepared]] = []
+        files = CertificateFiles()
+        for listener, context in zip(config.listeners, self._contexts, strict=True):
+            each = yield from context.preparing(_tls_settings(config, listener), files)
+            prepared.append((context, each))
+
+        def use() -> list[str]:
+            self._config = config
+            for listener, intake, factory in zip(
+                config.listeners, self.intakes, self.factories, strict=True
+            ):
+                factory.settings = self._session_settings(config, listener, intake)
+                factory.authenticator = self._authentication.authenticator
+                factory.timeouts = _timeouts(listener)
+                factory.max_connections = listener.max_connections
+                factory.max_connections_per_peer = listener.max_connections_per_peer
+            # Listeners share files: what is said of one is said once.
+            changes = dict.fromkeys(
+                line for context, each in prepared for line in context.use(each)
+            )
+            warnings = dict.fromkeys(
+                line for context in self._contexts for line in context.warnings(self._wall_time())
+            )
+            for warning in warnings:
+                self.log.warn("{text}", text=warning)
+            return list(changes)
+
+        return use
+
+
+def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str | None:
+    """See to it that there is a certificate, ours if there is no other. Blocks.
+
+    Returns:
+        The path of the one that is ours and proves nothing, None where a real one is configured, or
+        none is needed.
+
+    Raises:
+        CertificateError: the file is there and cannot be used.
+        OSError: it cannot be made.
+    """
+    if not config.listeners or config.tls_certificate is not None:
+        return None
+    path, _ = self_signed(config.state_dir, config.hostname, files=files, wall_time=wall_time)
+    return path
+
+
+def _timeouts(listener: Listener) -> Timeouts:
+    return Timeouts(
+        command=listener.command_timeout,
+        data=listener.data_timeout,
+        handshake=listener.tls_handshake_timeout,
+        rate_grace=listener.rate_grace,
+        minimum_rate=listener.minimum_rate,
+        errors_unslowed=listener.slow_after_errors,
+        error_delay=listener.error_delay,
+    )
+
+
+def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
+    certificate = config.tls_certificate or os.path.join(config.state_dir, SELF_SIGNED)
+    return TLSSettings(
+        certificate_file=certificate,
+        key_file=config.tls_key or certificate,
+        ciphers=listener.ciphers,
+        client_certificates=listener.client_certificates,
+        authorities_file=listener.client_certificate_authorities,
+        sni=listener.sni,
+    )

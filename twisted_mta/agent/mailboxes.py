@@ -1,0 +1,231 @@
+"""Which mailboxes are ours, and where mail goes: routes, aliases and Maildirs as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import evolve, frozen
+
+from ..config import Config
+from ..delivery.maildir import NoMailbox, mailbox_directory
+from ..interfaces import Files, FinalRecipient, WallTime
+from ..mail.address import Mailbox
+from ..mail.envelope import NextHop, Recipient
+from ..mail.reply import Reply, printable
+from ..routing.aliases import Alias, Aliases, parsing_aliases, read_content
+from ..routing.expansion import Expander, ExpansionStep
+from ..routing.routes import Routes, parse_route
+from ..routing.srs import SenderRewriting
+from ..system.kept_secret import srs_key
+from ..system.slices import Digests, Pace, Reading, Table, Work, finished
+
+_FEW = 16  # routes that are read between two chances for others to have their turn
+
+
+@frozen
+class PreparedMailboxes:
+    """What the files of other settings held.
+
+    Attributes:
+        config: the settings.
+        routes: where mail will go.
+        aliases: what was read of them.
+        srs: rewrites senders.
+    """
+
+    config: Config
+    routes: Routes
+    aliases: Reading[Aliases]
+    srs: SenderRewriting | None
+
+
+class Mailboxes:
+    """What is known of mailboxes, by the settings in force.
+
+    Args:
+        config: those; aliases are read by `prepare` alone.
+        in_maildir: whether there is a Maildir for a mailbox.
+        has_account: whether a mailbox is somebody's who has an account.
+        files: where the key of SRS is.
+        secret: makes so many octets that nobody can guess.
+        wall_time: for the dates in rewritten addresses.
+
+    Attributes:
+        routes: where mail goes next.
+
+    Raises:
+        ValueError: a route cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        in_maildir: Callable[[Mailbox], bool],
+        has_account: Callable[[Mailbox], bool] = lambda mailbox: False,
+        files: Files,
+        secret: Callable[[int], bytes],
+        wall_time: WallTime,
+    ) -> None:
+        self._config = config
+        self._in_maildir = in_maildir
+        self._has_account = has_account
+        self._files = files
+        self._secret = secret
+        self._wall_time = wall_time
+        self._srs_key: bytes | None = None
+        self.routes = finished(_making_routes(config))
+        self._aliases = Table(Aliases, read_content, _parsing)
+        self._expander = self._make_expander(config, Aliases(), None)
+
+    async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedMailboxes:
+        """Read the files that other settings name, without any effect yet.
+
+        Args:
+            config: the settings.
+            pace: how.
+            checked: see `Table.read`.
+
+        Raises:
+            ValueError: a route or an alias cannot be read.
+            OSError: the key of SRS can be neither read nor made.
+        """
+        routes = await pace.work(_making_routes(config))
+        ours = (*config.local_domains, *config.virtual_domains)
+        aliases = await self._aliases.read(config.aliases, ours, pace, checked)
+        srs = None
+        if config.aliases is not None and config.srs_domain is not None:
+            self._srs_key = srs_key(
+                os.path.join(config.state_dir, "srs.key"),
+                files=self._files,
+                secret=self._secret,
+                known=self._srs_key,
+            )
+            srs = SenderRewriting(config.srs_domain, self._srs_key)
+        return PreparedMailboxes(config, routes, aliases, srs)
+
+    async def complete(self, prepared: PreparedMailboxes, pace: Pace) -> None:
+        """Parse what was not yet."""
+        await self._aliases.complete(prepared.aliases, pace)
+
+    def use(self, prepared: PreparedMailboxes) -> tuple[list[str], Work[None]]:
+        """Put in force what is complete. It cannot fail.
+
+        Returns:
+            Lines that say what has changed in the file of aliases, printable, and what lets go of
+            the aliases of before.
+        """
+        before = self._aliases.use(prepared.aliases)
+        aliases = self._aliases.value
+        self._config = prepared.config
+        self.routes = prepared.routes
+        self._expander = self._make_expander(prepared.config, aliases, prepared.srs)
+        if before is aliases:
+            return [], _nothing()
+        path, now = prepared.config.aliases, len(aliases.entries)
+        said = f"{printable(path or '')}: {now} aliases; before: {len(before.entries)}"
+        return [said] if path else [], before.letting_go()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Those whose mailboxes are ours, the first local one first."""
+        return self._expander.domains
+
+    def route(self, mailbox: Mailbox) -> NextHop:
+        """Return where a mailbox goes next (`interfaces.Route`).
+
+        The same hosts are another next hop where mail for its domain goes there on its own terms.
+        """
+        next_hop = self.routes.route(mailbox)
+        if not next_hop.hosts:
+            return next_hop
+        there = self._config.destination_for(mailbox.domain, next_hop.hosts).domain
+        if there == self._config.destination_for("", next_hop.hosts).domain:
+            return next_hop
+        return evolve(next_hop, destination=there)
+
+    def is_our_host(self, host: str) -> bool:
+        """Whether mail for a host comes to us, by its name."""
+        return host == self._config.hostname.lower() or self.routes.is_local(host)
+
+    def expand(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> Sequence[FinalRecipient] | Reply:
+        """Return where mail for a mailbox of ours goes (`interfaces.Expand`)."""
+        return self._expander.expand(mailbox, reverse_path)
+
+    def explained(
+        self, mailbox: Mailbox, reverse_path: Mailbox | None
+    ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
+        """Return the same as `expand`, and how that came about."""
+        return self._expander.explained(mailbox, reverse_path)
+
+    def missing_members(self, aliases: Aliases) -> Iterator[tuple[Alias, Mailbox, Reply]]:
+        """Yield what in a file of aliases leads nowhere (`Expander.missing_members`). Blocks."""
+        return self._make_expander(self._config, aliases, None).missing_members()
+
+    def alias_of(self, mailbox: Mailbox) -> str:
+        """Return what mailboxes of ours with one alias have in common (`Expander.alias_of`)."""
+        return self._expander.alias_of(mailbox)
+
+    def recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        """Return the recipients of a message that we write ourselves (`Expander.recipients`)."""
+        return self._expander.recipients(mailbox)
+
+    def exists(self, mailbox: Mailbox) -> bool:
+        """Whether a mailbox of ours is there, aliases aside."""
+        if self._config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
+            return True
+        return self._in_maildir(mailbox) or self._has_account(mailbox)
+
+    def refusal(self, mailbox: Mailbox) -> Reply | None:
+        """Return what is known to become of mail for a mailbox, if that is a failure.
+
+        Said to the client at once, it spares the sender, who may be forged, a notice.
+        """
+        next_hop = self.routes.route(mailbox)
+        if next_hop.transport == "error":
+            return next_hop.reply
+        if next_hop.transport == "maildir":
+            try:
+                mailbox_directory(mailbox)
+            except NoMailbox as error:
+                return error.reply
+        return None
+
+    def _has_mailbox(self, mailbox: Mailbox) -> bool:
+        return self.routes.route(mailbox).transport == "maildir" and (
+            self._in_maildir(mailbox) or self._has_account(mailbox)
+        )
+
+    def _make_expander(
+        self, config: Config, aliases: Aliases, srs: SenderRewriting | None
+    ) -> Expander:
+        return Expander(
+            local_domains=config.local_domains,
+            virtual_domains=config.virtual_domains,
+            aliases=aliases,
+            srs=srs,
+            exists=self.exists,
+            refusal=self.refusal,
+            has_mailbox=self._has_mailbox,
+            wall_time=self._wall_time,
+        )
+
+
+def _parsing(content: bytes, path: str, ours: tuple[str, ...]) -> Work[Aliases]:
+    return parsing_aliases(content, name=path, ours=ours)
+
+
+def _making_routes(config: Config) -> Work[Routes]:
+    rules = []
+    for number, (pattern, url) in enumerate(config.routes):
+        if number % _FEW == 0:
+            yield
+        rules.append(parse_route(pattern, url, default_port=config.delivery.port))
+    return Routes(rules, config.local_domains, config.virtual_domains)
+
+
+def _nothing() -> Work[None]:
+    yield from ()

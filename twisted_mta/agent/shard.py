@@ -1,0 +1,90 @@
+"""A part of the queue, with what works on it: each process of an MTA has one of its own.
+
+The first is the state directory itself, the others are folders in it. When there are fewer
+processes than before, what the missing ones left behind is taken over by those that remain.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from ..admin.queue_answers import Desk
+from ..queue.commit import GroupCommit
+from ..queue.operator.tallies import Tallies
+from ..queue.runner import Runner
+from ..queue.store.contract import StoreError
+from ..queue.store.lock import StateLock
+from ..queue.store.spool import Spool
+from ..queue.store.sqlite import SQLiteStore
+
+QUEUE = "queue.sqlite"
+"""The file of a shard's queue, in its folder."""
+
+_FOLDER = re.compile(r"shard-([1-9][0-9]*)\Z")
+
+
+@frozen
+class Shard:
+    """One shard, joined.
+
+    Attributes:
+        number: 0 is the state directory itself.
+        lock: who has it works on the shard.
+        desk: answers what an operator asks of it.
+        tallies: count what is in it by age and reason.
+    """
+
+    number: int
+    lock: StateLock
+    spool: Spool
+    store: SQLiteStore
+    commit: GroupCommit
+    runner: Runner
+    desk: Desk
+    tallies: Tallies
+
+
+def shard_directory(state_dir: str, number: int) -> str:
+    """Return where a shard is."""
+    return state_dir if number == 0 else os.path.join(state_dir, f"shard-{number}")
+
+
+def need_queue(state_dir: str, number: int) -> None:
+    """See that the queue of a shard is there.
+
+    Raises:
+        StoreError: it has gone.
+    """
+    path = os.path.join(shard_directory(state_dir, number), QUEUE)
+    if not os.path.exists(path):
+        raise StoreError(
+            f"{path} was there before and has gone; when it is back, it is used, and until then"
+            " none is made in its place"
+        )
+
+
+def shards_there(state_dir: str) -> list[int]:
+    """Return the numbers of all shards that have a folder, in their order; 0 is not among them.
+
+    Raises:
+        OSError: the state directory cannot be read.
+    """
+    found = (_FOLDER.match(name) for name in os.listdir(state_dir))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def shares(state_dir: str, workers: int) -> list[Sequence[int]]:
+    """Return which shards each worker works on, its own first.
+
+    Raises:
+        OSError: the state directory cannot be read.
+    """
+    orphans = [number for number in shards_there(state_dir) if number >= workers]
+    return [
+        (worker, *(number for number in orphans if number % workers == worker))
+        for worker in range(workers)
+    ]

@@ -1,0 +1,85 @@
+"""The checker of our own accounts (`accounts`), for cred.
+
+A name that has no account and a password that is wrong take the same work, and get the same answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from ..interfaces import Executor
+from ..smtp.sasl.server import ScramSalt
+from .accounts import Accounts, ScramVerifier, verify
+from .credentials import IScramProof, IScramSalts, IVerifiedCertificate
+
+_NOBODY = ScramVerifier(0, b"", b"\0" * 32, b"\0" * 32)
+
+
+@implementer(ICredentialsChecker, IScramSalts)
+@frozen
+class UsersChecker:
+    """Says who somebody is, by the accounts of a file.
+
+    Attributes:
+        accounts: see there.
+        executor: where passwords are hashed, few at a time.
+    """
+
+    accounts: Accounts
+    executor: Executor
+
+    @property
+    def credentialInterfaces(self) -> tuple[Any, ...]:
+        """What it can check."""
+        certificates = (IVerifiedCertificate,) if self.accounts.any_certificate else ()
+        return (IUsernamePassword, IScramProof, *certificates)
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """Return the name of the account, or its Deferred.
+
+        Raises:
+            UnauthorizedLogin: it is nobody's proof.
+        """
+        if IScramProof.providedBy(credentials):
+            return self._by_proof(credentials)
+        if IVerifiedCertificate.providedBy(credentials):
+            return self._by_certificate(credentials)
+        return self._by_password(credentials)
+
+    def scram_salt(self, username: str, algorithm: str) -> ScramSalt | None:
+        """Return the salt of an account (`IScramSalts`)."""
+        account = self.accounts.get(username)
+        keys = None if account is None else account.scram.get(algorithm)
+        return None if keys is None else ScramSalt(keys.salt, keys.iterations)
+
+    def _by_password(self, credentials: Any) -> Deferred[str]:
+        account = self.accounts.get(credentials.username.decode())
+        argon2 = None if account is None else account.argon2
+
+        def verified(good: bool) -> str:
+            if not good or account is None:
+                raise UnauthorizedLogin
+            return account.name
+
+        return self.executor(verify, argon2, credentials.password.decode()).addCallback(verified)
+
+    def _by_proof(self, credentials: Any) -> str:
+        account = self.accounts.get(credentials.username)
+        keys = _NOBODY if account is None else account.scram.get(credentials.algorithm, _NOBODY)
+        if not credentials.check(keys.stored_key, keys.server_key) or account is None:
+            raise UnauthorizedLogin
+        return account.name
+
+    def _by_certificate(self, credentials: Any) -> str:
+        account = self.accounts.with_certificate(credentials.fingerprint)
+        named = self.accounts.get(credentials.username) if credentials.username else account
+        if account is None or named != account:
+            raise UnauthorizedLogin
+        return account.name

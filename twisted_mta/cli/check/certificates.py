@@ -1,0 +1,255 @@
+"""Certificates: whether they load, whom they are for, until when, and what is behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from itertools import pairwise
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import MD5, SHA1
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from ...config import Config, Listener
+from ...mail.address import AddressError, domain_name, literal_address
+from ...mail.reply import printable
+from ...tls.self_signed import SELF_SIGNED, CertificateError, CertifiedKey, read_certificates
+from ...tls.server import ServerContext, TLSSettings
+from .finding import Finding
+from .machine import Machine
+
+_LEAST_RSA = 2048  # bits; below it, today's OpenSSL refuses a certificate at its usual level
+_RENEW = "renew it"
+
+
+def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
+    """Yield what is wrong with the certificates, keys and authorities of listeners."""
+    broken = bool((yield from _authorities(config)))
+    if not config.listeners:
+        return
+    for (certificate, key), names in _files(config).items():
+        try:
+            loaded = CertifiedKey.read(certificate, key)
+        except CertificateError as error:
+            broken = True
+            yield Finding.said("error", str(error))
+            continue
+        yield from _judge(loaded, names, machine.wall_time())
+        yield from secret(key)
+    if config.tls_certificate is None:
+        yield Finding(
+            "note",
+            "[mta] tls_certificate",
+            "none is given: one of our own, signed by nobody, keeps listeners out, and proves"
+            " nothing to those who look",
+            "name one that an authority has signed, before mail comes from elsewhere",
+        )
+        yield from _own(config)
+    elif not broken:
+        yield from _contexts(config)
+
+
+def _files(config: Config) -> dict[tuple[str, str], list[str]]:
+    """Return, by certificate and key, the names that each is shown for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    if config.tls_certificate and config.tls_key:
+        found[config.tls_certificate, config.tls_key] = [config.hostname]
+    for listener in config.listeners:
+        for named in listener.sni:
+            found.setdefault((named.certificate, named.key), []).extend(named.names)
+    return {files: list(dict.fromkeys(names)) for files, names in found.items()}
+
+
+def _authorities(config: Config) -> Generator[Finding, None, int]:
+    """Yield why files of authorities cannot be used; return how many cannot."""
+    broken = 0
+    files = (listener.client_certificate_authorities for listener in config.listeners)
+    for authorities in dict.fromkeys(files):
+        if authorities is not None:
+            try:
+                read_certificates(authorities)
+            except CertificateError as error:
+                broken += 1
+                yield Finding.said("error", str(error))
+    return broken
+
+
+def _own(config: Config) -> Iterator[Finding]:
+    """Yield why the certificate of our own cannot be used, if there is one already."""
+    path = os.path.join(config.state_dir, SELF_SIGNED)
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        yield Finding(
+            "error",
+            printable(path),
+            "cannot be read",
+            "give it to the user who runs the MTA, or remove it",
+        )
+
+
+def _contexts(config: Config) -> Iterator[Finding]:
+    """Yield why OpenSSL refuses what was read: as the start of a listener finds out."""
+    said: dict[str, None] = {}
+    for listener in config.listeners:
+        try:
+            ServerContext(_tls_settings(config, listener)).prepare()
+        except CertificateError as error:
+            said[str(error)] = None
+    for text in said:
+        yield Finding.said("error", text)
+
+
+def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
+    certificate, key = config.tls_certificate, config.tls_key
+    assert certificate is not None and key is not None
+    return TLSSettings(
+        certificate_file=certificate,
+        key_file=key,
+        ciphers=listener.ciphers,
+        client_certificates=listener.client_certificates,
+        authorities_file=listener.client_certificate_authorities,
+        sni=listener.sni,
+    )
+
+
+def _judge(loaded: CertifiedKey, names: Sequence[str], now: float) -> Iterator[Finding]:
+    where, leaf = printable(loaded.certificate_file), loaded.certificate
+    for warning in loaded.warnings(now):
+        yield Finding.said("warning", warning, where)
+    missing = [name for name in names if not covers(leaf, name)]
+    if missing:
+        yield Finding(
+            "warning",
+            where,
+            f"the certificate is not for {printable(', '.join(missing))} but for"
+            f" {printable(', '.join(_shown_names(leaf)) or 'no host')}",
+            "those who verify will not send here; get one for that name too",
+        )
+    yield from _kind(where, leaf)
+    yield from _chain(where, loaded.chain, now)
+
+
+def covers(certificate: x509.Certificate, name: str) -> bool:
+    """Whether a certificate is for a host: a domain, or an address literal (RFC 9525 §6.3)."""
+    domains, addresses = _names(certificate)
+    try:
+        canonical = domain_name(name.removeprefix("*."))
+    except AddressError:
+        return False
+    literal = literal_address(canonical)
+    if literal is not None:
+        return str(ip_address(literal)) in addresses
+    wanted = f"*.{canonical}" if name.startswith("*.") else canonical
+    # An asterisk stands for one whole label, the leftmost.
+    _, _, parent = canonical.partition(".")
+    return wanted in domains or (not name.startswith("*.") and f"*.{parent}" in domains)
+
+
+def _names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return [], []  # the common name counts no more
+    domains = [each.lower().removesuffix(".") for each in names.get_values_for_type(x509.DNSName)]
+    return domains, [str(each) for each in names.get_values_for_type(x509.IPAddress)]
+
+
+def _shown_names(certificate: x509.Certificate) -> Iterable[str]:
+    domains, addresses = _names(certificate)
+    return (*domains, *addresses)
+
+
+def _kind(where: str, leaf: x509.Certificate) -> Iterator[Finding]:
+    """Yield what keeps clients from taking a certificate, apart from names and dates."""
+    try:
+        key = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < _LEAST_RSA:
+        yield Finding(
+            "warning",
+            where,
+            f"an RSA key of {key.key_size} bits is refused by many",
+            f"{_LEAST_RSA} bits, or ECDSA P-256, would do",
+        )
+    elif not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        yield Finding(
+            "warning",
+            where,
+            "few mail programs take a key of this kind",
+            "ECDSA P-256 or RSA 2048 would do",
+        )
+    if isinstance(leaf.signature_hash_algorithm, SHA1 | MD5):
+        yield Finding(
+            "warning",
+            where,
+            f"it is signed by way of {leaf.signature_hash_algorithm.name}, which nobody trusts",
+            _RENEW,
+        )
+    try:
+        uses = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return
+    if not any(
+        use in uses
+        for use in (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+    ):
+        yield Finding(
+            "warning", where, "it is not meant for servers", "one with the use serverAuth would do"
+        )
+
+
+def _chain(where: str, chain: Sequence[x509.Certificate], now: float) -> Iterator[Finding]:
+    moment = datetime.fromtimestamp(now, UTC)
+    for number, (below, above) in enumerate(pairwise(chain), 1):
+        if not _signed(below, above):
+            # RFC 8446 §4.4.2: each certifies the one that precedes it.
+            yield Finding(
+                "warning",
+                where,
+                f"certificate {number} is not signed by certificate {number + 1} of the file",
+                "ours first, then its issuer, then that one's issuer, would do",
+            )
+            return
+        if above.not_valid_after_utc < moment:
+            yield Finding(
+                "warning",
+                where,
+                f"certificate {number + 1} of the file, an authority's, expired on"
+                f" {above.not_valid_after_utc:%Y-%m-%d}",
+                "put its successor there",
+            )
+    if len(chain) == 1 and chain[0].issuer == chain[0].subject:
+        yield Finding(
+            "warning", where, "it is signed by nobody but itself", "those who verify refuse it"
+        )
+    elif len(chain) == 1:
+        yield Finding(
+            "warning",
+            where,
+            "it stands alone: unless a root has signed it, those who verify miss what lies between",
+            "append the certificates of its issuers (the full chain)",
+        )
+
+
+def _signed(below: x509.Certificate, above: x509.Certificate) -> bool:
+    try:
+        below.verify_directly_issued_by(above)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def secret(file: str) -> Iterator[Finding]:
+    """Yield that everybody can read a key, if they can."""
+    mode = os.stat(file).st_mode
+    if mode & 0o007:
+        yield Finding(
+            "warning",
+            printable(file),
+            f"everybody can read the key (mode {mode & 0o777:04o})",
+            "chmod 0600",
+        )

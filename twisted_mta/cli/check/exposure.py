@@ -1,0 +1,183 @@
+"""What the settings come to together: who may send, who is received, what is never reached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from ...config import Config
+from ...config.endpoint import Endpoint
+from ...mail.address import Mailbox
+from ...mail.envelope import NextHop
+from ...mail.reply import printable
+from ...routing.routes import Routes, Rule, parse_route
+from .finding import Finding
+from .machine import Machine
+
+# Beside connections: the queue, logs, the lock, the web page, the control socket, name lookups.
+_OTHER_DESCRIPTORS = 64
+
+
+def rules(config: Config) -> Iterator[Rule | Finding]:
+    """Yield each route as a start reads it, or why it cannot be read."""
+    for pattern, url in config.routes:
+        try:
+            yield parse_route(pattern, url, default_port=config.delivery.port)
+        except ValueError as error:
+            yield Finding.said("error", str(error), f"route {printable(pattern)}={printable(url)}")
+
+
+def exposure(config: Config, table: list[Rule], machine: Machine) -> Iterator[Finding]:
+    """Yield what an operator may not have meant."""
+    yield from _relaying(config)
+    yield from _recipients(config)
+    yield from _useless(config, table)
+    yield from _descriptors(config, machine)
+
+
+def _reachable(config: Config) -> list[str]:
+    """Return the endpoints that others than this machine can reach."""
+    return [
+        printable(each.endpoint)
+        for each in config.listeners
+        if not Endpoint.parse(each.endpoint).on_loopback
+    ]
+
+
+def _relaying(config: Config) -> Iterator[Finding]:
+    reachable = _reachable(config)
+    for network in config.relay_from:
+        if network.prefixlen == 0:
+            yield Finding(
+                "warning",
+                "[mta] relay_from",
+                f"{network} is everybody: whoever connects sends to anywhere through this machine,"
+                " which will be found, used for spam, and listed as an open relay",
+                "name your own networks",
+            )
+        elif reachable and network.is_global and network.prefixlen < (8, 20)[network.version == 6]:
+            yield Finding(
+                "warning",
+                "[mta] relay_from",
+                f"{network} holds more of the Internet than one network: all of it may send to"
+                " anywhere through this machine",
+                "name your own networks",
+            )
+    for listener in config.listeners:
+        for name in ("xclient_from", "proxy_protocol_from"):
+            for network in getattr(listener, name):
+                if network.prefixlen == 0:
+                    yield Finding(
+                        "warning",
+                        f"listener {printable(listener.endpoint)}, {name}",
+                        f"{network} is everybody: whoever connects may claim to be somebody else,"
+                        " one who may relay too",
+                        "name your proxies",
+                    )
+
+
+def _recipients(config: Config) -> Iterator[Finding]:
+    reachable = _reachable(config)
+    if config.recipients == "any" and reachable:
+        yield Finding(
+            "warning",
+            "[mta] recipients",
+            f'"any": {reachable[0]} takes mail for every name that can be made up, and each gets a'
+            " Maildir",
+            'recipients = "existing" would do',
+        )
+    elif (
+        config.recipients == "existing"
+        and config.listeners
+        and not getattr(config, "users", None)
+        and not config.aliases
+        and not _any_mailbox(config)
+    ):
+        yield Finding(
+            "warning",
+            "[mta] recipients",
+            f'"existing": there is no Maildir below {printable(config.maildir)} yet, so that every'
+            " local recipient is refused with 550",
+            f"make {printable(os.path.join(config.maildir, config.local_domains[0], 'NAME'))}"
+            " for each"
+            if config.local_domains
+            else "",
+        )
+
+
+def _any_mailbox(config: Config) -> bool:
+    for domain in config.local_domains:
+        try:
+            with os.scandir(os.path.join(config.maildir, domain)) as entries:
+                if any(entry.is_dir() for entry in entries):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def _useless(config: Config, table: list[Rule]) -> Iterator[Finding]:
+    """Yield the routes without which everything would go the same way."""
+    wide = [rule for rule in table if rule.pattern == "*" or rule.pattern.startswith(".")]
+    others_come_in = (
+        config.relay_from
+        or any(listener.relay_certificates for listener in config.listeners)
+        or getattr(config, "users", None)
+        or getattr(config, "auth", None)
+        or config.aliases
+    )
+    for rule in wide:
+        if not others_come_in:
+            yield Finding(
+                "warning",
+                _route(rule),
+                "nobody may send to other domains through here, and it never applies to local"
+                " ones: only notices of failed delivery go this way",
+                "see relay_from",
+            )
+    for rule in table:
+        others = Routes((each for each in table if each is not rule), config.local_domains)
+        for beside in _others_way(rule, others):
+            yield Finding(
+                "warning",
+                _route(rule),
+                f"it changes nothing: without it, {beside.rule or 'another route'} says the same",
+                "leave it out",
+            )
+        if rule.pattern.startswith(".") and rule.pattern[1:] in config.local_domains:
+            yield Finding(
+                "note",
+                _route(rule),
+                f"it is for domains below {rule.pattern[1:]}, and not for that one, which is local",
+            )
+
+
+def _others_way(rule: Rule, others: Routes) -> Iterator[NextHop]:
+    if rule.pattern == "*":
+        return
+    domain = rule.pattern if not rule.pattern.startswith(".") else f"any{rule.pattern}"
+    found = others.route(Mailbox("any", domain))
+    if found == rule.next_hop:
+        yield found
+
+
+def _route(rule: Rule) -> str:
+    return rule.next_hop.rule or f"route {rule.pattern}"
+
+
+def _descriptors(config: Config, machine: Machine) -> Iterator[Finding]:
+    limit = machine.descriptors()
+    incoming = sum(listener.max_connections for listener in config.listeners)
+    needed = incoming + config.queue.concurrency + _OTHER_DESCRIPTORS
+    if config.listeners and 0 <= limit < needed:
+        yield Finding(
+            "warning",
+            "open files",
+            f"{limit} are allowed to a process started here, and {incoming} connections in with"
+            f" {config.queue.concurrency} out need {needed}",
+            f"LimitNOFILE={_rounded(needed)} in the systemd unit, or ulimit -n {_rounded(needed)}",
+        )
+
+
+def _rounded(needed: int) -> int:
+    return 1 << max(needed - 1, 1).bit_length()

@@ -1,0 +1,68 @@
+"""Members of aliases that get nothing: no such mailbox, or a route that refuses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+
+from ...agent.mailboxes import Mailboxes
+from ...auth.accounts import Accounts, AccountsError, Senders
+from ...config import Config
+from ...delivery.maildir import NoMailbox, mailbox_directory
+from ...mail.address import Mailbox
+from ...mail.reply import printable
+from ...routing.aliases import Aliases
+from ...system.files import DiskFiles
+from ...system.real_world import secret_octets, wall_time
+from .finding import Finding
+
+_MOST = 20  # that are named
+
+
+def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
+    """Yield what in a file of aliases leads nowhere. Blocks."""
+    senders = _senders(config)
+    if senders is None or not _is_readable(config.maildir):
+        return  # which is said elsewhere; here it would look as if nobody had a mailbox
+
+    def in_maildir(mailbox: Mailbox) -> bool:
+        try:
+            return os.path.isdir(os.path.join(config.maildir, *mailbox_directory(mailbox), "new"))
+        except NoMailbox:
+            return False
+
+    try:
+        mailboxes = Mailboxes(
+            config,
+            in_maildir=in_maildir,
+            has_account=senders.is_mailbox,
+            files=DiskFiles(),
+            secret=secret_octets,
+            wall_time=wall_time,
+        )
+    except ValueError:
+        return  # a route; likewise
+    found = mailboxes.missing_members(aliases)
+    for alias, member, reply in islice(found, _MOST):
+        where = f"{printable(aliases.name)}:{alias.line}"
+        shown = f"<{printable(str(member))}>"
+        what = f"{printable(alias.key)} leads to {shown}, which gets nothing: {reply}"
+        yield Finding("warning", where, what, "make that mailbox, or take it out")
+    more = sum(1 for _ in found)
+    if more:
+        yield Finding(
+            "warning", printable(aliases.name), f"{more} more members of aliases get nothing"
+        )
+
+
+def _senders(config: Config) -> Senders | None:
+    try:
+        accounts = Accounts() if config.users is None else Accounts.read(config.users)
+    except AccountsError:
+        return None
+    return Senders(accounts, config.local_domains)
+
+
+def _is_readable(directory: str) -> bool:
+    return not os.path.lexists(directory) or os.access(directory, os.R_OK | os.X_OK)

@@ -1,0 +1,150 @@
+"""Which process has what: the state directory, a port, a UNIX socket. Linux tells; others do not.
+
+Nothing here raises: what cannot be found out is not known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+from attrs import frozen
+
+from ...mail.reply import printable
+
+_LISTENS = "0A"  # TCP_LISTEN, in the tables below /proc/net
+_UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+@frozen
+class Running:
+    """An MTA that has the state directory.
+
+    Attributes:
+        process: its number; None where the lock does not tell it.
+    """
+
+    process: int | None
+
+    def __str__(self) -> str:
+        return "an unknown process" if self.process is None else f"process {self.process}"
+
+
+def running(state_dir: str) -> Running | None:
+    """Return the MTA that runs on a state directory, None where there is none.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(os.path.join(state_dir, "lock"), flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        # A shared lock, so that two checks do not see each other; it is given back at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        written = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        return Running(int(written) if written.isascii() and written.isdecimal() else None)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+class Processes:
+    """The processes of this machine, and the sockets that they listen on.
+
+    Args:
+        proc: where Linux shows them.
+    """
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+
+    def on_tcp(self, port: int) -> Sequence[int]:
+        """Return the processes that listen on a TCP port, as far as this user may see."""
+
+        def listens(row: Sequence[str]) -> str | None:
+            if len(row) > 9 and row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port:
+                return row[9]
+            return None
+
+        return self._owners([*self._inodes("tcp", listens), *self._inodes("tcp6", listens)])
+
+    def on_unix(self, path: str) -> Sequence[int] | None:
+        """Return the processes that listen on a UNIX socket, likewise; None: nobody does.
+
+        Raises:
+            OSError: there is no telling.
+        """
+
+        def listens(row: Sequence[str]) -> str | None:
+            if len(row) > 7 and row[7] == path and int(row[3], 16) & _UNIX_LISTENS:
+                return row[6]
+            return None
+
+        os.stat(os.path.join(self._proc, "net", "unix"))
+        inodes = list(self._inodes("unix", listens))
+        return self._owners(inodes) if inodes else None
+
+    def belongs(self, process: int, to: int | None) -> bool:
+        """Whether a process is another one or a descendant of it."""
+        for _ in range(64):
+            if process == to:
+                return True
+            found = re.search(r"^PPid:\s*(\d+)", self._read(process, "status"), re.MULTILINE)
+            if not found or process < 2:
+                break
+            process = int(found[1])
+        return False
+
+    def described(self, processes: Sequence[int]) -> str:
+        """Return what people know the first of some processes by."""
+        if not processes:
+            return "another process"
+        name = printable(self._read(processes[0], "comm").strip())
+        return f"process {processes[0]} ({name})" if name else f"process {processes[0]}"
+
+    def _read(self, process: int, name: str) -> str:
+        with (
+            suppress(OSError),
+            open(
+                os.path.join(self._proc, str(process), name), encoding="utf-8", errors="replace"
+            ) as file,
+        ):
+            return file.read()
+        return ""
+
+    def _inodes(self, table: str, listens: Callable[[Sequence[str]], str | None]) -> Iterator[str]:
+        with (
+            suppress(OSError, ValueError),
+            open(
+                os.path.join(self._proc, "net", table), encoding="utf-8", errors="replace"
+            ) as rows,
+        ):
+            next(rows, None)
+            for row in rows:
+                inode = listens(row.split())
+                if inode is not None:
+                    yield inode
+
+    def _owners(self, inodes: Sequence[str]) -> Sequence[int]:
+        owners: list[int] = []
+        if not inodes:
+            return owners
+        with suppress(OSError):
+            for process in sorted(int(name) for name in os.listdir(self._proc) if name.isdecimal()):
+                with suppress(OSError):
+                    place = os.path.join(self._proc, str(process), "fd")
+                    for descriptor in os.listdir(place):
+                        with suppress(OSError):
+                            found = _SOCKET.fullmatch(os.readlink(os.path.join(place, descriptor)))
+                            if found and found[1] in inodes:
+                                owners.append(process)
+                                break
+        return owners

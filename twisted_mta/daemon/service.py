@@ -1,0 +1,322 @@
+"""What belongs to twistd alone: signals, privileges, and what the operator reads at the start."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import LoopingCall
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+
+from ..admin.status import Trouble
+from ..config import ConfigError
+from ..mail.reply import printable
+from ..queue.store.contract import NewerSchema, StateInUse, StoreError
+from ..service import CannotReload, MailTransferAgent
+from ..system.accepting import raise_limit
+from ..system.interpreter import tune
+from ..system.ownership import NotOurs
+from ..system.ports import Bound, CannotListen
+from ..system.real_world import monotonic_microseconds
+from ..system.timers import use_monotonic_time
+from ..telemetry.metrics import table
+from ..tls.self_signed import CertificateError
+from .options import Options
+from .systemd import ServiceManager
+
+__all__ = ["Options", "makeService"]
+
+
+# Seconds within which two signals are one: who ends a group of processes may tell us twice.
+_TOLD_TWICE = 0.5
+
+# Seconds between two looks at ourselves: a monitor that asks once a minute is to hear of a state
+# directory that has gone the first time.
+_LOOKING = 5.0
+
+_PRIVILEGED = 1024  # the first port that anybody may bind
+
+_TRY = (
+    'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
+    ' s.sendmail("me@{domain}", ["you@{domain}"], "Subject: Hello\\r\\n\\r\\nIt works.\\r\\n")\''
+)
+
+
+def makeService(options: Options) -> IService:
+    """Return the service that twistd runs. Nothing is opened or started here: twistd forks yet."""
+    from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
+
+    use_monotonic_time(reactor)
+    return _Daemon(options, reactor)
+
+
+_NOTHING_CHANGED = "nothing has changed"
+
+
+class CannotStart(Exception):
+    """What keeps the program from starting, for the one who started it."""
+
+
+class _Daemon(MultiService):
+    """A mail transfer agent as a process of its own."""
+
+    _log = Logger()
+
+    def __init__(self, options: Options, reactor: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        twistd = options.parent
+        self._foreground = twistd is None or bool(twistd.get("nodaemon"))
+        # twistd --uid 0 says in so many words that it is to be root.
+        self._root_wanted = twistd is not None and twistd.get("uid") == 0
+        self._options = options
+        self._reactor = reactor
+        self._ending = False
+        self._catching = False
+        self._told = 0.0  # when, by the clock
+        self._mta = MailTransferAgent(
+            options.config,
+            reactor=reactor,
+            log_lines=options.log.write_lines if options.log is not None else None,
+            actions={"reload": self.reload, "reopen-logs": self._reopen_logs},
+            control=True,
+            troubles=self._troubles,
+        )
+        if options.log is not None:
+            log = options.log
+            self._mta.metrics.read(table.LOG_LINES_DROPPED, lambda: log.dropped)
+        self._looking = LoopingCall(self._mta.status)
+        self._looking.clock = reactor
+        self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
+        self._mta.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _troubles(self) -> Sequence[Trouble]:
+        log = self._options.log
+        if log is None or not log.trouble:
+            return ()
+        return (Trouble(kind="log", text=f"the log cannot be written: {log.trouble}"),)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of twistd's application, and tell it who writes the log."""
+        log = self._options.log
+        # twistd logs to what its application names before it makes an observer of its own.
+        if log is not None and isinstance(parent, Componentized):
+            try:
+                log.open()
+            except OSError as error:
+                shown = printable(log.path or "standard output")
+                raise SystemExit(f"twisted-mta: log to {shown}: {error.strerror}") from None
+            parent.setComponent(ILogObserver, log)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports, or end with a word on why not."""
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except CannotListen as error:
+            raise self._end(error) from None
+
+    def startService(self) -> None:
+        """Start, or end with a word on why not."""
+        # Who was told that it is ready may end it at once, before the reactor runs; and when that
+        # runs, it has set handlers of its own.
+        self._catch_signals()
+        self._reactor.callWhenRunning(self._catch_signals)
+        tune()
+        if not isinstance(self._reactor, SelectReactor):  # which cannot have more than 1,024
+            raise_limit()
+        ready = self._mta.when_ready()
+        try:
+            self._shed_privileges()
+            super().startService()  # type: ignore[no-untyped-call]
+        except (
+            CannotStart,
+            NotOurs,
+            StateInUse,
+            NewerSchema,
+            StoreError,
+            CertificateError,
+            OSError,
+            ValueError,
+        ) as error:
+            ready.addErrback(lambda _: None)
+            raise self._end(error) from None
+        ready.addCallbacks(lambda _: self._is_ready(), self._is_not)
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain."""
+        self._ending = True
+        if self._looking.running:
+            self._looking.stop()
+        self._manager.stopping()
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        return stopped
+
+    def _shed_privileges(self) -> None:
+        """Refuse to go on as root where others can reach us: twistd has shed what it was told to.
+
+        Raises:
+            CannotStart: it was not told to.
+        """
+        if os.geteuid() != 0 or self._root_wanted:
+            return
+        exposed = [str(bound) for bound in self._mta.bound if _exposed(bound)]
+        if exposed:
+            raise CannotStart(
+                f"listening on {', '.join(exposed)} as root; twistd --uid USER --gid GROUP binds"
+                " the ports and goes on as that user (twistd --uid 0 stays root)"
+            )
+        self._log.warn(
+            "this runs as root, which it does not need to: twistd --uid USER --gid GROUP"
+        )
+
+    def _end(self, error: Exception) -> BaseException:
+        if isinstance(error, OSError) and error.filename is not None:
+            # The word that matters comes first: in the background twistd cuts off 100 octets.
+            file = os.fsdecode(error.filename)
+            why = f"{error.strerror}: {printable(file)}"
+            if f"{file}/".startswith(f"{self._mta.config.state_dir}/"):
+                why += f"; --state-dir has to be a directory of user number {os.geteuid()}"
+            error = CannotStart(why)
+        # In the background twistd's first process waits to be told how the start went, and hears
+        # of exceptions alone.
+        return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
+
+    def _is_ready(self) -> None:
+        gc.freeze()  # what is there stays: no garbage collection is to walk through it
+        self._looking.start(_LOOKING, now=False)
+        self._say_what_to_try()
+        self._manager.ready()
+
+    def _is_not(self, failure: Failure) -> None:
+        """A start that took its time has come to nothing."""
+        if self._ending:
+            return
+        why = failure.getErrorMessage()
+        self._log.critical("cannot start: {why}", why=why)
+        if self._foreground:
+            sys.stderr.write(f"twisted-mta: {why}\n")
+        atexit.register(os._exit, 1)  # twistd knows no other way to end with a status
+        self._stop()
+
+    # Signals.
+
+    def _catch_signals(self) -> None:
+        # twistd would end with status 143; a drained MTA has done what it was asked to.
+        call: Callable[[Callable[[], object]], None] = self._reactor.callFromThread
+        actions = {
+            signal.SIGTERM: self._stop_or_hurry,
+            signal.SIGINT: self._stop_or_hurry,
+            signal.SIGHUP: self._reload,
+            signal.SIGUSR1: self._reopen_logs,
+        }
+        for number in actions:
+            signal.signal(number, lambda number, frame: call(actions[signal.Signals(number)]))
+
+        def ignore() -> None:
+            # Python gives the signals back as it ends: one that comes late would end it with 143.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+
+        if not self._catching:
+            self._catching = True
+            self._reactor.addSystemEventTrigger("after", "shutdown", ignore)
+
+    def _stop_or_hurry(self) -> None:
+        if not self._ending:
+            self._stop()
+        elif self._reactor.seconds() - self._told >= _TOLD_TWICE:
+            self._log.warn("told once more to end: what is under way is cut off")
+            self._mta.hurry()
+
+    def _stop(self) -> None:
+        self._ending = True
+        self._told = self._reactor.seconds()
+
+        def stop() -> None:
+            with contextlib.suppress(ReactorNotRunning):  # it ends already
+                self._reactor.stop()
+
+        # A start may come to nothing while twistd has not let the reactor run yet.
+        self._reactor.callWhenRunning(stop)
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        self.reload().addBoth(lambda _: self._manager.reloaded())
+
+    def reload(self) -> Deferred[list[str]]:
+        """Read settings, certificates and all other files again; fires with what has changed.
+
+        Fails with `CannotReload`. Both are in the log.
+        """
+
+        def refused(failure: Failure) -> Failure:
+            self._log.error(
+                "nothing was reloaded, what was in force stays: {error}",
+                error=failure.getErrorMessage(),
+            )
+            return failure
+
+        def reloaded(changes: list[str]) -> list[str]:
+            for change in changes or [_NOTHING_CHANGED]:
+                self._log.info("reloaded: {change}", change=change)
+            return changes
+
+        return Deferred.fromCoroutine(self._reloaded()).addCallbacks(reloaded, refused)
+
+    async def _reloaded(self) -> list[str]:
+        try:
+            config = self._options.reread()
+        except ConfigError as error:
+            raise CannotReload(str(error)) from None
+        return await self._mta.reload(config)
+
+    def _reopen_logs(self) -> list[str]:
+        log = self._options.log
+        if log is None:
+            return ["the log is twistd's own, and stays as it is"]
+        if log.reopen():
+            return [f"{log.path} was opened anew" if log.path else "standard output stays as it is"]
+        return [f"{log.path} cannot be opened; the log goes on in the old file, and says why"]
+
+    def _say_what_to_try(self) -> None:
+        mta = self._mta
+        tried = False
+        for bound in mta.bound:
+            address: Any = bound.address
+            if not hasattr(address, "port"):
+                continue  # a UNIX socket
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+            if bound.kind == "web":
+                shown = f"[{host}]" if ":" in host else host
+                self._log.info("look: http://{host}:{port}/", host=shown, port=address.port)
+            elif not tried and bound.kind == "smtp" and not bound.implicit_tls:
+                tried = True
+                domain = mta.config.local_domains[0]
+                self._log.info(_TRY, host=host, port=address.port, domain=domain)
+                self._log.info(
+                    "then: cat {maildir}/{domain}/you/new/*",
+                    maildir=mta.config.maildir,
+                    domain=domain,
+                )
+
+
+def _exposed(bound: Bound) -> bool:
+    """Whether others than this machine reach it, or root alone could bind it."""
+    address: Any = bound.address
+    host = getattr(address, "host", None)
+    if host is None:
+        return False  # a UNIX socket
+    return not ip_address(host).is_loopback or address.port < _PRIVILEGED

@@ -1,0 +1,1 @@
+"""The values that are handed on: envelopes, addresses, replies."""

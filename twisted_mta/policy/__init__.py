@@ -1,0 +1,1 @@
+"""What decides on a session or a message, apart from the protocol."""

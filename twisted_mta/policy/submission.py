@@ -1,0 +1,162 @@
+"""Submission (RFC 6409): what those who have authenticated may send, and what is added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from email.utils import getaddresses
+from itertools import islice
+from typing import Literal
+
+from attrs import frozen
+
+from ..auth.sliding_window import Recent, account_key
+from ..interfaces import Decision
+from ..mail.address import AddressError, Mailbox
+from ..mail.envelope import QueueId
+from ..mail.reply import Reply
+from ..message.header import values
+from ..message.trace import date_time
+from ..smtp.server.session import Session
+
+NOT_YOURS = Reply.of(550, "7.1", "Not an address that you may send as")
+FROM_NOT_YOURS = Reply.of(550, "7.1", "From or Sender has an address that you may not send as")
+TOO_MUCH = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
+
+_OWN_NAMES = ("from", "sender")
+# What is looked into of them: more fields than there may be (RFC 5322 §3.6: one of each), and of
+# all together so many characters and addresses. It takes 8 ms to read them, and some more to see
+# whose they are, in which nothing else happens.
+_MOST_FIELDS = 10
+_LONGEST_NAMES = 4_096
+_MOST_ADDRESSES = 100
+
+
+@frozen(kw_only=True)
+class SubmissionPolicy:
+    """What a listener asks of those who have authenticated.
+
+    Attributes:
+        own_addresses: where each may use its own addresses alone: nowhere, in the envelope, or in
+            the header too.
+        completes: whether Date and Message-ID are added where they are missing (RFC 6409 §8).
+        adds_sender: whether Sender is added where From is somebody else's (RFC 6409 §8.1).
+        recipients_per_hour: of one account; 0 is any number.
+        messages_per_hour: likewise.
+    """
+
+    own_addresses: Literal["off", "envelope", "header"] = "envelope"
+    completes: bool = False
+    adds_sender: bool = False
+    recipients_per_hour: int = 0
+    messages_per_hour: int = 0
+
+    @property
+    def reads_header(self) -> bool:
+        """Whether the header of a message matters."""
+        return self.completes or self.adds_sender or self.own_addresses == "header"
+
+
+@frozen(kw_only=True)
+class Submission:
+    """Decides on the mail of those who have authenticated.
+
+    Attributes:
+        may_send_as: whether an account may use an address.
+        address_of: by which address an account is called, if it has one.
+        sent: what accounts have sent in the last hour.
+    """
+
+    may_send_as: Callable[[str, Mailbox], bool]
+    address_of: Callable[[str], Mailbox | None]
+    sent: Recent
+
+    def mail(
+        self, policy: SubmissionPolicy, session: Session, reverse_path: Mailbox | None
+    ) -> Decision:
+        """Decide on a reverse-path (RFC 6409 §6.1). The null one belongs to everybody's reports."""
+        identity = session.identity
+        if identity is None or reverse_path is None or policy.own_addresses == "off":
+            return None
+        return None if self.may_send_as(identity, reverse_path) else NOT_YOURS
+
+    async def count(
+        self, policy: SubmissionPolicy, session: Session, what: Literal["recipients", "messages"]
+    ) -> Decision:
+        """Count one more recipient or message of an account, or say that it is too much."""
+        recipients = what == "recipients"
+        limit = policy.recipients_per_hour if recipients else policy.messages_per_hour
+        if session.identity is None or not limit:
+            return None
+        key = ("submitted", what, account_key(session.identity))
+        return None if await self.sent.add(key, limit) else TOO_MUCH
+
+    def added(
+        self,
+        policy: SubmissionPolicy,
+        identity: str,
+        header: bytes,
+        *,
+        id: QueueId,
+        hostname: str,
+        time: float,
+    ) -> bytes | Reply:
+        """Return the fields to put above a message, or the reply that refuses it.
+
+        Args:
+            policy: see there.
+            identity: whose message it is.
+            header: its header section.
+            id: of the message.
+            hostname: ours.
+            time: when it came, in seconds since the epoch.
+        """
+        found = {
+            name: list(islice(values(header, name), _MOST_FIELDS + 1))
+            for name in (*_OWN_NAMES, "date", "message-id")
+        }
+        own = all(self._is_own(identity, address) for address in _originators(found))
+        if policy.own_addresses == "header" and not (own and found["from"]):
+            return FROM_NOT_YOURS
+        added = b""
+        if policy.adds_sender and not own and not found["sender"]:
+            sender = self.address_of(identity)
+            if sender is not None:
+                added += f"Sender: <{sender}>\r\n".encode()
+        if policy.completes and not found["date"]:
+            added += f"Date: {date_time(int(time))}\r\n".encode()
+        if policy.completes and not found["message-id"]:
+            added += f"Message-ID: <{id}@{hostname}>\r\n".encode()
+        return added
+
+    def _is_own(self, identity: str, address: Mailbox | None) -> bool:
+        return address is not None and self.may_send_as(identity, address)
+
+
+def _originators(found: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]:
+    """Yield the addresses of From and Sender; None for what cannot be read, which is nobody's."""
+    written = [value for name in _OWN_NAMES for value in found[name]]
+    if (
+        max(len(found[name]) for name in _OWN_NAMES) > _MOST_FIELDS
+        or sum(map(len, written)) > _LONGEST_NAMES
+    ):
+        yield None
+    else:
+        addresses = dict.fromkeys(each for value in written for each in _addresses(value))
+        yield from addresses if len(addresses) <= _MOST_ADDRESSES else (None,)
+
+
+def _addresses(value: str) -> Iterator[Mailbox | None]:
+    """Yield the addresses of a field; None for what cannot be read."""
+    try:
+        pairs = getaddresses([value])
+    except RecursionError:  # comments or groups, hundreds of them within one another
+        pairs = []
+    if not pairs:
+        yield None
+    for _, address in pairs:
+        try:
+            mailbox = Mailbox.parse(address)
+        except AddressError:
+            yield None
+        else:
+            yield mailbox if mailbox.domain else None

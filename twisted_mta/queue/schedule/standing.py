@@ -1,0 +1,40 @@
+"""How things stand with one next hop, for who asks why something is still here."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .backoff import Schedule
+from .next_hops import HopLimits, Suspended
+
+
+@frozen(kw_only=True)
+class Standing:
+    """What holds the mail for a next hop now, in one process.
+
+    Attributes:
+        name: what the next hop is called.
+        limits: what the operator said of it.
+        schedule: when it is tried again.
+        suspended: it is left alone; None: it is not.
+        active: transactions with it under way.
+        allowed: how many it gets at once now, as it has shown to bear.
+        connections: how many it can get at the most.
+        waiting: transactions in memory that wait for their turn.
+        asking: those of them that wait for a place in what is counted over all processes:
+            connections, rate, concurrency.
+        remote: transactions with all other hosts under way.
+        concurrency: how many of those there may be.
+    """
+
+    name: str
+    limits: HopLimits
+    schedule: Schedule
+    suspended: Suspended | None
+    active: int
+    allowed: int
+    connections: int
+    waiting: int
+    asking: int
+    remote: int
+    concurrency: int

@@ -1,0 +1,1 @@
+"""The durable queue: the contract of a store, and the stores."""

@@ -1,0 +1,280 @@
+"""What is due in the embedded store: asked for by domain, so that nothing else is looked at."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ...mail.envelope import Message, QueueId, Recipient
+from ..schedule.priority import Levels, is_timed, turn
+from .contract import Lease, Leased, Overdue, Survey, Want
+from .leases import Key, Leases
+from .rows import MESSAGE, RECIPIENT, flat, marks, message, parts, recipient
+from .spool import Spool
+
+_WANTS = 100  # to a statement: SQLite joins 500 at most
+_LAST = 2**63 - 1  # no id is higher
+_LOOKED_AT = 1000  # messages that are looked at for `Overdue` at once
+_OVERDUE = 50  # messages that are taken of them: bodies come along
+
+# Which domains there are: one step down the index for each, over all that they have.
+_SURVEY = """
+    WITH RECURSIVE held (domain) AS (
+        SELECT min(domain) FROM recipient WHERE next_attempt IS NOT NULL AND level = 0
+        UNION ALL
+        SELECT (
+            SELECT min(domain) FROM recipient
+            WHERE next_attempt IS NOT NULL AND level = 0 AND recipient.domain > held.domain
+        )
+        FROM held WHERE held.domain IS NOT NULL
+    )
+    SELECT
+        domain,
+        (
+            SELECT min(next_attempt) FROM recipient
+            WHERE recipient.domain = held.domain AND next_attempt IS NOT NULL AND level = 0
+        ),
+        (
+            SELECT max(next_attempt) FROM recipient
+            WHERE recipient.domain = held.domain AND next_attempt IS NOT NULL AND level = 0
+        )
+    FROM held WHERE domain IS NOT NULL
+"""
+
+# The same of one domain and level.
+_SURVEY_LEVEL = """
+    SELECT
+        (
+            SELECT min(next_attempt) FROM recipient
+            WHERE domain = ?1 AND level = ?2 AND level <> 0 AND next_attempt IS NOT NULL
+        ),
+        (
+            SELECT max(next_attempt) FROM recipient
+            WHERE domain = ?1 AND level = ?2 AND level <> 0 AND next_attempt IS NOT NULL
+        )
+"""
+
+# What a clock that was wrong has put off beyond a time is due at another, but not what its sender
+# asked to be held.
+_SET_RIGHT = """
+    UPDATE recipient SET next_attempt = {due}
+    WHERE domain = :domain AND level = :level AND {level} AND next_attempt > :beyond
+    AND NOT EXISTS (
+        SELECT 1 FROM message WHERE message.id = recipient.message
+        AND json_extract(message.parameters, '$.HOLDUNTIL') >= recipient.next_attempt
+    )
+"""
+_NOW, _EARLIER = ":now", "max(:now, next_attempt - :set_back)"
+_EVERYDAY, _OTHERS = "level = 0", "level <> 0"  # as the indexes have it
+
+# The first of one domain and level, by the index alone.
+_FIRST = (
+    "SELECT * FROM (SELECT domain, level, message, number, next_attempt FROM recipient"
+    " WHERE domain = ? AND level = 0 AND next_attempt IS NOT NULL AND message <= ?"
+    " ORDER BY next_attempt LIMIT ?)"
+)
+_FIRST_OF_LEVEL = (
+    "SELECT domain, level, message, number, next_attempt FROM recipient"
+    " WHERE domain = ? AND level = ? AND level <> 0 AND next_attempt IS NOT NULL AND message <= ?"
+    " ORDER BY next_attempt LIMIT ?"
+)
+
+
+class _Row(NamedTuple):
+    message: int
+    number: int
+    time: float
+    level: int
+
+
+def survey(database: sqlite3.Connection, survey: Survey, levels: Levels) -> Leased:
+    """Name all domains (`contract.Survey`), and read the levels that there are."""
+    rest: dict[str, float | None] = {}
+    for domain, first, last in database.execute(_SURVEY).fetchall():
+        rest[domain] = _set_right(database, survey, domain, 0, first, last)
+    levels.read(database)
+    for domain, level in levels.pairs():
+        first, last = database.execute(_SURVEY_LEVEL, (domain, level)).fetchone()
+        first = _set_right(database, survey, domain, level, first, last)
+        known = rest.get(domain)
+        rest[domain] = first if known is None else min(first, known)
+    return Leased((), rest)
+
+
+def _set_right(
+    database: sqlite3.Connection,
+    survey: Survey,
+    domain: str,
+    level: int,
+    first: float,
+    last: float,
+) -> float:
+    """Bring forward what a wrong clock has put off; return a time before which nothing is due."""
+    which = _EVERYDAY if level == 0 else _OTHERS
+    values = {
+        "domain": domain,
+        "level": level,
+        "now": survey.now,
+        "set_back": survey.set_back,
+    }
+    if survey.set_back and last > survey.now:
+        statement = _SET_RIGHT.format(due=_EARLIER, level=which)
+        database.execute(statement, {**values, "beyond": survey.now})
+        first = min(first, max(survey.now, first - survey.set_back))
+    if last - survey.set_back > survey.latest:
+        statement = _SET_RIGHT.format(due=_NOW, level=which)
+        database.execute(statement, {**values, "beyond": survey.latest})
+        first = min(first, survey.now)
+    return first
+
+
+def lease(
+    database: sqlite3.Connection, lease: Lease, leases: Leases, levels: Levels, spool: Spool
+) -> Leased:
+    """Return what is due of what is wanted; it is for the caller to lease it.
+
+    Args:
+        database: the connection.
+        lease: see there.
+        leases: what is leased already.
+        levels: of each domain.
+        spool: where large bodies are.
+    """
+    wanted = {want.domain: want for want in lease.wants}
+    allowed = {**{domain: Want(domain, 0) for domain in lease.also}, **wanted}
+    first = _first(database, lease.wants, leases, levels)
+    ids: dict[int, None] = {}
+    timed: dict[Key, None] = {}
+    for domain, lists in first.items():
+        messages_of_it: dict[int, None] = {}
+        for row in _in_turn(lists, lease.now):
+            if len(messages_of_it) == wanted[domain].limit:
+                break
+            if (row.message, row.number) not in leases:
+                messages_of_it[row.message] = None
+                if is_timed(row.level):
+                    timed[row.message, row.number] = None
+        ids.update(messages_of_it)
+    taken: dict[Key, None] = {}
+    messages: list[Message] = []
+    for part in parts([(id,) for id in sorted(ids)]):
+        recipients: dict[int, list[Recipient]] = {}
+        for row in database.execute(
+            f"SELECT {RECIPIENT} FROM recipient"
+            f" WHERE message IN ({marks(part)}) AND next_attempt <= ?"
+            " ORDER BY message, number",
+            (*flat(part), lease.now),
+        ):
+            key, want = (row[0], row[1]), allowed.get(row[3])
+            if want is None or key in leases or not (_within(want, row[0]) or key in timed):
+                continue
+            taken[key] = None
+            recipients.setdefault(row[0], []).append(recipient(row))
+        for row in database.execute(
+            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(part)}) ORDER BY id",
+            flat(part),
+        ):
+            messages.append(message(row, tuple(recipients[row[0]]), spool))
+    rest: dict[str, float | None] = {}
+    for domain, lists in first.items():
+        length = _length(wanted[domain], leases)
+        times = (_next_time(rows, length, leases, taken) for rows in lists)
+        rest[domain] = min((time for time in times if time is not None), default=None)
+    return Leased(tuple(messages), rest)
+
+
+def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spool: Spool) -> Leased:
+    """Return what has been here for long (`contract.Overdue`); it is for the caller to lease it."""
+    # By the primary key: what is older than `after` is not looked at.
+    ids = database.execute(
+        "SELECT DISTINCT message FROM recipient WHERE message > ? AND message < ?"
+        " ORDER BY message LIMIT ?",
+        (overdue.after, overdue.before, _LOOKED_AT),
+    ).fetchall()
+    through = QueueId(ids[-1][0]) if len(ids) == _LOOKED_AT else None
+    recipients: dict[int, list[Recipient]] = {}
+    for part in parts(ids):
+        for row in database.execute(
+            f"SELECT {RECIPIENT} FROM recipient"
+            f" WHERE message IN ({marks(part)}) AND warned = 0 AND next_attempt IS NOT NULL"
+            " AND message IN (SELECT id FROM message WHERE sender_domain IS NOT NULL)"
+            " ORDER BY message, number",
+            flat(part),
+        ):
+            if (row[0], row[1]) in leases:
+                continue
+            if row[0] not in recipients and len(recipients) == _OVERDUE:
+                through = QueueId(next(reversed(recipients)))
+                break
+            recipients.setdefault(row[0], []).append(recipient(row))
+        else:
+            continue
+        break
+    wanted = [(id,) for id in recipients]
+    messages = [
+        message(row, tuple(recipients[row[0]]), spool)
+        for part in parts(wanted)
+        for row in database.execute(
+            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(part)}) ORDER BY id", flat(part)
+        )
+    ]
+    return Leased(tuple(messages), {}, through)
+
+
+def _in_turn(lists: Sequence[Sequence[_Row]], now: float) -> Iterator[_Row]:
+    """Yield what is due, each list being in order."""
+    due = ([row for row in rows if row.time <= now] for rows in lists)
+    if len(lists) == 1:
+        return iter(next(due))
+    return iter(
+        sorted((row for rows in due for row in rows), key=lambda row: turn(row.time, row.level))
+    )
+
+
+def _next_time(
+    rows: Sequence[_Row], length: int, leases: Leases, taken: Mapping[Key, None]
+) -> float | None:
+    """Return the time before which nothing else of a list is due."""
+    for row in rows:
+        key = row.message, row.number
+        if key not in leases and key not in taken:
+            return row.time
+    # Where all that was looked at is leased, what comes next is not before the last of it.
+    return rows[-1].time if len(rows) == length else None
+
+
+def _within(want: Want, id: int) -> bool:
+    return want.before is None or id < want.before
+
+
+def _length(want: Want, leases: Leases) -> int:
+    """Return how many rows of a list are looked at: what is leased is stepped over."""
+    return want.limit + leases.of(want.domain) + 1
+
+
+def _first(
+    database: sqlite3.Connection, wants: Sequence[Want], leases: Leases, levels: Levels
+) -> dict[str, list[list[_Row]]]:
+    """Return the first of each domain, a list for each of its levels."""
+    first: dict[str, list[list[_Row]]] = {want.domain: [[]] for want in wants}
+    for start in range(0, len(wants), _WANTS):
+        some = wants[start : start + _WANTS]
+        values = [(want.domain, _last_id(want), _length(want, leases)) for want in some]
+        statement = " UNION ALL ".join([_FIRST] * len(some))
+        for domain, level, id, number, time in database.execute(statement, flat(values)):
+            first[domain][0].append(_Row(id, number, time, level))
+    for want in wants:
+        for level in levels.of(want.domain):
+            last = _LAST if is_timed(level) else _last_id(want)
+            its = want.domain, level, last, _length(want, leases)
+            rows = database.execute(_FIRST_OF_LEVEL, its).fetchall()
+            if rows:
+                first[want.domain].append(
+                    [_Row(id, number, time, level) for _, _, id, number, time in rows]
+                )
+    return first
+
+
+def _last_id(want: Want) -> int:
+    return _LAST if want.before is None else want.before - 1

@@ -1,0 +1,125 @@
+"""What became of the last attempts at each recipient, in the embedded store.
+
+Rows are written where a recipient is deferred and at no other time, in the transaction that defers
+it. They go with their recipient, whatever it leaves by: the schema sees to that.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from attrs import asdict
+
+from ...mail.envelope import QueueId, RecipientNumber, TLSFacts
+from ...mail.reply import Reply
+from .contract import KEPT_ATTEMPTS, KEPT_CONVERSATIONS, Deferral, PastAttempt, Settle
+from .rows import flat, insert_rows, marks, parts
+
+_COLUMNS = (
+    "message, number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
+    " unreachable, conversation"
+)
+
+
+def record(database: sqlite3.Connection, settle: Settle, deferred: Sequence[Deferral]) -> None:
+    """Write down the attempts that ``deferred`` ended, and forget what is older than is kept.
+
+    Args:
+        database: the connection, in a transaction.
+        settle: what is settled.
+        deferred: those of it that are recorded for the first time.
+    """
+    id = settle.message.id
+    before = {each.number: each.attempts for each in settle.message.envelope.recipients}
+    # Recipients that were tried together share what was said.
+    conversations: dict[str, int | None] = {"": None}
+    for deferral in deferred:
+        said = deferral.outcome.transcript
+        if said not in conversations:
+            conversations[said] = database.execute(
+                "INSERT INTO conversation (message, transcript) VALUES (?, ?)", (id, said)
+            ).lastrowid
+    insert_rows(
+        database,
+        f"INSERT OR IGNORE INTO attempt ({_COLUMNS}) VALUES ",
+        [
+            (
+                id,
+                outcome.number,
+                before[outcome.number] + 1,
+                settle.at,
+                settle.next_hop,
+                outcome.reply.code,
+                outcome.reply.status,
+                outcome.reply.text,
+                outcome.remote,
+                _written(outcome.tls),
+                outcome.uncertain,
+                outcome.unreachable,
+                conversations[outcome.transcript],
+            )
+            for outcome in (each.outcome for each in deferred)
+        ],
+    )
+    many = [outcome.number for outcome in (each.outcome for each in deferred)]
+    if max(before[number] for number in many) >= KEPT_CONVERSATIONS:
+        _forget(database, id, many)
+
+
+def _forget(database: sqlite3.Connection, id: QueueId, numbers: Sequence[RecipientNumber]) -> None:
+    for part in parts([(number,) for number in numbers]):
+        which = (
+            f"message = ? AND number IN ({marks(part)}) AND attempt <= (SELECT attempts FROM"
+            " recipient WHERE recipient.message = attempt.message"
+            " AND recipient.number = attempt.number) - ?"
+        )
+        database.execute(f"DELETE FROM attempt WHERE {which}", (id, *flat(part), KEPT_ATTEMPTS))
+        database.execute(
+            f"UPDATE attempt SET conversation = NULL WHERE {which} AND conversation IS NOT NULL",
+            (id, *flat(part), KEPT_CONVERSATIONS),
+        )
+    database.execute(
+        "DELETE FROM conversation WHERE message = ? AND id NOT IN"
+        " (SELECT conversation FROM attempt WHERE message = ? AND conversation IS NOT NULL)",
+        (id, id),
+    )
+
+
+def attempts(
+    database: sqlite3.Connection, id: QueueId
+) -> dict[RecipientNumber, tuple[PastAttempt, ...]]:
+    """Return the attempts at the recipients of a message that are kept, the oldest first."""
+    found: dict[RecipientNumber, list[PastAttempt]] = {}
+    for row in database.execute(
+        "SELECT number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
+        " unreachable, transcript FROM attempt LEFT JOIN conversation"
+        " ON conversation.id = attempt.conversation WHERE attempt.message = ?"
+        " ORDER BY number, attempt",
+        (id,),
+    ):
+        number, attempt, ended_at, next_hop, code, status, text, remote, tls, *more = row
+        uncertain, unreachable, transcript = more
+        found.setdefault(RecipientNumber(number), []).append(
+            PastAttempt(
+                attempt=attempt,
+                ended_at=ended_at,
+                next_hop=next_hop,
+                reply=Reply(code, status, (text,)),
+                remote=remote,
+                tls=_read(tls),
+                uncertain=bool(uncertain),
+                unreachable=bool(unreachable),
+                transcript=transcript or "",
+            )
+        )
+    return {number: tuple(those) for number, those in found.items()}
+
+
+def _written(tls: TLSFacts | None) -> str | None:
+    return None if tls is None else json.dumps(asdict(tls))
+
+
+def _read(tls: str | None) -> TLSFacts | None:
+    return None if tls is None else TLSFacts(**json.loads(tls))

@@ -1,0 +1,411 @@
+"""What an operator asks of the embedded store, slice by slice (`operator`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from ...mail.address import Mailbox
+from ...mail.envelope import QueueId, RecipientNumber
+from ..operator.operations import (
+    FEW,
+    Action,
+    Browse,
+    Class,
+    Inspect,
+    Inspected,
+    Listed,
+    Page,
+    Steer,
+    Tallied,
+    Tally,
+    can,
+)
+from ..operator.selection import Entry, Selection
+from . import history
+from .leases import Key
+from .narrowing import EVERYTHING, is_exact, narrowed
+from .rows import MESSAGE, RECIPIENT, flat, marks, message, parts, recipient
+from .spool import Spool
+
+_LAST = 2**63 - 1  # no id is higher
+_MORE = "next_attempt, held, removing IS NOT NULL"
+_IDS = 200  # of those that were named, in one slice
+_MANY = 500  # recipients that something is done to at once, where they need not be read
+_RARE = 2000  # recipients of a domain that are found by its index
+
+_SELECT = f"SELECT {RECIPIENT}, {_MORE} FROM recipient"
+
+# The recipients of a domain, each by the index that it is in (`schema`).
+_DUE = "domain = ?1 AND next_attempt IS NOT NULL AND level = 0"
+_LEVELS = "domain = ?1 AND next_attempt IS NOT NULL AND level <> 0"
+_SELECT_OF_DOMAIN = (
+    f"SELECT {RECIPIENT}, {_MORE} FROM ("
+    f"SELECT message AS m, number AS n FROM recipient WHERE {_DUE}"
+    f" UNION ALL SELECT message, number FROM recipient WHERE {_LEVELS}"
+    " UNION ALL SELECT message, number FROM recipient INDEXED BY recipient_held"
+    " WHERE held IS NOT NULL AND message > ?2 AND domain = ?1"
+    " UNION ALL SELECT message, number FROM recipient INDEXED BY recipient_removing"
+    " WHERE removing IS NOT NULL AND message > ?2 AND domain = ?1"
+    ") CROSS JOIN recipient ON message = m AND number = n"
+)
+_COUNT_DUE, _COUNT_LEVELS, _COUNT_HELD = (
+    f"SELECT count(*) FROM (SELECT 1 FROM recipient WHERE {each} LIMIT ?)"
+    for each in (_DUE, _LEVELS, "held IS NOT NULL AND message > ?1")
+)
+
+IsLeased = Callable[[Key], bool]
+"""Says whether a runner is at work on a recipient, and will be when this is committed."""
+
+
+@frozen
+class Done:
+    """What was done to a slice.
+
+    Attributes:
+        page: see there.
+        held: how many more are held.
+        gone: (attempts, since when it was held) of each recipient that has left.
+        emptied: messages that may have no recipient left.
+        marked: recipients that go when they are not leased any more.
+    """
+
+    page: Page
+    held: int = 0
+    gone: Sequence[tuple[int, float | None]] = ()
+    emptied: Sequence[QueueId] = ()
+    marked: Sequence[Key] = ()
+
+
+def browse(database: sqlite3.Connection, browse: Browse, leased: IsLeased) -> Page:
+    """Return a slice of what is there."""
+    found, looked_at, following = _slice(database, browse, leased)
+    return Page(_listed(database, browse.selection, found, "size"), looked_at, following)
+
+
+def steer(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done:
+    """Do something to a slice."""
+    many = _steer_many(database, steer, leased)
+    if many is not None:
+        return many
+    found, looked_at, following = _slice(database, steer, leased, steer.action)
+    page = Page(_listed(database, steer.selection, found, "0"), looked_at, following)
+    entries = [(each.id, entry) for each in page.messages for entry in each.recipients]
+    if steer.dry_run or not entries:
+        return Done(page)
+    free = [_key(*each) for each in entries if not each[1].leased]
+    busy = [_key(*each) for each in entries if each[1].leased]
+    if steer.action in ("retry", "release"):
+        _update(database, "held = NULL, next_attempt = ?", steer.now, free + busy)
+        return Done(page, held=-len(entries) if steer.action == "release" else 0)
+    if steer.action == "hold":
+        _update(database, "next_attempt = NULL, held = ?", steer.now, free + busy)
+        return Done(page, held=len(entries))
+    was_held = sum(1 for _, entry in entries if entry.leased and entry.held is not None)
+    _update(database, "next_attempt = NULL, held = NULL, removing = ?", steer.now, busy)
+    gone = delete(database, free)
+    emptied = [each.id for each in page.messages]
+    return Done(page, -was_held, [(each[2], each[3]) for each in gone], emptied, busy)
+
+
+_CHANGES: dict[Action, str] = {
+    "retry": "held = NULL, next_attempt = ?",
+    "release": "held = NULL, next_attempt = ?",
+    "hold": "next_attempt = NULL, held = ?",
+}
+
+
+def _steer_many(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done | None:
+    """Do something to a slice of which the database can tell by itself what is meant.
+
+    Only what a runner is at work on is read.
+
+    Returns:
+        None where it cannot tell, or where there are so few that each can be told of.
+    """
+    if steer.dry_run or steer.action == "remove" or not is_exact(steer.selection):
+        return None
+    condition, values = narrowed(steer.selection, steer.action)
+    last = _LAST if steer.selection.before is None else steer.selection.before
+    end, looked_at = _reached(database, steer.after, last, max(_MANY, steer.reach))
+    following = QueueId(end) if looked_at == max(_MANY, steer.reach) else None
+    few, full = (
+        database.execute(
+            f"SELECT message FROM recipient WHERE message > ? AND message <= ? AND {condition}"
+            " ORDER BY message, number LIMIT 1 OFFSET ?",
+            (steer.after, end, *values, offset),
+        ).fetchone()
+        for offset in (FEW, _MANY - 1)
+    )
+    if few is None:
+        return None
+    if full is not None:
+        (end,) = full
+        following = QueueId(end)
+        looked_at = _between(database, steer.after, end)
+    rows = database.execute(
+        f"UPDATE recipient SET {_CHANGES[steer.action]}"
+        f" WHERE message > ? AND message <= ? AND {condition} RETURNING message, number, domain",
+        (steer.now, steer.after, end, *values),
+    ).fetchall()
+    rows.sort()
+    busy = {(id, number): None for id, number, _ in rows if leased((id, number))}
+    if steer.action == "retry":  # it changes nothing about those: they are at work
+        rows = [row for row in rows if row[:2] not in busy]
+        busy = {}
+    found: dict[QueueId, list[Entry]] = {}
+    for part in parts(list(busy)):
+        for row in database.execute(
+            f"WITH {_chosen(part)} {_SELECT} WHERE (message, number) IN (SELECT * FROM chosen)"
+            " ORDER BY message, number",
+            flat(part),
+        ).fetchall():
+            found.setdefault(QueueId(row[0]), []).append(_entry(row, leased))
+    more = tuple(
+        (QueueId(id), RecipientNumber(number), domain)
+        for id, number, domain in rows
+        if (id, number) not in busy
+    )
+    page = Page(_listed(database, steer.selection, found, "0"), looked_at, following, more)
+    held = {"hold": len(rows), "release": -len(rows)}.get(steer.action, 0)
+    return Done(page, held=held)
+
+
+def delete(
+    database: sqlite3.Connection, keys: Sequence[Key], where: str = "1"
+) -> list[tuple[int, int, int, float | None]]:
+    """Remove recipients; return (message, number, attempts, since when it was held) of each."""
+    gone = []
+    for part in parts(keys):
+        gone += database.execute(
+            f"WITH {_chosen(part)} DELETE FROM recipient"
+            f" WHERE (message, number) IN (SELECT * FROM chosen) AND {where}"
+            " RETURNING message, number, attempts, held",
+            flat(part),
+        ).fetchall()
+    return gone
+
+
+def inspect(
+    database: sqlite3.Connection, inspect: Inspect, leased: IsLeased, spool: Spool
+) -> Inspected | None:
+    """Return one message, or None."""
+    row = database.execute(
+        f"SELECT {MESSAGE}, quarantine FROM message WHERE id = ?", (inspect.id,)
+    ).fetchone()
+    if row is None:
+        return None
+    rows = database.execute(
+        f"SELECT {RECIPIENT}, {_MORE} FROM recipient WHERE message = ? ORDER BY number",
+        (inspect.id,),
+    ).fetchall()
+    entries = tuple(_entry(each, leased) for each in rows)
+    found = message(row[:-1], tuple(each.recipient for each in entries), spool)
+    return Inspected(found, entries, row[-1], history.attempts(database, inspect.id))
+
+
+def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
+    """Count a slice; the database does it, without the interpreter."""
+    edges = [tally.after, *tally.ages, _LAST]
+    counts: dict[Class, int] = {}
+    after, left = tally.after, tally.limit
+    for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
+        until = edges[age + 1]
+        rows = database.execute(
+            "SELECT count(*), max(message), attempts > 0, next_attempt IS NOT NULL,"
+            " held IS NOT NULL, last_code, last_status, last_remote IS NULL FROM"
+            " (SELECT * FROM recipient WHERE message > ? AND message < ?"
+            " ORDER BY message, number LIMIT ?)"
+            " GROUP BY 3, 4, 5, 6, 7, 8",
+            (after, until, left),
+        ).fetchall()
+        for count, _, deferred, waiting, held, code, status, ours in rows:
+            each = Class(age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours))
+            counts[each] = counts.get(each, 0) + count
+            left -= count
+        if left <= 0:
+            after = max(row[1] for row in rows)
+            # What the last message has beyond the slice is passed over: it is an estimate.
+            return Tallied(counts, tally.limit, QueueId(after))
+        after = max(after, until - 1)
+    return Tallied(counts, tally.limit - left, None)
+
+
+def _slice(
+    database: sqlite3.Connection,
+    asked: Browse | Steer,
+    leased: IsLeased,
+    action: Action | None = None,
+) -> tuple[dict[QueueId, list[Entry]], int, QueueId | None]:
+    """Return what of a slice is picked, but for what is said of senders."""
+    selection, after = asked.selection, asked.after
+    last = _LAST if selection.before is None else selection.before
+    if selection.ids is not None:
+        rows, looked_at, following = _named(database, selection.ids, after, last)
+    else:
+        condition, values = narrowed(selection, action)
+        rows, looked_at, following = _walked(database, asked, last, condition, values)
+    found: dict[QueueId, list[Entry]] = {}
+    for row in rows:
+        entry = _entry(row, leased)
+        if selection.picks_recipient(entry) and (action is None or can(action, entry)):
+            found.setdefault(QueueId(row[0]), []).append(entry)
+    return found, looked_at, following
+
+
+_Slice = tuple[list[Any], int, "QueueId | None"]  # rows, how many were looked at, what is next
+
+
+def _named(database: sqlite3.Connection, named: Sequence[QueueId], after: int, last: int) -> _Slice:
+    """Return the recipients of messages that are named."""
+    ids = [id for id in named if after < id < last]
+    following = ids[_IDS - 1] if len(ids) > _IDS else None
+    ids = ids[:_IDS]
+    rows = database.execute(
+        f"{_SELECT} WHERE message IN ({marks([(id,) for id in ids])}) ORDER BY message, number", ids
+    ).fetchall()
+    return rows, len(rows), following
+
+
+def _walked(
+    database: sqlite3.Connection,
+    asked: Browse | Steer,
+    last: int,
+    condition: str,
+    values: Sequence[object],
+) -> _Slice:
+    """Return what may be picked, in the order of ids: by the domain's index, or step by step.
+
+    The database passes over what cannot be picked, so that a few among very many are found without
+    the interpreter; and not over too many at once, since others wait for it.
+    """
+    domain = asked.selection.domain
+    if domain is not None and domain[:1] != "." and _is_rare(database, domain, asked.after):
+        rows = database.execute(
+            f"{_SELECT_OF_DOMAIN} WHERE message > ?2 AND message < ?3 AND {condition}"
+            " ORDER BY message, number LIMIT ?",
+            (domain, asked.after, last, *values, asked.limit),
+        ).fetchall()
+        following = _whole(database, rows, asked.limit, condition, values)
+        return rows, len(rows), following
+    # What is all picked needs no reach.
+    reach = asked.limit if condition == EVERYTHING else max(asked.limit, asked.reach)
+    end, looked_at = _reached(database, asked.after, last, reach)
+    if not looked_at:
+        return [], 0, None
+    rows = database.execute(
+        f"{_SELECT} WHERE message > ? AND message <= ? AND {condition}"
+        " ORDER BY message, number LIMIT ?",
+        (asked.after, end, *values, asked.limit),
+    ).fetchall()
+    following = _whole(database, rows, asked.limit, condition, values)
+    if following is not None:
+        looked_at = _between(database, asked.after, following)
+    elif looked_at == reach:
+        following = QueueId(end)
+    return rows, looked_at, following
+
+
+def _reached(database: sqlite3.Connection, after: int, last: int, reach: int) -> tuple[int, int]:
+    """Return the message that so many recipients lead to, and how many there are."""
+    end, count = database.execute(
+        "SELECT max(message), count(*) FROM (SELECT message FROM recipient"
+        " WHERE message > ? AND message < ? ORDER BY message, number LIMIT ?)",
+        (after, last, reach),
+    ).fetchone()
+    return end or after, count
+
+
+def _between(database: sqlite3.Connection, after: int, end: int) -> int:
+    """Return how many recipients there are from one message to another."""
+    (count,) = database.execute(
+        "SELECT count(*) FROM recipient WHERE message > ? AND message <= ?", (after, end)
+    ).fetchone()
+    return int(count)
+
+
+def _whole(
+    database: sqlite3.Connection,
+    rows: list[Any],
+    limit: int,
+    condition: str,
+    values: Sequence[object],
+) -> QueueId | None:
+    """Add to a full slice what its last message has besides: it is never parted; return its id."""
+    if len(rows) < limit:
+        return None
+    rows += database.execute(
+        f"{_SELECT} WHERE message = ? AND number > ? AND {condition} ORDER BY number",
+        (*rows[-1][:2], *values),
+    ).fetchall()
+    return QueueId(rows[-1][0])
+
+
+def _is_rare(database: sqlite3.Connection, domain: str, after: int) -> bool:
+    """Whether a domain has so few recipients that they are soon put in their order.
+
+    What is held has an index of its own, and what is quarantined has none.
+    """
+    (quarantined,) = database.execute("SELECT quarantined FROM census").fetchone()
+    if quarantined:
+        return False
+    for counted, value in ((_COUNT_DUE, domain), (_COUNT_LEVELS, domain), (_COUNT_HELD, after)):
+        (count,) = database.execute(counted, (value, _RARE + 1)).fetchone()
+        if count > _RARE:
+            return False
+    return True
+
+
+def _listed(
+    database: sqlite3.Connection,
+    selection: Selection,
+    found: dict[QueueId, list[Entry]],
+    size: str,
+) -> tuple[Listed, ...]:
+    listed = []
+    for part in parts([(id,) for id in found]):
+        for id, local_part, domain, octets in database.execute(
+            f"SELECT id, sender_local, sender_domain, {size} FROM message"
+            f" WHERE id IN ({marks(part)}) ORDER BY id",
+            flat(part),
+        ):
+            reverse_path = None if local_part is None else Mailbox(local_part, domain)
+            if selection.picks_message(QueueId(id), reverse_path):
+                entries = tuple(found[QueueId(id)])
+                listed.append(Listed(QueueId(id), reverse_path, entries, octets))
+    return tuple(listed)
+
+
+def _entry(row: Sequence[Any], leased: IsLeased) -> Entry:
+    *columns, next_attempt, held, removing = row
+    return Entry(
+        recipient=recipient(columns),
+        next_attempt=next_attempt,
+        held=held,
+        removing=bool(removing),
+        leased=leased((row[0], row[1])),
+    )
+
+
+def _key(id: QueueId, entry: Entry) -> tuple[QueueId, RecipientNumber]:
+    return id, entry.recipient.number
+
+
+def _chosen(part: Sequence[object]) -> str:
+    # By way of the WITH: a plain IN (VALUES …) of more than one row scans it all.
+    return f"chosen (message, number) AS (VALUES {','.join(['(?,?)'] * len(part))})"
+
+
+def _update(
+    database: sqlite3.Connection, change: str, now: float, keys: Sequence[tuple[int, int]]
+) -> None:
+    for part in parts(keys):
+        database.execute(
+            f"WITH {_chosen(part)} UPDATE recipient SET {change}"
+            " WHERE (message, number) IN (SELECT * FROM chosen)",
+            [*flat(part), now],
+        )

@@ -1,0 +1,153 @@
+"""Rows of the embedded store: values to columns and back, many to a statement."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from ...mail.address import Mailbox
+from ...mail.envelope import (
+    Body,
+    Envelope,
+    HeldBody,
+    Message,
+    Parameters,
+    QueueId,
+    Recipient,
+    RecipientNumber,
+)
+from ...mail.reply import Reply
+from ..schedule.priority import level
+from .spool import Spool
+
+_ROWS = 500  # to a statement: 13 values each, of the 32,766 that SQLite takes
+
+Row = Sequence[str | bytes | int | float | None]
+
+MESSAGE = "id, sender_local, sender_domain, parameters, trace, body, size, received_at, expires_at"
+"""The columns that `message` reads, and `message_row` writes."""
+
+RECIPIENT = (
+    "message, number, local_part, domain, parameters, attempts, last_code, last_status, last_text,"
+    " last_remote, original_local, original_domain, reverse_local, reverse_domain,"
+    " warned, aliases"
+)
+"""The columns that `recipient` reads."""
+
+RECIPIENT_AT_FIRST = (
+    "message, number, local_part, domain, parameters, attempts, next_attempt, original_local,"
+    " original_domain, reverse_local, reverse_domain, level, aliases"
+)
+"""The columns that `recipient_row` writes."""
+
+
+def insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -> int:
+    """Insert ``rows`` by a statement that begins with ``start``; return how many there were."""
+    inserted = 0
+    for part in parts(rows):
+        values = "(" + ",".join("?" * len(part[0])) + ")"
+        inserted += database.execute(start + ",".join([values] * len(part)), flat(part)).rowcount
+    return inserted
+
+
+def parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Yield so many of ``rows`` as go into one statement."""
+    for start in range(0, len(rows), _ROWS):
+        yield rows[start : start + _ROWS]
+
+
+def flat(rows: Iterable[Row]) -> list[str | bytes | int | float | None]:
+    """Return the values of all rows, one after the other."""
+    return [value for row in rows for value in row]
+
+
+def marks(rows: Sequence[Row]) -> str:
+    """Return a parameter mark for each row of one value."""
+    return ",".join("?" * len(rows))
+
+
+def _json(parameters: Parameters) -> str:
+    return json.dumps(parameters) if parameters else "{}"
+
+
+def message_row(message: Message) -> Row:
+    """Return what of a message is in a row of its own."""
+    body, envelope = message.body, message.envelope
+    reverse_path = envelope.reverse_path
+    return (
+        message.id,
+        reverse_path.local_part if reverse_path else None,
+        reverse_path.domain if reverse_path else None,
+        _json(envelope.parameters),
+        message.trace,
+        body.content if isinstance(body, HeldBody) else None,
+        body.size,
+        message.received_at,
+        message.expires_at,
+    )
+
+
+def _mailbox_row(mailbox: Mailbox | None) -> tuple[str | None, str | None]:
+    return (None, None) if mailbox is None else (mailbox.local_part, mailbox.domain)
+
+
+def _mailbox(local_part: str | None, domain: str | None) -> Mailbox | None:
+    return None if local_part is None or domain is None else Mailbox(local_part, domain)
+
+
+@lru_cache(maxsize=256)  # all members of a list have the same
+def _aliases(text: str | None) -> tuple[Mailbox, ...]:
+    return () if text is None else tuple(map(Mailbox.parse, text.split("\n")))
+
+
+def recipient(row: Sequence[Any]) -> Recipient:
+    """Return the recipient that a row has."""
+    _, number, local_part, domain, parameters, attempts, code, status, text, remote, *more = row
+    return Recipient(
+        number=RecipientNumber(number),
+        mailbox=Mailbox(local_part, domain),
+        parameters={} if parameters == "{}" else json.loads(parameters),
+        attempts=attempts,
+        last_reply=None if code is None else Reply(code, status, (text,)),
+        last_remote=remote,
+        original=_mailbox(*more[:2]),
+        reverse_path=_mailbox(*more[2:4]),
+        warned=bool(more[4]),
+        aliases=_aliases(more[5]),
+    )
+
+
+def recipient_row(message: Message, recipient: Recipient) -> Row:
+    """Return the row of a recipient that has not been tried."""
+    return (
+        message.id,
+        recipient.number,
+        recipient.mailbox.local_part,
+        recipient.mailbox.domain,
+        _json(recipient.parameters),
+        0,
+        message.released_at,
+        *_mailbox_row(recipient.original),
+        *_mailbox_row(recipient.reverse_path),
+        level(message),
+        "\n".join(map(str, recipient.aliases)) or None,
+    )
+
+
+def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool) -> Message:
+    """Return the message that a row has, with some of its recipients."""
+    id, local_part, domain, parameters, trace, content, size, received_at, expires_at = row
+    body: Body = HeldBody(content or b"")
+    if content is None:
+        body = spool.stored(QueueId(id), size)
+    return Message(
+        id=QueueId(id),
+        envelope=Envelope(_mailbox(local_part, domain), recipients, json.loads(parameters)),
+        trace=trace,
+        body=body,
+        received_at=received_at,
+        expires_at=expires_at,
+    )

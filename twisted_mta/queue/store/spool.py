@@ -1,0 +1,159 @@
+"""Bodies on their way into the queue: small ones in memory, large ones straight into a file.
+
+Order on disk: write, fdatasync, fsync of the directory; only then may a row name the file. What has
+no row is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ...interfaces import Executor, Files, WritableFile
+from ...mail.envelope import Body, HeldBody, QueueId
+
+_ATTEMPT = "attempt"  # no queue id: what a crash leaves of it is swept
+_CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
+
+
+@frozen
+class FileBody:
+    """A large body, in a file of the spool."""
+
+    files: Files
+    path: str
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in pieces of 64 KiB.
+
+        Raises:
+            OSError: it cannot be read, or is shorter than it was.
+        """
+        left = self.size
+        with self.files.open(self.path) as file:
+            while left:
+                chunk = file.read(min(_CHUNK, left))
+                if not chunk:
+                    raise OSError(f"{self.path} is {left} octets shorter than it was")
+                left -= len(chunk)
+                yield chunk
+
+
+class Spool:
+    """The directory of large bodies, and how bodies get there."""
+
+    def __init__(
+        self, directory: str, *, files: Files, executor: Executor, small_body: int = 65536
+    ) -> None:
+        self.directory = directory
+        self._files = files
+        self._executor = executor
+        self._small_body = small_body
+
+    def path(self, id: QueueId) -> str:
+        """Return where the body of a message is, if it is large."""
+        return os.path.join(self.directory, str(id))
+
+    def stored(self, id: QueueId, size: int) -> FileBody:
+        """Return a body that is in its file already."""
+        return FileBody(self._files, self.path(id), size)
+
+    def new_body(self, id: QueueId) -> SpooledWriter:
+        """Begin a body (`interfaces.NewBody`)."""
+        return SpooledWriter(self.path(id), self._files, self._executor, self._small_body)
+
+    def forget(self, body: Body) -> None:
+        """Leave nothing of a body that was sealed and that no row names."""
+        if isinstance(body, FileBody):
+            # What cannot be removed now is swept at the next start.
+            with contextlib.suppress(OSError):
+                self._files.unlink(body.path)
+
+    def attempt(self) -> None:
+        """Write a file as large as those begin to be, and remove it; blocks.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        path = os.path.join(self.directory, _ATTEMPT)
+        self._files.unlink(path)  # of an earlier attempt
+        file = self._files.create(path)
+        try:
+            file.write(bytes(self._small_body + 1))
+            file.sync()
+        finally:
+            file.close()
+            self._files.unlink(path)
+
+    def sync(self) -> None:
+        """Make the names of the files durable."""
+        self._files.sync_directory(self.directory)
+
+
+class SpooledWriter:
+    """`interfaces.BodyWriter`: in memory up to ``small_body`` octets, beyond them in a file."""
+
+    def __init__(self, path: str, files: Files, executor: Executor, small_body: int) -> None:
+        self._path = path
+        self._files = files
+        self._executor = executor
+        self._small_body = small_body
+        self._held: list[bytes] = []
+        self._waiting = 0  # octets in there
+        self._size = 0
+        self._file: WritableFile | None = None
+
+    def write(self, content: bytes) -> None:
+        """Append ``content`` (`interfaces.BodyWriter`)."""
+        self._size += len(content)
+        self._held.append(content)
+        self._waiting += len(content)
+        if self._file is None:
+            if self._size <= self._small_body:
+                return
+            self._file = self._files.create(self._path)
+        elif self._waiting < _CHUNK:
+            return  # the network delivers small pieces; each would be a call to the kernel
+        self._write_held()
+
+    def seal(self) -> Body | Deferred[Body]:
+        """End the content and make it durable (`interfaces.BodyWriter`)."""
+        if self._file is None:
+            return HeldBody(b"".join(self._held))
+        return self._executor(self._make_durable).addErrback(self._clean_up)
+
+    def discard(self) -> None:
+        """Leave nothing of it (`interfaces.BodyWriter`)."""
+        self._held.clear()
+        file, self._file = self._file, None
+        if file is not None:
+            # What cannot be removed now has no row, and is swept at the next start.
+            with contextlib.suppress(OSError):
+                file.close()
+            with contextlib.suppress(OSError):
+                self._files.unlink(self._path)
+
+    def _write_held(self) -> None:
+        assert self._file is not None
+        self._file.write(b"".join(self._held))
+        self._held.clear()
+        self._waiting = 0
+
+    def _make_durable(self) -> Body:
+        assert self._file is not None
+        if self._held:
+            self._write_held()
+        self._file.sync()
+        self._file.close()
+        self._files.sync_directory(os.path.dirname(self._path))
+        return FileBody(self._files, self._path, self._size)
+
+    def _clean_up(self, failure: Failure) -> Failure:
+        self.discard()
+        return failure

@@ -1,0 +1,122 @@
+"""The queue as an `IMessageDelivery`, for applications that keep ``twisted.mail``'s own protocol.
+
+Who may send what to whom, the trace field and the promise are the `Intake`'s: ``eomReceived`` fires
+after the commit. Each recipient is a message of its own, because that protocol has it so. What the
+protocol knows of the connection is taken from where it keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.mail.interfaces import IMessageDelivery, IMessageSMTP
+from twisted.mail.smtp import ESMTP, Address, SMTPBadRcpt, SMTPServerError, User
+from zope.interface import implementer
+
+from ..interfaces import Sink
+from ..mail.address import AddressError, Mailbox
+from ..mail.reply import Reply
+from ..smtp.server.session import Session
+from ..smtp.server.settings import Peer, SessionSettings
+from ..smtp.server.transaction import Accepted, Transaction
+from ..tls.server import facts
+from .intake import Intake
+
+
+@implementer(IMessageDelivery)
+class QueueingDelivery:
+    """Queues what ``twisted.mail.smtp`` receives."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._settings = SessionSettings(hostname=intake.policy.hostname)
+
+    def receivedHeader(self, helo: object, origin: object, recipients: object) -> None:
+        """Say nothing here: the trace field is added when the message has a queue id."""
+
+    def validateFrom(self, helo: tuple[bytes, bytes], origin: Address) -> Address:
+        """Take every reverse-path that is one, if there is room for a message.
+
+        Raises:
+            SMTPServerError: it is none, or there is no room.
+        """
+        reverse_path = _mailbox(origin)
+        _raise_refusal(self._intake.mail(self._session(helo, None), reverse_path, {}))
+        return origin
+
+    def validateTo(self, user: User) -> Callable[[], IMessageSMTP]:
+        """Take what the intake takes.
+
+        Raises:
+            SMTPBadRcpt: it does not.
+            SMTPServerError: the address is none.
+        """
+        session = self._session(user.helo, user.protocol)
+        mailbox = _mailbox(user.dest)
+        if mailbox is None:
+            raise SMTPServerError(501, "5.1.3 Bad address: the null path receives no mail")
+        transaction = session.transaction = Transaction(_mailbox(user.orig), {})
+        refusal = self._intake.may_send_to(session, mailbox)
+        if refusal is not None:
+            raise SMTPBadRcpt(user, refusal.code, _text(refusal))
+        transaction.recipients.append(Accepted(mailbox, {}))
+        return lambda: self._message(session)
+
+    def _message(self, session: Session) -> IMessageSMTP:
+        opened = self._intake.begin(session)
+        if isinstance(opened, Reply):
+            raise SMTPServerError(opened.code, _text(opened).encode("ascii"))
+        return _QueuedMessage(opened)
+
+    def _session(self, helo: tuple[bytes | None, Any], protocol: Any) -> Session:
+        """Return a session that is as far as theirs."""
+        name, address = helo
+        if isinstance(address, bytes):
+            address = address.decode("ascii", "replace")
+        session = Session(self._settings, peer=Peer(address or None))
+        session.greeting = "EHLO" if isinstance(protocol, ESMTP) else "HELO"
+        session.helo = (name or b"").decode("utf-8", "replace")
+        if getattr(protocol, "startedTLS", False):
+            session.tls = facts(protocol.transport.getHandle())
+        return session
+
+
+@implementer(IMessageSMTP)
+class _QueuedMessage:
+    """The content of one message, by lines."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def lineReceived(self, line: bytes) -> None:
+        """Take a line without its end."""
+        self._sink.write(line + b"\r\n")
+
+    def eomReceived(self) -> Deferred[None]:
+        """Fire when the message is durable; fail with the reply that refuses it."""
+        decided: Deferred[object] = maybeDeferred(self._sink.finish)
+        return decided.addCallback(_raise_refusal)
+
+    def connectionLost(self) -> None:
+        """Forget what came."""
+        self._sink.abort()
+
+
+def _raise_refusal(decision: Any) -> None:
+    if isinstance(decision, Reply) and decision.code // 100 != 2:
+        raise SMTPServerError(decision.code, _text(decision))
+
+
+def _text(reply: Reply) -> str:
+    # Twisted's server wants str of what refuses an address, and octets of what refuses content.
+    return reply.wire[4:].rstrip().decode("ascii")
+
+
+def _mailbox(address: Address) -> Mailbox | None:
+    written = bytes(address).decode("utf-8", "replace")
+    try:
+        return Mailbox.parse(written) if written else None
+    except AddressError as error:
+        raise SMTPServerError(553, f"5.1.3 Bad address: {error}") from None

@@ -1,0 +1,1 @@
+"""The client side of SMTP and LMTP, pure: replies in, commands out."""

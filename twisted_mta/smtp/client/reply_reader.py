@@ -1,0 +1,146 @@
+"""Cutting what a server sends into replies (RFC 5321 §4.2), with an end to its patience."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from ...mail.reply import Reply
+
+# RFC 5321 §4.2:
+#
+#   Greeting   = ( "220 " … [ SP textstring ] CRLF ) /
+#   Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
+#   Reply-code = %x32-35 %x30-35 %x30-39
+#
+# Leniency: any second digit, a tab for the space, and any octets as text. Servers say UTF-8 and
+# worse in there; the code is what counts, and the text is escaped wherever it goes.
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ \t-])(.*))?", re.DOTALL)
+
+# RFC 5321 §4.5.3.1.5 gives a line 512 octets, CR LF and code included. Text beyond is cut off, the
+# reply is not rejected: policy services put long URLs in there, and a longer 250 is still a 250.
+TEXT_LIMIT = 512 - len(b"250 \r\n")
+LINE_LIMIT = 4096  # octets; beyond this nothing is going to end any more
+LINES_LIMIT = 100  # the longest EHLO reply seen in the wild has about 25
+CHALLENGE_LIMIT = 12_288  # octets of text in a 334 to AUTH (RFC 4954 §4)
+
+
+class BrokenReply(Exception):
+    """What came is no reply; says why.
+
+    Attributes:
+        reply: as much of it as could be read, None where not even its code was clear.
+    """
+
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+@frozen
+class Contradiction:
+    """A whole reply whose lines are of different classes: it says yes and no at once.
+
+    Attributes:
+        reply: its last line, which is what most servers mean and most clients go by.
+        said: all of its lines with their codes, as they came: not safe to show (`printable`).
+        consents: whether one of its lines is not a refusal.
+    """
+
+    reply: Reply
+    said: str
+    consents: bool
+
+
+class ReplyReader:
+    """Collects octets and cuts them into replies; holds at most 100 lines of 512 octets.
+
+    Attributes:
+        challenged: a reply may be a challenge now, whose one line is longer.
+    """
+
+    def __init__(self) -> None:
+        self.challenged = False
+        self._buffer = b""
+        self._start = 0  # where in the buffer the next line begins
+        self._codes: list[bytes] = []  # of the lines below, in their order
+        self._lines: list[str] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether something stands behind the last reply: part of another, or whole ones."""
+        return bool(self._lines) or self._start < len(self._buffer)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether what is `pending` begins as a refusal does: 4yz or 5yz."""
+        start = self._codes[0] if self._codes else self._buffer[self._start : self._start + 1]
+        return start[:1] in (b"4", b"5")
+
+    def feed(self, octets: bytes) -> None:
+        """Take octets from the peer."""
+        if self._start < len(self._buffer):
+            octets = self._buffer[self._start :] + octets
+        self._buffer = octets
+        self._start = 0
+
+    def next(self) -> Reply | Contradiction | None:
+        """Return the next reply, None if it is not complete yet.
+
+        RFC 5321 §4.2.1 has the same code on each line. Servers and proxies that do not keep to that
+        end with the code that they mean, so the last one counts, as long as the class is the same.
+
+        Raises:
+            BrokenReply: it is none, or it does not end.
+        """
+        limit = CHALLENGE_LIMIT + len(b"334 ") if self.challenged else LINE_LIMIT
+        while True:
+            end = self._buffer.find(b"\r\n", self._start)
+            length = (end if end >= 0 else len(self._buffer)) - self._start
+            if length > limit:
+                raise BrokenReply("a line of the reply does not end", self._unfinished())
+            if end < 0:
+                return None
+            found = _REPLY_LINE.fullmatch(self._buffer, self._start, end)
+            if found is None:
+                raise BrokenReply("not a reply")
+            code, mark, text = found.groups()
+            self._start = end + 2
+            whole = self.challenged and code == b"334" and mark != b"-"
+            self._codes.append(code)
+            self._lines.append(_text(text, CHALLENGE_LIMIT if whole else TEXT_LIMIT))
+            if mark != b"-":
+                codes, self._codes = self._codes, []
+                lines, self._lines = self._lines, []
+                if _of_one_class(codes):
+                    return Reply.from_lines(int(code), tuple(lines))
+                return _contradiction(codes, lines)
+            if len(self._lines) == LINES_LIMIT:
+                raise BrokenReply("the reply does not end", self._unfinished())
+
+    def _unfinished(self) -> Reply | None:
+        start = self._buffer[self._start : self._start + TEXT_LIMIT]
+        codes, lines = self._codes, self._lines
+        if found := _REPLY_LINE.fullmatch(start):
+            codes, lines = [*codes, found[1]], [*lines, _text(found[3])]
+        if not codes or not _of_one_class(codes):
+            return None
+        return Reply.from_lines(int(codes[-1]), tuple(lines))
+
+
+def _of_one_class(codes: list[bytes]) -> bool:
+    return all(code[0] == codes[0][0] for code in codes)
+
+
+def _contradiction(codes: list[bytes], lines: list[str]) -> Contradiction:
+    said = (f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True))
+    return Contradiction(
+        Reply.from_lines(int(codes[-1]), (lines[-1],)),
+        " ".join(said),
+        any(code[:1] in (b"2", b"3") for code in codes),
+    )
+
+
+def _text(octets: bytes | None, limit: int = TEXT_LIMIT) -> str:
+    return (octets or b"")[:limit].decode("utf-8", "backslashreplace")

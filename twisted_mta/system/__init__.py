@@ -1,0 +1,1 @@
+"""The real world: time, randomness, threads, files, sockets."""

@@ -1,0 +1,264 @@
+"""Whose files are: what other users could put in the place of ours, or read of them.
+
+Root is trusted, who may do all of it anyhow. So is a group that is the user's alone: its primary
+group, by its own name or by none, and without other members (many systems make one for each user,
+with a umask of 002). So is a group that no other user is in; and one that the process is in and
+that has no name, such as containers are given for their volume: only who starts processes can make
+them members of it. A directory with the sticky bit may be written by all: what is in there can be
+taken away by its owner alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ..mail.reply import printable
+
+_MOST_LINKS = 40  # as many as Linux follows
+_OVERFLOW = "/proc/sys/kernel/overflowuid"
+
+# What this program makes in a state directory; the rest of it is the operator's.
+_OURS = re.compile(
+    r"(lock|queue\.(lock|sqlite(-\w+)?)|control\.sock|self-signed\.pem(\.new)?|srs\S*|body|tls"
+    r"|shard-[0-9]+)\Z"
+)
+
+
+class NotOurs(Exception):
+    """Another user could have a hand in a file or directory; says what was found, and expected."""
+
+
+def require_ours(state_dir: str, user: int | None = None) -> None:
+    """See to it that nobody but a user, and root, has a hand in a state directory.
+
+    Args:
+        state_dir: it need not be there yet.
+        user: None: the one who runs this.
+
+    Raises:
+        NotOurs: somebody has.
+        OSError: it cannot be looked at.
+    """
+    for fault in state_faults(state_dir, os.geteuid() if user is None else user):
+        raise NotOurs(fault)
+
+
+def state_faults(state_dir: str, user: int) -> Iterator[str]:
+    """Yield what is wrong with the owners and modes of a state directory, and of what is in it.
+
+    A symbolic link on the way there is followed if it is root's or the user's own.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    faults = list(dict.fromkeys(path_faults(state_dir, user)))
+    if faults:
+        yield from faults
+        return
+    if not os.path.isdir(state_dir):
+        return
+    yield from _content_faults(state_dir, user)
+
+
+def path_faults(path: str, user: int) -> Iterator[str]:
+    """Yield why others could put something else in the place of a directory of the user's."""
+    directory = "/"
+    steps = [each for each in os.path.abspath(path).split("/") if each]
+    links = 0
+    found = os.lstat(directory)
+    while steps:
+        yield from _above_faults(directory, found, user)
+        step = steps.pop(0)
+        here = os.path.dirname(directory) if step == ".." else os.path.join(directory, step)
+        try:
+            found = os.lstat(here)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # to be made
+        if not stat.S_ISLNK(found.st_mode):
+            directory = here
+            continue
+        links += 1
+        if not _is_trusted(found.st_uid, user):
+            yield f"{_shown(here, found)} is a symbolic link; {_expected(user)}"
+            return
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        target = os.readlink(here)
+        steps = [each for each in target.split("/") if each not in ("", ".")] + steps
+        if target.startswith("/"):
+            directory = "/"
+        found = os.lstat(directory)
+    yield from _own_faults(directory, found, user)
+
+
+def _above_faults(path: str, found: os.stat_result, user: int) -> Iterator[str]:
+    """Yield why others could replace what is in a directory."""
+    if not _is_trusted(found.st_uid, user) and not _is_unmapped(found.st_uid):
+        yield (
+            f"{_shown(path, found)} is above the state directory, and its owner could put another"
+            f" one in its place; {_expected(user)}"
+        )
+    elif _others_write(found, user) and not found.st_mode & stat.S_ISVTX:
+        yield (
+            f"{_shown(path, found)} is above the state directory and may be written by others, who"
+            " could put another one in its place; expected no such mode, or the sticky bit"
+        )
+
+
+def _own_faults(path: str, found: os.stat_result, user: int) -> Iterator[str]:
+    owned = found.st_uid == user or (found.st_uid == 0 and _group_is_own(found.st_gid, user))
+    if not owned:
+        yield f"{_shown(path, found)} is not ours; {_expected(user, root=False)}"
+    elif _others_write(found, user):
+        yield f"{_shown(path, found)} may be written by others; expected mode 0700"
+
+
+def _content_faults(directory: str, user: int) -> Iterator[str]:
+    for name in sorted(os.listdir(directory)):
+        if not _OURS.match(name):
+            continue
+        path = os.path.join(directory, name)
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            yield (
+                f"{_shown(path, found)} is a symbolic link; expected a file or directory that this"
+                " program has made"
+            )
+        elif not _is_trusted(found.st_uid, user):
+            yield f"{_shown(path, found)} is not ours; {_expected(user)}"
+        elif stat.S_ISREG(found.st_mode) and name.endswith("lock") and found.st_nlink > 1:
+            yield f"{_shown(path, found)} has {found.st_nlink} names; expected one"
+        elif _others_write(found, user):
+            yield f"{_shown(path, found)} may be written by others; expected mode 0600 or 0700"
+        elif stat.S_ISDIR(found.st_mode) and name.startswith("shard-"):
+            yield from _content_faults(path, user)
+
+
+def mailbox_fault(root: str, path: str, user: int) -> str:
+    """Say why mail that is written below ``path`` could end elsewhere; empty where it cannot.
+
+    Args:
+        root: the directory of all Maildirs, which is looked at too.
+        path: below it, and there.
+        user: who delivers. Root trusts nobody's directories but its own; another user may deliver
+            into those of others, such as a store that is shared by a group.
+    """
+    names = os.path.relpath(path, root).split("/")
+    for count in range(len(names) + 1):
+        here = os.path.join(root, *names[:count])
+        found = os.lstat(here)
+        if stat.S_ISLNK(found.st_mode):
+            if not _is_trusted(found.st_uid, user):
+                return f"{_shown(here, found)} is a symbolic link; {_expected(user)}"
+            found = os.stat(here)
+        if user == 0 and found.st_uid != 0:
+            return f"{_shown(here, found)}: root delivers into its own directories alone"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            return f"{_shown(here, found)} may be written by everybody"
+    return ""
+
+
+def others_may_write(found: os.stat_result) -> str:
+    """Say that others than its owner may write a file; empty where they may not."""
+    if not _others_write(found, found.st_uid):
+        return ""
+    return f"mode {stat.S_IMODE(found.st_mode):04o}: others than its owner may write it"
+
+
+def open_log(path: str, flags: int, mode: int) -> int:
+    """Open a file by a name that may be a symbolic link of root's, or of the user who opens it.
+
+    As root, a link that another user made would lead to whatever that user chose.
+
+    Raises:
+        OSError: it cannot be opened; or there is a link of another user's.
+    """
+    if _is_trusted_link(path, os.geteuid()):
+        return os.open(path, flags, mode)
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, mode)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        reason = "a symbolic link that another user could have made; expected a file"
+        raise OSError(errno.ELOOP, reason, path) from None
+
+
+def _is_trusted_link(path: str, user: int) -> bool:
+    """Whether that is a symbolic link which nobody else has made, or could replace."""
+    try:
+        link, above = os.lstat(path), os.stat(os.path.dirname(os.path.abspath(path)))
+    except OSError:
+        return False
+    return (
+        stat.S_ISLNK(link.st_mode)
+        and _is_trusted(link.st_uid, user)
+        and _is_trusted(above.st_uid, user)
+        and (bool(above.st_mode & stat.S_ISVTX) or not _others_write(above, user))
+    )
+
+
+def name_of(user: int) -> str:
+    """Return how people call a user: by name, where there is one, and number."""
+    try:
+        return f"{pwd.getpwuid(user).pw_name} ({user})"
+    except (KeyError, OverflowError):
+        return f"number {user}"
+
+
+def _shown(path: str, found: os.stat_result) -> str:
+    mode = stat.S_IMODE(found.st_mode)
+    return f"{printable(path)} (user {printable(name_of(found.st_uid))}, mode {mode:04o})"
+
+
+def _expected(user: int, *, root: bool = True) -> str:
+    return f"expected it to be of user {printable(name_of(user))}" + (
+        " or root" if root and user else ""
+    )
+
+
+def _is_trusted(owner: int, user: int) -> bool:
+    return owner in (0, user)
+
+
+def _is_unmapped(owner: int) -> bool:
+    """Whether that stands for root, and all others, of beyond this user namespace."""
+    with suppress(OSError, ValueError), open("/proc/self/uid_map", encoding="ascii") as file:
+        if sum(int(line.split()[2]) for line in file) < 1 << 31:
+            with open(_OVERFLOW, encoding="ascii") as overflow:
+                return owner == int(overflow.read())
+    return False
+
+
+def _others_write(found: os.stat_result, user: int) -> bool:
+    mode = found.st_mode
+    return bool(mode & stat.S_IWOTH) or (
+        bool(mode & stat.S_IWGRP) and not _group_is_own(found.st_gid, user)
+    )
+
+
+def _group_is_own(group: int, user: int) -> bool:
+    if group == 0:
+        return True
+    try:
+        owner = pwd.getpwuid(user)
+        name, own = owner.pw_name, owner.pw_gid
+    except KeyError:
+        name, own = "", os.getegid()
+    try:
+        entry = grp.getgrgid(group)
+    except KeyError:
+        return group == own or (user == os.geteuid() and group in os.getgroups())
+    if any(member != name for member in entry.gr_mem):
+        return False
+    # Debian's /var/local is of a group without members.
+    return (group == own and entry.gr_name == name) or all(
+        each.pw_uid in (0, user) for each in pwd.getpwall() if each.pw_gid == group
+    )

@@ -1,0 +1,1 @@
+"""What a mail transfer agent says of itself: log, live traces, metrics."""

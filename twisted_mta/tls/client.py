@@ -1,0 +1,321 @@
+"""What TLS a next hop must show, and what it did show.
+
+A context serves every connection for which the same files count; the name that goes out by SNI
+belongs to the connection. Contexts are made from a value, `ClientTLS`. `ClientContexts.prepare`
+reads the files that some of these name, `ClientContexts.use` puts in force what they held, for the
+handshakes that follow.
+
+Whether what a handshake achieved is good enough is decided in one place, `ClientContexts.judge`,
+when it has completed and before a command is sent (RFC 3207 §4.1). A handshake is never broken off
+for the sake of a certificate: the server is told QUIT, and the log has the certificate's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from weakref import WeakKeyDictionary
+
+from attrs import evolve, frozen
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from ..mail.address import AddressError, domain_name
+from ..mail.envelope import Target, TLSFacts
+from ..mail.reply import printable
+from ..system.slices import Work, finished
+from .certificates import (
+    CertifiedKey,
+    ChainCheck,
+    chain_error,
+    fingerprint,
+    issuer,
+    read_certificates,
+    subject,
+    too_large,
+)
+
+# Where a certificate proves nothing, a short key in it costs nothing: refused, the message would go
+# in clear instead (RFC 7435 §3). So OpenSSL's own floor for keys and digests, whose height depends
+# on who built it, is taken away; the one for the protocol stays.
+_OPPORTUNISTIC_CIPHERS = b"DEFAULT:@SECLEVEL=0"
+
+_MOST_NAMES = 3  # of a certificate, in a reason
+_LONGEST_NAME = 100
+
+
+@frozen(kw_only=True)
+class ClientTLS:
+    """All that decides how the TLS of a connection is.
+
+    Attributes:
+        verify: whether the certificate has to prove the next hop's name.
+        authorities: the path of the PEM file with those who may sign it; None: those whom the
+            system trusts.
+        certificate: the path of the PEM file with the certificate that we show if asked, and its
+            chain.
+        key: the path of the PEM file with its key.
+    """
+
+    verify: bool = False
+    authorities: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it names."""
+        named = (self.authorities, self.certificate, self.key)
+        return tuple(dict.fromkeys(file for file in named if file is not None))
+
+
+@frozen(eq=False)
+class Loaded:
+    """What the files of a `ClientTLS` held, made into a context."""
+
+    context: SSL.Context
+    key: CertifiedKey | None = None
+    authorities: tuple[x509.Certificate, ...] = ()
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientCreator:
+    """Makes the TLS side of a connection to one target."""
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        server_name: str | None,
+        chains: WeakKeyDictionary[SSL.Connection, ChainCheck] | None = None,
+    ) -> None:
+        self._context = context
+        self._chains = chains
+        self.server_name = server_name
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Return a connection that asks for the target's certificate by its name."""
+        connection = SSL.Connection(self._context, None)
+        if self._chains is not None:
+            self._chains[connection] = ChainCheck()
+        if self.server_name is not None:
+            connection.set_tlsext_host_name(self.server_name.encode("ascii"))
+        return connection
+
+
+class ClientContexts:
+    """The TLS contexts of the sending side."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[ClientTLS, Loaded] = {}
+        self._chains: WeakKeyDictionary[SSL.Connection, ChainCheck] = WeakKeyDictionary()
+
+    def prepare(self, wanted: Iterable[ClientTLS]) -> Mapping[ClientTLS, Loaded]:
+        """Read all files, without any effect on connections. Blocks.
+
+        Raises:
+            CertificateError: something in them cannot be used.
+        """
+        return finished(self.preparing(wanted))
+
+    def preparing(self, wanted: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, Loaded]]:
+        """Do the same in slices."""
+        loaded = {}
+        for tls in dict.fromkeys(wanted):
+            yield
+            loaded[tls] = self._load(tls)
+        return loaded
+
+    def use(self, prepared: Mapping[ClientTLS, Loaded]) -> list[str]:
+        """Put in force what was prepared; return lines that say what changed, printable."""
+        before = self._loaded
+        # What was asked for before may still be wanted by a delivery that is under way.
+        self._loaded = {**before, **prepared}
+        lines: dict[str, None] = {}
+        for tls, new in prepared.items():
+            old = before.get(tls)
+            if old is not None:
+                lines.update(dict.fromkeys(_changes(tls, old, new)))
+        return list(lines)
+
+    def creator(self, target: Target, tls: ClientTLS) -> ClientCreator:
+        """Return what to start TLS with on a connection to ``target``.
+
+        Raises:
+            RuntimeError: its files were not prepared.
+        """
+        loaded = self._loaded.get(tls)
+        if loaded is None:
+            if tls.files:
+                raise RuntimeError(f"not prepared: {tls}")
+            loaded = self._loaded[tls] = self._load(tls)
+        chains = self._chains if tls.verify else None
+        return ClientCreator(loaded.context, server_name(target), chains)
+
+    def judge(
+        self, connection: SSL.Connection, target: Target, tls: ClientTLS
+    ) -> tuple[TLSFacts, str | None]:
+        """Return what a completed handshake achieved, and what it lacks, if anything.
+
+        Without ``verify``, that it completed is enough.
+        """
+        facts = tls_facts(connection, server_name(target))
+        if not tls.verify:
+            return facts, None
+        # Whatever goes wrong while it is looked at, it was not verified.
+        try:
+            problems = self._problems(connection, target)
+        except Exception as error:
+            problems = [f"its certificate cannot be verified: {_text(error)}"]
+        if not problems:
+            return evolve(facts, peer_verified=True), None
+        problem = "; ".join(problems)
+        return evolve(facts, peer_problem=problem), problem
+
+    def _problems(self, connection: SSL.Connection, target: Target) -> list[str]:
+        chain = self._chains.get(connection)
+        if chain is None or not chain.checked:
+            return ["it showed no certificate"]
+        problem = name_problem(connection, target.name)
+        return [*chain.errors, *([problem] if problem else [])]
+
+    def _load(self, tls: ClientTLS) -> Loaded:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)  # RFC 8996
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        authorities: tuple[x509.Certificate, ...] = ()
+        if tls.verify:
+            context.set_verify(SSL.VERIFY_PEER, self._remember)
+            if tls.authorities is None:
+                context.set_default_verify_paths()
+            else:
+                authorities = tuple(read_certificates(tls.authorities))
+                _trust(context, authorities)
+        else:
+            context.set_verify(SSL.VERIFY_NONE)
+            context.set_cipher_list(_OPPORTUNISTIC_CIPHERS)
+        key = None
+        if tls.certificate is not None:
+            key = CertifiedKey.read(tls.certificate, tls.key or tls.certificate)
+            key.load_into(context)
+        return Loaded(context, key, authorities)
+
+    def _remember(
+        self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
+    ) -> bool:
+        """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
+        self._chains[connection].note(chain_error(error), ok=ok)
+        return True
+
+
+def server_name(target: Target) -> str | None:
+    """Return what to ask ``target`` for by SNI: its name; None where that is an address."""
+    if _is_address(target.name) or target.name.startswith("/"):
+        return None  # RFC 6066 §3: literal addresses are not permitted
+    return _a_labels(target.name)
+
+
+def name_problem(connection: SSL.Connection, name: str) -> str | None:
+    """Return why the server's certificate does not prove ``name``, None where it does (RFC 9525).
+
+    Only its subjectAltName counts, never a common name. A name of the DNS has to be there as such,
+    an address likewise. Every exception in looking is a reason.
+    """
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is not None and (size := too_large(certificate)):
+            return f"its certificate has {size}"
+        if _is_address(name):
+            verify_ip_address(connection, name)
+        else:
+            verify_hostname(connection, _a_labels(name))
+    except VerificationError:
+        return f"its certificate is not for {printable(name)}, but for {_names(connection)}"
+    except Exception as error:
+        return f"its certificate does not prove the name {printable(name)}: {_text(error)}"
+    return None
+
+
+def _names(connection: SSL.Connection) -> str:
+    certificate = connection.get_peer_certificate()
+    assert certificate is not None
+    shown = []
+    for pattern in extract_patterns(certificate):
+        value = getattr(pattern, "pattern", None) or getattr(pattern, "name_pattern", b"?")
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        shown.append(printable(text)[:_LONGEST_NAME])
+    more = len(shown) - _MOST_NAMES
+    return ", ".join(shown[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _text(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return printable(text.replace("`", ""))[:200].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _a_labels(name: str) -> str:
+    if name.isascii():
+        return name
+    try:
+        return domain_name(name)
+    except AddressError:
+        return name.encode("ascii", "replace").decode("ascii")  # proves nothing, and is no crash
+
+
+def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+    # What an operator names is trusted, be it below an authority that is not named.
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+
+
+def _changes(tls: ClientTLS, before: Loaded, after: Loaded) -> list[str]:
+    lines = []
+    if before.authorities != after.authorities:
+        lines.append(
+            f"{printable(tls.authorities or '')}: {len(after.authorities)} authorities for next"
+            f" hops; before: {len(before.authorities)}"
+        )
+    if before.key and after.key and before.key.chain != after.key.chain:
+        lines.append(
+            f"{printable(after.key.certificate_file)}: {after.key.description};"
+            f" before: {before.key.description}"
+        )
+    return lines
+
+
+def tls_facts(connection: SSL.Connection, server_name: str | None) -> TLSFacts:
+    """Return what the handshake on ``connection`` achieved."""
+    facts = TLSFacts(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        bits=connection.get_cipher_bits() or 0,
+        server_name=server_name,
+    )
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+    except ValueError:
+        return facts  # what OpenSSL takes, cryptography may not; nothing depends on it here
+    if certificate is None:
+        return facts
+    return evolve(
+        facts,
+        peer_subject=subject(certificate),
+        peer_issuer=issuer(certificate),
+        peer_fingerprint=fingerprint(certificate),
+    )
