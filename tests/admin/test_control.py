@@ -18,6 +18,7 @@ from twisted_mta.admin.control import client, server
 from twisted_mta.admin.control.client import NAME, ControlClient, NotRunning, Refused
 from twisted_mta.admin.control.server import ControlSocket
 from twisted_mta.admin.http import Answer, Answerer, Question, error_answer, json_answer
+from twisted_mta.system.ownership import Peer
 
 
 def answer(question: Question) -> Answer:
@@ -106,13 +107,7 @@ class Serving(ControlTestCase):
     async def test_another_user_is_no_mta(self) -> None:
         self.start()
 
-        class Answers:
-            size = 12
-
-            def unpack(self, octets: bytes) -> tuple[int, int, int]:
-                return 1, 6666, 6666
-
-        self.patch(client, "_CREDENTIALS", Answers())
+        self.patch(client, "peer", lambda connected: Peer(1, 6666))
         with self.assertRaises(Refused) as caught:
             await self.ask(lambda client: client.get("/"))
         self.assertIn("user number 6666 answers there", str(caught.exception))

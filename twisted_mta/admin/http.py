@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import struct
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from zope.interface import implementer
 
 from ..mail.reply import printable
 from ..system.accepting import share
+from ..system.ownership import peer
 from .channel import Bounds, Channel, Connections, Lane
 
 JSON = "application/json"
@@ -420,21 +420,13 @@ def _fields(request: Request, name: str) -> tuple[str, ...]:
     return tuple(value.decode("latin-1") for value in values)
 
 
-_CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred
-
-
 def _user(request: Request) -> str:
     """Return who is at the other end of a UNIX socket, where the kernel says it."""
     connected: Any = getattr(request.channel.transport, "socket", None)
     if getattr(connected, "family", None) != socket.AF_UNIX:
         return ""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return ""
     try:
-        _, user, _ = _CREDENTIALS.unpack(
-            connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
-        )
+        asks = peer(connected)
     except OSError:
         return ""
-    return f"uid {user}"
+    return "" if asks is None else f"uid {asks.user}"

@@ -196,7 +196,8 @@ class _Daemon(MultiService):
 
     def _is_ready(self) -> None:
         gc.freeze()  # what is there stays: no garbage collection is to walk through it
-        self._looking.start(_LOOKING, now=False)
+        if self._mta.config.workers == 1:  # those of workers are looked at by their parent
+            self._looking.start(_LOOKING, now=False)
         self._say_what_to_try()
         self._manager.ready()
 

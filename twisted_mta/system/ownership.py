@@ -15,13 +15,17 @@ import grp
 import os
 import pwd
 import re
+import socket
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from ..mail.reply import printable
 
 _MOST_LINKS = 40  # as many as Linux follows
+_CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred
 _OVERFLOW = "/proc/sys/kernel/overflowuid"
 
 # What this program makes in a state directory; the rest of it is the operator's.
@@ -262,3 +266,24 @@ def _group_is_own(group: int, user: int) -> bool:
     return (group == own and entry.gr_name == name) or all(
         each.pw_uid in (0, user) for each in pwd.getpwall() if each.pw_gid == group
     )
+
+
+class Peer(NamedTuple):
+    """The process at the other end of a UNIX socket; of one that listens, as it began to."""
+
+    process: int
+    user: int
+
+
+def peer(connected: socket.socket) -> Peer | None:
+    """Return the process at the other end of a UNIX socket; None where the system does not tell.
+
+    Raises:
+        OSError: it is not connected.
+    """
+    option = getattr(socket, "SO_PEERCRED", None)  # Linux
+    if option is None:
+        return None
+    said = connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(said)
+    return Peer(process, user)

@@ -13,18 +13,16 @@ import http.client
 import json
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
 from ...mail.reply import printable
-from ...system.ownership import name_of
+from ...system.ownership import name_of, peer
 
 NAME = "control.sock"
 """Of the socket in the state directory."""
 
 _LONGEST_PATH = 107 if os.path.isdir("/proc/self/fd") else 103  # octets; BSD's has 104 with its NUL
-_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid: unix(7)
 _PIECE = 1 << 16  # octets that are read at once
 
 
@@ -169,10 +167,8 @@ class _Connection(http.client.HTTPConnection):
         Root may ask anybody's, but the one who answers must own the directory.
         """
         owner = os.stat(os.path.dirname(self._path)).st_uid
-        answers = owner
-        if hasattr(socket, "SO_PEERCRED"):
-            said = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            _, answers, _ = _CREDENTIALS.unpack(said)  # of who began to listen, socket(7)
+        told = peer(connected)
+        answers = owner if told is None else told.user
         user = os.geteuid()
         if answers not in (0, owner if user == 0 else user):
             raise Refused(

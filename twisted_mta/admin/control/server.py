@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import stat
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from twisted.python.failure import Failure
 
 from ...mail.reply import printable
 from ...system.accepting import Accepting
+from ...system.ownership import peer
 from ..channel import Bounds
 from ..http import Answerer, AnswerSite
 from .client import reach
@@ -113,17 +113,9 @@ class ControlSocket:
 
     def _leads_to_us(self) -> bool:
         """Whether this process listens behind the name, as far as the system tells."""
-        option = getattr(socket, "SO_PEERCRED", None)  # Linux
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, reach(self._path) as name:
-            probe.setblocking(False)
-            try:
-                probe.connect(name)
-            except OSError:
-                return False
-            if option is None:
-                return False
-            said = probe.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
-        return bool(struct.unpack("3i", said)[0] == os.getpid())
+        with reach(self._path) as name, contextlib.suppress(FileNotFoundError):
+            return _listener(name) == os.getpid()
+        return False
 
     def _listen(self) -> IListeningPort:
         site = AnswerSite(
@@ -184,25 +176,31 @@ def _remove_stale(path: str, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "is there, and is no socket; move it away", path)
-        if _is_listened_on(name):
+        if _listener(name) is not None:
             raise OSError(
                 errno.EADDRINUSE, "is another process's, which listens there; end that one", path
             )
         os.unlink(path)
 
 
-def _is_listened_on(name: str) -> bool:
+def _listener(name: str) -> int | None:
+    """Return the process that listens on a socket; 0: one that is not told; None: there is none.
+
+    Raises:
+        FileNotFoundError: nothing has that name.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(name)
         except ConnectionRefusedError:
-            return False
+            return None
         except FileNotFoundError:
             raise
         except OSError:
-            return True  # it has a queue that is full, is for datagrams, or is not ours to ask
-    return True
+            return 0  # it has a queue that is full, is for datagrams, or is not ours to ask
+        listens = peer(probe)
+    return 0 if listens is None else listens.process
 
 
 def _bind(bound: socket.socket, name: str) -> None:
