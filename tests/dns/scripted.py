@@ -120,11 +120,12 @@ def listen(
 ) -> int:
     """Let a name server listen for as long as a test runs; return its port."""
     core = reactor
+    if tcp:  # first: many more of its ports are in use, those of connections that have ended too
+        factory = Factory.forProtocol(lambda: OverTCP(server))
+        listening = core.listenTCP(port, factory, interface=interface)  # type: ignore[attr-defined]
+        test.addCleanup(listening.stopListening)
+        port = listening.getHost().port
     bound = core.listenUDP(port, server, interface=interface)  # type: ignore[attr-defined]
     test.addCleanup(bound.stopListening)
     number: int = bound.getHost().port
-    if tcp:
-        factory = Factory.forProtocol(lambda: OverTCP(server))
-        listening = core.listenTCP(number, factory, interface=interface)  # type: ignore[attr-defined]
-        test.addCleanup(listening.stopListening)
     return number
