@@ -443,7 +443,7 @@ class Ending(InMemory):
         peer = next_hop()
         mta.reactor.listen(NEXT, 25, peer)
         mta.submit(MAIL, "bob@next.example")
-        store: Any = mta.mta.engine.shards[0].store
+        store: Any = mta.mta.agent.shards[0].store
         store._database.execute("PRAGMA query_only = ON")
         store.open = self.cannot_open
         peer.transport.write(b"250 taken\r\n")
@@ -477,7 +477,7 @@ class Trouble(InMemory):
 
     def test_a_commit_that_fails_answers_451_and_the_queue_opens_again(self) -> None:
         mta = self.started()
-        store: Any = mta.mta.engine.shards[0].store
+        store: Any = mta.mta.agent.shards[0].store
         store._database.execute("PRAGMA query_only = ON")
         self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("451 4.3.0 "))
         self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("451 4.3.0 "))

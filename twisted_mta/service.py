@@ -19,12 +19,13 @@ from .admin.api import Action, Admin, Asked
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.queue_api import Operations
-from .admin.status import Report, State, Status, Trouble
+from .admin.status import ProcessReport, State, Status, Trouble
 from .admin.web import StatusSite
-from .agent.agent import Engine, World
+from .agent.agent import Agent
+from .agent.environment import Environment
 from .agent.explain.asked import Wanted, answered, wanted
 from .agent.listeners import own_certificate
-from .agent.report import engine_report, read_engine
+from .agent.report import process_report, read_agent
 from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
@@ -42,7 +43,7 @@ from .workers.workers import Workers
 
 _COUNTING = 5.0  # seconds between two looks at what workers have counted
 
-__all__ = ["CannotReload", "MailTransferAgent", "World"]
+__all__ = ["CannotReload", "Environment", "MailTransferAgent"]
 
 
 class CannotReload(Exception):
@@ -50,7 +51,7 @@ class CannotReload(Exception):
 
 
 class Crew(Protocol):
-    """Who does the work: the engine of this process, or those of others."""
+    """Who does the work: the agent of this process, or those of others."""
 
     def factory(self, number: int) -> Any:
         """Return what stands at the port of a listener in this process."""
@@ -76,7 +77,7 @@ class Crew(Protocol):
         """Make ready for other settings; what is returned puts them in force."""
         ...
 
-    def reports(self, state: State) -> Sequence[Report | Asked]:
+    def reports(self, state: State) -> Sequence[ProcessReport | Asked]:
         """Say, or ask, how each process is (`admin.api.Reports`).
 
         Args:
@@ -111,39 +112,39 @@ class Crew(Protocol):
 
 
 class _Alone:
-    """The engine of this process (`Crew`): the same as in a worker, without the pipe."""
+    """The agent of this process (`Crew`): the same as in a worker, without the pipe."""
 
-    def __init__(self, engine: Engine, ports: Ports) -> None:
-        self._engine = engine
+    def __init__(self, agent: Agent, ports: Ports) -> None:
+        self._agent = agent
         self._ports = ports
         self._traces = 0
 
     def factory(self, number: int) -> Any:
-        return self._engine.listeners.served(number)
+        return self._agent.listeners.served(number)
 
     def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
-        return self._engine.start(shares[0])
+        return self._agent.start(shares[0])
 
     def serve(self) -> None:
         self._ports.accept_connections()
 
     def stop(self) -> Deferred[None]:
         self._ports.unbind()
-        return self._engine.stop()
+        return self._agent.stop()
 
     def hurry(self) -> None:
-        self._engine.hurry()
+        self._agent.hurry()
 
     async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        return (await self._engine.prepare(config)).use
+        return (await self._agent.prepare(config)).use
 
-    def reports(self, state: State) -> Sequence[Report | Asked]:
+    def reports(self, state: State) -> Sequence[ProcessReport | Asked]:
         return [
-            engine_report(
-                self._engine,
+            process_report(
+                self._agent,
                 pid=os.getpid(),
                 state=state,
-                started_at=self._engine.started_at,
+                started_at=self._agent.started_at,
                 names=self._ports.names,
             )
         ]
@@ -152,24 +153,24 @@ class _Alone:
         return ()
 
     def tls_hosts(self, domain: str | None) -> Sequence[Entry]:
-        return self._engine.tls_hosts(domain)
+        return self._agent.tls_hosts(domain)
 
     def shards(self) -> Sequence[int]:
-        return [shard.number for shard in self._engine.shards]
+        return [shard.number for shard in self._agent.shards]
 
     def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        return self._engine.ask_queue(shard, name, arguments)
+        return self._agent.ask_queue(shard, name, arguments)
 
     def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
-        return answered(self._engine.explainer, wanted)
+        return answered(self._agent.explainer, wanted)
 
     def trace(
         self, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
     ) -> Callable[[], object]:
         self._traces += 1
         name = self._traces
-        self._engine.tracing.open(name, wanted, deliver)
-        return lambda: self._engine.tracing.close(name)
+        self._agent.tracing.open(name, wanted, deliver)
+        return lambda: self._agent.tracing.close(name)
 
 
 class MailTransferAgent(Service):
@@ -192,7 +193,7 @@ class MailTransferAgent(Service):
         config: Config,
         *,
         reactor: Any,
-        world: World | None = None,
+        environment: Environment | None = None,
         log_lines: Callable[[bytes], None] | None = None,
         actions: Mapping[str, Action] | None = None,
         control: bool = False,
@@ -205,7 +206,7 @@ class MailTransferAgent(Service):
             reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …; with workers
                 IReactorProcess and IReactorSocket too. One that times by the wall clock, as those
                 of Twisted do, stays as it is: the timers of this service are kept beside it.
-            world: what is not the reactor's; workers have the real one.
+            environment: all that the agent uses besides the reactor; workers have the real one.
             log_lines: takes what workers log, in whole lines; None makes an event of each line.
             actions: what the tool may ask for besides, or instead of, ``reload``.
             control: whether there is a socket for the tool in the state directory
@@ -213,8 +214,8 @@ class MailTransferAgent(Service):
             troubles: says what is wrong around it: with the log that its lines go to.
 
         Raises:
-            ValueError: a route cannot be read; or a world was given to workers, which cannot
-                have it.
+            ValueError: a route cannot be read; or workers were given an environment, which they
+                cannot have.
         """
         self.config = config
         reactor = with_monotonic_time(reactor)
@@ -226,45 +227,45 @@ class MailTransferAgent(Service):
         self._why_not: Failure | None = None
         self._ready: list[Deferred[None]] = []
         self._reloading = DeferredLock()
-        world = world or World()
-        self._wall_time = world.wall_time
-        self._files = world.files or DiskFiles()
+        environment = environment or Environment()
+        self._wall_time = environment.wall_time
+        self._files = environment.files or DiskFiles()
         self._lock = StateLock(os.path.join(config.state_dir, "lock"))
         self._ports = Ports(reactor)
         self._web = Ports(reactor)
-        self._engine: Engine | None = None
+        self._agent: Agent | None = None
         self._crew: Crew
         self.metrics = Metrics()
         if config.workers == 1:
-            self._engine = Engine(
-                config, reactor=reactor, world=world, is_own_address=self._ports.reach
+            self._agent = Agent(
+                config, reactor=reactor, environment=environment, is_own_address=self._ports.reach
             )
-            self._crew = _Alone(self._engine, self._ports)
-            self.metrics = self._engine.metrics
-            read_engine(self.metrics, self._engine)
+            self._crew = _Alone(self._agent, self._ports)
+            self.metrics = self._agent.metrics
+            read_agent(self.metrics, self._agent)
         else:
-            if world != World():
-                raise ValueError("workers live in the real world; one of your own takes workers=1")
+            if environment != Environment():
+                raise ValueError("workers use the real environment; another one takes workers=1")
             self._crew = Workers(
                 config,
                 reactor=reactor,
                 ports=self._ports,
                 lines=log_lines or self._log_lines,
                 metrics=self.metrics,
-                wall_time=world.wall_time,
+                wall_time=environment.wall_time,
             )
         self.admin = Admin(
             hostname=config.hostname,
             version=__version__,
             reports=lambda: self._crew.reports(self._state()),
             clock=reactor,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
             actions={"reload": self.reload, **(actions or {})},
             refusals=(CannotReload,),
             bound=lambda: [str(bound) for bound in self.bound],
             wanted_listeners=len(config.listeners) + (config.web is not None),
-            metrics=self.metrics if self._engine is None else None,
-            started_at=lambda: self._started_at or world.wall_time(),
+            metrics=self.metrics if self._agent is None else None,
+            started_at=lambda: self._started_at or environment.wall_time(),
             hosts=lambda domain: self._crew.tls_hosts(domain),
             below={
                 queue_api.PATH: Operations(
@@ -378,7 +379,7 @@ class MailTransferAgent(Service):
             return
         self._starting = False
         self._started_at = self._wall_time()
-        if self._engine is None:
+        if self._agent is None:
             self._counting.start(_COUNTING, now=False)
         self._crew.serve()
         self._web.accept_connections()
@@ -510,28 +511,28 @@ class MailTransferAgent(Service):
         Raises:
             RuntimeError: the queue is not in this process, but in those of workers.
         """
-        return QueueingDelivery(self.engine.intake(Listener(endpoint="tcp:0")))
+        return QueueingDelivery(self.agent.intake(Listener(endpoint="tcp:0")))
 
     @property
-    def engine(self) -> Engine:
+    def agent(self) -> Agent:
         """What does the work.
 
         Raises:
             RuntimeError: it is not in this process, but in those of workers.
         """
-        if self._engine is None:
+        if self._agent is None:
             raise RuntimeError("with workers, the queue is in processes of its own; workers=1")
-        return self._engine
+        return self._agent
 
     @property
     def activity(self) -> Activity:
-        """What has passed through it since it was made (`engine`)."""
-        return self.engine.activity
+        """What has passed through it since it was made (`agent`)."""
+        return self.agent.activity
 
     @property
     def routes(self) -> Routes:
-        """Where mail goes next (`engine`)."""
-        return self.engine.mailboxes.routes
+        """Where mail goes next (`agent`)."""
+        return self.agent.mailboxes.routes
 
     def status(self) -> Deferred[Status]:
         """Say how things stand, in all processes together."""

@@ -11,13 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.api import Action, Admin, Asked
 from twisted_mta.admin.http import Answer, Question
-from twisted_mta.admin.status import Report, Status
+from twisted_mta.admin.status import ProcessReport, Status
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0
 
 
-def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Report:
+def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> ProcessReport:
     metrics = Metrics()
     metrics.count(table.MESSAGES_ACCEPTED, by=accepted)
     values: dict[str, Any] = {
@@ -29,16 +29,18 @@ def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Rep
         "metrics": metrics.snapshot(),
         **other,
     }
-    return Report(**values)
+    return ProcessReport(**values)
 
 
 class AdminTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.reports: Sequence[Report | Asked] | Deferred[Sequence[Report]] = [report()]
+        self.reports: Sequence[ProcessReport | Asked] | Deferred[Sequence[ProcessReport]] = [
+            report()
+        ]
         self.questions = 0
 
-    def asked(self) -> Sequence[Report | Asked] | Deferred[Sequence[Report]]:
+    def asked(self) -> Sequence[ProcessReport | Asked] | Deferred[Sequence[ProcessReport]]:
         self.questions += 1
         return self.reports
 
@@ -161,7 +163,7 @@ class Telling(AdminTestCase):
             self.assertIn(allowed, json.loads(answer.body)["error"])
 
     def test_all_who_ask_at_once_share_one_answer(self) -> None:
-        waiting: Deferred[Report] = Deferred()
+        waiting: Deferred[ProcessReport] = Deferred()
         self.reports = [Asked(waiting, report(0))]
         admin = self.admin()
         statuses = [admin.status() for _ in range(5)]
@@ -191,7 +193,7 @@ class Silence(AdminTestCase):
         return self.successResultOf(asked)
 
     def test_a_worker_that_hangs_is_shown_as_that_after_a_second_and_a_half(self) -> None:
-        never: Deferred[Report] = Deferred()
+        never: Deferred[ProcessReport] = Deferred()
         self.reports = [report(0), Asked(never, report(1, restarts=2))]
         status = self.state(self.admin())
         self.assertEqual(
@@ -211,7 +213,7 @@ class Silence(AdminTestCase):
         self.assertNoResult(asked)
         self.clock.advance(0.25)
         self.assertEqual(self.successResultOf(asked).state, "not answering")
-        again: Deferred[Report] = Deferred()
+        again: Deferred[ProcessReport] = Deferred()
         self.reports = [Asked(again, report(0))]
         asked = admin.status()
         again.callback(report(0))
@@ -228,7 +230,7 @@ class Silence(AdminTestCase):
         self.successResultOf(admin.status())
         for _ in range(2):
             self.reports = [
-                Asked(Deferred(), Report(number=0, pid=100, state="ready", started_at=0.0))
+                Asked(Deferred(), ProcessReport(number=0, pid=100, state="ready", started_at=0.0))
             ]
             status = self.state(admin)
             self.assertEqual(status.counters["accepted"], 7)

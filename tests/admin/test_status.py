@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.status import (
     Connections,
+    ProcessReport,
     RecentMessage,
-    Report,
     Status,
     SuspendedHop,
     Trouble,
@@ -32,7 +32,7 @@ def recent(id: str, at: float) -> RecentMessage:
     )
 
 
-def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Report:
+def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> ProcessReport:
     metrics = Metrics()
     metrics.count(table.MESSAGES_ACCEPTED, by=accepted)
     metrics.count(table.OUTCOMES, "smtp", "failed", "1")
@@ -49,21 +49,21 @@ def report(number: int | None = None, *, accepted: int = 0, **other: Any) -> Rep
         "suspended": (suspended("smtp:dead.example"),),
         **other,
     }
-    return Report(**values)
+    return ProcessReport(**values)
 
 
 def suspended(next_hop: str, seconds: float = 300.0, times: int = 1) -> SuspendedHop:
     return SuspendedHop(next_hop=next_hop, seconds=seconds, times=times, last="451 4.4.1 Refused")
 
 
-def merged(*reports: Report, **other: Any) -> Status:
+def merged(*reports: ProcessReport, **other: Any) -> Status:
     return merge(reports, hostname="mail.example", version="1.2.3", now=NOW, **other)
 
 
 class Crossing(SynchronousTestCase):
     def test_a_report_survives_json(self) -> None:
         for each in (report(), report(3, accepted=7, restarts=2, queue_open=False)):
-            self.assertEqual(Report.from_json(json.loads(json.dumps(each.to_json()))), each)
+            self.assertEqual(ProcessReport.from_json(json.loads(json.dumps(each.to_json()))), each)
 
     def test_what_is_no_report_is_a_value_error(self) -> None:
         good = report().to_json()
@@ -76,9 +76,9 @@ class Crossing(SynchronousTestCase):
             {"recent": [{"id": "A"}]},
             {"suspended": [{"next_hop": "A"}]},
         ):
-            self.assertRaises(ValueError, Report.from_json, {**good, **change})
-        self.assertRaises(ValueError, Report.from_json, [])
-        self.assertRaises(ValueError, Report.from_json, {})
+            self.assertRaises(ValueError, ProcessReport.from_json, {**good, **change})
+        self.assertRaises(ValueError, ProcessReport.from_json, [])
+        self.assertRaises(ValueError, ProcessReport.from_json, {})
 
     def test_it_is_of_bounded_size_whatever_peers_say(self) -> None:
         message = RecentMessage.shortened(
@@ -92,7 +92,7 @@ class Crossing(SynchronousTestCase):
         )
         self.assertEqual((len(message.recipients), message.more), (5, 995))
         full = report(recent=(message,) * 500)
-        kept = Report.from_json(full.to_json())
+        kept = ProcessReport.from_json(full.to_json())
         self.assertEqual(len(kept.recent), 50)
         self.assertLess(len(json.dumps(kept.to_json())), 200_000)
 
@@ -151,7 +151,7 @@ class Merging(SynchronousTestCase):
 
 
 class Readiness(SynchronousTestCase):
-    def unready(self, *reports: Report, **other: Any) -> str:
+    def unready(self, *reports: ProcessReport, **other: Any) -> str:
         return merged(*reports, **other).unready
 
     def test_one_process_is_ready_when_it_says_so_and_its_queue_is_open(self) -> None:

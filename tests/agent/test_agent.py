@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.agent.report import engine_report
+from twisted_mta.agent.report import process_report
 from twisted_mta.agent.shard import shard_directory
 from twisted_mta.config import Listener
 from twisted_mta.config.destination import Destination
@@ -112,7 +112,7 @@ class Reloading(InMemory):
         shown = client.transport.getHandle().get_peer_certificate(as_cryptography=True)
         client.say("QUIT")
         (size,) = [line[4:] for line in features if " SIZE " in line or "-SIZE " in line]
-        far = self.mta.mta.engine.config.destination_for("far.example", ())
+        far = self.mta.mta.agent.config.destination_for("far.example", ())
         return {
             **codes,
             "size": size,
@@ -212,8 +212,8 @@ class StateDirectoryGone(InMemory):
         """Ask as a health check does; return whether the queue is open."""
         for _ in range(2):
             mta.advance(2)
-            report = engine_report(
-                mta.mta.engine, pid=1, state="ready", started_at=0.0, names=("smtp",)
+            report = process_report(
+                mta.mta.agent, pid=1, state="ready", started_at=0.0, names=("smtp",)
             )
         return report.queue_open
 
@@ -275,9 +275,9 @@ class Shards(InMemory):
         left = self.make(routes=RELAYED)
         os.makedirs(shard_directory(self.directory, 3))
         left.start()
-        there = left.mta.engine.shards[1]
+        there = left.mta.agent.shards[1]
         self.assertEqual(there.number, 3)
-        left.mta.engine._home = there  # as in the worker whose own it was
+        left.mta.agent._home = there  # as in the worker whose own it was
         self.assertTrue(left.submit(MAIL, "bob@next.example").startswith("250 "))
         left.stop()
         again = self.make()
@@ -286,13 +286,13 @@ class Shards(InMemory):
         self.addCleanup(globalLogPublisher.removeObserver, note)
         again.start()
         self.assertIn("shard 3 of a former worker is taken over: 1 messages", said)
-        self.assertEqual(again.mta.engine.shards[1].commit.census().messages, 1)
+        self.assertEqual(again.mta.agent.shards[1].commit.census().messages, 1)
 
     def test_new_mail_goes_to_its_own(self) -> None:
         os.makedirs(shard_directory(self.directory, 1))
         mta = self.started(routes=RELAYED)
         mta.submit(MAIL, "bob@next.example")
-        counted = [shard.commit.census().messages for shard in mta.mta.engine.shards]
+        counted = [shard.commit.census().messages for shard in mta.mta.agent.shards]
         self.assertEqual(counted, [1, 0])
 
 
@@ -331,7 +331,7 @@ class InUse(InMemory):
         self.failureResultOf(self.ready, RuntimeError)
         self.orphan.release()
         self.mta.advance(10)
-        self.assertFalse(self.mta.mta.engine.shards[0].commit.is_open)
+        self.assertFalse(self.mta.mta.agent.shards[0].commit.is_open)
         self.assertEqual(self.mta.reactor.getDelayedCalls(), [])
         StateLock(os.path.join(self.directory, "queue.lock")).acquire()
         self.failureResultOf(self.mta.mta.when_ready(), RuntimeError)
@@ -344,7 +344,7 @@ class InUse(InMemory):
         self.orphan.release()
         self.mta.advance(0.1)
         self.assertEqual(len(self.successResultOf(reloaded)), 1)
-        self.assertEqual(self.mta.mta.engine.config.drain_timeout, 3.0)
+        self.assertEqual(self.mta.mta.agent.config.drain_timeout, 3.0)
 
     def test_a_reload_of_what_does_not_start_is_refused(self) -> None:
         reloaded = self.mta.mta.reload()

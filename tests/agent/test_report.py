@@ -1,12 +1,12 @@
-"""What a process says of itself, read from an engine at work in memory."""
+"""What a process says of itself, read from an agent at work in memory."""
 
 import errno
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.status import Connections, Report
-from twisted_mta.agent.report import engine_report
+from twisted_mta.admin.status import Connections, ProcessReport
+from twisted_mta.agent.report import process_report
 from twisted_mta.system import accepting
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.files import UnsyncedFiles
@@ -27,11 +27,11 @@ class Reading(SynchronousTestCase):
         )
         self.mta.start()
         self.addCleanup(lambda: self.mta.stop() if self.mta.mta.running else None)
-        self.engine = self.mta.mta.engine
+        self.agent = self.mta.mta.agent
 
-    def report(self) -> Report:
-        return engine_report(
-            self.engine, pid=1, state="ready", started_at=0.0, names=[NAME], number=3
+    def report(self) -> ProcessReport:
+        return process_report(
+            self.agent, pid=1, state="ready", started_at=0.0, names=[NAME], number=3
         )
 
     def test_a_report_has_what_passed(self) -> None:
@@ -48,7 +48,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(total(table.OUTCOMES, outcome="delivered", transport="maildir"), 1)
         self.assertGreaterEqual(total(table.COMMIT_OPERATIONS), total(table.COMMIT_BATCHES))
         self.assertGreater(total(table.COMMIT_BATCHES), 0)
-        self.assertEqual(Report.from_json(report.to_json()), report)
+        self.assertEqual(ProcessReport.from_json(report.to_json()), report)
 
     def test_connections_are_open_while_they_are(self) -> None:
         self.mta.connect()

@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.status import Connections, RecentMessage, Report, SuspendedHop, merge
+from twisted_mta.admin.status import Connections, ProcessReport, RecentMessage, SuspendedHop, merge
 from twisted_mta.cli import status as status_command
 from twisted_mta.cli import terminal
 from twisted_mta.cli.command import main
@@ -29,7 +29,7 @@ def status(workers: int = 1) -> dict[str, Any]:
     metrics = Metrics()
     metrics.count(table.MESSAGES_ACCEPTED, by=1234)
     reports = [
-        Report(
+        ProcessReport(
             number=number,
             pid=4000 + number,
             state="ready",

@@ -33,7 +33,7 @@ FIXED = {
     "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},
 }
 """What is made by a start, whatever a reload says; everything else is looked up where it is used,
-or has its way there (`Engine.prepare`)."""
+or has its way there (`Agent.prepare`)."""
 
 ONE_VALUE = {("queue", "url"), ("listener", "kind")}
 """Settings that can have but one value yet."""

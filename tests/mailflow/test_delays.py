@@ -74,7 +74,7 @@ class Delays(SynchronousTestCase):
         self.assertEqual(block["Will-Retry-Until"], "Wed, 20 Jan 2027 08:00:00 +0000")
         self.assertIn(b"until Wed, 20 Jan 2027 08:00:00 +0000", b" ".join(warning.split()))
         self.assertEqual(mta.status().queue["messages"], 0)
-        counted = mta.mta.engine.metrics.snapshot().numbers
+        counted = mta.mta.agent.metrics.snapshot().numbers
         for action, times in (("delayed", 1), ("failed", 1)):
             self.assertEqual(counted[NOTICES, action], times)
 

@@ -34,7 +34,7 @@ class Held(SynchronousTestCase):
         )
         mta.start()
         self.addCleanup(lambda: mta.stop() if mta.mta.running else None)
-        for factory in mta.mta.engine.listeners.factories:
+        for factory in mta.mta.agent.listeners.factories:
             extensions = (*factory.settings.extensions, future_release(MONTH, mta.wall_time))
             factory.settings = evolve(factory.settings, extensions=extensions)
         return mta

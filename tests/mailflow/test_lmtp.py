@@ -166,7 +166,7 @@ class StraightToMaildirs(LMTPTestCase):
 
     def test_what_is_queued_waits_for_the_commit_and_may_be_refused(self) -> None:
         mta = self.direct(aliases=self.aliases("team: bob, eve\n"))
-        for shard in mta.mta.engine.shards:
+        for shard in mta.mta.agent.shards:
             shard.commit.stop()
         answer = self.client(mta).mail(CONTENT, "ann@localhost", "team@localhost")
         self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)

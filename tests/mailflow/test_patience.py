@@ -41,7 +41,7 @@ class Patience(SynchronousTestCase):
         for number in range(3):
             mta.submit(MAIL, f"bob{number}@a{number}.example", sender=f"ann{number}@localhost")
         self.assertReturned(mta, "ann0", 120)
-        connections = mta.mta.engine.traffic.unconnected
+        connections = mta.mta.agent.traffic.unconnected
         # One probe for all three of them: every hour, and some more at first.
         self.assertTrue(110 <= connections <= 135, connections)
         for number in range(3):

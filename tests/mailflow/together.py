@@ -73,10 +73,10 @@ class Together(SynchronousTestCase):
                 mta.advance(60.0)
 
     def accepted(self, name: str) -> int:
-        return self.mtas[name].mta._engine.activity.accepted  # type: ignore[attr-defined,union-attr]
+        return self.mtas[name].mta._agent.activity.accepted  # type: ignore[attr-defined,union-attr]
 
     def failures(self, name: str) -> int:
-        return self.mtas[name].mta._engine.shards[0].store.census().failures  # type: ignore[attr-defined,union-attr]
+        return self.mtas[name].mta._agent.shards[0].store.census().failures  # type: ignore[attr-defined,union-attr]
 
     def mail(self, name: str, local_part: str) -> list[bytes]:
         return self.mtas[name].mail(local_part, f"{name}.example")

@@ -564,7 +564,7 @@ class OverTCP(LoopbackTestCase):
             client = await self.dial(self.port(agent))
             client.transport.write(LINE_4)
             if not at_once:
-                await self.until(lambda: bool(agent.engine.listeners.factories[0].connections_open))
+                await self.until(lambda: bool(agent.agent.listeners.factories[0].connections_open))
             handshake = client.expect_handshake()
             client.transport.startTLS(ClientTLS())
             await handshake

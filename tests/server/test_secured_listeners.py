@@ -36,7 +36,7 @@ class InClear(LoopbackTestCase):
         """RFC 3207 §6: somebody on the way may have taken STARTTLS out of our reply."""
         agent = self.agent(listener(require_tls_from=[LOOPBACK]))
         client = await self.session(agent)
-        (factory,) = agent.engine.listeners.factories
+        (factory,) = agent.agent.listeners.factories
         self.assertEqual(
             await client.say("NOOP", "MAIL FROM:<a@a.example>", "NOOP"),
             ["250 2.0.0 OK", "530 5.7.0 Must issue a STARTTLS command first", "250 2.0.0 OK"],

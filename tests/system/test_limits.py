@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.interfaces import LimitKey, Limits
-from twisted_mta.system.limits import Ledger, LocalLimits, Message, Purse
+from twisted_mta.system.limits import CreditMessage, Ledger, LocalLimits, Purse
 
 HOP = ("hop", "mx.example")
 PEER = ("peer", "25", "192.0.2.7")
@@ -40,10 +40,10 @@ class House:
     def _purse(self, worker: int) -> Purse:
         return Purse(send=lambda message: self._carry(self._up[worker], message), clock=self.clock)
 
-    def _tell(self, worker: Any, message: Message) -> None:
+    def _tell(self, worker: Any, message: CreditMessage) -> None:
         self._carry(self._down[worker], message)
 
-    def _carry(self, pipe: deque[str], message: Message) -> None:
+    def _carry(self, pipe: deque[str], message: CreditMessage) -> None:
         self.sent += 1
         pipe.append(json.dumps(message))
 

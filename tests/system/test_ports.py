@@ -26,7 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.server.authority import self_signed
 from twisted_mta.system import accepting, ports
 from twisted_mta.system.ports import CannotListen, Ports
-from twisted_mta.system.shared_counts import Loads
+from twisted_mta.system.shared_counts import SharedCounts
 from twisted_mta.system.timers import MonotonicReactor
 
 LOOPBACK = "127.0.0.1"
@@ -80,7 +80,7 @@ class PortsTestCase(TestCase):
         self.parent = self.ports()
         self.nobody = Greeter(b"parent")
 
-    def ports(self, loads: Loads | None = None) -> Ports:
+    def ports(self, loads: SharedCounts | None = None) -> Ports:
         ports = Ports(reactor, loads)
         self.addCleanup(ports.unbind)
         return ports
@@ -91,7 +91,7 @@ class PortsTestCase(TestCase):
         return self.parent.bound[-1].port
 
     def worker(
-        self, endpoint: str, name: bytes = b"worker", loads: Loads | None = None
+        self, endpoint: str, name: bytes = b"worker", loads: SharedCounts | None = None
     ) -> tuple[Ports, Greeter]:
         """Return the ports of a worker that has inherited the parent's last one."""
         ports, factory = self.ports(loads), Greeter(name)
@@ -394,7 +394,7 @@ class Sharing(PortsTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.loads = Loads.of(2)
+        self.loads = SharedCounts.of(2)
         self.addCleanup(self.loads.close)
         self.greeters: list[Greeter] = []
 
@@ -402,7 +402,7 @@ class Sharing(PortsTestCase):
         workers = []
         for number in range(2):
             worker, greeter = self.worker(
-                endpoint, b"220 Hello\n", Loads(self.loads.descriptor, number)
+                endpoint, b"220 Hello\n", SharedCounts(self.loads.descriptor, number)
             )
             greeter.stays = True
             self.greeters.append(greeter)
@@ -428,7 +428,7 @@ class Sharing(PortsTestCase):
     async def assertShared(self, place: Any, workers: list[Ports]) -> None:
         """The second worker is late, and has its share all the same."""
         self.patch(ports, "_LEFT_TO_OTHERS", 60.0)
-        Loads(self.loads.descriptor, 1).serve()
+        SharedCounts(self.loads.descriptor, 1).serve()
         workers[0].accept_connections()
         crowd = self.crowd(place, 20)
         await self.greeters[0].third
@@ -457,7 +457,7 @@ class Sharing(PortsTestCase):
         endpoint, port = self.tcp()
         first, _ = self.two(endpoint)
         first.accept_connections()
-        Loads(self.loads.descriptor, 1).serve()  # and never looks
+        SharedCounts(self.loads.descriptor, 1).serve()  # and never looks
         self.assertEqual(set(await self.crowd((LOOPBACK, port), 20)), {b"220 Hello\n"})
         self.assertEqual([greeter.taken for greeter in self.greeters], [20, 0])
         await self.greeters[0].ended()
@@ -466,7 +466,7 @@ class Sharing(PortsTestCase):
         endpoint, port = self.tcp()
         first, second = self.two(endpoint)
         first.accept_connections()
-        other = Loads(self.loads.descriptor, 1)
+        other = SharedCounts(self.loads.descriptor, 1)
         other.serve()
         for _ in range(9):
             first._loads.enter()  # type: ignore[union-attr]

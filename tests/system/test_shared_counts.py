@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.system.shared_counts import Loads
+from twisted_mta.system.shared_counts import SharedCounts
 
 
 class LoadsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.parent = Loads.of(3)
-        self.workers = [Loads(self.parent.descriptor, number) for number in range(3)]
+        self.parent = SharedCounts.of(3)
+        self.workers = [SharedCounts(self.parent.descriptor, number) for number in range(3)]
         self.addCleanup(self.parent.close)
 
     def serving(self, *counts: int) -> None:
@@ -54,7 +54,7 @@ class LoadsTestCase(SynchronousTestCase):
         self.serving(9, 1, 9)
         self.parent.gone(1)
         self.assertFalse(self.workers[0].ahead)
-        successor = Loads(self.parent.descriptor, 1)
+        successor = SharedCounts(self.parent.descriptor, 1)
         successor.serve()
         self.assertTrue(self.workers[0].ahead)
 

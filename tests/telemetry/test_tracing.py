@@ -159,7 +159,7 @@ class Sessions(SynchronousTestCase):
         def deliver(events: Sequence[Event], lost: int) -> None:
             self.told.extend(events)
 
-        world.mta.mta.engine.tracing.open(name, Filter.parse(said), deliver)
+        world.mta.mta.agent.tracing.open(name, Filter.parse(said), deliver)
 
     def texts(self, world: World, direction: str) -> list[str]:
         world.mta.advance(0.2)
@@ -201,7 +201,7 @@ class Sessions(SynchronousTestCase):
                 "s 250 2.0.0 OK",
             ],
         )
-        world.mta.mta.engine.tracing.close(1)
+        world.mta.mta.agent.tracing.close(1)
         client.say("NOOP")
         self.assertEqual(len(self.texts(world, "in")), 3)
         self.assertIsNone(client.transport.other.protocol.session.overheard)

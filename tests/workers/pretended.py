@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_mta import Config
-from twisted_mta.admin.status import Report
+from twisted_mta.admin.status import ProcessReport
 from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import Pipe
 
@@ -31,7 +31,7 @@ class Process:
     def __init__(self, clock: Clock, pid: int) -> None:
         self.pid = pid
         self.heard: list[tuple[str, Mapping[str, Any]]] = []
-        report = Report(pid=pid, state="ready", started_at=1.0)
+        report = ProcessReport(pid=pid, state="ready", started_at=1.0)
         self.replies: dict[str, Any] = {"use": [], "report": report.to_json()}
         self.hangs = False
         self.pipes = {1: Reading()}

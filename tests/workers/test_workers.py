@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.workers.pretended import PretendedPorts, PretendedReactor, Process
 from twisted_mta import Config
 from twisted_mta.admin.api import Asked
-from twisted_mta.admin.status import Report
+from twisted_mta.admin.status import ProcessReport
 from twisted_mta.config import Listener
-from twisted_mta.system.shared_counts import Loads
+from twisted_mta.system.shared_counts import SharedCounts
 from twisted_mta.telemetry.metrics import Metrics, table
 from twisted_mta.workers.workers import WorkerFailed, Workers
 
@@ -118,7 +118,7 @@ class Starting(WorkersTestCase):
 
     def test_no_connection_is_left_to_the_dead(self) -> None:
         self.working()
-        first, second, _ = (Loads(self.crew.loads.descriptor, number) for number in range(3))
+        first, second, _ = (SharedCounts(self.crew.loads.descriptor, number) for number in range(3))
         second.serve()
         for _ in range(3):
             first.enter()
@@ -653,7 +653,7 @@ class Reloading(WorkersTestCase):
 
 
 class Reporting(WorkersTestCase):
-    def asked(self) -> list[Deferred[Report]]:
+    def asked(self) -> list[Deferred[ProcessReport]]:
         reports = [each.report for each in self.crew.reports("ready") if isinstance(each, Asked)]
         self.reactor.settle()
         return reports
@@ -693,7 +693,7 @@ class Reporting(WorkersTestCase):
         self.processes[0].exit(signal=9)
         self.reactor.settle()
         gone, there = self.crew.reports("ready")
-        assert isinstance(gone, Report)
+        assert isinstance(gone, ProcessReport)
         self.assertEqual((gone.number, gone.state, gone.pid), (0, "ended", 0))
         self.assertIsInstance(there, Asked)
 

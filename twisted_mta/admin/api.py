@@ -39,7 +39,7 @@ from ..telemetry.metrics.exposition import exposition
 from ..telemetry.tracing import MOST_TRACES, Buffer, Event, Filter
 from ..tls.memory import Entry
 from .http import READING, Answer, Answerer, Outlet, Question, Stream, error_answer, json_answer
-from .status import VERSION, Report, Status, Trouble, gauges, merge
+from .status import VERSION, ProcessReport, Status, Trouble, gauges, merge
 
 STATUS = "/v1/status"
 METRICS = "/v1/metrics"
@@ -64,11 +64,11 @@ class Asked:
         otherwise: what is known of the process without it; what it said last time is added here.
     """
 
-    report: Deferred[Report]
-    otherwise: Report
+    report: Deferred[ProcessReport]
+    otherwise: ProcessReport
 
 
-Reports = Callable[[], "Sequence[Report | Asked] | Deferred[Sequence[Report]]"]
+Reports = Callable[[], "Sequence[ProcessReport | Asked] | Deferred[Sequence[ProcessReport]]"]
 """Asks every process that is alive; who is left out is taken to be gone."""
 
 Hosts = Callable[[str | None], "Sequence[Entry] | Deferred[Sequence[Entry]]"]
@@ -155,7 +155,7 @@ class Admin:
         self._troubles = troubles
         self._timeout = timeout
         self._totals = Totals()
-        self._last: dict[int, Report] = {}
+        self._last: dict[int, ProcessReport] = {}
         # What each part of the queue had, and when that was said, by the number of its worker.
         self._counted: dict[int | None, tuple[Mapping[str, int], float]] = {}
         self._waiting: list[Deferred[Status]] | None = None
@@ -277,14 +277,14 @@ class Admin:
 
         return Stream(begin)
 
-    async def _gather(self) -> Sequence[Report]:
+    async def _gather(self) -> Sequence[ProcessReport]:
         reports = self._reports()
         if isinstance(reports, Deferred):
             return await reports.addTimeout(self._timeout, self._clock)
         return await gatherResults([self._one(report) for report in reports])
 
-    def _one(self, report: Report | Asked) -> Deferred[Report]:
-        if isinstance(report, Report):
+    def _one(self, report: ProcessReport | Asked) -> Deferred[ProcessReport]:
+        if isinstance(report, ProcessReport):
             return succeed(report)
         silent = evolve(report.otherwise, state="not answering")
         last = self._last.get(silent.pid)
@@ -292,7 +292,7 @@ class Admin:
         timeout = min(self._timeout, _PATIENCE) if hangs else self._timeout
         return report.report.addTimeout(timeout, self._clock).addErrback(lambda failure: silent)
 
-    def _merge(self, answers: Sequence[Report]) -> Status:
+    def _merge(self, answers: Sequence[ProcessReport]) -> Status:
         reports = [self._remembered(report) for report in answers]
         self._last = {report.pid: report for report in reports}
         for report in reports:
@@ -311,7 +311,7 @@ class Admin:
             troubles=self._troubles(),
         )
 
-    def _remembered(self, report: Report) -> Report:
+    def _remembered(self, report: ProcessReport) -> ProcessReport:
         """Return what a process said last that says nothing now: its queue is still there."""
         if report.state in ("ready", "draining"):
             self._counted[report.number] = report.queue, self._wall_time()

@@ -27,7 +27,7 @@ _SLICES = 50  # that one question for a list looks at: each has its time limits 
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 
-class Desk:
+class QueueAnswers:
     """The questions, by name.
 
     Args:

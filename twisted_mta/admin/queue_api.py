@@ -33,7 +33,7 @@ PATH = "/v1/queue"
 ACTIONS = ("retry", "hold", "release", "remove")
 
 Ask = Callable[[int, str, Mapping[str, Any]], "Deferred[Any]"]
-"""Asks a shard by its number (`admin.queue_answers.Desk.ask`); fails where it cannot be asked."""
+"""Asks a shard by its number (`queue_answers.QueueAnswers.ask`); fails where it cannot be asked."""
 
 _TIMEOUT = 20.0  # seconds that a shard has for a list or a piece
 _STEERED = 60.0  # and for each part of an action

@@ -1,7 +1,7 @@
 """What one process says of itself, and what that comes to for all of them together.
 
-A `Report` crosses from a worker to its parent as JSON; `merge` makes a `Status` of all reports,
-which the page shows, the tool prints, and `/readyz` answers by.
+A `ProcessReport` crosses from a worker to its parent as JSON; `merge` makes a `Status` of all
+reports, which the page shows, the tool prints, and `/readyz` answers by.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Connections:
 
 
 @frozen(kw_only=True)
-class Report:
+class ProcessReport:
     """What one process says of itself.
 
     Attributes:
@@ -184,7 +184,7 @@ class Report:
         }
 
     @classmethod
-    def from_json(cls, written: Any) -> Report:
+    def from_json(cls, written: Any) -> ProcessReport:
         """Return what `to_json` wrote.
 
         Raises:
@@ -223,7 +223,7 @@ class Report:
 
 @frozen(kw_only=True)
 class Process:
-    """A row of the table of processes; the names are those of `Report`."""
+    """A row of the table of processes; the names are those of `ProcessReport`."""
 
     number: int | None
     pid: int
@@ -358,7 +358,7 @@ def label(name: str) -> str:
 
 
 def merge(
-    reports: Sequence[Report],
+    reports: Sequence[ProcessReport],
     *,
     hostname: str,
     version: str,
@@ -462,7 +462,7 @@ def gauges(status: Status) -> Snapshot:
     return Snapshot(numbers)
 
 
-def _process(report: Report) -> Process:
+def _process(report: ProcessReport) -> Process:
     connections = Connections()
     for each in report.connections.values():
         connections += each
@@ -510,7 +510,7 @@ def _state(processes: Sequence[Process]) -> State:
 
 
 def _troubles(
-    reports: Sequence[Report],
+    reports: Sequence[ProcessReport],
     processes: Sequence[Process],
     connections: Mapping[str, Connections],
     troubles: Sequence[Trouble],
@@ -563,7 +563,7 @@ def _sums(numbers: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     return sums
 
 
-def _suspended(reports: Iterable[Report]) -> tuple[SuspendedHop, ...]:
+def _suspended(reports: Iterable[ProcessReport]) -> tuple[SuspendedHop, ...]:
     """Return each next hop once, as the process sees it that leaves it alone for longest."""
     found: dict[str, SuspendedHop] = {}
     for report in reports:
@@ -575,7 +575,7 @@ def _suspended(reports: Iterable[Report]) -> tuple[SuspendedHop, ...]:
     return tuple(longest[:MOST_SUSPENDED])
 
 
-def _connections(reports: Iterable[Report]) -> Mapping[str, Connections]:
+def _connections(reports: Iterable[ProcessReport]) -> Mapping[str, Connections]:
     sums: dict[str, Connections] = {}
     for report in reports:
         for name, connections in report.connections.items():

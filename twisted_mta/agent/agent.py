@@ -1,6 +1,6 @@
 """The rooms joined: sessions, queue and deliveries of one process.
 
-A mail transfer agent is one engine, or several of them in processes of their own.
+A mail transfer agent is one agent, or several of them in processes of their own.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..admin.activity import Activity
-from ..admin.queue_answers import Desk
+from ..admin.queue_answers import QueueAnswers
 from ..config import Config, Listener
-from ..delivery.address_order import SourceOf, kernel_source
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import Prepared as PreparedTerms
 from ..dns import DNSResolver
 from ..dns.watched import WatchedResolver
-from ..interfaces import Executor, Files, Ids, Limits, Random, Refused, Resolver, WallTime
+from ..interfaces import Limits, Refused
 from ..mail.address import Mailbox
 from ..mail.envelope import Message, NextHop, Outcome
 from ..policy.capacity import Room
@@ -43,9 +42,7 @@ from ..routing.exchangers import Exchangers
 from ..routing.lookup import Accountant
 from ..server.intake import Intake, IntakePolicy
 from ..server.lmtp_direct import Direct
-from ..smtp.extension import Extension
 from ..smtp.extension.standard import OUTGOING
-from ..smtp.sasl.client import Nonce
 from ..system.files import DiskFiles
 from ..system.limits import LocalLimits
 from ..system.outbox import Outbox
@@ -53,17 +50,15 @@ from ..system.real_world import (
     NearExecutor,
     ThreadExecutor,
     give_way,
-    nonce,
-    secret_octets,
     system_random,
     waited,
-    wall_time,
 )
 from ..system.slices import NOTHING, AtOnce, Digests, Pace, Sliced, digests, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
 from ..tls.memory import Entry, TLSJournal, TLSMemory, entries_of
 from .authentication import Authentication, submission_policy
+from .environment import Environment
 from .explain.explainer import Explainer
 from .explain.origin import limits_of
 from .listeners import Listeners
@@ -74,40 +69,6 @@ _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to 
 _LOOK_AGAIN = 0.1  # seconds
 _LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
 _LAST_WORDS = 3.0  # seconds for what is left after those who hurry have been hurried
-
-
-@frozen(kw_only=True)
-class World:
-    """All that the outside is to a mail transfer agent; what is None is the real thing.
-
-    Attributes:
-        wall_time: what time people say it is.
-        random: what jitter, order and names are drawn from.
-        ids: queue ids.
-        files: the disk.
-        commit_executor: where the queue's transactions run, one at a time.
-        file_executor: where other files are written.
-        password_executor: where passwords are hashed; 19 MiB and 20 ms for each.
-        resolver: the DNS.
-        secret: makes so many octets that nobody can guess.
-        nonce: makes what is used once, in AUTH.
-        source_of: says which address of ours leads to another.
-        extensions: what is spoken besides the standard ones, on every listener and, where a next
-            hop announces it, to that.
-    """
-
-    wall_time: WallTime = wall_time
-    random: Random | None = None
-    ids: Ids | None = None
-    files: Files | None = None
-    commit_executor: Executor | None = None
-    file_executor: Executor | None = None
-    password_executor: Executor | None = None
-    resolver: Resolver | None = None
-    secret: Callable[[int], bytes] = secret_octets
-    nonce: Nonce = nonce
-    source_of: SourceOf | None = kernel_source
-    extensions: tuple[Extension, ...] = ()
 
 
 @frozen
@@ -124,7 +85,7 @@ class Change:
     use: Callable[[], Deferred[list[str]]]
 
 
-class Engine:
+class Agent:
     """One process's share of a mail transfer agent.
 
     It binds no port, sets no signal handler and no log observer, and starts no thread before it is
@@ -133,11 +94,11 @@ class Engine:
     Args:
         config: see there.
         reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …
-        world: what is not the reactor's.
+        environment: all that it uses besides the reactor.
         limits: counts what is in use, over all processes; None: over this one.
         is_own_address: whether mail for an address and a port would come back to us.
         worker: which process this is, from 0.
-        tls_written: called when the engines of other processes may read what this one has learnt of
+        tls_written: called when the agents of other processes may read what this one has learnt of
             TLS (`tls_news`).
 
     Attributes:
@@ -168,36 +129,36 @@ class Engine:
         config: Config,
         *,
         reactor: Any,
-        world: World | None = None,
+        environment: Environment | None = None,
         limits: Limits | None = None,
         is_own_address: Callable[[str, int], bool] = lambda address, port: False,
         worker: int = 0,
         tls_written: Callable[[], object] = lambda: None,
     ) -> None:
         self.config = config
-        self._world = world = world or World()
+        self._environment = environment = environment or Environment()
         self.metrics = Metrics()
         self._outbox = Outbox(reactor)
-        self.activity = Activity(self.metrics, wall_time=world.wall_time)
+        self.activity = Activity(self.metrics, wall_time=environment.wall_time)
         self._limits = limits or LocalLimits()
         self.shards: list[Shard] = []
         self._reactor = reactor
         self._worker = worker
         self._threads: list[ThreadExecutor] = []
-        self.started_at = world.wall_time()
+        self.started_at = environment.wall_time()
         self._opening: Deferred[None] | None = None
         self._hurried = False
         self._hurry: Callable[[], object] = lambda: None
-        self._wall_time = world.wall_time
-        self._random = world.random or system_random()
-        self._files = world.files or DiskFiles()
-        self._ids = world.ids or QueueIds(
-            wall_time=world.wall_time, random=self._random, worker=worker
+        self._wall_time = environment.wall_time
+        self._random = environment.random or system_random()
+        self._files = environment.files or DiskFiles()
+        self._ids = environment.ids or QueueIds(
+            wall_time=environment.wall_time, random=self._random, worker=worker
         )
-        self._file_executor = world.file_executor or self._thread(4, "files")
+        self._file_executor = environment.file_executor or self._thread(4, "files")
         self._sliced = Sliced(reactor, self._file_executor)
         self._dns: DNSResolver | None = None  # where it is ours
-        asked = world.resolver
+        asked = environment.resolver
         if asked is None:
             asked = self._dns = DNSResolver(
                 reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
@@ -207,17 +168,17 @@ class Engine:
             config.maildir,
             files=self._files,
             executor=self._file_executor,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
             hostname=config.hostname,
             random=self._random,
         )
         self.authentication = Authentication(
             config,
             limits=self._limits,
-            executor=world.password_executor or self._thread(2, "passwords"),
+            executor=environment.password_executor or self._thread(2, "passwords"),
             files=self._files,
-            secret=world.secret,
-            nonce=world.nonce,
+            secret=environment.secret,
+            nonce=environment.nonce,
             clock=reactor,
             metrics=self.metrics,
         )
@@ -226,10 +187,10 @@ class Engine:
             in_maildir=self._maildir.exists,
             has_account=self.authentication.is_mailbox,
             files=self._files,
-            secret=world.secret,
-            wall_time=world.wall_time,
+            secret=environment.secret,
+            wall_time=environment.wall_time,
         )
-        self.memory = TLSMemory(wall_time=world.wall_time)
+        self.memory = TLSMemory(wall_time=environment.wall_time)
         self._journal = TLSJournal(
             self.memory,
             directory=os.path.join(config.state_dir, "tls"),
@@ -249,16 +210,19 @@ class Engine:
         ).locate
         self._relay = Relay(
             reactor=reactor,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
             locate=locate,
             helo=config.helo,
             destination_for=config.destination_for,
             memory=self.memory,
-            nonce=world.nonce,
-            source_of=world.source_of,
+            nonce=environment.nonce,
+            source_of=environment.source_of,
             executor=self._file_executor,
             outbox=self._outbox,
-            extensions=(*OUTGOING, *(each.outgoing for each in world.extensions if each.outgoing)),
+            extensions=(
+                *OUTGOING,
+                *(each.outgoing for each in environment.extensions if each.outgoing),
+            ),
         )
         self._home = self._shard(worker)
         self.room = Room(
@@ -277,13 +241,13 @@ class Engine:
             authentication=self.authentication,
             metrics=self.metrics,
             limits=self._limits,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
             outbox=self._outbox,
-            extensions=world.extensions,
+            extensions=environment.extensions,
         )
         self.tracing = Tracing(
             clock=reactor,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
             name=f"{worker}-" if config.workers > 1 else "",
         )
         self.tracing.changed = self._attach_traces
@@ -298,7 +262,7 @@ class Engine:
             accountant=Accountant(locate, resolver, is_local=self.mailboxes.is_our_host),
             shards=lambda: self.shards,
             home=self._home.runner,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
         )
 
     # Life.
@@ -490,7 +454,7 @@ class Engine:
         return entries_of(self.memory.entries(), domain)
 
     def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer what an operator asks of one shard (`admin.queue_answers.Desk.ask`).
+        """Answer what an operator asks of one shard (`admin.queue_answers.QueueAnswers.ask`).
 
         Fails with LookupError where it is not here.
         """
@@ -604,7 +568,7 @@ class Engine:
         )
 
     def _shard(self, number: int) -> Shard:
-        config, world = self.config, self._world
+        config, environment = self.config, self._environment
         directory = shard_directory(config.state_dir, number)
         spool = Spool(
             os.path.join(directory, "body"),
@@ -618,7 +582,7 @@ class Engine:
         )
         commit = GroupCommit(
             store,
-            executor=world.commit_executor
+            executor=environment.commit_executor
             or NearExecutor(self._thread(1, f"queue {number}"), waited),
             clock=self._reactor,
             max_operations=config.queue.commit_messages,
@@ -633,7 +597,7 @@ class Engine:
             route=self.mailboxes.route,
             deliver=self._deliver,
             clock=self._reactor,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
             random=self._random,
             ids=self._ids,
             observe=self.activity.attempt_settled,
@@ -643,13 +607,13 @@ class Engine:
             noticed=partial(self.metrics.count, table.NOTICES),
             steered=self.activity.steered,
         )
-        desk = Desk(
+        desk = QueueAnswers(
             commit=commit,
             runner=runner,
             executor=self._file_executor,
-            wall_time=world.wall_time,
+            wall_time=environment.wall_time,
         )
-        tallies = Tallies(commit.perform, clock=self._reactor, wall_time=world.wall_time)
+        tallies = Tallies(commit.perform, clock=self._reactor, wall_time=environment.wall_time)
         return Shard(number, lock, spool, store, commit, runner, desk, tallies)
 
     def _thread(self, threads: int, name: str) -> ThreadExecutor:

@@ -1,4 +1,4 @@
-"""Reads what an engine keeps, for its report and its metrics; nothing in it has to know of that."""
+"""Reads what an agent keeps, for its report and its metrics; nothing in it has to know of that."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import partial
 
 from attrs import asdict
 
-from ..admin.status import MOST_SUSPENDED, Connections, Report, State, SuspendedHop, Trouble
+from ..admin.status import MOST_SUSPENDED, Connections, ProcessReport, State, SuspendedHop, Trouble
 from ..queue.operator.tallies import AGES, OLDEST, REASONS
 from ..system.accepting import for_connections, limit
 from ..telemetry.metrics import Metrics, table
-from .agent import Engine
+from .agent import Agent
 
 _KEPT_BY_FACTORIES = (
     (table.CONNECTIONS_TAKEN, "connections_taken"),
@@ -21,16 +21,16 @@ _KEPT_BY_FACTORIES = (
 )
 
 
-def read_engine(metrics: Metrics, engine: Engine) -> None:
-    """Have metrics read from an engine whatever it counts itself; once for each engine."""
-    for listener, factory in zip(engine.config.listeners, engine.listeners.factories, strict=True):
+def read_agent(metrics: Metrics, agent: Agent) -> None:
+    """Have metrics read from an agent whatever it counts itself; once for each agent."""
+    for listener, factory in zip(agent.config.listeners, agent.listeners.factories, strict=True):
         for metric, attribute in _KEPT_BY_FACTORIES:
             metrics.read(metric, partial(getattr, factory, attribute), listener.kind)
-    metrics.read(table.COMMIT_BATCHES, lambda: sum(shard.commit.batches for shard in engine.shards))
+    metrics.read(table.COMMIT_BATCHES, lambda: sum(shard.commit.batches for shard in agent.shards))
     metrics.read(
-        table.COMMIT_OPERATIONS, lambda: sum(shard.commit.committed for shard in engine.shards)
+        table.COMMIT_OPERATIONS, lambda: sum(shard.commit.committed for shard in agent.shards)
     )
-    traffic, memory = engine.traffic, engine.memory
+    traffic, memory = agent.traffic, agent.memory
     metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.connections, "opened")
     metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.reused, "reused")
     metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.unconnected, "failed")
@@ -39,34 +39,34 @@ def read_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
     metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
     for age in (*(name for name, _ in AGES), OLDEST):
-        metrics.read(table.QUEUE_AGE, partial(_by_age, engine, age), age)
+        metrics.read(table.QUEUE_AGE, partial(_by_age, agent, age), age)
     for reason in REASONS:
-        metrics.read(table.QUEUE_DEFERRED_FOR, partial(_by_reason, engine, reason), reason)
-    metrics.read(table.TRACES_OPEN, lambda: len(engine.tracing.traces))
-    metrics.read(table.NEXT_HOPS_SUSPENDED, lambda: len(engine.suspended()))
+        metrics.read(table.QUEUE_DEFERRED_FOR, partial(_by_reason, agent, reason), reason)
+    metrics.read(table.TRACES_OPEN, lambda: len(agent.tracing.traces))
+    metrics.read(table.NEXT_HOPS_SUSPENDED, lambda: len(agent.suspended()))
 
 
-def _by_age(engine: Engine, age: str) -> int:
-    return sum(shard.tallies.ages().get(age, 0) for shard in engine.shards)
+def _by_age(agent: Agent, age: str) -> int:
+    return sum(shard.tallies.ages().get(age, 0) for shard in agent.shards)
 
 
-def _by_reason(engine: Engine, reason: str) -> int:
-    return sum(shard.tallies.reasons().get(reason, 0) for shard in engine.shards)
+def _by_reason(agent: Agent, reason: str) -> int:
+    return sum(shard.tallies.reasons().get(reason, 0) for shard in agent.shards)
 
 
-def engine_report(
-    engine: Engine,
+def process_report(
+    agent: Agent,
     *,
     pid: int,
     state: State,
     started_at: float,
     names: Sequence[str],
     number: int | None = None,
-) -> Report:
-    """Return what the process of an engine says of itself.
+) -> ProcessReport:
+    """Return what the process of an agent says of itself.
 
     Args:
-        engine: see there.
+        agent: see there.
         pid: of this process.
         state: see `status.State`.
         started_at: wall time.
@@ -74,27 +74,27 @@ def engine_report(
         number: which worker it is; None where there is one process.
     """
     queue: dict[str, int] = {}
-    for shard in engine.shards:
+    for shard in agent.shards:
         shard.commit.look()
         for name, count in asdict(shard.commit.census()).items():
             queue[name] = queue.get(name, 0) + count
     connections: dict[str, Connections] = {}
-    for name, factory in zip(names, engine.listeners.factories, strict=False):
+    for name, factory in zip(names, agent.listeners.factories, strict=False):
         here = Connections(
             factory.connections_open, factory.connections_taken, factory.max_connections
         )
         connections[name] = connections.get(name, Connections()) + here
-    return Report(
+    return ProcessReport(
         pid=pid,
         state=state,
         started_at=started_at,
         number=number,
-        queue_open=bool(engine.shards) and all(shard.commit.is_open for shard in engine.shards),
+        queue_open=bool(agent.shards) and all(shard.commit.is_open for shard in agent.shards),
         queue=queue,
         connections=connections,
-        deliveries=sum(shard.runner.active for shard in engine.shards),
-        metrics=engine.activity.metrics.snapshot(),
-        recent=engine.activity.recent_messages(),
+        deliveries=sum(shard.runner.active for shard in agent.shards),
+        metrics=agent.activity.metrics.snapshot(),
+        recent=agent.activity.recent_messages(),
         suspended=tuple(
             SuspendedHop.shortened(
                 next_hop=each.next_hop,
@@ -102,22 +102,22 @@ def engine_report(
                 times=each.times,
                 last=str(each.cause.reply),
             )
-            for each in engine.suspended()[:MOST_SUSPENDED]
+            for each in agent.suspended()[:MOST_SUSPENDED]
         ),
-        troubles=tuple(_troubles(engine)),
+        troubles=tuple(_troubles(agent)),
     )
 
 
-def _troubles(engine: Engine) -> Iterator[Trouble]:
-    shortage = engine.room.shortage()
+def _troubles(agent: Agent) -> Iterator[Trouble]:
+    shortage = agent.room.shortage()
     if shortage is not None:
         yield Trouble(kind=shortage.what, text=shortage.text, stops=True)
     why = scarce_descriptors()
     if why:
         yield Trouble(kind="descriptors", text=why, stops=True)
-    if engine.resolver.trouble:
-        yield Trouble(kind="dns", text=engine.resolver.trouble)
-    for fault in engine.listeners.certificate_faults():
+    if agent.resolver.trouble:
+        yield Trouble(kind="dns", text=agent.resolver.trouble)
+    for fault in agent.listeners.certificate_faults():
         yield Trouble(kind="certificate", text=fault)
 
 

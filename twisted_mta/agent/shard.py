@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ..admin.queue_answers import Desk
+from ..admin.queue_answers import QueueAnswers
 from ..queue.commit import GroupCommit
 from ..queue.operator.tallies import Tallies
 from ..queue.runner import Runner
@@ -44,7 +44,7 @@ class Shard:
     store: SQLiteStore
     commit: GroupCommit
     runner: Runner
-    desk: Desk
+    desk: QueueAnswers
     tallies: Tallies
 
 

@@ -40,7 +40,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from ..interfaces import Clock, LimitKey
 
-Message = list[Any]
+CreditMessage = list[Any]
 """What goes between a purse and the ledger: a verb and its arguments, as JSON can write them."""
 
 _MOST_SPARE = 8  # credits asked for at once, where the limit is large
@@ -155,12 +155,12 @@ class Ledger:
         clock: for the deadline of a worker's answers.
     """
 
-    def __init__(self, *, send: Callable[[Hashable, Message], object], clock: Clock) -> None:
+    def __init__(self, *, send: Callable[[Hashable, CreditMessage], object], clock: Clock) -> None:
         self._send = send
         self._clock = clock
         self._accounts: dict[LimitKey, _Account] = {}
 
-    def receive(self, worker: Hashable, message: Message) -> None:
+    def receive(self, worker: Hashable, message: CreditMessage) -> None:
         """Take a message from a worker's purse.
 
         Raises:
@@ -305,7 +305,7 @@ class Purse:
         workers: among how many a limit is shared while the parent is silent; 0: there are no loans.
     """
 
-    def __init__(self, *, send: Callable[[Message], object], clock: Clock) -> None:
+    def __init__(self, *, send: Callable[[CreditMessage], object], clock: Clock) -> None:
         self._send = send
         self._clock = clock
         self.workers = 0
@@ -374,7 +374,7 @@ class Purse:
 
     # What the ledger says.
 
-    def receive(self, message: Message) -> None:
+    def receive(self, message: CreditMessage) -> None:
         """Take a message from the ledger.
 
         Raises:

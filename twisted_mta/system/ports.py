@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from ..config.endpoint import Endpoint
 from .accepting import Accepting, AcceptingPort, AcceptingUNIXPort
-from .shared_counts import Loads
+from .shared_counts import SharedCounts
 from .timers import is_posix
 
 _BACKLOG = 1024  # connections that the kernel holds for us; it may have a limit of its own
@@ -78,7 +78,7 @@ class Ports:
         bound: in the order in which they were bound.
     """
 
-    def __init__(self, reactor: Any, loads: Loads | None = None) -> None:
+    def __init__(self, reactor: Any, loads: SharedCounts | None = None) -> None:
         self.bound: list[Bound] = []
         self._names: list[str] = []
         self._freed: Deferred[Any] = succeed(None)
@@ -232,7 +232,7 @@ class _OneByOne(Accepting):
     leaves the next one to that other; if it is there still after a while, it is taken all the same.
     """
 
-    loads: Loads | None = None
+    loads: SharedCounts | None = None
     _later: IDelayedCall | None = None
     _heedless_until = 0.0  # by the clock: nothing is left to others before
 

@@ -19,7 +19,7 @@ _OCTETS = 4
 _ABSENT = 0xFFFF_FFFF  # takes no connections: nobody has more than that
 
 
-class Loads:
+class SharedCounts:
     """The numbers.
 
     Args:

@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from ..admin.status import Status
 from ..config import Config, Listener
-from ..service import MailTransferAgent, World
+from ..service import Environment, MailTransferAgent
 from ..smtp.extension import Extension
 from ..system.real_world import inline_executor, system_random
 from .files import UnsyncedFiles
@@ -248,7 +248,7 @@ class MemoryMTA:
         self.mta = MailTransferAgent(
             Config(state_dir=directory, **{**defaults, **settings}),
             reactor=self.reactor,
-            world=World(
+            environment=Environment(
                 wall_time=self.wall_time,
                 random=random,
                 files=self.files,

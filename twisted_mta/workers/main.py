@@ -30,11 +30,11 @@ def main() -> None:
     from twisted.logger import globalLogBeginner
 
     from ..system.interpreter import tune
-    from ..system.shared_counts import Loads
+    from ..system.shared_counts import SharedCounts
     from ..system.timers import use_monotonic_time
     from ..telemetry.log import Log
     from .pipe import PipeEnd
-    from .process import LOADS, PIPE
+    from .process import COUNTS, PIPE
     from .worker import Worker
 
     number, log_format = int(sys.argv[1]), sys.argv[2]
@@ -49,7 +49,7 @@ def main() -> None:
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     tune()
     # No garbage collection is to walk through modules and tables: it takes 50 ms and more.
-    worker = Worker(number, core, log, Loads(LOADS, number), settled=gc.freeze)
+    worker = Worker(number, core, log, SharedCounts(COUNTS, number), settled=gc.freeze)
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))

@@ -21,9 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..admin.api import Asked
-from ..admin.status import Report, Trouble
+from ..admin.status import ProcessReport, Trouble
 from ..config import Config
-from ..system.limits import Message
+from ..system.limits import CreditMessage
 from ..telemetry.log import WholeLines
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 PIPE = 3
 """The descriptor of a worker's end of the pipe."""
 
-LOADS = 4
-"""The one of what is shared of `shared_counts.Loads`."""
+COUNTS = 4
+"""The one of what is shared of `shared_counts.SharedCounts`."""
 
 PORTS = 5
 """The one of its first port; those of the others follow."""
@@ -68,7 +68,7 @@ class WorkerFailed(Exception):
     """A worker cannot start; why, in its own words."""
 
 
-class Life(Pipe):
+class ProcessPipe(Pipe):
     """One process of a worker, from the parent's end of the pipe to it.
 
     Args:
@@ -79,7 +79,7 @@ class Life(Pipe):
         config: what it was told last.
     """
 
-    def __init__(self, worker: Worker, config: Config) -> None:
+    def __init__(self, worker: WorkerProcess, config: Config) -> None:
         super().__init__(
             {
                 "limits": lambda message: worker.count(self, message),
@@ -97,7 +97,7 @@ class Life(Pipe):
         super().stringReceived(string)
 
 
-class Worker(ProcessProtocol):
+class WorkerProcess(ProcessProtocol):
     """One worker, through all its lives.
 
     Attributes:
@@ -117,7 +117,7 @@ class Worker(ProcessProtocol):
         self.ready = False
         self.restarts = 0
         self._crew = crew
-        self._life: Life | None = None
+        self._life: ProcessPipe | None = None
         self._delay = _RESTART_FIRST
         self._born = 0.0
         self._started_at = 0.0
@@ -127,7 +127,7 @@ class Worker(ProcessProtocol):
         self._pinged = False
         self._deaths = 0  # in a row, none of them after a life of some length
         self._asking = False
-        self._asked: list[Deferred[Report]] = []
+        self._asked: list[Deferred[ProcessReport]] = []
         self._lines = {
             _LOG: WholeLines(crew.log_lines),
             2: WholeLines(self._complained),  # of Python itself, when all is lost
@@ -138,7 +138,7 @@ class Worker(ProcessProtocol):
         self._killing: IDelayedCall | None = None
 
     @property
-    def life(self) -> Life:
+    def life(self) -> ProcessPipe:
         """The present one.
 
         Raises:
@@ -161,7 +161,7 @@ class Worker(ProcessProtocol):
         crew = self._crew
         self._born = crew.reactor.seconds()
         self._started_at = crew.wall_time()
-        self._life = life = Life(self, crew.config)
+        self._life = life = ProcessPipe(self, crew.config)
         self.alive = True
         try:
             self._fork(life)
@@ -180,12 +180,12 @@ class Worker(ProcessProtocol):
             create=not self._opened,
         ).addCallbacks(self._started, self._not_started, (life,))
 
-    def _fork(self, life: Life) -> None:
+    def _fork(self, life: ProcessPipe) -> None:
         crew = self._crew
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull, "r+b", buffering=0) as null:
             descriptors: dict[int, Any] = {0: null.fileno(), 1: "r", 2: "r", PIPE: theirs.fileno()}
-            descriptors[LOADS] = crew.loads.descriptor
+            descriptors[COUNTS] = crew.loads.descriptor
             for place, bound in enumerate(crew.bound, PORTS):
                 port: Any = bound.port
                 descriptors[place] = port.fileno()
@@ -214,10 +214,10 @@ class Worker(ProcessProtocol):
             return fail(PipeClosed("the process is gone"))
         return self._life.call(name, **arguments)
 
-    def report(self) -> Report | Asked:
+    def report(self) -> ProcessReport | Asked:
         """Ask how it is."""
         pid = getattr(self.transport, "pid", None) or 0
-        known = Report(
+        known = ProcessReport(
             number=self.number,
             pid=pid,
             state="starting",
@@ -231,16 +231,16 @@ class Worker(ProcessProtocol):
             return known
         # One that hangs is asked once, however often we are: it would have to answer all of them.
         self._asked = [each for each in self._asked if not each.called]
-        asked: Deferred[Report] = Deferred()
+        asked: Deferred[ProcessReport] = Deferred()
         self._asked.append(asked)
         if not self._asking:
             self._asking = True
-            self.call("report").addCallback(Report.from_json).addBoth(self._reported)
+            self.call("report").addCallback(ProcessReport.from_json).addBoth(self._reported)
         return Asked(asked, known)
 
-    def _reported(self, answer: Report | Failure) -> None:
+    def _reported(self, answer: ProcessReport | Failure) -> None:
         asked, self._asked, self._asking = self._asked, [], False
-        if isinstance(answer, Report):
+        if isinstance(answer, ProcessReport):
             answer = evolve(answer, restarts=self.restarts)
         for each in asked:
             if not each.called:  # it had no more time
@@ -255,7 +255,7 @@ class Worker(ProcessProtocol):
         text = f"worker {self.number} has ended {self._deaths} times in a row; the log says how"
         return Trouble(kind="workers", text=text)
 
-    def heard(self, life: Life) -> None:
+    def heard(self, life: ProcessPipe) -> None:
         """It has said something."""
         if life is self._life:
             self._silent = 0
@@ -277,7 +277,7 @@ class Worker(ProcessProtocol):
             self._crew.metrics.count(table.WORKER_HANGS)
             self.kill(f"has not answered for {_HANGS} s")
 
-    def _answered(self, life: Life | None) -> None:
+    def _answered(self, life: ProcessPipe | None) -> None:
         if life is self._life:
             self._pinged = False
 
@@ -319,7 +319,7 @@ class Worker(ProcessProtocol):
             )
             self.tell("drain")
 
-    def _started(self, _: Any, life: Life) -> None:
+    def _started(self, _: Any, life: ProcessPipe) -> None:
         if life is not self._life:
             return
         self.ready = self._opened = True
@@ -348,7 +348,7 @@ class Worker(ProcessProtocol):
         if started is not None:
             started.errback(WorkerFailed(why))
 
-    def count(self, life: Life, message: Message) -> None:
+    def count(self, life: ProcessPipe, message: CreditMessage) -> None:
         """Take a message for the ledger."""
         if life is self._life:
             self._crew.ledger.receive(self, message)
@@ -361,7 +361,7 @@ class Worker(ProcessProtocol):
         """Take lines of a trace."""
         self._crew.traced(trace, events, lost)
 
-    def pipe_lost(self, life: Life) -> None:
+    def pipe_lost(self, life: ProcessPipe) -> None:
         """The process is about to end, or has ended."""
         if life is not self._life:
             return

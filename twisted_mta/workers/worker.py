@@ -1,4 +1,4 @@
-"""A worker: an engine in a process of its own, which its parent tells what to do."""
+"""A worker: an agent in a process of its own, which its parent tells what to do."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..agent.agent import Change, Engine
+from ..agent.agent import Agent, Change
 from ..agent.explain.asked import Wanted, answered
-from ..agent.report import engine_report, read_engine
+from ..agent.report import process_report, read_agent
 from ..config import Config
-from ..system.limits import Message, Purse
+from ..system.limits import CreditMessage, Purse
 from ..system.ports import Ports
-from ..system.shared_counts import Loads
+from ..system.shared_counts import SharedCounts
 from ..system.slices import Digests
 from ..telemetry.log import Log
 from ..telemetry.metrics import table
@@ -53,7 +53,7 @@ class Worker:
         number: int,
         reactor: Any,
         log: Log,
-        loads: Loads | None = None,
+        loads: SharedCounts | None = None,
         *,
         settled: Callable[[], object] = lambda: None,
     ) -> None:
@@ -62,7 +62,7 @@ class Worker:
         self._log = log
         self._reactor = reactor
         self._ports = Ports(reactor, loads)
-        self._engine: Engine | None = None
+        self._agent: Agent | None = None
         self._prepared: Change | None = None
         self._asked = 0  # how often settings came, or went
         self._draining = False
@@ -112,7 +112,7 @@ class Worker:
             raise RuntimeError("told to end before it began")
         config = self._share(settings)
         self._purse.workers = config.workers
-        self._engine = engine = Engine(
+        self._agent = agent = Agent(
             config,
             reactor=self._reactor,
             limits=self._purse,
@@ -120,20 +120,20 @@ class Worker:
             worker=self._number,
             tls_written=lambda: self.pipe.tell("tls_news"),
         )
-        read_engine(engine.metrics, engine)
-        engine.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
+        read_agent(agent.metrics, agent)
+        agent.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
         for descriptor, listener in enumerate(config.listeners, PORTS):
             self._ports.bind(
                 listener.kind,
                 listener.endpoint,
-                engine.listeners.served(descriptor - PORTS),
+                agent.listeners.served(descriptor - PORTS),
                 implicit_tls=listener.implicit_tls,
                 descriptor=descriptor,
             )
             # A port has its own copy. As long as any is open, the kernel takes connections that
             # nobody will answer.
             os.close(descriptor)
-        return engine.start(shards, create=create)
+        return agent.start(shards, create=create)
 
     def serve(self) -> None:
         """Take connections."""
@@ -146,22 +146,22 @@ class Worker:
             return
         self._draining = True
         unbound = self._ports.unbind()
-        stopped = self._engine.stop() if self._engine is not None else unbound
+        stopped = self._agent.stop() if self._agent is not None else unbound
         stopped.addErrback(lambda failure: self.log.failure("the drain", failure))
         stopped.addCallback(lambda _: self._end())
 
     def hurry(self) -> None:
         """Drain, and wait for nothing."""
-        if self._engine is not None:
-            self._engine.hurry()
+        if self._agent is not None:
+            self._agent.hurry()
         self.drain()
 
     def prepare(self, settings: str, checked: Digests) -> Deferred[Digests]:
-        """Make ready for other settings; fires with what was found good (`Engine.prepare`)."""
-        assert self._engine is not None
+        """Make ready for other settings; fires with what was found good (`Agent.prepare`)."""
+        assert self._agent is not None
         self.forget()
         asked = self._asked
-        change = self._engine.prepare(self._share(settings), checked=checked)
+        change = self._agent.prepare(self._share(settings), checked=checked)
 
         def prepared(change: Change) -> Digests:
             if asked == self._asked:  # or it took too long
@@ -189,49 +189,49 @@ class Worker:
 
     def report(self) -> dict[str, Any]:
         """Say how things stand here."""
-        assert self._engine is not None
-        return engine_report(
-            self._engine,
+        assert self._agent is not None
+        return process_report(
+            self._agent,
             pid=os.getpid(),
             state="draining" if self._draining else "ready",
-            started_at=self._engine.started_at,
+            started_at=self._agent.started_at,
             names=self._ports.names,
             number=self._number,
         ).to_json()
 
     def tls(self, domain: str | None) -> Sequence[Entry]:
-        """Say with which hosts TLS was had; see `Engine.tls_hosts`."""
-        assert self._engine is not None
-        return self._engine.tls_hosts(domain)
+        """Say with which hosts TLS was had; see `Agent.tls_hosts`."""
+        assert self._agent is not None
+        return self._agent.tls_hosts(domain)
 
     def tls_news(self) -> None:
         """Read what another worker has learnt of TLS."""
-        if self._engine is not None:
-            self._engine.tls_news()
+        if self._agent is not None:
+            self._agent.tls_news()
 
     def queue(self, shard: int, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer what an operator asks of a shard; see `Engine.ask_queue`."""
-        assert self._engine is not None
-        return self._engine.ask_queue(shard, question, arguments)
+        """Answer what an operator asks of a shard; see `Agent.ask_queue`."""
+        assert self._agent is not None
+        return self._agent.ask_queue(shard, question, arguments)
 
     def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
         """Say why mail is where it is; see `agent.explain.asked.answered`."""
-        assert self._engine is not None
-        return answered(self._engine.explainer, wanted)
+        assert self._agent is not None
+        return answered(self._agent.explainer, wanted)
 
     def trace(self, trace: int, wanted: Mapping[str, str]) -> None:
         """Open a trace, whose lines the parent is told."""
-        assert self._engine is not None
+        assert self._agent is not None
 
         def deliver(events: Sequence[Event], lost: int) -> None:
             self.pipe.tell("traced", trace=trace, events=events, lost=lost)
 
-        self._engine.tracing.open(trace, Filter.parse(wanted), deliver)
+        self._agent.tracing.open(trace, Filter.parse(wanted), deliver)
 
     def untrace(self, trace: int) -> None:
         """Close a trace."""
-        if self._engine is not None:
-            self._engine.tracing.close(trace)
+        if self._agent is not None:
+            self._agent.tracing.close(trace)
 
     def parent_lost(self) -> None:
         """End within a second, whatever is under way."""
@@ -243,11 +243,11 @@ class Worker:
         if not self._draining:
             self.log.error("the parent is gone, and so is this worker")
             self.drain()
-            if self._engine is not None:
-                self._engine.listeners.abandon(at_once=True)
+            if self._agent is not None:
+                self._agent.listeners.abandon(at_once=True)
         self._reactor.callLater(_LAST_ANSWERS, self.hurry)
 
-    def _count(self, message: Message) -> None:
+    def _count(self, message: CreditMessage) -> None:
         self.pipe.tell("limits", message=message)
 
     def _share(self, settings: str) -> Config:

@@ -1,6 +1,6 @@
 """The workers of one parent: all are started, asked, given new settings, and ended as one.
 
-A worker is a process with an engine of its own. It inherits the ports, which the parent has bound
+A worker is a process with an agent of its own. It inherits the ports, which the parent has bound
 and never reads from, and one end of a socket pair, which it ends with: whichever of the two dies,
 the other knows at once.
 """
@@ -17,22 +17,22 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from ..admin.api import Asked
-from ..admin.status import Report, State, Trouble
+from ..admin.status import ProcessReport, State, Trouble
 from ..agent.explain.asked import Wanted, merged
 from ..config import Config
 from ..interfaces import WallTime
-from ..system.limits import Ledger, Message
+from ..system.limits import CreditMessage, Ledger
 from ..system.ports import Bound, Ports, Unserved
-from ..system.shared_counts import Loads
+from ..system.shared_counts import SharedCounts
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Event, Filter
 from ..tls.memory import Entry, merged_entries
 from .pipe import CallFailed, PipeClosed
-from .process import READING, Life, Worker, WorkerFailed, packed, reason_of
+from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, packed, reason_of
 
 Deliver = Callable[[Sequence[Event], int], object]
 
-_LAST_ANSWERS = 60.0  # seconds that a worker's engine waits beyond the drain timeout
+_LAST_ANSWERS = 60.0  # seconds that a worker's agent waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
 _EXPLAIN_TIMEOUT = 25.0  # seconds that a worker has to ask the DNS
 _TICK = 1.0  # seconds between two signs of life that each worker is asked for
@@ -68,7 +68,7 @@ class Workers:
         self._lines = lines
         self.metrics = metrics
         self.wall_time = wall_time
-        self._workers: list[Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._serving = False
         self._traces: dict[int, tuple[Filter, Deliver]] = {}
         self._last_trace = 0
@@ -76,7 +76,7 @@ class Workers:
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
         self.ledger = Ledger(send=_say, clock=reactor)
-        self._loads: Loads | None = None
+        self._loads: SharedCounts | None = None
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
 
@@ -89,7 +89,7 @@ class Workers:
         return Unserved()
 
     @property
-    def loads(self) -> Loads:
+    def loads(self) -> SharedCounts:
         """How many connections each of them has, once they were started."""
         assert self._loads is not None
         return self._loads
@@ -106,9 +106,11 @@ class Workers:
         """
         if self._loads is not None:
             self._loads.close()
-        self._loads = Loads.of(len(shares))
+        self._loads = SharedCounts.of(len(shares))
         self._ticking.start(_TICK, now=False)
-        self._workers = [Worker(self, number, shards) for number, shards in enumerate(shares)]
+        self._workers = [
+            WorkerProcess(self, number, shards) for number, shards in enumerate(shares)
+        ]
         ready = gatherResults([worker.spawn() for worker in self._workers], consumeErrors=True)
 
         def failed(failure: Failure) -> Deferred[Any]:
@@ -179,7 +181,7 @@ class Workers:
         lives = [worker.life for worker in self._workers if worker.ready]
         if not lives:
             raise WorkerFailed("no worker is there to read the settings; they have only just died")
-        asked: list[Life] = []
+        asked: list[ProcessPipe] = []
         checked: dict[str, str] = {}
         # One after the other: what the first has found good, the others parse when they use it.
         for life in lives:
@@ -192,7 +194,7 @@ class Workers:
             checked.update(answer or {})
         return lambda: Deferred.fromCoroutine(self._use(config, lives))
 
-    async def _use(self, config: Config, lives: Sequence[Life]) -> list[str]:
+    async def _use(self, config: Config, lives: Sequence[ProcessPipe]) -> list[str]:
         self.config = config  # for those that start from now on
         said: dict[str, None] = {}
         for life in lives:
@@ -207,14 +209,14 @@ class Workers:
             worker.catch_up()
         return list(said)
 
-    async def _ask(self, life: Life, name: str, **arguments: Any) -> tuple[bool, Any]:
+    async def _ask(self, life: ProcessPipe, name: str, **arguments: Any) -> tuple[bool, Any]:
         """Ask one; return whether it did, and its answer or its failure."""
         try:
             return True, await life.call(name, **arguments).addTimeout(READING, self._reactor)
         except Exception:
             return False, Failure()
 
-    def reports(self, state: State) -> Sequence[Report | Asked]:
+    def reports(self, state: State) -> Sequence[ProcessReport | Asked]:
         """Ask all how they are (`admin.api.Reports`)."""
         return [worker.report() for worker in self._workers]
 
@@ -288,7 +290,7 @@ class Workers:
             _, deliver = self._traces[trace]
             deliver(events, lost)
 
-    def started(self, worker: Worker) -> None:
+    def started(self, worker: WorkerProcess) -> None:
         """A worker can be asked: tell it of the traces that are open."""
         for name, (wanted, _) in self._traces.items():
             worker.tell("trace", trace=name, wanted=wanted.to_json())
@@ -308,7 +310,7 @@ class Workers:
         """The ports to inherit."""
         return self._ports.bound
 
-    def pass_on_tls_news(self, teller: Worker) -> None:
+    def pass_on_tls_news(self, teller: WorkerProcess) -> None:
         """Let all but one read what that one has learnt of TLS."""
         for worker in self._workers:
             if worker is not teller and worker.ready:
@@ -319,7 +321,7 @@ class Workers:
         self._lines(lines)
 
 
-def _refusal(life: Life, failure: Failure) -> str:
+def _refusal(life: ProcessPipe, failure: Failure) -> str:
     if failure.check(PipeClosed):
         return f"worker {life.worker.number} has died meanwhile; try again"
     if failure.check(TimeoutError):
@@ -334,5 +336,5 @@ def _as_it_was(failure: Failure) -> Failure:
     return failure
 
 
-def _say(worker: Any, message: Message) -> None:
+def _say(worker: Any, message: CreditMessage) -> None:
     worker.tell("limits", message=message)

@@ -173,7 +173,7 @@ class TLSLevels(ExplainerTestCase):
     def test_tls_that_was_had_before_is_demanded_again(self) -> None:
         destination = Destination(domain="a.example", tls_memory="require")
         world = self.world(destinations=(destination,))
-        world.mta.mta.engine.memory.remember("mx1.host", 25)
+        world.mta.mta.agent.memory.remember("mx1.host", 25)
         self.assertEqual(
             self.level(world),
             (

@@ -179,11 +179,11 @@ class World:
     ) -> dict[str, Any]:
         """Return what is said of an address."""
         question = Question(address=address, client=client, sender=sender)
-        return self._told(self.mta.mta.engine.explainer.address(question))
+        return self._told(self.mta.mta.agent.explainer.address(question))
 
     def explain_id(self, id: str) -> dict[str, Any] | None:
         """Return what is said of a message."""
-        return self._told(self.mta.mta.engine.explainer.message(QueueId.parse(id)))  # type: ignore
+        return self._told(self.mta.mta.agent.explainer.message(QueueId.parse(id)))  # type: ignore
 
     def _told(self, telling: Deferred[Any]) -> Any:
         told: list[Any] = []

@@ -3,7 +3,7 @@
 An extension announces itself in the reply to EHLO, reads the parameters it adds to MAIL and RCPT,
 says how much longer it makes those lines, and obeys the verbs it adds. The session knows none of
 them by name, so one more is one more file and one more place in the tuple that the session is
-given. One of an application's own is given to `World`, and looks like those here:
+given. One of an application's own is given to `Environment`, and looks like those here:
 
     class Ticket(OutgoingExtension):
         keyword = "XTICKET"
