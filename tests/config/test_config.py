@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.config import Config, ConfigError, Listener, QueueSettings, RelayCertificate
+from twisted_mta.config import (
+    Config,
+    ConfigError,
+    Listener,
+    QueueSettings,
+    RelayCertificate,
+    load,
+)
 from twisted_mta.config.endpoint import Endpoint, endpoint
 from twisted_mta.config.setting import duration, duration_text, size, size_text
 from twisted_mta.mail.envelope import Host, TLSFacts
@@ -35,7 +42,7 @@ class ConfigTestCase(SynchronousTestCase):
             self.file = os.path.join(directory, "mta.toml")
             with open(self.file, "w", encoding="utf-8") as written:
                 written.write(toml)
-        return Config.load(
+        return load(
             options or {}, self.file, environment=environment or {}, machine_name=lambda: machine
         )
 
@@ -419,7 +426,7 @@ class Refusals(ConfigTestCase):
         self.assertIn("FILE: not TOML that can be read: ", self.refusal({}, "a = " + "[" * 5000))
 
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
-        error = self.assertRaises(ConfigError, Config.load, {}, "/nowhere/mta.toml")
+        error = self.assertRaises(ConfigError, load, {}, "/nowhere/mta.toml")
         self.assertIn("--config /nowhere/mta.toml: No such file or directory; ", str(error))
 
 

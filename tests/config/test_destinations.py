@@ -4,7 +4,14 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.config import Config, ConfigError, DeliverySettings, Destination, QueueSettings
+from twisted_mta.config import (
+    Config,
+    ConfigError,
+    DeliverySettings,
+    Destination,
+    QueueSettings,
+    load,
+)
 from twisted_mta.config.destination import Rate
 from twisted_mta.mail.envelope import Host
 
@@ -15,7 +22,7 @@ class DestinationTestCase(SynchronousTestCase):
         with open(file, "w", encoding="utf-8") as written:
             written.write(toml)
         self.file = file
-        return Config.load({}, file, environment={}, machine_name=lambda: "mx.example.net")
+        return load({}, file, environment={}, machine_name=lambda: "mx.example.net")
 
     def refusal(self, toml: str) -> str:
         error = self.assertRaises(ConfigError, self.load, toml)

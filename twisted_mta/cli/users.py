@@ -130,10 +130,10 @@ def _path(file: str | None, config: str | None) -> str:
         return os.path.abspath(file)
     if config is None:
         raise click.UsageError("which file? --file FILE, or --config FILE that names it, would do")
-    from ..config import Config, ConfigError
+    from ..config import ConfigError, load
 
     try:
-        found = Config.load({}, config).users
+        found = load({}, config).users
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     if found is None:

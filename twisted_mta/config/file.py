@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import socket
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -312,10 +314,24 @@ def load(
     options: Mapping[str, Sequence[str] | str],
     file: str | None,
     *,
-    environment: Mapping[str, str],
-    machine_name: Callable[[], str],
+    environment: Mapping[str, str] = os.environ,
+    machine_name: Callable[[], str] = socket.getfqdn,
 ) -> Config:
-    """Return what `Config.load` promises."""
+    """Return the settings that options and a file give, with the defaults of ``twistd mta``.
+
+    An option wins over the file; ``--smtp`` and ``[[listener]]`` tables add up. Relative paths
+    start in the working directory, in the file too. Blocks: it reads the file, and may ask for
+    the machine's name.
+
+    Args:
+        options: values by the option's name without dashes; a sequence where repeatable.
+        file: the path of a TOML file.
+        environment: where ``STATE_DIRECTORY`` is looked up.
+        machine_name: returns the machine's full name, or its short one where it has no other.
+
+    Raises:
+        ConfigError: a value is refused; nothing was started or written.
+    """
     reading = _Reading(file or "")
     if file is not None:
         reading.read_file(_document(file))

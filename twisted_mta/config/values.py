@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
@@ -216,7 +215,7 @@ class Config:
     """All settings of one mail transfer agent; what is not given has its default.
 
     ``Config()`` is complete and listens nowhere: the listeners that ``twistd mta`` starts with, the
-    machine's name and ``$STATE_DIRECTORY`` come in by `load`.
+    machine's name and ``$STATE_DIRECTORY`` come in by `config.load`.
 
     Raises:
         ConfigError: a value cannot be.
@@ -497,31 +496,3 @@ class Config:
     def helo(self) -> str:
         """Our name in EHLO to other hosts."""
         return self.delivery.helo or self.hostname
-
-    @classmethod
-    def load(
-        cls,
-        options: Mapping[str, Sequence[str] | str],
-        file: str | None,
-        *,
-        environment: Mapping[str, str] = os.environ,
-        machine_name: Callable[[], str] = socket.getfqdn,
-    ) -> Config:
-        """Return the settings that options and a file give, with the defaults of ``twistd mta``.
-
-        An option wins over the file; ``--smtp`` and ``[[listener]]`` tables add up. Relative paths
-        start in the working directory, in the file too. Blocks: the file is read, and the
-        machine's name may be asked for.
-
-        Args:
-            options: values by the option's name without dashes; a sequence where repeatable.
-            file: the path of a TOML file.
-            environment: where ``STATE_DIRECTORY`` is looked up.
-            machine_name: returns the machine's full name, or what it has instead.
-
-        Raises:
-            ConfigError: something cannot be; nothing was started or written.
-        """
-        from .file import load
-
-        return load(options, file, environment=environment, machine_name=machine_name)

@@ -13,8 +13,7 @@ from attrs import frozen
 from twisted.python import usage
 
 from .._version import __version__
-from ..config import Config, ConfigError, LogSettings
-from ..config.file import option_settings
+from ..config import Config, ConfigError, LogSettings, load, option_settings
 from ..config.setting import Setting
 from ..config.unbuilt import NOT_BUILT, NotBuilt
 from ..mail.reply import printable
@@ -183,7 +182,7 @@ class Options(usage.Options):
         content = _content(file)
         if self._known is not None and content is not None and content == self._known[0]:
             return self._known[1]  # a file of 10,000 routes takes 0.2 s
-        config = Config.load(options, file)
+        config = load(options, file)
         for pattern, url in config.routes:
             try:
                 parse_route(pattern, url)
@@ -199,7 +198,7 @@ class Options(usage.Options):
 
 
 def _content(file: str | None) -> bytes | None:
-    """Return what a file holds; None where it cannot be read, which `Config.load` will say."""
+    """Return what a file holds; None where it cannot be read, which `config.load` will say."""
     if file is None:
         return b""
     try:

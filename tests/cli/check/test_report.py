@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from tests.cli.check.checking import CheckTestCase, machine
 from twisted_mta.cli.check import Report, report
 from twisted_mta.cli.command import main
-from twisted_mta.config import Config, ConfigError
+from twisted_mta.config import ConfigError, load
 
 GOOD = (
     '[mta]\nhostname = "mail.example.net"\nroutes = {"*" = "discard:"}\nweb = "off"\n'
@@ -124,7 +124,7 @@ class EveryFault(CheckTestCase):
         ):
             file = self.write("mta.toml", toml)
             try:
-                Config.load({}, file, environment={}, machine_name=lambda: "mail.example.net")
+                load({}, file, environment={}, machine_name=lambda: "mail.example.net")
                 refused = False
             except ConfigError:
                 refused = True

@@ -19,7 +19,7 @@ from twisted_mta.admin.queue_api import Operations
 from twisted_mta.admin.status import Status
 from twisted_mta.admin.web import StatusSite
 from twisted_mta.auth.accounts import Accounts, AccountsError, Senders
-from twisted_mta.config import Config, ConfigError
+from twisted_mta.config import ConfigError, load
 from twisted_mta.dns import system_hosts
 from twisted_mta.dns.message import Garbled, NotOurs, read
 from twisted_mta.dns.system import resolution
@@ -81,7 +81,7 @@ def _accounts(name: str) -> None:
 
 def _config(name: str) -> None:
     with suppress(ConfigError):
-        Config.load({}, name, environment={}, machine_name=lambda: "mx.example")
+        load({}, name, environment={}, machine_name=lambda: "mx.example")
 
 
 # Requests.

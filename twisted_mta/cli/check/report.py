@@ -6,8 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ...config import Config
-from ...config.file import load_leniently
+from ...config import Config, load_leniently
 from ...mail.reply import printable
 from ...routing.routes import Rule
 from .certificates import certificates
@@ -38,11 +37,11 @@ def report(
     they are in.
 
     Args:
-        options: as `Config.load` takes them.
+        options: as `config.load` takes them.
         file: likewise.
         ask_dns: whether name servers are asked, for ten seconds at most.
         machine: what the settings are held against.
-        environment: as `Config.load` takes it.
+        environment: as `config.load` takes it.
         machine_name: likewise.
     """
     of = printable(file) if file else "the defaults"
