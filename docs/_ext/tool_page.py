@@ -1,7 +1,8 @@
-"""The operator's tool as a page of the documentation: ``python -m twisted_mta.cli.manual``.
+"""Write ``docs/twisted-mta.rst`` from the commands of the operator's tool, for Sphinx and man.
 
-Made from the commands themselves; a test sees to it that ``docs/twisted-mta.rst`` is what this
-says. Sphinx makes the man page of the same.
+    python docs/_ext/tool_page.py > docs/twisted-mta.rst
+
+A test compares the page with the output.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Iterator
 
 import click
 
-from .command import main
+from twisted_mta.cli.command import main
 
 _INTRODUCTION = """\
-.. Made by python -m twisted_mta.cli.manual: do not edit.
+.. Made by docs/_ext/tool_page.py: do not edit.
 
 twisted-mta
 ===========
@@ -90,7 +91,7 @@ def _command(command: click.Command, path: str) -> Iterator[str]:
 def _prose(text: str) -> str:
     # What click writes in `single` marks, and options, are code.
     text = _escaped(text)
-    text = re.sub(r"`([^`]+)`", r"``\\1``".replace("\\\\", "\\"), text)
+    text = re.sub(r"`([^`]+)`", r"``\1``", text)
     return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"``\1``", text)
 
 

@@ -1,6 +1,8 @@
-"""The settings as a page of the documentation: ``python -m twisted_mta.config.reference``.
+"""Write ``docs/settings.rst`` from the settings' own descriptions.
 
-Made from the settings themselves; a test sees to it that ``docs/settings.rst`` is what this says.
+    python docs/_ext/settings_page.py > docs/settings.rst
+
+A test compares the page with the output.
 """
 
 from __future__ import annotations
@@ -9,12 +11,19 @@ from collections.abc import Iterator, Mapping
 
 from attrs import AttrsInstance
 
-from .certificates import SNICertificate
-from .destination import Destination
-from .listener import Listener
-from .setting import Setting, settings_of
-from .unbuilt import NOT_BUILT, NOT_BUILT_TABLES
-from .values import LISTENING, Config, DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from twisted_mta.config.certificates import SNICertificate
+from twisted_mta.config.destination import Destination
+from twisted_mta.config.listener import Listener
+from twisted_mta.config.setting import Setting, settings_of
+from twisted_mta.config.unbuilt import NOT_BUILT, NOT_BUILT_TABLES
+from twisted_mta.config.values import (
+    LISTENING,
+    Config,
+    DeliverySettings,
+    DNSSettings,
+    LogSettings,
+    QueueSettings,
+)
 
 _INTRODUCTION = """\
 Settings

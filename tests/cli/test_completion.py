@@ -1,28 +1,9 @@
-"""The tool's page, its man page and its completion are made from its commands."""
-
-from pathlib import Path
+"""Commands, options and values are completed in bash and zsh."""
 
 from click.shell_completion import BashComplete, ShellComplete, ZshComplete
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.cli.command import main
-from twisted_mta.cli.manual import page
-
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "twisted-mta.rst"
-
-
-class Manual(SynchronousTestCase):
-    def test_it_says_what_the_commands_say(self) -> None:
-        self.assertEqual(
-            PAGE.read_text(encoding="utf-8"),
-            page(),
-            "run: python -m twisted_mta.cli.manual > docs/twisted-mta.rst",
-        )
-
-    def test_it_has_every_command_and_option(self) -> None:
-        said = page()
-        for words in ("queue remove", "--dry-run", "--older AGE", "status", "check", "reload"):
-            self.assertIn(words, said)
 
 
 class Completion(SynchronousTestCase):
