@@ -7,7 +7,8 @@ from attrs import evolve
 from twisted_mta.mail.envelope import Message, Outcome, QueueId, RecipientNumber, TLSFacts
 from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.store import history
-from twisted_mta.queue.store.contract import Accept, Deferral, Forget, PastAttempt, Settle
+from twisted_mta.queue.store.attempts import PastAttempt
+from twisted_mta.queue.store.contract import Accept, Deferral, Forget, Settle
 
 from ..mail import DEFERRED, NOW, message, settled
 from .test_sqlite import StoreTestCase

@@ -26,7 +26,7 @@ from ...queue.runner import Runner
 from ...queue.schedule.backoff import expiry
 from ...queue.schedule.next_hops import Suspended
 from ...queue.schedule.standing import Standing
-from ...queue.store.contract import PastAttempt
+from ...queue.store.attempts import PastAttempt
 from ...routing.expansion import ExpansionStep
 from ...routing.lookup import Accountant
 from ...server.intake import Intake

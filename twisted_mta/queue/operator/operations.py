@@ -9,16 +9,14 @@ has done what it has said and no more.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from attrs import field, frozen
 
 from ...mail.address import Mailbox
 from ...mail.envelope import Message, QueueId, RecipientNumber
+from ..store.attempts import PastAttempt
 from .selection import Entry, Selection
-
-if TYPE_CHECKING:
-    from ..store.contract import PastAttempt
 
 FIRST = -1
 """Before all ids."""

@@ -23,8 +23,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ...mail.envelope import Message, Outcome, QueueId, RecipientNumber, TLSFacts
-from ...mail.reply import Reply
+from ...mail.envelope import Message, Outcome, QueueId, RecipientNumber
 from ..operator.operations import Inspected, OperatorsOperation, Page, Struck, Tallied
 
 
@@ -45,41 +44,6 @@ class StateInUse(Exception):
 
 class NewerSchema(Exception):
     """The store was written by a newer version of this program."""
-
-
-KEPT_ATTEMPTS = 5
-"""Attempts at each recipient that are remembered: the last so many."""
-
-KEPT_CONVERSATIONS = 2
-"""And those of which it is known what was said."""
-
-
-@frozen(kw_only=True)
-class PastAttempt:
-    """An attempt that came to nothing.
-
-    Attributes:
-        attempt: which it was, from 1.
-        ended_at: wall time.
-        next_hop: where, for people.
-        reply: what it came to.
-        remote: who said so; None where it was ourselves.
-        tls: what protected it.
-        uncertain: it may have been delivered (`Outcome.uncertain`).
-        unreachable: it is about the next hop and not about the message (`Outcome.unreachable`).
-        transcript: what was said (`Outcome.transcript`); empty: nobody spoke, or it is too long
-            ago.
-    """
-
-    attempt: int
-    ended_at: float
-    next_hop: str
-    reply: Reply
-    remote: str | None = None
-    tls: TLSFacts | None = None
-    uncertain: bool = False
-    unreachable: bool = False
-    transcript: str = ""
 
 
 @frozen

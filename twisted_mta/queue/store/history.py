@@ -14,7 +14,8 @@ from attrs import asdict
 
 from ...mail.envelope import QueueId, RecipientNumber, TLSFacts
 from ...mail.reply import Reply
-from .contract import KEPT_ATTEMPTS, KEPT_CONVERSATIONS, Deferral, PastAttempt, Settle
+from .attempts import KEPT_ATTEMPTS, KEPT_TRANSCRIPTS, PastAttempt
+from .contract import Deferral, Settle
 from .rows import flat, insert_rows, marks, parts
 
 _COLUMNS = (
@@ -64,7 +65,7 @@ def record(database: sqlite3.Connection, settle: Settle, deferred: Sequence[Defe
         ],
     )
     many = [outcome.number for outcome in (each.outcome for each in deferred)]
-    if max(before[number] for number in many) >= KEPT_CONVERSATIONS:
+    if max(before[number] for number in many) >= KEPT_TRANSCRIPTS:
         _forget(database, id, many)
 
 
@@ -78,7 +79,7 @@ def _forget(database: sqlite3.Connection, id: QueueId, numbers: Sequence[Recipie
         database.execute(f"DELETE FROM attempt WHERE {which}", (id, *flat(part), KEPT_ATTEMPTS))
         database.execute(
             f"UPDATE attempt SET conversation = NULL WHERE {which} AND conversation IS NOT NULL",
-            (id, *flat(part), KEPT_CONVERSATIONS),
+            (id, *flat(part), KEPT_TRANSCRIPTS),
         )
     database.execute(
         "DELETE FROM conversation WHERE message = ? AND id NOT IN"
