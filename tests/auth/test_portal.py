@@ -21,7 +21,7 @@ from zope.interface import implementer
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta import ESMTPFactory
 from twisted_mta.auth.credentials import IBearerToken
-from twisted_mta.server.factory import Timeouts
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 
 GOOD = b64encode(b"\0alice\0secret")

@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.certificate import server_context
 from twisted_mta.interfaces import Limits
-from twisted_mta.server.factory import ESMTPFactory, Timeouts
+from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import ClientContext, SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, MemoryTransport, address
@@ -48,7 +49,7 @@ class DialogueTestCase(SynchronousTestCase):
             clock=self.network,
             settings=Options(**options).settings(),
             tls=tls or server_context(),
-            timeouts=timeouts or Timeouts(),
+            timeouts=timeouts,
             max_connections=max_connections,
             max_connections_per_peer=max_connections_per_peer,
             limits=limits,

@@ -15,8 +15,9 @@ from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase
 from tests.server.test_admission import DistantLimits
-from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
+from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
 from twisted_mta.server.protocol import ESMTPProtocol
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options

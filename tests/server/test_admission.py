@@ -8,7 +8,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.interfaces import LimitKey
-from twisted_mta.server.factory import ESMTPFactory, Timeouts
+from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.system.limits import LocalLimits
 
 CONNECTIONS = ("connections", "25")

@@ -12,8 +12,9 @@ from twisted.trial.unittest import TestCase
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.server.factory import ESMTPFactory, Timeouts
-from twisted_mta.server.protocol import plain_address
+from twisted_mta.server.addresses import plain_address
+from twisted_mta.server.factory import ESMTPFactory
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options

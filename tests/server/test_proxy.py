@@ -17,9 +17,10 @@ from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase, listener, received
 from twisted_mta.config import ConfigError, Listener
+from twisted_mta.server.addresses import ProxiedAddress
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
 from twisted_mta.server.protocol import ESMTPProtocol
-from twisted_mta.server.proxy import ProxiedAddress, ProxyError, ProxyFactory, crc32c, read_header
+from twisted_mta.server.proxy import ProxyError, ProxyFactory, crc32c, read_header
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.settings import Peer
 from twisted_mta.testing.client import SMTPClientEnd

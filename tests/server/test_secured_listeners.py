@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 from tests.server.authority import Authority, Issued, self_signed
 from tests.server.loopback import ClientTLS, LoopbackTestCase, RecordingAgent, listener, received
 from twisted_mta.config import Listener, SNICertificate
-from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
+from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
+from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.service import CannotReload
 from twisted_mta.smtp.extension.starttls import STARTTLS
 from twisted_mta.smtp.server.settings import SessionSettings

@@ -12,9 +12,10 @@ from twisted.logger import Logger
 from ..config import Config, Listener
 from ..interfaces import Files, Limits, WallTime
 from ..policy.networks import Networks
-from ..server.factory import ESMTPFactory, ImplicitTLSFactory, Timeouts
+from ..server.factory import ESMTPFactory, ImplicitTLSFactory
 from ..server.intake import Intake
 from ..server.proxy import ProxyFactory
+from ..server.timeouts import Timeouts
 from ..smtp.extension import Extension
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.deliverby import deliver_by

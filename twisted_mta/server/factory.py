@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from socket import getfqdn
 from typing import Any, Literal
 
-from attrs import evolve, frozen
+from attrs import evolve
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
@@ -33,39 +33,16 @@ from ..telemetry.metrics import Metrics, table
 from ..telemetry.metrics.table import Metric
 from ..telemetry.tracing import Tracing
 from ..tls.server import ContextFactory, ServerTLS, server_tls
+from .addresses import ProxiedAddress, plain_address
 from .message_delivery import AnyDelivery, NoDelivery, delivery_of
-from .protocol import SHUTTING_DOWN, ESMTPProtocol, plain_address
-from .proxy import ProxiedAddress
+from .protocol import SHUTTING_DOWN, ESMTPProtocol
+from .timeouts import Timeouts
 
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
 _MAX_RECIPIENTS = 1000
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
-
-
-@frozen(kw_only=True)
-class Timeouts:
-    """How long a peer may take, in seconds.
-
-    Attributes:
-        command: from our reply to the end of the next command. RFC 5321 §4.5.3.2.7 asks for 5
-            minutes; Postfix and Exim have the same.
-        data: silence within a message.
-        handshake: from 220 to the end of the TLS handshake.
-        rate_grace: how long a message may come slower than ``minimum_rate``.
-        minimum_rate: octets a second, over the whole of a message.
-        errors_unslowed: errors of a session after which its replies are held back.
-        error_delay: for how long each of them is.
-    """
-
-    command: float = 300.0
-    data: float = 180.0
-    handshake: float = 30.0
-    rate_grace: float = 180.0
-    minimum_rate: float = 500.0
-    errors_unslowed: int = 5
-    error_delay: float = 1.0
 
 
 class ESMTPFactory(ServerFactory):
@@ -83,7 +60,7 @@ class ESMTPFactory(ServerFactory):
         clock: for timeouts; None makes it monotonic timers on the reactor of the connections.
         settings: what sessions are told; None is the machine's name and the
             standard extensions that any delivery can keep.
-        timeouts: how long peers may take.
+        timeouts: how long clients may take; None is the defaults of `Timeouts`.
         max_connections: at a time.
         max_connections_per_peer: at a time from one address.
         limits: counts the connections, as ``("connections", name)`` and ``("peer", name,
@@ -125,7 +102,7 @@ class ESMTPFactory(ServerFactory):
         tls: ServerTLS | ContextFactory | None = None,
         clock: Clock | None = None,
         settings: SessionSettings | None = None,
-        timeouts: Timeouts = Timeouts(),
+        timeouts: Timeouts | None = None,
         max_connections: int = 1000,
         max_connections_per_peer: int = 50,
         limits: Limits | None = None,
@@ -150,7 +127,7 @@ class ESMTPFactory(ServerFactory):
             max_recipients=_MAX_RECIPIENTS,
         )
         self.tls: ServerTLS | None = server_tls(tls)
-        self.timeouts = timeouts
+        self.timeouts = timeouts or Timeouts()
         self.violations = 0
         self.downgrades = 0
         self.draining = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -26,14 +26,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..auth.authenticator import Authenticator, Login
-from ..interfaces import Clock, Delivery, Sink
+from ..interfaces import Clock, Decision, Delivery, Sink
 from ..mail.reply import Reply
 from ..smtp.conversation import Overhearing
 from ..smtp.server.auth import Granted
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.replies import IDLE_TOO_LONG, OUT_OF_STEP
 from ..smtp.server.session import Session
-from ..smtp.server.settings import Peer
+from ..smtp.server.settings import Peer, SessionSettings
 from ..smtp.server.state import State
 from ..smtp.server.step import (
     Abort,
@@ -51,17 +51,15 @@ from ..smtp.server.step import (
     Violation,
     Write,
 )
-from ..system.outbox import start_tls
+from ..system.outbox import Outbox, start_tls
 from ..telemetry.metrics import table
+from ..telemetry.metrics.table import Metric
 from ..telemetry.tracing import About, Overheard, Tracing
 from ..tls.certificates import openssl_reason
-from ..tls.server import channel_binding
+from ..tls.server import ServerTLS, channel_binding
+from .addresses import ProxiedAddress, plain_address
 from .message_delivery import NoDelivery, delivery_of
-
-if TYPE_CHECKING:
-    from ..system.outbox import Outbox
-    from .factory import ESMTPFactory, Timeouts
-    from .proxy import ProxiedAddress
+from .timeouts import Timeouts
 
 LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")
 SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
@@ -73,6 +71,71 @@ _LINGER = 10.0  # seconds to a peer that does not read our last reply
 _LAST_WORDS = 1.0  # seconds, the same, where we shut down; and to a decision that is under way then
 
 
+class ConnectionFactory(Protocol):
+    """What a connection uses of the factory that built it.
+
+    Attributes:
+        kind: of the listener, such as ``smtp``.
+        draining: whether the factory takes no new transactions.
+        timeouts: read once, when a connection is made.
+        outbox: where replies wait for the end of the reactor's turn.
+        tracing: the traces that operators have open; None where tracing is not available.
+        tls: the server's TLS; None where STARTTLS is not offered.
+        violations: how often a client sent octets before its turn; raised by connections.
+        downgrades: how often MAIL was refused in clear; raised by connections.
+    """
+
+    kind: str
+    draining: bool
+    timeouts: Timeouts
+    outbox: Outbox
+    tracing: Tracing | None
+    tls: ServerTLS | None
+    violations: int
+    downgrades: int
+
+    @property
+    def tls_ready(self) -> Callable[[], bool] | None:
+        """Whether a handshake could begin now; None where TLS is not configured."""
+        ...
+
+    def clock_for(self, transport: Any) -> Clock:
+        """Return the clock of a connection."""
+        ...
+
+    def delivery_for(self, protocol: ESMTPProtocol) -> Delivery:
+        """Return what decides on the mail of a connection."""
+        ...
+
+    def authenticator_for(self, protocol: ESMTPProtocol) -> Authenticator | None:
+        """Return what judges AUTH on a connection; None where there is no AUTH."""
+        ...
+
+    def settings_for(self, authenticator: Authenticator | None) -> SessionSettings:
+        """Return the settings of a session whose AUTH ``authenticator`` judges."""
+        ...
+
+    def opened(self, protocol: ESMTPProtocol) -> Decision | Deferred[Decision]:
+        """Count a connection in; the reply refuses it, None admits it. Never fails."""
+        ...
+
+    def closed(self, protocol: ESMTPProtocol) -> None:
+        """Count a connection out."""
+        ...
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Raise a counter of this kind of listener."""
+        ...
+
+    def handshake_failed(self) -> None:
+        """Count a TLS handshake that failed."""
+        ...
+
+    def refused(self, stage: str, reply: Reply) -> None:
+        """Count a decision that refuses a sender, a recipient or a message."""
+        ...
+
+
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
 class ESMTPProtocol(LineReceiver):
     """One connection of a client."""
@@ -81,7 +144,7 @@ class ESMTPProtocol(LineReceiver):
     line_mode = 0  # raw from the first octet
     transport: Any
 
-    def __init__(self, factory: ESMTPFactory, address: str | None) -> None:
+    def __init__(self, factory: ConnectionFactory, address: str | None) -> None:
         self._factory = factory
         self.address = address
         self.proxied: ProxiedAddress | None = None  # the client, if a balancer speaks for it
@@ -672,14 +735,6 @@ class ESMTPProtocol(LineReceiver):
             peer=self.address,
             verb=verb,
         )
-
-
-def plain_address(address: Any) -> str | None:
-    """Return the host of an address; an IPv4 one, as such, on a socket for both families too."""
-    host: str | None = getattr(address, "host", None)
-    if host is not None and host.startswith("::ffff:") and "." in host:  # RFC 4291 §2.5.5.2
-        return host.removeprefix("::ffff:")
-    return host
 
 
 _STEPS: Mapping[type[Step], Callable[[ESMTPProtocol, Any], None]] = {

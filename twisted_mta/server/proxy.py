@@ -15,18 +15,17 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Literal
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ..interfaces import Clock
 from ..mail.reply import printable
 from ..policy.networks import Network, Networks
+from .addresses import ProxiedAddress
 from .protocol import ESMTPProtocol
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -48,26 +47,6 @@ _CRC32C = 0x03  # PP2_TYPE_CRC32C, section 2.2.3
 
 class ProxyError(Exception):
     """What came is not a header of the PROXY protocol; the message says why."""
-
-
-@implementer(IAddress)
-@frozen
-class ProxiedAddress:
-    """The client that a balancer speaks for, as the address of a connection (`IAddress`).
-
-    Attributes:
-        host: address of the client, as text.
-        port: its port.
-        destination: address that it connected to.
-        destination_port: the port there.
-        type: as Twisted's own addresses have it.
-    """
-
-    host: str
-    port: int
-    destination: str
-    destination_port: int
-    type: Literal["TCP"] = "TCP"
 
 
 Header = tuple[ProxiedAddress | None, bytes]

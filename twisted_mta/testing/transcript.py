@@ -50,7 +50,8 @@ from twisted.internet.protocol import Protocol as BaseProtocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..mail.reply import Reply
-from ..server.factory import ESMTPFactory, Timeouts
+from ..server.factory import ESMTPFactory
+from ..server.timeouts import Timeouts
 from ..tls.server import ServerTLS
 from .client import SMTPClientEnd
 from .delivery import RecordingDelivery
