@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.api import Action, Admin, Asked
-from twisted_mta.admin.http import Answer, Question
+from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.status import ProcessReport, Status
 from twisted_mta.telemetry.metrics import Metrics, table
 
@@ -55,8 +55,8 @@ class AdminTestCase(SynchronousTestCase):
             **other,
         )
 
-    def ask(self, admin: Admin, path: str, method: str = "GET", **other: Any) -> Answer:
-        answer = admin.answer(Question(method=method, path=path, **other))
+    def ask(self, admin: Admin, path: str, method: str = "GET", **other: Any) -> Response:
+        answer = admin.answer(Request(method=method, path=path, **other))
         return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
 
     def told(self, admin: Admin, path: str, method: str = "GET") -> tuple[int, Any]:
@@ -93,7 +93,7 @@ class Explaining(AdminTestCase):
 
     def test_silence_is_an_error_after_a_while(self) -> None:
         admin = self.admin(explain=lambda what, said: Deferred())
-        answer = admin.answer(Question(method="GET", path="/v1/explain/a@b.example"))
+        answer = admin.answer(Request(method="GET", path="/v1/explain/a@b.example"))
         assert isinstance(answer, Deferred)
         self.clock.advance(28)
         self.assertEqual(self.successResultOf(answer).code, 503)
@@ -285,7 +285,7 @@ class Doing(AdminTestCase):
     def test_an_action_says_what_was_done(self) -> None:
         done: Deferred[list[str]] = Deferred()
         admin = self.admin({"reload": lambda: done, "reopen-logs": lambda: None})
-        answer = admin.answer(Question(method="POST", path="/v1/reload"))
+        answer = admin.answer(Request(method="POST", path="/v1/reload"))
         assert isinstance(answer, Deferred)
         self.assertNoResult(answer)
         done.callback(["aliases: 3 more"])

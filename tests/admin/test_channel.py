@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.channel import Bounds, Lane
-from twisted_mta.admin.http import Answer, AnswerSite, Outlet, Question, Stream
+from twisted_mta.admin.http import Outlet, Request, ResponderSite, Response, Stream
 
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BOUNDS = Bounds(connections=5, per_peer=3, body=1000, idle=60, request=20, reading=30)
@@ -54,16 +54,16 @@ class ChannelTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked: list[str] = []
-        self.site = AnswerSite(
-            lambda question: self.answer(question),
+        self.site = ResponderSite(
+            lambda request: self.answer(request),
             reactor=self.clock,
             longest=self.longest,
             bounds=BOUNDS,
         )
 
-    def answer(self, question: Question) -> Answer | Stream | Deferred[Answer]:
-        self.asked.append(question.path)
-        return Answer(body=b"yes")
+    def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
+        self.asked.append(request.path)
+        return Response(body=b"yes")
 
     def connect(self, octets: bytes = b"", host: str = "192.0.2.1") -> Transport:
         protocol = self.site.buildProtocol(None)
@@ -86,9 +86,9 @@ class Pipelining(ChannelTestCase):
         self.assertEqual(transport.value().count(b"\r\n\r\nyes"), 5)
 
     def test_the_next_one_waits_until_the_answer_is_there(self) -> None:
-        answers: list[Deferred[Answer]] = []
+        answers: list[Deferred[Response]] = []
 
-        def later(question: Question) -> Deferred[Answer]:
+        def later(request: Request) -> Deferred[Response]:
             answers.append(Deferred())
             return answers[-1]
 
@@ -96,7 +96,7 @@ class Pipelining(ChannelTestCase):
         self.connect(GET % 1 + GET % 2)
         self.clock.pump([0] * 3)
         self.assertEqual(len(answers), 1)
-        answers[0].callback(Answer(body=b"one"))
+        answers[0].callback(Response(body=b"one"))
         self.clock.advance(0)
         self.assertEqual(len(answers), 2)
 
@@ -125,7 +125,7 @@ class Pipelining(ChannelTestCase):
             outlets.append(outlet)
             return lambda: None
 
-        self.answer = lambda question: Stream(begin)  # type: ignore[method-assign]
+        self.answer = lambda request: Stream(begin)  # type: ignore[method-assign]
         transport = self.connect(GET % 1)
         transport.reads = False
         outlets[0].write(b"line\n")
@@ -198,7 +198,7 @@ class Room(ChannelTestCase):
         self.assertEqual([each.gone for each in (other, *before)], [False, True, False, False])
 
     def test_where_none_waits_the_new_one_is_refused(self) -> None:
-        self.answer = lambda question: Deferred()  # type: ignore[method-assign]
+        self.answer = lambda request: Deferred()  # type: ignore[method-assign]
         before = [self.connect(GET % 1, f"192.0.2.{number}") for number in range(5)]
         last = self.connect(GET % 1, "192.0.2.9")
         self.assertEqual([each.gone for each in before], [False] * 5)

@@ -17,17 +17,17 @@ from twisted.trial.unittest import TestCase
 from twisted_mta.admin.control import client, server
 from twisted_mta.admin.control.client import NAME, ControlClient, NotRunning, Refused
 from twisted_mta.admin.control.server import ControlSocket
-from twisted_mta.admin.http import Answer, Answerer, Question, error_answer, json_answer
+from twisted_mta.admin.http import Request, Responder, Response, error_response, json_response
 from twisted_mta.system.ownership import Peer
 
 
-def answer(question: Question) -> Answer:
+def answer(request: Request) -> Response:
     """Say what was asked; refuse what is not to be."""
-    if question.path == "/refused":
-        return error_answer("line 3 is wrong", 409)
-    if question.path == "/text":
-        return Answer(body=b"<h1>no\x1b</h1>\n", code=500)
-    return json_answer({"asked": f"{question.method} {question.path}"})
+    if request.path == "/refused":
+        return error_response("line 3 is wrong", 409)
+    if request.path == "/text":
+        return Response(body=b"<h1>no\x1b</h1>\n", code=500)
+    return json_response({"asked": f"{request.method} {request.path}"})
 
 
 class ControlTestCase(TestCase):
@@ -37,7 +37,7 @@ class ControlTestCase(TestCase):
         self.path = os.path.join(self.directory, NAME)
 
     def start(
-        self, path: str | None = None, answer: Answerer = answer, **others: Any
+        self, path: str | None = None, answer: Responder = answer, **others: Any
     ) -> ControlSocket:
         served = ControlSocket(answer, path=path or self.path, reactor=reactor, **others)
         served.start()
@@ -276,7 +276,7 @@ class Asking(ControlTestCase):
         self.assertEqual(await self.failure(Refused, "/text"), "<h1>no\\x1b</h1>")
 
     async def test_silence_is_not_waited_for_for_ever(self) -> None:
-        self.start(answer=lambda question: Deferred())
+        self.start(answer=lambda request: Deferred())
         client = ControlClient(self.directory, timeout=0.05)
         try:
             await deferToThread(client.get, "/v1/status")

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.http import Answer, Question
+from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.queue_api import Operations
 from twisted_mta.mail.envelope import QueueId
 
@@ -54,10 +54,10 @@ class OperationsTestCase(SynchronousTestCase):
         done = dict.fromkeys(("messages", "recipients", "looked_at"), len(left))
         return succeed({**done, "busy": 0, "next": following})
 
-    def ask(self, path: str, method: str = "GET", **other: Any) -> Answer:
+    def ask(self, path: str, method: str = "GET", **other: Any) -> Response:
         where, _, query = path.partition("?")
         answer = self.operations.answer(
-            Question(method=method, path=f"/v1/queue{where}", query=query, **other)
+            Request(method=method, path=f"/v1/queue{where}", query=query, **other)
         )
         return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
 
@@ -119,7 +119,7 @@ class Listing(OperationsTestCase):
         self.operations = Operations(
             shards=lambda: [0], ask=lambda *_: Deferred(), clock=self.clock
         )
-        answer = self.operations.answer(Question(method="GET", path="/v1/queue"))
+        answer = self.operations.answer(Request(method="GET", path="/v1/queue"))
         assert isinstance(answer, Deferred)
         self.clock.advance(20)
         page = json.loads(self.successResultOf(answer).body)

@@ -13,9 +13,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel
-from twisted.web.server import Request
+from twisted.web.server import Request as WebRequest
 
-from twisted_mta.admin.http import Answer, Answerer, Question
+from twisted_mta.admin.http import Request, Responder, Response
 from twisted_mta.admin.status import Connections, Process, SuspendedHop, Trouble
 from twisted_mta.admin.web import RecentMessage, Status, StatusReport, StatusSite
 
@@ -54,12 +54,12 @@ WORKERS = tuple(
 HOSTS = ("mail.example.net",)
 
 
-def answer(question: Question) -> Answer:
+def answer(request: Request) -> Response:
     """Stand in for the administration."""
-    return Answer(body=f"{question.method} {question.path}".encode("ascii"), content_type="x/y")
+    return Response(body=f"{request.method} {request.path}".encode("ascii"), content_type="x/y")
 
 
-class Response:
+class RawResponse:
     """An answer, taken apart."""
 
     def __init__(self, octets: bytes) -> None:
@@ -74,16 +74,16 @@ class Response:
 
 
 class PageTestCase(SynchronousTestCase):
-    answer: Answerer | None = staticmethod(answer)
+    answer: Responder | None = staticmethod(answer)
 
     def send(self, request: bytes, status: StatusReport = lambda: STATUS) -> StringTransport:
         self.clock = Clock()
         site = StatusSite(status, hosts=HOSTS, answer=self.answer, reactor=self.clock)
         self.site = site
-        self.requests: list[Request] = []
+        self.requests: list[WebRequest] = []
         make = site.requestFactory
 
-        def remembered(channel: HTTPChannel, queued: bool) -> Request:
+        def remembered(channel: HTTPChannel, queued: bool) -> WebRequest:
             self.requests.append(make(channel, queued))
             return self.requests[-1]
 
@@ -100,9 +100,9 @@ class PageTestCase(SynchronousTestCase):
         method: str = "GET",
         host: str = "127.0.0.1:8025",
         status: StatusReport = lambda: STATUS,
-    ) -> Response:
+    ) -> RawResponse:
         request = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        return Response(self.send(request.encode("utf-8"), status).value())
+        return RawResponse(self.send(request.encode("utf-8"), status).value())
 
 
 class Page(PageTestCase):
@@ -305,17 +305,17 @@ class Requests(PageTestCase):
             b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
         ):
-            answer = Response(self.send(request).value())
+            answer = RawResponse(self.send(request).value())
             self.assertEqual(answer.code, 400, request)
             self.assertNotIn("queued", answer.body)
-        self.assertEqual(Response(self.send(b"GET / HTTP/1.0\r\n\r\n").value()).code, 200)
+        self.assertEqual(RawResponse(self.send(b"GET / HTTP/1.0\r\n\r\n").value()).code, 200)
 
     def test_the_status_may_take_its_time(self) -> None:
         status: Deferred[Status] = Deferred()
         transport = self.send(b"GET / HTTP/1.0\r\n\r\n", lambda: status)
         self.assertEqual(transport.value(), b"")
         status.callback(STATUS)
-        self.assertEqual(Response(transport.value()).code, 200)
+        self.assertEqual(RawResponse(transport.value()).code, 200)
 
     def test_a_browser_that_left_is_not_answered(self) -> None:
         status: Deferred[Status] = Deferred()
@@ -380,8 +380,8 @@ class Requests(PageTestCase):
             self.assertEqual(self.ask(target, host=host).code, code, target)
         two = b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n"
         none = b"GET http://localhost/ HTTP/1.1\r\n\r\n"
-        self.assertEqual(Response(self.send(two).value()).code, 400)
-        self.assertEqual(Response(self.send(none).value()).code, 400)
+        self.assertEqual(RawResponse(self.send(two).value()).code, 400)
+        self.assertEqual(RawResponse(self.send(none).value()).code, 400)
 
     def test_pages_from_elsewhere_are_not_answered(self) -> None:
         for origin, path, code in (
@@ -394,7 +394,7 @@ class Requests(PageTestCase):
             ("http://evil.example", "/healthz", 200),
         ):
             request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"
-            answer = Response(self.send(request.encode("ascii")).value())
+            answer = RawResponse(self.send(request.encode("ascii")).value())
             self.assertEqual(answer.code, code, (origin, path))
 
     def test_what_took_long_to_tell_is_told_again_while_others_wait(self) -> None:
@@ -417,7 +417,7 @@ class Requests(PageTestCase):
             for _ in range(4):
                 self.clock.advance(0.1)
             for transport in transports:
-                self.assertEqual(Response(transport.value()).code, 200)
+                self.assertEqual(RawResponse(transport.value()).code, 200)
             self.assertEqual(len(asked), 2)  # the first, and the last, behind whom nobody waits
 
     def test_who_asks_alone_is_told_how_things_stand_now(self) -> None:
@@ -444,7 +444,7 @@ class Requests(PageTestCase):
         (unfinished,) = self.requests
         self.assertEqual(unfinished.content.seek(0, os.SEEK_END), 0)
         self.connection.dataReceived(b"x" * 10000)
-        self.assertEqual(Response(transport.value()).code, 405)
+        self.assertEqual(RawResponse(transport.value()).code, 405)
         self.connection.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.clock.advance(0)  # the next request has its turn
         self.assertTrue(transport.value().endswith(b"\r\n\r\nok\n"))
@@ -456,11 +456,11 @@ class AskedOfTheQueue(PageTestCase):
     REQUEST = b"GET /v1/queue?from=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
     def setUp(self) -> None:
-        self.asked: list[Deferred[Answer]] = []
+        self.asked: list[Deferred[Response]] = []
         self.answer = self.ask_of_it
         self.first = self.send(self.REQUEST)
 
-    def ask_of_it(self, question: Question) -> Deferred[Answer]:
+    def ask_of_it(self, request: Request) -> Deferred[Response]:
         self.asked.append(Deferred())
         return self.asked[-1]
 
@@ -474,12 +474,12 @@ class AskedOfTheQueue(PageTestCase):
     def test_the_next_has_its_turn_whatever_became_of_the_one_before(self) -> None:
         (_, second), (_, third) = self.another(), self.another()
         self.assertEqual((len(self.asked), second.value()), (1, b""))
-        self.asked[0].callback(Answer(body=b"1"))
+        self.asked[0].callback(Response(body=b"1"))
         self.assertEqual((len(self.asked), self.first.value()[-1:]), (2, b"1"))
         self.asked[1].errback(RuntimeError("no"))
-        self.assertEqual((len(self.asked), Response(second.value()).code), (3, 503))
+        self.assertEqual((len(self.asked), RawResponse(second.value()).code), (3, 503))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.asked[2].callback(Answer(body=b"3"))
+        self.asked[2].callback(Response(body=b"3"))
         self.assertEqual(third.value()[-1:], b"3")
 
     def test_for_those_who_have_left_nothing_is_asked(self) -> None:
@@ -488,7 +488,7 @@ class AskedOfTheQueue(PageTestCase):
             connection.connectionLost(Failure(ConnectionDone()))
         _, last = self.another()
         self.assertEqual(len(self.asked), 1)
-        self.asked[0].callback(Answer(body=b"1"))
+        self.asked[0].callback(Response(body=b"1"))
         self.assertEqual(len(self.asked), 2)
-        self.asked[1].callback(Answer(body=b"2"))
+        self.asked[1].callback(Response(body=b"2"))
         self.assertEqual(last.value()[-1:], b"2")

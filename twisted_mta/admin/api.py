@@ -38,7 +38,16 @@ from ..telemetry.metrics import Metrics, Snapshot, Totals, added
 from ..telemetry.metrics.exposition import exposition
 from ..telemetry.tracing import MOST_TRACES, Buffer, Event, Filter
 from ..tls.memory import Entry
-from .http import READING, Answer, Answerer, Outlet, Question, Stream, error_answer, json_answer
+from .http import (
+    READING,
+    Outlet,
+    Request,
+    Responder,
+    Response,
+    Stream,
+    error_response,
+    json_response,
+)
 from .status import VERSION, ProcessReport, Status, Trouble, gauges, merge
 
 STATUS = "/v1/status"
@@ -130,7 +139,7 @@ class Admin:
         metrics: Metrics | None = None,
         started_at: Callable[[], float] | None = None,
         hosts: Hosts = lambda domain: (),
-        below: Mapping[str, Answerer] | None = None,
+        below: Mapping[str, Responder] | None = None,
         explain: Explain = lambda what, said: succeed(None),
         trace: Trace | None = None,
         troubles: Callable[[], Sequence[Trouble]] = tuple,
@@ -178,77 +187,79 @@ class Admin:
         """Ask all processes, and return what they and those that are gone have counted."""
         return self.status().addCallback(_metrics_of)
 
-    def answer(self, question: Question) -> Answer | Stream | Deferred[Answer]:
-        """Answer a request (`http.Answerer`)."""
-        readers: Mapping[str, Callable[[], Deferred[Answer]]] = {
-            STATUS: lambda: self.status().addCallback(lambda status: json_answer(status.to_json())),
-            METRICS: lambda: self.snapshot().addCallback(
-                lambda snapshot: json_answer({"version": VERSION, "metrics": snapshot.to_json()})
+    def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
+        """Answer a request (`http.Responder`)."""
+        readers: Mapping[str, Callable[[], Deferred[Response]]] = {
+            STATUS: lambda: self.status().addCallback(
+                lambda status: json_response(status.to_json())
             ),
-            EXPOSITION: lambda: self.snapshot().addCallback(self._exposed, question.accept),
+            METRICS: lambda: self.snapshot().addCallback(
+                lambda snapshot: json_response({"version": VERSION, "metrics": snapshot.to_json()})
+            ),
+            EXPOSITION: lambda: self.snapshot().addCallback(self._exposed, request.accept),
             TLS: lambda: self._tls(None),
         }
-        if question.path.startswith(f"{EXPLAIN}/"):
-            if question.method not in READING:
+        if request.path.startswith(f"{EXPLAIN}/"):
+            if request.method not in READING:
                 return _not_allowed(READING)
-            return self._explained(question)
-        if question.path == TRACE and self._trace is not None:
-            if question.method not in READING:
+            return self._explained(request)
+        if request.path == TRACE and self._trace is not None:
+            if request.method not in READING:
                 return _not_allowed(READING)
-            return self._traced(question, self._trace)
-        path, domain = question.path, None
+            return self._traced(request, self._trace)
+        path, domain = request.path, None
         if path.startswith(f"{TLS}/"):
             path, domain = TLS, path.removeprefix(f"{TLS}/")
         if path in readers:
-            if question.method not in READING:
+            if request.method not in READING:
                 return _not_allowed(READING)
             return self._tls(domain) if domain else readers[path]()
         for start, answer in self._below.items():
             if path == start or path.startswith(f"{start}/"):
-                return answer(question)
-        name = question.path.removeprefix("/v1/")
-        if question.path.startswith("/v1/") and name in self._actions:
-            return self._act(name) if question.method == "POST" else _not_allowed(("POST",))
+                return answer(request)
+        name = request.path.removeprefix("/v1/")
+        if request.path.startswith("/v1/") and name in self._actions:
+            return self._act(name) if request.method == "POST" else _not_allowed(("POST",))
         paths = (*readers, *self._below, f"{EXPLAIN}/<id or address>", TRACE)
         there = [f"GET {path}" for path in paths]
         there += [f"POST /v1/{action}" for action in self._actions]
-        return error_answer(f"there is {', '.join(there)}", 404)
+        return error_response(f"there is {', '.join(there)}", 404)
 
-    def _tls(self, domain: str | None) -> Deferred[Answer]:
+    def _tls(self, domain: str | None) -> Deferred[Response]:
         told = maybeDeferred(self._hosts, domain).addTimeout(self._timeout, self._clock)
         return told.addCallback(
-            lambda hosts: json_answer({"version": VERSION, "hosts": list(hosts)})
+            lambda hosts: json_response({"version": VERSION, "hosts": list(hosts)})
         )
 
-    def _explained(self, question: Question) -> Deferred[Answer]:
-        what = unquote(question.path.removeprefix(f"{EXPLAIN}/"))
+    def _explained(self, request: Request) -> Deferred[Response]:
+        what = unquote(request.path.removeprefix(f"{EXPLAIN}/"))
 
-        async def explained() -> Answer:
-            facts = await maybeDeferred(self._explain, what, _query(question))
+        async def explained() -> Response:
+            facts = await maybeDeferred(self._explain, what, _query(request))
             if facts is None:
                 text = f"{what} is not in the queue; the log says what became of it"
-                return error_answer(text, 404)
+                return error_response(text, 404)
             status = await self.status()
             troubles = [asdict(each) for each in status.troubles]
             said = {"unready": status.unready, "troubles": troubles}
-            return json_answer({"version": VERSION, **facts, **said})
+            return json_response({"version": VERSION, **facts, **said})
 
-        def refused(failure: Failure) -> Answer:
+        def refused(failure: Failure) -> Response:
             if failure.check(TimeoutError):
-                return error_answer("it cannot be told now: no answer in time", 503)
+                return error_response("it cannot be told now: no answer in time", 503)
             failure.trap(ValueError)
-            return error_answer(failure.getErrorMessage(), 400)
+            return error_response(failure.getErrorMessage(), 400)
 
-        answer: Deferred[Answer] = Deferred.fromCoroutine(explained())
+        answer: Deferred[Response] = Deferred.fromCoroutine(explained())
         return answer.addTimeout(_EXPLAINING, self._clock).addErrback(refused)
 
-    def _traced(self, question: Question, trace: Trace) -> Answer | Stream:
+    def _traced(self, request: Request, trace: Trace) -> Response | Stream:
         try:
-            wanted = Filter.parse(_query(question))
+            wanted = Filter.parse(_query(request))
         except ValueError as error:
-            return error_answer(str(error), 400)
+            return error_response(str(error), 400)
         if self.traces >= MOST_TRACES:
-            return error_answer(f"{self.traces} traces are open; end one of them", 409)
+            return error_response(f"{self.traces} traces are open; end one of them", 409)
 
         def begin(outlet: Outlet) -> Callable[[], object]:
             def deliver(events: Sequence[Event], lost: int) -> None:
@@ -330,32 +341,32 @@ class Admin:
         for each in waiting:
             each.callback(status)
 
-    def _exposed(self, snapshot: Snapshot, accept: str) -> Answer:
+    def _exposed(self, snapshot: Snapshot, accept: str) -> Response:
         written = exposition(snapshot, version=self._version, accept=accept)
-        return Answer(body=written.content, content_type=written.content_type)
+        return Response(body=written.content, content_type=written.content_type)
 
-    def _act(self, name: str) -> Deferred[Answer]:
-        def done(lines: Any) -> Answer:
+    def _act(self, name: str) -> Deferred[Response]:
+        def done(lines: Any) -> Response:
             said = [str(line) for line in lines or ()]
-            return json_answer({"version": VERSION, "action": name, "lines": said})
+            return json_response({"version": VERSION, "action": name, "lines": said})
 
-        def refused(failure: Failure) -> Answer:
+        def refused(failure: Failure) -> Response:
             # RFC 9110 §15.5.10: the state of things does not let it; what was in force stays.
             if not failure.check(*self._refusals):
                 self._log.failure("{action} was refused", failure, action=name)
-            return error_answer(failure.getErrorMessage(), 409)
+            return error_response(failure.getErrorMessage(), 409)
 
         return maybeDeferred(self._actions[name]).addCallbacks(done, refused)
 
 
-def _query(question: Question) -> dict[str, str]:
-    return dict(parse_qsl(question.query, keep_blank_values=True))
+def _query(request: Request) -> dict[str, str]:
+    return dict(parse_qsl(request.query, keep_blank_values=True))
 
 
 def _metrics_of(status: Status) -> Snapshot:
     return added((status.metrics, gauges(status)))
 
 
-def _not_allowed(methods: Sequence[str]) -> Answer:
+def _not_allowed(methods: Sequence[str]) -> Response:
     allowed = ", ".join(methods)
-    return error_answer(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
+    return error_response(f"only {allowed} can be had here", 405, headers={"Allow": allowed})

@@ -1,7 +1,7 @@
-"""HTTP as the page and the control socket have it: a question, and the answer to it.
+"""HTTP as the page and the control socket speak it: requests, and functions that respond.
 
-What is answered is decided by functions of `Question` to `Answer`; here alone is
-``twisted.web``. Bodies of requests are read past, unless somebody said how long they may be.
+A `Responder` decides on the response to a request; only this file and `channel` import
+``twisted.web``. Bodies of requests are read past, except where a length is allowed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
 from ..mail.reply import printable
@@ -40,7 +41,7 @@ READING = ("GET", "HEAD")
 
 
 @frozen(kw_only=True)
-class Question:
+class Request:
     """A request.
 
     Attributes:
@@ -75,7 +76,7 @@ Pieces = Callable[[], "Deferred[bytes]"]
 
 
 @frozen(kw_only=True)
-class Answer:
+class Response:
     """A response.
 
     Attributes:
@@ -105,7 +106,7 @@ class Outlet:
         resumed: called when there is room again.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: WebRequest) -> None:
         self.resumed: Callable[[], object] = lambda: None
         self._request = request
         self._paused = False
@@ -159,34 +160,34 @@ class Stream:
     content_type: str = LINES
 
 
-Answerer = Callable[[Question], "Answer | Stream | Deferred[Answer]"]
+Responder = Callable[[Request], "Response | Stream | Deferred[Response]"]
 """Answers what is asked; what it raises is logged, and is a 503."""
 
 
-def short(text: str, code: int = 200, *, more: Iterable[str] = (), **rest: Any) -> Answer:
+def short(text: str, code: int = 200, *, more: Iterable[str] = (), **rest: Any) -> Response:
     """Return one line for people, and lines with more below it."""
     lines = "".join(f"{printable(line)}\n" for line in (text, *more))
-    return Answer(body=lines.encode("ascii"), code=code, **rest)
+    return Response(body=lines.encode("ascii"), code=code, **rest)
 
 
-def json_answer(value: Any, code: int = 200, **rest: Any) -> Answer:
+def json_response(value: Any, code: int = 200, **rest: Any) -> Response:
     """Return JSON, all of it in ASCII; laid out for people, where it is not too much for them."""
     body = json.dumps(value)
     if len(body) <= _READABLE:
         body = json.dumps(value, indent=2)  # which takes ten times as long
-    return Answer(body=body.encode("ascii") + b"\n", content_type=JSON, code=code, **rest)
+    return Response(body=body.encode("ascii") + b"\n", content_type=JSON, code=code, **rest)
 
 
-def error_answer(text: str, code: int, **rest: Any) -> Answer:
+def error_response(text: str, code: int, **rest: Any) -> Response:
     """Return ``{"error": text}``."""
-    return json_answer({"error": printable(text)}, code, **rest)
+    return json_response({"error": printable(text)}, code, **rest)
 
 
-class AnswerSite(Site):
+class ResponderSite(Site):
     """The factory of connections that are answered.
 
     Args:
-        answer: see `Answerer`.
+        answer: see `Responder`.
         headers: what every response says.
         reactor: times connections out.
         longest: octets of a request's body; 0: it is read past.
@@ -202,7 +203,7 @@ class AnswerSite(Site):
 
     def __init__(
         self,
-        answer: Answerer,
+        answer: Responder,
         *,
         headers: dict[str, str] | None = None,
         reactor: IReactorTime | None = None,
@@ -228,7 +229,7 @@ class AnswerSite(Site):
         """Say nothing: who looks is not worth a line a second."""
 
 
-class _BoundedRequest(Request):
+class _BoundedRequest(WebRequest):
     """A request whose body is kept up to a length, and never in a file: what is more is dropped.
 
     Attributes:
@@ -262,7 +263,7 @@ class _BoundedRequest(Request):
 class _Stream:
     """Writes a content piece by piece, as fast as it is taken."""
 
-    def __init__(self, request: Request, pieces: Pieces, failed: Callable[[Failure], object]):
+    def __init__(self, request: WebRequest, pieces: Pieces, failed: Callable[[Failure], object]):
         self._request = request
         self._pieces = pieces
         self._failed = failed
@@ -318,12 +319,12 @@ class _Answers(Resource):
 
     lane: Lane
 
-    def __init__(self, answer: Answerer, headers: dict[str, str]) -> None:
+    def __init__(self, answer: Responder, headers: dict[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._answer = answer
         self._headers = {"Cache-Control": "no-store", "Server": "twisted-mta", **headers}
 
-    def render(self, request: Request) -> int | bytes:
+    def render(self, request: WebRequest) -> int | bytes:
         """Answer a request (called by Twisted)."""
         if isinstance(request, _BoundedRequest) and request.too_long:
             request.setResponseCode(413)
@@ -331,7 +332,7 @@ class _Answers(Resource):
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
 
-        def send(answer: Answer | Stream) -> None:
+        def send(answer: Response | Stream) -> None:
             if left:
                 return
             if isinstance(answer, Stream):
@@ -354,14 +355,14 @@ class _Answers(Resource):
 
         def ask() -> None:
             if not left:
-                question = evolve(_question(request), gone=lambda: bool(left))
-                asked = Deferred.fromCoroutine(self._answered(question))
-                asked.addErrback(self._failed).addCallback(send)
+                received = evolve(_request(request), gone=lambda: bool(left))
+                answered = Deferred.fromCoroutine(self._answered(received))
+                answered.addErrback(self._failed).addCallback(send)
 
         self.lane.enter(ask)
         return NOT_DONE_YET
 
-    def _stream(self, request: Request, stream: Stream) -> None:
+    def _stream(self, request: WebRequest, stream: Stream) -> None:
         for name, value in self._headers.items():
             request.setHeader(name, value)
         request.setHeader("Content-Type", stream.content_type)
@@ -380,11 +381,11 @@ class _Answers(Resource):
 
         request.notifyFinish().addBoth(gone)
 
-    async def _answered(self, question: Question) -> Answer | Stream:
-        answer = self._answer(question)
+    async def _answered(self, request: Request) -> Response | Stream:
+        answer = self._answer(request)
         return await answer if isinstance(answer, Deferred) else answer
 
-    def _failed(self, failure: Failure) -> Answer:
+    def _failed(self, failure: Failure) -> Response:
         self._log.failure("a request could not be answered", failure)
         return short("The status cannot be told now; the log says why.", 503)
 
@@ -393,7 +394,7 @@ class _Answers(Resource):
 _ABSOLUTE = re.compile(r"https?://([^/]*)(.*)", re.DOTALL | re.IGNORECASE)
 
 
-def _question(request: Request) -> Question:
+def _request(request: WebRequest) -> Request:
     uri: Any = request.uri
     target, _, query = uri.decode("latin-1").partition("?")
     hosts = _fields(request, "Host")
@@ -402,7 +403,7 @@ def _question(request: Request) -> Question:
         target = absolute[2] or "/"
         # RFC 9112 §3.2.2: the host of the target counts; the field has to be there all the same.
         hosts = tuple(absolute[1] for _ in hosts)
-    return Question(
+    return Request(
         method=request.method.decode("latin-1"),
         path=target,
         hosts=hosts,
@@ -415,12 +416,12 @@ def _question(request: Request) -> Question:
     )
 
 
-def _fields(request: Request, name: str) -> tuple[str, ...]:
+def _fields(request: WebRequest, name: str) -> tuple[str, ...]:
     values: Any = request.requestHeaders.getRawHeaders(name.encode("ascii")) or []
     return tuple(value.decode("latin-1") for value in values)
 
 
-def _user(request: Request) -> str:
+def _user(request: WebRequest) -> str:
     """Return who is at the other end of a UNIX socket, where the kernel says it."""
     connected: Any = getattr(request.channel.transport, "socket", None)
     if getattr(connected, "family", None) != socket.AF_UNIX:

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock
 from ..mail.envelope import QueueId
-from .http import JSON, READING, Answer, Question, error_answer, json_answer
+from .http import JSON, READING, Request, Response, error_response, json_response
 from .status import VERSION
 
 PATH = "/v1/queue"
@@ -60,31 +60,31 @@ class Operations:
         self._ask_shard = ask
         self._clock = clock
 
-    def answer(self, question: Question) -> Answer | Deferred[Answer]:
-        """Answer a question about what is below `PATH`."""
-        place = question.path.removeprefix(PATH).removeprefix("/")
+    def answer(self, request: Request) -> Response | Deferred[Response]:
+        """Answer a request about what is below `PATH`."""
+        place = request.path.removeprefix(PATH).removeprefix("/")
         if place in ACTIONS:
-            if question.public:
-                return error_answer("that can only be asked of the control socket", 403)
-            if question.method != "POST":
+            if request.public:
+                return error_response("that can only be asked of the control socket", 403)
+            if request.method != "POST":
                 return _only(("POST",))
-            asked = self._act(place, question)
-        elif question.method not in READING:
+            asked = self._act(place, request)
+        elif request.method not in READING:
             return _only(READING)
         elif not place:
-            asked = self._list(question)
+            asked = self._list(request)
         else:
             id, _, rest = place.partition("/")
             if rest not in ("", "body"):
-                return error_answer(f"there is {PATH}/{id} and {PATH}/{id}/body", 404)
-            if rest and question.public:
-                return error_answer("contents can only be had at the control socket", 403)
-            asked = self._body(id) if rest else self._show(id, content=not question.public)
+                return error_response(f"there is {PATH}/{id} and {PATH}/{id}/body", 404)
+            if rest and request.public:
+                return error_response("contents can only be had at the control socket", 403)
+            asked = self._body(id) if rest else self._show(id, content=not request.public)
         return Deferred.fromCoroutine(asked).addErrback(self._failed)
 
-    def _failed(self, failure: Failure) -> Answer:
+    def _failed(self, failure: Failure) -> Response:
         failure.trap(ValueError)
-        return error_answer(failure.getErrorMessage(), 400)
+        return error_response(failure.getErrorMessage(), 400)
 
     def _ask(self, shard: int, name: str, seconds: float = _TIMEOUT, **arguments: Any) -> Any:
         return self._ask_shard(shard, name, arguments).addTimeout(seconds, self._clock)
@@ -106,8 +106,8 @@ class Operations:
                 missing.append(_missing(shard, answer))
         return answers, missing
 
-    async def _list(self, question: Question) -> Answer:
-        filters, rest = _query(question.query)
+    async def _list(self, request: Request) -> Response:
+        filters, rest = _query(request.query)
         limit = _number(rest, "limit", _USUAL, _MOST)
         after = _FIRST if rest["after"] is None else int(QueueId.parse(rest["after"]))
         answers, missing = await self._all("list", filters=filters, after=after, limit=limit)
@@ -126,17 +126,17 @@ class Operations:
             following = messages[-1]["id"]
         page = {"version": VERSION, "messages": messages, "next": following, "missing": missing}
         # Not indented: that alone takes several times as long as all the rest.
-        return Answer(body=json.dumps(page).encode("ascii") + b"\n", content_type=JSON)
+        return Response(body=json.dumps(page).encode("ascii") + b"\n", content_type=JSON)
 
-    async def _show(self, id: str, *, content: bool) -> Answer:
+    async def _show(self, id: str, *, content: bool) -> Response:
         QueueId.parse(id)
         answers, missing = await self._all("show", id=id, content=content)
         for found in answers.values():
             if found is not None:
-                return json_answer({"version": VERSION, "message": found})
+                return json_response({"version": VERSION, "message": found})
         return _not_there(id, missing)
 
-    async def _body(self, id: str) -> Answer:
+    async def _body(self, id: str) -> Response:
         QueueId.parse(id)
         answers, missing = await self._all("body", id=id, offset=0, length=_PIECE)
         for shard, found in answers.items():
@@ -144,9 +144,9 @@ class Operations:
                 return self._content(shard, id, b64decode(found["content"]), found["size"])
         return _not_there(id, missing)
 
-    def _content(self, shard: int, id: str, first: bytes, size: int) -> Answer:
+    def _content(self, shard: int, id: str, first: bytes, size: int) -> Response:
         if len(first) >= size:
-            return Answer(body=first, content_type=_CONTENT)
+            return Response(body=first, content_type=_CONTENT)
         sent = 0
 
         def more(found: Any) -> bytes:
@@ -167,10 +167,10 @@ class Operations:
             asked: Deferred[Any] = self._ask(shard, "body", id=id, offset=sent, length=_PIECE)
             return asked.addCallback(more)
 
-        return Answer(body=b"", content_type=_CONTENT, size=size, pieces=piece)
+        return Response(body=b"", content_type=_CONTENT, size=size, pieces=piece)
 
-    async def _act(self, action: str, question: Question) -> Answer:
-        said = _wish(question.body)
+    async def _act(self, action: str, request: Request) -> Response:
+        said = _wish(request.body)
         limit, dry_run = said.pop("limit", None), said.pop("dry_run", False)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
             raise ValueError(f"limit: a number of recipients, not {limit!r}")
@@ -200,7 +200,7 @@ class Operations:
                         after=place,
                         limit=min(_PART, left),
                         dry_run=dry_run,
-                        by=question.user,
+                        by=request.user,
                     )
                 except ValueError:
                     raise
@@ -213,7 +213,7 @@ class Operations:
             if following is not None:
                 break
             after = _FIRST
-        return json_answer(
+        return json_response(
             {
                 "version": VERSION,
                 "action": action,
@@ -240,9 +240,9 @@ class Operations:
 _CONTENT = "message/rfc822"
 
 
-def _only(methods: Sequence[str]) -> Answer:
+def _only(methods: Sequence[str]) -> Response:
     allowed = ", ".join(methods)
-    return error_answer(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
+    return error_response(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
 
 
 def _missing(shard: int, failure: Failure) -> dict[str, Any]:
@@ -254,11 +254,11 @@ def _missing(shard: int, failure: Failure) -> dict[str, Any]:
     return {"shard": shard, "why": failure.getErrorMessage()}
 
 
-def _not_there(id: str, missing: Sequence[Mapping[str, Any]]) -> Answer:
+def _not_there(id: str, missing: Sequence[Mapping[str, Any]]) -> Response:
     if missing:
         why = "; ".join(str(each["why"]) for each in missing)
-        return error_answer(f"{id} is not where it could be looked for: {why}", 503)
-    return error_answer(f"{id} is not in the queue", 404)
+        return error_response(f"{id} is not where it could be looked for: {why}", 503)
+    return error_response(f"{id} is not in the queue", 404)
 
 
 _NAMES = ("to", "from", "domain", "state", "older", "after", "limit")

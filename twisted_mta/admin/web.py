@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..interfaces import Clock
 from ..mail.reply import printable
 from .channel import Lane
-from .http import READING, Answer, Answerer, AnswerSite, Question, Stream, json_answer, short
+from .http import READING, Request, Responder, ResponderSite, Response, Stream, json_response, short
 from .markup import Flattenable, Tag, tags
 from .status import Process, RecentMessage, Status, SuspendedHop, label
 
@@ -92,7 +92,7 @@ _OLDEST = 1.0
 _MOST_GIVEN = 16  # answers that are kept
 
 
-class StatusSite(AnswerSite):
+class StatusSite(ResponderSite):
     """The factory of the status page.
 
     Args:
@@ -109,7 +109,7 @@ class StatusSite(AnswerSite):
         status: StatusReport,
         *,
         hosts: Sequence[str] = (),
-        answer: Answerer | None = None,
+        answer: Responder | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
         pages = _Pages(status, hosts, answer)
@@ -119,7 +119,7 @@ class StatusSite(AnswerSite):
 
 
 class _InTurn:
-    """Answers one question after the other.
+    """Answers one request after the other.
 
     What is asked of the queue looks at all that is there, slice by slice, while mail comes in. The
     connections are bounded, but who asks may leave at once, and ask again on another one.
@@ -128,16 +128,16 @@ class _InTurn:
         answer: is asked.
     """
 
-    def __init__(self, answer: Answerer | None) -> None:
+    def __init__(self, answer: Responder | None) -> None:
         self._answer = answer
-        self._waiting: deque[tuple[Question, Deferred[Answer | Stream]]] = deque()
-        self._busy = False  # with a question
+        self._waiting: deque[tuple[Request, Deferred[Response | Stream]]] = deque()
+        self._busy = False  # with a request
         self._going_on = False
 
-    def take(self, question: Question) -> Deferred[Any]:
-        """Answer a question when those before it are; never, where nobody waits any more."""
-        done: Deferred[Answer | Stream] = Deferred()
-        self._waiting.append((question, done))
+    def take(self, request: Request) -> Deferred[Any]:
+        """Answer a request when those before it are; never, where nobody waits any more."""
+        done: Deferred[Response | Stream] = Deferred()
+        self._waiting.append((request, done))
         self._go_on()
         return done
 
@@ -147,15 +147,15 @@ class _InTurn:
         self._going_on = True
         try:
             while self._waiting and not self._busy:
-                question, done = self._waiting.popleft()
-                if not question.gone():
+                request, done = self._waiting.popleft()
+                if not request.gone():
                     self._busy = True
                     assert self._answer is not None
-                    maybeDeferred(self._answer, question).addBoth(self._answered, done)
+                    maybeDeferred(self._answer, request).addBoth(self._answered, done)
         finally:
             self._going_on = False
 
-    def _answered(self, result: Any, done: Deferred[Answer | Stream]) -> None:
+    def _answered(self, result: Any, done: Deferred[Response | Stream]) -> None:
         self._busy = False
         done.callback(result)  # a `Failure` too
         self._go_on()
@@ -165,26 +165,28 @@ class _Pages:
     clock: Clock
     lane: Lane
 
-    def __init__(self, status: StatusReport, hosts: Sequence[str], answer: Answerer | None) -> None:
+    def __init__(
+        self, status: StatusReport, hosts: Sequence[str], answer: Responder | None
+    ) -> None:
         self._status = status
-        self._given: dict[tuple[str, str], tuple[float, Answer]] = {}  # until when, and what
+        self._given: dict[tuple[str, str], tuple[float, Response]] = {}  # until when, and what
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
         self._in_turn = _InTurn(answer)
-        self._pages: Mapping[str, Callable[[Status], Answer]] = {
+        self._pages: Mapping[str, Callable[[Status], Response]] = {
             "/": _html,
-            "/status.json": lambda status: json_answer(status.to_json()),
+            "/status.json": lambda status: json_response(status.to_json()),
             "/healthz": _health,
             "/readyz": _readiness,
         }
 
-    def answer(self, question: Question) -> Answer | Stream | Deferred[Answer]:
+    def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
         """Answer a request."""
         # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; a browser never does.
-        if len(question.hosts) > 1 or not (question.hosts or question.version == "HTTP/1.0"):
+        if len(request.hosts) > 1 or not (request.hosts or request.version == "HTTP/1.0"):
             return short("A request has one Host field.", 400)
-        if question.path not in _BY_ANY_NAME:
-            if not all(map(self._ours, question.hosts)):
+        if request.path not in _BY_ANY_NAME:
+            if not all(map(self._ours, request.hosts)):
                 # RFC 9110 §15.5.20
                 return short(
                     "This name does not lead here; ask by address.",
@@ -192,45 +194,45 @@ class _Pages:
                     reason=b"Misdirected Request",
                 )
             # A browser says which page asks, where that is not one of ours.
-            if not all(map(self._of_ours, question.origins)):
+            if not all(map(self._of_ours, request.origins)):
                 return short("Pages from elsewhere are not answered.", 403)
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
-        if self._answer is not None and question.path.startswith(f"{_QUEUE}/"):
-            passed_on += (question.path,)
-        if question.path not in self._pages and question.path not in passed_on:
+        if self._answer is not None and request.path.startswith(f"{_QUEUE}/"):
+            passed_on += (request.path,)
+        if request.path not in self._pages and request.path not in passed_on:
             *most, last = (*self._pages, *passed_on)
             return short(f"There is {', '.join(most)} and {last}.", 404)
-        if question.method not in READING:
+        if request.method not in READING:
             return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
-        if question.path == _QUEUE or question.path not in (*self._pages, *_PASSED_ON):
-            return self._in_turn.take(evolve(question, public=True))
-        return self._given_again(question) or Deferred.fromCoroutine(self._made(question))
+        if request.path == _QUEUE or request.path not in (*self._pages, *_PASSED_ON):
+            return self._in_turn.take(evolve(request, public=True))
+        return self._given_again(request) or Deferred.fromCoroutine(self._made(request))
 
-    def _given_again(self, question: Question) -> Answer | None:
+    def _given_again(self, request: Request) -> Response | None:
         """Return an answer that was given just now, if there is one and others wait for theirs."""
         if not self.lane.crowded:
             return None
-        until, answer = self._given.get((question.path, question.accept), (0.0, None))
+        until, answer = self._given.get((request.path, request.accept), (0.0, None))
         now = self.clock.seconds()
         return answer if now < until <= now + _OLDEST else None
 
-    async def _made(self, question: Question) -> Answer:
+    async def _made(self, request: Request) -> Response:
         began = self.clock.seconds()
-        if question.path in self._pages:
-            answer = await self._page(self._pages[question.path])
+        if request.path in self._pages:
+            answer = await self._page(self._pages[request.path])
         else:
             assert self._answer is not None
-            made = self._answer(evolve(question, public=True))
+            made = self._answer(evolve(request, public=True))
             assert not isinstance(made, Stream)
             answer = await made if isinstance(made, Deferred) else made
         now = self.clock.seconds()
         while len(self._given) >= _MOST_GIVEN:
             del self._given[next(iter(self._given))]
         lasts = min(_GIVEN_AGAIN * (now - began), _OLDEST)
-        self._given[question.path, question.accept] = now + lasts, answer
+        self._given[request.path, request.accept] = now + lasts, answer
         return answer
 
-    async def _page(self, page: Callable[[Status], Answer]) -> Answer:
+    async def _page(self, page: Callable[[Status], Response]) -> Response:
         status = self._status()
         return page(await status if isinstance(status, Deferred) else status)
 
@@ -250,20 +252,20 @@ class _Pages:
         return scheme in ("http", "https") and self._ours(host)
 
 
-def _health(status: Status) -> Answer:
+def _health(status: Status) -> Response:
     return short("ok") if status.healthy else short("the queue is closed", 503)
 
 
-def _readiness(status: Status) -> Answer:
+def _readiness(status: Status) -> Response:
     """Say whether connections may come, and in the lines below what else is wrong."""
     code = 503 if status.unready else 200
     more = (*status.more_troubles, *status.incomplete)
     return short(status.unready or "ready", code, more=more)
 
 
-def _html(status: Status) -> Answer:
+def _html(status: Status) -> Response:
     page = f"<!DOCTYPE html>\n{_page(status)}\n"
-    return Answer(body=page.encode("utf-8"), content_type=_HTML)
+    return Response(body=page.encode("utf-8"), content_type=_HTML)
 
 
 def _page(status: Status) -> Tag:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from twisted_mta.admin.http import Answer, AnswerSite, Question
+from twisted_mta.admin.http import Request, ResponderSite, Response
 from twisted_mta.admin.queue_api import Operations
 from twisted_mta.admin.status import Status
 from twisted_mta.admin.web import StatusSite
@@ -105,11 +105,11 @@ def _page() -> Any:
 
 
 def _socket() -> Any:
-    return AnswerSite(_answer, reactor=Clock(), longest=1 << 20)
+    return ResponderSite(_answer, reactor=Clock(), longest=1 << 20)
 
 
-def _answer(question: Question) -> Answer | Deferred[Answer]:
-    return _OPERATIONS.answer(question)
+def _answer(request: Request) -> Response | Deferred[Response]:
+    return _OPERATIONS.answer(request)
 
 
 def _request(site: Callable[[], Any]) -> Callable[[bytes], None]:
@@ -124,7 +124,7 @@ def _request(site: Callable[[], Any]) -> Callable[[bytes], None]:
 
 def _wish(octets: bytes) -> None:
     answered = _OPERATIONS.answer(
-        Question(method="POST", path="/v1/queue/retry", hosts=(), accept="", body=octets)
+        Request(method="POST", path="/v1/queue/retry", hosts=(), accept="", body=octets)
     )
     assert isinstance(answered, Deferred)
     answered.addErrback(lambda failure: failure.trap(LookupError))

@@ -21,7 +21,7 @@ from ...mail.reply import printable
 from ...system.accepting import Accepting
 from ...system.ownership import peer
 from ..channel import Bounds
-from ..http import Answerer, AnswerSite
+from ..http import Responder, ResponderSite
 from .client import reach
 
 _MODE = 0o600
@@ -51,7 +51,7 @@ class ControlSocket:
 
     def __init__(
         self,
-        answer: Answerer,
+        answer: Responder,
         *,
         path: str,
         reactor: Any,
@@ -118,7 +118,7 @@ class ControlSocket:
         return False
 
     def _listen(self) -> IListeningPort:
-        site = AnswerSite(
+        site = ResponderSite(
             self._answer, reactor=self._reactor, longest=_LONGEST_BODY, bounds=_BOUNDS
         )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound, reach(self._path) as name:
