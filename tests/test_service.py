@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.contract import NewerSchema, StateInUse, StoreError
 from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.service import CannotReload

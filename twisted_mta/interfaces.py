@@ -14,9 +14,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from .mail.address import Mailbox
-from .mail.envelope import Body, Message, NextHop, Outcome, QueueId, RecipientNumber, Target
+from .mail.body import Body
+from .mail.envelope import Parameters, RecipientNumber
+from .mail.message import Message
+from .mail.next_hop import NextHop, Target
+from .mail.outcome import Outcome
+from .mail.queue_id import QueueId
 from .mail.reply import Reply
-from .smtp.command import Parameters
 from .smtp.server.session import Session
 
 Clock = IReactorTime

@@ -3,7 +3,9 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.activity import Activity, Progress
-from twisted_mta.mail.envelope import Message, Outcome, RecipientNumber
+from twisted_mta.mail.envelope import RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.reply import Reply
 from twisted_mta.telemetry.metrics import Metrics, table
 

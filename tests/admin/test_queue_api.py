@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.queue_api import Operations
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 
 
 def name(id: int) -> str:

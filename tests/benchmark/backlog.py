@@ -17,14 +17,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.store.contract import Accept, Lease, Operation, Settle, Survey, Want
 from twisted_mta.queue.store.spool import Spool
@@ -46,7 +42,7 @@ def _message(number: int, domain: str, octets: int) -> Message:
             (Recipient(RecipientNumber(0), Mailbox(f"user{number}", domain)),),
         ),
         b"Received: by mta.example\r\n",
-        HeldBody(b"x" * octets),
+        MemoryBody(b"x" * octets),
         _NOW + number / 1000,
         _NOW + 432000,
     )

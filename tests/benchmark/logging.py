@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from twisted.logger import ILogObserver, LogEvent, Logger, LogPublisher, textFileLogObserver
 from zope.interface import implementer
 
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.telemetry.log import Log
 
 from ..functional.programs import folder

@@ -8,15 +8,11 @@ from pathlib import Path
 
 from twisted_mta.agent.shard import shard_directory
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.store.contract import Accept, Deferral, Operation, Settle
@@ -41,7 +37,7 @@ def scenario(messages: int) -> str:
 
 def _batches(messages: int, octets: int) -> Iterator[Sequence[Operation]]:
     now = wall_time()
-    body = HeldBody(b"x" * octets)
+    body = MemoryBody(b"x" * octets)
     for start in range(0, messages, _BATCH):
         operations: list[Operation] = []
         for number in range(start, min(start + _BATCH, messages)):

@@ -17,14 +17,10 @@ from pathlib import Path
 
 from twisted_mta.agent.shard import shard_directory
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.store.contract import Accept
 from twisted_mta.system.real_world import wall_time
@@ -90,7 +86,7 @@ def fill(state: Path, domains: int) -> None:
                             (Recipient(RecipientNumber(0), Mailbox("bob", f"d{number}.example")),),
                         ),
                         b"Received: by mta.example\r\n",
-                        HeldBody(b"x" * 300),
+                        MemoryBody(b"x" * 300),
                         now - 600,
                         now + 432000,
                     ),

@@ -21,7 +21,8 @@ from twisted_mta.config import (
 )
 from twisted_mta.config.endpoint import Endpoint, endpoint
 from twisted_mta.config.setting import duration, duration_text, size, size_text
-from twisted_mta.mail.envelope import Host, TLSFacts
+from twisted_mta.mail.next_hop import Host
+from twisted_mta.mail.tls_facts import TLSFacts
 
 Options = Mapping[str, Sequence[str] | str]
 

@@ -13,7 +13,7 @@ from twisted_mta.config import (
     load,
 )
 from twisted_mta.config.destination import Rate
-from twisted_mta.mail.envelope import Host
+from twisted_mta.mail.next_hop import Host
 
 
 class DestinationTestCase(SynchronousTestCase):

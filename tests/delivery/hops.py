@@ -14,7 +14,10 @@ from twisted_mta.config import Config, DeliverySettings, Destination
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import Executor
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber, Target
+from twisted_mta.mail.envelope import Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop, Target
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.smtp.sasl.client import Nonce
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 from twisted_mta.tls.memory import TLSMemory

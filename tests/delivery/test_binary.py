@@ -15,19 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.server.certificate import server_context
 from twisted_mta.delivery.relay import Relay
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Body,
-    Envelope,
-    HeldBody,
-    Host,
-    Message,
-    NextHop,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    Target,
-)
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import Host, NextHop, Target
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.smtp.client.step import TLSLevel
@@ -140,7 +133,7 @@ class FromEndToEnd(EndToEndTestCase):
     def test_every_octet_arrives(self) -> None:
         """On one connection, one after the other: nothing is left over of any."""
         for content in CONTENTS:
-            self.assertEqual(self.replies(message(body=HeldBody(content))), ["2.0.0"])
+            self.assertEqual(self.replies(message(body=MemoryBody(content))), ["2.0.0"])
         self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
         self.assertEqual(
             [each.parameters["BODY"] for each in self.delivery.messages],
@@ -151,21 +144,21 @@ class FromEndToEnd(EndToEndTestCase):
     def test_every_octet_arrives_whatever_the_listener_does_about_lines(self) -> None:
         self.serve(Options(binarymime=True, bare_newlines="normalize", long_lines="reject"))
         for content in CONTENTS:
-            self.assertEqual(self.replies(message(body=HeldBody(content))), ["2.0.0"])
+            self.assertEqual(self.replies(message(body=MemoryBody(content))), ["2.0.0"])
         self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
 
     def test_under_tls(self) -> None:
         self.relay = self.make_relay("encrypt")
         for content in (*CONTENTS, CONTENTS[0] * 1000):
-            [outcome] = self.deliver(message(body=HeldBody(content)))
+            [outcome] = self.deliver(message(body=MemoryBody(content)))
             self.assertTrue(outcome.delivered)
             self.assertIsNotNone(outcome.tls)
         self.assertEqual(self.contents()[-1], TRACE + CONTENTS[0] * 1000)
 
     def test_other_content_on_the_same_connection(self) -> None:
-        self.replies(message(body=HeldBody(b"\n\0")))
-        self.replies(message(body=HeldBody(b".x"), parameters="8BITMIME"))
-        self.replies(message(body=HeldBody(b".\n")))
+        self.replies(message(body=MemoryBody(b"\n\0")))
+        self.replies(message(body=MemoryBody(b".x"), parameters="8BITMIME"))
+        self.replies(message(body=MemoryBody(b".\n")))
         self.assertEqual(self.contents(), [TRACE + b"\n\0", TRACE + b".x\r\n", TRACE + b".\n"])
         self.assertEqual(len(self.network.connections), 1)
 
@@ -190,7 +183,7 @@ class FromEndToEnd(EndToEndTestCase):
             }
         )
         self.serve(Options(binarymime=True))
-        body = HeldBody(CONTENTS[0])
+        body = MemoryBody(CONTENTS[0])
         self.assertEqual(self.replies(message("c", "d", body=body)), ["5.1.1", "4.2.1"])
         self.assertEqual(self.contents(), [])
         self.assertEqual(
@@ -208,7 +201,7 @@ class FromEndToEnd(EndToEndTestCase):
         for options in (Options(), Options(chunking=True)):
             self.relay = self.make_relay("none")
             self.serve(options)
-            body = HeldBody(b"plain text\r\n")
+            body = MemoryBody(b"plain text\r\n")
             self.assertEqual(self.replies(message("b", "c", body=body)), ["5.6.3", "5.6.3"])
             self.assertEqual(self.delivery.asked, [])
             self.assertEqual(self.replies(message(body=body, parameters="8BITMIME")), ["2.0.0"])
@@ -218,7 +211,7 @@ class FromEndToEnd(EndToEndTestCase):
         self.delivery = RecordingDelivery(refusals={".": Reply.of(452, "3.1", "No room")})
         self.serve(Options(binarymime=True))
         for content in CONTENTS:
-            self.assertEqual(self.replies(message(body=HeldBody(content))), ["4.3.1"])
+            self.assertEqual(self.replies(message(body=MemoryBody(content))), ["4.3.1"])
         self.assertEqual(len(self.network.connections), 1)
 
     def test_refused_at_its_beginning(self) -> None:
@@ -230,7 +223,7 @@ class FromEndToEnd(EndToEndTestCase):
         self.assertEqual(str(outcome.reply), "452 4.3.1 No room")
         self.assertFalse(outcome.uncertain)
         self.assertLess(body.read, 1_000_000)
-        self.assertEqual(self.replies(message(body=HeldBody(b"\0"))), ["4.3.1"])
+        self.assertEqual(self.replies(message(body=MemoryBody(b"\0"))), ["4.3.1"])
         self.assertEqual(len(self.network.connections), 2)
 
     def test_content_that_cannot_be_read_to_its_end(self) -> None:
@@ -245,7 +238,7 @@ class FromEndToEnd(EndToEndTestCase):
     def test_a_server_that_does_not_answer(self) -> None:
         """10 minutes, as after a final dot; it may have been delivered."""
         self.delivery.when = lambda: Deferred() if "open" in self.delivery.asked else succeed(None)
-        delivering = self.send(message(body=HeldBody(b"\0")))
+        delivering = self.send(message(body=MemoryBody(b"\0")))
         self.network.settle()
         self.network.advance(599)
         self.assertNoResult(delivering)

@@ -15,7 +15,9 @@ from twisted_mta.config import ConfigError, Destination
 from twisted_mta.delivery.connection import seven_bit
 from twisted_mta.delivery.credentials import load_credentials
 from twisted_mta.interfaces import NoTarget
-from twisted_mta.mail.envelope import HeldBody, Host, Message, NextHop, Target
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message.conversion import CannotConvert
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
@@ -346,7 +348,7 @@ class ConversionTests(HopTestCase):
 
     def eight_bit(self, content: bytes) -> Message:
         envelope = evolve(message().envelope, parameters={"BODY": "8BITMIME"})
-        return evolve(message(HeldBody(content)), envelope=envelope)
+        return evolve(message(MemoryBody(content)), envelope=envelope)
 
     def test_it_is_converted_and_meanwhile_the_connection_waits(self) -> None:
         self.relay._convert = partial(self.later, seven_bit)

@@ -9,7 +9,8 @@ from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import FIRST, HOP, SECOND, TAKEN, message
 from tests.tls.test_client import HELLO
 from twisted_mta.config import Destination
-from twisted_mta.mail.envelope import Host, NextHop, Outcome
+from twisted_mta.mail.next_hop import Host, NextHop
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 
 GREETING = b"220 mx.example\r\n"

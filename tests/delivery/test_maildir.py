@@ -14,19 +14,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
 from twisted_mta.interfaces import Files, Refused
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import (
     NO_PARAMETERS,
-    Body,
     Envelope,
-    HeldBody,
-    Message,
-    NextHop,
-    Outcome,
     Parameters,
-    QueueId,
     Recipient,
     RecipientNumber,
 )
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import UnsyncedFiles
 
@@ -61,7 +60,7 @@ def message(
         for number, local_part in enumerate(local_parts)
     )
     envelope = Envelope(Mailbox("alice", "example.org"), recipients, parameters)
-    return Message(QueueId(5), envelope, TRACE, body or HeldBody(CONTENT), 0.0, 9.0)
+    return Message(QueueId(5), envelope, TRACE, body or MemoryBody(CONTENT), 0.0, 9.0)
 
 
 class MaildirTestCase(SynchronousTestCase):
@@ -150,7 +149,7 @@ class Delivery(MaildirTestCase):
         bob, eve = (
             (FIELDS % name).replace(b"\n", b"\r\n") + TRACE + content for name in (b"bob", b"eve")
         )
-        bodies: list[Body] = [HeldBody(content)]
+        bodies: list[Body] = [MemoryBody(content)]
         bodies += [
             StreamedBody([content[:cut], content[cut:]]) for cut in range(1, len(content), 7)
         ]
@@ -177,7 +176,7 @@ class Delivery(MaildirTestCase):
         )
 
     def test_an_empty_body_is_a_message_too(self) -> None:
-        self.deliver(message("bob", body=HeldBody(b"")))
+        self.deliver(message("bob", body=MemoryBody(b"")))
         self.assertEqual(self.mail(), [STORED.partition(b"Subject")[0]])
 
     def test_names_are_unique_and_as_maildir_readers_expect(self) -> None:

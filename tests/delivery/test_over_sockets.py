@@ -15,7 +15,8 @@ from tests.server.authority import Authority
 from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import Config, DeliverySettings
 from twisted_mta.delivery.relay import Relay
-from twisted_mta.mail.envelope import Host, NextHop, Outcome, Target
+from twisted_mta.mail.next_hop import Host, NextHop, Target
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 
 

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.delivery.pool import Pool
 from twisted_mta.delivery.terms import Terms
-from twisted_mta.mail.envelope import NextHop, Target
+from twisted_mta.mail.next_hop import NextHop, Target
 from twisted_mta.smtp.sasl.client import Credentials
 from twisted_mta.tls.client import ClientTLS
 

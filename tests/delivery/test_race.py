@@ -10,7 +10,7 @@ from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import HOP, OPENING, PARTING, TAKEN, message
 from twisted_mta.delivery.address_order import in_order, kernel_source
 from twisted_mta.delivery.race import Race, Winner
-from twisted_mta.mail.envelope import Target
+from twisted_mta.mail.next_hop import Target
 
 V6 = Target("mx.example", "2001:db8::1", 25)
 V4 = Target("mx.example", "192.0.2.1", 25)

@@ -20,19 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Body,
-    Envelope,
-    HeldBody,
-    Host,
-    Message,
-    NextHop,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    Target,
-)
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import Host, NextHop, Target
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.smtp.client.step import TLSLevel
 from twisted_mta.testing.network import MemoryNetwork
@@ -52,7 +45,7 @@ def message(body: Body | None = None, number: int = 1) -> Message:
             (Recipient(RecipientNumber(0), Mailbox("b", "example.net")),),
         ),
         trace=b"Received: x\r\n",
-        body=body or HeldBody(b"Subject: x\r\n\r\nHello\r\n"),
+        body=body or MemoryBody(b"Subject: x\r\n\r\nHello\r\n"),
         received_at=0.0,
         expires_at=1.0,
     )

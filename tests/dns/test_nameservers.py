@@ -19,7 +19,7 @@ from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain
 from twisted_mta.dns import question as question_module
 from twisted_mta.dns import resolver as resolver_module
 from twisted_mta.interfaces import NoTarget
-from twisted_mta.mail.envelope import Host, NextHop
+from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.routing.exchangers import Exchangers
 
 

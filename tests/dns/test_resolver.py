@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests.dns.scripted import SOA, NameServer, OverTCP
 from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, system_hosts
-from twisted_mta.mail.envelope import Host
+from twisted_mta.mail.next_hop import Host
 
 
 class Lookups(TestCase):

@@ -18,7 +18,7 @@ from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain
 from twisted_mta.dns import system as system_module
 from twisted_mta.dns.system import SystemNames, resolution, system_hosts
 from twisted_mta.interfaces import NoTarget
-from twisted_mta.mail.envelope import Host, NextHop
+from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.routing.exchangers import Exchangers
 
 KUBERNETES = """\

@@ -13,7 +13,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import HeldBody
+from twisted_mta.mail.body import MemoryBody
 from twisted_mta.message.conversion import CannotConvert, to_seven_bit
 from twisted_mta.message.mime import IDENTITY, Header, Piece, sections
 
@@ -89,7 +89,7 @@ class ShippedMails(SynchronousTestCase):
             for form in FORMS:
                 content = eight_bit(mail, form)
                 try:
-                    result = b"".join(to_seven_bit(HeldBody(content)).chunks())
+                    result = b"".join(to_seven_bit(MemoryBody(content)).chunks())
                 except CannotConvert:
                     continue
                 self.assertTrue(result.isascii(), name)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from twisted_mta.dns import DNSResolver
 from twisted_mta.interfaces import NoTarget
-from twisted_mta.mail.envelope import Host, NextHop, Target
+from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.routing.exchangers import Exchangers
 
 from .nsd import NSD

@@ -6,16 +6,12 @@ import re
 import socket
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    TLSFacts,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, SendBody, StartTLS, Step, TransactionDone, Unusable
 from twisted_mta.smtp.sasl.client import CLIENT_MECHANISMS, Credentials
@@ -59,7 +55,7 @@ class Shell:
                 (Recipient(RecipientNumber(0), Mailbox.parse("bob@elsewhere.example")),),
             ),
             trace=b"",
-            body=HeldBody(message()),
+            body=MemoryBody(message()),
             received_at=0.0,
             expires_at=1.0,
         )

@@ -4,7 +4,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.reply import Reply, printable
+from twisted_mta.mail.printable import printable
+from twisted_mta.mail.reply import Reply
 
 
 class OnTheWire(SynchronousTestCase):

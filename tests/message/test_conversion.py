@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Body, Envelope, HeldBody, Message, QueueId
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import Envelope
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.message.conversion import CannotConvert, converted, needs_conversion, to_seven_bit
 from twisted_mta.message.encoding import Base64, QuotedPrintable
 
@@ -37,7 +40,7 @@ class Chunks:
 
 
 def convert(content: bytes) -> bytes:
-    body = to_seven_bit(HeldBody(content))
+    body = to_seven_bit(MemoryBody(content))
     octets = b"".join(body.chunks())
     assert body.size == len(octets)
     return octets
@@ -64,7 +67,7 @@ def leaves(content: bytes) -> list[tuple[str, bytes]]:
 
 class Conversion(SynchronousTestCase):
     def assertCannot(self, content: bytes, reason: str) -> None:
-        error = self.assertRaises(CannotConvert, to_seven_bit, HeldBody(content))
+        error = self.assertRaises(CannotConvert, to_seven_bit, MemoryBody(content))
         self.assertIn(reason, str(error))
         self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
         self.assertIn(reason, error.reply.lines[0])
@@ -76,7 +79,7 @@ class Conversion(SynchronousTestCase):
             MIME + b"Content-Transfer-Encoding: 8bit\r\n\r\nASCII all the same\r\n",
             MIME + multipart(b"\r\nx", type=b"signed"),
         ):
-            body = HeldBody(content)
+            body = MemoryBody(content)
             self.assertIs(to_seven_bit(body), body)
 
     def test_text_becomes_quoted_printable(self) -> None:
@@ -240,7 +243,7 @@ class Conversion(SynchronousTestCase):
         for encoder, text in ((Base64, b"\xff" * 100), (QuotedPrintable, b"x" * 100 + b"\xff")):
             for end in (b"", b"\r\n--b--\r\n"):
                 head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"
-                body = to_seven_bit(HeldBody(MIME + head + text + end))
+                body = to_seven_bit(MemoryBody(MIME + head + text + end))
                 with patch.object(encoder, "end", lambda self: b""):
                     error = self.assertRaises(CannotConvert, getattr, body, "size")
                 self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
@@ -296,7 +299,7 @@ class Conversion(SynchronousTestCase):
             id=QueueId(1),
             envelope=Envelope(None, (), {"BODY": "8BITMIME", "RET": "HDRS"}),
             trace=b"Received: from a\r\n",
-            body=HeldBody(MIME + b"\r\n" + TEXT),
+            body=MemoryBody(MIME + b"\r\n" + TEXT),
             received_at=0.0,
             expires_at=1.0,
         )
@@ -430,7 +433,7 @@ class Generated(SynchronousTestCase):
         self.assertTrue(result.isascii())
         self.assertEqual(result.count(b"\r"), result.count(b"\r\n"))
         self.assertEqual(result.count(b"\n"), result.count(b"\r\n"))
-        self.assertFalse(needs_conversion(HeldBody(result)))
+        self.assertFalse(needs_conversion(MemoryBody(result)))
         before, after = leaves(content), leaves(result)
         self.assertEqual(
             [(type, octets.removesuffix(b"\r\n")) for type, octets in after],

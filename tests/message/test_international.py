@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import HeldBody
+from twisted_mta.mail.body import MemoryBody
 from twisted_mta.message.international import needs_smtputf8
 
 PARTS = (
@@ -24,7 +24,7 @@ class Elsewhere:
 
 class NeedsIt(SynchronousTestCase):
     def found(self, text: str) -> bool:
-        return needs_smtputf8(HeldBody(text.encode()))
+        return needs_smtputf8(MemoryBody(text.encode()))
 
     def test_the_header_on_top_and_those_of_parts(self) -> None:
         self.assertTrue(self.found("Subject: schön\r\n\r\nx\r\n"))

@@ -15,15 +15,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message.delivery_status import Event
 from twisted_mta.message.notice import Notice, notice
@@ -61,7 +57,7 @@ def message(content: bytes = ORIGINAL, **parameters: str | None) -> Message:
         id=QueueId(5),
         envelope=Envelope(ALICE, (BOB, EVE), parameters),
         trace=b"Received: from a\r\n\tby b; now\r\n",
-        body=HeldBody(content),
+        body=MemoryBody(content),
         received_at=NOON - 3600,
         expires_at=NOON,
     )

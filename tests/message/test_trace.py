@@ -7,7 +7,8 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import QueueId, TLSFacts
+from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.message.trace import (
     date_time,
     in_ascii,

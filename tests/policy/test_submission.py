@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.auth.accounts import Account, Accounts, Senders
 from twisted_mta.auth.sliding_window import Recent
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.submission import (
     FROM_NOT_YOURS,
     NOT_YOURS,

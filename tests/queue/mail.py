@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Body,
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.store.contract import Deferral, Settle
 
 NOW = 1_800_000_000.0
-BODY = HeldBody(b"Subject: Hello\r\n\r\nHello.\r\n")
+BODY = MemoryBody(b"Subject: Hello\r\n\r\nHello.\r\n")
 LIFETIME = 5 * 24 * 3600.0
 
 DELIVERED = Reply.of(250, "0.0", "OK")

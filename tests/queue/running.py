@@ -12,7 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.interfaces import Limits, Route
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Message, NextHop, Outcome, QueueId
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.commit import GroupCommit
 from twisted_mta.queue.notices import RecipientsOf, itself

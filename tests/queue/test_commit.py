@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.interfaces import Refused
-from twisted_mta.mail.envelope import Body, HeldBody, QueueId
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.commit import FULL, NOT_NOW, GroupCommit
 from twisted_mta.queue.store.contract import (
     Accept,
@@ -171,7 +172,7 @@ class Batches(CommitTestCase):
             self.successResultOf(each)
 
     def test_a_transaction_takes_4_mib_of_bodies(self) -> None:
-        body = HeldBody(b"x" * (1 << 20))
+        body = MemoryBody(b"x" * (1 << 20))
         for id in range(1, 7):
             self.commit.perform(Accept(message(id, body=body)))
         self.clock.pump([0, 0, 0])
@@ -179,7 +180,7 @@ class Batches(CommitTestCase):
 
     def test_a_message_larger_than_that_has_one_to_itself(self) -> None:
         self.accept(1)
-        self.commit.perform(Accept(message(2, body=HeldBody(b"x" * (5 << 20)))))
+        self.commit.perform(Accept(message(2, body=MemoryBody(b"x" * (5 << 20)))))
         self.accept(3)
         self.clock.pump([0, 0, 0])
         self.assertEqual(self.sizes(), [1, 1, 1])

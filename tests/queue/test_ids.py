@@ -5,7 +5,7 @@ import random  # noqa: TID251 - seeded, so every run draws the same
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import QueueIds, first_id
 
 

@@ -9,14 +9,11 @@ from email.message import Message as ParsedMessage
 from attrs import evolve
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    HeldBody,
-    Message,
-    NextHop,
-    Outcome,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.queue.runner import RunnerSettings
 from twisted_mta.queue.store.contract import StoreError
 
@@ -59,7 +56,7 @@ class NoticeTestCase(RunnerTestCase):
         ]
 
     def blocks(self, notice: Message) -> Sequence[ParsedMessage]:
-        assert isinstance(notice.body, HeldBody)
+        assert isinstance(notice.body, MemoryBody)
         _, status, *_ = email.message_from_bytes(notice.body.content).get_payload()
         assert isinstance(status, ParsedMessage)
         blocks = status.get_payload()
@@ -133,7 +130,7 @@ class Success(NoticeTestCase):
         """RFC 3461 §4.3: RET is about failures."""
         self.deliver_one(asking(message(1), "SUCCESS", RET="FULL"))
         (notice,) = self.notices()
-        assert isinstance(notice.body, HeldBody)
+        assert isinstance(notice.body, MemoryBody)
         self.assertIn(b"text/rfc822-headers", notice.body.content)
         self.assertNotIn(b"Hello.\r\n", notice.body.content)
 
@@ -174,7 +171,7 @@ class Failure(NoticeTestCase):
             self.accept(evolve(sent, envelope=evolve(sent.envelope, parameters={"RET": ret})))
             self.answer(FAILED)
             notice = self.notices()[-1]
-            assert isinstance(notice.body, HeldBody)
+            assert isinstance(notice.body, MemoryBody)
             self.assertIn(expected, notice.body.content)
             self.answer(DELIVERED)
 
@@ -214,7 +211,7 @@ class BouncesOfBounces(NoticeTestCase):
         self.assertEqual(self.to_whom(), ["postmaster@mta.example"])
         self.assertEqual(self.store.failures, {})
         (notice,) = self.notices()
-        assert isinstance(notice.body, HeldBody)
+        assert isinstance(notice.body, MemoryBody)
         self.assertIn(b"\r\nSubject: Notice that could not be delivered\r\n", notice.body.content)
         self.assertIn(b"bounce_postmaster", notice.body.content)
 
@@ -237,7 +234,7 @@ class BouncesOfBounces(NoticeTestCase):
     def test_what_it_is_about_is_read_once_however_many_fail(self) -> None:
         read: list[bytes] = []
 
-        class Watched(HeldBody):
+        class Watched(MemoryBody):
             def chunks(self) -> Iterator[bytes]:
                 read.append(self.content)
                 return super().chunks()

@@ -9,7 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import succeed
 
-from twisted_mta.mail.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
+from twisted_mta.mail.envelope import RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.schedule.backoff import Schedule
 from twisted_mta.queue.store.spool import FileBody
 from twisted_mta.testing.files import UnsyncedFiles

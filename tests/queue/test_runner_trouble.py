@@ -11,7 +11,11 @@ from twisted.internet.defer import fail
 
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
+from twisted_mta.mail.envelope import Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.runner import BROKEN
 from twisted_mta.queue.store.contract import StoreError, StoreFull
 from twisted_mta.system.real_world import inline_executor

@@ -10,16 +10,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    HeldBody,
-    Message,
-    NextHop,
-    Outcome,
-    Recipient,
-    RecipientNumber,
-    TLSFacts,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_facts import TLSFacts
 
 from .mail import DEFERRED, DELIVERED, FAILED, message
 from .running import RunnerTestCase
@@ -187,7 +184,7 @@ class Notices(RunnerTestCase):
     def test_a_notice_goes_where_the_aliases_of_the_sender_lead(self) -> None:
         self.assertEqual(self.fail(message(1)), ["carol@next.example", "dave@next.example"])
         (notice,) = self.notices()
-        assert isinstance(notice.body, HeldBody)
+        assert isinstance(notice.body, MemoryBody)
         self.assertIn(b"\r\nTo: <ann@sender.example>\r\n", notice.body.content)
         self.assertEqual(self.under_way(), [("next.example", [0, 1])])
         self.answer(DELIVERED)

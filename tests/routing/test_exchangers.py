@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.interfaces import NoTarget
-from twisted_mta.mail.envelope import Host, NextHop, Target
+from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.routing.exchangers import Exchangers
 from twisted_mta.testing.resolver import FakeResolver
 

@@ -3,7 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Host, NextHop
+from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.mail.reply import Reply
 from twisted_mta.routing.routes import Routes, Rule, parse_route
 

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from tests.server.authority import Issued
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener
-from twisted_mta.mail.envelope import Message
+from twisted_mta.mail.message import Message
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -16,7 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.server.certificate import server_context
 from twisted_mta.interfaces import FinalRecipient, Refused
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import HeldBody, Message, QueueId
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.policy.capacity import Room
 from twisted_mta.server.factory import ESMTPFactory
@@ -110,12 +112,12 @@ class Writer:
             raise self.queue.error
         self.pieces.append(content)
 
-    def seal(self) -> HeldBody | Deferred[HeldBody]:
+    def seal(self) -> MemoryBody | Deferred[MemoryBody]:
         assert not self.discarded
         if self.queue.error is not None:
             self.discard()
             return fail(self.queue.error)
-        return HeldBody(b"".join(self.pieces))
+        return MemoryBody(b"".join(self.pieces))
 
     def discard(self) -> None:
         if not self.discarded:

@@ -7,9 +7,9 @@ from twisted.logger import Logger, formatEvent
 
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.envelope import Parameters
 from twisted_mta.mail.reply import Reply
 from twisted_mta.server.protocol import ESMTPProtocol
-from twisted_mta.smtp.command import Parameters
 from twisted_mta.smtp.server import session as server
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.testing.delivery import RecordingDelivery

@@ -17,7 +17,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.server.certificate import server_context
 from twisted_mta.auth.authenticator import AccountRealm, Authenticator
-from twisted_mta.mail.envelope import HeldBody, Message, QueueId
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.capacity import Room
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, LMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
@@ -84,8 +86,8 @@ class Writer:
     def write(self, content: bytes) -> None:
         self._pieces.append(content)
 
-    def seal(self) -> HeldBody:
-        return HeldBody(b"".join(self._pieces))
+    def seal(self) -> MemoryBody:
+        return MemoryBody(b"".join(self._pieces))
 
     def discard(self) -> None:
         self._pieces.clear()

@@ -1,17 +1,12 @@
 """A client session and a dialogue to play with it."""
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Body,
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    TLSFacts,
-)
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import (
     Dialect,
@@ -45,7 +40,7 @@ def message(
             parameters or {},
         ),
         trace=b"Received: by client.example\r\n",
-        body=body or HeldBody(content),
+        body=body or MemoryBody(content),
         received_at=0.0,
         expires_at=1.0,
     )

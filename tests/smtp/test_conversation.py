@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import TLSFacts
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.conversation import (
     MOST_OCTETS,
     Conversation,

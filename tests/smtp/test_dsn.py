@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Message, Recipient
+from twisted_mta.mail.envelope import Recipient
+from twisted_mta.mail.message import Message
 from twisted_mta.mail.utf8_address import decode_utf8_address, encode_utf8_address
 from twisted_mta.mail.xtext import decode_xtext, encode_xtext
 from twisted_mta.smtp.client.outgoing import OutgoingTransaction

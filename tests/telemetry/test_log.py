@@ -27,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.telemetry.log import Log, LogFormat, WholeLines
 
 WHEN = 1_795_350_252.3456  # 2026-11-22T12:24:12.3456Z

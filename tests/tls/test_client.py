@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Target
+from twisted_mta.mail.next_hop import Target
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS, certificate
 from twisted_mta.tls.client import server_name
 

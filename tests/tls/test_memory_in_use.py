@@ -10,7 +10,7 @@ from tests.delivery.hops import HopTestCase
 from tests.delivery.test_relay import OPENING, PARTING, TAKEN, message
 from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import Destination
-from twisted_mta.mail.envelope import Host, NextHop
+from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.smtp.sasl.client import Credentials
 from twisted_mta.testing.peer import ScriptStep
 

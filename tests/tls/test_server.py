@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from tests.server import authority
 from tests.server.authority import Authority
 from twisted_mta.config import SNICertificate
-from twisted_mta.mail.envelope import TLSFacts
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.tls.certificates import openssl_reason

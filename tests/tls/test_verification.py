@@ -8,7 +8,8 @@ from tests.server.authority import Authority, Issued, self_signed
 from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import Config, Destination
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Host, NextHop, Outcome, Target
+from twisted_mta.mail.next_hop import Host, NextHop, Target
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 from twisted_mta.tls.certificates import CertificateError

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from ..interfaces import WallTime
-from ..mail.envelope import Envelope, Message, Outcome, QueueId, RecipientNumber
+from ..mail.envelope import Envelope, RecipientNumber
+from ..mail.message import Message
+from ..mail.outcome import Outcome
+from ..mail.queue_id import QueueId
 from ..telemetry.metrics import Metrics, table
 from .status import MOST_MESSAGES, RecentMessage
 

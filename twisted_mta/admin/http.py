@@ -24,7 +24,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.server import Request as WebRequest
 from zope.interface import implementer
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..system.accepting import share
 from ..system.ownership import peer
 from .channel import Bounds, Channel, Connections, Lane

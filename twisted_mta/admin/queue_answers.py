@@ -13,7 +13,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ..interfaces import Executor, WallTime
-from ..mail.envelope import Message, QueueId, Recipient, TLSFacts
+from ..mail.envelope import Recipient
+from ..mail.message import Message
+from ..mail.queue_id import QueueId
+from ..mail.tls_facts import TLSFacts
 from ..message.header import fields
 from ..queue.commit import GroupCommit
 from ..queue.ids import time_of

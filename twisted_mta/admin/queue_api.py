@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock
-from ..mail.envelope import QueueId
+from ..mail.queue_id import QueueId
 from .http import JSON, READING, Request, Response, error_response, json_response
 from .status import VERSION
 

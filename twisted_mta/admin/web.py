@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 
 from ..interfaces import Clock
-from ..mail.reply import printable
+from ..mail.printable import printable
 from .channel import Lane
 from .http import READING, Request, Responder, ResponderSite, Response, Stream, json_response, short
 from .markup import Flattenable, Tag, tags

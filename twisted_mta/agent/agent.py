@@ -26,7 +26,9 @@ from ..dns import DNSResolver
 from ..dns.watched import WatchedResolver
 from ..interfaces import Limits, Refused
 from ..mail.address import Mailbox
-from ..mail.envelope import Message, NextHop, Outcome
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
 from ..policy.capacity import Room
 from ..queue.commit import FULL, GroupCommit
 from ..queue.ids import QueueIds

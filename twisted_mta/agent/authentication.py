@@ -20,7 +20,7 @@ from ..auth.throttle import Throttle, ThrottleSettings
 from ..config import Config, Listener
 from ..interfaces import Clock, Executor, Files, Limits
 from ..mail.address import Mailbox
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.sasl.client import Nonce
 from ..smtp.server.auth import AuthSettings

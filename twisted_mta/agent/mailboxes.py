@@ -11,8 +11,10 @@ from ..config import Config
 from ..delivery.maildir import NoMailbox, mailbox_directory
 from ..interfaces import Files, FinalRecipient, WallTime
 from ..mail.address import Mailbox
-from ..mail.envelope import NextHop, Recipient
-from ..mail.reply import Reply, printable
+from ..mail.envelope import Recipient
+from ..mail.next_hop import NextHop
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from ..routing.aliases import Alias, Aliases, parsing_aliases, read_content
 from ..routing.expansion import Expander, ExpansionStep
 from ..routing.routes import Routes, parse_route

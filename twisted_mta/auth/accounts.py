@@ -28,7 +28,7 @@ from argon2.low_level import Type
 from attrs import Factory, field, frozen
 
 from ..mail.address import AddressError, Mailbox, domain_name, folded
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..smtp.sasl.client import SASLError, prepared, scram_keys
 from ..system.slices import Work, finished
 

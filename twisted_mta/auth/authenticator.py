@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from ..interfaces import Clock
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..smtp.sasl.client import Nonce
 from ..smtp.sasl.server import (
     MECHANISMS,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 
 Facts = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 import click
 
 from ..admin.control.client import ControlClient
-from ..mail.envelope import QueueId
-from ..mail.reply import printable
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
 from .terminal import (
     REFUSED,
     Table,

@@ -13,7 +13,7 @@ import click
 
 from ..admin.status import label
 from ..mail.address import AddressError, domain_name
-from ..mail.reply import printable
+from ..mail.printable import printable
 from .terminal import (
     Table,
     asked,

@@ -14,7 +14,7 @@ import click
 
 from ..admin.control.client import ControlClient, NotRunning, Refused
 from ..admin.status import VERSION
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..system.ownership import name_of
 
 _HERE = "mta-state"  # the state directory, where nothing names another

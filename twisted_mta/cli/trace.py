@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import click
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 from .terminal import asked, client, same_version, state_dir_option
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..auth.accounts import Account, Accounts, AccountsError, changing, key_of
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..system.real_world import secret_octets
 
 _REFUSED = 1

@@ -11,8 +11,8 @@ from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
 
-from ..mail.envelope import TLSFacts
-from ..mail.reply import printable
+from ..mail.printable import printable
+from ..mail.tls_facts import TLSFacts
 from . import setting as read
 from .setting import quoted, setting
 

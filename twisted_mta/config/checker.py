@@ -9,7 +9,7 @@ from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, findCheckerFactory
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 from .setting import ConfigError, quoted, text
 
 

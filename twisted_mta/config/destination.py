@@ -11,8 +11,8 @@ import attrs
 from attrs import evolve, frozen
 
 from ..mail.address import AddressError, domain_name
-from ..mail.envelope import Host
-from ..mail.reply import printable
+from ..mail.next_hop import Host
+from ..mail.printable import printable
 from . import setting as read
 from .setting import ConfigError, setting, shown
 

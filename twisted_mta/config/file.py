@@ -12,7 +12,7 @@ from typing import Any
 from attrs import AttrsInstance, define, field, frozen
 
 from ..mail.address import AddressError, domain_name
-from ..mail.reply import printable
+from ..mail.printable import printable
 from .destination import Destination
 from .listener import Listener
 from .setting import HIDDEN, ConfigError, Read, Setting, settings_of, shown

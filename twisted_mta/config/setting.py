@@ -20,8 +20,8 @@ import attrs
 from attrs import frozen
 
 from ..mail.address import AddressError, domain_name
-from ..mail.envelope import Host
-from ..mail.reply import printable
+from ..mail.next_hop import Host
+from ..mail.printable import printable
 
 Read = Callable[[Any], Any]
 """Returns the value that text, TOML or Python gave; raises `ValueError` where it is none."""

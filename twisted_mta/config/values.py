@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
-from ..mail.envelope import Host
+from ..mail.next_hop import Host
 from . import setting as read
 from .checker import CheckerSpec, checker_spec
 from .destination import MEMORY, TLS, Destination, Destinations, source_addresses

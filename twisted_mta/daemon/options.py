@@ -16,7 +16,7 @@ from .._version import __version__
 from ..config import Config, ConfigError, LogSettings, load, option_settings
 from ..config.setting import Setting
 from ..config.unbuilt import NOT_BUILT, NotBuilt
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..routing.routes import parse_route
 from ..telemetry.log import Log
 

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ..admin.status import Trouble
 from ..config import ConfigError
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..service import CannotReload, MailTransferAgent
 from ..system.accepting import raise_limit

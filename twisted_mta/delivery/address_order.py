@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from ..mail.envelope import Target
+from ..mail.next_hop import Target
 
 SourceOf = Callable[[str], str | None]
 """Says which address of ours a connection to an address would come from, None: it cannot be."""

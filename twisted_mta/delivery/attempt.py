@@ -17,8 +17,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..interfaces import NoTarget
-from ..mail.envelope import Message, NextHop, Outcome, Target, TLSFacts
-from ..mail.reply import Reply, printable
+from ..mail.message import Message
+from ..mail.next_hop import NextHop, Target
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.reply import Reply
+from ..mail.tls_facts import TLSFacts
 from ..smtp.client.step import TransactionDone, Unusable
 from ..smtp.conversation import Line, transcript
 from .connection import Connection, Result

@@ -19,8 +19,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import Executor, WallTime
-from ..mail.envelope import Host, Message, Outcome, Target
-from ..mail.reply import Reply, printable
+from ..mail.message import Message
+from ..mail.next_hop import Host, Target
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from ..message.conversion import CannotConvert, converted
 from ..smtp.client.session import ClientSession
 from ..smtp.client.step import (

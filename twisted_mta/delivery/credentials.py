@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ..config import ConfigError, Destination
 from ..config.setting import shown
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..smtp.sasl.client import Credentials
 from ..system.ownership import others_may_write
 

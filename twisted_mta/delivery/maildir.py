@@ -37,8 +37,14 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Executor, Files, Random, Refused, WallTime, WritableFile
 from ..mail.address import Mailbox, folded
-from ..mail.envelope import Body, Message, NextHop, Outcome, QueueId, Recipient, RecipientNumber
-from ..mail.reply import Reply, printable
+from ..mail.body import Body
+from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
+from ..mail.reply import Reply
 from ..message.trace import delivered_to, return_path
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")

@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from ..mail.envelope import NextHop, Target
+from ..mail.next_hop import NextHop, Target
 from .terms import Terms
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ..mail.envelope import NextHop, Target
+from ..mail.next_hop import NextHop, Target
 from ..smtp.client.step import TLSLevel
 from ..tls.memory import TLSFact
 from .relay import Relay

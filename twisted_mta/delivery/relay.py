@@ -24,7 +24,9 @@ from twisted.python.failure import Failure
 
 from ..config import Destination
 from ..interfaces import Executor, Locate, WallTime
-from ..mail.envelope import Host, Message, NextHop, Outcome, Target
+from ..mail.message import Message
+from ..mail.next_hop import Host, NextHop, Target
+from ..mail.outcome import Outcome
 from ..mail.reply import Reply
 from ..smtp.client.session import ClientSession
 from ..smtp.client.step import TLSLevel

@@ -8,7 +8,9 @@ from attrs import field, frozen
 
 from ..config import Destination
 from ..mail.address import literal_address
-from ..mail.envelope import Host, Message, NextHop, Recipient, Target
+from ..mail.envelope import Recipient
+from ..mail.message import Message
+from ..mail.next_hop import Host, NextHop, Target
 from ..smtp.client.step import Dialect, TLSLevel
 from ..smtp.sasl.client import Credentials
 from ..system.slices import Work

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
-from ..mail.envelope import Message
+from ..mail.message import Message
 from ..message.trace import in_ascii
 from ..smtp.extension.deliverby import DeliverBy
 

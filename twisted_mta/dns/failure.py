@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 
 
 class DNSFailure(Exception):

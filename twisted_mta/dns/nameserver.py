@@ -9,7 +9,7 @@ from typing import Any
 
 import dns.inet
 
-from ..mail.envelope import Host
+from ..mail.next_hop import Host
 
 _WITHOUT_EDNS = 3600.0  # seconds for which it is believed that a server does not know EDNS
 _PERHAPS_WITHOUT = 300.0  # the same, where the question with OPT may just have been lost

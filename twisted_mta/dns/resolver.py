@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..mail.envelope import Host
+from ..mail.next_hop import Host
 from .cache import Cache, Key
 from .failure import DNSFailure, LookupFailed, NoSuchDomain
 from .message import AAAA, MX, NXDOMAIN, A, Answer, Garbled, rdata, text_name, wire_name

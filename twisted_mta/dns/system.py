@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..interfaces import Clock
-from ..mail.envelope import Host
+from ..mail.next_hop import Host
 
 Hosts = Mapping[str, Sequence[str]]
 """Addresses by lower-case name."""

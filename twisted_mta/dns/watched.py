@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..interfaces import Resolver
-from ..mail.reply import printable
+from ..mail.printable import printable
 from . import LookupFailed
 
 _FAILURES = 3  # in a row, after which this is said: one domain may be broken

@@ -1,1 +1,1 @@
-"""The values that are handed on: envelopes, addresses, replies."""
+"""The values of mail: addresses, envelopes, messages, next hops, replies, outcomes."""

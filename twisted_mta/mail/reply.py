@@ -7,19 +7,11 @@ from functools import cached_property, lru_cache
 
 from attrs import frozen
 
+from .printable import printable
+
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |$)")  # RFC 2034 §4, RFC 3463 §2
 _LONGEST_LINE = 510  # octets of a reply line without CR LF (RFC 5321 §4.5.3.1.5)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
-
-
-def printable(text: str) -> str:
-    r"""Return ``text`` with everything but printable ASCII as ``\xhh`` or ``\uhhhh``.
-
-    Whatever a peer said goes through this before it reaches a header, a DSN, a log line or a
-    terminal.
-    """
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _without_controls(text: str) -> str:

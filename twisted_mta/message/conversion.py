@@ -20,8 +20,10 @@ from typing import Literal
 
 from attrs import define, evolve, field, frozen
 
-from ..mail.envelope import Body, Message
-from ..mail.reply import Reply, printable
+from ..mail.body import Body
+from ..mail.message import Message
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .mime import (
     IDENTITY,

@@ -13,8 +13,11 @@ from typing import Literal
 from attrs import frozen
 
 from ..mail.address import Mailbox
-from ..mail.envelope import Message, Outcome, Recipient
-from ..mail.reply import Reply, printable
+from ..mail.envelope import Recipient
+from ..mail.message import Message
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from ..mail.utf8_address import decode_utf8_address, encode_utf8_address
 from ..mail.xtext import decode_xtext
 from .trace import date_time

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Literal
 
-from ..mail.reply import Reply, printable
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from .delivery_status import Action, Event, shown, words
 from .trace import date_time
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..mail.envelope import Body, HeldBody
+from ..mail.body import Body, MemoryBody
 from .mime import Header, Piece, TooManyParts, sections
 
 # What is looked into while nothing else happens: octets, and messages and body parts. It takes a
@@ -17,7 +17,7 @@ def needs_smtputf8(body: Body) -> bool:
     Those of body parts count as much as those on top. A body that is not in memory, or is large, or
     has many parts, is not read for this: it may.
     """
-    if not isinstance(body, HeldBody) or body.size > _LARGEST:
+    if not isinstance(body, MemoryBody) or body.size > _LARGEST:
         return True
     message = False
     try:

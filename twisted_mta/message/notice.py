@@ -17,7 +17,9 @@ from itertools import count
 from attrs import frozen
 
 from ..mail.address import Mailbox
-from ..mail.envelope import Message, Parameters, QueueId
+from ..mail.envelope import Parameters
+from ..mail.message import Message
+from ..mail.queue_id import QueueId
 from .delivery_status import Action, Event, delivery_status, shown
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
 from .explanation import SUBJECTS, Reader, explanation

@@ -10,7 +10,8 @@ import re
 
 from attrs import frozen
 
-from ..mail.envelope import HeldBody, Message
+from ..mail.body import MemoryBody
+from ..mail.message import Message
 from .conversion import CannotConvert, to_seven_bit
 
 _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix does by default
@@ -66,7 +67,7 @@ class Returned:
             return "message/global" if self.whole else "message/global-headers", self
         if self.whole:
             try:
-                body = to_seven_bit(HeldBody(self.content), _MOST_ENTITIES)
+                body = to_seven_bit(MemoryBody(self.content), _MOST_ENTITIES)
                 return "message/rfc822", Returned(b"".join(body.chunks()), True)
             except CannotConvert:
                 pass

@@ -19,9 +19,11 @@ from ..mail.address import (
     literal_address,
     u_labels,
 )
-from ..mail.envelope import Greeting, QueueId, TLSFacts
-from ..mail.reply import printable
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
+from ..mail.tls_facts import TLSFacts
 from ..mail.utf8_address import decode_utf8_address, encode_utf8_address
+from ..smtp.command import Greeting
 
 # RFC 3848 and RFC 6531 §4.3 as one table: the protocol by (greeting, SMTPUTF8). A HELO session has
 # no extensions, so no letters follow its name either, though TLS may well be active: then that is

@@ -12,7 +12,7 @@ from attrs import frozen
 from ..auth.sliding_window import Recent, account_key
 from ..interfaces import Decision
 from ..mail.address import AddressError, Mailbox
-from ..mail.envelope import QueueId
+from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.header import values
 from ..message.trace import date_time

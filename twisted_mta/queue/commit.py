@@ -33,7 +33,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Executor, Refused
-from ..mail.envelope import HeldBody, QueueId
+from ..mail.body import MemoryBody
+from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from .store.contract import (
     Accept,
@@ -175,7 +176,7 @@ class GroupCommit:
             if error is None and self._clock.seconds() < self._full_until:
                 error = StoreFull("there was no room just now")
             body = operation.message.body
-            if isinstance(body, HeldBody):
+            if isinstance(body, MemoryBody):
                 octets = body.size
             elif error is not None:
                 self._in_doubt.append(operation.message.id)  # nobody else removes its file

@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock, WallTime
-from ..mail.envelope import Message, QueueId
+from ..mail.message import Message
+from ..mail.queue_id import QueueId
 from ..message.delivery_status import Action, Event
 from .commit import GroupCommit
 from .ids import first_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..interfaces import Random, WallTime
-from ..mail.envelope import QueueId
+from ..mail.queue_id import QueueId
 
 _TIME_BITS = 43  # milliseconds since the epoch: enough until the year 2248
 _RANDOM_BITS = 14

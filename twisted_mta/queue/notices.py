@@ -10,16 +10,12 @@ from twisted.logger import Logger
 
 from ..interfaces import Ids
 from ..mail.address import Mailbox, folded
-from ..mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    Parameters,
-    Recipient,
-    RecipientNumber,
-)
-from ..mail.reply import Reply, printable
+from ..mail.body import MemoryBody
+from ..mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
+from ..mail.message import Message
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from ..message.delivery_status import Action, Event
 from ..message.header import fields
 from ..message.notice import notice
@@ -289,7 +285,7 @@ class Notices:
                 made.parameters,
             ),
             trace=b"",
-            body=HeldBody(made.content),
+            body=MemoryBody(made.content),
             received_at=now,
             expires_at=now + self.settings.lifetime,
         )

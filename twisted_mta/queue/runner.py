@@ -19,8 +19,12 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Deliver, Ids, Limits, Random, Route, WallTime
 from ..mail.address import Mailbox
-from ..mail.envelope import Message, NextHop, Outcome, QueueId, RecipientNumber
-from ..mail.reply import printable
+from ..mail.envelope import RecipientNumber
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
 from ..message.delivery_status import Action, Event
 from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
 from .commit import GroupCommit

@@ -9,8 +9,12 @@ from twisted.logger import Logger
 
 from ..interfaces import Random, Route
 from ..mail.address import Mailbox
-from ..mail.envelope import Message, NextHop, Outcome, Recipient, RecipientNumber
-from ..mail.reply import Reply, printable
+from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from ..message.delivery_status import Action, Event
 from ..smtp.extension.deliverby import DeliverBy
 from .notices import Notices

@@ -25,7 +25,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from ..mail.address import AddressError, Mailbox, domain_name, folded
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..system.slices import Work, finished
 
 _LARGEST = 64 << 20  # octets; a million aliases have about that

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from ..dns import DNSFailure, LookupFailed, NoSuchDomain
 from ..interfaces import NoTarget, Random, Resolver
 from ..mail.address import AddressError, domain_name, literal_address
-from ..mail.envelope import Host, NextHop, Target
+from ..mail.next_hop import Host, NextHop, Target
 from ..mail.reply import Reply
 
 # RFC 6761 §6.3: never asked of the DNS. IPv4 first, because that is where we listen by default.

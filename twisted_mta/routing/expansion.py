@@ -24,7 +24,8 @@ from twisted.logger import Logger
 from ..interfaces import FinalRecipient, WallTime
 from ..mail.address import Mailbox, folded
 from ..mail.envelope import Recipient, RecipientNumber
-from ..mail.reply import Reply, printable
+from ..mail.printable import printable
+from ..mail.reply import Reply
 from .aliases import MOST_MEMBERS, Alias, Aliases
 from .routes import NO_SUCH_MAILBOX
 from .srs import BadSRS, SenderRewriting, TooOld, is_srs

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from ..dns import DNSFailure
 from ..interfaces import Locate, NoTarget, Resolver
 from ..mail.address import literal_address
-from ..mail.envelope import NextHop, Target
+from ..mail.next_hop import NextHop, Target
 from ..mail.reply import Reply
 from .exchangers import MOST_HOSTS, is_host_name
 

@@ -16,8 +16,9 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from ..mail.address import AddressError, Mailbox, domain_name
-from ..mail.envelope import Host, NextHop
-from ..mail.reply import Reply, printable
+from ..mail.next_hop import Host, NextHop
+from ..mail.printable import printable
+from ..mail.reply import Reply
 
 _URLS = (
     "smtp://HOST[:PORT], smtps://HOST[:PORT], lmtp://HOST:PORT, lmtp+unix:/PATH, maildir:, discard:"

@@ -12,7 +12,8 @@ from attrs import evolve, frozen
 
 from ..interfaces import FinalRecipient
 from ..mail.address import Mailbox
-from ..mail.envelope import Recipient, RecipientNumber, RefusedRecipient
+from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.message import RefusedRecipient
 from ..mail.reply import Reply
 
 # That one recipient names, if several RCPT commands led to it.

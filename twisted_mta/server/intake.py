@@ -29,15 +29,18 @@ from ..interfaces import (
     WallTime,
 )
 from ..mail.address import Mailbox, folded, literal_address, u_labels
-from ..mail.envelope import Body, Envelope, Message, Recipient, RecipientNumber, TLSFacts
-from ..mail.reply import Reply, printable
+from ..mail.body import Body
+from ..mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
+from ..mail.message import Message
+from ..mail.printable import printable
+from ..mail.reply import Reply
+from ..mail.tls_facts import TLSFacts
 from ..message.header import HeaderScanner
 from ..message.international import needs_smtputf8
 from ..message.trace import mailbox_of, received, with_type
 from ..policy.capacity import NO_DISK, Room, is_full
 from ..policy.networks import Network, Networks
 from ..policy.submission import Submission, SubmissionPolicy
-from ..smtp.command import Parameters
 from ..smtp.extension.dsn import forwarded, merged
 from ..smtp.extension.lasting import decided, lasting
 from ..smtp.server.dialect import one_for_all

@@ -19,7 +19,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..interfaces import Accept, ContentDecision, Deliver, Refused, Route
-from ..mail.envelope import Body, Message, NextHop, Outcome, Recipient, RecipientNumber
+from ..mail.body import Body
+from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
 from ..mail.reply import Reply
 
 LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")

@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 
 from ..interfaces import ContentDecision, Decision, Delivery, Sink
 from ..mail.address import Mailbox
+from ..mail.envelope import Parameters
 from ..mail.reply import Reply
-from ..smtp.command import Parameters
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 

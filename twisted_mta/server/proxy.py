@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..policy.networks import Network, Networks
 from .addresses import ProxiedAddress
 from .protocol import ESMTPProtocol

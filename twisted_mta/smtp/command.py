@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..mail.address import AddressError, Mailbox, path
+from ..mail.envelope import Parameters
 from ..mail.reply import Reply
 from .server.replies import CHUNK_UNREADABLE
 
 ParameterReader = Callable[[str | None], str | int | None]
 """Reads the value of an ESMTP parameter (None: it had no ``=``) or raises `CommandError`."""
 
-Parameters = Mapping[str, str | int | None]
+Greeting = Literal["HELO", "EHLO", "LHLO"]
+"""The command that opens a session (RFC 5321 §4.1.1.1, RFC 2033 §4.1)."""
 
 
 class CommandError(Exception):

@@ -15,8 +15,8 @@ from typing import Literal
 
 from attrs import frozen
 
-from ..mail.envelope import TLSFacts
-from ..mail.reply import printable
+from ..mail.printable import printable
+from ..mail.tls_facts import TLSFacts
 
 MOST_OCTETS = 4096
 """Of a transcript."""

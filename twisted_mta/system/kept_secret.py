@@ -6,7 +6,7 @@ import binascii
 from collections.abc import Callable
 
 from ..interfaces import Files
-from ..mail.reply import printable
+from ..mail.printable import printable
 
 _OCTETS = 32  # as many as SHA-256 gives
 

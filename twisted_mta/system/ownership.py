@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 
 _MOST_LINKS = 40  # as many as Linux follows
 _CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr, safe_str
 from zope.interface import implementer
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..system.ownership import open_log
 
 LogFormat = Literal["text", "json"]

@@ -19,7 +19,7 @@ from attrs import asdict, define, field, fields_dict, frozen
 from twisted.internet.interfaces import IDelayedCall
 
 from ..interfaces import Clock, WallTime
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..smtp.conversation import Line
 
 MOST_TRACES = 10

@@ -11,9 +11,10 @@ from twisted.python.failure import Failure
 
 from ..interfaces import ContentDecision, Decision, Sink
 from ..mail.address import Mailbox
-from ..mail.envelope import Greeting, TLSFacts
+from ..mail.envelope import Parameters
 from ..mail.reply import Reply
-from ..smtp.command import Parameters
+from ..mail.tls_facts import TLSFacts
+from ..smtp.command import Greeting
 from ..smtp.server.session import Session
 
 

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ..auth.authenticator import AccountRealm, Authenticator, Login
-from ..mail.envelope import TLSFacts
 from ..mail.reply import Reply
+from ..mail.tls_facts import TLSFacts
 from ..policy.networks import Networks
 from ..smtp.extension import Extension
 from ..smtp.extension.auth import AUTH

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from attrs import evolve, frozen
 
 from ..interfaces import Files
-from ..mail.envelope import Message, QueueId, Recipient, RecipientNumber
+from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.message import Message
+from ..mail.queue_id import QueueId
 from ..queue.operator.operations import (
     Action,
     Browse,

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL
 
-from ..mail.reply import printable
+from ..mail.printable import printable
 from ..system.ownership import others_may_write
 
 # What is said this long before a certificate expires still leaves time to renew it.

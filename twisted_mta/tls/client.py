@@ -26,8 +26,9 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from ..mail.address import AddressError, domain_name
-from ..mail.envelope import Target, TLSFacts
-from ..mail.reply import printable
+from ..mail.next_hop import Target
+from ..mail.printable import printable
+from ..mail.tls_facts import TLSFacts
 from ..system.slices import Work, finished
 from .certificates import (
     CertifiedKey,

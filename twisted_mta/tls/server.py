@@ -21,8 +21,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from ..config import SNICertificate
-from ..mail.envelope import TLSFacts
-from ..mail.reply import printable
+from ..mail.printable import printable
+from ..mail.tls_facts import TLSFacts
 from ..system.slices import Work, finished
 from .certificates import (
     CertificateError,

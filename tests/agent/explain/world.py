@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_mta.agent.explain.explainer import Question
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.testing.peer import ServerTLS
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.testing.world import MemoryMTA, MemoryPort, MemoryReactor

@@ -12,7 +12,7 @@ import dns.rdatatype
 import dns.rrset
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Host
+from twisted_mta.mail.next_hop import Host
 
 
 class NameServer:

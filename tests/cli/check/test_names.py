@@ -12,7 +12,7 @@ from twisted_mta.cli.check.names import Answer, Questions, trust
 from twisted_mta.config import Config, DNSSettings
 from twisted_mta.dns import Resolution
 from twisted_mta.interfaces import WallTime
-from twisted_mta.mail.envelope import Host
+from twisted_mta.mail.next_hop import Host
 
 
 class NamesTestCase(CheckTestCase):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from twisted_mta.mail.address import Mailbox, domain_name, folded, path, u_labels
-from twisted_mta.mail.envelope import QueueId
-from twisted_mta.mail.reply import printable
+from twisted_mta.mail.printable import printable
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.utf8_address import decode_utf8_address, encode_utf8_address
 from twisted_mta.mail.xtext import decode_xtext, encode_xtext
 from twisted_mta.message.trace import in_ascii, received

@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message import mime
 from twisted_mta.message.conversion import CannotConvert, to_seven_bit
@@ -70,7 +66,7 @@ def _message(content: bytes) -> Message:
             (Recipient(RecipientNumber(0), Mailbox("bob", "next.example")),),
         ),
         trace=b"Received: from a\r\n\tby b; now\r\n",
-        body=HeldBody(content),
+        body=MemoryBody(content),
         received_at=_NOW,
         expires_at=_NOW,
     )
@@ -95,7 +91,7 @@ def _sections_of_small_chunks(octets: bytes) -> None:
 
 def _convert(octets: bytes) -> None:
     with suppress(CannotConvert):
-        body = to_seven_bit(HeldBody(octets))
+        body = to_seven_bit(MemoryBody(octets))
         _ = body.size
 
 
@@ -190,7 +186,7 @@ READERS = (
     ),
     Reader(
         name="international",
-        read=lambda octets: needs_smtputf8(HeldBody(octets)),
+        read=lambda octets: needs_smtputf8(MemoryBody(octets)),
         words=_CONTENT_WORDS,
         frames=_CONTENT_FRAMES,
     ),

@@ -9,16 +9,12 @@ from contextlib import suppress
 from twisted.logger import Logger
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    TLSFacts,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.server.message_delivery import _Lines
 from twisted_mta.server.proxy import ProxyError, read_header
 from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
@@ -226,7 +222,7 @@ def _message() -> Message:
         id=QueueId(5),
         envelope=Envelope(Mailbox("ann", "a.example"), recipients),
         trace=b"",
-        body=HeldBody(b"Subject: x\r\n\r\nx\r\n"),
+        body=MemoryBody(b"Subject: x\r\n\r\nx\r\n"),
         received_at=_NOW,
         expires_at=_NOW,
     )

@@ -24,7 +24,8 @@ from twisted_mta.dns import system_hosts
 from twisted_mta.dns.message import Garbled, NotOurs, read
 from twisted_mta.dns.system import resolution
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import NextHop, QueueId
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.routing.aliases import AliasError, parse_aliases
 from twisted_mta.routing.exchangers import Exchangers

@@ -17,16 +17,12 @@ from attrs import define, field, frozen
 
 from twisted_mta.mail import reply
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    TLSFacts,
-)
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.client import auth, outgoing, reply_reader, session
 from twisted_mta.smtp.client.reply_reader import (
     CHALLENGE_LIMIT,
@@ -111,7 +107,7 @@ def _message(case: Case, number: int) -> Message:
             parameters[case.knob(BODY, 4)],
         ),
         trace=b"Received: by client.example\r\n",
-        body=_BreakingBody(content) if case.knob(BREAK, 4) == 3 else HeldBody(content),
+        body=_BreakingBody(content) if case.knob(BREAK, 4) == 3 else MemoryBody(content),
         received_at=0.0,
         expires_at=1.0,
     )
@@ -283,7 +279,7 @@ class Player:
         assert transaction is not None
         demand(not transaction.content_sent, "the content twice")
         body = transaction.message.body
-        assert isinstance(body, HeldBody | _BreakingBody)
+        assert isinstance(body, MemoryBody | _BreakingBody)
         whole = transaction.message.trace + body.content
         binary = transaction.message.envelope.binary
         if binary:

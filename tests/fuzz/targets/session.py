@@ -15,8 +15,8 @@ from random import Random
 
 from attrs import define, field
 
-from twisted_mta.mail.envelope import TLSFacts
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp import command, data
 from twisted_mta.smtp.extension import binarymime, eightbitmime, size, starttls
 from twisted_mta.smtp.extension.binarymime import BINARYMIME

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from twisted_mta.mail.envelope import QueueId
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import FIRST, Action, Page, Steer
 from twisted_mta.queue.operator.selection import Selection
 

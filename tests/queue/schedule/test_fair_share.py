@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted_mta.config.destination import Rate
 from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Host, Message, NextHop
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.queue.schedule.next_hops import HopLimits
 from twisted_mta.queue.store.contract import Lease
 from twisted_mta.system.limits import LocalLimits

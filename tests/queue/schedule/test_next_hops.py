@@ -5,7 +5,9 @@ from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import NextHop, Outcome, RecipientNumber
+from twisted_mta.mail.envelope import RecipientNumber
+from twisted_mta.mail.next_hop import NextHop
+from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.schedule.backoff import Schedule
 from twisted_mta.queue.schedule.next_hops import INITIAL, Hop, HopLimits, Verdict, verdict

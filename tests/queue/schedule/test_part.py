@@ -4,7 +4,8 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import Host, Message, NextHop
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.queue.schedule.part import Part, split
 
 from ..mail import message

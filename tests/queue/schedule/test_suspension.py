@@ -10,7 +10,10 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import succeed
 
-from twisted_mta.mail.envelope import Host, Message, NextHop, Outcome, QueueId
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.next_hop import Host, NextHop
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.runner import RunnerSettings
 from twisted_mta.queue.schedule.next_hops import HopLimits

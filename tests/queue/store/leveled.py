@@ -6,7 +6,8 @@ from typing import Any
 
 from attrs import evolve
 
-from twisted_mta.mail.envelope import Message, QueueId
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.contract import Lease, Want
 
 from ..mail import NOW, deferred, message, numbers, settled

@@ -6,7 +6,9 @@ from typing import Any
 
 from attrs import evolve
 
-from twisted_mta.mail.envelope import HeldBody, QueueId, RecipientNumber
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.envelope import RecipientNumber
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.operator.operations import (
     FIRST,
@@ -80,7 +82,7 @@ class SteeringTests:
         self.assertEqual(self.browse(), [(1, [0, 1]), (2, [0]), (3, [0])])
 
     def test_a_list_says_from_whom_and_how_large(self) -> None:
-        self.accept(message(1, sender=None, body=HeldBody(b"x" * 12)))
+        self.accept(message(1, sender=None, body=MemoryBody(b"x" * 12)))
         (listed,) = self.page(Browse(Selection())).messages
         self.assertEqual((listed.reverse_path, listed.size), (None, 12))
 

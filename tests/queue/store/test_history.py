@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from twisted_mta.mail.envelope import Message, Outcome, QueueId, RecipientNumber, TLSFacts
+from twisted_mta.mail.envelope import RecipientNumber
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.queue.store import history
 from twisted_mta.queue.store.attempts import PastAttempt
 from twisted_mta.queue.store.contract import Accept, Deferral, Forget, Settle

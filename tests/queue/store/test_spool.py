@@ -5,7 +5,8 @@ import errno
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Body, HeldBody, QueueId
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.spool import FileBody, Spool, SpooledWriter
 from twisted_mta.system.real_world import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
@@ -34,7 +35,7 @@ class SpoolTestCase(SynchronousTestCase):
 class Writing(SpoolTestCase):
     def test_a_small_body_touches_no_disk(self) -> None:
         self.files.operations.clear()
-        self.assertEqual(self.sealed(b"12345", b"67890"), HeldBody(b"1234567890"))
+        self.assertEqual(self.sealed(b"12345", b"67890"), MemoryBody(b"1234567890"))
         self.assertEqual(self.files.operations, [])
 
     def test_an_octet_more_goes_to_a_file(self) -> None:

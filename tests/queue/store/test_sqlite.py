@@ -9,7 +9,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Body, HeldBody, Message, QueueId
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.message import Message
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import Browse, Inspect, Page, Steer, Tally
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
@@ -374,7 +376,7 @@ class Trouble(StoreTestCase):
 
     def test_a_full_disk_is_told_and_nothing_has_happened(self) -> None:
         self.fill()
-        large = message(3, body=HeldBody(b"x" * 60_000))
+        large = message(3, body=MemoryBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
             self.store.apply(
                 [settled(message(1)), Accept(large), Lease(NOW, (Want("next.example", 9),))]
@@ -386,7 +388,7 @@ class Trouble(StoreTestCase):
 
     def test_a_store_that_was_full_remains_good(self) -> None:
         self.fill()
-        large = message(3, body=HeldBody(b"x" * 60_000))
+        large = message(3, body=MemoryBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
             self.store.apply([Accept(large)])
         self.store.apply([settled(message(1))])
@@ -408,7 +410,7 @@ class Trouble(StoreTestCase):
         self.restart()
         self.store.open()
         self.fill()
-        large = message(3, body=HeldBody(b"x" * 60_000))
+        large = message(3, body=MemoryBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
             self.store.apply([Lease(NOW, (Want("next.example", 9),)), Accept(large)])
         self.assertEqual(self.store.census().leased, 0)
@@ -417,7 +419,7 @@ class Trouble(StoreTestCase):
     def test_what_was_leased_before_a_batch_that_failed_stays_leased(self) -> None:
         self.fill()
         with self.assertRaises(StoreFull):
-            self.store.apply([Accept(message(3, body=HeldBody(b"x" * 60_000)))])
+            self.store.apply([Accept(message(3, body=MemoryBody(b"x" * 60_000)))])
         self.assertEqual(self.leased(), [])
 
     def test_an_error_of_the_database_is_told_and_nothing_has_happened(self) -> None:

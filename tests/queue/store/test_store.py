@@ -11,17 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import (
-    Body,
-    Envelope,
-    HeldBody,
-    Message,
-    Outcome,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-    RefusedRecipient,
-)
+from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
+from twisted_mta.mail.message import Message, RefusedRecipient
+from twisted_mta.mail.outcome import Outcome
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.store.contract import (
     Accept,
@@ -140,7 +134,7 @@ class StoreTests(Contract, SteeringTests, LevelTests):
                 {"BODY": "8BITMIME", "SMTPUTF8": None, "X": 1},
             ),
             trace=b"Received: from client.example\r\n\tby mta.example\r\n",
-            body=HeldBody(b"\x00\xff\r\n.\r\n"),
+            body=MemoryBody(b"\x00\xff\r\n.\r\n"),
             received_at=NOW + 0.25,
             expires_at=NOW + LIFETIME,
         )
@@ -155,7 +149,7 @@ class StoreTests(Contract, SteeringTests, LevelTests):
     def test_postmaster_needs_no_domain(self) -> None:
         postmaster = Recipient(RecipientNumber(0), Mailbox("postmaster", ""))
         envelope = Envelope(Mailbox("postmaster", ""), (postmaster,))
-        self.accept(Message(QueueId(1), envelope, b"", HeldBody(b""), NOW, NOW + 1))
+        self.accept(Message(QueueId(1), envelope, b"", MemoryBody(b""), NOW, NOW + 1))
         self.assertEqual(self.lease().messages[0].envelope, envelope)
 
     def test_addresses_beyond_ascii_come_back(self) -> None:
@@ -164,7 +158,7 @@ class StoreTests(Contract, SteeringTests, LevelTests):
         self.assertEqual(self.lease().messages[0].envelope, sent.envelope)
 
     def test_an_empty_body_is_a_body(self) -> None:
-        self.accept(message(1, body=HeldBody(b"")))
+        self.accept(message(1, body=MemoryBody(b"")))
         self.restart()
         self.assertEqual(b"".join(self.lease().messages[0].body.chunks()), b"")
 

@@ -6,7 +6,7 @@ from base64 import b64encode
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Message
+from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.auth import RESPONSE_LIMIT
 from twisted_mta.smtp.client.reply_reader import CHALLENGE_LIMIT
 from twisted_mta.smtp.client.session import ClientSession

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from attrs import evolve, frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Body, Message
+from twisted_mta.mail.body import Body
+from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, SendBody
 

@@ -3,7 +3,8 @@
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import HeldBody, Message
+from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.step import NeedsConversion, Ready
 
 from ..playing import OPENING, PLAIN_OPENING, Player, message
@@ -15,7 +16,7 @@ def converted(mail: Message) -> Message:
     """Return ``mail`` as a converter would: of 7 bits, and its envelope says no more."""
     return evolve(
         mail,
-        body=HeldBody(b"Subject: converted\r\n"),
+        body=MemoryBody(b"Subject: converted\r\n"),
         envelope=evolve(mail.envelope, parameters={}),
     )
 
@@ -86,7 +87,7 @@ class ConversionTests(SynchronousTestCase):
     def test_the_converted_content_has_a_size_of_its_own(self) -> None:
         """RFC 1870 §6.1: it may be too large where the original was not."""
         mail = message(parameters=PARAMETERS[0])
-        larger = evolve(converted(mail), body=HeldBody(b"x" * 2000))
+        larger = evolve(converted(mail), body=MemoryBody(b"x" * 2000))
         player = Player(mail, larger, convertible=True).play("""
             S: 220 mx.example
             C: EHLO client.example

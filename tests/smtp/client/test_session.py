@@ -3,7 +3,7 @@
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.envelope import Message
+from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, Ready, StartTLS
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.smtp.test_data import pieces
-from twisted_mta.mail.envelope import TLSFacts
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.server.replies import IDLE_TOO_LONG
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.settings import Peer

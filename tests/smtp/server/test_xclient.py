@@ -6,8 +6,8 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.envelope import TLSFacts
 from twisted_mta.mail.reply import Reply
+from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.plain import PIPELINING

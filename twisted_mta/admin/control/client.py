@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...system.ownership import name_of, peer
 
 NAME = "control.sock"

@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...system.accepting import Accepting
 from ...system.ownership import peer
 from ..channel import Bounds

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ...mail.address import AddressError
-from ...mail.envelope import QueueId
-from ...mail.reply import printable
+from ...mail.printable import printable
+from ...mail.queue_id import QueueId
 from .explainer import Explainer, Question, read_mailbox
 
 Wanted = Mapping[str, str | None]

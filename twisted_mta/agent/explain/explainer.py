@@ -18,7 +18,8 @@ from ...delivery.prospect import prospects
 from ...delivery.relay import Relay
 from ...interfaces import FinalRecipient, WallTime
 from ...mail.address import AddressError, Mailbox, path
-from ...mail.envelope import NextHop, QueueId
+from ...mail.next_hop import NextHop
+from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ...queue.operator.operations import Inspect, Inspected
 from ...queue.operator.selection import Entry

@@ -9,7 +9,7 @@ import attrs
 
 from ...config import Config, Destination
 from ...delivery.prospect import Prospect
-from ...mail.envelope import NextHop
+from ...mail.next_hop import NextHop
 from ...queue.schedule.next_hops import HopLimits
 
 DEFAULT = "default"

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ...config import Config, Listener
 from ...mail.address import AddressError, domain_name, literal_address
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...tls.self_signed import SELF_SIGNED, CertificateError, CertifiedKey, read_certificates
 from ...tls.server import ServerContext, TLSSettings
 from .finding import Finding

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ...config import Config, ConfigError
 from ...delivery.terms import preparing
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...system.slices import finished
 from ...tls.client import ClientContexts
 from ...tls.self_signed import CertificateError, CertifiedKey

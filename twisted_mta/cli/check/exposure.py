@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ...config import Config
 from ...config.endpoint import Endpoint
 from ...mail.address import Mailbox
-from ...mail.envelope import NextHop
-from ...mail.reply import printable
+from ...mail.next_hop import NextHop
+from ...mail.printable import printable
 from ...routing.routes import Routes, Rule, parse_route
 from .finding import Finding
 from .machine import Machine

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from ...mail.reply import printable
+from ...mail.printable import printable
 
 Severity = Literal["error", "warning", "note"]
 

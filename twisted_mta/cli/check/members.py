@@ -11,7 +11,7 @@ from ...auth.accounts import Accounts, AccountsError, Senders
 from ...config import Config
 from ...delivery.maildir import NoMailbox, mailbox_directory
 from ...mail.address import Mailbox
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...routing.aliases import Aliases
 from ...system.files import DiskFiles
 from ...system.real_world import secret_octets, wall_time

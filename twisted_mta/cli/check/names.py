@@ -30,8 +30,8 @@ from ...config.endpoint import Endpoint
 from ...dns import Resolution
 from ...interfaces import WallTime
 from ...mail.address import AddressError, domain_name, literal_address
-from ...mail.envelope import Host
-from ...mail.reply import printable
+from ...mail.next_hop import Host
+from ...mail.printable import printable
 from ...routing.routes import Rule
 from .finding import Finding
 from .machine import Machine

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from attrs import frozen
 
-from ...mail.reply import printable
+from ...mail.printable import printable
 
 _LISTENS = "0A"  # TCP_LISTEN, in the tables below /proc/net
 _UNIX_LISTENS = 0x10000  # __SO_ACCEPTCON

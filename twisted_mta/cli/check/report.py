@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...config import Config, load_leniently
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...routing.routes import Rule
 from .certificates import certificates
 from .destinations import destinations

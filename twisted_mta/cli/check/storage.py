@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ...auth.accounts import Accounts, AccountsError
 from ...config import Config, ConfigError
 from ...config.setting import size_text
-from ...mail.reply import printable
+from ...mail.printable import printable
 from ...routing.aliases import AliasError, read_aliases
 from ...system.ownership import mailbox_fault, state_faults
 from .finding import Finding

@@ -12,8 +12,11 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ...mail.address import Mailbox
-from ...mail.envelope import Envelope, Message, Outcome, QueueId, Recipient, RecipientNumber
-from ...mail.reply import printable
+from ...mail.envelope import Envelope, Recipient, RecipientNumber
+from ...mail.message import Message
+from ...mail.outcome import Outcome
+from ...mail.printable import printable
+from ...mail.queue_id import QueueId
 from ..schedule.part import Part
 from .operations import FEW, Action, Page, Steer
 

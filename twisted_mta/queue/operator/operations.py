@@ -14,7 +14,9 @@ from typing import Literal, get_args
 from attrs import field, frozen
 
 from ...mail.address import Mailbox
-from ...mail.envelope import Message, QueueId, RecipientNumber
+from ...mail.envelope import RecipientNumber
+from ...mail.message import Message
+from ...mail.queue_id import QueueId
 from ..store.attempts import PastAttempt
 from .selection import Entry, Selection
 

@@ -18,8 +18,9 @@ from typing import Any, Literal, get_args
 from attrs import frozen
 
 from ...mail.address import AddressError, Mailbox, domain_name
-from ...mail.envelope import QueueId, Recipient
-from ...mail.reply import printable
+from ...mail.envelope import Recipient
+from ...mail.printable import printable
+from ...mail.queue_id import QueueId
 from ..ids import first_id
 
 State = Literal["queued", "deferred", "held", "quarantined"]

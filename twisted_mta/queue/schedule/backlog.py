@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...interfaces import Clock, WallTime
-from ...mail.envelope import Message, NextHop
+from ...mail.message import Message
+from ...mail.next_hop import NextHop
 from ..commit import GroupCommit
 from ..ids import first_id
 from ..store.contract import Lease, Leased, Survey, Want

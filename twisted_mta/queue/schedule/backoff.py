@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from ...interfaces import Random
-from ...mail.envelope import Message
+from ...mail.message import Message
 from ...smtp.extension.deliverby import DeliverBy
 
 _JITTER = 0.1  # of the delay, to each side: what failed together need not come back together

@@ -21,7 +21,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ...mail.envelope import NextHop, QueueId, RecipientNumber
+from ...mail.envelope import RecipientNumber
+from ...mail.next_hop import NextHop
+from ...mail.queue_id import QueueId
 from .backoff import Schedule
 from .next_hops import UNLIMITED, Hop, HopLimits, Suspension
 from .part import Part

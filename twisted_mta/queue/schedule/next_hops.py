@@ -20,7 +20,8 @@ from attrs import evolve, field, frozen
 
 from ...config.destination import Rate
 from ...interfaces import Random
-from ...mail.envelope import NextHop, Outcome
+from ...mail.next_hop import NextHop
+from ...mail.outcome import Outcome
 from .backoff import Schedule
 
 # Transactions at once with a next hop that we know nothing of. Enough for a page of mail to leave

@@ -8,7 +8,10 @@ from typing import Any
 from attrs import define, evolve
 
 from ...mail.address import Mailbox, folded
-from ...mail.envelope import Message, NextHop, Outcome, Recipient
+from ...mail.envelope import Recipient
+from ...mail.message import Message
+from ...mail.next_hop import NextHop
+from ...mail.outcome import Outcome
 from ...message.trace import passed
 from .priority import turn
 

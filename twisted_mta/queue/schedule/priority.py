@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from ...mail.envelope import Message
+from ...mail.message import Message
 from ...smtp.extension.deliverby import DeliverBy
 
 HOUR = 3600.0

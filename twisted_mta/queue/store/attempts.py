@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ...mail.envelope import TLSFacts
 from ...mail.reply import Reply
+from ...mail.tls_facts import TLSFacts
 
 KEPT_ATTEMPTS = 5
 """Attempts that are remembered of each recipient, the latest."""

@@ -23,7 +23,10 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ...mail.envelope import Message, Outcome, QueueId, RecipientNumber
+from ...mail.envelope import RecipientNumber
+from ...mail.message import Message
+from ...mail.outcome import Outcome
+from ...mail.queue_id import QueueId
 from ..operator.operations import Inspected, OperatorsOperation, Page, Struck, Tallied
 
 

@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ...mail.envelope import Message, QueueId, Recipient
+from ...mail.envelope import Recipient
+from ...mail.message import Message
+from ...mail.queue_id import QueueId
 from ..schedule.priority import Levels, is_timed, turn
 from .contract import Lease, Leased, Overdue, Survey, Want
 from .leases import Key, Leases

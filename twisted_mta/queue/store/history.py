@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 from attrs import asdict
 
-from ...mail.envelope import QueueId, RecipientNumber, TLSFacts
+from ...mail.envelope import RecipientNumber
+from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
+from ...mail.tls_facts import TLSFacts
 from .attempts import KEPT_ATTEMPTS, KEPT_TRANSCRIPTS, PastAttempt
 from .contract import Deferral, Settle
 from .rows import flat, insert_rows, marks, parts

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ...mail.envelope import Message, QueueId, RecipientNumber
+from ...mail.envelope import RecipientNumber
+from ...mail.message import Message
+from ...mail.queue_id import QueueId
 
 Key = tuple[int, int]  # of a recipient: message, number
 

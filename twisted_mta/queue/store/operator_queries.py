@@ -10,7 +10,8 @@ from typing import Any
 from attrs import frozen
 
 from ...mail.address import Mailbox
-from ...mail.envelope import QueueId, RecipientNumber
+from ...mail.envelope import RecipientNumber
+from ...mail.queue_id import QueueId
 from ..operator.operations import (
     FEW,
     Action,

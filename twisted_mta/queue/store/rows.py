@@ -9,16 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from ...mail.address import Mailbox
-from ...mail.envelope import (
-    Body,
-    Envelope,
-    HeldBody,
-    Message,
-    Parameters,
-    QueueId,
-    Recipient,
-    RecipientNumber,
-)
+from ...mail.body import Body, MemoryBody
+from ...mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
+from ...mail.message import Message
+from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ..schedule.priority import level
 from .spool import Spool
@@ -83,7 +77,7 @@ def message_row(message: Message) -> Row:
         reverse_path.domain if reverse_path else None,
         _json(envelope.parameters),
         message.trace,
-        body.content if isinstance(body, HeldBody) else None,
+        body.content if isinstance(body, MemoryBody) else None,
         body.size,
         message.received_at,
         message.expires_at,
@@ -140,7 +134,7 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
 def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool) -> Message:
     """Return the message that a row has, with some of its recipients."""
     id, local_part, domain, parameters, trace, content, size, received_at, expires_at = row
-    body: Body = HeldBody(content or b"")
+    body: Body = MemoryBody(content or b"")
     if content is None:
         body = spool.stored(QueueId(id), size)
     return Message(

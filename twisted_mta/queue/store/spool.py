@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ...interfaces import Executor, Files, WritableFile
-from ...mail.envelope import Body, HeldBody, QueueId
+from ...mail.body import Body, MemoryBody
+from ...mail.queue_id import QueueId
 
 _ATTEMPT = "attempt"  # no queue id: what a crash leaves of it is swept
 _CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
@@ -125,7 +126,7 @@ class SpooledWriter:
     def seal(self) -> Body | Deferred[Body]:
         """End the content and make it durable (`interfaces.BodyWriter`)."""
         if self._file is None:
-            return HeldBody(b"".join(self._held))
+            return MemoryBody(b"".join(self._held))
         return self._executor(self._make_durable).addErrback(self._clean_up)
 
     def discard(self) -> None:

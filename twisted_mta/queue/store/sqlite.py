@@ -18,7 +18,10 @@ from urllib.parse import quote
 from attrs import astuple, define, evolve, fields, frozen
 
 from ...interfaces import Files
-from ...mail.envelope import Message, Outcome, QueueId, Recipient, RecipientNumber
+from ...mail.envelope import Recipient, RecipientNumber
+from ...mail.message import Message
+from ...mail.outcome import Outcome
+from ...mail.queue_id import QueueId
 from ...system.files import identity
 from ..operator.operations import Browse, Inspect, Steer, Struck, Tally
 from ..schedule.priority import Levels

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import Factory, define, field
 
-from ...mail.envelope import Message, Outcome, Recipient, TLSFacts
+from ...mail.envelope import Recipient
+from ...mail.message import Message
+from ...mail.outcome import Outcome
 from ...mail.reply import Reply
+from ...mail.tls_facts import TLSFacts
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
 

@@ -41,8 +41,9 @@ from typing import TypeAlias
 
 from attrs import evolve
 
-from ...mail.envelope import Message, TLSFacts
+from ...mail.message import Message
 from ...mail.reply import Reply
+from ...mail.tls_facts import TLSFacts
 from ..extension.limits import Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING

@@ -8,8 +8,9 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
-from ...mail.envelope import Outcome, TLSFacts
+from ...mail.outcome import Outcome
 from ...mail.reply import Reply
+from ...mail.tls_facts import TLSFacts
 
 Dialect = Literal["smtp", "lmtp"]
 

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ...mail.address import Mailbox
+from ...mail.envelope import Parameters
 from ...mail.reply import Reply
 from ...mail.utf8_address import decode_utf8_address, encode_utf8_address
 from ...mail.xtext import decode_xtext, encode_xtext
-from ..command import CommandError, Parameters
+from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
 

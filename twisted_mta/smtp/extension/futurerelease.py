@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from ...mail.envelope import Parameters
 from ...mail.reply import Reply
-from ..command import CommandError, Parameters
+from ..command import CommandError
 from . import Extension
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...mail.envelope import Parameters
 from ...mail.reply import Reply
-from ..command import Parameters
 from . import futurerelease
 from .deliverby import DeliverBy
 from .mtpriority import lowered

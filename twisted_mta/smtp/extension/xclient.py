@@ -30,10 +30,9 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 
 from ...mail.address import AddressError, domain_name
-from ...mail.envelope import Greeting
 from ...mail.reply import Reply
 from ...mail.xtext import decode_xtext
-from ..command import CommandError
+from ..command import CommandError, Greeting
 from ..server.session import GREETING_NAME
 from ..server.settings import Peer
 from . import Extension

@@ -23,7 +23,7 @@ from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
-from ...mail.reply import printable
+from ...mail.printable import printable
 
 # RFC 7677 §4 asks servers for 4,096 iterations at least; fewer make it cheap to guess the password
 # from what an impostor has heard. 100,000 of them take 20 ms; the most that is recommended anywhere

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
-from ...mail.envelope import TLSFacts
+from ...mail.tls_facts import TLSFacts
 from .client import Nonce, SASLError, prepared, scram_keys
 
 _LONGEST_NAME = 255  # characters; whoever tries names has to be remembered by them

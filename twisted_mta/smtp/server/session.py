@@ -24,14 +24,15 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from ...mail.envelope import Greeting, TLSFacts
+from ...mail.envelope import Parameters
 from ...mail.reply import Reply
+from ...mail.tls_facts import TLSFacts
 from ..command import (
     NOT_TEXT,
     TOO_LONG,
     Command,
     CommandError,
-    Parameters,
+    Greeting,
     no_argument,
     parse_bdat,
     parse_line,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
-from ...mail.envelope import TLSFacts
+from ...mail.tls_facts import TLSFacts
 from ..command import ParameterReader
 from ..extension import Extension
 from .dialect import SMTP, Dialect

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from attrs import frozen
 
 from ...mail.address import Mailbox
-from ..command import Parameters
+from ...mail.envelope import Parameters
 from ..sasl.server import Evidence
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from ...mail.address import Mailbox
-from ..command import Parameters
+from ...mail.envelope import Parameters
 
 
 @define

@@ -1,0 +1,45 @@
+"""The content of a message: octets that are read in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from attrs import frozen
+
+
+class Body(Protocol):
+    """The content of a message as received; a large one is never whole in memory.
+
+    Lines end with CR LF, unless the envelope is ``binary``: then any octet may stand anywhere.
+    """
+
+    @property
+    def size(self) -> int:
+        """The number of octets."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content from its beginning, in pieces of one octet or more.
+
+        Raises:
+            OSError: the body file cannot be read.
+        """
+        ...
+
+
+@frozen
+class MemoryBody:
+    """A small content, kept in memory and stored inside the database."""
+
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        """The number of octets."""
+        return len(self.content)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in one piece."""
+        if self.content:
+            yield self.content

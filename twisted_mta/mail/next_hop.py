@@ -1,0 +1,91 @@
+"""Where mail goes next: a next hop, its hosts, and the targets that they resolve to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import field, frozen
+
+from .reply import Reply
+
+
+@frozen(cache_hash=True)
+class Host:
+    """A host that a route names.
+
+    Attributes:
+        name: a domain name; an IPv4 or IPv6 address without brackets; or the path of a UNIX socket,
+            which begins with ``/``.
+        port: TCP port; without meaning for a UNIX socket.
+    """
+
+    name: str
+    port: int = 25
+
+    def __str__(self) -> str:
+        if self.name.startswith("/"):
+            return self.name
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{name}:{self.port}"
+
+
+@frozen
+class Target:
+    """One address and port to connect to; a next hop resolves to a sequence of them.
+
+    Attributes:
+        name: the host's name, for certificates, SNI and logs; the address if it has none.
+        address: an IPv4 or IPv6 address as text, or the path of a UNIX socket (``name`` too then).
+        port: TCP port.
+    """
+
+    name: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        if self.address.startswith("/"):
+            return self.address
+        return f"{self.name}[{self.address}]:{self.port}"
+
+
+Transport = Literal["smtp", "lmtp", "maildir", "discard", "error"]
+"""How a next hop takes mail."""
+
+
+@frozen(cache_hash=True)  # a key of five look-ups for each message
+class NextHop:
+    """A destination that mail is relayed or delivered to.
+
+    Recipients with equal next hops share transactions, delivery slots and suspensions.
+
+    Attributes:
+        transport: how the next hop takes mail.
+        hosts: the hosts, in the order to try them; empty: the exchangers of ``domain``.
+        domain: the domain whose exchangers to look up; empty where ``hosts`` are given.
+        reply: the reply of an ``error`` route; None for every other transport.
+        implicit_tls: Whether TLS begins with the first octet (``smtps:``).
+        destination: the pattern of the ``[[destination]]`` in force, where a route names hosts and
+            the domains sent there have different settings: a limit of one domain then does not
+            delay the others. Empty: the settings for all domains.
+        rule: the routing rule that chose this next hop, for people; no part of its identity.
+    """
+
+    transport: Transport
+    hosts: tuple[Host, ...] = ()
+    domain: str = ""
+    reply: Reply | None = None
+    implicit_tls: bool = False
+    destination: str = ""
+    rule: str = field(default="", eq=False)
+
+    def __str__(self) -> str:
+        if self.transport in ("smtp", "lmtp"):
+            scheme = "smtps" if self.implicit_tls else self.transport
+            return f"{scheme}:" + (",".join(map(str, self.hosts)) or self.domain)
+        return self.transport
+
+    @property
+    def remote(self) -> bool:
+        """Whether mail leaves for another program, by SMTP or LMTP."""
+        return self.transport in ("smtp", "lmtp")

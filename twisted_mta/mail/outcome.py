@@ -1,0 +1,53 @@
+"""The outcome of one attempt for one recipient."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from .envelope import RecipientNumber
+from .reply import Reply
+from .tls_facts import TLSFacts
+
+
+@frozen
+class Outcome:
+    """The outcome of one attempt for one recipient: delivered, deferred or failed.
+
+    Attributes:
+        number: the recipient's number in the envelope.
+        reply: ``2yz`` delivered, ``4yz`` deferred, ``5yz`` failed; our own where no peer replied.
+        remote: the peer that replied, ``host[address]:port``; None: the reply is our own.
+        tls: the TLS session of the transaction; None: in clear, or without a connection.
+        uncertain: Whether the final dot was sent and no reply came: the message may have been
+            delivered.
+        setup: seconds of the attempt until a connection was ready for the transaction (DNS,
+            connecting, handshakes).
+        unreachable: Whether this ``4yz`` is about the next hop and not about the message: DNS
+            failed, no target took a connection, or no session became usable (the greeting, EHLO,
+            TLS or AUTH failed or got ``421``). Any other message would get the same, so the next
+            hop is suspended. A reply to MAIL, RCPT or DATA is always about the message.
+        transcript: the dialogue of a deferred attempt, as printable lines without secrets and
+            content; empty for any other outcome, and where there was no dialogue.
+        notifies: Whether the next hop was given the sender's wishes for notices (RFC 3461): if it
+            took the message, the notices are its task and no longer ours.
+    """
+
+    number: RecipientNumber
+    reply: Reply
+    remote: str | None = None
+    tls: TLSFacts | None = None
+    uncertain: bool = False
+    setup: float = 0.0
+    unreachable: bool = False
+    transcript: str = field(default="", eq=False, repr=False)
+    notifies: bool = False
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the next hop took responsibility for the message."""
+        return self.reply.code // 100 == 2
+
+    @property
+    def failed(self) -> bool:
+        """Whether the recipient has failed for good: no further attempt."""
+        return self.reply.code // 100 == 5

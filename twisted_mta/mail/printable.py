@@ -1,0 +1,15 @@
+"""Text of peers, made safe to show: everything but printable ASCII is escaped."""
+
+from __future__ import annotations
+
+import re
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` with everything but printable ASCII as ``\xhh`` or ``\uhhhh``.
+
+    Text of a peer passes through here before it reaches a header, a notice, the log or a terminal.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

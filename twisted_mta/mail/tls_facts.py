@@ -1,0 +1,67 @@
+"""What one TLS handshake negotiated, and the certificate of its peer."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+_LONGEST_NAME = 200  # characters of a certificate's subject or issuer in a log line
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "..."
+
+
+@frozen
+class TLSFacts:
+    """The properties of a TLS session, for trace fields, the log and decisions.
+
+    Attributes:
+        version: the protocol version, as ``TLSv1.3``.
+        cipher: OpenSSL's name of the cipher suite, as ``TLS_AES_256_GCM_SHA384``.
+        bits: the length of the cipher's key.
+        key_exchange: OpenSSL's name of the key exchange group, as ``x25519``; None: unknown.
+        server_name: the name in the client's SNI; None: it sent none.
+        peer_subject: the subject of the peer's certificate (RFC 4514 text); None: no certificate.
+        peer_issuer: the issuer of that certificate, likewise.
+        peer_fingerprint: SHA-256 of the certificate's DER form, lower-case hex without colons.
+        peer_verified: Whether its chain leads to a certificate authority that we trust.
+        peer_problem: why verification failed, in OpenSSL's words; None: it did not fail, or the
+            certificate was not checked.
+    """
+
+    version: str
+    cipher: str
+    bits: int
+    key_exchange: str | None = None
+    server_name: str | None = None
+    peer_subject: str | None = None
+    peer_issuer: str | None = None
+    peer_fingerprint: str | None = None
+    peer_verified: bool = False
+    peer_problem: str | None = None
+
+    @property
+    def without_peer(self) -> TLSFacts:
+        """The same facts without the peer's certificate."""
+        return evolve(
+            self,
+            peer_subject=None,
+            peer_issuer=None,
+            peer_fingerprint=None,
+            peer_verified=False,
+            peer_problem=None,
+        )
+
+    @property
+    def description(self) -> str:
+        """One line for the log: printable, and of bounded length whatever the certificate holds."""
+        session = f"{self.version} {self.cipher}, {self.bits} bits"
+        if self.peer_fingerprint is None:
+            return session
+        # Our verdict comes before the names: no made-up name can then pass for it.
+        verdict = f"not verified ({self.peer_problem or 'not checked'})"
+        subject, issuer = map(_shortened, (self.peer_subject or "none", self.peer_issuer or "none"))
+        return (
+            f"{session}, client certificate {'verified' if self.peer_verified else verdict},"
+            f" SHA-256 {self.peer_fingerprint}, subject {subject}, issuer {issuer}"
+        )
