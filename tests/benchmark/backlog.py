@@ -25,8 +25,8 @@ from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.store.contract import Accept, Lease, Operation, Settle, Survey, Want
 from twisted_mta.queue.store.spool import Spool
 from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
-from twisted_mta.system.real_world import inline_executor
 
 from ..functional.programs import folder
 

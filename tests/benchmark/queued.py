@@ -18,8 +18,9 @@ from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.store.contract import Accept, Deferral, Operation, Settle
 from twisted_mta.queue.store.spool import Spool
 from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
-from twisted_mta.system.real_world import inline_executor, wall_time
+from twisted_mta.system.real_world import wall_time
 
 DESTINATIONS = 10_000
 LENGTHS = (1000, 10_000, 100_000, 1_000_000)

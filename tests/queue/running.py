@@ -22,7 +22,7 @@ from twisted_mta.queue.notices import RecipientsOf, itself
 from twisted_mta.queue.runner import Noticed, Runner, RunnerSettings
 from twisted_mta.queue.schedule.backoff import Schedule
 from twisted_mta.queue.schedule.next_hops import HopLimits
-from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.store import MemoryStore
 
 from .mail import LIFETIME, NOW, numbers

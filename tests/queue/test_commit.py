@@ -23,7 +23,7 @@ from twisted_mta.queue.store.contract import (
     Want,
 )
 from twisted_mta.queue.store.spool import Spool
-from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.store import MemoryStore
 

@@ -18,7 +18,7 @@ from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.runner import BROKEN
 from twisted_mta.queue.store.contract import StoreError, StoreFull
-from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.store import MemoryStore
 
 from .mail import DEFERRED, DELIVERED, FAILED, message, numbers

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.slices import (
     NOTHING,
     AtOnce,

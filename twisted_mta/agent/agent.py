@@ -45,16 +45,11 @@ from ..routing.lookup import Accountant
 from ..server.intake import Intake, IntakePolicy
 from ..server.lmtp_direct import Direct
 from ..smtp.extension.standard import OUTGOING
+from ..system.executors import NearExecutor, ThreadExecutor
 from ..system.files import DiskFiles
 from ..system.limits import LocalLimits
 from ..system.outbox import Outbox
-from ..system.real_world import (
-    NearExecutor,
-    ThreadExecutor,
-    give_way,
-    system_random,
-    waited,
-)
+from ..system.real_world import give_way, off_cpu_time, system_random
 from ..system.slices import NOTHING, AtOnce, Digests, Pace, Sliced, digests, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
@@ -585,7 +580,7 @@ class Agent:
         commit = GroupCommit(
             store,
             executor=environment.commit_executor
-            or NearExecutor(self._thread(1, f"queue {number}"), waited),
+            or NearExecutor(self._thread(1, f"queue {number}"), off_cpu_time),
             clock=self._reactor,
             max_operations=config.queue.commit_messages,
             max_octets=config.queue.commit_octets,

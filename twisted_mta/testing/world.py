@@ -32,7 +32,8 @@ from ..admin.status import Status
 from ..config import Config, Listener
 from ..service import Environment, MailTransferAgent
 from ..smtp.extension import Extension
-from ..system.real_world import inline_executor, system_random
+from ..system.executors import inline_executor
+from ..system.real_world import system_random
 from .files import UnsyncedFiles
 from .network import MemoryNetwork, address
 from .peer import certificate

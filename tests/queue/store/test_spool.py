@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.spool import FileBody, Spool, SpooledWriter
-from twisted_mta.system.real_world import inline_executor
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
 ID = QueueId(1)

@@ -29,8 +29,8 @@ from twisted_mta.queue.store.contract import (
 from twisted_mta.queue.store.schema import scripts, upgrade
 from twisted_mta.queue.store.spool import Spool
 from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
-from twisted_mta.system.real_world import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
 from ..mail import BODY, LIFETIME, NOW, deferred, message, settled

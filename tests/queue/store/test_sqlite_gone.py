@@ -10,8 +10,8 @@ from twisted_mta.queue.store.contract import Accept, Forget, StoreError
 from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.queue.store.spool import Spool
 from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
-from twisted_mta.system.real_world import inline_executor
 from twisted_mta.testing.files import UnsyncedFiles
 
 from ..mail import message, settled
