@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
@@ -30,7 +29,7 @@ def to(*mailboxes: str) -> Message:
         Recipient(RecipientNumber(number), Mailbox.parse(mailbox))
         for number, mailbox in enumerate(mailboxes)
     )
-    return evolve(mail, envelope=evolve(mail.envelope, recipients=recipients))
+    return mail.for_recipients(recipients)
 
 
 class HopTestCase(RelayTestCase):

@@ -115,7 +115,7 @@ class LogLine(RunnerTestCase):
             original=Mailbox("list", "mta.example"),
             reverse_path=Mailbox("SRS0=x", "mta.example"),
         )
-        self.accept(evolve(sent, envelope=evolve(sent.envelope, recipients=(forwarded,))))
+        self.accept(sent.for_recipients((forwarded,)))
         self.answer(DELIVERED)
         (line,) = self.lines()
         self.assertIn(

@@ -152,7 +152,7 @@ class PassingOn(SynchronousTestCase):
 
         first, second = sent.envelope.recipients
         recipients = (asking(first, NOTIFY="SUCCESS,DELAY", ORCPT="rfc822;B@x"), second)
-        return evolve(sent, envelope=evolve(sent.envelope, recipients=recipients))
+        return sent.for_recipients(recipients)
 
     def offered(self, **capabilities: str) -> OutgoingTransaction:
         transaction = OutgoingTransaction(self.asked(), "mx.example", capabilities)

@@ -206,8 +206,7 @@ class Relay:
     ) -> Sequence[Outcome]:
         outcomes: dict[int, Outcome] = {}
         for part in parts:
-            envelope = evolve(message.envelope, recipients=part.recipients)
-            some = await self._attempt(next_hop, evolve(message, envelope=envelope), part.ways)
+            some = await self._attempt(next_hop, message.for_recipients(part.recipients), part.ways)
             outcomes.update((outcome.number, outcome) for outcome in some)
         return [outcomes[recipient.number] for recipient in message.envelope.recipients]
 
@@ -248,8 +247,7 @@ class Relay:
                 evolve(last, number=each.number, uncertain=False) for each in rest
             ]
         else:
-            envelope = evolve(message.envelope, recipients=rest)
-            some = await self._attempt(next_hop, evolve(message, envelope=envelope), ways)
+            some = await self._attempt(next_hop, message.for_recipients(rest), ways)
         found.update((outcome.number, outcome) for outcome in some)
         return [found[each.number] for each in recipients]
 

@@ -99,7 +99,7 @@ class Direct:
     async def _delivered(
         self, message: Message, recipients: Sequence[Recipient], more: bool
     ) -> dict[RecipientNumber, Reply]:
-        part = _part(message, recipients)
+        part = message.for_recipients(recipients)
         outcomes = await self._deliver(_MAILDIR, part)
         if any(outcome.uncertain for outcome in outcomes):
             self._log.warn(
@@ -111,7 +111,7 @@ class Direct:
         if delivered:
             numbers = [outcome.number for outcome in delivered]
             there = [each for each in recipients if each.number in numbers]
-            self._observe(_part(message, there), delivered, not more)
+            self._observe(message.for_recipients(there), delivered, not more)
         return {outcome.number: outcome.reply for outcome in outcomes}
 
     async def _queued(self, message: Message, recipients: Sequence[Recipient]) -> Reply:
@@ -119,7 +119,7 @@ class Direct:
             evolve(each, number=RecipientNumber(place)) for place, each in enumerate(recipients)
         ]
         try:
-            await self._accept(_part(message, numbered))
+            await self._accept(message.for_recipients(numbered))
         except Refused as refused:
             return refused.reply
         except Exception:
@@ -127,7 +127,3 @@ class Direct:
             self._log.failure("{id} could not be queued", id=str(message.id))
             return LOCAL_ERROR
         return Reply.of(250, "0.0", f"Queued as {message.id}")
-
-
-def _part(message: Message, recipients: Sequence[Recipient]) -> Message:
-    return evolve(message, envelope=evolve(message.envelope, recipients=tuple(recipients)))

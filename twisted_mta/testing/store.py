@@ -440,9 +440,8 @@ class MemoryStore:
         return want.before is None or key[0] < want.before or is_timed(self._level(key))
 
     def _part(self, id: QueueId, recipients: list[Recipient]) -> Message:
-        message = self.messages[id]
         recipients.sort(key=lambda recipient: recipient.number)
-        return evolve(message, envelope=evolve(message.envelope, recipients=tuple(recipients)))
+        return self.messages[id].for_recipients(recipients)
 
     def _unlink(self, id: QueueId) -> None:
         if self._spool is not None and self._files is not None:

@@ -200,7 +200,7 @@ class Splitting(FairTestCase):
             reverse_path=Mailbox("SRS0=x", "mta.example"),
         )
         recipients = (sent.envelope.recipients[0], forwarded, sent.envelope.recipients[2])
-        self.accept(evolve(sent, envelope=evolve(sent.envelope, recipients=recipients)))
+        self.accept(sent.for_recipients(recipients))
         self.assertEqual(self.under_way(), [("next.example", [0, 2]), ("next.example", [1])])
         self.assertEqual(
             [str(each.message.envelope.reverse_path) for each in self.attempts],

@@ -27,7 +27,7 @@ def led(sent: Message, **aliases: tuple[Mailbox, ...]) -> Message:
     recipients = tuple(
         evolve(each, aliases=chain, original=chain[0] if chain else None) for each, chain in chains
     )
-    return evolve(sent, envelope=evolve(sent.envelope, recipients=recipients))
+    return sent.for_recipients(recipients)
 
 
 def parts(sent: Message) -> list[Part]:

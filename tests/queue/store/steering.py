@@ -115,7 +115,7 @@ class SteeringTests:
         sent = message(1)
         (bob,) = sent.envelope.recipients
         alias = evolve(bob, original=evolve(bob.mailbox, local_part="sales"))
-        self.accept(evolve(sent, envelope=evolve(sent.envelope, recipients=(alias,))))
+        self.accept(sent.for_recipients((alias,)))
         self.assertEqual(self.browse(to="sales@next.example"), [(1, [0])])
         self.assertEqual(self.browse(to="bob@next.example"), [(1, [0])])
 

@@ -33,7 +33,7 @@ class History(StoreTestCase):
         self.store.apply(
             [
                 Settle(
-                    evolve(mail, envelope=evolve(mail.envelope, recipients=recipients)),
+                    mail.for_recipients(recipients),
                     deferred=tuple(
                         Deferral(
                             Outcome(

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ...mail.address import Mailbox
-from ...mail.envelope import Envelope, Recipient, RecipientNumber
+from ...mail.envelope import Recipient, RecipientNumber
 from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.printable import printable
@@ -165,5 +165,4 @@ class Interventions:
 
 
 def _with(part: Part, recipients: Sequence[Recipient]) -> Part:
-    envelope: Envelope = evolve(part.message.envelope, recipients=tuple(recipients))
-    return evolve(part, message=evolve(part.message, envelope=envelope))
+    return evolve(part, message=part.message.for_recipients(recipients))

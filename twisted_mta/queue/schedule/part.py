@@ -120,10 +120,8 @@ def split(
         most = most_recipients(next_hop) or len(recipients)
         for some in _of_few_aliases(recipients, next_hop):
             for start in range(0, len(some), most):
-                few = tuple(some[start : start + most])
-                parts.append(
-                    Part(next_hop, evolve(message, envelope=evolve(envelope, recipients=few)))
-                )
+                few = some[start : start + most]
+                parts.append(Part(next_hop, message.for_recipients(few)))
     return parts
 
 

@@ -39,8 +39,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from attrs import evolve
-
 from ...mail.message import Message
 from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
@@ -184,7 +182,7 @@ class ClientSession:
         fitting = () if self.spent else self._limits.fitting(recipients, self._domains)
         if len(fitting) == len(recipients):
             return message
-        return evolve(message, envelope=evolve(message.envelope, recipients=tuple(fitting)))
+        return message.for_recipients(fitting)
 
     @property
     def dot_sent(self) -> bool:
