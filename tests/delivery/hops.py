@@ -18,6 +18,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.smtp.sasl.client import Nonce
+from twisted_mta.system.slices import finished
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 from twisted_mta.tls.memory import TLSMemory
 
@@ -88,7 +89,7 @@ class HopTestCase(RelayTestCase):
     def reconfigure(self, *destinations: Destination, **delivery: Any) -> list[str]:
         """Give the relay other settings, as a reload does."""
         config = Config(destinations=destinations, delivery=DeliverySettings(**delivery))
-        prepared = self.relay.prepare(config.all_destinations)
+        prepared = finished(self.relay.load_terms(config.all_destinations))
         return self.relay.update(prepared, destination_for=config.destination_for)
 
     def server_with(

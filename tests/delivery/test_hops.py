@@ -12,7 +12,7 @@ from tests.delivery.hops import HopTestCase, to
 from tests.delivery.test_relay import FIRST, GROUP, HOP, OPENING, PARTING, SECOND, TAKEN, message
 from tests.tls.test_client import SECURED, TLS_OPENING
 from twisted_mta.config import ConfigError, Destination
-from twisted_mta.delivery.connection import seven_bit
+from twisted_mta.delivery.adaptation import seven_bit
 from twisted_mta.delivery.credentials import load_credentials
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.body import MemoryBody
@@ -328,7 +328,7 @@ class EndTests(HopTestCase):
         self.server(*TLS_OPENING, *SECURED, *TAKEN, *TAKEN)
         self.send()
         self.send()
-        traffic = self.relay.traffic
+        traffic = self.relay.connections.traffic
         self.assertEqual((traffic.connections, traffic.reused, traffic.handshakes), (1, 1, 1))
 
 
@@ -351,7 +351,7 @@ class ConversionTests(HopTestCase):
         return evolve(message(MemoryBody(content)), envelope=envelope)
 
     def test_it_is_converted_and_meanwhile_the_connection_waits(self) -> None:
-        self.relay._convert = partial(self.later, seven_bit)
+        self.relay.connections._convert = partial(self.later, seven_bit)
         peer = self.server(*OPENING, *TAKEN, *PARTING)
         text = "Subject: x\r\n\r\nViele Gr\u00fc\u00dfe an alle, die das lesen\r\n"
         delivering = self.deliver(self.eight_bit(text.encode()))
@@ -372,7 +372,7 @@ class ConversionTests(HopTestCase):
         other = b"--another\r\n\r\n" + text + b"--another--\r\n"
         for body in (text, other, text + b"--b--\r\n"):
             self.use()
-            self.relay._convert = lambda mail: succeed(seven_bit(mail))
+            self.relay.connections._convert = lambda mail: succeed(seven_bit(mail))
             peer = self.server(*OPENING, *TAKEN, *PARTING)
             self.assertTrue(self.outcome(self.deliver(self.eight_bit(head + body))).delivered)
             [content] = peer.contents
@@ -381,7 +381,7 @@ class ConversionTests(HopTestCase):
 
     def test_the_connection_ends_meanwhile(self) -> None:
         """The next target is tried, and what was made for the first is of no use any more."""
-        self.relay._convert = partial(self.later, seven_bit)
+        self.relay.connections._convert = partial(self.later, seven_bit)
         self.targets = [FIRST, SECOND]
         first = self.server(*OPENING)
         second = self.server(*OPENING, *TAKEN, target=SECOND)
@@ -400,7 +400,7 @@ class ConversionTests(HopTestCase):
             (OSError(5, "Input/output error"), "451 4.3.0 the message cannot be read"),
             (ZeroDivisionError(), "451 4.3.0 internal error"),
         ):
-            self.relay._convert = lambda mail, error=error: fail(error)  # type: ignore[misc]
+            self.relay.connections._convert = lambda mail, error=error: fail(error)  # type: ignore[misc]
             peer = self.server(*OPENING, *PARTING)
             delivering = self.deliver(self.eight_bit(b"\r\n\xff\r\n"))
             outcome = self.outcome(delivering)

@@ -72,7 +72,7 @@ class HostileTestCase(HopTestCase):
         self.relay.abort()
         self.network.settle()
         self.network._listening.clear()
-        self.relay._down.clear()
+        self.relay.connections.unreachable.clear()
 
 
 class StartTLSTests(HostileTestCase):
@@ -113,7 +113,7 @@ class StartTLSTests(HostileTestCase):
                 self.assertTrue(peer.lost)
                 self.assertTrue(peer.received.endswith(b"STARTTLS\r\n"))
                 self.fresh()
-        self.assertEqual(self.relay.traffic.clear_retries, 0)
+        self.assertEqual(self.relay.connections.traffic.clear_retries, 0)
 
     def test_c2_injected_behind_220(self) -> None:
         """C2, §6: in whole or in part, in the same segment; nothing of it is ever used."""
@@ -139,7 +139,7 @@ class StartTLSTests(HostileTestCase):
                     self.assertTrue(peer.lost)
                     self.assertTrue(peer.received.endswith(b"STARTTLS\r\n"))
                     self.fresh()
-        self.assertEqual(self.relay.traffic.clear_retries, 0)
+        self.assertEqual(self.relay.connections.traffic.clear_retries, 0)
 
     def test_injected_a_moment_later(self) -> None:
         """Then it is taken for TLS, and is none: the handshake fails, and that is all."""

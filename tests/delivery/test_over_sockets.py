@@ -17,6 +17,7 @@ from twisted_mta.config import Config, DeliverySettings
 from twisted_mta.delivery.relay import Relay
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
+from twisted_mta.system.slices import finished
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 
 
@@ -38,7 +39,7 @@ class OverSocketsTests(TestCase):
             helo="client.example",
             destination_for=config.destination_for,
         )
-        self.relay.update(self.relay.prepare(config.all_destinations))
+        self.relay.update(finished(self.relay.load_terms(config.all_destinations)))
         self.addCleanup(self.relay.close)
         self.addCleanup(self.relay.abort)
 

@@ -178,7 +178,7 @@ class TargetTests(RelayTestCase):
     def test_an_address_that_none_of_ours_leads_to_is_none_to_connect_to(self) -> None:
         self.network.refusal = ConnectError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         for source, unreachable in (("192.0.2.99", False), (None, True)):
-            self.relay.source_of = lambda address, source=source: source
+            self.relay.connections.source_of = lambda address, source=source: source
             outcome = self.outcome(self.deliver())
             self.assertEqual(outcome.unreachable, unreachable)
 

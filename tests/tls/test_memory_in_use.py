@@ -108,7 +108,7 @@ class MemoryTests(HopTestCase):
             outcome = self.send_one()
             self.assertEqual(outcome.reply.code, 454)
             self.assertTrue(outcome.unreachable)
-            self.assertIn("TLS was had with it before", outcome.reply.text)
+            self.assertIn("TLS was used with it before", outcome.reply.text)
             self.assertTrue(peer.finished, peer.problems)
             self.assertEqual(len(self.alarms()), number)
             self.assertIn("deferred", self.alarms()[-1])
@@ -226,7 +226,7 @@ class CredentialTests(HopTestCase):
 
     def test_not_shown_anywhere(self) -> None:
         """Neither by the terms, nor by what a reload says, nor in the log."""
-        terms = self.relay.terms.ways(self.hop, "example.net")
+        terms = self.relay.terms.host_terms(self.hop, "example.net")
         self.assertEqual(terms[0].credentials, Credentials("us", "secret"))
         self.assertNotIn("secret", repr(terms))
         self.assertNotIn("secret", "".join(self.events))

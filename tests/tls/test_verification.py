@@ -11,6 +11,7 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.system.real_world import wall_time
+from twisted_mta.system.slices import finished
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
 from twisted_mta.tls.certificates import CertificateError
 from twisted_mta.tls.client import ClientContexts, ClientTLS, server_name
@@ -152,9 +153,9 @@ class VerificationTests(HopTestCase):
             def _problems(self, connection: object, target: object) -> list[str]:
                 raise ZeroDivisionError("division by zero")
 
-        self.relay._contexts = Broken()
+        self.relay.connections.contexts = Broken()
         tls = ClientTLS(verify=True, authorities=self.authorities)
-        self.relay._contexts.use(self.relay._contexts.prepare([tls]))
+        self.relay.connections.contexts.use(finished(self.relay.connections.contexts.load([tls])))
         outcome = self.deferred(self.issued("mx1.example"))
         self.assertIn("cannot be verified: division by zero", outcome.reply.text)
 
@@ -172,9 +173,9 @@ class VerificationTests(HopTestCase):
             def _remember(self, *arguments: object) -> bool:
                 return True
 
-        self.relay._contexts = Blind()
+        self.relay.connections.contexts = Blind()
         tls = ClientTLS(verify=True, authorities=self.authorities)
-        self.relay._contexts.use(self.relay._contexts.prepare([tls]))
+        self.relay.connections.contexts.use(finished(self.relay.connections.contexts.load([tls])))
         self.deferred(self.issued("mx1.example"))
 
     def test_c6_the_next_target_is_tried(self) -> None:
@@ -228,7 +229,7 @@ class FileTests(HopTestCase):
                 Destination(domain="*", client_certificate=self.file("us.pem", ours.pem))
             ]
         )
-        prepared = self.relay.prepare(config.all_destinations)
+        prepared = finished(self.relay.load_terms(config.all_destinations))
         [warning] = prepared.date_warnings(wall_time())
         self.assertIn("us.pem: the certificate expires on", warning)
 

@@ -21,7 +21,7 @@ from ..admin.queue_answers import QueueAnswers
 from ..config import Config, Listener
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
-from ..delivery.terms import Prepared as PreparedTerms
+from ..delivery.terms import LoadedTerms
 from ..dns import DNSResolver
 from ..dns.watched import WatchedResolver
 from ..interfaces import Limits, Refused
@@ -230,7 +230,7 @@ class Agent:
             clock=reactor,
             attempt=lambda: self._file_executor(self._home.spool.attempt),
         )
-        self.traffic = self._relay.traffic
+        self.traffic = self._relay.connections.traffic
         self.listeners = Listeners(
             config,
             reactor=reactor,
@@ -250,7 +250,7 @@ class Agent:
         self.tracing.changed = self._attach_traces
         for factory in self.listeners.factories:
             factory.tracing = self.tracing
-        self._relay.tracing = self.tracing
+        self._relay.connections.tracing = self.tracing
         self.explainer = Explainer(
             config=lambda: self.config,
             mailboxes=self.mailboxes,
@@ -463,7 +463,7 @@ class Agent:
     def _attach_traces(self) -> None:
         for factory in self.listeners.factories:
             factory.attach_traces()
-        self._relay.attach_traces()
+        self._relay.connections.attach_traces()
 
     # Reloading.
 
@@ -487,7 +487,7 @@ class Agent:
         pace = pace or self._sliced
         authentication = await self.authentication.prepare(config, pace, checked)
         mailboxes = await self.mailboxes.prepare(config, pace, checked)
-        terms = await pace.work(self._relay.preparing(config.all_destinations))
+        terms = await pace.work(self._relay.load_terms(config.all_destinations))
         use_listeners = await pace.work(self.listeners.preparing(config))
 
         async def use() -> list[str]:
@@ -516,7 +516,7 @@ class Agent:
             lambda: Deferred.fromCoroutine(use()),
         )
 
-    def _use_terms(self, terms: PreparedTerms) -> list[str]:
+    def _use_terms(self, terms: LoadedTerms) -> list[str]:
         for warning in (*terms.warnings, *terms.date_warnings(self._wall_time())):
             self.log.warn("{text}", text=warning)
         config = self.config

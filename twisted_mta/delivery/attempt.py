@@ -1,22 +1,23 @@
-"""One message on its way through the targets of its next hop.
+"""One attempt: try a message at the targets of its next hop until one of them answers for it.
 
-The targets are tried in order until one of them has said something about the message. What a target
-says about itself (no connection, a refused greeting, no TLS where it must be, ``421`` before the
-first reply to a transaction) leads to the next one. The addresses of one host are tried beside each
-other (`race`), one host after another.
+The targets are tried in order (RFC 5321 §5.1) until one of them replies about the message. A
+target that replies about itself (no connection, a refused greeting, no TLS where it is required,
+``421`` before the first reply to a transaction) is followed by the next one. The addresses of one
+host are tried beside each other (`race`), one host after another.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import NoTarget
+from ..interfaces import Locate, NoTarget
 from ..mail.message import Message
 from ..mail.next_hop import NextHop, Target
 from ..mail.outcome import Outcome
@@ -26,41 +27,95 @@ from ..mail.tls_facts import TLSFacts
 from ..smtp.client.step import TransactionDone, Unusable
 from ..smtp.conversation import Line, transcript
 from .connection import Connection, Result
+from .connections import Connections
 from .race import Race, Winner
-from .terms import Terms, way_to
+from .terms import HostTerms, terms_for
 
-if TYPE_CHECKING:
-    from .relay import Relay
+# Errors of connecting for which this system is to blame, and no target.
+_LOCAL_ERRORS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-# How connecting fails where this system is to blame, and no target.
-_OURS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+class State(StrEnum):
+    """A state of an attempt."""
+
+    NEW = "new"
+    LOOKUP = "lookup"
+    CONNECTING = "connecting"
+    TRANSACTION = "transaction"
+    ENDED = "ended"
+
+
+class Event(StrEnum):
+    """An event that changes the state of an attempt."""
+
+    LOOK_UP = "look up targets"
+    CONNECT = "connect"
+    TRANSACT = "transact"
+    END = "end"
+
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+    # An idle connection that served the next hop before needs no lookup.
+    State.NEW: {
+        Event.TRANSACT: State.TRANSACTION,
+        Event.LOOK_UP: State.LOOKUP,
+        Event.END: State.ENDED,
+    },
+    # An idle connection to one of the targets needs no connecting.
+    State.LOOKUP: {
+        Event.TRANSACT: State.TRANSACTION,
+        Event.CONNECT: State.CONNECTING,
+        Event.END: State.ENDED,
+    },
+    # After a failure: the next host; or the lookup, where an idle connection had been tried first.
+    State.CONNECTING: {
+        Event.TRANSACT: State.TRANSACTION,
+        Event.CONNECT: State.CONNECTING,
+        Event.LOOK_UP: State.LOOKUP,
+        Event.END: State.ENDED,
+    },
+    # The target did not answer for the message: the next target, or the same one in clear.
+    State.TRANSACTION: {
+        Event.TRANSACT: State.TRANSACTION,
+        Event.CONNECT: State.CONNECTING,
+        Event.LOOK_UP: State.LOOKUP,
+        Event.END: State.ENDED,
+    },
+    State.ENDED: {},
+}
 
 
 @define(eq=False)
 class Attempt:
-    """One transaction for the recipients of a message, from the search for a host to its outcomes.
+    """One transaction for the recipients of a message, from the lookup of targets to the outcomes.
 
     Attributes:
-        relay: whose connections serve it.
-        next_hop: where it goes.
-        message: what goes.
-        ways: on which terms; see `terms.Part`.
+        connections: open and keep the connections that serve it.
+        locate: looks up the targets of the next hop.
+        next_hop: where the message goes.
+        message: the message, with the recipients of this attempt only.
+        host_terms: the terms with the hosts of ``next_hop``.
         result: fires with an outcome for each recipient, in the order of the envelope.
-        targets: those not tried yet, None while it is not known which there are.
-        failures: what the targets that were tried said of themselves.
-        waiting: what is under way before there is a connection.
-        connection: what serves it now.
-        started: when it began, by the clock.
-        reached: whether a target had a session for us, if none for the message.
+        state: see `TRANSITIONS`; only `_enter` changes it.
+        targets: those not tried yet; None before they are looked up.
+        failures: the reply of each target that was tried, about itself.
+        waiting: the lookup or the connecting under way; None in other states.
+        connection: the connection of the transaction; None in other states.
+        started: when it began, by the reactor's clock.
+        reached: whether a target had a session for us, though none for the message.
         lacking: whether this system had no descriptor, memory or local port for a connection.
-        spoken: what was said to the targets that were tried.
+        dialogue: of the targets that were tried, for the transcript.
     """
 
-    relay: Relay
+    log = Logger()
+
+    connections: Connections
+    locate: Locate
     next_hop: NextHop
     message: Message
-    ways: tuple[Terms, ...]
+    host_terms: HostTerms
     result: Deferred[Sequence[Outcome]] = field(factory=Deferred)
+    state: State = State.NEW
     targets: list[Target] | None = None
     failures: dict[Target, Unusable] = field(factory=dict)
     waiting: Deferred[object] | None = None
@@ -68,70 +123,76 @@ class Attempt:
     started: float = 0.0
     reached: bool = False
     lacking: bool = False
-    spoken: list[Line] = field(factory=list)
+    dialogue: list[Line] = field(factory=list)
 
     def start(self) -> None:
-        """Begin, with a connection that served the next hop before if there is one."""
-        self.started = self.relay.reactor.seconds()
+        """Begin on an idle connection that served the next hop before, or with the lookup."""
+        connections = self.connections
+        self.started = connections.reactor.seconds()
         try:
             connection = None
-            if self.relay.ended is None:
-                connection = self.relay.pool.take(self.next_hop, self.ways)
+            if connections.stopped is None:
+                connection = connections.pool.take(self.next_hop, self.host_terms)
             if connection is not None:
                 self._transact(connection, reused=True)
             else:
-                self._next()
+                self._try_next()
         except Exception:
-            self._unlocated(Failure())  # a mistake of ours defers, and loses nothing
+            self._lookup_failed(Failure())  # an internal error defers, and loses nothing
 
     def abort_unsent(self) -> None:
-        """End at once, unless the end of the content may have been sent."""
+        """End at once, unless the final dot may have been sent."""
         connection, waiting = self.connection, self.waiting
         if connection is not None:
             if not connection.session.dot_sent:
-                connection.abort()  # its result ends this
+                connection.abort()  # its result ends the attempt
         elif waiting is not None:
-            self._next()
+            self._try_next()
             waiting.cancel()
 
-    # Where to.
+    def _enter(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state][event]
 
-    def _next(self) -> None:
-        ended = self.relay.ended
-        if ended is not None:
-            self._end(ended)
+    # The lookup.
+
+    def _try_next(self) -> None:
+        stopped = self.connections.stopped
+        if stopped is not None:
+            self._end(stopped)
         elif self.targets is None:
-            self._locate()
+            self._look_up()
         elif not self.targets:
             self._give_up()
         else:
             self._try_host(self._take_host())
 
-    def _locate(self) -> None:
+    def _look_up(self) -> None:
+        self._enter(Event.LOOK_UP)
         hosts = self.next_hop.hosts
         if hosts and all(host.name.startswith("/") for host in hosts):
             self._located([Target(host.name, host.name, 0) for host in hosts])
             return
-        locating = self.relay.locate(self.next_hop)
+        locating = self.locate(self.next_hop)
         self.waiting = locating  # type: ignore[assignment]
-        locating.addCallback(self._located).addErrback(self._unlocated)
+        locating.addCallback(self._located).addErrback(self._lookup_failed)
 
     def _located(self, targets: Sequence[Target]) -> None:
         self.waiting = None
-        if self.result.called:
+        if self.state is State.ENDED:
             return
         untried = [target for target in targets if target not in self.failures]
-        self.targets = self.relay.order(untried)
-        self._next()
+        self.targets = self.connections.order(untried)
+        self._try_next()
 
-    def _unlocated(self, failure: Failure) -> None:
+    def _lookup_failed(self, failure: Failure) -> None:
+        """End with the reply of the lookup; any other error is internal."""
         self.waiting = None
-        if self.result.called:
+        if self.state is State.ENDED:
             return
         if isinstance(failure.value, NoTarget):
             self._end(failure.value.reply, unreachable=True)
             return
-        self.relay.log.failure("Cannot deliver {id}", failure, id=str(self.message.id))
+        self.log.failure("Cannot deliver {id}", failure, id=str(self.message.id))
         self._end(Reply.of(451, "3.0", "internal error, see the log"))
 
     def _take_host(self) -> list[Target]:
@@ -146,12 +207,12 @@ class Attempt:
         self.targets = [target for target in self.targets if target not in host]
         return host
 
-    # A connection.
+    # Connecting.
 
     def _try_host(self, host: list[Target]) -> None:
-        terms = way_to(host[0], self.next_hop, self.ways)
+        terms = terms_for(host[0], self.next_hop, self.host_terms)
         for target in host:
-            connection = self.relay.pool.take_to(target, terms)
+            connection = self.connections.pool.take_to(target, terms)
             if connection is not None:
                 self.targets = [
                     *(other for other in host if other != target),
@@ -159,146 +220,155 @@ class Attempt:
                 ]
                 self._transact(connection, reused=True)
                 return
+        self._enter(Event.CONNECT)
         race = Race(
             host,
-            lambda target: self.relay.connect(target, terms),
-            clock=self.relay.reactor,
-            head_start=self.relay.settings.head_start,
-            failed=self._unconnected,
+            lambda target: self.connections.open(target, terms),
+            clock=self.connections.reactor,
+            head_start=self.connections.settings.head_start,
+            failed=self._connecting_failed,
         )
         self.waiting = race.result  # type: ignore[assignment]
-        race.start().addCallback(self._raced).addErrback(self._unlocated)
+        race.start().addCallback(self._raced).addErrback(self._lookup_failed)
 
     def _raced(self, winner: Winner[Target, Connection] | None) -> None:
         self.waiting = None
         if winner is None:
-            self._next()
+            self._try_next()
             return
         self.targets = [*winner.rest, *(self.targets or ())]
         self._transact(winner.connection)
 
     def _connect_again(self, target: Target, *, in_clear: bool = False) -> None:
-        terms = way_to(target, self.next_hop, self.ways)
-        connecting = self.relay.connect(target, terms, in_clear=in_clear)
+        self._enter(Event.CONNECT)
+        terms = terms_for(target, self.next_hop, self.host_terms)
+        connecting = self.connections.open(target, terms, in_clear=in_clear)
         self.waiting = connecting  # type: ignore[assignment]
 
         def connected(connection: Connection) -> None:
             self.waiting = None
             self._transact(connection)
 
-        def unconnected(failure: Failure) -> None:
+        def failed(failure: Failure) -> None:
             self.waiting = None
-            if not self.result.called:
-                self._unconnected(target, failure)
-                self._next()
+            if self.state is not State.ENDED:
+                self._connecting_failed(target, failure)
+                self._try_next()
 
-        connecting.addCallbacks(connected, unconnected).addErrback(self._unlocated)
+        connecting.addCallbacks(connected, failed).addErrback(self._lookup_failed)
 
-    def _unconnected(self, target: Target, failure: Failure) -> None:
+    def _connecting_failed(self, target: Target, failure: Failure) -> None:
         text = f"{target}: {printable(failure.getErrorMessage())}"
-        self.spoken.append(Line("note", text))
-        if self._is_ours(target, getattr(failure.value, "osError", None)):
+        self.dialogue.append(Line("note", text))
+        if self._is_local(target, getattr(failure.value, "osError", None)):
             self.lacking = True
             self.failures[target] = Unusable(Reply.of(451, "3.0", text))
         else:
             self.failures[target] = Unusable(Reply.of(451, "4.1", text))
-            self.relay.unconnected(target)
+            self.connections.note_unreachable(target)
 
-    def _is_ours(self, target: Target, error: int | None) -> bool:
-        """Whether a connection could not be made for want of something that this system has."""
-        source_of = self.relay.source_of
+    def _is_local(self, target: Target, error: int | None) -> bool:
+        """Whether connecting failed for want of a resource of this system."""
+        source_of = self.connections.source_of
         if error == errno.EADDRNOTAVAIL and source_of is not None:
-            # No port is left; or, without IPv6, no address: then this target is none for us.
+            # No port is left; or, without IPv6, no address: then the target is of no use here.
             return source_of(target.address) is not None
-        return error in _OURS
+        return error in _LOCAL_ERRORS
 
-    # A transaction.
+    # The transaction.
 
     def _transact(self, connection: Connection, *, reused: bool = False) -> None:
+        self._enter(Event.TRANSACT)
         self.connection = connection
         if reused:
-            self.relay.traffic.reused += 1
+            self.connections.traffic.reused += 1
         connection.transact(self.message, self._reused if reused else self._fresh)
 
     def _reused(self, connection: Connection, result: Result) -> None:
-        """A connection that was idle may have died meanwhile; that says nothing of the host."""
+        """Take the result of a connection that was idle.
+
+        It may have died while it was idle, which tells nothing about the host.
+        """
         if not isinstance(result, Unusable):
             self._done(connection, result)
             return
         self.connection = None
-        self._keep(connection)
-        if self.relay.ended is not None:
-            self._next()
+        self._keep_dialogue(connection)
+        if self.connections.stopped is not None:
+            self._try_next()
         else:
             in_clear = connection.terms.level == "none"
-            way = way_to(connection.target, self.next_hop, self.ways)
-            self._connect_again(connection.target, in_clear=in_clear and way.level != "none")
+            terms = terms_for(connection.target, self.next_hop, self.host_terms)
+            self._connect_again(connection.target, in_clear=in_clear and terms.level != "none")
 
     def _fresh(self, connection: Connection, result: Result) -> None:
+        """Take the result of a connection that was opened for this attempt."""
         if isinstance(result, TransactionDone):
             self._done(connection, result)
             return
         self.connection = None
-        self._keep(connection)
-        relay, target = self.relay, connection.target
+        self._keep_dialogue(connection)
+        connections, target = self.connections, connection.target
         self.reached |= connection.ready
         if result.reply.status == "7.5":
-            relay.traffic.handshake_failures += 1
+            connections.traffic.handshake_failures += 1
         if result.credentials_refused:
-            relay.traffic.credentials_refused += 1
-            relay.log.error(
+            connections.traffic.credentials_refused += 1
+            self.log.error(
                 "ALARM: {target} does not take our account and password: {reply}",
                 target=str(target),
                 reply=str(result.reply),
             )
-        if result.clear_retry and relay.ended is None:
-            # RFC 3207 §6, RFC 7435 §4: TLS was only wished for, so once more without it.
-            relay.log.warn(
-                "TLS handshake failed, trying in clear: {reply}", reply=str(result.reply)
-            )
-            relay.traffic.clear_retries += 1
+        if result.clear_retry and connections.stopped is None:
+            # RFC 3207 §6, RFC 7435 §4: TLS was optional, so once more without it.
+            self.log.warn("TLS handshake failed, trying in clear: {reply}", reply=str(result.reply))
+            connections.traffic.clear_retries += 1
             self._connect_again(target, in_clear=True)
             return
         if result.tls is None and result.reply.status in ("7.4", "7.5"):
-            why = relay.lacked_tls(target, connection.terms)
-            if why is not None:
+            reason = connections.note_missing_tls(target, connection.terms)
+            if reason is not None:
                 reply = result.reply
-                result = evolve(result, reply=Reply(reply.code, reply.status, (*reply.lines, why)))
+                lines = (*reply.lines, reason)
+                result = evolve(result, reply=Reply(reply.code, reply.status, lines))
         self.failures[target] = result
-        self._next()
+        self._try_next()
 
     # The outcomes.
 
     def _done(self, connection: Connection, result: TransactionDone) -> None:
         self.connection = None
-        self.relay.keep(connection, self.next_hop, self.ways)
+        self.connections.keep(connection, self.next_hop, self.host_terms)
         for outcome in result.outcomes:
             if outcome.uncertain:
-                self.relay.log.warn(
+                self.log.warn(
                     "Possible duplicate of {id}: {reply}",
                     id=str(self.message.id),
                     reply=str(outcome.reply),
                 )
                 break
         setup = connection.began - self.started
-        said = ""
+        dialogue = ""
         if any(_deferred(outcome.reply) for outcome in result.outcomes):
-            self._keep(connection)
-            said = transcript(self.spoken)
+            self._keep_dialogue(connection)
+            dialogue = transcript(self.dialogue)
         self._settle(
             [
-                evolve(outcome, setup=setup, transcript=said if _deferred(outcome.reply) else "")
+                evolve(
+                    outcome,
+                    setup=setup,
+                    transcript=dialogue if _deferred(outcome.reply) else "",
+                )
                 for outcome in result.outcomes
             ]
         )
 
-    def _keep(self, connection: Connection) -> None:
-        """Keep what was said on a connection, until it is known what becomes of the message."""
-        self.spoken.append(Line("note", str(connection.target)))
-        self.spoken += connection.conversation.lines()
+    def _keep_dialogue(self, connection: Connection) -> None:
+        self.dialogue.append(Line("note", str(connection.target)))
+        self.dialogue += connection.conversation.lines()
 
     def _give_up(self) -> None:
-        """No target would have the message: say what each of them did last."""
+        """End with the last reply of each target: none of them answered for the message."""
         failures = list(self.failures.items())
         if not failures:
             reply = Reply.of(451, "4.4", f"{self.next_hop} has no address to connect to")
@@ -311,8 +381,7 @@ class Attempt:
                 f"{target}: {each.reply}" if each.remote else each.reply.text
                 for target, each in failures
             )
-            # RFC 3463 X.7: that one is there and not safe enough tells more than that others are
-            # not there.
+            # RFC 3463 X.7: a target that is not safe enough tells more than those that are down.
             statuses = [each.reply.status or "" for _, each in failures]
             unsafe = [status for status in statuses if status.startswith("7.")]
             self._end(Reply.of(451, unsafe[-1] if unsafe else "4.1", *lines), unreachable=True)
@@ -325,11 +394,11 @@ class Attempt:
         *,
         unreachable: bool = False,
     ) -> None:
-        setup = self.relay.reactor.seconds() - self.started
-        # What is final has no other try; where a host spoke to us, the next hop is there; and what
-        # this system lacks says nothing of any.
+        setup = self.connections.reactor.seconds() - self.started
+        # The next hop counts as unreachable where the failure is temporary, no target had a
+        # session for us, and this system lacked nothing.
         unreachable = unreachable and reply.code < 500 and not self.reached and not self.lacking
-        said = transcript(self.spoken) if _deferred(reply) else ""
+        dialogue = transcript(self.dialogue) if _deferred(reply) else ""
         self._settle(
             [
                 Outcome(
@@ -339,15 +408,15 @@ class Attempt:
                     tls,
                     setup=setup,
                     unreachable=unreachable,
-                    transcript=said,
+                    transcript=dialogue,
                 )
                 for recipient in self.message.envelope.recipients
             ]
         )
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
-        if not self.result.called:
-            self.relay.over(self)
+        if self.state is not State.ENDED:
+            self._enter(Event.END)
             self.result.callback(outcomes)
 
 

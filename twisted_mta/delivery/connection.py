@@ -24,7 +24,7 @@ from ..mail.next_hop import Host, Target
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
-from ..message.conversion import CannotConvert, converted
+from ..message.conversion import CannotConvert
 from ..smtp.client.session import ClientSession
 from ..smtp.client.step import (
     Close,
@@ -41,23 +41,11 @@ from ..smtp.conversation import Conversation, Line, tls_words
 from ..system.outbox import Outbox, start_tls
 from ..telemetry.tracing import About, Overheard, Tracing
 from ..tls.client import ClientContexts
+from .adaptation import adapted
 from .terms import Terms
-from .unreachable_addresses import prepared
 
 Convert = Callable[[Message], "Deferred[Message]"]
 """Makes a message of 7 bits of one that a next hop does not take as it is."""
-
-
-def seven_bit(message: Message) -> Message:
-    """Return ``message`` with a content of 7 bits, whose size is known. Blocks.
-
-    Raises:
-        CannotConvert: it cannot be.
-        OSError: it cannot be read.
-    """
-    made = converted(message)
-    made.body.size  # noqa: B018  (counting reads the content: here, and not in the reactor)
-    return made
 
 
 _Executor = Callable[[Callable[[], Any]], "Deferred[Any]"]
@@ -264,7 +252,7 @@ class Connection(Protocol):
             self.session.quit()
             text = f"{self.target} takes no more in this session"
             return [Unusable(Reply.of(451, "4.5", text))]
-        message = prepared(
+        message = adapted(
             message,
             self.session.capabilities,
             now=self._wall_time(),

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from attrs import frozen
 
 from ..mail.next_hop import NextHop, Target
-from .terms import Terms
+from .terms import HostTerms, Terms
 
 
 class Reusable(Protocol):
@@ -54,25 +54,25 @@ class Pool(Generic[C]):
         """All idle connections, the one that was idle longest first."""
         return tuple(self._idle)
 
-    def take(self, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
+    def take(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Take out the connection that served ``next_hop`` last, if it is idle."""
-        return self._take((next_hop, ways))
+        return self._take((next_hop, host_terms))
 
     def take_to(self, target: Target, terms: Terms) -> C | None:
         """Take out an idle connection to ``target``."""
         return self._take((target, terms))
 
-    def serving(self, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
+    def serving(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
         """Return what `take` would take out."""
-        found = self._found.get((next_hop, ways))
+        found = self._found.get((next_hop, host_terms))
         return found[-1] if found else None
 
     def has(self, target: Target, terms: Terms) -> bool:
         """Whether `take_to` would find a connection."""
         return bool(self._found.get((target, terms)))
 
-    def keep(self, connection: C, next_hop: NextHop, ways: tuple[Terms, ...]) -> C | None:
-        """Take in an idle connection that served ``next_hop``, which was asked for ``ways``.
+    def keep(self, connection: C, next_hop: NextHop, host_terms: HostTerms) -> C | None:
+        """Take in an idle connection that served ``next_hop``, which was asked for ``host_terms``.
 
         Returns:
             A connection to close instead, None if there is room: ``connection`` itself if it has
@@ -81,7 +81,7 @@ class Pool(Generic[C]):
         """
         if connection.messages >= connection.terms.messages:
             return connection
-        idle = _Idle(connection, ((next_hop, ways), (connection.target, connection.terms)))
+        idle = _Idle(connection, ((next_hop, host_terms), (connection.target, connection.terms)))
         self._idle[connection] = idle
         for key in idle.keys:
             self._found.setdefault(key, []).append(connection)

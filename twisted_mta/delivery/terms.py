@@ -1,4 +1,7 @@
-"""On which terms we talk to a next hop: connections are shared where these are equal."""
+"""The terms of connections to a next hop: TLS, credentials, source addresses and dialect.
+
+Connections are shared between messages whose terms are equal.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,22 @@ from ..tls.client import ClientContexts, ClientTLS, Loaded
 from .credentials import LoadedCredentials, load_credentials
 
 DestinationFor = Callable[[str, tuple[Host, ...]], Destination]
-"""Says what holds for a recipient's domain and the hosts of a route: `Config.destination_for`."""
+"""Returns the settings for a recipient's domain and the hosts of a route:
+`Config.destination_for`."""
 
 
 @frozen(kw_only=True, cache_hash=True)
 class Terms:
-    """What a connection must have and be like.
+    """The properties of a connection.
 
     Attributes:
-        level: what TLS it must have.
-        tls: how that TLS is.
-        implicit_tls: whether it begins with the first octet.
-        require_memory: whether TLS that was had before has to be had again.
-        credentials: who we are there.
-        source_addresses: where to connect from, one of each family at most.
-        dialect: what is spoken.
+        level: the TLS that it must have.
+        tls: the files and checks of that TLS.
+        implicit_tls: whether TLS begins with the first octet (RFC 8314), without STARTTLS.
+        require_memory: whether a host that is known to do TLS must do it again.
+        credentials: our account and password; None: no AUTH.
+        source_addresses: addresses to connect from, one of each family at most.
+        dialect: SMTP or LMTP.
         messages: transactions after which it is closed.
     """
 
@@ -46,13 +50,18 @@ class Terms:
     messages: int = 100
 
 
+HostTerms = tuple[Terms, ...]
+"""The terms with a next hop: one for each of its hosts in their order, or the only ones for all
+exchangers of a domain."""
+
+
 @frozen
-class Prepared:
-    """What the files of all destinations held.
+class LoadedTerms:
+    """The contents of the files that all destinations name.
 
     Attributes:
-        contexts: for TLS.
-        credentials: by the destination's pattern.
+        contexts: the TLS contexts.
+        credentials: accounts and passwords, by the destination's pattern.
         warnings: lines for the log, printable.
     """
 
@@ -61,40 +70,44 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
     def date_warnings(self, now: float) -> list[str]:
-        """Return what is wrong with the dates of certificates of ours at ``now`` (wall time)."""
+        """Return a line for each certificate of ours that is not valid, or soon will not be.
+
+        Args:
+            now: seconds since the epoch.
+        """
         keys = [each.key for each in self.contexts.values() if each.key is not None]
         return list(dict.fromkeys(warning for key in keys for warning in key.warnings(now)))
 
 
-def preparing(contexts: ClientContexts, destinations: Iterable[Destination]) -> Work[Prepared]:
+def load_terms(contexts: ClientContexts, destinations: Iterable[Destination]) -> Work[LoadedTerms]:
     """Read the files of all destinations, without any effect.
 
     Args:
-        contexts: what makes TLS contexts.
+        contexts: makes TLS contexts.
         destinations: each complete (`Config.all_destinations`).
 
     Raises:
         CertificateError: a certificate, key or authority cannot be used.
-        ConfigError: a password file cannot.
+        ConfigError: a password file cannot be used.
     """
     credentials = {}
-    wanted = []
+    settings = []
     for destination in destinations:
         yield
         loaded = load_credentials(destination)
         if loaded is not None:
             credentials[destination.domain] = loaded
-        wanted.append(client_tls(destination))
-    prepared = yield from contexts.preparing(wanted)
-    return Prepared(
-        prepared,
+        settings.append(client_tls(destination))
+    loaded_contexts = yield from contexts.load(settings)
+    return LoadedTerms(
+        loaded_contexts,
         credentials,
         tuple(warning for each in credentials.values() for warning in each.warnings),
     )
 
 
 def client_tls(destination: Destination) -> ClientTLS:
-    """Return how the TLS of a destination is."""
+    """Return the TLS settings of a destination."""
     verify = destination.tls == "verify"
     return ClientTLS(
         verify=verify,
@@ -105,27 +118,24 @@ def client_tls(destination: Destination) -> ClientTLS:
 
 
 @frozen
-class Part:
-    """Recipients of one next hop who are served on the same terms.
+class RecipientGroup:
+    """Recipients of a message that one transaction serves: the terms are the same for all.
 
     Attributes:
-        recipients: those of the message; all of them where `whole`.
-        ways: the terms for each host of the next hop in their order, or the one for whatever mail
-            exchangers it has.
-        whole: whether it is the whole message.
+        recipients: in the order of the envelope.
+        host_terms: the terms with the next hop.
     """
 
     recipients: tuple[Recipient, ...]
-    ways: tuple[Terms, ...]
-    whole: bool = True
+    host_terms: HostTerms
 
 
 class TermsBook:
-    """Looks up terms.
+    """Looks up the terms of deliveries.
 
     Args:
-        destination_for: what holds where.
-        credentials: what the password files held, by the destination's pattern.
+        destination_for: the settings by domain and hosts.
+        credentials: accounts and passwords, by the destination's pattern.
     """
 
     def __init__(
@@ -137,34 +147,35 @@ class TermsBook:
         self._credentials = credentials or {}
         self._terms: dict[tuple[str, str, bool, bool], Terms] = {}
 
-    def ways(self, next_hop: NextHop, domain: str) -> tuple[Terms, ...]:
-        """Return the terms for mail to ``domain`` by ``next_hop``, as `Part` has them."""
+    def host_terms(self, next_hop: NextHop, domain: str) -> HostTerms:
+        """Return the terms with ``next_hop`` for mail to ``domain``."""
         hosts: Sequence[Host] = next_hop.hosts
         if not hosts:
-            return (self._of(next_hop, self._destination_for(domain, ()), False),)
+            return (self._terms_of(next_hop, self._destination_for(domain, ()), False),)
         return tuple(
-            self._of(next_hop, self._destination_for(domain, (host,)), host.name.startswith("/"))
+            self._terms_of(
+                next_hop, self._destination_for(domain, (host,)), host.name.startswith("/")
+            )
             for host in hosts
         )
 
-    def parts(self, next_hop: NextHop, message: Message) -> list[Part]:
-        """Return who is served on which terms, in the order of the envelope."""
+    def groups(self, next_hop: NextHop, message: Message) -> list[RecipientGroup]:
+        """Divide the recipients of ``message`` by their terms, in the order of the envelope."""
         recipients = message.envelope.recipients
         domains = dict.fromkeys(recipient.mailbox.domain for recipient in recipients)
-        by_domain = {domain: self.ways(next_hop, domain) for domain in domains}
-        kinds = dict.fromkeys(by_domain.values())
-        if len(kinds) == 1:
-            return [Part(recipients, next(iter(kinds)))]
+        by_domain = {domain: self.host_terms(next_hop, domain) for domain in domains}
+        distinct = dict.fromkeys(by_domain.values())
+        if len(distinct) == 1:
+            return [RecipientGroup(recipients, next(iter(distinct)))]
         return [
-            Part(
-                tuple(each for each in recipients if by_domain[each.mailbox.domain] == ways),
-                ways,
-                False,
+            RecipientGroup(
+                tuple(each for each in recipients if by_domain[each.mailbox.domain] == host_terms),
+                host_terms,
             )
-            for ways in kinds
+            for host_terms in distinct
         ]
 
-    def _of(self, next_hop: NextHop, destination: Destination, local: bool) -> Terms:
+    def _terms_of(self, next_hop: NextHop, destination: Destination, local: bool) -> Terms:
         # No two destinations have one pattern.
         key = destination.domain, next_hop.transport, next_hop.implicit_tls, local
         terms = self._terms.get(key)
@@ -175,11 +186,11 @@ class TermsBook:
     def _make(self, next_hop: NextHop, destination: Destination, local: bool) -> Terms:
         credentials = None
         if destination.username is not None:
-            # KeyError: nobody read it. To go on without would be to speak as somebody else.
+            # A KeyError is right where they were not loaded: mail is not sent without AUTH.
             credentials = self._credentials[destination.domain].credentials
         level: TLSLevel = destination.tls or "may"
         if local:
-            level = "none"  # nobody is between us and a socket of this machine
+            level = "none"  # a UNIX socket does not leave this machine
         elif (next_hop.implicit_tls or credentials) and level in ("none", "may"):
             level = "encrypt"
         return Terms(
@@ -194,11 +205,11 @@ class TermsBook:
         )
 
 
-def way_to(target: Target, next_hop: NextHop, ways: tuple[Terms, ...]) -> Terms:
-    """Return the terms for ``target``: those of the host that it belongs to."""
-    if len(ways) > 1:
-        for host, terms in zip(next_hop.hosts, ways, strict=True):
+def terms_for(target: Target, next_hop: NextHop, host_terms: HostTerms) -> Terms:
+    """Return the terms with ``target``: those of the host that it is an address of."""
+    if len(host_terms) > 1:
+        for host, terms in zip(next_hop.hosts, host_terms, strict=True):
             name = literal_address(host.name) or host.name
             if name == target.name and (host.port == target.port or name.startswith("/")):
                 return terms
-    return ways[0]
+    return host_terms[0]

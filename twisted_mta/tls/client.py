@@ -1,9 +1,9 @@
 """What TLS a next hop must show, and what it did show.
 
 A context serves every connection for which the same files count; the name that goes out by SNI
-belongs to the connection. Contexts are made from a value, `ClientTLS`. `ClientContexts.prepare`
-reads the files that some of these name, `ClientContexts.use` puts in force what they held, for the
-handshakes that follow.
+belongs to the connection. Contexts are made from a value, `ClientTLS`. `ClientContexts.load`
+reads the files that some of these name, `ClientContexts.use` puts them in force for the handshakes
+that follow.
 
 Whether what a handshake achieved is good enough is decided in one place, `ClientContexts.judge`,
 when it has completed and before a command is sent (RFC 3207 §4.1). A handshake is never broken off
@@ -29,7 +29,7 @@ from ..mail.address import AddressError, domain_name
 from ..mail.next_hop import Target
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
-from ..system.slices import Work, finished
+from ..system.slices import Work
 from .certificates import (
     CertifiedKey,
     ChainCheck,
@@ -115,29 +115,25 @@ class ClientContexts:
         self._loaded: dict[ClientTLS, Loaded] = {}
         self._chains: WeakKeyDictionary[SSL.Connection, ChainCheck] = WeakKeyDictionary()
 
-    def prepare(self, wanted: Iterable[ClientTLS]) -> Mapping[ClientTLS, Loaded]:
-        """Read all files, without any effect on connections. Blocks.
+    def load(self, settings: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, Loaded]]:
+        """Read all files; nothing is in force before `use`.
 
         Raises:
-            CertificateError: something in them cannot be used.
+            CertificateError: a file cannot be used.
         """
-        return finished(self.preparing(wanted))
-
-    def preparing(self, wanted: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, Loaded]]:
-        """Do the same in slices."""
         loaded = {}
-        for tls in dict.fromkeys(wanted):
+        for tls in dict.fromkeys(settings):
             yield
             loaded[tls] = self._load(tls)
         return loaded
 
-    def use(self, prepared: Mapping[ClientTLS, Loaded]) -> list[str]:
-        """Put in force what was prepared; return lines that say what changed, printable."""
+    def use(self, loaded: Mapping[ClientTLS, Loaded]) -> list[str]:
+        """Put files that were loaded in force; return lines that describe changes, printable."""
         before = self._loaded
-        # What was asked for before may still be wanted by a delivery that is under way.
-        self._loaded = {**before, **prepared}
+        # A delivery under way may still need a context of before.
+        self._loaded = {**before, **loaded}
         lines: dict[str, None] = {}
-        for tls, new in prepared.items():
+        for tls, new in loaded.items():
             old = before.get(tls)
             if old is not None:
                 lines.update(dict.fromkeys(_changes(tls, old, new)))
@@ -147,12 +143,12 @@ class ClientContexts:
         """Return what to start TLS with on a connection to ``target``.
 
         Raises:
-            RuntimeError: its files were not prepared.
+            RuntimeError: its files were not loaded.
         """
         loaded = self._loaded.get(tls)
         if loaded is None:
             if tls.files:
-                raise RuntimeError(f"not prepared: {tls}")
+                raise RuntimeError(f"not loaded: {tls}")
             loaded = self._loaded[tls] = self._load(tls)
         chains = self._chains if tls.verify else None
         return ClientCreator(loaded.context, server_name(target), chains)

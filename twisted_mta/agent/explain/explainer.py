@@ -13,8 +13,8 @@ from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 
 from ...config import Config
+from ...delivery.candidates import candidates
 from ...delivery.maildir import NoMailbox, mailbox_directory
-from ...delivery.prospect import prospects
 from ...delivery.relay import Relay
 from ...interfaces import FinalRecipient, WallTime
 from ...mail.address import AddressError, Mailbox, path
@@ -250,7 +250,8 @@ class Explainer:
             return facts
         config, domain = self._config(), mailbox.domain
         account = await self._accountant.account(next_hop)
-        found = prospects(self._relay, next_hop, domain, account.targets)
+        host_terms = self._relay.terms.host_terms(next_hop, domain)
+        found = candidates(self._relay.connections, next_hop, host_terms, account.targets)
         return {
             **facts,
             "terms": terms(config, next_hop, domain),

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ...config import Config, Destination
-from ...delivery.prospect import Prospect
+from ...delivery.candidates import Candidate
 from ...mail.next_hop import NextHop
 from ...queue.schedule.next_hops import HopLimits
 
@@ -98,9 +98,9 @@ def _shared(limits: HopLimits) -> HopLimits:
     return limits
 
 
-def tls(config: Config, next_hop: NextHop, domain: str, prospect: Prospect) -> dict[str, Any]:
+def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) -> dict[str, Any]:
     """Return what TLS a target must show, and why: ``level``, ``from``, ``memory``."""
-    target = prospect.target
+    target = candidate.target
     host = next(
         (each for each in next_hop.hosts if (each.name, each.port) == (target.name, target.port)),
         None,
@@ -114,14 +114,14 @@ def tls(config: Config, next_hop: NextHop, domain: str, prospect: Prospect) -> d
         said = "smtps: in the route"
     elif there.username is not None and (given is None or given.tls in (None, "none", "may")):
         said = f"the account of [[destination]] {there.domain}: it never goes in clear"
-    if prospect.level != prospect.terms.level:
+    if candidate.level != candidate.terms.level:
         where = origin(config, there, "tls_memory")
         said = f"tls_memory = require ({where}): TLS was had with it before"
-    memory = prospect.memory
+    memory = candidate.memory
     return {
-        "level": prospect.level,
+        "level": candidate.level,
         "from": said,
-        "implicit": prospect.terms.implicit_tls,
+        "implicit": candidate.terms.implicit_tls,
         "tls_memory": there.tls_memory,
         "memory": None if memory is None else attrs.asdict(memory),
     }

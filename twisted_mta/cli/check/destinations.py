@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...config import Config, ConfigError
-from ...delivery.terms import preparing
+from ...delivery.terms import load_terms
 from ...mail.printable import printable
 from ...system.slices import finished
 from ...tls.client import ClientContexts
@@ -20,7 +20,7 @@ def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
     contexts = ClientContexts()
     for destination in config.all_destinations:
         try:
-            prepared = finished(preparing(contexts, [destination]))
+            prepared = finished(load_terms(contexts, [destination]))
         except (CertificateError, ConfigError) as error:
             yield Finding.said("error", str(error))
         else:

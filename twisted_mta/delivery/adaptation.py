@@ -1,0 +1,47 @@
+"""Adapt a message to one server: 7-bit content, a trace in ASCII, the time left to deliver it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve
+
+from ..mail.message import Message
+from ..message.conversion import converted
+from ..message.trace import in_ascii
+from ..smtp.extension.deliverby import DeliverBy
+
+
+def adapted(
+    message: Message, capabilities: Mapping[str, str], *, now: float, final: bool
+) -> Message:
+    """Return ``message`` as a server with these capabilities takes it.
+
+    Args:
+        message: as it is in the queue.
+        capabilities: the extensions that the server announced, with their parameters.
+        now: seconds since the epoch.
+        final: whether the server delivers itself and never relays (LMTP).
+    """
+    if not message.trace.isascii() and "SMTPUTF8" not in capabilities:
+        message = evolve(message, trace=in_ascii(message.trace))
+    by = DeliverBy.of(message.envelope.parameters)
+    if by is None:
+        return message
+    # RFC 2852 §4: the by-time that is sent on is what is left of it.
+    parameters = {**message.envelope.parameters, "BY": str(by.moved(-now))}
+    if final and "DELIVERBY" not in capabilities and by.seconds > now:
+        del parameters["BY"]  # final delivery within the by-time is what the sender asked for
+    return evolve(message, envelope=evolve(message.envelope, parameters=parameters))
+
+
+def seven_bit(message: Message) -> Message:
+    """Return ``message`` with a content of 7 bits whose size is known. Blocks.
+
+    Raises:
+        CannotConvert: the content has no 7-bit form.
+        OSError: the body file cannot be read.
+    """
+    made = converted(message)
+    made.body.size  # noqa: B018  (counting reads the content: here, and not in the reactor)
+    return made

@@ -1,0 +1,76 @@
+"""The targets that a delivery would try now, in their order, each with its terms and its TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from ..mail.next_hop import NextHop, Target
+from ..smtp.client.step import TLSLevel
+from ..tls.memory import TLSFact
+from .connections import Connections
+from .terms import HostTerms, Terms, terms_for
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """One target of a next hop, as a delivery would see it now.
+
+    Attributes:
+        target: an address and port of a host.
+        terms: the terms of a connection to it.
+        level: the TLS that a connection must have, with the TLS memory taken into account.
+        memory: the host's entry in the TLS memory, None where it has none.
+        passed_over: why a delivery would not try it now; empty where it would.
+        idle: whether an idle connection to it would serve.
+    """
+
+    target: Target
+    terms: Terms
+    level: TLSLevel
+    memory: TLSFact | None = None
+    passed_over: str = ""
+    idle: bool = False
+
+
+def candidates(
+    connections: Connections, next_hop: NextHop, host_terms: HostTerms, targets: Sequence[Target]
+) -> list[Candidate]:
+    """Return the targets of a next hop in the order to try them, then those passed over.
+
+    Args:
+        connections: of the relay that delivers.
+        next_hop: where the mail goes.
+        host_terms: the terms with ``next_hop`` for the recipient's domain.
+        targets: in the order of the lookup.
+    """
+    tried = connections.order(targets)
+    passed_over = [target for target in targets if target not in tried]
+    # The connection that served the next hop last is used without any lookup.
+    serving = connections.pool.serving(next_hop, host_terms)
+    found = []
+    for target in (*tried, *passed_over):
+        terms = terms_for(target, next_hop, host_terms)
+        reason = ""
+        if target in passed_over:
+            seconds = connections.unreachable.seconds_left(target)
+            reason = (
+                f"connecting to it failed just now: passed over for {seconds:.0f} s"
+                if seconds
+                else f"at most {connections.settings.targets} addresses are tried per delivery"
+            )
+        found.append(
+            Candidate(
+                target=target,
+                terms=terms,
+                level=connections.level(target, terms),
+                memory=connections.known_tls(target),
+                passed_over=reason,
+                idle=connections.pool.has(target, terms)
+                or (serving is not None and serving.target == target),
+            )
+        )
+    if serving is not None:
+        found.sort(key=lambda candidate: candidate.target != serving.target)
+    return found

@@ -1,0 +1,352 @@
+"""The connections of one process to its next hops: opened, kept idle, reused and closed.
+
+What a server does to connections outlives any message: targets that could not be connected to are
+passed over for some seconds, and a host that is known to do TLS (`tls.memory`) is not spoken to in
+clear without an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interfaces import Executor, WallTime
+from ..mail.message import Message
+from ..mail.next_hop import NextHop, Target
+from ..mail.reply import Reply
+from ..smtp.client.session import ClientSession
+from ..smtp.client.step import TLSLevel
+from ..smtp.extension.outgoing import OutgoingExtension
+from ..smtp.extension.standard import OUTGOING
+from ..smtp.sasl.client import Nonce
+from ..system.outbox import Outbox
+from ..telemetry.tracing import Tracing
+from ..tls.client import ClientContexts
+from ..tls.memory import TLSFact, TLSMemory
+from .adaptation import seven_bit
+from .address_order import SourceOf, in_order_of_hosts
+from .connection import Connection, Convert
+from .pool import Pool
+from .settings import RelaySettings, Traffic
+from .terms import HostTerms, Terms
+from .unreachable_targets import UnreachableTargets
+
+
+class Connections:
+    """Opens connections to targets, and keeps those that are idle for the next message.
+
+    Args:
+        reactor: for connections and time: `IReactorTCP`, `IReactorTime`, and `IReactorUNIX` where
+            routes name UNIX sockets.
+        helo: our name in EHLO.
+        settings: the limits and timeouts for all next hops.
+        contexts: makes the TLS side of connections.
+        memory: the hosts known to do TLS; None: no host is known.
+        nonce: makes nonces for AUTH; without it SCRAM mechanisms are not used.
+        source_of: see `address_order.in_order`.
+        executor: runs the derivation of SCRAM keys and the conversion of contents; without it,
+            a message that needs conversion is bounced.
+        extensions: the SMTP extensions that are used where a server announces them.
+        wall_time: seconds since the epoch; without it, the reactor's time.
+        outbox: collects commands until the end of the reactor's turn; without it, a new one.
+
+    Attributes:
+        traffic: counts since the start.
+        pool: the idle connections.
+        unreachable: the targets that connecting to failed lately.
+        tracing: the open traces; None: there can be none.
+        stopped: the reply that ends attempts without a transaction; None: attempts may begin.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        helo: str,
+        settings: RelaySettings,
+        contexts: ClientContexts | None = None,
+        memory: TLSMemory | None = None,
+        nonce: Nonce | None = None,
+        source_of: SourceOf | None = None,
+        executor: Executor | None = None,
+        extensions: Sequence[OutgoingExtension] = OUTGOING,
+        wall_time: WallTime | None = None,
+        outbox: Outbox | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.contexts = contexts or ClientContexts()
+        self.source_of = source_of
+        self.traffic = Traffic()
+        self.pool: Pool[Connection] = Pool(connections=settings.idle_connections)
+        self.unreachable = UnreachableTargets(reactor, seconds=settings.shun)
+        self.tracing: Tracing | None = None
+        self.stopped: Reply | None = None
+        self._helo = helo
+        self._memory = memory
+        self._nonce = nonce
+        self._extensions = extensions
+        self._wall_time: WallTime = wall_time or reactor.seconds
+        self._outbox = Outbox() if outbox is None else outbox
+        self._executor = executor
+        self._convert = None if executor is None else _converter(executor)
+        self._generation = 0
+        self._generations: dict[Connection, int] = {}  # of all connections, also those to come
+        self._connecting: dict[Connection, Deferred[Connection]] = {}
+        self._closing: list[Deferred[None]] | None = None
+
+    # Opening.
+
+    def open(self, target: Target, terms: Terms, *, in_clear: bool = False) -> Deferred[Connection]:
+        """Open a connection; fails as endpoints do.
+
+        Args:
+            target: the address and port.
+            terms: the terms of the connection.
+            in_clear: whether to do without TLS, since a handshake that was optional has failed.
+        """
+        if in_clear:
+            terms = evolve(terms, level="none")
+        connection = self._connection(target, terms, in_clear=in_clear)
+        if self.tracing is not None and self.tracing.traces:
+            connection.attach_traces(self.tracing)
+        endpoint_connecting: Deferred[IProtocol] = self._endpoint(target, terms).connect(
+            _Once(connection)
+        )
+
+        def connected(_: IProtocol) -> Connection:
+            self._connecting.pop(connection, None)
+            self.traffic.connections += 1
+            return connection
+
+        def unconnected(failure: Failure) -> Failure:
+            self._connecting.pop(connection, None)
+            self._generations.pop(connection, None)
+            connection.unconnected(failure)
+            self._check_closed()
+            return failure
+
+        self._generations[connection] = self._generation
+        connecting = endpoint_connecting.addCallbacks(connected, unconnected)
+        if not connecting.called:
+            self._connecting[connection] = connecting
+        return connecting
+
+    def _connection(self, target: Target, terms: Terms, *, in_clear: bool) -> Connection:
+        session = ClientSession(
+            helo=self._helo,
+            remote=str(target),
+            tls=self.level(target, terms),
+            implicit_tls=terms.implicit_tls,
+            deadlines=self.settings.deadlines,
+            dialect=terms.dialect,
+            credentials=terms.credentials,
+            nonce=self._nonce,
+            extensions=self._extensions,
+        )
+        return Connection(
+            session,
+            target=target,
+            terms=terms,
+            contexts=self.contexts,
+            clock=self.reactor,
+            outbox=self._outbox,
+            wall_time=self._wall_time,
+            convert=self._convert,
+            executor=self._executor,
+            opened=self._opened_in_clear if in_clear else self._opened,
+            spent=self.pool.discard,
+            closed=self._closed,
+        )
+
+    def _endpoint(self, target: Target, terms: Terms) -> Any:
+        timeout = self.settings.deadlines.connect
+        if target.address.startswith("/"):
+            return UNIXClientEndpoint(self.reactor, target.address, timeout=timeout)
+        endpoint = TCP6ClientEndpoint if ":" in target.address else TCP4ClientEndpoint
+        return endpoint(
+            self.reactor,
+            target.address,
+            target.port,
+            timeout=timeout,
+            bindAddress=_source(target, terms.source_addresses),
+        )
+
+    def attach_traces(self) -> None:
+        """Write the dialogue of all connections to the open traces from now on."""
+        if self.tracing is not None:
+            for connection in tuple(self._generations):
+                connection.attach_traces(self.tracing)
+
+    # The order of targets.
+
+    def order(self, targets: Sequence[Target]) -> list[Target]:
+        """Return the targets to try, in order: `RelaySettings.targets` of them at most.
+
+        Targets that could not be connected to lately are left out, unless that leaves none.
+
+        Args:
+            targets: of a next hop, host by host.
+        """
+        ordered = list(in_order_of_hosts(targets, self.source_of))
+        reachable = [target for target in ordered if not self.unreachable.seconds_left(target)]
+        return (reachable or ordered)[: self.settings.targets]
+
+    def note_unreachable(self, target: Target) -> None:
+        """Count a failure to connect, and pass over ``target`` for some seconds."""
+        self.traffic.unconnected += 1
+        self.unreachable.add(target)
+
+    # Idle connections.
+
+    def keep(self, connection: Connection, next_hop: NextHop, host_terms: HostTerms) -> None:
+        """Take back a connection whose transaction has ended; it is kept idle or closed."""
+        if not connection.session.idle:
+            return
+        outdated = self._generations.get(connection) != self._generation
+        if self._closing is not None or outdated or connection.session.spent:
+            connection.quit()
+            return
+        surplus = self.pool.keep(connection, next_hop, host_terms)
+        if surplus is not None:
+            surplus.quit()
+
+    def renew(self, helo: str | None = None) -> None:
+        """Close idle connections now, and the others after their transaction.
+
+        Args:
+            helo: our name in EHLO from now on; None: as before.
+        """
+        self._helo = helo or self._helo
+        self._generation += 1
+        for connection in self.pool.idle:
+            connection.quit()
+
+    # Closing.
+
+    def close(self) -> Deferred[None]:
+        """Send QUIT on idle connections, and on the others after their transaction.
+
+        Returns:
+            Fires when no connection is left.
+        """
+        closed: Deferred[None] = Deferred()
+        self._closing = [*(self._closing or ()), closed]
+        for connection in self.pool.idle:
+            connection.quit()
+        self._check_closed()
+        return closed
+
+    def abort(self) -> None:
+        """Drop every connection at once."""
+        for connecting in tuple(self._connecting.values()):
+            connecting.cancel()
+        for connection in tuple(self._generations):
+            connection.abort()
+
+    def _closed(self, connection: Connection) -> None:
+        self._generations.pop(connection, None)
+        self._check_closed()
+
+    def _check_closed(self) -> None:
+        if self._closing is not None and not self._generations:
+            closing, self._closing = self._closing, []
+            for closed in closing:
+                closed.callback(None)
+
+    # The TLS memory.
+
+    def level(self, target: Target, terms: Terms) -> TLSLevel:
+        """Return the TLS that a connection must have, with the TLS memory taken into account."""
+        return "encrypt" if self._memory_requires_tls(target, terms) else terms.level
+
+    def known_tls(self, target: Target) -> TLSFact | None:
+        """Return the entry of a target's host in the TLS memory, None where it has none."""
+        return None if self._memory is None else self._memory.known(target.name, target.port)
+
+    def note_missing_tls(self, target: Target, terms: Terms) -> str | None:
+        """Raise the alarm where mail is deferred since a host that did TLS has none now.
+
+        RFC 3207 §6: a man in the middle can take STARTTLS out of the dialogue.
+
+        Returns:
+            A line for the reply; None where the TLS memory required nothing.
+        """
+        if not self._memory_requires_tls(target, terms):
+            return None
+        self._raise_alarm(target, "deferred")
+        return "TLS was used with it before, and tls_memory requires it"
+
+    def _memory_requires_tls(self, target: Target, terms: Terms) -> bool:
+        return (
+            self._memory is not None
+            and terms.require_memory
+            and terms.level == "may"
+            and self._memory.known(target.name, target.port) is not None
+        )
+
+    def _opened(self, connection: Connection) -> None:
+        if connection.session.tls is not None:
+            self.traffic.handshakes += 1
+            if self._memory is not None and not connection.terms.implicit_tls:
+                self._memory.remember(connection.target.name, connection.target.port)
+        elif connection.terms.level != "none":
+            self._opened_in_clear(connection)
+
+    def _opened_in_clear(self, connection: Connection) -> None:
+        self._raise_alarm(connection.target, "delivered in clear")
+
+    def _raise_alarm(self, target: Target, consequence: str) -> None:
+        fact = self._memory and self._memory.known(target.name, target.port)
+        if not fact or not self._memory:
+            return
+        self._memory.alarm(target.name, target.port)
+        self.log.error(
+            "ALARM: {target} has no TLS now, and had before; {what}: the connection may be"
+            " tampered with",
+            target=str(target),
+            what=consequence,
+        )
+
+
+def _converter(executor: Executor) -> Convert:
+    def convert(message: Message) -> Deferred[Message]:
+        return executor(seven_bit, message)
+
+    return convert
+
+
+def _source(target: Target, sources: Iterable[str]) -> tuple[str, int] | None:
+    """Return the address to connect from, of the target's family; None: any."""
+    version = ip_address(target.address.partition("%")[0]).version
+    for source in sources:
+        if ip_address(source).version == version:
+            return source, 0
+    return None
+
+
+class _Once(Factory):
+    """Builds one protocol that exists already."""
+
+    noisy = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._connection
