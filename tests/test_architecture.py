@@ -1,8 +1,8 @@
-"""The house keeps its shape: which way the arrows point, and what no module may do."""
+"""The layout of the package: which way imports point, and what no module may do."""
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,30 +11,49 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "twisted_mta"
 
 FLOORS = (
+    # What a person imports, starts or types.
     ("__init__", "daemon", "cli", "testing"),
+    # MailTransferAgent: one service, whether it is one process or several.
     ("service",),
+    # The parent process, its worker processes and the pipe between them.
     ("workers",),
+    # Everything that one process does with mail, put together.
     ("agent",),
+    # What operators and programs ask over HTTP, and the answers.
     ("admin",),
+    # Mail comes in, waits, and goes out: three rooms that know nothing of one another.
     ("server", "queue", "delivery"),
+    # Decisions: whether a client may send, and where a recipient's mail goes.
     ("policy", "routing"),
+    # Identities, names and certificates.
     ("auth", "dns", "tls"),
+    # The log and the metrics.
     ("telemetry",),
+    # The operating system: time, randomness, threads, files, ports.
     ("system",),
+    # Settings, and what rooms ask of each other and of the world.
     ("config", "interfaces"),
+    # Pure: header fields, MIME, delivery status notifications.
     ("message",),
+    # Pure: SMTP and LMTP as both sides speak it.
     ("smtp",),
+    # Pure: the values that all others hand on.
     ("mail",),
     ("_version",),
 )
-"""The rooms, from what a person starts down to the values. A room may use those on floors below
-it, and none of its own floor or above."""
+"""The rooms by floor, from what a person starts down to the values.
+
+A room imports from floors below its own, never from its own floor or above.
+"""
 
 PURE = ("mail", "smtp", "message")
-"""Bytes in, values out: no I/O, no reactor."""
+"""Rooms that take octets and return values, without I/O and without a reactor."""
+
+OPEN_CIRCLES = ("smtp", "workers")
+"""Rooms in which files still import each other in a circle."""
 
 JOINERS = ("__init__", "agent", "cli", "daemon", "service", "testing", "workers")
-"""Where rooms are joined; only these import `REAL`."""
+"""Rooms that put others together, and so may import `REAL`."""
 
 REAL = (f"{PACKAGE}.system.real_world", f"{PACKAGE}.system.executors")
 """Clocks, randomness and threads: all other rooms are handed them."""
@@ -81,31 +100,39 @@ MAY_LIFT_THE_BAN = (
 
 
 class Module:
-    """One source file of the package and what it imports."""
+    """A source file of the package and its imports.
+
+    Attributes:
+        path: the file.
+        file: the path below the package, ``smtp/command.py``.
+        name: the dotted name, ``twisted_mta.smtp.command``.
+        room: the top-level folder or file below the package that it belongs to.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.name = str(path.relative_to(ROOT / PACKAGE))
+        self.file = str(path.relative_to(ROOT / PACKAGE))
         self.text = path.read_text(encoding="utf-8")
         self.tree = ast.parse(self.text, str(path))
         parts = path.relative_to(ROOT).with_suffix("").parts
-        self.place = parts[1]
-        self._within = parts[:-1]
+        self.name = ".".join(parts).removesuffix(".__init__")
+        self.room = parts[1]
+        self._folders = parts[:-1]
 
     def imports(self) -> Iterator[tuple[int, str]]:
-        """Yield (line, absolute dotted name) for everything imported, wherever that stands."""
+        """Yield (line, absolute dotted name) for each import, even inside functions."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     yield node.lineno, alias.name
             elif isinstance(node, ast.ImportFrom):
-                start = list(self._within[: len(self._within) - node.level + 1])
+                start = list(self._folders[: len(self._folders) - node.level + 1])
                 base = ".".join((start if node.level else []) + ([node.module or ""]))
                 for alias in node.names:
                     yield node.lineno, f"{base.strip('.')}.{alias.name}"
 
-    def places(self) -> Iterator[tuple[int, str]]:
-        """Yield (line, place) for each import of our own package."""
+    def imported_rooms(self) -> Iterator[tuple[int, str]]:
+        """Yield (line, room) for each import from the package."""
         for line, name in self.imports():
             parts = name.split(".")
             if parts[0] == PACKAGE and len(parts) > 1:
@@ -120,6 +147,60 @@ MODULES = [Module(path) for path in sorted((ROOT / PACKAGE).rglob("*.py"))]
 
 def starts_with(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
+
+
+Arrows = Mapping[str, frozenset[str]]
+"""From the name of a module to the names of the modules that it imports from."""
+
+
+def arrows(modules: list[Module]) -> Arrows:
+    names = frozenset(module.name for module in modules)
+    imported = {}
+    for module in modules:
+        targets = {
+            name if name in names else name.rpartition(".")[0] for _, name in module.imports()
+        }
+        imported[module.name] = frozenset(targets & names - {module.name})
+    return imported
+
+
+def circles(arrows: Arrows) -> list[list[str]]:
+    """Return the strongly connected components of more than one module (Tarjan's algorithm)."""
+    found: list[list[str]] = []
+    index: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        index[name] = lowest[name] = len(index)
+        path.append(name)
+        for target in sorted(arrows[name]):
+            if target not in index:
+                visit(target)
+                lowest[name] = min(lowest[name], lowest[target])
+            elif target in path:
+                lowest[name] = min(lowest[name], index[target])
+        if lowest[name] == index[name]:
+            start = path.index(name)
+            if len(path) - start > 1:
+                found.append(sorted(path[start:]))
+            del path[start:]
+
+    for name in arrows:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def drawn(circle: list[str], arrows: Arrows) -> str:
+    """Return the files of a circle and the arrows among them, one file a line."""
+    return "\n".join(
+        f"  {name} imports {', '.join(sorted(arrows[name] & frozenset(circle)))}" for name in circle
+    )
+
+
+def rooms(circle: list[str]) -> list[str]:
+    return sorted({name.split(".")[1] for name in circle})
 
 
 def module_level(tree: ast.Module) -> Iterator[ast.stmt]:
@@ -137,7 +218,7 @@ SETS = ("set", "frozenset", "Set", "FrozenSet", "AbstractSet", "MutableSet")
 
 
 def is_set(node: ast.expr | None, known: frozenset[str]) -> bool:
-    """Whether an expression is plainly a set, or a name that was given one."""
+    """Whether an expression is plainly a set, or a name in ``known``."""
     if isinstance(node, ast.Set | ast.SetComp):
         return True
     if isinstance(node, ast.Call):
@@ -154,7 +235,7 @@ def is_set_type(node: ast.expr) -> bool:
 
 
 def set_names(tree: ast.AST) -> frozenset[str]:
-    """Return the names and attributes that a module (or function) fills with sets."""
+    """Return the names, attributes and arguments of a module (or function) that hold sets."""
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and is_set_type(node.annotation):
@@ -167,11 +248,11 @@ def set_names(tree: ast.AST) -> frozenset[str]:
 
 
 ORDERLESS = ("all", "any", "bool", "frozenset", "len", "max", "min", "set", "sorted", "sum")
-"""Calls whose result does not depend on the order that they walk in."""
+"""Calls whose result does not depend on the order of their argument."""
 
 
 def iterated(tree: ast.AST) -> Iterator[ast.expr]:
-    """Yield each expression whose order shows in what the code does."""
+    """Yield each expression that is iterated where its order can show in the result."""
     excused = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -196,32 +277,53 @@ def iterated(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def set_iterations(tree: ast.Module) -> list[int]:
-    """Return the lines on which something walks through a set in the set's own order."""
+    """Return the lines on which a set is iterated in its own, arbitrary order."""
     known = set_names(tree)
     return sorted({node.lineno for node in iterated(tree) if is_set(node, known)})
 
 
-class Arrows(SynchronousTestCase):
-    def test_every_module_has_its_place(self) -> None:
+class Imports(SynchronousTestCase):
+    def test_every_module_belongs_to_a_room_of_some_floor(self) -> None:
         known = [room for floor in FLOORS for room in floor]
-        places = sorted(frozenset(module.place for module in MODULES))
-        self.assertEqual([place for place in places if place not in known], [])
+        homeless = sorted({module.room for module in MODULES if module.room not in known})
+        self.assertEqual(homeless, [])
 
-    def test_every_arrow_points_downwards(self) -> None:
+    def test_rooms_import_only_from_floors_below(self) -> None:
         height = {room: -floor for floor, rooms in enumerate(FLOORS) for room in rooms}
         wrong = [
-            f"{module.name}:{line} imports {place}"
+            f"{module.file}:{line} imports {room}"
             for module in MODULES
-            for line, place in module.places()
-            if place != module.place and height[place] >= height[module.place]
+            for line, room in module.imported_rooms()
+            if room != module.room and height[room] >= height[module.room]
         ]
         self.assertEqual(wrong, [])
 
-    def test_pure_modules_touch_nothing_of_the_world(self) -> None:
+    def test_files_form_no_circle(self) -> None:
+        imported = arrows(MODULES)
+        closed = circles(imported)
+        new = [circle for circle in closed if not any(rooms(circle) == [r] for r in OPEN_CIRCLES)]
+        if new:
+            self.fail("\n".join(["files import each other", *(drawn(c, imported) for c in new)]))
+        gone = [room for room in OPEN_CIRCLES if [room] not in map(rooms, closed)]
+        self.assertEqual(gone, [], "without a circle now: remove it from OPEN_CIRCLES")
+
+    def test_a_circle_is_reported_with_its_files_and_arrows(self) -> None:
+        imported: Arrows = {
+            "p.a": frozenset({"p.b", "p.d"}),
+            "p.b": frozenset({"p.c"}),
+            "p.c": frozenset({"p.a"}),
+            "p.d": frozenset(),
+        }
+        (circle,) = circles(imported)
+        self.assertEqual(
+            drawn(circle, imported), "  p.a imports p.b\n  p.b imports p.c\n  p.c imports p.a"
+        )
+
+    def test_pure_rooms_import_no_io_and_no_reactor(self) -> None:
         wrong = [
-            f"{module.name}:{line} imports {name}"
+            f"{module.file}:{line} imports {name}"
             for module in MODULES
-            if module.place in PURE
+            if module.room in PURE
             for line, name in module.imports()
             if any(starts_with(name, world) for world in NOT_PURE)
         ]
@@ -229,9 +331,9 @@ class Arrows(SynchronousTestCase):
 
     def test_only_rooms_that_join_others_import_the_real_world(self) -> None:
         wrong = [
-            f"{module.name}:{line}"
+            f"{module.file}:{line}"
             for module in MODULES
-            if module.place not in JOINERS
+            if module.room not in JOINERS
             for line, name in module.imports()
             if any(starts_with(name, real) for real in REAL)
         ]
@@ -239,7 +341,7 @@ class Arrows(SynchronousTestCase):
 
 
 class Determinism(SynchronousTestCase):
-    def test_no_module_imports_the_reactor_when_it_is_imported(self) -> None:
+    def test_importing_a_module_installs_no_reactor(self) -> None:
         wrong = []
         for path in [*(ROOT / PACKAGE).rglob("*.py"), *(ROOT / "twisted").rglob("*.py")]:
             for node in module_level(ast.parse(path.read_text(encoding="utf-8"))):
@@ -252,13 +354,13 @@ class Determinism(SynchronousTestCase):
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
         self.assertEqual(wrong, [])
 
-    def test_nothing_walks_through_a_set(self) -> None:
+    def test_no_module_iterates_a_set(self) -> None:
         wrong = [
-            f"{module.name}:{line}" for module in MODULES for line in set_iterations(module.tree)
+            f"{module.file}:{line}" for module in MODULES for line in set_iterations(module.tree)
         ]
         self.assertEqual(wrong, [])
 
-    def test_the_check_for_sets_sees_them(self) -> None:
+    def test_iterating_a_set_is_recognized(self) -> None:
         for text in (
             "for one in {1, 2}: pass",
             "[one for one in set(many)]",
@@ -269,6 +371,8 @@ class Determinism(SynchronousTestCase):
             "[*frozenset(many)]",
         ):
             self.assertEqual(len(set_iterations(ast.parse(text))), 1, text)
+
+    def test_sorting_a_set_or_asking_for_membership_is_not_iterating_it(self) -> None:
         for text in (
             "for one in sorted({1, 2}): pass",
             "any(one for one in {1, 2})",
@@ -287,24 +391,24 @@ class Determinism(SynchronousTestCase):
 
     def test_the_ban_is_lifted_only_where_the_real_world_begins(self) -> None:
         wrong = [
-            module.name
+            module.file
             for module in MODULES
-            if "TID251" in module.text and module.name not in MAY_LIFT_THE_BAN
+            if "TID251" in module.text and module.file not in MAY_LIFT_THE_BAN
         ]
         self.assertEqual(wrong, [])
 
 
-class Shape(SynchronousTestCase):
-    def test_the_plugin_leaves_the_namespace_of_twisted_alone(self) -> None:
+class Files(SynchronousTestCase):
+    def test_the_plugin_adds_nothing_else_to_the_namespace_of_twisted(self) -> None:
         self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])
         self.assertEqual(
             [str(path.relative_to(ROOT)) for path in (ROOT / "twisted").rglob("*.py")],
             ["twisted/plugins/twisted_mta_plugin.py"],
         )
 
-    def test_every_module_says_what_it_is(self) -> None:
+    def test_every_module_has_a_docstring(self) -> None:
         wrong = [
-            module.name
+            module.file
             for module in MODULES
             if module.text.strip() and not ast.get_docstring(module.tree)
         ]
