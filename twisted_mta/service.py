@@ -38,7 +38,7 @@ from .system.ports import Bound, Ports
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
 from .telemetry.tracing import Event, Filter
-from .tls.memory import Entry
+from .tls.memory import TLSEntry
 from .workers.workers import Workers
 
 _COUNTING = 5.0  # seconds between two looks at what workers have counted
@@ -89,7 +89,7 @@ class Crew(Protocol):
         """Say what is wrong with the processes themselves."""
         ...
 
-    def tls_hosts(self, domain: str | None) -> Sequence[Entry] | Deferred[Sequence[Entry]]:
+    def tls_hosts(self, domain: str | None) -> Sequence[TLSEntry] | Deferred[Sequence[TLSEntry]]:
         """Say with which hosts TLS was had (`admin.api.Hosts`)."""
         ...
 
@@ -152,7 +152,7 @@ class _Alone:
     def troubles(self) -> Sequence[Trouble]:
         return ()
 
-    def tls_hosts(self, domain: str | None) -> Sequence[Entry]:
+    def tls_hosts(self, domain: str | None) -> Sequence[TLSEntry]:
         return self._agent.tls_hosts(domain)
 
     def shards(self) -> Sequence[int]:

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.testing.files import UnsyncedFiles
-from twisted_mta.tls.memory import TLSFact, TLSJournal, TLSMemory, entries_of, merged_entries
+from twisted_mta.tls.journal import TLSJournal
+from twisted_mta.tls.memory import TLSHost, TLSMemory, entries_below, merged_entries
 
 DAY = 86_400.0
 
@@ -28,7 +29,7 @@ class Memory(MemoryTestCase):
         first = self.now
         self.now += 3 * DAY
         memory.remember("mx.example", 25)
-        self.assertEqual(memory.known("mx.example", 25), TLSFact("mx.example", 25, first, self.now))
+        self.assertEqual(memory.known("mx.example", 25), TLSHost("mx.example", 25, first, self.now))
         self.assertIsNone(memory.known("mx.example", 26))
 
     def test_the_same_day_changes_nothing(self) -> None:
@@ -66,15 +67,15 @@ class Memory(MemoryTestCase):
     def test_merging(self) -> None:
         """The earliest and the latest of what two processes know."""
         memory = self.memory()
-        memory.merge([TLSFact("a.example", 25, self.now - 9, self.now - 5)])
-        memory.merge([TLSFact("a.example", 25, self.now - 7, self.now - 3, self.now - 1)])
-        memory.merge([TLSFact("b.example", 25, 0.0, 1.0)])  # long ago
+        memory.merge([TLSHost("a.example", 25, self.now - 9, self.now - 5)])
+        memory.merge([TLSHost("a.example", 25, self.now - 7, self.now - 3, self.now - 1)])
+        memory.merge([TLSHost("b.example", 25, 0.0, 1.0)])  # long ago
         self.assertEqual(
-            memory.facts(),
-            [TLSFact("a.example", 25, self.now - 9, self.now - 3, self.now - 1)],
+            memory.hosts(),
+            [TLSHost("a.example", 25, self.now - 9, self.now - 3, self.now - 1)],
         )
-        memory.merge([TLSFact("a.example", 25, self.now, self.now)])
-        self.assertIsNone(memory.facts()[0].missing)
+        memory.merge([TLSHost("a.example", 25, self.now, self.now)])
+        self.assertIsNone(memory.hosts()[0].missing)
         self.assertEqual(memory.take_changes(), [])  # others keep what they know
 
     def test_entries_of_a_domain(self) -> None:
@@ -82,7 +83,7 @@ class Memory(MemoryTestCase):
         for host in ("mx.example.net", "example.net", "example.org", "notexample.net"):
             memory.remember(host, 25)
         self.assertEqual(
-            [entry["host"] for entry in entries_of(memory.entries(), "Example.NET.")],
+            [entry["host"] for entry in entries_below(memory.entries(), "Example.NET.")],
             ["example.net", "mx.example.net"],
         )
 
@@ -96,19 +97,19 @@ class Memory(MemoryTestCase):
         other.alarm("b.example", 25)
         together = merged_entries((one.entries(), other.entries()))
         self.assertEqual([entry["host"] for entry in together], ["a.example", "b.example"])
-        (first,) = entries_of(one.entries(), "b.example")
-        (last,) = entries_of(other.entries(), "b.example")
+        (first,) = entries_below(one.entries(), "b.example")
+        (last,) = entries_below(other.entries(), "b.example")
         self.assertEqual(together[1], {**last, "first": first["first"]})
         self.assertEqual(together[1]["missing"], self.now)
 
     def test_lines(self) -> None:
         for fact in (
-            TLSFact("mx.example", 25, 5.0, 6.0),
-            TLSFact("2001:db8::1", 25, 5.0, 6.0, 7.0),
+            TLSHost("mx.example", 25, 5.0, 6.0),
+            TLSHost("2001:db8::1", 25, 5.0, 6.0, 7.0),
         ):
-            self.assertEqual(TLSFact.parse(fact.line()), fact)
+            self.assertEqual(TLSHost.parse(fact.line()), fact)
         for line in (b"", b"{}", b"[]", b'["a",25,1]', b'["a",true,1,2]', b'["",1,1,1]', b'["a",2'):
-            self.assertIsNone(TLSFact.parse(line), line)
+            self.assertIsNone(TLSHost.parse(line), line)
 
 
 def at_once(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "Deferred[Any]":
@@ -179,7 +180,7 @@ class Journal(MemoryTestCase):
 
     def test_at_once_if_they_are_told_that_there_is_something_new(self) -> None:
         other, reading = self.journal("1")
-        memory, _ = self.journal("0", written=reading.look_soon)
+        memory, _ = self.journal("0", written=reading.sync_soon)
         for host in ("a.example", "b.example"):
             memory.remember(host, 25)
             self.clock.pump([0.5, 0.5])
@@ -214,7 +215,7 @@ class Journal(MemoryTestCase):
             self.clock.advance(60)
         names = self.files.names(self.DIRECTORY)
         self.assertEqual(names, ["tls-0.2.jsonl"])
-        self.assertEqual(other.facts(), memory.facts())
+        self.assertEqual(other.hosts(), memory.hosts())
 
     def test_a_new_process_of_the_same_name_begins_anew(self) -> None:
         memory, journal = self.journal()
@@ -229,7 +230,7 @@ class Journal(MemoryTestCase):
     def test_a_torn_line_is_skipped(self) -> None:
         self.files.make_directories(self.DIRECTORY)
         file = self.files.create(f"{self.DIRECTORY}/tls-3.7.jsonl")
-        fact = TLSFact("mx.example", 25, self.now, self.now)
+        fact = TLSHost("mx.example", 25, self.now, self.now)
         file.write(b"garbage\n" + fact.line() + fact.line()[:-5])
         self.assertEqual(self.known(), ["mx.example"])
 

@@ -37,7 +37,7 @@ from ..interfaces import Clock, WallTime
 from ..telemetry.metrics import Metrics, Snapshot, Totals, added
 from ..telemetry.metrics.exposition import exposition
 from ..telemetry.tracing import MOST_TRACES, Buffer, Event, Filter
-from ..tls.memory import Entry
+from ..tls.memory import TLSEntry
 from .http import (
     READING,
     Outlet,
@@ -80,7 +80,7 @@ class Asked:
 Reports = Callable[[], "Sequence[ProcessReport | Asked] | Deferred[Sequence[ProcessReport]]"]
 """Asks every process that is alive; who is left out is taken to be gone."""
 
-Hosts = Callable[[str | None], "Sequence[Entry] | Deferred[Sequence[Entry]]"]
+Hosts = Callable[[str | None], "Sequence[TLSEntry] | Deferred[Sequence[TLSEntry]]"]
 """Says with which hosts TLS was had (`tls.memory.TLSMemory.entries`): all, or of a domain."""
 
 Explain = Callable[[str, Mapping[str, str]], "Deferred[dict[str, Any] | None]"]

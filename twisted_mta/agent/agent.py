@@ -53,7 +53,8 @@ from ..system.real_world import give_way, off_cpu_time, system_random
 from ..system.slices import NOTHING, AtOnce, Digests, Pace, Sliced, digests, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
-from ..tls.memory import Entry, TLSJournal, TLSMemory, entries_of
+from ..tls.journal import TLSJournal
+from ..tls.memory import TLSEntry, TLSMemory, entries_below
 from .authentication import Authentication, submission_policy
 from .environment import Environment
 from .explain.explainer import Explainer
@@ -197,7 +198,7 @@ class Agent:
             clock=reactor,
             written=tls_written,
         )
-        self.tls_news: Callable[[], None] = self._journal.look_soon
+        self.tls_news: Callable[[], None] = self._journal.sync_soon
         locate = Exchangers(
             resolver,
             random=self._random,
@@ -442,13 +443,13 @@ class Agent:
                     found[each.next_hop] = each
         return sorted(found.values(), key=lambda each: (-each.times, each.next_hop))
 
-    def tls_hosts(self, domain: str | None = None) -> list[Entry]:
+    def tls_hosts(self, domain: str | None = None) -> list[TLSEntry]:
         """Return the hosts that TLS was had with (`tls.memory.TLSMemory.entries`).
 
         Args:
             domain: a host, or what hosts are below; None: all.
         """
-        return entries_of(self.memory.entries(), domain)
+        return entries_below(self.memory.entries(), domain)
 
     def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
         """Answer what an operator asks of one shard (`admin.queue_answers.QueueAnswers.ask`).

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from ..mail.next_hop import NextHop, Target
 from ..smtp.client.step import TLSLevel
-from ..tls.memory import TLSFact
+from ..tls.memory import TLSHost
 from .connections import Connections
 from .terms import HostTerms, Terms, terms_for
 
@@ -29,7 +29,7 @@ class Candidate:
     target: Target
     terms: Terms
     level: TLSLevel
-    memory: TLSFact | None = None
+    memory: TLSHost | None = None
     passed_over: str = ""
     idle: bool = False
 

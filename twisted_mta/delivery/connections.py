@@ -35,7 +35,7 @@ from ..smtp.sasl.client import Nonce
 from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts
-from ..tls.memory import TLSFact, TLSMemory
+from ..tls.memory import TLSHost, TLSMemory
 from .adaptation import seven_bit
 from .address_order import SourceOf, in_order_of_hosts
 from .connection import Connection, Convert
@@ -275,7 +275,7 @@ class Connections:
         """Return the TLS that a connection must have, with the TLS memory taken into account."""
         return "encrypt" if self._memory_requires_tls(target, terms) else terms.level
 
-    def known_tls(self, target: Target) -> TLSFact | None:
+    def known_tls(self, target: Target) -> TLSHost | None:
         """Return the entry of a target's host in the TLS memory, None where it has none."""
         return None if self._memory is None else self._memory.known(target.name, target.port)
 

@@ -27,7 +27,7 @@ from ..system.slices import Digests
 from ..telemetry.log import Log
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event, Filter
-from ..tls.memory import Entry
+from ..tls.memory import TLSEntry
 from .pipe import Pipe
 from .process import PORTS
 
@@ -199,7 +199,7 @@ class Worker:
             number=self._number,
         ).to_json()
 
-    def tls(self, domain: str | None) -> Sequence[Entry]:
+    def tls(self, domain: str | None) -> Sequence[TLSEntry]:
         """Say with which hosts TLS was had; see `Agent.tls_hosts`."""
         assert self._agent is not None
         return self._agent.tls_hosts(domain)

@@ -26,7 +26,7 @@ from ..system.ports import Bound, Ports, Unserved
 from ..system.shared_counts import SharedCounts
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Event, Filter
-from ..tls.memory import Entry, merged_entries
+from ..tls.memory import TLSEntry, merged_entries
 from .pipe import CallFailed, PipeClosed
 from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, packed, reason_of
 
@@ -224,7 +224,7 @@ class Workers:
         """Say which of them die again and again."""
         return [worker.trouble for worker in self._workers if worker.trouble is not None]
 
-    def tls_hosts(self, domain: str | None) -> Deferred[Sequence[Entry]]:
+    def tls_hosts(self, domain: str | None) -> Deferred[Sequence[TLSEntry]]:
         """Ask with which hosts TLS was had (`admin.api.Hosts`); who does not answer is left out."""
         asked = [
             worker.call("tls", domain=domain).addTimeout(_HOSTS_TIMEOUT, self._reactor)

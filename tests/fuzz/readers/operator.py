@@ -31,7 +31,7 @@ from twisted_mta.routing.aliases import AliasError, parse_aliases
 from twisted_mta.routing.exchangers import Exchangers
 from twisted_mta.routing.expansion import Expander
 from twisted_mta.testing.resolver import FakeResolver
-from twisted_mta.tls.memory import TLSFact
+from twisted_mta.tls.memory import TLSHost
 
 from ..scaling import Reader
 
@@ -293,7 +293,7 @@ READERS = (
     ),
     Reader(
         name="journal of TLS",
-        read=lambda octets: [TLSFact.parse(line) for line in octets.split(b"\n")],
+        read=lambda octets: [TLSHost.parse(line) for line in octets.split(b"\n")],
         words=(*_JSON, b'["a",25,1,1]\n', b"\n"),
         most=1 << 18,
         place="start",
