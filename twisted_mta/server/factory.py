@@ -25,6 +25,7 @@ from ..mail.reply import Reply
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines
 from ..smtp.server.dialect import LMTP
+from ..smtp.server.replies import SHUTTING_DOWN
 from ..smtp.server.settings import SessionSettings
 from ..system.limits import LocalLimits
 from ..system.outbox import Outbox
@@ -35,7 +36,7 @@ from ..telemetry.tracing import Tracing
 from ..tls.server import ContextFactory, ServerTLS, server_tls
 from .addresses import ProxiedAddress, plain_address
 from .message_delivery import AnyDelivery, NoDelivery, delivery_of
-from .protocol import SHUTTING_DOWN, ESMTPProtocol
+from .protocol import ESMTPProtocol
 from .timeouts import Timeouts
 
 _MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets

@@ -25,8 +25,7 @@ from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
 from ..mail.reply import Reply
-
-LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")
+from ..smtp.server.replies import LOCAL_ERROR
 
 _MAILDIR = NextHop("maildir")
 

@@ -26,6 +26,7 @@ from ..mail.address import Mailbox
 from ..mail.envelope import Parameters
 from ..mail.reply import Reply
 from ..smtp.server.dialect import one_for_all
+from ..smtp.server.replies import LOCAL_ERROR
 from ..smtp.server.session import Session
 
 Helo = tuple[bytes, bytes]
@@ -33,7 +34,6 @@ Helo = tuple[bytes, bytes]
 
 NewMessage = Callable[[], IMessageSMTP]
 
-LOCAL_ERROR = Reply.of(451, "3.0", "Local error in processing, try again later")
 ONLY_LINES = Reply.of(554, "6.3", "Content is taken by lines here, so not BODY=BINARYMIME")
 NOBODY_DECIDES = Reply.of(550, "7.1", "Sender not acceptable")
 

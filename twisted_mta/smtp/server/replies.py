@@ -36,6 +36,7 @@ ONLY_CHUNKS = Reply.of(503, "5.1", "Content of BODY=BINARYMIME comes by BDAT, no
 RESET_FIRST = Reply.of(503, "5.1", "Send RSET first")
 SPEAKS_LMTP = Reply.of(500, "5.1", "LMTP is spoken here, it begins with LHLO")
 MAIL_AFTER_LHLO = Reply.of(503, "5.1", "MAIL comes after LHLO and once in a transaction")
+LOCAL_ERROR = Reply.of(451, "3.0", "Local error, try again later")
 WRONG_COUNT = Reply.of(451, "3.0", "Local error: not every recipient had its answer")
 # RFC 4954 §4, §6; 538 is RFC 2554's.
 AUTHENTICATED = Reply.of(235, "7.0", "Authentication succeeded")
@@ -51,6 +52,8 @@ NOT_BASE64 = Reply.of(501, "5.2", "Not base64")
 CANCELLED = Reply.of(501, "7.0", "Authentication cancelled")
 EXCHANGE_TOO_LONG = Reply.of(500, "5.6", "Authentication exchange line is too long")
 TOO_MANY_AUTH_FAILURES = Reply.of(421, "7.0", "Too many failed authentications")
+SHUTTING_DOWN = Reply.of(421, "3.2", "Service closing, try again later")
+TOO_SLOW = Reply.of(421, "4.2", "The message came too slowly")
 IDLE_TOO_LONG = Reply.of(421, "4.2", "Idle for too long")
 
 MISPLACED: Mapping[str, Reply] = {
