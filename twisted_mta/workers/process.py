@@ -23,10 +23,10 @@ from twisted.python.failure import Failure
 from ..admin.api import Asked
 from ..admin.status import ProcessReport, Trouble
 from ..config import Config
-from ..system.limits import CreditMessage
 from ..telemetry.log import WholeLines
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event
+from .ledger import CreditMessage
 from .pipe import CallFailed, Pipe, PipeClosed, PipeEnd
 
 if TYPE_CHECKING:

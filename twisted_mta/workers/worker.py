@@ -20,7 +20,6 @@ from ..agent.agent import Agent, Change
 from ..agent.explain.asked import Wanted, answered
 from ..agent.report import process_report, read_agent
 from ..config import Config
-from ..system.limits import CreditMessage, Purse
 from ..system.ports import Ports
 from ..system.shared_counts import SharedCounts
 from ..system.slices import Digests
@@ -28,6 +27,8 @@ from ..telemetry.log import Log
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event, Filter
 from ..tls.memory import TLSEntry
+from .ledger import CreditMessage
+from .limits import WorkerLimits
 from .pipe import Pipe
 from .process import PORTS
 
@@ -67,11 +68,11 @@ class Worker:
         self._asked = 0  # how often settings came, or went
         self._draining = False
         self._ended = False
-        self._purse = Purse(send=self._count, clock=reactor)
+        self._limits = WorkerLimits(send=self._count, clock=reactor)
         self.pipe = Pipe(
             {
-                "limits": self._purse.receive,
-                "ping": self._purse.parent_lives,
+                "limits": self._limits.receive,
+                "ping": self._limits.parent_lives,
                 "start": self.start,
                 "serve": self.serve,
                 "drain": self.drain,
@@ -111,11 +112,11 @@ class Worker:
         if self._draining:
             raise RuntimeError("told to end before it began")
         config = self._share(settings)
-        self._purse.workers = config.workers
+        self._limits.workers = config.workers
         self._agent = agent = Agent(
             config,
             reactor=self._reactor,
-            limits=self._purse,
+            limits=self._limits,
             is_own_address=self._ports.reach,
             worker=self._number,
             tls_written=lambda: self.pipe.tell("tls_news"),
@@ -257,6 +258,6 @@ class Worker:
 
     def _end(self) -> None:
         self._ended = True
-        self._purse.close()
+        self._limits.close()
         with contextlib.suppress(ReactorNotRunning):  # it ends already
             self._reactor.stop()

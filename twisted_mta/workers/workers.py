@@ -21,12 +21,12 @@ from ..admin.status import ProcessReport, State, Trouble
 from ..agent.explain.asked import Wanted, merged
 from ..config import Config
 from ..interfaces import WallTime
-from ..system.limits import CreditMessage, Ledger
 from ..system.ports import Bound, Ports, Unserved
 from ..system.shared_counts import SharedCounts
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Event, Filter
 from ..tls.memory import TLSEntry, merged_entries
+from .ledger import CreditMessage, Ledger
 from .pipe import CallFailed, PipeClosed
 from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, packed, reason_of
 

@@ -1,0 +1,552 @@
+"""Limits over several workers: exact, however slow the pipes to their parent are."""
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.interfaces import LimitKey, Limits
+from twisted_mta.workers.ledger import CreditMessage, Ledger
+from twisted_mta.workers.limits import Parent, WorkerLimits
+
+HOP = ("hop", "mx.example")
+PEER = ("peer", "25", "192.0.2.7")
+
+
+class House:
+    """A ledger and the limits of some workers, with a slow pipe to each.
+
+    Attributes:
+        workers: the limits of each.
+        sent: how many messages were sent.
+        deaf: workers whose pipes stand still.
+    """
+
+    def __init__(self, workers: int = 3) -> None:
+        self.clock = Clock()
+        self.sent = 0
+        self.deaf: list[int] = []
+        self.ledger = Ledger(send=self._tell, clock=self.clock)
+        self.workers: list[WorkerLimits] = []
+        self._up: list[deque[str]] = [deque() for _ in range(workers)]
+        self._down: list[deque[str]] = [deque() for _ in range(workers)]
+        for worker in range(workers):
+            self.workers.append(self._limits(worker))
+
+    def _limits(self, worker: int) -> WorkerLimits:
+        return WorkerLimits(
+            send=lambda message: self._carry(self._up[worker], message), clock=self.clock
+        )
+
+    def _tell(self, worker: Any, message: CreditMessage) -> None:
+        self._carry(self._down[worker], message)
+
+    def _carry(self, pipe: deque[str], message: CreditMessage) -> None:
+        self.sent += 1
+        pipe.append(json.dumps(message))
+
+    def deliver(self, worker: int, *, up: bool) -> bool:
+        """Let one message through, if there is one."""
+        pipe = (self._up if up else self._down)[worker]
+        if not pipe or worker in self.deaf:
+            return False
+        message = json.loads(pipe.popleft())
+        if up:
+            self.ledger.receive(worker, message)
+        else:
+            self.workers[worker].receive(message)
+        return True
+
+    def settle(self) -> None:
+        """Let all through, and what comes of it."""
+        moved = True
+        while moved:
+            moved = False
+            for worker in range(len(self.workers)):
+                for up in (True, False):
+                    moved = self.deliver(worker, up=up) or moved
+
+    def pass_time(self, seconds: float) -> None:
+        """Let it pass, while pipes are fast."""
+        for _ in range(int(seconds * 10)):
+            self.settle()
+            self.clock.advance(0.1)
+        self.settle()
+
+    def kill(self, worker: int) -> None:
+        """Let a worker die and come back."""
+        self.workers[worker].close()
+        self._up[worker].clear()
+        self._down[worker].clear()
+        self.ledger.worker_gone(worker)
+        self.workers[worker] = self._limits(worker)
+
+    def take(self, worker: int, key: LimitKey = PEER, limit: int = 3) -> bool:
+        """Take, and wait for the answer."""
+        taken = self.workers[worker].take(key, limit)
+        if isinstance(taken, bool):
+            return taken
+        answers: list[bool] = []
+        taken.addCallback(answers.append)
+        self.settle()
+        return answers[0]
+
+    def wait(self, worker: int, name: str, heard: list[str], limit: int = 3) -> Deferred[Any]:
+        """Wait; ``name`` goes into ``heard`` when it has come."""
+        answer = self.workers[worker].wait(HOP, limit)
+        if isinstance(answer, bool):
+            heard.append(name)
+            return Deferred()
+        return answer.addCallback(lambda _: heard.append(name))
+
+    def close(self) -> None:
+        self.ledger.close()
+        for worker in self.workers:
+            worker.close()
+
+
+class HouseTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.house = House()
+        self.addCleanup(self.house.close)
+
+
+class OverWorkers(HouseTestCase):
+    def test_no_more_than_the_limit_is_taken_by_all_together(self) -> None:
+        self.assertEqual(
+            [self.house.take(worker) for worker in (0, 1, 2, 0, 1)],
+            [True, True, True, False, False],
+        )
+        self.house.workers[2].give_back(PEER)
+        self.house.settle()
+        self.assertEqual([self.house.take(worker) for worker in (0, 1)], [True, False])
+
+    def test_nobody_is_refused_on_account_of_what_another_only_keeps(self) -> None:
+        for _ in range(3):
+            self.house.take(0)
+        for _ in range(3):
+            self.house.workers[0].give_back(PEER)
+        self.house.settle()
+        self.assertEqual(self.house.ledger.held(PEER), 3)
+        self.assertEqual([self.house.take(1) for _ in range(4)], [True, True, True, False])
+
+    def test_large_limits_are_taken_in_small_chunks_and_are_as_exact(self) -> None:
+        self.assertTrue(self.house.take(0, limit=645))
+        before = self.house.sent
+        self.assertEqual([self.house.take(0, limit=645) for _ in range(7)], [True] * 7)
+        self.assertEqual(self.house.sent, before)
+        taken = sum(self.house.take(1, limit=645) for _ in range(660))
+        self.assertEqual(taken, 637)
+
+    def test_who_waits_is_served_in_turn_whichever_worker_it_is_in(self) -> None:
+        for _ in range(3):
+            self.assertTrue(self.house.take(0, HOP))
+        heard: list[str] = []
+        for name, worker in (("a", 1), ("b", 0), ("c", 2), ("d", 1)):
+            self.house.wait(worker, name, heard)
+            self.house.settle()
+        # The first worker has one that waits itself, and hands over all the same.
+        for names in ("a", "ab", "abc"):
+            self.house.workers[0].give_back(HOP)
+            self.house.settle()
+            self.assertEqual("".join(heard), names)
+        self.house.workers[2].give_back(HOP)
+        self.house.settle()
+        self.assertEqual("".join(heard), "abcd")
+
+    def test_nobody_overtakes_who_waits_in_the_same_worker(self) -> None:
+        self.house.take(0, HOP, 1)
+        heard: list[str] = []
+        self.house.wait(0, "a", heard, 1)
+        self.house.workers[0].give_back(HOP)  # nobody has told it that somebody waits
+        self.house.wait(0, "b", heard, 1)
+        self.assertEqual(heard, [])
+        self.house.settle()
+        self.assertEqual(heard, ["a"])
+
+    def test_what_another_only_keeps_goes_to_who_waits(self) -> None:
+        self.house.take(0, HOP, 1)
+        self.house.workers[0].give_back(HOP)
+        heard: list[str] = []
+        self.house.wait(1, "a", heard, 1)
+        self.house.settle()
+        self.assertEqual(heard, ["a"])
+
+    def test_who_has_ceased_to_wait_holds_up_nobody(self) -> None:
+        self.house.take(0, HOP, 1)
+        heard: list[str] = []
+        given_up = self.house.wait(1, "a", heard, 1)
+        self.house.wait(2, "b", heard, 1)
+        self.house.settle()
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.house.workers[0].give_back(HOP)
+        self.house.settle()
+        self.assertEqual(heard, ["b"])
+
+    def test_nor_long_afterwards(self) -> None:
+        self.house.take(0, HOP, 1)
+        self.house.take(1)
+        self.house.workers[1].give_back(PEER)
+        given_up = self.house.wait(1, "a", [], 1)
+        self.house.settle()
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.house.pass_time(5)
+        self.house.workers[0].give_back(HOP)
+        self.house.pass_time(5)
+        self.assertEqual(self.house.ledger.grants(), {})
+
+    def test_a_worker_that_dies_holds_nothing(self) -> None:
+        for _ in range(3):
+            self.house.take(0, HOP)
+        heard: list[str] = []
+        self.house.wait(0, "dead", heard)
+        self.house.wait(1, "a", heard)
+        self.house.wait(2, "b", heard)
+        self.house.settle()
+        self.house.kill(0)
+        self.house.settle()
+        self.assertEqual(heard, ["a", "b"])
+        self.assertEqual(self.house.ledger.held(HOP), 2)
+
+    def test_a_worker_that_dies_while_it_is_asked(self) -> None:
+        self.house.take(0, limit=1)
+        self.house.deaf.append(0)
+        asked = self.house.workers[1].take(PEER, 1)
+        assert isinstance(asked, Deferred)
+        self.house.settle()
+        self.assertNoResult(asked)
+        self.house.kill(0)
+        self.house.settle()
+        self.assertIs(self.successResultOf(asked), True)
+        self.assertEqual(self.house.ledger.grants(), {PEER: 1})
+        self.house.kill(1)
+        self.house.clock.advance(2)
+        self.assertEqual(self.house.ledger.grants(), {})
+
+    def test_a_worker_that_dies_while_it_asks(self) -> None:
+        self.house.take(0, limit=1)
+        self.house.workers[0].give_back(PEER)
+        self.house.deaf.append(0)
+        self.house.workers[1].take(PEER, 1)
+        self.house.settle()
+        self.house.kill(1)
+        self.house.deaf.clear()
+        self.house.settle()
+        self.assertEqual(self.house.ledger.grants(), {})
+
+    def test_what_is_given_while_it_is_asked_for(self) -> None:
+        self.house.take(0, limit=1)
+        self.house.workers[0].give_back(PEER)
+        for _ in range(2):
+            self.house.clock.advance(2)  # it goes back
+        asked = self.house.workers[1].take(PEER, 1)
+        assert isinstance(asked, Deferred)
+        self.house.deliver(1, up=True)
+        self.house.settle()
+        self.assertIs(self.successResultOf(asked), True)
+
+    def test_what_is_granted_while_an_answer_is_awaited_can_be_had_again(self) -> None:
+        for worker in (0, 0, 1, 1):
+            self.house.take(worker, limit=4)
+        first, second, third = self.house.workers
+        first.give_back(PEER)
+        asked = third.take(PEER, 4)
+        self.house.deliver(2, up=True)  # the first worker is asked for what it has to spare, …
+        self.assertIs(first.take(PEER, 4), True)  # … and has used it meanwhile
+        self.house.deliver(1, up=False)
+        second.give_back(PEER)
+        second.give_back(PEER)
+        while self.house.deliver(1, up=True):
+            pass
+        more = first.take(PEER, 4)
+        self.house.deliver(0, up=True)
+        self.house.settle()
+        assert isinstance(asked, Deferred) and isinstance(more, Deferred)
+        self.assertEqual([self.successResultOf(each) for each in (asked, more)], [True, True])
+        for _ in range(3):
+            first.give_back(PEER)
+        self.house.settle()
+        self.assertEqual([self.house.take(1, limit=4) for _ in range(4)], [True] * 3 + [False])
+
+    def test_a_worker_that_does_not_answer_is_not_waited_for(self) -> None:
+        self.house.take(0, limit=1)
+        self.house.workers[0].give_back(PEER)
+        self.house.deaf.append(0)
+        asked = self.house.workers[1].take(PEER, 1)
+        assert isinstance(asked, Deferred)
+        self.house.pass_time(0.9)
+        self.assertNoResult(asked)
+        self.house.pass_time(0.2)
+        self.assertIs(self.successResultOf(asked), False)
+        self.assertFalse(self.house.take(2, limit=1))  # nor again
+        self.house.deaf.clear()
+        self.house.settle()
+        self.assertTrue(self.house.take(2, limit=1))
+
+    def test_without_the_parent_each_worker_has_its_share(self) -> None:
+        for worker in (0, 1):
+            self.house.workers[worker].workers = 2
+        self.house.take(1, limit=6)
+        self.house.deaf += [0, 1]
+        asked = [self.house.workers[0].take(PEER, 6) for _ in range(5)]
+        heard: list[str] = []
+        for name in "abc":
+            self.house.wait(0, name, heard, limit=4)
+        self.house.pass_time(2.9)
+        self.assertFalse(any(isinstance(each, Deferred) and each.called for each in asked))
+        self.house.pass_time(0.3)
+        answers = [self.successResultOf(each) for each in asked if isinstance(each, Deferred)]
+        self.assertEqual(answers, [True] * 3 + [False] * 2)
+        self.assertEqual(heard, ["a", "b"])
+        self.assertIs(self.house.workers[0].take(PEER, 6), False)
+        self.house.workers[0].give_back(HOP)
+        self.assertEqual(heard, ["a", "b", "c"])
+        self.house.workers[0].give_back(PEER)
+        self.assertIs(self.house.workers[0].take(PEER, 6), True)
+        # It is back: what was taken meanwhile is counted, and the limit is exact again.
+        self.house.deaf.clear()
+        self.house.settle()
+        self.assertEqual([self.house.take(1, limit=6) for _ in range(3)], [True, True, False])
+        for _ in range(3):
+            self.house.workers[0].give_back(PEER)
+            self.house.workers[1].give_back(PEER)
+        self.house.workers[0].give_back(HOP)
+        self.house.workers[0].give_back(HOP)
+        self.house.pass_time(10)
+        self.assertEqual(self.house.ledger.grants(), {})
+        self.assertEqual(self.house.workers[0]._credits, {})
+
+    def test_a_worker_that_did_not_run_itself_does_not_take_the_parent_for_dead(self) -> None:
+        limits = self.house.workers[0]
+        limits.workers = 2
+        self.house.take(1, limit=1)
+        asked = limits.take(PEER, 1)
+        assert isinstance(asked, Deferred)
+        self.house.clock.advance(30)  # all that came meanwhile is read only now
+        self.house.settle()
+        self.house.clock.advance(0.2)
+        self.assertIs(self.successResultOf(asked), False)
+        self.assertIs(limits._parent, Parent.ALIVE)
+
+    def test_a_lower_limit_takes_nothing_away_and_gives_nothing(self) -> None:
+        for worker in (0, 0, 1):
+            self.house.take(worker)
+        self.house.workers[0].give_back(PEER)
+        self.assertFalse(self.house.take(0, limit=2))  # though it has one to spare
+        self.assertFalse(self.house.take(2, limit=2))
+        self.house.workers[1].give_back(PEER)
+        self.house.settle()
+        self.assertEqual([self.house.take(2, limit=2) for _ in range(2)], [True, False])
+        self.assertTrue(self.house.take(2, limit=3))
+
+    def test_what_is_kept_for_a_few_seconds_goes_back_and_all_is_forgotten(self) -> None:
+        for worker, key in ((0, HOP), (0, PEER), (1, PEER)):
+            self.house.take(worker, key)
+            self.house.workers[worker].give_back(key)
+        self.house.pass_time(1)
+        self.assertEqual((self.house.ledger.held(HOP), self.house.ledger.held(PEER)), (1, 2))
+        before = self.house.sent
+        self.house.pass_time(4)
+        self.assertEqual(self.house.ledger.grants(), {})
+        self.assertEqual(self.house.sent, before + 2)  # both keys of a worker in one
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+
+    def test_what_makes_no_sense_is_refused(self) -> None:
+        self.house.take(0)
+        for message in (["give", [[PEER, 2]]], ["answer", HOP, 0], ["take"]):
+            with self.assertRaises(ValueError):
+                self.house.ledger.receive(0, message)
+        with self.assertRaises(ValueError):
+            self.house.workers[0].receive(["grant"])
+
+
+class Talk(HouseTestCase):
+    """A message costs as much as a small part of a connection: few are to be sent."""
+
+    def test_steady_load_is_not_talked_about(self) -> None:
+        house, everybody = self.house, ("connections", "25")
+        keys = [("peer", "25", f"192.0.2.{number}") for number in range(10)]
+        opened: deque[tuple[int, LimitKey]] = deque()
+        connections = 0
+
+        def open_one() -> None:
+            nonlocal connections
+            # Of 5 connections 2 are one worker's, 2 another's, and 1 the third's.
+            worker, key = (0, 0, 1, 1, 2)[connections % 5], keys[connections // 5 % 10]
+            connections += 1
+            self.assertTrue(house.take(worker, everybody, 1000))
+            self.assertTrue(house.take(worker, key, 50))
+            opened.append((worker, key))
+
+        def close_one() -> None:
+            worker, key = opened.popleft()
+            house.workers[worker].give_back(everybody)
+            house.workers[worker].give_back(key)
+
+        for _ in range(20):
+            open_one()
+        house.pass_time(3)
+        before, sent = connections, house.sent
+        for _ in range(100):
+            for _ in range(20):  # all of them anew, every 0.1 s
+                close_one()
+                open_one()
+            house.pass_time(0.1)
+        self.assertEqual(connections - before, 2000)
+        self.assertLess(house.sent - sent, 200)
+
+    def test_a_full_house_is_not_asked_over_and_over(self) -> None:
+        for worker in (0, 1, 2):
+            self.house.take(worker)
+        self.assertFalse(self.house.take(0))
+        before = self.house.sent
+        for number in range(30):
+            self.assertFalse(self.house.take(number % 3))
+        self.assertEqual(self.house.sent, before + 60)  # a question and its answer
+        for _ in range(30):
+            self.assertFalse(self.house.take(0, limit=1))  # which it knows by itself
+        self.assertEqual(self.house.sent, before + 60)
+
+    def test_handing_over_costs_two_messages(self) -> None:
+        for _ in range(3):
+            self.house.take(0, HOP)
+        heard: list[str] = []
+        for number in range(60):
+            self.house.wait(number % 3, "x", heard)
+        self.house.settle()
+        before = self.house.sent
+        holders = deque([0, 0, 0])
+        for number in range(50):
+            self.house.workers[holders.popleft()].give_back(HOP)
+            self.house.settle()
+            holders.append(number % 3)
+        self.assertEqual((len(heard), self.house.sent - before), (50, 100))
+
+    def test_who_waits_again_instead_asks_no_second_time(self) -> None:
+        self.house.take(0, HOP, 1)
+        heard: list[str] = []
+        waiting = self.house.wait(1, "a", heard, 1)
+        self.house.settle()
+        before = self.house.sent
+        for _ in range(9):
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+            waiting = self.house.wait(1, "b", heard, 1)
+        self.house.settle()
+        self.assertEqual(self.house.sent, before)
+        self.house.workers[0].give_back(HOP)
+        self.house.settle()
+        self.assertEqual(heard, ["b"])
+
+
+LIMIT = 3
+WORKERS = 3
+
+_worker = st.integers(0, WORKERS - 1)
+_event = st.one_of(
+    st.tuples(st.just("take"), _worker),
+    st.tuples(st.just("wait"), _worker),
+    st.tuples(st.just("cancel"), st.integers(0, 9)),
+    st.tuples(st.just("give back"), st.integers(0, 9)),
+    st.tuples(st.just("up"), _worker),
+    st.tuples(st.just("down"), _worker),
+    st.tuples(st.just("time"), st.sampled_from((0.4, 1.1, 2.5))),
+    st.tuples(st.just("settle"), st.just(0)),
+    st.tuples(st.just("die"), _worker),
+    st.tuples(st.just("take now"), _worker),
+)
+
+
+class Whatever(SynchronousTestCase):
+    """Any order of events, and of messages on their way."""
+
+    @settings(max_examples=400, deadline=None)
+    @given(st.lists(_event, max_size=60))
+    def test_limits_hold_and_nothing_is_lost(self, events: Sequence[tuple[str, Any]]) -> None:
+        house = House(WORKERS)
+        used: list[tuple[int, LimitKey]] = []
+        waiting: list[tuple[int, Deferred[Any]]] = []
+
+        def in_use(key: LimitKey) -> int:
+            return sum(1 for _, each in used if each == key)
+
+        def ask(worker: int, key: LimitKey, answer: bool | Deferred[bool]) -> None:
+            limits = house.workers[worker]
+
+            def answered(taken: bool) -> None:
+                if taken and house.workers[worker] is limits:  # else it died meanwhile
+                    used.append((worker, key))
+                    self.assertLessEqual(in_use(key), LIMIT)
+                    self.assertLessEqual(house.ledger.held(key), LIMIT)
+
+            if isinstance(answer, bool):
+                answered(answer)
+                return
+            pending = worker, answer
+            waiting.append(pending)
+
+            def over(_: object) -> None:
+                if pending in waiting:
+                    waiting.remove(pending)
+
+            answer.addCallback(answered).addErrback(lambda why: why.trap(CancelledError))
+            answer.addBoth(over)
+
+        def give_back(index: int) -> None:
+            worker, key = used.pop(index)
+            house.workers[worker].give_back(key)
+
+        for what, which in events:
+            if what == "take":
+                ask(which, PEER, house.workers[which].take(PEER, LIMIT))
+            elif what == "wait":
+                ask(which, HOP, house.workers[which].wait(HOP, LIMIT))
+            elif what == "cancel" and waiting:
+                waiting[which % len(waiting)][1].cancel()
+            elif what == "give back" and used:
+                give_back(which % len(used))
+            elif what in ("up", "down"):
+                house.deliver(which, up=what == "up")
+            elif what == "time":
+                house.clock.advance(which)
+            elif what == "settle":
+                house.settle()
+            elif what == "die":
+                house.kill(which)
+                used[:] = [each for each in used if each[0] != which]
+                waiting[:] = [each for each in waiting if each[0] != which]
+            elif what == "take now":
+                house.settle()
+                free = in_use(PEER) < LIMIT
+                self.assertEqual(house.take(which), free)
+                if free:
+                    used.append((which, PEER))
+        house.settle()
+        while used:
+            give_back(0)
+            house.settle()
+        self.assertEqual(waiting, [])
+        for key in (PEER, HOP):
+            self.assertEqual(
+                [house.take(number % WORKERS, key, LIMIT) for number in range(LIMIT + 1)],
+                [True] * LIMIT + [False],
+            )
+            for number in range(LIMIT):
+                house.workers[number % WORKERS].give_back(key)
+        house.pass_time(5)
+        self.assertEqual(house.ledger.grants(), {})
+        self.assertEqual(house.clock.getDelayedCalls(), [])
+
+
+class TheInterface(SynchronousTestCase):
+    def test_the_interface_is_kept(self) -> None:
+        limits: Limits = House().workers[0]
+        self.assertIsInstance(limits.take(PEER, 1), Deferred)
