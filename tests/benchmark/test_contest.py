@@ -10,7 +10,7 @@ import dns.message
 import dns.rcode
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.queue.schedule.backoff import Schedule
+from twisted_mta.queue.schedule.backoff import Backoff
 from twisted_mta.queue.store.contract import Survey
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.telemetry.metrics.table import (
@@ -159,7 +159,7 @@ class LongQueue(SynchronousTestCase):
         store = opened(self.home / "mta-state")
         self.addCleanup(store.close)
         now = wall_time()
-        (found,) = store.apply([Survey(now, now + Schedule().maximum)])
+        (found,) = store.apply([Survey(now, now + Backoff().maximum)])
         assert found is not None
         self.assertEqual(len(found.rest), 1500)
         self.assertGreater(min(due or 0 for due in found.rest.values()), now + 1000)

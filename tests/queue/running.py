@@ -20,8 +20,8 @@ from twisted_mta.mail.reply import Reply
 from twisted_mta.queue.commit import GroupCommit
 from twisted_mta.queue.notices import RecipientsOf, itself
 from twisted_mta.queue.runner import Noticed, Runner, RunnerSettings
-from twisted_mta.queue.schedule.backoff import Schedule
-from twisted_mta.queue.schedule.next_hops import HopLimits
+from twisted_mta.queue.schedule.backoff import Backoff
+from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.testing.store import MemoryStore
 
@@ -79,15 +79,15 @@ class RunnerTestCase(SynchronousTestCase):
 
     concurrency = 50
     per_hop = 20
-    schedule = Schedule(300.0, 3600.0)
+    backoff = Backoff(300.0, 3600.0)
     limits: Limits | None = None
     route: Route = staticmethod(route)
     recipients_of: RecipientsOf = staticmethod(itself)
     notice_made: Noticed = staticmethod(lambda action: None)
 
-    def limits_of(self, next_hop: NextHop) -> HopLimits:
+    def limits_of(self, next_hop: NextHop) -> NextHopLimits:
         """Say what holds for a next hop; for a test to replace."""
-        return HopLimits()
+        return NextHopLimits()
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -130,7 +130,7 @@ class RunnerTestCase(SynchronousTestCase):
         """Return what the runner is told."""
         return RunnerSettings(
             hostname="mta.example",
-            schedule=self.schedule,
+            backoff=self.backoff,
             lifetime=LIFETIME,
             concurrency=self.concurrency,
             per_hop=self.per_hop,
@@ -188,12 +188,12 @@ class RunnerTestCase(SynchronousTestCase):
 
     def assertIdle(self) -> None:
         """Nothing is in memory, in whatever count."""
-        turns = self.runner._turns
+        fair_share = self.runner._fair_share
         self.assertEqual(self.runner.active, 0)
-        self.assertEqual((turns.held, turns.remote, turns._unproven), (0, 0, 0))
-        self.assertEqual(turns._kinds, [0, 0, 0])
-        self.assertEqual(turns._waiting, {})
-        for line in turns.lines.values():
+        self.assertEqual((fair_share.held, fair_share.remote, fair_share._unproven), (0, 0, 0))
+        self.assertEqual(fair_share._kinds, [0, 0, 0])
+        self.assertEqual(fair_share._waiting, {})
+        for line in fair_share.lines.values():
             state = (line.held, line.coming, line.acquiring, line.hop.active, len(line.waiting))
             self.assertEqual(state, (0, 0, 0, 0, 0), str(line.hop.next_hop))
         self.assertEqual(list(self.runner._slots._asking), [])

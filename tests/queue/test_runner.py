@@ -14,7 +14,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.schedule.backoff import Schedule
+from twisted_mta.queue.schedule.backoff import Backoff
 from twisted_mta.queue.store.spool import FileBody
 from twisted_mta.testing.files import UnsyncedFiles
 
@@ -125,7 +125,7 @@ class Slices(RunnerTestCase):
         self.assertEqual(self.begun_in_turns(0.0), [8, 8, 8, 8, 6])
 
 
-class Turns(RunnerTestCase):
+class SharedTransactions(RunnerTestCase):
     concurrency = 7  # and 6 for those that are not known to answer
     per_hop = 3
 
@@ -306,7 +306,7 @@ class Retries(RunnerTestCase):
 
 
 class LongDelays(RunnerTestCase):
-    schedule = Schedule(86400.0, 86400.0)
+    backoff = Backoff(86400.0, 86400.0)
 
     def test_a_clock_that_leaps_ahead_makes_due_what_it_passes_within_the_hour(self) -> None:
         self.accept(message(1))

@@ -186,8 +186,8 @@ class Exhausted(RunnerTestCase):
 
     def test_what_is_due_is_begun_with_later_wherever_that_fails(self) -> None:
         for where, name in (
-            (self.runner._turns, "startable"),
-            (self.runner._turns, "companions"),
+            (self.runner._fair_share, "startable"),
+            (self.runner._fair_share, "companions"),
             (self.runner._backlog, "_ask"),
             (self.runner._slots, "acquire"),
         ):
@@ -240,7 +240,7 @@ class Exhausted(RunnerTestCase):
         self.fail_once(self.runner._notices, "_message")
         with self.assertRaises(MemoryError):
             self.runner.accept(evolve(message(1), expanded=(alias,)))
-        self.assertEqual(self.runner._turns.held, 0)
+        self.assertEqual(self.runner._fair_share.held, 0)
         self.assertEqual(self.store.census().messages, 0)
 
     def test_a_delay_that_cannot_be_told_is_told_of_later(self) -> None:
@@ -276,8 +276,8 @@ class Backlog(RunnerTestCase):
         self.fill(3000)
         most = 0
         while self.attempts:
-            most = max(most, self.runner._turns.held)
-            self.assertEqual(self.store.census().leased, self.runner._turns.held)
+            most = max(most, self.runner._fair_share.held)
+            self.assertEqual(self.store.census().leased, self.runner._fair_share.held)
             self.answer(DELIVERED)
         self.assertEqual(len(self.all_attempts), 3000)
         self.assertTrue(50 < most <= 300, most)
@@ -311,9 +311,11 @@ class Backlog(RunnerTestCase):
         self.accept(message(1, "a@later.example"))
         self.answer(DEFERRED)
         self.accept(*(message(id, f"a@{id}.example") for id in range(2, PLACES + 2)))
-        (line,) = [e for n, e in self.runner._turns.lines.items() if n.domain == "later.example"]
+        (line,) = [
+            e for n, e in self.runner._fair_share.lines.items() if n.domain == "later.example"
+        ]
         line.hop.proven = False
-        self.runner._turns._consider(line)
+        self.runner._fair_share._consider(line)
         self.settle(400)  # its alarm rings, and there is no room
         self.assertEqual(self.store.census().leased, PLACES)
         while self.attempts:
@@ -329,7 +331,7 @@ class Backlog(RunnerTestCase):
         self.settle()
         for each in refused:
             self.failureResultOf(each, Refused)
-        self.assertEqual(self.runner._turns.held, 0)
+        self.assertEqual(self.runner._fair_share.held, 0)
         self.flushLoggedErrors(StoreError)
 
     def test_what_waits_to_be_settled_has_its_place(self) -> None:
@@ -338,7 +340,7 @@ class Backlog(RunnerTestCase):
         while self.attempts:
             self.answer(DELIVERED)
         self.assertEqual(len(self.all_attempts), SHARE)
-        (line,) = self.runner._turns.lines.values()
+        (line,) = self.runner._fair_share.lines.values()
         self.assertEqual(line.held - line.coming, SHARE)
         self.commit._executor = inline_executor
         held.let_go()
@@ -520,7 +522,7 @@ class Stopping(RunnerTestCase):
         self.commit.stop()
         self.settle()
         self.successResultOf(stopped)
-        self.assertEqual(self.runner._turns.held, 0)
+        self.assertEqual(self.runner._fair_share.held, 0)
         self.flushLoggedErrors(StoreError)
 
 

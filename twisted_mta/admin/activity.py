@@ -152,8 +152,8 @@ class Activity:
             if progress is not None:
                 progress.settled(outcome)
 
-    def steered(self, action: str, id: QueueId, recipients: int) -> None:
-        """An operator did something to recipients of a message (`runner.Steered`)."""
+    def intervened(self, action: str, id: QueueId, recipients: int) -> None:
+        """An operator did something to recipients of a message (`runner.Intervened`)."""
         self.metrics.count(table.OPERATED, action, by=recipients)
         progress = self._recent.get(id)
         if progress is not None:

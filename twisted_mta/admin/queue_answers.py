@@ -20,8 +20,16 @@ from ..mail.tls_facts import TLSFacts
 from ..message.header import fields
 from ..queue.commit import GroupCommit
 from ..queue.ids import time_of
-from ..queue.operator.operations import ACTIONS, Browse, Inspect, Inspected, Listed, Page, Steer
-from ..queue.operator.selection import Entry, Selection
+from ..queue.operator.operations import (
+    ACTIONS,
+    Browse,
+    Inspect,
+    Inspected,
+    Intervene,
+    ListedMessage,
+    Page,
+)
+from ..queue.operator.selection import QueuedRecipient, Selection
 from ..queue.runner import Runner
 from ..queue.schedule.backoff import expiry
 from ..queue.store.spool import FileBody
@@ -78,7 +86,7 @@ class QueueAnswers:
             the limit, and more to come.
         """
         selection = Selection.parse(filters, now=self._wall_time())
-        messages: list[Listed] = []
+        messages: list[ListedMessage] = []
         following: int | None = after
         for _ in range(_SLICES):
             assert following is not None
@@ -161,8 +169,10 @@ class QueueAnswers:
         done = {"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0}
         following: int | None = after
         while following is not None and (limit is None or done["looked_at"] < limit):
-            steer = Steer(action, selection, self._wall_time(), following, dry_run=dry_run)
-            page = await self._runner.steer(steer, by=by)
+            intervention = Intervene(
+                action, selection, self._wall_time(), following, dry_run=dry_run
+            )
+            page = await self._runner.intervene(intervention, by=by)
             done["messages"] += len(page.ids)
             done["recipients"] += len(page.more)
             for each in page.messages:
@@ -173,7 +183,7 @@ class QueueAnswers:
         return {**done, "next": following}
 
 
-def _listed(listed: Listed) -> dict[str, Any]:
+def _listed(listed: ListedMessage) -> dict[str, Any]:
     return {
         "id": str(listed.id),
         "received_at": time_of(listed.id),
@@ -183,7 +193,7 @@ def _listed(listed: Listed) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: QueuedRecipient) -> dict[str, Any]:
     recipient = entry.recipient
     return {
         "number": recipient.number,

@@ -34,8 +34,8 @@ from ..queue.commit import FULL, GroupCommit
 from ..queue.ids import QueueIds
 from ..queue.operator.tallies import Tallies
 from ..queue.runner import Runner, RunnerSettings
-from ..queue.schedule.backoff import Schedule
-from ..queue.schedule.next_hops import Suspended
+from ..queue.schedule.backoff import Backoff
+from ..queue.schedule.next_hops import SuspendedNextHop
 from ..queue.store.contract import StateInUse
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
@@ -433,9 +433,9 @@ class Agent:
         done.addBoth(came)
         return await waiting
 
-    def suspended(self) -> Sequence[Suspended]:
+    def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the next hops that are left alone, each once, those longest gone first."""
-        found: dict[str, Suspended] = {}
+        found: dict[str, SuspendedNextHop] = {}
         for shard in self.shards:
             for each in shard.runner.suspended():
                 known = found.get(each.next_hop)
@@ -603,7 +603,7 @@ class Agent:
             limits_of=lambda next_hop: limits_of(self.config, next_hop),
             recipients_of=self.mailboxes.recipients,
             noticed=partial(self.metrics.count, table.NOTICES),
-            steered=self.activity.steered,
+            intervened=self.activity.intervened,
         )
         desk = QueueAnswers(
             commit=commit,
@@ -655,7 +655,7 @@ def _minimum_free(config: Config) -> int:
 def _runner_settings(config: Config) -> RunnerSettings:
     return RunnerSettings(
         hostname=config.hostname,
-        schedule=Schedule(config.queue.retry_minimum, config.queue.retry_maximum),
+        backoff=Backoff(config.queue.retry_minimum, config.queue.retry_maximum),
         lifetime=config.queue.lifetime,
         concurrency=config.queue.concurrency,
         per_hop=config.queue.connections_per_hop,

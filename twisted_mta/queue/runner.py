@@ -1,6 +1,6 @@
 """Takes what is due, hands it over, and records what came of it.
 
-What is at work is leased and in memory, in places that `fair_share.Turns` deals out; what is
+What is at work is leased and in memory, in places that `fair_share.FairShare` deals out; what is
 beyond that waits in the store, and is read by the `backlog.Backlog`. A message that has just been
 accepted is at work at once, without being read back, where there is room.
 """
@@ -31,15 +31,15 @@ from .commit import GroupCommit
 from .delays import DelayWatch
 from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
-from .operator.operations import FIRST, Page, Steer, Struck
+from .operator.operations import FIRST, Intervene, Page, Removed
 from .runner_settings import RunnerSettings
 from .schedule.backlog import Backlog
 from .schedule.backoff import expiry
-from .schedule.fair_share import LimitsOf, Line, Turns
-from .schedule.next_hops import HopLimits, Suspended, verdict
-from .schedule.part import Part, split
+from .schedule.delivery import Delivery, split
+from .schedule.fair_share import FairShare, LimitsOf, NextHopQueue
+from .schedule.next_hop_status import NextHopStatus
+from .schedule.next_hops import NextHopLimits, SuspendedNextHop, verdict
 from .schedule.slots import Slot, Slots
-from .schedule.standing import Standing
 from .settlement import BROKEN, DISCARDED, WAITING, Settlement, same_for_all
 from .store.contract import Accept, Leased, Result, Settle
 
@@ -57,12 +57,12 @@ Noticed = Callable[[str], object]
 """Told of each notice that is in the queue, by its action (RFC 3464 §2.3.3): ``failed``."""
 
 
-Steered = Callable[[str, QueueId, int], object]
+Intervened = Callable[[str, QueueId, int], object]
 """Told of what an operator did: the action, the message, and how many of its recipients."""
 
 
-def _no_limits(next_hop: NextHop) -> HopLimits:
-    return HopLimits()
+def _no_limits(next_hop: NextHop) -> NextHopLimits:
+    return NextHopLimits()
 
 
 class Runner:
@@ -90,7 +90,7 @@ class Runner:
         limits_of: LimitsOf = _no_limits,
         recipients_of: RecipientsOf = itself,
         noticed: Noticed = lambda action: None,
-        steered: Steered = lambda action, id, recipients: None,
+        intervened: Intervened = lambda action, id, recipients: None,
     ) -> None:
         """Prepare to work.
 
@@ -108,7 +108,7 @@ class Runner:
             limits_of: says what the operator said of a next hop.
             recipients_of: whom notices go to.
             noticed: see there.
-            steered: see there.
+            intervened: see there.
         """
         self.active = 0
         self._settings = settings
@@ -120,15 +120,15 @@ class Runner:
         self._random = random
         self._observe = observe
         self._noticed = noticed
-        self._told_steered = steered
+        self._tell_intervened = intervened
         self._interventions = Interventions()
         self._slots = Slots(limits, clock=clock)
-        self._turns = Turns(
+        self._fair_share = FairShare(
             concurrency=settings.concurrency, per_hop=settings.per_hop, limits_of=limits_of
         )
         self._backlog = Backlog(
             commit=commit,
-            turns=self._turns,
+            fair_share=self._fair_share,
             clock=clock,
             wall_time=wall_time,
             hop_of=self._hop_of,
@@ -144,7 +144,7 @@ class Runner:
             events=self._standing,
             record=self._warn,
         )
-        self._beginning: deque[Line] = deque()  # what `Turns.startable` chose
+        self._beginning: deque[NextHopQueue] = deque()  # what `FairShare.startable` chose
         self._more = False  # whether it may choose more at once
         self._running = False
         self._turn: IDelayedCall | None = None
@@ -187,7 +187,7 @@ class Runner:
             self._notices.settings = settings.notices
             if self._running:
                 self._delays.start()
-        waiting, domains = self._turns.update(
+        waiting, domains = self._fair_share.update(
             concurrency=settings.concurrency, per_hop=settings.per_hop
         )
         for domain, due in domains.items():
@@ -196,56 +196,58 @@ class Runner:
             self._put_back(part)
         self._wake()
 
-    def suspended(self) -> Sequence[Suspended]:
+    def suspended(self) -> Sequence[SuspendedNextHop]:
         """Return the next hops that are left alone."""
         now = self._clock.seconds()
-        suspended = (hop.suspended(now) for hop in self._turns.suspensions())
+        suspended = (hop.suspended(now) for hop in self._fair_share.suspensions())
         return [each for each in suspended if each is not None]
 
-    def standing(self, next_hop: NextHop) -> Standing:
+    def next_hop_status(self, next_hop: NextHop) -> NextHopStatus:
         """Return how things stand with a next hop; changes nothing."""
-        return self._turns.standing(
-            next_hop, self._clock.seconds(), default=self._settings.schedule
+        return self._fair_share.status(
+            next_hop, self._clock.seconds(), default=self._settings.backoff
         )
 
     def waits(self, next_hop: NextHop, id: QueueId, number: RecipientNumber) -> bool:
         """Whether a recipient is in memory and waits for its turn at a next hop."""
-        return self._turns.waits(next_hop, id, number)
+        return self._fair_share.waits(next_hop, id, number)
 
-    def steer(self, steer: Steer, *, by: str) -> Deferred[Page]:
-        """Do to the queue what an operator asks for, in one slice (`operations.Steer`).
+    def intervene(self, intervention: Intervene, *, by: str) -> Deferred[Page]:
+        """Do to the queue what an operator asks for, in one slice (`operations.Intervene`).
 
         What is due then goes at once, and a next hop that is left alone is probed for it, once for
         all slices of an action. Fails with `StoreError`.
 
         Args:
-            steer: see there.
+            intervention: see there.
             by: who asks, for the log.
         """
-        if steer.after == FIRST:
-            self._turns.act()
-        return self._commit.perform(steer).addCallback(self._steered, steer, by)
+        if intervention.after == FIRST:
+            self._fair_share.act()
+        return self._commit.perform(intervention).addCallback(self._intervened, intervention, by)
 
-    def _steered(self, page: Page, steer: Steer, by: str) -> Page:
-        if steer.dry_run:
+    def _intervened(self, page: Page, intervention: Intervene, by: str) -> Page:
+        if intervention.dry_run:
             return page
-        marked = self._interventions.steered(steer, page, by)
+        marked = self._interventions.done(intervention, page, by)
         domains: dict[str, None] = {}
         for listed in page.messages:
-            gone = [not each.leased or steer.action != "remove" for each in listed.recipients]
-            self._told_steered(steer.action, listed.id, sum(gone))
+            gone = [
+                not each.leased or intervention.action != "remove" for each in listed.recipients
+            ]
+            self._tell_intervened(intervention.action, listed.id, sum(gone))
             domains.update((each.recipient.mailbox.domain, None) for each in listed.recipients)
         for id, _, domain in page.more:
-            self._told_steered(steer.action, id, 1)
+            self._tell_intervened(intervention.action, id, 1)
             domains[domain] = None
         if marked:
-            for part, whole in self._turns.withdraw(self._interventions.part):
+            for part, whole in self._fair_share.withdraw(self._interventions.part):
                 self._put_back(part, whole=whole)
-        if steer.action in ("retry", "release"):
+        if intervention.action in ("retry", "release"):
             now = self._clock.seconds()
             for domain in domains:
-                self._backlog.plan(domain, steer.now)
-                if self._turns.probe(next_hop := self._hop_of(domain), now):
+                self._backlog.plan(domain, intervention.now)
+                if self._fair_share.probe(next_hop := self._hop_of(domain), now):
                     self._log.info("{next_hop} is probed before its time", next_hop=str(next_hop))
         self._wake()
         return page
@@ -283,34 +285,34 @@ class Runner:
         committed = self._commit.perform(accept)
         return committed.addCallbacks(accepted, self._refused, errbackArgs=(parts,))
 
-    def _claim(self, message: Message) -> Sequence[Part]:
+    def _claim(self, message: Message) -> Sequence[Delivery]:
         """Return the parts of a message that there are places for now; all of them, or none."""
         if not self._running or message.released_at > self._wall_time():
             return ()
         parts = self._split(message)
-        return parts if self._turns.claim(parts, self._clock.seconds()) else ()
+        return parts if self._fair_share.claim(parts, self._clock.seconds()) else ()
 
-    def _accepted(self, _: Leased | None, message: Message, parts: Sequence[Part]) -> None:
+    def _accepted(self, _: Leased | None, message: Message, parts: Sequence[Delivery]) -> None:
         try:
             self._arrive(message, parts)
         except Exception:
             # It is in the queue, so it is ours, and its client is to hear nothing else.
             self._log.failure("{id} is in the queue, and not begun with", id=message.id)
 
-    def _arrive(self, message: Message, parts: Sequence[Part]) -> None:
+    def _arrive(self, message: Message, parts: Sequence[Delivery]) -> None:
         """A message is in the store: leased, if places were claimed for its ``parts``."""
         self._delays.arrived(message)
         for part in parts:
-            self._turns.unclaim(part.next_hop)
+            self._fair_share.unclaim(part.next_hop)
             self._take_in(part)
         if not parts:
             self._backlog.note(message)
         self._wake()
         self._say_if_stopped()
 
-    def _refused(self, failure: Failure, parts: Sequence[Part]) -> Failure:
+    def _refused(self, failure: Failure, parts: Sequence[Delivery]) -> Failure:
         for part in parts:
-            self._turns.unclaim(part.next_hop)
+            self._fair_share.unclaim(part.next_hop)
         self._say_if_stopped()
         return failure
 
@@ -330,7 +332,7 @@ class Runner:
         self._turn = None
         now = self._clock.seconds()
         try:
-            next_probe = self._turns.next_probe(now)
+            next_probe = self._fair_share.next_probe(now)
             self._begin_some(now)
             next_due = self._backlog.read(self._settings)
         except Exception:
@@ -343,7 +345,7 @@ class Runner:
     def _begin_some(self, now: float) -> None:
         """Begin what may begin; what takes longer than its share of a turn begins in the next."""
         if not self._beginning:
-            self._beginning.extend(self._turns.startable(now, _CHOSEN))
+            self._beginning.extend(self._fair_share.startable(now, _CHOSEN))
             self._more = len(self._beginning) == _CHOSEN
         while self._beginning:
             self._acquire(self._beginning.popleft())
@@ -372,7 +374,7 @@ class Runner:
             try:
                 parts = self._split(message)
             except Exception:
-                self._give_back_later(Part(NextHop("error", reply=BROKEN), message))
+                self._give_back_later(Delivery(NextHop("error", reply=BROKEN), message))
                 continue
             for part in parts:
                 if now >= self._expires_at(part):
@@ -383,14 +385,14 @@ class Runner:
         self._say_if_stopped()
         return expired
 
-    def _take_in(self, part: Part) -> None:
+    def _take_in(self, part: Delivery) -> None:
         """Let what is leased wait for its turn; where that fails, it does not stay leased."""
         try:
             self._enqueue(part)
         except Exception:
             self._give_back_later(part)
 
-    def _give_back_later(self, part: Part) -> None:
+    def _give_back_later(self, part: Delivery) -> None:
         self._log.failure("{id} could not be begun with, and waits", id=part.message.id)
         self._try_again(lambda: self._put_back(part, whole=False))
 
@@ -404,11 +406,11 @@ class Runner:
         timer = self._clock.callLater(_PAUSE, again)
         self._again[timer] = call
 
-    def _split(self, message: Message) -> list[Part]:
+    def _split(self, message: Message) -> list[Delivery]:
         return split(
             message,
             self._next_hop,
-            lambda next_hop: self._turns.limits(next_hop).recipients_per_message,
+            lambda next_hop: self._fair_share.limits(next_hop).recipients_per_message,
         )
 
     def _next_hop(self, mailbox: Mailbox) -> NextHop:
@@ -425,19 +427,19 @@ class Runner:
         except Exception:
             return NextHop("error", reply=BROKEN)  # said when there is a mailbox to say it of
 
-    def _enqueue(self, arrived: Part) -> None:
+    def _enqueue(self, arrived: Delivery) -> None:
         part, withdrawn = self._interventions.part(arrived)
         if withdrawn is not None:
             self._put_back(withdrawn, whole=False)
         if part is None:
             return
         part.entered = part.started = self._clock.seconds()
-        if not self._turns.arrive(part, part.entered):
+        if not self._fair_share.arrive(part, part.entered):
             self._blocked(part)
 
-    def _blocked(self, part: Part) -> None:
+    def _blocked(self, part: Delivery) -> None:
         """Nothing is tried at the next hop of a part now: return what has expired, or wait."""
-        suspension = self._turns.line(part.next_hop).hop.suspension
+        suspension = self._fair_share.line(part.next_hop).hop.suspension
         if suspension is not None and self._wall_time() >= self._expires_at(part):
             cause = suspension.cause
             self._settle(
@@ -450,7 +452,7 @@ class Runner:
         else:
             self._put_back(part)
 
-    def _put_back(self, part: Part, *, whole: bool = True) -> None:
+    def _put_back(self, part: Delivery, *, whole: bool = True) -> None:
         """End the lease of a part that was not tried; its place is free when that is done.
 
         Args:
@@ -471,22 +473,22 @@ class Runner:
         self._commit.perform(settle).addCallbacks(back, self._unsettled, errbackArgs=(part,))
 
     def _lease_ended(self, message: Message, result: Result) -> None:
-        struck = result.numbers if isinstance(result, Struck) else ()
+        struck = result.numbers if isinstance(result, Removed) else ()
         self._interventions.ended(message, struck)
         if struck:
-            self._told_steered("remove", message.id, len(struck))
+            self._tell_intervened("remove", message.id, len(struck))
 
-    def _left(self, part: Part) -> None:
-        self._turns.leave(part)
+    def _left(self, part: Delivery) -> None:
+        self._fair_share.leave(part)
         self._wake()
         self._say_if_stopped()
 
-    def _expires_at(self, part: Part) -> float:
-        return expiry(part.message, self._turns.limits(part.next_hop).lifetime)
+    def _expires_at(self, part: Delivery) -> float:
+        return expiry(part.message, self._fair_share.limits(part.next_hop).lifetime)
 
     # One transaction.
 
-    def _acquire(self, line: Line) -> None:
+    def _acquire(self, line: NextHopQueue) -> None:
         """Begin with the first of a line as soon as the limits leave room for it."""
 
         def refused() -> None:
@@ -505,8 +507,8 @@ class Runner:
             self._log.failure("limits could not be asked for")
             refused()
 
-    def _begin(self, line: Line, slot: Slot | None) -> None:
-        taken = self._turns.take(line, self._clock.seconds())
+    def _begin(self, line: NextHopQueue, slot: Slot | None) -> None:
+        taken = self._fair_share.take(line, self._clock.seconds())
         if taken is None or not self._running:
             # Nobody is waiting any more.
             if slot is not None:
@@ -523,7 +525,7 @@ class Runner:
             lambda failure: self._log.failure("after the delivery of a message", failure)
         )
 
-    def _attempt(self, part: Part) -> Any:
+    def _attempt(self, part: Delivery) -> Any:
         """Return an outcome for each recipient, or a Deferred of that."""
         if part.next_hop.transport == "discard":
             return same_for_all(part, DISCARDED)
@@ -533,7 +535,7 @@ class Runner:
             return same_for_all(part, TOO_LATE)
         return self._deliver(part.next_hop, part.offered)
 
-    def _is_too_late(self, part: Part) -> bool:
+    def _is_too_late(self, part: Delivery) -> bool:
         """Whether a message is to be returned rather than tried now (RFC 2852 §4)."""
         by = DeliverBy.of(part.message.envelope.parameters)
         return by is not None and by.returned and self._wall_time() >= by.seconds
@@ -541,8 +543,8 @@ class Runner:
     def _done(
         self,
         outcomes: Sequence[Outcome] | Failure,
-        part: Part,
-        line: Line,
+        part: Delivery,
+        line: NextHopQueue,
         attempt: int,
         kind: int,
         slot: Slot | None,
@@ -557,11 +559,11 @@ class Runner:
         try:
             self._learn(line, attempt, outcomes)
         finally:
-            self._turns.ended(line, kind)
+            self._fair_share.ended(line, kind)
             self._settle(part, outcomes)
             self._wake()
 
-    def _learn(self, line: Line, attempt: int, outcomes: Sequence[Outcome]) -> None:
+    def _learn(self, line: NextHopQueue, attempt: int, outcomes: Sequence[Outcome]) -> None:
         hop, now = line.hop, self._clock.seconds()
         change = hop.end(
             attempt,
@@ -569,11 +571,11 @@ class Runner:
             verdict(outcomes) if self._stopped is None else "silent",
             next((each for each in outcomes if each.unreachable), None),
             now=now,
-            schedule=hop.limits.schedule(self._settings.schedule),
+            backoff=hop.limits.backoff(self._settings.backoff),
             random=self._random,
         )
         if change in ("suspended", "still suspended"):
-            self._turns.failed(line)
+            self._fair_share.failed(line)
         if change == "still suspended" and hop.suspension is not None:
             self._log.info(
                 "{next_hop} cannot be reached yet, and is left alone as before: {reply}",
@@ -588,7 +590,7 @@ class Runner:
                 times=hop.suspension.times,
                 reply=str(hop.suspension.cause.reply),
             )
-            for part in self._turns.suspended(line):
+            for part in self._fair_share.suspended(line):
                 self._blocked(part)
         elif change == "reopened":
             self._log.info("{next_hop} can be reached again", next_hop=hop.name)
@@ -603,7 +605,7 @@ class Runner:
             and not outcome.uncertain
         )
 
-    def _settle(self, part: Part, outcomes: Sequence[Outcome]) -> None:
+    def _settle(self, part: Delivery, outcomes: Sequence[Outcome]) -> None:
         """Record what a part came to, however often that fails."""
         try:
             settle, final, actions = self._settled_as(part, outcomes)
@@ -626,9 +628,9 @@ class Runner:
         self._record(settle, actions, settled, lambda failure: self._unsettled(failure, part))
 
     def _settled_as(
-        self, part: Part, outcomes: Sequence[Outcome]
+        self, part: Delivery, outcomes: Sequence[Outcome]
     ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
-        limits = self._turns.limits(part.next_hop)
+        limits = self._fair_share.limits(part.next_hop)
         rest, removed = self._interventions.undelivered(part, outcomes)
         settle, final, actions = self._settlement.settle(
             rest,
@@ -636,7 +638,7 @@ class Runner:
             now=self._wall_time(),
             ended=self._clock.seconds(),
             expires_at=self._expires_at(part),
-            schedule=limits.schedule(self._settings.schedule),
+            backoff=limits.backoff(self._settings.backoff),
             cut_short=self._cut_short,
         )
         return (evolve(settle, untried=removed) if removed else settle), final, actions
@@ -654,7 +656,7 @@ class Runner:
             settle = evolve(settle, lease=False)
             for _, parts in notices:
                 for each in parts:
-                    self._turns.unclaim(each.next_hop)
+                    self._fair_share.unclaim(each.next_hop)
             notices = [(notice, ()) for notice, _ in notices]
 
         def settled(result: Result) -> None:
@@ -666,7 +668,7 @@ class Runner:
         def unsettled(failure: Failure) -> None:
             for _, parts in notices:
                 for each in parts:
-                    self._turns.unclaim(each.next_hop)
+                    self._fair_share.unclaim(each.next_hop)
             failed(failure)
 
         self._commit.perform(settle).addCallbacks(settled, unsettled)
@@ -677,7 +679,7 @@ class Runner:
         """Say how each recipient of a message stands, which is in the store and not due."""
         events = []
         for part in self._split(message):
-            suspension = self._turns.suspension(part.next_hop)
+            suspension = self._fair_share.suspension(part.next_hop)
             until = self._expires_at(part)
             for recipient in part.message.envelope.recipients:
                 reply, remote = recipient.last_reply, recipient.last_remote
@@ -704,14 +706,14 @@ class Runner:
 
         self._record(settle, actions, back, lost)
 
-    def _settled(self, settle: Settle, part: Part) -> None:
+    def _settled(self, settle: Settle, part: Delivery) -> None:
         recipients = {each.number: each for each in part.message.envelope.recipients}
         for deferral in settle.deferred:
             recipient = recipients[deferral.outcome.number]
             self._backlog.plan(recipient.mailbox.domain, deferral.next_attempt)
         self._left(part)
 
-    def _unsettled(self, failure: Failure, part: Part) -> None:
+    def _unsettled(self, failure: Failure, part: Delivery) -> None:
         self._log.warn(
             "{id} could not be settled, and is tried again after a restart: {error}",
             id=part.message.id,
@@ -721,7 +723,7 @@ class Runner:
 
     def _say_if_stopped(self) -> None:
         # What waits in memory stays in the store and is due there: leases end with the process.
-        if self._stopped is None or self._turns.under_way:
+        if self._stopped is None or self._fair_share.under_way:
             return
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)

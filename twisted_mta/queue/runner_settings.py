@@ -6,7 +6,7 @@ from attrs import frozen
 
 from ..mail.address import Mailbox
 from .notices import NoticeSettings
-from .schedule.backoff import Schedule
+from .schedule.backoff import Backoff
 
 
 @frozen(kw_only=True)
@@ -15,7 +15,7 @@ class RunnerSettings:
 
     Attributes:
         hostname: our name in DSNs.
-        schedule: when to try again.
+        backoff: when to try again.
         longest: seconds between two attempts that no next hop goes beyond whose schedule is another
             one; None: there is none.
         lifetime: seconds that a DSN has before it is given up.
@@ -27,7 +27,7 @@ class RunnerSettings:
     """
 
     hostname: str
-    schedule: Schedule
+    backoff: Backoff
     longest: float | None = None
     lifetime: float = 5 * 24 * 3600.0
     concurrency: int = 300
@@ -48,4 +48,4 @@ class RunnerSettings:
     @property
     def latest(self) -> float:
         """Seconds that nothing is put off beyond."""
-        return max(self.schedule.maximum, self.longest or 0.0)
+        return max(self.backoff.maximum, self.longest or 0.0)

@@ -18,8 +18,8 @@ from ..mail.reply import Reply
 from ..message.delivery_status import Action, Event
 from ..smtp.extension.deliverby import DeliverBy
 from .notices import Notices
-from .schedule.backoff import Schedule
-from .schedule.part import Part
+from .schedule.backoff import Backoff
+from .schedule.delivery import Delivery
 from .store.contract import Deferral, Settle
 
 DISCARDED = Reply.of(250, "0.0", "Discarded by a route")
@@ -75,13 +75,13 @@ class Settlement:
 
     def settle(
         self,
-        part: Part,
+        part: Delivery,
         outcomes: Sequence[Outcome],
         *,
         now: float,
         ended: float,
         expires_at: float,
-        schedule: Schedule,
+        backoff: Backoff,
         cut_short: Callable[[Outcome], bool],
     ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
         """Decide, and say so in the log.
@@ -92,7 +92,7 @@ class Settlement:
             now: wall time.
             ended: the same by the clock.
             expires_at: wall time after which what is deferred has failed.
-            schedule: when it is tried again.
+            backoff: when it is tried again.
             cut_short: whether an outcome is not to count as an attempt.
 
         Returns:
@@ -130,7 +130,7 @@ class Settlement:
             else:
                 attempts = recipient.attempts + 1
                 if attempts not in delays:
-                    delays[attempts] = schedule.next_attempt(
+                    delays[attempts] = backoff.next_attempt(
                         attempts=attempts, now=now, expires_at=latest, random=self._random
                     )
                 next_attempt = delays[attempts]
@@ -170,13 +170,13 @@ class Settlement:
             now: wall time.
         """
         for each in message.refused:
-            part = Part(route(each.recipient.mailbox), message)
+            part = Delivery(route(each.recipient.mailbox), message)
             outcome = Outcome(each.recipient.number, each.reply)
             self._say(part, each.recipient, outcome, now, 0.0, None)
 
     def _say(
         self,
-        part: Part,
+        part: Delivery,
         recipient: Recipient,
         outcome: Outcome,
         now: float,
@@ -237,7 +237,7 @@ def _shown(mailbox: Mailbox | None) -> str:
     return "" if mailbox is None else printable(str(mailbox))
 
 
-def _stages(part: Part, outcome: Outcome, now: float, ended: float) -> Stages:
+def _stages(part: Delivery, outcome: Outcome, now: float, ended: float) -> Stages:
     attempt = max(0.0, ended - part.started)
     setup = min(outcome.setup, attempt)
     waited = max(0.0, part.started - part.entered)
@@ -246,7 +246,7 @@ def _stages(part: Part, outcome: Outcome, now: float, ended: float) -> Stages:
     return Stages(stored, waited, setup, attempt - setup)
 
 
-def same_for_all(part: Part, reply: Reply) -> list[Outcome]:
+def same_for_all(part: Delivery, reply: Reply) -> list[Outcome]:
     """Return one outcome of our own for all recipients."""
     return [Outcome(recipient.number, reply) for recipient in part.message.envelope.recipients]
 

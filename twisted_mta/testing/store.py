@@ -15,18 +15,18 @@ from ..mail.queue_id import QueueId
 from ..queue.operator.operations import (
     Action,
     Browse,
-    Class,
+    Category,
     Inspect,
     Inspected,
-    Listed,
+    Intervene,
+    ListedMessage,
     Page,
-    Steer,
-    Struck,
+    Removed,
     Tallied,
     Tally,
     can,
 )
-from ..queue.operator.selection import Entry, Selection
+from ..queue.operator.selection import QueuedRecipient, Selection
 from ..queue.schedule.priority import is_timed, level, turn
 from ..queue.store.contract import (
     Accept,
@@ -188,7 +188,7 @@ class MemoryStore:
                 for outcome in each.unreported:
                     key = each.message.id, outcome.number
                     self.failures.setdefault(key, str(outcome.reply))
-        struck: dict[int, Struck | None] = {}
+        struck: dict[int, Removed | None] = {}
         for place, each in enumerate(batch):
             if isinstance(each, Settle):
                 struck[place] = self._settle(each)
@@ -208,8 +208,8 @@ class MemoryStore:
             return self._overdue(operation)
         if isinstance(operation, Browse):
             return self._slice(operation.selection, operation.after, operation.limit)
-        if isinstance(operation, Steer):
-            return self._steer(operation)
+        if isinstance(operation, Intervene):
+            return self._intervene(operation)
         if isinstance(operation, Inspect):
             return self._inspect(operation.id)
         if isinstance(operation, Tally):
@@ -227,7 +227,7 @@ class MemoryStore:
             if lease:
                 list(self._leases.add((message,)))
 
-    def _settle(self, settle: Settle) -> Struck | None:
+    def _settle(self, settle: Settle) -> Removed | None:
         id = settle.message.id
         before = {each.number: each for each in settle.message.envelope.recipients}
         for deferral in settle.deferred:
@@ -262,13 +262,13 @@ class MemoryStore:
             if (id, number) in self._recipients and self._recipients[id, number].removing
         )
         self._remove([(id, number) for number in struck])
-        return Struck(struck) if struck else None
+        return Removed(struck) if struck else None
 
     # What an operator asks.
 
-    def _entry(self, key: Key) -> Entry:
+    def _entry(self, key: Key) -> QueuedRecipient:
         queued = self._recipients[key]
-        return Entry(
+        return QueuedRecipient(
             queued.recipient,
             queued.next_attempt if queued.waits else None,
             queued.held,
@@ -279,7 +279,7 @@ class MemoryStore:
     def _slice(
         self, selection: Selection, after: int, limit: int, action: Action | None = None
     ) -> Page:
-        listed: list[Listed] = []
+        listed: list[ListedMessage] = []
         looked_at = 0
         following: QueueId | None = None
         for id in sorted(id for id in self.messages if id > after):
@@ -298,19 +298,21 @@ class MemoryStore:
             )
             if picked:
                 size = 0 if action else self.messages[id].body.size
-                listed.append(Listed(id, reverse_path, picked, size))
+                listed.append(ListedMessage(id, reverse_path, picked, size))
         return Page(tuple(listed), looked_at, following if looked_at >= limit else None)
 
-    def _steer(self, steer: Steer) -> Page:
-        page = self._slice(steer.selection, steer.after, steer.limit, steer.action)
-        for message in () if steer.dry_run else page.messages:
+    def _intervene(self, intervention: Intervene) -> Page:
+        page = self._slice(
+            intervention.selection, intervention.after, intervention.limit, intervention.action
+        )
+        for message in () if intervention.dry_run else page.messages:
             for entry in message.recipients:
                 key = message.id, entry.recipient.number
                 queued = self._recipients[key]
-                if steer.action == "hold":
-                    self._recipients[key] = evolve(queued, held=steer.now)
-                elif steer.action != "remove":
-                    self._recipients[key] = evolve(queued, held=None, next_attempt=steer.now)
+                if intervention.action == "hold":
+                    self._recipients[key] = evolve(queued, held=intervention.now)
+                elif intervention.action != "remove":
+                    self._recipients[key] = evolve(queued, held=None, next_attempt=intervention.now)
                 elif entry.leased:
                     self._recipients[key] = evolve(queued, held=None, removing=True)
                 else:
@@ -325,12 +327,12 @@ class MemoryStore:
         return Inspected(self._part(id, [each.recipient for each in entries]), entries)
 
     def _tally(self, tally: Tally) -> Tallied:
-        counts: dict[Class, int] = {}
+        counts: dict[Category, int] = {}
         keys = [key for key in sorted(self._recipients) if key[0] > tally.after]
         for key in keys[: tally.limit]:
             queued, entry = self._recipients[key], self._entry(key)
             reply = queued.recipient.last_reply
-            each = Class(
+            each = Category(
                 age=sum(1 for edge in tally.ages if edge <= key[0]),
                 deferred=queued.recipient.attempts > 0,
                 waiting=entry.next_attempt is not None,

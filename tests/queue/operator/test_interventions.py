@@ -7,7 +7,7 @@ from typing import Any
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.operator.operations import FIRST, Action, Page, Steer
+from twisted_mta.queue.operator.operations import FIRST, Action, Intervene, Page
 from twisted_mta.queue.operator.selection import Selection
 
 from ..mail import DEFERRED, DELIVERED, FAILED, LIFETIME, message
@@ -25,10 +25,10 @@ class InterventionTestCase(RunnerTestCase):
         if "by the operator" in str(event.get("log_format")):
             self.lines.append(formatEvent(event))
 
-    def steer(self, action: Action, dry_run: bool = False, **filters: Any) -> Page:
+    def intervene(self, action: Action, dry_run: bool = False, **filters: Any) -> Page:
         selection = Selection.parse(filters, now=self.wall_time())
-        done = self.runner.steer(
-            Steer(action, selection, self.wall_time(), dry_run=dry_run), by="uid 7"
+        done = self.runner.intervene(
+            Intervene(action, selection, self.wall_time(), dry_run=dry_run), by="uid 7"
         )
         self.settle()
         return self.successResultOf(done)
@@ -42,7 +42,7 @@ class Many(InterventionTestCase):
         for id in range(1, 151):
             self.mail(id, "a@hangs.example")
         self.lines.clear()
-        page = self.steer("hold", domain="hangs.example")
+        page = self.intervene("hold", domain="hangs.example")
         self.assertEqual(len(page.ids), 150)
         self.assertEqual(self.store.census().held, 150)
         told = [line for line in self.lines if "recipients held by the operator: by=uid 7" in line]
@@ -53,7 +53,7 @@ class Many(InterventionTestCase):
         for id in range(1, 151):
             self.assertIn(str(QueueId(id)), text)
         self.lines.clear()
-        self.assertEqual(len(self.steer("remove", state="held").ids), 150)
+        self.assertEqual(len(self.intervene("remove", state="held").ids), 150)
         told = [line for line in self.lines if "recipients removed by the operator" in line]
         self.assertEqual(len(told), 2)
         self.assertLess(len(self.lines), 20)  # what is at work has a line of its own
@@ -64,7 +64,7 @@ class Retrying(InterventionTestCase):
         self.mail(1)
         self.answer(DEFERRED)
         self.assertEqual(self.under_way(), [])
-        self.steer("retry")
+        self.intervene("retry")
         self.assertEqual(self.under_way(), [("next.example", [0])])
         self.answer(DELIVERED)
         self.assertDone()
@@ -80,7 +80,7 @@ class Retrying(InterventionTestCase):
         self.mail(1)
         self.find_nobody()
         self.assertEqual(len(self.runner.suspended()), 1)
-        self.steer("retry")
+        self.intervene("retry")
         self.assertEqual(self.under_way(), [("next.example", [0])])
         self.answer(DELIVERED)
         self.assertEqual(self.runner.suspended(), [])
@@ -90,7 +90,7 @@ class Retrying(InterventionTestCase):
         self.mail(1)
         self.find_nobody()
         self.mail(2)
-        self.steer("retry", ids=[str(QueueId(2))])
+        self.intervene("retry", ids=[str(QueueId(2))])
         self.assertEqual(len(self.attempts), 1)
         self.answer(DELIVERED)
         self.answer(DELIVERED)
@@ -101,7 +101,7 @@ class Retrying(InterventionTestCase):
     def test_a_probe_that_finds_nobody_leaves_it_alone_again(self) -> None:
         self.mail(1)
         self.find_nobody()
-        self.steer("retry")
+        self.intervene("retry")
         self.find_nobody()
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 2)
@@ -116,8 +116,8 @@ class Retrying(InterventionTestCase):
         before = len(self.all_attempts)
         after: int | None = FIRST
         while after is not None:
-            steer = Steer(action, Selection(), self.wall_time(), after, limit)
-            done = self.runner.steer(steer, by="uid 7")
+            intervention = Intervene(action, Selection(), self.wall_time(), after, limit)
+            done = self.runner.intervene(intervention, by="uid 7")
             self.settle()
             after = self.successResultOf(done).next
             self.find_nobody()
@@ -166,7 +166,7 @@ class Retrying(InterventionTestCase):
         while self.attempts:
             self.find_nobody()
         for id in range(1, 31):
-            self.steer("retry", ids=[str(QueueId(id))])
+            self.intervene("retry", ids=[str(QueueId(id))])
             self.find_nobody()
             self.settle(1)
         (suspended,) = self.runner.suspended()
@@ -193,7 +193,7 @@ class Retrying(InterventionTestCase):
 
     def test_what_is_under_way_is_left_to_it(self) -> None:
         self.mail(1)
-        self.assertEqual(self.steer("retry").messages, ())
+        self.assertEqual(self.intervene("retry").messages, ())
         self.assertEqual(len(self.attempts), 1)
         self.answer(DELIVERED)
         self.assertDone()
@@ -203,17 +203,17 @@ class Holding(InterventionTestCase):
     def test_what_is_held_is_not_tried_and_not_returned(self) -> None:
         self.mail(1)
         self.answer(DEFERRED)
-        self.steer("hold")
+        self.intervene("hold")
         self.settle(2 * LIFETIME)
         self.assertEqual((self.under_way(), self.notices()), ([], []))
-        self.steer("release")
+        self.intervene("release")
         self.assertEqual(self.under_way(), [("next.example", [0])])
         self.answer(DELIVERED)
         self.assertDone()
 
     def test_what_is_under_way_is_held_if_it_is_deferred(self) -> None:
         self.mail(1)
-        self.steer("hold")
+        self.intervene("hold")
         self.assertIn("held by the operator, when what is under way has ended", self.lines[0])
         self.answer(DEFERRED)
         self.settle(LIFETIME)
@@ -223,7 +223,7 @@ class Holding(InterventionTestCase):
 
     def test_what_is_under_way_is_gone_if_it_is_delivered(self) -> None:
         self.mail(1)
-        self.steer("hold")
+        self.intervene("hold")
         self.answer(DELIVERED)
         self.assertDone()
 
@@ -231,7 +231,7 @@ class Holding(InterventionTestCase):
         for id in range(1, 8):  # 5 at once
             self.mail(id)
         self.assertEqual(len(self.attempts), 5)
-        self.steer("hold")
+        self.intervene("hold")
         self.answer(DELIVERED)
         self.assertEqual(self.under_way(), [])
         self.assertIdle()
@@ -241,7 +241,7 @@ class Holding(InterventionTestCase):
         for id in range(1, 6):
             self.mail(id)
         self.mail(6, "a@next.example", "b@next.example")
-        self.steer("hold", to="b@next.example")
+        self.intervene("hold", to="b@next.example")
         self.answer(DELIVERED)
         self.assertEqual(self.under_way(), [("next.example", [0])])
         self.answer(DELIVERED)
@@ -250,7 +250,7 @@ class Holding(InterventionTestCase):
 
     def test_what_is_held_as_it_comes_is_not_begun(self) -> None:
         accepted = self.runner.accept(message(1))
-        held = self.runner.steer(Steer("hold", Selection(), self.wall_time()), by="uid 7")
+        held = self.runner.intervene(Intervene("hold", Selection(), self.wall_time()), by="uid 7")
         self.settle()
         self.successResultOf(accepted)
         self.successResultOf(held)
@@ -260,8 +260,8 @@ class Holding(InterventionTestCase):
 
     def test_what_is_released_before_its_delivery_ends_is_as_if_nothing_was(self) -> None:
         self.mail(1)
-        self.steer("hold")
-        self.steer("release")
+        self.intervene("hold")
+        self.intervene("release")
         self.answer(DEFERRED)
         self.settle(400)
         self.assertEqual(len(self.attempts), 1)
@@ -273,7 +273,7 @@ class Removing(InterventionTestCase):
     def test_what_is_removed_is_gone_without_a_notice(self) -> None:
         self.mail(1, "a@next.example", "b@next.example")
         self.answer(DEFERRED)
-        self.steer("remove")
+        self.intervene("remove")
         self.assertDone()
         self.assertEqual(
             self.lines[1],
@@ -283,21 +283,21 @@ class Removing(InterventionTestCase):
 
     def test_what_is_under_way_and_fails_is_removed_without_a_notice(self) -> None:
         self.mail(1, "a@next.example", "b@next.example")
-        self.steer("remove", to="b@*")
+        self.intervene("remove", to="b@*")
         self.answer(DELIVERED, FAILED)
         self.assertDone()
         self.assertIn("removed by the operator: ", self.lines[-1])
 
     def test_what_is_under_way_and_deferred_is_removed(self) -> None:
         self.mail(1)
-        self.steer("remove")
+        self.intervene("remove")
         self.answer(DEFERRED)
         self.assertDone()
         self.assertEqual(len(self.lines), 2)
 
     def test_what_is_under_way_and_delivered_was_delivered(self) -> None:
         self.mail(1)
-        self.steer("remove")
+        self.intervene("remove")
         self.answer(DELIVERED)
         self.assertDone()
         self.assertEqual(len(self.lines), 1)
@@ -307,7 +307,7 @@ class Removing(InterventionTestCase):
     def test_what_waits_in_memory_is_gone_at_once(self) -> None:
         for id in range(1, 8):
             self.mail(id)
-        self.steer("remove")
+        self.intervene("remove")
         self.assertEqual(sorted(self.store.messages), [1, 2, 3, 4, 5])
         self.answer(DELIVERED)
         self.assertDone()
@@ -315,5 +315,5 @@ class Removing(InterventionTestCase):
     def test_a_dry_run_changes_nothing(self) -> None:
         self.mail(1)
         self.answer(DEFERRED)
-        self.assertEqual(len(self.steer("remove", dry_run=True).messages), 1)
+        self.assertEqual(len(self.intervene("remove", dry_run=True).messages), 1)
         self.assertEqual((list(self.store.messages), self.lines), ([1], []))

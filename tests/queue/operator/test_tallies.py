@@ -9,15 +9,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.queue.ids import first_id
-from twisted_mta.queue.operator.operations import Class, Tallied, Tally
+from twisted_mta.queue.operator.operations import Category, Tallied, Tally
 from twisted_mta.queue.operator.tallies import Tallies, reason
 from twisted_mta.queue.store.contract import StoreError
 
 NOW = 1_800_000_000.0
 
 
-def deferred_for(code: int, status: str | None, ours: bool) -> Class:
-    return Class(0, True, True, False, code, status, ours)
+def deferred_for(code: int, status: str | None, ours: bool) -> Category:
+    return Category(0, True, True, False, code, status, ours)
 
 
 class Counting(SynchronousTestCase):
@@ -25,7 +25,7 @@ class Counting(SynchronousTestCase):
         self.clock = Clock()
         self.asked: list[Tally] = []
         self.slices = [
-            Tallied({Class(5, False, True, False): 3}, 3, first_id(NOW - 100)),
+            Tallied({Category(5, False, True, False): 3}, 3, first_id(NOW - 100)),
             Tallied({deferred_for(450, "2.0", False): 2}, 2, None),
         ]
         self.tallies = Tallies(self.perform, clock=self.clock, wall_time=lambda: NOW)

@@ -4,11 +4,11 @@ import random  # noqa: TID251 - seeded, so every run draws the same
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.queue.schedule.backoff import Schedule
+from twisted_mta.queue.schedule.backoff import Backoff
 
 from ..mail import LIFETIME, NOW
 
-SCHEDULE = Schedule(300.0, 3600.0)
+BACKOFF = Backoff(300.0, 3600.0)
 
 
 class Steady(random.Random):
@@ -24,7 +24,7 @@ class Steady(random.Random):
 
 def delay(attempts: int, drawn: float = 0.5, lifetime: float = LIFETIME) -> float:
     return (
-        SCHEDULE.next_attempt(
+        BACKOFF.next_attempt(
             attempts=attempts, now=NOW, expires_at=NOW + lifetime, random=Steady(drawn)
         )
         - NOW
@@ -48,13 +48,13 @@ class Delays(SynchronousTestCase):
 
     def test_jitter_goes_beyond_neither_end(self) -> None:
         draw = random.Random(1)
-        for schedule in (SCHEDULE, Schedule(60.0, 60.0), Schedule(1.0, 1.05), Schedule(10.0, 90.0)):
+        for backoff in (BACKOFF, Backoff(60.0, 60.0), Backoff(1.0, 1.05), Backoff(10.0, 90.0)):
             for attempts in range(1, 12):
-                drawn = [schedule.delay(attempts, draw) for _ in range(300)]
-                self.assertGreaterEqual(min(drawn), schedule.minimum)
-                self.assertLessEqual(max(drawn), schedule.maximum)
-        first = [SCHEDULE.delay(1, draw) for _ in range(300)]
-        last = [SCHEDULE.delay(9, draw) for _ in range(300)]
+                drawn = [backoff.delay(attempts, draw) for _ in range(300)]
+                self.assertGreaterEqual(min(drawn), backoff.minimum)
+                self.assertLessEqual(max(drawn), backoff.maximum)
+        first = [BACKOFF.delay(1, draw) for _ in range(300)]
+        last = [BACKOFF.delay(9, draw) for _ in range(300)]
         self.assertGreater(max(first) - min(first), 25.0)
         self.assertGreater(max(last) - min(last), 300.0)
 
@@ -71,7 +71,7 @@ class Delays(SynchronousTestCase):
         now, attempts, draw = NOW, 0, random.Random(1)
         while now < NOW + LIFETIME:
             attempts += 1
-            later = SCHEDULE.next_attempt(
+            later = BACKOFF.next_attempt(
                 attempts=attempts, now=now, expires_at=NOW + LIFETIME, random=draw
             )
             self.assertGreater(later, now)

@@ -13,7 +13,7 @@ from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
-from twisted_mta.queue.schedule.next_hops import HopLimits
+from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.queue.store.contract import Lease
 from twisted_mta.system.limits import LocalLimits
 
@@ -169,8 +169,8 @@ class Leases(FairTestCase):
 
 
 class Splitting(FairTestCase):
-    def limits_of(self, next_hop: NextHop) -> HopLimits:
-        return HopLimits(recipients_per_message=4)
+    def limits_of(self, next_hop: NextHop) -> NextHopLimits:
+        return NextHopLimits(recipients_per_message=4)
 
     def test_recipients_beyond_what_a_next_hop_takes_go_in_other_transactions(self) -> None:
         self.accept(message(1, *(f"u{number}@next.example" for number in range(10))))
@@ -345,10 +345,10 @@ class OverAllProcesses(LimitedTestCase):
 
 
 class Rates(LimitedTestCase):
-    def limits_of(self, next_hop: NextHop) -> HopLimits:
+    def limits_of(self, next_hop: NextHop) -> NextHopLimits:
         if next_hop.domain == "slow.example":
-            return HopLimits(rate=Rate(10, 60.0))
-        return HopLimits()
+            return NextHopLimits(rate=Rate(10, 60.0))
+        return NextHopLimits()
 
     def test_no_more_in_any_period_than_were_allowed(self) -> None:
         times: list[float] = []

@@ -9,14 +9,20 @@ from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.reply import Reply
-from twisted_mta.queue.schedule.backoff import Schedule
-from twisted_mta.queue.schedule.next_hops import INITIAL, Hop, HopLimits, Verdict, verdict
+from twisted_mta.queue.schedule.backoff import Backoff
+from twisted_mta.queue.schedule.next_hops import (
+    INITIAL,
+    NextHopLimits,
+    NextHopState,
+    Verdict,
+    verdict,
+)
 
 from ..mail import DEFERRED, DELIVERED, FAILED
 from ..running import NOBODY
 
 ALONE = Outcome(RecipientNumber(0), NOBODY, unreachable=True)
-SCHEDULE = Schedule(300.0, 3600.0)
+BACKOFF = Backoff(300.0, 3600.0)
 
 
 def outcome(reply: Reply, remote: str | None = "mx.example[192.0.2.1]:25") -> Outcome:
@@ -29,12 +35,12 @@ class HopTestCase(SynchronousTestCase):
         self.random = random.Random(1)
         self.hop = self.new_hop()
 
-    def new_hop(self, connections: int = 20) -> Hop:
-        return Hop(NextHop("smtp", domain="next.example"), HopLimits(), connections)
+    def new_hop(self, connections: int = 20) -> NextHopState:
+        return NextHopState(NextHop("smtp", domain="next.example"), NextHopLimits(), connections)
 
     def end(self, attempt: int, verdict: Verdict) -> str | None:
         return self.hop.end(
-            attempt, verdict, ALONE, now=self.now, schedule=SCHEDULE, random=self.random
+            attempt, verdict, ALONE, now=self.now, backoff=BACKOFF, random=self.random
         )
 
     def once(self, verdict: Verdict) -> str | None:
@@ -195,7 +201,7 @@ class Reachability(HopTestCase):
         self.assertEqual(self.hop.allowance(self.now), 1)
 
     def test_what_is_done_here_is_never_left_alone(self) -> None:
-        self.hop = Hop(NextHop("maildir"), HopLimits(), 20)
+        self.hop = NextHopState(NextHop("maildir"), NextHopLimits(), 20)
         self.assertIsNone(self.once("unreachable"))
         self.assertEqual(self.hop.allowance(self.now), 20)
 
@@ -253,7 +259,7 @@ class Concurrency(HopTestCase):
 
 class Limits(SynchronousTestCase):
     def test_a_schedule_is_the_general_one_but_for_what_was_said(self) -> None:
-        self.assertEqual(HopLimits().schedule(SCHEDULE), SCHEDULE)
-        self.assertEqual(HopLimits(retry_minimum=60).schedule(SCHEDULE), Schedule(60, 3600))
-        self.assertEqual(HopLimits(retry_minimum=7200).schedule(SCHEDULE), Schedule(7200, 7200))
-        self.assertEqual(HopLimits(retry_maximum=600).schedule(SCHEDULE), Schedule(300, 600))
+        self.assertEqual(NextHopLimits().backoff(BACKOFF), BACKOFF)
+        self.assertEqual(NextHopLimits(retry_minimum=60).backoff(BACKOFF), Backoff(60, 3600))
+        self.assertEqual(NextHopLimits(retry_minimum=7200).backoff(BACKOFF), Backoff(7200, 7200))
+        self.assertEqual(NextHopLimits(retry_maximum=600).backoff(BACKOFF), Backoff(300, 600))

@@ -16,7 +16,7 @@ from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.ids import first_id
 from twisted_mta.queue.runner import RunnerSettings
-from twisted_mta.queue.schedule.next_hops import HopLimits
+from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.testing.store import MemoryStore
 
 from ..mail import DEFERRED, DELIVERED, FAILED, LIFETIME, NOW, message
@@ -29,7 +29,7 @@ class Suspension(RunnerTestCase):
     def hop(self, domain: str = "dead.example") -> Any:
         (hop,) = [
             line.hop
-            for next_hop, line in self.runner._turns.lines.items()
+            for next_hop, line in self.runner._fair_share.lines.items()
             if next_hop.domain == domain
         ]
         return hop
@@ -241,10 +241,10 @@ class Days(RunnerTestCase):
 
 
 class Overrides(RunnerTestCase):
-    def limits_of(self, next_hop: NextHop) -> HopLimits:
+    def limits_of(self, next_hop: NextHop) -> NextHopLimits:
         if next_hop.domain == "hasty.example":
-            return HopLimits(retry_minimum=10, retry_maximum=20, lifetime=3600)
-        return HopLimits()
+            return NextHopLimits(retry_minimum=10, retry_maximum=20, lifetime=3600)
+        return NextHopLimits()
 
     def settings(self) -> RunnerSettings:
         return evolve(super().settings(), longest=20.0)

@@ -16,9 +16,9 @@ from twisted_mta.queue.operator.operations import (
     Browse,
     Inspect,
     Inspected,
+    Intervene,
     Page,
-    Steer,
-    Struck,
+    Removed,
     Tallied,
     Tally,
 )
@@ -61,9 +61,9 @@ class SteeringTests:
         selection = Selection.parse(filters, now=NOW)
         return picked(self.page(Browse(selection)))
 
-    def steer(self, action: Action, *, dry_run: bool = False, **filters: Any) -> Any:
+    def intervene(self, action: Action, *, dry_run: bool = False, **filters: Any) -> Any:
         selection = Selection.parse(filters, now=NOW)
-        return picked(self.page(Steer(action, selection, NOW + 1, dry_run=dry_run)))
+        return picked(self.page(Intervene(action, selection, NOW + 1, dry_run=dry_run)))
 
     def state(self, id: int) -> list[str]:
         """Return the state of each recipient of a message."""
@@ -226,7 +226,7 @@ class SteeringTests:
         for action, held in (("hold", 701), ("retry", 701), ("release", 0), ("retry", 0)):
             found, busy, after = 0, 0, FIRST
             while True:
-                page = self.page(Steer(action, meant, NOW + 5, after))  # type: ignore[arg-type]
+                page = self.page(Intervene(action, meant, NOW + 5, after))  # type: ignore[arg-type]
                 found += len(page.more) + sum(len(each.recipients) for each in page.messages)
                 busy += sum(entry.leased for each in page.messages for entry in each.recipients)
                 if page.next is None:
@@ -279,22 +279,22 @@ class SteeringTests:
     def test_what_is_retried_is_due(self) -> None:
         self.accept(message(1), lease=True)
         self.do(deferred(message(1), NOW + 3600))
-        self.assertEqual(self.steer("retry"), [(1, [0])])
+        self.assertEqual(self.intervene("retry"), [(1, [0])])
         self.assertEqual(self.survey(), {"next.example": NOW + 1})
         self.assertEqual(self.due(NOW + 1), [(1, [0])])
 
     def test_what_is_at_work_or_held_is_not_retried(self) -> None:
         self.accept(message(1), lease=True)
         self.accept(message(2))
-        self.steer("hold", ids=[str(QueueId(2))])
-        self.assertEqual(self.steer("retry"), [])
+        self.intervene("hold", ids=[str(QueueId(2))])
+        self.assertEqual(self.intervene("retry"), [])
         self.assertEqual(self.due(NOW + 1), [])
 
     # Holding and releasing.
 
     def test_what_is_held_is_never_due_and_is_counted(self) -> None:
         self.accept(message(1), message(2))
-        self.assertEqual(self.steer("hold", ids=[str(QueueId(1))]), [(1, [0])])
+        self.assertEqual(self.intervene("hold", ids=[str(QueueId(1))]), [(1, [0])])
         self.assertEqual(self.due(NOW + 2 * LIFETIME), [(2, [0])])
         self.assertEqual(self.state(1), ["held"])
         self.assertEqual(self.store.census().held, 1)
@@ -304,47 +304,47 @@ class SteeringTests:
 
     def test_a_survey_does_not_bring_back_what_is_held(self) -> None:
         self.accept(message(1))
-        self.steer("hold")
+        self.intervene("hold")
         self.assertEqual(self.survey(NOW, NOW - 1), {})
         self.assertEqual(self.state(1), ["held"])
 
     def test_only_recipients_that_are_meant_are_held(self) -> None:
         self.accept(message(1, "a@one.example", "b@two.example"))
-        self.assertEqual(self.steer("hold", domain="two.example"), [(1, [1])])
+        self.assertEqual(self.intervene("hold", domain="two.example"), [(1, [1])])
         self.assertEqual(self.due(), [(1, [0])])
 
     def test_holding_twice_is_holding_once(self) -> None:
         self.accept(message(1))
-        self.steer("hold")
-        self.assertEqual(self.steer("hold"), [])
+        self.intervene("hold")
+        self.assertEqual(self.intervene("hold"), [])
         self.assertEqual(self.store.census().held, 1)
 
     def test_what_is_released_is_due(self) -> None:
         self.accept(message(1), message(2))
-        self.steer("hold")
-        self.assertEqual(self.steer("release", ids=[str(QueueId(1))]), [(1, [0])])
+        self.intervene("hold")
+        self.assertEqual(self.intervene("release", ids=[str(QueueId(1))]), [(1, [0])])
         self.assertEqual(self.due(NOW + 1), [(1, [0])])
         self.assertEqual(self.store.census().held, 1)
 
     def test_what_is_not_held_cannot_be_released(self) -> None:
         self.accept(message(1), lease=True)
         self.do(deferred(message(1), NOW + 3600))
-        self.assertEqual(self.steer("release"), [])
+        self.assertEqual(self.intervene("release"), [])
         self.assertEqual(self.survey(), {"next.example": NOW + 3600})
 
     def test_what_is_held_at_work_is_held_when_it_comes_back(self) -> None:
         self.accept(message(1), message(2))
         leased = self.lease().messages
-        self.steer("hold")
+        self.intervene("hold")
         self.do(deferred(leased[0], NOW + 60), untried(leased[1]))
         self.assertEqual(self.due(NOW + LIFETIME), [])
         self.assertEqual((self.state(1), self.state(2)), (["held"], ["held"]))
-        self.steer("release")
+        self.intervene("release")
         self.assertEqual(self.due(NOW + 1), [(1, [0]), (2, [0])])
 
     def test_what_is_held_at_work_and_delivered_is_delivered(self) -> None:
         self.accept(message(1), lease=True)
-        self.steer("hold")
+        self.intervene("hold")
         self.do(settled(message(1)))
         census = self.store.census()
         self.assertEqual((census.messages, census.recipients, census.held), (0, 0, 0))
@@ -354,42 +354,42 @@ class SteeringTests:
     def test_what_is_removed_is_gone_with_its_message_and_its_file(self) -> None:
         body = self.large_body(1, b"x" * 300)
         self.accept(message(1, "a@one.example", "b@two.example", body=body))
-        self.assertEqual(self.steer("remove", domain="one.example"), [(1, [0])])
+        self.assertEqual(self.intervene("remove", domain="one.example"), [(1, [0])])
         self.assertEqual(self.state(1), ["queued"])
         self.assertEqual(self.files.names("/state/body"), [str(QueueId(1))])
-        self.steer("remove")
+        self.intervene("remove")
         self.assertIsNone(self.inspect(1))
         self.assertEqual(self.files.names("/state/body"), [])
         self.assertEqual(self.store.census().recipients, 0)
 
     def test_what_is_held_can_be_removed(self) -> None:
         self.accept(message(1))
-        self.steer("hold")
-        self.assertEqual(self.steer("remove", state="held"), [(1, [0])])
+        self.intervene("hold")
+        self.assertEqual(self.intervene("remove", state="held"), [(1, [0])])
         self.assertEqual((self.store.census().held, self.store.census().messages), (0, 0))
 
     def test_what_is_removed_at_work_is_gone_when_its_delivery_came_to_nothing(self) -> None:
         self.accept(message(1), message(2))
         leased = self.lease().messages
-        self.assertEqual(self.steer("remove"), [(1, [0]), (2, [0])])
-        self.assertEqual(self.steer("remove"), [])
+        self.assertEqual(self.intervene("remove"), [(1, [0]), (2, [0])])
+        self.assertEqual(self.intervene("remove"), [])
         self.assertEqual(
             self.do(deferred(leased[0], NOW + 60), untried(leased[1])),
-            [Struck((RecipientNumber(0),))] * 2,
+            [Removed((RecipientNumber(0),))] * 2,
         )
         census = self.store.census()
         self.assertEqual((census.messages, census.recipients, census.deferred), (0, 0, 0))
 
     def test_what_is_removed_at_work_and_delivered_is_delivered(self) -> None:
         self.accept(message(1), lease=True)
-        self.steer("remove")
+        self.intervene("remove")
         self.assertEqual(self.do(settled(message(1))), [None])
         self.assertEqual(self.store.census().messages, 0)
 
     def test_what_was_removed_at_work_is_gone_at_the_next_start(self) -> None:
         self.accept(message(1, body=self.large_body(1, b"x" * 300)), lease=True)
         self.accept(message(2))
-        self.steer("remove", ids=[str(QueueId(1))])
+        self.intervene("remove", ids=[str(QueueId(1))])
         self.restart()
         self.assertIsNone(self.inspect(1))
         self.assertEqual(self.due(), [(2, [0])])
@@ -398,14 +398,14 @@ class SteeringTests:
 
     def test_what_settles_and_is_removed_in_one_batch_is_gone(self) -> None:
         self.accept(message(1), lease=True)
-        self.do(deferred(message(1), NOW + 60), Steer("remove", Selection(), NOW))
+        self.do(deferred(message(1), NOW + 60), Intervene("remove", Selection(), NOW))
         self.assertEqual(self.store.census().recipients, 0)
 
     def test_a_dry_run_says_what_would_be_done_and_does_nothing(self) -> None:
         self.accept(message(1), message(2))
         for action in ("hold", "remove", "retry"):
             self.assertEqual(
-                self.steer(action, dry_run=True),  # type: ignore[arg-type]
+                self.intervene(action, dry_run=True),  # type: ignore[arg-type]
                 [(1, [0]), (2, [0])],
             )
         self.assertEqual(self.due(), [(1, [0]), (2, [0])])
@@ -420,7 +420,7 @@ class SteeringTests:
         first = message(old, "a@one.example", "b@one.example")
         self.accept(first, message(new), message(new + 1))
         self.do(deferred(first, NOW + 60, 0, 1))
-        self.steer("hold", ids=[str(QueueId(new))])
+        self.intervene("hold", ids=[str(QueueId(new))])
         counts: dict[Any, int] = {}
         after = FIRST
         for limit in (1, 100):

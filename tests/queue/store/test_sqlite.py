@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.operator.operations import Browse, Inspect, Page, Steer, Tally
+from twisted_mta.queue.operator.operations import Browse, Inspect, Intervene, Page, Tally
 from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.queue.store.contract import (
     Accept,
@@ -275,18 +275,18 @@ class Plans(StoreTestCase):
     def test_so_does_what_an_operator_asks(self) -> None:
         for selection in (Selection(), Selection(ids=(QueueId(1), QueueId(2)))):
             self.assertOnlySearches(self.plans(Browse(selection)))
-            self.assertOnlySearches(self.plans(Steer("hold", selection, NOW)))
-            self.assertOnlySearches(self.plans(Steer("release", selection, NOW)))
-            self.assertOnlySearches(self.plans(Steer("remove", selection, NOW)))
+            self.assertOnlySearches(self.plans(Intervene("hold", selection, NOW)))
+            self.assertOnlySearches(self.plans(Intervene("release", selection, NOW)))
+            self.assertOnlySearches(self.plans(Intervene("remove", selection, NOW)))
         self.assertOnlySearches(self.plans(Inspect(QueueId(1))))
         self.assertOnlySearches(self.plans(Tally((QueueId(3), QueueId(5)))))
 
     def test_a_domain_with_little_mail_is_found_by_its_indexes(self) -> None:
-        self.store.apply([Steer("hold", Selection(domain="2.example"), NOW)])
+        self.store.apply([Intervene("hold", Selection(domain="2.example"), NOW)])
         self.store.apply([Accept(special(20, "a@1.example", priority=3), False)])
         for operation in (
             Browse(Selection(domain="1.example")),
-            Steer("remove", Selection(domain="2.example"), NOW),
+            Intervene("remove", Selection(domain="2.example"), NOW),
         ):
             plans = self.plans(operation)
             self.assertOnlySearches(plans)

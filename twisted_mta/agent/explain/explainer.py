@@ -22,11 +22,11 @@ from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
 from ...queue.operator.operations import Inspect, Inspected
-from ...queue.operator.selection import Entry
+from ...queue.operator.selection import QueuedRecipient
 from ...queue.runner import Runner
 from ...queue.schedule.backoff import expiry
-from ...queue.schedule.next_hops import Suspended
-from ...queue.schedule.standing import Standing
+from ...queue.schedule.next_hop_status import NextHopStatus
+from ...queue.schedule.next_hops import SuspendedNextHop
 from ...queue.store.attempts import PastAttempt
 from ...routing.expansion import ExpansionStep
 from ...routing.lookup import Accountant
@@ -136,10 +136,10 @@ class Explainer:
         }
 
     def _recipient(
-        self, inspected: Inspected, entry: Entry, next_hop: NextHop, runner: Runner
+        self, inspected: Inspected, entry: QueuedRecipient, next_hop: NextHop, runner: Runner
     ) -> dict[str, Any]:
         recipient, message = entry.recipient, inspected.message
-        standing = runner.standing(next_hop)
+        standing = runner.next_hop_status(next_hop)
         lifetime = standing.limits.lifetime if next_hop.remote else None
         waits = entry.leased and runner.waits(next_hop, message.id, recipient.number)
         now = self._wall_time()
@@ -268,7 +268,7 @@ class Explainer:
                 }
                 for each in found
             ],
-            "standings": [standing_facts(runner.standing(next_hop))],
+            "standings": [standing_facts(runner.next_hop_status(next_hop))],
         }
 
     def _maildir(self, mailbox: Mailbox) -> str:
@@ -293,7 +293,7 @@ def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
     }
 
 
-def standing_facts(standing: Standing) -> dict[str, Any]:
+def standing_facts(standing: NextHopStatus) -> dict[str, Any]:
     """Return how things stand with a next hop in plain types."""
     return {
         "name": standing.name,
@@ -308,7 +308,7 @@ def standing_facts(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _suspended(suspended: Suspended | None) -> dict[str, Any] | None:
+def _suspended(suspended: SuspendedNextHop | None) -> dict[str, Any] | None:
     if suspended is None:
         return None
     return {
@@ -320,7 +320,12 @@ def _suspended(suspended: Suspended | None) -> dict[str, Any] | None:
 
 
 def holds(
-    inspected: Inspected, entry: Entry, standing: Standing, *, waits: bool, now: float
+    inspected: Inspected,
+    entry: QueuedRecipient,
+    standing: NextHopStatus,
+    *,
+    waits: bool,
+    now: float,
 ) -> list[dict[str, Any]]:
     """Return all that keeps a recipient here now, the strongest first; each has a ``kind``.
 
@@ -364,7 +369,7 @@ def holds(
 
 
 def next_attempt(
-    inspected: Inspected, entry: Entry, standing: Standing, *, now: float
+    inspected: Inspected, entry: QueuedRecipient, standing: NextHopStatus, *, now: float
 ) -> float | None:
     """Return the wall time before which a recipient is not tried; None: never, as things are."""
     if entry.leased:

@@ -10,7 +10,7 @@ import attrs
 from ...config import Config, Destination
 from ...delivery.candidates import Candidate
 from ...mail.next_hop import NextHop
-from ...queue.schedule.next_hops import HopLimits
+from ...queue.schedule.next_hops import NextHopLimits
 
 DEFAULT = "default"
 
@@ -77,11 +77,11 @@ def terms(config: Config, next_hop: NextHop, domain: str) -> dict[str, Any]:
     return {"destination": None if given is None else given.domain, **found}
 
 
-def limits_of(config: Config, next_hop: NextHop) -> HopLimits:
+def limits_of(config: Config, next_hop: NextHop) -> NextHopLimits:
     """Return what the operator said of a next hop (`queue.schedule.fair_share.LimitsOf`)."""
     there = config.destination_for(next_hop.destination or next_hop.domain, next_hop.hosts)
     return _shared(
-        HopLimits(
+        NextHopLimits(
             connections=there.connections,
             recipients_per_message=there.recipients_per_message,
             rate=there.rate,
@@ -93,7 +93,7 @@ def limits_of(config: Config, next_hop: NextHop) -> HopLimits:
 
 
 @lru_cache(maxsize=1000)
-def _shared(limits: HopLimits) -> HopLimits:
+def _shared(limits: NextHopLimits) -> NextHopLimits:
     """Return the same limits for all next hops of which the same is said: there may be 100,000."""
     return limits
 

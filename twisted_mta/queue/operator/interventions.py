@@ -17,8 +17,8 @@ from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.printable import printable
 from ...mail.queue_id import QueueId
-from ..schedule.part import Part
-from .operations import FEW, Action, Page, Steer
+from ..schedule.delivery import Delivery
+from .operations import FEW, Action, Intervene, Page
 
 Key = tuple[QueueId, RecipientNumber]
 
@@ -46,11 +46,11 @@ class Interventions:
     def __init__(self) -> None:
         self._marks: dict[Key, _Mark] = {}
 
-    def steered(self, steer: Steer, page: Page, by: str) -> bool:
+    def done(self, intervention: Intervene, page: Page, by: str) -> bool:
         """An action was done: say so, and mark what of it is at work.
 
         Args:
-            steer: the action.
+            intervention: the action.
             page: what it was done to.
             by: who asked for it.
 
@@ -63,9 +63,9 @@ class Interventions:
         for listed in page.messages:
             for entry in listed.recipients:
                 key = listed.id, entry.recipient.number
-                waits = entry.leased and steer.action in ("hold", "remove")
+                waits = entry.leased and intervention.action in ("hold", "remove")
                 if waits:
-                    self._marks[key] = _Mark(steer.action, by)
+                    self._marks[key] = _Mark(intervention.action, by)
                     marked = True
                 else:
                     self._marks.pop(key, None)
@@ -76,7 +76,7 @@ class Interventions:
                     listed.id,
                     listed.reverse_path,
                     entry.recipient,
-                    _WORDS[steer.action],
+                    _WORDS[intervention.action],
                     by,
                     ", when what is under way has ended without delivering it" if waits else "",
                 )
@@ -88,14 +88,14 @@ class Interventions:
             self._log.info(
                 "{recipients} recipients {status} by the operator: by={by} ids={_ids}",
                 recipients=len(together),
-                status=_WORDS[steer.action],
+                status=_WORDS[intervention.action],
                 by=printable(by or "nobody known"),
                 ids=list(map(str, together)),
                 _ids=",".join(map(str, dict.fromkeys(together))),
             )
         return marked
 
-    def part(self, part: Part) -> tuple[Part | None, Part | None]:
+    def part(self, part: Delivery) -> tuple[Delivery | None, Delivery | None]:
         """Return what of a part is to be begun, and what is not any more."""
         if not self._marks:
             return part, None
@@ -107,8 +107,8 @@ class Interventions:
         return (_with(part, rest) if rest else None), _with(part, marked)
 
     def undelivered(
-        self, part: Part, outcomes: Sequence[Outcome]
-    ) -> tuple[Part, tuple[RecipientNumber, ...]]:
+        self, part: Delivery, outcomes: Sequence[Outcome]
+    ) -> tuple[Delivery, tuple[RecipientNumber, ...]]:
         """Return what of a part that was tried is to be settled as ever, and what was removed."""
         if not self._marks:
             return part, ()
@@ -164,5 +164,5 @@ class Interventions:
         )
 
 
-def _with(part: Part, recipients: Sequence[Recipient]) -> Part:
+def _with(part: Delivery, recipients: Sequence[Recipient]) -> Delivery:
     return evolve(part, message=part.message.for_recipients(recipients))

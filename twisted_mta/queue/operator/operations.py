@@ -18,7 +18,7 @@ from ...mail.envelope import RecipientNumber
 from ...mail.message import Message
 from ...mail.queue_id import QueueId
 from ..store.attempts import PastAttempt
-from .selection import Entry, Selection
+from .selection import QueuedRecipient, Selection
 
 FIRST = -1
 """Before all ids."""
@@ -43,7 +43,7 @@ Action = Literal["retry", "hold", "release", "remove"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
-def can(action: Action, entry: Entry) -> bool:
+def can(action: Action, entry: QueuedRecipient) -> bool:
     """Whether an action changes anything about a recipient."""
     if action == "release":
         return entry.held is not None
@@ -70,7 +70,7 @@ class Browse:
 
 
 @frozen
-class Steer:
+class Intervene:
     """Do something to what is there; the result is a `Page` of what it was done to.
 
     Attributes:
@@ -118,11 +118,11 @@ class Tally:
     limit: int = 2000
 
 
-OperatorsOperation = Browse | Steer | Inspect | Tally
+OperatorsOperation = Browse | Intervene | Inspect | Tally
 
 
 @frozen
-class Listed:
+class ListedMessage:
     """A message, with those of its recipients that were asked for.
 
     Attributes:
@@ -134,7 +134,7 @@ class Listed:
 
     id: QueueId
     reverse_path: Mailbox | None
-    recipients: tuple[Entry, ...]
+    recipients: tuple[QueuedRecipient, ...]
     size: int = 0
 
 
@@ -150,7 +150,7 @@ class Page:
             each recipient, none of them leased.
     """
 
-    messages: tuple[Listed, ...]
+    messages: tuple[ListedMessage, ...]
     looked_at: int
     next: QueueId | None
     more: tuple[tuple[QueueId, RecipientNumber, str], ...] = ()
@@ -174,13 +174,13 @@ class Inspected:
     """
 
     message: Message
-    entries: tuple[Entry, ...]
+    entries: tuple[QueuedRecipient, ...]
     quarantine: str | None = None
     attempts: Mapping[RecipientNumber, tuple[PastAttempt, ...]] = field(factory=dict)
 
 
 @frozen
-class Class:
+class Category:
     """What is counted together.
 
     Attributes:
@@ -212,13 +212,13 @@ class Tallied:
         next: as in a `Page`.
     """
 
-    counts: Mapping[Class, int] = field(factory=dict)
+    counts: Mapping[Category, int] = field(factory=dict)
     looked_at: int = 0
     next: QueueId | None = None
 
 
 @frozen
-class Struck:
+class Removed:
     """What left the queue as its lease ended, since the operator had removed it.
 
     Attributes:

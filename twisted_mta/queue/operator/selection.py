@@ -33,7 +33,7 @@ MOST_IDS = 10_000
 
 
 @frozen
-class Entry:
+class QueuedRecipient:
     """A recipient as it is in a store.
 
     Attributes:
@@ -123,7 +123,7 @@ class Selection:
             and (self.sender is None or _matches(self.sender, str(reverse_path or "<>")))
         )
 
-    def picks_recipient(self, entry: Entry) -> bool:
+    def picks_recipient(self, entry: QueuedRecipient) -> bool:
         """Whether what is said of the recipient is true."""
         if self.state is not None and entry.state != self.state:
             return False

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from ...interfaces import Clock, WallTime
 from ..ids import first_id
 from ..store.contract import StoreError
-from .operations import FIRST, Class, Tallied, Tally
+from .operations import FIRST, Category, Tallied, Tally
 
 AGES: tuple[tuple[str, float], ...] = (
     ("5m", 300.0),
@@ -101,12 +101,12 @@ class Tallies:
         edges = tuple(first_id(time - seconds) for _, seconds in reversed(AGES))
         self._look(edges, FIRST, {})
 
-    def _look(self, edges: Any, after: int, counts: dict[Class, int]) -> None:
+    def _look(self, edges: Any, after: int, counts: dict[Category, int]) -> None:
         self._perform(Tally(edges, after)).addCallbacks(
             self._looked, self._gave_up, callbackArgs=(edges, counts)
         ).addErrback(self._could_not)
 
-    def _looked(self, tallied: Tallied, edges: Any, counts: dict[Class, int]) -> None:
+    def _looked(self, tallied: Tallied, edges: Any, counts: dict[Category, int]) -> None:
         for each, count in tallied.counts.items():
             counts[each] = counts.get(each, 0) + count
         following = tallied.next
@@ -131,7 +131,7 @@ class Tallies:
         self._log.failure("counting the queue", failure)
 
 
-def reason(each: Class) -> str:
+def reason(each: Category) -> str:
     """Return why what was deferred waits: one of `REASONS`."""
     status = each.status or ""
     if each.ours:

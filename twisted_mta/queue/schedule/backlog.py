@@ -20,8 +20,8 @@ from ...mail.next_hop import NextHop
 from ..commit import GroupCommit
 from ..ids import first_id
 from ..store.contract import Lease, Leased, Survey, Want
-from .agenda import Agenda
-from .fair_share import Line, Reading, Turns
+from .due_times import DueTimes
+from .fair_share import FairShare, NextHopQueue, Reading
 
 _PAUSE = 5.0  # seconds until what the store could not do is asked of it again
 # Seconds; the wall clock may be set in the meantime, and what it passes is due. Looking costs
@@ -55,7 +55,7 @@ class Backlog:
 
     Args:
         commit: the store.
-        turns: says for what there are places.
+        fair_share: says for what there are places.
         clock: for pauses.
         wall_time: when things are due.
         hop_of: says where a domain goes.
@@ -68,19 +68,19 @@ class Backlog:
         self,
         *,
         commit: GroupCommit,
-        turns: Turns,
+        fair_share: FairShare,
         clock: Clock,
         wall_time: WallTime,
         hop_of: Callable[[str], NextHop],
         came: Came,
     ) -> None:
         self._commit = commit
-        self._turns = turns
+        self._fair_share = fair_share
         self._clock = clock
         self._wall_time = wall_time
         self._hop_of = hop_of
         self._came = came
-        self._agenda = Agenda()
+        self._due_times = DueTimes()
         self._reading = False
         self._surveyed = True
         self._paused_until = 0.0  # by the clock: nothing is read before
@@ -94,8 +94,8 @@ class Backlog:
 
     def plan(self, domain: str, due: float) -> None:
         """Something of a domain is in the store, not leased, and due at ``due`` (wall time)."""
-        if not self._turns.is_placed(domain):  # then what is due first is known
-            self._agenda.add(domain, due)
+        if not self._fair_share.is_placed(domain):  # then what is due first is known
+            self._due_times.add(domain, due)
 
     def note(self, message: Message) -> None:
         """A message is in the store and not leased."""
@@ -111,13 +111,13 @@ class Backlog:
         """
         now, time = self._clock.seconds(), self._wall_time()
         self._watch_clock(now, time)
-        for due, domain in self._agenda.take_due(time, _PLACED):
-            self._turns.place(domain, due, self._hop_of(domain))
+        for due, domain in self._due_times.take_due(time, _PLACED):
+            self._fair_share.place(domain, due, self._hop_of(domain))
         if not self._reading:
             if now < self._paused_until:
                 return self._paused_until
             self._ask(now, time, settings)
-        next_time = self._agenda.next_time()
+        next_time = self._due_times.next_time()
         if next_time is None:
             return None
         return now + max(0.0, min(next_time - time, _LONGEST_SLEEP))
@@ -142,12 +142,12 @@ class Backlog:
                 callbackArgs=(survey,),
                 errbackArgs=((),),
             ).addErrback(self._lost_track)
-        elif readings := self._turns.wants(now):
+        elif readings := self._fair_share.wants(now):
             self._reading = True
             maybeDeferred(self._lease, time, readings).addCallbacks(
                 self._leased, self._not_read, callbackArgs=(readings,), errbackArgs=(readings,)
             ).addErrback(self._lost_track)
-        elif sweeps := self._turns.sweeps():
+        elif sweeps := self._fair_share.sweeps():
             self._reading = True
             each = max(1, _SWEPT // len(sweeps))
             wants = tuple(
@@ -160,7 +160,7 @@ class Backlog:
 
     def _lease(self, time: float, readings: Sequence[Reading]) -> Deferred[Any]:
         wants = tuple(Want(each.domain, each.places) for each in readings)
-        return self._commit.perform(Lease(time, wants, self._turns.companions(readings)))
+        return self._commit.perform(Lease(time, wants, self._fair_share.companions(readings)))
 
     def _was_surveyed(self, surveyed: Leased | None, survey: Survey) -> None:
         assert surveyed is not None
@@ -174,19 +174,19 @@ class Backlog:
         assert leased is not None
         self._reading = False
         for each in readings:
-            self._turns.unclaim(each.line.hop.next_hop, each.places)
+            self._fair_share.unclaim(each.line.hop.next_hop, each.places)
         try:
             self._take_rest(leased)
         finally:  # they are leased
             self._came(leased.messages)
 
-    def _swept(self, leased: Leased | None, sweeps: Sequence[tuple[Line, str]]) -> None:
+    def _swept(self, leased: Leased | None, sweeps: Sequence[tuple[NextHopQueue, str]]) -> None:
         assert leased is not None
         self._reading = False
         expired = self._came(leased.messages)
         for line, domain in sweeps:
             if domain in expired and leased.rest.get(domain) is not None:
-                self._turns.sweep_again(line, domain)
+                self._fair_share.sweep_again(line, domain)
 
     def _take_rest(self, leased: Leased) -> None:
         self._plan_some(iter(leased.rest.items()))
@@ -207,7 +207,7 @@ class Backlog:
     def _not_read(self, failure: Failure, readings: Sequence[Reading]) -> None:
         self._reading = False
         for each in readings:
-            self._turns.unclaim(each.line.hop.next_hop, each.places)
+            self._fair_share.unclaim(each.line.hop.next_hop, each.places)
             self.plan(each.domain, each.due)
         self._paused_until = self._clock.seconds() + _PAUSE
         self._came(())
@@ -220,6 +220,6 @@ class Backlog:
         self._came(())
 
 
-def _lifetime(line: Line, settings: Limits) -> float:
+def _lifetime(line: NextHopQueue, settings: Limits) -> float:
     lifetime = line.hop.limits.lifetime
     return settings.lifetime if lifetime is None else lifetime

@@ -12,7 +12,7 @@ _JITTER = 0.1  # of the delay, to each side: what failed together need not come 
 
 
 @frozen
-class Schedule:
+class Backoff:
     """Exponential back-off with jitter (RFC 5321 §4.5.4.1).
 
     Attributes:

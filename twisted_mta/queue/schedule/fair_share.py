@@ -11,7 +11,7 @@ both are dealt out so that nobody can take them all:
   answer, and those that are not known to. Hosts that hang are of the last kind, and however many
   there are, the others do not wait for them. Nor do they get all transactions.
 * A suspended next hop has no places, and when its time has come one, for the probe.
-* Lines take turns, and in a line the domains that share a next hop do.
+* Lines take fair_share, and in a line the domains that share a next hop do.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import NamedTuple
 from ...mail.envelope import RecipientNumber
 from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
-from .backoff import Schedule
-from .next_hops import UNLIMITED, Hop, HopLimits, Suspension
-from .part import Part
-from .standing import Standing
+from .backoff import Backoff
+from .delivery import Delivery
+from .next_hop_status import NextHopStatus
+from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
 
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
 _WAITING = 80  # places of one line beyond what is under way, at most; a lease fills half of them
@@ -36,11 +36,11 @@ _SWEEP = 50  # domains of a suspended next hop whose expired messages are asked 
 _COMPANIONS = 1000  # domains of one line that may come with what is leased of it
 _IDLE = 10_000  # next hops without mail that are remembered; 700 octets each
 
-LimitsOf = Callable[[NextHop], HopLimits]
+LimitsOf = Callable[[NextHop], NextHopLimits]
 """What the operator said of a next hop."""
 
 
-class Line:
+class NextHopQueue:
     """What there is to do for one next hop.
 
     Attributes:
@@ -66,9 +66,9 @@ class Line:
         "waiting",
     )
 
-    def __init__(self, hop: Hop) -> None:
+    def __init__(self, hop: NextHopState) -> None:
         self.hop = hop
-        self.waiting: deque[Part] = deque()
+        self.waiting: deque[Delivery] = deque()
         self.ready: list[tuple[float, str]] = []
         self.held = 0
         self.coming = 0
@@ -103,13 +103,13 @@ class Line:
 class Reading(NamedTuple):
     """Messages that are to be read: as many of a domain as there are places, for a line."""
 
-    line: Line
+    line: NextHopQueue
     domain: str
     due: float
     places: int
 
 
-class Turns:
+class FairShare:
     """Deals out places and transactions.
 
     Attributes:
@@ -123,35 +123,41 @@ class Turns:
         self.held = 0
         self.remote = 0
         self.concurrency = concurrency
-        self.lines: dict[NextHop, Line] = {}
+        self.lines: dict[NextHop, NextHopQueue] = {}
         self._per_hop = per_hop
         self._limits_of = limits_of
         self._kinds = [0, 0, 0]  # places that each kind has: here, known to answer, not known to
         self._unproven = 0  # transactions under way with next hops not known to answer
-        self._waiting: dict[NextHop, Line] = {}  # with something waiting, in the order of turns
-        self._reading: tuple[dict[NextHop, Line], ...] = ({}, {}, {})  # with something to read
-        self._sweeping: dict[NextHop, Line] = {}
-        self._placed: dict[str, Line] = {}  # domains in `Line.ready`
+        self._waiting: dict[
+            NextHop, NextHopQueue
+        ] = {}  # with something waiting, in the order of turns
+        self._reading: tuple[dict[NextHop, NextHopQueue], ...] = (
+            {},
+            {},
+            {},
+        )  # with something to read
+        self._sweeping: dict[NextHop, NextHopQueue] = {}
+        self._placed: dict[str, NextHopQueue] = {}  # domains in `NextHopQueue.ready`
         self._idle: dict[NextHop, None] = {}
-        self._probes: list[tuple[float, int, Line]] = []  # when suspensions end; a heap
+        self._probes: list[tuple[float, int, NextHopQueue]] = []  # when suspensions end; a heap
         self._order = 0
         self._action = 0
 
     # Lines.
 
-    def line(self, next_hop: NextHop) -> Line:
+    def line(self, next_hop: NextHop) -> NextHopQueue:
         """Return the line at a next hop."""
         line = self.lines.get(next_hop)
         if line is None:
             limits = self._limits(next_hop)
-            line = Line(Hop(next_hop, limits, limits.connections or self._per_hop))
+            line = NextHopQueue(NextHopState(next_hop, limits, limits.connections or self._per_hop))
             line.kind = 2 if next_hop.remote else 0
             self.lines[next_hop] = line
         elif next_hop in self._idle:
             del self._idle[next_hop]
         return line
 
-    def limits(self, next_hop: NextHop) -> HopLimits:
+    def limits(self, next_hop: NextHop) -> NextHopLimits:
         """Return what the operator said of a next hop."""
         line = self.lines.get(next_hop)
         return self._limits(next_hop) if line is None else line.hop.limits
@@ -161,10 +167,10 @@ class Turns:
         line = self.lines.get(next_hop)
         return None if line is None else line.hop.suspension
 
-    def _limits(self, next_hop: NextHop) -> HopLimits:
+    def _limits(self, next_hop: NextHop) -> NextHopLimits:
         return self._limits_of(next_hop) if next_hop.remote else UNLIMITED
 
-    def update(self, *, concurrency: int, per_hop: int) -> tuple[list[Part], dict[str, float]]:
+    def update(self, *, concurrency: int, per_hop: int) -> tuple[list[Delivery], dict[str, float]]:
         """Take in new settings and routes.
 
         Returns:
@@ -174,7 +180,7 @@ class Turns:
         self.concurrency = concurrency
         self._per_hop = per_hop
         domains: dict[str, float] = {}
-        waiting: list[Part] = []
+        waiting: list[Delivery] = []
         for next_hop, line in self.lines.items():
             waiting += self._drop_waiting(line)
             domains.update((domain, due) for due, domain in line.ready)
@@ -190,13 +196,13 @@ class Turns:
             self._consider(line)
         return waiting, domains
 
-    def _room(self, line: Line, now: float) -> int:
+    def _room(self, line: NextHopQueue, now: float) -> int:
         return line.room(now, self._kinds[line.kind] < self._quota() // 2)
 
     def _quota(self) -> int:
         return max(_WINDOW, self.concurrency)
 
-    def _consider(self, line: Line) -> None:
+    def _consider(self, line: NextHopQueue) -> None:
         """See to it that a line stands where its state says."""
         next_hop = line.hop.next_hop
         kind = 0 if not next_hop.remote else 1 if line.hop.proven else 2
@@ -213,14 +219,14 @@ class Turns:
                 oldest = next(iter(self._idle))
                 del self._idle[oldest], self.lines[oldest]
 
-    def _hold(self, line: Line, places: int) -> None:
+    def _hold(self, line: NextHopQueue, places: int) -> None:
         line.held += places
         self.held += places
         self._kinds[line.kind] += places
 
     # What is in memory.
 
-    def claim(self, parts: Iterable[Part], now: float) -> bool:
+    def claim(self, parts: Iterable[Delivery], now: float) -> bool:
         """Take places for all of a message, if all of it can begin soon and nothing is before it.
 
         Args:
@@ -253,7 +259,7 @@ class Turns:
         self._hold(line, -places)
         self._consider(line)
 
-    def arrive(self, part: Part, now: float) -> bool:
+    def arrive(self, part: Delivery, now: float) -> bool:
         """Let a part wait for its turn, in a place of its own.
 
         Returns:
@@ -269,8 +275,8 @@ class Turns:
         return True
 
     def withdraw(
-        self, sort: Callable[[Part], tuple[Part | None, Part | None]]
-    ) -> list[tuple[Part, bool]]:
+        self, sort: Callable[[Delivery], tuple[Delivery | None, Delivery | None]]
+    ) -> list[tuple[Delivery, bool]]:
         """Take out of what waits what is not to begin any more.
 
         Args:
@@ -280,7 +286,7 @@ class Turns:
             What was taken out; and whether it keeps a place until it `leave`s, since nothing of its
             part stays.
         """
-        withdrawn: list[tuple[Part, bool]] = []
+        withdrawn: list[tuple[Delivery, bool]] = []
         for next_hop, line in list(self._waiting.items()):
             waiting, line.waiting = line.waiting, deque()
             for part in waiting:
@@ -293,7 +299,7 @@ class Turns:
                 del self._waiting[next_hop]
         return withdrawn
 
-    def leave(self, part: Part) -> None:
+    def leave(self, part: Delivery) -> None:
         """Give back the place of a part."""
         line = self.lines[part.next_hop]
         self._hold(line, -1)
@@ -343,7 +349,7 @@ class Turns:
                     left -= want.places
         return wants
 
-    def _from_line(self, line: Line, room: int) -> list[Reading]:
+    def _from_line(self, line: NextHopQueue, room: int) -> list[Reading]:
         wants: list[Reading] = []
         domains = min(room, len(line.ready))
         for index in range(domains):
@@ -358,7 +364,7 @@ class Turns:
         lines = {id(each.line): each.line for each in readings if each.line.ready}
         return tuple(domain for line in lines.values() for _, domain in line.ready[:_COMPANIONS])
 
-    def sweeps(self) -> list[tuple[Line, str]]:
+    def sweeps(self) -> list[tuple[NextHopQueue, str]]:
         """Take the domains of a suspended next hop whose expired messages are to be read next."""
         while self._sweeping:
             next_hop, line = next(iter(self._sweeping.items()))
@@ -371,23 +377,24 @@ class Turns:
                 return [(line, domain) for domain in domains]
         return []
 
-    def sweep_again(self, line: Line, domain: str) -> None:
+    def sweep_again(self, line: NextHopQueue, domain: str) -> None:
         """There may be more that has expired."""
         line.sweep.append(domain)
         self._sweeping.setdefault(line.hop.next_hop, line)
 
     # Transactions.
 
-    def startable(self, now: float, most: int) -> list[Line]:
+    def startable(self, now: float, most: int) -> list[NextHopQueue]:
         """Return the lines that a transaction may begin for, one after the other, in their turn.
 
-        A line is in there once for each. They count as `Line.acquiring` until they are taken.
+        A line is in there once for each transaction; `NextHopQueue.acquiring` counts them until
+        they are taken.
 
         Args:
             now: by the clock.
             most: how many at the most.
         """
-        chosen: list[Line] = []
+        chosen: list[NextHopQueue] = []
         room = self.concurrency - self.remote
         strangers = self._strangers() - self._unproven
         progress = True
@@ -416,7 +423,7 @@ class Turns:
         # Three quarters: those that may hang leave room for those that are known to answer.
         return self.concurrency - self.concurrency // 4
 
-    def take(self, line: Line, now: float) -> tuple[Part, int] | None:
+    def take(self, line: NextHopQueue, now: float) -> tuple[Delivery, int] | None:
         """Begin with what is first in a line that was `startable`, if that may still be.
 
         Returns:
@@ -438,7 +445,7 @@ class Turns:
         self._unproven += line.kind == 2
         return part, line.hop.begin()
 
-    def ended(self, line: Line, kind: int) -> None:
+    def ended(self, line: NextHopQueue, kind: int) -> None:
         """A transaction has ended, and its hop has learnt from it.
 
         Args:
@@ -449,7 +456,7 @@ class Turns:
         self._unproven -= kind == 2
         self._consider(line)
 
-    def suspended(self, line: Line) -> list[Part]:
+    def suspended(self, line: NextHopQueue) -> list[Delivery]:
         """A next hop has been suspended: return what waited for it.
 
         It keeps its places until it `leave`s.
@@ -463,7 +470,7 @@ class Turns:
             self._sweeping[line.hop.next_hop] = line
         return self._drop_waiting(line)
 
-    def _drop_waiting(self, line: Line) -> list[Part]:
+    def _drop_waiting(self, line: NextHopQueue) -> list[Delivery]:
         waiting = list(line.waiting)
         line.waiting.clear()
         self._waiting.pop(line.hop.next_hop, None)
@@ -473,7 +480,7 @@ class Turns:
         """An operator's action begins: it may probe each next hop once (`probe`)."""
         self._action += 1
 
-    def failed(self, line: Line) -> None:
+    def failed(self, line: NextHopQueue) -> None:
         """Nobody was reached at a next hop: an action that is under way has had its probe."""
         line.failed_in = self._action
 
@@ -500,13 +507,13 @@ class Turns:
                 self._consider(line)
         return None
 
-    def suspensions(self) -> Sequence[Hop]:
+    def suspensions(self) -> Sequence[NextHopState]:
         """Return the next hops that are suspended."""
         return [line.hop for line in self.lines.values() if line.hop.suspension is not None]
 
     # For who asks.
 
-    def standing(self, next_hop: NextHop, now: float, *, default: Schedule) -> Standing:
+    def status(self, next_hop: NextHop, now: float, *, default: Backoff) -> NextHopStatus:
         """Return how things stand with a next hop; changes nothing.
 
         Args:
@@ -517,12 +524,12 @@ class Turns:
         line = self.lines.get(next_hop)
         if line is None:
             limits = self._limits(next_hop)
-            line = Line(Hop(next_hop, limits, limits.connections or self._per_hop))
+            line = NextHopQueue(NextHopState(next_hop, limits, limits.connections or self._per_hop))
         hop = line.hop
-        return Standing(
+        return NextHopStatus(
             name=hop.name,
             limits=hop.limits,
-            schedule=hop.limits.schedule(default),
+            backoff=hop.limits.backoff(default),
             suspended=hop.suspended(now),
             active=hop.active,
             allowed=hop.limit,
@@ -543,7 +550,7 @@ class Turns:
         )
 
 
-def _insert(waiting: deque[Part], part: Part) -> None:
+def _insert(waiting: deque[Delivery], part: Delivery) -> None:
     """Put a part behind all whose turn is not later; nearly always those are all."""
     at = len(waiting)
     while at and waiting[at - 1].turn > part.turn:

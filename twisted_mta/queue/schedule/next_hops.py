@@ -22,7 +22,7 @@ from ...config.destination import Rate
 from ...interfaces import Random
 from ...mail.next_hop import NextHop
 from ...mail.outcome import Outcome
-from .backoff import Schedule
+from .backoff import Backoff
 
 # Transactions at once with a next hop that we know nothing of. Enough for a page of mail to leave
 # together, and few enough that what hangs there does not matter.
@@ -33,7 +33,7 @@ Verdict = Literal["reached", "unreachable", "overloaded", "silent"]
 
 
 @frozen(kw_only=True)
-class HopLimits:
+class NextHopLimits:
     """What holds for one next hop.
 
     Attributes:
@@ -54,16 +54,16 @@ class HopLimits:
     retry_maximum: float | None = None
     lifetime: float | None = None
 
-    def schedule(self, default: Schedule) -> Schedule:
+    def backoff(self, default: Backoff) -> Backoff:
         """Return when it is tried again."""
         if self.retry_minimum is None and self.retry_maximum is None:
             return default
         minimum = default.minimum if self.retry_minimum is None else self.retry_minimum
         maximum = default.maximum if self.retry_maximum is None else self.retry_maximum
-        return Schedule(minimum, max(minimum, maximum))
+        return Backoff(minimum, max(minimum, maximum))
 
 
-UNLIMITED = HopLimits(recipients_per_message=None)
+UNLIMITED = NextHopLimits(recipients_per_message=None)
 """For what is done here."""
 
 
@@ -85,7 +85,7 @@ class Suspension:
 
 
 @frozen
-class Suspended:
+class SuspendedNextHop:
     """A next hop that is left alone, for people to see.
 
     Attributes:
@@ -113,7 +113,7 @@ def verdict(outcomes: Sequence[Outcome]) -> Verdict:
     return "silent"
 
 
-class Hop:
+class NextHopState:
     """The state of one next hop. Attempts are known by their number, in the order they begin.
 
     Attributes:
@@ -143,7 +143,7 @@ class Hop:
         "suspension",
     )
 
-    def __init__(self, next_hop: NextHop, limits: HopLimits, connections: int) -> None:
+    def __init__(self, next_hop: NextHop, limits: NextHopLimits, connections: int) -> None:
         self.next_hop = next_hop
         self.limits = limits
         self.connections = connections
@@ -188,12 +188,12 @@ class Hop:
         self._early = True
         return True
 
-    def suspended(self, now: float) -> Suspended | None:
+    def suspended(self, now: float) -> SuspendedNextHop | None:
         """Return for how long it is left alone, and why; None: it is open (by the clock)."""
         each = self.suspension
         if each is None:
             return None
-        return Suspended(self.name, max(0.0, each.until - now), each.times, each.cause)
+        return SuspendedNextHop(self.name, max(0.0, each.until - now), each.times, each.cause)
 
     def begin(self) -> int:
         """Count in a transaction and return its number."""
@@ -210,7 +210,7 @@ class Hop:
         cause: Outcome | None,
         *,
         now: float,
-        schedule: Schedule,
+        backoff: Backoff,
         random: Random,
     ) -> Literal["suspended", "still suspended", "reopened"] | None:
         """Count out a transaction and learn from it.
@@ -223,7 +223,7 @@ class Hop:
             verdict: what it says of the next hop.
             cause: one of its outcomes; must be there where it was unreachable.
             now: by the clock.
-            schedule: how long it is suspended.
+            backoff: how long it is suspended.
             random: what the jitter is drawn from.
 
         Returns:
@@ -256,7 +256,7 @@ class Hop:
                 return "still suspended"
             self._hurried = early
             times = 1 if self.suspension is None else self.suspension.times + 1
-            delay = schedule.delay(times, random)
+            delay = backoff.delay(times, random)
             self.suspension = Suspension(now + delay, delay, times, cause)
             self.proven = False
             self._suspended = self._begun

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...interfaces import Clock, LimitKey, Limits
-from .next_hops import Hop
+from .next_hops import NextHopState
 
 
 class Slot:
@@ -107,7 +107,7 @@ class Slots:
 
     def acquire(
         self,
-        hop: Hop,
+        hop: NextHopState,
         concurrency: int,
         *,
         ready: Callable[[Slot | None], None],
@@ -142,7 +142,7 @@ class Slots:
         self._asking[slot] = None
         slot.ask()
 
-    def begun(self, slot: Slot, hop: Hop) -> None:
+    def begun(self, slot: Slot, hop: NextHopState) -> None:
         """A transaction begins: its place in the rate is free again a period later."""
         rate, key = hop.limits.rate, _rate_key(hop)
         if rate is not None and slot.keep(key):
@@ -162,11 +162,11 @@ class Slots:
             self._over(timer)
 
 
-def _rate_key(hop: Hop) -> LimitKey:
+def _rate_key(hop: NextHopState) -> LimitKey:
     return "rate", *_name(hop)
 
 
-def _name(hop: Hop) -> tuple[str, ...]:
+def _name(hop: NextHopState) -> tuple[str, ...]:
     """Return what it is called in all processes: the same hosts on other terms are another one."""
     next_hop = hop.next_hop
     return (str(next_hop), next_hop.destination) if next_hop.destination else (str(next_hop),)

@@ -27,7 +27,7 @@ from ...mail.envelope import RecipientNumber
 from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.queue_id import QueueId
-from ..operator.operations import Inspected, OperatorsOperation, Page, Struck, Tallied
+from ..operator.operations import Inspected, OperatorsOperation, Page, Removed, Tallied
 
 
 class StoreError(Exception):
@@ -210,8 +210,8 @@ class Forget:
 
 Operation = Accept | Settle | Survey | Lease | Overdue | Forget | OperatorsOperation
 
-Result = Leased | Page | Inspected | Tallied | Struck | None
-"""What an operation comes to; a `Settle` to `Struck` where it was the end of what was removed."""
+Result = Leased | Page | Inspected | Tallied | Removed | None
+"""What an operation comes to; a `Settle` to `Removed` where it was the end of what was removed."""
 
 
 @frozen

@@ -12,7 +12,7 @@ from ...mail.queue_id import QueueId
 from ..schedule.priority import Levels, is_timed, turn
 from .contract import Lease, Leased, Overdue, Survey, Want
 from .leases import Key, Leases
-from .rows import MESSAGE, RECIPIENT, flat, marks, message, parts, recipient
+from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
 _WANTS = 100  # to a statement: SQLite joins 500 at most
@@ -160,13 +160,13 @@ def lease(
         ids.update(messages_of_it)
     taken: dict[Key, None] = {}
     messages: list[Message] = []
-    for part in parts([(id,) for id in sorted(ids)]):
+    for chunk in chunks([(id,) for id in sorted(ids)]):
         recipients: dict[int, list[Recipient]] = {}
         for row in database.execute(
             f"SELECT {RECIPIENT} FROM recipient"
-            f" WHERE message IN ({marks(part)}) AND next_attempt <= ?"
+            f" WHERE message IN ({marks(chunk)}) AND next_attempt <= ?"
             " ORDER BY message, number",
-            (*flat(part), lease.now),
+            (*flat(chunk), lease.now),
         ):
             key, want = (row[0], row[1]), allowed.get(row[3])
             if want is None or key in leases or not (_within(want, row[0]) or key in timed):
@@ -174,8 +174,8 @@ def lease(
             taken[key] = None
             recipients.setdefault(row[0], []).append(recipient(row))
         for row in database.execute(
-            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(part)}) ORDER BY id",
-            flat(part),
+            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(chunk)}) ORDER BY id",
+            flat(chunk),
         ):
             messages.append(message(row, tuple(recipients[row[0]]), spool))
     rest: dict[str, float | None] = {}
@@ -196,13 +196,13 @@ def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spoo
     ).fetchall()
     through = QueueId(ids[-1][0]) if len(ids) == _LOOKED_AT else None
     recipients: dict[int, list[Recipient]] = {}
-    for part in parts(ids):
+    for chunk in chunks(ids):
         for row in database.execute(
             f"SELECT {RECIPIENT} FROM recipient"
-            f" WHERE message IN ({marks(part)}) AND warned = 0 AND next_attempt IS NOT NULL"
+            f" WHERE message IN ({marks(chunk)}) AND warned = 0 AND next_attempt IS NOT NULL"
             " AND message IN (SELECT id FROM message WHERE sender_domain IS NOT NULL)"
             " ORDER BY message, number",
-            flat(part),
+            flat(chunk),
         ):
             if (row[0], row[1]) in leases:
                 continue
@@ -216,9 +216,9 @@ def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spoo
     wanted = [(id,) for id in recipients]
     messages = [
         message(row, tuple(recipients[row[0]]), spool)
-        for part in parts(wanted)
+        for chunk in chunks(wanted)
         for row in database.execute(
-            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(part)}) ORDER BY id", flat(part)
+            f"SELECT {MESSAGE} FROM message WHERE id IN ({marks(chunk)}) ORDER BY id", flat(chunk)
         )
     ]
     return Leased(tuple(messages), {}, through)

@@ -18,7 +18,7 @@ from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
 from .attempts import KEPT_ATTEMPTS, KEPT_TRANSCRIPTS, PastAttempt
 from .contract import Deferral, Settle
-from .rows import flat, insert_rows, marks, parts
+from .rows import chunks, flat, insert_rows, marks
 
 _COLUMNS = (
     "message, number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
@@ -72,16 +72,16 @@ def record(database: sqlite3.Connection, settle: Settle, deferred: Sequence[Defe
 
 
 def _forget(database: sqlite3.Connection, id: QueueId, numbers: Sequence[RecipientNumber]) -> None:
-    for part in parts([(number,) for number in numbers]):
+    for chunk in chunks([(number,) for number in numbers]):
         which = (
-            f"message = ? AND number IN ({marks(part)}) AND attempt <= (SELECT attempts FROM"
+            f"message = ? AND number IN ({marks(chunk)}) AND attempt <= (SELECT attempts FROM"
             " recipient WHERE recipient.message = attempt.message"
             " AND recipient.number = attempt.number) - ?"
         )
-        database.execute(f"DELETE FROM attempt WHERE {which}", (id, *flat(part), KEPT_ATTEMPTS))
+        database.execute(f"DELETE FROM attempt WHERE {which}", (id, *flat(chunk), KEPT_ATTEMPTS))
         database.execute(
             f"UPDATE attempt SET conversation = NULL WHERE {which} AND conversation IS NOT NULL",
-            (id, *flat(part), KEPT_TRANSCRIPTS),
+            (id, *flat(chunk), KEPT_TRANSCRIPTS),
         )
     database.execute(
         "DELETE FROM conversation WHERE message = ? AND id NOT IN"

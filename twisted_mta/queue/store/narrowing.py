@@ -26,7 +26,7 @@ _ACTIONS: dict[Action | None, str] = {
     "hold": "next_attempt IS NOT NULL",
 }
 
-# Characters that stand for themselves in an address as it is written, in a local part as it is
+# Characters that stand for themselves in an address as it is written, in a local chunk as it is
 # stored, and in LIKE, which takes upper and lower case of ASCII for the same, as patterns do.
 _PLAIN = "-A-Za-z0-9.+="
 _PATTERN = re.compile(rf"[{_PLAIN}*?]*")
@@ -76,7 +76,7 @@ def _address(pattern: str, local_part: str, domain: str) -> tuple[str, list[str]
     """Return what is true of the columns of every address that matches a pattern; empty: nothing.
 
     Only where the pattern is of ASCII: what else is the same in upper and lower case the database
-    does not know. A local part that is written otherwise than it is stored is not passed over.
+    does not know. A local chunk that is written otherwise than it is stored is not passed over.
     """
     if not pattern.isascii():
         return "", []

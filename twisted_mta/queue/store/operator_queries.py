@@ -16,21 +16,21 @@ from ..operator.operations import (
     FEW,
     Action,
     Browse,
-    Class,
+    Category,
     Inspect,
     Inspected,
-    Listed,
+    Intervene,
+    ListedMessage,
     Page,
-    Steer,
     Tallied,
     Tally,
     can,
 )
-from ..operator.selection import Entry, Selection
+from ..operator.selection import QueuedRecipient, Selection
 from . import history
 from .leases import Key
 from .narrowing import EVERYTHING, is_exact, narrowed
-from .rows import MESSAGE, RECIPIENT, flat, marks, message, parts, recipient
+from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
 _LAST = 2**63 - 1  # no id is higher
@@ -88,26 +88,26 @@ def browse(database: sqlite3.Connection, browse: Browse, leased: IsLeased) -> Pa
     return Page(_listed(database, browse.selection, found, "size"), looked_at, following)
 
 
-def steer(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done:
+def intervene(database: sqlite3.Connection, intervention: Intervene, leased: IsLeased) -> Done:
     """Do something to a slice."""
-    many = _steer_many(database, steer, leased)
+    many = _intervene_many(database, intervention, leased)
     if many is not None:
         return many
-    found, looked_at, following = _slice(database, steer, leased, steer.action)
-    page = Page(_listed(database, steer.selection, found, "0"), looked_at, following)
+    found, looked_at, following = _slice(database, intervention, leased, intervention.action)
+    page = Page(_listed(database, intervention.selection, found, "0"), looked_at, following)
     entries = [(each.id, entry) for each in page.messages for entry in each.recipients]
-    if steer.dry_run or not entries:
+    if intervention.dry_run or not entries:
         return Done(page)
     free = [_key(*each) for each in entries if not each[1].leased]
     busy = [_key(*each) for each in entries if each[1].leased]
-    if steer.action in ("retry", "release"):
-        _update(database, "held = NULL, next_attempt = ?", steer.now, free + busy)
-        return Done(page, held=-len(entries) if steer.action == "release" else 0)
-    if steer.action == "hold":
-        _update(database, "next_attempt = NULL, held = ?", steer.now, free + busy)
+    if intervention.action in ("retry", "release"):
+        _update(database, "held = NULL, next_attempt = ?", intervention.now, free + busy)
+        return Done(page, held=-len(entries) if intervention.action == "release" else 0)
+    if intervention.action == "hold":
+        _update(database, "next_attempt = NULL, held = ?", intervention.now, free + busy)
         return Done(page, held=len(entries))
     was_held = sum(1 for _, entry in entries if entry.leased and entry.held is not None)
-    _update(database, "next_attempt = NULL, held = NULL, removing = ?", steer.now, busy)
+    _update(database, "next_attempt = NULL, held = NULL, removing = ?", intervention.now, busy)
     gone = delete(database, free)
     emptied = [each.id for each in page.messages]
     return Done(page, -was_held, [(each[2], each[3]) for each in gone], emptied, busy)
@@ -120,7 +120,9 @@ _CHANGES: dict[Action, str] = {
 }
 
 
-def _steer_many(database: sqlite3.Connection, steer: Steer, leased: IsLeased) -> Done | None:
+def _intervene_many(
+    database: sqlite3.Connection, intervention: Intervene, leased: IsLeased
+) -> Done | None:
     """Do something to a slice of which the database can tell by itself what is meant.
 
     Only what a runner is at work on is read.
@@ -128,17 +130,21 @@ def _steer_many(database: sqlite3.Connection, steer: Steer, leased: IsLeased) ->
     Returns:
         None where it cannot tell, or where there are so few that each can be told of.
     """
-    if steer.dry_run or steer.action == "remove" or not is_exact(steer.selection):
+    if (
+        intervention.dry_run
+        or intervention.action == "remove"
+        or not is_exact(intervention.selection)
+    ):
         return None
-    condition, values = narrowed(steer.selection, steer.action)
-    last = _LAST if steer.selection.before is None else steer.selection.before
-    end, looked_at = _reached(database, steer.after, last, max(_MANY, steer.reach))
-    following = QueueId(end) if looked_at == max(_MANY, steer.reach) else None
+    condition, values = narrowed(intervention.selection, intervention.action)
+    last = _LAST if intervention.selection.before is None else intervention.selection.before
+    end, looked_at = _reached(database, intervention.after, last, max(_MANY, intervention.reach))
+    following = QueueId(end) if looked_at == max(_MANY, intervention.reach) else None
     few, full = (
         database.execute(
             f"SELECT message FROM recipient WHERE message > ? AND message <= ? AND {condition}"
             " ORDER BY message, number LIMIT 1 OFFSET ?",
-            (steer.after, end, *values, offset),
+            (intervention.after, end, *values, offset),
         ).fetchone()
         for offset in (FEW, _MANY - 1)
     )
@@ -147,23 +153,23 @@ def _steer_many(database: sqlite3.Connection, steer: Steer, leased: IsLeased) ->
     if full is not None:
         (end,) = full
         following = QueueId(end)
-        looked_at = _between(database, steer.after, end)
+        looked_at = _between(database, intervention.after, end)
     rows = database.execute(
-        f"UPDATE recipient SET {_CHANGES[steer.action]}"
+        f"UPDATE recipient SET {_CHANGES[intervention.action]}"
         f" WHERE message > ? AND message <= ? AND {condition} RETURNING message, number, domain",
-        (steer.now, steer.after, end, *values),
+        (intervention.now, intervention.after, end, *values),
     ).fetchall()
     rows.sort()
     busy = {(id, number): None for id, number, _ in rows if leased((id, number))}
-    if steer.action == "retry":  # it changes nothing about those: they are at work
+    if intervention.action == "retry":  # it changes nothing about those: they are at work
         rows = [row for row in rows if row[:2] not in busy]
         busy = {}
-    found: dict[QueueId, list[Entry]] = {}
-    for part in parts(list(busy)):
+    found: dict[QueueId, list[QueuedRecipient]] = {}
+    for chunk in chunks(list(busy)):
         for row in database.execute(
-            f"WITH {_chosen(part)} {_SELECT} WHERE (message, number) IN (SELECT * FROM chosen)"
+            f"WITH {_chosen(chunk)} {_SELECT} WHERE (message, number) IN (SELECT * FROM chosen)"
             " ORDER BY message, number",
-            flat(part),
+            flat(chunk),
         ).fetchall():
             found.setdefault(QueueId(row[0]), []).append(_entry(row, leased))
     more = tuple(
@@ -171,8 +177,8 @@ def _steer_many(database: sqlite3.Connection, steer: Steer, leased: IsLeased) ->
         for id, number, domain in rows
         if (id, number) not in busy
     )
-    page = Page(_listed(database, steer.selection, found, "0"), looked_at, following, more)
-    held = {"hold": len(rows), "release": -len(rows)}.get(steer.action, 0)
+    page = Page(_listed(database, intervention.selection, found, "0"), looked_at, following, more)
+    held = {"hold": len(rows), "release": -len(rows)}.get(intervention.action, 0)
     return Done(page, held=held)
 
 
@@ -181,12 +187,12 @@ def delete(
 ) -> list[tuple[int, int, int, float | None]]:
     """Remove recipients; return (message, number, attempts, since when it was held) of each."""
     gone = []
-    for part in parts(keys):
+    for chunk in chunks(keys):
         gone += database.execute(
-            f"WITH {_chosen(part)} DELETE FROM recipient"
+            f"WITH {_chosen(chunk)} DELETE FROM recipient"
             f" WHERE (message, number) IN (SELECT * FROM chosen) AND {where}"
             " RETURNING message, number, attempts, held",
-            flat(part),
+            flat(chunk),
         ).fetchall()
     return gone
 
@@ -212,7 +218,7 @@ def inspect(
 def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
     """Count a slice; the database does it, without the interpreter."""
     edges = [tally.after, *tally.ages, _LAST]
-    counts: dict[Class, int] = {}
+    counts: dict[Category, int] = {}
     after, left = tally.after, tally.limit
     for age in range(bisect_right(tally.ages, tally.after), len(tally.ages) + 1):
         until = edges[age + 1]
@@ -225,7 +231,9 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
             (after, until, left),
         ).fetchall()
         for count, _, deferred, waiting, held, code, status, ours in rows:
-            each = Class(age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours))
+            each = Category(
+                age, bool(deferred), bool(waiting), bool(held), code, status, bool(ours)
+            )
             counts[each] = counts.get(each, 0) + count
             left -= count
         if left <= 0:
@@ -238,10 +246,10 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
 
 def _slice(
     database: sqlite3.Connection,
-    asked: Browse | Steer,
+    asked: Browse | Intervene,
     leased: IsLeased,
     action: Action | None = None,
-) -> tuple[dict[QueueId, list[Entry]], int, QueueId | None]:
+) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
     """Return what of a slice is picked, but for what is said of senders."""
     selection, after = asked.selection, asked.after
     last = _LAST if selection.before is None else selection.before
@@ -250,7 +258,7 @@ def _slice(
     else:
         condition, values = narrowed(selection, action)
         rows, looked_at, following = _walked(database, asked, last, condition, values)
-    found: dict[QueueId, list[Entry]] = {}
+    found: dict[QueueId, list[QueuedRecipient]] = {}
     for row in rows:
         entry = _entry(row, leased)
         if selection.picks_recipient(entry) and (action is None or can(action, entry)):
@@ -274,7 +282,7 @@ def _named(database: sqlite3.Connection, named: Sequence[QueueId], after: int, l
 
 def _walked(
     database: sqlite3.Connection,
-    asked: Browse | Steer,
+    asked: Browse | Intervene,
     last: int,
     condition: str,
     values: Sequence[object],
@@ -364,26 +372,26 @@ def _is_rare(database: sqlite3.Connection, domain: str, after: int) -> bool:
 def _listed(
     database: sqlite3.Connection,
     selection: Selection,
-    found: dict[QueueId, list[Entry]],
+    found: dict[QueueId, list[QueuedRecipient]],
     size: str,
-) -> tuple[Listed, ...]:
+) -> tuple[ListedMessage, ...]:
     listed = []
-    for part in parts([(id,) for id in found]):
+    for chunk in chunks([(id,) for id in found]):
         for id, local_part, domain, octets in database.execute(
             f"SELECT id, sender_local, sender_domain, {size} FROM message"
-            f" WHERE id IN ({marks(part)}) ORDER BY id",
-            flat(part),
+            f" WHERE id IN ({marks(chunk)}) ORDER BY id",
+            flat(chunk),
         ):
             reverse_path = None if local_part is None else Mailbox(local_part, domain)
             if selection.picks_message(QueueId(id), reverse_path):
                 entries = tuple(found[QueueId(id)])
-                listed.append(Listed(QueueId(id), reverse_path, entries, octets))
+                listed.append(ListedMessage(QueueId(id), reverse_path, entries, octets))
     return tuple(listed)
 
 
-def _entry(row: Sequence[Any], leased: IsLeased) -> Entry:
+def _entry(row: Sequence[Any], leased: IsLeased) -> QueuedRecipient:
     *columns, next_attempt, held, removing = row
-    return Entry(
+    return QueuedRecipient(
         recipient=recipient(columns),
         next_attempt=next_attempt,
         held=held,
@@ -392,21 +400,21 @@ def _entry(row: Sequence[Any], leased: IsLeased) -> Entry:
     )
 
 
-def _key(id: QueueId, entry: Entry) -> tuple[QueueId, RecipientNumber]:
+def _key(id: QueueId, entry: QueuedRecipient) -> tuple[QueueId, RecipientNumber]:
     return id, entry.recipient.number
 
 
-def _chosen(part: Sequence[object]) -> str:
+def _chosen(chunk: Sequence[object]) -> str:
     # By way of the WITH: a plain IN (VALUES …) of more than one row scans it all.
-    return f"chosen (message, number) AS (VALUES {','.join(['(?,?)'] * len(part))})"
+    return f"chosen (message, number) AS (VALUES {','.join(['(?,?)'] * len(chunk))})"
 
 
 def _update(
     database: sqlite3.Connection, change: str, now: float, keys: Sequence[tuple[int, int]]
 ) -> None:
-    for part in parts(keys):
+    for chunk in chunks(keys):
         database.execute(
-            f"WITH {_chosen(part)} UPDATE recipient SET {change}"
+            f"WITH {_chosen(chunk)} UPDATE recipient SET {change}"
             " WHERE (message, number) IN (SELECT * FROM chosen)",
-            [*flat(part), now],
+            [*flat(chunk), now],
         )

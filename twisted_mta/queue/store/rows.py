@@ -41,13 +41,13 @@ RECIPIENT_AT_FIRST = (
 def insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -> int:
     """Insert ``rows`` by a statement that begins with ``start``; return how many there were."""
     inserted = 0
-    for part in parts(rows):
-        values = "(" + ",".join("?" * len(part[0])) + ")"
-        inserted += database.execute(start + ",".join([values] * len(part)), flat(part)).rowcount
+    for chunk in chunks(rows):
+        values = "(" + ",".join("?" * len(chunk[0])) + ")"
+        inserted += database.execute(start + ",".join([values] * len(chunk)), flat(chunk)).rowcount
     return inserted
 
 
-def parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Yield so many of ``rows`` as go into one statement."""
     for start in range(0, len(rows), _ROWS):
         yield rows[start : start + _ROWS]

@@ -23,7 +23,7 @@ from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.queue_id import QueueId
 from ...system.files import identity
-from ..operator.operations import Browse, Inspect, Steer, Struck, Tally
+from ..operator.operations import Browse, Inspect, Intervene, Removed, Tally
 from ..schedule.priority import Levels
 from . import due, history, operator_queries
 from .contract import (
@@ -47,11 +47,11 @@ from .lock import StateLock
 from .rows import (
     MESSAGE,
     RECIPIENT_AT_FIRST,
+    chunks,
     flat,
     insert_rows,
     marks,
     message_row,
-    parts,
     recipient_row,
 )
 from .schema import scripts, transaction, upgrade
@@ -372,7 +372,7 @@ class SQLiteStore:
         before, self._kept = self._kept, evolve(self._kept)
         files: list[str] = []
         struck: dict[Key, None] = {}
-        steered: list[operator_queries.Done] = []
+        interventions: list[operator_queries.Done] = []
         # Leases end after the commit; for what is asked meanwhile they have ended.
         ended: Container[Key] = dict.fromkeys(_ended(settles)) if len(batch) > len(settles) else ()
 
@@ -413,10 +413,10 @@ class SQLiteStore:
                         result = operator_queries.inspect(database, each, is_leased, self._spool)
                     elif isinstance(each, Tally):
                         result = operator_queries.tally(database, each)
-                    elif isinstance(each, Steer):
-                        done = operator_queries.steer(database, each, is_leased)
-                        files += self._steered(database, done)
-                        steered.append(done)
+                    elif isinstance(each, Intervene):
+                        done = operator_queries.intervene(database, each, is_leased)
+                        files += self._intervened(database, done)
+                        interventions.append(done)
                         result = done.page
                     elif isinstance(each, Settle) and struck:
                         result = _struck(each, struck)
@@ -435,7 +435,7 @@ class SQLiteStore:
         self._leases.end_all(_ended(settles))
         for key in _ended(settles) if self._removing else ():
             self._removing.pop(key, None)
-        for done in steered:
+        for done in interventions:
             self._removing.update(dict.fromkeys(done.marked))
         self._reusable = self._empty_pages(database)
         # After the commit: a file without a row is swept, a row without its file would be lost.
@@ -488,14 +488,14 @@ class SQLiteStore:
 
     def _settle(self, database: sqlite3.Connection, settles: Sequence[Settle]) -> list[str]:
         done = [(settle.message.id, number) for settle in settles for number in settle.done]
-        for part in parts(done):
+        for chunk in chunks(done):
             self._count_out(
                 database.execute(
                     # By way of the WITH: a plain IN (VALUES …) of more than one row scans it all.
-                    f"WITH done (message, number) AS (VALUES {','.join(['(?,?)'] * len(part))})"
+                    f"WITH done (message, number) AS (VALUES {','.join(['(?,?)'] * len(chunk))})"
                     " DELETE FROM recipient WHERE (message, number) IN (SELECT * FROM done)"
                     " RETURNING attempts, held",
-                    flat(part),
+                    flat(chunk),
                 ).fetchall()
             )
         for settle in settles:
@@ -534,7 +534,7 @@ class SQLiteStore:
         struck.update(((id, number), None) for id, number, *_ in gone)
         return self._remove_empty(database, [QueueId(id) for id, *_ in gone])
 
-    def _steered(self, database: sqlite3.Connection, done: operator_queries.Done) -> list[str]:
+    def _intervened(self, database: sqlite3.Connection, done: operator_queries.Done) -> list[str]:
         """Count what an operator's action did; return files that are nobody's any more."""
         self._kept.held += done.held
         self._count_out(done.gone)
@@ -572,10 +572,10 @@ class SQLiteStore:
             history.record(database, settle, recorded)
 
     def _warn(self, database: sqlite3.Connection, settle: Settle) -> None:
-        for part in parts([(number,) for number in settle.warned]):
+        for chunk in chunks([(number,) for number in settle.warned]):
             database.execute(
-                f"UPDATE recipient SET warned = 1 WHERE message = ? AND number IN ({marks(part)})",
-                (settle.message.id, *flat(part)),
+                f"UPDATE recipient SET warned = 1 WHERE message = ? AND number IN ({marks(chunk)})",
+                (settle.message.id, *flat(chunk)),
             )
 
     def _record(
@@ -606,17 +606,17 @@ class SQLiteStore:
         )
 
     def _forget(self, database: sqlite3.Connection, forget: Forget) -> list[str]:
-        for part in parts([(id,) for id in forget.ids]):
+        for chunk in chunks([(id,) for id in forget.ids]):
             gone = database.execute(
-                f"DELETE FROM recipient WHERE message IN ({marks(part)})"
+                f"DELETE FROM recipient WHERE message IN ({marks(chunk)})"
                 " RETURNING message, number, attempts, held",
-                flat(part),
+                flat(chunk),
             ).fetchall()
             self._count_out([row[2:] for row in gone])
             # Of those that could not be forgotten at once, and were leased meanwhile.
             self._leases.end_all((id, number) for id, number, *_ in gone)
             self._kept.failures -= database.execute(
-                f"DELETE FROM failure WHERE message IN ({marks(part)})", flat(part)
+                f"DELETE FROM failure WHERE message IN ({marks(chunk)})", flat(chunk)
             ).rowcount
         self._remove_empty(database, forget.ids)
         return [self._spool.path(id) for id in forget.ids]  # without a row as well
@@ -624,12 +624,12 @@ class SQLiteStore:
     def _remove_empty(self, database: sqlite3.Connection, ids: Sequence[QueueId]) -> list[str]:
         """Remove those messages that have no recipient left; return their files."""
         files = []
-        for part in parts([(id,) for id in ids]):
+        for chunk in chunks([(id,) for id in ids]):
             removed = database.execute(
-                f"DELETE FROM message WHERE id IN ({marks(part)}) AND NOT EXISTS"
+                f"DELETE FROM message WHERE id IN ({marks(chunk)}) AND NOT EXISTS"
                 " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
                 " RETURNING id, body IS NULL, quarantine IS NOT NULL",
-                flat(part),
+                flat(chunk),
             ).fetchall()
             self._kept.messages -= len(removed)
             self._kept.quarantined -= sum(lost for *_, lost in removed)
@@ -693,6 +693,6 @@ def _ended(settles: Sequence[Settle]) -> Iterator[tuple[QueueId, RecipientNumber
             yield settle.message.id, deferral.outcome.number
 
 
-def _struck(settle: Settle, struck: Container[Key]) -> Struck | None:
+def _struck(settle: Settle, struck: Container[Key]) -> Removed | None:
     numbers = tuple(number for id, number in _ended((settle,)) if (id, number) in struck)
-    return Struck(numbers) if numbers else None
+    return Removed(numbers) if numbers else None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from .backoff import Schedule
-from .next_hops import HopLimits, Suspended
+from .backoff import Backoff
+from .next_hops import NextHopLimits, SuspendedNextHop
 
 
 @frozen(kw_only=True)
-class Standing:
+class NextHopStatus:
     """What holds the mail for a next hop now, in one process.
 
     Attributes:
         name: what the next hop is called.
         limits: what the operator said of it.
-        schedule: when it is tried again.
+        backoff: when it is tried again.
         suspended: it is left alone; None: it is not.
         active: transactions with it under way.
         allowed: how many it gets at once now, as it has shown to bear.
@@ -28,9 +28,9 @@ class Standing:
     """
 
     name: str
-    limits: HopLimits
-    schedule: Schedule
-    suspended: Suspended | None
+    limits: NextHopLimits
+    backoff: Backoff
+    suspended: SuspendedNextHop | None
     active: int
     allowed: int
     connections: int

@@ -19,7 +19,7 @@ _MOST_NAMED = 16  # aliases in one copy, unless a single recipient has more
 
 
 @define(eq=False)
-class Part:
+class Delivery:
     """Recipients of one message with one next hop and one reverse-path, whose copy is the same.
 
     Attributes:
@@ -94,7 +94,7 @@ def split(
     message: Message,
     next_hop_of: Callable[[Mailbox], NextHop],
     most_recipients: Callable[[NextHop], int | None],
-) -> list[Part]:
+) -> list[Delivery]:
     """Return the parts of a message: one for all recipients that can share a transaction.
 
     Args:
@@ -104,7 +104,7 @@ def split(
     """
     envelope = message.envelope
     if len(envelope.recipients) == 1:
-        return [Part(next_hop_of(envelope.recipients[0].mailbox), message)]
+        return [Delivery(next_hop_of(envelope.recipients[0].mailbox), message)]
     together: dict[tuple[Any, ...], list[Recipient]] = {}
     for recipient in envelope.recipients:
         next_hop = next_hop_of(recipient.mailbox)
@@ -121,14 +121,14 @@ def split(
         for some in _of_few_aliases(recipients, next_hop):
             for start in range(0, len(some), most):
                 few = some[start : start + most]
-                parts.append(Part(next_hop, message.for_recipients(few)))
+                parts.append(Delivery(next_hop, message.for_recipients(few)))
     return parts
 
 
 def _of_few_aliases(
     recipients: Sequence[Recipient], next_hop: NextHop
 ) -> Iterator[Sequence[Recipient]]:
-    """Yield recipients by turns, as many together as were reached by so few aliases."""
+    """Yield recipients by fair_share, as many together as were reached by so few aliases."""
     some: list[Recipient] = []
     names: dict[Mailbox, None] = {}
     for recipient in recipients:

@@ -4,12 +4,12 @@ import random  # noqa: TID251 - seeded, so every run draws the same
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.queue.schedule.agenda import Agenda
+from twisted_mta.queue.schedule.due_times import DueTimes
 
 
 class Times(SynchronousTestCase):
     def setUp(self) -> None:
-        self.agenda = Agenda()
+        self.agenda = DueTimes()
 
     def test_the_earliest_time_of_a_domain_holds(self) -> None:
         for time in (5.0, 3.0, 4.0):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 
 
-class Agenda:
+class DueTimes:
     """The earliest time of each domain."""
 
     def __init__(self) -> None:

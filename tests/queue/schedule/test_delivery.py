@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
-from twisted_mta.queue.schedule.part import Part, split
+from twisted_mta.queue.schedule.delivery import Delivery, split
 
 from ..mail import message
 
@@ -30,11 +30,11 @@ def led(sent: Message, **aliases: tuple[Mailbox, ...]) -> Message:
     return sent.for_recipients(recipients)
 
 
-def parts(sent: Message) -> list[Part]:
+def parts(sent: Message) -> list[Delivery]:
     return split(sent, route, lambda next_hop: None)
 
 
-def named(part: Part) -> list[Mailbox]:
+def named(part: Delivery) -> list[Mailbox]:
     """Return what the copy names, from the top."""
     lines = part.offered.trace.decode().split("\r\n")
     return [
@@ -44,7 +44,7 @@ def named(part: Part) -> list[Mailbox]:
     ]
 
 
-def who(part: Part) -> list[str]:
+def who(part: Delivery) -> list[str]:
     return [each.mailbox.local_part for each in part.offered.envelope.recipients]
 
 
