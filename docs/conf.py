@@ -45,15 +45,21 @@ public_modules = [
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # Single backquotes in a docstring make a link where there is something to link to: they also stand
-    # around parameters, private names, and names of rooms that the reference does not list.
+    # Single backquotes in a docstring make a link where there is a target. They also stand around
+    # parameters, private names, and names of rooms that the reference does not list.
     ("py:obj", ".*"),
     # Names of other projects and of the standard library, whose inventories would need the network.
-    ("py:.*", r"(OpenSSL|attrs?|collections|cryptography|ipaddress|pathlib|re|t|twisted|typing|zope)\..*"),
+    (
+        "py:.*",
+        r"(OpenSSL|attrs?|collections|cryptography|ipaddress|pathlib|re|t|twisted|typing|zope)\..*",
+    ),
     ("py:.*", r".*<InterfaceClass .*"),
     ("py:exc", "CannotListenError"),
     # Types that a program is handed or hands on, and has no reason to import.
-    ("py:class", r"twisted_mta\.(admin|agent|auth|queue|routing|server|smtp|system|telemetry|tls)\..*"),
+    (
+        "py:class",
+        r"twisted_mta\.(admin|agent|auth|queue|routing|server|smtp|system|telemetry|tls)\..*",
+    ),
     ("py:class", r"twisted_mta\..*\._\w+"),
     # Aliases of types, and types that a module imports for the type checker alone.
     ("py:class", r"[A-Z]\w+"),

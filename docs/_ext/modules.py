@@ -1,4 +1,4 @@
-"""``.. modules::`` lists all folders and files of the package by the first lines of their docstrings."""
+"""``.. modules::`` lists all files of the package by the first lines of their docstrings."""
 
 from __future__ import annotations
 

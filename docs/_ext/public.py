@@ -1,8 +1,8 @@
 """Read Google-style docstrings, and check that the API reference is whole.
 
-``public_modules`` of ``conf.py`` names the modules. Each name in ``__all__`` of such a module, or else
-each class and function that the module defines, has to be on a page; and each public method, property
-and attribute of a class on a page has to have a description. What is missing is a warning, which ends a
+``public_modules`` of ``conf.py`` names the modules. Each name in ``__all__`` of such a module, or
+else each class and function that it defines, has to be on a page; and each public method, property
+and attribute of a class on a page needs a description. A missing one is a warning, which ends a
 build with ``-W``.
 
 The fields of a class of settings take their description from the setting.
@@ -22,6 +22,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util import logging
+from zope.interface import implementedBy
 
 from twisted_mta.config import Setting
 
@@ -55,16 +56,18 @@ def undescribed(cls: type) -> Iterator[str]:
         if not inspect.getdoc(getattr(cls, name)):
             yield name
     fields = attrs.fields_dict(cls) if attrs.has(cls) else {}
+    inherited = {name for base in cls.__mro__[1:] for name in vars(base)}
+    inherited.update(name for interface in implementedBy(cls) for name in interface)
     for name in inspect.get_annotations(cls):
         if name.startswith("_") or (name in fields and Setting in fields[name].metadata):
+            continue
+        if name in inherited or (fields and name not in fields):
             continue
         if not re.search(rf"^\s*(\w+, )*{name}(, \w+)*:", text, re.MULTILINE):
             yield name
 
 
-def _format(
-    app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
-) -> None:
+def _format(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     if what in ("attribute", "data", "property"):
         return  # napoleon would take what is before a colon in the first line for a type
     lines[:] = GoogleDocstring(lines, _GOOGLE, app, what, name, value, options).lines()

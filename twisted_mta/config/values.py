@@ -217,6 +217,13 @@ class Config:
     ``Config()`` is complete and listens nowhere: the listeners that ``twistd mta`` starts with, the
     machine's name and ``$STATE_DIRECTORY`` come in by `config.load`.
 
+    Attributes:
+        queue: ``[queue]``.
+        delivery: ``[delivery]``.
+        dns: ``[dns]``.
+        log: ``[log]``.
+        destinations: the ``[[destination]]`` tables.
+
     Raises:
         ConfigError: a value cannot be.
     """

@@ -30,7 +30,11 @@ class Body(Protocol):
 
 @frozen
 class MemoryBody:
-    """A small content, kept in memory and stored inside the database."""
+    """A small content, kept in memory and stored inside the database.
+
+    Attributes:
+        content: its octets.
+    """
 
     content: bytes
 

@@ -20,7 +20,17 @@ from ..smtp.server.session import Session
 
 @frozen
 class Delivered:
-    """A message that was taken, and what the session knew when its content began."""
+    """A message that was taken, and what the session knew when its content began.
+
+    Attributes:
+        reverse_path: None for the null reverse-path.
+        recipients: the forward-paths, in order.
+        parameters: those of MAIL, by upper-case keyword.
+        content: its octets.
+        greeting: None before HELO or EHLO.
+        helo: the name that the client gave.
+        tls: None in clear.
+    """
 
     reverse_path: Mailbox | None
     recipients: tuple[Mailbox, ...]

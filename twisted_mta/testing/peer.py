@@ -1,6 +1,6 @@
 r"""A server that follows a script; over TCP, or on a `network.MemoryNetwork`.
 
-A script is a list of what the server does in turn; a dialogue reads like one:
+A script is a list of what the server does in turn; a dialogue reads like one::
 
     peer = ScriptedPeer(
         [

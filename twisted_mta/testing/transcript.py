@@ -1,5 +1,7 @@
 r"""Transcripts: dialogues with the server that are read by people and played by machines.
 
+::
+
     # RFC 3207 §4: STARTTLS takes no parameter, and the session goes on in clear.
     S: 220 mx.example ESMTP
     C: EHLO client.example
@@ -10,21 +12,21 @@ r"""Transcripts: dialogues with the server that are read by people and played by
 
 The lines of a transcript:
 
-======================  ===========================================================================
-``# text``              a comment; the first one says what is shown, and where it is demanded
-``@ option value``      before the dialogue; see `Options`
-``C: text``             the client sends a line; lines that follow each other are one write
-``C> octets``           the client sends octets, with the escapes of Python and nothing appended
-``C* count octets``     the same, repeated
-``S: pattern``          a line comes that matches (as file names do: ``*``, ``?``, ``[…]``);
-                        ``250-*`` stands for a whole reply of several lines
-``S? keyword``          the last reply has a line that begins with this word
-``S! keyword``          it has none
-``TLS``                 a handshake completes
-``CLOSED``              the server has closed the connection
-``M: from <> to <…> …`` after the dialogue: a message was received, with these paths
-``M> octets``           and this content; several lines are put together
-======================  ===========================================================================
+=======================  ==========================================================================
+``# text``               a comment; the first one says what is shown, and where it is demanded
+``@ option value``       before the dialogue; see `Options`
+``C: text``              the client sends a line; lines that follow each other are one write
+``C> octets``            the client sends octets, with the escapes of Python and nothing appended
+``C* count octets``      the same, repeated
+``S: pattern``           a line comes that matches (as file names do: ``*``, ``?``, ``[…]``);
+                         ``250-*`` stands for a whole reply of several lines
+``S? keyword``           the last reply has a line that begins with this word
+``S! keyword``           it has none
+``TLS``                  a handshake completes
+``CLOSED``               the server has closed the connection
+``M: from <> to <…> …``  after the dialogue: a message was received, with these paths
+``M> octets``            and this content; several lines are put together
+=======================  ==========================================================================
 
 What is not said must not happen: a reply more, a message more, a violation more.
 

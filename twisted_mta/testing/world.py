@@ -1,5 +1,7 @@
 r"""A whole mail transfer agent in memory, on a clock that is moved by hand.
 
+::
+
     mta = MemoryMTA(self.mktemp(), routes=(("*", "smtp://192.0.2.1"),))
     self.addCleanup(mta.stop)
     mta.start()
@@ -50,6 +52,9 @@ class MemoryReactor(MemoryNetwork):
     """A network in memory on which one can listen as well.
 
     A connection to a port that is bound and not read from is refused.
+
+    Attributes:
+        ports: those that are bound, by host and port.
     """
 
     def __init__(self) -> None:
@@ -97,6 +102,10 @@ class MemoryPort:
     """A port of a `MemoryReactor`.
 
     Attributes:
+        reactor: the network that it belongs to.
+        factory: makes the protocol of each connection.
+        host: the address that it is bound to.
+        port: its number.
         reading: whether connections are taken.
     """
 
