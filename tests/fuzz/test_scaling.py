@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.test_intake import Queue
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.message import mime
+from twisted_mta.message.mime import sections as mime
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.routing.expansion import Expander
 from twisted_mta.smtp.sasl import client

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from ..mail.message import Message
-from ..message.conversion import converted
+from ..message.mime.conversion import converted
 from ..message.trace import in_ascii
 from ..smtp.extension.deliverby import DeliverBy
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ..interfaces import Clock, WallTime
 from ..mail.message import Message
 from ..mail.queue_id import QueueId
-from ..message.delivery_status import Action, Event
+from ..message.dsn.delivery_status import Action, ReportedRecipient
 from .commit import GroupCommit
 from .ids import first_id
 from .notices import NOTHING, Notices
@@ -50,7 +50,7 @@ class DelayWatch:
         notices: Notices,
         clock: Clock,
         wall_time: WallTime,
-        events: Callable[[Message], Sequence[Event]],
+        events: Callable[[Message], Sequence[ReportedRecipient]],
         record: Record,
     ) -> None:
         self._commit = commit

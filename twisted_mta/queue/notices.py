@@ -16,9 +16,9 @@ from ..mail.message import Message
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
-from ..message.delivery_status import Action, Event
+from ..message.dsn.delivery_status import Action, ReportedRecipient
+from ..message.dsn.notice import notice
 from ..message.header import fields
-from ..message.notice import notice
 from ..smtp.extension.deliverby import DeliverBy
 
 _LOOP = re.compile(r"\bloop(?:s|ing)?\b|too many (?:hops|\W{0,9}received)", re.IGNORECASE)
@@ -119,9 +119,9 @@ class Notices:
         message: Message,
         now: float,
         *,
-        failed: Sequence[Event] = (),
-        delayed: Sequence[Event] = (),
-        succeeded: Sequence[Event] = (),
+        failed: Sequence[ReportedRecipient] = (),
+        delayed: Sequence[ReportedRecipient] = (),
+        succeeded: Sequence[ReportedRecipient] = (),
         success: Action = "delivered",
         owner: Mailbox | None = None,
     ) -> Written:
@@ -171,7 +171,7 @@ class Notices:
     def expanded(self, message: Message, now: float) -> Written:
         """Write the notice that mailboxes stand for several others (RFC 3461 §5.2.7.3)."""
         events = [
-            Event(recipient, Outcome(recipient.number, EXPANDED), attempted=False)
+            ReportedRecipient(recipient, Outcome(recipient.number, EXPANDED), attempted=False)
             for recipient in message.expanded
         ]
         return self.write(message, now, succeeded=events, success="expanded")
@@ -182,14 +182,16 @@ class Notices:
         One goes to the sender, and one to each owner of a list who looks after its members; without
         a sender (RFC 5321 §4.5.5) no owner hears of it.
         """
-        told: dict[Mailbox | None, list[Event]] = {}
+        told: dict[Mailbox | None, list[ReportedRecipient]] = {}
         sender = message.envelope.reverse_path
         for each in message.refused:
             owner, recipient = each.owner if sender else None, each.recipient
             if owner is not None:
                 recipient = evolve(recipient, parameters={})  # what the sender asked for
             outcome = Outcome(recipient.number, each.reply)
-            told.setdefault(owner, []).append(Event(recipient, outcome, attempted=False))
+            told.setdefault(owner, []).append(
+                ReportedRecipient(recipient, outcome, attempted=False)
+            )
         # What the sender asked for is not what the owner did.
         unasked = evolve(message, envelope=evolve(message.envelope, parameters={}))
         written = [
@@ -202,7 +204,9 @@ class Notices:
             unreported=tuple(each for one in written for each in one.unreported),
         )
 
-    def _told(self, message: Message, failed: Sequence[Event]) -> list[Event]:
+    def _told(
+        self, message: Message, failed: Sequence[ReportedRecipient]
+    ) -> list[ReportedRecipient]:
         """Return the failures that somebody is to be told of."""
         if message.envelope.reverse_path is not None:
             return [event for event in failed if event.recipient.is_to_notify("FAILURE")]
@@ -223,7 +227,7 @@ class Notices:
         self,
         action: Action,
         message: Message,
-        events: Sequence[Event],
+        events: Sequence[ReportedRecipient],
         now: float,
         reader: Mailbox | None = None,
     ) -> Message | None:
@@ -246,7 +250,7 @@ class Notices:
         self,
         action: Action,
         message: Message,
-        events: Sequence[Event],
+        events: Sequence[ReportedRecipient],
         now: float,
         to: Mailbox,
         reader: Mailbox | None,

@@ -25,7 +25,7 @@ from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
-from ..message.delivery_status import Action, Event
+from ..message.dsn.delivery_status import Action, ReportedRecipient
 from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
 from .commit import GroupCommit
 from .delays import DelayWatch
@@ -675,7 +675,7 @@ class Runner:
 
     # Delays.
 
-    def _standing(self, message: Message) -> list[Event]:
+    def _standing(self, message: Message) -> list[ReportedRecipient]:
         """Say how each recipient of a message stands, which is in the store and not due."""
         events = []
         for part in self._split(message):
@@ -686,7 +686,7 @@ class Runner:
                 if suspension is not None:
                     reply, remote = suspension.cause.reply, suspension.cause.remote
                 outcome = Outcome(recipient.number, reply or WAITING, remote)
-                events.append(Event(recipient, outcome, attempted=False, until=until))
+                events.append(ReportedRecipient(recipient, outcome, attempted=False, until=until))
         return events
 
     def _warn(self, settle: Settle, actions: Sequence[Action]) -> None:

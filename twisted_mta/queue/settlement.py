@@ -15,7 +15,7 @@ from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
-from ..message.delivery_status import Action, Event
+from ..message.dsn.delivery_status import Action, ReportedRecipient
 from ..smtp.extension.deliverby import DeliverBy
 from .notices import Notices
 from .schedule.backoff import Backoff
@@ -102,9 +102,9 @@ class Settlement:
         answered = {each.number: each for each in outcomes}
         done: list[RecipientNumber] = []
         deferred: list[Deferral] = []
-        failed: list[Event] = []
-        delayed: list[Event] = []
-        succeeded: list[Event] = []
+        failed: list[ReportedRecipient] = []
+        delayed: list[ReportedRecipient] = []
+        succeeded: list[ReportedRecipient] = []
         final: list[Outcome] = []
         # What is said is said once all is decided: if that fails, it is decided again.
         said: list[tuple[Recipient, Outcome, float | None]] = []
@@ -123,10 +123,10 @@ class Settlement:
                 done.append(outcome.number)
                 # Without parameters nobody wants to hear of it (RFC 3461 §4.1): most mail.
                 if recipient.parameters and not outcome.notifies:
-                    succeeded.append(Event(recipient, outcome))
+                    succeeded.append(ReportedRecipient(recipient, outcome))
             elif outcome.failed:
                 done.append(outcome.number)
-                failed.append(Event(recipient, outcome))
+                failed.append(ReportedRecipient(recipient, outcome))
             else:
                 attempts = recipient.attempts + 1
                 if attempts not in delays:
@@ -136,7 +136,7 @@ class Settlement:
                 next_attempt = delays[attempts]
                 deferred.append(Deferral(outcome, next_attempt))
                 if self._notices.is_delay_due(message, recipient, now):
-                    delayed.append(Event(recipient, outcome, until=expires_at))
+                    delayed.append(ReportedRecipient(recipient, outcome, until=expires_at))
             said.append((recipient, outcome, next_attempt))
         success = _success(part.next_hop)
         written = self._notices.write(

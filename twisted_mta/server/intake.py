@@ -36,7 +36,7 @@ from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..mail.tls_facts import TLSFacts
 from ..message.header import HeaderScanner
-from ..message.international import needs_smtputf8
+from ..message.mime.smtputf8 import needs_smtputf8
 from ..message.trace import mailbox_of, received, with_type
 from ..policy.capacity import NO_DISK, Room, is_full
 from ..policy.networks import Network, Networks

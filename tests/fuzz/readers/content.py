@@ -12,13 +12,13 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.message import mime
-from twisted_mta.message.conversion import CannotConvert, to_seven_bit
-from twisted_mta.message.delivery_status import Event
-from twisted_mta.message.encoding import Base64, QuotedPrintable
+from twisted_mta.message.dsn.delivery_status import ReportedRecipient
+from twisted_mta.message.dsn.notice import notice
 from twisted_mta.message.header import HeaderScanner, fields
-from twisted_mta.message.international import needs_smtputf8
-from twisted_mta.message.notice import notice
+from twisted_mta.message.mime import sections as mime
+from twisted_mta.message.mime.conversion import CannotConvert, to_seven_bit
+from twisted_mta.message.mime.encoding import Base64, QuotedPrintable
+from twisted_mta.message.mime.smtputf8 import needs_smtputf8
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.smtp.client.outgoing import stuffed
 
@@ -127,7 +127,9 @@ def _submit(octets: bytes) -> None:
 def _notice(octets: bytes) -> None:
     message = _message(octets)
     (recipient,) = message.envelope.recipients
-    failed = Event(recipient, Outcome(recipient.number, Reply.of(550, "1.1", "No"), "mx[1]"))
+    failed = ReportedRecipient(
+        recipient, Outcome(recipient.number, Reply.of(550, "1.1", "No"), "mx[1]")
+    )
     notice("failed", message, [failed], hostname="mx.example", id=QueueId(7), time=_NOW)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from random import Random
 
 from twisted_mta.mail import address
-from twisted_mta.message import conversion, header, mime
+from twisted_mta.message import header
+from twisted_mta.message.mime import conversion
+from twisted_mta.message.mime import sections as mime
 from twisted_mta.routing import aliases
 from twisted_mta.smtp import command
 from twisted_mta.smtp.client import reply_reader

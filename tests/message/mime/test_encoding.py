@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.message.encoding import Base64, Encoder, QuotedPrintable
+from twisted_mta.message.mime.encoding import Base64, Encoder, QuotedPrintable
 
 
 def encode(make: Callable[[], Encoder], octets: bytes, size: int) -> tuple[bytes, bytes]:

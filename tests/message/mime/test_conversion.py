@@ -18,8 +18,13 @@ from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import Envelope
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.message.conversion import CannotConvert, converted, needs_conversion, to_seven_bit
-from twisted_mta.message.encoding import Base64, QuotedPrintable
+from twisted_mta.message.mime.conversion import (
+    CannotConvert,
+    converted,
+    needs_conversion,
+    to_seven_bit,
+)
+from twisted_mta.message.mime.encoding import Base64, QuotedPrintable
 
 MIME = b"Subject: x\r\nMIME-Version: 1.0\r\n"
 TEXT = "Grüße aus Köln, und sonst ist alles ganz gewöhnlicher Text wie dieser hier.\r\n".encode()

@@ -16,16 +16,16 @@ from itertools import count
 
 from attrs import frozen
 
-from ..mail.address import Mailbox
-from ..mail.envelope import Parameters
-from ..mail.message import Message
-from ..mail.queue_id import QueueId
-from .delivery_status import Action, Event, delivery_status, shown
-from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
+from ...mail.address import Mailbox
+from ...mail.envelope import Parameters
+from ...mail.message import Message
+from ...mail.queue_id import QueueId
+from ..header import field
+from ..mime.encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
+from ..trace import date_time
+from .delivery_status import Action, ReportedRecipient, delivery_status, shown
 from .explanation import SUBJECTS, Reader, explanation
-from .header import field
 from .returned import LONG_LINE, Returned, returned
-from .trace import date_time
 
 _ASCII = bytes(range(128))
 _MESSAGE_ID = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")  # RFC 5322 §3.6.4, near enough
@@ -53,7 +53,7 @@ class Notice:
 def notice(
     action: Action,
     message: Message,
-    events: Sequence[Event],
+    events: Sequence[ReportedRecipient],
     *,
     hostname: str,
     id: QueueId,
@@ -135,7 +135,7 @@ def notice(
 
 
 def _is_international(
-    message: Message, to: Mailbox, events: Sequence[Event], back: Returned
+    message: Message, to: Mailbox, events: Sequence[ReportedRecipient], back: Returned
 ) -> bool:
     """Whether it needs the types of RFC 6533 §4.
 

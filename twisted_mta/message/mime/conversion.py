@@ -20,12 +20,12 @@ from typing import Literal
 
 from attrs import define, evolve, field, frozen
 
-from ..mail.body import Body
-from ..mail.message import Message
-from ..mail.printable import printable
-from ..mail.reply import Reply
+from ...mail.body import Body
+from ...mail.message import Message
+from ...mail.printable import printable
+from ...mail.reply import Reply
 from .encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
-from .mime import (
+from .sections import (
     IDENTITY,
     MOST_ENTITIES,
     Delimiter,

@@ -21,8 +21,8 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.message.delivery_status import Event
-from twisted_mta.message.notice import Notice, notice
+from twisted_mta.message.dsn.delivery_status import ReportedRecipient
+from twisted_mta.message.dsn.notice import Notice, notice
 
 ALICE = Mailbox("alice", "example.org")
 BOB = Recipient(RecipientNumber(0), Mailbox("bob", "example.net"))
@@ -65,12 +65,14 @@ def message(content: bytes = ORIGINAL, **parameters: str | None) -> Message:
 
 def failed(
     recipient: Recipient = BOB, reply: Reply = NO_USER, remote: str | None = REMOTE
-) -> Event:
-    return Event(recipient, Outcome(recipient.number, reply, remote))
+) -> ReportedRecipient:
+    return ReportedRecipient(recipient, Outcome(recipient.number, reply, remote))
 
 
 class FailureNotice(SynchronousTestCase):
-    def notice(self, original: Message, *failures: Event, seven_bit: bool = False) -> Notice:
+    def notice(
+        self, original: Message, *failures: ReportedRecipient, seven_bit: bool = False
+    ) -> Notice:
         found = notice(
             "failed",
             original,

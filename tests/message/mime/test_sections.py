@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.message.mime import (
+from twisted_mta.message.mime.sections import (
     Delimiter,
     Entity,
     Header,

@@ -12,15 +12,15 @@ from typing import Literal
 
 from attrs import frozen
 
-from ..mail.address import Mailbox
-from ..mail.envelope import Recipient
-from ..mail.message import Message
-from ..mail.outcome import Outcome
-from ..mail.printable import printable
-from ..mail.reply import Reply
-from ..mail.utf8_address import decode_utf8_address, encode_utf8_address
-from ..mail.xtext import decode_xtext
-from .trace import date_time
+from ...mail.address import Mailbox
+from ...mail.envelope import Recipient
+from ...mail.message import Message
+from ...mail.outcome import Outcome
+from ...mail.printable import printable
+from ...mail.reply import Reply
+from ...mail.utf8_address import decode_utf8_address, encode_utf8_address
+from ...mail.xtext import decode_xtext
+from ..trace import date_time
 
 Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
 """What happened to a recipient (RFC 3464 §2.3.3)."""
@@ -34,7 +34,7 @@ _FROM = re.compile(rb"Received: from ([!-~]{1,255})")
 
 
 @frozen
-class Event:
+class ReportedRecipient:
     """What happened to one recipient.
 
     Attributes:
@@ -55,7 +55,7 @@ class Event:
 def delivery_status(
     action: Action,
     message: Message,
-    events: Sequence[Event],
+    events: Sequence[ReportedRecipient],
     *,
     hostname: str,
     time: float,
@@ -89,7 +89,7 @@ def _message_fields(message: Message, hostname: str) -> Iterator[tuple[str, str]
 
 
 def _recipient_fields(
-    action: Action, event: Event, date: str, international: bool
+    action: Action, event: ReportedRecipient, date: str, international: bool
 ) -> Iterator[tuple[str, str]]:
     recipient, outcome = event.recipient, event.outcome
     original = recipient.parameters.get("ORCPT")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Literal
 
-from ..mail.printable import printable
-from ..mail.reply import Reply
-from .delivery_status import Action, Event, shown, words
-from .trace import date_time
+from ...mail.printable import printable
+from ...mail.reply import Reply
+from ..trace import date_time
+from .delivery_status import Action, ReportedRecipient, shown, words
 
 SUBJECTS: Mapping[Action, str] = {
     "failed": "Undelivered mail returned to sender",
@@ -27,7 +27,12 @@ _WIDTH = 72  # characters of a line
 
 
 def explanation(
-    action: Action, events: Sequence[Event], hostname: str, *, attached: str, reader: Reader
+    action: Action,
+    events: Sequence[ReportedRecipient],
+    hostname: str,
+    *,
+    attached: str,
+    reader: Reader,
 ) -> bytes:
     """Return the text, with CR LF line ends, in UTF-8.
 
@@ -45,7 +50,7 @@ def explanation(
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def _news(action: Action, events: Sequence[Event], reader: Reader) -> str:
+def _news(action: Action, events: Sequence[ReportedRecipient], reader: Reader) -> str:
     several = len(events) > 1
     addresses = "addresses" if several else "address"
     told = all(event.recipient.is_to_notify("FAILURE") for event in events)
@@ -102,7 +107,7 @@ def _news(action: Action, events: Sequence[Event], reader: Reader) -> str:
             )
 
 
-def _about(action: Action, event: Event) -> Iterator[str]:
+def _about(action: Action, event: ReportedRecipient) -> Iterator[str]:
     recipient, outcome = event.recipient, event.outcome
     yield f"<{shown(recipient.mailbox)}>"
     if recipient.original is not None:

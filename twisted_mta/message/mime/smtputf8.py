@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..mail.body import Body, MemoryBody
-from .mime import Header, Piece, TooManyParts, sections
+from ...mail.body import Body, MemoryBody
+from .sections import Header, Piece, TooManyParts, sections
 
 # What is looked into while nothing else happens: octets, and messages and body parts. It takes a
 # few milliseconds; what has more of them may have such fields.

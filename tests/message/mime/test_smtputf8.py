@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.body import MemoryBody
-from twisted_mta.message.international import needs_smtputf8
+from twisted_mta.message.mime.smtputf8 import needs_smtputf8
 
 PARTS = (
     "Subject: x\r\nContent-Type: multipart/mixed; boundary=X\r\n\r\n"

@@ -10,9 +10,9 @@ import re
 
 from attrs import frozen
 
-from ..mail.body import MemoryBody
-from ..mail.message import Message
-from .conversion import CannotConvert, to_seven_bit
+from ...mail.body import MemoryBody
+from ...mail.message import Message
+from ..mime.conversion import CannotConvert, to_seven_bit
 
 _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix does by default
 _HEADERS = 64 * 1024  # octets of the header section that come back otherwise

@@ -1,0 +1,1 @@
+"""Delivery status notifications: bounces, delay notices and notices of success."""
