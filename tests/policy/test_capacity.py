@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.policy.capacity import Room
+from twisted_mta.policy.capacity import Capacity
 
 
 class RoomTestCase(SynchronousTestCase):
@@ -14,7 +14,7 @@ class RoomTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.free = 1000
         self.attempts: list[Deferred[None]] = []
-        self.room = Room(
+        self.capacity = Capacity(
             memory=100,
             share=40,
             minimum_free=500,
@@ -28,7 +28,7 @@ class RoomTestCase(SynchronousTestCase):
         return self.attempts[-1]
 
     def said(self) -> str:
-        shortage = self.room.shortage()
+        shortage = self.capacity.shortage()
         return "" if shortage is None else f"{shortage.what}: {shortage.text}"
 
     def test_a_full_disk_is_said_while_no_message_comes(self) -> None:
@@ -43,21 +43,21 @@ class RoomTestCase(SynchronousTestCase):
         self.assertEqual(self.said(), "")
 
     def test_a_budget_that_is_used_up_is_said(self) -> None:
-        self.room.enter()
+        self.capacity.reserve()
         self.assertEqual(self.said(), "")
-        self.room.enter()
+        self.capacity.reserve()
         self.assertEqual(
             self.said(),
             "memory: messages on their way in hold 80 octets, and message_memory is 100",
         )
-        self.room.leave()
+        self.capacity.release()
         self.assertEqual(self.said(), "")
 
     def test_what_free_space_does_not_tell_of_is_tried_again_until_it_works(self) -> None:
-        self.room.failed("Disk quota exceeded")
+        self.capacity.write_failed("Disk quota exceeded")
         quota = "disk: the queue cannot be written: Disk quota exceeded"
         self.assertEqual((self.said(), self.attempts), (quota, []))
-        self.assertIsNone(self.room.refusal())  # each message is tried all the same
+        self.assertIsNone(self.capacity.refusal())  # each message is tried all the same
         self.clock.advance(6)
         for _ in range(3):
             self.assertEqual(self.said(), quota)

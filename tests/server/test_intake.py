@@ -20,7 +20,7 @@ from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
-from twisted_mta.policy.capacity import Room
+from twisted_mta.policy.capacity import Capacity
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
 from twisted_mta.smtp.server.session import Session
@@ -51,9 +51,9 @@ class Queue:
         self.free = 5000
 
     @cached_property
-    def room(self) -> Room:
+    def capacity(self) -> Capacity:
         """Room for two messages in memory, and a disk that has ``self.free`` octets left."""
-        return Room(
+        return Capacity(
             memory=250, share=100, minimum_free=1000, free=lambda: self.free, clock=self.clock
         )
 
@@ -96,7 +96,7 @@ class Queue:
             expand=self.expand,
             ids=lambda: QueueId(next(ids)),
             wall_time=lambda: 1_790_000_000.0,
-            room=self.room,
+            capacity=self.capacity,
         )
 
 
@@ -393,9 +393,9 @@ class Storing(StoringTestCase):
                 queue = self.queue = Queue()
                 self.intake = queue.intake()
                 queue.error, queue.late = error, late
-                self.assertIsNone(queue.room.shortage())
+                self.assertIsNone(queue.capacity.shortage())
                 self.assertIn(self.content(self.ready(), b"x", b"y").code, (451, 452))
-                shortage = queue.room.shortage()
+                shortage = queue.capacity.shortage()
                 assert shortage is not None
                 said = getattr(error, "strerror", None) or str(error) or "MemoryError"
                 self.assertEqual(shortage.text, f"the queue cannot be written: {said}")
@@ -437,7 +437,7 @@ class RoomForMessages(StoringTestCase):
     """452 4.3.1 before memory grows, and before the disk is full."""
 
     def test_messages_on_their_way_share_a_budget_of_memory(self) -> None:
-        # There is room for two (see `Queue.room`).
+        # There is room for two (see `Queue.capacity`).
         sessions = [self.ready() for _ in range(3)]
         self.assertEqual(self.send(sessions[0], "DATA"), "354 End w")
         first = self.sink
@@ -458,7 +458,7 @@ class RoomForMessages(StoringTestCase):
         ):
             self.queue.error, self.queue.refusal = error, refusal
             self.content(self.ready(), b"x")
-            self.assertEqual(self.queue.room.in_use, 0)
+            self.assertEqual(self.queue.capacity.in_use, 0)
 
     def test_a_disk_that_is_nearly_full_takes_no_mail_until_there_is_room_again(self) -> None:
         self.queue.free = 999

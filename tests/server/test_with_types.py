@@ -20,7 +20,7 @@ from twisted_mta.auth.authenticator import AccountRealm, Authenticator
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.policy.capacity import Room
+from twisted_mta.policy.capacity import Capacity
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, LMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
 from twisted_mta.smtp.extension.auth import AUTH
@@ -107,7 +107,9 @@ class WithTypes(TestCase):
             exists=lambda _: True,
             ids=lambda: QueueId(next(ids)),
             wall_time=lambda: 1_790_000_000.0,
-            room=Room(memory=1 << 30, share=1, minimum_free=0, free=lambda: 1 << 40, clock=reactor),
+            capacity=Capacity(
+                memory=1 << 30, share=1, minimum_free=0, free=lambda: 1 << 40, clock=reactor
+            ),
         )
         portal = Portal(AccountRealm())
         portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret"))

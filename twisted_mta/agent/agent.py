@@ -29,7 +29,7 @@ from ..mail.address import Mailbox
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
-from ..policy.capacity import Room
+from ..policy.capacity import Capacity
 from ..queue.commit import FULL, GroupCommit
 from ..queue.ids import QueueIds
 from ..queue.operator.tallies import Tallies
@@ -113,7 +113,7 @@ class Agent:
         tls_news: to be called when another process has learnt something of TLS.
         explainer: says why mail is where it is.
         tracing: tells what sessions say to those who read along.
-        room: whether there is room for messages on their way in.
+        capacity: decides whether one more message can be taken.
         resolver: the DNS, and whether it answers.
 
     Raises:
@@ -223,7 +223,7 @@ class Agent:
             ),
         )
         self._home = self._shard(worker)
-        self.room = Room(
+        self.capacity = Capacity(
             memory=config.message_memory,
             share=config.queue.small_body,
             minimum_free=_minimum_free(config),
@@ -350,7 +350,7 @@ class Agent:
         self._journal.start()
         for shard in self.shards:
             shard.runner.start()
-        self.room.refusal()  # a disk that is full already is said now, and not to clients alone
+        self.capacity.refusal()  # a disk that is full already is said now, and not to clients alone
 
     def stop(self) -> Deferred[None]:
         """Drain: let what is under way end, and close the queue. Nothing new begins.
@@ -499,7 +499,7 @@ class Agent:
             lines = self.authentication.use(authentication)
             of_aliases, letting_go = self.mailboxes.use(mailboxes)
             lines += of_aliases
-            self.room.minimum_free = _minimum_free(config)
+            self.capacity.minimum_free = _minimum_free(config)
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(self._policy(listener))
@@ -544,7 +544,7 @@ class Agent:
             alias_of=self.mailboxes.alias_of,
             ids=self._ids,
             wall_time=self._wall_time,
-            room=self.room,
+            capacity=self.capacity,
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
         )
@@ -629,7 +629,7 @@ class Agent:
 
         def refused(failure: Failure) -> Failure:
             if isinstance(failure.value, Refused) and failure.value.reply is FULL:
-                self.room.failed("it has no room for a message")
+                self.capacity.write_failed("it has no room for a message")
             return failure
 
         return self._home.runner.accept(message).addCallbacks(accepted, refused)

@@ -109,7 +109,7 @@ def process_report(
 
 
 def _troubles(agent: Agent) -> Iterator[Trouble]:
-    shortage = agent.room.shortage()
+    shortage = agent.capacity.shortage()
     if shortage is not None:
         yield Trouble(kind=shortage.what, text=shortage.text, stops=True)
     why = scarce_descriptors()

@@ -1,7 +1,7 @@
-"""Room for messages on their way in, shared by all listeners: memory, and free disk.
+"""Capacity for incoming messages, shared by all listeners of a process: memory, and free disk.
 
-Both are looked at before a message is taken, so that neither memory nor the disk fills first and is
-complained of afterwards (RFC 5321 §4.2.3: 452).
+Both are checked before a message is accepted, so mail is deferred with 452 (RFC 5321 §4.2.3) before
+memory or the disk is full.
 """
 
 from __future__ import annotations
@@ -21,43 +21,45 @@ from ..mail.reply import Reply
 NO_MEMORY = Reply.of(452, "3.1", "Too many messages on their way in, try again later")
 NO_DISK = Reply.of(452, "3.1", "Insufficient system storage")
 
-_LOOK_AGAIN = 1.0  # seconds: a disk does not fill by what is kept free within one
-_TRY_AGAIN = 5.0  # seconds between two trials whether something can be written again
+_CHECK_INTERVAL = 1.0  # seconds: within one, no disk fills by the octets that are kept free
+_ATTEMPT_INTERVAL = 5.0  # seconds between two attempts to write, while writing fails
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or our quota of it, is used up."""
+    """Whether a disk, or our quota of it, is used up."""
     return error.errno in _FULL
 
 
 @frozen
 class Shortage:
-    """What there is too little of.
+    """A resource that is too scarce to take mail.
 
     Attributes:
-        what: of ``disk`` or ``memory``.
-        text: what was found, and what was expected.
+        what: ``disk`` or ``memory``.
+        text: what was found, and what was expected; for operators.
     """
 
     what: str
     text: str
 
 
-class Room:
-    """Says whether there is room, and keeps count of what is in use.
+class Capacity:
+    """Decides whether one more message can be taken, and counts the memory in use.
 
     Args:
-        memory: octets that messages on their way in may hold, all together.
-        share: octets that one of them holds at most: what is larger goes to a file.
-        minimum_free: octets of the disk that are to stay free.
-        free: says how many are; may raise OSError.
-        clock: see `interfaces`.
-        attempt: tries to write a file as large as a message on its way, and leaves nothing of it.
+        memory: octets that all incoming messages together may hold.
+        share: octets that one of them holds at most; larger content goes to a file.
+        minimum_free: octets of the disk that have to stay free.
+        free: returns the free octets of the disk; may raise OSError.
+        clock: for the intervals between two checks.
+        attempt: writes a file as large as the memory share of a message, and removes it; fails if
+            that is impossible. None: never tried.
 
     Attributes:
-        minimum_free: as above; may change at any time.
+        in_use: octets of memory that incoming messages hold.
+        minimum_free: may change at any time.
     """
 
     _log = Logger()
@@ -73,57 +75,58 @@ class Room:
         attempt: Callable[[], Deferred[Any]] | None = None,
     ) -> None:
         self.in_use = 0
+        self.minimum_free = minimum_free
         self._memory = memory
         self._share = share
-        self.minimum_free = minimum_free
         self._free = free
         self._clock = clock
-        self._looked_at: float | None = None
+        self._checked_at: float | None = None
         self._disk_is_full = False
-        self._left: int | None = None  # octets that were free when it was looked
+        self._free_octets: int | None = None  # at the last check; None: it could not be read
         self._attempt = attempt
         self._attempting = False
-        self._tried_at = 0.0
-        self._failure = ""  # of the last write, although enough seems to be free
-        self._said: Reply | None = None
+        self._attempted_at = 0.0
+        self._write_fault = ""  # of the last write, although enough of the disk seemed to be free
+        self._logged: Reply | None = None
 
     def refusal(self) -> Reply | None:
-        """Return why no message can be taken now, or None."""
-        refusal = self._why_not()
-        if refusal is not self._said:  # once, and not for every client that comes
-            self._said = refusal
+        """Return why no message can be taken now; None if one can."""
+        refusal = self._refusal()
+        if refusal is not self._logged:  # each change once, not every refused client
+            self._logged = refusal
             if refusal is None:
                 self._log.info("there is room again, and mail is taken")
             else:
                 self._log.warn("no mail is taken: {reply}", reply=refusal)
         return refusal
 
-    def _why_not(self) -> Reply | None:
+    def _refusal(self) -> Reply | None:
         if self.in_use + self._share > self._memory:
             return NO_MEMORY
         now = self._clock.seconds()
-        if self._looked_at is None or now - self._looked_at >= _LOOK_AGAIN:
-            self._looked_at = now
+        if self._checked_at is None or now - self._checked_at >= _CHECK_INTERVAL:
+            self._checked_at = now
             try:
-                self._left = self._free()
+                self._free_octets = self._free()
             except OSError:
-                self._left = None  # writing will tell
-            self._disk_is_full = self._left is not None and self._left < self.minimum_free
+                self._free_octets = None  # then a write fails, and `write_failed` is called
+            self._disk_is_full = (
+                self._free_octets is not None and self._free_octets < self.minimum_free
+            )
         return NO_DISK if self._disk_is_full else None
 
-    def failed(self, error: str) -> None:
-        """A message could not be written, though enough of the disk seemed to be free.
+    def write_failed(self, error: str) -> None:
+        """Note that a message could not be written, though enough of the disk seemed to be free.
 
-        Quotas, the number of files, and what else the system refuses (a thread, a longer file) are
-        nothing that free space tells of. Each message is tried all the same; whether it would work
-        is found out by writing once in a while, since a monitor may have sent all clients
-        elsewhere.
+        Free space does not show a quota, the number of files, or a thread that cannot be started.
+        Each further message is tried all the same. `shortage` writes a file once in a while to see
+        whether it works again, since a load balancer may have moved all clients to another host.
         """
-        self._failure = error
-        self._tried_at = self._clock.seconds()
+        self._write_fault = error
+        self._attempted_at = self._clock.seconds()
 
     def shortage(self) -> Shortage | None:
-        """Return what there is too little of to take a message now, or None."""
+        """Return what is missing to take a message now; None if nothing is."""
         refusal = self.refusal()
         if refusal is NO_MEMORY:
             return Shortage(
@@ -134,30 +137,31 @@ class Room:
         if refusal is NO_DISK:
             return Shortage(
                 "disk",
-                f"{self._left:,} octets of the disk are free, and minimum_free_disk is"
+                f"{self._free_octets:,} octets of the disk are free, and minimum_free_disk is"
                 f" {self.minimum_free:,}",
             )
-        if not self._failure:
+        if not self._write_fault:
             return None
         now = self._clock.seconds()
-        if self._attempt is not None and not self._attempting and now - self._tried_at > _TRY_AGAIN:
-            self._attempting, self._tried_at = True, now
-            self._attempt().addCallbacks(self._works, self._works_not)
-        return Shortage("disk", f"the queue cannot be written: {self._failure}")
+        due = now - self._attempted_at > _ATTEMPT_INTERVAL
+        if self._attempt is not None and not self._attempting and due:
+            self._attempting, self._attempted_at = True, now
+            self._attempt().addCallbacks(self._attempt_succeeded, self._attempt_failed)
+        return Shortage("disk", f"the queue cannot be written: {self._write_fault}")
 
-    def _works(self, _: object) -> None:
+    def _attempt_succeeded(self, _: object) -> None:
         self._attempting = False
-        self._failure = ""
+        self._write_fault = ""
 
-    def _works_not(self, failure: Failure) -> None:
+    def _attempt_failed(self, failure: Failure) -> None:
         self._attempting = False
         error = failure.value
-        self._failure = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self._write_fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
 
-    def enter(self) -> None:
-        """Count a message in."""
+    def reserve(self) -> None:
+        """Count the memory of one more message."""
         self.in_use += self._share
 
-    def leave(self) -> None:
-        """Count a message out."""
+    def release(self) -> None:
+        """Count the memory of one message as free again."""
         self.in_use -= self._share

@@ -38,7 +38,7 @@ from ..mail.tls_facts import TLSFacts
 from ..message.header import HeaderScanner
 from ..message.mime.smtputf8 import needs_smtputf8
 from ..message.trace import mailbox_of, received, with_type
-from ..policy.capacity import NO_DISK, Room, is_full
+from ..policy.capacity import NO_DISK, Capacity, is_full
 from ..policy.networks import Network, Networks
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.extension.dsn import forwarded, merged
@@ -116,7 +116,7 @@ class Intake:
         alias_of: what is the same for all mailboxes of ours that have one alias.
         ids: queue ids.
         wall_time: for the trace field.
-        room: see there.
+        capacity: decides whether one more message can be taken.
         count: told of each message by which protocol it came, as `message.trace.with_type` says.
         submission: decides on the mail of those who have authenticated; None where nobody does.
     """
@@ -136,7 +136,7 @@ class Intake:
         alias_of: Callable[[Mailbox], str] = str,
         ids: Ids,
         wall_time: WallTime,
-        room: Room,
+        capacity: Capacity,
         count: Callable[[str], object] = lambda protocol: None,
         submission: Submission | None = None,
     ) -> None:
@@ -147,7 +147,7 @@ class Intake:
         self.new_body = new_body
         self.ids = ids
         self.wall_time = wall_time
-        self.room = room
+        self.capacity = capacity
         self.count = count
         self._exists = exists
         self._refusal = refusal
@@ -170,7 +170,7 @@ class Intake:
 
         And if what is asked for with it can be kept (`smtp.extension.lasting`).
         """
-        refusal = self.room.refusal()
+        refusal = self.capacity.refusal()
         if refusal is None and self.submission is not None:
             refusal = self.submission.mail(self.policy.submission, session, reverse_path)
             if refusal is not None:
@@ -245,7 +245,7 @@ class Intake:
 
     def begin(self, session: Session) -> Sink | Reply:
         """Begin a message: its id, its trace field, its body."""
-        return self.room.refusal() or _Reception(self, session)
+        return self.capacity.refusal() or _Reception(self, session)
 
     def lookup(
         self, session: Session, mailbox: Mailbox
@@ -472,7 +472,7 @@ class _Reception:
         self._ascii = True
         self._writer = intake.new_body(self._id)
         self._present = True
-        intake.room.enter()
+        intake.capacity.reserve()
 
     def write(self, content: bytes) -> None:
         """Take a piece of the content (`interfaces.Sink`)."""
@@ -566,7 +566,7 @@ class _Reception:
         """Give back the room that the message took, once."""
         if self._present:
             self._present = False
-            self._intake.room.leave()
+            self._intake.capacity.release()
         return result
 
     def _accept(self, body: Body) -> Deferred[ContentDecision]:
@@ -690,7 +690,7 @@ class _Reception:
         self._intake._log.error(
             "{id} could not be stored: {error}", id=self._id, error=printable(text)
         )
-        self._intake.room.failed(getattr(error, "strerror", None) or text)
+        self._intake.capacity.write_failed(getattr(error, "strerror", None) or text)
         return NO_DISK if isinstance(error, OSError) and is_full(error) else NOT_STORED
 
 
