@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import IO, Any, ParamSpec, Protocol, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from .mail.address import Mailbox
 from .mail.body import Body
 from .mail.envelope import Parameters, RecipientNumber
+from .mail.final_recipient import FinalRecipient
 from .mail.message import Message
 from .mail.next_hop import NextHop, Target
 from .mail.outcome import Outcome
@@ -205,26 +205,6 @@ Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
 
 Route = Callable[[Mailbox], NextHop]
 """Says where a mailbox goes next; static, without DNS."""
-
-
-@frozen
-class FinalRecipient:
-    """One of the mailboxes that mail for a mailbox of ours goes to (RFC 3464 §2.3.2).
-
-    Attributes:
-        mailbox: where a next hop is asked for.
-        reverse_path: goes on the wire instead of the envelope's, since we forward it (SRS); None:
-            the envelope's.
-        aliases: that led here, the first one first.
-        refusal: why it gets nothing, though an alias leads to it; None: it gets the mail.
-        owner: of the list that leads to it, who is told of such a refusal; None: the sender.
-    """
-
-    mailbox: Mailbox
-    reverse_path: Mailbox | None = None
-    aliases: tuple[Mailbox, ...] = ()
-    refusal: Reply | None = None
-    owner: Mailbox | None = None
 
 
 Expand = Callable[[Mailbox, "Mailbox | None"], "Sequence[FinalRecipient] | Reply"]

@@ -1,4 +1,4 @@
-"""Room for messages on their way in, and what is said while there is none."""
+"""Capacity for incoming messages, and the shortage that operators see while there is none."""
 
 import errno
 
@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.policy.capacity import Capacity
 
 
-class RoomTestCase(SynchronousTestCase):
+class CapacityTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.free = 1000
@@ -27,46 +27,48 @@ class RoomTestCase(SynchronousTestCase):
         self.attempts.append(Deferred())
         return self.attempts[-1]
 
-    def said(self) -> str:
+    def shortage(self) -> str:
         shortage = self.capacity.shortage()
         return "" if shortage is None else f"{shortage.what}: {shortage.text}"
 
-    def test_a_full_disk_is_said_while_no_message_comes(self) -> None:
-        self.assertEqual(self.said(), "")
+    def test_a_full_disk_is_a_shortage_before_any_message_comes(self) -> None:
+        self.assertEqual(self.shortage(), "")
         self.free = 499
         self.clock.advance(1)
         self.assertEqual(
-            self.said(), "disk: 499 octets of the disk are free, and minimum_free_disk is 500"
+            self.shortage(), "disk: 499 octets of the disk are free, and minimum_free_disk is 500"
         )
         self.free = 500
         self.clock.advance(1)
-        self.assertEqual(self.said(), "")
+        self.assertEqual(self.shortage(), "")
 
-    def test_a_budget_that_is_used_up_is_said(self) -> None:
+    def test_memory_that_is_used_up_is_a_shortage_until_a_message_is_gone(self) -> None:
         self.capacity.reserve()
-        self.assertEqual(self.said(), "")
+        self.assertEqual(self.shortage(), "")
         self.capacity.reserve()
         self.assertEqual(
-            self.said(),
+            self.shortage(),
             "memory: messages on their way in hold 80 octets, and message_memory is 100",
         )
         self.capacity.release()
-        self.assertEqual(self.said(), "")
+        self.assertEqual(self.shortage(), "")
 
-    def test_what_free_space_does_not_tell_of_is_tried_again_until_it_works(self) -> None:
+    def test_a_failed_write_is_a_shortage_until_an_attempt_to_write_succeeds(self) -> None:
         self.capacity.write_failed("Disk quota exceeded")
         quota = "disk: the queue cannot be written: Disk quota exceeded"
-        self.assertEqual((self.said(), self.attempts), (quota, []))
+        self.assertEqual((self.shortage(), self.attempts), (quota, []))
         self.assertIsNone(self.capacity.refusal())  # each message is tried all the same
         self.clock.advance(6)
         for _ in range(3):
-            self.assertEqual(self.said(), quota)
+            self.assertEqual(self.shortage(), quota)
         self.assertEqual(len(self.attempts), 1)
         self.attempts[0].errback(OSError(errno.ENOSPC, "No space left on device"))
-        self.assertEqual(self.said(), "disk: the queue cannot be written: No space left on device")
+        self.assertEqual(
+            self.shortage(), "disk: the queue cannot be written: No space left on device"
+        )
         self.clock.advance(6)
-        self.said()
+        self.shortage()
         self.attempts[1].callback(None)
-        self.assertEqual(self.said(), "")
+        self.assertEqual(self.shortage(), "")
         self.clock.advance(60)
-        self.assertEqual((self.said(), len(self.attempts)), ("", 2))
+        self.assertEqual((self.shortage(), len(self.attempts)), ("", 2))

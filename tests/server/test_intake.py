@@ -14,9 +14,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.certificate import server_context
-from twisted_mta.interfaces import FinalRecipient, Refused
+from twisted_mta.interfaces import Refused
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import MemoryBody
+from twisted_mta.mail.final_recipient import FinalRecipient
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
@@ -651,12 +652,14 @@ class Aliased(IntakeTestCase):
             (found,) = self.queue.messages[-1].envelope.recipients
             self.assertEqual(str(found.mailbox), f"{name}@mx.example")
 
-    def test_nothing_is_kept_of_a_session_that_is_over(self) -> None:
+    def test_expansions_are_kept_until_the_content_begins(self) -> None:
         session = self.begin(STRANGER)
         self.send(session, "RCPT TO:<u@mx.example>")
-        self.assertEqual(len(self.intake._expanding), 1)
-        self.intake.ended(session)
-        self.assertEqual(len(self.intake._expanding), 0)
+        transaction = session.transaction
+        assert transaction is not None
+        self.assertEqual(transaction.expansions.count, 1)
+        self.intake.begin(session)
+        self.assertEqual(transaction.expansions.count, 0)
 
 
 class WithTypes(TestCase):

@@ -2,8 +2,8 @@
 
 from attrs import evolve
 
-from twisted_mta.interfaces import FinalRecipient
 from twisted_mta.mail.address import Mailbox
+from twisted_mta.mail.final_recipient import FinalRecipient
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.settings import Peer

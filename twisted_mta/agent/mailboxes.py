@@ -9,9 +9,10 @@ from attrs import evolve, frozen
 
 from ..config import Config
 from ..delivery.maildir import NoMailbox, mailbox_directory
-from ..interfaces import Files, FinalRecipient, WallTime
+from ..interfaces import Files, WallTime
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient
+from ..mail.final_recipient import FinalRecipient
 from ..mail.next_hop import NextHop
 from ..mail.printable import printable
 from ..mail.reply import Reply

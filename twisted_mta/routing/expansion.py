@@ -21,9 +21,10 @@ from typing import Literal, NamedTuple
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..interfaces import FinalRecipient, WallTime
+from ..interfaces import WallTime
 from ..mail.address import Mailbox, folded
 from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.final_recipient import FinalRecipient
 from ..mail.printable import printable
 from ..mail.reply import Reply
 from .aliases import MOST_MEMBERS, Alias, Aliases

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from ..interfaces import FinalRecipient
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient, RecipientNumber
+from ..mail.final_recipient import FinalRecipient
 from ..mail.message import RefusedRecipient
 from ..mail.reply import Reply
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
-from weakref import WeakKeyDictionary
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +19,6 @@ from ..interfaces import (
     ContentDecision,
     Decision,
     Expand,
-    FinalRecipient,
     Ids,
     NewBody,
     Refused,
@@ -31,6 +29,7 @@ from ..interfaces import (
 from ..mail.address import Mailbox, folded, literal_address, u_labels
 from ..mail.body import Body
 from ..mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
+from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.reply import Reply
@@ -45,7 +44,6 @@ from ..smtp.extension.dsn import forwarded, merged
 from ..smtp.extension.lasting import decided, lasting
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
-from ..smtp.server.transaction import Transaction
 from .division import LOOP, Division, Found, divide, named_by_all_ways
 
 _SHOWN = 10  # members of a list in one line of the log
@@ -153,7 +151,6 @@ class Intake:
         self._refusal = refusal
         self._expand = expand
         self._alias_of = alias_of
-        self._expanding: WeakKeyDictionary[Session, _Expanding] = WeakKeyDictionary()
 
     def update(self, policy: IntakePolicy) -> None:
         """Take by another policy from now on."""
@@ -208,19 +205,18 @@ class Intake:
     def may_send_to(self, session: Session, forward_path: Mailbox) -> Decision:
         """Take what is ours and exists, and from those who may relay, anything."""
         mailbox = self.canonical(session, forward_path)
-        decided = self.decide(session, mailbox)
-        if not isinstance(decided, Reply):
-            decided = self._expanded(session).add(mailbox, decided) or decided
-        if not isinstance(decided, Reply):
+        final = self.decide(session, mailbox)
+        refusal = final if isinstance(final, Reply) else self._keep(session, mailbox, final)
+        if refusal is None:
             return None
         self._log.info(
             "refused {recipient} from {reverse_path}, client {peer}: {reply}",
             recipient=printable(str(forward_path)),
             reverse_path=_shown(_reverse_path(session)),
             peer=session.peer.address,
-            reply=decided,
+            reply=refusal,
         )
-        return decided
+        return refusal
 
     def decide(self, session: Session, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a `canonical` mailbox goes, or the reply that refuses it."""
@@ -263,15 +259,13 @@ class Intake:
         return mailbox, [each.mailbox for each in found if each.refusal is None]
 
     def ended(self, session: Session) -> None:
-        """Keep nothing of a session (`interfaces.Delivery`)."""
-        self._expanding.pop(session, None)
+        """Do nothing: all that is kept of a session is in its transaction."""
 
     def recipients(self, session: Session) -> Found:
         """Return the recipients of a transaction, aliases expanded, each mailbox once."""
         transaction = session.transaction
         assert transaction is not None
-        expanded = self._expanded(session)
-        self._expanding.pop(session, None)
+        expansions, transaction.expansions = transaction.expansions, Expansions()
         recipients: dict[tuple[str, str, Mailbox | None], Recipient] = {}
         refused: dict[RecipientNumber, FinalRecipient] = {}
         ways: dict[RecipientNumber, list[tuple[Mailbox, ...]]] = {}
@@ -280,7 +274,7 @@ class Intake:
         for accepted in transaction.recipients:
             places.append([])
             written = self.canonical(session, accepted.mailbox)
-            final = expanded.final.get(written, (FinalRecipient(written),))
+            final = expansions.final.get(written, (FinalRecipient(written),))
             several = len(final) > 1
             if several:
                 alias = Recipient(RecipientNumber(len(aliases)), written, accepted.parameters)
@@ -396,12 +390,19 @@ class Intake:
             return NO_SUCH_MAILBOX
         return self._refusal(mailbox)
 
-    def _expanded(self, session: Session) -> _Expanding:
-        """Return what was expanded in this transaction of a session."""
-        found = self._expanding.get(session)
-        if found is None or found.transaction is not session.transaction:
-            found = self._expanding[session] = _Expanding(session.transaction)
-        return found
+    def _keep(
+        self, session: Session, mailbox: Mailbox, final: Sequence[FinalRecipient]
+    ) -> Reply | None:
+        """Keep where a mailbox leads, or return the reply that there are too many recipients."""
+        transaction = session.transaction
+        assert transaction is not None
+        known = transaction.expansions
+        if mailbox in known.final:
+            return None
+        if known.final and known.count + len(final) > _MOST_RECIPIENTS:
+            return TOO_MANY_RECIPIENTS
+        known.add(mailbox, final)
+        return None
 
     def may_relay(self, session: Session) -> bool:
         """Whether a client may send to anywhere."""
@@ -418,24 +419,6 @@ class Intake:
     def _is_licence(self, tls: TLSFacts) -> bool:
         # RFC 3207 §4: relaying can be granted on what the handshake proved.
         return any(each.covers(tls) for each in self.policy.relay_certificates)
-
-
-@define
-class _Expanding:
-    """What the recipients of a transaction lead to: as it was when they were accepted."""
-
-    transaction: Transaction | None
-    final: dict[Mailbox, Sequence[FinalRecipient]] = field(factory=dict)
-    count: int = 0
-
-    def add(self, mailbox: Mailbox, final: Sequence[FinalRecipient]) -> Reply | None:
-        if mailbox in self.final:
-            return None
-        if self.final and self.count + len(final) > _MOST_RECIPIENTS:
-            return TOO_MANY_RECIPIENTS
-        self.count += len(final)
-        self.final[mailbox] = final
-        return None
 
 
 class _Reception:

@@ -16,8 +16,9 @@ from ...config import Config
 from ...delivery.candidates import candidates
 from ...delivery.maildir import NoMailbox, mailbox_directory
 from ...delivery.relay import Relay
-from ...interfaces import FinalRecipient, WallTime
+from ...interfaces import WallTime
 from ...mail.address import AddressError, Mailbox, path
+from ...mail.final_recipient import FinalRecipient
 from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
 from ...mail.reply import Reply
