@@ -126,8 +126,8 @@ class BrokenCode(SynchronousTestCase):
 
     def test_a_reply_too_many(self) -> None:
         def broken(session: Session, argument: str) -> None:
-            session._say(Reply.of(252, "0.0", "Perhaps"))
-            session._say(Reply.of(250, "0.0", "OK"))
+            session._reply(Reply.of(252, "0.0", "Perhaps"))
+            session._reply(Reply.of(250, "0.0", "OK"))
 
         self.assertFound("session", server, "_COMMANDS", {**server._COMMANDS, "VRFY": broken})
 

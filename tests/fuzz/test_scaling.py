@@ -14,9 +14,9 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.message.mime import sections as mime
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.routing.expansion import Expander
+from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.sasl import client
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
 from twisted_mta.testing.pure import Options
 

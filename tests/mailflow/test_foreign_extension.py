@@ -10,11 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.envelope import Recipient
 from twisted_mta.mail.reply import Reply
-from twisted_mta.smtp.client.outgoing import OutgoingTransaction
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.outgoing import OutgoingExtension
-from twisted_mta.smtp.server.session import Session
+from twisted_mta.smtp.extension.views import OutgoingView, SessionView
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.world import MemoryMTA, MemoryReactor
 
@@ -33,7 +32,7 @@ def read_seat(value: str | None) -> int:
     return int(value)
 
 
-def obey(session: Session, argument: str) -> Reply:
+def obey(session: SessionView, argument: str) -> Reply:
     if argument:
         raise CommandError(Reply.of(501, "5.4", "XTICKETS takes no argument"))
     return Reply.of(250, "0.0", "7 tickets are left")
@@ -43,18 +42,18 @@ class OutgoingTicket(OutgoingExtension):
     keyword = "XTICKET"
 
     def recipient_refusal(
-        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str | None
+        self, transaction: OutgoingView, recipient: Recipient, announced: str | None
     ) -> Reply | None:
         if announced is None and "XSEAT" in recipient.parameters:
             return Reply.of(550, "7.0", f"{transaction.remote} has no seats")
         return None
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         payer = transaction.message.envelope.parameters.get("XTICKET")
         return () if payer is None else (f"XTICKET={payer}",)
 
     def rcpt(
-        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str
+        self, transaction: OutgoingView, recipient: Recipient, announced: str
     ) -> Iterable[str]:
         seat = recipient.parameters.get("XSEAT")
         return () if seat is None or int(seat) > int(announced) else (f"XSEAT={seat}",)

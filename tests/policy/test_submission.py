@@ -17,8 +17,9 @@ from twisted_mta.policy.submission import (
     Submission,
     SubmissionPolicy,
 )
+from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer, SessionSettings
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.system.limits import LocalLimits
 
 

@@ -24,8 +24,8 @@ from twisted_mta.mail.reply import Reply
 from twisted_mta.policy.capacity import Capacity
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.intake import Intake, IntakePolicy
+from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.pure import Options

@@ -5,8 +5,8 @@ from attrs import evolve
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.final_recipient import FinalRecipient
 from twisted_mta.mail.message import Message
+from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer
 from twisted_mta.testing.pure import Options
 
 from .test_intake import OWN, STRANGER, IntakeTestCase

@@ -53,7 +53,7 @@ class Turns(DialogueTestCase):
         def slow(session: Session, argument: str) -> None:
             self.begun.append("NOOP")
             self.network.rightNow += 0.001
-            session._say(Reply.of(250, "0.0", "OK"))
+            session._reply(Reply.of(250, "0.0", "OK"))
 
         self.patch(server, "_COMMANDS", {**server._COMMANDS, "NOOP": slow})
         client.transport.write(b"NOOP\r\n" * 200)

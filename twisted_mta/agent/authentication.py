@@ -23,7 +23,7 @@ from ..mail.address import Mailbox
 from ..mail.printable import printable
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.sasl.client import Nonce
-from ..smtp.server.auth import AuthSettings
+from ..smtp.server.settings import AuthSettings
 from ..system.kept_secret import srs_key
 from ..system.slices import Digests, Pace, Reading, Table, Work
 from ..telemetry.metrics import Metrics, table

@@ -42,9 +42,10 @@ from ..smtp.sasl.server import (
     ScramSalt,
     Token,
 )
-from ..smtp.server.auth import AuthSettings, Verdict
+from ..smtp.server.auth import Verdict
 from ..smtp.server.replies import AUTH_UNAVAILABLE, NOT_AUTHENTICATED
 from ..smtp.server.session import Session
+from ..smtp.server.settings import AuthSettings
 from .credentials import (
     CertificateCredentials,
     CramCredentials,

@@ -42,6 +42,7 @@ from ..policy.networks import Network, Networks
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.extension.dsn import forwarded, merged
 from ..smtp.extension.lasting import decided, lasting
+from ..smtp.extension.views import SessionView
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
 from .division import LOOP, Division, Found, divide, named_by_all_ways
@@ -218,7 +219,7 @@ class Intake:
         )
         return refusal
 
-    def decide(self, session: Session, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
+    def decide(self, session: SessionView, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a `canonical` mailbox goes, or the reply that refuses it."""
         if mailbox.domain in self._local:
             try:
@@ -244,7 +245,7 @@ class Intake:
         return self.capacity.refusal() or _Reception(self, session)
 
     def lookup(
-        self, session: Session, mailbox: Mailbox
+        self, session: SessionView, mailbox: Mailbox
     ) -> tuple[Mailbox, Sequence[Mailbox]] | Reply | None:
         """Return who a mailbox of ours is (`smtp.extension.verify.Lookup`)."""
         local = self.policy.local_domains[0]
@@ -335,7 +336,7 @@ class Intake:
             return []
         return found.looping(lambda alias: self._alias_of(alias) in before)
 
-    def canonical(self, session: Session, mailbox: Mailbox) -> Mailbox:
+    def canonical(self, session: SessionView, mailbox: Mailbox) -> Mailbox:
         """Return ``mailbox`` in one of our domains if it names us by other means."""
         if not mailbox.domain:  # RFC 5321 §4.1.1.3: <postmaster>
             return Mailbox(mailbox.local_part, self.policy.local_domains[0])
@@ -344,7 +345,7 @@ class Intake:
         return mailbox
 
     def _final_recipients(
-        self, session: Session, mailbox: Mailbox
+        self, session: SessionView, mailbox: Mailbox
     ) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a mailbox of ours goes, if all of it can be delivered."""
         expanded = self._expand(mailbox, _reverse_path(session))
@@ -404,7 +405,7 @@ class Intake:
         known.add(mailbox, final)
         return None
 
-    def may_relay(self, session: Session) -> bool:
+    def may_relay(self, session: SessionView) -> bool:
         """Whether a client may send to anywhere."""
         if self.policy.local_only:
             return False
@@ -698,7 +699,7 @@ def _is_postmaster(mailbox: Mailbox) -> bool:
     return mailbox.local_part.partition("+")[0].lower() == "postmaster"
 
 
-def _reverse_path(session: Session) -> Mailbox | None:
+def _reverse_path(session: SessionView) -> Mailbox | None:
     return session.transaction.reverse_path if session.transaction else None
 
 

@@ -31,8 +31,10 @@ from ..auth.authenticator import Authenticator, Login
 from ..interfaces import Clock, Decision, Delivery, Sink
 from ..mail.reply import Reply
 from ..smtp.conversation import Overhearing
+from ..smtp.peer import Peer
 from ..smtp.server.auth import Granted
 from ..smtp.server.dialect import one_for_all
+from ..smtp.server.machine import State
 from ..smtp.server.replies import (
     IDLE_TOO_LONG,
     LOCAL_ERROR,
@@ -41,8 +43,7 @@ from ..smtp.server.replies import (
     TOO_SLOW,
 )
 from ..smtp.server.session import Session
-from ..smtp.server.settings import Peer, SessionSettings
-from ..smtp.server.state import State
+from ..smtp.server.settings import SessionSettings
 from ..smtp.server.step import (
     Abort,
     Authenticate,
@@ -275,7 +276,7 @@ class ESMTPProtocol(LineReceiver):
         state = self.session.state
         if state is _CLOSED:
             return
-        if state is State.DATA:
+        if state is State.CONTENT:
             self._last_activity = self._clock.seconds()
         self.session.receive(data)
         if self._waiting:
@@ -316,7 +317,7 @@ class ESMTPProtocol(LineReceiver):
         self.session.tls_established(facts, channel_binding(connection, facts))
         if self._overhearing is not None:
             self._overhearing.note(f"TLS: {facts.description}")
-        if self.session.state is State.REFUSED:
+        if self.session.state is State.TLS_TOO_WEAK:
             self._log.info(
                 "the TLS of {peer} does not suffice here: {tls}",
                 peer=self.address,
@@ -644,7 +645,7 @@ class ESMTPProtocol(LineReceiver):
         now = self._clock.seconds()
         silent = now - self._last_activity
         handshaking = self._lifecycle in HANDSHAKES
-        reading = self.session.state is State.DATA
+        reading = self.session.state is State.CONTENT
         receiving = self.session.content_open  # also between two chunks
         limit = timeouts.data if reading else timeouts.command
         if self.session.state is State.CLOSED or handshaking:
@@ -730,7 +731,7 @@ class ESMTPProtocol(LineReceiver):
     @property
     def _finishing(self) -> bool:
         """Whether a message is complete and not yet decided on."""
-        return self.session.state is State.DATA and self.session.deciding
+        return self.session.state is State.CONTENT and self.session.deciding
 
     def _abort_connection(self) -> None:
         if self._lifecycle is not Lifecycle.LOST and self._finishing:

@@ -18,8 +18,9 @@ from zope.interface import implementer
 from ..interfaces import Sink
 from ..mail.address import AddressError, Mailbox
 from ..mail.reply import Reply
+from ..smtp.peer import Peer
 from ..smtp.server.session import Session
-from ..smtp.server.settings import Peer, SessionSettings
+from ..smtp.server.settings import SessionSettings
 from ..smtp.server.transaction import Accepted, Transaction
 from ..tls.server import facts
 from .intake import Intake

@@ -37,6 +37,12 @@ NOT_TEXT = Reply.of(500, "5.2", "A command is UTF-8 text on a line ended by CR L
 TOO_LONG = Reply.of(500, "5.2", "Line too long")
 UNKNOWN_COMMAND = Reply.of(500, "5.2", "Command not recognized")
 
+GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
+"""The name in EHLO, HELO and LHLO: any text that can do no harm in logs and trace fields.
+
+RFC 5321 §4.1.4: a name that is not a domain or an address literal is no reason to refuse mail.
+"""
+
 _CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)
 _VERB = re.compile(r"[A-Za-z]+")
 

@@ -30,10 +30,11 @@ from ..smtp.extension.size import size
 from ..smtp.extension.smtputf8 import SMTPUTF8
 from ..smtp.extension.starttls import STARTTLS
 from ..smtp.extension.xclient import xclient
+from ..smtp.peer import Peer
 from ..smtp.server.auth import Granted
 from ..smtp.server.dialect import LMTP, SMTP
 from ..smtp.server.session import Session
-from ..smtp.server.settings import Peer, SessionSettings
+from ..smtp.server.settings import SessionSettings
 from ..smtp.server.step import (
     Abort,
     Authenticate,

@@ -25,11 +25,12 @@ from twisted_mta.smtp.extension.eightbitmime import EIGHT_BIT_MIME
 from twisted_mta.smtp.extension.plain import ENHANCED_STATUS_CODES, PIPELINING
 from twisted_mta.smtp.extension.size import size as size_extension
 from twisted_mta.smtp.extension.starttls import STARTTLS
+from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server import content, session
+from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.replies import IDLE_TOO_LONG
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer, SessionSettings
-from twisted_mta.smtp.server.state import State
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.smtp.server.step import (
     Abort,
     Close,

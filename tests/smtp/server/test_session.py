@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.smtp.test_data import pieces
 from twisted_mta.mail.reply import Reply
 from twisted_mta.mail.tls_facts import TLSFacts
+from twisted_mta.smtp.peer import Peer
+from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.replies import IDLE_TOO_LONG
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer
-from twisted_mta.smtp.server.state import TRANSITIONS, State
 from twisted_mta.smtp.server.step import (
     Abort,
     Close,
@@ -270,11 +270,3 @@ class Decisions(SynchronousTestCase):
         self.session.receive(b"MAIL FROM:<evil@b>\r\n")
         self.assertIsNone(self.session.step())
         self.assertEqual(self.said(), [b"503 5.5.1"])
-
-
-class Table(SynchronousTestCase):
-    def test_content_and_handshake_are_entered_by_their_verbs_alone(self) -> None:
-        for state, row in TRANSITIONS.items():
-            for verb, to in row.items():
-                self.assertEqual(to is State.DATA, verb == "DATA", (state, verb))
-                self.assertEqual(to is State.TLS, verb == "STARTTLS", (state, verb))

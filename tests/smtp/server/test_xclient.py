@@ -11,10 +11,12 @@ from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.plain import PIPELINING
+from twisted_mta.smtp.extension.views import SessionView
 from twisted_mta.smtp.extension.xclient import xclient
+from twisted_mta.smtp.peer import Peer
+from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import Peer, SessionSettings
-from twisted_mta.smtp.server.state import State
+from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.smtp.server.step import Downgrade, Mail, Represent, Step, Violation
 
 PROXY = Peer("192.0.2.1", 50_000)
@@ -230,7 +232,7 @@ class MadeUpExtension(SessionTestCase):
                 raise CommandError(Reply.of(501, "5.4", "Syntax: FLAVOUR=EARL-GREY or ASSAM"))
             return value
 
-        def pour(session: Session, argument: str) -> Reply:
+        def pour(session: SessionView, argument: str) -> Reply:
             if argument == "COFFEE":
                 raise CommandError(Reply.of(504, "5.4", "Tea only"))
             if argument == "PLEASE":
@@ -241,7 +243,7 @@ class MadeUpExtension(SessionTestCase):
             return Reply.of(250, "0.0", f"{self.cups} cups, {session.state.name}")
 
         class Tea(Extension):
-            def announcement(self, session: Session) -> str | None:
+            def announcement(self, session: SessionView) -> str | None:
                 return self.keyword if session.tls is None else None
 
         self.begin(

@@ -32,8 +32,9 @@ from ...queue.store.attempts import PastAttempt
 from ...routing.expansion import ExpansionStep
 from ...routing.lookup import Accountant
 from ...server.intake import Intake
+from ...smtp.peer import Peer
 from ...smtp.server.session import Session
-from ...smtp.server.settings import Peer, SessionSettings
+from ...smtp.server.settings import SessionSettings
 from ...smtp.server.transaction import Transaction
 from ..mailboxes import Mailboxes
 from ..shard import Shard

@@ -1,9 +1,10 @@
-"""ESMTP extensions (RFC 5321 §2.2), one per file.
+"""ESMTP extensions (RFC 5321 §2.2): what one is made of. There is a file for each.
 
-An extension announces itself in the reply to EHLO, reads the parameters it adds to MAIL and RCPT,
-says how much longer it makes those lines, and obeys the verbs it adds. The session knows none of
-them by name, so one more is one more file and one more place in the tuple that the session is
-given. One of an application's own is given to `Environment`, and looks like those here:
+An extension announces itself in the reply to EHLO, reads the parameters that it adds to MAIL and
+RCPT, says how much longer it makes those lines, and obeys the verbs that it adds. The session knows
+none of them by name, so a new extension is a new file, and a new entry in the tuple that the
+session is given. Extensions of an application are given to `service.Environment`, and look the
+same:
 
     class Ticket(OutgoingExtension):
         keyword = "XTICKET"
@@ -14,28 +15,26 @@ given. One of an application's own is given to `Environment`, and looks like tho
 
     TICKET = Extension("XTICKET", mail={"XTICKET": read_number}, mail_octets=20, outgoing=Ticket())
 
-What its readers return is kept with the message and its recipients all the way through the queue.
+The values that its readers return are kept with the message and its recipients, through the queue
+and over restarts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from ...mail.reply import Reply
 from ..command import ParameterReader
+from .outgoing import OutgoingExtension
+from .views import NewClient, SessionView
 
-if TYPE_CHECKING:
-    from ..server.session import Session
-    from .outgoing import OutgoingExtension
+Obey = Callable[[SessionView, str], Reply | NewClient]
+"""Obeys a command: takes the session and the argument; returns the reply, or raises `CommandError`.
 
-Obey = Callable[["Session", str], Reply]
-"""Obeys a command: gets the session and the argument, returns the reply or raises `CommandError`.
-
-It may be called wherever no content is awaited, before EHLO and inside a transaction too, so it
-looks at the session's ``state`` where that matters to it. What it says with 4yz or 5yz is an error.
+It is called before EHLO and inside a transaction too, so where that matters it looks at the
+session's ``state``. Replies of 4yz and 5yz are errors; 421 ends the session.
 """
 
 NOT_OFFERED = Reply.of(503, "5.1", "Not offered here and now")
@@ -43,20 +42,20 @@ NOT_OFFERED = Reply.of(503, "5.1", "Not offered here and now")
 
 @frozen
 class Extension:
-    """An ESMTP extension; those that do more than stand in the list override `announcement`.
+    """An ESMTP extension; a subclass overrides `announcement` where that depends on the session.
 
     Attributes:
-        keyword: its EHLO keyword.
-        mail: the readers of the parameters it adds to MAIL, by upper-case keyword.
-        rcpt: likewise for RCPT.
-        mail_octets: how much longer it allows the MAIL line to be.
-        rcpt_octets: likewise for RCPT.
-        commands: what obeys the verbs it adds, by upper-case verb; those that the session has
-            itself stay the session's, but for `state.REPLACEABLE`. Each is the last of its group
-            (RFC 2920 §3.1).
-        not_offered: what these verbs get where `announcement` returns None.
-        outgoing: its other side, towards next hops, where it comes from outside this package; our
-            own stand in `standard.OUTGOING`.
+        keyword: its EHLO keyword, with parameters if there are any.
+        mail: the readers of the parameters that it adds to MAIL, by upper-case keyword.
+        rcpt: the same for RCPT.
+        mail_octets: by how much it allows the MAIL line to be longer (RFC 5321 §4.5.3.1.4).
+        rcpt_octets: the same for RCPT.
+        commands: the functions that obey the verbs that it adds, by upper-case verb. Verbs of the
+            session stay the session's, except `server.machine.REPLACEABLE`. Each is the last of its
+            pipelined group (RFC 2920 §3.1).
+        not_offered: the reply to these verbs where `announcement` returns None.
+        outgoing: its client side, towards next hops, where the extension is an application's; for
+            our own see `standard.OUTGOING`.
     """
 
     keyword: str
@@ -68,6 +67,6 @@ class Extension:
     not_offered: Reply = NOT_OFFERED
     outgoing: OutgoingExtension | None = None
 
-    def announcement(self, session: Session) -> str | None:
-        """Return the line for the EHLO reply, or None where it is not on offer now."""
+    def announcement(self, session: SessionView) -> str | None:
+        """Return the line of the EHLO reply; None where the extension is not offered now."""
         return self.keyword

@@ -7,16 +7,12 @@ so (§5), which is for the delivery to know.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ...mail.address import AddressError, Mailbox
 from ...mail.reply import Reply
 from ...mail.xtext import decode_xtext
 from ..command import CommandError
 from . import Extension
-
-if TYPE_CHECKING:
-    from ..server.session import Session
+from .views import SessionView
 
 _MALFORMED = Reply.of(501, "5.4", "Syntax: AUTH=<> or AUTH=address, as xtext")
 
@@ -24,10 +20,10 @@ _MALFORMED = Reply.of(501, "5.4", "Syntax: AUTH=<> or AUTH=address, as xtext")
 class AuthExtension(Extension):
     """Announced only where a mechanism is on offer."""
 
-    def announcement(self, session: Session) -> str | None:
+    def announcement(self, session: SessionView) -> str | None:
         """Return the keyword and the mechanisms."""
-        offered = session.auth.offered()
-        return " ".join((self.keyword, *offered)) if offered else None
+        mechanisms = session.mechanisms
+        return " ".join((self.keyword, *mechanisms)) if mechanisms else None
 
 
 def _read(value: str | None) -> str:

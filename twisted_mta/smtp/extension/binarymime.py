@@ -7,15 +7,12 @@ that keeps octets as they are, which those written for ``twisted.mail`` do not: 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ...mail.reply import Reply
 from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 
 def _read_body(value: str | None) -> str:
@@ -36,7 +33,7 @@ class OutgoingBinaryMIME(OutgoingExtension):
     keyword = "BINARYMIME"
     converts = True
 
-    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+    def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
         """Fail what is not converted (RFC 3030 §3)."""
         if not transaction.binary or (
             announced is not None and "CHUNKING" in transaction.capabilities
@@ -45,7 +42,7 @@ class OutgoingBinaryMIME(OutgoingExtension):
         text = "takes no binary content (CHUNKING and BINARYMIME), and it is not converted"
         return Reply.of(554, "6.3", f"{transaction.remote} {text}")
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Say that it is binary."""
         return ("BODY=BINARYMIME",) if transaction.binary else ()
 

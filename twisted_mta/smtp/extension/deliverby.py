@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -16,9 +15,7 @@ from ...mail.reply import Reply
 from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 # RFC 2852 §4: by-value = by-time ";" by-mode [by-trace], by-time = ["-" / "+"] 1*9digit
 _VALUE = re.compile(r"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)
@@ -85,7 +82,7 @@ class OutgoingDeliverBy(OutgoingExtension):
 
     keyword = "DELIVERBY"
 
-    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+    def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
         """Fail in mode R what is late, or would be late there and delivered all the same."""
         by = DeliverBy.of(transaction.message.envelope.parameters)
         if by is None or not by.returned:
@@ -101,7 +98,7 @@ class OutgoingDeliverBy(OutgoingExtension):
             return Reply.of(554, "4.7", f"{transaction.remote} {text}")
         return None
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Say how much time is left (RFC 2852 §4.1)."""
         by = DeliverBy.of(transaction.message.envelope.parameters)
         if by is None:

@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from ...mail.address import Mailbox
-from ...mail.envelope import Parameters
+from ...mail.envelope import Parameters, Recipient
 from ...mail.reply import Reply
 from ...mail.utf8_address import decode_utf8_address, encode_utf8_address
 from ...mail.xtext import decode_xtext, encode_xtext
 from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ...mail.envelope import Recipient
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 LONGEST_ENVELOPE_ID = 100
 """Characters of ENVID, as xtext (RFC 3461 §4.4)."""
@@ -156,12 +152,12 @@ class OutgoingDSN(OutgoingExtension):
 
     keyword = "DSN"
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Pass on RET and ENVID."""
         return _given(transaction.message.envelope.parameters, "RET", "ENVID")
 
     def rcpt(
-        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str
+        self, transaction: OutgoingView, recipient: Recipient, announced: str
     ) -> Iterable[str]:
         """Pass on NOTIFY and ORCPT."""
         return _given(recipient.parameters, "NOTIFY", "ORCPT")

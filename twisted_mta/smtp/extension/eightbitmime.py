@@ -7,15 +7,12 @@ them would lose mail that every other server takes, and to change them would be 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ...mail.reply import Reply
 from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 
 def _read_body(value: str | None) -> str:
@@ -35,19 +32,19 @@ class OutgoingEightBitMIME(OutgoingExtension):
     keyword = "8BITMIME"
     converts = True
 
-    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+    def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
         """Fail what is not converted (RFC 6152 §3)."""
         if announced is not None or _body(transaction) != "8BITMIME":
             return None
         text = "takes no content of 8 bits, and it is not converted"
         return Reply.of(554, "6.3", f"{transaction.remote} {text}")
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Say that it has 8 bits."""
         return ("BODY=8BITMIME",) if _body(transaction) == "8BITMIME" else ()
 
 
-def _body(transaction: OutgoingTransaction) -> object:
+def _body(transaction: OutgoingView) -> object:
     return transaction.message.envelope.parameters.get("BODY")
 
 

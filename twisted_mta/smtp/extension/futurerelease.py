@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
@@ -16,9 +15,7 @@ from ...mail.envelope import Parameters
 from ...mail.reply import Reply
 from ..command import CommandError
 from . import Extension
-
-if TYPE_CHECKING:
-    from ..server.session import Session
+from .views import SessionView
 
 BOTH = Reply.of(501, "5.4", "HOLDFOR or HOLDUNTIL, and not both")
 TOO_LATE = Reply.of(501, "5.4", "It is to be held for longer than it may take (BY)")
@@ -45,7 +42,7 @@ class FutureRelease(Extension):
     longest: int
     wall_time: Callable[[], float]
 
-    def announcement(self, session: Session) -> str | None:
+    def announcement(self, session: SessionView) -> str | None:
         """Return the keyword with both limits (RFC 4865 §3)."""
         latest = datetime.fromtimestamp(int(self.wall_time()) + self.longest, UTC)
         return f"{self.keyword} {self.longest} {latest:%Y-%m-%dT%H:%M:%SZ}"

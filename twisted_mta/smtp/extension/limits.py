@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from ...mail.envelope import Recipient
 from . import Extension
-
-if TYPE_CHECKING:
-    from ...mail.envelope import Recipient
 
 _MOST = 999_999
 _VALUE = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422 §4: %x31-39 0*5DIGIT, for all three

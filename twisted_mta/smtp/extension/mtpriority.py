@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ...mail.reply import Reply
 from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 _VALUE = re.compile(r"-?[0-9]")  # RFC 6710 §4: priority-value, from -9 to 9
 
@@ -38,7 +35,7 @@ class OutgoingMTPriority(OutgoingExtension):
 
     keyword = "MT-PRIORITY"
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Say it, unless it is that of every message."""
         priority = transaction.message.envelope.priority
         return (f"MT-PRIORITY={priority}",) if priority else ()

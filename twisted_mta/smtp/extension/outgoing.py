@@ -17,13 +17,11 @@ What becomes of a message whose next hop lacks the extension is the piece's to s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from ...mail.envelope import Recipient
 from ...mail.reply import Reply
-
-if TYPE_CHECKING:
-    from ...mail.envelope import Recipient
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 
 class OutgoingExtension:
@@ -40,7 +38,7 @@ class OutgoingExtension:
     keyword: ClassVar[str]
     converts: ClassVar[bool] = False
 
-    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+    def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
         """Return what keeps the whole message from going there, None where nothing does.
 
         Args:
@@ -50,17 +48,17 @@ class OutgoingExtension:
         return None
 
     def recipient_refusal(
-        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str | None
+        self, transaction: OutgoingView, recipient: Recipient, announced: str | None
     ) -> Reply | None:
         """Return what keeps one recipient from being asked for there; see `refusal`."""
         return None
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Return what to add to MAIL where the extension is announced: ``KEYWORD=value``."""
         return ()
 
     def rcpt(
-        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str
+        self, transaction: OutgoingView, recipient: Recipient, announced: str
     ) -> Iterable[str]:
         """Return what to add to RCPT where the extension is announced."""
         return ()

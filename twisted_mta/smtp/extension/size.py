@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ...mail.reply import Reply
 from ..command import CommandError
+from ..server.replies import TOO_LARGE
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ..client.outgoing import OutgoingTransaction
-
-TOO_LARGE = Reply.of(552, "3.4", "Message size exceeds the limit of this server")
+from .views import OutgoingView
 
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 §5: size-value = 1*20DIGIT
 
@@ -38,7 +34,7 @@ class OutgoingSize(OutgoingExtension):
 
     keyword = "SIZE"
 
-    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+    def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
         """Fail what is over the peer's limit (RFC 1870 §6.1)."""
         limit = announced or ""
         # RFC 1870 §4: at most 20 digits; 0 says that there is no fixed limit.
@@ -47,7 +43,7 @@ class OutgoingSize(OutgoingExtension):
         text = f"takes {int(limit)} octets, the message has {transaction.size}"
         return Reply.of(552, "3.4", f"{transaction.remote} {text}")
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Say the size of the content with its trace fields (RFC 1870 §3)."""
         return (f"SIZE={transaction.size}",)
 

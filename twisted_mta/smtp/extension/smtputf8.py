@@ -8,16 +8,13 @@ throughout, goes on to any next hop (§3.2).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from ...mail.envelope import Recipient
 from ...mail.reply import Reply
 from ..command import CommandError
 from . import Extension
 from .outgoing import OutgoingExtension
-
-if TYPE_CHECKING:
-    from ...mail.envelope import Recipient
-    from ..client.outgoing import OutgoingTransaction
+from .views import OutgoingView
 
 
 def _read(value: str | None) -> None:
@@ -34,7 +31,7 @@ class OutgoingSMTPUTF8(OutgoingExtension):
 
     keyword = "SMTPUTF8"
 
-    def refusal(self, transaction: OutgoingTransaction, announced: str | None) -> Reply | None:
+    def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
         """Fail all where the reverse-path is not ASCII, or the header section (RFC 6531 §3.5)."""
         if announced is not None:
             return None
@@ -48,14 +45,14 @@ class OutgoingSMTPUTF8(OutgoingExtension):
         return None
 
     def recipient_refusal(
-        self, transaction: OutgoingTransaction, recipient: Recipient, announced: str | None
+        self, transaction: OutgoingView, recipient: Recipient, announced: str | None
     ) -> Reply | None:
         """Fail a recipient whose address is not ASCII."""
         if announced is None and not recipient.mailbox.is_ascii:
             return _needed(transaction)
         return None
 
-    def mail(self, transaction: OutgoingTransaction, announced: str) -> Iterable[str]:
+    def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
         """Say so where anything needs it (RFC 6531 §3.4)."""
         envelope = transaction.message.envelope
         reverse_path = envelope.reverse_path
@@ -68,7 +65,7 @@ class OutgoingSMTPUTF8(OutgoingExtension):
         return ()
 
 
-def _needed(transaction: OutgoingTransaction) -> Reply:
+def _needed(transaction: OutgoingView) -> Reply:
     return Reply.of(553, "6.7", f"{transaction.remote} does not offer SMTPUTF8")  # RFC 6531 §3.5
 
 

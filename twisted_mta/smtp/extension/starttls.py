@@ -5,18 +5,14 @@ Its verb is in the session, because what it does, it does to the framing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import Extension
-
-if TYPE_CHECKING:
-    from ..server.session import Session
+from .views import SessionView
 
 
 class StartTLSExtension(Extension):
     """Announced only where the handshake could begin now."""
 
-    def announcement(self, session: Session) -> str | None:
+    def announcement(self, session: SessionView) -> str | None:
         """Return the keyword if a certificate is loaded and TLS is not active (RFC 3207 §4.2).
 
         A proxy that speaks for another client has had its chance: see `Session.represent`.

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from ...mail.address import AddressError, Mailbox
 from ...mail.reply import Reply
 from ..command import CommandError
+from ..peer import Peer
 from ..server import replies
-from ..server.settings import Peer
 from . import Extension
+from .views import SessionView
 
-if TYPE_CHECKING:
-    from ..server.session import Session
-
-Lookup = Callable[["Session", Mailbox], "tuple[Mailbox, Sequence[Mailbox]] | Reply | None"]
+Lookup = Callable[[SessionView, Mailbox], "tuple[Mailbox, Sequence[Mailbox]] | Reply | None"]
 """Says who a mailbox is, with its domain where it came without, and where mail for it goes: to
 itself, or to others, where it is an alias. Or the reply that refuses it; None: it is not ours."""
 
@@ -42,7 +39,7 @@ class _Asking(Extension):
 
     allowed: Callable[[Peer], bool]
 
-    def announcement(self, session: Session) -> str | None:
+    def announcement(self, session: SessionView) -> str | None:
         """Return the keyword, which is the verb, for a peer that may ask."""
         return self.keyword if self.allowed(session.peer) else None
 
@@ -67,7 +64,7 @@ def expn(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
     )
 
 
-def _verify(lookup: Lookup, session: Session, argument: str) -> Reply:
+def _verify(lookup: Lookup, session: SessionView, argument: str) -> Reply:
     asked, utf8 = _mailbox("VRFY", session, argument)
     found = lookup(session, asked)
     if found is None:
@@ -75,7 +72,7 @@ def _verify(lookup: Lookup, session: Session, argument: str) -> Reply:
     return found if isinstance(found, Reply) else _shown([found[0]], utf8)
 
 
-def _expand(lookup: Lookup, session: Session, argument: str) -> Reply:
+def _expand(lookup: Lookup, session: SessionView, argument: str) -> Reply:
     asked, utf8 = _mailbox("EXPN", session, argument)
     found = lookup(session, asked)
     if found is None:
@@ -91,10 +88,10 @@ def _shown(mailboxes: Sequence[Mailbox], utf8: bool) -> Reply:
     return Reply(250, "1.5", tuple(f"<{each}>" for each in mailboxes), utf8)
 
 
-def _mailbox(verb: str, session: Session, argument: str) -> tuple[Mailbox, bool]:
+def _mailbox(verb: str, session: SessionView, argument: str) -> tuple[Mailbox, bool]:
     """Return who is asked for, and whether the answer may be UTF-8 (RFC 6531 §3.7.4.2)."""
     written, _, parameter = argument.rpartition(" ")
-    utf8 = parameter.upper() == "SMTPUTF8" and "SMTPUTF8" in session.settings.mail_readers
+    utf8 = parameter.upper() == "SMTPUTF8" and "SMTPUTF8" in session.mail_parameters
     if not utf8:
         written = argument
     # RFC 5321 §4.1.1.6: a user name or a mailbox; with or without the brackets of a path.

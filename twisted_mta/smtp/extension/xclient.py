@@ -25,20 +25,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
 from ...mail.address import AddressError, domain_name
 from ...mail.reply import Reply
 from ...mail.xtext import decode_xtext
-from ..command import CommandError, Greeting
-from ..server.session import GREETING_NAME
-from ..server.settings import Peer
+from ..command import GREETING_NAME, CommandError, Greeting
+from ..peer import Peer
 from . import Extension
-
-if TYPE_CHECKING:
-    from ..server.session import Session
+from .views import NewClient, SessionView
 
 NOT_AUTHORIZED = Reply.of(550, "7.0", "Insufficient authorization")
 IN_TRANSACTION = Reply.of(503, "5.1", "A mail transaction is under way")
@@ -63,7 +59,7 @@ class XClient(Extension):
     keyword: str = field(default=f"XCLIENT {' '.join(_ATTRIBUTES)}", init=False)
     allowed: Callable[[Peer], bool]
 
-    def announcement(self, session: Session) -> str | None:
+    def announcement(self, session: SessionView) -> str | None:
         """Return the keyword and the attributes, for a connection from where it may be said."""
         return self.keyword if self.allowed(session.proxy or session.peer) else None
 
@@ -73,7 +69,7 @@ def xclient(allowed: Callable[[Peer], bool]) -> Extension:
     return XClient(allowed=allowed, commands={"XCLIENT": _obey}, not_offered=NOT_AUTHORIZED)
 
 
-def _obey(session: Session, argument: str) -> Reply:
+def _obey(session: SessionView, argument: str) -> NewClient:
     if session.transaction is not None:
         raise CommandError(IN_TRANSACTION)
     given = _attributes(argument)
@@ -87,11 +83,9 @@ def _obey(session: Session, argument: str) -> Reply:
     if "DESTADDR" in given:
         ours = _address("DESTADDR", given["DESTADDR"])
     # RFC 2033 §4.1: by LMTP nobody greets by anything but LHLO.
-    lmtp = session.settings.dialect.per_recipient
-    verb = "LHLO" if lmtp else _proto(given.get("PROTO", "SMTP"))
+    verb = "LHLO" if session.lmtp else _proto(given.get("PROTO", "SMTP"))
     helo = _helo(given.get("HELO", _UNAVAILABLE))
-    session.represent(client, local_address=ours, greeting=verb if helo else None, helo=helo)
-    return session.opening
+    return NewClient(peer=client, local_address=ours, greeting=verb if helo else None, helo=helo)
 
 
 def _attributes(argument: str) -> Mapping[str, str]:

@@ -1,34 +1,31 @@
-"""AUTH, the server's side (RFC 4954): one exchange after the other in a session, pure.
+"""AUTH in a server session (RFC 4954): one exchange after the other, pure.
 
-A mechanism speaks octets (`sasl_server`); here is what travels: base64, one line each, `=` for an
-initial response that is empty, `*` for giving up. The session reads the lines and says the replies;
-the shell judges the evidence.
+A mechanism (`sasl.server`) speaks octets. This is how they travel: base64, one line each, ``=`` for
+an initial response of no octets, ``*`` to cancel. The session reads the lines and sends the
+replies; the shell judges the evidence.
 """
 
 from __future__ import annotations
 
 import binascii
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
 from ...mail.reply import Reply
 from ..command import CommandError
-from ..sasl.client import Nonce, SASLError
-from ..sasl.server import Circumstances, NewMechanism, Said, ScramSalt, ServerMechanism
+from ..extension.views import SessionView
+from ..sasl.client import SASLError
+from ..sasl.server import Circumstances, Said, ScramSalt, ServerMechanism
 from . import replies
-from .settings import AUTH_RESPONSE
+from .settings import AUTH_RESPONSE, SessionSettings
 from .step import Authenticate
-
-if TYPE_CHECKING:
-    from .session import Session
 
 
 @frozen
 class Challenge:
-    """What the client is to answer."""
+    """A challenge that the client is to answer."""
 
     octets: bytes
 
@@ -40,94 +37,73 @@ class Challenge:
 
 @frozen
 class Granted:
-    """Who the client is, now that the evidence was found to be good."""
+    """The evidence is good, and this is the identity of the client."""
 
     identity: str
 
 
 Verdict = Granted | ScramSalt | Reply
-"""What evidence came to: who it is, the salt that was asked for, or why not."""
+"""The result of judging evidence: the identity, the salt that was asked for, or the refusal."""
 
 
-Next = Challenge | Authenticate | Reply
-"""What is to be said or judged next; a reply ends the exchange."""
-
-
-@frozen(kw_only=True)
-class AuthSettings:
-    """What a listener offers.
-
-    Attributes:
-        mechanisms: those that can be judged, by name, in the order in which they are announced.
-        in_clear: whether AUTH is offered in clear too.
-        required: whether nothing is sent without.
-        max_failures: of one session, after which it is ended.
-        nonce: makes what is used once.
-    """
-
-    mechanisms: Mapping[str, NewMechanism]
-    nonce: Nonce
-    in_clear: bool = False
-    required: bool = False
-    max_failures: int = 5
+Next = Challenge | Authenticate | Granted | Reply
+"""What the session does next: send, judge, or end the exchange with success or with a refusal."""
 
 
 class ServerAuth:
-    """AUTH in one session.
+    """The AUTH exchanges of one session.
 
     Attributes:
-        failures: exchanges that came to nothing because of what the client said.
-        mechanism: the name of the one that was last begun; empty before.
-        binding: returns the channel binding of that name; None where there is no such.
-
-    Args:
-        session: whose.
+        failures: exchanges that failed because of the client's credentials or responses.
+        mechanism: the name of the mechanism that was begun last; empty before.
+        binding: returns the channel binding of a name, None where there is none (RFC 5929).
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, settings: SessionSettings, session: SessionView) -> None:
         self.failures = 0
         self.mechanism = ""
         self.binding: Callable[[str], bytes | None] | None = None
+        self._hostname = settings.hostname
+        self._settings = settings.auth
         self._session = session
         self._exchange: ServerMechanism | None = None
-        self._pending: Granted | Reply | None = None  # said when the last word was answered
+        self._pending: Granted | Reply | None = None  # until the last challenge is answered
 
     @property
     def required(self) -> bool:
-        """Whether nothing is sent before AUTH, and there was none."""
-        settings = self._session.settings.auth
+        """Whether MAIL is refused because the client has not authenticated."""
+        settings = self._settings
         return settings is not None and settings.required and self._session.identity is None
 
     @property
     def exhausted(self) -> bool:
-        """Whether the client has failed often enough."""
-        settings = self._session.settings.auth
+        """Whether the client has failed as often as a session may."""
+        settings = self._settings
         return settings is not None and self.failures >= settings.max_failures
 
     def offered(self) -> Sequence[str]:
         """Return the names of the mechanisms that may be used here and now."""
-        session = self._session
-        settings, tls = session.settings.auth, session.tls
+        session, settings = self._session, self._settings
+        tls = session.tls
         if settings is None or (tls is None and not settings.in_clear):
             return ()
         usable = []
         for name in settings.mechanisms:
             if name == "EXTERNAL" and (tls is None or not tls.peer_verified):
                 continue
-            # What a proxy has bound is its own channel, and not the client's.
+            # A proxy binds the channel between itself and us, and not the client's.
             if name.endswith("-PLUS") and (self.binding is None or session.proxy is not None):
                 continue
             usable.append(name)
         return usable
 
     def begin(self, argument: str) -> Next:
-        """Obey AUTH.
+        """Begin an exchange; ``argument`` is that of AUTH.
 
         Raises:
-            CommandError: it cannot be obeyed.
+            CommandError: AUTH is refused, and no exchange has begun.
         """
-        session = self._session
-        settings = session.settings.auth
+        session, settings = self._session, self._settings
         if settings is None:
             raise CommandError(replies.AUTH_NOT_OFFERED)
         if session.identity is not None:
@@ -141,7 +117,7 @@ class ServerAuth:
         if name not in settings.mechanisms:
             raise CommandError(replies.NO_SUCH_MECHANISM)
         if session.tls is None and not settings.in_clear:
-            raise CommandError(replies.ENCRYPT_FIRST)
+            raise CommandError(replies.ENCRYPT_FIRST)  # RFC 3207 §6: no password in clear
         offered = self.offered()
         if name not in offered:
             raise CommandError(replies.NO_SUCH_MECHANISM)
@@ -151,7 +127,7 @@ class ServerAuth:
         self.mechanism = name
         exchange = settings.mechanisms[name](
             Circumstances(
-                hostname=session.settings.hostname,
+                hostname=self._hostname,
                 nonce=settings.nonce,
                 tls=session.tls,
                 binding=self.binding or (lambda name: None),
@@ -159,10 +135,10 @@ class ServerAuth:
             )
         )
         self._exchange, self._pending = exchange, None
-        return self._say(lambda: exchange.begin(initial))
+        return self._after(lambda: exchange.begin(initial))
 
     def respond(self, line: bytes) -> Next:
-        """Take the answer to a challenge, without its CR LF."""
+        """Take the client's response to a challenge, without its CR LF."""
         exchange, pending = self._exchange, self._pending
         assert exchange is not None
         if line == b"*" and (not isinstance(pending, Reply)):
@@ -177,10 +153,10 @@ class ServerAuth:
             response = _decoded(line)
         except CommandError as error:
             return self._end(error.reply)
-        return self._say(lambda: exchange.respond(response))
+        return self._after(lambda: exchange.respond(response))
 
     def answer(self, verdict: Verdict) -> Next:
-        """Take what was judged of the evidence."""
+        """Take the verdict on the evidence."""
         exchange = self._exchange
         assert exchange is not None
         if isinstance(verdict, ScramSalt):
@@ -197,19 +173,18 @@ class ServerAuth:
         """Forget the exchange that is under way, if there is one."""
         self._exchange = self._pending = None
 
-    def _say(self, speak: Callable[[], Said]) -> Next:
+    def _after(self, exchange_step: Callable[[], Said]) -> Next:
         try:
-            said = speak()
+            result = exchange_step()
         except SASLError:
             return self._end(replies.NOT_AUTHENTICATED)
-        return Challenge(said) if isinstance(said, bytes) else Authenticate(said)
+        return Challenge(result) if isinstance(result, bytes) else Authenticate(result)
 
-    def _conclude(self, verdict: Granted | Reply) -> Reply:
+    def _conclude(self, verdict: Granted | Reply) -> Granted | Reply:
         if isinstance(verdict, Reply):
             return self._end(verdict)
         self.cancel()
-        self._session.identity = verdict.identity
-        return replies.AUTHENTICATED
+        return verdict
 
     def _end(self, reply: Reply) -> Reply:
         self.cancel()

@@ -1,29 +1,28 @@
-"""The content of one message as it comes in: what of it is passed on, and what it will get."""
+"""The content of one message as it arrives: what of it is passed on, and whether it is refused."""
 
 from __future__ import annotations
 
 from ...mail.reply import Reply
 from ..data import ChunkReader, DataReader, NewlineNormalizer
-from ..extension.size import TOO_LARGE
 from . import replies
 from .settings import SessionSettings
 
 
 class Content:
-    """Reads the content of a message and judges it by what its listener demands.
+    """Reads the content of a message, and judges it by the settings of the session.
 
-    What is refused is read on to its true end, and none of it is passed on any more.
+    Content that is refused is read on to its end, and none of it is passed on any more.
 
     Args:
-        settings: what its listener demands.
-        chunked: it comes by BDAT.
-        binary: it is octets and not lines (RFC 3030 §3): nothing but its size is judged, and every
+        settings: of the session.
+        chunked: whether it arrives by BDAT, and not by DATA.
+        binary: whether it is octets and not lines (RFC 3030 §3): only its size is judged, and every
             octet is passed on as it came.
 
     Attributes:
-        octets: how much has come.
-        refusal: what it will get at its end; None as long as nothing is wrong with it.
-        chunks: its reader, where it comes by BDAT; None where it comes by DATA.
+        octets: how many have arrived, dots unstuffed.
+        refusal: the reply at its end; None as long as nothing is wrong with it.
+        chunks: the reader of chunks where it arrives by BDAT; None where it arrives by DATA.
     """
 
     def __init__(
@@ -36,16 +35,16 @@ class Content:
         self.chunks = ChunkReader(look_for_long_lines=look_for_long_lines) if chunked else None
         self._reader = self.chunks or DataReader(look_for_long_lines=look_for_long_lines)
         self._normalizer = NewlineNormalizer() if normalize else None
-        self._lines = not binary
-        self._most = settings.max_message_size
+        self._has_lines = not binary
+        self._max_octets = settings.max_message_size
 
     @property
     def finished(self) -> bool:
-        """Whether the final dot has been seen; chunks say themselves which is the last."""
+        """Whether the final dot has been read; False for chunks, of which BDAT marks the last."""
         return isinstance(self._reader, DataReader) and self._reader.finished
 
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
-        """Take what arrived; return what is to be passed on, and what is behind the content."""
+        """Take octets that arrived; return what to pass on, and what follows the content."""
         content, rest = self._reader.read(octets)
         return self._judge(content), rest
 
@@ -62,9 +61,10 @@ class Content:
         return content if self._normalizer is None else self._normalizer.feed(content)
 
     def _fault(self) -> Reply | None:
-        if self.octets > self._most:  # RFC 1870 §6.3
-            return TOO_LARGE
-        if self._lines and self._reader.bare and self._normalizer is None:
+        if self.octets > self._max_octets:  # RFC 1870 §6.3
+            return replies.TOO_LARGE
+        # RFC 5321 §2.3.8, §4.1.1.4: what other programs may take for the end of a message.
+        if self._has_lines and self._reader.bare and self._normalizer is None:
             return replies.BARE_NEWLINE
         if self._reader.long:
             return replies.LONG_LINE

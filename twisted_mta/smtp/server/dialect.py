@@ -1,8 +1,8 @@
-"""SMTP and LMTP (RFC 2033): all in which the two differ, as seen by the server.
+"""The two dialects, SMTP and LMTP (RFC 2033): all in which the two differ for a server session.
 
-LMTP is greeted by LHLO alone, and where SMTP has one reply to a content, it has one for each
-recipient that was accepted: the server takes responsibility for each of them by itself, and needs
-no queue for it.
+LMTP begins with LHLO in place of EHLO and HELO, and its content has one reply for each accepted
+recipient where SMTP has one for all: the server takes responsibility for each recipient by itself,
+and needs no queue for it.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ from attrs import frozen
 
 from ...mail.reply import Reply
 from . import replies
-from .state import LAST_IN_GROUP, TRANSITIONS, State
+from .machine import LAST_IN_GROUP, TRANSITIONS, Event, State
 
 ContentDecision = Reply | Sequence[Reply | None] | None
-"""What is decided on a content: one reply, or one for each accepted recipient, in their order; its
-class accepts or refuses, None accepts as usual."""
+"""The decision on a content: one reply, or one for each accepted recipient, in their order.
+
+The class of a reply accepts or refuses; None accepts with the usual reply.
+"""
 
 
 @frozen
 class Dialect:
-    """A way to speak.
+    """A dialect of SMTP.
 
     Attributes:
-        word: what the greeting says is spoken.
-        transitions: see `state.TRANSITIONS`.
-        last_in_group: see `state.LAST_IN_GROUP`.
-        misplaced: what a verb gets where ``transitions`` does not have it.
-        foreign: what verbs get that belong to the other dialect and are refused as such.
-        per_recipient: whether a content has a reply for each accepted recipient.
+        word: its name in the opening.
+        transitions: `machine.TRANSITIONS` in this dialect.
+        last_in_group: `machine.LAST_IN_GROUP` in this dialect.
+        misplaced: the replies to verbs where ``transitions`` does not have them.
+        foreign: the replies to verbs of the other dialect.
+        per_recipient: whether a content has one reply for each accepted recipient.
     """
 
     word: str
-    transitions: Mapping[State, Mapping[str, State | None]]
+    transitions: Mapping[State, Mapping[Event, State]]
     last_in_group: tuple[str, ...]
     misplaced: Mapping[str, Reply]
     foreign: Mapping[str, Reply]
@@ -44,14 +46,14 @@ class Dialect:
         """Return the replies that stand for a decision on a content.
 
         Args:
-            decision: see there.
+            decision: on the content.
             recipients: how many were accepted, repeated ones included.
         """
         if not self.per_recipient:
             return (one_for_all(decision),)
         if decision is None or isinstance(decision, Reply):
             reply = decision or replies.QUEUED
-            # RFC 5321 §3.8: 421 is the last that is said.
+            # RFC 5321 §3.8: 421 is the last reply of a session.
             return (reply,) * (1 if reply.code == 421 else recipients)
         if len(decision) != recipients:
             return (replies.WRONG_COUNT,) * recipients
@@ -71,18 +73,15 @@ def one_for_all(decision: ContentDecision) -> Reply:
 def _one_of_several(reply: Reply | None) -> Reply:
     if reply is None:
         return replies.QUEUED
-    # The replies behind it would not be read.
+    # 421 would end the session, and the client would not read the replies that follow it.
     return Reply(451, reply.status, reply.lines) if reply.code == 421 else reply
 
 
-def _lmtp_row(row: Mapping[str, State | None]) -> Mapping[str, State | None]:
-    renamed = {"LHLO" if verb == "EHLO" else verb: state for verb, state in row.items()}
-    renamed.pop("HELO", None)
-    return renamed
-
-
-def _lmtp_verbs(verbs: Iterable[str]) -> tuple[str, ...]:
-    return tuple("LHLO" if verb == "EHLO" else verb for verb in verbs)
+def _in_lmtp(events: Iterable[Event]) -> Iterable[tuple[Event, Event]]:
+    """Yield each event of SMTP that LMTP has too, and its name there (RFC 2033 §4.1)."""
+    for event in events:
+        if event is not Event.HELO:
+            yield event, Event.LHLO if event is Event.EHLO else event
 
 
 SMTP = Dialect(
@@ -94,11 +93,14 @@ SMTP = Dialect(
     per_recipient=False,
 )
 
-# RFC 2033 §4.1: EHLO and HELO get 500, and LHLO means what EHLO does.
+# RFC 2033 §4.1: LHLO does what EHLO does in SMTP, and EHLO and HELO get 500.
 LMTP = Dialect(
     word="LMTP",
-    transitions={state: _lmtp_row(row) for state, row in TRANSITIONS.items()},
-    last_in_group=_lmtp_verbs(LAST_IN_GROUP),
+    transitions={
+        state: {lmtp: row[smtp] for smtp, lmtp in _in_lmtp(row)}
+        for state, row in TRANSITIONS.items()
+    },
+    last_in_group=tuple(lmtp for _, lmtp in _in_lmtp(LAST_IN_GROUP)),
     misplaced={**replies.MISPLACED, "MAIL": replies.MAIL_AFTER_LHLO},
     foreign=dict.fromkeys(("EHLO", "HELO"), replies.SPEAKS_LMTP),
     per_recipient=True,

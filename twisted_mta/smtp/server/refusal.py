@@ -1,32 +1,31 @@
-"""Why a verb is not obeyed here and now."""
+"""The reply to a command that is not obeyed, because of the state, TLS, or the settings."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from ...mail.reply import Reply
 from ..command import UNKNOWN_COMMAND
 from . import replies
-from .state import NOT_OFFERED, State
-
-if TYPE_CHECKING:
-    from .session import Session
+from .machine import NOT_OFFERED, State
+from .settings import SessionSettings
 
 
-def why_not(session: Session, verb: str, *, own: bool) -> Reply:
-    """Return what a verb gets that `state.TRANSITIONS`, TLS or the settings do not allow.
+def why_not(
+    verb: str, *, state: State, in_clear: bool, settings: SessionSettings, own: bool
+) -> Reply:
+    """Return the reply to a command that is not allowed here and now.
 
     Args:
-        session: see there.
         verb: in upper case.
-        own: whether sessions obey it elsewhere.
+        state: of the session.
+        in_clear: whether the session is without TLS.
+        settings: of the session.
+        own: whether sessions obey the verb elsewhere.
     """
-    settings = session.settings
-    if session.state is State.REFUSED:
+    if state is State.TLS_TOO_WEAK:
         return replies.TLS_TOO_WEAK  # RFC 3207 §4.1
     if verb in settings.dialect.foreign:
         return settings.dialect.foreign[verb]
-    if settings.require_tls and session.tls is None:
+    if settings.require_tls and in_clear:
         return replies.TLS_REQUIRED  # RFC 3207 §4
     if verb == "BDAT" and not settings.chunking:
         return replies.NOT_IMPLEMENTED
@@ -36,4 +35,5 @@ def why_not(session: Session, verb: str, *, own: bool) -> Reply:
         return settings.dialect.misplaced[verb]
     if own:
         return replies.RESET_FIRST
+    # RFC 5321 §4.2.4: 502 for a verb that is known and not implemented, 500 for all others.
     return replies.NOT_IMPLEMENTED if verb in NOT_OFFERED else UNKNOWN_COMMAND

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ...mail.reply import Reply
+
+if TYPE_CHECKING:
+    pass
 
 OK = Reply.of(250, "0.0", "OK")
 SENDER_OK = Reply.of(250, "1.0", "Sender OK")
@@ -22,6 +26,7 @@ NOT_IMPLEMENTED = Reply.of(502, "5.1", "Command not implemented")
 OUT_OF_STEP = Reply.of(554, "5.0", "Data was sent before its turn")
 TOO_MANY_ERRORS = Reply.of(421, "7.0", "Too many errors")
 TOO_MANY_RECIPIENTS = Reply.of(452, "5.3", "Too many recipients")
+TOO_LARGE = Reply.of(552, "3.4", "Message size exceeds the limit of this server")
 BARE_NEWLINE = Reply.of(550, "6.0", "Message has a CR or LF outside CR LF, or a NUL")
 LONG_LINE = Reply.of(550, "6.0", "Message has a line of more than 998 octets")
 NEEDS_UTF8 = Reply.of(553, "6.7", "Addresses outside ASCII need SMTPUTF8")

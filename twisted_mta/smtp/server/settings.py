@@ -1,59 +1,72 @@
-"""What a session is told: who is at the other end, and what its listener demands."""
+"""The settings of a server session: all that its listener demands and offers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from attrs import field, frozen
 
 from ...mail.tls_facts import TLSFacts
 from ..command import ParameterReader
 from ..extension import Extension
+from ..peer import Peer
+from ..sasl.client import Nonce
+from ..sasl.server import NewMechanism
 from .dialect import SMTP, Dialect
-
-if TYPE_CHECKING:
-    from .auth import AuthSettings
 
 COMMAND_LINE = 512
 """Octets of a command line with its CR LF (RFC 5321 §4.5.3.1.4); extensions add to it."""
-
 
 AUTH_RESPONSE = 12_288
 """Octets of a response in base64, without its CR LF (RFC 4954 §4)."""
 
 AUTH_LINE = AUTH_RESPONSE + 64
-"""Octets of an AUTH command, whose initial response may be as long."""
+"""Octets of an AUTH command, whose initial response may be as long as any other."""
 
 
-@frozen
-class Peer:
-    """Who is at the other end: its address (None on a UNIX socket) and, if known, its name."""
+@frozen(kw_only=True)
+class AuthSettings:
+    """AUTH as a listener offers it (RFC 4954).
 
-    address: str | None = None
-    port: int = 0
-    name: str | None = None
+    Attributes:
+        mechanisms: those that can be judged here, by name, in the order in which EHLO announces
+            them.
+        nonce: returns a new nonce.
+        in_clear: whether AUTH is offered without TLS too.
+        required: whether MAIL is refused before AUTH (RFC 6409 §4.3).
+        max_failures: failed exchanges of one session, after which the session is ended.
+    """
+
+    mechanisms: Mapping[str, NewMechanism]
+    nonce: Nonce
+    in_clear: bool = False
+    required: bool = False
+    max_failures: int = 5
 
 
 @frozen(kw_only=True)
 class SessionSettings:
-    """What a listener demands of its sessions.
+    """What a listener demands of its sessions, and offers in them.
 
     Attributes:
-        hostname: our name in the greeting and the reply to EHLO.
-        dialect: what is spoken.
-        extensions: what EHLO announces, in this order.
-        require_tls: nothing but EHLO (LHLO), NOOP, STARTTLS and QUIT in clear (RFC 3207 §4).
-        requires_tls_of: whether TLS is known to come from a peer: then it is no mail in clear
-            that comes from it, whatever came of STARTTLS on the way (RFC 3207 §6).
-        tls_suffices: whether the facts of a handshake are good enough (RFC 3207 §4.1).
-        bare_newlines: what becomes of a CR or LF outside CR LF and of NUL in a message. Binary
-            content (RFC 3030 §3) has no lines: neither this nor the next is asked of it.
-        long_lines: what becomes of lines of more than 998 octets.
+        hostname: our name in the opening and in the reply to EHLO.
+        dialect: SMTP or LMTP.
+        extensions: in the order in which EHLO announces them.
+        require_tls: whether all commands but EHLO (LHLO), NOOP, STARTTLS and QUIT are refused in
+            clear (RFC 3207 §4).
+        requires_tls_of: whether a peer is known to use TLS: then MAIL in clear is refused, and
+            taken for a sign of an attack that hides STARTTLS (RFC 3207 §6).
+        tls_suffices: whether what a handshake achieved is good enough (RFC 3207 §4.1).
+        bare_newlines: what to do with a message that has a CR or LF outside CR LF, or a NUL.
+            Binary content (RFC 3030 §3) has no lines, so this and `long_lines` do not apply to it.
+        long_lines: what to do with a message that has a line of more than 998 octets
+            (RFC 5321 §4.5.3.1.6).
         max_message_size: octets of content.
-        max_recipients: recipients of one transaction.
-        max_errors: replies of 5yz after which the session is ended.
-        auth: what AUTH there is; None: none. Its extension has to be among ``extensions``.
+        max_recipients: accepted RCPT commands of one transaction.
+        max_errors: replies of 5yz since the last accepted message, after which the session is
+            ended.
+        auth: None where AUTH is not offered. Its extension has to be among ``extensions``.
     """
 
     hostname: str
