@@ -40,7 +40,7 @@ _POINTER = b"\xc0\x0c"  # to the name that was asked for
 
 
 def answer(query: bytes, kind: str) -> bytes:
-    """Return what the name server says; as little work as can be, for it shares the machine."""
+    """Return what the name server answers; as little work as can be, for it shares the machine."""
     end = query.index(b"\0", 12) + 5
     type = int.from_bytes(query[end - 4 : end - 2], "big")
     rdata = b""

@@ -19,10 +19,10 @@ from twisted_mta.dns.message import (
     NXDOMAIN,
     A,
     Answer,
-    Garbled,
-    NotOurs,
-    query,
-    read,
+    Malformed,
+    Unrelated,
+    encode_query,
+    parse_answer,
     text_name,
     wire_name,
 )
@@ -33,7 +33,9 @@ ID = 0x1234
 
 def respond(*records: str, type: int = MX, rcode: int = 0, authority: str = "") -> bytes:
     """Return a response of dnspython's making."""
-    response = dns.message.make_response(dns.message.from_wire(query(ID, NAME, type, edns=True)))
+    response = dns.message.make_response(
+        dns.message.from_wire(encode_query(ID, NAME, type, edns=True))
+    )
     response.set_rcode(dns.rcode.Rcode(rcode))
     for section, texts in ((response.answer, records), (response.authority, [authority])):
         for text in filter(None, texts):
@@ -45,7 +47,7 @@ def respond(*records: str, type: int = MX, rcode: int = 0, authority: str = "") 
 class Questions(SynchronousTestCase):
     def test_dnspython_reads_them(self) -> None:
         for edns in (True, False):
-            parsed = dns.message.from_wire(query(ID, NAME, MX, edns=edns))
+            parsed = dns.message.from_wire(encode_query(ID, NAME, MX, edns=edns))
             self.assertEqual(parsed.id, ID)
             self.assertEqual(parsed.question[0].to_text(), "example.net. IN MX")
             self.assertEqual(parsed.edns, 0 if edns else -1)
@@ -70,12 +72,12 @@ class Questions(SynchronousTestCase):
 
 class Answers(SynchronousTestCase):
     def read(self, wire: bytes, type: int = MX) -> Answer:
-        return read(wire, ID, NAME, type)
+        return parse_answer(wire, ID, NAME, type)
 
     def test_records_have_whole_names_in_lower_case(self) -> None:
         answer = self.read(respond("example.net. 60 IN MX 10 MX1.example.net."))
         self.assertEqual(answer.records, (b"\0\x0a" + wire_name("mx1.example.net"),))
-        self.assertEqual((answer.ttl, answer.knows_edns, answer.usable), (60, True, True))
+        self.assertEqual((answer.ttl, answer.has_opt, answer.usable), (60, True, True))
 
     def test_a_chain_of_aliases_is_followed_in_any_order_and_has_the_least_ttl(self) -> None:
         answer = self.read(
@@ -105,9 +107,9 @@ class Answers(SynchronousTestCase):
         for rcode in (0, NXDOMAIN):
             self.assertEqual(self.read(respond(rcode=rcode, authority=soa)).ttl, 300)
             self.assertIsNone(self.read(respond(rcode=rcode)).ttl)
-        refers = self.read(respond(authority="net. 900 IN NS ns.example."))
-        self.assertTrue(refers.refers)
-        self.assertFalse(refers.usable)
+        referral = self.read(respond(authority="net. 900 IN NS ns.example."))
+        self.assertTrue(referral.referral)
+        self.assertFalse(referral.usable)
 
     def test_a_time_beyond_reason_is_none(self) -> None:
         # RFC 2181 §8
@@ -126,12 +128,12 @@ class Answers(SynchronousTestCase):
             wire.replace(b"\0\x0f\0\1", b"\0\1\0\1", 1),
         ]
         for other in others:
-            self.assertRaises(NotOurs, self.read, other)
+            self.assertRaises(Unrelated, self.read, other)
 
     def test_every_cut_is_seen(self) -> None:
         wire = respond("example.net. 60 IN MX 10 mx.example.")
         for end in range(2, len(wire)):
-            self.assertRaises(Garbled, self.read, wire[:end])
+            self.assertRaises(Malformed, self.read, wire[:end])
 
     def test_whatever_one_octet_is_changed_to_nothing_else_is_raised(self) -> None:
         wire = respond(
@@ -141,7 +143,7 @@ class Answers(SynchronousTestCase):
             for octet in (0, 1, 0x3F, 0x40, 0x80, 0xC0, 0xFF):
                 try:
                     self.read(wire[:at] + bytes([octet]) + wire[at + 1 :])
-                except (NotOurs, Garbled):
+                except (Unrelated, Malformed):
                     continue
 
     def test_names_that_jump_are_bounded(self) -> None:
@@ -169,9 +171,9 @@ class Answers(SynchronousTestCase):
             if jumps == 2:
                 self.assertEqual(self.read(wire).records, (b"\0\1\0",))
             else:
-                self.assertRaises(Garbled, self.read, wire)
+                self.assertRaises(Malformed, self.read, wire)
         circle = record(b"\0", 99, b"") + record(pointer(len(head) + 11), MX, b"\0\1\0")
-        self.assertRaises(Garbled, self.read, head + circle)
+        self.assertRaises(Malformed, self.read, head + circle)
 
     def test_answers_with_thousands_of_records_are_read_in_part(self) -> None:
         record = b"\xc0\x0c\0\x01\0\1\0\0\0\x3c\0\4\x7f\0\0"

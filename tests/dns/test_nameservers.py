@@ -16,8 +16,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.dns.scripted import LOOPBACK, NameServer, listen
 from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain
-from twisted_mta.dns import question as question_module
 from twisted_mta.dns import resolver as resolver_module
+from twisted_mta.dns.query import Timing
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.routing.exchangers import Exchangers
@@ -120,7 +120,7 @@ class WithoutEDNS(ScriptedTestCase):
     async def test_one_that_has_shown_that_it_knows_it_is_not_suspected_for_a_loss(self) -> None:
         await self.assertFound()
         self.asked_with_edns()
-        self.resolver._pace = question_module.Pace(0.4)  # pauses of 0.2 s
+        self.resolver._timing = Timing(0.4)  # pauses of 0.2 s
         lost = [True]
         self.server.spoil = lambda wire: [] if lost and lost.pop() else [wire]
         await self.assertFound()
@@ -130,7 +130,7 @@ class WithoutEDNS(ScriptedTestCase):
         self.server.rcode = dns.rcode.REFUSED
         with self.assertRaises(LookupFailed) as raised:
             await self.resolver.mail_exchangers("example")
-        self.assertIn("the name server says REFUSED", str(raised.exception))
+        self.assertIn("the name server answers REFUSED", str(raised.exception))
 
 
 class NegativeByType(ScriptedTestCase):

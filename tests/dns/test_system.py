@@ -14,9 +14,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests.dns.scripted import LOOPBACK, NameServer, listen
 from tests.dns.test_nameservers import Later
-from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain
-from twisted_mta.dns import system as system_module
-from twisted_mta.dns.system import SystemNames, resolution, system_hosts
+from twisted_mta.dns import DNSResolver, LookupFailed, NoSuchDomain, hosts_file, resolv_conf
+from twisted_mta.dns.hosts_file import read_hosts
+from twisted_mta.dns.resolv_conf import parse_resolv_conf
+from twisted_mta.dns.system import SystemFiles
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop
 from twisted_mta.routing.exchangers import Exchangers
@@ -30,7 +31,7 @@ options ndots:5
 
 class ResolvConf(SynchronousTestCase):
     def test_what_it_says_is_taken(self) -> None:
-        found = resolution(
+        found = parse_resolv_conf(
             "# by hand\n; or not\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # second\n"
             "nameserver fe80::1%eth0\nnameserver rubbish\nnameserver 192.0.2.1\nnameserver\n"
             "domain one.example\nsearch Two.Example. three.example\n"
@@ -45,25 +46,27 @@ class ResolvConf(SynchronousTestCase):
         self.assertTrue(found.rotate and found.no_aaaa)
 
     def test_what_it_leaves_out_is_as_in_the_c_library(self) -> None:
-        found = resolution("", hostname="mta.example.net")
+        found = parse_resolv_conf("", hostname="mta.example.net")
         self.assertEqual(found.nameservers, (Host("127.0.0.1", 53),))
         self.assertEqual((found.search, found.ndots), (("example.net",), 1))
-        self.assertEqual(resolution("", hostname="mta").search, ())
-        self.assertEqual(resolution("domain a.example b.example").search, ("a.example",))
-        self.assertEqual(resolution("search a.example\ndomain b.example").search, ("b.example",))
-        self.assertEqual(resolution("search .", hostname="mta.example.net").search, ())
+        self.assertEqual(parse_resolv_conf("", hostname="mta").search, ())
+        self.assertEqual(parse_resolv_conf("domain a.example b.example").search, ("a.example",))
+        self.assertEqual(
+            parse_resolv_conf("search a.example\ndomain b.example").search, ("b.example",)
+        )
+        self.assertEqual(parse_resolv_conf("search .", hostname="mta.example.net").search, ())
 
     def test_numbers_beyond_reason_are_bounded(self) -> None:
-        found = resolution("options timeout:999999999999 attempts:0 ndots:99")
+        found = parse_resolv_conf("options timeout:999999999999 attempts:0 ndots:99")
         self.assertEqual((found.timeout, found.attempts, found.ndots), (30.0, 1, 15))
         many = "".join(f"nameserver 192.0.2.{number}\n" for number in range(100))
-        self.assertEqual(len(resolution(many).nameservers), 8)
-        self.assertEqual(len(resolution("search " + "a.example " * 1000).search), 16)
+        self.assertEqual(len(parse_resolv_conf(many).nameservers), 8)
+        self.assertEqual(len(parse_resolv_conf("search " + "a.example " * 1000).search), 16)
 
     def test_a_name_is_searched_for_by_its_dots(self) -> None:
-        found = resolution(KUBERNETES)
+        found = parse_resolv_conf(KUBERNETES)
         self.assertEqual(
-            found.names("mailhog"),
+            found.candidates("mailhog"),
             [
                 "mailhog.mail.svc.cluster.local",
                 "mailhog.svc.cluster.local",
@@ -71,9 +74,11 @@ class ResolvConf(SynchronousTestCase):
                 "mailhog",
             ],
         )
-        self.assertEqual(found.names("a.b.c.d.e.f")[0], "a.b.c.d.e.f")
-        self.assertEqual(found.names("mailhog."), ["mailhog"])
-        self.assertEqual(resolution("search a.example").names("b.c"), ["b.c", "b.c.a.example"])
+        self.assertEqual(found.candidates("a.b.c.d.e.f")[0], "a.b.c.d.e.f")
+        self.assertEqual(found.candidates("mailhog."), ["mailhog"])
+        self.assertEqual(
+            parse_resolv_conf("search a.example").candidates("b.c"), ["b.c", "b.c.a.example"]
+        )
 
 
 class FilesTestCase(SynchronousTestCase):
@@ -89,39 +94,39 @@ class FilesTestCase(SynchronousTestCase):
             file.write(content)
         os.rename(f"{path}.new", path)
 
-    def names(self) -> SystemNames:
-        return SystemNames(self.clock, resolv_conf=self.resolv_conf, hosts=self.hosts)
+    def names(self) -> SystemFiles:
+        return SystemFiles(self.clock, resolv_conf_path=self.resolv_conf, hosts_path=self.hosts)
 
-    def first(self, names: SystemNames) -> str:
-        return names.resolution.nameservers[0].name
+    def first(self, names: SystemFiles) -> str:
+        return names.resolv_conf.nameservers[0].name
 
 
 class Looking(FilesTestCase):
     def test_a_file_that_changes_is_read_again_within_a_second(self) -> None:
         names = self.names()
-        names.look()
+        names.check()
         self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
         self.write(self.hosts, "192.0.2.8 relay\n")
-        names.look()
+        names.check()
         self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.1", ("192.0.2.7",)))
         self.clock.advance(1.0)
-        names.look()
+        names.check()
         self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
 
     def test_one_that_is_missing_says_nothing_until_it_is_there(self) -> None:
         os.unlink(self.resolv_conf)
         os.unlink(self.hosts)
         names = self.names()
-        names.look()
+        names.check()
         self.assertEqual((self.first(names), dict(names.hosts)), ("127.0.0.1", {}))
         self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
         self.write(self.hosts, "192.0.2.8 relay\n")
         self.clock.advance(1.0)
-        names.look()
+        names.check()
         self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
         os.unlink(self.resolv_conf)
         self.clock.advance(1.0)
-        names.look()
+        names.check()
         self.assertEqual(self.first(names), "127.0.0.1")
 
     def test_a_link_that_leads_elsewhere_is_followed(self) -> None:
@@ -134,28 +139,28 @@ class Looking(FilesTestCase):
         os.unlink(link)
         os.symlink(os.path.abspath(other), link)
         self.clock.advance(1.0)
-        names.look()
+        names.check()
         self.assertEqual(self.first(names), "192.0.2.3")
 
     def test_a_close_look_does_not_believe_the_times_of_a_file(self) -> None:
         names = self.names()
-        names.look()
+        names.check()
         before = os.stat(self.resolv_conf)
         self.patch(os, "stat", lambda path: before)
         self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
         self.clock.advance(5.0)
-        names.look()
+        names.check()
         self.assertEqual(self.first(names), "192.0.2.1")
-        names.look_closely()
+        names.reread_resolv_conf()
         self.assertEqual(self.first(names), "192.0.2.2")
 
     def test_files_are_left_alone_for_a_second(self) -> None:
         names = self.names()
-        names.look()
+        names.check()
         looked: list[str] = []
         self.patch(os, "stat", looked.append)
         for _ in range(100):
-            names.look()
+            names.check()
         self.assertEqual(looked, [])
 
 
@@ -166,10 +171,10 @@ class LargeHosts(FilesTestCase):
         # A clock runs all that is due at once, where a reactor looks at its sockets in between.
         self.patch(self.clock, "callLater", lambda delay, *call: at_once(delay + 0.001, *call))
         names = self.names()
-        names.look()
+        names.check()
         self.write(self.hosts, f"{lines}192.0.2.8 relay\n")
         self.clock.advance(1.0)
-        names.look()
+        names.check()
         slices = 0
         self.assertEqual(names.hosts["relay"], ("192.0.2.7",))
         while names.hosts["relay"] == ("192.0.2.7",):
@@ -183,7 +188,7 @@ class LargeHosts(FilesTestCase):
         self.write(self.hosts, lines)
         hosts: dict[str, Sequence[str]] = {}
         times = []
-        reading = system_module._read_hosts(self.hosts, hosts)
+        reading = hosts_file.fill_hosts(hosts, self.hosts)
         began = time.thread_time()
         for _ in reading:
             now = time.thread_time()
@@ -193,13 +198,13 @@ class LargeHosts(FilesTestCase):
         self.assertLess(sorted(times)[len(times) // 2], 0.02)
 
     def test_lines_without_end_and_names_without_number_are_bounded(self) -> None:
-        self.patch(system_module, "_MOST_NAMES", 1000)
+        self.patch(hosts_file, "MOST_NAMES", 1000)
         self.write(
             self.hosts,
             "192.0.2.7 first\n192.0.2.9 long " + "x " * 100_000 + "last\n"
             "192.0.2.8 second\n" + "".join(f"192.0.2.10 n{number}\n" for number in range(2000)),
         )
-        hosts = system_hosts(self.hosts)
+        hosts = read_hosts(self.hosts)
         self.assertEqual(hosts["first"], ("192.0.2.7",))
         self.assertEqual(hosts["second"], ("192.0.2.8",))
         self.assertNotIn("last", hosts)
@@ -219,12 +224,12 @@ class ChangingTestCase(TestCase):
     def name(self, place: int, more: str = "") -> None:
         """Let ``resolv.conf`` name one of the two name servers."""
         # The file has no ports, and not every user may bind 53.
-        self.patch(system_module, "_PORT", self.ports[place])
+        self.patch(resolv_conf, "_PORT", self.ports[place])
         with open(self.resolv_conf, "w", encoding="utf-8") as file:
             file.write(f"nameserver {LOOPBACK}\n{more}# {place}\n")
 
     def resolver(self, **others: Any) -> DNSResolver:
-        system = SystemNames(self.clock, resolv_conf=self.resolv_conf, hosts=self.hosts)
+        system = SystemFiles(self.clock, resolv_conf_path=self.resolv_conf, hosts_path=self.hosts)
         return DNSResolver(self.clock, system=system, timeout=0.5, **others)
 
 
@@ -252,7 +257,7 @@ class Changing(ChangingTestCase):
     async def test_an_empty_file_at_the_start_is_no_verdict(self) -> None:
         with open(self.resolv_conf, "w", encoding="utf-8"):
             pass
-        self.patch(system_module, "_PORT", 9)
+        self.patch(resolv_conf, "_PORT", 9)
         resolver = self.resolver()
         with self.assertRaises(LookupFailed):
             await resolver.mail_exchangers("example")
@@ -263,13 +268,13 @@ class Changing(ChangingTestCase):
     async def test_a_reload_reads_them_at_once_and_says_what_changed(self) -> None:
         resolver = self.resolver()
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
-        self.assertEqual(resolver.look_again(), [])
+        self.assertEqual(resolver.reload(), [])
         self.name(1, "search a.example b.example\n")
         self.clock.offset = 2.0
         first, second = (f"name servers {LOOPBACK}:{port}" for port in self.ports)
         changed = f"{second}, search a.example b.example; before: {first}"
-        self.assertEqual(resolver.look_again(), [changed])
-        self.assertEqual(resolver.look_again(), [])
+        self.assertEqual(resolver.reload(), [changed])
+        self.assertEqual(resolver.reload(), [])
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "second.example")])
 
     async def test_those_of_the_settings_stay(self) -> None:

@@ -23,7 +23,7 @@ from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
 from ..dns import DNSResolver
-from ..dns.watched import WatchedResolver
+from ..dns.monitored import MonitoredResolver
 from ..interfaces import Limits, Refused
 from ..mail.address import Mailbox
 from ..mail.message import Message
@@ -161,7 +161,7 @@ class Agent:
             asked = self._dns = DNSResolver(
                 reactor, nameservers=config.dns.nameservers, timeout=config.dns.timeout
             )
-        self.resolver = resolver = WatchedResolver(asked)
+        self.resolver = resolver = MonitoredResolver(asked)
         self._maildir = MaildirDelivery(
             config.maildir,
             files=self._files,
@@ -505,7 +505,7 @@ class Agent:
                 intake.update(self._policy(listener))
             lines += self._use_terms(terms)
             if self._dns is not None:
-                lines += self._dns.look_again()
+                lines += self._dns.reload()
             for shard in self.shards:
                 shard.runner.update(_runner_settings(config))
             with suppress(CancelledError):  # at an end the rest goes by itself

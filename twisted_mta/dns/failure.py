@@ -1,4 +1,4 @@
-"""What a lookup without an answer raises."""
+"""The exceptions of DNS lookups: a temporary failure, and NXDOMAIN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class DNSFailure(Exception):
     """A lookup without an answer.
 
     Attributes:
-        domain: what was looked up.
+        domain: the name that was looked up.
         type: the type of record, ``MX``.
     """
 
@@ -20,8 +20,8 @@ class DNSFailure(Exception):
 
 
 class LookupFailed(DNSFailure):
-    """No name server gave a usable answer now: timeout, SERVFAIL, refused; tried again later."""
+    """No name server gave a usable answer (timeout, SERVFAIL, REFUSED); to be tried again later."""
 
 
 class NoSuchDomain(DNSFailure):
-    """NXDOMAIN: said of the type that was asked for, and proof for no other (RFC 4074 §4.2)."""
+    """NXDOMAIN: holds for the type that was queried, and for no other (RFC 4074 §4.2)."""

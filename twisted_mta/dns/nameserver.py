@@ -1,4 +1,4 @@
-"""What is known of a name server, pure."""
+"""A name server: its address, whether it knows EDNS, and whether it was silent lately."""
 
 from __future__ import annotations
 
@@ -11,78 +11,87 @@ import dns.inet
 
 from ..mail.next_hop import Host
 
-_WITHOUT_EDNS = 3600.0  # seconds for which it is believed that a server does not know EDNS
-_PERHAPS_WITHOUT = 300.0  # the same, where the question with OPT may just have been lost
-_WITH_EDNS = 3600.0  # seconds for which it is believed that it does
-_SILENT = 60.0  # seconds for which others are asked first
+# Seconds for which a server counts as one without EDNS; less where the query with OPT may just
+# have been lost.
+_WITHOUT_EDNS = 3600.0
+_PERHAPS_WITHOUT_EDNS = 300.0
+_WITH_EDNS = 3600.0  # seconds for which a server counts as one with EDNS
+_SILENT = 60.0  # seconds for which other servers are queried first
 
 
 class NameServer:
     """One name server.
 
     Args:
-        host: where it is.
+        host: its address and port.
 
     Attributes:
         family: of its address.
 
     Raises:
-        ValueError: that is not an address.
+        ValueError: the name of ``host`` is not an address.
     """
 
     def __init__(self, host: Host) -> None:
         if not dns.inet.is_address(host.name):
-            raise ValueError(f"a name server is given by its address, not as {host.name!r}")
+            raise ValueError(f"found name server {host.name!r}, expected an IP address")
         self.host = host
         self.family = socket.AF_INET6 if ":" in host.name else socket.AF_INET
-        self._without_edns = self._with_edns = self._silent = -1.0
+        self._without_edns_until = self._with_edns_until = self._silent_until = -1.0
 
     @cached_property
     def address(self) -> Any:
-        """Where it is, as sockets have it.
+        """The address for a socket.
 
         Raises:
-            OSError: it is beyond an interface that is not there.
+            OSError: it has the zone of an interface that does not exist.
         """
         return dns.inet.low_level_address_tuple((self.host.name, self.host.port), self.family)
 
-    def edns(self, now: float, times: int) -> bool:
-        """Whether a question goes with an OPT record (RFC 6891 §6.2.2).
+    def uses_edns(self, now: float, sent: int) -> bool:
+        """Whether the next query has an OPT record (RFC 6891 §6.2.2).
+
+        A server that silently drops queries with OPT is queried without it soon; one that is only
+        slow or lossy, and known to do EDNS, one query later.
 
         Args:
             now: by the clock.
-            times: how often it has been asked, in silence. What silently drops questions with OPT
-                is asked without, and one that is only slow, or lossy, no sooner than it need be.
+            sent: the queries that were sent so far without an answer.
         """
-        if now < self._without_edns:
+        if now < self._without_edns_until:
             return False
-        return times < (2 if now < self._with_edns else 1)
+        return sent < (2 if now < self._with_edns_until else 1)
 
-    def knows_edns(self, now: float) -> None:
-        """It has answered with an OPT record."""
-        self._with_edns = now + _WITH_EDNS
-        self._without_edns = -1.0
+    def note_edns(self, now: float) -> None:
+        """Record that it answered with an OPT record."""
+        self._with_edns_until = now + _WITH_EDNS
+        self._without_edns_until = -1.0
 
-    def lacks_edns(self, now: float, *, silently: bool) -> None:
-        """It has answered without OPT what it did not answer with."""
-        if silently and now < self._with_edns:
+    def note_no_edns(self, now: float, *, silently: bool) -> None:
+        """Record that it answered without OPT after failing with it.
+
+        Args:
+            now: by the clock.
+            silently: whether it had not answered the query with OPT at all.
+        """
+        if silently and now < self._with_edns_until:
             return
-        self._with_edns = -1.0
-        self._without_edns = now + (_PERHAPS_WITHOUT if silently else _WITHOUT_EDNS)
+        self._with_edns_until = -1.0
+        self._without_edns_until = now + (_PERHAPS_WITHOUT_EDNS if silently else _WITHOUT_EDNS)
 
-    def answered(self) -> None:
-        """It is there."""
-        self._silent = -1.0
+    def note_answer(self) -> None:
+        """Record that it answered."""
+        self._silent_until = -1.0
 
-    def was_silent(self, now: float) -> None:
-        """Another one has answered meanwhile."""
-        self._silent = now + _SILENT
+    def note_silence(self, now: float) -> None:
+        """Record that it was silent until another one answered."""
+        self._silent_until = now + _SILENT
 
     def is_silent(self, now: float) -> bool:
-        """Whether others had better be asked first."""
-        return now < self._silent
+        """Whether other servers are to be queried first."""
+        return now < self._silent_until
 
 
-def in_turn(nameservers: Sequence[NameServer], now: float) -> list[NameServer]:
-    """Return name servers in the order to ask them: those that were silent last."""
+def in_query_order(nameservers: Sequence[NameServer], now: float) -> list[NameServer]:
+    """Return name servers in the order to query them: silent ones last."""
     return sorted(nameservers, key=lambda each: each.is_silent(now))

@@ -1,7 +1,7 @@
-"""A stub resolver: it asks the name servers that it is given, or those of the system.
+"""A caching stub resolver, with the name servers of the configuration or of the system.
 
-Whether AD may be believed depends on the way to those name servers (RFC 4035 §4.9.3), and is for
-the caller to say.
+Whether the AD bit is trustworthy depends on the path to those name servers (RFC 4035 §4.9.3), and
+is for the caller to decide.
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ from twisted.python.failure import Failure
 from ..mail.next_hop import Host
 from .cache import Cache, Key
 from .failure import DNSFailure, LookupFailed, NoSuchDomain
-from .message import AAAA, MX, NXDOMAIN, A, Answer, Garbled, rdata, text_name, wire_name
+from .hosts_file import Hosts
+from .message import AAAA, MX, NXDOMAIN, A, Answer, Malformed, rdata, text_name, wire_name
 from .nameserver import NameServer
-from .question import NoAnswer, Pace, Question
-from .system import Hosts, Resolution, SystemNames
+from .query import NoAnswer, Query, Timing
+from .resolv_conf import ResolvConf
+from .system import SystemFiles
 
-_AT_ONCE = 64  # questions; each has a socket of its own for each name server
-_CHAIN = 8  # aliases followed from one answer to the next
+_MOST_QUERIES = 64  # at a time; each has one socket for each name server
+_MOST_ALIASES = 8  # CNAME chains followed from one answer to the next
 _OTHER_FAMILY = 2.0  # seconds that the addresses of one family wait for those of the other
-_SEARCHED_AT_MOST = 2.0  # times the time of one lookup, that a search may take in all
-_MOST_ADDRESSES = 64  # of a host; no more than half of that are ever tried
+_LONGEST_SEARCH = 2.0  # times the timeout of one lookup
+_MOST_ADDRESSES = 64  # of one family of a host; at most half of them are ever tried
 
 
 @frozen
 class Records:
-    """What a lookup found.
+    """The records of one type of a name (an RRset).
 
     Attributes:
-        records: dnspython's records of the type asked for; empty where the name has none of it.
-        authenticated: whether the name server says that it validated them (AD).
+        records: records of dnspython; empty where the name has none of the type.
+        authenticated: whether the name server claims to have validated them (AD).
     """
 
     records: tuple[dns.rdata.Rdata, ...]
@@ -50,35 +52,35 @@ class Records:
 
 
 @frozen
-class _Found:
-    """The same, with the rdata as it is on the wire."""
+class _RRset:
+    """The same, with rdata in wire form."""
 
     records: tuple[bytes, ...]
     authenticated: bool
 
 
-class _Families:
-    """Waits for the addresses of one host, which are looked up family by family.
+class _AddressLookup:
+    """The lookups of the AAAA and A records of one host.
 
-    Where one of them is known and the other is not, there is mail to deliver, and no reason to wait
-    for long: a name server that does not answer to AAAA does not hold up what goes by IPv4.
+    Once one family is known, the other is waited for briefly: a name server that does not answer
+    AAAA queries does not delay mail over IPv4.
     """
 
-    def __init__(self, lookups: Sequence[Deferred[_Found]], clock: IReactorTime) -> None:
+    def __init__(self, lookups: Sequence[Deferred[_RRset]], clock: IReactorTime) -> None:
         self.result: Deferred[Sequence[str]] = Deferred(lambda _: self._stop())
         self._clock = clock
-        self._found: list[_Found | Failure | None] = [None for _ in lookups]
+        self._results: list[_RRset | Failure | None] = [None for _ in lookups]
         self._timer: IDelayedCall | None = None
         for place, lookup in enumerate(lookups):
             lookup.addBoth(self._ended, place)
 
-    def _ended(self, found: _Found | Failure, place: int) -> None:
-        self._found[place] = found
+    def _ended(self, result: _RRset | Failure, place: int) -> None:
+        self._results[place] = result
         if self.result.called:
-            return  # it was for the cache
-        if None not in self._found:
+            return  # too late for this lookup, in time for the cache
+        if None not in self._results:
             self._decide()
-        elif isinstance(found, _Found) and found.records:
+        elif isinstance(result, _RRset) and result.records:
             self._timer = self._clock.callLater(_OTHER_FAMILY, self._decide)
 
     def _stop(self) -> None:
@@ -87,37 +89,37 @@ class _Families:
 
     def _decide(self) -> None:
         self._stop()
-        found = [each for each in self._found if isinstance(each, _Found)]
-        failures = [each for each in self._found if isinstance(each, Failure)]
+        rrsets = [each for each in self._results if isinstance(each, _RRset)]
+        failures = [each for each in self._results if isinstance(each, Failure)]
         addresses = [
-            _address(record) for each in found for record in each.records[:_MOST_ADDRESSES]
+            _address(record) for each in rrsets for record in each.records[:_MOST_ADDRESSES]
         ]
-        # What is not known of one family may be an address: mail must not be returned for that. Nor
-        # is a name missing that exists for one of them (RFC 4074 §4.2).
-        failed = [each for each in failures if not each.check(NoSuchDomain)]
+        # A family whose lookup failed for now may have addresses: the mail must not bounce. And
+        # NXDOMAIN to one family does not count where the other has an answer (RFC 4074 §4.2).
+        temporary = [each for each in failures if not each.check(NoSuchDomain)]
         if addresses or not failures:
             self.result.callback(addresses)
-        elif failed or not found:
-            self.result.errback((failed or failures)[0])
+        elif temporary or not rrsets:
+            self.result.errback((temporary or failures)[0])
         else:
             self.result.callback(())
 
 
-class _Joined:
-    """A question that is being asked, and the lookups that wait for its answer.
+class _SharedQuery:
+    """A query, and the lookups that wait for its answer.
 
-    One of them that is canceled leaves the others waiting, and the question goes on.
+    A lookup that is canceled leaves the others and the query as they are.
 
     Attributes:
-        question: what asks.
+        query: the query; None while it waits for its turn.
     """
 
     def __init__(self) -> None:
-        self.question: Question | None = None  # as soon as there is room for it
+        self.query: Query | None = None
         self._waiting: dict[Deferred[Answer], None] = {}
 
     def join(self) -> Deferred[Answer]:
-        """Return the answer when it is there."""
+        """Return a Deferred for the answer."""
         waiting: Deferred[Answer] = Deferred(self._leave)
         self._waiting[waiting] = None
         return waiting
@@ -127,7 +129,7 @@ class _Joined:
         waiting.errback(Failure(CancelledError()))
 
     def end(self, result: Answer | NoAnswer) -> None:
-        """Give the result to all that wait."""
+        """Fire the Deferreds of all waiting lookups."""
         waiting, self._waiting = self._waiting, {}
         for each in waiting:
             if isinstance(result, NoAnswer):
@@ -137,16 +139,16 @@ class _Joined:
 
 
 class DNSResolver:
-    """Looks up records (`interfaces.Resolver`), with a cache that honors their TTL.
+    """Looks up records (`interfaces.Resolver`), with a cache that honors their time to live.
 
     Args:
         reactor: for UDP, TCP and timeouts.
-        nameservers: addresses to ask, in this order; None: those of ``/etc/resolv.conf`` at the
-            time, and 127.0.0.1 where that names none.
-        timeout: seconds that one question may take in all.
-        hosts: addresses by name that go before the DNS; None: those of ``/etc/hosts`` at the time.
-        system: what the system says; None: the real one.
-        new_id: makes numbers of 16 bits that cannot be guessed.
+        nameservers: addresses to query, in this order; None: those of ``/etc/resolv.conf`` at the
+            time, 127.0.0.1 where it has none.
+        timeout: seconds for one query to all name servers.
+        hosts: addresses by name that precede the DNS; None: those of ``/etc/hosts`` at the time.
+        system: the files of the system; None: the real ones.
+        new_id: returns unpredictable numbers of 16 bits.
 
     Raises:
         ValueError: a name server is not an address.
@@ -156,45 +158,45 @@ class DNSResolver:
 
     def __init__(
         self,
-        reactor: Any,  # IReactorTime, IReactorTCP and IReactorFDSet; no type says all three
+        reactor: Any,  # IReactorTime, IReactorTCP and IReactorFDSet: no type joins the three
         *,
         nameservers: Sequence[Host] | None = None,
         timeout: float = 15.0,
         hosts: Mapping[str, Sequence[str]] | None = None,
-        system: SystemNames | None = None,
+        system: SystemFiles | None = None,
         new_id: Callable[[], int] = dns.entropy.random_16,
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
         self._hosts = hosts
         self._new_id = new_id
-        self._system = system or SystemNames(reactor)
+        self._system = system or SystemFiles(reactor)
         self._configured = None if nameservers is None else [*map(NameServer, nameservers)]
-        self._resolution: Resolution | None = None  # what the following is made from
+        self._resolv_conf: ResolvConf | None = None  # from which the following is made
         self._nameservers: list[NameServer] = []
-        self._pace = Pace(timeout)
+        self._timing = Timing(timeout)
         self._generation = 0  # of the name servers
-        self._turn = 0
+        self._rotation = 0
         self._cache = Cache()
-        self._asking: dict[Key, _Joined] = {}
-        self._running: dict[Question, None] = {}
-        self._pending: deque[tuple[Key, _Joined]] = deque()
+        self._shared: dict[Key, _SharedQuery] = {}
+        self._running: dict[Query, None] = {}
+        self._pending: deque[tuple[Key, _SharedQuery]] = deque()
 
     @property
     def nameservers(self) -> list[Host]:
-        """The name servers that are asked now."""
-        self._look()
+        """The name servers in use."""
+        self._check_system()
         return [each.host for each in self._nameservers]
 
     def lookup(self, domain: str, type: str) -> Deferred[Records]:
-        """Return the records of one type. A lookup ends in its time, and not by canceling.
+        """Return the records of one type; canceling does not end the query.
 
         Args:
             domain: A-labels, without a trailing dot.
             type: its mnemonic: ``MX``, ``TLSA``.
 
         Raises:
-            NoSuchDomain: NXDOMAIN to this type, or not a name that the DNS could hold.
+            NoSuchDomain: NXDOMAIN for this type, or not a valid domain name.
             LookupFailed: no usable answer now.
         """
         return Deferred.fromCoroutine(self._records(domain, type))
@@ -205,70 +207,72 @@ class DNSResolver:
 
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
         """Return the AAAA and A records of ``host`` as text; see `interfaces.Resolver`."""
-        return Deferred.fromCoroutine(self._searched(host) if search else self._addresses(host))
+        return Deferred.fromCoroutine(
+            self._searched_addresses(host) if search else self._addresses(host)
+        )
 
-    def look_again(self) -> list[str]:
-        """Look at the files of the system now, for a reload; return what changed, in lines."""
-        before = self._resolution and self._in_force(self._resolution)
-        self._system.read_again()
-        self._look()
-        after = self._in_force(self._system.resolution)
+    def reload(self) -> list[str]:
+        """Read the files of the system again; return lines that describe changes."""
+        before = self._resolv_conf and self._described(self._resolv_conf)
+        self._system.reload()
+        self._check_system()
+        after = self._described(self._system.resolv_conf)
         return [] if before in (None, after) else [f"{after}; before: {before}"]
 
     def stop(self) -> None:
-        """Leave nothing open: what is being asked fails. It may be asked again."""
+        """Fail all queries, and leave nothing open; new lookups are possible."""
         pending, self._pending = self._pending, deque()
-        self._asking.clear()
-        for _, joined in pending:
-            joined.end(NoAnswer("asked no more"))
-        for question in tuple(self._running):
-            question.stop()
+        self._shared.clear()
+        for _, shared in pending:
+            shared.end(NoAnswer("the query was stopped"))
+        for query in tuple(self._running):
+            query.stop()
         self._system.stop()
 
-    def _in_force(self, resolution: Resolution) -> str:
-        """Return what of that counts here, in words."""
+    def _described(self, resolv_conf: ResolvConf) -> str:
+        """Describe the settings of the system that are in use."""
         if self._configured is None:
-            return str(resolution)
-        return f"search list of the system: {' '.join(resolution.search) or 'none'}"
+            return str(resolv_conf)
+        return f"search list of the system: {' '.join(resolv_conf.search) or 'none'}"
 
     async def _records(self, domain: str, type: str) -> Records:
         number = dns.rdatatype.from_text(type)
-        found = await self._lookup(domain, type, number)
+        rrset = await self._lookup(domain, type, number)
         try:
-            records = tuple(rdata(number, each) for each in found.records)
-        except Garbled as wrong:
-            raise LookupFailed(domain, type, str(wrong)) from wrong
-        return Records(records, found.authenticated)
+            records = tuple(rdata(number, each) for each in rrset.records)
+        except Malformed as malformed:
+            raise LookupFailed(domain, type, str(malformed)) from malformed
+        return Records(records, rrset.authenticated)
 
     async def _mail_exchangers(self, domain: str) -> Sequence[tuple[int, str]]:
         try:
-            found = await self._lookup(domain, "MX", MX)
+            rrset = await self._lookup(domain, "MX", MX)
         except NoSuchDomain:
             if domain in await self._known_hosts():
-                return ()  # it exists here, and its address is its implicit MX
+                return ()  # it is in the hosts file: its address is its implicit MX (RFC 5321 §5.1)
             raise
-        return [(each[0] << 8 | each[1], text_name(each[2:])) for each in found.records]
+        return [(each[0] << 8 | each[1], text_name(each[2:])) for each in rrset.records]
 
-    async def _searched(self, host: str) -> Sequence[str]:
-        """Return the addresses of what the system takes a name for: resolv.conf(5), ``search``."""
+    async def _searched_addresses(self, host: str) -> Sequence[str]:
+        """Return the addresses of a name with the search list applied, see resolv.conf(5)."""
         hosts = await self._known_hosts()
         if host in hosts:
             return hosts[host]
-        deadline = self._reactor.seconds() + self._timeout * _SEARCHED_AT_MOST
+        deadline = self._reactor.seconds() + self._timeout * _LONGEST_SEARCH
         missing: DNSFailure | None = None
         exists = False
-        for name in self._system.resolution.names(host):
+        for name in self._system.resolv_conf.candidates(host):
             try:
-                found = await self._addresses(name)
+                # A failure for now ends the search: the next name may be another host.
+                addresses = await self._addresses(name)
             except NoSuchDomain as failure:
                 missing = missing or failure
             else:
-                # What cannot be looked up now ends the search: the next name may be another host.
-                if found:
-                    return found
+                if addresses:
+                    return addresses
                 exists = True
             if self._reactor.seconds() > deadline:
-                raise LookupFailed(host, "A", "the search takes too long")
+                raise LookupFailed(host, "A", "searching took too long")
         if missing is not None and not exists:
             raise NoSuchDomain(host, missing.type, "no such domain")
         return ()
@@ -276,133 +280,135 @@ class DNSResolver:
     async def _known_hosts(self) -> Hosts:
         if self._hosts is not None:
             return self._hosts
-        self._system.look()
-        await self._system.read()
+        self._system.check()
+        await self._system.hosts_read()
         return self._system.hosts
 
     async def _addresses(self, host: str) -> Sequence[str]:
         hosts = await self._known_hosts()
         if host in hosts:
             return hosts[host]
-        kinds = [("AAAA", AAAA), ("A", A)]
-        if self._configured is None and self._system.resolution.no_aaaa:
-            del kinds[0]
-        lookups = [Deferred.fromCoroutine(self._lookup(host, *kind)) for kind in kinds]
-        return await _Families(lookups, self._reactor).result
+        types = [("AAAA", AAAA), ("A", A)]
+        if self._configured is None and self._system.resolv_conf.no_aaaa:
+            del types[0]
+        lookups = [Deferred.fromCoroutine(self._lookup(host, *type)) for type in types]
+        return await _AddressLookup(lookups, self._reactor).result
 
-    async def _lookup(self, domain: str, type: str, number: int) -> _Found:
+    async def _lookup(self, domain: str, type: str, number: int) -> _RRset:
         try:
             name = wire_name(domain)
         except ValueError:
-            raise NoSuchDomain(domain, type, "not a name that the DNS could hold") from None
+            raise NoSuchDomain(domain, type, "not a valid domain name") from None
         authenticated = True
         seen = [name]
-        for _ in range(_CHAIN):
+        for _ in range(_MOST_ALIASES):
             try:
                 answer = await self._answer((name, number))
-            except NoAnswer as why:
-                raise LookupFailed(domain, type, str(why)) from None
+            except NoAnswer as failure:
+                raise LookupFailed(domain, type, str(failure)) from None
             authenticated = authenticated and answer.authenticated
             if answer.rcode == NXDOMAIN:
                 raise NoSuchDomain(domain, type, "no such domain")
             if answer.alias is None:
-                return _Found(answer.records, authenticated)
-            # RFC 1034 §3.6.2: an alias, and its name server does not say what that leads to.
+                return _RRset(answer.records, authenticated)
+            # RFC 1034 §3.6.2: a CNAME record whose target is not in the answer.
             name = answer.alias
             if name in seen:
                 break
             seen.append(name)
-        raise LookupFailed(domain, type, "a chain of aliases that does not end")
+        raise LookupFailed(domain, type, "an endless chain of CNAME records")
 
     async def _answer(self, key: Key) -> Answer:
-        self._look()
+        self._check_system()
         generation = self._generation
         try:
-            return await self._ask(key)
+            return await self._query(key)
         except NoAnswer:
-            # Maybe there are other name servers meanwhile, and the system names them.
-            self._system.look_closely()
-            self._look()
+            # The system may have other name servers by now.
+            self._system.reread_resolv_conf()
+            self._check_system()
             if self._generation == generation:
                 raise
-            return await self._ask(key)
+            return await self._query(key)
 
-    def _look(self) -> None:
-        """Take note of what the system says now."""
-        self._system.look()
-        resolution = self._system.resolution
-        if self._resolution is resolution:
+    def _check_system(self) -> None:
+        """Use the current settings of the system."""
+        self._system.check()
+        resolv_conf = self._system.resolv_conf
+        if self._resolv_conf is resolv_conf:
             return
-        before, self._resolution = self._resolution, resolution
-        if before is not None and self._in_force(before) != self._in_force(resolution):
+        before, self._resolv_conf = self._resolv_conf, resolv_conf
+        if before is not None and self._described(before) != self._described(resolv_conf):
             self._log.info(
                 "names are looked up anew: {now}; before: {before}",
-                now=self._in_force(resolution),
-                before=self._in_force(before),
+                now=self._described(resolv_conf),
+                before=self._described(before),
             )
         if self._configured is not None:
             self._nameservers = self._configured
             return
         known = {each.host: each for each in self._nameservers}
-        self._nameservers = [known.get(host) or NameServer(host) for host in resolution.nameservers]
-        pace = Pace(self._timeout)
-        self._pace = evolve(
-            pace,
-            pause=resolution.timeout or pace.pause,
-            rounds=resolution.attempts or pace.rounds,
+        self._nameservers = [
+            known.get(host) or NameServer(host) for host in resolv_conf.nameservers
+        ]
+        timing = Timing(self._timeout)
+        self._timing = evolve(
+            timing,
+            pause=resolv_conf.timeout or timing.pause,
+            rounds=resolv_conf.attempts or timing.rounds,
         )
-        if before is not None and before.nameservers != resolution.nameservers:
-            # In another network, other things are true.
+        if before is not None and before.nameservers != resolv_conf.nameservers:
+            # Another network may have other answers.
             self._generation += 1
             self._cache.clear()
-            self._asking.clear()
+            self._shared.clear()
 
-    def _ask(self, key: Key) -> Deferred[Answer]:
-        """Return the answer to a question, which is asked once for all that want it at a time."""
-        kept = self._cache.get(key, self._reactor.seconds())
-        if kept is not None:
-            return succeed(kept)
-        joined = self._asking.get(key)
-        if joined is None:
-            joined = self._asking[key] = _Joined()
-            self._pending.append((key, joined))
-            self._begin()
-        return joined.join()
+    def _query(self, key: Key) -> Deferred[Answer]:
+        """Return the answer to a query: cached, or sent once for all lookups that need it."""
+        cached = self._cache.get(key, self._reactor.seconds())
+        if cached is not None:
+            return succeed(cached)
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = _SharedQuery()
+            self._pending.append((key, shared))
+            self._start_pending()
+        return shared.join()
 
-    def _begin(self) -> None:
-        while self._pending and len(self._running) < _AT_ONCE:
-            key, joined = self._pending.popleft()
+    def _start_pending(self) -> None:
+        while self._pending and len(self._running) < _MOST_QUERIES:
+            key, shared = self._pending.popleft()
             nameservers = self._nameservers
-            if self._configured is None and self._system.resolution.rotate:
-                self._turn = (self._turn + 1) % len(nameservers)
-                nameservers = nameservers[self._turn :] + nameservers[: self._turn]
-            question = Question(
+            if self._configured is None and self._system.resolv_conf.rotate:
+                self._rotation = (self._rotation + 1) % len(nameservers)
+                nameservers = nameservers[self._rotation :] + nameservers[: self._rotation]
+            query = Query(
                 self._reactor,
                 *key,
                 nameservers,
-                self._pace,
+                self._timing,
                 new_id=self._new_id,
-                answered=partial(self._answered, key, joined, self._generation),
+                answered=partial(self._answered, key, shared, self._generation),
             )
-            joined.question = question
-            self._running[question] = None
+            shared.query = query
+            self._running[query] = None
             try:
-                question.start()
-            except Exception:  # a mistake of ours: no lookup is to wait for ever
-                self._log.failure("a question could not be asked")
-                question.stop()
+                query.start()
+            except Exception:  # an internal error; no lookup may wait for ever
+                self._log.failure("a query could not be sent")
+                query.stop()
 
     def _answered(
-        self, key: Key, joined: _Joined, generation: int, result: Answer | NoAnswer
+        self, key: Key, shared: _SharedQuery, generation: int, result: Answer | NoAnswer
     ) -> None:
-        assert joined.question is not None
-        del self._running[joined.question]
-        if self._asking.get(key) is joined:
-            del self._asking[key]
+        assert shared.query is not None
+        del self._running[shared.query]
+        if self._shared.get(key) is shared:
+            del self._shared[key]
         if isinstance(result, Answer) and generation == self._generation:
             self._cache.put(key, result, self._reactor.seconds())
-        joined.end(result)
-        self._begin()
+        shared.end(result)
+        self._start_pending()
 
 
 def _address(octets: bytes) -> str:

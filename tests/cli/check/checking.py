@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.cli.check import Machine
 from twisted_mta.cli.check.report import findings
 from twisted_mta.config import Config, Listener
-from twisted_mta.dns import Resolution
+from twisted_mta.dns import ResolvConf
 
 NOW = 1_790_000_000.0
 
@@ -28,7 +28,7 @@ def machine(**others: Any) -> Machine:
         "descriptors": lambda: 1 << 20,
         "free": lambda path: 1 << 40,
         "hosts": dict,
-        "resolution": Resolution,
+        "resolution": ResolvConf,
     }
     return Machine(**{**values, **others})
 

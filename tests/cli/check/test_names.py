@@ -10,7 +10,7 @@ from tests.cli.check.nameserver import NameServer
 from twisted_mta.cli.check import names as names_module
 from twisted_mta.cli.check.names import Answer, Questions, trust
 from twisted_mta.config import Config, DNSSettings
-from twisted_mta.dns import Resolution
+from twisted_mta.dns import ResolvConf
 from twisted_mta.interfaces import WallTime
 from twisted_mta.mail.next_hop import Host
 
@@ -175,7 +175,7 @@ class Routes(NamesTestCase):
     def test_hosts_of_routes_are_looked_for_as_the_system_does(self) -> None:
         self.dns.records["mailhog.svc.cluster.local. A"] = ["192.0.2.1"]
         config = self.config(routes=[("*", "smtp://mailhog:1025")])
-        system = Resolution(search=("mail.cluster.local", "svc.cluster.local"), ndots=5)
+        system = ResolvConf(search=("mail.cluster.local", "svc.cluster.local"), ndots=5)
         self.assertEqual(self.found(config, ask_dns=True, resolution=lambda: system), [])
         (text,) = self.found(config, ask_dns=True)
         self.assertIn("mailhog has no address", text)

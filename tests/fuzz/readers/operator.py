@@ -20,9 +20,9 @@ from twisted_mta.admin.status import Status
 from twisted_mta.admin.web import StatusSite
 from twisted_mta.auth.accounts import Accounts, AccountsError, Senders
 from twisted_mta.config import ConfigError, load
-from twisted_mta.dns import system_hosts
-from twisted_mta.dns.message import Garbled, NotOurs, read
-from twisted_mta.dns.system import resolution
+from twisted_mta.dns import read_hosts
+from twisted_mta.dns.message import Malformed, Unrelated, parse_answer
+from twisted_mta.dns.resolv_conf import parse_resolv_conf
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.queue_id import QueueId
@@ -144,12 +144,12 @@ def _pattern(octets: bytes) -> None:
 
 
 def _dns(octets: bytes) -> None:
-    with suppress(Garbled, NotOurs):
-        read(octets, 1, b"\x01a\x00", 15)
+    with suppress(Malformed, Unrelated):
+        parse_answer(octets, 1, b"\x01a\x00", 15)
 
 
 def _resolution(octets: bytes) -> None:
-    resolution(octets.decode("utf-8", "replace"), hostname="mx.example.net")
+    parse_resolv_conf(octets.decode("utf-8", "replace"), hostname="mx.example.net")
 
 
 _HEAD = b"\x00\x01\x81\x80\x00\x01\x00\xff\x00\x00\x00\x00\x01a\x00\x00\x0f\x00\x01"
@@ -285,7 +285,7 @@ READERS = (
     ),
     Reader(
         name="hosts",
-        read=_of_file(system_hosts),
+        read=_of_file(read_hosts),
         words=(b"192.0.2.1 a\n", b"192.0.2.1 ", b"a ", b"#", b"\n", b" ", b"::1 ", b":", b"1"),
         frames=((b"", b""), (b"192.0.2.1 ", b"\n")),
         most=1 << 18,

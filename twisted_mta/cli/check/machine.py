@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
-from ...dns import Resolution, system_hosts, system_resolution
+from ...dns import ResolvConf, read_hosts, read_resolv_conf
 from ...interfaces import WallTime
 from ...system.files import DiskFiles
 from ...system.real_world import wall_time
@@ -37,6 +37,6 @@ class Machine:
     user: Callable[[], int] = os.geteuid
     descriptors: Callable[[], int] = _descriptors
     free: Callable[[str], int] = DiskFiles().free
-    hosts: Callable[[], Mapping[str, Sequence[str]]] = system_hosts
-    resolution: Callable[[], Resolution] = system_resolution
+    hosts: Callable[[], Mapping[str, Sequence[str]]] = read_hosts
+    resolution: Callable[[], ResolvConf] = read_resolv_conf
     proc: str = "/proc"

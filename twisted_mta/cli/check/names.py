@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 
 from ...config import Config
 from ...config.endpoint import Endpoint
-from ...dns import Resolution
+from ...dns import ResolvConf
 from ...interfaces import WallTime
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.next_hop import Host
@@ -382,7 +382,7 @@ def _routes(
     table: Iterable[Rule],
     questions: Questions,
     hosts: Mapping[str, Sequence[str]],
-    system: Resolution,
+    system: ResolvConf,
 ) -> Iterator[Finding]:
     ours = _listened(config)
     for rule in table:
@@ -434,7 +434,7 @@ def _socket(where: str, path: str) -> Iterator[Finding]:
 
 
 def _of_host(
-    name: str, questions: Questions, hosts: Mapping[str, Sequence[str]], system: Resolution
+    name: str, questions: Questions, hosts: Mapping[str, Sequence[str]], system: ResolvConf
 ) -> Sequence[str]:
     with suppress(ValueError):
         return [str(ip_address(literal_address(name) or name))]
@@ -442,7 +442,7 @@ def _of_host(
         return ["127.0.0.1", "::1"]  # RFC 6761 §6.3
     if name in hosts:
         return hosts[name]
-    return next(filter(None, map(questions.addresses, system.names(name))), ())
+    return next(filter(None, map(questions.addresses, system.candidates(name))), ())
 
 
 def _listened(config: Config) -> frozenset[tuple[int, str]]:

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.dns import LookupFailed, NoSuchDomain
-from twisted_mta.dns.watched import WatchedResolver
+from twisted_mta.dns.monitored import MonitoredResolver
 
 
 class Names:
@@ -23,7 +23,7 @@ class Names:
 class Watching(SynchronousTestCase):
     def setUp(self) -> None:
         self.names = Names()
-        self.resolver = WatchedResolver(self.names)
+        self.resolver = MonitoredResolver(self.names)
 
     def ask(self, times: int) -> None:
         for _ in range(times):
@@ -35,7 +35,7 @@ class Watching(SynchronousTestCase):
         self.failureResultOf(self.resolver.addresses("mx.a.example"), LookupFailed)
         self.assertEqual(
             self.resolver.trouble,
-            "the last 3 look-ups in the DNS have failed: MX of a.example: no answer\\x1b",
+            "the last 3 DNS lookups have failed: MX of a.example: no answer\\x1b",
         )
 
     def test_any_answer_ends_it(self) -> None:
