@@ -1,0 +1,1 @@
+"""Random changes of the program, and which of them the tests notice."""

@@ -1,0 +1,181 @@
+"""Command: ``python -m tests.mutants`` changes the program and counts what tests notice."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from attrs import frozen
+
+from .change import Change, changes
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGE = "twisted_mta"
+SLOW = (
+    "applications",
+    "benchmark",
+    "differential",
+    "docs",
+    "faults",
+    "functional",
+    "fuzz",
+    "mutants",
+)
+"""Tests that start programs or search for seconds: too slow to be run for each change."""
+
+_PATIENCE = 60.0  # seconds, beyond three times what the tests take without a change
+
+
+@frozen
+class Mutant:
+    """A file of the package with one change in it."""
+
+    file: str  # from the package's folder: tls/memory.py
+    change: Change
+
+    def __str__(self) -> str:
+        before, after = (" ".join(text.split()) for text in (self.change.before, self.change.after))
+        return f"{self.file}:{self.change.line} {self.change.kind}: {before} → {after}"
+
+
+class Tree:
+    """A copy of the project in which one change at a time is tried."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in (PACKAGE, "tests", "twisted", "docs"):
+            shutil.copytree(
+                ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for name in ("README.md", "pyproject.toml", "setup.cfg"):
+            shutil.copy(ROOT / name, root / name)
+
+    def passes(self, tests: Sequence[str], timeout: float) -> bool:
+        """Return whether all of ``tests`` (dotted names) pass within ``timeout`` seconds."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "twisted.trial", "--exitfirst", "--reporter=summary"]
+        process = subprocess.Popen(
+            [*command, f"--temp-directory={self.root}/_trial", *tests],
+            cwd=self.root,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+            return False
+
+    @contextmanager
+    def changed(self, mutant: Mutant) -> Iterator[None]:
+        """Make the change while the context lasts."""
+        path = self.root / PACKAGE / mutant.file
+        source = path.read_text(encoding="utf-8")
+        path.write_text(mutant.change.of(source), encoding="utf-8")
+        try:
+            yield
+        finally:
+            path.write_text(source, encoding="utf-8")
+
+
+def stages(file: str) -> list[list[str]]:
+    """Return the tests that a file's change is tried with: its own room's, then all quick ones."""
+    room = file.split("/")[0]
+    rooms = sorted(
+        path.name
+        for path in (ROOT / "tests").iterdir()
+        if (path / "__init__.py").exists() and path.name not in SLOW
+    )
+    own = [f"tests.{room}"] if room in rooms else []
+    return [stage for stage in (own, [f"tests.{name}" for name in rooms if name != room]) if stage]
+
+
+def choose(files: Sequence[str], kinds: Sequence[str], count: int, seed: int) -> list[Mutant]:
+    """Return ``count`` changes drawn from the seed, of the files and kinds wanted (empty: all)."""
+    found = [
+        Mutant(file, change)
+        for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+        for file in [str(path.relative_to(ROOT / PACKAGE))]
+        if not files or file.startswith(tuple(files))
+        for change in changes(path.read_text(encoding="utf-8"))
+        if not kinds or change.kind in kinds
+    ]
+    draw = random.Random(seed)
+    return draw.sample(found, min(count, len(found)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    mutants = choose(arguments.file, arguments.kind, arguments.count, arguments.seed)
+    if not mutants:
+        print("no change can be made of these files", file=sys.stderr)
+        return 2
+    noticed: Counter[str] = Counter()
+    made: Counter[str] = Counter()
+    took: dict[str, float] = {}
+    lock = threading.Lock()
+    with tempfile.TemporaryDirectory(prefix="mutants") as home:
+        trees: SimpleQueue[Tree] = SimpleQueue()
+        for number in range(arguments.jobs):
+            trees.put(Tree(Path(home, str(number))))
+        tree = trees.get()
+        for stage in sorted({tuple(stage) for one in mutants for stage in stages(one.file)}):
+            began = time.monotonic()
+            if not tree.passes(stage, 3600.0):
+                print(f"without a change, {' '.join(stage)} fails", file=sys.stderr)
+                return 1
+            took[" ".join(stage)] = time.monotonic() - began
+        trees.put(tree)
+
+        def attempt(mutant: Mutant) -> None:
+            tree = trees.get()
+            try:
+                with tree.changed(mutant):
+                    seen = not all(
+                        tree.passes(stage, 3 * took[" ".join(stage)] + _PATIENCE)
+                        for stage in stages(mutant.file)
+                    )
+            finally:
+                trees.put(tree)
+            with lock:
+                for key in ("all", mutant.file, f"({mutant.change.kind})"):
+                    made[key] += 1
+                    noticed[key] += seen
+                print(f"{'noticed  ' if seen else 'UNNOTICED'} {mutant}", flush=True)
+
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(attempt, mutants))
+    print()
+    for key in sorted(made):
+        print(f"{noticed[key]:5} of {made[key]:5}  {noticed[key] / made[key]:4.0%}  {key}")
+    return 0
+
+
+def main() -> int:
+    """Run the campaign; 0 when it ran to its end, whatever the score."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("file", nargs="*", help="files or rooms, as auth/throttle.py or tls/ (all)")
+    parser.add_argument("--count", type=int, default=100, help="how many changes (100)")
+    parser.add_argument("--kind", action="append", default=[], help="only changes of this kind")
+    parser.add_argument("--seed", type=int, default=0, help="the changes are drawn from it (0)")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (2)")
+    return _run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
