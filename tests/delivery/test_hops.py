@@ -19,7 +19,7 @@ from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.reply import Reply
-from twisted_mta.message.mime.conversion import CannotConvert
+from twisted_mta.message.mime.conversion_plan import CannotConvert
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 
 SOCKET = "/run/dovecot/lmtp"

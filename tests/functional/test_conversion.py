@@ -14,8 +14,10 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.body import MemoryBody
-from twisted_mta.message.mime.conversion import CannotConvert, to_seven_bit
-from twisted_mta.message.mime.sections import IDENTITY, Header, Piece, sections
+from twisted_mta.message.mime.conversion import to_seven_bit
+from twisted_mta.message.mime.conversion_plan import CannotConvert
+from twisted_mta.message.mime.entity import IDENTITY
+from twisted_mta.message.mime.sections import Header, Piece, sections
 
 from .programs import found, need
 

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.test_intake import Queue
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.message.mime import sections as mime
+from twisted_mta.message.mime import entity
+from twisted_mta.message.mime.content_reader import ContentReader
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.routing.expansion import Expander
 from twisted_mta.smtp.peer import Peer
@@ -92,30 +93,30 @@ class BrokenCode(SynchronousTestCase):
         self.assertIsNone(failure(SCALING, SPACES))
         space = rb"(?:\s|\([^()]*\))*"
         broken = re.compile(space + rb"([^\s();]+)" + space + rb";?" + space)
-        self.patch(mime, "_ENCODING", broken)
-        self.patch(mime, "_LONGEST_FIELD", 1 << 20)
+        self.patch(entity, "_ENCODING", broken)
+        self.patch(entity, "_LONGEST_FIELD", 1 << 20)
         self.assertIn("too fast", str(failure(SCALING, SPACES)))
 
     def test_a_search_from_each_part_to_the_end(self) -> None:
         self.assertIsNone(failure(SCALING, PARTS))
-        header = mime._Reader.header
+        header = ContentReader.header
 
-        def broken(reader: mime._Reader) -> object:
+        def broken(reader: ContentReader) -> object:
             for boundary in [b"\r\n--b", b"\r\n\r\n"] * 50:
                 reader._buffer.count(boundary)
             return header(reader)
 
-        self.patch(mime._Reader, "header", broken)
+        self.patch(ContentReader, "header", broken)
         self.assertIn("too fast", str(failure(SCALING, PARTS)))
 
     def test_a_search_for_each_multipart_from_each_line_to_the_end(self) -> None:
         self.assertIsNone(failure(SCALING, LEVELS))
 
-        def broken(reader: mime._Reader, start: int) -> int:
+        def broken(reader: ContentReader, start: int) -> int:
             found = [reader._buffer.find(line, start) for line in reader._ahead]
             return min((each for each in found if each >= 0), default=-1)
 
-        self.patch(mime._Reader, "_next", broken)
+        self.patch(ContentReader, "_next_candidate", broken)
         self.assertIn("too fast", str(failure(SCALING, LEVELS)))
 
     def test_characters_that_combine_put_in_order(self) -> None:

@@ -24,7 +24,7 @@ from ..mail.next_hop import Host, Target
 from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.reply import Reply
-from ..message.mime.conversion import CannotConvert
+from ..message.mime.conversion_plan import CannotConvert
 from ..smtp.client.session import ClientSession
 from ..smtp.client.step import (
     Close,

@@ -15,9 +15,11 @@ from twisted_mta.mail.reply import Reply
 from twisted_mta.message.dsn.delivery_status import ReportedRecipient
 from twisted_mta.message.dsn.notice import notice
 from twisted_mta.message.header import HeaderScanner, fields
-from twisted_mta.message.mime import sections as mime
-from twisted_mta.message.mime.conversion import CannotConvert, to_seven_bit
+from twisted_mta.message.mime.conversion import to_seven_bit
+from twisted_mta.message.mime.conversion_plan import CannotConvert
 from twisted_mta.message.mime.encoding import Base64, QuotedPrintable
+from twisted_mta.message.mime.entity import read_entity
+from twisted_mta.message.mime.sections import TooManyParts, sections
 from twisted_mta.message.mime.smtputf8 import needs_smtputf8
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.smtp.client.outgoing import stuffed
@@ -78,14 +80,14 @@ def _chunks(octets: bytes, size: int = _PIECE) -> Iterator[bytes]:
 
 
 def _sections(octets: bytes) -> None:
-    with suppress(mime.TooManyParts):
-        for _ in mime.sections(_chunks(octets)):
+    with suppress(TooManyParts):
+        for _ in sections(_chunks(octets)):
             pass
 
 
 def _sections_of_small_chunks(octets: bytes) -> None:
-    with suppress(mime.TooManyParts):
-        for _ in mime.sections(_chunks(octets, 100)):
+    with suppress(TooManyParts):
+        for _ in sections(_chunks(octets, 100)):
             pass
 
 
@@ -164,7 +166,7 @@ READERS = (
     ),
     Reader(
         name="entity",
-        read=mime.read_entity,
+        read=read_entity,
         words=_HEADER_WORDS,
         frames=(
             (b"", b"\r\n\r\n"),

@@ -9,8 +9,14 @@ from random import Random
 
 from twisted_mta.mail import address
 from twisted_mta.message import header
-from twisted_mta.message.mime import conversion
-from twisted_mta.message.mime import sections as mime
+from twisted_mta.message.mime import (
+    content_reader,
+    conversion,
+    conversion_plan,
+    entity,
+    measure,
+    sections,
+)
 from twisted_mta.routing import aliases
 from twisted_mta.smtp import command
 from twisted_mta.smtp.client import reply_reader
@@ -80,8 +86,8 @@ SCALING = Target(
     name="scaling",
     shows="four times the octets take four times as long, and none keep the reactor",
     modules=(
-        *(address, aliases, command, conversion, header, mime, reply_reader, client, server),
-        session,
+        *(address, aliases, command, header, reply_reader, client, server, session),
+        *(content_reader, conversion, conversion_plan, entity, measure, sections),
     ),
     new=new,
     words=tuple(dict.fromkeys(word for reader in READERS.values() for word in reader.words)),

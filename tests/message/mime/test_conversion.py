@@ -18,12 +18,8 @@ from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.envelope import Envelope
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.message.mime.conversion import (
-    CannotConvert,
-    converted,
-    needs_conversion,
-    to_seven_bit,
-)
+from twisted_mta.message.mime.conversion import converted, needs_conversion, to_seven_bit
+from twisted_mta.message.mime.conversion_plan import CannotConvert
 from twisted_mta.message.mime.encoding import Base64, QuotedPrintable
 
 MIME = b"Subject: x\r\nMIME-Version: 1.0\r\n"
@@ -283,9 +279,12 @@ class Conversion(SynchronousTestCase):
             )
         for header, reason in (
             (b"Content-Type: message/partial; id=x\r\n", "message/partial has 7 bits"),
-            (b"Content-Type: multipart/mixed\r\n", "multipart without a boundary"),
+            (b"Content-Type: multipart/mixed\r\n", "multipart without a usable boundary"),
             (b"Content-Type: ?\r\n", "a Content-Type that cannot be read"),
-            (b"Content-Transfer-Encoding: base64\r\n", "said to be base64 has octets that are not"),
+            (
+                b"Content-Transfer-Encoding: base64\r\n",
+                "as base64 has octets that are not",
+            ),
             (b"Content-Transfer-Encoding: x-uu\x1b\r\n", "Content-Transfer-Encoding that cannot"),
             (b"no header\r\n", "a header that cannot be read"),
         ):

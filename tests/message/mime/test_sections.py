@@ -6,14 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.message.mime.entity import Entity, read_entity
 from twisted_mta.message.mime.sections import (
     Delimiter,
-    Entity,
     Header,
     Piece,
     Section,
     TooManyParts,
-    read_entity,
     sections,
 )
 
@@ -169,7 +168,7 @@ class Structure(SynchronousTestCase):
             chunks = [header[at : at + size] for at in range(0, len(header), size)]
             found = list(sections([*chunks, b"\r\nbody"]))
             assert isinstance(found[0], Header)
-            self.assertEqual(found[0].entity.kind, "sealed")
+            self.assertEqual(found[0].entity.kind, "opaque")
             self.assertEqual(joined([*chunks, b"\r\nbody"]), header + b"\r\nbody")
 
     def test_a_digest_is_of_messages(self) -> None:
@@ -188,7 +187,7 @@ class Structure(SynchronousTestCase):
             b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (level, level)
             for level in range(200)
         )
-        self.assertIn("sealed multipart/mixed", "".join(shown(deep)))
+        self.assertIn("opaque multipart/mixed", "".join(shown(deep)))
         self.assertEqual(joined([deep]), deep)
 
     def test_a_header_section_without_end_is_sealed_and_kept(self) -> None:
@@ -197,7 +196,7 @@ class Structure(SynchronousTestCase):
         chunks = [content[at : at + 65536] for at in range(0, len(content), 65536)]
         header, *rest = sections(chunks)
         assert isinstance(header, Header)
-        self.assertEqual(header.entity.kind, "sealed")
+        self.assertEqual(header.entity.kind, "opaque")
         self.assertIn("1048576 octets", header.entity.reason)
         self.assertTrue(header.octets.endswith(b"x\r\n"))
         self.assertEqual(header.octets + b"".join(each.octets for each in rest), content)
@@ -277,7 +276,7 @@ class Entities(SynchronousTestCase):
             b"",
         ):
             entity = self.of_type(value)
-            self.assertEqual(entity.kind, "sealed", value)
+            self.assertEqual(entity.kind, "opaque", value)
             self.assertTrue(entity.reason)
 
     def test_composites_have_no_encoding(self) -> None:
@@ -285,7 +284,7 @@ class Entities(SynchronousTestCase):
             field = b"Content-Type: " + type
             for encoding, sealed in ((b"8BIT", False), (b"binary", False), (b"Base64", True)):
                 entity = self.entity(field, b"content-transfer-encoding:" + encoding)
-                self.assertEqual(entity.kind == "sealed", sealed)
+                self.assertEqual(entity.kind == "opaque", sealed)
 
     def test_a_header_that_is_none_is_sealed(self) -> None:
         for lines in (
@@ -297,7 +296,7 @@ class Entities(SynchronousTestCase):
             (b"Content-Transfer-Encoding: 8bit" + 27 * (b"\r\n" + b" " * 900) + b" x",),
             (b"Content-Type: text/plain;" + 27 * (b"\r\n" + b" " * 900),),
         ):
-            self.assertEqual(self.entity(*lines).kind, "sealed", lines)
+            self.assertEqual(self.entity(*lines).kind, "opaque", lines)
 
     def test_internationalized_messages_are_leaves(self) -> None:
         # RFC 6532 §3.7: any encoding is allowed.

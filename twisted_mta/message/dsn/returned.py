@@ -12,7 +12,8 @@ from attrs import frozen
 
 from ...mail.body import MemoryBody
 from ...mail.message import Message
-from ..mime.conversion import CannotConvert, to_seven_bit
+from ..mime.conversion import to_seven_bit
+from ..mime.conversion_plan import CannotConvert
 
 _WHOLE = 50 * 1024  # octets up to which a message comes back whole, as Postfix does by default
 _HEADERS = 64 * 1024  # octets of the header section that come back otherwise

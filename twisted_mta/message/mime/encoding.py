@@ -1,7 +1,4 @@
-"""The content transfer encodings that make 7 bits of 8 (RFC 2045 §6.7, §6.8), as octets stream by.
-
-Pure.
-"""
+"""Quoted-printable and base64 (RFC 2045 §6.7, §6.8), encoded while the octets stream by."""
 
 from __future__ import annotations
 
@@ -9,52 +6,52 @@ import re
 from binascii import b2a_base64, b2a_qp
 from typing import Protocol
 
-_OCTETS = 57  # of a line of base64: 76 characters, the most there may be
-_CHARACTERS = 76
+_CHARACTERS = 76  # of a line, at most
+_OCTETS = 57  # that make a line of base64
 _TOO_LONG = re.compile(rb"^([^\r\n]{74,75})(=(?:20|09)\r)$", re.MULTILINE)
 _DASHED_TOO_LONG = re.compile(rb"\n=2D-([^\r\n]{73,})")
-# Quoted-printable makes 3 octets of 1, base64 4 of 3: with more octets over 127 than this it is
-# the longer one, and no easier to read either.
+# Quoted-printable makes 3 octets of 1, base64 4 of 3: with more than one octet in six over 127,
+# quoted-printable is longer, and no easier to read.
 _MOSTLY_ASCII = 6
 _LONGEST_LINE = 4096  # octets of a line that are encoded at a time
 
 
 def is_mostly_ascii(octets: int, high: int) -> bool:
-    """Whether of so many octets so few are over 127 that quoted-printable is the one for them."""
+    """Whether quoted-printable suits ``octets`` octets of which ``high`` are over 127."""
     return high * _MOSTLY_ASCII <= octets
 
 
 class Encoder(Protocol):
-    """Encodes the octets of one body."""
+    """An encoder of the octets of one body."""
 
     @property
     def octets(self) -> int:
-        """How many of them are in what was returned."""
+        """The number of octets whose encoded form was returned."""
         ...
 
     def feed(self, octets: bytes) -> bytes:
-        """Return as much as is known of the encoded form of what came so far."""
+        """Add octets; return the encoded form as far as it is certain."""
         ...
 
     def end(self) -> bytes:
-        """Return the rest of it."""
+        """Return the rest of the encoded form."""
         ...
 
     @property
     def line_end(self) -> bytes:
-        """What ends the last line where no delimiter does; it adds nothing to the body."""
+        """The end of the last line where no delimiter follows; it adds nothing to the body."""
         ...
 
 
 class Base64:
-    """Lines of 76 characters, the last one without a line end: what follows brings it."""
+    """Base64 in lines of 76 characters; the last has no line end, as a delimiter brings one."""
 
     def __init__(self) -> None:
         self.octets = 0
         self._rest = b""
 
     def feed(self, octets: bytes) -> bytes:
-        """Return the lines that are full."""
+        """Add octets; return the full lines."""
         octets = self._rest + octets
         whole = len(octets) // _OCTETS * _OCTETS
         self._rest = octets[whole:]
@@ -67,7 +64,7 @@ class Base64:
 
     @property
     def line_end(self) -> bytes:
-        """What ends the last line."""
+        """The end of the last line."""
         return b"\r\n"
 
     def _lines(self, octets: bytes) -> bytes:
@@ -82,19 +79,19 @@ class Base64:
 
 
 class QuotedPrintable:
-    """Line ends stay what they are; CR and LF outside them are encoded.
+    """Quoted-printable. Line ends stay line ends; CR and LF outside them are encoded.
 
-    No line of it begins with two dashes, so that none can be taken for a delimiter (RFC 2046
-    §5.1.1): not even where a long line is broken before them.
+    No encoded line begins with two dashes, like a delimiter (RFC 2046 §5.1.1), not even the second
+    part of a long line.
     """
 
     def __init__(self) -> None:
         self.octets = 0
         self._broken = False
-        self._line = b""  # the beginning of a line, not encoded yet
+        self._line = b""  # the beginning of a line, not yet encoded
 
     def feed(self, octets: bytes) -> bytes:
-        """Return the lines that are complete."""
+        """Add octets; return the complete lines."""
         octets = self._line + octets
         end = octets.rfind(b"\r\n") + 2
         if end >= 2:
@@ -103,7 +100,7 @@ class QuotedPrintable:
         self._line = octets
         if len(octets) <= _LONGEST_LINE:
             return b""
-        # Its last octet may be the CR of a line end.
+        # The last octet may be the CR of a line end.
         self._line = octets[-1:]
         return _open(self._quoted(octets[:-1])) + b"=\r\n"
 
@@ -115,7 +112,7 @@ class QuotedPrintable:
 
     @property
     def line_end(self) -> bytes:
-        """What ends the last line: nothing, where that has its end; else a soft line break."""
+        """The end of the last line: nothing after a line end, else a soft line break."""
         return b"=\r\n" if self._broken else b""
 
     def _quoted(self, octets: bytes) -> bytes:
@@ -130,23 +127,23 @@ def _quoted(octets: bytes) -> bytes:
     else:
         lines = [line and b2a_qp(line, istext=False) for line in octets.split(b"\r\n")]
         encoded = b"\r\n".join(lines)
-    # Soft line breaks are of the kind of the first line end; without any they are mere LF.
+    # Python ends soft line breaks like the first line end; without one, in LF alone.
     encoded = encoded.replace(b"=\n", b"=\r\n")
     if b"=20\r" in encoded or b"=09\r" in encoded:
-        # White space at the end of a line is encoded when there may be no room for that any more.
+        # Python encodes white space at the end of a line even where the line has no room for it.
         encoded = _TOO_LONG.sub(rb"\1=\r\n\2", encoded)
     return _without_dashes(encoded)
 
 
 def _without_dashes(encoded: bytes) -> bytes:
-    """Return encoded lines none of which begins with two dashes."""
+    """Return encoded lines so that none begins with two dashes."""
     if b"--" not in encoded:
         return encoded
     return _DASHED_TOO_LONG.sub(_broken, (b"\n" + encoded).replace(b"\n--", b"\n=2D-"))[1:]
 
 
-def _broken(found: re.Match[bytes]) -> bytes:
-    rest = found[1]
+def _broken(match: re.Match[bytes]) -> bytes:
+    rest = match[1]
     return b"\n=2D-=\r\n" + (b"=2D" + rest[1:] if rest.startswith(b"--") else rest)
 
 
@@ -155,7 +152,7 @@ def _open(encoded: bytes) -> bytes:
     start = encoded.rfind(b"\n") + 1
     if len(encoded) - start < _CHARACTERS:
         return encoded
-    at = start + _CHARACTERS - 3
-    while b"=" in encoded[at - 2 : at]:  # never within the three characters of one octet
-        at -= 1
-    return encoded[:at] + b"=\r\n" + _without_dashes(encoded[at:])
+    position = start + _CHARACTERS - 3
+    while b"=" in encoded[position - 2 : position]:  # not inside the characters of one octet
+        position -= 1
+    return encoded[:position] + b"=\r\n" + _without_dashes(encoded[position:])

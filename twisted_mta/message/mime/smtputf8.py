@@ -1,34 +1,34 @@
-"""What of a message needs SMTPUTF8 on its way (RFC 6531 §3.2): header sections outside ASCII."""
+"""Whether a content needs SMTPUTF8 on its way: header sections outside ASCII (RFC 6531 §3.2)."""
 
 from __future__ import annotations
 
 from ...mail.body import Body, MemoryBody
 from .sections import Header, Piece, TooManyParts, sections
 
-# What is looked into while nothing else happens: octets, and messages and body parts. It takes a
-# few milliseconds; what has more of them may have such fields.
+# Octets, and messages and body parts, that are examined while the reactor waits: a few
+# milliseconds. A larger content counts as one that needs SMTPUTF8.
 _LARGEST = 65_536
 _MOST_ENTITIES = 100
 
 
 def needs_smtputf8(body: Body) -> bool:
-    """Whether a content that is not ASCII may have header fields that are not.
+    """Whether a content beyond ASCII may have header fields beyond ASCII.
 
-    Those of body parts count as much as those on top. A body that is not in memory, or is large, or
-    has many parts, is not read for this: it may.
+    The header sections of body parts count like the first. A body that is in a file, or large, or
+    has many parts is not examined: it may have such fields.
     """
     if not isinstance(body, MemoryBody) or body.size > _LARGEST:
         return True
-    message = False
+    unparsed_message = False
     try:
         for section in sections(body.chunks(), _MOST_ENTITIES):
             if isinstance(section, Header):
                 if not section.octets.isascii():
                     return True
-                # One that is not looked into: message/global (RFC 6532 §3.7) among them.
+                # A message type that `sections` does not parse, as message/global (RFC 6532 §3.7).
                 entity = section.entity
-                message = entity.kind != "message" and entity.type.startswith("message/")
-            elif message and isinstance(section, Piece) and not section.octets.isascii():
+                unparsed_message = entity.kind != "message" and entity.type.startswith("message/")
+            elif unparsed_message and isinstance(section, Piece) and not section.octets.isascii():
                 return True
     except TooManyParts:
         return True
