@@ -24,7 +24,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util import logging
 from zope.interface import implementedBy
 
-from twisted_mta.config import Setting
+from twisted_mta.config.setting import Setting
 
 _GOOGLE = Config(napoleon_use_ivar=True, napoleon_use_rtype=False)
 

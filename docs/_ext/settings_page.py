@@ -7,36 +7,25 @@ A test compares the page with the output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from attrs import AttrsInstance
-
+from twisted_mta.config.catalog import LISTENER_KINDS, REPEATED, TABLES
 from twisted_mta.config.certificates import SNICertificate
-from twisted_mta.config.destination import Destination
-from twisted_mta.config.listener import Listener
 from twisted_mta.config.setting import Setting, settings_of
-from twisted_mta.config.unbuilt import NOT_BUILT, NOT_BUILT_TABLES
-from twisted_mta.config.values import (
-    LISTENING,
-    Config,
-    DeliverySettings,
-    DNSSettings,
-    LogSettings,
-    QueueSettings,
-)
+from twisted_mta.config.tables import QueueSettings
+from twisted_mta.config.unbuilt import NOT_BUILT
 
 _INTRODUCTION = """\
 Settings
 ========
 
-Everything can stand in a TOML file that ``--config`` names; what has an option can be given there
-too, and the option wins. Unknown keys, wrong types and values that cannot be are refused before
-anything starts, with a line that names the file, the key, what was found, and what would do.
-``twisted-mta check --config FILE`` says the same without starting anything.
+All settings may stand in a TOML file that ``--config`` names. Those with an option may be given on
+the command line too; the option wins. Unknown keys, wrong types and impossible values are refused
+before anything starts, with a line that names the file, the key, the value found, and what was
+expected. ``twisted-mta check --config FILE`` says the same without starting anything.
 
-Durations read ``"30 s"``, ``"5 min"``, ``"1 h"``, ``"5 days"``; sizes ``"64 KiB"``, ``"50 MiB"``;
-plain numbers are seconds and octets. Lists of endpoints in the file add up with those of the
-options.
+Durations are written ``"30 s"``, ``"5 min"``, ``"1 h"``, ``"5 days"``; sizes ``"64 KiB"``,
+``"50 MiB"``; plain numbers are seconds and octets. Listeners of the file and of the options add up.
 
 .. code-block:: toml
 
@@ -57,17 +46,6 @@ options.
    retry_minimum = "10 min"
 """
 
-_TABLES: Mapping[str, tuple[str, type[AttrsInstance]]] = {
-    "mta": ("``[mta]``", Config),
-    "listener": ("``[[listener]]``, once for each listener", Listener),
-    "listener.sni": ("``[[listener.sni]]``, once for each certificate", SNICertificate),
-    "queue": ("``[queue]``", QueueSettings),
-    "delivery": ("``[delivery]``", DeliverySettings),
-    "destination": ("``[[destination]]``, once for each", Destination),
-    "dns": ("``[dns]``", DNSSettings),
-    "log": ("``[log]``", LogSettings),
-}
-
 
 def page() -> str:
     """Return the page, in reStructuredText."""
@@ -76,35 +54,47 @@ def page() -> str:
 
 def _lines() -> Iterator[str]:
     yield _INTRODUCTION.rstrip()
-    for table, (title, cls) in _TABLES.items():
-        yield from ("", title, "-" * len(title), "")
+    for table, cls in TABLES.items():
+        yield from _title(f"``[[{table}]]``" if table in REPEATED else f"``[{table}]``")
         if table == "listener":
-            yield "Those marked with a star may also stand in ``[mta]``, for all listeners."
+            yield "Keys with a star may also stand in ``[mta]``, for all listeners."
             yield ""
-        yield from (
-            ".. list-table::",
-            "   :header-rows: 1",
-            "   :widths: 26 50 24",
-            "",
-            "   * - Key",
-            "     - Meaning",
-            "     - Default",
-        )
+        yield from _header()
         for name, setting in settings_of(cls).items():
             if (setting.table or table) == table:
                 yield from _row(setting.key or name, setting)
-            if cls is Config and name == "listeners":
-                for kind, listening in LISTENING.items():
+            if table == "mta" and name == "listeners":
+                for kind, listening in LISTENER_KINDS.items():
                     yield from _row(kind, listening)
         if table == "mta":
             yield from _row("queue", settings_of(QueueSettings)["url"])
-    title = "Known by name, and not built yet"
-    yield from ("", title, "-" * len(title), "")
+        if table == "listener":
+            yield from _title("``[[listener.sni]]``")
+            yield from _header()
+            for name, setting in settings_of(SNICertificate).items():
+                yield from _row(name, setting)
+    yield from _title("Not built yet")
+    yield "These keys are refused by name:"
+    yield ""
     for table, keys in NOT_BUILT.items():
         for key, unbuilt in keys.items():
             yield f"* ``{key}`` in ``[{table}]``: {_plain(unbuilt.doc)}"
-    for table in NOT_BUILT_TABLES:
-        yield f"* ``[[{table}]]``"
+
+
+def _title(title: str) -> Iterator[str]:
+    yield from ("", title, "-" * len(title), "")
+
+
+def _header() -> Iterator[str]:
+    yield from (
+        ".. list-table::",
+        "   :header-rows: 1",
+        "   :widths: 26 50 24",
+        "",
+        "   * - Key",
+        "     - Meaning",
+        "     - Default",
+    )
 
 
 def _row(key: str, setting: Setting) -> Iterator[str]:
@@ -116,7 +106,7 @@ def _row(key: str, setting: Setting) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text in which nothing is markup."""
+    """Return text with all markup escaped."""
     return text.replace("\\", "\\\\").replace("*", "\\*")
 
 

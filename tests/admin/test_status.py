@@ -15,6 +15,7 @@ from twisted_mta.admin.status import (
     Trouble,
     gauges,
     merge,
+    short_duration,
 )
 from twisted_mta.telemetry.metrics import Metrics, table
 
@@ -245,3 +246,16 @@ class Readiness(SynchronousTestCase):
         self.assertTrue(merged(report(state="draining")).healthy)
         self.assertFalse(merged(evolve(report(), state="not answering")).healthy)
         self.assertFalse(merged().healthy)
+
+
+class Words(SynchronousTestCase):
+    def test_a_short_duration_has_two_units_at_most(self) -> None:
+        for seconds, text in (
+            (0, "0 s"),
+            (59.6, "1 min"),
+            (61, "1 min 1 s"),
+            (3600, "1 h"),
+            (86400 + 3600 * 2, "1 d 2 h"),
+            (-3, "0 s"),
+        ):
+            self.assertEqual(short_duration(seconds), text)

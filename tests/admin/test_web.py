@@ -197,7 +197,7 @@ class Page(PageTestCase):
         for text in (
             "<h2>Next hops that cannot be reached</h2>",
             "smtp:&lt;b&gt;.example",
-            ">2 min<",
+            ">2 min 5 s<",
             r"451 4.4.1 &lt;i&gt;Refused\x07",
         ):
             self.assertIn(text, body)

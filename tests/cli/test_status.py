@@ -120,12 +120,12 @@ class Status(RunningTestCase):
         for line in (
             "host: mail.example",
             "state: ready",
-            "up for: 2 h 0 min",
+            "up for: 2 h",
             "queue: 6 messages, 2 in delivery",
             "since the start: 2468 accepted, 0 delivered, 0 deferred, 0 failed, 0 early data,"
             " 0 TLS downgrades, 0 TLS alarms, 0 credentials refused",
-            "smtp:[red]eve[/red]\\x1b[2J@evil.example\t2 min\t3\t451 4.4.1 [red]Connection refused"
-            "\\x07",
+            "smtp:[red]eve[/red]\\x1b[2J@evil.example\t2 min 6 s\t3\t451 4.4.1 [red]Connection"
+            " refused\\x07",
             "smtp tcp 127.0.0.1:2525\t2\t40",
             "1\t4001\tready\t0\t1\t20\t1234",
         ):

@@ -1,4 +1,4 @@
-"""``[[destination]]``: what is special about some next hops, and which of them holds."""
+"""``[[destination]]``: reading it, and which destination applies to a domain or next hop."""
 
 import os
 
@@ -12,7 +12,7 @@ from twisted_mta.config import (
     QueueSettings,
     load,
 )
-from twisted_mta.config.destination import Rate
+from twisted_mta.config.amounts import Rate
 from twisted_mta.mail.next_hop import Host
 
 
@@ -30,7 +30,7 @@ class DestinationTestCase(SynchronousTestCase):
 
 
 class Reading(DestinationTestCase):
-    def test_every_key(self) -> None:
+    def test_every_key_is_read(self) -> None:
         [destination] = self.load(
             """
             [[destination]]
@@ -76,7 +76,7 @@ class Reading(DestinationTestCase):
         self.assertEqual(str(destination.rate), "100/min")
         self.assertEqual(Rate(100, 60.0).interval, 0.6)
 
-    def test_patterns(self) -> None:
+    def test_patterns_are_read_in_canonical_form(self) -> None:
         for written, canonical in (
             ("Example.NET.", "example.net"),
             (".Bücher.example", ".xn--bcher-kva.example"),
@@ -89,40 +89,40 @@ class Reading(DestinationTestCase):
         ):
             self.assertEqual(Destination(domain=written).domain, canonical)
 
-    def test_what_cannot_be(self) -> None:
-        """Each says where, what, and what would do."""
+    def test_an_error_names_file_key_value_and_expectation(self) -> None:
         one = '[[destination]]\ndomain = "a.example"\n'
         file = "FILE: [[destination]] 1,"
         together = "FILE: [[destination]] a.example,"
         for toml, text in (
             (
                 "[[destination]]\n",
-                'FILE: [[destination]] 1 has no domain; domain = "example.net" would do',
+                "FILE: [[destination]] 1 has no domain;"
+                ' expected one such as domain = "example.net"',
             ),
             (
                 "[destination]\ndomain = 'a'",
-                'FILE: destination = {"domain": "a"}: tables, each under a line [[destination]],'
-                " would do",
+                'FILE: destination = {"domain": "a"}: expected tables, each below a line'
+                " [[destination]]",
             ),
             (
                 '[[destination]]\ndomain = "-"',
-                f'{file} domain = "-": not a domain name; example.net, .example.net, * or'
-                " relay.example.net:587 would do",
+                f'{file} domain = "-": not a domain name; expected example.net, .example.net, * or'
+                " relay.example.net:587",
             ),
             (
                 f'{one}tls = "mta-sts"',
-                f'{file} tls = "mta-sts": "mta-sts" is not built yet; "none", "may", "encrypt" or'
-                ' "verify" would do',
+                f'{file} tls = "mta-sts": "mta-sts" is not built yet; expected "none", "may",'
+                ' "encrypt" or "verify"',
             ),
             (
                 f'{one}rate = "0/min"',
-                f'{file} rate = "0/min": not a rate; "10/s", "100/min", "1000/h" or "5000/day"'
-                " would do",
+                f'{file} rate = "0/min": not a rate; expected one such as "10/s", "100/min",'
+                ' "1000/h" or "5000/day"',
             ),
             (
                 f'{one}source_address = ["192.0.2.1", "192.0.2.2"]',
-                f'{file} source_address = ["192.0.2.1", "192.0.2.2"]: two addresses of IPv4; one of'
-                " each family would do",
+                f'{file} source_address = ["192.0.2.1", "192.0.2.2"]: two addresses of IPv4;'
+                " expected at most one of each family",
             ),
             (
                 f"{one}conections = 1",
@@ -130,31 +130,31 @@ class Reading(DestinationTestCase):
             ),
             (
                 f'{one}username = "us"',
-                f'{together} username = "us": without password_file; both, or neither, would do',
+                f'{together} username = "us": password_file is missing; expected both or neither',
             ),
             (
                 f'{one}client_key = "/k"',
-                f'{together} client_key = "/k": without client_certificate; both, or neither,'
-                " would do",
+                f'{together} client_key = "/k": client_certificate is missing;'
+                " expected both or neither",
             ),
             (
                 f'{one}username = "us"\npassword_file = "/p"\ntls = "none"',
-                f'{together} username = "us": not with tls = "none"; tls = "encrypt" would do',
+                f'{together} username = "us": not with tls = "none"; expected tls = "encrypt"',
             ),
             (
                 f'{one}authorities = "/ca"\ntls = "encrypt"',
-                f'{together} authorities = "/ca": nothing is verified; tls = "verify" would do',
+                f'{together} authorities = "/ca": nothing is verified; expected tls = "verify"',
             ),
             (
-                f'{one}authorities = "/ca"',  # and [delivery] does not verify either
-                f'{together} authorities = "/ca": nothing is verified; tls = "verify" would do',
+                f'{one}authorities = "/ca"',  # [delivery] does not verify either
+                f'{together} authorities = "/ca": nothing is verified; expected tls = "verify"',
             ),
             (
                 f'{one}retry_minimum = "2 h"\nretry_maximum = "1 h"',
-                f'{together} retry_minimum = "2 h": longer than retry_maximum = "1 h"; at most as'
-                " long would do",
+                f'{together} retry_minimum = "2 h": longer than retry_maximum = "1 h";'
+                " expected at most as long",
             ),
-            (one + one, 'FILE: [[destination]] domain = "a.example": there are two; one would do'),
+            (one + one, 'FILE: [[destination]] domain = "a.example": found two; expected one'),
         ):
             self.assertEqual(self.refusal(toml), text)
 
@@ -167,7 +167,7 @@ class Finding(SynchronousTestCase):
             delivery=DeliverySettings(tls="encrypt", authorities="/ca.pem", source_address="::1"),
         )
 
-    def test_the_exact_one_then_the_longest_suffix_then_the_one_for_all(self) -> None:
+    def test_the_domain_itself_comes_first_then_the_longest_suffix_then_the_star(self) -> None:
         config = self.config(
             *(
                 Destination(domain=pattern)
@@ -184,8 +184,8 @@ class Finding(SynchronousTestCase):
         ):
             self.assertEqual(config.destination_for(domain).domain, pattern, domain)
 
-    def test_a_host_of_the_route_comes_first(self) -> None:
-        """And only a host that is named itself: no suffix, and not the one for all."""
+    def test_a_pattern_that_names_a_host_of_the_route_comes_first(self) -> None:
+        """A suffix or the star never matches a host."""
         config = self.config(
             Destination(domain="net.example"),
             Destination(domain="relay.example:587"),
@@ -203,7 +203,7 @@ class Finding(SynchronousTestCase):
         ):
             self.assertEqual(config.destination_for("net.example", (host,)).domain, pattern)
 
-    def test_what_is_left_out_is_as_for_all_others(self) -> None:
+    def test_missing_settings_are_those_of_all_other_domains(self) -> None:
         config = self.config(
             Destination(domain="a.example", tls="verify", retry_minimum=1000),
             Destination(domain="b.example", tls="may", username="us", password_file="/password"),

@@ -26,7 +26,7 @@ class Help(SynchronousTestCase):
 
     def test_an_option_shows_its_default(self) -> None:
         text = Options().getUsage(width=200)
-        self.assertIn("  --smtp ENDPOINT\n      where SMTP is listened for", text)
+        self.assertIn("  --smtp ENDPOINT\n      where to listen for SMTP", text)
         self.assertIn("; repeatable [tcp:2525:interface=127.0.0.1]\n", text)
         self.assertIn("[$STATE_DIRECTORY, else ./mta-state]\n", text)
 
@@ -67,10 +67,10 @@ class CommandLine(SynchronousTestCase):
 
     def test_errors_are_usage_errors_with_their_whole_text(self) -> None:
         for words, text in (
-            (("--recipients", "all"), '--recipients all: "any" or "existing" would do'),
+            (("--recipients", "all"), '--recipients all: expected "any" or "existing"'),
             (
                 ("--auth", "memry:ann:secret"),
-                '--auth ...: "memry" is no kind of checker; did you mean memory:?',
+                '--auth ...: "memry" is not a kind of checker; did you mean memory:?',
             ),
             (("--smpt", "tcp:25"), "option --smpt not recognized; did you mean --smtp?"),
             (("mta.toml",), "mta.toml: belongs to no option"),

@@ -357,6 +357,20 @@ def label(name: str) -> str:
     return _LABELS.get(name, name)
 
 
+def short_duration(seconds: float) -> str:
+    """Return a duration for people, in its two largest units: ``1 d 2 h``, ``1 min 5 s``."""
+    whole = max(0, round(seconds))
+    counts = (
+        (whole // 86400, "d"),
+        (whole // 3600 % 24, "h"),
+        (whole // 60 % 60, "min"),
+        (whole % 60, "s"),
+    )
+    largest = next((place for place, (count, _) in enumerate(counts) if count), 3)
+    words = [f"{count} {unit}" for count, unit in counts[largest : largest + 2] if count]
+    return " ".join(words) or "0 s"
+
+
 def merge(
     reports: Sequence[ProcessReport],
     *,

@@ -26,7 +26,7 @@ from ..mail.printable import printable
 from .channel import Lane
 from .http import READING, Request, Responder, ResponderSite, Response, Stream, json_response, short
 from .markup import Flattenable, Tag, tags
-from .status import Process, RecentMessage, Status, SuspendedHop, label
+from .status import Process, RecentMessage, Status, SuspendedHop, label, short_duration
 
 __all__ = ["RecentMessage", "Status", "StatusReport", "StatusSite"]
 
@@ -269,7 +269,7 @@ def _html(status: Status) -> Response:
 
 
 def _page(status: Status) -> Tag:
-    up = _span(status.now - status.started_at)
+    up = short_duration(status.now - status.started_at)
     return tags.html(
         tags.head(
             tags.meta(charset="utf-8"),
@@ -368,7 +368,7 @@ def _processes(status: Status) -> Tag:
             "" if process.number is None else str(process.number),
             str(process.pid),
             tags.span(state, class_="" if right else "failed"),
-            _span(status.now - process.started_at),
+            short_duration(status.now - process.started_at),
             f"{process.restarts:,}",
             f"{process.connections.open:,}",
             f"{process.connections.taken:,}",
@@ -389,7 +389,7 @@ def _suspended(status: Status) -> Tag:
     def row(each: SuspendedHop) -> tuple[Flattenable, ...]:
         return (
             printable(each.next_hop),
-            _span(each.seconds),
+            short_duration(each.seconds),
             f"{each.times:,}",
             printable(each.last),
         )
@@ -445,16 +445,6 @@ def _row(message: RecentMessage) -> Sequence[Flattenable]:
 def _time(moment: float) -> Tag:
     at = datetime.fromtimestamp(moment, UTC)
     return tags.time(f"{at:%Y-%m-%d %H:%M:%S}", datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}")
-
-
-def _span(seconds: float) -> str:
-    """Return a span of time by its two largest units, as people say it."""
-    minutes, hours, days = (max(0, int(seconds)) // unit for unit in (60, 3600, 86400))
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{max(0, int(seconds))} s"
 
 
 def _size(octets: float) -> str:

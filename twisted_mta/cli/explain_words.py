@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ..admin.status import short_duration
 from ..mail.printable import printable
 
 Facts = Mapping[str, Any]
@@ -48,16 +49,6 @@ def moment(time: float) -> str:
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def span(seconds: float) -> str:
-    """Return how long something takes, as people say it."""
-    whole = max(0, round(seconds))
-    units = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min")]
-    units.append((whole % 60, "s"))
-    first = next((place for place, (count, _) in enumerate(units) if count), len(units) - 1)
-    said = [f"{count} {unit}" for count, unit in units[first : first + 2] if count]
-    return " ".join(said) or "0 s"
-
-
 def _troubles(facts: Facts) -> Iterator[str]:
     """Yield what is wrong with the MTA as a whole, whatever was asked for."""
     unready = facts.get("unready", "")
@@ -78,7 +69,7 @@ def _message(facts: Facts) -> Iterator[str]:
     sender = "<>" if facts["reverse_path"] is None else f"<{facts['reverse_path']}>"
     yield (
         f"{facts['id']}: from {sender}, {facts['size']} octets, received"
-        f" {moment(facts['received_at'])} ({span(now - facts['received_at'])} ago)"
+        f" {moment(facts['received_at'])} ({short_duration(now - facts['received_at'])} ago)"
     )
     for recipient in facts["recipients"]:
         yield ""
@@ -131,7 +122,7 @@ def _hold(hold: Facts, recipient: Facts, now: float) -> str:
         reply = "" if known else f": {hold['reply'].removesuffix('.')}"
         return (
             f"Its next hop could not be reached{times}{reply}. It is left alone, and probed in"
-            f" {span(hold['seconds'])}."
+            f" {short_duration(hold['seconds'])}."
         )
     if kind == "connections":
         return (
@@ -164,7 +155,7 @@ def following(recipient: Facts, now: float) -> str:
             return "nothing, until it is released (twisted-mta queue release)."
         return "nothing, until somebody does something about it."
     soon = "as soon as it may be" if _LIMITS.intersection(kinds) else "at once"
-    when = soon if time <= now else f"{moment(time)}, in {span(time - now)}"
+    when = soon if time <= now else f"{moment(time)}, in {short_duration(time - now)}"
     if "suspended" in kinds:
         when += (
             " at the earliest: one message goes as a probe, and the others follow if it is heard"
@@ -175,7 +166,8 @@ def following(recipient: Facts, now: float) -> str:
 def _end(expires_at: float, now: float) -> str:
     if expires_at <= now:
         return "Its lifetime is over: if that fails, it is returned."
-    return f"Returned if it is not delivered by {moment(expires_at)} (in {span(expires_at - now)})."
+    left = short_duration(expires_at - now)
+    return f"Returned if it is not delivered by {moment(expires_at)} (in {left})."
 
 
 def _attempt(attempt: Facts) -> Iterator[str]:
@@ -302,7 +294,7 @@ def _terms(terms: Facts) -> str:
         if value is None:
             continue
         if name in _DURATIONS:
-            value = span(value)
+            value = short_duration(value)
         elif isinstance(value, Sequence) and not isinstance(value, str):
             value = ", ".join(value)
         words.append(f"{label} {value}" + ("" if origin == "default" else f" ({origin})"))
@@ -314,7 +306,9 @@ def _standing(standing: Facts, *, brief: bool) -> str:
     words = "" if worker is None else f"worker {worker}: "
     suspended = standing["suspended"]
     if suspended is not None:
-        words += f"left alone for {span(suspended['seconds'])}, since it could not be reached"
+        words += (
+            f"left alone for {short_duration(suspended['seconds'])}, since it could not be reached"
+        )
         if suspended["times"] > 1:
             words += f" ({suspended['times']} times in a row)"
         return words if brief else f"{words}: {suspended['reply']}"

@@ -59,7 +59,7 @@ def _id(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[s
 def _age(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     if text is None:
         return None
-    from ..config.setting import duration
+    from ..config.amounts import duration
 
     try:
         return duration(text)

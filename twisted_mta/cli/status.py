@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..admin.status import label
+from ..admin.status import label, short_duration
 from ..mail.address import AddressError, domain_name
 from ..mail.printable import printable
 from .terminal import (
@@ -23,7 +23,6 @@ from .terminal import (
     moment,
     same_version,
     show,
-    span,
     state_dir_option,
 )
 
@@ -144,7 +143,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "trouble", printable(str(trouble["text"]))
     for line in status.get("incomplete", ()):
         yield "incomplete", printable(str(line))
-    yield "up for", span(status["now"] - status["started_at"])
+    yield "up for", short_duration(status["now"] - status["started_at"])
     shown = [("queue", status["queue"])]
     for title, name in (("by age", "ages"), ("deferred by reason", "reasons")):
         # One of an earlier build does not say it, and nothing but zeros is not worth a line.
@@ -202,7 +201,7 @@ def _process(process: Mapping[str, Any]) -> Sequence[str]:
 
 def _suspended(hop: Mapping[str, Any]) -> Sequence[str]:
     last = printable(str(hop["last"]))
-    return printable(str(hop["next_hop"])), span(hop["seconds"]), str(hop["times"]), last
+    return printable(str(hop["next_hop"])), short_duration(hop["seconds"]), str(hop["times"]), last
 
 
 def _message(message: Mapping[str, Any], named: int) -> Sequence[str]:

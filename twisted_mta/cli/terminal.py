@@ -151,13 +151,3 @@ _STYLES = {
 def moment(time: float) -> str:
     """Return a wall time as people write it, in UTC."""
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def span(seconds: float) -> str:
-    """Return a span of time by its two largest units."""
-    minutes, hours, days = (max(0, int(seconds)) // unit for unit in (60, 3600, 86400))
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{max(0, int(seconds))} s"

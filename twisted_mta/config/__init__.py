@@ -1,15 +1,17 @@
-"""Every setting of a mail transfer agent, as one frozen value: `Config`.
+"""The configuration: every setting of a mail transfer agent as one frozen value, `Config`.
 
-Read once, from options and a TOML file (`load`) or from Python, checked whole before anything
-starts, then handed down by constructor arguments.
+It is loaded once from options and a TOML file (`load`), or made in Python; checked whole before
+anything starts; then handed down by constructor arguments.
 """
 
+from .amounts import Rate
 from .certificates import RelayCertificate, SNICertificate
-from .destination import Destination, Rate
-from .file import load, load_leniently, option_settings
+from .config import Config
+from .destination import Destination
 from .listener import Listener
-from .setting import ConfigError, Setting, settings_of
-from .values import Config, DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .loading import load
+from .setting import ConfigError
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
 
 __all__ = [
     "Config",
@@ -23,9 +25,5 @@ __all__ = [
     "Rate",
     "RelayCertificate",
     "SNICertificate",
-    "Setting",
     "load",
-    "load_leniently",
-    "option_settings",
-    "settings_of",
 ]

@@ -1,4 +1,4 @@
-"""Settings that speak of certificates and ciphers: which are shown, which may relay."""
+"""Settings about certificates and ciphers: which a listener shows, and which may relay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from OpenSSL import SSL
 
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
-from . import setting as read
+from . import readers as read
 from .setting import quoted, setting
 
 _FILE = read.path("file")
@@ -24,60 +24,64 @@ def _name(value: Any) -> str:
     wildcard = written.startswith("*.")
     name = read.domain(written[2:] if wildcard else written)
     if name.startswith("["):  # RFC 6066 §3: literal addresses are not permitted
-        raise ValueError("clients ask for no address literal; a domain would do")
+        raise ValueError("SNI has no address literals; expected a domain such as mail.example.net")
     return f"*.{name}" if wildcard else name
 
 
 def _names(value: Any) -> tuple[str, ...]:
     names: tuple[str, ...] = read.several(_name, "domains")(value)
     if not names:
-        raise ValueError('at least one, such as ["mail.example.net"], would do')
+        raise ValueError('expected at least one domain, such as ["mail.example.net"]')
     return names
 
 
 @frozen(kw_only=True)
 class SNICertificate:
-    """A certificate for some names; ``[[listener.sni]]``.
+    """A certificate for the server names in clients' handshakes; ``[[listener.sni]]``.
 
     Raises:
-        ConfigError: a value cannot be.
+        ConfigError: a value is refused.
     """
 
     names: tuple[str, ...] = setting(
-        _names, "domains that clients ask for; *.example.net is for one label below it"
+        _names, "domains that clients ask for; *.example.net covers one label below example.net"
     )
     certificate: str = setting(_FILE, "PEM file with the certificate and its chain")
     key: str = setting(
         _FILE,
-        "PEM file with its private key",
+        "PEM file with the private key",
         default=attrs.Factory(lambda self: self.certificate, takes_self=True),
-        said="the file of the certificate",
+        default_text="the file of the certificate",
     )
 
 
+_SNI_TABLES = "tables, each under a line [[listener.sni]]"
+
+
 def sni(value: Any) -> tuple[SNICertificate, ...]:
-    """Return certificates by name, of a list of tables; no name has two."""
+    """Read a list of tables with certificates; no name may have two."""
     if isinstance(value, str | Mapping):
-        raise ValueError("tables, each under a line [[listener.sni]], would do")
+        raise ValueError(f"expected {_SNI_TABLES}")
     certificates: tuple[SNICertificate, ...] = read.several(
-        read.table(SNICertificate), "tables, each under a line [[listener.sni]],"
+        read.table(SNICertificate), _SNI_TABLES
     )(value)
-    seen: dict[str, SNICertificate] = {}
+    names: set[str] = set()
     for certificate in certificates:
         for name in certificate.names:
-            if name in seen:
-                raise ValueError(f"{quoted(name)} has two certificates; one would do")
-            seen[name] = certificate
+            if name in names:
+                raise ValueError(f"{quoted(name)} has two certificates; expected one")
+            names.add(name)
     return certificates
 
 
 @frozen
 class RelayCertificate:
-    """A client certificate whose owner may send through us; an entry of ``relay_certificates``.
+    """A client certificate that grants relaying; an entry of ``relay_certificates``.
 
     Attributes:
-        fingerprint: SHA-256 of its DER form, in lower-case hex; counts whoever signed it.
-        issuer: with ``subject``, as `TLSFacts` shows it; the two count only if it verified.
+        fingerprint: SHA-256 of its DER form, in lower-case hex; no signature is needed.
+        issuer: with ``subject``, as `TLSFacts` shows them; both count only if the certificate is
+            verified.
         subject: see ``issuer``.
     """
 
@@ -86,10 +90,10 @@ class RelayCertificate:
     subject: str | None = None
 
     def covers(self, facts: TLSFacts) -> bool:
-        """Whether this is the certificate that was shown in a handshake."""
+        """Whether this certificate was shown in a handshake."""
         if self.fingerprint is not None:
-            # Who showed it has the key (RFC 8446 §4.4.3), and was named by the operator: there is
-            # nobody whose signature could add to that.
+            # The client has proved that it holds the key (RFC 8446 §4.4.3), and the operator has
+            # named this certificate: an authority's signature adds nothing.
             return facts.peer_fingerprint == self.fingerprint
         return (
             self.subject is not None
@@ -102,33 +106,37 @@ class RelayCertificate:
 
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_RELAY_EXAMPLE = (
-    'a SHA-256 fingerprint, or {issuer = "CN=…", subject = "CN=…"}, as the log shows them, would do'
-).replace("…", "...")
+_RELAY_CERTIFICATE = (
+    'expected a SHA-256 fingerprint, or {issuer = "CN=...", subject = "CN=..."} as in the log'
+)
 
 
 def relay_certificate(value: Any) -> RelayCertificate:
-    """Return a certificate that may relay, of a fingerprint or of a table."""
+    """Read a certificate that grants relaying, from a fingerprint or a table."""
     if isinstance(value, RelayCertificate):
         return value
     if isinstance(value, str):
         digits = value.strip().lower()
-        if not _FINGERPRINT.fullmatch(digits.replace(":", "")) or not _colons_are_even(digits):
-            raise ValueError(f"no SHA-256 fingerprint, which has 64 hex digits; {_RELAY_EXAMPLE}")
+        if not _FINGERPRINT.fullmatch(digits.replace(":", "")) or not _has_pairs(digits):
+            raise ValueError(f"not a SHA-256 fingerprint of 64 hex digits; {_RELAY_CERTIFICATE}")
         return RelayCertificate(digits.replace(":", ""))
     if not isinstance(value, Mapping) or sorted(value) != ["issuer", "subject"]:
-        raise ValueError(_RELAY_EXAMPLE)
+        raise ValueError(_RELAY_CERTIFICATE)
     return RelayCertificate(
         None, *(_distinguished_name(key, value[key]) for key in ("issuer", "subject"))
     )
 
 
-def _colons_are_even(digits: str) -> bool:
+def _has_pairs(digits: str) -> bool:
+    """Whether colons, if there are any, separate pairs of digits."""
     return ":" not in digits or all(len(pair) == 2 for pair in digits.split(":"))
 
 
 def _distinguished_name(key: str, value: Any) -> str:
-    problem = f'{key}: not a name as RFC 4514 writes it; "CN=mail.example.net,O=Example" would do'
+    problem = (
+        f"{key}: not a distinguished name (RFC 4514); expected one such as"
+        ' "CN=mail.example.net,O=Example"'
+    )
     if not isinstance(value, str) or not value:
         raise ValueError(problem)
     try:
@@ -138,10 +146,12 @@ def _distinguished_name(key: str, value: Any) -> str:
 
 
 def ciphers(value: Any) -> str:
-    """Return a cipher list that OpenSSL understands."""
+    """Read a cipher list of OpenSSL that names at least one suite."""
     written: str = read.text("a cipher list of OpenSSL such as ECDHE+AESGCM")(value)
     try:
         SSL.Context(SSL.TLS_SERVER_METHOD).set_cipher_list(written.encode("ascii"))
     except (SSL.Error, UnicodeEncodeError):
-        raise ValueError("OpenSSL knows no suite of TLS 1.2 by it; ECDHE+AESGCM would do") from None
+        raise ValueError(
+            "OpenSSL finds no suite of TLS 1.2 in it; expected a list such as ECDHE+AESGCM"
+        ) from None
     return written

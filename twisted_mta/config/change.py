@@ -1,4 +1,4 @@
-"""What changes from one set of settings to the next, and what only a start can change. Pure."""
+"""Differences between two configurations: those a reload applies, and those only a start can."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
+from .config import Config
 from .listener import Listener
 from .setting import shown
-from .values import Config
 
-# Ports, processes and files that are open, and what is made with them: by a start alone.
+# Settings of ports, processes and open files, by table: applied by a start alone.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "": ("hostname", "state_dir", "web", "workers", "maildir", "message_memory"),
     "queue": ("url", "small_body", "commit_messages", "commit_octets"),
@@ -26,22 +26,22 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
 
 
 def fixed(before: Config, after: Config) -> list[str]:
-    """Return the settings that differ and cannot change before the next start, one line each."""
-    return [line for names, line in _differences(before, after) if not _movable(names)]
+    """Return one printable line for each difference that only a start can apply."""
+    return [line for names, line in _differences(before, after) if _is_fixed(names)]
 
 
 def changes(before: Config, after: Config) -> list[str]:
-    """Return the settings that differ and can change, one printable line each."""
-    return [line for names, line in _differences(before, after) if _movable(names)]
+    """Return one printable line for each difference that a reload applies."""
+    return [line for names, line in _differences(before, after) if not _is_fixed(names)]
 
 
-def _movable(names: tuple[str, ...]) -> bool:
+def _is_fixed(names: tuple[str, ...]) -> bool:
     *table, name = names
-    return name not in _FIXED.get("".join(table), ())
+    return name in _FIXED.get("".join(table), ())
 
 
 def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the path of each setting that differs, with a line about it."""
+    """Yield (path of the setting, line) for each difference."""
     for field in attrs.fields(Config):
         old, new = getattr(before, field.name), getattr(after, field.name)
         if old == new:

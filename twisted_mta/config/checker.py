@@ -1,4 +1,4 @@
-"""Checkers of twisted.cred, as one names them: ``file:/etc/mta/passwords``."""
+"""Credential checkers of twisted.cred, as strcred names them: ``file:/etc/mta/passwords``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordD
 from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, findCheckerFactory
 
 from ..mail.printable import printable
-from .setting import ConfigError, quoted, text
+from .readers import text
+from .setting import HIDDEN, ConfigError, quoted
 
 
 @frozen
 class CheckerSpec:
-    """The name of a checker.
+    """The description of a checker.
 
     Attributes:
-        kind: what stands before the colon.
-        argument: what stands behind it; may hold a password.
+        kind: the part before the colon.
+        argument: the part after the colon; may contain a password.
     """
 
     kind: str
@@ -29,7 +30,7 @@ class CheckerSpec:
         """Return the checker. Blocks: it may read files.
 
         Raises:
-            ConfigError: it cannot be made; without a word of the argument.
+            ConfigError: making it failed; the error does not show the argument.
         """
         try:
             checker: ICredentialsChecker = findCheckerFactory(self.kind).generateChecker(
@@ -40,26 +41,28 @@ class CheckerSpec:
                 f"auth = {self}: the checker cannot be made ({type(error).__name__})"
             ) from None
         if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-            # strcred gives it text, and credentials are octets.
-            checker.users = {_octets(name): _octets(one) for name, one in checker.users.items()}
+            # strcred gives it text, but credentials are octets.
+            checker.users = {
+                _octets(name): _octets(password) for name, password in checker.users.items()
+            }
         return checker
 
     def __str__(self) -> str:
-        return f"{printable(self.kind)}:..."
+        return f"{printable(self.kind)}:{HIDDEN}"
 
 
 def checker_spec(value: Any) -> CheckerSpec:
-    """Return what names a checker that there is."""
+    """Read the description of a checker whose kind is installed."""
     if isinstance(value, CheckerSpec):
         return value
-    kind, _, argument = text("file:PATH, or another checker of twisted.cred,")(value).partition(":")
+    kind, _, argument = text("file:PATH, or another checker of twisted.cred")(value).partition(":")
     try:
         findCheckerFactory(kind)
     except InvalidAuthType:
         known = sorted({factory.authType for factory in findCheckerFactories()})
         close = difflib.get_close_matches(kind, known, 1)
-        meant = f"did you mean {close[0]}:?" if close else f"there are {', '.join(known)}"
-        raise ValueError(f"{quoted(kind)} is no kind of checker; {meant}") from None
+        hint = f"did you mean {close[0]}:?" if close else f"expected {', '.join(known)}"
+        raise ValueError(f"{quoted(kind)} is not a kind of checker; {hint}") from None
     return CheckerSpec(kind, argument)
 
 

@@ -1,7 +1,4 @@
-"""What is promised and not built yet: known by name, so that nobody looks for a typing error.
-
-An entry leaves this file when what it names is built.
-"""
+"""Settings that are planned and not built yet: refused by name, not as typing errors."""
 
 from __future__ import annotations
 
@@ -12,26 +9,22 @@ from attrs import frozen
 
 @frozen
 class NotBuilt:
-    """A setting that is refused by name.
+    """A setting that is refused by name. Its entry goes when it is built.
 
     Attributes:
         doc: what it will mean.
-        option: its option, without dashes; None where it will have none.
-        metavar: what stands for its value.
-        already: the values, as option or file give them, that say what is so anyhow.
+        already: values that are accepted, since they ask for what is so anyhow.
     """
 
     doc: str
-    option: str | None = None
-    metavar: str = ""
     already: tuple[object, ...] = ()
 
 
 NOT_BUILT: Mapping[str, Mapping[str, NotBuilt]] = {
     "dns": {
-        "trust_ad": NotBuilt("whether answers are believed to be validated", already=(False,)),
+        "trust_ad": NotBuilt(
+            "whether answers are trusted to be validated (the AD bit)", already=(False,)
+        ),
     },
 }
-
-NOT_BUILT_TABLES: tuple[str, ...] = ()
-"""Tables of the file that are refused as a whole."""
+"""By table and key of the file."""

@@ -13,9 +13,9 @@ from attrs import frozen
 from twisted.python import usage
 
 from .._version import __version__
-from ..config import Config, ConfigError, LogSettings, load, option_settings
+from ..config import Config, ConfigError, LogSettings, load
+from ..config.catalog import BY_OPTION
 from ..config.setting import Setting
-from ..config.unbuilt import NOT_BUILT, NotBuilt
 from ..mail.printable import printable
 from ..routing.routes import parse_route
 from ..telemetry.log import Log
@@ -64,19 +64,12 @@ class Option:
         )
 
 
-def _built(name: str, setting: Setting) -> Option:
+def _of_setting(name: str, setting: Setting) -> Option:
     return Option(name, setting.metavar, setting.doc, setting.default, setting.repeatable)
 
 
-def _not_built(name: str, later: NotBuilt) -> Option:
-    return Option(name, later.metavar, f"{later.doc} (not built yet)")
-
-
 def _all_options() -> Mapping[str, Option]:
-    found = {name: _built(name, setting) for name, setting in option_settings().items()}
-    for later in NOT_BUILT.get("mta", {}).values():
-        if later.option:
-            found[later.option] = _not_built(later.option, later)
+    found = {name: _of_setting(name, entry.setting) for name, entry in BY_OPTION.items()}
     found["config"] = Option(
         "config", "FILE", "TOML file with the same settings and more; an option wins over it"
     )

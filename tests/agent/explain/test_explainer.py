@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.agent.explain.asked import merged, wanted
-from twisted_mta.cli.explain_words import following, lines, span
+from twisted_mta.cli.explain_words import following, lines
 from twisted_mta.config import Destination
 
 from .world import World
@@ -279,16 +279,3 @@ class Asked(SynchronousTestCase):
             [{"active": 1, "worker": 0}, {"active": 2, "worker": 1}],
         )
         self.assertIsNone(merged([(0, None)]))
-
-
-class Words(SynchronousTestCase):
-    def test_spans(self) -> None:
-        for seconds, said in (
-            (0, "0 s"),
-            (59.6, "1 min"),
-            (61, "1 min 1 s"),
-            (3600, "1 h"),
-            (86400 + 3600 * 2, "1 d 2 h"),
-            (-3, "0 s"),
-        ):
-            self.assertEqual(span(seconds), said)

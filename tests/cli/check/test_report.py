@@ -38,7 +38,7 @@ class Tool(CheckTestCase):
         lines = result.output.splitlines()
         self.assertEqual(
             lines[0],
-            f'error: {file}: [mta] hostname = "": a domain name such as mail.example.net would do',
+            f'error: {file}: [mta] hostname = "": expected a domain name such as mail.example.net',
         )
         self.assertIn(f"{file}: not ready to start (1 error", lines[-1])
 
@@ -89,8 +89,8 @@ class EveryFault(CheckTestCase):
             '[queue] lifetime = "long": not a duration',
             "[queue] small_body = 0: not a size",
             "[[listener]] 2 has no endpoint",
-            '[[listener]] 3, endpoint = "tpc:25": "tpc" is no kind of endpoint',
-            "[dsn] is no table; did you mean dns?",
+            '[[listener]] 3, endpoint = "tpc:25": "tpc" is not a kind of endpoint',
+            "[dsn]: no such table; did you mean dns?",
             "/nowhere.pem: cannot be read",
         )
         found = [
@@ -106,7 +106,7 @@ class EveryFault(CheckTestCase):
         (finding,) = self.of('[queue]\nretry_minimum = "2 h"\nretry_maximum = "1 h"\n').findings
         self.assertEqual(finding.where, self.path("mta.toml"))
         self.assertIn("retry_minimum", finding.what)
-        self.assertEqual(finding.do, "at most as long would do")
+        self.assertEqual(finding.do, "expected at most as long")
 
     def test_what_is_no_toml_is_one_error(self) -> None:
         (finding,) = self.of("[mta\n").findings

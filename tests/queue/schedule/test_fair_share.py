@@ -8,7 +8,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from twisted_mta.config.destination import Rate
+from twisted_mta.config.amounts import Rate
 from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message

@@ -6,7 +6,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ...config import Config, load_leniently
+from ...config import Config
+from ...config.loading import load_leniently
 from ...mail.printable import printable
 from ...routing.routes import Rule
 from .certificates import certificates

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ...auth.accounts import Accounts, AccountsError
 from ...config import Config, ConfigError
-from ...config.setting import size_text
+from ...config.amounts import size_text
 from ...mail.printable import printable
 from ...routing.aliases import AliasError, read_aliases
 from ...system.ownership import mailbox_fault, state_faults

@@ -18,7 +18,7 @@ from typing import Literal
 
 from attrs import evolve, field, frozen
 
-from ...config.destination import Rate
+from ...config.amounts import Rate
 from ...interfaces import Random
 from ...mail.next_hop import NextHop
 from ...mail.outcome import Outcome

@@ -1,0 +1,50 @@
+"""Durations, sizes and rates: how they are read and written."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.config.amounts import (
+    Rate,
+    duration,
+    duration_text,
+    rate,
+    size,
+    size_text,
+)
+
+
+class Amounts(SynchronousTestCase):
+    def test_durations_with_and_without_units(self) -> None:
+        for text, seconds in (
+            ("30 s", 30), ("5 min", 300), ("1h", 3600), ("5 days", 432000), ("1 day", 86400),
+            ("1.5 h", 5400), ("90", 90), (90, 90), (0.25, 0.25), (" 2 weeks ", 1209600),
+        ):  # fmt: skip
+            self.assertEqual(duration(text), seconds, text)
+
+    def test_sizes_with_and_without_units(self) -> None:
+        for text, octets in (
+            ("50 MiB", 50 << 20), ("64KiB", 65536), ("1 GiB", 1 << 30), ("1.5 KiB", 1536),
+            ("50 MB", 50_000_000), ("10", 10), (65536, 65536), ("1 octet", 1),
+        ):  # fmt: skip
+            self.assertEqual(size(text), octets, text)
+
+    def test_other_values_are_neither_duration_nor_size(self) -> None:
+        for text in ("", "s", "-1", "5 mib", "1 month", "1e3", "٣ s", True, None, float("nan"), -1):
+            self.assertRaises(ValueError, duration, text)
+        for text in ("", "MiB", "-1", "5 min", "0", 0, "1.5 octets", True, None, float("inf")):
+            self.assertRaises(ValueError, size, text)
+
+    @given(st.integers(0, 10**10) | st.floats(0, 10**6))
+    def test_a_written_duration_reads_as_the_same(self, seconds: float) -> None:
+        if "e" not in repr(float(seconds)):  # 1e-07 s is never written
+            self.assertEqual(duration(duration_text(seconds)), seconds)
+
+    @given(st.integers(1, 1 << 61))
+    def test_a_written_size_reads_as_the_same(self, octets: int) -> None:
+        self.assertEqual(size(size_text(octets)), octets)
+
+    def test_rates_are_written_as_they_are_read(self) -> None:
+        for text in ("10/s", "100/min", "1000/h", "5000/day"):
+            self.assertEqual(str(rate(text)), text)
+        self.assertEqual(rate(" 7 / second "), Rate(7, 1.0))

@@ -1,0 +1,93 @@
+"""The catalog of settings: each by its table and key in the file, and by its option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import AttrsInstance, frozen
+
+from .config import DEFAULT_SMTP, Config
+from .destination import Destination
+from .endpoint import endpoints
+from .listener import Listener
+from .setting import Setting, settings_of
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+
+TABLES: Mapping[str, type[AttrsInstance]] = {
+    "mta": Config,
+    "listener": Listener,
+    "queue": QueueSettings,
+    "delivery": DeliverySettings,
+    "destination": Destination,
+    "dns": DNSSettings,
+    "log": LogSettings,
+}
+"""The classes of the file's tables."""
+
+REPEATED: Mapping[str, tuple[str, str]] = {
+    "listener": ("endpoint", DEFAULT_SMTP),
+    "destination": ("domain", "example.net"),
+}
+"""The tables that may be repeated: the key that each must have, and an example of its value."""
+
+
+def _endpoints(doc: str, kind: str) -> Setting:
+    return Setting(doc, endpoints, "none", option=kind, metavar="ENDPOINT", repeatable=True)
+
+
+LISTENER_KINDS: Mapping[str, Setting] = {
+    "submission": _endpoints(
+        "where to listen for mail of our own users, with AUTH, under STARTTLS (RFC 6409): an"
+        " endpoint string, or off",
+        "submission",
+    ),
+    "submissions": _endpoints(
+        "the same under implicit TLS (RFC 8314): an endpoint string, or off", "submissions"
+    ),
+    "lmtp": _endpoints(
+        "where to listen for LMTP, for mail to local mailboxes (RFC 2033): an endpoint string, or"
+        " off",
+        "lmtp",
+    ),
+}
+"""Settings of ``[mta]`` that make listeners of a kind other than smtp, by the kind."""
+
+
+@frozen
+class Entry:
+    """A setting, and the field of a class that holds its value.
+
+    Attributes:
+        cls: the class.
+        field: the field's name.
+        setting: the setting.
+    """
+
+    cls: type[AttrsInstance]
+    field: str
+    setting: Setting
+
+
+def _entries() -> dict[str, dict[str, Entry]]:
+    tables: dict[str, dict[str, Entry]] = {table: {} for table in TABLES}
+    for table, cls in TABLES.items():
+        for name, setting in settings_of(cls).items():
+            entry = Entry(cls, name, setting)
+            tables[setting.table or table][setting.key or name] = entry
+            if setting.common:
+                tables["mta"][name] = entry
+    for kind, setting in LISTENER_KINDS.items():
+        tables["mta"][kind] = Entry(Config, kind, setting)
+    return tables
+
+
+BY_TABLE: Mapping[str, Mapping[str, Entry]] = _entries()
+"""Every setting by table of the file, then by key."""
+
+BY_OPTION: Mapping[str, Entry] = {
+    entry.setting.option: entry
+    for keys in BY_TABLE.values()
+    for entry in keys.values()
+    if entry.setting.option
+}
+"""Every setting that has an option, by the option's name without dashes."""

@@ -1,0 +1,334 @@
+"""The whole configuration as one frozen value: `Config`, the table ``[mta]`` with all others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal
+
+import attrs
+from attrs import frozen
+
+from ..mail.next_hop import Host
+from . import readers as read
+from .amounts import duration, period, size
+from .checker import CheckerSpec, checker_spec
+from .destination import Destination
+from .destination_table import DestinationTable
+from .endpoint import Endpoint, endpoint_or_off, endpoints
+from .listener import Listener
+from .routes import routes
+from .setting import ConfigError, setting, shown
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+
+DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
+DEFAULT_WEB = "tcp:8025:interface=127.0.0.1"
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+def _listeners(value: Iterable[Listener]) -> tuple[Listener, ...]:
+    listeners = tuple(value)
+    if not all(isinstance(listener, Listener) for listener in listeners):
+        raise ValueError("expected a list of Listener")
+    return listeners
+
+
+def _destinations(value: Iterable[Destination]) -> tuple[Destination, ...]:
+    destinations = tuple(value)
+    if not all(isinstance(destination, Destination) for destination in destinations):
+        raise ConfigError(f"destinations = {shown(value)}: expected a list of Destination")
+    return destinations
+
+
+_DIRECTORY = read.path("directory")
+_FILE = read.path("file")
+
+
+@frozen(kw_only=True)
+class Config:
+    """All settings of one mail transfer agent.
+
+    ``Config()`` is complete and listens nowhere. The listeners of ``twistd mta``, the machine's
+    name and ``$STATE_DIRECTORY`` are defaults of `config.load` alone.
+
+    Attributes:
+        queue: ``[queue]``.
+        delivery: ``[delivery]``.
+        dns: ``[dns]``.
+        log: ``[log]``.
+        destinations: the ``[[destination]]`` tables.
+
+    Raises:
+        ConfigError: a value is refused, or contradicts another.
+    """
+
+    hostname: str = setting(
+        read.host_name,
+        "our name in the greeting, EHLO, Received and notices",
+        default="localhost",
+        default_text="the machine's full name, else localhost",
+        option="hostname",
+        metavar="NAME",
+    )
+    state_dir: str = setting(
+        _DIRECTORY,
+        "directory of the queue, keys and TLS memory; made with mode 0700",
+        default="mta-state",
+        default_text="$STATE_DIRECTORY, else ./mta-state",
+        option="state-dir",
+        metavar="DIR",
+    )
+    listeners: tuple[Listener, ...] = setting(
+        endpoints,
+        "where to listen for SMTP: a Twisted server endpoint string, or off",
+        convert=_listeners,
+        default=(),
+        default_text=DEFAULT_SMTP,
+        option="smtp",
+        metavar="ENDPOINT",
+        repeatable=True,
+        key="smtp",
+    )
+    web: str | None = setting(
+        endpoint_or_off,
+        "where to serve the status page: a Twisted server endpoint string, or off",
+        default=None,
+        default_text=DEFAULT_WEB,
+        option="web",
+        metavar="ENDPOINT",
+    )
+    tls_certificate: str | None = setting(
+        read.optional(_FILE),
+        "PEM file with our certificate and its chain",
+        default=None,
+        default_text="a self-signed one, made once in the state directory",
+        option="tls-certificate",
+        metavar="FILE",
+    )
+    tls_key: str | None = setting(
+        read.optional(_FILE),
+        "PEM file with the private key",
+        default=attrs.Factory(lambda self: self.tls_certificate, takes_self=True),
+        default_text="the file of the certificate",
+        option="tls-key",
+        metavar="FILE",
+    )
+    local_domains: tuple[str, ...] = setting(
+        read.several(read.domain, "domains"),
+        "domain whose mail is delivered here",
+        default=attrs.Factory(lambda self: ("localhost", self.hostname), takes_self=True),
+        default_text="localhost and the hostname",
+        option="local-domain",
+        metavar="DOMAIN",
+        repeatable=True,
+    )
+    maildir: str = setting(
+        _DIRECTORY,
+        "local mail is delivered to DIR/<domain>/<local-part>/{tmp,new,cur}",
+        default=attrs.Factory(
+            lambda self: os.path.join(self.state_dir, "maildir"), takes_self=True
+        ),
+        default_text="maildir in the state directory",
+        option="maildir",
+        metavar="DIR",
+    )
+    recipients: Literal["any", "existing"] = setting(
+        read.choice("any", "existing"),
+        "which local parts exist: any, or those with a Maildir, alias or account",
+        default=attrs.Factory(lambda self: self._default_recipients(), takes_self=True),
+        default_text="any while all listeners are on loopback, else existing",
+        option="recipients",
+        metavar="any|existing",
+    )
+    relay_from: tuple[IPv4Network | IPv6Network, ...] = setting(
+        read.several(read.network, "networks"),
+        "network whose hosts may relay through us; loopback includes UNIX sockets",
+        default=_LOOPBACK,
+        default_text="127.0.0.0/8 and ::1/128",
+        option="relay-from",
+        metavar="CIDR",
+        repeatable=True,
+    )
+    routes: tuple[tuple[str, str], ...] = setting(
+        routes,
+        "next hop of a recipient's domain; PATTERN is example.net, .example.net or *, URL is"
+        " smtp://host[:port], smtps://host[:port], lmtp://host:port or lmtp+unix:/path (several"
+        " hosts separated by commas), maildir:, discard: or error:5.1.1 text",
+        default=(),
+        default_text="the domain's mail exchangers",
+        option="route",
+        metavar="PATTERN=URL",
+        repeatable=True,
+    )
+    aliases: str | None = setting(
+        read.optional(_FILE),
+        "file of aliases, with lines such as root: ann, bob@example.org",
+        default=None,
+    )
+    virtual_domains: tuple[str, ...] = setting(
+        read.several(read.domain, "domains"),
+        "domains that have aliases and no mailboxes",
+        default=(),
+    )
+    missing_members: Literal["notice", "refuse"] = setting(
+        read.choice("notice", "refuse"),
+        "mail for an alias with members that do not exist: the others get it, and the sender (or"
+        " the alias owner-NAME, if there is one) a notice; or it is refused",
+        default="notice",
+    )
+    srs_domain: str | None = setting(
+        lambda value: None if value is None or value == read.OFF else read.domain(value),
+        "our domain in the reverse-path of mail that aliases forward to other domains (SRS), so"
+        " that notices come back here; off: reverse-paths stay",
+        default=attrs.Factory(lambda self: self._default_srs_domain(), takes_self=True),
+        default_text="the first local domain with a dot in it; off without one",
+    )
+    users: str | None = setting(
+        read.optional(_FILE),
+        "file of accounts for AUTH, written by twisted-mta users add",
+        default=None,
+        option="users",
+        metavar="FILE",
+    )
+    auth: CheckerSpec | None = setting(  # noqa: RUF009
+        read.optional(checker_spec),
+        "checker of twisted.cred for AUTH beside the file of accounts, such as"
+        " file:/etc/mta/passwords",
+        default=None,
+        option="auth",
+        metavar="SPEC",
+        secret=True,
+    )
+    auth_failures_per_account: int = setting(
+        read.number(0, 10**6),
+        "failed AUTH commands of one account in auth_failure_period after which further ones are"
+        " refused; 0: no limit",
+        default=20,
+    )
+    auth_failures_per_address: int = setting(
+        read.number(0, 10**6),
+        "the same of one IPv4 address, or one /64 of IPv6",
+        default=50,
+    )
+    auth_failure_period: float = setting(
+        period, "how long a failed AUTH command counts", default=600.0, default_text="10 min"
+    )
+    auth_failure_delay: float = setting(
+        duration,
+        "delay of the reply to the first failed AUTH command of a session; doubled with each"
+        " further one, up to 5 s",
+        default=1.0,
+        default_text="1 s",
+    )
+    # A queue id has six bits for the worker that made it.
+    workers: int = setting(
+        read.number(1, 64),
+        "worker processes that share the listeners",
+        default=1,
+        option="workers",
+        metavar="N",
+    )
+    # A message in memory holds small_body (64 KiB) at most: 1,024 of them at a time.
+    message_memory: int = setting(
+        size,
+        "memory for all messages being received",
+        default=64 << 20,
+        default_text="64 MiB",
+    )
+    minimum_free_disk: int = setting(
+        lambda value: 0 if value == 0 else size(value),
+        "free disk space below which mail is deferred; 0: no limit",
+        default=attrs.Factory(lambda self: self._default_free_disk(), takes_self=True),
+        default_text="3 times the largest max_message_size",
+    )
+    drain_timeout: float = setting(
+        duration,
+        "how long open transactions may go on after a stop",
+        default=10.0,
+        default_text="10 s",
+    )
+    queue: QueueSettings = attrs.field(factory=QueueSettings)
+    delivery: DeliverySettings = attrs.field(factory=DeliverySettings)
+    dns: DNSSettings = attrs.field(factory=DNSSettings)
+    log: LogSettings = attrs.field(factory=LogSettings)
+    destinations: tuple[Destination, ...] = attrs.field(factory=tuple, converter=_destinations)
+
+    def _default_free_disk(self) -> int:
+        return 3 * max((listener.max_message_size for listener in self.listeners), default=50 << 20)
+
+    def _default_srs_domain(self) -> str | None:
+        # Notices from elsewhere cannot find localhost or another name without a dot.
+        return next((name for name in self.local_domains if "." in name and name[0] != "["), None)
+
+    def _default_recipients(self) -> str:
+        endpoints = (Endpoint.parse(listener.endpoint) for listener in self.listeners)
+        return "any" if all(each.on_loopback for each in endpoints) else "existing"
+
+    def __attrs_post_init__(self) -> None:
+        self._destination_table.all()  # raises if destinations contradict each other
+        if self.tls_key and not self.tls_certificate:
+            raise ConfigError(
+                f"tls_key = {shown(self.tls_key)}: tls_certificate is missing;"
+                " expected both or neither"
+            )
+        if not self.local_domains:
+            # <postmaster> without a domain needs a mailbox (RFC 5321 §4.5.1).
+            raise ConfigError(
+                'local_domains = []: expected at least one, such as ["mail.example.net"]'
+            )
+        for name in self.virtual_domains:
+            if name in self.local_domains:
+                raise ConfigError(
+                    f"virtual_domains = {shown(self.virtual_domains)}: {name} is one of"
+                    " local_domains too; expected it in one of the two"
+                )
+        if self.virtual_domains and self.aliases is None:
+            raise ConfigError(
+                f"virtual_domains = {shown(self.virtual_domains)}: no aliases exist;"
+                " expected aliases, the path of a file"
+            )
+        owners: dict[str, str] = {}
+        for name, endpoint in self._endpoints():
+            if Endpoint.parse(endpoint).port != "0" and endpoint in owners:
+                raise ConfigError(
+                    f"{name} = {shown(endpoint)}: {owners[endpoint]} listens there;"
+                    " expected another endpoint"
+                )
+            owners[endpoint] = name
+
+    def _endpoints(self) -> Sequence[tuple[str, str]]:
+        """Return (name, endpoint string) of all listeners and the status page."""
+        endpoints = [(listener.kind, listener.endpoint) for listener in self.listeners]
+        return [*endpoints, ("web", self.web)] if self.web else endpoints
+
+    @cached_property
+    def _destination_table(self) -> DestinationTable:
+        queue, delivery = self.queue, self.delivery
+        defaults = Destination(
+            domain="*",
+            connections=queue.connections_per_hop,
+            tls=delivery.tls,
+            tls_memory=delivery.tls_memory,
+            authorities=delivery.authorities if delivery.tls == "verify" else None,
+            source_address=delivery.source_address,
+            retry_minimum=queue.retry_minimum,
+            retry_maximum=queue.retry_maximum,
+            lifetime=queue.lifetime,
+        )
+        return DestinationTable(self.destinations, defaults, authorities=delivery.authorities)
+
+    def destination_for(self, domain: str, hosts: tuple[Host, ...] = ()) -> Destination:
+        """Return the complete settings for mail to ``domain``: see `DestinationTable.find`."""
+        return self._destination_table.find(domain, hosts)
+
+    @property
+    def all_destinations(self) -> Sequence[Destination]:
+        """Each destination, complete; the last is that of all other domains."""
+        return self._destination_table.all()
+
+    @property
+    def helo(self) -> str:
+        """Our name in EHLO to other hosts."""
+        return self.delivery.helo or self.hostname

@@ -1,0 +1,346 @@
+"""Loads a `Config` from options and a TOML file; each error says where its value stands."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import AttrsInstance, define, field, frozen
+
+from ..mail.address import AddressError, domain_name
+from ..mail.printable import printable
+from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, TABLES
+from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
+from .destination import Destination
+from .listener import Listener
+from .setting import HIDDEN, ConfigError, Read, shown
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .unbuilt import NOT_BUILT
+
+
+def load(
+    options: Mapping[str, Sequence[str] | str],
+    file: str | None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    machine_name: Callable[[], str] = socket.getfqdn,
+) -> Config:
+    """Return the settings that options and a file give, with the defaults of ``twistd mta``.
+
+    An option wins over the file; ``--smtp`` and ``[[listener]]`` tables add up. Relative paths
+    start in the working directory, in the file too. Blocks: it reads the file, and may ask for
+    the machine's name.
+
+    Args:
+        options: values by the option's name without dashes; a sequence if repeatable.
+        file: the path of a TOML file.
+        environment: where ``STATE_DIRECTORY`` is looked up.
+        machine_name: returns the machine's full name, or its short one if it has no other.
+
+    Raises:
+        ConfigError: a value is refused; nothing was started or written.
+    """
+    config, errors = load_leniently(
+        options, file, environment=environment, machine_name=machine_name
+    )
+    if config is None or errors:
+        raise errors[0]
+    return config
+
+
+def load_leniently(
+    options: Mapping[str, Sequence[str] | str],
+    file: str | None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    machine_name: Callable[[], str] = socket.getfqdn,
+) -> tuple[Config | None, Sequence[ConfigError]]:
+    """Return the settings without all values that are refused, and an error for each of these.
+
+    Takes what `load` takes, and returns all errors, of which `load` raises the first.
+
+    Returns:
+        The settings, None if the remaining values contradict each other or the file cannot be
+        read; the errors.
+    """
+    loader = _Loader(file or "")
+    try:
+        if file is not None:
+            loader.read_document(_document(file))
+    except ConfigError as error:
+        return None, [error]
+    loader.read_options(options)
+    try:
+        return loader.config(environment, machine_name), loader.errors
+    except ConfigError as error:
+        # Values that are valid one by one contradict each other.
+        text = f"{printable(file)}: {error}" if file else str(error)
+        return None, [*loader.errors, ConfigError(text)]
+
+
+def _document(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as opened:
+            return tomllib.load(opened)
+    except RecursionError:
+        raise ConfigError(
+            f"{printable(file)}: not readable TOML: found hundreds of nested brackets;"
+            " expected fewer"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{printable(file)}: not TOML: {printable(str(error))}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{printable(file)}: not TOML: octet {error.start + 1} is not UTF-8; expected UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"--config {printable(file)}: {reason}; expected the path of a readable TOML file"
+        ) from None
+
+
+@frozen
+class _Place:
+    """Where a value stands: ``mta.toml: [queue] lifetime = ``, or an option.
+
+    Attributes:
+        start: all that precedes the value.
+        show: returns a value as it is written there.
+    """
+
+    start: str
+    show: Callable[[Any], str] = shown
+
+    def error(self, value: object, problem: str) -> ConfigError:
+        """Return an error about ``value`` at this place."""
+        return ConfigError(f"{self.start}{self.show(value)}: {problem}")
+
+    def hidden(self) -> _Place:
+        """Return the same place, for a value that may contain a secret."""
+        return _Place(self.start, lambda value: HIDDEN)
+
+    def read(self, read: Read, value: object) -> Any:
+        """Return the converted value.
+
+        Raises:
+            ConfigError: ``read`` refuses the value.
+        """
+        try:
+            return read(value)
+        except ValueError as error:
+            raise self.error(value, str(error)) from None
+
+
+@define
+class _Loader:
+    """Collects values from the file and the options, and an error for each that is refused.
+
+    Attributes:
+        file: the path of the file, for errors.
+        errors: in the order of the file, then of the options.
+        values: by class and field.
+        repeated: by table, for each ``[[table]]``: its place, and its values by field.
+    """
+
+    file: str
+    errors: list[ConfigError] = field(factory=list)
+    values: dict[type[AttrsInstance], dict[str, Any]] = field(
+        factory=lambda: {cls: {} for cls in TABLES.values()}
+    )
+    repeated: dict[str, list[tuple[str, dict[str, Any]]]] = field(
+        factory=lambda: {table: [] for table in REPEATED}
+    )
+
+    def read_document(self, document: Mapping[str, Any]) -> None:
+        """Read the tables of the file."""
+        for table, content in document.items():
+            if table not in TABLES:
+                self.errors.append(self._unknown_table(table, content))
+            elif table in REPEATED:
+                self._read_repeated(table, content)
+            elif isinstance(content, Mapping):
+                self._read_table(table, f"[{table}]", content, None)
+            else:
+                self.errors.append(
+                    self._place("", table).error(
+                        content, f"expected a table, below a line [{table}]"
+                    )
+                )
+
+    def _read_repeated(self, table: str, content: Any) -> None:
+        if not _is_list_of_tables(content):
+            self.errors.append(
+                self._place("", table).error(
+                    content, f"expected tables, each below a line [[{table}]]"
+                )
+            )
+            return
+        required, example = REPEATED[table]
+        for number, keys in enumerate(content, 1):
+            header = f"[[{table}]] {number}"
+            values: dict[str, Any] = {}
+            self._read_table(table, f"{header},", keys, values)
+            if required in values:
+                self.repeated[table].append((header, values))
+            elif required not in keys:
+                self.errors.append(
+                    ConfigError(
+                        f"{printable(self.file)}: {header} has no {required};"
+                        f' expected one such as {required} = "{example}"'
+                    )
+                )
+
+    def _read_table(
+        self, table: str, header: str, content: Mapping[str, Any], into: dict[str, Any] | None
+    ) -> None:
+        """Read the keys of a table, into ``into`` or, if that is None, into `values`."""
+        for key, value in content.items():
+            try:
+                self._read_key(table, self._place(header, key), key, value, into)
+            except ConfigError as error:
+                self.errors.append(error)
+
+    def _read_key(
+        self, table: str, place: _Place, key: str, value: Any, into: dict[str, Any] | None
+    ) -> None:
+        entry = BY_TABLE[table].get(key)
+        if entry:
+            if entry.setting.secret:
+                place = place.hidden()
+            target = self.values[entry.cls] if into is None else into
+            target[entry.field] = place.read(entry.setting.read, value)
+        elif key in NOT_BUILT.get(table, {}):
+            already = NOT_BUILT[table][key].already
+            if value not in already:
+                expected = shown(already[0]) if already else "no value"
+                raise place.error(value, f"{key} is not built yet; expected {expected}")
+        else:
+            raise place.error(value, _unknown_key(table, key))
+
+    def _place(self, header: str, key: str) -> _Place:
+        space = " " if header else ""
+        return _Place(f"{printable(self.file)}: {header}{space}{printable(key)} = ")
+
+    def _unknown_table(self, table: str, content: Any) -> ConfigError:
+        close = difflib.get_close_matches(table, TABLES, 1)
+        if not isinstance(content, Mapping) and not _is_list_of_tables(content):
+            headers = _tables_with(table) or "[mta]"
+            return self._place("", table).error(
+                content, f"outside of all tables; expected below {headers}"
+            )
+        hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(TABLES)}"
+        return ConfigError(f"{printable(self.file)}: [{printable(table)}]: no such table; {hint}")
+
+    def read_options(self, options: Mapping[str, Sequence[str] | str]) -> None:
+        """Read the values of the command line."""
+        for name, value in options.items():
+            try:
+                self._read_option(name, value)
+            except ConfigError as error:
+                self.errors.append(error)
+
+    def _read_option(self, name: str, value: Sequence[str] | str) -> None:
+        entry = BY_OPTION.get(name)
+        if entry is None:
+            close = difflib.get_close_matches(name, BY_OPTION, 1)
+            hint = f"; did you mean --{close[0]}?" if close else ""
+            raise ConfigError(f"--{printable(name)}: no such option{hint}")
+        setting = entry.setting
+        words = [value] if isinstance(value, str) else list(value)
+        place = _Place(f"--{name} ", lambda value: printable(str(value)))
+        if setting.repeatable:
+            place = _Place(place.start, lambda values: printable(" ".join(values)))
+        if setting.secret:
+            place = place.hidden()
+        read = place.read(setting.read, words if setting.repeatable else words[-1])
+        self.values[entry.cls][entry.field] = read
+
+    def config(self, environment: Mapping[str, str], machine_name: Callable[[], str]) -> Config:
+        """Return all values as one.
+
+        Raises:
+            ConfigError: values contradict each other.
+        """
+        values = self.values[Config]
+        if "hostname" not in values:
+            values["hostname"] = _hostname(machine_name())
+        if "state_dir" not in values:
+            # If a unit has several, systemd separates them by colons.
+            values["state_dir"] = environment.get("STATE_DIRECTORY", "").partition(":")[0] or (
+                "mta-state"
+            )
+        values.setdefault("web", DEFAULT_WEB)
+        values["listeners"] = self._listeners()
+        return Config(
+            **values,
+            queue=_made(QueueSettings, "[queue]", self.values[QueueSettings]),
+            delivery=_made(DeliverySettings, "[delivery]", self.values[DeliverySettings]),
+            dns=_made(DNSSettings, "[dns]", self.values[DNSSettings]),
+            log=_made(LogSettings, "[log]", self.values[LogSettings]),
+            destinations=tuple(
+                Destination(**destination) for _, destination in self.repeated["destination"]
+            ),
+        )
+
+    def _listeners(self) -> Sequence[Listener]:
+        """Return the listeners of options and ``[mta]``, then those of ``[[listener]]`` tables."""
+        values, common = self.values[Config], self.values[Listener]
+        others = {kind: values.pop(kind) for kind in LISTENER_KINDS if kind in values}
+        has_listeners = self.repeated["listener"] or any(others.values())
+        default_smtp = () if has_listeners else (DEFAULT_SMTP,)
+        endpoints = {"smtp": values.get("listeners", default_smtp), **others}
+        return (
+            *(
+                Listener(**{**common, "kind": kind, "endpoint": endpoint})
+                for kind, several in endpoints.items()
+                for endpoint in several
+            ),
+            *(
+                _made(Listener, f"{header},", {**common, **listener})
+                for header, listener in self.repeated["listener"]
+            ),
+        )
+
+
+def _made(cls: Callable[..., Any], place: str, values: Mapping[str, Any]) -> Any:
+    """Return an instance of a table's class; its errors name the place."""
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{place} {error}") from None
+
+
+def _unknown_key(table: str, key: str) -> str:
+    headers = _tables_with(key)
+    if headers:
+        return f"not a setting of this table; expected below {headers}"
+    names = [*BY_TABLE[table], *NOT_BUILT.get(table, {})]
+    close = difflib.get_close_matches(key, names, 1)
+    hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(names)}"
+    return f"no such setting; {hint}"
+
+
+def _tables_with(key: str) -> str:
+    """Return the headers of all tables that have a key."""
+    return " or ".join(
+        f"[[{table}]]" if table in REPEATED else f"[{table}]"
+        for table in TABLES
+        if key in BY_TABLE[table] or key in NOT_BUILT.get(table, {})
+    )
+
+
+def _is_list_of_tables(content: object) -> bool:
+    return isinstance(content, list) and all(isinstance(each, Mapping) for each in content)
+
+
+def _hostname(name: str) -> str:
+    """Return the machine's name if others can resolve it, else localhost."""
+    try:
+        return name if "." in name and domain_name(name) else "localhost"
+    except AddressError:
+        return "localhost"

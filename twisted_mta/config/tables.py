@@ -1,0 +1,158 @@
+"""The tables ``[queue]``, ``[delivery]``, ``[dns]`` and ``[log]``, as frozen values."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import frozen
+
+from ..mail.next_hop import Host
+from . import readers as read
+from .amounts import duration_text, period, size
+from .destination import MEMORY, TLS, source_addresses
+from .setting import ConfigError, setting, shown
+
+
+def _queue_url(value: Any) -> str:
+    expected = 'expected "sqlite:", the database in the state directory'
+    if isinstance(value, str) and value.split(":")[0] in ("postgresql", "postgres"):
+        raise ValueError(f"postgresql is not built yet; {expected}")
+    if value != "sqlite:":
+        raise ValueError(expected)
+    return "sqlite:"
+
+
+@frozen(kw_only=True)
+class QueueSettings:
+    """Where the queue is kept, and when delivery is retried; ``[queue]``."""
+
+    url: Literal["sqlite:"] = setting(
+        _queue_url,
+        "where the queue is kept: sqlite: in the state directory",
+        default="sqlite:",
+        default_text="sqlite:",
+        option="queue",
+        metavar="URL",
+        table="mta",
+        key="queue",
+    )
+    retry_minimum: float = setting(
+        period, "wait before the second attempt", default=300.0, default_text="5 min"
+    )
+    retry_maximum: float = setting(
+        period, "longest wait between two attempts", default=3600.0, default_text="1 h"
+    )
+    # RFC 5321 §4.5.4.1: the give-up time is at least 4-5 days.
+    lifetime: float = setting(
+        period,
+        "age at which undelivered mail is returned",
+        default=432000.0,
+        default_text="5 days",
+    )
+    delay_warning: float | None = setting(
+        read.or_off(period),
+        "age at which a sender is told of a delay, once for each recipient; off: never",
+        default=14400.0,
+        default_text="4 h",
+    )
+    bounce_postmaster: bool = setting(
+        read.flag,
+        "whether undeliverable mail without a sender, such as notices, goes to postmaster of the"
+        " first local domain",
+        default=False,
+        default_text="false",
+    )
+    small_body: int = setting(
+        size,
+        "messages up to this size are kept in the database, larger ones in files",
+        default=65536,
+        default_text="64 KiB",
+    )
+    commit_messages: int = setting(read.number(1, 1000), "most messages in one commit", default=64)
+    commit_octets: int = setting(
+        size, "most octets of messages in one commit", default=4 << 20, default_text="4 MiB"
+    )
+    concurrency: int = setting(
+        read.count, "most transactions with other hosts at a time", default=300
+    )
+    connections_per_hop: int = setting(
+        read.count, "most connections to one next hop at a time", default=20
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.retry_minimum > self.retry_maximum:
+            raise ConfigError(
+                f"retry_minimum = {shown(duration_text(self.retry_minimum))}: longer than"
+                f" retry_maximum = {shown(duration_text(self.retry_maximum))};"
+                " expected at most as long"
+            )
+
+
+@frozen(kw_only=True)
+class DeliverySettings:
+    """How mail is relayed to other hosts; ``[delivery]``."""
+
+    port: int = setting(
+        read.number(1, 65535), "port of mail exchangers, and of routes without one", default=25
+    )
+    helo: str | None = setting(
+        read.optional(read.host_name), "our name in EHLO", default=None, default_text="the hostname"
+    )
+    source_address: tuple[str, ...] | None = setting(
+        read.optional(source_addresses),
+        "address to connect from; a list may have one of each family",
+        default=None,
+        default_text="the system's choice",
+    )
+    tls: Literal["none", "may", "encrypt", "verify"] = setting(
+        TLS,
+        "TLS to other hosts: never, if offered, required, or required with a certificate that"
+        " proves the next hop's name",
+        default="may",
+    )
+    tls_memory: Literal["alarm", "require"] = setting(
+        MEMORY,
+        "action if a host had TLS before and has none now (RFC 3207 §6): deliver in clear with an"
+        " alarm, or defer",
+        default="alarm",
+    )
+    authorities: str | None = setting(
+        read.optional(read.path("file")),
+        "PEM file with the authorities that certificates of next hops verify against, for"
+        " tls = verify",
+        default=None,
+        default_text="those that the system trusts",
+    )
+
+
+def _nameservers(value: Any) -> tuple[Host, ...]:
+    hosts: tuple[Host, ...] = read.several(read.nameserver, "addresses")(value)
+    if not hosts:
+        raise ValueError('expected at least one, such as ["127.0.0.1:5353"]')
+    return hosts
+
+
+@frozen(kw_only=True)
+class DNSSettings:
+    """The name servers that are asked; ``[dns]``."""
+
+    nameservers: tuple[Host, ...] | None = setting(
+        read.optional(_nameservers),
+        "addresses of name servers, with :port if that is not 53",
+        default=None,
+        default_text="those of the system",
+    )
+    timeout: float = setting(
+        period, "longest wait for an answer", default=10.0, default_text="10 s"
+    )
+
+
+@frozen(kw_only=True)
+class LogSettings:
+    """How ``twistd mta`` writes its log; ``[log]``."""
+
+    format: Literal["text", "json"] = setting(
+        read.choice("text", "json"),
+        "form of a line: text as twistd writes it, or a JSON object",
+        default="text",
+    )
