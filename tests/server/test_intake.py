@@ -23,7 +23,8 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.policy.capacity import Capacity
 from twisted_mta.server.factory import ESMTPFactory
-from twisted_mta.server.intake import Intake, IntakePolicy
+from twisted_mta.server.intake import Intake
+from twisted_mta.server.intake_policy import IntakePolicy
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write

@@ -22,7 +22,8 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.capacity import Capacity
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory, LMTPFactory
-from twisted_mta.server.intake import Intake, IntakePolicy
+from twisted_mta.server.intake import Intake
+from twisted_mta.server.intake_policy import IntakePolicy
 from twisted_mta.smtp.extension.auth import AUTH
 from twisted_mta.smtp.extension.standard import standard_extensions
 from twisted_mta.smtp.server.settings import SessionSettings

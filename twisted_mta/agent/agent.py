@@ -42,7 +42,8 @@ from ..queue.store.spool import Spool
 from ..queue.store.sqlite import RESERVE, SQLiteStore
 from ..routing.exchangers import Exchangers
 from ..routing.lookup import Accountant
-from ..server.intake import Intake, IntakePolicy
+from ..server.intake import Intake
+from ..server.intake_policy import IntakePolicy
 from ..server.lmtp_direct import Direct
 from ..smtp.extension.standard import OUTGOING
 from ..system.executors import NearExecutor, ThreadExecutor

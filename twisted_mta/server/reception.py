@@ -1,0 +1,337 @@
+"""The reception of one message: its content is checked, written to a body, and handed on.
+
+`finish` fires once the message is taken, which for the queue is after the commit: 250 is never said
+earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interfaces import BodyWriter, ContentDecision, Decision, Refused, Take
+from ..mail.address import Mailbox
+from ..mail.body import Body
+from ..mail.envelope import Envelope, RecipientNumber
+from ..mail.message import Message
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
+from ..mail.reply import Reply
+from ..message.header import HeaderScanner
+from ..message.mime.smtputf8 import needs_smtputf8
+from ..message.trace import received, with_type
+from ..policy.capacity import NO_DISK, Capacity, is_full
+from ..policy.submission import Submission
+from ..smtp.server.dialect import one_for_all
+from ..smtp.server.session import Session
+from .intake_policy import IntakePolicy
+from .recipients import LOOP, DividedRecipients, ExpandedRecipients
+
+_T = TypeVar("_T")
+
+TOO_MANY_HOPS = Reply.of(554, "4.6", "Too many hops")
+HEADER_TOO_LARGE = Reply.of(552, "3.4", "Header section exceeds the limit of this server")
+NOT_STORED = Reply.of(451, "3.0", "The message could not be stored, try again later")
+
+FindLooping = Callable[[ExpandedRecipients, Sequence[bytes]], Sequence[RecipientNumber]]
+"""Returns the numbers of the recipients that a message would reach again, by the values of its
+Delivered-To fields."""
+
+
+class Reception:
+    """One message on its way in (`interfaces.Sink`).
+
+    Args:
+        session: that the message comes in, within its transaction.
+        policy: of the listener.
+        id: the queue id.
+        received_at: wall time, seconds since the epoch.
+        parameters: of MAIL, as they are kept with the message; changed here.
+        recipients: of the transaction.
+        named: the recipient that the trace field names; None: none, since with several each would
+            learn of the others (RFC 5321 §7.2).
+        find_looping: finds the recipients that the message has reached before.
+        submission: checks and completes the header; None for clients that are not authenticated.
+        writer: of the body.
+        capacity: that the message takes its share of, until it is taken or given up.
+        take: takes the message, into the queue or to its mailboxes.
+        count: called for each accepted message with its protocol (`message.trace.with_type`).
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        policy: IntakePolicy,
+        id: QueueId,
+        received_at: float,
+        parameters: dict[str, str | int | None],
+        recipients: ExpandedRecipients,
+        named: Mailbox | None,
+        find_looping: FindLooping,
+        submission: Submission | None,
+        writer: BodyWriter,
+        capacity: Capacity,
+        take: Take,
+        count: Callable[[str], object],
+    ) -> None:
+        transaction = session.transaction
+        assert transaction is not None
+        self._session = session
+        self._policy = policy
+        self._id = id
+        self._received_at = received_at
+        self._reverse_path = transaction.reverse_path
+        self._parameters = parameters
+        self._recipients = recipients
+        self._named = named
+        self._find_looping = find_looping
+        self._submission = submission
+        self._writer = writer
+        self._capacity = capacity
+        self._take = take
+        self._count = count
+        self._smtputf8 = "SMTPUTF8" in parameters  # said by the client; the content may not need it
+        self._divided: DividedRecipients | None = None  # None: all of them get the message
+        self._scanner = HeaderScanner()
+        reads_header = submission is not None and policy.submission.reads_header
+        self._header: bytearray | None = bytearray() if reads_header else None
+        self._added = b""  # fields that a submitted message lacked
+        self._ascii = True  # so far
+        self._refusal: Reply | None = None
+        self._reserved = True
+        capacity.reserve()
+
+    def write(self, content: bytes) -> None:
+        """Take a piece of the content (`interfaces.Sink`)."""
+        if self._refusal is not None:
+            return
+        if not self._scanner.ended:
+            self._scanner.feed(content)
+            self._refusal = self._header_refusal()
+            if self._header is not None:
+                self._header += content
+        if self._ascii and not content.isascii():
+            self._ascii = False
+        if self._refusal is None:
+            try:
+                self._writer.write(content)
+            except (OSError, MemoryError) as error:
+                self._refusal = self._storage_refusal(error)
+        if self._refusal is not None:
+            self._writer.discard()
+
+    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
+        """Make the message durable (`interfaces.Sink`)."""
+        if self._refusal is None and self._header is not None:
+            self._complete(bytes(self._header[: self._scanner.size]))
+        if self._refusal is None:
+            self._divide()
+        if self._refusal is not None:
+            self._release(None)
+            self._log_refused(self._refusal)
+            return self._refusal
+        try:
+            body = self._writer.seal()
+        except BaseException:
+            self.abort()
+            raise
+        taken: Deferred[ContentDecision]
+        if isinstance(body, Deferred):
+            taken = body.addCallbacks(self._sealed, self._not_sealed)
+        else:
+            taken = self._sealed(body)
+        return taken.addBoth(self._release)
+
+    def abort(self) -> None:
+        """Forget the content (`interfaces.Sink`)."""
+        self._writer.discard()
+        self._release(None)
+
+    def _release(self, result: _T) -> _T:
+        """Give the message's share of the capacity back, once; for `Deferred.addBoth`."""
+        if self._reserved:
+            self._reserved = False
+            self._capacity.release()
+        return result
+
+    def _header_refusal(self) -> Reply | None:
+        if self._scanner.received > self._policy.max_hops:
+            return TOO_MANY_HOPS
+        if self._scanner.size > self._policy.max_header_size:
+            return HEADER_TOO_LARGE
+        return None
+
+    def _complete(self, header: bytes) -> None:
+        """Check the header of a submitted message, and add missing fields (RFC 6409 §8)."""
+        identity = self._session.identity
+        assert self._submission is not None
+        assert identity is not None
+        added = self._submission.added(
+            self._policy.submission,
+            identity,
+            header,
+            id=self._id,
+            hostname=self._policy.hostname,
+            time=self._received_at,
+        )
+        if isinstance(added, Reply):
+            self._refusal = added
+            self._writer.discard()
+        else:
+            self._added = added
+
+    def _divide(self) -> None:
+        """Decide on each recipient, now that the header is known."""
+        recipients = self._recipients
+        looping: Sequence[RecipientNumber] = ()
+        if delivered_to := self._scanner.delivered_to:
+            looping = self._find_looping(recipients, delivered_to)
+        if not (looping or recipients.refused):
+            return
+        self._divided = recipients.divide(looping, per_rcpt=self._session.greeting == "LHLO")
+        if not self._divided.taken:
+            self._refusal = LOOP
+            self._writer.discard()
+
+    def _sealed(self, body: Body) -> Deferred[ContentDecision]:
+        divided = self._divided or self._recipients.undivided()
+        message = self._message(body, divided)
+        taking = self._take(message, divided.by_rcpt)
+        if any(divided.answers):
+            taking.addCallback(_with_answers, divided.answers)
+        return taking.addCallbacks(self._taken, self._not_taken, callbackArgs=(message,))
+
+    def _message(self, body: Body, recipients: DividedRecipients) -> Message:
+        session, policy = self._session, self._policy
+        assert session.greeting is not None
+        if self._ascii and self._parameters.get("BODY") == "8BITMIME":
+            # RFC 6152 §3: the next hop need not take 8 bits.
+            del self._parameters["BODY"]
+        if self._smtputf8 and not self._needs_smtputf8(body):
+            del self._parameters["SMTPUTF8"]
+        trace = received(
+            greeting=session.greeting,
+            helo=session.helo,
+            peer_address=session.peer.address,
+            peer_name=session.peer.name,
+            by=policy.hostname,
+            queue_id=self._id,
+            recipient=self._named,
+            tls=session.tls,
+            authenticated=session.identity is not None,
+            smtputf8=self._smtputf8,
+            priority=int(self._parameters.get("MT-PRIORITY") or 0),
+            time=self._received_at,
+        )
+        message = Message(
+            id=self._id,
+            envelope=Envelope(self._reverse_path, recipients.taken, self._parameters),
+            trace=trace + self._added,
+            body=body,
+            received_at=self._received_at,
+            expires_at=self._received_at + policy.lifetime,
+            expanded=recipients.expanded,
+            refused=recipients.refused,
+        )
+        if message.released_at > message.received_at:
+            message = evolve(message, expires_at=message.released_at + policy.lifetime)
+        return message
+
+    def _needs_smtputf8(self, body: Body) -> bool:
+        """Whether a message that came with SMTPUTF8 needs it at the next hop (RFC 6531 §3.2).
+
+        The recipients are not considered, since their addresses show it, nor is our trace field,
+        which can be written in ASCII (`message.trace.in_ascii`).
+        """
+        if self._reverse_path is not None and not self._reverse_path.is_ascii:
+            return True
+        return not self._scanner.is_ascii or (not self._ascii and needs_smtputf8(body))
+
+    def _taken(self, decision: ContentDecision, message: Message) -> ContentDecision:
+        try:
+            self._log_taken(decision, message)
+        except Exception:
+            # The message is ours whether it is logged or not, and the client has to be told.
+            self._log.failure("{id} was accepted, and not counted", id=self._id)
+        return decision
+
+    def _log_taken(self, decision: ContentDecision, message: Message) -> None:
+        if isinstance(decision, Sequence) and not any(map(_accepts, decision)):
+            self._log_refused(one_for_all(decision))
+            return
+        session = self._session
+        assert session.greeting is not None
+        protocol = with_type(
+            session.greeting,
+            tls=session.tls is not None,
+            authenticated=session.identity is not None,
+            smtputf8=self._smtputf8,
+        )
+        self._count(protocol)
+        self._log.info(
+            "{id} accepted: from={sender} recipients={recipients} size={size} client={client}"
+            " helo={helo} with={protocol}{_user}{_tls}",
+            id=self._id,
+            sender=shown(self._reverse_path),
+            recipients=len(message.envelope.recipients),
+            size=message.body.size,
+            client=session.peer.address,
+            helo=printable(session.helo),
+            protocol=protocol,
+            _user=f" user={printable(session.identity)}" if session.identity else "",
+            user=session.identity,
+            _tls=f' tls="{session.tls.description}"' if session.tls else "",
+            tls=session.tls.description if session.tls else None,
+        )
+
+    def _log_refused(self, reply: Reply) -> None:
+        self._log.info(
+            "{id} refused: from {reverse_path}, client {peer}: {reply}",
+            id=self._id,
+            reverse_path=shown(self._reverse_path),
+            peer=self._session.peer.address,
+            reply=reply,
+        )
+
+    def _not_taken(self, failure: Failure) -> ContentDecision:
+        refused = failure.check(Refused)
+        if refused is None:
+            return failure  # type: ignore[return-value]  # the protocol logs it and says 451
+        assert isinstance(failure.value, Refused)
+        return failure.value.reply
+
+    def _not_sealed(self, failure: Failure) -> ContentDecision:
+        failure.trap(Exception)  # of a disk, or of a thread that could not be started
+        assert isinstance(failure.value, Exception)
+        return self._storage_refusal(failure.value)
+
+    def _storage_refusal(self, error: Exception) -> Reply:
+        text = str(error) or type(error).__name__
+        self._log.error("{id} could not be stored: {error}", id=self._id, error=printable(text))
+        self._capacity.write_failed(getattr(error, "strerror", None) or text)
+        return NO_DISK if isinstance(error, OSError) and is_full(error) else NOT_STORED
+
+
+def shown(reverse_path: Mailbox | None) -> str:
+    """Return a reverse-path as the log shows it."""
+    return f"<{printable(str(reverse_path))}>" if reverse_path else "<>"
+
+
+def _accepts(decision: Decision) -> bool:
+    return decision is None or decision.code < 300
+
+
+def _with_answers(taken: ContentDecision, answers: Sequence[Reply | None]) -> ContentDecision:
+    """Return a decision for each RCPT: its own answer, or else what was decided on the content."""
+    if not isinstance(taken, Sequence):
+        return [answer or taken for answer in answers]
+    others = iter(taken)
+    return [answer or next(others) for answer in answers]
