@@ -228,7 +228,7 @@ def _inspected(inspected: Inspected, content: bool) -> dict[str, Any]:
         "quarantine": inspected.quarantine,
         "recipients": [
             {**_entry(entry), "parameters": dict(entry.recipient.parameters)}
-            for entry in inspected.entries
+            for entry in inspected.recipients
         ],
         "attempts": list(_attempts(inspected, content)),
     }

@@ -230,7 +230,7 @@ class Agent:
             minimum_free=_minimum_free(config),
             free=self._home.store.free,
             clock=reactor,
-            attempt=lambda: self._file_executor(self._home.spool.attempt),
+            attempt=lambda: self._file_executor(self._home.spool.try_to_write),
         )
         self.traffic = self._relay.connections.traffic
         self.listeners = Listeners(

@@ -27,7 +27,7 @@ from ..queue.operator.operations import (
     can,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
-from ..queue.schedule.priority import is_timed, level, turn
+from ..queue.schedule.priority import effective_due, has_return_time, level
 from ..queue.store.contract import (
     Accept,
     Census,
@@ -42,6 +42,7 @@ from ..queue.store.contract import (
     StoreError,
     Survey,
     Want,
+    apply_batch,
 )
 from ..queue.store.leases import Leases
 from ..queue.store.spool import Spool
@@ -166,11 +167,11 @@ class MemoryStore:
         if failure is not None and not failure.durable:
             raise failure.error
         before = dict(self.messages)
-        results = self._do(batch)
+        results = apply_batch(batch, self)
         if failure is not None:
             for id in [id for id in self.messages if id not in before]:
                 recipients = self.messages[id].envelope.recipients
-                self._leases.end(id, [each.number for each in recipients])
+                self._leases.end((id, each.number) for each in recipients)
             raise failure.error
         gone = [message for id, message in before.items() if id not in self.messages]
         forgotten = [id for each in batch if isinstance(each, Forget) for id in each.ids]
@@ -178,43 +179,27 @@ class MemoryStore:
             self._unlink(id)
         return results
 
-    # How operations are done.
+    # queue.store.contract.StoreTransaction
 
-    def _do(self, batch: Sequence[Operation]) -> list[Result]:
-        for each in batch:
-            if isinstance(each, Accept):
-                self._insert((each.message,), lease=each.lease)
-                self._insert(each.notices, lease=False)
-                for outcome in each.unreported:
-                    key = each.message.id, outcome.number
-                    self.failures.setdefault(key, str(outcome.reply))
-        struck: dict[int, Removed | None] = {}
-        for place, each in enumerate(batch):
-            if isinstance(each, Settle):
-                struck[place] = self._settle(each)
-        for each in batch:
-            if isinstance(each, Forget):
-                self._remove([key for key in self._recipients if key[0] in each.ids])
-                for key in [key for key in self.failures if key[0] in each.ids]:
-                    del self.failures[key]
-        return [struck.get(place) or self._ask(each) for place, each in enumerate(batch)]
+    def accept(self, accepts: Sequence[Accept]) -> None:
+        """Insert messages."""
+        for each in accepts:
+            self._insert((each.message,), lease=each.lease)
+            self._insert(each.notices, lease=False)
+            for outcome in each.unreported:
+                key = each.message.id, outcome.number
+                self.failures.setdefault(key, str(outcome.reply))
 
-    def _ask(self, operation: Operation) -> Result:
-        if isinstance(operation, Lease):
-            return self._lease(operation)
-        if isinstance(operation, Survey):
-            return self._survey(operation)
-        if isinstance(operation, Overdue):
-            return self._overdue(operation)
-        if isinstance(operation, Browse):
-            return self._slice(operation.selection, operation.after, operation.limit)
-        if isinstance(operation, Intervene):
-            return self._intervene(operation)
-        if isinstance(operation, Inspect):
-            return self._inspect(operation.id)
-        if isinstance(operation, Tally):
-            return self._tally(operation)
-        return None
+    def settle(self, settles: Sequence[Settle]) -> Sequence[Removed | None]:
+        """Record outcomes."""
+        return [self._settle(each) for each in settles]
+
+    def forget(self, forgets: Sequence[Forget]) -> None:
+        """Remove messages."""
+        for each in forgets:
+            self._remove([key for key in self._recipients if key[0] in each.ids])
+            for key in [key for key in self.failures if key[0] in each.ids]:
+                del self.failures[key]
 
     def _insert(self, messages: Iterable[Message], *, lease: bool) -> None:
         for message in messages:
@@ -225,7 +210,7 @@ class MemoryStore:
                 key = message.id, recipient.number
                 self._recipients[key] = _Queued(recipient, message.released_at)
             if lease:
-                list(self._leases.add((message,)))
+                self._leases.add((message,))
 
     def _settle(self, settle: Settle) -> Removed | None:
         id = settle.message.id
@@ -245,8 +230,8 @@ class MemoryStore:
                 self._recipients[key] = evolve(
                     self._recipients[key], recipient=tried, next_attempt=deferral.next_attempt
                 )
-        self._leases.end(id, [each.outcome.number for each in settle.deferred])
-        self._leases.end(id, settle.untried)
+        self._leases.end((id, each.outcome.number) for each in settle.deferred)
+        self._leases.end((id, number) for number in settle.untried)
         for outcome in settle.unreported:
             self.failures.setdefault((id, outcome.number), str(outcome.reply))
         for number in settle.warned:
@@ -266,7 +251,7 @@ class MemoryStore:
 
     # What an operator asks.
 
-    def _entry(self, key: Key) -> QueuedRecipient:
+    def _queued(self, key: Key) -> QueuedRecipient:
         queued = self._recipients[key]
         return QueuedRecipient(
             queued.recipient,
@@ -287,7 +272,7 @@ class MemoryStore:
                 break
             following = id
             reverse_path = self.messages[id].envelope.reverse_path
-            entries = [self._entry(key) for key in sorted(self._recipients) if key[0] == id]
+            entries = [self._queued(key) for key in sorted(self._recipients) if key[0] == id]
             looked_at += len(entries)
             picked = tuple(
                 entry
@@ -301,7 +286,8 @@ class MemoryStore:
                 listed.append(ListedMessage(id, reverse_path, picked, size))
         return Page(tuple(listed), looked_at, following if looked_at >= limit else None)
 
-    def _intervene(self, intervention: Intervene) -> Page:
+    def intervene(self, intervention: Intervene) -> Page:
+        """Change recipients."""
         page = self._slice(
             intervention.selection, intervention.after, intervention.limit, intervention.action
         )
@@ -319,18 +305,25 @@ class MemoryStore:
                     self._remove((key,))
         return page
 
-    def _inspect(self, id: QueueId) -> Inspected | None:
+    def browse(self, browse: Browse) -> Page:
+        """List recipients."""
+        return self._slice(browse.selection, browse.after, browse.limit)
+
+    def inspect(self, inspect: Inspect) -> Inspected | None:
+        """Read one message."""
+        id = inspect.id
         message = self.messages.get(id)
         if message is None:
             return None
-        entries = tuple(self._entry(key) for key in sorted(self._recipients) if key[0] == id)
-        return Inspected(self._part(id, [each.recipient for each in entries]), entries)
+        recipients = tuple(self._queued(key) for key in sorted(self._recipients) if key[0] == id)
+        return Inspected(self._part(id, [each.recipient for each in recipients]), recipients)
 
-    def _tally(self, tally: Tally) -> Tallied:
+    def tally(self, tally: Tally) -> Tallied:
+        """Count recipients."""
         counts: dict[Category, int] = {}
         keys = [key for key in sorted(self._recipients) if key[0] > tally.after]
         for key in keys[: tally.limit]:
-            queued, entry = self._recipients[key], self._entry(key)
+            queued, entry = self._recipients[key], self._queued(key)
             reply = queued.recipient.last_reply
             each = Category(
                 age=sum(1 for edge in tally.ages if edge <= key[0]),
@@ -351,7 +344,7 @@ class MemoryStore:
     def _remove(self, keys: Iterable[Key]) -> None:
         ids: dict[QueueId, None] = {}
         for key in keys:
-            self._leases.end_all((key,))
+            self._leases.end((key,))
             self._recipients.pop(key, None)
             ids[key[0]] = None
         for id in ids:
@@ -362,7 +355,8 @@ class MemoryStore:
             ):
                 del self.messages[id]
 
-    def _survey(self, survey: Survey) -> Leased:
+    def survey(self, survey: Survey) -> Leased:
+        """List the domains that have mail."""
         rest: dict[str, float | None] = {}
         for key, queued in self._recipients.items():
             if not queued.waits:
@@ -379,14 +373,17 @@ class MemoryStore:
                 rest[domain] = queued.next_attempt
         return Leased((), rest)
 
-    def _lease(self, lease: Lease) -> Leased:
+    def lease(self, lease: Lease) -> Leased:
+        """Lease due recipients."""
         allowed = {want.domain: want for want in lease.wants}
         allowed = {**{domain: Want(domain, 0) for domain in lease.also}, **allowed}
         found: dict[QueueId, list[Recipient]] = {}
         for want in lease.wants:
             ids: dict[QueueId, None] = {}
             due = [(time, key) for time, key in self._free(want) if time <= lease.now]
-            for _, key in sorted(due, key=lambda each: turn(each[0], self._level(each[1]))):
+            for _, key in sorted(
+                due, key=lambda each: effective_due(each[0], self._level(each[1]))
+            ):
                 if len(ids) == want.limit and key[0] not in ids:
                     break
                 ids[key[0]] = None
@@ -403,13 +400,14 @@ class MemoryStore:
             ):
                 found[key[0]].append(queued.recipient)
         messages = tuple(self._part(id, recipients) for id, recipients in sorted(found.items()))
-        list(self._leases.add(messages))
+        self._leases.add(messages)
         rest = {
             want.domain: next((time for time, _ in self._free(want)), None) for want in lease.wants
         }
         return Leased(messages, rest)
 
-    def _overdue(self, overdue: Overdue) -> Leased:
+    def overdue(self, overdue: Overdue) -> Leased:
+        """Lease recipients whose delay is to be reported."""
         found: dict[QueueId, list[Recipient]] = {}
         for key, queued in self._recipients.items():
             if (
@@ -421,7 +419,7 @@ class MemoryStore:
             ):
                 found.setdefault(key[0], []).append(queued.recipient)
         messages = tuple(self._part(id, recipients) for id, recipients in sorted(found.items()))
-        list(self._leases.add(messages))
+        self._leases.add(messages)
         return Leased(messages, {})
 
     def _free(self, want: Want) -> list[tuple[float, Key]]:
@@ -439,7 +437,7 @@ class MemoryStore:
         return level(self.messages[key[0]])
 
     def _within(self, want: Want, key: Key) -> bool:
-        return want.before is None or key[0] < want.before or is_timed(self._level(key))
+        return want.before is None or key[0] < want.before or has_return_time(self._level(key))
 
     def _part(self, id: QueueId, recipients: list[Recipient]) -> Message:
         recipients.sort(key=lambda recipient: recipient.number)

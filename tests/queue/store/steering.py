@@ -68,7 +68,7 @@ class SteeringTests:
     def state(self, id: int) -> list[str]:
         """Return the state of each recipient of a message."""
         inspected = self.inspect(id)
-        return [] if inspected is None else [entry.state for entry in inspected.entries]
+        return [] if inspected is None else [entry.state for entry in inspected.recipients]
 
     def inspect(self, id: int) -> Inspected | None:
         (inspected,) = self.do(Inspect(QueueId(id)))
@@ -195,7 +195,7 @@ class SteeringTests:
             (inspected.message, entry)
             for id in range(1, 64)
             if (inspected := self.inspect(id)) is not None
-            for entry in inspected.entries
+            for entry in inspected.recipients
         ]
         for filters in (
             *({"to": pattern} for pattern in patterns),
@@ -254,8 +254,8 @@ class SteeringTests:
         self.accept(message(1), lease=True)
         inspected = self.inspect(1)
         assert inspected is not None
-        self.assertTrue(inspected.entries[0].leased)
-        self.assertEqual(inspected.entries[0].state, "queued")
+        self.assertTrue(inspected.recipients[0].leased)
+        self.assertEqual(inspected.recipients[0].state, "queued")
 
     # One message.
 
@@ -266,7 +266,7 @@ class SteeringTests:
         inspected = self.inspect(1)
         assert inspected is not None
         self.assertEqual(b"".join(inspected.message.body.chunks()), b"".join(sent.body.chunks()))
-        first, second = inspected.entries
+        first, second = inspected.recipients
         self.assertEqual((first.state, first.leased), ("queued", True))
         self.assertEqual((second.state, second.next_attempt), ("deferred", NOW + 60))
         self.assertEqual(second.recipient.last_reply, DEFERRED)

@@ -55,7 +55,7 @@ class History(StoreTestCase):
 
     def attempts(self, id: int = 1, number: int = 0) -> tuple[PastAttempt, ...]:
         assert self.store._database is not None
-        return history.attempts(self.store._database, QueueId(id)).get(RecipientNumber(number), ())
+        return history.read(self.store._database, QueueId(id)).get(RecipientNumber(number), ())
 
     def rows(self) -> list[int]:
         """Return how many attempts, and how many conversations, there are."""

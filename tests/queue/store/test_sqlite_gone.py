@@ -175,14 +175,14 @@ class Database(GoneTestCase):
 
     def test_one_that_could_not_be_opened_for_want_of_memory_is_opened_later(self) -> None:
         self.store.close()
-        before = self.store._counted
+        before = self.store._read_free_pages
 
         def exhausted(database: object) -> object:
             raise MemoryError
 
-        self.store._counted = exhausted  # type: ignore[method-assign,assignment]
+        self.store._read_free_pages = exhausted  # type: ignore[method-assign,assignment]
         self.assertRaises(MemoryError, self.store.open)
-        self.store._counted = before  # type: ignore[method-assign]
+        self.store._read_free_pages = before  # type: ignore[method-assign]
         self.assertBack()
 
 

@@ -111,7 +111,7 @@ class Explainer:
         message = inspected.message
         ways: dict[tuple[NextHop, str], dict[str, Any]] = {}
         recipients = []
-        for entry in inspected.entries:
+        for entry in inspected.recipients:
             mailbox = entry.recipient.mailbox
             next_hop = self._mailboxes.route(mailbox)
             key = next_hop, mailbox.domain

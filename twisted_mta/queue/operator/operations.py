@@ -1,15 +1,15 @@
-"""What an operator asks of a store, beside the operations in `store`.
+"""The operator's operations on a store; the others are in `store.contract`.
 
-All of it goes by *slices*: each looks at a bounded number of recipients, in the order of ids, and
-says where the next one begins. So nothing that is asked of a queue of any length takes long, what
-comes in and goes out meanwhile finds its place between two slices, and what is given up half-way
-has done what it has said and no more.
+Each operation works on one *slice* of the queue: it looks at a bounded number of recipients, in the
+order of ids, and returns where the next slice begins. So no operation takes long, however long the
+queue is; messages come and go between two slices; and a request that is broken off half-way has
+done what it reported and no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, get_args
 
 from attrs import field, frozen
 
@@ -24,43 +24,43 @@ FIRST = -1
 """Before all ids."""
 
 FEW = 20
-"""Recipients that something was done to at once, up to which each has a line in the log."""
+"""Recipients that one intervention may change and still log each on a line of its own."""
 
 REACH = 4000
-"""Recipients that the database passes over at once: a few milliseconds."""
+"""Recipients that the database passes over in one slice: a few milliseconds."""
 
 Action = Literal["retry", "hold", "release", "remove"]
-"""What can be done to a recipient:
+"""What an operator can do to a recipient:
 
-    retry     what waits for its time is due now; what is held, or at work already, stays as it is
-    hold      it is never tried, and so never returned, until it is released; what is at work ends
-              first, and is held where that was not the end of it
-    release   what is held is due now
-    remove    it leaves the queue without a notice; what is at work ends first, and was delivered
-              where that was what it came to
+    retry     one that waits for its next attempt is due now; others stay as they are
+    hold      it is neither tried nor returned until it is released; an attempt under way ends
+              first, and the recipient is held unless that was final
+    release   a held recipient is due now
+    remove    it leaves the queue without a notice; an attempt under way ends first, and the
+              recipient counts as delivered if that delivered it
 """
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
-def can(action: Action, entry: QueuedRecipient) -> bool:
+def can(action: Action, recipient: QueuedRecipient) -> bool:
     """Whether an action changes anything about a recipient."""
     if action == "release":
-        return entry.held is not None
+        return recipient.held is not None
     if action == "remove":
-        return not entry.removing
-    return entry.next_attempt is not None and (action == "hold" or not entry.leased)
+        return not recipient.removing
+    return recipient.next_attempt is not None and (action == "hold" or not recipient.leased)
 
 
 @frozen
 class Browse:
-    """Ask what is there; the result is a `Page`.
+    """List recipients; the result is a `Page`.
 
     Attributes:
-        selection: what is wanted.
-        after: where to begin: behind this id.
-        limit: recipients to pick, give or take those of the last message.
-        reach: recipients to pass over for that.
+        selection: of recipients.
+        after: the slice begins behind this id.
+        limit: recipients to return, apart from further ones of the last message.
+        reach: recipients to pass over in search of them.
     """
 
     selection: Selection
@@ -68,19 +68,23 @@ class Browse:
     limit: int = 100
     reach: int = REACH
 
+    def apply(self, transaction: OperatorTransaction) -> Page:
+        """Apply it."""
+        return transaction.browse(self)
+
 
 @frozen
 class Intervene:
-    """Do something to what is there; the result is a `Page` of what it was done to.
+    """Retry, hold, release or remove recipients; the result is a `Page` of them.
 
     Attributes:
-        action: see `Action`.
-        selection: to what.
+        action: one of `Action`.
+        selection: of recipients.
         now: wall time.
-        after: where to begin: behind this id.
-        limit: recipients to pick, give or take those of the last message.
-        dry_run: whether it is only to be said what would be done.
-        reach: recipients to pass over for that.
+        after: the slice begins behind this id.
+        limit: recipients to change, apart from further ones of the last message.
+        dry_run: whether to return the recipients without changing them.
+        reach: recipients to pass over in search of them.
     """
 
     action: Action
@@ -91,45 +95,73 @@ class Intervene:
     dry_run: bool = False
     reach: int = REACH
 
+    def apply(self, transaction: OperatorTransaction) -> Page:
+        """Apply it."""
+        return transaction.intervene(self)
+
 
 @frozen
 class Inspect:
-    """Ask for one message with all its recipients; the result is `Inspected`, or None.
-
-    Attributes:
-        id: see there.
-    """
+    """Read one message with all its recipients; the result is `Inspected`, or None."""
 
     id: QueueId
+
+    def apply(self, transaction: OperatorTransaction) -> Inspected | None:
+        """Apply it."""
+        return transaction.inspect(self)
 
 
 @frozen
 class Tally:
-    """Count a slice; the result is `Tallied`.
+    """Count the recipients of a slice by category; the result is `Tallied`.
 
     Attributes:
-        ages: ids in rising order that part the messages by their age.
-        after: where to begin: behind this id.
-        limit: recipients to look at.
+        ages: ids in rising order that divide the messages by their age.
+        after: the slice begins behind this id.
+        limit: recipients to count.
     """
 
     ages: tuple[QueueId, ...]
     after: int = FIRST
     limit: int = 2000
 
+    def apply(self, transaction: OperatorTransaction) -> Tallied:
+        """Apply it."""
+        return transaction.tally(self)
 
-OperatorsOperation = Browse | Intervene | Inspect | Tally
+
+OperatorOperation = Browse | Intervene | Inspect | Tally
+
+
+class OperatorTransaction(Protocol):
+    """What a store does for each of the operator's operations (`contract.StoreTransaction`)."""
+
+    def browse(self, browse: Browse, /) -> Page:
+        """List recipients."""
+        ...
+
+    def intervene(self, intervention: Intervene, /) -> Page:
+        """Change recipients; return them as they were before."""
+        ...
+
+    def inspect(self, inspect: Inspect, /) -> Inspected | None:
+        """Read one message; None: it is not in the queue."""
+        ...
+
+    def tally(self, tally: Tally, /) -> Tallied:
+        """Count recipients."""
+        ...
 
 
 @frozen
 class ListedMessage:
-    """A message, with those of its recipients that were asked for.
+    """A message with the recipients of it that were selected.
 
     Attributes:
-        id: see there.
+        id: its queue id.
         reverse_path: None is the null reverse-path.
-        recipients: as they were before anything was done to them.
-        size: octets of the body; 0 where nobody asked.
+        recipients: as they were before an intervention changed them.
+        size: octets of the body; 0 in the result of an intervention.
     """
 
     id: QueueId
@@ -140,24 +172,24 @@ class ListedMessage:
 
 @frozen
 class Page:
-    """A slice.
+    """The selected recipients of a slice.
 
     Attributes:
-        messages: what was picked, in the order of ids.
-        looked_at: recipients that were looked at for that.
-        next: behind which id the next slice begins; None: there is none.
-        more: what was picked besides of which no more needs to be known: id, number and domain of
-            each recipient, none of them leased.
+        messages: in the order of ids.
+        looked_at: recipients that the slice has.
+        next: the id behind which the next slice begins; None: this is the last one.
+        more: further recipients that were changed, where there were too many to read each: id,
+            number and domain, none of them leased.
     """
 
     messages: tuple[ListedMessage, ...]
     looked_at: int
     next: QueueId | None
-    more: tuple[tuple[QueueId, RecipientNumber, str], ...] = ()
+    more: Sequence[tuple[QueueId, RecipientNumber, str]] = ()
 
     @property
     def ids(self) -> list[QueueId]:
-        """The ids of all messages that something was picked of."""
+        """The ids of all messages with a selected recipient."""
         listed = [each.id for each in self.messages]
         return list(dict.fromkeys([*listed, *(id for id, _, _ in self.more)]))
 
@@ -168,29 +200,29 @@ class Inspected:
 
     Attributes:
         message: with all its recipients, and its body.
-        entries: of the same recipients.
-        quarantine: why it is never tried; None: it is.
-        attempts: those at each recipient that are remembered, the oldest first.
+        recipients: the same recipients, as they are in the store.
+        quarantine: why the message is never tried; None: it is.
+        attempts: the remembered attempts at each recipient, the oldest first.
     """
 
     message: Message
-    entries: tuple[QueuedRecipient, ...]
+    recipients: tuple[QueuedRecipient, ...]
     quarantine: str | None = None
     attempts: Mapping[RecipientNumber, tuple[PastAttempt, ...]] = field(factory=dict)
 
 
 @frozen
 class Category:
-    """What is counted together.
+    """The properties by which recipients are counted.
 
     Attributes:
-        age: the place among `Tally.ages` that a message has: 0 is older than all of them.
-        deferred: whether it was tried before.
+        age: the index among `Tally.ages` of the first id that is higher; 0 is the oldest.
+        deferred: whether the recipient was tried before.
         waiting: whether it has a next attempt.
-        held: whether it is held.
+        held: whether the operator holds it.
         code: of the last reply.
-        status: its enhanced status code, without the class.
-        ours: whether it was we who gave it.
+        status: the enhanced code of the last reply, without the class.
+        ours: whether that reply is our own, not the next hop's.
     """
 
     age: int
@@ -204,10 +236,10 @@ class Category:
 
 @frozen
 class Tallied:
-    """What a slice has.
+    """The counts of a slice.
 
     Attributes:
-        counts: recipients of each class.
+        counts: recipients in each category.
         looked_at: recipients in all.
         next: as in a `Page`.
     """
@@ -219,10 +251,10 @@ class Tallied:
 
 @frozen
 class Removed:
-    """What left the queue as its lease ended, since the operator had removed it.
+    """Recipients that left the queue as their lease ended, because the operator had removed them.
 
     Attributes:
-        numbers: of recipients.
+        numbers: of the recipients.
     """
 
     numbers: tuple[RecipientNumber, ...]

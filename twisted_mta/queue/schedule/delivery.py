@@ -13,7 +13,7 @@ from ...mail.message import Message
 from ...mail.next_hop import NextHop
 from ...mail.outcome import Outcome
 from ...message.trace import passed
-from .priority import turn
+from .priority import effective_due
 
 _MOST_NAMED = 16  # aliases in one copy, unless a single recipient has more
 
@@ -37,7 +37,7 @@ class Delivery:
     @property
     def turn(self) -> float:
         """By what it is sorted among those that wait in memory for the same next hop."""
-        return turn(self.entered, 2 * self.message.envelope.priority)
+        return effective_due(self.entered, 2 * self.message.envelope.priority)
 
     @property
     def offered(self) -> Message:

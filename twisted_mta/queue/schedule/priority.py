@@ -1,30 +1,21 @@
-"""What goes before other mail, or behind it, or has to come back by a time of its own.
+"""Priorities and return times of messages, as one number for each message: its level.
 
-Most mail has level 0, and costs what it would without all this. Of the rest, the *level* is twice
-its priority (RFC 6710), and one more where it is to be returned rather than late (RFC 2852).
+Most mail has level 0, and costs no more than without priorities. The *level* of other mail is twice
+its priority (RFC 6710), plus one where it is to be returned rather than delivered late (RFC 2852).
 
-A level is worth time: what has priority 1 goes as if it had waited an hour longer, what has
-priority -1 as if it had waited an hour less. So the more urgent goes first where there are not
-transactions enough for all, and nothing waits for ever: even a flood with priority 9 delays what
-has none by nine hours at most, in which that would not have been delivered at once anyway.
+A priority is worth time: mail of priority 1 is ordered as if it had been due an hour earlier, mail
+of priority -1 as if an hour later. So urgent mail goes first where there are fewer transactions
+than mail, and no mail waits for ever: even a flood of priority 9 delays mail without priority by
+nine hours at most.
 """
 
 from __future__ import annotations
-
-import sqlite3
-from collections.abc import Iterable
 
 from ...mail.message import Message
 from ...smtp.extension.deliverby import DeliverBy
 
 HOUR = 3600.0
-"""Seconds that a priority of 1 is worth."""
-
-# The next pair of domain and level behind another.
-_NEXT = (
-    "SELECT domain, level FROM recipient WHERE next_attempt IS NOT NULL AND level <> 0"
-    " AND (domain, level) > (?, ?) ORDER BY domain, level LIMIT 1"
-)
+"""Seconds that one step of priority is worth."""
 
 
 def level(message: Message) -> int:
@@ -36,44 +27,11 @@ def level(message: Message) -> int:
     return 2 * message.envelope.priority + (by is not None and by.returned)
 
 
-def is_timed(level: int) -> bool:
-    """Whether what has this level is to be returned by a time of its own."""
+def has_return_time(level: int) -> bool:
+    """Whether messages of this level are to be returned at a time of their own (RFC 2852)."""
     return level % 2 == 1
 
 
-def turn(due: float, level: int) -> float:
-    """Return by which time something is sorted that is due at ``due``."""
+def effective_due(due: float, level: int) -> float:
+    """Return the time by which mail due at ``due`` is ordered among other mail."""
     return due - HOUR * (level // 2)
-
-
-class Levels:
-    """The levels that there may be of each domain, beside 0."""
-
-    def __init__(self) -> None:
-        self._levels: dict[str, dict[int, None]] = {}
-
-    def of(self, domain: str) -> Iterable[int]:
-        """Return those of a domain."""
-        return self._levels.get(domain, ())
-
-    def add(self, messages: Iterable[Message]) -> None:
-        """Take note of what comes into the store."""
-        for message in messages:
-            if message.envelope.parameters and (its := level(message)):
-                for recipient in message.envelope.recipients:
-                    self._add(recipient.mailbox.domain, its)
-
-    def read(self, database: sqlite3.Connection) -> None:
-        """Look what there is, one step down the index for each."""
-        self._levels.clear()
-        found = database.execute(_NEXT, ("", 0)).fetchone()
-        while found is not None:
-            self._add(*found)
-            found = database.execute(_NEXT, found).fetchone()
-
-    def pairs(self) -> list[tuple[str, int]]:
-        """Return (domain, level) of all."""
-        return [(domain, level) for domain, levels in self._levels.items() for level in levels]
-
-    def _add(self, domain: str, level: int) -> None:
-        self._levels.setdefault(domain, {})[level] = None

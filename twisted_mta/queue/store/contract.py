@@ -1,24 +1,30 @@
-"""The contract of a queue's store, and the states of what is in it.
+"""The contract of a queue's store: operations, their results, and the states of a recipient.
 
-A *recipient* of a message is what has a state; a message is there as long as one of its recipients
-is.
+It is the *recipient* of a message that has a state. A message is in the store as long as one of its
+recipients is.
 
-    queued        to be tried at ``next_attempt``; due once that time has come
-    leased        a runner is at work on it: queued on disk, and in a list of this process. A lease
-                  is not written down, so it ends with the process, and what was leased is due
-    held          by the operator: never tried until it is released
-    quarantined   its body is gone: never tried, shown to the operator
+    queued        waits for ``next_attempt``; due from that time on
+    leased        queued on disk, and leased to a runner that delivers it. Leases are in memory
+                  only: they end with the process, and the recipient is due again
+    held          by the operator: not tried until it is released
+    quarantined   the message's body file is missing: never tried, shown to the operator
     (no row)      settled: delivered, discarded, failed with its DSN or its record, or removed
 
-What moves between them is an *operation*; those that an operator asks for are in `operator`. A
-store applies a batch of them in one transaction: all or nothing, durable when `Store.apply`
-returns. That is what makes settling safe: the last recipient of a message, the message, and the DSN
-that its failure causes go and come in the same instant.
+An *operation* moves recipients from one state to another; those of the operator are in
+`operator.operations`. A store applies a batch of operations in one transaction: all or nothing,
+durable when `Store.apply` returns. That makes settling safe: the last recipient of a message, the
+message, and the DSN about the failure leave and enter the queue in the same instant.
+
+An operation is a value that knows its method of a `StoreTransaction`. A store implements those
+methods, one for each operation, and calls `apply_batch`, which knows the order. So a new store
+(`sqlite` is one, `testing.store` another) has statements of its own and no dispatch of its own, and
+a new operation is one class here and one method in each store; the type checker names the stores
+that lack it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -27,38 +33,49 @@ from ...mail.envelope import RecipientNumber
 from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.queue_id import QueueId
-from ..operator.operations import Inspected, OperatorsOperation, Page, Removed, Tallied
+from ..operator.operations import (
+    Inspected,
+    OperatorOperation,
+    OperatorTransaction,
+    Page,
+    Removed,
+    Tallied,
+)
 
 
 class StoreError(Exception):
-    """The store could not do it, and nothing of the batch is known to have happened.
+    """The store failed, and it is not known whether any of the batch was written.
 
-    It is to be closed and opened again: after a failed fsync nobody knows what the kernel has kept.
+    The store has to be closed and opened again: after a failed fsync the kernel may have dropped
+    the pages that it could not write.
     """
 
 
 class StoreFull(Exception):
-    """There was no room, and nothing of the batch has happened. The store remains good."""
+    """The disk has no room, and nothing of the batch was written. The store remains good."""
 
 
 class StateInUse(Exception):
-    """Another process uses the state directory; the message names both."""
+    """Another process uses the state directory; the message names the directory and the process."""
 
 
 class NewerSchema(Exception):
-    """The store was written by a newer version of this program."""
+    """A newer version of this program has written the store."""
+
+
+# Operations.
 
 
 @frozen
 class Accept:
-    """Put a message into the queue, all its recipients due at once.
+    """Put a message into the queue, all its recipients due at its `Message.released_at`.
 
     Attributes:
-        message: complete; if its body is in a file, the file is durable already.
-        lease: whether the one who asks begins with the delivery now.
-        notices: DSNs that it is the cause of; they are due, and nobody's yet.
-        unreported: failures of those that it is refused for (`Message.refused`) that no DSN tells
-            of; each leaves a record.
+        message: complete; a body in a file is durable already.
+        lease: whether the recipients are leased to the caller, who delivers them now.
+        notices: DSNs that the acceptance causes; due at once and not leased.
+        unreported: failures of refused recipients (`Message.refused`) that no DSN reports; each
+            leaves a record.
     """
 
     message: Message
@@ -69,10 +86,10 @@ class Accept:
 
 @frozen
 class Deferral:
-    """A recipient is to be tried again.
+    """A recipient that is to be tried again.
 
     Attributes:
-        outcome: what the attempt came to.
+        outcome: of the attempt that failed.
         next_attempt: wall time.
     """
 
@@ -82,21 +99,23 @@ class Deferral:
 
 @frozen
 class Settle:
-    """Record what one attempt came to, and end its leases.
+    """Record the outcomes of one attempt, and end its leases.
 
-    May be applied twice: an answer that was lost is asked for again.
+    The result is `Removed` where recipients left because the operator had removed them, else None.
+    A settle may be applied twice with the same effect as once: it is tried again where it is not
+    known whether it was written.
 
     Attributes:
-        message: what was attempted, with the recipients that were.
-        done: recipients with a final answer: they leave the queue.
+        message: the message, with the recipients of the attempt.
+        done: recipients with a final outcome; they leave the queue.
         deferred: recipients to be tried again.
-        notices: DSNs of what happened to some of them.
-        unreported: failures that no DSN may be sent for; a record of each is kept.
+        notices: DSNs about the recipients.
+        unreported: failures that no DSN reports; each leaves a record.
         at: wall time.
-        lease: whether the one who asks begins with the delivery of the notices now.
-        untried: recipients that were leased and not tried after all; they are as due as before.
-        next_hop: where those that are deferred were tried, for people.
-        warned: recipients whose senders are told by a notice that they are delayed.
+        lease: whether the notices are leased to the caller, who delivers them now.
+        untried: recipients whose lease ends without an attempt; they are due as before.
+        next_hop: where the deferred recipients were tried, as people see it.
+        warned: recipients whose delay one of the notices reports.
     """
 
     message: Message
@@ -110,35 +129,58 @@ class Settle:
     next_hop: str = ""
     warned: tuple[RecipientNumber, ...] = ()
 
+    def ended(self) -> Iterator[tuple[QueueId, RecipientNumber]]:
+        """Yield the recipients whose leases end."""
+        id = self.message.id
+        for number in (*self.done, *self.untried):
+            yield id, number
+        for deferral in self.deferred:
+            yield id, deferral.outcome.number
+
+
+@frozen
+class Forget:
+    """Remove messages that were refused, if they are in the store at all.
+
+    After a failed commit it is not known whether its messages are on the disk. Their senders were
+    told to try again, so whatever is on the disk would be a second copy.
+    """
+
+    ids: tuple[QueueId, ...]
+
 
 @frozen
 class Survey:
-    """Ask which domains have mail; the result is `Leased` without messages.
+    """List the domains that have mail; the result is `Leased` without messages.
 
-    It names each domain that has a recipient that will be due, with a time before which none is.
+    It names each domain with a recipient that is or will be due, and a time before which none is.
 
     Attributes:
         now: wall time.
-        latest: wall time that nothing can honestly be put off beyond. What is has a time of a clock
-            that was wrong, and is due now.
-        set_back: seconds that the wall clock was set back by while this process ran: what waits is
-            due so much earlier, but not what its sender asked to be held.
+        latest: wall time beyond which no recipient can have been put off, unless the clock was
+            wrong; such recipients are made due now.
+        set_back: seconds that the wall clock was set back by while this process ran: recipients
+            are made due so much earlier, except where the sender asked for a release time.
     """
 
     now: float
     latest: float
     set_back: float = 0.0
 
+    def apply(self, transaction: StoreTransaction) -> Leased:
+        """Apply it."""
+        return transaction.survey(self)
+
 
 @frozen
 class Want:
-    """What is to be leased of one domain, the longest due first (see `priority.turn`).
+    """How much of one domain a `Lease` is to bring, the longest due first (`priority`).
 
     Attributes:
         domain: of recipients.
-        limit: how many messages at most, give or take those that are leased for another domain.
-        before: only messages whose id is lower, and those that are to be returned by a time of
-            their own; None for any.
+        limit: messages at most, apart from those that are leased for another domain as well.
+        before: only messages with a lower id, and those that have to be returned by a time of
+            their own (DELIVERBY); None: any.
     """
 
     domain: str
@@ -148,48 +190,62 @@ class Want:
 
 @frozen
 class Lease:
-    """Take what is due; the result is `Leased`.
+    """Lease due recipients; the result is `Leased`.
 
-    It costs what it brings, and no more with millions of others in the queue.
+    Its cost is that of the messages it brings, however many others are in the queue.
 
     Attributes:
         now: wall time.
-        wants: of which domains, each of them once.
-        also: domains whose recipients may come with the messages that are leased for others, so
-            that they can share a transaction.
+        wants: the domains to lease of, each of them once.
+        also: domains whose due recipients are leased along with a message that is leased for
+            another domain, so that they share a transaction.
     """
 
     now: float
     wants: tuple[Want, ...]
     also: tuple[str, ...] = ()
 
+    def apply(self, transaction: StoreTransaction) -> Leased:
+        """Apply it."""
+        return transaction.lease(self)
+
 
 @frozen
 class Overdue:
-    """Take what has been here for long, and no sender knows of it; the result is `Leased`.
+    """Lease old recipients whose sender was not told of the delay; the result is `Leased`.
 
-    That are recipients that will be tried again, due or not, and were not ``warned``, of messages
-    that have a sender. It is asked for by age, in pieces, so that it costs what it looks at.
+    Those are recipients that will be tried again, due or not, that are not ``warned`` and whose
+    message has a sender. They come in the order of ids and piece by piece, so that the cost is that
+    of the messages that are looked at.
 
     Attributes:
-        after: only messages whose id is higher.
-        before: only messages whose id is lower.
+        after: only messages with a higher id.
+        before: only messages with a lower id.
     """
 
     after: QueueId
     before: QueueId
 
+    def apply(self, transaction: StoreTransaction) -> Leased:
+        """Apply it."""
+        return transaction.overdue(self)
+
+
+Operation = Accept | Settle | Forget | Survey | Lease | Overdue | OperatorOperation
+
+
+# Results.
+
 
 @frozen
 class Leased:
-    """What a lease brought.
+    """Messages that were leased.
 
     Attributes:
-        messages: each with those of its recipients that were due and of the domains wanted.
-        rest: for each domain that was wanted, the wall time before which nothing else of what was
-            wanted is due; None if there is nothing else.
-        through: of `Overdue`: the id up to which all was looked at; None: there is nothing behind
-            it.
+        messages: each with its leased recipients and no others.
+        rest: for each domain that was asked for, the wall time before which nothing else that was
+            asked for is due; None: there is nothing else.
+        through: of `Overdue`: the id up to which all was looked at; None: up to the end.
     """
 
     messages: tuple[Message, ...]
@@ -197,21 +253,8 @@ class Leased:
     through: QueueId | None = None
 
 
-@frozen
-class Forget:
-    """Remove messages that were not taken responsibility for, if they are there at all.
-
-    After a failed commit nobody knows whether its messages are on the disk. Their senders were told
-    to try again, so what is there would be a second copy.
-    """
-
-    ids: tuple[QueueId, ...]
-
-
-Operation = Accept | Settle | Survey | Lease | Overdue | Forget | OperatorsOperation
-
 Result = Leased | Page | Inspected | Tallied | Removed | None
-"""What an operation comes to; a `Settle` to `Removed` where it was the end of what was removed."""
+"""The result of an operation; None where it says nothing."""
 
 
 @frozen
@@ -219,13 +262,13 @@ class Census:
     """How much is in the queue.
 
     Attributes:
-        messages: all of them.
-        recipients: all of them, whatever their state.
+        messages: all messages.
+        recipients: all recipients, whatever their state.
         deferred: recipients that were tried before.
-        leased: recipients at work now.
+        leased: recipients that are leased.
         held: recipients that the operator holds.
-        quarantined: messages without their body.
-        failures: records of failures that no DSN was sent for.
+        quarantined: messages whose body file is missing.
+        failures: records of failures that no DSN reported.
     """
 
     messages: int = 0
@@ -239,14 +282,14 @@ class Census:
 
 @frozen
 class Recovery:
-    """What opening a store came upon.
+    """What opening a store found and repaired.
 
     Attributes:
-        swept: files of bodies without a row, which were removed: they were never acknowledged.
-        quarantined: messages whose file was missing.
-        census: what is in the queue.
-        removed: messages with recipients that the operator had removed while they were at work,
-            and that are gone now.
+        swept: names of body files without a row, which were removed; they were never acknowledged.
+        quarantined: messages whose body file is missing.
+        census: how much is in the queue.
+        removed: messages with recipients that the operator had removed while they were leased to a
+            process that is no more; those recipients have left the queue now.
     """
 
     swept: tuple[str, ...]
@@ -255,37 +298,93 @@ class Recovery:
     removed: tuple[QueueId, ...] = ()
 
 
+# Stores.
+
+
+class StoreTransaction(OperatorTransaction, Protocol):
+    """What a store does for each operation, within the transaction of one batch."""
+
+    def accept(self, accepts: Sequence[Accept], /) -> None:
+        """Insert the messages of ``accepts``."""
+        ...
+
+    def settle(self, settles: Sequence[Settle], /) -> Sequence[Removed | None]:
+        """Record the outcomes of ``settles``; return a result for each."""
+        ...
+
+    def forget(self, forgets: Sequence[Forget], /) -> None:
+        """Remove the messages of ``forgets``, with their files."""
+        ...
+
+    def survey(self, survey: Survey, /) -> Leased:
+        """List the domains that have mail."""
+        ...
+
+    def lease(self, lease: Lease, /) -> Leased:
+        """Lease due recipients."""
+        ...
+
+    def overdue(self, overdue: Overdue, /) -> Leased:
+        """Lease recipients whose delay is to be reported."""
+        ...
+
+
+def apply_batch(batch: Sequence[Operation], transaction: StoreTransaction) -> list[Result]:
+    """Apply a batch in the order that every store keeps; return a result for each operation.
+
+    First all messages are inserted, then all outcomes recorded, then messages forgotten. The other
+    operations follow one by one as they stand in the batch, and see all of that. Operations that
+    write come together so that one statement takes the rows of many.
+    """
+    if accepts := [each for each in batch if isinstance(each, Accept)]:
+        transaction.accept(accepts)
+    removals: Iterator[Removed | None] = iter(())
+    if settles := [each for each in batch if isinstance(each, Settle)]:
+        removals = iter(transaction.settle(settles))
+    if forgets := [each for each in batch if isinstance(each, Forget)]:
+        transaction.forget(forgets)
+    results: list[Result] = []
+    for operation in batch:
+        if isinstance(operation, Settle):
+            results.append(next(removals))
+        elif isinstance(operation, Accept | Forget):
+            results.append(None)
+        else:
+            results.append(operation.apply(transaction))
+    return results
+
+
 class Store(Protocol):
-    """A durable queue. Synchronous: `commit.GroupCommit` decides where it runs.
+    """A durable queue. Its methods block; `commit.GroupCommit` decides in which thread they run.
 
     Calls never overlap, though they may come from different threads.
     """
 
     def open(self) -> Recovery:
-        """Open it, making or upgrading what is there.
+        """Open the store, making or upgrading it where necessary.
 
-        The first time it also brings files and rows together. Opened again after an error it keeps
-        its leases, because the work on them goes on.
+        The first time it also reconciles files and rows. Opened again after an error, the store
+        keeps its leases, because their deliveries go on.
 
         Raises:
-            NewerSchema: see there.
+            NewerSchema: a newer version of this program has written it.
             StoreError: it cannot be opened.
         """
         ...
 
     def apply(self, batch: Sequence[Operation]) -> list[Result]:
-        """Do all of ``batch`` in one transaction; return a result for each.
+        """Apply all of ``batch`` in one transaction; return a result for each operation.
 
         Raises:
-            StoreFull: there was no room; nothing was done.
-            StoreError: see there.
+            StoreFull: the disk has no room; nothing was written.
+            StoreError: the store failed, or is closed.
         """
         ...
 
     def census(self) -> Census:
-        """Return counts that are kept, not counted."""
+        """Return how much is in the queue, from counts that are kept along with the rows."""
         ...
 
     def close(self) -> None:
-        """Close it, whatever state it is in."""
+        """Close the store, whatever state it is in."""
         ...

@@ -1,4 +1,4 @@
-"""What is due in the embedded store: asked for by domain, so that nothing else is looked at."""
+"""Due recipients of the embedded store, found by domain: other domains are not looked at."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import NamedTuple
 from ...mail.envelope import Recipient
 from ...mail.message import Message
 from ...mail.queue_id import QueueId
-from ..schedule.priority import Levels, is_timed, turn
+from ..schedule.priority import effective_due, has_return_time
 from .contract import Lease, Leased, Overdue, Survey, Want
-from .leases import Key, Leases
+from .leases import Leases, RecipientKey
+from .levels import Levels
 from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
 _WANTS = 100  # to a statement: SQLite joins 500 at most
-_LAST = 2**63 - 1  # no id is higher
-_LOOKED_AT = 1000  # messages that are looked at for `Overdue` at once
-_OVERDUE = 50  # messages that are taken of them: bodies come along
+_LAST = 2**63 - 1  # the highest id
+_LOOKED_AT = 1000  # messages that one `Overdue` looks at
+_OVERDUE = 50  # messages that one `Overdue` brings, with their bodies
 
-# Which domains there are: one step down the index for each, over all that they have.
+# The domains: one step down the index for each, past all its rows.
 _SURVEY = """
     WITH RECURSIVE held (domain) AS (
         SELECT min(domain) FROM recipient WHERE next_attempt IS NOT NULL AND level = 0
@@ -44,7 +45,7 @@ _SURVEY = """
     FROM held WHERE domain IS NOT NULL
 """
 
-# The same of one domain and level.
+# The same times for one domain and level.
 _SURVEY_LEVEL = """
     SELECT
         (
@@ -57,8 +58,8 @@ _SURVEY_LEVEL = """
         )
 """
 
-# What a clock that was wrong has put off beyond a time is due at another, but not what its sender
-# asked to be held.
+# Brings recipients forward that a wrong clock put off, except where the sender asked for a release
+# time (FUTURERELEASE).
 _SET_RIGHT = """
     UPDATE recipient SET next_attempt = {due}
     WHERE domain = :domain AND level = :level AND {level} AND next_attempt > :beyond
@@ -68,9 +69,9 @@ _SET_RIGHT = """
     )
 """
 _NOW, _EARLIER = ":now", "max(:now, next_attempt - :set_back)"
-_EVERYDAY, _OTHERS = "level = 0", "level <> 0"  # as the indexes have it
+_LEVEL_0, _OTHER_LEVELS = "level = 0", "level <> 0"  # as in the conditions of the indexes
 
-# The first of one domain and level, by the index alone.
+# The first rows of one domain and level, from the index alone.
 _FIRST = (
     "SELECT * FROM (SELECT domain, level, message, number, next_attempt FROM recipient"
     " WHERE domain = ? AND level = 0 AND next_attempt IS NOT NULL AND message <= ?"
@@ -86,12 +87,12 @@ _FIRST_OF_LEVEL = (
 class _Row(NamedTuple):
     message: int
     number: int
-    time: float
+    due: float
     level: int
 
 
 def survey(database: sqlite3.Connection, survey: Survey, levels: Levels) -> Leased:
-    """Name all domains (`contract.Survey`), and read the levels that there are."""
+    """Return all domains (`contract.Survey`), and read their levels anew."""
     rest: dict[str, float | None] = {}
     for domain, first, last in database.execute(_SURVEY).fetchall():
         rest[domain] = _set_right(database, survey, domain, 0, first, last)
@@ -112,8 +113,8 @@ def _set_right(
     first: float,
     last: float,
 ) -> float:
-    """Bring forward what a wrong clock has put off; return a time before which nothing is due."""
-    which = _EVERYDAY if level == 0 else _OTHERS
+    """Bring forward recipients that a wrong clock put off; return the earliest due time."""
+    which = _LEVEL_0 if level == 0 else _OTHER_LEVELS
     values = {
         "domain": domain,
         "level": level,
@@ -134,31 +135,31 @@ def _set_right(
 def lease(
     database: sqlite3.Connection, lease: Lease, leases: Leases, levels: Levels, spool: Spool
 ) -> Leased:
-    """Return what is due of what is wanted; it is for the caller to lease it.
+    """Return the due messages that a lease asks for; the caller adds them to ``leases``.
 
     Args:
         database: the connection.
-        lease: see there.
-        leases: what is leased already.
+        lease: the operation.
+        leases: the recipients that are leased already.
         levels: of each domain.
-        spool: where large bodies are.
+        spool: the directory of large bodies.
     """
     wanted = {want.domain: want for want in lease.wants}
     allowed = {**{domain: Want(domain, 0) for domain in lease.also}, **wanted}
     first = _first(database, lease.wants, leases, levels)
     ids: dict[int, None] = {}
-    timed: dict[Key, None] = {}
+    with_return_time: dict[RecipientKey, None] = {}
     for domain, lists in first.items():
-        messages_of_it: dict[int, None] = {}
-        for row in _in_turn(lists, lease.now):
-            if len(messages_of_it) == wanted[domain].limit:
+        ids_of_domain: dict[int, None] = {}
+        for row in _due_in_order(lists, lease.now):
+            if len(ids_of_domain) == wanted[domain].limit:
                 break
             if (row.message, row.number) not in leases:
-                messages_of_it[row.message] = None
-                if is_timed(row.level):
-                    timed[row.message, row.number] = None
-        ids.update(messages_of_it)
-    taken: dict[Key, None] = {}
+                ids_of_domain[row.message] = None
+                if has_return_time(row.level):
+                    with_return_time[row.message, row.number] = None
+        ids.update(ids_of_domain)
+    taken: dict[RecipientKey, None] = {}
     messages: list[Message] = []
     for chunk in chunks([(id,) for id in sorted(ids)]):
         recipients: dict[int, list[Recipient]] = {}
@@ -169,7 +170,9 @@ def lease(
             (*flat(chunk), lease.now),
         ):
             key, want = (row[0], row[1]), allowed.get(row[3])
-            if want is None or key in leases or not (_within(want, row[0]) or key in timed):
+            if want is None or key in leases:
+                continue
+            if not (_within(want, row[0]) or key in with_return_time):
                 continue
             taken[key] = None
             recipients.setdefault(row[0], []).append(recipient(row))
@@ -187,8 +190,8 @@ def lease(
 
 
 def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spool: Spool) -> Leased:
-    """Return what has been here for long (`contract.Overdue`); it is for the caller to lease it."""
-    # By the primary key: what is older than `after` is not looked at.
+    """Return old messages (`contract.Overdue`); the caller adds them to ``leases``."""
+    # By the primary key: messages before `after` are not looked at.
     ids = database.execute(
         "SELECT DISTINCT message FROM recipient WHERE message > ? AND message < ?"
         " ORDER BY message LIMIT ?",
@@ -224,26 +227,29 @@ def overdue(database: sqlite3.Connection, overdue: Overdue, leases: Leases, spoo
     return Leased(tuple(messages), {}, through)
 
 
-def _in_turn(lists: Sequence[Sequence[_Row]], now: float) -> Iterator[_Row]:
-    """Yield what is due, each list being in order."""
-    due = ([row for row in rows if row.time <= now] for rows in lists)
+def _due_in_order(lists: Sequence[Sequence[_Row]], now: float) -> Iterator[_Row]:
+    """Yield the due rows of all lists, the most urgent first; each list is in order."""
+    due = ([row for row in rows if row.due <= now] for rows in lists)
     if len(lists) == 1:
         return iter(next(due))
     return iter(
-        sorted((row for rows in due for row in rows), key=lambda row: turn(row.time, row.level))
+        sorted(
+            (row for rows in due for row in rows),
+            key=lambda row: effective_due(row.due, row.level),
+        )
     )
 
 
 def _next_time(
-    rows: Sequence[_Row], length: int, leases: Leases, taken: Mapping[Key, None]
+    rows: Sequence[_Row], length: int, leases: Leases, taken: Mapping[RecipientKey, None]
 ) -> float | None:
-    """Return the time before which nothing else of a list is due."""
+    """Return the time before which no further row of a list is due."""
     for row in rows:
         key = row.message, row.number
         if key not in leases and key not in taken:
-            return row.time
-    # Where all that was looked at is leased, what comes next is not before the last of it.
-    return rows[-1].time if len(rows) == length else None
+            return row.due
+    # Where all rows that were read are leased, the next one is not due before the last of them.
+    return rows[-1].due if len(rows) == length else None
 
 
 def _within(want: Want, id: int) -> bool:
@@ -251,29 +257,29 @@ def _within(want: Want, id: int) -> bool:
 
 
 def _length(want: Want, leases: Leases) -> int:
-    """Return how many rows of a list are looked at: what is leased is stepped over."""
+    """Return how many rows of a list are read: enough to step over those that are leased."""
     return want.limit + leases.of(want.domain) + 1
 
 
 def _first(
     database: sqlite3.Connection, wants: Sequence[Want], leases: Leases, levels: Levels
 ) -> dict[str, list[list[_Row]]]:
-    """Return the first of each domain, a list for each of its levels."""
+    """Return the first rows of each domain, a list for each of its levels."""
     first: dict[str, list[list[_Row]]] = {want.domain: [[]] for want in wants}
     for start in range(0, len(wants), _WANTS):
         some = wants[start : start + _WANTS]
         values = [(want.domain, _last_id(want), _length(want, leases)) for want in some]
         statement = " UNION ALL ".join([_FIRST] * len(some))
-        for domain, level, id, number, time in database.execute(statement, flat(values)):
-            first[domain][0].append(_Row(id, number, time, level))
+        for domain, level, id, number, due in database.execute(statement, flat(values)):
+            first[domain][0].append(_Row(id, number, due, level))
     for want in wants:
         for level in levels.of(want.domain):
-            last = _LAST if is_timed(level) else _last_id(want)
+            last = _LAST if has_return_time(level) else _last_id(want)
             its = want.domain, level, last, _length(want, leases)
             rows = database.execute(_FIRST_OF_LEVEL, its).fetchall()
             if rows:
                 first[want.domain].append(
-                    [_Row(id, number, time, level) for _, _, id, number, time in rows]
+                    [_Row(id, number, due, level) for _, _, id, number, due in rows]
                 )
     return first
 

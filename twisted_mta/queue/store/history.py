@@ -1,7 +1,7 @@
-"""What became of the last attempts at each recipient, in the embedded store.
+"""The remembered attempts at each recipient, as rows of the embedded store.
 
-Rows are written where a recipient is deferred and at no other time, in the transaction that defers
-it. They go with their recipient, whatever it leaves by: the schema sees to that.
+Rows are written only when a recipient is deferred, in the transaction that defers it. A trigger of
+the schema removes them along with their recipient.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _COLUMNS = (
 
 
 def record(database: sqlite3.Connection, settle: Settle, deferred: Sequence[Deferral]) -> None:
-    """Write down the attempts that ``deferred`` ended, and forget what is older than is kept.
+    """Record the attempts that ended in a deferral; drop older ones than are kept.
 
     Args:
         database: the connection, in a transaction.
-        settle: what is settled.
-        deferred: those of it that are recorded for the first time.
+        settle: the settle that the deferrals belong to.
+        deferred: the deferrals that are recorded for the first time.
     """
     id = settle.message.id
     before = {each.number: each.attempts for each in settle.message.envelope.recipients}
-    # Recipients that were tried together share what was said.
-    conversations: dict[str, int | None] = {"": None}
+    # Recipients that were tried in one session share its transcript.
+    transcripts: dict[str, int | None] = {"": None}
     for deferral in deferred:
-        said = deferral.outcome.transcript
-        if said not in conversations:
-            conversations[said] = database.execute(
-                "INSERT INTO conversation (message, transcript) VALUES (?, ?)", (id, said)
+        transcript = deferral.outcome.transcript
+        if transcript not in transcripts:
+            transcripts[transcript] = database.execute(
+                "INSERT INTO conversation (message, transcript) VALUES (?, ?)", (id, transcript)
             ).lastrowid
     insert_rows(
         database,
@@ -58,20 +58,22 @@ def record(database: sqlite3.Connection, settle: Settle, deferred: Sequence[Defe
                 outcome.reply.status,
                 outcome.reply.text,
                 outcome.remote,
-                _written(outcome.tls),
+                _tls_to_json(outcome.tls),
                 outcome.uncertain,
                 outcome.unreachable,
-                conversations[outcome.transcript],
+                transcripts[outcome.transcript],
             )
             for outcome in (each.outcome for each in deferred)
         ],
     )
-    many = [outcome.number for outcome in (each.outcome for each in deferred)]
-    if max(before[number] for number in many) >= KEPT_TRANSCRIPTS:
-        _forget(database, id, many)
+    numbers = [each.outcome.number for each in deferred]
+    if max(before[number] for number in numbers) >= KEPT_TRANSCRIPTS:
+        _drop_old(database, id, numbers)
 
 
-def _forget(database: sqlite3.Connection, id: QueueId, numbers: Sequence[RecipientNumber]) -> None:
+def _drop_old(
+    database: sqlite3.Connection, id: QueueId, numbers: Sequence[RecipientNumber]
+) -> None:
     for chunk in chunks([(number,) for number in numbers]):
         which = (
             f"message = ? AND number IN ({marks(chunk)}) AND attempt <= (SELECT attempts FROM"
@@ -90,11 +92,11 @@ def _forget(database: sqlite3.Connection, id: QueueId, numbers: Sequence[Recipie
     )
 
 
-def attempts(
+def read(
     database: sqlite3.Connection, id: QueueId
 ) -> dict[RecipientNumber, tuple[PastAttempt, ...]]:
-    """Return the attempts at the recipients of a message that are kept, the oldest first."""
-    found: dict[RecipientNumber, list[PastAttempt]] = {}
+    """Return the remembered attempts at each recipient of a message, the oldest first."""
+    attempts: dict[RecipientNumber, list[PastAttempt]] = {}
     for row in database.execute(
         "SELECT number, attempt, ended_at, next_hop, code, status, text, remote, tls, uncertain,"
         " unreachable, transcript FROM attempt LEFT JOIN conversation"
@@ -104,25 +106,25 @@ def attempts(
     ):
         number, attempt, ended_at, next_hop, code, status, text, remote, tls, *more = row
         uncertain, unreachable, transcript = more
-        found.setdefault(RecipientNumber(number), []).append(
+        attempts.setdefault(RecipientNumber(number), []).append(
             PastAttempt(
                 attempt=attempt,
                 ended_at=ended_at,
                 next_hop=next_hop,
                 reply=Reply(code, status, (text,)),
                 remote=remote,
-                tls=_read(tls),
+                tls=_tls_from_json(tls),
                 uncertain=bool(uncertain),
                 unreachable=bool(unreachable),
                 transcript=transcript or "",
             )
         )
-    return {number: tuple(those) for number, those in found.items()}
+    return {number: tuple(each) for number, each in attempts.items()}
 
 
-def _written(tls: TLSFacts | None) -> str | None:
+def _tls_to_json(tls: TLSFacts | None) -> str | None:
     return None if tls is None else json.dumps(asdict(tls))
 
 
-def _read(tls: str | None) -> TLSFacts | None:
+def _tls_from_json(tls: str | None) -> TLSFacts | None:
     return None if tls is None else TLSFacts(**json.loads(tls))

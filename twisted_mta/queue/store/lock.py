@@ -1,4 +1,4 @@
-"""One process to a state directory: a lock that ends with the process, however it ends."""
+"""The lock of a state directory: one process at a time, until it ends, however it ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .contract import StateInUse
 class StateLock:
     """``flock`` on a file that is opened once and stays open.
 
-    SQLite's own lock would not do: opening and closing the database anywhere else in the process
-    silently drops it.
+    SQLite's own lock is not enough: it ends silently as soon as the process opens and closes the
+    database file anywhere else.
     """
 
     def __init__(self, path: str) -> None:
@@ -26,7 +26,7 @@ class StateLock:
 
         Raises:
             StateInUse: another process has it.
-            OSError: it cannot be had at all.
+            OSError: the file cannot be opened or locked.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # it is written to
         descriptor = os.open(self._path, flags, 0o600)
@@ -37,19 +37,19 @@ class StateLock:
             os.close(descriptor)
             raise StateInUse(
                 f"{os.path.dirname(self._path)} is in use by another MTA (process {holder});"
-                " give this one a --state-dir of its own, or stop that one"
+                " give this one a --state-dir of its own, or stop the other one"
             ) from None
         except OSError:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        with contextlib.suppress(OSError):  # for people; the lock counts, on a full disk too
+        with contextlib.suppress(OSError):  # the number is for people; the disk may be full
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     @property
     def in_place(self) -> bool:
-        """Whether it is held, and by the file that has its name now."""
+        """Whether the lock is held, on the file that has its name now."""
         if self._descriptor is None:
             return False
         held = os.fstat(self._descriptor)
@@ -59,21 +59,21 @@ class StateLock:
             return False
 
     def renew(self) -> None:
-        """Take it anew where its file has gone, or is another one.
+        """Take the lock again where its file is gone, or is another file.
 
         Raises:
             StateInUse: another process has it.
-            OSError: it cannot be had at all.
+            OSError: the file cannot be opened or locked.
         """
         if self.in_place:
             return
-        anew = StateLock(self._path)
-        anew.acquire()
+        renewed = StateLock(self._path)
+        renewed.acquire()
         self.release()
-        self._descriptor = anew._descriptor
+        self._descriptor = renewed._descriptor
 
     def release(self) -> None:
-        """Give the lock back; the file stays, because removing it would let two in."""
+        """Release the lock; the file stays, since its removal would let two processes in."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

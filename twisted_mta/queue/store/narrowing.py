@@ -1,6 +1,7 @@
-"""What the database can pass over by itself of what a selection does not pick.
+"""A selection as a condition in SQL, so that the database passes over recipients by itself.
 
-A condition in SQL that is true of all that is picked, and of little else: `Selection` decides.
+The condition is true of every recipient that the selection picks, and of few others; `Selection`
+decides about those.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from ..operator.operations import Action
 from ..operator.selection import Selection
 
 EVERYTHING = "1"
-"""The condition that is true of all."""
+"""The condition that is true of every recipient."""
 
 _STATES = {
     "held": "held IS NOT NULL",
@@ -26,8 +27,8 @@ _ACTIONS: dict[Action | None, str] = {
     "hold": "next_attempt IS NOT NULL",
 }
 
-# Characters that stand for themselves in an address as it is written, in a local chunk as it is
-# stored, and in LIKE, which takes upper and lower case of ASCII for the same, as patterns do.
+# Characters that are the same in a pattern, in a local part as it is stored, and in LIKE, which
+# ignores the case of ASCII letters as patterns do.
 _PLAIN = "-A-Za-z0-9.+="
 _PATTERN = re.compile(rf"[{_PLAIN}*?]*")
 _START = re.compile(rf"[{_PLAIN}]*")
@@ -50,33 +51,35 @@ def narrowed(selection: Selection, action: Action | None = None) -> tuple[str, l
     if action in _ACTIONS:
         conditions.append(_ACTIONS[action])
     if selection.to is not None:
-        written, those = _address(selection.to, "local_part", "domain")
+        mailbox, its_values = _address(selection.to, "local_part", "domain")
         original, _ = _address(selection.to, "original_local", "original_domain")
-        if written:
-            conditions.append(f"({written} OR {original})")
-            values += those * 2
+        if mailbox:
+            conditions.append(f"({mailbox} OR {original})")
+            values += its_values * 2
     if selection.sender is not None:
-        sent, those = _address(selection.sender, "sender_local", "sender_domain")
+        sender, its_values = _address(selection.sender, "sender_local", "sender_domain")
         if selection.sender == "<>":
-            sent, those = "sender_local IS NULL", []
-        if sent:
+            sender, its_values = "sender_local IS NULL", []
+        if sender:
             conditions.append(
-                f"EXISTS (SELECT 1 FROM message WHERE message.id = recipient.message AND {sent})"
+                f"EXISTS (SELECT 1 FROM message WHERE message.id = recipient.message AND {sender})"
             )
-            values += those
+            values += its_values
     return " AND ".join(conditions) or EVERYTHING, values
 
 
 def is_exact(selection: Selection) -> bool:
-    """Whether the condition is true of nothing else, age apart."""
+    """Whether the condition is true of the selected recipients only, apart from their age."""
     return selection.ids is None and selection.to is None and selection.sender is None
 
 
 def _address(pattern: str, local_part: str, domain: str) -> tuple[str, list[str]]:
-    """Return what is true of the columns of every address that matches a pattern; empty: nothing.
+    """Return a condition on the columns of an address that every match of a pattern meets.
 
-    Only where the pattern is of ASCII: what else is the same in upper and lower case the database
-    does not know. A local chunk that is written otherwise than it is stored is not passed over.
+    Returns:
+        The condition, and the values of its parameters. The condition is empty where the pattern
+        has other characters than ASCII: the database does not know their upper and lower case. A
+        local part that is quoted when it is written out always meets the condition.
     """
     if not pattern.isascii():
         return "", []

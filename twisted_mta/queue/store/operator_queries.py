@@ -1,4 +1,4 @@
-"""What an operator asks of the embedded store, slice by slice (`operator`)."""
+"""The operator's queries of the embedded store, slice by slice (`operator.operations`)."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from ..operator.operations import (
 )
 from ..operator.selection import QueuedRecipient, Selection
 from . import history
-from .leases import Key
+from .leases import RecipientKey
 from .narrowing import EVERYTHING, is_exact, narrowed
 from .rows import MESSAGE, RECIPIENT, chunks, flat, marks, message, recipient
 from .spool import Spool
 
-_LAST = 2**63 - 1  # no id is higher
+_LAST = 2**63 - 1  # the highest id
 _MORE = "next_attempt, held, removing IS NOT NULL"
-_IDS = 200  # of those that were named, in one slice
-_MANY = 500  # recipients that something is done to at once, where they need not be read
-_RARE = 2000  # recipients of a domain that are found by its index
+_IDS = 200  # messages of one slice, where the selection names ids
+_MANY = 500  # recipients that are changed at once, where they need not be read
+_RARE = 2000  # recipients of a domain up to which its index is used
 
 _SELECT = f"SELECT {RECIPIENT}, {_MORE} FROM recipient"
 
-# The recipients of a domain, each by the index that it is in (`schema`).
+# The recipients of a domain, by each of the indexes that it may be in (`schema`).
 _DUE = "domain = ?1 AND next_attempt IS NOT NULL AND level = 0"
 _LEVELS = "domain = ?1 AND next_attempt IS NOT NULL AND level <> 0"
 _SELECT_OF_DOMAIN = (
@@ -59,58 +59,62 @@ _COUNT_DUE, _COUNT_LEVELS, _COUNT_HELD = (
     for each in (_DUE, _LEVELS, "held IS NOT NULL AND message > ?1")
 )
 
-IsLeased = Callable[[Key], bool]
-"""Says whether a runner is at work on a recipient, and will be when this is committed."""
+IsLeased = Callable[[RecipientKey], bool]
+"""Return whether a recipient is leased, and will be once the transaction is committed."""
 
 
 @frozen
-class Done:
-    """What was done to a slice.
+class Changes:
+    """What an intervention changed.
 
     Attributes:
-        page: see there.
-        held: how many more are held.
-        gone: (attempts, since when it was held) of each recipient that has left.
+        page: the recipients, as they were before.
+        held: by how many the number of held recipients grew.
+        left: attempts, and since when it was held, of each recipient that left the queue.
         emptied: messages that may have no recipient left.
-        marked: recipients that go when they are not leased any more.
+        removed_later: leased recipients that leave the queue when their lease ends.
     """
 
     page: Page
     held: int = 0
-    gone: Sequence[tuple[int, float | None]] = ()
+    left: Sequence[tuple[int, float | None]] = ()
     emptied: Sequence[QueueId] = ()
-    marked: Sequence[Key] = ()
+    removed_later: Sequence[RecipientKey] = ()
 
 
 def browse(database: sqlite3.Connection, browse: Browse, leased: IsLeased) -> Page:
-    """Return a slice of what is there."""
-    found, looked_at, following = _slice(database, browse, leased)
-    return Page(_listed(database, browse.selection, found, "size"), looked_at, following)
+    """Return the selected recipients of a slice."""
+    selected, looked_at, following = _slice(database, browse, leased)
+    return Page(_listed(database, browse.selection, selected, "size"), looked_at, following)
 
 
-def intervene(database: sqlite3.Connection, intervention: Intervene, leased: IsLeased) -> Done:
-    """Do something to a slice."""
+def intervene(database: sqlite3.Connection, intervention: Intervene, leased: IsLeased) -> Changes:
+    """Change the selected recipients of a slice."""
     many = _intervene_many(database, intervention, leased)
     if many is not None:
         return many
-    found, looked_at, following = _slice(database, intervention, leased, intervention.action)
-    page = Page(_listed(database, intervention.selection, found, "0"), looked_at, following)
-    entries = [(each.id, entry) for each in page.messages for entry in each.recipients]
-    if intervention.dry_run or not entries:
-        return Done(page)
-    free = [_key(*each) for each in entries if not each[1].leased]
-    busy = [_key(*each) for each in entries if each[1].leased]
+    selected, looked_at, following = _slice(database, intervention, leased, intervention.action)
+    page = Page(_listed(database, intervention.selection, selected, "0"), looked_at, following)
+    keyed = [
+        ((message.id, each.recipient.number), each)
+        for message in page.messages
+        for each in message.recipients
+    ]
+    if intervention.dry_run or not keyed:
+        return Changes(page)
+    free = [key for key, each in keyed if not each.leased]
+    busy = [key for key, each in keyed if each.leased]
     if intervention.action in ("retry", "release"):
         _update(database, "held = NULL, next_attempt = ?", intervention.now, free + busy)
-        return Done(page, held=-len(entries) if intervention.action == "release" else 0)
+        return Changes(page, held=-len(keyed) if intervention.action == "release" else 0)
     if intervention.action == "hold":
         _update(database, "next_attempt = NULL, held = ?", intervention.now, free + busy)
-        return Done(page, held=len(entries))
-    was_held = sum(1 for _, entry in entries if entry.leased and entry.held is not None)
+        return Changes(page, held=len(keyed))
+    was_held = sum(1 for _, each in keyed if each.leased and each.held is not None)
     _update(database, "next_attempt = NULL, held = NULL, removing = ?", intervention.now, busy)
-    gone = delete(database, free)
+    left = delete(database, free)
     emptied = [each.id for each in page.messages]
-    return Done(page, -was_held, [(each[2], each[3]) for each in gone], emptied, busy)
+    return Changes(page, -was_held, [row[2:] for row in left], emptied, busy)
 
 
 _CHANGES: dict[Action, str] = {
@@ -122,13 +126,12 @@ _CHANGES: dict[Action, str] = {
 
 def _intervene_many(
     database: sqlite3.Connection, intervention: Intervene, leased: IsLeased
-) -> Done | None:
-    """Do something to a slice of which the database can tell by itself what is meant.
-
-    Only what a runner is at work on is read.
+) -> Changes | None:
+    """Change the recipients of a slice by one statement, without reading those not leased.
 
     Returns:
-        None where it cannot tell, or where there are so few that each can be told of.
+        None where the selection is not all in SQL, or where there are so few recipients that each
+        can be logged.
     """
     if (
         intervention.dry_run
@@ -161,46 +164,48 @@ def _intervene_many(
     ).fetchall()
     rows.sort()
     busy = {(id, number): None for id, number, _ in rows if leased((id, number))}
-    if intervention.action == "retry":  # it changes nothing about those: they are at work
+    if intervention.action == "retry":  # a leased recipient is being tried already
         rows = [row for row in rows if row[:2] not in busy]
         busy = {}
-    found: dict[QueueId, list[QueuedRecipient]] = {}
+    selected: dict[QueueId, list[QueuedRecipient]] = {}
     for chunk in chunks(list(busy)):
         for row in database.execute(
             f"WITH {_chosen(chunk)} {_SELECT} WHERE (message, number) IN (SELECT * FROM chosen)"
             " ORDER BY message, number",
             flat(chunk),
         ).fetchall():
-            found.setdefault(QueueId(row[0]), []).append(_entry(row, leased))
+            selected.setdefault(QueueId(row[0]), []).append(_queued(row, leased))
     more = tuple(
         (QueueId(id), RecipientNumber(number), domain)
         for id, number, domain in rows
         if (id, number) not in busy
     )
-    page = Page(_listed(database, intervention.selection, found, "0"), looked_at, following, more)
+    page = Page(
+        _listed(database, intervention.selection, selected, "0"), looked_at, following, more
+    )
     held = {"hold": len(rows), "release": -len(rows)}.get(intervention.action, 0)
-    return Done(page, held=held)
+    return Changes(page, held=held)
 
 
 def delete(
-    database: sqlite3.Connection, keys: Sequence[Key], where: str = "1"
+    database: sqlite3.Connection, keys: Sequence[RecipientKey], where: str = "1"
 ) -> list[tuple[int, int, int, float | None]]:
-    """Remove recipients; return (message, number, attempts, since when it was held) of each."""
-    gone = []
+    """Delete recipients; return message, number, attempts, and since when it was held, of each."""
+    rows = []
     for chunk in chunks(keys):
-        gone += database.execute(
+        rows += database.execute(
             f"WITH {_chosen(chunk)} DELETE FROM recipient"
             f" WHERE (message, number) IN (SELECT * FROM chosen) AND {where}"
             " RETURNING message, number, attempts, held",
             flat(chunk),
         ).fetchall()
-    return gone
+    return rows
 
 
 def inspect(
     database: sqlite3.Connection, inspect: Inspect, leased: IsLeased, spool: Spool
 ) -> Inspected | None:
-    """Return one message, or None."""
+    """Return one message; None: it is not in the queue."""
     row = database.execute(
         f"SELECT {MESSAGE}, quarantine FROM message WHERE id = ?", (inspect.id,)
     ).fetchone()
@@ -210,13 +215,13 @@ def inspect(
         f"SELECT {RECIPIENT}, {_MORE} FROM recipient WHERE message = ? ORDER BY number",
         (inspect.id,),
     ).fetchall()
-    entries = tuple(_entry(each, leased) for each in rows)
-    found = message(row[:-1], tuple(each.recipient for each in entries), spool)
-    return Inspected(found, entries, row[-1], history.attempts(database, inspect.id))
+    recipients = tuple(_queued(each, leased) for each in rows)
+    inspected = message(row[:-1], tuple(each.recipient for each in recipients), spool)
+    return Inspected(inspected, recipients, row[-1], history.read(database, inspect.id))
 
 
 def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
-    """Count a slice; the database does it, without the interpreter."""
+    """Count the recipients of a slice; the database counts, without the interpreter."""
     edges = [tally.after, *tally.ages, _LAST]
     counts: dict[Category, int] = {}
     after, left = tally.after, tally.limit
@@ -238,7 +243,7 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
             left -= count
         if left <= 0:
             after = max(row[1] for row in rows)
-            # What the last message has beyond the slice is passed over: it is an estimate.
+            # Further recipients of the last message are not counted: the tally is an estimate.
             return Tallied(counts, tally.limit, QueueId(after))
         after = max(after, until - 1)
     return Tallied(counts, tally.limit - left, None)
@@ -250,7 +255,7 @@ def _slice(
     leased: IsLeased,
     action: Action | None = None,
 ) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
-    """Return what of a slice is picked, but for what is said of senders."""
+    """Return the recipients of a slice that the selection picks, whatever their messages are."""
     selection, after = asked.selection, asked.after
     last = _LAST if selection.before is None else selection.before
     if selection.ids is not None:
@@ -258,19 +263,19 @@ def _slice(
     else:
         condition, values = narrowed(selection, action)
         rows, looked_at, following = _walked(database, asked, last, condition, values)
-    found: dict[QueueId, list[QueuedRecipient]] = {}
+    selected: dict[QueueId, list[QueuedRecipient]] = {}
     for row in rows:
-        entry = _entry(row, leased)
-        if selection.picks_recipient(entry) and (action is None or can(action, entry)):
-            found.setdefault(QueueId(row[0]), []).append(entry)
-    return found, looked_at, following
+        recipient = _queued(row, leased)
+        if selection.picks_recipient(recipient) and (action is None or can(action, recipient)):
+            selected.setdefault(QueueId(row[0]), []).append(recipient)
+    return selected, looked_at, following
 
 
-_Slice = tuple[list[Any], int, "QueueId | None"]  # rows, how many were looked at, what is next
+_Slice = tuple[list[Any], int, "QueueId | None"]  # rows, recipients looked at, `Page.next`
 
 
 def _named(database: sqlite3.Connection, named: Sequence[QueueId], after: int, last: int) -> _Slice:
-    """Return the recipients of messages that are named."""
+    """Return the recipients of the messages that the selection names."""
     ids = [id for id in named if after < id < last]
     following = ids[_IDS - 1] if len(ids) > _IDS else None
     ids = ids[:_IDS]
@@ -287,10 +292,11 @@ def _walked(
     condition: str,
     values: Sequence[object],
 ) -> _Slice:
-    """Return what may be picked, in the order of ids: by the domain's index, or step by step.
+    """Return recipients that may be selected, in the order of ids.
 
-    The database passes over what cannot be picked, so that a few among very many are found without
-    the interpreter; and not over too many at once, since others wait for it.
+    They are found by the index of their domain, or by the primary key. The database passes over
+    recipients that do not match, so that a few among very many are found without the interpreter;
+    but over a bounded number of them, since other operations wait meanwhile.
     """
     domain = asked.selection.domain
     if domain is not None and domain[:1] != "." and _is_rare(database, domain, asked.after):
@@ -301,7 +307,7 @@ def _walked(
         ).fetchall()
         following = _whole(database, rows, asked.limit, condition, values)
         return rows, len(rows), following
-    # What is all picked needs no reach.
+    # Where all recipients match, none is passed over.
     reach = asked.limit if condition == EVERYTHING else max(asked.limit, asked.reach)
     end, looked_at = _reached(database, asked.after, last, reach)
     if not looked_at:
@@ -320,7 +326,7 @@ def _walked(
 
 
 def _reached(database: sqlite3.Connection, after: int, last: int, reach: int) -> tuple[int, int]:
-    """Return the message that so many recipients lead to, and how many there are."""
+    """Return the message that is ``reach`` recipients away, and how many recipients there are."""
     end, count = database.execute(
         "SELECT max(message), count(*) FROM (SELECT message FROM recipient"
         " WHERE message > ? AND message < ? ORDER BY message, number LIMIT ?)",
@@ -330,7 +336,7 @@ def _reached(database: sqlite3.Connection, after: int, last: int, reach: int) ->
 
 
 def _between(database: sqlite3.Connection, after: int, end: int) -> int:
-    """Return how many recipients there are from one message to another."""
+    """Return how many recipients there are behind one message, up to another."""
     (count,) = database.execute(
         "SELECT count(*) FROM recipient WHERE message > ? AND message <= ?", (after, end)
     ).fetchone()
@@ -344,7 +350,7 @@ def _whole(
     condition: str,
     values: Sequence[object],
 ) -> QueueId | None:
-    """Add to a full slice what its last message has besides: it is never parted; return its id."""
+    """Complete the last message of a full slice, which is never split; return its id."""
     if len(rows) < limit:
         return None
     rows += database.execute(
@@ -355,9 +361,9 @@ def _whole(
 
 
 def _is_rare(database: sqlite3.Connection, domain: str, after: int) -> bool:
-    """Whether a domain has so few recipients that they are soon put in their order.
+    """Whether a domain has so few recipients that they are soon sorted by id.
 
-    What is held has an index of its own, and what is quarantined has none.
+    Held recipients have an index of their own; quarantined ones have none.
     """
     (quarantined,) = database.execute("SELECT quarantined FROM census").fetchone()
     if quarantined:
@@ -372,11 +378,11 @@ def _is_rare(database: sqlite3.Connection, domain: str, after: int) -> bool:
 def _listed(
     database: sqlite3.Connection,
     selection: Selection,
-    found: dict[QueueId, list[QueuedRecipient]],
+    selected: dict[QueueId, list[QueuedRecipient]],
     size: str,
 ) -> tuple[ListedMessage, ...]:
     listed = []
-    for chunk in chunks([(id,) for id in found]):
+    for chunk in chunks([(id,) for id in selected]):
         for id, local_part, domain, octets in database.execute(
             f"SELECT id, sender_local, sender_domain, {size} FROM message"
             f" WHERE id IN ({marks(chunk)}) ORDER BY id",
@@ -384,12 +390,12 @@ def _listed(
         ):
             reverse_path = None if local_part is None else Mailbox(local_part, domain)
             if selection.picks_message(QueueId(id), reverse_path):
-                entries = tuple(found[QueueId(id)])
-                listed.append(ListedMessage(QueueId(id), reverse_path, entries, octets))
+                recipients = tuple(selected[QueueId(id)])
+                listed.append(ListedMessage(QueueId(id), reverse_path, recipients, octets))
     return tuple(listed)
 
 
-def _entry(row: Sequence[Any], leased: IsLeased) -> QueuedRecipient:
+def _queued(row: Sequence[Any], leased: IsLeased) -> QueuedRecipient:
     *columns, next_attempt, held, removing = row
     return QueuedRecipient(
         recipient=recipient(columns),
@@ -400,12 +406,8 @@ def _entry(row: Sequence[Any], leased: IsLeased) -> QueuedRecipient:
     )
 
 
-def _key(id: QueueId, entry: QueuedRecipient) -> tuple[QueueId, RecipientNumber]:
-    return id, entry.recipient.number
-
-
 def _chosen(chunk: Sequence[object]) -> str:
-    # By way of the WITH: a plain IN (VALUES …) of more than one row scans it all.
+    # WITH, since SQLite scans the whole table for a plain IN (VALUES …) of more than one row.
     return f"chosen (message, number) AS (VALUES {','.join(['(?,?)'] * len(chunk))})"
 
 

@@ -1,4 +1,4 @@
-"""Rows of the embedded store: values to columns and back, many to a statement."""
+"""Rows of the embedded store: values to columns and back, many rows to a statement."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _ROWS = 500  # to a statement: 13 values each, of the 32,766 that SQLite takes
 Row = Sequence[str | bytes | int | float | None]
 
 MESSAGE = "id, sender_local, sender_domain, parameters, trace, body, size, received_at, expires_at"
-"""The columns that `message` reads, and `message_row` writes."""
+"""The columns of a message, as `message` reads and `message_row` writes them."""
 
 RECIPIENT = (
     "message, number, local_part, domain, parameters, attempts, last_code, last_status, last_text,"
     " last_remote, original_local, original_domain, reverse_local, reverse_domain,"
     " warned, aliases"
 )
-"""The columns that `recipient` reads."""
+"""The columns of a recipient, as `recipient` reads them."""
 
-RECIPIENT_AT_FIRST = (
+NEW_RECIPIENT = (
     "message, number, local_part, domain, parameters, attempts, next_attempt, original_local,"
     " original_domain, reverse_local, reverse_domain, level, aliases"
 )
-"""The columns that `recipient_row` writes."""
+"""The columns of a recipient that was not tried yet, as `recipient_row` writes them."""
 
 
 def insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -> int:
-    """Insert ``rows`` by a statement that begins with ``start``; return how many there were."""
+    """Insert ``rows`` by statements that begin with ``start``; return how many were inserted."""
     inserted = 0
     for chunk in chunks(rows):
         values = "(" + ",".join("?" * len(chunk[0])) + ")"
@@ -48,18 +48,18 @@ def insert_rows(database: sqlite3.Connection, start: str, rows: Sequence[Row]) -
 
 
 def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Yield so many of ``rows`` as go into one statement."""
+    """Yield ``rows`` in pieces of the size that one statement takes."""
     for start in range(0, len(rows), _ROWS):
         yield rows[start : start + _ROWS]
 
 
 def flat(rows: Iterable[Row]) -> list[str | bytes | int | float | None]:
-    """Return the values of all rows, one after the other."""
+    """Return the values of all rows in one list."""
     return [value for row in rows for value in row]
 
 
 def marks(rows: Sequence[Row]) -> str:
-    """Return a parameter mark for each row of one value."""
+    """Return parameter marks for rows of one value, separated by commas."""
     return ",".join("?" * len(rows))
 
 
@@ -68,7 +68,7 @@ def _json(parameters: Parameters) -> str:
 
 
 def message_row(message: Message) -> Row:
-    """Return what of a message is in a row of its own."""
+    """Return the row of a message, without its recipients."""
     body, envelope = message.body, message.envelope
     reverse_path = envelope.reverse_path
     return (
@@ -92,13 +92,13 @@ def _mailbox(local_part: str | None, domain: str | None) -> Mailbox | None:
     return None if local_part is None or domain is None else Mailbox(local_part, domain)
 
 
-@lru_cache(maxsize=256)  # all members of a list have the same
+@lru_cache(maxsize=256)  # the members of a mailing list share them
 def _aliases(text: str | None) -> tuple[Mailbox, ...]:
     return () if text is None else tuple(map(Mailbox.parse, text.split("\n")))
 
 
 def recipient(row: Sequence[Any]) -> Recipient:
-    """Return the recipient that a row has."""
+    """Return the recipient of a row."""
     _, number, local_part, domain, parameters, attempts, code, status, text, remote, *more = row
     return Recipient(
         number=RecipientNumber(number),
@@ -115,7 +115,7 @@ def recipient(row: Sequence[Any]) -> Recipient:
 
 
 def recipient_row(message: Message, recipient: Recipient) -> Row:
-    """Return the row of a recipient that has not been tried."""
+    """Return the row of a recipient that was not tried yet."""
     return (
         message.id,
         recipient.number,
@@ -132,7 +132,7 @@ def recipient_row(message: Message, recipient: Recipient) -> Row:
 
 
 def message(row: Sequence[Any], recipients: tuple[Recipient, ...], spool: Spool) -> Message:
-    """Return the message that a row has, with some of its recipients."""
+    """Return the message of a row, with ``recipients``, which are some or all of its own."""
     id, local_part, domain, parameters, trace, content, size, received_at, expires_at = row
     body: Body = MemoryBody(content or b"")
     if content is None:

@@ -1,7 +1,7 @@
-"""Bodies on their way into the queue: small ones in memory, large ones straight into a file.
+"""The spool: bodies on their way into the queue, small ones in memory, large ones in files.
 
-Order on disk: write, fdatasync, fsync of the directory; only then may a row name the file. What has
-no row is swept at the next start.
+Order on disk: write, fdatasync, fsync of the directory; only then may a row name the file. A file
+without a row is swept at the next start.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ...interfaces import Executor, Files, WritableFile
 from ...mail.body import Body, MemoryBody
 from ...mail.queue_id import QueueId
 
-_ATTEMPT = "attempt"  # no queue id: what a crash leaves of it is swept
+_TRIAL = "attempt"  # not a queue id: a file that a crash leaves is swept
 _CHUNK = 64 * 1024  # octets read from a file, or gathered for one, at a time
 
 
 @frozen
 class FileBody:
-    """A large body, in a file of the spool."""
+    """A large body in a file of the spool (`mail.body.Body`)."""
 
     files: Files
     path: str
@@ -34,7 +34,7 @@ class FileBody:
         """Yield the content in pieces of 64 KiB.
 
         Raises:
-            OSError: it cannot be read, or is shorter than it was.
+            OSError: the file cannot be read, or is shorter than ``size``.
         """
         left = self.size
         with self.files.open(self.path) as file:
@@ -47,7 +47,14 @@ class FileBody:
 
 
 class Spool:
-    """The directory of large bodies, and how bodies get there."""
+    """The directory of large bodies.
+
+    Args:
+        directory: its path.
+        files: the disk.
+        executor: runs calls that block.
+        small_body: octets up to which a body is kept in memory, and in the database.
+    """
 
     def __init__(
         self, directory: str, *, files: Files, executor: Executor, small_body: int = 65536
@@ -58,32 +65,32 @@ class Spool:
         self._small_body = small_body
 
     def path(self, id: QueueId) -> str:
-        """Return where the body of a message is, if it is large."""
+        """Return the path of the body of a message, if it is large."""
         return os.path.join(self.directory, str(id))
 
     def stored(self, id: QueueId, size: int) -> FileBody:
-        """Return a body that is in its file already."""
+        """Return a body that is in its file."""
         return FileBody(self._files, self.path(id), size)
 
     def new_body(self, id: QueueId) -> SpooledWriter:
-        """Begin a body (`interfaces.NewBody`)."""
+        """Return a writer for the body of a message (`interfaces.NewBody`)."""
         return SpooledWriter(self.path(id), self._files, self._executor, self._small_body)
 
     def forget(self, body: Body) -> None:
-        """Leave nothing of a body that was sealed and that no row names."""
+        """Remove the file of a body that was sealed and that no row names."""
         if isinstance(body, FileBody):
-            # What cannot be removed now is swept at the next start.
+            # A file that stays is swept at the next start.
             with contextlib.suppress(OSError):
                 self._files.unlink(body.path)
 
-    def attempt(self) -> None:
-        """Write a file as large as those begin to be, and remove it; blocks.
+    def try_to_write(self) -> None:
+        """Write and sync the smallest large body, and remove it; blocks.
 
         Raises:
             OSError: it could not be written.
         """
-        path = os.path.join(self.directory, _ATTEMPT)
-        self._files.unlink(path)  # of an earlier attempt
+        path = os.path.join(self.directory, _TRIAL)
+        self._files.unlink(path)  # of an earlier trial
         file = self._files.create(path)
         try:
             file.write(bytes(self._small_body + 1))
@@ -98,7 +105,7 @@ class Spool:
 
 
 class SpooledWriter:
-    """`interfaces.BodyWriter`: in memory up to ``small_body`` octets, beyond them in a file."""
+    """`interfaces.BodyWriter`: in memory up to ``small_body`` octets, then in a file."""
 
     def __init__(self, path: str, files: Files, executor: Executor, small_body: int) -> None:
         self._path = path
@@ -106,7 +113,7 @@ class SpooledWriter:
         self._executor = executor
         self._small_body = small_body
         self._held: list[bytes] = []
-        self._waiting = 0  # octets in there
+        self._held_size = 0  # octets in `_held`
         self._size = 0
         self._file: WritableFile | None = None
 
@@ -114,13 +121,13 @@ class SpooledWriter:
         """Append ``content`` (`interfaces.BodyWriter`)."""
         self._size += len(content)
         self._held.append(content)
-        self._waiting += len(content)
+        self._held_size += len(content)
         if self._file is None:
             if self._size <= self._small_body:
                 return
             self._file = self._files.create(self._path)
-        elif self._waiting < _CHUNK:
-            return  # the network delivers small pieces; each would be a call to the kernel
+        elif self._held_size < _CHUNK:
+            return  # the network delivers small pieces, and each write is a call to the kernel
         self._write_held()
 
     def seal(self) -> Body | Deferred[Body]:
@@ -130,11 +137,11 @@ class SpooledWriter:
         return self._executor(self._make_durable).addErrback(self._clean_up)
 
     def discard(self) -> None:
-        """Leave nothing of it (`interfaces.BodyWriter`)."""
+        """Remove the content (`interfaces.BodyWriter`)."""
         self._held.clear()
         file, self._file = self._file, None
         if file is not None:
-            # What cannot be removed now has no row, and is swept at the next start.
+            # A file that stays has no row, and is swept at the next start.
             with contextlib.suppress(OSError):
                 file.close()
             with contextlib.suppress(OSError):
@@ -144,7 +151,7 @@ class SpooledWriter:
         assert self._file is not None
         self._file.write(b"".join(self._held))
         self._held.clear()
-        self._waiting = 0
+        self._held_size = 0
 
     def _make_durable(self) -> Body:
         assert self._file is not None

@@ -1,4 +1,4 @@
-"""The schema of the embedded store: one file to a version, applied in order and never changed."""
+"""The schema of the embedded store: one file for each version, applied in order, never changed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ..contract import NewerSchema
 
 
 def scripts() -> list[str]:
-    """Return the SQL that leads from each version to the next, from the empty database on."""
+    """Return the SQL that leads from each version to the next, beginning with an empty database."""
     files = (file for file in resources.files(__package__).iterdir() if file.name.endswith(".sql"))
     return [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)]
 
 
 def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> bool:
-    """Bring the schema to the version of this program, one step after the other.
+    """Bring the schema to the version of this program, one version after the other.
 
     Returns:
-        Whether it was another one.
+        Whether the schema changed.
 
     Raises:
-        NewerSchema: it is beyond that version.
+        NewerSchema: the version is higher.
     """
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(steps):
         raise NewerSchema(
-            f"the queue has schema version {version} and this program knows {len(steps)}:"
-            " it was used by a newer one; use that, or another --state-dir"
+            f"the queue has schema version {version}, and this program knows {len(steps)}: a newer"
+            " program used it; run that program, or name another --state-dir"
         )
     for number, step in enumerate(steps[version:], start=version + 1):
         with transaction(database):
@@ -40,7 +40,7 @@ def upgrade(database: sqlite3.Connection, steps: Sequence[str]) -> bool:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split a script: `executescript` would commit the transaction that holds it together."""
+    """Yield the statements of a script; `executescript` would commit the transaction around it."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -53,13 +53,13 @@ def _statements(script: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """Do what is within in one transaction, or none of it."""
+    """Commit the statements of the ``with`` block in one transaction, or roll all of them back."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
         database.execute("COMMIT")
     except BaseException:
-        # SQLite has rolled back by itself after some errors; then there is nothing to roll back.
+        # After some errors SQLite has rolled back by itself, and ROLLBACK fails.
         with contextlib.suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise

@@ -1,0 +1,320 @@
+"""One transaction of the embedded store: the statements that accept, settle and forget.
+
+The statements that read are in `due` and `operator_queries`.
+
+Statements take many rows at once. A statement for each row would release the interpreter's lock
+once for each, and wait for it while the reactor is busy in the other thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from ...mail.envelope import Recipient, RecipientNumber
+from ...mail.message import Message
+from ...mail.outcome import Outcome
+from ...mail.queue_id import QueueId
+from ..operator.operations import (
+    Browse,
+    Inspect,
+    Inspected,
+    Intervene,
+    Page,
+    Removed,
+    Tallied,
+    Tally,
+)
+from . import due, history, operator_queries
+from .contract import Accept, Deferral, Forget, Lease, Leased, Overdue, Settle, Survey
+from .counts import Counts
+from .leases import Leases, RecipientKey
+from .levels import Levels
+from .rows import (
+    MESSAGE,
+    NEW_RECIPIENT,
+    chunks,
+    flat,
+    insert_rows,
+    marks,
+    message_row,
+    recipient_row,
+)
+from .spool import Spool
+
+
+class SQLiteTransaction:
+    """What one batch does to the rows, and to the leases (`contract.StoreTransaction`).
+
+    `finish` follows after the database's COMMIT, or `undo` after its ROLLBACK.
+
+    Args:
+        database: the connection, in a transaction as long as operations are applied.
+        counts: of the store, before the batch.
+        leases: of the store. New leases count at once; those that end do so in `finish`.
+        levels: of the store.
+        spool: the directory of body files.
+
+    Attributes:
+        counts: of the store, after the batch.
+        files: paths of body files whose row is gone, to be removed after the COMMIT.
+    """
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        *,
+        counts: Counts,
+        leases: Leases,
+        levels: Levels,
+        spool: Spool,
+    ) -> None:
+        self.counts = evolve(counts)
+        self.files: list[str] = []
+        self._counts_before = counts
+        self._database = database
+        self._leases = leases
+        self._levels = levels
+        self._spool = spool
+        self._begun: list[RecipientKey] = []  # leases
+        self._ended: dict[RecipientKey, None] = {}  # leases
+        self._removed_later: list[RecipientKey] = []  # leased, and removed by the operator
+
+    def write_counts(self) -> None:
+        """Write the counts, as the last statement of the transaction."""
+        if self.counts != self._counts_before:
+            self.counts.write(self._database)
+
+    def finish(self) -> None:
+        """End leases, now that the transaction is committed."""
+        self._leases.end(self._ended)
+        self._leases.mark_removed(self._removed_later)
+
+    def undo(self) -> None:
+        """End the leases that began, as the transaction was rolled back."""
+        self._leases.end(self._begun)
+
+    def _is_leased(self, key: RecipientKey) -> bool:
+        """Whether a recipient will be leased once the transaction is committed."""
+        return key in self._leases and key not in self._ended
+
+    # Operations that read, and interventions.
+
+    def survey(self, survey: Survey) -> Leased:
+        """List the domains that have mail."""
+        return due.survey(self._database, survey, self._levels)
+
+    def lease(self, lease: Lease) -> Leased:
+        """Lease due recipients."""
+        leased = due.lease(self._database, lease, self._leases, self._levels, self._spool)
+        self._begun += self._leases.add(leased.messages)
+        return leased
+
+    def overdue(self, overdue: Overdue) -> Leased:
+        """Lease recipients whose delay is to be reported."""
+        leased = due.overdue(self._database, overdue, self._leases, self._spool)
+        self._begun += self._leases.add(leased.messages)
+        return leased
+
+    def browse(self, browse: Browse) -> Page:
+        """List recipients."""
+        return operator_queries.browse(self._database, browse, self._is_leased)
+
+    def inspect(self, inspect: Inspect) -> Inspected | None:
+        """Read one message."""
+        return operator_queries.inspect(self._database, inspect, self._is_leased, self._spool)
+
+    def tally(self, tally: Tally) -> Tallied:
+        """Count recipients."""
+        return operator_queries.tally(self._database, tally)
+
+    def intervene(self, intervention: Intervene) -> Page:
+        """Change recipients."""
+        changes = operator_queries.intervene(self._database, intervention, self._is_leased)
+        self.counts.held += changes.held
+        self.counts.recipients_left(changes.left)
+        self._remove_empty(changes.emptied)
+        self._removed_later += changes.removed_later
+        return changes.page
+
+    def end_removals(self, keys: Sequence[RecipientKey]) -> None:
+        """Remove recipients that were removed while leased to a process that is no more."""
+        self.counts.recipients_left([row[2:] for row in self._delete(keys)])
+        self._remove_empty([QueueId(id) for id in dict.fromkeys(id for id, _ in keys)])
+
+    # Accept.
+
+    def accept(self, accepts: Sequence[Accept]) -> None:
+        """Insert messages, with the notices and records of failures that come with them."""
+        self._begun += self._leases.add(each.message for each in accepts if each.lease)
+        self._insert([each.message for each in accepts])
+        if notices := [notice for each in accepts for notice in each.notices]:
+            self._insert(notices)
+        for each in accepts:
+            if each.unreported:
+                recipients = [refused.recipient for refused in each.message.refused]
+                self._record(each.message, recipients, each.unreported, each.message.received_at)
+
+    def _insert(self, messages: Sequence[Message], verb: str = "INSERT") -> None:
+        self._levels.add(messages)
+        self.counts.messages += insert_rows(
+            self._database,
+            f"{verb} INTO message ({MESSAGE}) VALUES ",
+            [message_row(message) for message in messages],
+        )
+        self.counts.recipients += insert_rows(
+            self._database,
+            f"{verb} INTO recipient ({NEW_RECIPIENT}) VALUES ",
+            [
+                recipient_row(message, recipient)
+                for message in messages
+                for recipient in message.envelope.recipients
+            ],
+        )
+
+    def _record(
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        failures: Sequence[Outcome],
+        at: float,
+    ) -> None:
+        """Record failures that no DSN reports."""
+        mailboxes = {each.number: each.mailbox for each in recipients}
+        self.counts.failures += insert_rows(
+            self._database,
+            "INSERT OR IGNORE INTO failure (message, number, recipient, reverse_path, failed_at,"
+            " reply, remote) VALUES ",
+            [
+                (
+                    message.id,
+                    outcome.number,
+                    str(mailboxes[outcome.number]),
+                    str(message.envelope.reverse_path or ""),
+                    at,
+                    str(outcome.reply),
+                    outcome.remote,
+                )
+                for outcome in failures
+            ],
+        )
+
+    # Settle.
+
+    def settle(self, settles: Sequence[Settle]) -> Sequence[Removed | None]:
+        """Record outcomes; remove recipients that the operator had removed meanwhile."""
+        self._begun += self._leases.add(
+            notice for each in settles if each.lease for notice in each.notices
+        )
+        self._ended.update((key, None) for each in settles for key in each.ended())
+        done = [(each.message.id, number) for each in settles for number in each.done]
+        self.counts.recipients_left([row[2:] for row in self._delete(done)])
+        for each in settles:
+            if each.deferred:
+                self._defer(each)
+            if each.unreported:
+                recipients = each.message.envelope.recipients
+                self._record(each.message, recipients, each.unreported, each.at)
+            if each.warned:
+                self._warn(each)
+        # A notice keeps its id: a settle that is applied twice inserts it once.
+        self._insert([notice for each in settles for notice in each.notices], "INSERT OR IGNORE")
+        self._remove_empty([each.message.id for each in settles if each.done])
+        return self._end_removals_of(settles)
+
+    def _defer(self, settle: Settle) -> None:
+        before = {each.number: each.attempts for each in settle.message.envelope.recipients}
+        recorded: list[Deferral] = []
+        for deferral in settle.deferred:
+            outcome = deferral.outcome
+            attempts = before[outcome.number]
+            changed = self._database.execute(
+                "UPDATE recipient SET attempts = ?,"
+                " next_attempt = CASE WHEN coalesce(held, removing) IS NULL THEN ? END,"
+                " last_code = ?,"
+                " last_status = ?, last_text = ?, last_remote = ?"
+                " WHERE message = ? AND number = ? AND attempts = ?",  # once, if applied twice
+                (
+                    attempts + 1,
+                    deferral.next_attempt,
+                    outcome.reply.code,
+                    outcome.reply.status,
+                    outcome.reply.text,
+                    outcome.remote,
+                    settle.message.id,
+                    outcome.number,
+                    attempts,
+                ),
+            ).rowcount
+            if attempts == 0:
+                self.counts.deferred += changed
+            if changed:
+                recorded.append(deferral)
+        if recorded:
+            history.record(self._database, settle, recorded)
+
+    def _warn(self, settle: Settle) -> None:
+        for chunk in chunks([(number,) for number in settle.warned]):
+            self._database.execute(
+                f"UPDATE recipient SET warned = 1 WHERE message = ? AND number IN ({marks(chunk)})",
+                (settle.message.id, *flat(chunk)),
+            )
+
+    def _end_removals_of(self, settles: Sequence[Settle]) -> Sequence[Removed | None]:
+        """Remove recipients whose lease ends and that the operator had removed."""
+        keys = self._leases.removed_of(self._ended)
+        if not keys:
+            return [None] * len(settles)
+        rows = self._delete(keys, "removing IS NOT NULL")
+        self.counts.recipients_left([row[2:] for row in rows])
+        self._remove_empty([QueueId(id) for id, *_ in rows])
+        left = {(id, number): None for id, number, *_ in rows}
+        return [_removed(each, left) for each in settles]
+
+    # Forget, and what is left of messages.
+
+    def forget(self, forgets: Sequence[Forget]) -> None:
+        """Remove messages, with their files and records of failures."""
+        for forget in forgets:
+            for chunk in chunks([(id,) for id in forget.ids]):
+                rows = self._database.execute(
+                    f"DELETE FROM recipient WHERE message IN ({marks(chunk)})"
+                    " RETURNING message, number, attempts, held",
+                    flat(chunk),
+                ).fetchall()
+                self.counts.recipients_left([row[2:] for row in rows])
+                # They may have been leased since their commit failed.
+                self._ended.update(((id, number), None) for id, number, *_ in rows)
+                self.counts.failures -= self._database.execute(
+                    f"DELETE FROM failure WHERE message IN ({marks(chunk)})", flat(chunk)
+                ).rowcount
+            self._remove_empty(forget.ids, with_files=False)
+            self.files += [self._spool.path(id) for id in forget.ids]  # without a row as well
+
+    def _delete(
+        self, keys: Sequence[RecipientKey], condition: str = "1"
+    ) -> list[tuple[int, int, int, float | None]]:
+        return operator_queries.delete(self._database, keys, condition)
+
+    def _remove_empty(self, ids: Sequence[QueueId], *, with_files: bool = True) -> None:
+        """Remove those messages that have no recipient left."""
+        for chunk in chunks([(id,) for id in ids]):
+            rows = self._database.execute(
+                f"DELETE FROM message WHERE id IN ({marks(chunk)}) AND NOT EXISTS"
+                " (SELECT 1 FROM recipient WHERE recipient.message = message.id)"
+                " RETURNING id, body IS NULL, quarantine IS NOT NULL",
+                flat(chunk),
+            ).fetchall()
+            self.counts.messages -= len(rows)
+            self.counts.quarantined -= sum(quarantined for *_, quarantined in rows)
+            if with_files:
+                self.files += [self._spool.path(QueueId(id)) for id, in_file, _ in rows if in_file]
+
+
+def _removed(settle: Settle, left: dict[RecipientKey, None]) -> Removed | None:
+    numbers = tuple(
+        RecipientNumber(number) for id, number in settle.ended() if (id, number) in left
+    )
+    return Removed(numbers) if numbers else None
