@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.reply import Reply
 from twisted_mta.smtp.client import session
+from twisted_mta.smtp.client.awaited import Awaited
 from twisted_mta.smtp.client.session import ClientSession
-from twisted_mta.smtp.client.step import Awaited
 from twisted_mta.smtp.data import DataReader, NewlineNormalizer
 from twisted_mta.smtp.server import session as server
 from twisted_mta.smtp.server.session import Session

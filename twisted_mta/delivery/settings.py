@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field, frozen
 
-from ..smtp.client.step import Deadlines
+from ..smtp.client.awaited import Deadlines
 
 
 @frozen(kw_only=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.smtp.client.step import Close, Deadlines, SendBody, TransactionDone
+from twisted_mta.smtp.client.awaited import Deadlines
+from twisted_mta.smtp.client.step import Close, SendBody, TransactionDone
 
 from ..playing import GROUP, OPENING, PLAIN_OPENING, Player, message
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.smtp.client.session import DotStuffer
+from twisted_mta.smtp.client.outgoing import DotStuffer
 
 from ..playing import PLAIN_OPENING, Player, message
 

@@ -32,13 +32,13 @@ class AuthEnd:
     """The dialogue is over.
 
     Attributes:
-        known: the server knows us now.
+        accepted: whether the server has accepted our credentials.
         reply: of the server, that it cannot say at present; None where it is not that.
         text: else what is wrong, without a word of what is secret.
         cancel: whether `CANCEL` has to be said before anything else.
     """
 
-    known: bool = False
+    accepted: bool = False
     reply: Reply | None = None
     text: str = ""
     cancel: bool = False
@@ -87,7 +87,7 @@ class ClientAuth:
                 return _broken_off(error)
         if reply.code == 235:
             if self._held is None and self._mechanism.complete:
-                return AuthEnd(known=True)
+                return AuthEnd(accepted=True)
             # RFC 5802 §5: a server that does not prove itself is not what we hold it for.
             return AuthEnd(text="AUTH was answered with yes before its end")
         if reply.code in (504, 534):  # RFC 4954 §4, §6: of the mechanism, not of the credentials

@@ -1,4 +1,4 @@
-"""One message on its way out: what is said for it, what goes over the wire, and what came of it."""
+"""A transaction of a client session: its commands, its content on the wire, its outcomes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PIECE = 65_536
 
 
 class DotStuffer:
-    """Makes a content transparent for DATA (RFC 5321 §4.5.2), wherever it is cut into chunks."""
+    """Dot-stuffs content for DATA (RFC 5321 §4.5.2), wherever it is split."""
 
     def __init__(self) -> None:
-        self._tail = b"\r\n"  # the last octets of the stream, as far as they matter
+        self._tail = b"\r\n"  # the last two octets so far, if they are CR LF; else the last one
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the octets to send for the next ``chunk`` of the content."""
@@ -41,7 +41,7 @@ class DotStuffer:
         return stuffed
 
     def end(self) -> bytes:
-        """Return what ends the content: the final dot, on a line of its own."""
+        """Return the end of the content: the final dot, on a line of its own."""
         return b".\r\n" if self._tail == b"\r\n" else b"\r\n.\r\n"
 
 
@@ -63,9 +63,9 @@ def chunked(message: Message) -> Iterator[bytes]:
     RFC 3030 §2. No octet is added or changed.
 
     Raises:
-        OSError: the content cannot be read, or its length is not what it was said to be. The peer
-            counts: it would take what we say next for content, or content for what we say next. So
-            that is found out before the last piece is handed out, and never more than was said is.
+        OSError: the content cannot be read, or its length has changed. The server counts octets:
+            it would take our next command for content, or content for commands. So the length is
+            checked before the last piece is yielded, and never more octets than announced are.
     """
     left = _size(message)
     command = b"BDAT %d LAST\r\n" % left
@@ -76,7 +76,7 @@ def chunked(message: Message) -> Iterator[bytes]:
         yield command + piece
         command = b""
     if left:
-        raise OSError("it has not the length that it had")
+        raise OSError("its length has changed")
     if command:
         yield command
 
@@ -98,19 +98,23 @@ def _size(message: Message) -> int:
 
 @define(eq=False)
 class OutgoingTransaction:
-    """One transaction and what is known of each of its recipients.
+    """One transaction, and the final reply of each recipient.
+
+    A *place* is the index of a recipient in the envelope.
 
     Attributes:
-        message: what is sent.
-        remote: the peer, as outcomes name it.
-        capabilities: what it announced: parameters by upper-case keyword.
-        extensions: what may be said for the message.
-        offered: the places in the envelope of the recipients that the peer is asked for.
-        asked: how many of them have their reply to RCPT.
-        taken: the places of those that the peer took.
-        answers: how many of those had a reply of their own to the content (RFC 2033 §4.2).
-        answered: whether the peer said anything about this transaction yet.
-        dot_sent: whether the final dot, or the end of the last chunk, may be on its way.
+        message: the message to send.
+        remote: the server, as outcomes name it.
+        capabilities: what the server announced: parameters by upper-case keyword.
+        extensions: those that may add parameters.
+        offered: the places of the recipients for which RCPT is sent.
+        replied: how many of these have their reply to RCPT.
+        accepted: the places of those that the server accepted.
+        answers: how many of these have a reply of their own to the content (RFC 2033 §4.2).
+        answered: whether the server has replied to MAIL.
+        dot_sent: whether the final dot, or the end of the last chunk, may have been sent.
+        held: the piece of the content that was read last: it is not written until it is known
+            whether it ends the content.
     """
 
     message: Message
@@ -118,11 +122,12 @@ class OutgoingTransaction:
     capabilities: Mapping[str, str]
     extensions: Sequence[OutgoingExtension] = OUTGOING
     offered: list[int] = Factory(list)
-    asked: int = 0
-    taken: list[int] = Factory(list)
+    replied: int = 0
+    accepted: list[int] = Factory(list)
     answers: int = 0
     answered: bool = False
     dot_sent: bool = False
+    held: bytes = b""
     _settled: dict[int, tuple[Reply, str | None, bool]] = field(factory=dict, init=False)
 
     @property
@@ -137,13 +142,20 @@ class OutgoingTransaction:
 
     @property
     def delivered(self) -> bool:
-        """Whether all that were taken were delivered."""
-        return all(self._settled[place][0].code < 300 for place in self.taken)
+        """Whether the content was accepted for every accepted recipient."""
+        return all(self._settled[place][0].code < 300 for place in self.accepted)
 
     def settle(
         self, places: Iterable[int], reply: Reply, *, ours: bool = False, uncertain: bool = False
     ) -> None:
-        """Give the recipients at ``places`` their final reply, unless they have one."""
+        """Give the recipients at ``places`` their final reply, unless they have one.
+
+        Args:
+            places: of the recipients.
+            reply: the final reply.
+            ours: whether the reply is our own, and not the server's.
+            uncertain: whether the server may have accepted the message all the same.
+        """
         remote = None if ours else self.remote
         for place in places:
             self._settled.setdefault(place, (reply, remote, uncertain))
@@ -153,10 +165,10 @@ class OutgoingTransaction:
         return place in self._settled
 
     def outcomes(self, tls: TLSFacts | None) -> tuple[Outcome, ...]:
-        """Return an outcome for each recipient; all of them are settled.
+        """Return the outcome for each recipient, when all are settled.
 
         Args:
-            tls: what protected the transaction.
+            tls: what the TLS handshake achieved; None in clear.
         """
         settled = self._settled
         notifies = "DSN" in self.capabilities
@@ -169,11 +181,11 @@ class OutgoingTransaction:
         return tuple(outcomes)
 
     def offer(self) -> None:
-        """Fill `offered`; settle the recipients that the peer cannot take, going by its EHLO."""
-        everyone = range(len(self.message.envelope.recipients))
+        """Fill `offered`; settle the recipients that the server cannot take, going by its EHLO."""
+        all_places = range(len(self.message.envelope.recipients))
         refusal = self._refusal(converted=False) or self._refusal(converted=True)
         if refusal is not None:
-            self.settle(everyone, refusal, ours=True)
+            self.settle(all_places, refusal, ours=True)
             return
         for place, recipient in enumerate(self.message.envelope.recipients):
             refusal = self._recipient_refusal(recipient)
@@ -183,7 +195,10 @@ class OutgoingTransaction:
                 self.settle([place], refusal, ours=True)
 
     def needs_conversion(self) -> Reply | None:
-        """Return what everyone gets unless the content is converted; None: that would not help."""
+        """Return the reply for all recipients that conversion of the content would avoid.
+
+        None where no conversion is needed, and where it would not help.
+        """
         if self._refusal(converted=False) is not None:
             return None
         return self._refusal(converted=True)
@@ -205,7 +220,7 @@ class OutgoingTransaction:
         return None
 
     def mail(self) -> bytes:
-        """Return the MAIL command with the parameters that the peer knows."""
+        """Return the MAIL command, with parameters of the extensions that the server announced."""
         words = [f"MAIL FROM:<{self.message.envelope.reverse_path or ''}>"]
         for extension in self.extensions:
             announced = self.capabilities.get(extension.keyword)

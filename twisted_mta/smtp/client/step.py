@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Literal, TypeAlias
 
 from attrs import frozen
@@ -17,76 +16,6 @@ Dialect = Literal["smtp", "lmtp"]
 TLSLevel = Literal["none", "may", "encrypt", "verify"]
 """What a connection must have: ``may`` goes on in clear where TLS cannot be had (RFC 7435);
 ``verify`` asks for a certificate that proves the next hop's name, which is for the shell to see."""
-
-
-class Awaited(Enum):
-    """What a session waits for; the values are the fields of `Deadlines` that bound the wait."""
-
-    GREETING = "greeting"
-    EHLO = "ehlo"
-    HELO = "helo"
-    STARTTLS = "starttls"
-    HANDSHAKE = "handshake"
-    AUTH = "auth"
-    CANCEL = "cancel"
-    RSET = "rset"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    BODY = "block"
-    DOT = "dot"
-    NOTHING = "nothing"
-    QUIT = "quit"
-
-
-_SITUATIONS = {
-    None: "while idle",
-    Awaited.GREETING: "before the greeting",
-    Awaited.HANDSHAKE: "during the TLS handshake",
-    Awaited.BODY: "while sending the message",
-    Awaited.NOTHING: "after the final dot",
-}
-
-
-def situation(awaited: Awaited | None, *, binary: bool = False, lmtp: bool = False) -> str:
-    """Say for people at which point a session stands.
-
-    Args:
-        awaited: what it waits for, None while it is idle.
-        binary: whether its content goes by BDAT.
-        lmtp: whether it speaks LMTP.
-    """
-    if awaited is Awaited.DOT:
-        return "after the last chunk" if binary else "after the final dot"
-    if awaited is Awaited.EHLO and lmtp:
-        return "before the reply to LHLO"
-    if awaited in _SITUATIONS:
-        return _SITUATIONS[awaited]
-    assert awaited is not None
-    return f"before the reply to {awaited.name}"
-
-
-@frozen
-class Deadlines:
-    """How long to wait for each thing, in seconds (RFC 5321 §4.5.3.2)."""
-
-    connect: float = 30.0
-    greeting: float = 300.0  # §4.5.3.2.1
-    ehlo: float = 300.0
-    helo: float = 300.0
-    starttls: float = 120.0
-    handshake: float = 30.0
-    auth: float = 300.0
-    cancel: float = 5.0  # nothing hangs on the answer any more
-    rset: float = 300.0
-    mail: float = 300.0  # §4.5.3.2.2
-    rcpt: float = 300.0  # §4.5.3.2.3
-    data: float = 120.0  # §4.5.3.2.4
-    block: float = 180.0  # §4.5.3.2.5
-    dot: float = 600.0  # §4.5.3.2.6: too short a wait here makes duplicates
-    nothing: float = 300.0
-    quit: float = 5.0  # nothing hangs on the answer any more
-    idle: float = 5.0
 
 
 @frozen
