@@ -19,7 +19,7 @@ from twisted_mta.system.limits import LocalLimits
 
 from ..mail import DEFERRED, DELIVERED, FAILED, message
 from ..running import RunnerTestCase, route
-from ..store.leveled import special
+from ..store.priority_conformance import special
 
 
 class FairTestCase(RunnerTestCase):

@@ -1,4 +1,4 @@
-"""The embedded store: what is its own beside the contract (tests of that are in `test_store`)."""
+"""The embedded store: what is its own beside the contract (tests of that are in `conformance`)."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import UnsyncedFiles
 
 from ..mail import BODY, LIFETIME, NOW, deferred, message, settled
-from .leveled import special
+from .priority_conformance import special
 
 
 class StoreTestCase(SynchronousTestCase):

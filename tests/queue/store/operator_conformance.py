@@ -1,4 +1,4 @@
-"""What every store keeps to when an operator asks: the contract in `queue.operator`."""
+"""The operator's part of the contract of a store (`queue.operator.operations`)."""
 
 from __future__ import annotations
 
@@ -23,33 +23,18 @@ from twisted_mta.queue.operator.operations import (
     Tally,
 )
 from twisted_mta.queue.operator.selection import STATES, Selection
-from twisted_mta.queue.store.contract import Operation, Result, Settle
+from twisted_mta.queue.store.contract import Operation, Settle
 
 from ..mail import DEFERRED, LIFETIME, NOW, deferred, message, settled
+from .harness import StoreHarness
 
 
 def untried(message: Any, *which: int) -> Settle:
     return Settle(message, untried=tuple(map(RecipientNumber, which or (0,))))
 
 
-class SteeringTests:
-    """A part of `test_store.StoreTests`, whose helpers it uses."""
-
-    store: Any
-    accept: Any
-    due: Any
-    restart: Any
-    lease: Any
-    survey: Any
-    large_body: Any
-    files: Any
-    assertEqual: Any
-    assertIsNone: Any
-    assertTrue: Any
-    assertFalse: Any
-
-    def do(self, *operations: Operation) -> list[Result]:
-        raise NotImplementedError
+class OperatorConformance(StoreHarness):
+    """The operator's part of the contract."""
 
     def page(self, operation: Operation) -> Page:
         (page,) = self.do(operation)

@@ -1,17 +1,11 @@
-"""What every store keeps to: the contract in `queue.store`, run against each of them."""
+"""The contract of a store (`queue.store.contract`), as tests that every store has to pass."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import Any
-
 from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.body import Body, MemoryBody
+from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Envelope, Recipient, RecipientNumber
 from twisted_mta.mail.message import Message, RefusedRecipient
 from twisted_mta.mail.outcome import Outcome
@@ -23,23 +17,15 @@ from twisted_mta.queue.store.contract import (
     Forget,
     Lease,
     Leased,
-    Operation,
     Overdue,
     Settle,
-    Store,
     StoreError,
-    Survey,
     Want,
 )
-from twisted_mta.queue.store.spool import Spool
-from twisted_mta.queue.store.sqlite import SQLiteStore
-from twisted_mta.system.executors import inline_executor
-from twisted_mta.testing.files import UnsyncedFiles
-from twisted_mta.testing.store import MemoryStore
 
 from ..mail import DEFERRED, FAILED, LIFETIME, NOW, deferred, message, numbers, settled
-from .leveled import LevelTests
-from .steering import SteeringTests
+from .operator_conformance import OperatorConformance
+from .priority_conformance import PriorityConformance
 
 
 def found_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
@@ -47,67 +33,8 @@ def found_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
     return tuple(each.number for each in leased.messages[0].envelope.recipients)
 
 
-class Contract:
-    """`new_store` is the subclass's: another object on what the ones before it have written."""
-
-    spool: Spool
-    files: UnsyncedFiles
-    store: Store
-
-    def new_store(self) -> Store:
-        raise NotImplementedError
-
-    def begin(self) -> None:
-        self.files = UnsyncedFiles()
-        self.files.make_directories("/state/body")
-        self.spool = Spool(
-            "/state/body", files=self.files, executor=inline_executor, small_body=100
-        )
-        self.store = self.new_store()
-        self.store.open()
-
-    def restart(self) -> None:
-        """Go on as another process would."""
-        self.store.close()
-        self.store = self.new_store()
-        self.store.open()
-
-    def do(self, *operations: Operation) -> list[Any]:
-        return self.store.apply(operations)
-
-    def accept(self, *messages: Message, lease: bool = False) -> None:
-        self.do(*(Accept(each, lease) for each in messages))
-
-    def survey(
-        self, now: float = NOW, latest: float = NOW + 1e9, set_back: float = 0.0
-    ) -> dict[str, float | None]:
-        """Return which domains there are, and from when on."""
-        (surveyed,) = self.do(Survey(now, latest, set_back))
-        assert surveyed is not None
-        return dict(surveyed.rest)
-
-    def lease(self, now: float = NOW, limit: int = 100, *domains: str) -> Leased:
-        """Lease what is due of ``domains``, or of all that there are."""
-        wants = tuple(Want(domain, limit) for domain in domains or sorted(self.survey()))
-        (leased,) = self.do(Lease(now, wants))
-        assert leased is not None
-        return leased
-
-    def due(self, now: float = NOW) -> Sequence[tuple[int, list[int]]]:
-        """Lease all that is due; return the ids with the numbers of their recipients."""
-        return [(int(each.id), numbers(each)) for each in self.lease(now).messages]
-
-    def large_body(self, id: int, content: bytes) -> Body:
-        writer = self.spool.new_body(QueueId(id))
-        writer.write(content)
-        sealed = writer.seal()
-        if not isinstance(sealed, Deferred):
-            return sealed
-        return self.successResultOf(sealed)
-
-
-class StoreTests(Contract, SteeringTests, LevelTests):
-    """The contract itself."""
+class StoreConformance(OperatorConformance, PriorityConformance):
+    """The whole contract. A test case for a store says how the store is made (`StoreHarness`)."""
 
     # What is kept.
 
@@ -588,25 +515,3 @@ class StoreTests(Contract, SteeringTests, LevelTests):
 
     def test_an_empty_batch_is_no_error(self) -> None:
         self.assertEqual(self.do(), [])
-
-
-class InSQLite(StoreTests, SynchronousTestCase):
-    def setUp(self) -> None:
-        self.directory = os.path.abspath(self.mktemp())
-        os.makedirs(self.directory)
-        self.begin()
-        self.addCleanup(lambda: self.store.close())
-
-    def new_store(self) -> Store:
-        self.files.make_directories(self.directory)
-        path = os.path.join(self.directory, "queue.sqlite")
-        return SQLiteStore(path, spool=self.spool, files=self.files)
-
-
-class InMemory(StoreTests, SynchronousTestCase):
-    def setUp(self) -> None:
-        self.begin()
-
-    def new_store(self) -> Store:
-        before = getattr(self, "store", None)
-        return MemoryStore(spool=self.spool, files=self.files, disk=before)

@@ -1,8 +1,6 @@
-"""What every store keeps to for mail that is not like all other: `queue.levels`."""
+"""The contract of a store for mail with a priority, a return time, or a release time."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from attrs import evolve
 
@@ -11,6 +9,7 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.contract import Lease, Want
 
 from ..mail import NOW, deferred, message, numbers, settled
+from .harness import StoreHarness
 
 HOUR = 3600
 
@@ -23,16 +22,8 @@ def special(id: int, *recipients: str, at: float = NOW, **parameters: str | int)
     return evolve(made, envelope=evolve(made.envelope, parameters=its))
 
 
-class LevelTests:
-    """A part of `test_store.StoreTests`, whose helpers it uses."""
-
-    accept: Any
-    do: Any
-    due: Any
-    lease: Any
-    restart: Any
-    survey: Any
-    assertEqual: Any
+class PriorityConformance(StoreHarness):
+    """The part of the contract that is about priorities and times of the sender's own."""
 
     def next(self, now: float = NOW + HOUR, limit: int = 1) -> list[int]:
         leased = self.lease(now, limit, "next.example")

@@ -1,0 +1,35 @@
+"""Each store passes the tests of the contract."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_mta.queue.store.contract import Store
+from twisted_mta.queue.store.sqlite import SQLiteStore
+from twisted_mta.testing.store import MemoryStore
+
+from .conformance import StoreConformance
+
+
+class SQLiteConformance(StoreConformance, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        self.begin()
+        self.addCleanup(lambda: self.store.close())
+
+    def new_store(self) -> Store:
+        self.files.make_directories(self.directory)
+        path = os.path.join(self.directory, "queue.sqlite")
+        return SQLiteStore(path, spool=self.spool, files=self.files)
+
+
+class MemoryConformance(StoreConformance, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.begin()
+
+    def new_store(self) -> Store:
+        before = getattr(self, "store", None)
+        return MemoryStore(spool=self.spool, files=self.files, disk=before)
