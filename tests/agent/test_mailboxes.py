@@ -10,7 +10,7 @@ from twisted_mta.agent.mailboxes import Mailboxes
 from twisted_mta.config import Config, Destination
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
-from twisted_mta.routing.aliases import AliasError
+from twisted_mta.routing.alias_file import AliasError
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.slices import NOTHING, Sliced
 from twisted_mta.testing.files import UnsyncedFiles

@@ -20,7 +20,7 @@ from twisted_mta.dns import resolver as resolver_module
 from twisted_mta.dns.query import Timing
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop
-from twisted_mta.routing.exchangers import Exchangers
+from twisted_mta.routing.exchangers import TargetLocator
 
 
 class Later:
@@ -135,7 +135,7 @@ class WithoutEDNS(ScriptedTestCase):
 
 class NegativeByType(ScriptedTestCase):
     def locate(self, domain: str) -> Deferred[Sequence[Any]]:
-        exchangers = Exchangers(
+        exchangers = TargetLocator(
             self.resolver,
             random=random.Random(1),
             is_local=lambda name: False,

@@ -20,7 +20,7 @@ from twisted_mta.dns.resolv_conf import parse_resolv_conf
 from twisted_mta.dns.system import SystemFiles
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop
-from twisted_mta.routing.exchangers import Exchangers
+from twisted_mta.routing.exchangers import TargetLocator
 
 KUBERNETES = """\
 search mail.svc.cluster.local svc.cluster.local cluster.local
@@ -324,7 +324,7 @@ class Searching(ChangingTestCase):
         self.first.records["deep.host.example. A"] = (60, "192.0.2.3")
 
     async def locate(self, next_hop: NextHop) -> list[str]:
-        exchangers = Exchangers(
+        exchangers = TargetLocator(
             self.resolver(), random=random.Random(1), is_local=lambda name: False
         )
         return [str(each) for each in await exchangers.locate(next_hop)]

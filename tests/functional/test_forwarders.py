@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from twisted_mta.dns import DNSResolver
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop, Target
-from twisted_mta.routing.exchangers import Exchangers
+from twisted_mta.routing.exchangers import TargetLocator
 
 from .forwarders import Dnsmasq, Forwarder, Unbound
 from .nsd import NSD
@@ -47,7 +47,9 @@ class ForwardedTestCase(TestCase):
         self.addCleanup(self.resolver.stop)
 
     def locate(self, domain: str) -> Deferred[Sequence[Target]]:
-        exchangers = Exchangers(self.resolver, random=random.Random(1), is_local=lambda name: False)
+        exchangers = TargetLocator(
+            self.resolver, random=random.Random(1), is_local=lambda name: False
+        )
         return exchangers.locate(NextHop("smtp", domain=domain))
 
     async def assertTargets(self, domain: str, *expected: str) -> None:

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from twisted_mta.dns import DNSResolver
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop, Target
-from twisted_mta.routing.exchangers import Exchangers
+from twisted_mta.routing.exchangers import TargetLocator
 
 from .nsd import NSD
 from .programs import LOOPBACK, folder, need
@@ -77,7 +77,7 @@ class Exchanging(TestCase):
         return resolver
 
     def locate(self, domain: str) -> Deferred[Sequence[Target]]:
-        exchangers = Exchangers(
+        exchangers = TargetLocator(
             self.resolver,
             random=random.Random(1),
             is_local=lambda name: name == "our.mail.example",

@@ -3,16 +3,14 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.routing.aliases import (
+from twisted_mta.routing.alias_file import (
     MOST_MEMBERS,
-    Alias,
     AliasError,
-    Aliases,
-    Target,
     parse_aliases,
-    parsing_aliases,
+    parse_in_slices,
     read_aliases,
 )
+from twisted_mta.routing.aliases import Alias, Aliases, AliasTarget
 
 OURS = ("us.example", "virtual.example")
 
@@ -65,7 +63,7 @@ class Reading(SynchronousTestCase):
 
     def test_what_some_obey_and_we_do_not_is_refused_by_name(self) -> None:
         for target, said in (
-            (":include:/etc/list", ":include: and its like are not read"),
+            (":include:/etc/list", ":include: and the like are not read"),
             ("|/usr/bin/vacation bob", "no program is run"),
             ('"|/usr/bin/vacation bob"', "no program is run"),
             ("/var/mail/archive", "no file is written to"),
@@ -77,10 +75,10 @@ class Reading(SynchronousTestCase):
 
     def test_each_mistake_is_told_with_its_line_and_what_would_do(self) -> None:
         for text, expected in (
-            ("a b", '1: "a": not an entry; name:, name@example.org: or @example.org: and what'),
+            ("a b", '1: "a": not an entry; expected name:, name@example.org: or @example.org: and'),
             ("a, b: c", '1: "a": not an entry'),
             (": b", '1: ":": not an entry'),
-            ("\na:", '2: "a" leads nowhere; name, name@example.org or @example.org would do'),
+            ("\na:", '2: "a" has no target; expected name, name@example.org or @example.org'),
             ("a: ,b", '1: ",": a name is missing before it'),
             ("a: b c", '1: "c": a comma is missing before it'),
             ("a: b\n  c", '2: "c": a comma is missing before it'),
@@ -90,7 +88,7 @@ class Reading(SynchronousTestCase):
             ("a@us.example: b\na@US.example.: c", '2: "a@us.example" stands in line 1 already'),
             ('a: "b', '1: ""b": half a pair of quotation marks'),
             ("a: b@[x", '1: "[x": no name'),
-            ("a: b@x..y", '1: "b@x..y": not a domain name; name, name@example.org'),
+            ("a: b@x..y", '1: "b@x..y": not a domain name; expected name, name@example.org'),
             ("a: b(c)", '1: "b(c)": not of the form local-part@domain'),
             ("a: <b@x.example>", '1: "<b@x.example>": not of the form'),
             ("a@else.example: b", '1: "a@else.example": else.example is none of our domains;'),
@@ -156,7 +154,7 @@ class Finding(SynchronousTestCase):
     def test_a_catch_all_is_asked_for_apart(self) -> None:
         found = self.aliases.catch_all("us.example")
         assert found is not None
-        self.assertEqual((found.targets, found.line), ((Target("x", None),), 5))
+        self.assertEqual((found.targets, found.line), ((AliasTarget("x", None),), 5))
         self.assertIsNone(self.aliases.catch_all("other.example"))
 
     def test_one_character_in_two_spellings_is_one_name(self) -> None:
@@ -189,7 +187,7 @@ class Plain(SynchronousTestCase):
                     # A line of white space and a comma goes on with the entry, the long way.
                     expected = self.read(f"{line}\n ,zoe\n")
                     if isinstance(expected, Alias):
-                        self.assertEqual(expected.targets[-1], Target("zoe", None))
+                        self.assertEqual(expected.targets[-1], AliasTarget("zoe", None))
                         *most, _ = expected.targets
                         expected = Alias(expected.key, tuple(most), 1)
                         self.assertEqual(self.read(line), expected, line)
@@ -208,11 +206,11 @@ class Plain(SynchronousTestCase):
         several = "".join(f'u{number}: "p"\n , q\n' for number in range(1600))
         long = "list: " + ", ".join(f"p{number}@x.example" for number in range(3200))
         for text in (plain, several, long):
-            work = parsing_aliases(text.encode(), name="a", ours=OURS)
+            work = parse_in_slices(text.encode(), name="a", ours=OURS)
             self.assertGreaterEqual(sum(1 for _ in work), 99, text[:20])
 
     def test_letting_go_is_no_work_for_one_turn_either(self) -> None:
         aliases = parsed("".join(f"u{number}: p\n" for number in range(2000)))
         self.assertEqual(len(aliases.entries), 2000)
-        self.assertGreaterEqual(sum(1 for _ in aliases.letting_go()), 3)
+        self.assertGreaterEqual(sum(1 for _ in aliases.empty()), 3)
         self.assertEqual(len(aliases.entries), 0)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop, Target
-from twisted_mta.routing.exchangers import Exchangers
+from twisted_mta.routing.exchangers import TargetLocator
 from twisted_mta.testing.resolver import FakeResolver
 
 ADDRESSES = {
@@ -30,7 +30,7 @@ class Located(SynchronousTestCase):
         self.resolver = FakeResolver({domain: exchangers}, ADDRESSES)
 
     def locate(self, next_hop: NextHop) -> Deferred[Sequence[Target]]:
-        exchangers = Exchangers(
+        exchangers = TargetLocator(
             self.resolver,
             random=self.random,
             port=2525,

@@ -6,8 +6,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
-from twisted_mta.routing.aliases import parse_aliases
-from twisted_mta.routing.expansion import MOST_RECIPIENTS, Expander
+from twisted_mta.routing.alias_file import parse_aliases
+from twisted_mta.routing.expansion import MOST_RECIPIENTS, Expander, ExpansionStep
 from twisted_mta.routing.srs import SenderRewriting
 
 LOCAL = ("us.example", "second.example")
@@ -185,9 +185,9 @@ class MissingMembers(ExpansionTestCase):
 
     def test_a_step_names_each(self) -> None:
         self.mailboxes = ["eve@us.example"]
-        _, steps = self.expander("all: all, ghost, eve").explained(
-            Mailbox("all", "us.example"), None
-        )
+        steps: list[ExpansionStep] = []
+        mailbox = Mailbox("all", "us.example")
+        self.expander("all: all, ghost, eve").expand(mailbox, None, steps)
         self.assertEqual(
             [(str(step.mailbox), step.finding) for step in steps],
             [
@@ -200,7 +200,7 @@ class MissingMembers(ExpansionTestCase):
 
     def test_a_notice_of_our_own_goes_to_the_others(self) -> None:
         self.mailboxes = ["eve@us.example"]
-        found = self.expander("all: ghost, eve").recipients(Mailbox("all", "us.example"))
+        found = self.expander("all: ghost, eve").notice_recipients(Mailbox("all", "us.example"))
         self.assertEqual(
             [(each.number, str(each.mailbox)) for each in found], [(0, "eve@us.example")]
         )
@@ -349,7 +349,7 @@ class Forwarding(ExpansionTestCase):
 
 class OurOwnMessages(ExpansionTestCase):
     def recipients(self, aliases: str, mailbox: str) -> list[tuple[int, str, str]]:
-        found = self.expander(aliases).recipients(Mailbox.parse(mailbox))
+        found = self.expander(aliases).notice_recipients(Mailbox.parse(mailbox))
         return [(each.number, str(each.mailbox), str(each.original)) for each in found]
 
     def test_a_notice_goes_where_aliases_lead(self) -> None:
@@ -463,7 +463,8 @@ class ComingBack(ExpansionTestCase):
         self.assertEqual(self.expand("ann: x@else.example", mailbox, None), ["x@else.example"])
         self.mailboxes = []
         self.assertEqual(self.expand("", mailbox, None), "550 5.1.1")
-        _, steps = self.expander("ann: x@else.example").explained(Mailbox.parse(mailbox), None)
+        steps: list[ExpansionStep] = []
+        self.expander("ann: x@else.example").expand(Mailbox.parse(mailbox), None, steps)
         self.assertEqual(
             [step.finding for step in steps], ["sender", "sender", "alias", "elsewhere"]
         )

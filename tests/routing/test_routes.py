@@ -216,7 +216,7 @@ class Writing(SynchronousTestCase):
             self.assertSays("lmtp+unix:/run/dovecot/lmtp", "*", url)
         self.assertSays("107 octets at most, not 108", "*", "lmtp+unix:/" + "x" * 107)
         for url in ("maildir:/var/mail", "discard://x"):
-            self.assertSays("nothing follows", "*", url)
+            self.assertSays("expected nothing", "*", url)
         for url in ("error:", "error:550 no", "error:2.0.0 fine", "error: text"):
             self.assertSays("error:5.1.1 No such user", "*", url)
 

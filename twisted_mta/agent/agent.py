@@ -40,8 +40,8 @@ from ..queue.store.contract import StateInUse
 from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
 from ..queue.store.sqlite import RESERVE, SQLiteStore
-from ..routing.exchangers import Exchangers
-from ..routing.lookup import Accountant
+from ..routing.exchangers import TargetLocator
+from ..routing.lookup import LookupReporter
 from ..server.intake import Intake
 from ..server.intake_policy import IntakePolicy
 from ..server.lmtp_direct import Direct
@@ -200,7 +200,7 @@ class Agent:
             written=tls_written,
         )
         self.tls_news: Callable[[], None] = self._journal.sync_soon
-        locate = Exchangers(
+        locate = TargetLocator(
             resolver,
             random=self._random,
             port=config.delivery.port,
@@ -258,7 +258,7 @@ class Agent:
             mailboxes=self.mailboxes,
             intakes=lambda: self.listeners.intakes,
             relay=self._relay,
-            accountant=Accountant(locate, resolver, is_local=self.mailboxes.is_our_host),
+            reporter=LookupReporter(locate, resolver, is_local=self.mailboxes.is_our_host),
             shards=lambda: self.shards,
             home=self._home.runner,
             wall_time=environment.wall_time,

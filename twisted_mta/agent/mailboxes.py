@@ -16,7 +16,8 @@ from ..mail.final_recipient import FinalRecipient
 from ..mail.next_hop import NextHop
 from ..mail.printable import printable
 from ..mail.reply import Reply
-from ..routing.aliases import Alias, Aliases, parsing_aliases, read_content
+from ..routing.alias_file import parse_in_slices, read_content
+from ..routing.aliases import Alias, Aliases
 from ..routing.expansion import Expander, ExpansionStep
 from ..routing.routes import Routes, parse_route
 from ..routing.srs import SenderRewriting
@@ -128,7 +129,7 @@ class Mailboxes:
             return [], _nothing()
         path, now = prepared.config.aliases, len(aliases.entries)
         said = f"{printable(path or '')}: {now} aliases; before: {len(before.entries)}"
-        return [said] if path else [], before.letting_go()
+        return [said] if path else [], before.empty()
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -162,7 +163,8 @@ class Mailboxes:
         self, mailbox: Mailbox, reverse_path: Mailbox | None
     ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
         """Return the same as `expand`, and how that came about."""
-        return self._expander.explained(mailbox, reverse_path)
+        steps: list[ExpansionStep] = []
+        return self._expander.expand(mailbox, reverse_path, steps), steps
 
     def missing_members(self, aliases: Aliases) -> Iterator[tuple[Alias, Mailbox, Reply]]:
         """Yield what in a file of aliases leads nowhere (`Expander.missing_members`). Blocks."""
@@ -173,8 +175,8 @@ class Mailboxes:
         return self._expander.alias_of(mailbox)
 
     def recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
-        """Return the recipients of a message that we write ourselves (`Expander.recipients`)."""
-        return self._expander.recipients(mailbox)
+        """Return the recipients of a message of our own (`Expander.notice_recipients`)."""
+        return self._expander.notice_recipients(mailbox)
 
     def exists(self, mailbox: Mailbox) -> bool:
         """Whether a mailbox of ours is there, aliases aside."""
@@ -218,7 +220,7 @@ class Mailboxes:
 
 
 def _parsing(content: bytes, path: str, ours: tuple[str, ...]) -> Work[Aliases]:
-    return parsing_aliases(content, name=path, ours=ours)
+    return parse_in_slices(content, name=path, ours=ours)
 
 
 def _making_routes(config: Config) -> Work[Routes]:

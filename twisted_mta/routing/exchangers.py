@@ -1,7 +1,7 @@
-"""Which addresses a next hop has, and in which order to try them (RFC 5321 §5, RFC 7505).
+"""Locate the targets of a next hop: exchangers by preference, and their addresses (RFC 5321 §5).
 
-All targets of one host stand together, IPv6 first and the two families by turns (RFC 8305 §4): who
-connects need not wait out one family before the other has its chance.
+The targets of one host stand together, IPv6 first, the two families alternating (RFC 8305 §4), so
+that connecting need not exhaust one family before it tries the other.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..mail.address import AddressError, domain_name, literal_address
 from ..mail.next_hop import Host, NextHop, Target
 from ..mail.reply import Reply
 
-# RFC 6761 §6.3: never asked of the DNS. IPv4 first, because that is where we listen by default.
+# RFC 6761 §6.3: never looked up. IPv4 first: the default listener has an IPv4 address.
 _LOCALHOST = ("127.0.0.1", "::1")
 
-# A domain can list hosts without end, and have us connect to each. RFC 5321 §5.1 wants at least two
-# addresses tried; Postfix stops at five.
+# A domain could list exchangers without end, and have us connect to each. RFC 5321 §5.1 requires at
+# least two addresses; Postfix stops at five.
 MOST_HOSTS = 16
-# Mail exchangers of one domain that are looked at, those of the best preference. An answer of the
-# DNS has room for 4,000.
+# Exchangers of one domain that are considered, those of the best preference. A DNS answer has room
+# for 4,000.
 _MOST_EXCHANGERS = 256
 _MOST_TARGETS = 32
 
@@ -36,12 +36,12 @@ def _no_target(code: int, status: str, text: str) -> NoTarget:
 
 
 @frozen
-class _Found:
-    """What a lookup of some hosts brought.
+class _HostTargets:
+    """The targets of several hosts.
 
     Attributes:
-        targets: of those that have any, by host, in their order.
-        failures: why others have none.
+        targets: by host, in their order; without hosts that have none.
+        failures: of the lookups of the other hosts.
     """
 
     targets: dict[Host, tuple[Target, ...]]
@@ -49,24 +49,25 @@ class _Found:
 
     @property
     def all(self) -> Sequence[Target]:
-        once = dict.fromkeys(chain.from_iterable(self.targets.values()))
-        return list(islice(once, _MOST_TARGETS))
+        """The targets of all hosts, each once, as many as may be tried."""
+        unique = dict.fromkeys(chain.from_iterable(self.targets.values()))
+        return list(islice(unique, _MOST_TARGETS))
 
     @property
     def lookup_failed(self) -> LookupFailed | None:
-        """What may be different next time."""
+        """The first temporary failure, None where there is none."""
         return next((each for each in self.failures if isinstance(each, LookupFailed)), None)
 
 
-class Exchangers:
-    """Finds the targets of a next hop (`interfaces.Locate`).
+class TargetLocator:
+    """Locates the targets of next hops (`interfaces.Locate`).
 
     Args:
         resolver: the DNS.
-        random: for the order of mail exchangers of one preference, and of the addresses of one.
-        port: where the mail exchangers of a domain listen.
-        is_local: whether a domain, or the name of a mail exchanger, is one of ours.
-        is_own_address: whether we listen ourselves on that address and port.
+        random: shuffles exchangers of one preference, and the addresses of one host.
+        port: of exchangers.
+        is_local: whether a domain, or the name of an exchanger, is one of ours.
+        is_own_address: whether a listener of ours has that address and port.
     """
 
     def __init__(
@@ -85,29 +86,29 @@ class Exchangers:
         self._is_own_address = is_own_address
 
     def locate(self, next_hop: NextHop) -> Deferred[Sequence[Target]]:
-        """Return at least one target.
+        """Return the targets of ``next_hop`` in the order to try them, at least one.
 
         Raises:
-            NoTarget: there is none, now (``4yz``) or at all (``5yz``).
+            NoTarget: there is none for now (``4yz``), or none at all (``5yz``).
         """
         if next_hop.hosts:
             return Deferred.fromCoroutine(self._of_hosts(next_hop.hosts))
         return Deferred.fromCoroutine(self._of_domain(next_hop.domain))
 
     async def _of_hosts(self, hosts: Sequence[Host]) -> Sequence[Target]:
-        """Return the targets of hosts that a route names: in its order, and never by MX.
+        """Return the targets of the hosts of a route, in its order, never by MX.
 
-        The operator wrote them for this machine, so they are looked up as the system does, in the
-        domains of its search list too; what a correspondent wrote is not.
+        The operator wrote them for this machine, so they are looked up with the search list of the
+        system; domains of recipients are not.
         """
-        found = await self._look_up(hosts, search=True)
-        if found.targets:
-            return found.all
+        located = await self._look_up(hosts, search=True)
+        if located.targets:
+            return located.all
         names = ", ".join(host.name for host in hosts)
-        failure = found.lookup_failed
+        failure = located.lookup_failed
         if failure is not None:
             raise _no_target(451, "4.3", f"No address found for {names}: {failure}")
-        # That the operator wrote a name that is not there is no fault of the message.
+        # A mistake in a route is temporary: the operator can correct it.
         raise _no_target(451, "3.5", f"The route leads to no host: {names} has no address")
 
     async def _of_domain(self, domain: str) -> Sequence[Target]:
@@ -116,14 +117,14 @@ class Exchangers:
         try:
             exchangers = await self._resolver.mail_exchangers(domain)
         except NoSuchDomain:
-            # There are name servers, and search proxies before them, that answer NXDOMAIN to a type
-            # that they do not know, and have an address (RFC 4074 §4.2): all must agree.
+            # Some name servers, and search proxies in front of them, answer NXDOMAIN to types that
+            # they do not know (RFC 4074 §4.2): the name may still have an address.
             return await self._implicit(domain, exists=False)
         except DNSFailure as failure:
             raise _no_target(451, "4.3", f"DNS lookup failed: {failure}") from failure
         if not exchangers:
             return await self._implicit(domain)
-        # RFC 7505 §3: a null MX stands alone; beside others it says nothing.
+        # RFC 7505 §3: a null MX is the only MX record; among others it is ignored.
         hosts = [exchanger for exchanger in exchangers if exchanger[1]]
         if not hosts:
             raise _no_target(556, "1.10", f"{domain} accepts no mail (null MX)")
@@ -133,36 +134,38 @@ class Exchangers:
         self, domain: str, exchangers: Sequence[tuple[int, str]]
     ) -> Sequence[Target]:
         groups = list(self._groups(exchangers))
-        # RFC 5321 §5.1: where we are listed ourselves, nobody behind us, or beside us, counts.
-        before = _until(self._is_local, groups)
-        found = await self._look_up(Host(name, self._port) for group in before for name in group)
-        own = {host.name: any(map(self._is_own, some)) for host, some in found.targets.items()}
-        before = _until(lambda name: own.get(name, False), before)
-        hosts = [Host(name, self._port) for group in before for name in group]
-        targets = {host: found.targets[host] for host in hosts if host in found.targets}
+        # RFC 5321 §5.1: where we are listed, only exchangers with a better preference count.
+        better = _until(self._is_local, groups)
+        located = await self._look_up(Host(name, self._port) for group in better for name in group)
+        own = {
+            host.name: any(map(self._is_own, targets)) for host, targets in located.targets.items()
+        }
+        better = _until(lambda name: own.get(name, False), better)
+        hosts = [Host(name, self._port) for group in better for name in group]
+        targets = {host: located.targets[host] for host in hosts if host in located.targets}
         if targets:
-            return evolve(found, targets=targets).all
-        if before and found.lookup_failed is not None:
+            return evolve(located, targets=targets).all
+        if better and located.lookup_failed is not None:
             raise _no_target(451, "4.4", f"No mail exchanger of {domain} can be looked up now")
-        if len(before) < len(groups):
+        if len(better) < len(groups):
             raise _loop(domain)
         raise _no_target(550, "4.4", f"No mail exchanger of {domain} has an address")
 
     async def _implicit(self, domain: str, *, exists: bool = True) -> Sequence[Target]:
-        """Return the targets of a domain without MX records: itself (RFC 5321 §5.1).
+        """Return the targets of a domain without MX records: its own addresses (RFC 5321 §5.1).
 
         Args:
-            domain: see there.
-            exists: whether the DNS knows it, as far as MX records are concerned.
+            domain: without MX records.
+            exists: whether the lookup of its MX records had another answer than NXDOMAIN.
         """
-        found = await self._look_up([Host(domain, self._port)])
-        if found.targets:
-            if any(map(self._is_own, found.all)):
+        located = await self._look_up([Host(domain, self._port)])
+        if located.targets:
+            if any(map(self._is_own, located.all)):
                 raise _loop(domain)
-            return found.all
-        if found.lookup_failed is not None:
-            raise _no_target(451, "4.3", f"DNS lookup failed: {found.lookup_failed}")
-        if found.failures and not exists:
+            return located.all
+        if located.lookup_failed is not None:
+            raise _no_target(451, "4.3", f"DNS lookup failed: {located.lookup_failed}")
+        if located.failures and not exists:
             raise _no_target(550, "1.2", f"The domain {domain} does not exist")
         raise _no_target(550, "4.4", f"{domain} has neither a mail exchanger nor an address")
 
@@ -170,7 +173,7 @@ class Exchangers:
         return self._is_own_address(target.address, target.port)
 
     def _groups(self, exchangers: Iterable[tuple[int, str]]) -> Iterator[list[str]]:
-        """Yield the hosts of each preference, at random within it, each host once."""
+        """Yield the hosts of each preference, in random order (RFC 5321 §5.1), each host once."""
         seen: dict[str, None] = {}
         best = sorted(exchangers)[:_MOST_EXCHANGERS]
         for _, group in groupby(best, key=lambda exchanger: exchanger[0]):
@@ -181,21 +184,21 @@ class Exchangers:
                 self._random.shuffle(equal)
                 yield equal
 
-    async def _look_up(self, hosts: Iterable[Host], *, search: bool = False) -> _Found:
-        some = list(islice(hosts, MOST_HOSTS))
-        lookups = [self._addresses(host.name, search) for host in some]  # all at once
+    async def _look_up(self, hosts: Iterable[Host], *, search: bool = False) -> _HostTargets:
+        looked_up = list(islice(hosts, MOST_HOSTS))
+        lookups = [self._addresses(host.name, search) for host in looked_up]  # all at once
         try:
-            return await self._found(some, lookups)
+            return await self._located(looked_up, lookups)
         finally:
-            for lookup in lookups:  # of which some are left if this was canceled
+            for lookup in lookups:  # some are left where this was canceled
                 lookup.addErrback(lambda failure: None)
 
-    async def _found(
-        self, some: Sequence[Host], lookups: Sequence[Deferred[Sequence[str]]]
-    ) -> _Found:
+    async def _located(
+        self, hosts: Sequence[Host], lookups: Sequence[Deferred[Sequence[str]]]
+    ) -> _HostTargets:
         targets: dict[Host, tuple[Target, ...]] = {}
         failures: list[DNSFailure] = []
-        for host, lookup in zip(some, lookups, strict=True):
+        for host, lookup in zip(hosts, lookups, strict=True):
             try:
                 addresses = await lookup
             except DNSFailure as failure:
@@ -205,20 +208,20 @@ class Exchangers:
             usable = [Target(name, address, host.port) for address in addresses if _usable(address)]
             if usable:
                 targets[host] = tuple(usable)
-        return _Found(targets, tuple(failures))
+        return _HostTargets(targets, tuple(failures))
 
     def _addresses(self, name: str, search: bool) -> Deferred[Sequence[str]]:
-        if name.startswith("/"):  # a UNIX socket is its own address
+        if name.startswith("/"):  # the path of a UNIX socket is its address
             return succeed([name])
         if name == "localhost" or name.endswith(".localhost"):
             return succeed(_LOCALHOST)
         address = literal_address(name) or name
         if _is_address(address):
             return succeed([address])
-        return self._resolver.addresses(name, search=search).addCallback(self._by_turns)
+        return self._resolver.addresses(name, search=search).addCallback(self._alternating)
 
-    def _by_turns(self, addresses: Sequence[str]) -> Sequence[str]:
-        """Return addresses as they are tried: IPv6 and IPv4 by turns, at random within each."""
+    def _alternating(self, addresses: Sequence[str]) -> Sequence[str]:
+        """Return IPv6 and IPv4 addresses alternating, each family in random order."""
         families: tuple[list[str], list[str]] = [], []
         for address in addresses:
             families[":" not in address].append(address)
@@ -233,7 +236,7 @@ def _loop(domain: str) -> NoTarget:
 
 
 def _until(ours: Callable[[str], bool], groups: Sequence[list[str]]) -> Sequence[list[str]]:
-    """Return the groups before the first in which there is one of ours."""
+    """Return the groups before the first group with a host of ours."""
     for place, group in enumerate(groups):
         if any(map(ours, group)):
             return groups[:place]
@@ -241,10 +244,10 @@ def _until(ours: Callable[[str], bool], groups: Sequence[list[str]]) -> Sequence
 
 
 def is_host_name(name: str) -> bool:
-    """Whether the name of a mail exchanger can be one.
+    """Whether a name of an MX record is the name of a host.
 
-    An address there is a mistake (RFC 5321 §5.1, RFC 1035 §3.3.9), and so is ``localhost``: it
-    would be whoever asks.
+    An address is a mistake (RFC 5321 §5.1, RFC 1035 §3.3.9), and so is ``localhost``, which every
+    resolver takes for itself.
     """
     try:
         return (
@@ -267,7 +270,7 @@ def _is_address(text: str) -> bool:
 
 
 def _usable(address: str) -> bool:
-    """Whether somebody could be at an address: 0.0.0.0 and groups are nobody's."""
+    """Whether a host can have an address: not 0.0.0.0, ::, or a multicast group."""
     if address.startswith("/"):
         return True
     parsed = ip_address(address)

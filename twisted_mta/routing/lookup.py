@@ -1,8 +1,7 @@
-"""How the targets of a next hop were found: which hosts there are, and why some are passed over.
+"""A report on the lookup of a next hop: its exchangers, and why some of them are not tried.
 
-What is decided is `exchangers.Exchangers.locate`'s to say; here it is only told from what the DNS
-says, for an operator who asks. That asks the DNS twice, of which the second time costs nothing
-where answers are kept.
+`exchangers.TargetLocator` decides; the report is made from the same DNS answers, for an operator.
+It repeats the DNS lookups, which costs little where answers are cached.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from .exchangers import MOST_HOSTS, is_host_name
 
 
 @frozen
-class Exchanger:
-    """A host that a next hop may lead to.
+class ReportedExchanger:
+    """An exchanger of a domain.
 
     Attributes:
         host: its name.
-        preference: of its MX record; None where no such record names it.
+        preference: of its MX record.
         addresses: that are tried, in no order.
-        problem: why it is passed over; empty: it is not.
+        problem: why it is not tried; empty where it is.
     """
 
     host: str
@@ -38,27 +37,27 @@ class Exchanger:
 
 
 @frozen
-class Account:
-    """What a lookup came to.
+class LookupReport:
+    """The result of a lookup.
 
     Attributes:
-        targets: in their order; empty where ``failure`` says why.
+        targets: in their order; empty where ``failure`` is given.
         exchangers: of a domain, by preference; empty where there is no MX record.
         failure: why there is no target.
     """
 
     targets: tuple[Target, ...]
-    exchangers: tuple[Exchanger, ...] = ()
+    exchangers: tuple[ReportedExchanger, ...] = ()
     failure: Reply | None = None
 
 
-class Accountant:
-    """Tells how the targets of next hops are found.
+class LookupReporter:
+    """Reports on the lookups of next hops.
 
     Args:
-        locate: finds them.
+        locate: looks up the targets.
         resolver: the DNS.
-        is_local: whether a domain, or the name of a mail exchanger, is one of ours.
+        is_local: whether a domain, or the name of an exchanger, is one of ours.
     """
 
     def __init__(
@@ -68,11 +67,11 @@ class Accountant:
         self._resolver = resolver
         self._is_local = is_local
 
-    def account(self, next_hop: NextHop) -> Deferred[Account]:
-        """Look up the targets of a next hop; never fails for what the DNS says."""
-        return Deferred.fromCoroutine(self._account(next_hop))
+    def report(self, next_hop: NextHop) -> Deferred[LookupReport]:
+        """Look up the targets of a next hop; a DNS failure is part of the report."""
+        return Deferred.fromCoroutine(self._report(next_hop))
 
-    async def _account(self, next_hop: NextHop) -> Account:
+    async def _report(self, next_hop: NextHop) -> LookupReport:
         targets: Sequence[Target] = ()
         failure: Reply | None = None
         try:
@@ -85,34 +84,34 @@ class Accountant:
             try:
                 records = await self._resolver.mail_exchangers(domain)
             except DNSFailure:
-                records = ()  # what the failure says
+                records = ()  # `failure` says why
         exchangers = [
             await self._exchanger(preference, host, targets, place)
             for place, (preference, host) in enumerate(sorted(records))
         ]
-        return Account(tuple(targets), tuple(exchangers), failure)
+        return LookupReport(tuple(targets), tuple(exchangers), failure)
 
     async def _exchanger(
         self, preference: int, host: str, targets: Sequence[Target], place: int
-    ) -> Exchanger:
+    ) -> ReportedExchanger:
         addresses = tuple(each.address for each in targets if each.name == host)
         problem = "" if addresses else await self._problem(host, place)
-        return Exchanger(host, preference, addresses, problem)
+        return ReportedExchanger(host, preference, addresses, problem)
 
     async def _problem(self, host: str, place: int) -> str:
         """Return why a host has no target."""
         if not host:
-            return "it says that no mail is taken there (RFC 7505)"
+            return "null MX: the domain accepts no mail (RFC 7505)"
         if not is_host_name(host):
-            return "no mail exchanger can have such a name"
+            return "not a valid name of an exchanger"
         if self._is_local(host):
-            return "it is one of ours: neither it nor what is not better is tried"
+            return "it is one of ours: only exchangers with a better preference are tried"
         if place >= MOST_HOSTS:
-            return f"only {MOST_HOSTS} hosts are tried"
+            return f"at most {MOST_HOSTS} hosts are tried"
         try:
-            found = await self._resolver.addresses(host)
+            addresses = await self._resolver.addresses(host)
         except DNSFailure as error:
             return str(error)
-        if not found:
+        if not addresses:
             return "it has no address"
-        return "not tried: it is not better than we are, or its addresses are nobody's"
+        return "not tried: its preference is not better than ours, or its addresses are unusable"

@@ -1,9 +1,9 @@
-"""Routes: which next hop a mailbox has, decided by its domain alone, without DNS.
+"""Routes: the next hop of a mailbox, decided by its domain alone, without DNS.
 
-In this order: a route for exactly that domain; local domains, the virtual ones among them; routes
-for what a domain ends in, the longest first; the route for all; the mail exchangers of the domain.
-The two before the last never apply to local domains. That a route exists says nothing about who may
-send through it.
+In this order: the route for exactly that domain; local and virtual domains; routes for the domains
+above it, the longest first; the route for all; the exchangers of the domain. Routes for domains
+above and the route for all never apply to local domains. A route never permits relaying: that is
+decided by policy.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _URLS = (
     "smtp://HOST[:PORT], smtps://HOST[:PORT], lmtp://HOST:PORT, lmtp+unix:/PATH, maildir:, discard:"
     " and error:5.1.1 TEXT"
 )
-_SMTPS_PORT = 465  # RFC 8314 §7.3: submissions; no other port is known to begin with TLS
-_LMTP_PORT = 24  # what Dovecot's documentation has; RFC 2033 §5 only rules 25 out
+_SMTPS_PORT = 465  # RFC 8314 §7.3: submissions, the only port with implicit TLS
+_LMTP_PORT = 24  # as in Dovecot's documentation; RFC 2033 §5 only excludes 25
 _STATUS = re.compile(r"([45])\.(\d{1,3}\.\d{1,3})(?:\s+(.*))?", re.DOTALL)  # RFC 3463 §2
 _HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?")
 _REMEMBERED = 4096  # domains and their next hops; some 500 octets each
-# What sun_path of a UNIX socket's address holds on Linux, without the NUL; 104 elsewhere.
+# Octets of sun_path in the address of a UNIX socket on Linux, without the NUL; 103 elsewhere.
 _LONGEST_SOCKET = 107
 
 NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
@@ -40,8 +40,8 @@ class Rule:
     """One route.
 
     Attributes:
-        pattern: a domain, ``.`` and a domain for all below it, or ``*`` for all.
-        next_hop: where its mailboxes go.
+        pattern: a domain; ``.`` and a domain for all domains below it; or ``*`` for all.
+        next_hop: of its mailboxes.
     """
 
     pattern: str
@@ -53,10 +53,10 @@ class Routes:
 
     Args:
         rules: in any order.
-        local_domains: what is delivered here, canonical (`domain_name`); mail for the
-            ``<postmaster>`` without a domain is the first one's.
-        virtual_domains: canonical; ours too, but all that exists there is aliases. What still names
-            one of their mailboxes after these were looked up is nobody.
+        local_domains: delivered here, canonical (`domain_name`); ``<postmaster>`` without a domain
+            is a mailbox of the first.
+        virtual_domains: canonical; ours too, with aliases only: after expansion, a mailbox there
+            does not exist.
 
     Raises:
         ValueError: two rules have one pattern.
@@ -87,13 +87,13 @@ class Routes:
         return domain in self._local or not domain
 
     def with_domain(self, mailbox: Mailbox) -> Mailbox:
-        """Return the mailbox that is meant: ``<postmaster>`` is the first local domain's."""
+        """Return the mailbox with its domain: for ``<postmaster>``, the first local one."""
         if mailbox.domain or not self.local_domains:
             return mailbox
         return Mailbox(mailbox.local_part, self.local_domains[0])
 
     def route(self, mailbox: Mailbox) -> NextHop:
-        """Return where a mailbox goes next."""
+        """Return the next hop of a mailbox."""
         return self._by_domain(self.with_domain(mailbox).domain)
 
     def _decide(self, domain: str) -> NextHop:
@@ -112,7 +112,7 @@ class Routes:
 
 
 def _patterns(domain: str) -> Iterator[str]:
-    """Yield the patterns that take in ``domain`` besides itself, the nearest first."""
+    """Yield the patterns that match ``domain`` besides itself, the most specific first."""
     if not domain.startswith("["):  # an address literal has no domains above it
         at = domain.find(".")
         while at >= 0:
@@ -122,18 +122,17 @@ def _patterns(domain: str) -> Iterator[str]:
 
 
 def parse_route(pattern: str, url: str, *, default_port: int = 25) -> Rule:
-    """Read one route.
+    """Parse one route.
 
     Args:
         pattern: a domain in any form, ``.domain``, or ``*``.
         url: ``smtp://host[:port]`` or ``smtps://host[:port]``; ``lmtp://host:port``;
             ``lmtp+unix:/path``; for these, several by commas, IPv6 in brackets; ``maildir:``;
             ``discard:``; ``error:5.1.1 text``.
-        default_port: of hosts of ``smtp:`` that come without one; those of ``smtps:`` have 465,
-            those of ``lmtp:`` 24.
+        default_port: of ``smtp:`` hosts; that of ``smtps:`` is 465, that of ``lmtp:`` 24.
 
     Raises:
-        ValueError: what is wrong, and what would do.
+        ValueError: the text says what was found and what was expected.
     """
     canonical = _pattern(pattern.strip())
     url = url.strip()
@@ -154,11 +153,11 @@ def parse_route(pattern: str, url: str, *, default_port: int = 25) -> Rule:
         next_hop = NextHop("error", reply=_error(rest))
     elif scheme in ("maildir:", "discard:"):
         if rest:
-            raise ValueError(f"nothing follows {scheme} in a route, not {rest!a}")
+            raise ValueError(f"found {rest!a} after {scheme} in a route; expected nothing")
         transport: Literal["maildir", "discard"] = "maildir" if scheme == "maildir:" else "discard"
         next_hop = NextHop(transport)
     if next_hop is None:
-        raise ValueError(f"not the URL of a next hop: {url!a}; what would do: {_URLS}")
+        raise ValueError(f"not the URL of a next hop: {url!a}; expected {_URLS}")
     return Rule(canonical, evolve(next_hop, rule=rule))
 
 
@@ -173,13 +172,13 @@ def _pattern(pattern: str) -> str:
     except AddressError:
         pass
     raise ValueError(
-        f"not a pattern for domains: {pattern!a}; what would do: example.net for that domain, "
+        f"not a pattern for domains: {pattern!a}; expected example.net for that domain, "
         ".example.net for all below it, * for all"
     )
 
 
 def _items(scheme: str, rest: str) -> Iterator[str]:
-    # "smtp://a,b" and "smtp://a,smtp://b" say the same.
+    # "smtp://a,b" and "smtp://a,smtp://b" are the same.
     for item in rest.split(","):
         text = item.strip()
         yield text[len(scheme) :] if text.lower().startswith(scheme) else text
@@ -201,7 +200,7 @@ def _hosts(scheme: str, rest: str, default_port: int) -> Iterator[Host]:
                 raise ValueError
         except ValueError:  # AddressError is one
             raise ValueError(
-                f"not a host and port: {text!a}; what would do: mx.example.net, "
+                f"not a host and port: {text!a}; expected mx.example.net, "
                 "mx.example.net:2525, 192.0.2.1, [2001:db8::1]:25"
             ) from None
         yield Host(name, port)
@@ -215,7 +214,7 @@ def _sockets(scheme: str, rest: str) -> Iterator[Host]:
             or not (path.isascii() and path.isprintable())
         ):
             raise ValueError(
-                f"not the path of a socket: {path!a}; what would do: lmtp+unix:/run/dovecot/lmtp"
+                f"not the path of a socket: {path!a}; expected lmtp+unix:/run/dovecot/lmtp"
             )
         if len(path.encode()) > _LONGEST_SOCKET:
             raise ValueError(
@@ -229,7 +228,7 @@ def _error(rest: str) -> Reply:
     found = _STATUS.fullmatch(rest.strip())
     if not found:
         raise ValueError(
-            f"not an enhanced status code and text: {rest!a}; what would do: error:5.1.1 No such "
+            f"not an enhanced status code and text: {rest!a}; expected error:5.1.1 No such "
             "user, or error:4.3.2 Try again later"
         )
     text = printable(found[3] or "Not accepted here")

@@ -129,7 +129,7 @@ class Addresses(ExplainerTestCase):
                 (10, "mx1.host", ""),
                 (20, "gone.host", "A of gone.host: no such domain"),
                 (30, "mx3.host", ""),
-                (40, "1.2.3.4", "no mail exchanger can have such a name"),
+                (40, "1.2.3.4", "not a valid name of an exchanger"),
             ],
         )
         self.assertEqual([each["host"] for each in way["targets"]], ["mx1.host", "mx3.host"])

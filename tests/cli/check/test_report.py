@@ -50,7 +50,7 @@ class Tool(CheckTestCase):
         (error,) = (each for each in told["findings"] if each["severity"] == "error")
         self.assertEqual(error["where"], "route *=smtp://hub.example:0")
         self.assertTrue(error["what"].startswith("not a host and port: "), error)
-        self.assertTrue(error["do"].startswith("what would do: mx.example.net"), error)
+        self.assertTrue(error["do"].startswith("expected mx.example.net"), error)
         self.assertEqual(result.exit_code, 1)
 
     def test_the_state_directory_of_the_environment_is_looked_at(self) -> None:

@@ -27,8 +27,8 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.next_hop import NextHop
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.selection import Selection
-from twisted_mta.routing.aliases import AliasError, parse_aliases
-from twisted_mta.routing.exchangers import Exchangers
+from twisted_mta.routing.alias_file import AliasError, parse_aliases
+from twisted_mta.routing.exchangers import TargetLocator
 from twisted_mta.routing.expansion import Expander
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.tls.memory import TLSHost
@@ -166,7 +166,7 @@ def _exchangers(octets: bytes) -> None:
         {"next.example": [(number % 7, name) for number, name in enumerate(names)]},
         {name: [f"192.0.2.{number % 250}"] * 3 for number, name in enumerate(names)},
     )
-    exchangers = Exchangers(
+    exchangers = TargetLocator(
         resolver,
         random=random.Random(1),
         is_local=lambda domain: domain == "us.example",

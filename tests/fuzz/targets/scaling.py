@@ -17,7 +17,7 @@ from twisted_mta.message.mime import (
     measure,
     sections,
 )
-from twisted_mta.routing import aliases
+from twisted_mta.routing import alias_file
 from twisted_mta.smtp import command
 from twisted_mta.smtp.client import reply_reader
 from twisted_mta.smtp.sasl import client, server
@@ -86,7 +86,7 @@ SCALING = Target(
     name="scaling",
     shows="four times the octets take four times as long, and none keep the reactor",
     modules=(
-        *(address, aliases, command, header, reply_reader, client, server, session),
+        *(address, alias_file, command, header, reply_reader, client, server, session),
         *(content_reader, conversion, conversion_plan, entity, measure, sections),
     ),
     new=new,

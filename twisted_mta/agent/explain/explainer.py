@@ -30,7 +30,7 @@ from ...queue.schedule.next_hop_status import NextHopStatus
 from ...queue.schedule.next_hops import SuspendedNextHop
 from ...queue.store.attempts import PastAttempt
 from ...routing.expansion import ExpansionStep
-from ...routing.lookup import Accountant
+from ...routing.lookup import LookupReporter
 from ...server.intake import Intake
 from ...smtp.peer import Peer
 from ...smtp.server.session import Session
@@ -67,7 +67,7 @@ class Explainer:
         mailboxes: which are ours, and where mail goes next.
         intakes: returns the deliveries of the listeners, in the order of the configuration.
         relay: delivers to other hosts.
-        accountant: looks up next hops.
+        reporter: reports on the lookups of next hops.
         shards: returns the parts of the queue.
         home: where new mail goes.
         wall_time: what time it is.
@@ -80,7 +80,7 @@ class Explainer:
         mailboxes: Mailboxes,
         intakes: Callable[[], Sequence[Intake]],
         relay: Relay,
-        accountant: Accountant,
+        reporter: LookupReporter,
         shards: Callable[[], Sequence[Shard]],
         home: Runner,
         wall_time: WallTime,
@@ -89,7 +89,7 @@ class Explainer:
         self._mailboxes = mailboxes
         self._intakes = intakes
         self._relay = relay
-        self._accountant = accountant
+        self._reporter = reporter
         self._shards = shards
         self._home = home
         self._wall_time = wall_time
@@ -251,14 +251,14 @@ class Explainer:
         if not next_hop.remote:
             return facts
         config, domain = self._config(), mailbox.domain
-        account = await self._accountant.account(next_hop)
+        lookup = await self._reporter.report(next_hop)
         host_terms = self._relay.terms.host_terms(next_hop, domain)
-        found = candidates(self._relay.connections, next_hop, host_terms, account.targets)
+        found = candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
         return {
             **facts,
             "terms": terms(config, next_hop, domain),
-            "exchangers": [asdict(each) for each in account.exchangers],
-            "failure": None if account.failure is None else str(account.failure),
+            "exchangers": [asdict(each) for each in lookup.exchangers],
+            "failure": None if lookup.failure is None else str(lookup.failure),
             "targets": [
                 {
                     "host": each.target.name,

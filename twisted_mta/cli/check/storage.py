@@ -10,7 +10,7 @@ from ...auth.accounts import Accounts, AccountsError
 from ...config import Config, ConfigError
 from ...config.amounts import size_text
 from ...mail.printable import printable
-from ...routing.aliases import AliasError, read_aliases
+from ...routing.alias_file import AliasError, read_aliases
 from ...system.ownership import mailbox_fault, state_faults
 from .finding import Finding
 from .machine import Machine
