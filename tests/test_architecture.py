@@ -17,10 +17,10 @@ FLOORS = (
     ("service",),
     # The parent process, its worker processes and the pipe between them.
     ("workers",),
+    # The questions of operators and programs, and the answers over HTTP.
+    ("admin",),
     # Everything that one process does with mail, put together.
     ("agent",),
-    # What operators and programs ask over HTTP, and the answers.
-    ("admin",),
     # Mail comes in, waits, and goes out: three rooms that know nothing of one another.
     ("server", "queue", "delivery"),
     # Decisions: whether a client may send, and where a recipient's mail goes.
@@ -49,7 +49,7 @@ A room imports from floors below its own, never from its own floor or above.
 PURE = ("mail", "smtp", "message")
 """Rooms that take octets and return values, without I/O and without a reactor."""
 
-OPEN_CIRCLES = ("workers",)
+OPEN_CIRCLES: tuple[str, ...] = ()
 """Rooms in which files still import each other in a circle."""
 
 JOINERS = ("__init__", "agent", "cli", "daemon", "service", "testing", "workers")

@@ -23,7 +23,7 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.store.contract import NewerSchema, StateInUse, StoreError
 from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.service import CannotReload
-from twisted_mta.system.ownership import Unrelated
+from twisted_mta.system.ownership import NotOurs
 from twisted_mta.system.ports import CannotListen
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
@@ -260,7 +260,7 @@ class Refusing(InMemory):
         os.makedirs(self.directory, exist_ok=True)
         os.chmod(self.directory, 0o777)
         mta = self.make()
-        self.assertIn("mode 0777) may be written by others", str(self.refused(mta, Unrelated)))
+        self.assertIn("mode 0777) may be written by others", str(self.refused(mta, NotOurs)))
         os.chmod(self.directory, 0o700)
         self.assertNothingLeft(mta)
 
@@ -270,7 +270,7 @@ class Refusing(InMemory):
             file.write("precious")
         os.symlink("victim", f"{self.directory}/lock")
         mta = self.make()
-        self.assertIn("lock", str(self.refused(mta, Unrelated)))
+        self.assertIn("lock", str(self.refused(mta, NotOurs)))
         with open(f"{self.directory}/victim", encoding="ascii") as file:
             self.assertEqual(file.read(), "precious")
         self.assertRaises(OSError, StateLock(f"{self.directory}/lock").acquire)

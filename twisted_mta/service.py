@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
@@ -13,19 +14,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ._version import __version__
-from .admin import queue_api
-from .admin.activity import Activity
-from .admin.api import Action, Admin, Asked
+from .admin.api import Action, Actions, Admin
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
-from .admin.queue_api import Operations
-from .admin.status import ProcessReport, State, Status, Trouble
+from .admin.overview import Installation, Overview
+from .admin.status import State, Status, Trouble
 from .admin.web import StatusSite
+from .agent.activity import Activity
 from .agent.agent import Agent
 from .agent.environment import Environment
-from .agent.explain.asked import Wanted, answered, wanted
+from .agent.gauges import read_agent
 from .agent.listeners import own_certificate
-from .agent.report import process_report, read_agent
 from .agent.shard import shares
 from .config import Config, Listener
 from .config.change import changes, fixed
@@ -37,8 +36,7 @@ from .system.ownership import require_ours
 from .system.ports import Bound, Ports
 from .system.timers import with_monotonic_time
 from .telemetry.metrics import Metrics, table
-from .telemetry.tracing import Event, Filter
-from .tls.memory import TLSEntry
+from .workers.single import SingleProcess
 from .workers.workers import Workers
 
 _COUNTING = 5.0  # seconds between two looks at what workers have counted
@@ -50,127 +48,42 @@ class CannotReload(Exception):
     """Other settings cannot be put in force while the program runs; why, one line."""
 
 
-class Crew(Protocol):
-    """Who does the work: the agent of this process, or those of others."""
+class ServiceState(enum.Enum):
+    """The state of a `MailTransferAgent`."""
 
-    def factory(self, number: int) -> Any:
-        """Return what stands at the port of a listener in this process."""
-        ...
-
-    def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
-        """Open the queue; when that is done, `serve` may be called."""
-        ...
-
-    def serve(self) -> None:
-        """Take connections."""
-        ...
-
-    def stop(self) -> Deferred[None]:
-        """Take no more connections, and drain."""
-        ...
-
-    def hurry(self) -> None:
-        """Let a stop wait for nothing."""
-        ...
-
-    async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        """Make ready for other settings; what is returned puts them in force."""
-        ...
-
-    def reports(self, state: State) -> Sequence[ProcessReport | Asked]:
-        """Say, or ask, how each process is (`admin.api.Reports`).
-
-        Args:
-            state: of this one.
-        """
-        ...
-
-    def troubles(self) -> Sequence[Trouble]:
-        """Say what is wrong with the processes themselves."""
-        ...
-
-    def tls_hosts(self, domain: str | None) -> Sequence[TLSEntry] | Deferred[Sequence[TLSEntry]]:
-        """Say with which hosts TLS was had (`admin.api.Hosts`)."""
-        ...
-
-    def shards(self) -> Sequence[int]:
-        """Return the numbers of all parts of the queue."""
-        ...
-
-    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Ask one of them (`admin.queue_api.Ask`)."""
-
-    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
-        """Say why mail is where it is (`agent.explain.asked`)."""
-        ...
-
-    def trace(
-        self, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
-    ) -> Callable[[], object]:
-        """Open a trace (`admin.api.Trace`)."""
-        ...
+    NEW = "it was not started"
+    STARTING = "it opens its queue"
+    READY = "it takes connections"
+    FAILED = "it could not start"
+    STOPPING = "it drains, or has ended"
 
 
-class _Alone:
-    """The agent of this process (`Crew`): the same as in a worker, without the pipe."""
+class ServiceEvent(enum.Enum):
+    """What happens to a `MailTransferAgent`."""
 
-    def __init__(self, agent: Agent, ports: Ports) -> None:
-        self._agent = agent
-        self._ports = ports
-        self._traces = 0
+    START = "start"
+    OPENED = "the queue was opened"
+    FAIL = "the start failed"
+    STOP = "stop"
 
-    def factory(self, number: int) -> Any:
-        return self._agent.listeners.served(number)
 
-    def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
-        return self._agent.start(shares[0])
-
-    def serve(self) -> None:
-        self._ports.accept_connections()
-
-    def stop(self) -> Deferred[None]:
-        self._ports.unbind()
-        return self._agent.stop()
-
-    def hurry(self) -> None:
-        self._agent.hurry()
-
-    async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        return (await self._agent.prepare(config)).use
-
-    def reports(self, state: State) -> Sequence[ProcessReport | Asked]:
-        return [
-            process_report(
-                self._agent,
-                pid=os.getpid(),
-                state=state,
-                started_at=self._agent.started_at,
-                names=self._ports.names,
-            )
-        ]
-
-    def troubles(self) -> Sequence[Trouble]:
-        return ()
-
-    def tls_hosts(self, domain: str | None) -> Sequence[TLSEntry]:
-        return self._agent.tls_hosts(domain)
-
-    def shards(self) -> Sequence[int]:
-        return [shard.number for shard in self._agent.shards]
-
-    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        return self._agent.ask_queue(shard, name, arguments)
-
-    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
-        return answered(self._agent.explainer, wanted)
-
-    def trace(
-        self, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
-    ) -> Callable[[], object]:
-        self._traces += 1
-        name = self._traces
-        self._agent.tracing.open(name, wanted, deliver)
-        return lambda: self._agent.tracing.close(name)
+TRANSITIONS: Mapping[ServiceState, Mapping[ServiceEvent, ServiceState]] = {
+    ServiceState.NEW: {
+        ServiceEvent.START: ServiceState.STARTING,
+        ServiceEvent.STOP: ServiceState.STOPPING,
+    },
+    ServiceState.STARTING: {
+        ServiceEvent.OPENED: ServiceState.READY,
+        ServiceEvent.FAIL: ServiceState.FAILED,
+        ServiceEvent.STOP: ServiceState.STOPPING,
+    },
+    ServiceState.READY: {ServiceEvent.STOP: ServiceState.STOPPING},
+    ServiceState.FAILED: {
+        ServiceEvent.START: ServiceState.STARTING,
+        ServiceEvent.STOP: ServiceState.STOPPING,
+    },
+    ServiceState.STOPPING: {},
+}
 
 
 class MailTransferAgent(Service):
@@ -218,88 +131,100 @@ class MailTransferAgent(Service):
                 cannot have.
         """
         self.config = config
-        reactor = with_monotonic_time(reactor)
-        self._reactor = reactor
-        self._started_at = 0.0
-        self._starting = False
-        self._stopping = False
+        self._reactor = with_monotonic_time(reactor)
+        self._state = ServiceState.NEW
+        self._started_at = 0.0  # wall time
         self._stopped: Deferred[None] | None = None
-        self._why_not: Failure | None = None
+        self._failure: Failure | None = None  # of the start; or that it was stopped
         self._ready: list[Deferred[None]] = []
         self._reloading = DeferredLock()
         environment = environment or Environment()
         self._wall_time = environment.wall_time
         self._files = environment.files or DiskFiles()
         self._lock = StateLock(os.path.join(config.state_dir, "lock"))
-        self._ports = Ports(reactor)
-        self._web = Ports(reactor)
+        self._ports = Ports(self._reactor)
+        self._web = Ports(self._reactor)
         self._agent: Agent | None = None
-        self._crew: Crew
-        self.metrics = Metrics()
+        self._processes: SingleProcess | Workers
         if config.workers == 1:
-            self._agent = Agent(
-                config, reactor=reactor, environment=environment, is_own_address=self._ports.reach
-            )
-            self._crew = _Alone(self._agent, self._ports)
-            self.metrics = self._agent.metrics
-            read_agent(self.metrics, self._agent)
+            self._processes = self._single_process(environment)
+        elif environment == Environment():
+            self._processes = self._workers(environment, log_lines or self._log_lines)
         else:
-            if environment != Environment():
-                raise ValueError("workers use the real environment; another one takes workers=1")
-            self._crew = Workers(
-                config,
-                reactor=reactor,
-                ports=self._ports,
-                lines=log_lines or self._log_lines,
-                metrics=self.metrics,
-                wall_time=environment.wall_time,
-            )
+            raise ValueError("workers use the real environment; another one takes workers=1")
+        self._overview = self._make_overview(troubles)
         self.admin = Admin(
-            hostname=config.hostname,
-            version=__version__,
-            reports=lambda: self._crew.reports(self._state()),
-            clock=reactor,
-            wall_time=environment.wall_time,
-            actions={"reload": self.reload, **(actions or {})},
-            refusals=(CannotReload,),
-            bound=lambda: [str(bound) for bound in self.bound],
-            wanted_listeners=len(config.listeners) + (config.web is not None),
-            metrics=self.metrics if self._agent is None else None,
-            started_at=lambda: self._started_at or environment.wall_time(),
-            hosts=lambda domain: self._crew.tls_hosts(domain),
-            below={
-                queue_api.PATH: Operations(
-                    shards=lambda: self._crew.shards(),
-                    ask=lambda shard, name, arguments: self._crew.ask_queue(shard, name, arguments),
-                    clock=reactor,
-                ).answer
-            },
-            trace=lambda filter, deliver: self._crew.trace(filter, deliver),
-            troubles=lambda: [*self._crew.troubles(), *troubles()],
-            explain=lambda what, said: self._crew.explain(
-                wanted(what, client=said.get("client"), sender=said.get("sender"))
+            agents=self._processes,
+            overview=self._overview,
+            actions=Actions(
+                by_name={"reload": self.reload, **(actions or {})}, refusals=(CannotReload,)
             ),
+            version=__version__,
+            clock=self._reactor,
         )
-        self._control = (
-            ControlSocket(
-                self.admin.answer,
-                path=os.path.join(config.state_dir, NAME),
-                reactor=reactor,
-                in_place=lambda: self._lock.in_place,
-            )
-            if control
-            else None
+        self._control = self._control_socket() if control else None
+        # Workers are asked now and then, so that their counts are not lost with them.
+        self._counting = LoopingCall(self._overview.status)
+        self._counting.clock = self._reactor
+
+    # Its parts.
+
+    def _single_process(self, environment: Environment) -> SingleProcess:
+        self._agent = agent = Agent(
+            self.config,
+            reactor=self._reactor,
+            environment=environment,
+            is_own_address=self._ports.reach,
         )
-        # What a worker has counted is not to be lost with it.
-        self._counting = LoopingCall(self.admin.status)
-        self._counting.clock = reactor
+        self.metrics = agent.metrics
+        read_agent(agent)
+        return SingleProcess(agent, ports=self._ports, state=self._process_state)
+
+    def _workers(self, environment: Environment, lines: Callable[[bytes], None]) -> Workers:
+        self.metrics = Metrics()
+        return Workers(
+            self.config,
+            reactor=self._reactor,
+            ports=self._ports,
+            lines=lines,
+            metrics=self.metrics,
+            wall_time=environment.wall_time,
+        )
+
+    def _make_overview(self, troubles: Callable[[], Sequence[Trouble]]) -> Overview:
+        config = self.config
+        return Overview(
+            Installation(
+                hostname=config.hostname,
+                version=__version__,
+                listeners=lambda: [str(bound) for bound in self.bound],
+                wanted_listeners=len(config.listeners) + (config.web is not None),
+                started_at=lambda: self._started_at or self._wall_time(),
+                troubles=lambda: [*self._processes.troubles(), *troubles()],
+                metrics=self.metrics if self._agent is None else None,
+            ),
+            reports=self._processes.reports,
+            clock=self._reactor,
+            wall_time=self._wall_time,
+        )
+
+    def _control_socket(self) -> ControlSocket:
+        return ControlSocket(
+            self.admin.answer,
+            path=os.path.join(self.config.state_dir, NAME),
+            reactor=self._reactor,
+            in_place=lambda: self._lock.in_place,
+        )
 
     @property
     def bound(self) -> Sequence[Bound]:
         """Its ports, in the order of the configuration."""
         return [*self._ports.bound, *self._web.bound]
 
-    # Life.
+    # Its life.
+
+    def _happened(self, event: ServiceEvent) -> None:
+        self._state = TRANSITIONS[self._state][event]
 
     def privilegedStartService(self) -> None:
         """Bind the ports; no connection is taken yet.
@@ -314,12 +239,12 @@ class MailTransferAgent(Service):
                 self._ports.bind(
                     listener.kind,
                     listener.endpoint,
-                    self._crew.factory(number),
+                    self._processes.factory(number),
                     implicit_tls=listener.implicit_tls,
                 )
             if config.web is not None:
                 site = StatusSite(
-                    self.admin.status,
+                    self._overview.status,
                     answer=self.admin.answer,
                     hosts=(config.hostname,),
                     reactor=self._reactor,
@@ -344,10 +269,10 @@ class MailTransferAgent(Service):
             CannotListen: it was not started with privileges, and a port cannot be bound.
             RuntimeError: it was stopped before; what has been drained does not begin again.
         """
-        if self._stopping:
+        if self._state is ServiceState.STOPPING:
             raise RuntimeError("a mail transfer agent is started once; make a new one")
         config = self.config
-        self._starting = True
+        self._happened(ServiceEvent.START)
         try:
             if not self.bound:
                 self.privilegedStartService()
@@ -364,7 +289,7 @@ class MailTransferAgent(Service):
                 )
             if self._control is not None:
                 self._control.start()
-            started = self._crew.start(shares(config.state_dir, config.workers))
+            started = self._processes.start(shares(config.state_dir, config.workers))
         except BaseException:
             self._cannot_start(Failure())
             raise
@@ -375,21 +300,22 @@ class MailTransferAgent(Service):
             started.addCallback(lambda _: self._begin()).addErrback(self._cannot_start)
 
     def _begin(self) -> None:
-        if self._stopping:
+        if self._state is ServiceState.STOPPING:
             return
-        self._starting = False
+        self._happened(ServiceEvent.OPENED)
         self._started_at = self._wall_time()
         if self._agent is None:
             self._counting.start(_COUNTING, now=False)
-        self._crew.serve()
+        self._processes.serve()
         self._web.accept_connections()
         self.log.info("ready: {bound}", bound=", ".join(map(str, self.bound)))
         self._fire_ready()
 
     def _cannot_start(self, failure: Failure) -> None:
-        if self._stopping:
-            return  # it was stopped meanwhile, and that sees to everything
-        self._why_not = failure
+        if self._state is ServiceState.STOPPING:
+            return  # the stop frees everything
+        self._happened(ServiceEvent.FAIL)
+        self._failure = failure
         self._unbind()
         if self._control is not None:
             self._control.stop()
@@ -410,9 +336,9 @@ class MailTransferAgent(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         stopped: Deferred[None] = Deferred()
         if self._stopped is None:
-            self._stopping = True
-            self._why_not = Failure(RuntimeError("it was stopped"))
-            self._fire_ready(self._why_not)
+            self._happened(ServiceEvent.STOP)
+            self._failure = Failure(RuntimeError("it was stopped"))
+            self._fire_ready(self._failure)
             self._stopped = Deferred.fromCoroutine(self._stop())
 
         def ended(result: Any) -> Any:
@@ -426,7 +352,7 @@ class MailTransferAgent(Service):
         if self._counting.running:
             self._counting.stop()
         try:
-            await self._crew.stop()
+            await self._processes.stop()
         finally:
             await self._ports.unbind()
             await self._web.unbind()
@@ -439,7 +365,7 @@ class MailTransferAgent(Service):
 
         What is accepted is safe; what was cut off before its answer may be delivered twice.
         """
-        self._crew.hurry()
+        self._processes.hurry()
 
     def reload(self, config: Config | None = None) -> Deferred[list[str]]:
         """Put other settings in force, and read again the files that they name.
@@ -467,11 +393,11 @@ class MailTransferAgent(Service):
         return reloaded
 
     async def _reload(self, config: Config) -> list[str]:
-        if not self.running or self._stopping:
+        if self._state in (ServiceState.NEW, ServiceState.STOPPING):
             return []
         if self._control is not None:
             self._control.look()
-        if self._starting:
+        if self._state is not ServiceState.READY:
             try:
                 await self.when_ready()
             except Exception as error:
@@ -486,7 +412,7 @@ class MailTransferAgent(Service):
         try:
             if self._lock.in_place:  # or one would be made where the state directory has gone
                 own_certificate(config, files=self._files, wall_time=self._wall_time)
-            use = await self._crew.prepare(config)
+            use = await self._processes.prepare(config)
         except Exception as error:
             raise CannotReload(str(error)) from error
         self.config = config
@@ -497,9 +423,9 @@ class MailTransferAgent(Service):
 
         It fails as `startService` does, and with `RuntimeError` where it is stopped instead.
         """
-        if self._why_not is not None:
-            return fail(self._why_not)
-        if self.running and not self._starting:
+        if self._failure is not None:
+            return fail(self._failure)
+        if self._state is ServiceState.READY:
             return succeed(None)
         ready: Deferred[None] = Deferred()
         self._ready.append(ready)
@@ -535,13 +461,13 @@ class MailTransferAgent(Service):
         return self.agent.mailboxes.routes
 
     def status(self) -> Deferred[Status]:
-        """Say how things stand, in all processes together."""
-        return self.admin.status()
+        """Return the state of all processes together."""
+        return self._overview.status()
 
-    def _state(self) -> State:
-        if self._stopping:
+    def _process_state(self) -> State:
+        if self._state is ServiceState.STOPPING:
             return "draining"
-        return "ready" if self.running and not self._starting else "starting"
+        return "ready" if self._state is ServiceState.READY else "starting"
 
     def _fire_ready(self, result: Failure | None = None) -> None:
         ready, self._ready = self._ready, []

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.admin.agents import ScriptedAgents
 from twisted_mta.admin.http import Request, Response
-from twisted_mta.admin.queue_api import Operations
+from twisted_mta.admin.queue_api import QueueAPI
 from twisted_mta.mail.queue_id import QueueId
 
 
@@ -20,7 +21,7 @@ def name(id: int) -> str:
     return str(QueueId(id))
 
 
-class OperationsTestCase(SynchronousTestCase):
+class QueueAPITestCase(SynchronousTestCase):
     """Shards with even and with odd ids; `asked` is what they were asked."""
 
     def setUp(self) -> None:
@@ -29,9 +30,10 @@ class OperationsTestCase(SynchronousTestCase):
         self.shards: dict[int, list[int]] = {0: [2, 4, 6, 8], 1: [1, 3, 5, 7]}
         self.gone: dict[int, None] = {}
         self.looks = 2  # messages that a shard gives, or changes, at once
-        self.operations = Operations(
-            shards=lambda: list(self.shards), ask=self.ask_shard, clock=self.clock
-        )
+        self.agents = ScriptedAgents()
+        self.agents.numbers = (0, 1)
+        self.agents.answer_shard = self.ask_shard
+        self.api = QueueAPI(self.agents, clock=self.clock)
 
     def ask_shard(self, shard: int, what: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
         self.asked.append((shard, what, arguments))
@@ -56,7 +58,7 @@ class OperationsTestCase(SynchronousTestCase):
 
     def ask(self, path: str, method: str = "GET", **other: Any) -> Response:
         where, _, query = path.partition("?")
-        answer = self.operations.answer(
+        answer = self.api.answer(
             Request(method=method, path=f"/v1/queue{where}", query=query, **other)
         )
         return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
@@ -71,7 +73,7 @@ class OperationsTestCase(SynchronousTestCase):
         return self.told(f"/{action}", "POST", code, body=body, user="uid 7")
 
 
-class Listing(OperationsTestCase):
+class Listing(QueueAPITestCase):
     def test_pages_of_all_shards_are_one_list_in_the_order_of_ids(self) -> None:
         found, after = [], ""
         for _ in range(20):
@@ -116,17 +118,16 @@ class Listing(OperationsTestCase):
         self.assertEqual([each["id"] for each in page["messages"]], [name(2), name(4)])
 
     def test_one_that_hangs_is_not_waited_for_for_ever(self) -> None:
-        self.operations = Operations(
-            shards=lambda: [0], ask=lambda *_: Deferred(), clock=self.clock
-        )
-        answer = self.operations.answer(Request(method="GET", path="/v1/queue"))
+        self.agents.numbers = (0,)
+        self.agents.answer_shard = lambda *_: Deferred()
+        answer = self.api.answer(Request(method="GET", path="/v1/queue"))
         assert isinstance(answer, Deferred)
         self.clock.advance(20)
         page = json.loads(self.successResultOf(answer).body)
         self.assertEqual(page["missing"][0]["why"], "it has not answered in time")
 
 
-class Showing(OperationsTestCase):
+class Showing(QueueAPITestCase):
     def test_a_message_is_found_wherever_it_is(self) -> None:
         for id in (3, 4):
             self.assertEqual(self.told(f"/{name(id)}")["message"]["id"], name(id))
@@ -152,7 +153,7 @@ class Showing(OperationsTestCase):
         self.told("/remove", "POST", code=403, public=True, body=b'{"all": true}')
 
 
-class Acting(OperationsTestCase):
+class Acting(QueueAPITestCase):
     def test_it_goes_through_all_shards(self) -> None:
         said = self.act("hold", all=True)
         self.assertEqual((said["recipients"], said["next"]), (8, None))

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.agent.report import process_report
+from twisted_mta.admin.report import process_report
 from twisted_mta.agent.shard import shard_directory
 from twisted_mta.config import Listener
 from twisted_mta.config.destination import Destination
@@ -212,9 +212,7 @@ class StateDirectoryGone(InMemory):
         """Ask as a health check does; return whether the queue is open."""
         for _ in range(2):
             mta.advance(2)
-            report = process_report(
-                mta.mta.agent, pid=1, state="ready", started_at=0.0, names=("smtp",)
-            )
+            report = process_report(mta.mta.agent, pid=1, state="ready", names=("smtp",))
         return report.queue_open
 
     def test_it_is_refused_seen_and_over_by_itself(self) -> None:

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.system import ownership
 from twisted_mta.system.ownership import (
-    Unrelated,
+    NotOurs,
     mailbox_fault,
     open_log,
     require_ours,
@@ -81,7 +81,7 @@ class StateDirectories(OwnershipTestCase):
 
     def test_one_of_another_user_is_refused_with_what_was_found(self) -> None:
         self.owners[self.state] = EVE
-        with self.assertRaises(Unrelated) as caught:
+        with self.assertRaises(NotOurs) as caught:
             require_ours(self.state, US)
         self.assertEqual(
             str(caught.exception),

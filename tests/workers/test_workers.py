@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.workers.pretended import PretendedPorts, PretendedReactor, Process
 from twisted_mta import Config
-from twisted_mta.admin.api import Asked
+from twisted_mta.admin.questions import PendingReport
 from twisted_mta.admin.status import ProcessReport
 from twisted_mta.config import Listener
 from twisted_mta.system.shared_counts import SharedCounts
@@ -38,7 +38,7 @@ class WorkersTestCase(SynchronousTestCase):
             drain_timeout=10.0,
             listeners=(Listener(endpoint="tcp:25"), Listener(endpoint="tcp:26")),
         )
-        self.crew = Workers(
+        self.parent = Workers(
             self.config,
             reactor=self.reactor,
             ports=self.ports,  # type: ignore[arg-type]
@@ -62,18 +62,18 @@ class WorkersTestCase(SynchronousTestCase):
         return [process for process in self.processes if not process.ended]
 
     def begin(self) -> Deferred[None]:
-        started = self.crew.start([(number,) for number in range(self.workers)])
+        started = self.parent.start([(number,) for number in range(self.workers)])
         self.reactor.settle()
         return started
 
     def working(self) -> None:
         """Bring them to where they take connections."""
         self.successResultOf(self.begin())
-        self.crew.serve()
+        self.parent.serve()
         self.reactor.settle()
 
     def stop(self) -> Deferred[None]:
-        stopped = self.crew.stop()
+        stopped = self.parent.stop()
         self.reactor.settle()
         return stopped
 
@@ -88,7 +88,7 @@ class Starting(WorkersTestCase):
     def test_each_is_told_its_settings_its_shards_and_what_it_inherits(self) -> None:
         for name in ("LISTEN_FDS", "NOTIFY_SOCKET"):
             self.patch(os, "environ", {**os.environ, name: "1"})
-        self.crew.start([(0, 3), (1,), (2,)])
+        self.parent.start([(0, 3), (1,), (2,)])
         self.reactor.settle()
         first = self.processes[0]
         module = "twisted_mta.workers.main"
@@ -98,7 +98,7 @@ class Starting(WorkersTestCase):
         self.assertTrue(first.heard[0][1]["create"])
         self.assertEqual(first.settings, self.config)
         self.assertEqual(sorted(first.descriptors), [0, 1, 2, 3, 4, 5, 6])
-        self.assertEqual(first.descriptors[4], self.crew.loads.descriptor)
+        self.assertEqual(first.descriptors[4], self.parent.counts.descriptor)
         self.assertEqual((first.descriptors[5], first.descriptors[6]), (70, 71))
         self.assertNotIn("LISTEN_FDS", first.environment)
         self.assertNotIn("NOTIFY_SOCKET", first.environment)
@@ -118,7 +118,9 @@ class Starting(WorkersTestCase):
 
     def test_no_connection_is_left_to_the_dead(self) -> None:
         self.working()
-        first, second, _ = (SharedCounts(self.crew.loads.descriptor, number) for number in range(3))
+        first, second, _ = (
+            SharedCounts(self.parent.counts.descriptor, number) for number in range(3)
+        )
         second.serve()
         for _ in range(3):
             first.enter()
@@ -137,7 +139,7 @@ class Starting(WorkersTestCase):
         self.reactor.settle()
         self.successResultOf(started)
         self.assertFalse(any("serve" in process.names for process in self.processes))
-        self.crew.serve()
+        self.parent.serve()
         self.reactor.settle()
         self.assertTrue(all(process.names[-1] == "serve" for process in self.processes))
 
@@ -255,8 +257,8 @@ class Restarting(WorkersTestCase):
         self.assertEqual(self.processes[0].names, ["start", "serve"])
         restarts = list(self.metrics.snapshot().series(table.WORKER_RESTARTS))
         self.assertEqual(restarts, [((), 1)])
-        _, second = self.crew.reports("ready")
-        assert isinstance(second, Asked)
+        _, second = self.parent.reports()
+        assert isinstance(second, PendingReport)
         self.assertEqual(second.otherwise.restarts, 1)
 
     def test_each_early_death_doubles_the_wait_up_to_a_minute(self) -> None:
@@ -346,7 +348,7 @@ class Restarting(WorkersTestCase):
         first.pipe.tell("limits", message=["ask", KEY, 2, 1, False])
         first.exit(signal=9)  # before that was read
         self.reactor.settle()
-        self.assertEqual(self.crew.ledger.held(tuple(KEY)), 0)
+        self.assertEqual(self.parent.ledger.held(tuple(KEY)), 0)
         self.advance(0.1)
         self.assertEqual(self.processes[2].names, ["start", "serve"])
 
@@ -404,16 +406,16 @@ class Hanging(WorkersTestCase):
     def test_one_that_dies_again_and_again_is_said_to(self) -> None:
         self.working()
         for _ in range(3):
-            self.assertEqual(self.crew.troubles(), [])
+            self.assertEqual(self.parent.troubles(), [])
             self.alive[-1].exit(status=1)
             self.pass_time(1)
-        (trouble,) = self.crew.troubles()
+        (trouble,) = self.parent.troubles()
         self.assertEqual(
             (trouble.kind, trouble.text),
             ("workers", "worker 1 has ended 3 times in a row; the log says how"),
         )
         self.pass_time(61)
-        self.assertEqual(self.crew.troubles(), [])
+        self.assertEqual(self.parent.troubles(), [])
 
 
 class Stopping(WorkersTestCase):
@@ -498,7 +500,7 @@ class Stopping(WorkersTestCase):
     def test_hurrying_shortens_that(self) -> None:
         self.drains()
         stopped = self.stop()
-        self.crew.hurry()
+        self.parent.hurry()
         self.reactor.settle()
         self.assertEqual([each.names[-1] for each in self.processes], ["hurry", "hurry"])
         self.advance(10)
@@ -506,7 +508,7 @@ class Stopping(WorkersTestCase):
 
     def test_a_hurry_before_the_stop_ends_nobody_yet(self) -> None:
         self.drains()
-        self.crew.hurry()
+        self.parent.hurry()
         self.reactor.settle()
         self.assertEqual([each.names[-1] for each in self.processes], ["serve", "serve"])
         self.stop()
@@ -521,7 +523,7 @@ class Reloading(WorkersTestCase):
         self.after = evolve(self.config, drain_timeout=20.0)
 
     def prepare(self) -> Deferred[Any]:
-        prepared = Deferred.fromCoroutine(self.crew.prepare(self.after))
+        prepared = Deferred.fromCoroutine(self.parent.prepare(self.after))
         self.reactor.settle()
         return prepared
 
@@ -600,7 +602,7 @@ class Reloading(WorkersTestCase):
         for process in self.processes:
             process.exit(signal=9)
         self.assertIn("no worker is there", self.refused(self.prepare()))
-        self.assertEqual(self.crew.config, self.config)
+        self.assertEqual(self.parent.config, self.config)
 
     def test_one_that_dies_between_has_a_successor_with_the_new_settings(self) -> None:
         self.working()
@@ -654,7 +656,7 @@ class Reloading(WorkersTestCase):
 
 class Reporting(WorkersTestCase):
     def asked(self) -> list[Deferred[ProcessReport]]:
-        reports = [each.report for each in self.crew.reports("ready") if isinstance(each, Asked)]
+        reports = [each.report for each in self.parent.reports() if isinstance(each, PendingReport)]
         self.reactor.settle()
         return reports
 
@@ -692,14 +694,14 @@ class Reporting(WorkersTestCase):
         self.working()
         self.processes[0].exit(signal=9)
         self.reactor.settle()
-        gone, there = self.crew.reports("ready")
+        gone, there = self.parent.reports()
         assert isinstance(gone, ProcessReport)
         self.assertEqual((gone.number, gone.state, gone.pid), (0, "ended", 0))
-        self.assertIsInstance(there, Asked)
+        self.assertIsInstance(there, PendingReport)
 
     def test_one_that_starts_is_shown_as_that(self) -> None:
         never: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(start=never)
         self.begin()
-        states = [(each.state, each.pid) for each in self.crew.reports("starting")]  # type: ignore[union-attr]
+        states = [(each.state, each.pid) for each in self.parent.reports()]  # type: ignore[union-attr]
         self.assertEqual(states, [("starting", 100), ("starting", 101)])

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
@@ -69,6 +70,11 @@ class Request:
     user: str = ""
     public: bool = False
     gone: Callable[[], bool] = field(default=lambda: False, eq=False, repr=False)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters in the query; of several with one name, the last."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
 
 
 Pieces = Callable[[], "Deferred[bytes]"]
@@ -176,6 +182,12 @@ def json_response(value: Any, code: int = 200, **rest: Any) -> Response:
     if len(body) <= _READABLE:
         body = json.dumps(value, indent=2)  # which takes ten times as long
     return Response(body=body.encode("ascii") + b"\n", content_type=JSON, code=code, **rest)
+
+
+def only(methods: Iterable[str]) -> Response:
+    """Return the refusal of a method that is none of these."""
+    allowed = ", ".join(methods)
+    return error_response(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
 
 
 def error_response(text: str, code: int, **rest: Any) -> Response:

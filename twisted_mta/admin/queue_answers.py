@@ -1,24 +1,22 @@
-"""Answers what an operator asks of one part of the queue, in plain types that go through a pipe.
+"""Answers about one shard of the queue, in plain types, and the merging of those about several.
 
-What is long is done slice by slice (`operator`), each after the one before is committed; what comes
-in and goes out meanwhile has its turn between them.
+An answer that takes long is made slice by slice (`queue.operator`), each after the one before is
+committed; mail has its turn between them.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from ..interfaces import Executor, WallTime
+from ..agent.agent import Agent
+from ..agent.explain.explainer import attempt_facts
+from ..agent.shard import Shard
 from ..mail.envelope import Recipient
 from ..mail.message import Message
 from ..mail.queue_id import QueueId
-from ..mail.tls_facts import TLSFacts
 from ..message.header import fields
-from ..queue.commit import GroupCommit
 from ..queue.ids import time_of
 from ..queue.operator.operations import (
     ACTIONS,
@@ -30,157 +28,171 @@ from ..queue.operator.operations import (
     Page,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
-from ..queue.runner import Runner
 from ..queue.schedule.backoff import expiry
 from ..queue.store.spool import FileBody
 
-_SLICES = 50  # that one question for a list looks at: each has its time limits (`operator`)
+COUNTS = ("messages", "recipients", "busy", "looked_at")
+"""The numbers in the answer about an action (`steer_messages`)."""
+
+_SLICES = 50  # slices that one list looks at: each has its time limits (`queue.operator`)
 _HEADER = 256 * 1024  # octets of a header section that are shown
 
 
-class QueueAnswers:
-    """The questions, by name.
+async def list_messages(
+    agent: Agent, shard: Shard, *, filters: Mapping[str, Any], after: int, limit: int
+) -> dict[str, Any]:
+    """List messages, the oldest first.
 
     Args:
-        commit: the store.
-        runner: what works on it.
-        executor: where files are read.
-        wall_time: what time it is.
+        agent: of this process.
+        shard: of the queue.
+        filters: see `Selection.parse`.
+        after: the id behind which the list begins.
+        limit: messages at most.
+
+    Returns:
+        ``messages``, and the id behind which the ``next`` list begins: None at the end. A list may
+        be shorter than the limit although more messages follow.
     """
+    selection = Selection.parse(filters, now=agent.wall_time())
+    messages: list[ListedMessage] = []
+    following: int | None = after
+    for _ in range(_SLICES):
+        assert following is not None
+        page: Page = await shard.commit.perform(Browse(selection, following))
+        messages += page.messages
+        following = page.next
+        if following is None or len(messages) >= limit:
+            break
+    if len(messages) > limit:
+        messages = messages[:limit]
+        following = messages[-1].id
+    return {"messages": [_listed(each) for each in messages], "next": following}
 
-    def __init__(
-        self, *, commit: GroupCommit, runner: Runner, executor: Executor, wall_time: WallTime
-    ) -> None:
-        self._commit = commit
-        self._runner = runner
-        self._executor = executor
-        self._wall_time = wall_time
-        self._questions: dict[str, Callable[..., Coroutine[Deferred[Any], Any, Any]]] = {
-            "list": self._list,
-            "show": self._show,
-            "body": self._body,
-            "steer": self._steer,
-        }
 
-    def ask(self, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer a question.
+def merged_pages(pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the lists of several shards as one, up to where each shard has been looked through.
 
-        Fails with ValueError where it cannot be read, and with `StoreError`.
+    Ids rise with time in all shards. Behind the smallest ``next`` the messages of one shard are not
+    known, so that the list ends there.
+    """
+    horizon = min((each["next"] for each in pages if each["next"] is not None), default=None)
+    messages = [message for each in pages for message in each["messages"]]
+    messages.sort(key=lambda message: str(message["id"]))
+    if horizon is not None:
+        last = str(QueueId(horizon))
+        messages = [message for message in messages if message["id"] <= last]
+    return {"messages": messages, "next": horizon}
 
-        Args:
-            name: ``list``, ``show``, ``body`` or ``steer``; see there.
-            arguments: of the methods below.
-        """
-        return Deferred.fromCoroutine(self._questions[name](**arguments))
 
-    async def _list(self, filters: Mapping[str, Any], after: int, limit: int) -> Any:
-        """List messages, the oldest first.
+async def show_message(
+    agent: Agent, shard: Shard, *, id: str, content: bool
+) -> dict[str, Any] | None:
+    """Return one message; None where the shard does not have it.
 
-        Args:
-            filters: see `Selection.parse`.
-            after: behind this id.
-            limit: messages at most.
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        id: of the message.
+        content: whether the header section and the transcripts of sessions are part of the answer.
+    """
+    inspected = await _inspect(shard, id)
+    if inspected is None:
+        return None
+    shown = _inspected(inspected, content)
+    if content:
+        try:
+            shown.update(await agent.file_executor(_header, inspected.message))
+        except OSError:
+            shown.update(header=None, header_truncated=False)
+    return shown
 
-        Returns:
-            ``messages``, and where ``next`` begins: None behind the last. There may be less than
-            the limit, and more to come.
-        """
-        selection = Selection.parse(filters, now=self._wall_time())
-        messages: list[ListedMessage] = []
-        following: int | None = after
-        for _ in range(_SLICES):
-            assert following is not None
-            page: Page = await self._commit.perform(Browse(selection, following))
-            messages += page.messages
-            following = page.next
-            if following is None or len(messages) >= limit:
-                break
-        if len(messages) > limit:
-            messages = messages[:limit]
-            following = messages[-1].id
-        return {"messages": [_listed(each) for each in messages], "next": following}
 
-    async def _show(self, id: str, content: bool) -> Any:
-        """Return one message, or None.
+async def read_content(
+    agent: Agent, shard: Shard, *, id: str, offset: int, length: int
+) -> dict[str, Any] | None:
+    """Return a piece of a message's content, base64: our trace fields, then the body.
 
-        Args:
-            id: of the message.
-            content: whether the header section is shown, and what was said to next hops.
-        """
-        inspected: Inspected | None = await self._commit.perform(Inspect(QueueId.parse(id)))
-        if inspected is None:
-            return None
-        shown = _inspected(inspected, content)
-        if content:
-            try:
-                shown.update(await self._executor(_header, inspected.message))
-            except OSError:
-                shown.update(header=None, header_truncated=False)
-        return shown
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        id: of the message.
+        offset: octets before the piece.
+        length: octets of the piece at most.
 
-    async def _body(self, id: str, offset: int, length: int) -> Any:
-        """Return a piece of a message as it is kept, base64: our fields, then what came.
+    Returns:
+        ``content``, and the ``size`` of the whole; None where the shard does not have the message.
+    """
+    inspected = await _inspect(shard, id)
+    if inspected is None:
+        return None
+    message = inspected.message
+    content = await agent.file_executor(_piece, message, offset, length)
+    return {
+        "content": b64encode(content).decode("ascii"),
+        "size": len(message.trace) + message.body.size,
+    }
 
-        Args:
-            id: of the message.
-            offset: octets before the piece.
-            length: octets that it has, if there are so many.
 
-        Returns:
-            ``content``, and the ``size`` of the whole; None: there is no such message.
-        """
-        inspected: Inspected | None = await self._commit.perform(Inspect(QueueId.parse(id)))
-        if inspected is None:
-            return None
-        message = inspected.message
-        content = await self._executor(_piece, message, offset, length)
-        return {
-            "content": b64encode(content).decode("ascii"),
-            "size": len(message.trace) + message.body.size,
-        }
+def first_found(answers: Sequence[Any]) -> Any:
+    """Return the answer of the shard that has a message; None where no shard has it."""
+    return next((answer for answer in answers if answer is not None), None)
 
-    async def _steer(
-        self,
-        action: str,
-        filters: Mapping[str, Any],
-        after: int,
-        limit: int | None,
-        dry_run: bool,
-        by: str,
-    ) -> Any:
-        """Do something to messages, the oldest first.
 
-        Args:
-            action: see `operations.Action`.
-            filters: see `Selection.parse`.
-            after: behind this id.
-            limit: recipients to look at, more or less; None: all.
-            dry_run: whether to say only what would be done.
-            by: who asks.
+async def steer_messages(
+    agent: Agent,
+    shard: Shard,
+    *,
+    action: str,
+    filters: Mapping[str, Any],
+    after: int,
+    limit: int | None,
+    dry_run: bool,
+    by: str,
+) -> dict[str, Any]:
+    """Apply an operator's action to messages, the oldest first.
 
-        Returns:
-            How many ``messages`` and ``recipients`` it was done to, how many of them are ``busy``,
-            in delivery; how many recipients were ``looked_at``, and where ``next`` begins.
-        """
-        now = self._wall_time()
-        if action not in ACTIONS:
-            raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
-        selection = Selection.parse(filters, now=now)
-        done = {"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0}
-        following: int | None = after
-        while following is not None and (limit is None or done["looked_at"] < limit):
-            intervention = Intervene(
-                action, selection, self._wall_time(), following, dry_run=dry_run
-            )
-            page = await self._runner.intervene(intervention, by=by)
-            done["messages"] += len(page.ids)
-            done["recipients"] += len(page.more)
-            for each in page.messages:
-                done["recipients"] += len(each.recipients)
-                done["busy"] += sum(entry.leased for entry in each.recipients)
-            done["looked_at"] += page.looked_at
-            following = page.next
-        return {**done, "next": following}
+    Args:
+        agent: of this process.
+        shard: of the queue.
+        action: see `operations.Action`.
+        filters: see `Selection.parse`.
+        after: the id behind which it begins.
+        limit: recipients to look at, more or less; None: all.
+        dry_run: whether nothing is changed.
+        by: the operator.
+
+    Returns:
+        The number of ``messages`` and ``recipients`` that it was applied to, of recipients among
+        them that are ``busy`` (in delivery) and of recipients ``looked_at``; and the id behind
+        which the ``next`` call begins: None at the end.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"found action {action!r}, expected one of {', '.join(ACTIONS)}")
+    selection = Selection.parse(filters, now=agent.wall_time())
+    done = dict.fromkeys(COUNTS, 0)
+    following: int | None = after
+    while following is not None and (limit is None or done["looked_at"] < limit):
+        intervention = Intervene(action, selection, agent.wall_time(), following, dry_run=dry_run)
+        page = await shard.runner.intervene(intervention, by=by)
+        done["messages"] += len(page.ids)
+        done["recipients"] += len(page.more)
+        for each in page.messages:
+            done["recipients"] += len(each.recipients)
+            done["busy"] += sum(entry.leased for entry in each.recipients)
+        done["looked_at"] += page.looked_at
+        following = page.next
+    return {**done, "next": following}
+
+
+def added_counts(answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the sums of the numbers in answers about an action."""
+    return {name: sum(answer[name] for answer in answers) for name in COUNTS}
+
+
+async def _inspect(shard: Shard, id: str) -> Inspected | None:
+    inspected: Inspected | None = await shard.commit.perform(Inspect(QueueId.parse(id)))
+    return inspected
 
 
 def _listed(listed: ListedMessage) -> dict[str, Any]:
@@ -235,29 +247,19 @@ def _inspected(inspected: Inspected, content: bool) -> dict[str, Any]:
 
 
 def _attempts(inspected: Inspected, content: bool) -> Iterator[dict[str, Any]]:
-    """Yield the attempts that are remembered, in their order for each recipient."""
+    """Yield the recorded attempts, in their order for each recipient."""
     for number, attempts in inspected.attempts.items():
         for each in attempts:
             yield {
                 "recipient": number,
-                "attempt": each.attempt,
-                "ended_at": each.ended_at,
-                "next_hop": each.next_hop,
-                "reply": str(each.reply),
-                "remote": each.remote,
-                "tls": _tls(each.tls),
-                "uncertain": each.uncertain,
-                "unreachable": each.unreachable,
+                **attempt_facts(each),
+                "tls": None if each.tls is None else each.tls.description,
                 "transcript": each.transcript if content else None,
             }
 
 
-def _tls(facts: TLSFacts | None) -> str | None:
-    return None if facts is None else facts.description
-
-
 def _header(message: Message) -> dict[str, Any]:
-    """Return the fields of a message: ours, then those that came."""
+    """Return the header fields of a message: our trace fields, then those of its body."""
     octets = bytearray(message.trace)
     for chunk in message.body.chunks():
         octets += chunk

@@ -14,29 +14,23 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as TimedOut
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock
 from ..mail.queue_id import QueueId
-from .http import JSON, READING, Request, Response, error_response, json_response
+from ..queue.operator.operations import ACTIONS
+from .http import JSON, READING, Request, Response, error_response, json_response, only
+from .questions import BODY, LIST, SHOW, STEER, Agents, ShardQuestion
 from .status import VERSION
 
 PATH = "/v1/queue"
 
-ACTIONS = ("retry", "hold", "release", "remove")
-
-Ask = Callable[[int, str, Mapping[str, Any]], "Deferred[Any]"]
-"""Asks a shard by its number (`queue_answers.QueueAnswers.ask`); fails where it cannot be asked."""
-
-_TIMEOUT = 20.0  # seconds that a shard has for a list or a piece
-_STEERED = 60.0  # and for each part of an action
 _PART = 2000  # recipients that are looked at in one part of an action
 _MOST = 1000  # messages in one list
 _USUAL = 100
@@ -44,20 +38,16 @@ _PIECE = 256 * 1024  # octets of a content that are on their way at once
 _FIRST = -1
 
 
-class Operations:
-    """The answerer.
+class QueueAPI:
+    """Answers requests about the queue.
 
     Args:
-        shards: says which shards there are.
-        ask: see there.
+        agents: are asked.
         clock: for time-outs.
     """
 
-    _log = Logger()
-
-    def __init__(self, *, shards: Callable[[], Sequence[int]], ask: Ask, clock: Clock) -> None:
-        self._shards = shards
-        self._ask_shard = ask
+    def __init__(self, agents: Agents, *, clock: Clock) -> None:
+        self._agents = agents
         self._clock = clock
 
     def answer(self, request: Request) -> Response | Deferred[Response]:
@@ -67,10 +57,10 @@ class Operations:
             if request.public:
                 return error_response("that can only be asked of the control socket", 403)
             if request.method != "POST":
-                return _only(("POST",))
+                return only(("POST",))
             asked = self._act(place, request)
         elif request.method not in READING:
-            return _only(READING)
+            return only(READING)
         elif not place:
             asked = self._list(request)
         else:
@@ -86,15 +76,16 @@ class Operations:
         failure.trap(ValueError)
         return error_response(failure.getErrorMessage(), 400)
 
-    def _ask(self, shard: int, name: str, seconds: float = _TIMEOUT, **arguments: Any) -> Any:
-        return self._ask_shard(shard, name, arguments).addTimeout(seconds, self._clock)
+    def _ask(self, shard: int, question: ShardQuestion, **arguments: Any) -> Deferred[Any]:
+        answer = self._agents.ask_shard(shard, question, **arguments)
+        return answer.addTimeout(question.timeout, self._clock)
 
-    async def _all(
-        self, name: str, **arguments: Any
+    async def _ask_all(
+        self, question: ShardQuestion, **arguments: Any
     ) -> tuple[dict[int, Any], list[dict[str, Any]]]:
-        """Ask all shards; return what they say, and which have not, with why."""
-        shards = self._shards()
-        asked = [self._ask(shard, name, **arguments) for shard in shards]
+        """Ask about all shards; return their answers, and the shards without one, with reasons."""
+        shards = self._agents.shards()
+        asked = [self._ask(shard, question, **arguments) for shard in shards]
         answers: dict[int, Any] = {}
         missing: list[dict[str, Any]] = []
         for shard, (done, answer) in zip(
@@ -110,17 +101,10 @@ class Operations:
         filters, rest = _query(request.query)
         limit = _number(rest, "limit", _USUAL, _MOST)
         after = _FIRST if rest["after"] is None else int(QueueId.parse(rest["after"]))
-        answers, missing = await self._all("list", filters=filters, after=after, limit=limit)
-        # Beyond where one of them has stopped nobody knows what it has.
-        horizon = min(
-            (each["next"] for each in answers.values() if each["next"] is not None), default=None
-        )
-        messages = [message for each in answers.values() for message in each["messages"]]
-        messages.sort(key=lambda message: str(message["id"]))
-        if horizon is not None:
-            last = str(QueueId(horizon))
-            messages = [message for message in messages if message["id"] <= last]
-        following = None if horizon is None else str(QueueId(horizon))
+        answers, missing = await self._ask_all(LIST, filters=filters, after=after, limit=limit)
+        merged = LIST.merge(list(answers.values()))
+        messages = merged["messages"]
+        following = None if merged["next"] is None else str(QueueId(merged["next"]))
         if len(messages) > limit:
             messages = messages[:limit]
             following = messages[-1]["id"]
@@ -130,15 +114,15 @@ class Operations:
 
     async def _show(self, id: str, *, content: bool) -> Response:
         QueueId.parse(id)
-        answers, missing = await self._all("show", id=id, content=content)
-        for found in answers.values():
-            if found is not None:
-                return json_response({"version": VERSION, "message": found})
-        return _not_there(id, missing)
+        answers, missing = await self._ask_all(SHOW, id=id, content=content)
+        message = SHOW.merge(list(answers.values()))
+        if message is None:
+            return _not_there(id, missing)
+        return json_response({"version": VERSION, "message": message})
 
     async def _body(self, id: str) -> Response:
         QueueId.parse(id)
-        answers, missing = await self._all("body", id=id, offset=0, length=_PIECE)
+        answers, missing = await self._ask_all(BODY, id=id, offset=0, length=_PIECE)
         for shard, found in answers.items():
             if found is not None:
                 return self._content(shard, id, b64decode(found["content"]), found["size"])
@@ -164,7 +148,7 @@ class Operations:
                 return succeed(first)
             if sent >= size:
                 return succeed(b"")
-            asked: Deferred[Any] = self._ask(shard, "body", id=id, offset=sent, length=_PIECE)
+            asked = self._ask(shard, BODY, id=id, offset=sent, length=_PIECE)
             return asked.addCallback(more)
 
         return Response(body=b"", content_type=_CONTENT, size=size, pieces=piece)
@@ -180,7 +164,7 @@ class Operations:
         shards, after = self._cursor(said.pop("after", None))
         if not said and everything is not True:
             raise ValueError('nothing says to what: give filters, or "all": true')
-        done = {"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0}
+        done = STEER.merge([])
         missing: list[dict[str, Any]] = []
         following: str | None = None
         for shard in shards:
@@ -193,8 +177,7 @@ class Operations:
                 try:
                     part = await self._ask(
                         shard,
-                        "steer",
-                        _STEERED,
+                        STEER,
                         action=action,
                         filters=said,
                         after=place,
@@ -207,8 +190,7 @@ class Operations:
                 except Exception:
                     missing.append(_missing(shard, Failure()))
                     break
-                for name in done:
-                    done[name] += part[name]
+                done = STEER.merge([done, part])
                 place = part["next"]
             if following is not None:
                 break
@@ -226,7 +208,7 @@ class Operations:
 
     def _cursor(self, text: Any) -> tuple[Sequence[int], int]:
         """Return the shards that are left, and behind which id the first of them begins."""
-        shards = sorted(self._shards())
+        shards = sorted(self._agents.shards())
         if text is None:
             return shards, _FIRST
         number, _, id = str(text).partition(".")
@@ -238,11 +220,6 @@ class Operations:
 
 
 _CONTENT = "message/rfc822"
-
-
-def _only(methods: Sequence[str]) -> Response:
-    allowed = ", ".join(methods)
-    return error_response(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
 
 
 def _missing(shard: int, failure: Failure) -> dict[str, Any]:
@@ -303,8 +280,3 @@ def _wish(body: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise ValueError("the body is not a JSON object")
     return said
-
-
-def unanswered(why: str) -> Deferred[Any]:
-    """Return what asks for a shard that nobody has now."""
-    return fail(LookupError(why))

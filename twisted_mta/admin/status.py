@@ -424,7 +424,7 @@ def merge(
             name: int(total.total(metric, **labels)) for name, (metric, labels) in _COUNTERS.items()
         },
         recent=tuple(newest),
-        suspended=_suspended(reports),
+        suspended=longest_suspended(each for report in reports for each in report.suspended),
         state=_state(processes),
         unready=unready,
         troubles=all_troubles,
@@ -577,16 +577,18 @@ def _sums(numbers: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     return sums
 
 
-def _suspended(reports: Iterable[ProcessReport]) -> tuple[SuspendedHop, ...]:
-    """Return each next hop once, as the process sees it that leaves it alone for longest."""
-    found: dict[str, SuspendedHop] = {}
-    for report in reports:
-        for each in report.suspended:
-            known = found.get(each.next_hop)
-            if known is None or each.seconds > known.seconds:
-                found[each.next_hop] = each
-    longest = sorted(found.values(), key=lambda each: (-each.times, each.next_hop))
-    return tuple(longest[:MOST_SUSPENDED])
+def longest_suspended(suspended: Iterable[SuspendedHop]) -> tuple[SuspendedHop, ...]:
+    """Return each next hop once, with its longest suspension; at most `MOST_SUSPENDED` of them.
+
+    Those that failed most often are first.
+    """
+    longest: dict[str, SuspendedHop] = {}
+    for each in suspended:
+        known = longest.get(each.next_hop)
+        if known is None or each.seconds > known.seconds:
+            longest[each.next_hop] = each
+    ordered = sorted(longest.values(), key=lambda each: (-each.times, each.next_hop))
+    return tuple(ordered[:MOST_SUSPENDED])
 
 
 def _connections(reports: Iterable[ProcessReport]) -> Mapping[str, Connections]:

@@ -6,18 +6,16 @@ A mail transfer agent is one agent, or several of them in processes of their own
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..admin.activity import Activity
-from ..admin.queue_answers import QueueAnswers
 from ..config import Config, Listener
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
@@ -56,6 +54,7 @@ from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
 from ..tls.journal import TLSJournal
 from ..tls.memory import TLSEntry, TLSMemory, entries_below
+from .activity import Activity
 from .authentication import Authentication, submission_policy
 from .environment import Environment
 from .explain.explainer import Explainer
@@ -148,14 +147,14 @@ class Agent:
         self._opening: Deferred[None] | None = None
         self._hurried = False
         self._hurry: Callable[[], object] = lambda: None
-        self._wall_time = environment.wall_time
+        self.wall_time = environment.wall_time
         self._random = environment.random or system_random()
         self._files = environment.files or DiskFiles()
         self._ids = environment.ids or QueueIds(
             wall_time=environment.wall_time, random=self._random, worker=worker
         )
-        self._file_executor = environment.file_executor or self._thread(4, "files")
-        self._sliced = Sliced(reactor, self._file_executor)
+        self.file_executor = environment.file_executor or self._thread(4, "files")
+        self._sliced = Sliced(reactor, self.file_executor)
         self._dns: DNSResolver | None = None  # where it is ours
         asked = environment.resolver
         if asked is None:
@@ -166,7 +165,7 @@ class Agent:
         self._maildir = MaildirDelivery(
             config.maildir,
             files=self._files,
-            executor=self._file_executor,
+            executor=self.file_executor,
             wall_time=environment.wall_time,
             hostname=config.hostname,
             random=self._random,
@@ -195,7 +194,7 @@ class Agent:
             directory=os.path.join(config.state_dir, "tls"),
             name=str(worker),
             files=self._files,
-            executor=self._file_executor,
+            executor=self.file_executor,
             clock=reactor,
             written=tls_written,
         )
@@ -216,7 +215,7 @@ class Agent:
             memory=self.memory,
             nonce=environment.nonce,
             source_of=environment.source_of,
-            executor=self._file_executor,
+            executor=self.file_executor,
             outbox=self._outbox,
             extensions=(
                 *OUTGOING,
@@ -230,7 +229,7 @@ class Agent:
             minimum_free=_minimum_free(config),
             free=self._home.store.free,
             clock=reactor,
-            attempt=lambda: self._file_executor(self._home.spool.try_to_write),
+            attempt=lambda: self.file_executor(self._home.spool.try_to_write),
         )
         self.traffic = self._relay.connections.traffic
         self.listeners = Listeners(
@@ -435,14 +434,8 @@ class Agent:
         return await waiting
 
     def suspended(self) -> Sequence[SuspendedNextHop]:
-        """Return the next hops that are left alone, each once, those longest gone first."""
-        found: dict[str, SuspendedNextHop] = {}
-        for shard in self.shards:
-            for each in shard.runner.suspended():
-                known = found.get(each.next_hop)
-                if known is None or each.seconds > known.seconds:
-                    found[each.next_hop] = each
-        return sorted(found.values(), key=lambda each: (-each.times, each.next_hop))
+        """Return the suspended next hops of each shard; one may be suspended in several."""
+        return [each for shard in self.shards for each in shard.runner.suspended()]
 
     def tls_hosts(self, domain: str | None = None) -> list[TLSEntry]:
         """Return the hosts that TLS was had with (`tls.memory.TLSMemory.entries`).
@@ -452,15 +445,16 @@ class Agent:
         """
         return entries_below(self.memory.entries(), domain)
 
-    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer what an operator asks of one shard (`admin.queue_answers.QueueAnswers.ask`).
+    def shard(self, number: int) -> Shard:
+        """Return one of its shards.
 
-        Fails with LookupError where it is not here.
+        Raises:
+            LookupError: it does not have that one.
         """
-        for each in self.shards:
-            if each.number == shard:
-                return each.desk.ask(name, arguments)
-        return fail(LookupError(f"shard {shard} is not here"))
+        for shard in self.shards:
+            if shard.number == number:
+                return shard
+        raise LookupError(f"shard {number} is not here")
 
     def _attach_traces(self) -> None:
         for factory in self.listeners.factories:
@@ -519,7 +513,7 @@ class Agent:
         )
 
     def _use_terms(self, terms: LoadedTerms) -> list[str]:
-        for warning in (*terms.warnings, *terms.date_warnings(self._wall_time())):
+        for warning in (*terms.warnings, *terms.date_warnings(self.wall_time())):
             self.log.warn("{text}", text=warning)
         config = self.config
         return self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
@@ -544,7 +538,7 @@ class Agent:
             expand=self.mailboxes.expand,
             alias_of=self.mailboxes.alias_of,
             ids=self._ids,
-            wall_time=self._wall_time,
+            wall_time=self.wall_time,
             capacity=self.capacity,
             count=partial(self.metrics.count, table.TRANSACTIONS),
             submission=self.authentication.submission,
@@ -572,7 +566,7 @@ class Agent:
         spool = Spool(
             os.path.join(directory, "body"),
             files=self._files,
-            executor=self._file_executor,
+            executor=self.file_executor,
             small_body=config.queue.small_body,
         )
         lock = StateLock(os.path.join(directory, "queue.lock"))
@@ -606,14 +600,8 @@ class Agent:
             noticed=partial(self.metrics.count, table.NOTICES),
             intervened=self.activity.intervened,
         )
-        desk = QueueAnswers(
-            commit=commit,
-            runner=runner,
-            executor=self._file_executor,
-            wall_time=environment.wall_time,
-        )
         tallies = Tallies(commit.perform, clock=self._reactor, wall_time=environment.wall_time)
-        return Shard(number, lock, spool, store, commit, runner, desk, tallies)
+        return Shard(number, lock, spool, store, commit, runner, tallies)
 
     def _thread(self, threads: int, name: str) -> ThreadExecutor:
         executor = ThreadExecutor(self._reactor, threads, f"twisted-mta {name}")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ..admin.queue_answers import QueueAnswers
 from ..queue.commit import GroupCommit
 from ..queue.operator.tallies import Tallies
 from ..queue.runner import Runner
@@ -34,7 +33,6 @@ class Shard:
     Attributes:
         number: 0 is the state directory itself.
         lock: who has it works on the shard.
-        desk: answers what an operator asks of it.
         tallies: count what is in it by age and reason.
     """
 
@@ -44,7 +42,6 @@ class Shard:
     store: SQLiteStore
     commit: GroupCommit
     runner: Runner
-    desk: QueueAnswers
     tallies: Tallies
 
 

@@ -1,8 +1,9 @@
-"""A worker as its parent sees it, through all its lives: begins, watches and ends them."""
+"""A worker as its parent sees it: a process that is started, watched, and started anew."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pickle import dumps
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, TimeoutError, fail
@@ -20,63 +21,153 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..admin.api import Asked
+from ..admin.questions import PendingReport
 from ..admin.status import ProcessReport, Trouble
 from ..config import Config
+from ..interfaces import WallTime
+from ..system.ports import Bound
+from ..system.shared_counts import SharedCounts
 from ..telemetry.log import WholeLines
-from ..telemetry.metrics import table
+from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Event
-from .ledger import CreditMessage
+from .ledger import CreditMessage, Ledger
 from .pipe import CallFailed, Pipe, PipeClosed, PipeEnd
-
-if TYPE_CHECKING:
-    from .workers import Workers
 
 PIPE = 3
 """The descriptor of a worker's end of the pipe."""
 
 COUNTS = 4
-"""The one of what is shared of `shared_counts.SharedCounts`."""
+"""The descriptor of `shared_counts.SharedCounts`."""
 
 PORTS = 5
-"""The one of its first port; those of the others follow."""
+"""The descriptor of a worker's first port; those of the others follow."""
 
 READING = 60.0
-"""Seconds that a worker has to read certificates, aliases and the like; it does more besides."""
+"""Seconds that a worker has to read certificates, aliases and other files, besides its work."""
 
-_RESTART_FIRST = 0.1  # seconds; doubled with each early death
+_RESTART_FIRST = 0.1  # seconds; doubled each time that a process ends early
 _RESTART_LAST = 60.0
-_LIVED_WELL = 60.0  # seconds after which a death is not held against the next life
-_OFTEN = 3  # deaths in a row, after which it is said that they go on
-_HANGS = 30  # ticks of the parent without a word, after which a worker is killed; one a second
-_MOST_BIRTHS = 5  # lives that may end before a queue is open, until the start as a whole has failed
-_PATIENCE = 10.0  # seconds that a process may live on without its pipe, or hear nothing of its end
-# What is logged is heard at once, unless so much comes that each line would wake us: then, after as
-# many as that with less than so many seconds in between, not for so long.
+_LIVED_WELL = 60.0  # seconds after which the end of a process delays its successor no more
+_OFTEN = 3  # early ends in a row, after which they are a trouble
+_HANGS = 30  # ticks of the parent without a message, after which a process is killed; one a second
+_MOST_FIRST_PROCESSES = 5  # that may end before a queue is open, until the start has failed
+_PATIENCE = 10.0  # seconds for a process to end without its pipe, or to answer that it will
+# Log lines are read at once, unless so many come that each would wake this process: then, after as
+# many reads as that with less than so many seconds in between, there is a pause.
 _MOST_HASTY = 16
 _HASTE = 0.002
-_DEAF = 0.02
+_PAUSE = 0.02
 _READ_AT_ONCE = 8192  # octets: `fdesc.readFromFD`
 _LOG = 1  # the descriptor that a worker logs to
-_OURS_ALONE = (
+_PARENT_ONLY = (
     *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
 )
 
 
+class ProcessState(enum.Enum):
+    """The state of a worker's process."""
+
+    ABSENT = "there is no process"
+    STARTING = "it opens its queue"
+    READY = "its queue is open"
+    ENDING = "it was killed, or has closed its pipe"
+
+
+class ProcessEvent(enum.Enum):
+    """What happens to a worker's process."""
+
+    SPAWNED = "spawned"
+    OPENED = "its queue was opened"
+    KILLED = "killed"
+    PIPE_CLOSED = "its pipe was closed"
+    EXITED = "exited"
+
+
+_ENDS: Mapping[ProcessEvent, ProcessState] = {
+    ProcessEvent.KILLED: ProcessState.ENDING,
+    ProcessEvent.PIPE_CLOSED: ProcessState.ENDING,
+    ProcessEvent.EXITED: ProcessState.ABSENT,
+}
+
+TRANSITIONS: Mapping[ProcessState, Mapping[ProcessEvent, ProcessState]] = {
+    ProcessState.ABSENT: {
+        ProcessEvent.SPAWNED: ProcessState.STARTING,
+        ProcessEvent.PIPE_CLOSED: ProcessState.ABSENT,
+    },
+    ProcessState.STARTING: {ProcessEvent.OPENED: ProcessState.READY, **_ENDS},
+    ProcessState.READY: _ENDS,
+    ProcessState.ENDING: {ProcessEvent.OPENED: ProcessState.ENDING, **_ENDS},
+}
+
+
 class WorkerFailed(Exception):
-    """A worker cannot start; why, in its own words."""
+    """A worker cannot start; the text is its own reason."""
+
+
+class Parent(Protocol):
+    """What a worker's process needs of its parent (`workers.Workers`)."""
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        ...
+
+    @property
+    def bound(self) -> Sequence[Bound]:
+        """The ports that workers inherit."""
+        ...
+
+    @property
+    def counts(self) -> SharedCounts:
+        """The numbers of connections that workers share."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """The credits of workers."""
+        ...
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are to be taken."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all workers are to end."""
+        ...
+
+    def opened(self, worker: WorkerProcess) -> None:
+        """Note that a worker can be asked."""
+        ...
+
+    def exited(self) -> None:
+        """Note that a process has ended, while all are to end."""
+        ...
+
+    def pass_on_tls_news(self, source: WorkerProcess) -> None:
+        """Let the other workers read what one has learned of TLS."""
+        ...
+
+    def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
+        """Take lines of a trace, and how many were lost."""
+        ...
+
+    def log_lines(self, lines: bytes) -> None:
+        """Write lines that a worker has logged."""
+        ...
 
 
 class ProcessPipe(Pipe):
-    """One process of a worker, from the parent's end of the pipe to it.
+    """The parent's end of the pipe to one process of a worker.
 
     Args:
-        worker: whose life it is.
-        config: what it is told at its start.
+        worker: whose process it is.
+        config: the settings that the process is started with.
 
     Attributes:
-        config: what it was told last.
+        config: the settings in force there.
     """
 
     def __init__(self, worker: WorkerProcess, config: Config) -> None:
@@ -92,130 +183,163 @@ class ProcessPipe(Pipe):
         self.config = config
 
     def stringReceived(self, string: bytes) -> None:
-        """The worker says something, so it does not hang (called by Twisted)."""
+        """Take a message: the process does not hang (called by Twisted)."""
         self.worker.heard(self)
         super().stringReceived(string)
 
 
 class WorkerProcess(ProcessProtocol):
-    """One worker, through all its lives.
+    """One worker: its process, and the successors of that.
+
+    Args:
+        parent: of all workers.
+        number: from 0; the same for all its processes, which work on the same shards.
+        shards: the numbers of those, its own first.
+        reactor: IReactorProcess, IReactorSocket and IReactorTime.
+        wall_time: for reports.
+        metrics: where restarts are counted.
 
     Attributes:
-        number: from 0; the same for its successors, which take over its shards.
-        shards: the numbers of those, its own first.
-        alive: whether there is a process.
-        ready: whether its queue is open.
+        number: see the argument.
+        shards: see the argument.
+        state: of its present process.
         restarts: how many successors there were.
     """
 
     _log = Logger()
 
-    def __init__(self, crew: Workers, number: int, shards: Sequence[int]) -> None:
+    def __init__(
+        self,
+        parent: Parent,
+        number: int,
+        shards: Sequence[int],
+        *,
+        reactor: Any,
+        wall_time: WallTime,
+        metrics: Metrics,
+    ) -> None:
         self.number = number
         self.shards = tuple(shards)
-        self.alive = False
-        self.ready = False
+        self.state = ProcessState.ABSENT
         self.restarts = 0
-        self._crew = crew
-        self._life: ProcessPipe | None = None
+        self._parent = parent
+        self._reactor = reactor
+        self._wall_time = wall_time
+        self._metrics = metrics
+        self._pipe: ProcessPipe | None = None
         self._delay = _RESTART_FIRST
-        self._born = 0.0
-        self._started_at = 0.0
-        self._opened = False  # its queue, in this life or one before
+        self._spawned_at = 0.0  # by the clock
+        self._started_at = 0.0  # wall time
+        self._has_opened = False  # the queue, in this process or one before
         self._first_start: Deferred[None] | None = None
-        self._silent = 0  # ticks since anything was heard of it
+        self._silent = 0  # ticks since a message came
         self._pinged = False
-        self._deaths = 0  # in a row, none of them after a life of some length
+        self._early_ends = 0  # in a row
         self._asking = False
         self._asked: list[Deferred[ProcessReport]] = []
         self._lines = {
-            _LOG: WholeLines(crew.log_lines),
-            2: WholeLines(self._complained),  # of Python itself, when all is lost
+            _LOG: WholeLines(parent.log_lines),
+            2: WholeLines(self._complained),  # Python's own last words
         }
-        self._heard = -1.0  # when, by the clock
-        self._hasty = 0  # how often, one after the other, with hardly a pause
+        self._read_at = -1.0  # by the clock
+        self._hasty = 0  # reads in a row with hardly a pause
         self._restart: IDelayedCall | None = None
         self._killing: IDelayedCall | None = None
 
     @property
-    def life(self) -> ProcessPipe:
-        """The present one.
+    def ready(self) -> bool:
+        """Whether its queue is open."""
+        return self.state is ProcessState.READY
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process."""
+        return self.state is not ProcessState.ABSENT
+
+    @property
+    def pipe(self) -> ProcessPipe:
+        """The pipe to the present process.
 
         Raises:
             PipeClosed: there is none.
         """
-        if self._life is None:
+        if self._pipe is None:
             raise PipeClosed("the process is gone")
-        return self._life
+        return self._pipe
+
+    def _happened(self, event: ProcessEvent) -> None:
+        self.state = TRANSITIONS[self.state][event]
 
     def spawn(self) -> Deferred[None]:
-        """Begin a life; fires when its queue is open, fails with `WorkerFailed` if it cannot be.
+        """Start the first process.
 
-        Where the process dies before that, there is another one, and the Deferred waits.
+        Returns:
+            Fires when its queue is open; fails with `WorkerFailed` if it cannot be. Where the
+            process ends before that, another one is started, and the Deferred waits.
         """
         self._first_start = started = Deferred[None]()
         self._spawn()
         return started
 
     def _spawn(self) -> None:
-        crew = self._crew
-        self._born = crew.reactor.seconds()
-        self._started_at = crew.wall_time()
-        self._life = life = ProcessPipe(self, crew.config)
-        self.alive = True
+        parent = self._parent
+        self._spawned_at = self._reactor.seconds()
+        self._started_at = self._wall_time()
+        self._pipe = pipe = ProcessPipe(self, parent.config)
+        self._happened(ProcessEvent.SPAWNED)
         try:
-            self._fork(life)
+            self._fork(pipe)
         except Exception as error:  # no process, no memory, no descriptor is left
-            self.alive = False
-            self._life = None
+            self._happened(ProcessEvent.EXITED)
+            self._pipe = None
             self._fail(f"no process can be started: {error}")
-            if not crew.stopping:
+            if not parent.stopping:
                 self._try_again_later(f"cannot be started ({error})")
             return
-        life.call(
+        pipe.call(
             "start",
-            settings=packed(crew.config),
+            settings=packed(parent.config),
             shards=self.shards,
-            endpoints=[bound.kind for bound in crew.bound],
-            create=not self._opened,
-        ).addCallbacks(self._started, self._not_started, (life,))
+            endpoints=[bound.kind for bound in parent.bound],
+            create=not self._has_opened,
+        ).addCallbacks(self._started, self._not_started, (pipe,))
 
-    def _fork(self, life: ProcessPipe) -> None:
-        crew = self._crew
+    def _fork(self, pipe: ProcessPipe) -> None:
+        parent = self._parent
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull, "r+b", buffering=0) as null:
             descriptors: dict[int, Any] = {0: null.fileno(), 1: "r", 2: "r", PIPE: theirs.fileno()}
-            descriptors[COUNTS] = crew.loads.descriptor
-            for place, bound in enumerate(crew.bound, PORTS):
+            descriptors[COUNTS] = parent.counts.descriptor
+            for place, bound in enumerate(parent.bound, PORTS):
                 port: Any = bound.port
                 descriptors[place] = port.fileno()
             ours.setblocking(False)
-            crew.reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, PipeEnd(life))
-            crew.reactor.spawnProcess(
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, PipeEnd(pipe))
+            self._reactor.spawnProcess(
                 self,
                 sys.executable,
                 [
                     sys.executable,
-                    "-P",  # the folder that we happen to be in is no place for modules
-                    *("-m", "twisted_mta.workers.main", str(self.number), crew.config.log.format),
+                    "-P",  # no modules of the working directory
+                    *("-m", "twisted_mta.workers.main", str(self.number), parent.config.log.format),
                 ],
                 env=_environment(),
                 childFDs=descriptors,
             )
 
     def tell(self, name: str, **arguments: Any) -> None:
-        """Say something that needs no answer."""
-        if self._life is not None:
-            self._life.tell(name, **arguments)
+        """Send a call that needs no answer."""
+        if self._pipe is not None:
+            self._pipe.tell(name, **arguments)
 
     def call(self, name: str, **arguments: Any) -> Deferred[Any]:
-        """Ask for something (`Pipe.call`)."""
-        if self._life is None:
+        """Send a call (`Pipe.call`)."""
+        if self._pipe is None:
             return fail(PipeClosed("the process is gone"))
-        return self._life.call(name, **arguments)
+        return self._pipe.call(name, **arguments)
 
-    def report(self) -> ProcessReport | Asked:
-        """Ask how it is."""
+    def report(self) -> ProcessReport | PendingReport:
+        """Ask for its report."""
         pid = getattr(self.transport, "pid", None) or 0
         known = ProcessReport(
             number=self.number,
@@ -229,103 +353,108 @@ class WorkerProcess(ProcessProtocol):
             return evolve(known, pid=0, state="ended")
         if not self.ready:
             return known
-        # One that hangs is asked once, however often we are: it would have to answer all of them.
+        # A process that hangs is asked once: later it would have to answer every time.
         self._asked = [each for each in self._asked if not each.called]
         asked: Deferred[ProcessReport] = Deferred()
         self._asked.append(asked)
         if not self._asking:
             self._asking = True
             self.call("report").addCallback(ProcessReport.from_json).addBoth(self._reported)
-        return Asked(asked, known)
+        return PendingReport(asked, known)
 
     def _reported(self, answer: ProcessReport | Failure) -> None:
         asked, self._asked, self._asking = self._asked, [], False
         if isinstance(answer, ProcessReport):
             answer = evolve(answer, restarts=self.restarts)
         for each in asked:
-            if not each.called:  # it had no more time
+            if not each.called:  # it was too late for this one
                 each.callback(answer)
 
     @property
     def trouble(self) -> Trouble | None:
-        """That it dies again and again."""
-        lives = self.ready and self._crew.reactor.seconds() - self._born >= _LIVED_WELL
-        if self._deaths < _OFTEN or lives:
+        """That its processes end again and again; None while they do not."""
+        if self._early_ends < _OFTEN or (self.ready and self._has_lived_well):
             return None
-        text = f"worker {self.number} has ended {self._deaths} times in a row; the log says how"
+        text = f"worker {self.number} has ended {self._early_ends} times in a row; the log says how"
         return Trouble(kind="workers", text=text)
 
-    def heard(self, life: ProcessPipe) -> None:
-        """It has said something."""
-        if life is self._life:
+    @property
+    def _has_lived_well(self) -> bool:
+        lived: bool = self._reactor.seconds() - self._spawned_at >= _LIVED_WELL
+        return lived
+
+    def heard(self, pipe: ProcessPipe) -> None:
+        """Note that a message has come."""
+        if pipe is self._pipe:
             self._silent = 0
 
     def tick(self) -> None:
-        """A second of the parent's own life has passed: ask for a sign, and see to one that hangs.
+        """Ask for a sign of life, and kill a process that hangs; called once a second.
 
-        Seconds in which the parent did not run either do not count: of a stop of all processes, or
-        of the whole machine.
+        Seconds in which the parent did not run do not count: all processes, or the whole machine,
+        were stopped.
         """
-        if not self.ready or self._crew.stopping:
+        if not self.ready or self._parent.stopping:
             return
         if not self._pinged:
             self._pinged = True
-            life = self._life
-            self.call("ping").addBoth(lambda _: self._answered(life))
+            pipe = self._pipe
+            self.call("ping").addBoth(lambda _: self._answered(pipe))
         self._silent += 1
         if self._silent > _HANGS:
-            self._crew.metrics.count(table.WORKER_HANGS)
+            self._metrics.count(table.WORKER_HANGS)
             self.kill(f"has not answered for {_HANGS} s")
 
-    def _answered(self, life: ProcessPipe | None) -> None:
-        if life is self._life:
+    def _answered(self, pipe: ProcessPipe | None) -> None:
+        if pipe is self._pipe:
             self._pinged = False
 
     def stop(self) -> None:
-        """End, in order."""
+        """Let its process drain and end, and start no other."""
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
-        if self._life is None:
+        if self._pipe is None:
             return
-        heard = self.call("drain").addTimeout(_PATIENCE, self._crew.reactor)
-        heard.addErrback(self._is_deaf)
+        answered = self.call("drain").addTimeout(_PATIENCE, self._reactor)
+        answered.addErrback(self._does_not_drain)
 
-    def _is_deaf(self, failure: Failure) -> None:
+    def _does_not_drain(self, failure: Failure) -> None:
         if failure.check(CallFailed):
             self.kill(f"cannot end ({reason_of(failure)})")
         elif failure.check(TimeoutError):
             self.kill("does not hear that it is to end")
 
     def kill(self, why: str) -> None:
-        """End it by force; what it has promised is on the disk.
+        """Kill its process; accepted mail is on the disk.
 
         Args:
-            why: a verb, and what belongs to it.
+            why: the rest of a sentence about the worker: ``does not end``.
         """
         transport: Any = self.transport
         if self.alive:
-            self.ready = False
+            self._happened(ProcessEvent.KILLED)
             self._log.error("worker {number} {why}, and is killed", number=self.number, why=why)
             with contextlib.suppress(ProcessExitedAlready):
                 transport.signalProcess("KILL")
 
     def catch_up(self) -> None:
-        """See to it that the settings in force are in force here."""
-        crew = self._crew
-        if self.ready and self.life.config is not crew.config and not crew.stopping:
+        """Start it anew where it has settings that are no longer in force."""
+        parent = self._parent
+        if self.ready and self.pipe.config is not parent.config and not parent.stopping:
             self._log.info(
                 "worker {number} began with the settings of before, and is started anew",
                 number=self.number,
             )
             self.tell("drain")
 
-    def _started(self, _: Any, life: ProcessPipe) -> None:
-        if life is not self._life:
+    def _started(self, _: Any, pipe: ProcessPipe) -> None:
+        if pipe is not self._pipe:
             return
-        self.ready = self._opened = True
+        self._happened(ProcessEvent.OPENED)
+        self._has_opened = True
         self._silent, self._pinged = 0, False
-        self._crew.started(self)
-        if self._crew.serving:
+        self._parent.opened(self)
+        if self._parent.serving:
             self.tell("serve")
         if self.restarts:
             self._log.info("worker {number} works again", number=self.number)
@@ -336,61 +465,63 @@ class WorkerProcess(ProcessProtocol):
 
     def _not_started(self, failure: Failure) -> None:
         if failure.check(PipeClosed):
-            return  # the end of the process is said by `processEnded`
+            return  # `processEnded` logs the end of the process
         why = reason_of(failure)
         self._log.error("worker {number} cannot start: {why}", number=self.number, why=why)
-        self.tell("drain")  # it ends, and is started anew unless all end
+        self.tell("drain")  # it ends, and another is started unless all end
         self._fail(why)
 
     def _fail(self, why: str) -> None:
-        """The start of all has failed, if that is still under way."""
+        """Let the start of all workers fail, if it is still under way."""
         started, self._first_start = self._first_start, None
         if started is not None:
             started.errback(WorkerFailed(why))
 
-    def count(self, life: ProcessPipe, message: CreditMessage) -> None:
+    # Calls of the process.
+
+    def count(self, pipe: ProcessPipe, message: CreditMessage) -> None:
         """Take a message for the ledger."""
-        if life is self._life:
-            self._crew.ledger.receive(self, message)
+        if pipe is self._pipe:
+            self._parent.ledger.receive(self, message)
 
     def pass_on_tls_news(self) -> None:
-        """Tell the others that this one has learnt something of TLS."""
-        self._crew.pass_on_tls_news(self)
+        """Tell the other workers that this one has learned something of TLS."""
+        self._parent.pass_on_tls_news(self)
 
     def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
         """Take lines of a trace."""
-        self._crew.traced(trace, events, lost)
+        self._parent.traced(trace, events, lost)
 
-    def pipe_lost(self, life: ProcessPipe) -> None:
-        """The process is about to end, or has ended."""
-        if life is not self._life:
+    def pipe_lost(self, pipe: ProcessPipe) -> None:
+        """Note that the process is about to end, or has ended."""
+        if pipe is not self._pipe:
             return
-        self._life = None
-        self.ready = False
-        self._crew.ledger.worker_gone(self)
+        self._pipe = None
+        self._happened(ProcessEvent.PIPE_CLOSED)
+        self._parent.ledger.worker_gone(self)
         if self.alive:
-            self._killing = self._crew.reactor.callLater(
+            self._killing = self._reactor.callLater(
                 _PATIENCE, self.kill, "has closed its pipe and does not end"
             )
 
     # Called by Twisted.
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Pass on what it has logged, in whole lines; read less often where it says very much."""
+        """Pass on its log in whole lines; read less often where it logs very much."""
         self._lines[childFD].received(data)
         if childFD != _LOG:
             return
-        now = self._crew.reactor.seconds()
-        self._hasty = self._hasty + 1 if now - self._heard < _HASTE else 0
-        self._heard = now
-        # As long as there is more than Twisted reads at a time, nothing is gained by waiting.
+        now = self._reactor.seconds()
+        self._hasty = self._hasty + 1 if now - self._read_at < _HASTE else 0
+        self._read_at = now
+        # As long as more than one read is there, waiting gains nothing.
         if self._hasty > _MOST_HASTY and len(data) < _READ_AT_ONCE:
             transport: Any = self.transport
             transport.pipes[_LOG].stopReading()
-            self._crew.reactor.callLater(_DEAF, self._listen_again, transport)
+            self._reactor.callLater(_PAUSE, self._read_on, transport)
 
-    def _listen_again(self, transport: Any) -> None:
-        self._heard = self._crew.reactor.seconds()
+    def _read_on(self, transport: Any) -> None:
+        self._read_at = self._reactor.seconds()
         if _LOG in transport.pipes:
             transport.pipes[_LOG].startReading()
 
@@ -399,43 +530,41 @@ class WorkerProcess(ProcessProtocol):
             self._log.error("worker {number} said: {line}", number=self.number, line=line)
 
     def processExited(self, reason: Failure) -> None:
-        """It is dead, though it may not have been heard to the end: nothing is left to it."""
-        self._crew.loads.gone(self.number)
+        """Leave no more connections to it, although the last of its log may not be read yet."""
+        self._parent.counts.gone(self.number)
 
     def processEnded(self, reason: Failure) -> None:
-        """It is gone, with all that it had: see to a successor."""
-        crew = self._crew
-        self.alive = False
-        life = self._life
-        if life is not None:
-            # What it has said and was not heard yet is not for its successor to answer for.
-            self.pipe_lost(life)
-            life.transport.abortConnection()
+        """See to a successor: the process and all its descriptors are gone."""
+        parent = self._parent
+        self._happened(ProcessEvent.EXITED)
+        pipe = self._pipe
+        if pipe is not None:
+            # Its messages that were not read yet do not count for its successor.
+            self.pipe_lost(pipe)
+            pipe.transport.abortConnection()
         if self._killing is not None and self._killing.active():
             self._killing.cancel()
         for lines in self._lines.values():
             lines.ended()
-        if crew.stopping:
+        if parent.stopping:
             if not reason.check(ProcessDone):
                 self._log.error(
                     "worker {number} {how}", number=self.number, how=_ending(reason.value)
                 )
-            crew.say_if_gone()
+            parent.exited()
             return
         how = _ending(reason.value)
-        if self._first_start is not None and self.restarts + 1 >= _MOST_BIRTHS:
+        if self._first_start is not None and self.restarts + 1 >= _MOST_FIRST_PROCESSES:
             self._fail(
-                f"worker {self.number} {how}, as {self.restarts} did before it; the log has what it"
-                " said"
+                f"worker {self.number} {how}, as {self.restarts} did before it; the log says more"
             )
             return
         self._try_again_later(how)
 
     def _try_again_later(self, how: str) -> None:
-        crew = self._crew
-        if crew.reactor.seconds() - self._born >= _LIVED_WELL:
-            self._delay, self._deaths = _RESTART_FIRST, 0
-        self._deaths += 1
+        if self._has_lived_well:
+            self._delay, self._early_ends = _RESTART_FIRST, 0
+        self._early_ends += 1
         delay, self._delay = self._delay, min(2 * self._delay, _RESTART_LAST)
         self._log.error(
             "worker {number} {how}; another one takes over its queue in {delay:g} s",
@@ -443,32 +572,32 @@ class WorkerProcess(ProcessProtocol):
             how=how,
             delay=delay,
         )
-        self._restart = crew.reactor.callLater(delay, self._again)
+        self._restart = self._reactor.callLater(delay, self._again)
 
     def _again(self) -> None:
         self.restarts += 1
-        self._crew.metrics.count(table.WORKER_RESTARTS)
+        self._metrics.count(table.WORKER_RESTARTS)
         self._spawn()
 
 
 def reason_of(failure: Failure) -> str:
-    """Return why a worker has not done what it was asked for."""
+    """Return why a worker's call has failed."""
     if failure.check(TimeoutError):
         return f"no answer in {READING:g} s"
     return failure.getErrorMessage()
 
 
 def packed(config: Config) -> str:
-    """Return settings in a form that goes through a pipe."""
+    """Return settings as text, for a pipe."""
     return b64encode(dumps(config)).decode("ascii")
 
 
 def _environment() -> Mapping[str, str]:
-    """Return what a worker is to find in its environment: our own way to this package, above all.
+    """Return the environment variables of a worker: it finds modules where its parent does.
 
-    What systemd said to us was said to us alone.
+    Those that systemd sets are for the parent alone.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
+    environment = {name: value for name, value in os.environ.items() if name not in _PARENT_ONLY}
     path = [os.path.abspath(entry) for entry in sys.path]
     return {**environment, "PYTHONPATH": os.pathsep.join(path)}
 
@@ -476,6 +605,6 @@ def _environment() -> Mapping[str, str]:
 def _ending(error: BaseException | None) -> str:
     number = getattr(error, "signal", None)
     if number is not None:
-        known = {each.value: each.name for each in signal.Signals}  # not all those of real time
+        known = {each.value: each.name for each in signal.Signals}  # without most real-time signals
         return f"was ended by {known.get(number, f'signal {number}')}"
     return f"has ended with status {getattr(error, 'exitCode', 0) or 0}"

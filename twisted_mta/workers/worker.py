@@ -1,13 +1,15 @@
-"""A worker: an agent in a process of its own, which its parent tells what to do."""
+"""A worker: an agent in a process of its own, which does what its parent asks for."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import pickle
 import signal
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -16,9 +18,11 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..admin.local import LocalAgent
+from ..admin.questions import QUESTIONS, SHARD_QUESTIONS, Question
+from ..admin.status import State
 from ..agent.agent import Agent, Change
-from ..agent.explain.asked import Wanted, answered
-from ..agent.report import process_report, read_agent
+from ..agent.gauges import read_agent
 from ..config import Config
 from ..system.ports import Ports
 from ..system.shared_counts import SharedCounts
@@ -26,25 +30,52 @@ from ..system.slices import Digests
 from ..telemetry.log import Log
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event, Filter
-from ..tls.memory import TLSEntry
 from .ledger import CreditMessage
 from .limits import WorkerLimits
 from .pipe import Pipe
 from .process import PORTS
 
-_ORPHANED = 0.5  # seconds that are left once it is noticed that the parent has died
-_LAST_ANSWERS = 0.4  # of these, for what the next hops may say yet
+_ORPHANED = 0.5  # seconds that are left once the parent has died
+_LAST_ANSWERS = 0.4  # of these, for last answers of next hops
+
+
+class WorkerState(enum.Enum):
+    """The state of a worker, as it sees itself."""
+
+    NEW = "it has no settings"
+    STARTED = "it has an agent"
+    DRAINING = "it ends"
+    ENDED = "it has ended"
+
+
+class WorkerEvent(enum.Enum):
+    """What the parent asks for, and the end."""
+
+    START = "start"
+    DRAIN = "drain"
+    DRAINED = "drained"
+
+
+TRANSITIONS: Mapping[WorkerState, Mapping[WorkerEvent, WorkerState]] = {
+    WorkerState.NEW: {
+        WorkerEvent.START: WorkerState.STARTED,
+        WorkerEvent.DRAIN: WorkerState.DRAINING,
+    },
+    WorkerState.STARTED: {WorkerEvent.DRAIN: WorkerState.DRAINING},
+    WorkerState.DRAINING: {WorkerEvent.DRAINED: WorkerState.ENDED},
+    WorkerState.ENDED: {},
+}
 
 
 class Worker:
-    """What a worker does for its parent.
+    """Answers the calls of the parent.
 
     Args:
-        number: which it is, from 0.
+        number: which worker it is, from 0.
         reactor: the one that runs.
         log: where its lines go.
-        loads: how many connections the others have.
-        settled: called when all is there that stays, before connections come.
+        counts: how many connections each worker has.
+        settled: called when everything that stays is in memory, before connections come.
     """
 
     log = Logger()
@@ -54,7 +85,7 @@ class Worker:
         number: int,
         reactor: Any,
         log: Log,
-        loads: SharedCounts | None = None,
+        counts: SharedCounts | None = None,
         *,
         settled: Callable[[], object] = lambda: None,
     ) -> None:
@@ -62,12 +93,12 @@ class Worker:
         self._number = number
         self._log = log
         self._reactor = reactor
-        self._ports = Ports(reactor, loads)
+        self._ports = Ports(reactor, counts)
+        self._state = WorkerState.NEW
         self._agent: Agent | None = None
-        self._prepared: Change | None = None
-        self._asked = 0  # how often settings came, or went
-        self._draining = False
-        self._ended = False
+        self._local: LocalAgent | None = None  # the agent, as questions reach it
+        self._change: Change | None = None  # prepared, and not in force yet
+        self._preparations = 0  # how often settings were prepared or forgotten
         self._limits = WorkerLimits(send=self._count, clock=reactor)
         self.pipe = Pipe(
             {
@@ -80,16 +111,33 @@ class Worker:
                 "prepare": self.prepare,
                 "use": self.use,
                 "forget": self.forget,
-                "report": self.report,
-                "tls": self.tls,
-                "tls_news": self.tls_news,
+                "report": lambda: self._answering.report().to_json(),
+                **{question.name: partial(self._answer, question) for question in QUESTIONS},
                 "queue": self.queue,
-                "explain": self.explain,
+                "tls_news": self.tls_news,
                 "trace": self.trace,
                 "untrace": self.untrace,
             },
             self.parent_lost,
         )
+
+    def _happened(self, event: WorkerEvent) -> None:
+        self._state = TRANSITIONS[self._state][event]
+
+    @property
+    def _started_agent(self) -> Agent:
+        assert self._agent is not None
+        return self._agent
+
+    @property
+    def _answering(self) -> LocalAgent:
+        assert self._local is not None
+        return self._local
+
+    def _process_state(self) -> State:
+        return "ready" if self._state is WorkerState.STARTED else "draining"
+
+    # Its life.
 
     def start(
         self,
@@ -102,14 +150,14 @@ class Worker:
 
         Args:
             settings: a `Config`, packed.
-            shards: which parts of it.
+            shards: the numbers of its shards.
             endpoints: the kinds of the ports that were inherited.
-            create: whether what is not there is made: not where it was there in a life before.
+            create: whether a queue that does not exist is made: not where a process before had it.
 
         Raises:
-            RuntimeError: it is to end already.
+            RuntimeError: it is to end.
         """
-        if self._draining:
+        if self._state is not WorkerState.NEW:
             raise RuntimeError("told to end before it began")
         config = self._share(settings)
         self._limits.workers = config.workers
@@ -121,7 +169,11 @@ class Worker:
             worker=self._number,
             tls_written=lambda: self.pipe.tell("tls_news"),
         )
-        read_agent(agent.metrics, agent)
+        self._local = LocalAgent(
+            agent, ports=self._ports, state=self._process_state, number=self._number
+        )
+        self._happened(WorkerEvent.START)
+        read_agent(agent)
         agent.metrics.read(table.LOG_LINES_DROPPED, lambda: self._log.dropped)
         for descriptor, listener in enumerate(config.listeners, PORTS):
             self._ports.bind(
@@ -131,8 +183,8 @@ class Worker:
                 implicit_tls=listener.implicit_tls,
                 descriptor=descriptor,
             )
-            # A port has its own copy. As long as any is open, the kernel takes connections that
-            # nobody will answer.
+            # A port has its own copy. As long as any is open, the kernel accepts connections that
+            # no process will serve.
             os.close(descriptor)
         return agent.start(shards, create=create)
 
@@ -142,10 +194,10 @@ class Worker:
         self._ports.accept_connections()
 
     def drain(self) -> None:
-        """Take no more connections; when the rest is done, end."""
-        if self._draining:
+        """Take no more connections, let sessions and deliveries end, and end."""
+        if self._state in (WorkerState.DRAINING, WorkerState.ENDED):
             return
-        self._draining = True
+        self._happened(WorkerEvent.DRAIN)
         unbound = self._ports.unbind()
         stopped = self._agent.stop() if self._agent is not None else unbound
         stopped.addErrback(lambda failure: self.log.failure("the drain", failure))
@@ -157,107 +209,92 @@ class Worker:
             self._agent.hurry()
         self.drain()
 
-    def prepare(self, settings: str, checked: Digests) -> Deferred[Digests]:
-        """Make ready for other settings; fires with what was found good (`Agent.prepare`)."""
-        assert self._agent is not None
-        self.forget()
-        asked = self._asked
-        change = self._agent.prepare(self._share(settings), checked=checked)
-
-        def prepared(change: Change) -> Digests:
-            if asked == self._asked:  # or it took too long
-                self._prepared = change
-            return change.digests
-
-        return Deferred.fromCoroutine(change).addCallback(prepared)
-
-    def use(self) -> Deferred[list[str]]:
-        """Put them in force."""
-        prepared, self._prepared = self._prepared, None
-        assert prepared is not None
-
-        def failed(failure: Failure) -> list[str]:
-            if not self._draining:
-                failure.raiseException()
-            return []  # its successor begins with them
-
-        return prepared.use().addErrback(failed)
-
-    def forget(self) -> None:
-        """Stay with the settings of before."""
-        self._asked += 1
-        self._prepared = None
-
-    def report(self) -> dict[str, Any]:
-        """Say how things stand here."""
-        assert self._agent is not None
-        return process_report(
-            self._agent,
-            pid=os.getpid(),
-            state="draining" if self._draining else "ready",
-            started_at=self._agent.started_at,
-            names=self._ports.names,
-            number=self._number,
-        ).to_json()
-
-    def tls(self, domain: str | None) -> Sequence[TLSEntry]:
-        """Say with which hosts TLS was had; see `Agent.tls_hosts`."""
-        assert self._agent is not None
-        return self._agent.tls_hosts(domain)
-
-    def tls_news(self) -> None:
-        """Read what another worker has learnt of TLS."""
-        if self._agent is not None:
-            self._agent.tls_news()
-
-    def queue(self, shard: int, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer what an operator asks of a shard; see `Agent.ask_queue`."""
-        assert self._agent is not None
-        return self._agent.ask_queue(shard, question, arguments)
-
-    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
-        """Say why mail is where it is; see `agent.explain.asked.answered`."""
-        assert self._agent is not None
-        return answered(self._agent.explainer, wanted)
-
-    def trace(self, trace: int, wanted: Mapping[str, str]) -> None:
-        """Open a trace, whose lines the parent is told."""
-        assert self._agent is not None
-
-        def deliver(events: Sequence[Event], lost: int) -> None:
-            self.pipe.tell("traced", trace=trace, events=events, lost=lost)
-
-        self._agent.tracing.open(trace, Filter.parse(wanted), deliver)
-
-    def untrace(self, trace: int) -> None:
-        """Close a trace."""
-        if self._agent is not None:
-            self._agent.tracing.close(trace)
-
     def parent_lost(self) -> None:
         """End within a second, whatever is under way."""
-        if self._ended:
-            return  # it was us who closed the pipe
-        # The kernel keeps that promise, even if this process is stuck.
+        if self._state is WorkerState.ENDED:
+            return  # this process closed the pipe
+        # The kernel ends the process in time even if it is stuck.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, _ORPHANED)
-        if not self._draining:
+        if self._state is not WorkerState.DRAINING:
             self.log.error("the parent is gone, and so is this worker")
             self.drain()
             if self._agent is not None:
                 self._agent.listeners.abandon(at_once=True)
         self._reactor.callLater(_LAST_ANSWERS, self.hurry)
 
-    def _count(self, message: CreditMessage) -> None:
-        self.pipe.tell("limits", message=message)
+    def _end(self) -> None:
+        self._happened(WorkerEvent.DRAINED)
+        self._limits.close()
+        with contextlib.suppress(ReactorNotRunning):  # it ends already
+            self._reactor.stop()
+
+    # Settings.
+
+    def prepare(self, settings: str, checked: Digests) -> Deferred[Digests]:
+        """Prepare other settings; fires with the files that are good (`Agent.prepare`)."""
+        self.forget()
+        preparation = self._preparations
+        change = self._started_agent.prepare(self._share(settings), checked=checked)
+
+        def prepared(change: Change) -> Digests:
+            if preparation == self._preparations:  # or it took too long
+                self._change = change
+            return change.digests
+
+        return Deferred.fromCoroutine(change).addCallback(prepared)
+
+    def use(self) -> Deferred[list[str]]:
+        """Put the prepared settings in force."""
+        change, self._change = self._change, None
+        assert change is not None
+
+        def failed(failure: Failure) -> list[str]:
+            if self._state is WorkerState.STARTED:
+                failure.raiseException()
+            return []  # its successor begins with them
+
+        return change.use().addErrback(failed)
+
+    def forget(self) -> None:
+        """Forget prepared settings, and stay with those in force."""
+        self._preparations += 1
+        self._change = None
 
     def _share(self, settings: str) -> Config:
+        """Unpack settings, with this worker's share of the memory for messages."""
         config: Config = pickle.loads(b64decode(settings))
         memory = max(config.message_memory // config.workers, config.queue.small_body)
         return evolve(config, message_memory=memory)
 
-    def _end(self) -> None:
-        self._ended = True
-        self._limits.close()
-        with contextlib.suppress(ReactorNotRunning):  # it ends already
-            self._reactor.stop()
+    # An operator's questions (`admin.questions`), and traces.
+
+    def _answer(self, question: Question, **arguments: Any) -> Deferred[Any]:
+        return self._answering.ask(question, **arguments)
+
+    def queue(self, shard: int, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Answer a question about a shard."""
+        return self._answering.ask_shard(shard, SHARD_QUESTIONS[question], **arguments)
+
+    def trace(self, trace: int, wanted: Mapping[str, str]) -> None:
+        """Open a trace, and send its lines to the parent."""
+
+        def deliver(events: Sequence[Event], lost: int) -> None:
+            self.pipe.tell("traced", trace=trace, events=events, lost=lost)
+
+        self._started_agent.tracing.open(trace, Filter.parse(wanted), deliver)
+
+    def untrace(self, trace: int) -> None:
+        """Close a trace."""
+        if self._agent is not None:
+            self._agent.tracing.close(trace)
+
+    # Shared with the other workers.
+
+    def tls_news(self) -> None:
+        """Read what another worker has learned of TLS."""
+        if self._agent is not None:
+            self._agent.tls_news()
+
+    def _count(self, message: CreditMessage) -> None:
+        self.pipe.tell("limits", message=message)

@@ -1,12 +1,13 @@
 """The workers of one parent: all are started, asked, given new settings, and ended as one.
 
 A worker is a process with an agent of its own. It inherits the ports, which the parent has bound
-and never reads from, and one end of a socket pair, which it ends with: whichever of the two dies,
-the other knows at once.
+and never reads from, and one end of a socket pair; it ends when that closes. So each of the two
+notices at once when the other dies.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,38 +17,57 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from ..admin.api import Asked
-from ..admin.status import ProcessReport, State, Trouble
-from ..agent.explain.asked import Wanted, merged
+from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
+from ..admin.status import ProcessReport, Trouble
 from ..config import Config
 from ..interfaces import WallTime
 from ..system.ports import Bound, Ports, Unserved
 from ..system.shared_counts import SharedCounts
 from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Event, Filter
-from ..tls.memory import TLSEntry, merged_entries
 from .ledger import CreditMessage, Ledger
 from .pipe import CallFailed, PipeClosed
 from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, packed, reason_of
 
-Deliver = Callable[[Sequence[Event], int], object]
-
 _LAST_ANSWERS = 60.0  # seconds that a worker's agent waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
-_EXPLAIN_TIMEOUT = 25.0  # seconds that a worker has to ask the DNS
-_TICK = 1.0  # seconds between two signs of life that each worker is asked for
-_HOSTS_TIMEOUT = 1.0  # seconds that a worker has to say which hosts it knows
+_TICK = 1.0  # seconds between two pings of each worker
+
+
+class WorkersState(enum.Enum):
+    """The state of the workers together."""
+
+    STARTING = "they open their queues"
+    SERVING = "they take connections"
+    STOPPING = "they drain"
+
+
+class WorkersEvent(enum.Enum):
+    """What is done with the workers."""
+
+    SERVE = "serve"
+    STOP = "stop"
+
+
+TRANSITIONS: Mapping[WorkersState, Mapping[WorkersEvent, WorkersState]] = {
+    WorkersState.STARTING: {
+        WorkersEvent.SERVE: WorkersState.SERVING,
+        WorkersEvent.STOP: WorkersState.STOPPING,
+    },
+    WorkersState.SERVING: {WorkersEvent.STOP: WorkersState.STOPPING},
+    WorkersState.STOPPING: {},
+}
 
 
 class Workers:
-    """The processes that do the work of one mail transfer agent.
+    """The processes of one mail transfer agent (`process.Parent`, `admin.questions.Agents`).
 
     Args:
-        config: with how many there are to be.
+        config: the settings; ``workers`` of them is the number of processes.
         reactor: IReactorProcess, IReactorSocket and IReactorTime.
-        ports: what they take connections from.
-        lines: takes what they log, in whole lines.
-        metrics: where their restarts are counted.
+        ports: that workers take connections from.
+        lines: takes the log of workers, in whole lines.
+        metrics: where restarts are counted.
         wall_time: for reports.
     """
 
@@ -62,21 +82,20 @@ class Workers:
         wall_time: WallTime,
     ) -> None:
         self.config = config
-        self.stopping = False
+        self.state = WorkersState.STARTING
         self._reactor = reactor
         self._ports = ports
         self._lines = lines
-        self.metrics = metrics
-        self.wall_time = wall_time
+        self._metrics = metrics
+        self._wall_time = wall_time
         self._workers: list[WorkerProcess] = []
-        self._serving = False
         self._traces: dict[int, tuple[Filter, Deliver]] = {}
         self._last_trace = 0
         self._hurried = False
         self._stops: list[Deferred[None]] = []
         self._killing: IDelayedCall | None = None
-        self.ledger = Ledger(send=_say, clock=reactor)
-        self._loads: SharedCounts | None = None
+        self.ledger = Ledger(send=_send_credits, clock=reactor)
+        self._counts: SharedCounts | None = None
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
 
@@ -84,32 +103,49 @@ class Workers:
         for worker in self._workers:
             worker.tick()
 
-    def factory(self, number: int) -> Factory:
-        """Return what stands at the port of a listener in this process: nothing."""
-        return Unserved()
+    def _happened(self, event: WorkersEvent) -> None:
+        self.state = TRANSITIONS[self.state][event]
 
     @property
-    def loads(self) -> SharedCounts:
-        """How many connections each of them has, once they were started."""
-        assert self._loads is not None
-        return self._loads
+    def stopping(self) -> bool:
+        """Whether all are to end."""
+        return self.state is WorkersState.STOPPING
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are to be taken."""
+        return self.state is WorkersState.SERVING
+
+    # Their life.
+
+    def factory(self, number: int) -> Factory:
+        """Return the factory of a listener's port in the parent, which serves no connection."""
+        return Unserved()
 
     def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None]:
         """Start them.
 
         Args:
-            shares: for each worker the shards that it works on.
+            shares: for each worker the numbers of its shards.
 
         Returns:
             Fires when all have opened their queues; fails with `WorkerFailed` if one cannot, once
             all have ended.
         """
-        if self._loads is not None:
-            self._loads.close()
-        self._loads = SharedCounts.of(len(shares))
+        if self._counts is not None:
+            self._counts.close()
+        self._counts = SharedCounts.of(len(shares))
         self._ticking.start(_TICK, now=False)
         self._workers = [
-            WorkerProcess(self, number, shards) for number, shards in enumerate(shares)
+            WorkerProcess(
+                self,
+                number,
+                shards,
+                reactor=self._reactor,
+                wall_time=self._wall_time,
+                metrics=self._metrics,
+            )
+            for number, shards in enumerate(shares)
         ]
         ready = gatherResults([worker.spawn() for worker in self._workers], consumeErrors=True)
 
@@ -121,7 +157,7 @@ class Workers:
 
     def serve(self) -> None:
         """Let them take connections."""
-        self._serving = True
+        self._happened(WorkersEvent.SERVE)
         for worker in self._workers:
             worker.tell("serve")
 
@@ -130,16 +166,16 @@ class Workers:
         stopped: Deferred[None] = Deferred()
         self._stops.append(stopped)
         if not self.stopping:
-            self.stopping = True
+            self._happened(WorkersEvent.STOP)
             for worker in self._workers:
                 worker.stop()
-            # As long as it is open anywhere, the kernel takes connections that nobody will answer.
+            # As long as one is open, the kernel accepts connections that no process will serve.
             self._ports.unbind()
             patience = self.config.drain_timeout + _LAST_ANSWERS + _PATIENCE
             self._killing = self._reactor.callLater(patience, self._kill)
             if self._hurried:
                 self.hurry()
-        self.say_if_gone()
+        self.exited()
         return stopped
 
     def hurry(self) -> None:
@@ -156,119 +192,98 @@ class Workers:
         for worker in self._workers:
             worker.kill("does not end")
 
-    def say_if_gone(self) -> None:
-        """Fire what waits for the end of all of them, if that has come."""
-        if not self.stopping or any(worker.alive for worker in self._workers):
-            return
-        stops, self._stops = self._stops, []
-        if self._ticking.running:
-            self._ticking.stop()
-        self.ledger.close()
-        if self._loads is not None:
-            self._loads.close()
-        if self._killing is not None and self._killing.active():
-            self._killing.cancel()
-        for each in stops:
-            each.callback(None)
+    # Settings.
 
     async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        """Let all make ready for other settings; what is returned puts them in force.
+        """Let all prepare other settings; return what puts them in force.
 
         Raises:
-            WorkerFailed: one of them cannot, and why; none has changed anything.
+            WorkerFailed: a worker cannot use them, and why; nothing has changed in any.
         """
         settings = packed(config)
-        lives = [worker.life for worker in self._workers if worker.ready]
-        if not lives:
+        pipes = [worker.pipe for worker in self._workers if worker.ready]
+        if not pipes:
             raise WorkerFailed("no worker is there to read the settings; they have only just died")
         asked: list[ProcessPipe] = []
         checked: dict[str, str] = {}
-        # One after the other: what the first has found good, the others parse when they use it.
-        for life in lives:
-            asked.append(life)
-            done, answer = await self._ask(life, "prepare", settings=settings, checked=checked)
+        # One after the other: files that the first has found good, the others parse at their use.
+        for pipe in pipes:
+            asked.append(pipe)
+            done, answer = await self._call(pipe, "prepare", settings=settings, checked=checked)
             if not done:
                 for each in asked:
                     each.tell("forget")
-                raise WorkerFailed(_refusal(life, answer))
+                raise WorkerFailed(_refusal(pipe, answer))
             checked.update(answer or {})
-        return lambda: Deferred.fromCoroutine(self._use(config, lives))
+        return lambda: Deferred.fromCoroutine(self._use(config, pipes))
 
-    async def _use(self, config: Config, lives: Sequence[ProcessPipe]) -> list[str]:
-        self.config = config  # for those that start from now on
-        said: dict[str, None] = {}
-        for life in lives:
-            done, answer = await self._ask(life, "use")
+    async def _use(self, config: Config, pipes: Sequence[ProcessPipe]) -> list[str]:
+        self.config = config  # for processes that start from now on
+        changes: dict[str, None] = {}
+        for pipe in pipes:
+            done, answer = await self._call(pipe, "use")
             if done:
-                life.config = config
-                said.update(dict.fromkeys(answer))
+                pipe.config = config
+                changes.update(dict.fromkeys(answer))
             elif not answer.check(PipeClosed):
-                # There is no way back for the others; its successor has what they have.
-                life.worker.kill(f"does not take new settings ({reason_of(answer)})")
+                # The others cannot go back; its successor starts with their settings.
+                pipe.worker.kill(f"does not take new settings ({reason_of(answer)})")
         for worker in self._workers:
             worker.catch_up()
-        return list(said)
+        return list(changes)
 
-    async def _ask(self, life: ProcessPipe, name: str, **arguments: Any) -> tuple[bool, Any]:
-        """Ask one; return whether it did, and its answer or its failure."""
+    async def _call(self, pipe: ProcessPipe, name: str, **arguments: Any) -> tuple[bool, Any]:
+        """Call one process; return whether that succeeded, and its answer or its failure."""
         try:
-            return True, await life.call(name, **arguments).addTimeout(READING, self._reactor)
+            return True, await pipe.call(name, **arguments).addTimeout(READING, self._reactor)
         except Exception:
             return False, Failure()
 
-    def reports(self, state: State) -> Sequence[ProcessReport | Asked]:
-        """Ask all how they are (`admin.api.Reports`)."""
-        return [worker.report() for worker in self._workers]
+    # An operator's questions.
 
-    def troubles(self) -> Sequence[Trouble]:
-        """Say which of them die again and again."""
-        return [worker.trouble for worker in self._workers if worker.trouble is not None]
-
-    def tls_hosts(self, domain: str | None) -> Deferred[Sequence[TLSEntry]]:
-        """Ask with which hosts TLS was had (`admin.api.Hosts`); who does not answer is left out."""
-        asked = [
-            worker.call("tls", domain=domain).addTimeout(_HOSTS_TIMEOUT, self._reactor)
-            for worker in self._workers
-            if worker.ready
-        ]
-        answers = DeferredList(asked, consumeErrors=True)
-        return answers.addCallback(
-            lambda answers: merged_entries(entries for told, entries in answers if told)
-        )
-
-    def shards(self) -> Sequence[int]:
-        """Return the numbers of all parts of the queue."""
-        return [number for worker in self._workers for number in worker.shards]
-
-    def ask_queue(self, shard: int, name: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Ask the worker that has a shard (`admin.queue_api.Ask`)."""
-        for worker in self._workers:
-            if shard in worker.shards:
-                if not worker.ready:
-                    break
-                asked = worker.call("queue", shard=shard, question=name, arguments=arguments)
-                return asked.addErrback(_as_it_was)
-        return fail(LookupError(f"the process of shard {shard} is not there now; try again"))
-
-    def explain(self, wanted: Wanted) -> Deferred[dict[str, Any] | None]:
-        """Ask why mail is where it is; who does not answer is left out."""
+    def ask(self, question: Question, **arguments: Any) -> Deferred[Any]:
+        """Ask all; answers that do not come in time are left out."""
         workers = [worker for worker in self._workers if worker.ready]
         calls = [
-            worker.call("explain", wanted=wanted).addTimeout(_EXPLAIN_TIMEOUT, self._reactor)
+            worker.call(question.name, **arguments).addTimeout(question.timeout, self._reactor)
             for worker in workers
         ]
         return DeferredList(calls, consumeErrors=True).addCallback(
-            lambda answers: merged(
+            lambda answers: question.merge(
                 [
                     (worker.number, answer)
-                    for worker, (told, answer) in zip(workers, answers, strict=True)
-                    if told
+                    for worker, (answered, answer) in zip(workers, answers, strict=True)
+                    if answered
                 ]
             )
         )
 
+    def ask_shard(self, shard: int, question: ShardQuestion, **arguments: Any) -> Deferred[Any]:
+        """Ask the worker that has a shard."""
+        for worker in self._workers:
+            if shard in worker.shards:
+                if not worker.ready:
+                    break
+                answer = worker.call(
+                    "queue", shard=shard, question=question.name, arguments=arguments
+                )
+                return answer.addErrback(_original_failure)
+        return fail(LookupError(f"the process of shard {shard} is not there now; try again"))
+
+    def shards(self) -> Sequence[int]:
+        """Return the numbers of all shards."""
+        return [number for worker in self._workers for number in worker.shards]
+
+    def reports(self) -> Sequence[ProcessReport | PendingReport]:
+        """Ask all for their reports."""
+        return [worker.report() for worker in self._workers]
+
+    def troubles(self) -> Sequence[Trouble]:
+        """Return which of them end again and again."""
+        return [worker.trouble for worker in self._workers if worker.trouble is not None]
+
     def trace(self, wanted: Filter, deliver: Deliver) -> Callable[[], object]:
-        """Open a trace in all of them, those that start later too (`admin.api.Trace`)."""
+        """Open a trace in all of them, those included that start later; return what closes it."""
         self._last_trace = name = self._last_trace + 1
         self._traces[name] = wanted, deliver
 
@@ -282,7 +297,38 @@ class Workers:
                 worker.tell("trace", trace=name, wanted=wanted.to_json())
         return close
 
-    # What a worker asks.
+    # For each worker's process (`process.Parent`).
+
+    @property
+    def bound(self) -> Sequence[Bound]:
+        """The ports that workers inherit."""
+        return self._ports.bound
+
+    @property
+    def counts(self) -> SharedCounts:
+        """How many connections each has; there once they were started."""
+        assert self._counts is not None
+        return self._counts
+
+    def opened(self, worker: WorkerProcess) -> None:
+        """Tell a worker that can be asked of the open traces."""
+        for name, (wanted, _) in self._traces.items():
+            worker.tell("trace", trace=name, wanted=wanted.to_json())
+
+    def exited(self) -> None:
+        """Complete a stop if no process is left."""
+        if not self.stopping or any(worker.alive for worker in self._workers):
+            return
+        stops, self._stops = self._stops, []
+        if self._ticking.running:
+            self._ticking.stop()
+        self.ledger.close()
+        if self._counts is not None:
+            self._counts.close()
+        if self._killing is not None and self._killing.active():
+            self._killing.cancel()
+        for each in stops:
+            each.callback(None)
 
     def traced(self, trace: int, events: Sequence[Event], lost: int) -> None:
         """Take lines of a trace."""
@@ -290,51 +336,31 @@ class Workers:
             _, deliver = self._traces[trace]
             deliver(events, lost)
 
-    def started(self, worker: WorkerProcess) -> None:
-        """A worker can be asked: tell it of the traces that are open."""
-        for name, (wanted, _) in self._traces.items():
-            worker.tell("trace", trace=name, wanted=wanted.to_json())
-
-    @property
-    def reactor(self) -> Any:
-        """Of the parent."""
-        return self._reactor
-
-    @property
-    def serving(self) -> bool:
-        """Whether connections are to be taken."""
-        return self._serving and not self.stopping
-
-    @property
-    def bound(self) -> Sequence[Bound]:
-        """The ports to inherit."""
-        return self._ports.bound
-
-    def pass_on_tls_news(self, teller: WorkerProcess) -> None:
-        """Let all but one read what that one has learnt of TLS."""
+    def pass_on_tls_news(self, source: WorkerProcess) -> None:
+        """Let all others read what one worker has learned of TLS."""
         for worker in self._workers:
-            if worker is not teller and worker.ready:
+            if worker is not source and worker.ready:
                 worker.tell("tls_news")
 
     def log_lines(self, lines: bytes) -> None:
-        """Write what a worker has logged."""
+        """Write lines that a worker has logged."""
         self._lines(lines)
 
 
-def _refusal(life: ProcessPipe, failure: Failure) -> str:
+def _refusal(pipe: ProcessPipe, failure: Failure) -> str:
     if failure.check(PipeClosed):
-        return f"worker {life.worker.number} has died meanwhile; try again"
+        return f"worker {pipe.worker.number} has died meanwhile; try again"
     if failure.check(TimeoutError):
-        return f"worker {life.worker.number}: {reason_of(failure)}"
+        return f"worker {pipe.worker.number}: {reason_of(failure)}"
     return reason_of(failure)
 
 
-def _as_it_was(failure: Failure) -> Failure:
-    """Return the failure of a worker as it was there, where it is about what was asked."""
+def _original_failure(failure: Failure) -> Failure:
+    """Return a worker's failure as it was there, where it is about the arguments."""
     if failure.check(CallFailed) and getattr(failure.value, "error", "") == "ValueError":
         return Failure(ValueError(failure.getErrorMessage()))
     return failure
 
 
-def _say(worker: Any, message: CreditMessage) -> None:
+def _send_credits(worker: Any, message: CreditMessage) -> None:
     worker.tell("limits", message=message)

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.agent.explain.asked import merged, wanted
+from twisted_mta.admin.explanation import explain_query, merged_explanations
 from twisted_mta.cli.explain_words import following, lines
 from twisted_mta.config import Destination
 
@@ -250,10 +250,10 @@ class Messages(ExplainerTestCase):
 
 class Asked(SynchronousTestCase):
     def test_ids_and_addresses(self) -> None:
-        self.assertEqual(wanted("1m81arnjn5bhj"), {"id": "1M81ARNJN5BHJ"})
+        self.assertEqual(explain_query("1m81arnjn5bhj"), {"id": "1M81ARNJN5BHJ"})
         for what in ("a@b.example", "<a@b.example>", "postmaster", '"a b"@[192.0.2.1]'):
-            self.assertEqual(wanted(what)["address"], what)
-        self.assertEqual(wanted("a@b", client="2001:DB8::1")["client"], "2001:db8::1")
+            self.assertEqual(explain_query(what)["address"], what)
+        self.assertEqual(explain_query("a@b", client="2001:DB8::1")["client"], "2001:db8::1")
 
     def test_what_is_neither_is_refused_by_name(self) -> None:
         for what, more in (
@@ -264,7 +264,7 @@ class Asked(SynchronousTestCase):
             ("a@b.example", {"sender": "x"}),
         ):
             with self.assertRaises(ValueError) as caught:
-                wanted(what, **more)
+                explain_query(what, **more)
             self.assertNotIn("\x1b", str(caught.exception))
 
     def test_of_several_processes_each_says_how_next_hops_stand_with_it(self) -> None:
@@ -272,10 +272,10 @@ class Asked(SynchronousTestCase):
             way = {"next_hop": "smtp:x", "standings": [{"active": active}]}
             return {"recipients": [{"way": way}]}
 
-        found = merged([(0, answer(1)), (1, answer(2)), (2, None)])
+        found = merged_explanations([(0, answer(1)), (1, answer(2)), (2, None)])
         assert found is not None
         self.assertEqual(
             found["recipients"][0]["way"]["standings"],
             [{"active": 1, "worker": 0}, {"active": 2, "worker": 1}],
         )
-        self.assertIsNone(merged([(0, None)]))
+        self.assertIsNone(merged_explanations([(0, None)]))

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from twisted_mta.agent.explain.explainer import Question
+from twisted_mta.agent.explain.explainer import AddressQuery
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.testing.peer import ServerTLS
 from twisted_mta.testing.resolver import FakeResolver
@@ -178,7 +178,7 @@ class World:
         self, address: str, *, client: str | None = "127.0.0.1", sender: str | None = None
     ) -> dict[str, Any]:
         """Return what is said of an address."""
-        question = Question(address=address, client=client, sender=sender)
+        question = AddressQuery(address=address, client=client, sender=sender)
         return self._told(self.mta.mta.agent.explainer.address(question))
 
     def explain_id(self, id: str) -> dict[str, Any] | None:

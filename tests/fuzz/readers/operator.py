@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import random  # seeded, so that every run draws the same
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from tests.admin.agents import ScriptedAgents
 from twisted_mta.admin.http import Request, ResponderSite, Response
-from twisted_mta.admin.queue_api import Operations
+from twisted_mta.admin.queue_api import QueueAPI
 from twisted_mta.admin.status import Status
 from twisted_mta.admin.web import StatusSite
 from twisted_mta.auth.accounts import Accounts, AccountsError, Senders
@@ -88,14 +89,16 @@ def _config(name: str) -> None:
 # Requests.
 
 
-def _ask(shard: int, name: str, *rest: Any, **named: Any) -> Deferred[Any]:
+def _steer(shard: int, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     if name == "steer":
-        Selection.parse(named["filters"], now=_NOW)
-        return succeed({"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0, "next": None})
+        Selection.parse(arguments["filters"], now=_NOW)
+        return {"messages": 0, "recipients": 0, "busy": 0, "looked_at": 0, "next": None}
     raise LookupError("nothing is there")
 
 
-_OPERATIONS = Operations(shards=lambda: [0], ask=_ask, clock=Clock())
+_AGENTS = ScriptedAgents()
+_AGENTS.answer_shard = _steer
+_QUEUE = QueueAPI(_AGENTS, clock=Clock())
 _STATUS = Status(
     hostname="mx.example", version="1", started_at=_NOW, now=_NOW, queue={}, counters={}, recent=()
 )
@@ -110,7 +113,7 @@ def _socket() -> Any:
 
 
 def _answer(request: Request) -> Response | Deferred[Response]:
-    return _OPERATIONS.answer(request)
+    return _QUEUE.answer(request)
 
 
 def _request(site: Callable[[], Any]) -> Callable[[bytes], None]:
@@ -124,7 +127,7 @@ def _request(site: Callable[[], Any]) -> Callable[[bytes], None]:
 
 
 def _wish(octets: bytes) -> None:
-    answered = _OPERATIONS.answer(
+    answered = _QUEUE.answer(
         Request(method="POST", path="/v1/queue/retry", hosts=(), accept="", body=octets)
     )
     assert isinstance(answered, Deferred)

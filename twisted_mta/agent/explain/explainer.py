@@ -45,12 +45,12 @@ _MOST_WAYS = 50  # recipients whose way is told
 
 
 @frozen(kw_only=True)
-class Question:
-    """What somebody wants to know of an address.
+class AddressQuery:
+    """A question about mail for an address.
 
     Attributes:
         address: as it was written.
-        client: the address of a client who would send to it; None: one who may.
+        client: the address of the client that sends the mail; None: a client that may relay.
         sender: the reverse-path of the mail; None: the null one.
     """
 
@@ -122,7 +122,7 @@ class Explainer:
                 {
                     **self._recipient(inspected, entry, next_hop, runner),
                     "way": ways.get(key),
-                    "attempts": [attempt_facts(each) for each in attempts],
+                    "attempts": [_attempt(each) for each in attempts],
                 }
             )
         reverse_path = message.envelope.reverse_path
@@ -161,24 +161,24 @@ class Explainer:
 
     # An address.
 
-    def address(self, question: Question) -> Deferred[dict[str, Any]]:
+    def address(self, query: AddressQuery) -> Deferred[dict[str, Any]]:
         """Say what would be done with mail for an address now.
 
         Raises:
-            ValueError: something in the question is no address; which, and why.
+            ValueError: something in the query is no address; which, and why.
         """
-        return Deferred.fromCoroutine(self._address(question))
+        return Deferred.fromCoroutine(self._address(query))
 
-    async def _address(self, question: Question) -> dict[str, Any]:
-        mailbox = read_mailbox(question.address)
-        reverse_path = None if question.sender is None else read_mailbox(question.sender)
+    async def _address(self, query: AddressQuery) -> dict[str, Any]:
+        mailbox = read_mailbox(query.address)
+        reverse_path = None if query.sender is None else read_mailbox(query.sender)
         intakes = self._intakes()
-        session = _session(question.client, reverse_path)
+        session = _session(query.client, reverse_path)
         if intakes:
             mailbox = intakes[0].canonical(session, mailbox)
         mailbox = self._mailboxes.routes.with_domain(mailbox)
         ours = mailbox.domain in self._mailboxes.domains
-        decided, steps = self._decided(mailbox, session, intakes, ours, question.client is not None)
+        decided, steps = self._decided(mailbox, session, intakes, ours, query.client is not None)
         recipients: list[dict[str, Any]] = []
         if not isinstance(decided, Reply):
             for each in decided[:_MOST_WAYS]:
@@ -194,12 +194,12 @@ class Explainer:
                     }
                 )
         return {
-            "address": question.address,
+            "address": query.address,
             "now": self._wall_time(),
             "mailbox": str(mailbox),
             "where": self._where(mailbox),
-            "client": question.client,
-            "sender": question.sender,
+            "client": query.client,
+            "sender": query.sender,
             "steps": [_step(each) for each in steps[:_MOST_STEPS]],
             "more_steps": max(0, len(steps) - _MOST_STEPS),
             "refused": str(decided) if isinstance(decided, Reply) else None,
@@ -281,16 +281,22 @@ class Explainer:
 
 
 def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
-    """Return an attempt in plain types; ``conversation`` is a list of lines."""
+    """Return an attempt in plain types, without the facts of TLS and the transcript."""
     return {
         "attempt": attempt.attempt,
         "ended_at": attempt.ended_at,
         "next_hop": attempt.next_hop,
         "reply": str(attempt.reply),
         "remote": attempt.remote,
-        "tls": None if attempt.tls is None else asdict(attempt.tls),
         "uncertain": attempt.uncertain,
         "unreachable": attempt.unreachable,
+    }
+
+
+def _attempt(attempt: PastAttempt) -> dict[str, Any]:
+    return {
+        **attempt_facts(attempt),
+        "tls": None if attempt.tls is None else asdict(attempt.tls),
         "conversation": attempt.transcript.splitlines(),
     }
 

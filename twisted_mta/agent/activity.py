@@ -12,7 +12,9 @@ from ..mail.message import Message
 from ..mail.outcome import Outcome
 from ..mail.queue_id import QueueId
 from ..telemetry.metrics import Metrics, table
-from .status import MOST_MESSAGES, RecentMessage
+
+MOST_REMEMBERED = 50
+"""How many of the last messages are remembered."""
 
 
 @define
@@ -67,19 +69,6 @@ class Progress:
             return "held"
         return "deferred" if self.deferred else "queued"
 
-    @property
-    def message(self) -> RecentMessage:
-        """What is shown of it, of bounded size."""
-        return RecentMessage.shortened(
-            id=str(self.id),
-            received_at=self.received_at,
-            reverse_path=self.envelope.reverse_path,
-            recipients=[recipient.mailbox for recipient in self.envelope.recipients],
-            size=self.size,
-            state=self.state,
-            last=self.last,
-        )
-
 
 class Activity:
     """Counts what passes, and remembers the last of it.
@@ -125,7 +114,7 @@ class Activity:
         self._recent[message.id] = Progress(
             message.id, message.envelope, message.body.size, message.received_at
         )
-        if len(self._recent) > MOST_MESSAGES:
+        if len(self._recent) > MOST_REMEMBERED:
             del self._recent[next(iter(self._recent))]
 
     def attempt_settled(self, message: Message, outcomes: Sequence[Outcome], next_hop: str) -> None:
@@ -167,10 +156,6 @@ class Activity:
     def recent(self) -> Sequence[Progress]:
         """Return what is remembered, the newest first."""
         return list(reversed(self._recent.values()))
-
-    def recent_messages(self) -> tuple[RecentMessage, ...]:
-        """Return what is remembered as a report holds it, the newest first."""
-        return tuple(progress.message for progress in self.recent())
 
     def _outcomes(self, outcome: str) -> int:
         return int(self.metrics.snapshot().total(table.OUTCOMES, outcome=outcome))

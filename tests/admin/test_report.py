@@ -5,8 +5,8 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_mta.admin.report import process_report
 from twisted_mta.admin.status import Connections, ProcessReport
-from twisted_mta.agent.report import process_report
 from twisted_mta.system import accepting
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.files import UnsyncedFiles
@@ -30,9 +30,7 @@ class Reading(SynchronousTestCase):
         self.agent = self.mta.mta.agent
 
     def report(self) -> ProcessReport:
-        return process_report(
-            self.agent, pid=1, state="ready", started_at=0.0, names=[NAME], number=3
-        )
+        return process_report(self.agent, pid=1, state="ready", names=[NAME], number=3)
 
     def test_a_report_has_what_passed(self) -> None:
         self.mta.submit(MAIL, "bob@localhost")

@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.activity import Activity, Progress
+from twisted_mta.admin.report import recent_message
+from twisted_mta.agent.activity import Activity, Progress
 from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.outcome import Outcome
@@ -66,7 +67,7 @@ class Remembering(SynchronousTestCase):
         self.activity.attempt_settled(
             many, [Outcome(RecipientNumber(outcome[0]), outcome[1])], "smtp:next.example"
         )
-        shown, first = self.activity.recent_messages()
+        shown, first = map(recent_message, self.activity.recent())
         self.assertEqual((shown.id, shown.reverse_path), (str(many.id), None))
         self.assertEqual(shown.recipients, tuple(f"r{number}@one.example" for number in range(5)))
         self.assertEqual((shown.more, shown.state), (995, "deferred"))

@@ -1,0 +1,97 @@
+"""The question why a message is still in the queue, or where mail for an address would go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from ..agent.explain.explainer import AddressQuery, Explainer, read_mailbox
+from ..mail.address import AddressError
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
+
+ExplainQuery = Mapping[str, str | None]
+"""``id``; or ``address``, ``client`` and ``sender`` (`AddressQuery`). JSON, for a pipe."""
+
+
+def explain_query(
+    text: str, *, client: str | None = None, sender: str | None = None
+) -> ExplainQuery:
+    """Read what an operator asks for.
+
+    Args:
+        text: a queue id, or an address.
+        client: the address of a client that sends mail to it.
+        sender: the reverse-path of that mail.
+
+    Raises:
+        ValueError: one of them cannot be read; which, and why, printable.
+    """
+    if "@" not in text and text.lower() not in ("postmaster", "<postmaster>"):
+        try:
+            return {"id": str(QueueId.parse(text))}
+        except ValueError:
+            raise ValueError(
+                f"neither a queue id nor an address: {printable(text)}; expected one like"
+                " 1M81ARNJN5BHJ or ann@example.net"
+            ) from None
+    for address in (text, sender):
+        if address is not None:
+            try:
+                read_mailbox(address)
+            except AddressError as error:
+                raise ValueError(f"not an address: {printable(address)}: {error}") from None
+    if client is not None:
+        try:
+            client = str(ip_address(client))
+        except ValueError:
+            raise ValueError(
+                f"not the address of a client: {printable(client)}; expected one like 192.0.2.1"
+                " or 2001:db8::1"
+            ) from None
+    return {"address": text, "client": client, "sender": sender}
+
+
+def explanation(explainer: Explainer, query: ExplainQuery) -> Deferred[dict[str, Any] | None]:
+    """Return the answer of one process; None where it does not have the message."""
+    id = query.get("id")
+    if id is not None:
+        return explainer.message(QueueId.parse(id))
+    address = AddressQuery(
+        address=query["address"] or "", client=query.get("client"), sender=query.get("sender")
+    )
+    return explainer.address(address)  # type: ignore[return-value]
+
+
+def merged_explanations(
+    answers: Sequence[tuple[int, dict[str, Any] | None]],
+) -> dict[str, Any] | None:
+    """Return the answers of several workers as one.
+
+    A message is in one of them. About an address all say the same, except for the state of its next
+    hops, which each worker has by itself.
+
+    Args:
+        answers: each with the number of the worker.
+    """
+    found = [(number, answer) for number, answer in answers if answer is not None]
+    for number, answer in found:
+        for way in _ways(answer):
+            for standing in way.get("standings", ()):
+                standing["worker"] = number
+    if not found:
+        return None
+    first = found[0][1]
+    if "id" not in first:
+        for _, other in found[1:]:
+            for way, same in zip(_ways(first), _ways(other), strict=False):
+                if way["next_hop"] == same["next_hop"] and "standings" in way:
+                    way["standings"] += same.get("standings", ())
+    return first
+
+
+def _ways(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each["way"] for each in answer["recipients"] if each["way"] is not None]

@@ -1,0 +1,173 @@
+"""The table of questions that an operator asks: how one agent answers, and how answers are merged.
+
+A question is asked of the agent of every process, or, where it is about the queue, of the agent
+that has a shard. In one process the agent is called; a worker is asked over its pipe, by the name
+of the question. Arguments and answers are therefore JSON.
+
+A report is not in the table, although every process gives one (`report.process_report`): the parent
+knows something of a worker that cannot answer, and `overview` remembers the last report of each.
+Nor is a trace, whose answer has no end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from ..agent.agent import Agent
+from ..telemetry.tracing import Event, Filter
+from ..tls.memory import merged_entries
+from . import queue_answers
+from .explanation import explanation, merged_explanations
+from .status import ProcessReport, Trouble
+
+Answers = Sequence[tuple[int, Any]]
+"""Answers of several processes, each with the number of its worker."""
+
+Deliver = Callable[[Sequence[Event], int], object]
+"""Takes lines of a trace, and how many were lost since the last ones."""
+
+
+@frozen(kw_only=True, eq=False)
+class Question:
+    """A question to the agents of all processes.
+
+    Attributes:
+        name: of the call on the pipe of a worker.
+        answer: takes an agent, and the arguments by name; returns its answer or a Deferred of it.
+        merge: returns one answer for those of several processes.
+        timeout: seconds that a worker has; without its answer, those of the others are merged.
+    """
+
+    name: str
+    answer: Callable[..., Any]
+    merge: Callable[[Answers], Any]
+    timeout: float
+
+
+@frozen(kw_only=True, eq=False)
+class ShardQuestion:
+    """A question about the queue, to the agents that have its shards.
+
+    Attributes:
+        name: on the pipe of a worker.
+        answer: takes an agent, one of its shards, and the arguments by name.
+        merge: returns one answer for those about several shards.
+        timeout: seconds that a shard has.
+    """
+
+    name: str
+    answer: Callable[..., Coroutine[Any, Any, Any]]
+    merge: Callable[[Sequence[Any]], Any]
+    timeout: float
+
+    def ask(self, agent: Agent, shard: int, arguments: Mapping[str, Any]) -> Deferred[Any]:
+        """Answer for one shard.
+
+        Fails with LookupError where the agent does not have it, with ValueError where an argument
+        cannot be read, and with `StoreError`.
+        """
+
+        async def answer() -> Any:
+            return await self.answer(agent, agent.shard(shard), **arguments)
+
+        return Deferred.fromCoroutine(answer())
+
+
+TLS_HOSTS = Question(
+    name="tls",  # domain: a host, or the domain of hosts; None: all
+    answer=lambda agent, domain: agent.tls_hosts(domain),
+    merge=lambda answers: merged_entries(entries for _, entries in answers),
+    timeout=1.0,
+)
+"""The hosts that TLS was used with."""
+
+EXPLAIN = Question(
+    name="explain",  # wanted: `explanation.ExplainQuery`
+    answer=lambda agent, wanted: explanation(agent.explainer, wanted),
+    merge=merged_explanations,
+    timeout=25.0,  # the DNS is asked
+)
+"""Why a message is still in the queue, or where mail for an address would go."""
+
+QUESTIONS = (TLS_HOSTS, EXPLAIN)
+
+LIST = ShardQuestion(
+    name="list",
+    answer=queue_answers.list_messages,
+    merge=queue_answers.merged_pages,
+    timeout=20.0,
+)
+"""Messages, the oldest first."""
+
+SHOW = ShardQuestion(
+    name="show",
+    answer=queue_answers.show_message,
+    merge=queue_answers.first_found,
+    timeout=20.0,
+)
+"""One message."""
+
+BODY = ShardQuestion(
+    name="body",
+    answer=queue_answers.read_content,
+    merge=queue_answers.first_found,
+    timeout=20.0,
+)
+"""A piece of a message's content."""
+
+STEER = ShardQuestion(
+    name="steer",
+    answer=queue_answers.steer_messages,
+    merge=queue_answers.added_counts,
+    timeout=60.0,
+)
+"""An action on messages."""
+
+SHARD_QUESTIONS: Mapping[str, ShardQuestion] = {
+    question.name: question for question in (LIST, SHOW, BODY, STEER)
+}
+
+
+@frozen
+class PendingReport:
+    """A process that was asked for its report.
+
+    Attributes:
+        report: its answer; it may fail, or never come.
+        otherwise: what its parent knows of the process without the answer.
+    """
+
+    report: Deferred[ProcessReport]
+    otherwise: ProcessReport
+
+
+class Agents(Protocol):
+    """The agents of all processes, as an operator's questions reach them."""
+
+    def ask(self, question: Question, **arguments: Any) -> Deferred[Any]:
+        """Ask all agents; fires with the merged answer."""
+        ...
+
+    def ask_shard(self, shard: int, question: ShardQuestion, **arguments: Any) -> Deferred[Any]:
+        """Ask the agent that has a shard; fails where it cannot be asked now."""
+        ...
+
+    def shards(self) -> Sequence[int]:
+        """Return the numbers of all shards of the queue."""
+        ...
+
+    def reports(self) -> Sequence[ProcessReport | PendingReport]:
+        """Ask every process for its report; one that is left out counts as gone."""
+        ...
+
+    def troubles(self) -> Sequence[Trouble]:
+        """Return what is wrong with the processes themselves."""
+        ...
+
+    def trace(self, wanted: Filter, deliver: Deliver) -> Callable[[], object]:
+        """Open a trace in all processes; return what closes it."""
+        ...

@@ -1,0 +1,53 @@
+"""Metrics that are read from an agent: what its parts count by themselves."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..queue.operator.tallies import AGES, OLDEST, REASONS
+from ..telemetry.metrics import table
+from .agent import Agent
+
+_COUNTED_BY_FACTORIES = (
+    (table.CONNECTIONS_TAKEN, "connections_taken"),
+    (table.EARLY_DATA, "violations"),
+    (table.DOWNGRADES, "downgrades"),
+)
+
+
+def read_agent(agent: Agent) -> None:
+    """Have the agent's metrics read what its parts count; called once for each agent."""
+    metrics = agent.metrics
+    for listener, factory in zip(agent.config.listeners, agent.listeners.factories, strict=True):
+        for metric, attribute in _COUNTED_BY_FACTORIES:
+            metrics.read(metric, partial(getattr, factory, attribute), listener.kind)
+    metrics.read(table.COMMIT_BATCHES, lambda: sum(shard.commit.batches for shard in agent.shards))
+    metrics.read(
+        table.COMMIT_OPERATIONS, lambda: sum(shard.commit.committed for shard in agent.shards)
+    )
+    traffic, memory = agent.traffic, agent.memory
+    metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.connections, "opened")
+    metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.reused, "reused")
+    metrics.read(table.NEXT_HOP_CONNECTIONS, lambda: traffic.unconnected, "failed")
+    metrics.read(table.HANDSHAKES_FAILED, lambda: traffic.handshake_failures, "client")
+    metrics.read(table.TLS_CLEAR_RETRIES, lambda: traffic.clear_retries)
+    metrics.read(table.CREDENTIALS_REFUSED, lambda: traffic.credentials_refused)
+    metrics.read(table.TLS_ALARMS, lambda: memory.alarms)
+    for age in (*(name for name, _ in AGES), OLDEST):
+        metrics.read(table.QUEUE_AGE, partial(_by_age, agent, age), age)
+    for reason in REASONS:
+        metrics.read(table.QUEUE_DEFERRED_FOR, partial(_by_reason, agent, reason), reason)
+    metrics.read(table.TRACES_OPEN, lambda: len(agent.tracing.traces))
+    metrics.read(table.NEXT_HOPS_SUSPENDED, partial(_suspended, agent))
+
+
+def _by_age(agent: Agent, age: str) -> int:
+    return sum(shard.tallies.ages().get(age, 0) for shard in agent.shards)
+
+
+def _by_reason(agent: Agent, reason: str) -> int:
+    return sum(shard.tallies.reasons().get(reason, 0) for shard in agent.shards)
+
+
+def _suspended(agent: Agent) -> int:
+    return len({each.next_hop for each in agent.suspended()})

@@ -1,0 +1,53 @@
+"""The one process of a mail transfer agent without workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from ..admin.local import LocalAgent
+from ..admin.status import State
+from ..agent.agent import Agent
+from ..config import Config
+from ..system.ports import Ports
+
+
+class SingleProcess(LocalAgent):
+    """Does in this process what `workers.Workers` lets others do.
+
+    Args:
+        agent: does the work.
+        ports: that it takes connections from.
+        state: returns the state of the process.
+    """
+
+    def __init__(self, agent: Agent, *, ports: Ports, state: Callable[[], State]) -> None:
+        super().__init__(agent, ports=ports, state=state)
+        self._ports = ports
+
+    def factory(self, number: int) -> Any:
+        """Return the factory of a listener's port."""
+        return self._agent.listeners.served(number)
+
+    def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
+        """Open the queue (`Agent.start`); afterwards `serve` may be called."""
+        return self._agent.start(shares[0])
+
+    def serve(self) -> None:
+        """Take connections."""
+        self._ports.accept_connections()
+
+    def stop(self) -> Deferred[None]:
+        """Take no more connections, and drain."""
+        self._ports.unbind()
+        return self._agent.stop()
+
+    def hurry(self) -> None:
+        """Let a stop wait for nothing."""
+        self._agent.hurry()
+
+    async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
+        """Prepare other settings; return what puts them in force."""
+        return (await self._agent.prepare(config)).use
