@@ -18,7 +18,7 @@ from twisted_mta.auth.accounts import (
     verify,
 )
 from twisted_mta.mail.address import Mailbox
-from twisted_mta.smtp.sasl.client import scram_keys
+from twisted_mta.smtp.sasl.scram import scram_keys
 
 
 def secret(octets: int) -> bytes:

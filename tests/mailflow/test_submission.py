@@ -14,7 +14,7 @@ from tests.server.loopback import ClientTLS, LoopbackTestCase, listener, receive
 from twisted_mta.auth.accounts import Account, changing
 from twisted_mta.config import Config, ConfigError
 from twisted_mta.service import CannotReload
-from twisted_mta.smtp.sasl.client import scram_keys
+from twisted_mta.smtp.sasl.scram import scram_keys
 from twisted_mta.system.real_world import secret_octets
 
 PASSWORD = "open sesame 71"

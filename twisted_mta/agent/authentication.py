@@ -22,7 +22,7 @@ from ..interfaces import Clock, Executor, Files, Limits
 from ..mail.address import Mailbox
 from ..mail.printable import printable
 from ..policy.submission import Submission, SubmissionPolicy
-from ..smtp.sasl.client import Nonce
+from ..smtp.sasl.exchange import Nonce
 from ..smtp.server.settings import AuthSettings
 from ..system.kept_secret import srs_key
 from ..system.slices import Digests, Pace, Reading, Table, Work

@@ -9,7 +9,7 @@ from attrs import frozen
 from ..delivery.address_order import SourceOf, kernel_source
 from ..interfaces import Executor, Files, Ids, Random, Resolver, WallTime
 from ..smtp.extension import Extension
-from ..smtp.sasl.client import Nonce
+from ..smtp.sasl.exchange import Nonce
 from ..system.real_world import (
     nonce,
     secret_octets,

@@ -29,7 +29,9 @@ from attrs import Factory, field, frozen
 
 from ..mail.address import AddressError, Mailbox, domain_name, folded
 from ..mail.printable import printable
-from ..smtp.sasl.client import SASLError, prepared, scram_keys
+from ..smtp.sasl.exchange import SASLError
+from ..smtp.sasl.saslprep import prepared
+from ..smtp.sasl.scram import scram_keys
 from ..system.slices import Work, finished
 
 # OWASP's least for argon2id: 19 MiB and 2 passes, about 20 ms. Mail clients come with a password

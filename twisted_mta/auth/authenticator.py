@@ -27,21 +27,19 @@ from zope.interface import Interface, implementer
 
 from ..interfaces import Clock
 from ..mail.printable import printable
-from ..smtp.sasl.client import Nonce
-from ..smtp.sasl.server import (
-    MECHANISMS,
+from ..smtp.sasl.evidence import (
     Certificate,
-    Challenger,
     CramProof,
     Evidence,
     Foreign,
-    NewMechanism,
     Password,
     ScramLookup,
     ScramProof,
     ScramSalt,
     Token,
 )
+from ..smtp.sasl.exchange import Nonce
+from ..smtp.sasl.server import MECHANISMS, Challenger, NewMechanism
 from ..smtp.server.auth import Verdict
 from ..smtp.server.replies import AUTH_UNAVAILABLE, NOT_AUTHENTICATED
 from ..smtp.server.session import Session

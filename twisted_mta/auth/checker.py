@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ..interfaces import Executor
-from ..smtp.sasl.server import ScramSalt
+from ..smtp.sasl.evidence import ScramSalt
 from .accounts import Accounts, ScramVerifier, verify
 from .credentials import IScramProof, IScramSalts, IVerifiedCertificate
 

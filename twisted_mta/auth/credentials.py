@@ -22,7 +22,7 @@ from attrs import field, frozen
 from twisted.cred.credentials import ICredentials, IUsernameHashedPassword
 from zope.interface import Attribute, Interface, implementer
 
-from ..smtp.sasl.server import CramProof, ScramProof, ScramSalt
+from ..smtp.sasl.evidence import CramProof, ScramProof, ScramSalt
 
 
 class IScramProof(ICredentials):

@@ -31,7 +31,7 @@ from ..smtp.client.session import ClientSession
 from ..smtp.client.step import TLSLevel
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
-from ..smtp.sasl.client import Nonce
+from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
 from ..telemetry.tracing import Tracing
 from ..tls.client import ClientContexts

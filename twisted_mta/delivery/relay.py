@@ -22,7 +22,7 @@ from ..mail.reply import Reply
 from ..smtp.client.step import TLSLevel
 from ..smtp.extension.outgoing import OutgoingExtension
 from ..smtp.extension.standard import OUTGOING
-from ..smtp.sasl.client import Nonce
+from ..smtp.sasl.exchange import Nonce
 from ..system.outbox import Outbox
 from ..system.slices import Work
 from ..tls.client import ClientContexts

@@ -48,5 +48,5 @@ def system_random() -> random.Random:
 
 
 def nonce() -> str:
-    """Return 24 characters from the operating system's randomness (`smtp.sasl.client.Nonce`)."""
+    """Return 24 characters from the operating system's randomness (`smtp.sasl.exchange.Nonce`)."""
     return b64encode(os.urandom(18)).decode("ascii")  # noqa: TID251 - the one place where nonces come from

@@ -21,14 +21,11 @@ from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import SendBody, StartTLS, TransactionDone
 from twisted_mta.smtp.conversation import Conversation, Overhearing, transcript
-from twisted_mta.smtp.sasl.client import (
-    CLIENT_MECHANISMS,
-    Credentials,
-    SASLError,
-    client_mechanism,
-    prepared,
-)
-from twisted_mta.smtp.sasl.server import MECHANISMS, Circumstances, ScramSalt
+from twisted_mta.smtp.sasl.client import CLIENT_MECHANISMS, Credentials, client_mechanism
+from twisted_mta.smtp.sasl.evidence import ScramSalt
+from twisted_mta.smtp.sasl.exchange import SASLError
+from twisted_mta.smtp.sasl.saslprep import prepared
+from twisted_mta.smtp.sasl.server import MECHANISMS, Circumstances
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.pure import Options, PureWire
 

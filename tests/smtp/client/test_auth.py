@@ -358,7 +358,7 @@ class RefusalTests(SynchronousTestCase):
             S: 501 5.7.0 As you like
             C: QUIT
         """)
-        self.assert_deferred(player, "does not know what comes of the password")
+        self.assert_deferred(player, "does not have the keys of the password")
 
     def test_challenges_that_are_none(self) -> None:
         for challenge in (
@@ -384,7 +384,7 @@ class RefusalTests(SynchronousTestCase):
             S: 334
             C: *
         """)
-        self.assert_deferred(player, "PLAIN knows no challenge")
+        self.assert_deferred(player, "PLAIN has no challenge")
 
     def test_codes_that_are_no_answer(self) -> None:
         for reply in ("250 Ok", "220 Ready", "354 Go on", "235 "):

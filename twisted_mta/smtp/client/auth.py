@@ -13,10 +13,9 @@ from ..sasl.client import (
     ClientMechanism,
     Credentials,
     Derivation,
-    Nonce,
-    SASLError,
     client_mechanism,
 )
+from ..sasl.exchange import Nonce, SASLError
 
 LINE_LIMIT = 512
 """Octets of an AUTH command with its CR LF (RFC 5321 §4.5.3.1.4, RFC 4954 §4)."""

@@ -48,7 +48,8 @@ from ...mail.tls_facts import TLSFacts
 from ..extension.limits import Limits
 from ..extension.outgoing import OutgoingExtension
 from ..extension.standard import OUTGOING
-from ..sasl.client import Credentials, Derivation, Nonce
+from ..sasl.client import Credentials, Derivation
+from ..sasl.exchange import Nonce
 from .auth import CANCEL, AuthEnd, ClientAuth
 from .awaited import Awaited, Deadlines, situation
 from .machine import TRANSITIONS, Event, State

@@ -1,1 +1,1 @@
-"""SASL mechanisms (RFC 4422), both sides, pure."""
+"""SASL mechanisms (RFC 4422), client and server, pure."""

@@ -1,160 +1,60 @@
-"""The server's side of authentication mechanisms (SASL, RFC 4422), on octets.
+"""SASL mechanisms (RFC 4422) of a server: responses in; challenges and evidence out, on octets.
 
-Theory of operation. A mechanism is an object for one exchange. It is given what the client said
-unasked, then its response to each challenge, and returns either the next challenge or *evidence*:
-who the client says it is, and what is to be judged to believe it. Nothing is judged here. Whoever
-keeps the accounts does that, and the mechanism then says its last word, if it has one: SCRAM proves
-in it that the server knew the password too, OAuth says in it what was wrong.
+Theory of operation. A mechanism is an object for one exchange. It takes the initial response, then
+the response to each challenge, and returns either the next challenge or *evidence* (`evidence`):
+the user name that the client claims, and what proves it. Nothing is judged here. The keeper of the
+accounts judges, and then the mechanism has its last challenge, if it has one: in SCRAM it proves
+that the server has the keys of the password, in OAuth it says why the token was refused.
 
-An authorization identity other than the authentication identity is refused: nobody acts as
-somebody else here. Names and passwords are compared as SASLprep has them (`sasl.client.prepared`).
+An authorization identity that differs from the authentication identity is refused. User names and
+passwords are compared as SASLprep prepares them (`saslprep.prepared`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
+from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from ...mail.tls_facts import TLSFacts
-from .client import Nonce, SASLError, prepared, scram_keys
+from .evidence import (
+    Certificate,
+    CramProof,
+    Evidence,
+    Foreign,
+    Password,
+    ScramLookup,
+    ScramProof,
+    ScramSalt,
+    Token,
+)
+from .exchange import Nonce, SASLError
+from .saslprep import prepared
+from .scram import from_base64
 
-_LONGEST_NAME = 255  # characters; whoever tries names has to be remembered by them
+_LONGEST_NAME = 255  # characters; names that failed are kept in memory by the throttle
 _LONGEST_NONCE = 256  # octets
 _CHANNEL_BINDINGS = ("tls-exporter", "tls-server-end-point")  # RFC 9266, RFC 5929
 
-# Evidence.
-
-
-@frozen
-class Password:
-    """A password as it is; shown nowhere."""
-
-    username: str
-    password: str = field(repr=False)
-
-
-@frozen
-class CramProof:
-    """A challenge keyed with the password (RFC 2195)."""
-
-    username: str
-    challenge: bytes
-    digest: bytes = field(repr=False)
-
-    def check_password(self, password: bytes) -> bool:
-        """Whether it was made with ``password``."""
-        made = hmac.new(password, self.challenge, "md5").hexdigest().encode()
-        return hmac.compare_digest(made, self.digest.lower())
-
-
-@frozen
-class ScramSalt:
-    """What a client has to know to make its proof; unknown names have one too, always the same."""
-
-    salt: bytes
-    iterations: int
-
-
-@frozen
-class ScramLookup:
-    """No evidence yet: the salt of a name is asked for."""
-
-    username: str
-    algorithm: str
-
-
-@define
-class ScramProof:
-    """The proof of SCRAM (RFC 5802 §3), and how to check it.
-
-    Attributes:
-        username: prepared.
-        algorithm: as `hashlib` names it.
-        salt: what the client was told.
-    """
-
-    username: str
-    algorithm: str
-    salt: ScramSalt
-    _message: bytes = field(repr=False, alias="message")
-    _proof: bytes = field(repr=False, alias="proof")
-    _server_key: bytes | None = field(default=None, repr=False, init=False)
-
-    def check(self, stored_key: bytes, server_key: bytes) -> bool:
-        """Whether it was made with the password that two keys came from."""
-        mask = hmac.digest(stored_key, self._message, self.algorithm)
-        if len(self._proof) != len(mask):
-            return False
-        key = bytes(one ^ other for one, other in zip(self._proof, mask, strict=True))
-        if not hmac.compare_digest(hashlib.new(self.algorithm, key).digest(), stored_key):
-            return False
-        self._server_key = server_key
-        return True
-
-    def check_password(self, password: bytes) -> bool:
-        """Whether it was made with ``password``; blocks for about 0.2 µs for each iteration."""
-        try:
-            text = prepared(password.decode())
-        except (UnicodeDecodeError, SASLError):
-            return False
-        keys = scram_keys(self.algorithm, text, self.salt.salt, self.salt.iterations)
-        return self.check(keys.stored, keys.server)
-
-    @property
-    def signature(self) -> bytes:
-        """What shows the client that we know its password; after a check that was good."""
-        assert self._server_key is not None
-        return hmac.digest(self._server_key, self._message, self.algorithm)
-
-
-@frozen
-class Certificate:
-    """A client certificate that has verified; ``username`` is who it is to be, empty: whoever."""
-
-    username: str
-    facts: TLSFacts
-
-
-@frozen
-class Token:
-    """An OAuth 2.0 access token (RFC 6750); ``username`` may be empty with OAUTHBEARER."""
-
-    username: str
-    token: str = field(repr=False)
-
-
-@frozen
-class Foreign:
-    """What a challenger of an application's has gathered: credentials of cred's."""
-
-    username: str
-    credentials: Any = field(repr=False)
-
-
-Evidence = Password | CramProof | ScramLookup | ScramProof | Certificate | Token | Foreign
-"""What is to be judged."""
-
 Said = bytes | Evidence
-"""A challenge, or evidence."""
+"""The next challenge, or evidence."""
 
 
 @frozen(kw_only=True)
 class Circumstances:
-    """What a mechanism has to know of the session.
+    """What a mechanism needs of the session.
 
     Attributes:
         hostname: our name.
-        nonce: makes one of its own for each exchange.
-        tls: what the handshake achieved, None in clear.
-        binding: returns the channel binding of that name, None where there is none.
+        nonce: returns a new nonce.
+        tls: what the TLS handshake achieved; None in clear.
+        binding: returns the channel binding of a name, None where there is none (RFC 5929).
         plus: whether a mechanism with channel binding is offered here and now.
     """
 
@@ -166,10 +66,13 @@ class Circumstances:
 
 
 class ServerMechanism(Protocol):
-    """The server's side of one exchange. What it raises is `SASLError`: the exchange fails."""
+    """The server of one exchange.
+
+    Its methods raise `SASLError` where the exchange fails.
+    """
 
     def begin(self, initial: bytes | None) -> Said:
-        """Take what the client said unasked; None: nothing."""
+        """Take the initial response; None if the client sent none."""
         ...
 
     def respond(self, response: bytes) -> Said:
@@ -181,7 +84,7 @@ class ServerMechanism(Protocol):
         ...
 
     def last_word(self, granted: bool) -> bytes | None:
-        """Return what is said before success or failure, None for nothing."""
+        """Return the last challenge before success or failure; None if there is none."""
         ...
 
 
@@ -190,13 +93,13 @@ NewMechanism = Callable[[Circumstances], ServerMechanism]
 
 
 class _Mechanism:
-    """What most of them have in common."""
+    """What most mechanisms have in common."""
 
     def __init__(self, circumstances: Circumstances) -> None:
         self._circumstances = circumstances
 
     def begin(self, initial: bytes | None) -> Said:
-        """Take what the client said unasked, or let it speak."""
+        """Take the initial response; without one, return an empty challenge."""
         return b"" if initial is None else self.respond(initial)
 
     def respond(self, response: bytes) -> Said:
@@ -204,11 +107,11 @@ class _Mechanism:
         raise SASLError("no response was expected")
 
     def salted(self, salt: ScramSalt) -> bytes:
-        """Return the challenge that follows a lookup."""
-        raise SASLError("no salt was asked for")
+        """Fail: only SCRAM looks up a salt."""
+        raise SASLError("no salt was requested")
 
     def last_word(self, granted: bool) -> bytes | None:
-        """Say nothing."""
+        """Return None: there is no last challenge."""
         return None
 
 
@@ -221,21 +124,21 @@ class PlainServer(_Mechanism):
         if len(parts) != 3:
             raise SASLError("the message of PLAIN has three parts")
         username = _name(parts[1])
-        _same(parts[0], username)
+        _check_authzid(parts[0], username)
         return Password(username, _password(parts[2]))
 
 
 class LoginServer(_Mechanism):
-    """LOGIN, which no standard defines: two questions, in the words that clients know."""
+    """LOGIN, which no standard defines: two challenges, in the words that clients expect."""
 
     _username: str | None = None
 
     def begin(self, initial: bytes | None) -> Said:
-        """Ask for the name, unless the client has said it."""
+        """Ask for the user name, unless it is the initial response."""
         return b"Username:" if initial is None else self.respond(initial)
 
     def respond(self, response: bytes) -> Said:
-        """Take the name, then the password."""
+        """Take the user name, then the password."""
         if self._username is None:
             self._username = _name(response)
             return b"Password:"
@@ -251,18 +154,18 @@ class CramMD5Server(_Mechanism):
         """Return the challenge (§2)."""
         if initial is not None:
             raise SASLError("the server begins CRAM-MD5")
-        here = self._circumstances
-        self._challenge = f"<{here.nonce()}@{here.hostname}>".encode()
+        nonce, hostname = self._circumstances.nonce(), self._circumstances.hostname
+        self._challenge = f"<{nonce}@{hostname}>".encode()
         return self._challenge
 
     def respond(self, response: bytes) -> CramProof:
-        """Return the proof: the name, a space, 32 hexadecimal digits."""
+        """Return the proof of the response: the user name, a space, 32 hexadecimal digits."""
         name, _, digest = response.rpartition(b" ")
         return CramProof(_name(name), self._challenge, digest)
 
 
-# RFC 5802 §7, without the reserved "m=", which is to be refused (§5.1), with extensions, which may
-# be ignored:
+# RFC 5802 §7, without the reserved "m=", which is to be refused (§5.1), and with extensions, which
+# may be ignored:
 #
 #   gs2-cbind-flag       = ("p=" cb-name) / "n" / "y"
 #   gs2-header           = gs2-cbind-flag "," [ "a=" saslname ] ","
@@ -289,39 +192,41 @@ class ScramServer(_Mechanism):
         self._plus = plus
         self._username = ""
         self._first_bare = self._nonce = self._first = b""
-        self._bound = b""  # what c= has to say
+        self._bound = b""  # expected in "c="
         self._salt: ScramSalt | None = None
         self._proof: ScramProof | None = None
 
     def respond(self, response: bytes) -> Said:
         """Take the client-first-message, then the client-final-message."""
-        return self._begun(response) if self._salt is None else self._proven(response, self._salt)
+        return (
+            self._lookup(response) if self._salt is None else self._proof_of(response, self._salt)
+        )
 
-    def _begun(self, message: bytes) -> ScramLookup:
+    def _lookup(self, message: bytes) -> ScramLookup:
         found = _CLIENT_FIRST.fullmatch(message)
         if found is None:
             raise SASLError("the first message of SCRAM cannot be read")
-        header, _, could, binding, authzid, bare, name, nonce = found.groups()
+        header, _, supported, binding, authzid, bare, name, nonce = found.groups()
         if len(nonce) > _LONGEST_NONCE:
             raise SASLError("the nonce is too long")
-        self._bound = header + self._binding(binding, could is not None)
+        self._bound = header + self._binding(binding, supported is not None)
         self._username = _name(_unescaped(name))
         if authzid is not None:
-            _same(_unescaped(authzid), self._username)
+            _check_authzid(_unescaped(authzid), self._username)
         self._first_bare, self._nonce = bare, nonce
         return ScramLookup(self._username, self._algorithm)
 
-    def _binding(self, name: bytes | None, could: bool) -> bytes:
+    def _binding(self, name: bytes | None, supported: bool) -> bytes:
         if not self._plus:
             if name is not None:
-                raise SASLError("channel binding is for the mechanisms with -PLUS")
-            if could and self._circumstances.plus:
-                # RFC 5802 §6: the client believes that we offer no channel binding, and we do:
-                # somebody on the way has changed what we offer.
-                raise SASLError("channel binding was on offer: the list was changed on the way")
+                raise SASLError("channel binding needs a mechanism with -PLUS")
+            if supported and self._circumstances.plus:
+                # RFC 5802 §6: the client believes that we offer no channel binding, and we do: an
+                # attacker on the way has changed the list of mechanisms.
+                raise SASLError("channel binding is offered: the list was changed on the way")
             return b""
         if name is None:
-            raise SASLError("the mechanisms with -PLUS bind a channel")
+            raise SASLError("mechanisms with -PLUS need channel binding")
         known = name.decode("ascii")
         bound = self._circumstances.binding(known) if known in _CHANNEL_BINDINGS else None
         if bound is None:
@@ -335,34 +240,34 @@ class ScramServer(_Mechanism):
         self._first = b"r=%s,s=%s,i=%d" % (self._nonce, b64encode(salt.salt), salt.iterations)
         return self._first
 
-    def _proven(self, message: bytes, salt: ScramSalt) -> ScramProof:
+    def _proof_of(self, message: bytes, salt: ScramSalt) -> ScramProof:
         found = _CLIENT_FINAL.fullmatch(message)
         if found is None:
             raise SASLError("the final message of SCRAM cannot be read")
         without_proof, bound, nonce, proof = found.groups()
-        if not hmac.compare_digest(_decoded(bound), self._bound):
-            raise SASLError("the channel is not the one that the client is bound to")
+        if not hmac.compare_digest(from_base64(bound), self._bound):
+            raise SASLError("the client is bound to another channel")
         if nonce != self._nonce:
             raise SASLError("the nonce is not ours")
         signed = b",".join((self._first_bare, self._first, without_proof))
         self._proof = ScramProof(
-            self._username, self._algorithm, salt, message=signed, proof=_decoded(proof)
+            self._username, self._algorithm, salt, message=signed, proof=from_base64(proof)
         )
         return self._proof
 
     def last_word(self, granted: bool) -> bytes | None:
-        """Prove that we know the password too (RFC 5802 §3)."""
+        """Return the proof that we have the keys of the password (RFC 5802 §3)."""
         return b"v=" + b64encode(self._proof.signature) if granted and self._proof else None
 
 
 class ExternalServer(_Mechanism):
-    """EXTERNAL (RFC 4422 appendix A): who it is, TLS has shown."""
+    """EXTERNAL (RFC 4422 appendix A): the certificate that TLS has verified."""
 
     def respond(self, response: bytes) -> Certificate:
-        """Return the certificate, and who the client wants to be; nothing: whoever it is."""
+        """Return the certificate, and the user name that the client claims, if any."""
         tls = self._circumstances.tls
         if tls is None or not tls.peer_verified:
-            raise SASLError("no certificate of the client's has verified")
+            raise SASLError("TLS has verified no client certificate")
         return Certificate(_name(response) if response else "", tls)
 
 
@@ -385,17 +290,17 @@ class OAuthBearerServer(_Mechanism):
         pairs = [each.partition(b"=") for each in found[3].split(b"\x01") if each]
         given = [value for key, _, value in pairs if key.lower() == b"auth"]
         if len(given) != 1:
-            raise SASLError("OAUTHBEARER says auth= once")
+            raise SASLError(f"OAUTHBEARER with auth= {len(given)} times, expected once")
         name = _name(_unescaped(found[2])) if found[2] else ""
         return Token(name, _bearer(given[0]))
 
     def last_word(self, granted: bool) -> bytes | None:
-        """Say what was wrong (RFC 7628 §3.2.2)."""
+        """Return why the token was refused (RFC 7628 §3.2.2)."""
         return None if granted else json.dumps({"status": "invalid_token"}).encode()
 
 
 class XOAuth2Server(_Mechanism):
-    """XOAUTH2, Google's forerunner of it."""
+    """XOAUTH2, Google's forerunner of OAUTHBEARER."""
 
     def respond(self, response: bytes) -> Token:
         """Return the token."""
@@ -405,19 +310,19 @@ class XOAuth2Server(_Mechanism):
         return Token(_name(found[1]), _bearer(found[2]))
 
     def last_word(self, granted: bool) -> bytes | None:
-        """Say what was wrong, as Google does."""
+        """Return why the token was refused, as Google does."""
         if granted:
             return None
         return json.dumps({"status": "401", "schemes": "bearer"}).encode()
 
 
 class Challenger(_Mechanism):
-    """A challenger of twisted.mail's (`twisted.cred.credentials.CramMD5Credentials`, …).
+    """A challenger of `twisted.mail` (`twisted.cred.credentials.CramMD5Credentials`, …).
 
     Args:
-        circumstances: not asked for.
-        challenger: has ``getChallenge``, ``setResponse`` and ``moreChallenges``, and is, in the
-            end, the credentials.
+        circumstances: of the session.
+        challenger: has ``getChallenge``, ``setResponse`` and ``moreChallenges``; after the exchange
+            it is the credentials.
     """
 
     def __init__(self, circumstances: Circumstances, challenger: Any) -> None:
@@ -425,7 +330,7 @@ class Challenger(_Mechanism):
         self._challenger = challenger
 
     def begin(self, initial: bytes | None) -> Said:
-        """Return the first challenge; to who has spoken already, it is not told."""
+        """Return the first challenge, unless there is an initial response."""
         challenge: bytes = self._challenger.getChallenge()
         return challenge if initial is None else self.respond(initial)
 
@@ -444,9 +349,9 @@ class Challenger(_Mechanism):
 
 
 MECHANISMS: dict[str, NewMechanism] = {
-    "SCRAM-SHA-256-PLUS": lambda here: ScramServer(here, "sha256", plus=True),
-    "SCRAM-SHA-256": lambda here: ScramServer(here, "sha256"),
-    "SCRAM-SHA-1": lambda here: ScramServer(here, "sha1"),
+    "SCRAM-SHA-256-PLUS": partial(ScramServer, algorithm="sha256", plus=True),
+    "SCRAM-SHA-256": partial(ScramServer, algorithm="sha256"),
+    "SCRAM-SHA-1": partial(ScramServer, algorithm="sha1"),
     "OAUTHBEARER": OAuthBearerServer,
     "XOAUTH2": XOAuth2Server,
     "CRAM-MD5": CramMD5Server,
@@ -454,13 +359,13 @@ MECHANISMS: dict[str, NewMechanism] = {
     "LOGIN": LoginServer,
     "EXTERNAL": ExternalServer,
 }
-"""Those that we know as a server, in the order in which they are announced."""
+"""The mechanisms of our server, in the order in which they are announced."""
 
 
 def _name(octets: bytes) -> str:
     name = prepared(_text(octets))
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise SASLError("no user name")
+        raise SASLError("the user name is too long, or not printable")
     return name
 
 
@@ -478,16 +383,16 @@ def _text(octets: bytes) -> str:
     return text
 
 
-def _same(authzid: bytes, username: str) -> None:
+def _check_authzid(authzid: bytes, username: str) -> None:
     if authzid and _name(authzid) != username:
-        raise SASLError("nobody acts as somebody else here")
+        raise SASLError("the authorization identity is not the authentication identity")
 
 
 def _unescaped(name: bytes) -> bytes:
-    def one(found: re.Match[bytes]) -> bytes:
-        if found[1] is None:
+    def one(escape: re.Match[bytes]) -> bytes:
+        if escape[1] is None:
             raise SASLError("an equals sign in a name is written =3D")
-        return b"," if found[1] == b"2C" else b"="
+        return b"," if escape[1] == b"2C" else b"="
 
     return _ESCAPE.sub(one, name)
 
@@ -497,10 +402,3 @@ def _bearer(value: bytes) -> str:
     if found is None:
         raise SASLError("no bearer token")
     return found[1].decode("ascii")
-
-
-def _decoded(octets: bytes) -> bytes:
-    try:
-        return b64decode(octets, validate=True)
-    except Base64Error:
-        raise SASLError("not base64") from None

@@ -16,8 +16,9 @@ from attrs import frozen
 from ...mail.reply import Reply
 from ..command import CommandError
 from ..extension.views import SessionView
-from ..sasl.client import SASLError
-from ..sasl.server import Circumstances, Said, ScramSalt, ServerMechanism
+from ..sasl.evidence import ScramSalt
+from ..sasl.exchange import SASLError
+from ..sasl.server import Circumstances, Said, ServerMechanism
 from . import replies
 from .settings import AUTH_RESPONSE, SessionSettings
 from .step import Authenticate

@@ -11,7 +11,7 @@ from ...mail.tls_facts import TLSFacts
 from ..command import ParameterReader
 from ..extension import Extension
 from ..peer import Peer
-from ..sasl.client import Nonce
+from ..sasl.exchange import Nonce
 from ..sasl.server import NewMechanism
 from .dialect import SMTP, Dialect
 

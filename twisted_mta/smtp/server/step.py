@@ -8,7 +8,7 @@ from attrs import frozen
 
 from ...mail.address import Mailbox
 from ...mail.envelope import Parameters
-from ..sasl.server import Evidence
+from ..sasl.evidence import Evidence
 
 
 class Mail(NamedTuple):

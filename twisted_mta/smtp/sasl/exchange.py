@@ -1,0 +1,13 @@
+"""The error of a SASL exchange, and its nonces: common to clients and servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Nonce: TypeAlias = Callable[[], str]
+"""Returns a new nonce of at least 128 random bits: printable ASCII without commas."""
+
+
+class SASLError(Exception):
+    """The exchange has failed; the text says why, and holds no secret."""
