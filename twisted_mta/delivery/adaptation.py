@@ -8,7 +8,7 @@ from attrs import evolve
 
 from ..mail.message import Message
 from ..message.mime.conversion import converted
-from ..message.trace import in_ascii
+from ..message.received import without_utf8_recipient
 from ..smtp.extension.deliverby import DeliverBy
 
 
@@ -24,7 +24,7 @@ def adapted(
         final: whether the server delivers itself and never relays (LMTP).
     """
     if not message.trace.isascii() and "SMTPUTF8" not in capabilities:
-        message = evolve(message, trace=in_ascii(message.trace))
+        message = evolve(message, trace=without_utf8_recipient(message.trace))
     by = DeliverBy.of(message.envelope.parameters)
     if by is None:
         return message

@@ -45,7 +45,7 @@ from ..mail.outcome import Outcome
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
-from ..message.trace import delivered_to, return_path
+from ..message.delivery_fields import delivered_to, return_path
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
 GONE = Reply.of(451, "3.0", "The mailboxes are not there now")

@@ -36,7 +36,7 @@ class Recipient:
             mail (SRS); None: the envelope's. Notices always go to the envelope's.
         warned: Whether the sender has had a delay notice for it.
         aliases: the aliases that led from ``original`` to ``mailbox``, the first one first. A copy
-            for another host carries them in its trace (`message.trace.passed`).
+            for another host carries them in its trace (`message.delivery_fields`).
     """
 
     number: RecipientNumber

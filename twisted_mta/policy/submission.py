@@ -14,8 +14,8 @@ from ..interfaces import Decision
 from ..mail.address import AddressError, Mailbox
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
+from ..message.date import date_time
 from ..message.header import values
-from ..message.trace import date_time
 from ..smtp.server.session import Session
 
 NOT_YOURS = Reply.of(550, "7.1", "Not an address that you may send as")

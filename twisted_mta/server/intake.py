@@ -31,7 +31,7 @@ from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.reply import Reply
-from ..message.trace import mailbox_of
+from ..message.delivery_fields import read_delivered_to
 from ..policy.capacity import Capacity
 from ..policy.relaying import Relaying
 from ..policy.submission import Submission
@@ -53,7 +53,7 @@ _SHOWN = 10  # members of an alias in one line of the log
 _MOST_RECIPIENTS = 10_000
 
 # Octets of an address outside ASCII in a Delivered-To field (RFC 5321 §4.5.3.1.3); the fields that
-# we write (`message.trace.passed`) have no longer one.
+# we write (`message.delivery_fields`) have no longer one.
 _LONGEST_UTF8 = 256
 
 
@@ -72,7 +72,7 @@ class Intake:
         ids: queue ids.
         wall_time: for the trace field.
         capacity: decides whether one more message can be taken.
-        count: called for each accepted message with its protocol (`message.trace.with_type`).
+        count: called for each accepted message with its protocol (`message.received.with_type`).
         submission: decides on mail of authenticated clients; None where no client authenticates.
 
     Attributes:
@@ -359,7 +359,7 @@ class Intake:
             if (each.isascii() or len(each) <= _LONGEST_UTF8)
             and _domain_of(each) in self._local_as_written
         ]
-        mailboxes = dict.fromkeys(filter(None, map(mailbox_of, ours)))
+        mailboxes = dict.fromkeys(filter(None, map(read_delivered_to, ours)))
         passed = {self._alias_of(each) for each in mailboxes if each.domain in self._local}
         if not passed:
             return []

@@ -22,9 +22,9 @@ from ..mail.message import Message
 from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
-from ..message.header import HeaderScanner
+from ..message.header_scanner import HeaderScanner
 from ..message.mime.smtputf8 import needs_smtputf8
-from ..message.trace import received, with_type
+from ..message.received import received, with_type
 from ..policy.capacity import NO_DISK, Capacity, is_full
 from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
@@ -60,7 +60,7 @@ class Reception:
         writer: of the body.
         capacity: that the message takes its share of, until it is taken or given up.
         take: takes the message, into the queue or to its mailboxes.
-        count: called for each accepted message with its protocol (`message.trace.with_type`).
+        count: called for each accepted message with its protocol (`message.received.with_type`).
     """
 
     _log = Logger()
@@ -163,7 +163,7 @@ class Reception:
         return result
 
     def _header_refusal(self) -> Reply | None:
-        if self._scanner.received > self._policy.max_hops:
+        if self._scanner.hops > self._policy.max_hops:
             return TOO_MANY_HOPS
         if self._scanner.size > self._policy.max_header_size:
             return HEADER_TOO_LARGE
@@ -249,7 +249,7 @@ class Reception:
         """Whether a message that came with SMTPUTF8 needs it at the next hop (RFC 6531 §3.2).
 
         The recipients are not considered, since their addresses show it, nor is our trace field,
-        which can be written in ASCII (`message.trace.in_ascii`).
+        which can be written in ASCII (`message.received.without_utf8_recipient`).
         """
         if self._reverse_path is not None and not self._reverse_path.is_ascii:
             return True

@@ -10,7 +10,7 @@ from twisted_mta.mail.printable import printable
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.utf8_address import decode_utf8_address, encode_utf8_address
 from twisted_mta.mail.xtext import decode_xtext, encode_xtext
-from twisted_mta.message.trace import in_ascii, received
+from twisted_mta.message.received import received, without_utf8_recipient
 from twisted_mta.routing.srs import BadSRS, SenderRewriting, is_srs
 
 from ..scaling import Reader
@@ -72,7 +72,7 @@ def _trace(text: str) -> None:
         smtputf8=True,
         time=_NOW,
     )
-    in_ascii(found)
+    without_utf8_recipient(found)
 
 
 READERS = (

@@ -14,7 +14,8 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.message.dsn.delivery_status import ReportedRecipient
 from twisted_mta.message.dsn.notice import notice
-from twisted_mta.message.header import HeaderScanner, fields
+from twisted_mta.message.header import fields
+from twisted_mta.message.header_scanner import HeaderScanner
 from twisted_mta.message.mime.conversion import to_seven_bit
 from twisted_mta.message.mime.conversion_plan import CannotConvert
 from twisted_mta.message.mime.encoding import Base64, QuotedPrintable

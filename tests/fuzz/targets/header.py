@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from random import Random
 
 from twisted_mta.message import header
-from twisted_mta.message.header import HeaderScanner, field, fields
+from twisted_mta.message.header import field, fields
+from twisted_mta.message.header_scanner import HeaderScanner
 
 from ..case import Case
 from . import Target, demand, one_by_one, pieces
@@ -65,7 +66,7 @@ def _scan(cuts: Sequence[bytes]) -> None:
     demand(scanner.ended == ended, "the header section ends elsewhere")
     demand(scanner.size == section, f"the size is {section} and not {scanner.size}")
     if not _LONG_NAME.search(content):  # no field name is that long; counted or not, no harm
-        demand(scanner.received == received, f"{received} hops and not {scanner.received}")
+        demand(scanner.hops == received, f"{received} hops and not {scanner.hops}")
 
 
 def _take_apart(content: bytes) -> None:

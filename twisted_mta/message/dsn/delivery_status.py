@@ -20,7 +20,7 @@ from ...mail.printable import printable
 from ...mail.reply import Reply
 from ...mail.utf8_address import decode_utf8_address, encode_utf8_address
 from ...mail.xtext import decode_xtext
-from ..trace import date_time
+from ..date import date_time
 
 Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
 """What happened to a recipient (RFC 3464 §2.3.3)."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...mail.printable import printable
 from ...mail.reply import Reply
-from ..trace import date_time
+from ..date import date_time
 from .delivery_status import Action, ReportedRecipient, shown, words
 
 SUBJECTS: Mapping[Action, str] = {

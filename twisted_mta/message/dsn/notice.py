@@ -20,9 +20,9 @@ from ...mail.address import Mailbox
 from ...mail.envelope import Parameters
 from ...mail.message import Message
 from ...mail.queue_id import QueueId
+from ..date import date_time
 from ..header import field
 from ..mime.encoding import Base64, Encoder, QuotedPrintable, is_mostly_ascii
-from ..trace import date_time
 from .delivery_status import Action, ReportedRecipient, delivery_status, shown
 from .explanation import SUBJECTS, Reader, explanation
 from .returned import LONG_LINE, Returned, returned

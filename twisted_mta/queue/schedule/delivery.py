@@ -12,7 +12,7 @@ from ...mail.envelope import Recipient
 from ...mail.message import Message
 from ...mail.next_hop import NextHop
 from ...mail.outcome import Outcome
-from ...message.trace import passed
+from ...message.delivery_fields import alias_fields
 from .priority import effective_due
 
 _MOST_NAMED = 16  # aliases in one copy, unless a single recipient has more
@@ -61,7 +61,7 @@ class Delivery:
             return self.message
         return evolve(
             self.message,
-            trace=passed(named) + self.message.trace,
+            trace=alias_fields(named) + self.message.trace,
             envelope=evolve(
                 envelope,
                 recipients=recipients,
