@@ -19,7 +19,7 @@ _INTRODUCTION = """\
 Settings
 ========
 
-All settings may stand in a TOML file that ``--config`` names. Those with an option may be given on
+Look up a setting with its meaning and default. All settings may stand in a TOML file that ``--config`` names. Those with an option may be given on
 the command line too; the option wins. Unknown keys, wrong types and impossible values are refused
 before anything starts, with a line that names the file, the key, the value found, and what was
 expected. ``twisted-mta check --config FILE`` says the same without starting anything.

@@ -25,10 +25,10 @@ twisted-mta
 
    twisted-mta COMMAND [OPTIONS] [ARGUMENTS]
 
-Looks after a mail transfer agent that ``twistd mta`` runs. It asks the running one over its control
-socket (:doc:`admin`), so it is for the user that runs the MTA, and for root; ``check`` needs no
-running one. On a terminal it draws tables; into a pipe it writes lines whose cells are parted by
-tabs; with ``--json`` it writes JSON.
+Look up a command of the operator's tool, with its options. The tool asks a running ``twistd mta`` over
+its control socket (:doc:`admin`), so it is for the user that runs the MTA, and for root; ``check`` and
+``users`` need no running MTA. On a terminal it draws tables; into a pipe it writes lines with cells
+separated by tabs; with ``--json`` it writes JSON. :doc:`queue-tool` shows how the commands are used.
 """
 
 _ENDING = """\
@@ -36,17 +36,17 @@ Exit status
 -----------
 
 ====  ==========================================================
-0     It was done.
-1     It was refused, or what was asked for is not there.
-2     The command was not understood.
-3     No MTA is running there.
+0     Success.
+1     Refused, or not found.
+2     The command line is wrong.
+3     No MTA is running.
 ====  ==========================================================
 
 Environment
 -----------
 
 ``STATE_DIRECTORY``
-    The state directory, where ``--state-dir`` does not name one. systemd sets it.
+    The state directory, if ``--state-dir`` is not given. systemd sets it.
 
 ``_TWISTED_MTA_COMPLETE``
     ``bash_source`` or ``zsh_source`` writes the completion for that shell (:doc:`queue-tool`).
@@ -55,7 +55,7 @@ Files
 -----
 
 ``STATE/control.sock``
-    What it speaks to.
+    The control socket of the MTA.
 """
 
 
