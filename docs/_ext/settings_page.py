@@ -19,10 +19,11 @@ _INTRODUCTION = """\
 Settings
 ========
 
-Look up a setting with its meaning and default. All settings may stand in a TOML file that ``--config`` names. Those with an option may be given on
-the command line too; the option wins. Unknown keys, wrong types and impossible values are refused
-before anything starts, with a line that names the file, the key, the value found, and what was
-expected. ``twisted-mta check --config FILE`` says the same without starting anything.
+Look up a setting with its meaning and default. All settings may stand in a TOML file that
+``--config`` names. Those with an option may be given on the command line too; the option wins.
+Unknown keys, wrong types and impossible values are refused before anything starts, with a line
+that names the file, the key, the value found, and what was expected. ``twisted-mta check --config
+FILE`` says the same without starting anything.
 
 Durations are written ``"30 s"``, ``"5 min"``, ``"1 h"``, ``"5 days"``; sizes ``"64 KiB"``,
 ``"50 MiB"``; plain numbers are seconds and octets. Listeners of the file and of the options add up.
