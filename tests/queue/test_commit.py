@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.interfaces import Refused
 from twisted_mta.mail.body import Body, MemoryBody
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.queue.commit import FULL, NOT_NOW, GroupCommit
+from twisted_mta.queue.commit import FULL, NOT_NOW, TRANSITIONS, GroupCommit, State
 from twisted_mta.queue.store.contract import (
     Accept,
     Forget,
@@ -134,7 +134,7 @@ class Batches(CommitTestCase):
             else:
                 self.accept(2)
 
-        self.commit._moves = lambda: said
+        self.commit._activity = lambda: said
         self.accept(1)
         serve()
         self.turn()
@@ -142,7 +142,7 @@ class Batches(CommitTestCase):
 
     def test_it_waits_5_ms_at_the_most(self) -> None:
         said = iter(range(1000))
-        self.commit._moves = lambda: next(said)
+        self.commit._activity = lambda: next(said)
         turns = []
 
         def give_way() -> None:
@@ -157,7 +157,7 @@ class Batches(CommitTestCase):
 
     def test_a_full_transaction_waits_for_nobody(self) -> None:
         said = iter(range(1000))
-        self.commit._moves = lambda: next(said)
+        self.commit._activity = lambda: next(said)
         self.accept(*range(1, 65))
         self.turn()
         self.assertEqual(self.sizes(), [64])
@@ -229,6 +229,47 @@ class Batches(CommitTestCase):
         self.accept(1)
         self.turn()
         self.assertEqual(self.commit.census().messages, 1)
+
+
+class States(CommitTestCase):
+    def state(self) -> State:
+        return self.commit._state
+
+    def test_a_store_that_fails_is_closed_and_opened_again(self) -> None:
+        self.assertIs(self.state(), State.IDLE)
+        self.hold()
+        self.store.fail_next(BROKEN)
+        self.accept(1)[0].addErrback(lambda failure: None)
+        self.turn()
+        self.assertIs(self.state(), State.COMMITTING)
+        for state in (State.CLOSING, State.CLOSED):
+            self.executor.let_go()
+            self.assertIs(self.state(), state)
+        self.clock.advance(1)
+        self.assertIs(self.state(), State.REOPENING)
+        self.executor.let_go()
+        self.assertIs(self.state(), State.IDLE)
+        self.assertLogged(1)
+
+    def test_a_store_that_stops_commits_first(self) -> None:
+        self.hold()
+        (done,) = self.accept(1)
+        stopped = self.commit.stop()
+        self.turn()
+        self.assertIs(self.state(), State.COMMITTING)
+        self.executor.let_go()
+        self.successResultOf(done)
+        self.turn()
+        self.assertIs(self.state(), State.STOPPING)
+        self.executor.let_go()
+        self.assertIs(self.state(), State.STOPPED)
+        self.successResultOf(stopped)
+
+    def test_every_state_can_be_entered_and_left(self) -> None:
+        entered = [after for events in TRANSITIONS.values() for after in events.values()]
+        for state in State:
+            self.assertIn(state, entered)
+            self.assertTrue(TRANSITIONS[state])
 
 
 class FailedCommits(CommitTestCase):

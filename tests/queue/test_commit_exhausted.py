@@ -175,7 +175,7 @@ class Exhausted(CommitTestCase):
         self.store.apply = apply  # type: ignore[method-assign]
         self.clock.pump([60, 60, 0])
         self.assertNotIn(1, self.store.messages)
-        self.assertEqual(self.commit._forgetting, {})
+        self.assertEqual(self.commit._refused._being_forgotten, {})
         self.flush()
 
     def test_outcomes_are_kept_whatever_it_was(self) -> None:
@@ -254,16 +254,16 @@ class Exhausted(CommitTestCase):
 
     def test_one_that_has_gone_is_found_without_any_mail(self) -> None:
         self.clock.advance(5)
-        self.commit.look()
+        self.commit.probe()
         self.turn()
         self.assertTrue(self.commit.is_open)
         self.assertEqual((self.commit.batches, len(self.store.batches)), (0, 1))
         self.store.fail_next(StoreError("it is another one"))
-        self.commit.look()
+        self.commit.probe()
         self.turn()
         self.assertTrue(self.commit.is_open, "asked again within a second")
         self.clock.advance(1)
-        self.commit.look()
+        self.commit.probe()
         self.turn()
         self.assertFalse(self.commit.is_open)
         self.flush()
@@ -272,7 +272,7 @@ class Exhausted(CommitTestCase):
         for _ in range(20):
             self.clock.advance(60)
             self.store.fail_next(StoreError("it takes nothing"))
-            self.commit.look()
+            self.commit.probe()
             self.turn()
             self.assertFalse(self.commit.is_open)
         self.store.batches.clear()

@@ -40,7 +40,7 @@ def process_report(
     """
     queue: dict[str, int] = {}
     for shard in agent.shards:
-        shard.commit.look()
+        shard.commit.probe()
         for name, count in asdict(shard.commit.census()).items():
             queue[name] = queue.get(name, 0) + count
     connections: dict[str, Connections] = {}

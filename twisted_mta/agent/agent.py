@@ -581,7 +581,7 @@ class Agent:
             max_operations=config.queue.commit_messages,
             max_octets=config.queue.commit_octets,
             timed=partial(self.metrics.observe, table.COMMIT_DURATION),
-            moves=lambda: self._outbox.writes,
+            activity=lambda: self._outbox.writes,
             give_way=give_way,
         )
         runner = Runner(

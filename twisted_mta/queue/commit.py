@@ -1,45 +1,42 @@
-"""Group commit: what arrived while the last transaction was written goes into the next one.
+"""Group commit: operations that arrive while a transaction is written share the next one.
 
-Nobody idles for the sake of a larger batch. Operations that come while a transaction is under way
-share the next one, and before that begins, all that has arrived at our sockets by then is dealt
-with, for as long as peers are still being answered and 5 ms at the most: it would have had to be
-dealt with after it. So with one client a message has an fsync to itself, and with a hundred a fsync
-has a hundred messages.
+A commit starts as soon as the sockets are quiet; it never waits just to grow. Before it starts, the
+reactor handles what has arrived at the sockets by then, as long as peers are still being answered
+and for 5 ms at most: it would have to be handled after the commit anyway. So with one client each
+message has an fsync to itself, and with a hundred clients one fsync serves a hundred messages.
 
-Whatever exception a commit ends with, it is a failure of the store: an I/O error, no memory, no
-new thread. The transaction is not tried again as it was, because after a failed fsync nobody knows
-what is on the disk. Who waits for an `Accept` is told that it failed; the store closes and is
-opened anew with back-off, in the process, since nobody restarts an embedded MTA. What has to be
-written however often that fails is kept: a `Settle`, because the next hop has given its answer and
-cannot be asked again, and a `Forget`, because the senders of its messages were told that they are
-not here. It goes behind the others, in groups that become smaller with each failure, so that what
-cannot be written stops nothing else. An operator's action is not kept: its operator hears of the
-failure, and one that came true minutes later would surprise.
+An exception of the store, whatever it is, is a failure of the store: an I/O error, no memory, no
+new thread. The transaction is not repeated as it was, because after a failed fsync it is not known
+what is on the disk. An `Accept` fails, so that its client tries again; the store closes and is
+opened again with back-off, in this process, since nothing restarts an embedded MTA. Operations that
+must be written are kept and tried again until they are, however often that fails: a `Settle`,
+because the next hop has given its answer and cannot be asked again, and a `Forget`, because the
+senders of its messages were told to try again. They go behind new operations (`pending.Retries`),
+so that one which cannot be written stops no other. An operator's operation is not kept: the
+operator hears of the failure, and an action that took effect minutes later would surprise.
 
-Only what an operation itself is to blame for, since it cannot be read, leaves the store open.
+Only where an operation itself cannot be read is the store left open.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
-from attrs import define, evolve
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import Clock, Executor, Refused
+from ..interfaces import Clock, Executor
 from ..mail.body import MemoryBody
-from ..mail.queue_id import QueueId
-from ..mail.reply import Reply
+from .pending import FULL, NOT_NOW, PROBE, Pending, Retries
+from .refused_messages import RefusedMessages
 from .store.contract import (
     Accept,
     Census,
-    Forget,
     Leased,
     Operation,
     Recovery,
@@ -50,59 +47,90 @@ from .store.contract import (
     StoreFull,
 )
 
-NOT_NOW = Reply.of(451, "3.0", "The queue is not available, try again later")
-FULL = Reply.of(452, "3.1", "Insufficient system storage")
+__all__ = ["FULL", "NOT_NOW", "TRANSITIONS", "Event", "GroupCommit", "State"]
 
 _REOPEN_FIRST = 1.0  # seconds; doubled with each failure
 _REOPEN_LAST = 60.0
-_LONGEST_GATHERING = 0.005  # seconds
-_PAUSE = 1.0  # seconds before more is asked of a store that has just said no
-_LOOK_AGAIN = 1.0  # seconds without a commit, before a store is asked whether it is still there
-_ALONE = 4  # failures after which an operation is tried in a transaction of its own
+_LONGEST_LULL = 0.005  # seconds that a commit waits for quiet sockets
+_PAUSE = 1.0  # seconds that a full store is left alone
+_PROBE_AFTER = 1.0  # seconds without a commit after which a probe is worth a transaction
 
-_LOOK = Forget(())  # a transaction that writes nothing, and fails where the store has gone
-
-# What Python raises where a value is not what it should be: about the operation, not the store.
+# What Python raises for a value that is not what it should be: the operation's fault.
 _MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError)
 
 
-@define(eq=False)
-class _Waiting:
-    """An operation that waits for its transaction.
+class State(Enum):
+    """The states of the store, as group commit sees it."""
 
-    Attributes:
-        octets: of its body, where that goes into the database.
-        failures: transactions that it was in and that have failed.
-    """
+    CLOSED = "closed"
+    IDLE = "idle"
+    COMMITTING = "committing"
+    CLOSING = "closing after a failure"
+    REOPENING = "reopening"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
 
-    operation: Operation
-    octets: int
-    done: Deferred[Any]
-    failures: int = 0
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether it is tried until it is written."""
-        return isinstance(self.operation, Settle | Forget) and self.operation is not _LOOK
+class Event(Enum):
+    """The events that change the state."""
+
+    STARTED = "started"
+    BATCH_BEGUN = "batch begun"
+    COMMITTED = "committed"
+    BATCH_REFUSED = "batch refused"
+    STORE_FAILED = "store failed"
+    STORE_CLOSED = "store closed"
+    BACKOFF_OVER = "back-off over"
+    OPENED = "opened"
+    OPENING_FAILED = "opening failed"
+    NOTHING_LEFT = "nothing left to write, and a stop asked for"
+
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+    State.CLOSED: {
+        Event.STARTED: State.IDLE,
+        Event.BACKOFF_OVER: State.REOPENING,
+        Event.NOTHING_LEFT: State.STOPPING,
+    },
+    State.IDLE: {
+        Event.BATCH_BEGUN: State.COMMITTING,
+        Event.NOTHING_LEFT: State.STOPPING,
+    },
+    State.COMMITTING: {
+        Event.COMMITTED: State.IDLE,
+        Event.BATCH_REFUSED: State.IDLE,
+        Event.STORE_FAILED: State.CLOSING,
+    },
+    State.CLOSING: {Event.STORE_CLOSED: State.CLOSED},
+    State.REOPENING: {Event.OPENED: State.IDLE, Event.OPENING_FAILED: State.CLOSED},
+    State.STOPPING: {Event.STORE_CLOSED: State.STOPPED},
+    State.STOPPED: {Event.STARTED: State.IDLE},
+}
+"""All transitions. The store is open in IDLE and COMMITTING; it is at work, and takes no other
+call, in COMMITTING, CLOSING, REOPENING and STOPPING."""
+
+_OPEN = (State.IDLE, State.COMMITTING)
+_AT_REST = (State.IDLE, State.CLOSED, State.STOPPED)
+_ENDED = (State.STOPPING, State.STOPPED)
 
 
 class GroupCommit:
-    """Takes operations one by one and gives them to the store in batches.
+    """Takes operations one by one and applies them to the store in batches.
 
     Args:
-        store: what they are given to.
-        executor: where it blocks.
+        store: the store.
+        executor: runs the calls of the store, which block.
         clock: for back-off.
-        max_operations: in one batch.
+        max_operations: of one batch.
         max_octets: of bodies in one batch.
-        timed: told how many seconds each batch that was committed took.
-        moves: a number that changes as long as there is something to do besides.
-        give_way: lets other processes have the processor, if any wants it: those of our clients,
-            on the same machine, may have something for us before we sync.
+        timed: called with the seconds that each committed batch took.
+        activity: a number that changes as long as peers are being answered.
+        give_way: lets other processes run that wait for the processor: clients on this machine may
+            have something to send before the fsync.
 
     Attributes:
-        batches: how many transactions were committed.
-        committed: how many operations were in them.
+        batches: transactions that were committed.
+        committed: operations of those transactions.
     """
 
     _log = Logger()
@@ -116,7 +144,7 @@ class GroupCommit:
         max_operations: int = 64,
         max_octets: int = 4 * 1024 * 1024,
         timed: Callable[[float], object] = lambda seconds: None,
-        moves: Callable[[], int] = lambda: 0,
+        activity: Callable[[], int] = lambda: 0,
         give_way: Callable[[], object] = lambda: None,
     ) -> None:
         self.batches = 0
@@ -127,64 +155,69 @@ class GroupCommit:
         self._max_operations = max_operations
         self._max_octets = max_octets
         self._timed = timed
-        self._moves = moves
+        self._activity = activity
         self._give_way = give_way
-        self._began = 0.0  # by the clock: the batch that is at work
-        self._waiting: deque[_Waiting] = deque()
-        self._busy = False  # the store is at work, or being opened or closed
-        self._open = False
-        self._ended = False  # closed for good
-        self._full_until = 0.0  # by the clock: no message is taken before
+        self._state = State.CLOSED
+        self._stopping: list[Deferred[None]] = []  # what `stop` returned
+        self._waiting: deque[Pending] = deque()
+        self._retries = Retries(
+            clock, first_delay=_REOPEN_FIRST, longest_delay=_REOPEN_LAST, most=max_operations
+        )
+        self._retried_last = False  # the last batch was one of `_retries`
         self._singly = 0  # so many operations are to have a transaction of their own
-        self._stopping: list[Deferred[None]] = []
-        self._turn: IDelayedCall | None = None
+        self._refused = RefusedMessages()
+        # By the clock.
+        self._batch_begun = 0.0
+        self._last_contact = 0.0  # the last batch or probe
+        self._full_until = 0.0  # no message is taken before
+        self._reopening_delay = _REOPEN_FIRST  # seconds
+        self._next_commit: IDelayedCall | None = None
+        self._next_retry: IDelayedCall | None = None
         self._reopening: IDelayedCall | None = None
-        self._delay = _REOPEN_FIRST
-        self._in_doubt: list[QueueId] = []  # refused, and maybe on the disk: the row, or the file
-        self._forgetting: dict[QueueId, None] = {}  # of those, the ones that the store was told of
-        # What failed and is tried again: not before a time (by the clock), then in this order.
-        self._kept: list[tuple[float, int, _Waiting]] = []
-        self._order = 0
-        self._again: IDelayedCall | None = None
-        self._kept_had_its_turn = False
-        self._looked = 0.0  # by the clock: the last commit, or look
+
+    def _enter(self, event: Event) -> None:
+        """Change the state: the only place that does."""
+        self._state = TRANSITIONS[self._state][event]
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be put in and taken out now."""
-        return self._open
+        """Whether the store is open, so that messages can be accepted and leased."""
+        return self._state in _OPEN
 
     def start(self) -> Recovery:
-        """Open the store; blocks, because nothing can begin before, and raises as it does."""
+        """Open the store. Blocks, since nothing can begin before it, and raises as it does."""
         recovery = self._store.open()
-        self._ended = False
-        return self._opened(recovery)
+        self._enter(Event.STARTED)
+        self._opened()
+        return recovery
 
     def perform(self, operation: Operation) -> Deferred[Any]:
-        """Do ``operation`` durably; fires with its `contract.Result`.
+        """Apply ``operation`` durably; fires with its `contract.Result`.
 
         An `Accept` fails with `Refused` while the store is closed or full. A `Settle` succeeds,
-        however long that takes and whatever fails, unless the queue is stopped before. Others fail
-        with `StoreError` where they cannot be done.
+        however long that takes and whatever fails, unless the queue is stopped before. The others
+        fail with `StoreError`.
         """
         done: Deferred[Any] = Deferred()
+        pending = Pending(operation, 0, done)
         error: Exception | None = None
-        if not self._open and (self._ended or not isinstance(operation, Settle)):
+        if self._state not in _OPEN and (
+            self._state in _ENDED or not isinstance(operation, Settle)
+        ):
             error = StoreError("the store is closed")
-        octets = 0
         if isinstance(operation, Accept):
             if error is None and self._clock.seconds() < self._full_until:
-                error = StoreFull("there was no room just now")
+                error = StoreFull("the disk was full less than a second ago")
             body = operation.message.body
             if isinstance(body, MemoryBody):
-                octets = body.size
+                pending.octets = body.size
             elif error is not None:
-                self._in_doubt.append(operation.message.id)  # nobody else removes its file
+                self._refused.in_doubt.append(operation.message.id)  # its file has to be removed
                 self._wake()
         if error is not None:
-            done.errback(Failure(_refusal(operation, error)))
+            pending.fail(error)
             return done
-        self._waiting.append(_Waiting(operation, octets, done))
+        self._waiting.append(pending)
         self._wake()
         return done
 
@@ -192,46 +225,44 @@ class GroupCommit:
         """Return how much is in the queue."""
         return self._store.census()
 
-    def look(self) -> None:
-        """Find out whether the store is still there, where no commit has shown it of late."""
-        idle = self._open and not self._busy and not self._waiting
-        if idle and self._clock.seconds() - self._looked >= _LOOK_AGAIN:
-            self.perform(_LOOK).addErrback(lambda failure: None)  # `is_open` tells
+    def probe(self) -> None:
+        """Check that the store's files are in place, where no commit has done so of late."""
+        idle = self._state is State.IDLE and not self._waiting
+        if idle and self._clock.seconds() - self._last_contact >= _PROBE_AFTER:
+            self.perform(PROBE).addErrback(lambda failure: None)  # `is_open` shows the failure
 
     def stop(self) -> Deferred[None]:
-        """Commit what waits and close the store; what cannot be committed fails, undone."""
+        """Commit what waits and close the store; operations that cannot be committed fail."""
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
-        if self._ended and not self._busy:
-            self._stopped()
+        if self._state is State.STOPPED:
+            self._report_stopped()
         else:
             self._wake()
         return stopped
 
-    def _opened(self, recovery: Recovery) -> Recovery:
-        self._busy = False
-        self._open = True
-        self._delay = _REOPEN_FIRST
-        self._wake()
-        return recovery
+    # When a batch begins.
 
     def _wake(self, delay: float = 0) -> None:
-        # One that was called and is still named here has failed half-way.
-        if (self._turn is None or not self._turn.active()) and not self._busy:
-            self._turn = self._clock.callLater(delay, self._gather)
+        # A call that is no longer active has failed half-way.
+        call = self._next_commit
+        if (call is None or not call.active()) and self._state in _AT_REST:
+            self._next_commit = self._clock.callLater(delay, self._gather)
 
     def _gather(self) -> None:
-        self._wait_for_lull(self._clock.seconds() + _LONGEST_GATHERING)
+        self._wait_for_lull(self._clock.seconds() + _LONGEST_LULL)
 
     def _wait_for_lull(self, deadline: float) -> None:
-        # The reactor looks at its sockets before it calls us again. What this brings, measured with
-        # two workers and one message a connection: docs/benchmark.rst.
+        # The reactor polls its sockets before it calls us again. The gain, measured with two
+        # workers and one message per connection: docs/benchmark.rst.
         self._give_way()
-        self._turn = self._clock.callLater(0, self._look, self._moves(), deadline)
+        self._next_commit = self._clock.callLater(
+            0, self._commit_if_quiet, self._activity(), deadline
+        )
 
-    def _look(self, moves: int, deadline: float) -> None:
+    def _commit_if_quiet(self, activity: int, deadline: float) -> None:
         if (
-            self._moves() != moves
+            self._activity() != activity
             and len(self._waiting) < self._max_operations
             and self._clock.seconds() < deadline
         ):
@@ -240,36 +271,42 @@ class GroupCommit:
             self._commit()
 
     def _commit(self) -> None:
-        self._turn = None
-        if self._busy:
+        self._next_commit = None
+        if self._state is State.CLOSED and self._stopping:
+            self._close_for_good()
+        if self._state is not State.IDLE:
             return
-        if self._open and self._in_doubt:
-            self._forget_doubtful()
-        batch = self._take() if self._open else []
-        if not batch:
-            if self._stopping and not self._ended:
-                self._close_for_good()
-            elif self._open:
-                self._wake_for_kept()
-            return
+        if self._refused.in_doubt:
+            self._forget_refused()
+        batch = self._take()
+        if batch:
+            self._begin(batch)
+        elif self._stopping:
+            self._close_for_good()
+        else:
+            self._wake_for_retries()
+
+    def _begin(self, batch: Sequence[Pending]) -> None:
         operations = [each.operation for each in batch]
-        self._began = self._looked = self._clock.seconds()
-        self._busy = True
+        self._batch_begun = self._last_contact = self._clock.seconds()
+        self._enter(Event.BATCH_BEGUN)
         maybeDeferred(self._executor, self._store.apply, operations).addCallbacks(
             self._applied, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
         ).addErrback(self._derailed, batch)
 
-    # What is taken.
+    # What a batch takes.
 
-    def _take(self) -> list[_Waiting]:
-        """Take what comes next: what is new, and in turn with it what has failed before."""
-        others_first = self._waiting and (self._kept_had_its_turn or self._singly)
-        if not others_first and self._is_kept_due():
-            self._kept_had_its_turn = True
-            return self._take_kept()
+    def _take(self) -> list[Pending]:
+        """Take the next batch: new operations, and alternating with them those tried again."""
+        new_ones_first = self._waiting and (self._retried_last or self._singly)
+        # While stopping, all are due: it is their last try.
+        last_try = bool(self._stopping)
+        if not new_ones_first and self._retries.are_due(now=last_try):
+            self._retried_last = True
+            return self._retries.take(now=last_try)
         if not self._waiting:
             return []
-        self._kept_had_its_turn = False
+        self._retried_last = False
         batch = [self._waiting.popleft()]
         if self._singly:
             self._singly -= 1
@@ -282,252 +319,202 @@ class GroupCommit:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _is_kept_due(self) -> bool:
-        # Who stops waits for nothing: it is the last try.
-        return bool(self._kept) and (
-            bool(self._stopping) or self._kept[0][0] <= self._clock.seconds()
-        )
+    def _retry(self, pending: Pending, *, alone: bool = False) -> None:
+        self._retried_last = True
+        self._retries.add(pending, alone=alone)
 
-    def _take_kept(self) -> list[_Waiting]:
-        """Take a group of what has failed as often, the smaller the oftener."""
-        failures = self._kept[0][2].failures
-        # A quarter each time: all of a batch at first, and one alone at the fourth failure.
-        most = max(1, self._max_operations >> 2 * (failures - 1)) if failures < _ALONE else 1
-        batch: list[_Waiting] = []
-        while len(batch) < most and self._is_kept_due() and self._kept[0][2].failures == failures:
-            batch.append(heappop(self._kept)[2])
-        return batch
-
-    def _keep(self, waiting: _Waiting, *, alone: bool = False) -> None:
-        """Try an operation again that has failed, behind the others."""
-        waiting.failures += 1
-        if alone:
-            waiting.failures = max(_ALONE, waiting.failures)
-        delay = 0.0
-        if waiting.failures > 1:
-            delay = min(_REOPEN_FIRST * 2.0 ** min(waiting.failures - 2, 30), _REOPEN_LAST)
-        self._kept_had_its_turn = True
-        self._order += 1
-        heappush(self._kept, (self._clock.seconds() + delay, self._order, waiting))
-
-    def _wake_for_kept(self) -> None:
-        def again() -> None:
-            self._again = None
+    def _wake_for_retries(self) -> None:
+        def wake() -> None:
+            self._next_retry = None
             self._wake()
 
-        if not self._kept:
+        if not self._retries:
             return
-        delay = max(0.0, self._kept[0][0] - self._clock.seconds())
-        if self._again is None:
-            self._again = self._clock.callLater(delay, again)
-        elif self._again.getTime() > self._clock.seconds() + delay:
-            self._again.reset(delay)
+        delay = self._retries.next_delay
+        if self._next_retry is None:
+            self._next_retry = self._clock.callLater(delay, wake)
+        elif self._next_retry.getTime() > self._clock.seconds() + delay:
+            self._next_retry.reset(delay)
 
-    # What came of it.
+    def _forget_refused(self) -> None:
+        behind_others = self._refused.are_being_forgotten  # since that failed of late
+        pending = self._refused.forget()
+        if behind_others:
+            self._retry(pending)
+        else:
+            self._waiting.appendleft(pending)
 
-    def _applied(self, results: Sequence[Result], batch: Sequence[_Waiting]) -> None:
-        self._busy = False
-        looked = len(batch) == 1 and batch[0].operation is _LOOK
-        if not looked:
+    # How a batch ends.
+
+    def _applied(self, results: Sequence[Result], batch: Sequence[Pending]) -> None:
+        self._enter(Event.COMMITTED)
+        was_probe = len(batch) == 1 and batch[0].operation is PROBE
+        if not was_probe:
             self.batches += 1
             self.committed += len(batch)
-        seconds = self._clock.seconds() - self._began
-        for waiting, result in zip(batch, results, strict=True):
-            if self._forgetting and isinstance(result, Leased):
-                result = self._without_doubtful(result)
-            waiting.done.callback(result)
-        if self._waiting or self._stopping or self._kept:
+        seconds = self._clock.seconds() - self._batch_begun
+        forgetting = self._refused.are_being_forgotten
+        for pending, result in zip(batch, results, strict=True):
+            if forgetting and isinstance(result, Leased):
+                result = self._refused.left_out_of(result)
+            pending.done.callback(result)
+        if self._waiting or self._stopping or self._retries:
             self._wake()
-        if not looked:
+        if not was_probe:
             self._timed(seconds)
 
-    def _failed(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
-        self._busy = False
+    def _failed(self, failure: Failure, batch: Sequence[Pending]) -> None:
         error = failure.value
         if isinstance(error, StoreFull):
+            self._enter(Event.BATCH_REFUSED)
             self._no_room(error, batch)
         elif isinstance(error, _MISTAKES):
+            self._enter(Event.BATCH_REFUSED)
             self._mistaken(failure, batch)
         else:
-            self._broken(failure, batch)
+            self._enter(Event.STORE_FAILED)
+            self._store_failed(failure, batch)
 
-    def _derailed(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
-        """Go on whatever went wrong in here: what waits for an answer gets one, or is kept."""
+    def _derailed(self, failure: Failure, batch: Sequence[Pending]) -> None:
+        """Recover from an error of this class: every operation gets an answer, or is kept."""
         self._log.failure("group commit", failure)
-        waiting = [*self._waiting, *(each for _, _, each in self._kept)]
+        still_here = [*self._waiting, *self._retries]
         for each in batch:
-            if each.done.called or each in waiting:
+            if each.done.called or each in still_here:
                 continue
-            if each.is_kept:
-                self._keep(each)
+            if each.must_be_written:
+                self._retry(each)
             else:
-                self._doubt((each,))
-                _refuse((each,), StoreError("what came of it is not known"))
-        self._busy = False
-        if self._open:
+                self._refused.add_failed((each,))
+                each.fail(StoreError("it is not known whether it was written"))
+        if self._state is State.COMMITTING:
+            self._enter(Event.BATCH_REFUSED)
+        if self._state is State.IDLE:
             self._wake()
-        elif not self._ended and (self._reopening is None or not self._reopening.active()):
+        elif self._state is State.CLOSING:
+            self._store_closed()  # `Store.open` closes it first
+        elif self._state is State.CLOSED and (
+            self._reopening is None or not self._reopening.active()
+        ):
             self._reopen_later()
 
-    def _no_room(self, error: StoreFull, batch: Sequence[_Waiting]) -> None:
-        accepts = self._doubt(batch)
+    def _no_room(self, error: StoreFull, batch: Sequence[Pending]) -> None:
+        accepts = [each for each in batch if isinstance(each.operation, Accept)]
         refused = accepts + [each for each in self._waiting if isinstance(each.operation, Accept)]
-        self._doubt_files(self._waiting)
+        self._refused.add_failed(accepts)
+        self._refused.add_waiting(self._waiting)
         first = [each for each in batch if not isinstance(each.operation, Accept)]
         then = [each for each in self._waiting if not isinstance(each.operation, Accept)]
         self._log.error("there is no room for the queue: {error}", error=str(error))
         self._full_until = self._clock.seconds() + _PAUSE
-        # The rest may do without new messages, and frees room; if not, what is behind it may.
+        # Without new messages the rest may fit, and free room; else what is behind it may.
         self._waiting = deque(first + then if accepts else then + first)
         if accepts:
             self._wake()
         elif self._stopping:
-            self._close_for_good()  # not even what frees room can be written
+            self._close_for_good()  # not even operations that free room can be written
         else:
             self._wake(_PAUSE)
-        _refuse(refused, error)
+        for each in refused:
+            each.fail(error)
 
-    def _mistaken(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
-        """Find the operation that the store cannot read: it is not to take others with it."""
+    def _mistaken(self, failure: Failure, batch: Sequence[Pending]) -> None:
+        """Find the operation that the store cannot read, so that it does not fail the others."""
         if len(batch) > 1 and not batch[0].failures:
             self._singly = len(batch)
             self._waiting.extendleft(reversed(batch))
         elif len(batch) > 1:
             for each in batch:
-                self._keep(each, alone=True)
+                self._retry(each, alone=True)
         else:
-            (waiting,) = batch
+            (pending,) = batch
             self._log.failure(
                 "the store cannot do this: {operation}",
                 failure,
-                operation=type(waiting.operation).__name__,
+                operation=type(pending.operation).__name__,
             )
-            error = StoreError(f"the store cannot do this: {failure.getErrorMessage()}")
-            if waiting.is_kept and not self._stopping:
-                self._keep(waiting, alone=True)
+            if pending.must_be_written and not self._stopping:
+                self._retry(pending, alone=True)
             else:
-                self._doubt(batch)
-                _refuse(batch, error)
+                self._refused.add_failed(batch)
+                pending.fail(StoreError(f"the store cannot do this: {failure.getErrorMessage()}"))
         self._wake()
 
-    def _broken(self, failure: Failure, batch: Sequence[_Waiting]) -> None:
-        """Close the store, and keep what has to be written until it is open again."""
-        self._open = False
-        self._busy = True
+    def _store_failed(self, failure: Failure, batch: Sequence[Pending]) -> None:
+        """Close the store, and keep what must be written until it is open again."""
         self._singly = 0
         self._log.failure("the queue could not be written", failure)
         error = failure.value
         if not isinstance(error, StoreError):
             error = StoreError(f"{type(error).__name__}: {error}")
-        self._doubt(batch)
-        self._doubt_files(self._waiting)
-        # Nobody is to wait for what cannot be said when it will be, but for outcomes.
-        refused = [each for each in (*batch, *self._waiting) if not each.is_kept]
+        self._refused.add_failed(batch)
+        self._refused.add_waiting(self._waiting)
+        # Only outcomes wait: it is not known for how long the store stays closed.
+        refused = [each for each in (*batch, *self._waiting) if not each.must_be_written]
         for each in batch:
-            if each.is_kept:
-                self._keep(each)
-        self._waiting = deque(each for each in self._waiting if each.is_kept)
-        # Where it cannot even be closed, opening it does that first.
-        maybeDeferred(self._executor, self._store.close).addBoth(lambda _: self._reopen_later())
-        _refuse(refused, error)
+            if each.must_be_written:
+                self._retry(each)
+        self._waiting = deque(each for each in self._waiting if each.must_be_written)
+        # Where it cannot be closed, `Store.open` closes it first.
+        maybeDeferred(self._executor, self._store.close).addBoth(
+            lambda _: self._store_closed()
+        ).addErrback(self._derailed, ())
+        for each in refused:
+            each.fail(error)
 
-    # Messages that were refused, and may be there all the same.
+    # Opening the store again, and stopping.
 
-    def _doubt(self, batch: Sequence[_Waiting]) -> list[_Waiting]:
-        """Return the messages of a batch that failed: they may be on the disk."""
-        accepts = [each for each in batch if isinstance(each.operation, Accept)]
-        self._in_doubt += [id for each in accepts for id in _ids(each)]
-        return accepts
-
-    def _doubt_files(self, waiting: Sequence[_Waiting]) -> None:
-        """Of the messages that only waited, the files may be there."""
-        self._in_doubt += [
-            id
-            for each in waiting
-            if isinstance(each.operation, Accept) and not each.octets
-            for id in _ids(each)
-        ]
-
-    def _forget_doubtful(self) -> None:
-        """See to it that what was refused is not there, neither its row nor its file."""
-        ids, self._in_doubt = self._in_doubt, []
-        behind = bool(self._forgetting)  # that has failed of late
-        self._forgetting.update(dict.fromkeys(ids))
-        done: Deferred[Any] = Deferred()
-
-        def forgotten(_: Result) -> None:
-            for id in ids:
-                self._forgetting.pop(id, None)
-
-        done.addCallbacks(forgotten, lambda failure: None)  # it ends: the next start sees them
-        waiting = _Waiting(Forget(tuple(ids)), 0, done)
-        if behind:
-            self._keep(waiting)
-        else:
-            self._waiting.appendleft(waiting)
-
-    def _without_doubtful(self, leased: Leased) -> Leased:
-        """Leave out what was refused, and cannot be removed yet: its sender will come again."""
-        messages = tuple(each for each in leased.messages if each.id not in self._forgetting)
-        return evolve(leased, messages=messages)
-
-    # Opening anew, and the end.
+    def _store_closed(self) -> None:
+        if self._state is State.CLOSING:  # unless `_derailed` was first
+            self._enter(Event.STORE_CLOSED)
+            self._reopen_later()
 
     def _reopen_later(self) -> None:
-        self._busy = False
         if self._stopping:
             self._close_for_good()
             return
-        delay, self._delay = self._delay, min(2 * self._delay, _REOPEN_LAST)
+        delay = self._reopening_delay
+        self._reopening_delay = min(2 * delay, _REOPEN_LAST)
         self._log.warn("the queue is closed, to be opened in {delay} s", delay=delay)
         self._reopening = self._clock.callLater(delay, self._reopen)
 
     def _reopen(self) -> None:
+        def opened(recovery: Recovery) -> None:
+            self._enter(Event.OPENED)
+            self._opened()
+
         def still_closed(failure: Failure) -> None:
+            self._enter(Event.OPENING_FAILED)
             self._log.failure("the queue cannot be opened", failure)
             self._reopen_later()
 
-        self._busy = True
+        self._enter(Event.BACKOFF_OVER)
         maybeDeferred(self._executor, self._store.open).addCallbacks(
-            lambda recovery: self._opened(recovery) and None, still_closed
-        )
+            opened, still_closed
+        ).addErrback(self._derailed, ())
+
+    def _opened(self) -> None:
+        self._reopening_delay = _REOPEN_FIRST
+        self._wake()
 
     def _close_for_good(self) -> None:
-        self._open = False
-        self._ended = self._busy = True
-        for call in (self._turn, self._reopening, self._again):
+        self._enter(Event.NOTHING_LEFT)
+        for call in (self._next_commit, self._reopening, self._next_retry):
             if call is not None and call.active():
                 call.cancel()
-        self._turn = self._again = None
-        undone = [*self._waiting, *(each for _, _, each in self._kept)]
+        self._next_commit = self._next_retry = None
+        undone = [*self._waiting, *self._retries.clear()]
         self._waiting.clear()
-        self._kept.clear()
-        _refuse(undone, StoreError("the queue was closed before"))
-        # Without a thread for it, it is closed here: nobody else will.
+        for each in undone:
+            each.fail(StoreError("the queue was closed before"))
+        # Where there is no thread for it, it is closed in this one.
         maybeDeferred(self._executor, self._store.close).addErrback(
             lambda failure: self._store.close()
-        ).addBoth(lambda _: self._stopped())
+        ).addBoth(lambda _: self._report_stopped())
 
-    def _stopped(self) -> None:
-        self._busy = False
+    def _report_stopped(self) -> None:
+        if self._state is State.STOPPING:
+            self._enter(Event.STORE_CLOSED)
         stopping, self._stopping = self._stopping, []
         for stopped in stopping:
             stopped.callback(None)
-
-
-def _ids(waiting: _Waiting) -> list[QueueId]:
-    """Return the ids of what an `Accept` would have put in."""
-    accept = waiting.operation
-    assert isinstance(accept, Accept)
-    return [accept.message.id, *(notice.id for notice in accept.notices)]
-
-
-def _refuse(refused: Sequence[_Waiting], error: Exception) -> None:
-    for each in refused:
-        each.done.errback(Failure(_refusal(each.operation, error)))
-
-
-def _refusal(operation: Operation, error: BaseException) -> BaseException:
-    if not isinstance(operation, Accept):
-        return error
-    return Refused(FULL if isinstance(error, StoreFull) else NOT_NOW)
