@@ -1,4 +1,4 @@
-"""The file of accounts: what is in it, who changes it, and what is not in it."""
+"""Accounts: their file, their passwords, and the addresses that they may send as."""
 
 import json
 import os
@@ -7,16 +7,16 @@ import stat
 from argon2 import extract_parameters
 from twisted.trial.unittest import TestCase
 
+from twisted_mta.auth.account_addresses import AccountAddresses
 from twisted_mta.auth.accounts import (
-    NOBODY,
+    NO_PASSWORD,
     Account,
     Accounts,
     AccountsError,
     ScramVerifier,
-    Senders,
-    changing,
     verify,
 )
+from twisted_mta.auth.accounts_file import changing, read_accounts
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.smtp.sasl.scram import scram_keys
 
@@ -43,20 +43,20 @@ class AccountsTestCase(TestCase):
         os.chmod(self.path, mode)
 
     def refusal(self) -> str:
-        error = self.assertRaises(AccountsError, Accounts.read, self.path)
+        error = self.assertRaises(AccountsError, read_accounts, self.path)
         return str(error).replace(self.path, "FILE")
 
 
-class TheFile(AccountsTestCase):
-    def test_what_was_put_into_it_is_read(self) -> None:
+class AccountsFile(AccountsTestCase):
+    def test_accounts_are_read_as_they_were_written(self) -> None:
         ann = account("Ann@example.net", "opensesame", "sales@example.net", "@example.org", "*")
         self.put(ann, account("bob"))
-        accounts = Accounts.read(self.path)
+        accounts = read_accounts(self.path)
         self.assertEqual(accounts.get("ANN@example.net"), ann)
         self.assertEqual(list(accounts.by_name), ["ann@example.net", "bob"])
         self.assertIsNone(accounts.get("carol"))
 
-    def test_it_is_for_its_owner_alone_and_holds_no_password(self) -> None:
+    def test_the_file_is_for_its_owner_alone_and_holds_no_password(self) -> None:
         self.put(account("ann"))
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
         with open(self.path, encoding="utf-8") as file:
@@ -67,7 +67,7 @@ class TheFile(AccountsTestCase):
         self.assertTrue(json.loads(text)["argon2"].startswith("$argon2id$v=19$m=19456,t=2,p=1$"))
         self.assertTrue(json.loads(text)["scram-sha-256"].startswith("10000$"))
 
-    def test_other_lines_stay_as_they_are(self) -> None:
+    def test_a_change_leaves_comments_and_other_accounts_as_they_are(self) -> None:
         self.put(account("ann"), account("bob"))
         with open(self.path, encoding="utf-8") as file:
             ann, bob = file.read().splitlines()
@@ -79,14 +79,14 @@ class TheFile(AccountsTestCase):
         with open(self.path, encoding="utf-8") as file:
             self.assertEqual(file.read(), f"# ours\n\n{spaced}\n{carol.line()}\n")
 
-    def test_a_change_that_fails_changes_nothing_and_leaves_nothing(self) -> None:
+    def test_a_change_that_fails_leaves_the_old_file_and_no_other(self) -> None:
         self.put(account("ann"))
-        before = Accounts.read(self.path)
+        before = read_accounts(self.path)
         os.mkdir(f"{self.path}.new")  # where the new file would be written
         self.assertRaises(OSError, self.put, account("bob"))
         os.rmdir(f"{self.path}.new")
         self.assertRaises(ZeroDivisionError, self.put_and_fail)
-        self.assertEqual(Accounts.read(self.path), before)
+        self.assertEqual(read_accounts(self.path), before)
         directory = os.path.dirname(self.path)
         name = os.path.basename(self.path)
         self.assertEqual([each for each in os.listdir(directory) if each.startswith(name)], [name])
@@ -96,89 +96,98 @@ class TheFile(AccountsTestCase):
             held.clear()
             raise ZeroDivisionError
 
-    def test_the_new_file_has_the_mode_of_the_old_one(self) -> None:
+    def test_a_change_keeps_the_mode_of_the_file(self) -> None:
         self.put(account("ann"))
         os.chmod(self.path, 0o640)
         self.put(account("bob"))
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o640)
 
-    def test_errors_name_the_line_and_what_would_do_and_no_secret(self) -> None:
+    def test_an_error_names_the_line_the_field_and_what_was_expected_but_no_secret(self) -> None:
         line = account("ann").line()
         for text, problem in (
-            ("ann:secret\n", "line 1: no object of JSON; twisted-mta users add writes them"),
-            (f"{line}\n{line}\n", "line 2: ann is in line 1 already; one of the two would do"),
+            ("ann:secret", "not an object of JSON, as twisted-mta users add writes"),
+            ("[" * 100_000, "not an object of JSON"),
             (
-                '{"name": "ann", "pasword": "x"}\n',
-                "line 1: pasword is no such field; name, argon2,",
+                '{"name": "ann", "pasword": "x"}',
+                "found field pasword, expected one of name, argon2",
             ),
-            ('{"name": "ann", "argon2": "opensesame"}\n', "line 1: argon2: no hash of argon2id"),
-            ('{"name": "ann", "scram-sha-1": "opensesame"}\n', "line 1: scram-sha-1: iterations$"),
-            (
-                '{"name": "ann", "argon2": "$argon2id$opensesame"}\n',
-                "line 1: argon2: no hash of argon2id",
-            ),
-            *(
-                (f'{{"name": "ann", "scram-sha-256": "{keys}"}}\n', "line 1: scram-sha-256: iterat")
-                for keys in ("10000$$$", "-1$AA==$AA==$AA==", "10000$AA==$AA==$AA==")
-            ),
-            ("[" * 100_000 + "\n", "line 1: no object of JSON"),
-            ('{"name": "ann", "addresses": [1]}\n', "line 1: addresses: ann@example.net, @"),
-            ('{"name": ""}\n', "line 1: name: 1 to 255 characters"),
-            ('{"name": "a\\u0000b"}\n', "line 1: name: "),
-            ('{"name": "ann", "addresses": "x"}\n', "line 1: addresses: a list would do"),
-            ('{"name": "ann", "addresses": ["x"]}\n', "line 1: addresses: no address: x; ann@"),
-            ('{"name": "ann", "certificates": ["x"]}\n', "line 1: certificates: SHA-256"),
+            ('{"name": ""}', "name: expected 1 to 255"),
+            ('{"name": "a\\u0000b"}', "name: "),
+            (_entry("argon2", "opensesame"), "argon2: expected a hash of argon2id"),
+            (_entry("argon2", "$argon2id$opensesame"), "argon2: expected a hash of argon2id"),
+            (_entry("scram-sha-1", "opensesame"), "scram-sha-1: expected iterations$salt$"),
+            (_entry("scram-sha-256", "10000$$$"), "scram-sha-256: expected iterations$"),
+            (_entry("scram-sha-256", "-1$AA==$AA==$AA=="), "scram-sha-256: expected iterations$"),
+            (_entry("scram-sha-256", "9$AA==$AA==$AA=="), "scram-sha-256: expected iterations$"),
+            (_entry("addresses", "x"), "addresses: expected a list"),
+            (_entry("addresses", [1]), "addresses: expected an address such as"),
+            (_entry("addresses", ["x"]), "addresses: found x, expected"),
+            (_entry("certificates", ["x"]), "certificates: expected SHA-256"),
         ):
-            self.write(text)
-            self.assertIn(f"FILE: {problem}", self.refusal())
+            self.write(f"{text}\n")
+            self.assertIn(f"FILE: line 1: {problem}", self.refusal())
             self.assertNotIn("opensesame", self.refusal())
+        self.write(f"{line}\n{line}\n")
+        self.assertEqual(
+            self.refusal(), "FILE: line 2: found ann again, which is in line 1 already"
+        )
 
     def test_a_file_that_others_can_read_is_refused(self) -> None:
         self.write("", 0o644)
         self.assertEqual(
-            self.refusal(), "FILE: others may read or write it (mode 0644); chmod 0600 would do"
+            self.refusal(),
+            "FILE: found mode 0644, expected 0600 or 0640: others can read or write it",
         )
-        os.unlink(self.path)
+
+    def test_a_pipe_is_refused_without_waiting_for_a_writer(self) -> None:
         os.mkfifo(self.path, 0o600)
-        self.assertEqual(self.refusal(), "FILE: no file")  # and does not wait for a writer
-        os.unlink(self.path)
-        self.assertIn("FILE: No such file or directory; a file made by", self.refusal())
+        self.assertEqual(self.refusal(), "FILE: not a regular file")
+
+    def test_a_missing_file_is_an_error_that_names_the_command_to_make_one(self) -> None:
+        self.assertEqual(
+            self.refusal(),
+            "FILE: No such file or directory; expected a file made by twisted-mta users add",
+        )
+
+
+def _entry(key: str, value: object) -> str:
+    return json.dumps({"name": "ann", key: value})
 
 
 class Passwords(TestCase):
-    def test_only_the_password_itself_verifies(self) -> None:
+    def test_no_other_password_verifies(self) -> None:
         hashed = account("ann").argon2
         self.assertTrue(verify(hashed, "opensesame"))
         self.assertFalse(verify(hashed, "opensesam"))
         self.assertFalse(verify("$argon2id$broken", "opensesame"))
 
-    def test_nobody_verifies_and_is_hashed_for_all_the_same(self) -> None:
+    def test_without_an_account_no_password_verifies_and_the_work_is_the_same(self) -> None:
         self.assertFalse(verify(None, "opensesame"))
         hashed = account("ann").argon2
         assert hashed is not None
-        self.assertEqual(extract_parameters(NOBODY), extract_parameters(hashed))
+        self.assertEqual(extract_parameters(NO_PASSWORD), extract_parameters(hashed))
 
-    def test_spellings_meet(self) -> None:
+    def test_two_spellings_of_a_password_are_equal_by_saslprep(self) -> None:
         self.assertTrue(verify(account("ann", "\u2168").argon2, "IX"))
 
-    def test_what_cannot_be_is_refused(self) -> None:
+    def test_invalid_names_and_passwords_are_refused(self) -> None:
         for name, password in (("", "x"), ("ann", ""), ("ann", "\x07"), (" ann", "x")):
             self.assertRaises(AccountsError, account, name, password)
 
-    def test_keys_of_scram_are_read_as_they_were_written(self) -> None:
+    def test_scram_keys_are_read_as_they_were_written(self) -> None:
         keys = ScramVerifier.of("sha256", "pencil", b"0123456789abcdef")
         self.assertEqual(ScramVerifier.read("sha256", str(keys)), keys)
         derived = scram_keys("sha256", "pencil", b"0123456789abcdef", 10_000)
         self.assertEqual((keys.stored_key, keys.server_key), (derived.stored, derived.server))
 
 
-class AsWhom(TestCase):
-    def senders(self, *accounts: Account) -> Senders:
+class Addresses(TestCase):
+    def addresses(self, *accounts: Account) -> AccountAddresses:
         held = {each.name.lower(): each for each in accounts}
-        return Senders(Accounts(held), ("example.net", "example.org"))
+        return AccountAddresses(Accounts(held), ("example.net", "example.org"))
 
-    def test_an_account_sends_as_its_name_and_its_addresses(self) -> None:
-        senders = self.senders(
+    def test_an_account_may_send_as_its_name_and_its_addresses(self) -> None:
+        addresses = self.addresses(
             account("ann", None, "sales@example.com", "@example.edu"),
             account("bob@example.com", None),
             account("root", None, "*"),
@@ -210,22 +219,22 @@ class AsWhom(TestCase):
             ("of-a-checker", "of-a-checker@example.net", True),
             ("of-a-checker", "ann@example.net", False),
         ):
-            allows = senders.may_send_as(name, Mailbox.parse(address))
+            allows = addresses.may_send_as(name, Mailbox.parse(address))
             self.assertEqual(allows, allowed, (name, address))
 
-    def test_its_addresses_are_mailboxes_that_exist(self) -> None:
-        senders = self.senders(account("ann", None, "sales@example.net", "@example.edu"))
+    def test_the_mailboxes_of_accounts_exist(self) -> None:
+        addresses = self.addresses(account("ann", None, "sales@example.net", "@example.edu"))
         for address, exists in (
             ("ann@example.org", True),
             ("Sales+a@example.net", True),
             ("sales@example.org", False),
             ("who@example.edu", False),
         ):
-            self.assertEqual(senders.is_mailbox(Mailbox.parse(address)), exists, address)
+            self.assertEqual(addresses.is_mailbox(Mailbox.parse(address)), exists, address)
 
-    def test_it_is_called_by_its_first_address(self) -> None:
-        senders = self.senders(
+    def test_the_address_of_an_account_is_its_first_mailbox(self) -> None:
+        addresses = self.addresses(
             account("ann", None), account("the boss", None, "*", "b@example.com")
         )
-        self.assertEqual(str(senders.address_of("ann")), "ann@example.net")
-        self.assertEqual(str(senders.address_of("the boss")), "b@example.com")
+        self.assertEqual(str(addresses.address_of("ann")), "ann@example.net")
+        self.assertEqual(str(addresses.address_of("the boss")), "b@example.com")

@@ -1,4 +1,4 @@
-"""AUTH on the portal of an application, as ``twisted.mail`` has it."""
+"""AUTH with the portal of an application, as with ``twisted.mail``."""
 
 import json
 from base64 import b64decode, b64encode
@@ -29,8 +29,8 @@ BAD = b64encode(b"\0alice\0sesame")
 
 
 @implementer(IMessageDelivery)
-class Own:
-    """Takes mail from its own sender alone."""
+class OwnSender:
+    """A delivery that accepts one sender alone."""
 
     def __init__(self, name: bytes) -> None:
         self.name = name
@@ -44,11 +44,11 @@ class Own:
 @implementer(IRealm)
 class Realm:
     def __init__(self) -> None:
-        self.out: list[bytes] = []
+        self.logged_out: list[bytes] = []
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         name = avatarId or b"anybody"
-        return IMessageDelivery, Own(name), lambda: self.out.append(name)
+        return IMessageDelivery, OwnSender(name), lambda: self.logged_out.append(name)
 
 
 class PortalTestCase(DialogueTestCase):
@@ -89,23 +89,23 @@ class PortalTestCase(DialogueTestCase):
         return self.ask(line, seconds)[-1][:3]
 
 
-class OnAPortal(PortalTestCase):
-    def test_what_is_offered_follows_from_the_checkers(self) -> None:
+class WithPasswords(PortalTestCase):
+    def test_the_checkers_decide_which_mechanisms_are_offered(self) -> None:
         self.offer()
         self.assertIn("250 AUTH SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN", self.begin())
 
-    def test_the_avatar_decides_on_mail(self) -> None:
+    def test_the_avatar_decides_on_mail_and_is_logged_out_at_the_end(self) -> None:
         self.offer()
         self.begin()
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "235")
         self.assertEqual(self.code(b"MAIL FROM:<bob@example.org>"), "550")
         self.assertEqual(self.code(b"MAIL FROM:<alice@example.org>"), "250")
-        self.assertEqual(self.realm.out, [])
+        self.assertEqual(self.realm.logged_out, [])
         self.client.abort()
         self.network.settle()
-        self.assertEqual(self.realm.out, [b"alice"])
+        self.assertEqual(self.realm.logged_out, [b"alice"])
 
-    def test_who_does_not_authenticate_is_refused_or_anonymous(self) -> None:
+    def test_mail_without_auth_is_refused_unless_the_portal_takes_anonymous_senders(self) -> None:
         self.offer()
         self.begin()
         self.assertEqual(self.code(b"MAIL FROM:<alice@example.org>"), "550")
@@ -116,7 +116,7 @@ class OnAPortal(PortalTestCase):
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "235")
         self.assertEqual(self.code(b"MAIL FROM:<anybody@example.org>"), "550")
 
-    def test_in_clear_it_is_not_offered_unless_that_is_said(self) -> None:
+    def test_auth_in_clear_is_offered_only_with_any(self) -> None:
         self.offer(auth="tls")
         self.assertNotIn("AUTH", " ".join(self.begin()))
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "538")
@@ -124,7 +124,7 @@ class OnAPortal(PortalTestCase):
         self.begin()
         self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "503")
 
-    def test_challengers_are_what_is_offered_where_they_are_given(self) -> None:
+    def test_challengers_of_the_application_replace_our_mechanisms(self) -> None:
         self.offer()
         self.factory.challengers = {
             b"CRAM-MD5": lambda: CramMD5Credentials(b"mx.example"),
@@ -138,17 +138,19 @@ class OnAPortal(PortalTestCase):
         self.assertEqual(self.code(b64encode(b"secret")), "235")
         self.assertEqual(self.code(b"MAIL FROM:<alice@example.org>"), "250")
 
-    def test_each_further_failure_is_answered_later_and_the_fifth_is_the_last(self) -> None:
+    def test_each_failure_delays_its_reply_by_a_second_more_and_the_fifth_ends_the_session(
+        self,
+    ) -> None:
         self.offer()
         self.begin()
         for delay in (1, 2, 3, 4, 5):
             self.assertEqual(self.ask(b"AUTH PLAIN " + BAD, delay - 0.1), [])
             self.network.advance(0.2)
-            said = self.hear(self.client)
-            self.assertEqual(said[0], "535 5.7.8 Authentication credentials invalid")
-        self.assertEqual(said[1], "421 4.7.0 Too many failed authentications")
+            replies = self.hear(self.client)
+            self.assertEqual(replies[0], "535 5.7.8 Authentication credentials invalid")
+        self.assertEqual(replies[1], "421 4.7.0 Too many failed authentications")
 
-    def test_an_account_that_failed_too_often_is_not_judged_for_ten_minutes(self) -> None:
+    def test_after_20_failures_an_account_is_not_judged_for_ten_minutes(self) -> None:
         self.offer()
         for _ in range(20):
             self.begin()
@@ -167,7 +169,7 @@ class OnAPortal(PortalTestCase):
 
 
 @implementer(ICredentialsChecker)
-class Tokens:
+class TokenChecker:
     credentialInterfaces = (IBearerToken,)
 
     def requestAvatarId(self, credentials: Any) -> Any:
@@ -178,7 +180,7 @@ class Tokens:
         return b"alice"
 
 
-class ByToken(PortalTestCase):
+class WithTokens(PortalTestCase):
     """OAUTHBEARER (RFC 7628) and XOAUTH2."""
 
     def bearer(self, token: str, name: str = "alice") -> bytes:
@@ -191,34 +193,34 @@ class ByToken(PortalTestCase):
 
     def offer_tokens(self) -> None:
         self.realm = Realm()
-        self.use(Portal(self.realm, [Tokens()]))
+        self.use(Portal(self.realm, [TokenChecker()]))
 
-    def test_they_are_offered_where_a_checker_takes_tokens(self) -> None:
+    def test_a_checker_of_tokens_brings_oauthbearer_and_xoauth2(self) -> None:
         self.offer_tokens()
         self.assertIn("250 AUTH OAUTHBEARER XOAUTH2", self.begin())
 
-    def test_a_good_token_is_enough(self) -> None:
+    def test_a_good_token_authenticates_with_and_without_a_name(self) -> None:
         self.offer_tokens()
         for line in (self.bearer("abc.def"), self.bearer("abc.def", ""), self.xoauth2("abc.def")):
             self.begin()
             self.assertEqual(self.code(line), "235")
             self.assertEqual(self.code(b"MAIL FROM:<alice@example.org>"), "250")
 
-    def test_a_bad_one_is_told_why_before_it_is_refused(self) -> None:
+    def test_a_bad_token_gets_its_error_in_a_challenge_before_535(self) -> None:
         self.offer_tokens()
         self.begin()
-        for line, answer, why in (
+        for line, answer, error in (
             (self.bearer("abd"), b"AQ==", {"status": "invalid_token"}),
             (self.xoauth2("abd"), b"", {"status": "401", "schemes": "bearer"}),
             (self.bearer("abc.def", "bob"), b"*", {"status": "invalid_token"}),
         ):
-            (said,) = self.ask(line, 5)
-            self.assertEqual(said[:4], "334 ")
-            self.assertEqual(json.loads(b64decode(said[4:])), why)
+            (challenge,) = self.ask(line, 5)
+            self.assertEqual(challenge[:4], "334 ")
+            self.assertEqual(json.loads(b64decode(challenge[4:])), error)
             self.assertEqual(self.code(answer), "535")
         self.assertEqual(self.code(self.bearer("abc.def")), "235")
 
-    def test_what_is_no_message_of_theirs_is_refused(self) -> None:
+    def test_malformed_messages_are_refused(self) -> None:
         self.offer_tokens()
         self.begin()
         for message in (
@@ -230,7 +232,7 @@ class ByToken(PortalTestCase):
             line = b"AUTH OAUTHBEARER " + (b64encode(message) or b"=")
             self.assertEqual(self.code(line, 5), "535", message)
 
-    def test_a_checker_that_breaks_is_no_refusal_and_its_words_are_not_logged(self) -> None:
+    def test_an_exception_of_a_checker_is_454_and_its_text_is_not_logged(self) -> None:
         self.offer_tokens()
         self.begin()
         logged: list[str] = []
@@ -238,5 +240,5 @@ class ByToken(PortalTestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         self.assertEqual(self.code(self.bearer("broken")), "454")
-        self.assertIn("could not judge who a client is: RuntimeError at", "\n".join(logged))
+        self.assertIn("a checker of credentials failed: RuntimeError at", "\n".join(logged))
         self.assertNotIn("broken", "\n".join(logged))

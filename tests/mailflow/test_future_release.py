@@ -9,7 +9,8 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.auth.accounts import Account, changing
+from twisted_mta.auth.accounts import Account
+from twisted_mta.auth.accounts_file import changing
 from twisted_mta.config import Listener
 from twisted_mta.smtp.extension.futurerelease import future_release
 from twisted_mta.system.real_world import secret_octets

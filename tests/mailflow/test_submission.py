@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 
 from tests.server.authority import Authority
 from tests.server.loopback import ClientTLS, LoopbackTestCase, listener, received
-from twisted_mta.auth.accounts import Account, changing
+from twisted_mta.auth.accounts import Account
+from twisted_mta.auth.accounts_file import changing
 from twisted_mta.config import Config, ConfigError
 from twisted_mta.service import CannotReload
 from twisted_mta.smtp.sasl.scram import scram_keys
@@ -159,7 +160,7 @@ class Reloading(SubmissionTestCase):
             file.write(f"eve:{PASSWORD}\n")
         with self.assertRaises(CannotReload) as caught:
             await agent.reload()
-        self.assertIn(f"{self.users}: line 3: no object of JSON", str(caught.exception))
+        self.assertIn(f"{self.users}: line 3: not an object of JSON", str(caught.exception))
         self.assertNotIn(PASSWORD, str(caught.exception))
         client = await self.session(agent, number=2)
         self.assertEqual(await self.codes(client, plain("bob")), ["235 2.7.0"])

@@ -6,8 +6,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.auth.accounts import Account, Accounts, Senders
-from twisted_mta.auth.sliding_window import Recent
+from twisted_mta.auth.account_addresses import AccountAddresses
+from twisted_mta.auth.accounts import Account, Accounts
+from twisted_mta.auth.sliding_window import SlidingWindow
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.submission import (
@@ -27,8 +28,8 @@ class SubmissionTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         ann = Account("ann", addresses=("sales@example.com",))
-        senders = Senders(Accounts({"ann": ann}), ("example.net",))
-        self.sent = Recent(limits=LocalLimits(), clock=self.clock, period=3600.0, most=100)
+        senders = AccountAddresses(Accounts({"ann": ann}), ("example.net",))
+        self.sent = SlidingWindow(limits=LocalLimits(), clock=self.clock, period=3600.0, most=100)
         self.submission = Submission(
             may_send_as=senders.may_send_as, address_of=senders.address_of, sent=self.sent
         )

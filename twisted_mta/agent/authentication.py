@@ -1,4 +1,4 @@
-"""Who may authenticate, where, and as whom they may send: accounts and checkers, joined."""
+"""AUTH in one process: accounts and checkers as configured, read again at each reload."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from attrs import define, field, frozen
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 
-from ..auth.accounts import Accounts, Senders, parsing_accounts, read_content
+from ..auth.account_addresses import AccountAddresses
+from ..auth.accounts import Accounts
+from ..auth.accounts_file import parsing_accounts, read_content
 from ..auth.authenticator import AccountRealm, Authenticator
-from ..auth.checker import UsersChecker
-from ..auth.sliding_window import Recent
+from ..auth.checker import AccountsChecker
+from ..auth.sliding_window import SlidingWindow
 from ..auth.throttle import Throttle, ThrottleSettings
 from ..config import Config, Listener
 from ..interfaces import Clock, Executor, Files, Limits
@@ -28,36 +30,36 @@ from ..system.kept_secret import srs_key
 from ..system.slices import Digests, Pace, Reading, Table, Work
 from ..telemetry.metrics import Metrics, table
 
-_FEW = 10  # names of accounts in a line about a change
-_MANY = 128  # accounts that are compared between two chances for others to have their turn
+_SHOWN = 10  # names of accounts in a line of the log about a change
+_PER_SLICE = 128  # accounts compared before other work may have its turn
 _HOUR = 3600.0  # seconds
-_MOST_SENT = 1_000_000  # recipients of an hour that one process remembers, some 100 octets each
+_MOST_SENT = 1_000_000  # recipients of an hour that one process remembers; some 100 octets each
 
 
 @frozen
 class _InForce:
-    """What was read of the settings.
+    """The accounts and checkers in force.
 
     Attributes:
-        senders: who may send as whom.
-        authenticator: judges AUTH, on all listeners that have it; None where none has.
+        addresses: of the accounts, and the accounts themselves.
+        authenticator: judges AUTH on all listeners; None where there is neither file nor checker.
     """
 
-    senders: Senders
+    addresses: AccountAddresses
     authenticator: Authenticator | None = None
 
 
 @define(eq=False)
 class PreparedAuthentication:
-    """What the files of other settings held.
+    """The accounts and checkers of another configuration, before they are in force.
 
     Attributes:
-        config: the settings.
-        accounts: what was read of them.
-        checker: of those that are not in our file.
-        key: the secret of salts.
-        in_force: what comes of it, once it is complete.
-        changes: lines that say what has changed, likewise.
+        config: the configuration.
+        accounts: the file of accounts, as far as it is read.
+        checker: the configured checker of other accounts; None without one.
+        key: the secret from which the salts of unknown names are derived.
+        in_force: None until `Authentication.complete`.
+        changes: lines for the log about changed accounts; empty until then.
     """
 
     config: Config
@@ -69,20 +71,20 @@ class PreparedAuthentication:
 
 
 class Authentication:
-    """What AUTH comes to in one process.
+    """Answers all questions about AUTH in one process: offers, verdicts, addresses of accounts.
 
     Args:
-        config: files are read by `prepare` alone.
-        limits: counts failures and what was sent.
+        config: its files are read by `prepare`.
+        limits: counts failures and submitted mail over all workers.
         executor: where passwords are hashed.
-        files: where the secret of salts is.
-        secret: makes so many octets that nobody can guess.
-        nonce: makes what is used once.
+        files: where the secret of salts is kept.
+        secret: returns that many random octets.
+        nonce: makes nonces.
         clock: for periods and delays.
         metrics: counts verdicts.
 
     Attributes:
-        submission: decides on the mail of those who have authenticated.
+        submission: decides on the mail of authenticated clients.
     """
 
     def __init__(
@@ -105,29 +107,31 @@ class Authentication:
         self._clock = clock
         self._metrics = metrics
         self._accounts = Table(Accounts, read_content, _parsing)
-        self._in_force = _InForce(Senders(Accounts(), config.local_domains))
+        self._in_force = _InForce(AccountAddresses(Accounts(), config.local_domains))
         self._began = False
         self._throttle = Throttle(_throttle(config), limits=limits, clock=clock, timed=True)
-        self._sent = Recent(limits=limits, clock=clock, period=_HOUR, most=_MOST_SENT, timed=True)
+        self._sent = SlidingWindow(
+            limits=limits, clock=clock, period=_HOUR, most=_MOST_SENT, timed=True
+        )
         self.submission = Submission(
-            may_send_as=lambda name, mailbox: self._in_force.senders.may_send_as(name, mailbox),
-            address_of=lambda name: self._in_force.senders.address_of(name),
+            may_send_as=lambda name, mailbox: self._in_force.addresses.may_send_as(name, mailbox),
+            address_of=lambda name: self._in_force.addresses.address_of(name),
             sent=self._sent,
         )
 
     async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedAuthentication:
-        """Read the files that other settings name, without any effect yet.
+        """Read the files of another configuration, without putting it in force.
 
         Args:
-            config: the settings.
-            pace: how.
-            checked: see `Table.read`.
+            config: the configuration.
+            pace: reads and parses, at once or in slices.
+            checked: the files that another process has read and parsed already (`Table.read`).
 
         Raises:
             AccountsError: the file of accounts cannot be used.
             ConfigError: the checker cannot be made.
-            OSError: the secret of salts can be neither read nor made.
-            ValueError: there is something else in its place.
+            OSError: the secret of salts can neither be read nor made.
+            ValueError: the file of the secret holds none.
         """
         accounts = await self._accounts.read(config.users, None, pace, checked)
         checker = None if config.auth is None else config.auth.make()
@@ -136,33 +140,33 @@ class Authentication:
                 os.path.join(config.state_dir, "auth.key"),
                 files=self._files,
                 secret=self._secret,
-                lost="whoever has asked for salts before can tell who has an account",
+                lost="clients that asked for salts before can tell which names have an account",
                 known=self._key,
             )
         return PreparedAuthentication(config, accounts, checker, self._key or b"")
 
     async def complete(self, prepared: PreparedAuthentication, pace: Pace) -> None:
-        """Parse what was not yet, and find out what has changed."""
+        """Parse what is not parsed yet, and compare it with the accounts in force."""
         config = prepared.config
-        before = self._in_force.senders
+        before = self._in_force.addresses
         accounts = await self._accounts.complete(prepared.accounts, pace)
         if accounts is before.accounts and config.local_domains == before.local_domains:
-            senders = before
+            addresses = before
         else:
-            senders = await pace.work(Senders.making(accounts, config.local_domains))
+            addresses = await pace.work(AccountAddresses.making(accounts, config.local_domains))
         if self._began and config.users is not None:
             prepared.changes = await pace.work(_comparing(before.accounts, accounts, config.users))
         checkers: list[ICredentialsChecker] = []
         if prepared.checker is not None:
             checkers.append(prepared.checker)
         if config.users is not None:
-            checkers.append(UsersChecker(accounts, self._executor))
+            checkers.append(AccountsChecker(accounts, self._executor))
         prepared.in_force = _InForce(
-            senders, self._authenticator(checkers, prepared.key) if checkers else None
+            addresses, self._authenticator(checkers, prepared.key) if checkers else None
         )
 
     def use(self, prepared: PreparedAuthentication) -> list[str]:
-        """Put in force what is complete; return lines that say what has changed, printable.
+        """Put a complete configuration in force; return printable lines about changed accounts.
 
         It cannot fail.
         """
@@ -175,11 +179,11 @@ class Authentication:
 
     @property
     def authenticator(self) -> Authenticator | None:
-        """Who judges AUTH; None where there is nothing to judge by."""
+        """The authenticator of all listeners; None where there is neither file nor checker."""
         return self._in_force.authenticator
 
     def settings(self, listener: Listener) -> AuthSettings | None:
-        """Return what a listener offers; None where it offers nothing."""
+        """Return the AUTH settings of a listener; None where it does not offer AUTH."""
         if listener.auth == "off":
             return None
         more: dict[str, Any] = {
@@ -188,24 +192,24 @@ class Authentication:
             "required": listener.is_submission,
             "max_failures": listener.max_auth_failures,
         }
-        found = None if self.authenticator is None else self.authenticator.settings(**more)
-        if found is None and listener.is_submission:
-            # Nobody has an account, or no way to prove it: AUTH is asked for all the same, and
-            # nobody comes in.
+        settings = None if self.authenticator is None else self.authenticator.settings(**more)
+        if settings is None and listener.is_submission:
+            # Without accounts, or any way to prove one, AUTH is required all the same: no client
+            # can send.
             return AuthSettings(mechanisms={}, **more)
-        return found
+        return settings
 
     def is_mailbox(self, mailbox: Mailbox) -> bool:
-        """Whether an address is that of an account."""
-        return self._in_force.senders.is_mailbox(mailbox)
+        """Whether mail for ``mailbox`` is mail for an account."""
+        return self._in_force.addresses.is_mailbox(mailbox)
 
     def close(self) -> None:
-        """Stop: no timer is left."""
+        """Stop all timers."""
         self._throttle.close()
         self._sent.close()
 
     def _authenticator(self, checkers: list[ICredentialsChecker], key: bytes) -> Authenticator:
-        # What several can check, the last one does: the accounts of the file.
+        # Of two checkers of the same credentials cred asks the last: here, the file's accounts.
         portal = Portal(AccountRealm())
         for checker in checkers:
             portal.registerChecker(checker)
@@ -219,7 +223,7 @@ class Authentication:
 
 
 def submission_policy(listener: Listener) -> SubmissionPolicy:
-    """Return what a listener asks of those who have authenticated."""
+    """Return the policy of a listener for authenticated clients."""
     return SubmissionPolicy(
         own_addresses=listener.own_addresses,
         completes=listener.is_submission,
@@ -234,20 +238,20 @@ def _parsing(content: bytes, path: str, settings: None) -> Work[Accounts]:
 
 
 def _comparing(before: Accounts, after: Accounts, path: str) -> Work[list[str]]:
-    """Return lines that say which accounts have changed."""
+    """Return lines that name the changed accounts, in slices of work."""
     if before is after:
         return []
     changed = []
     for number, name in enumerate(chain(before.by_name, after.by_name)):
-        if number % _MANY == 0:
+        if number % _PER_SLICE == 0:
             yield
-        again = number >= len(before.by_name) and name in before.by_name
-        if not again and not before.by_name.same(after.by_name, name):
+        seen = number >= len(before.by_name) and name in before.by_name
+        if not seen and not before.by_name.same(after.by_name, name):
             changed.append(name)
     if not changed:
         return []
-    shown = ", ".join(map(printable, changed[:_FEW]))
-    more = f" and {len(changed) - _FEW} more" if len(changed) > _FEW else ""
+    shown = ", ".join(map(printable, changed[:_SHOWN]))
+    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
     return [f"{printable(path)}: {len(after.by_name)} accounts, changed: {shown}{more}"]
 
 

@@ -1,8 +1,8 @@
-"""AUTH judged: evidence goes to the checkers of a cred portal, and comes back as a verdict.
+"""The authenticator: it has the checkers of a cred portal judge the evidence of AUTH.
 
-What a session offers follows from what the portal's checkers take (`auth.credentials`). Whatever
-goes wrong on the way to a verdict is 454: the client may be who it says. No word of what is secret
-is logged.
+The credentials that the portal's checkers take decide which mechanisms a session offers
+(`auth.credentials`). An error on the way to a verdict is answered with 454, since the evidence may
+be good. Secrets are never logged.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from ..smtp.server.replies import AUTH_UNAVAILABLE, NOT_AUTHENTICATED
 from ..smtp.server.session import Session
 from ..smtp.server.settings import AuthSettings
 from .credentials import (
+    SCRAM_ITERATIONS,
     CertificateCredentials,
     CramCredentials,
     IBearerToken,
@@ -57,12 +58,9 @@ from .credentials import (
 )
 from .throttle import Throttle
 
-ITERATIONS = 10_000
-"""Those of SCRAM, where the account does not say (RFC 7677 §4 asks for 4,096 at least)."""
+_CHECK_TIMEOUT = 30.0  # seconds for a checker, before the client is told to try again later
 
-_PATIENCE = 30.0  # seconds that a checker may take, before the client is told to come again
-
-_BROUGHT: tuple[tuple[Any, tuple[str, ...]], ...] = (
+_MECHANISMS_OF: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (IScramProof, ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1")),
     (
         IUsernameHashedPassword,
@@ -75,12 +73,12 @@ _BROUGHT: tuple[tuple[Any, tuple[str, ...]], ...] = (
 
 
 class IAccount(Interface):
-    """The avatar of somebody who may send mail through us: text, the name of the account."""
+    """The avatar of a user who may send mail through us: text, the name of the account."""
 
 
 @implementer(IRealm)
 class AccountRealm:
-    """The realm of a mail transfer agent: whoever the checker names is an account."""
+    """The realm of an MTA: each avatar id of a checker is the name of an account."""
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         """Return the name of the account."""
@@ -92,11 +90,11 @@ class AccountRealm:
 
 @frozen
 class Login:
-    """What a portal gave.
+    """A login to a portal.
 
     Attributes:
-        identity: who it is.
-        avatar: what the realm returned.
+        identity: the name of the user.
+        avatar: as the realm returned it.
         logout: to be called when the session is over.
     """
 
@@ -110,16 +108,16 @@ class Authenticator:
     """Judges the evidence of all sessions of a listener.
 
     Attributes:
-        portal: its checkers decide.
-        interfaces: those that an avatar may have.
-        throttle: counts failures; None: they are not counted.
-        clock: for delays.
-        secret: what the salts of names come from that have no account; the same in all processes,
-            and after a restart.
-        iterations: of SCRAM, where no account says.
-        challengers: mechanisms of an application's, by name, instead of ours: callables that return
-            what ``twisted.mail`` calls a challenger.
-        count: told of each verdict: the mechanism, and what came of it.
+        portal: its checkers judge.
+        interfaces: of avatars.
+        throttle: counts failures; None: they are not limited.
+        clock: for delays, and the timeout of a checker.
+        secret: the source of salts for names without an account; the same in all processes, and
+            after a restart.
+        iterations: of SCRAM, for names without an account.
+        challengers: by name, an application's own mechanisms that replace ours: callables that
+            return a challenger of ``twisted.mail``.
+        count: called with the mechanism and the result of each verdict.
     """
 
     portal: Portal
@@ -127,19 +125,19 @@ class Authenticator:
     throttle: Throttle | None = None
     clock: Clock
     secret: bytes = field(repr=False)
-    iterations: int = ITERATIONS
+    iterations: int = SCRAM_ITERATIONS
     challengers: Mapping[str, Callable[[], Any]] = field(factory=dict)
     count: Callable[[str, str], object] = field(default=lambda mechanism, result: None)
 
     _log = Logger()
 
     def settings(self, *, in_clear: bool, nonce: Nonce, **more: Any) -> AuthSettings | None:
-        """Return what a session is told of it; None where nothing can be judged.
+        """Return the settings of sessions; None where no checker takes any credentials.
 
         Args:
-            in_clear: whether AUTH is offered in clear too.
-            nonce: makes what is used once.
-            more: see `AuthSettings`.
+            in_clear: whether AUTH is offered without TLS too.
+            nonce: makes nonces.
+            more: further attributes of `AuthSettings`.
         """
         mechanisms = self.mechanisms
         if not mechanisms:
@@ -148,19 +146,19 @@ class Authenticator:
 
     @property
     def mechanisms(self) -> Mapping[str, NewMechanism]:
-        """Those that the portal's checkers can judge, in the order in which they are announced."""
+        """The mechanisms that the portal's checkers can judge, in the order of EHLO."""
         if self.challengers:
             return {name: _challenger(make) for name, make in self.challengers.items()}
-        brought = [
+        usable = [
             name
-            for interface, names in _BROUGHT
+            for interface, names in _MECHANISMS_OF
             if interface in self.portal.checkers
             for name in names
         ]
-        return {name: make for name, make in MECHANISMS.items() if name in brought}
+        return {name: make for name, make in MECHANISMS.items() if name in usable}
 
     def judge(self, session: Session, evidence: Evidence) -> Deferred[Verdict | Login]:
-        """Return what evidence comes to; never fails. A `Login` means that it is granted."""
+        """Judge evidence: a `Login` grants it, a reply refuses it. Never fails."""
         return Deferred.fromCoroutine(self._judge(session, evidence))
 
     async def _judge(self, session: Session, evidence: Evidence) -> Verdict | Login:
@@ -169,10 +167,10 @@ class Authenticator:
                 return await self._salt(evidence)
             return await self._verdict(session, evidence)
         except Exception as error:
-            # Its words may hold what was given, so they are not logged: only what and where.
+            # Its text may quote a secret, so its type and place are logged, and no more.
             where = extract_tb(error.__traceback__)[-1]
             self._log.error(
-                "a checker could not judge who a client is: {error} at {file}:{line}",
+                "a checker of credentials failed: {error} at {file}:{line}",
                 error=type(error).__name__,
                 file=where.filename,
                 line=where.lineno,
@@ -185,8 +183,7 @@ class Authenticator:
         known = None
         if checker is not None and IScramSalts.providedBy(checker):
             known = await maybeDeferred(checker.scram_salt, lookup.username, lookup.algorithm)
-        # The same name has the same salt every time, in any case of letters, as it would if it had
-        # an account.
+        # A name without an account has the same salt each time, in any case, as accounts have.
         made = f"{lookup.algorithm} {lookup.username.lower()}".encode()
         return known or ScramSalt(hmac.digest(self.secret, made, "sha256")[:16], self.iterations)
 
@@ -213,7 +210,7 @@ class Authenticator:
         try:
             credentials = self._credentials(evidence)
             login = self.portal.login(credentials, None, *self.interfaces)
-            _, avatar, logout = await login.addTimeout(_PATIENCE, self.clock)
+            _, avatar, logout = await login.addTimeout(_CHECK_TIMEOUT, self.clock)
         except (LoginFailed, UnauthorizedLogin):
             self._note(session, evidence.username, "failed")
             return NOT_AUTHENTICATED
@@ -251,21 +248,21 @@ class Authenticator:
     ) -> None:
         mechanism = session.auth.mechanism
         self.count(mechanism, result)
-        say = self._log.info if result == "ok" else self._log.warn
-        say(
+        log = self._log.info if result == "ok" else self._log.warn
+        log(
             "{peer} {said} as user={user} by {mechanism}",
             peer=session.peer.address,
-            said=_SAID[result],
+            said=_RESULTS[result],
             user=printable(user),
             mechanism=printable(mechanism),
         )
 
 
-_SAID = {
+_RESULTS = {
     "ok": "authenticated",
     "failed": "failed to authenticate",
-    "throttled": "failed too often before, or others did, and was not heard",
-    "error": "could not be authenticated: no checker takes that,",
+    "throttled": "was not judged, after too many failures of this account or address,",
+    "error": "could not be judged, since no checker takes such credentials,",
 }
 
 

@@ -1,6 +1,6 @@
-"""The checker of our own accounts (`accounts`), for cred.
+"""The checker of our own accounts, for Twisted's cred.
 
-A name that has no account and a password that is wrong take the same work, and get the same answer.
+An unknown name and a wrong password take the same work, and get the same answer.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..smtp.sasl.evidence import ScramSalt
 from .accounts import Accounts, ScramVerifier, verify
 from .credentials import IScramProof, IScramSalts, IVerifiedCertificate
 
-_NOBODY = ScramVerifier(0, b"", b"\0" * 32, b"\0" * 32)
+_NO_VERIFIER = ScramVerifier(0, b"", b"\0" * 32, b"\0" * 32)  # no password matches it
 
 
 @implementer(ICredentialsChecker, IScramSalts)
 @frozen
-class UsersChecker:
-    """Says who somebody is, by the accounts of a file.
+class AccountsChecker:
+    """Checks credentials against the accounts of a file.
 
     Attributes:
-        accounts: see there.
+        accounts: all accounts.
         executor: where passwords are hashed, few at a time.
     """
 
@@ -37,7 +37,7 @@ class UsersChecker:
 
     @property
     def credentialInterfaces(self) -> tuple[Any, ...]:
-        """What it can check."""
+        """The credentials that can be checked; certificates only if an account has one."""
         certificates = (IVerifiedCertificate,) if self.accounts.any_certificate else ()
         return (IUsernamePassword, IScramProof, *certificates)
 
@@ -45,7 +45,7 @@ class UsersChecker:
         """Return the name of the account, or its Deferred.
 
         Raises:
-            UnauthorizedLogin: it is nobody's proof.
+            UnauthorizedLogin: the credentials are not those of an account.
         """
         if IScramProof.providedBy(credentials):
             return self._by_proof(credentials)
@@ -63,8 +63,8 @@ class UsersChecker:
         account = self.accounts.get(credentials.username.decode())
         argon2 = None if account is None else account.argon2
 
-        def verified(good: bool) -> str:
-            if not good or account is None:
+        def verified(matches: bool) -> str:
+            if not matches or account is None:
                 raise UnauthorizedLogin
             return account.name
 
@@ -72,7 +72,9 @@ class UsersChecker:
 
     def _by_proof(self, credentials: Any) -> str:
         account = self.accounts.get(credentials.username)
-        keys = _NOBODY if account is None else account.scram.get(credentials.algorithm, _NOBODY)
+        keys = _NO_VERIFIER
+        if account is not None:
+            keys = account.scram.get(credentials.algorithm, _NO_VERIFIER)
         if not credentials.check(keys.stored_key, keys.server_key) or account is None:
             raise UnauthorizedLogin
         return account.name

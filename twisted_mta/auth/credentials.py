@@ -1,4 +1,6 @@
-"""What AUTH proves, as credentials of cred's: which a checker takes decides what is offered.
+"""The evidence of AUTH as credentials for Twisted's cred.
+
+The credentials that the checkers of a portal take decide which mechanisms are offered:
 
 ==========================  ====================================================================
 interface of a checker      mechanisms that it brings
@@ -6,14 +8,14 @@ interface of a checker      mechanisms that it brings
 `IUsernamePassword`         PLAIN, LOGIN
 `IUsernameHashedPassword`   CRAM-MD5, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, SCRAM-SHA-1: the checker
                             has the password itself
-`IScramProof`               the SCRAM ones: the checker has keys that came from the password, and
+`IScramProof`               the SCRAM ones: the checker has keys derived from the password, and
                             provides `IScramSalts`
 `IVerifiedCertificate`      EXTERNAL
 `IBearerToken`              OAUTHBEARER, XOAUTH2
 ==========================  ====================================================================
 
 `IUsernamePassword` and `IUsernameHashedPassword` are Twisted's: names and passwords are octets
-there, as ``twisted.mail`` has them. In ours a name is text.
+there, as in ``twisted.mail``. In ours a name is text.
 """
 
 from __future__ import annotations
@@ -24,28 +26,32 @@ from zope.interface import Attribute, Interface, implementer
 
 from ..smtp.sasl.evidence import CramProof, ScramProof, ScramSalt
 
+SCRAM_ITERATIONS = 10_000
+"""Of new SCRAM keys, and of names without an account. A client computes as many at each login;
+RFC 7677 §4 asks for 4,096 at least."""
+
 
 class IScramProof(ICredentials):
     """The proof of SCRAM (RFC 5802)."""
 
-    username = Attribute("Whose it is said to be: text.")
+    username = Attribute("The name that the client claims: text.")
     algorithm = Attribute("``sha256`` or ``sha1``: text.")
 
     def check(stored_key: bytes, server_key: bytes) -> bool:
-        """Whether it was made with the password that these keys (RFC 5802 §3) came from."""
+        """Whether it was made with the password of these keys (RFC 5802 §3)."""
 
 
 class IScramSalts(Interface):
     """What a checker of `IScramProof` provides besides."""
 
     def scram_salt(username: str, algorithm: str) -> ScramSalt | None:
-        """Return the salt of an account, or its Deferred; None where there is no such account."""
+        """Return the salt of an account, or its Deferred; None if there is no such account."""
 
 
 class IVerifiedCertificate(ICredentials):
-    """A client certificate whose chain has led to an authority that we trust."""
+    """A client certificate whose chain leads to a trusted authority."""
 
-    username = Attribute("Who the client wants to be: text, empty for whoever it is.")
+    username = Attribute("The name that the client claims: text, empty for the certificate's.")
     fingerprint = Attribute("SHA-256 of its DER form, lower-case hex: text.")
     subject = Attribute("Its subject, RFC 4514 text, printable.")
     issuer = Attribute("Its issuer, likewise.")
@@ -54,8 +60,8 @@ class IVerifiedCertificate(ICredentials):
 class IBearerToken(ICredentials):
     """An OAuth 2.0 access token (RFC 6750)."""
 
-    username = Attribute("Who the client wants to be: text, empty for whoever the token names.")
-    token = Attribute("It: text; to be kept secret.")
+    username = Attribute("The name that the client claims: text, empty for the token's.")
+    token = Attribute("The token: text; secret.")
 
 
 @implementer(IUsernameHashedPassword)
@@ -67,11 +73,11 @@ class CramCredentials:
 
     @property
     def username(self) -> bytes:
-        """Whose it is said to be."""
+        """The name that the client claims."""
         return self._proof.username.encode()
 
     def checkPassword(self, password: bytes | str) -> bool:
-        """Whether it was made with ``password``."""
+        """Whether the proof was made with ``password``."""
         return self._proof.check_password(_octets(password))
 
 
@@ -84,11 +90,11 @@ class ScramPassword:
 
     @property
     def username(self) -> bytes:
-        """Whose it is said to be."""
+        """The name that the client claims."""
         return self._proof.username.encode()
 
     def checkPassword(self, password: bytes | str) -> bool:
-        """Whether it was made with ``password``."""
+        """Whether the proof was made with ``password``."""
         return self._proof.check_password(_octets(password))
 
 
@@ -101,23 +107,23 @@ class ScramCredentials:
 
     @property
     def username(self) -> str:
-        """Whose it is said to be."""
+        """The name that the client claims."""
         return self._proof.username
 
     @property
     def algorithm(self) -> str:
-        """Which keys are meant."""
+        """``sha256`` or ``sha1``."""
         return self._proof.algorithm
 
     def check(self, stored_key: bytes, server_key: bytes) -> bool:
-        """Whether it was made with the password that these keys came from."""
+        """Whether the proof was made with the password of these keys."""
         return self._proof.check(stored_key, server_key)
 
 
 @implementer(IVerifiedCertificate)
 @frozen
 class CertificateCredentials:
-    """See `IVerifiedCertificate`."""
+    """A verified certificate (`IVerifiedCertificate`)."""
 
     username: str
     fingerprint: str
@@ -128,7 +134,7 @@ class CertificateCredentials:
 @implementer(IBearerToken)
 @frozen
 class TokenCredentials:
-    """See `IBearerToken`."""
+    """An access token (`IBearerToken`)."""
 
     username: str
     token: str = field(repr=False)

@@ -1,6 +1,6 @@
-"""What happened of late, counted over all workers: a credit for each, given back in time.
+"""A count of recent events over all workers: each takes from a limit, and gives back in time.
 
-A worker that dies takes what it has counted with it: the ledger has it free then.
+When a worker dies, the parent's ledger gives back all that it has counted.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ..interfaces import Clock, LimitKey, Limits
 
 
 @define(eq=False)
-class Recent:
-    """Counts what happened within a period.
+class SlidingWindow:
+    """Counts the events of the last period, by key.
 
     Args:
-        limits: where it is counted.
+        limits: where they are counted.
         clock: for the period.
         period: seconds.
-        most: how much is remembered, by this process; beyond it the oldest is forgotten early.
-        timed: whether it is forgotten when its time comes, by a timer that `close` ends, and not
-            when the next is counted.
+        most: events that this process remembers; beyond it, the oldest is forgotten early.
+        timed: whether an event is forgotten by a timer when its period ends (until `close`), and
+            not only when the next event is counted.
     """
 
     _limits: Limits = field(alias="limits")
@@ -33,22 +33,22 @@ class Recent:
     period: float
     _most: int = field(alias="most")
     _timed: bool = field(default=False, alias="timed")
-    _remembered: deque[tuple[float, LimitKey]] = field(factory=deque, init=False)
+    _events: deque[tuple[float, LimitKey]] = field(factory=deque, init=False)  # by their end
     _timer: IDelayedCall | None = field(default=None, init=False)
 
     async def add(self, key: LimitKey, limit: int) -> bool:
-        """Count one more, if that keeps within ``limit``; says whether it did."""
+        """Count one more event if that keeps within ``limit``; return whether it did."""
         self._forget()
         if not await now_or_later(self._limits.take(key, limit)):
             return False
-        self._remembered.append((self._clock.seconds() + self.period, key))
-        while len(self._remembered) > self._most:
-            self._limits.give_back(self._remembered.popleft()[1])
-        self._wait()
+        self._events.append((self._clock.seconds() + self.period, key))
+        while len(self._events) > self._most:
+            self._limits.give_back(self._events.popleft()[1])
+        self._set_timer()
         return True
 
     async def allows(self, key: LimitKey, limit: int) -> bool:
-        """Whether one more would keep within ``limit``."""
+        """Whether one more event would keep within ``limit``."""
         self._forget()
         if not await now_or_later(self._limits.take(key, limit)):
             return False
@@ -56,38 +56,37 @@ class Recent:
         return True
 
     def close(self) -> None:
-        """Stop: no timer is left."""
+        """Stop the timer."""
         self._timed = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _wait(self) -> None:
-        if self._timed and self._timer is None and self._remembered:
-            until = self._remembered[0][0]
-            self._timer = self._clock.callLater(
-                max(until - self._clock.seconds(), 0.0), self._time_has_come
-            )
+    def _set_timer(self) -> None:
+        if self._timed and self._timer is None and self._events:
+            end = self._events[0][0]
+            delay = max(end - self._clock.seconds(), 0.0)
+            self._timer = self._clock.callLater(delay, self._period_ended)
 
-    def _time_has_come(self) -> None:
+    def _period_ended(self) -> None:
         self._timer = None
         self._forget()
-        self._wait()
+        self._set_timer()
 
     def _forget(self) -> None:
         now = self._clock.seconds()
-        while self._remembered and self._remembered[0][0] <= now:
-            self._limits.give_back(self._remembered.popleft()[1])
+        while self._events and self._events[0][0] <= now:
+            self._limits.give_back(self._events.popleft()[1])
 
 
 async def now_or_later(taken: bool | Deferred[bool]) -> bool:
-    """Return an answer of `Limits`."""
+    """Return an answer of `Limits`, which may be a Deferred."""
     return await taken if isinstance(taken, Deferred) else taken
 
 
-def account_key(account: str) -> str:
-    """Return what stands for an account in a key.
+def hashed_name(account: str) -> str:
+    """Return what stands for the name of an account in the key of a limit.
 
-    Of one length, whatever a client says; and no name of its making is kept.
+    It has one length, whatever name a client gives, and no such name is kept.
     """
     return hashlib.sha256(account.lower().encode()).hexdigest()[:32]

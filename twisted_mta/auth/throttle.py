@@ -1,7 +1,7 @@
-"""Guessing is made slow: failed authentications are counted by account and by address.
+"""A brake on guessed passwords: failed authentications are counted by account and by address.
 
-The count is one over all workers (`recent`). An account is judged one attempt at a time, wherever
-they come from: nobody gets more guesses by making them at once.
+The counts hold for all workers together. An account is judged one attempt at a time, wherever they
+come from, so parallel attempts gain no guesses.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from ipaddress import IPv6Address, ip_address
 from attrs import define, field, frozen
 
 from ..interfaces import Clock, LimitKey, Limits
-from .sliding_window import Recent, account_key, now_or_later
+from .sliding_window import SlidingWindow, hashed_name, now_or_later
 
-# Of one process. An attacker with a botnet has many addresses, and every failure is remembered:
-# beyond this the oldest is forgotten early. One takes less than 1 KiB.
+# Failures that one process remembers. A botnet has many addresses; beyond this number the oldest
+# failure is forgotten early. One takes less than 1 KiB, all of them less than 10 MiB.
 _MOST_REMEMBERED = 10_000
 
 
 @frozen(kw_only=True)
 class ThrottleSettings:
-    """How many failures there may be.
+    """How many authentications may fail.
 
     Attributes:
-        per_account: in the period; 0 is any number.
-        per_address: likewise.
+        per_account: failures in a period; 0 is any number.
+        per_address: likewise, from one IPv4 address or IPv6 /64.
         period: seconds.
-        delay: seconds that the answer to the first failure of a session is held back; to the
-            second twice as long, and so on.
-        longest_delay: the most of it.
+        delay: seconds by which the reply to the first failure of a session is delayed; the second
+            takes twice as long, and so on.
+        longest_delay: seconds.
     """
 
     per_account: int = 20
@@ -39,30 +39,30 @@ class ThrottleSettings:
     longest_delay: float = 5.0
 
     def delay_after(self, failures: int) -> float:
-        """Return for how long to hold back an answer, in a session with that many failures."""
+        """Return the delay in seconds of the reply to that failure of a session, from 1."""
         return min(self.delay * failures, self.longest_delay)
 
 
 @define(eq=False)
 class Throttle:
-    """Counts failures.
+    """Counts failed authentications, and refuses further attempts beyond a limit.
 
     Args:
-        settings: may be changed at any time.
-        limits: where they are counted.
+        settings: changed by `update`.
+        limits: where failures are counted.
         clock: for the period.
-        timed: see `Recent`.
+        timed: as for `SlidingWindow`.
     """
 
     settings: ThrottleSettings
     _limits: Limits = field(alias="limits")
     _clock: Clock = field(alias="clock")
     _timed: bool = field(default=False, alias="timed")
-    _failures: Recent = field(init=False)
+    _failures: SlidingWindow = field(init=False)
 
     @_failures.default
-    def _default_failures(self) -> Recent:
-        return Recent(
+    def _default_failures(self) -> SlidingWindow:
+        return SlidingWindow(
             limits=self._limits,
             clock=self._clock,
             period=self.settings.period,
@@ -71,18 +71,18 @@ class Throttle:
         )
 
     def update(self, settings: ThrottleSettings) -> None:
-        """Count by other settings from now on."""
+        """Apply other settings from now on."""
         self.settings = settings
         self._failures.period = settings.period
 
     async def turn(self, account: str) -> Callable[[], None]:
-        """Wait until nobody else is being judged as ``account``; return what ends the turn."""
-        key = ("auth", account_key(account))
+        """Wait until no other attempt on ``account`` is judged; return what ends the turn."""
+        key = ("auth", hashed_name(account))
         await now_or_later(self._limits.wait(key, 1))
         return lambda: self._limits.give_back(key)
 
     async def allows(self, account: str, address: str | None) -> bool:
-        """Whether there were not too many failures already."""
+        """Whether neither the account nor the address has too many failures."""
         for key, limit in self._keys(account, address):
             if not await self._failures.allows(key, limit):
                 return False
@@ -94,7 +94,7 @@ class Throttle:
             await self._failures.add(key, limit)
 
     def close(self) -> None:
-        """Stop: no timer is left."""
+        """Stop the timer."""
         self._failures.close()
 
     def _keys(self, account: str, address: str | None) -> list[tuple[LimitKey, int]]:
@@ -103,12 +103,12 @@ class Throttle:
         if settings.per_address:
             keys.append((("auth failures", "address", _network(address)), settings.per_address))
         if settings.per_account and account:
-            keys.append((("auth failures", "account", account_key(account)), settings.per_account))
+            keys.append((("auth failures", "account", hashed_name(account)), settings.per_account))
         return keys
 
 
 def _network(address: str | None) -> str:
-    """Return what one customer of a provider has: an IPv4 address, or a /64 of IPv6."""
+    """Return the network of one customer of a provider: an IPv4 address, or a /64 of IPv6."""
     if address is None:
         return "local"
     parsed = ip_address(address.partition("%")[0])

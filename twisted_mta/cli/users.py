@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ..auth.accounts import Account, Accounts, AccountsError, changing, key_of
+from ..auth.accounts import Account, AccountsError, account_key
+from ..auth.accounts_file import changing, read_accounts
 from ..mail.printable import printable
 from ..system.real_world import secret_octets
 
@@ -72,7 +73,7 @@ def add(
         Account.of(name, None, addresses=addresses, certificates=certificates, secret=secret_octets)
         password = None if no_password else _password(name)
         with changing(path) as accounts:
-            before = accounts.get(key_of(name))
+            before = accounts.get(account_key(name))
             account = Account.of(
                 name if before is None else before.name,
                 password,
@@ -80,7 +81,7 @@ def add(
                 certificates=certificates or (before.certificates if before else ()),
                 secret=secret_octets,
             )
-            accounts[key_of(account.name)] = account
+            accounts[account_key(account.name)] = account
         return "added" if before is None else "changed"
 
     click.echo(f"{printable(name)} {_done(change)}")
@@ -98,7 +99,7 @@ def remove(file: str | None, config: str | None, name: str) -> None:
         if not os.path.exists(path):
             raise AccountsError(f"{printable(path)}: no such file")
         with changing(path) as accounts:
-            if accounts.pop(key_of(name), None) is None:
+            if accounts.pop(account_key(name), None) is None:
                 raise AccountsError(f"{printable(name)}: no such account in {printable(path)}")
         return "removed"
 
@@ -112,7 +113,7 @@ def remove(file: str | None, config: str | None, name: str) -> None:
 def list_command(file: str | None, config: str | None, name: str | None) -> None:
     """List the accounts, or one: name, how they can authenticate, as whom they may send."""
     path = _path(file, config)
-    accounts = _done(lambda: Accounts.read(path))
+    accounts = _done(lambda: read_accounts(path))
     if name is not None and accounts.get(name) is None:
         click.echo(f"twisted-mta: {printable(name)}: no such account", err=True)
         raise click.exceptions.Exit(_REFUSED)

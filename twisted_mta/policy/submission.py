@@ -9,7 +9,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from ..auth.sliding_window import Recent, account_key
+from ..auth.sliding_window import SlidingWindow, hashed_name
 from ..interfaces import Decision
 from ..mail.address import AddressError, Mailbox
 from ..mail.queue_id import QueueId
@@ -68,7 +68,7 @@ class Submission:
 
     may_send_as: Callable[[str, Mailbox], bool]
     address_of: Callable[[str], Mailbox | None]
-    sent: Recent
+    sent: SlidingWindow
 
     def mail(
         self, policy: SubmissionPolicy, session: Session, reverse_path: Mailbox | None
@@ -87,7 +87,7 @@ class Submission:
         limit = policy.recipients_per_hour if recipients else policy.messages_per_hour
         if session.identity is None or not limit:
             return None
-        key = ("submitted", what, account_key(session.identity))
+        key = ("submitted", what, hashed_name(session.identity))
         return None if await self.sent.add(key, limit) else TOO_MUCH
 
     def added(

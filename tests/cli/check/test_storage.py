@@ -115,7 +115,7 @@ class Files(CheckTestCase):
         )
         self.write("users", "ann:secret\n", mode=0o600)
         (text,) = self.found(config)
-        self.assertTrue(text.startswith("error: DIR/users: line 1: no object of JSON"), text)
+        self.assertTrue(text.startswith("error: DIR/users: line 1: not an object of JSON"), text)
 
     def test_a_listener_where_nobody_can_authenticate_is_warned_of(self) -> None:
         listener = Listener(kind="submission", endpoint="tcp:0:interface=127.0.0.1")

@@ -19,7 +19,9 @@ from twisted_mta.admin.http import Request, ResponderSite, Response
 from twisted_mta.admin.queue_api import QueueAPI
 from twisted_mta.admin.status import Status
 from twisted_mta.admin.web import StatusSite
-from twisted_mta.auth.accounts import Accounts, AccountsError, Senders
+from twisted_mta.auth.account_addresses import AccountAddresses
+from twisted_mta.auth.accounts import AccountsError
+from twisted_mta.auth.accounts_file import read_accounts
 from twisted_mta.config import ConfigError, load
 from twisted_mta.dns import read_hosts
 from twisted_mta.dns.message import Malformed, Unrelated, parse_answer
@@ -78,7 +80,7 @@ def _of_file(read: Callable[[str], object]) -> Callable[[bytes], None]:
 
 def _accounts(name: str) -> None:
     with suppress(AccountsError):
-        Senders(Accounts.read(name), _OURS).may_send_as("ann", Mailbox("a", "us.example"))
+        AccountAddresses(read_accounts(name), _OURS).may_send_as("ann", Mailbox("a", "us.example"))
 
 
 def _config(name: str) -> None:

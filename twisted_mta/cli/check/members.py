@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ...agent.mailboxes import Mailboxes
-from ...auth.accounts import Accounts, AccountsError, Senders
+from ...auth.account_addresses import AccountAddresses
+from ...auth.accounts import Accounts, AccountsError
+from ...auth.accounts_file import read_accounts
 from ...config import Config
 from ...delivery.maildir import NoMailbox, mailbox_directory
 from ...mail.address import Mailbox
@@ -56,12 +58,12 @@ def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
         )
 
 
-def _senders(config: Config) -> Senders | None:
+def _senders(config: Config) -> AccountAddresses | None:
     try:
-        accounts = Accounts() if config.users is None else Accounts.read(config.users)
+        accounts = Accounts() if config.users is None else read_accounts(config.users)
     except AccountsError:
         return None
-    return Senders(accounts, config.local_domains)
+    return AccountAddresses(accounts, config.local_domains)
 
 
 def _is_readable(directory: str) -> bool:

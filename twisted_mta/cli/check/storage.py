@@ -6,7 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from ...auth.accounts import Accounts, AccountsError
+from ...auth.accounts import AccountsError
+from ...auth.accounts_file import read_accounts
 from ...config import Config, ConfigError
 from ...config.amounts import size_text
 from ...mail.printable import printable
@@ -55,7 +56,7 @@ def _accounts(config: Config) -> Iterator[Finding]:
     if config.users is not None:
         yield from readable("[mta] users", config.users, secret=True)
         try:
-            accounts = Accounts.read(config.users)
+            accounts = read_accounts(config.users)
         except AccountsError as error:
             yield Finding.said("error", str(error))
         else:
