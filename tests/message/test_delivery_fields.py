@@ -18,9 +18,9 @@ class ReturnPath(SynchronousTestCase):
         )
 
     def test_controls_in_a_reverse_path_cannot_end_the_field(self) -> None:
-        found = return_path(Mailbox("a\r\nX-Evil: yes\x00", "example.org"))
-        self.assertEqual(found.count(b"\n"), 1)
-        self.assertNotIn(b"\x00", found)
+        field = return_path(Mailbox("a\r\nX-Evil: yes\x00", "example.org"))
+        self.assertEqual(field.count(b"\n"), 1)
+        self.assertNotIn(b"\x00", field)
 
 
 class DeliveredTo(SynchronousTestCase):
@@ -37,12 +37,11 @@ class DeliveredTo(SynchronousTestCase):
             mailbox = Mailbox(local_part, "us.example")
             field = alias_fields([mailbox])
             self.assertTrue(field.isascii())
-            self.assertEqual(
-                read_delivered_to(field.removesuffix(b"\r\n").partition(b":")[2]), mailbox
-            )
+            value = field.removesuffix(b"\r\n").partition(b":")[2]
+            self.assertEqual(read_delivered_to(value), mailbox)
 
     def test_delivered_to_fields_of_other_programs_are_read(self) -> None:
-        for value, found in (
+        for value, mailbox in (
             (b" <Team@US.example>", Mailbox("Team", "us.example")),
             (b"\r\n\tteam@us.example ", Mailbox("team", "us.example")),
             ("d\u00f6rte@us.example".encode(), Mailbox("d\u00f6rte", "us.example")),
@@ -52,7 +51,7 @@ class DeliveredTo(SynchronousTestCase):
             (b"\xff\x00", None),
             (rb"a\x{110000}@us.example", None),
         ):
-            self.assertEqual(read_delivered_to(value), found, value)
+            self.assertEqual(read_delivered_to(value), mailbox, value)
 
     def test_an_alias_too_long_for_a_line_is_left_out(self) -> None:
         self.assertEqual(alias_fields([Mailbox("x" * 950, "us.example")]), b"")

@@ -39,24 +39,26 @@ STAMP = re.compile(
 
 
 class WithTypes(SynchronousTestCase):
-    def test_each_state_of_a_session_has_its_type(self) -> None:
+    def test_greeting_tls_auth_and_smtputf8_make_the_with_type(self) -> None:
         words = WITH_TYPES.split()
         rows = [words[at : at + 5] for at in range(0, len(words), 5)]
         self.assertEqual(len(rows), 18)
         for greeting, tls, authenticated, smtputf8, expected in rows:
-            found = with_type(
+            protocol = with_type(
                 greeting,  # type: ignore[arg-type]
                 tls=tls == "T",
                 authenticated=authenticated == "A",
                 smtputf8=smtputf8 == "U",
             )
-            self.assertEqual(found, expected, (greeting, tls, authenticated, smtputf8))
+            self.assertEqual(protocol, expected, (greeting, tls, authenticated, smtputf8))
 
-    def test_a_session_without_extensions_has_one_type(self) -> None:
+    def test_a_helo_session_is_always_smtp(self) -> None:
         for authenticated in (False, True):
             for smtputf8 in (False, True):
-                found = with_type("HELO", tls=True, authenticated=authenticated, smtputf8=smtputf8)
-                self.assertEqual(found, "SMTP")
+                protocol = with_type(
+                    "HELO", tls=True, authenticated=authenticated, smtputf8=smtputf8
+                )
+                self.assertEqual(protocol, "SMTP")
 
 
 class Received(SynchronousTestCase):
@@ -76,7 +78,7 @@ class Received(SynchronousTestCase):
         }
 
     def field(self, **changes: object) -> re.Match[str]:
-        """Return the field, which must be whole, folded, and within the grammar."""
+        """Return the field as a match of the grammar, after checks of its lines."""
         raw = received(**{**self.arguments, **changes})  # type: ignore[arg-type]
         self.assertTrue(raw.endswith(b"\r\n"))
         lines = raw[:-2].split(b"\r\n")
@@ -85,51 +87,51 @@ class Received(SynchronousTestCase):
             self.assertNotRegex(line, rb"[\x00-\x08\x0a-\x1f\x7f]")
         for line in lines[1:]:
             self.assertRegex(line, rb"\A[\t ][^\t ]")
-        found = STAMP.fullmatch(raw[:-2].decode().replace("\r\n\t", " "))
-        self.assertIsNotNone(found, raw)
-        assert found is not None
-        return found
+        field = STAMP.fullmatch(raw[:-2].decode().replace("\r\n\t", " "))
+        self.assertIsNotNone(field, raw)
+        assert field is not None
+        return field
 
-    def test_the_field_says_who_where_how_what_for_whom_and_when(self) -> None:
-        found = self.field()
-        self.assertEqual(found["from"], "client.example (host.example [192.0.2.1])")
-        self.assertEqual(found["by"], "mx.example")
-        self.assertEqual(found["with"], "ESMTP")
-        self.assertEqual(found["id"], str(QueueId(77)))
-        self.assertEqual(found["for"], "<bob@example.net>")
-        self.assertEqual(found["date"], "Sun, 22 Nov 2026 10:00:00 +0000")
+    def test_received_names_client_server_protocol_queue_id_recipient_and_date(self) -> None:
+        field = self.field()
+        self.assertEqual(field["from"], "client.example (host.example [192.0.2.1])")
+        self.assertEqual(field["by"], "mx.example")
+        self.assertEqual(field["with"], "ESMTP")
+        self.assertEqual(field["id"], str(QueueId(77)))
+        self.assertEqual(field["for"], "<bob@example.net>")
+        self.assertEqual(field["date"], "Sun, 22 Nov 2026 10:00:00 +0000")
 
-    def test_lines_are_short_where_the_names_are(self) -> None:
+    def test_lines_have_at_most_78_characters_if_names_are_short(self) -> None:
         tls = evolve(TLS, peer_subject="CN=client.example,O=Example", peer_issuer="CN=Example CA")
         raw = received(**{**self.arguments, "tls": tls})  # type: ignore[arg-type]
         self.assertLessEqual(max(map(len, raw.split(b"\r\n"))), 78)
 
-    def test_none_of_several_recipients_is_named(self) -> None:
+    def test_of_several_recipients_none_is_named(self) -> None:
         self.assertIsNone(self.field(recipient=None)["for"])
 
-    def test_a_peer_without_a_name_is_its_address(self) -> None:
-        found = self.field(peer_name=None, peer_address="2001:db8::1")
-        self.assertEqual(found["from"], "client.example ([IPv6:2001:db8::1])")
-        found = self.field(peer_name=None, helo="[192.0.2.1]")
-        self.assertEqual(found["from"], "[192.0.2.1] ([192.0.2.1])")
+    def test_a_client_without_a_host_name_is_named_by_its_address(self) -> None:
+        field = self.field(peer_name=None, peer_address="2001:db8::1")
+        self.assertEqual(field["from"], "client.example ([IPv6:2001:db8::1])")
+        field = self.field(peer_name=None, helo="[192.0.2.1]")
+        self.assertEqual(field["from"], "[192.0.2.1] ([192.0.2.1])")
 
-    def test_a_peer_on_a_unix_socket_has_neither(self) -> None:
-        found = self.field(peer_name=None, peer_address=None, greeting="LHLO")
-        self.assertEqual((found["from"], found["with"]), ("client.example", "LMTP"))
-        found = self.field(peer_name=None, peer_address=None, helo="[192.0.2.1]")
-        self.assertEqual(found["from"], "unknown")
+    def test_a_client_on_a_unix_socket_has_no_address_and_no_host_name(self) -> None:
+        field = self.field(peer_name=None, peer_address=None, greeting="LHLO")
+        self.assertEqual((field["from"], field["with"]), ("client.example", "LMTP"))
+        field = self.field(peer_name=None, peer_address=None, helo="[192.0.2.1]")
+        self.assertEqual(field["from"], "unknown")
 
-    def test_what_tls_achieved_stands_in_a_comment(self) -> None:
-        found = self.field(tls=TLS)
-        self.assertEqual(found["with"], "ESMTPS")
-        self.assertIn("(TLSv1.3 with cipher TLS_AES_256_GCM_SHA384, 256 bits)", found[0])
-        self.assertNotIn("certificate", found[0])
+    def test_a_comment_names_the_tls_version_and_cipher(self) -> None:
+        field = self.field(tls=TLS)
+        self.assertEqual(field["with"], "ESMTPS")
+        self.assertIn("(TLSv1.3 with cipher TLS_AES_256_GCM_SHA384, 256 bits)", field[0])
+        self.assertNotIn("certificate", field[0])
         # RFC 3848 has no type for TLS without EHLO.
-        found = self.field(tls=TLS, greeting="HELO")
-        self.assertEqual(found["with"], "SMTP")
-        self.assertIn("(TLSv1.3 ", found[0])
+        field = self.field(tls=TLS, greeting="HELO")
+        self.assertEqual(field["with"], "SMTP")
+        self.assertIn("(TLSv1.3 ", field[0])
 
-    def test_what_a_client_certificate_said_stands_in_a_comment(self) -> None:
+    def test_a_comment_names_the_client_certificate_behind_our_verdict(self) -> None:
         tls = evolve(TLS, peer_subject="CN=a (b", peer_issuer="CN=ca", peer_fingerprint="ab" * 32)
         names = rf"SHA-256 {'ab' * 32}, subject CN=a \(b, issuer CN=ca)"
         field = self.field(tls=tls)[0]
@@ -137,21 +139,21 @@ class Received(SynchronousTestCase):
         field = self.field(tls=evolve(tls, peer_verified=True))[0]
         self.assertIn(f"(client certificate verified, {names}", field)
 
-    def test_names_of_other_scripts_are_a_labels(self) -> None:
-        found = self.field(helo="bücher.example", smtputf8=True)
-        self.assertTrue(found["from"].startswith("xn--bcher-kva.example "))
+    def test_an_international_domain_in_ehlo_is_written_in_a_labels(self) -> None:
+        field = self.field(helo="bücher.example", smtputf8=True)
+        self.assertTrue(field["from"].startswith("xn--bcher-kva.example "))
 
-    def test_a_recipient_in_utf_8_is_named_only_where_the_message_may_hold_it(self) -> None:
+    def test_a_utf_8_recipient_is_named_only_in_a_message_with_smtputf8(self) -> None:
         dorte = Mailbox("dörte", "example.net")
         self.assertEqual(self.field(recipient=dorte, smtputf8=True)["for"], "<dörte@example.net>")
         self.assertIsNone(self.field(recipient=dorte)["for"])
 
-    def test_its_domain_is_written_as_people_write_it_in_a_message_of_utf_8(self) -> None:
+    def test_the_recipients_domain_has_u_labels_only_with_smtputf8(self) -> None:
         bob = Mailbox("bob", "xn--bcher-kva.example")
         self.assertEqual(self.field(recipient=bob)["for"], "<bob@xn--bcher-kva.example>")
         self.assertEqual(self.field(recipient=bob, smtputf8=True)["for"], "<bob@bücher.example>")
 
-    def test_a_priority_stands_behind_all_other_clauses(self) -> None:
+    def test_the_priority_clause_stands_behind_all_others(self) -> None:
         for changes in ({}, {"recipient": None}, {"recipient": Mailbox("b" * 80, "example.net")}):
             raw = received(**{**self.arguments, **changes, "priority": -3})  # type: ignore[arg-type]
             plain = received(**{**self.arguments, **changes})  # type: ignore[arg-type]
@@ -165,7 +167,7 @@ class Received(SynchronousTestCase):
         without = received(**{**self.arguments, **dorte, "recipient": None})  # type: ignore[arg-type]
         self.assertEqual(without_utf8_recipient(raw), without)
 
-    def test_for_next_hops_without_utf_8_such_a_recipient_is_left_out(self) -> None:
+    def test_without_utf8_recipient_removes_a_for_clause_beyond_ascii(self) -> None:
         for local_part in ("dörte", 'dö>;"rte', "ö" * 300):
             dorte = Mailbox(local_part, "example.net")
             there = {**self.arguments, "recipient": dorte, "smtputf8": True}
@@ -176,7 +178,7 @@ class Received(SynchronousTestCase):
         plain = received(**self.arguments)  # type: ignore[arg-type]
         self.assertIs(without_utf8_recipient(plain), plain)
 
-    def test_nothing_that_a_peer_says_gets_out_of_its_place(self) -> None:
+    def test_hostile_text_of_a_peer_cannot_leave_its_comment_or_clause(self) -> None:
         hostile = (
             "a\r\nX-Evil: yes",
             "a) by evil with ESMTPSA id 1 (",
@@ -202,18 +204,18 @@ class Received(SynchronousTestCase):
         )
         for text in hostile:
             tls = evolve(TLS, version=text, cipher=text, peer_subject=text, peer_issuer=text)
-            found = self.field(helo=text, peer_name=text, tls=tls)
-            self.assertEqual((found["by"], found["with"]), ("mx.example", "ESMTPS"))
+            field = self.field(helo=text, peer_name=text, tls=tls)
+            self.assertEqual((field["by"], field["with"]), ("mx.example", "ESMTPS"))
             self.field(helo=text, peer_name=text, peer_address=None)
             for smtputf8 in (False, True):
                 self.field(recipient=Mailbox("a\r\n" + text, "example.net"), smtputf8=smtputf8)
 
-    def test_a_name_that_is_no_domain_is_told_in_a_comment(self) -> None:
-        found = self.field(helo="my_host", peer_name=None)
-        self.assertEqual(found["from"], "[192.0.2.1] ([192.0.2.1])")
-        self.assertIn(" (greeted as my_host) ", found[0])
+    def test_a_greeting_that_is_no_domain_stands_in_a_comment(self) -> None:
+        field = self.field(helo="my_host", peer_name=None)
+        self.assertEqual(field["from"], "[192.0.2.1] ([192.0.2.1])")
+        self.assertIn(" (greeted as my_host) ", field[0])
 
-    def test_the_recipient_is_part_of_what_is_remembered(self) -> None:
+    def test_cached_clauses_differ_for_other_recipients_and_tls_sessions(self) -> None:
         # The clauses are cached by value: no message shows another's.
         first, second = self.field(), self.field(recipient=Mailbox("eve", "example.net"))
         self.assertNotEqual(first["for"], second["for"])

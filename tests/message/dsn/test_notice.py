@@ -73,7 +73,7 @@ class FailureNotice(SynchronousTestCase):
     def notice(
         self, original: Message, *failures: ReportedRecipient, seven_bit: bool = False
     ) -> Notice:
-        found = notice(
+        made = notice(
             "failed",
             original,
             failures,
@@ -82,19 +82,19 @@ class FailureNotice(SynchronousTestCase):
             time=NOON,
             seven_bit=seven_bit,
         )
-        # Every notice keeps to these, whatever it is about.
-        self.assertNotIn(b"\x00", found.content)
-        self.assertNotRegex(found.content, rb"\r(?!\n)|(?<!\r)\n")
-        self.assertLessEqual(max(map(len, found.content.split(b"\r\n"))), 998)
-        self.assertTrue(found.content.endswith(b"--\r\n"))
-        head, _, body = found.content.partition(b"\r\n\r\n")
-        self.assertEqual((head.isascii(), body.isascii()), (not found.international, True))
-        return found
+        # These hold for every notice.
+        self.assertNotIn(b"\x00", made.content)
+        self.assertNotRegex(made.content, rb"\r(?!\n)|(?<!\r)\n")
+        self.assertLessEqual(max(map(len, made.content.split(b"\r\n"))), 998)
+        self.assertTrue(made.content.endswith(b"--\r\n"))
+        head, _, body = made.content.partition(b"\r\n\r\n")
+        self.assertEqual((head.isascii(), body.isascii()), (not made.international, True))
+        return made
 
     def parts(
         self, notice: Notice, kind: str = "message/delivery-status"
     ) -> tuple[str, list[ParsedMessage], EmailMessage]:
-        """Return the text for people, the status blocks and the part that comes back."""
+        """Return the text for people, the status blocks and the returned part."""
         parsed = email.message_from_bytes(notice.content, policy=email.policy.SMTP)
         assert isinstance(parsed, EmailMessage)
         self.assertEqual(parsed.get_content_type(), "multipart/report")
@@ -106,7 +106,7 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(part.defects, [])
         return text.get_content().replace("\r", ""), list(status.get_payload()), returned  # type: ignore[arg-type]
 
-    def test_the_header_says_from_whom_and_about_what(self) -> None:
+    def test_the_header_names_the_mail_system_the_sender_and_the_message(self) -> None:
         parsed = email.message_from_bytes(self.notice(message(), failed()).content)
         self.assertEqual(
             [(name, value) for name, value in parsed.items() if name != "Content-Type"],
@@ -123,7 +123,7 @@ class FailureNotice(SynchronousTestCase):
             ],
         )
 
-    def test_a_person_reads_which_address_what_was_said_and_what_happens_next(self) -> None:
+    def test_the_text_names_each_address_the_reply_and_what_happens_next(self) -> None:
         text, _, _ = self.parts(self.notice(message(), failed(), failed(EVE, remote=None)))
         self.assertIn("will not be tried again", text.replace("\n", " "))
         bob = "<bob@example.net>\n    mx.example.net[192.0.2.7]:25 answered:\n        550 5.1.1 No"
@@ -131,7 +131,7 @@ class FailureNotice(SynchronousTestCase):
         self.assertIn("<eve@example.com>\n    The reason:\n        550 5.1.1 No", text)
         self.assertIn("What you sent is attached", text.replace("\n", " "))
 
-    def test_a_program_reads_a_block_for_each_recipient(self) -> None:
+    def test_the_status_part_has_a_block_for_each_recipient(self) -> None:
         notice = self.notice(message(), failed(), failed(EVE, Reply.of(554, None, "No"), None))
         _, blocks, _ = self.parts(notice)
         self.assertEqual(
@@ -161,7 +161,7 @@ class FailureNotice(SynchronousTestCase):
             ],
         )
 
-    def test_when_time_ran_out_the_last_answer_is_told(self) -> None:
+    def test_the_notice_of_an_expired_recipient_quotes_the_last_reply(self) -> None:
         tried = evolve(BOB, last_reply=Reply.of(451, "4.4", "No disk"), last_remote=REMOTE)
         expired = Reply.of(554, "4.7", "Not delivered for 5 days")
         text, blocks, _ = self.parts(self.notice(message(), failed(tried, expired, None)))
@@ -169,13 +169,13 @@ class FailureNotice(SynchronousTestCase):
         self.assertIn("The last answer, from mx.example.net[192.0.2.7]:25, was:", text)
         self.assertIn("451 4.4.4 No disk", text)
 
-    def test_a_small_message_comes_back_whole_and_as_it_was(self) -> None:
+    def test_a_small_message_is_returned_whole_and_unchanged(self) -> None:
         _, _, returned = self.parts(self.notice(message(), failed()))
         self.assertEqual(returned.get_content_type(), "message/rfc822")
         self.assertEqual(returned.get_content()["Subject"], "Lunch")
         self.assertIn(message().trace + ORIGINAL, self.notice(message(), failed()).content)
 
-    def test_of_a_large_message_the_header_comes_back(self) -> None:
+    def test_of_a_large_message_the_header_is_returned(self) -> None:
         notice = self.notice(message(ORIGINAL + b"x" * 70 + b"\r\n" * 40_000), failed())
         text, _, returned = self.parts(notice)
         self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
@@ -186,7 +186,7 @@ class FailureNotice(SynchronousTestCase):
         self.assertIn("header of what you sent", text.replace("\n", " "))
         self.assertNotIn(b"At noon?", notice.content)
 
-    def test_no_more_of_a_header_comes_back_than_is_reasonable(self) -> None:
+    def test_at_most_64_kib_of_a_header_are_returned(self) -> None:
         notice = self.notice(message(b"X-Long: header\r\n" * 100_000), failed())
         self.assertLess(len(notice.content), 70_000)
         _, _, returned = self.parts(notice)
@@ -198,21 +198,21 @@ class FailureNotice(SynchronousTestCase):
         large = self.notice(message(b"\r\n" + b"just text\r\n" * 10_000), failed())
         self.assertNotIn(b"just text", large.content)
 
-    def test_what_cannot_stand_in_a_report_does_not_come_back_whole(self) -> None:
+    def test_bare_cr_bare_lf_nul_and_long_lines_are_not_returned(self) -> None:
         for body in (b"bare \r here\r\n", b"bare \n here\r\n", b"\x00\r\n", b"x" * 999 + b"\r\n"):
             notice = self.notice(message(ORIGINAL + body), failed())
             _, _, returned = self.parts(notice)
             self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
         self.notice(message(b"X: \x00\r\nY: a\rb\nc\r\nZ: " + b"z" * 5000 + b"\r\n\r\n"), failed())
 
-    def test_of_binary_content_nothing_but_the_header_comes_back(self) -> None:
-        """RFC 3030 §3: a report is lines; what is binary never stands in one, not even mended."""
+    def test_of_binary_content_only_the_header_is_returned(self) -> None:
+        # RFC 3030 §3: a report has lines, and binary content never stands in one, not even mended.
         field = b"Subject: Lunch\r\n\tat noon\r\n"
         head = message().trace + field
         for content, expected in (
             (field + b"\r\nplain text\r\n", head),
             (field + b"\r\n" + bytes(range(256)), head),
-            # No empty line, or another one than RFC 5322 has: content may begin at any octet.
+            # Without the empty line of RFC 5322, content may begin at any octet.
             (field + bytes(range(256)), head),
             (field + b"secret\r\n\r\n", head),
             (field + b"X: secret\n\nsecret\r\n\r\n", head),
@@ -230,15 +230,15 @@ class FailureNotice(SynchronousTestCase):
         large = message(field * 10_000 + b"\r\n" + b"\0" * 100_000, BODY="BINARYMIME")
         self.assertLess(len(self.notice(large, failed()).content), 70_000)
 
-    def test_a_body_that_cannot_be_read_does_not_stop_the_notice(self) -> None:
+    def test_a_notice_is_written_without_a_body_that_cannot_be_read(self) -> None:
         original = evolve(message(), body=UnreadableBody())
         notice = self.notice(original, failed())
         parsed = email.message_from_bytes(notice.content)
         self.assertEqual(len(parsed.get_payload()), 2)
         self.assertNotIn(b"attached", notice.content)
 
-    def test_content_of_8_bits_comes_back_as_7(self) -> None:
-        """Whatever next hop the notice has, it must not fail for what it is about."""
+    def test_a_content_of_8_bits_is_returned_as_7(self) -> None:
+        # Any next hop must take the notice.
         notice = self.notice(message(ORIGINAL + "Grüße an alle\r\n".encode()), failed())
         self.assertEqual(notice.parameters, {})
         _, _, returned = self.parts(notice)
@@ -249,7 +249,7 @@ class FailureNotice(SynchronousTestCase):
             inner.get_payload(decode=True), "At noon?\r\n.\r\nGrüße an alle\r\n".encode()
         )
 
-    def test_of_what_cannot_be_7_bits_the_header_comes_back(self) -> None:
+    def test_of_a_content_that_cannot_be_converted_the_header_is_returned(self) -> None:
         signed = b"Content-Type: multipart/signed; boundary=b\r\n"
         global_part = "Content-Type: message/rfc822\r\n\r\nSubject: schön\r\n".encode()
         for header, body in (
@@ -258,7 +258,7 @@ class FailureNotice(SynchronousTestCase):
             (b"Content-Type: text/plain\r\n" * 2, b"\xff\r\n"),
             (b"Content-Transfer-Encoding: base64\r\n", b"\xff\r\n"),
             (b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n" + global_part),
-            # More parts than are converted while nothing else happens.
+            # More than 100 parts are not converted for a notice.
             (b"Content-Type: multipart/mixed; boundary=b\r\n", b"--b\r\n\r\n\xff\r\n" * 101),
         ):
             header = b"Subject: Lunch\r\n" + header
@@ -269,8 +269,8 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(returned.get_payload(decode=True), message().trace + header)
             self.assertIn("header of what you sent", text.replace("\n", " "))
 
-    def test_a_header_of_8_bits_comes_back_as_it_was(self) -> None:
-        """RFC 6522 §4: where it has to be encoded, it is; the rest stays away (RFC 3461 §4.3)."""
+    def test_a_header_of_8_bits_is_returned_unchanged(self) -> None:
+        # RFC 6522 §4: the header is encoded; the body is left out (RFC 3461 §4.3).
         for subject in ("Grüße".encode(), b"Gr\xfc\xdfe", "日本語".encode() * 300, b"\xff" * 2000):
             header = b"Subject: " + subject + b"\r\nMessage-ID: <lunch@example.org>\r\n"
             notice = self.notice(message(header + b"\r\nAt noon?\r\n"), failed())
@@ -280,7 +280,7 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
             self.assertEqual(returned.get_payload(decode=True), message().trace + header)
             self.assertIn("header of what you sent", text.replace("\n", " "))
-        # Also with SMTPUTF8, where it is not the UTF-8 that it is said to be.
+        # Also with SMTPUTF8, if the header is not UTF-8.
         header = b"Subject: Gr\xfc\xdfe\r\n"
         dorte = evolve(BOB, mailbox=Mailbox("dörte", "example.net"))
         for recipient, kind in ((BOB, "delivery-status"), (dorte, "global-delivery-status")):
@@ -291,28 +291,28 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(returned.get_content_type(), "text/rfc822-headers")
             self.assertEqual(returned.get_payload(decode=True), message().trace + header)
 
-    def test_a_long_line_of_a_header_comes_back_as_it_was(self) -> None:
+    def test_a_long_line_of_a_header_is_returned_unchanged(self) -> None:
         header = b"Subject: x\r\nX-Long: " + b"long " * 2_000 + b"\r\n"
         _, _, returned = self.parts(self.notice(message(header + b"\r\nx\r\n"), failed()))
         self.assertEqual(returned.get_payload(decode=True), message().trace + header)
 
     def decoded(self, notice: Notice, kind: str) -> bytes:
-        """Return a part that Python's parser knows nothing of (RFC 6533 §4)."""
-        found = re.search(
+        """Return a part of a type that Python's parser does not know (RFC 6533 §4)."""
+        part = re.search(
             rb"\r\nContent-Type: %s\r\nContent-Transfer-Encoding: ([a-z0-9-]+)\r\n\r\n(.*?)\r\n--=_"
             % kind.encode(),
             notice.content,
             re.DOTALL,
         )
-        assert found is not None, notice.content
+        assert part is not None, notice.content
         codec = {
             b"7bit": bytes,
             b"base64": base64.b64decode,
             b"quoted-printable": quopri.decodestring,
         }
-        return codec[found[1]](found[2])
+        return codec[part[1]](part[2])
 
-    def test_an_international_address_is_told_in_both_forms(self) -> None:
+    def test_an_international_address_stands_in_the_text_and_in_the_status_part(self) -> None:
         dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
         notice = self.notice(message(SMTPUTF8=None), failed(dorte))
         text, _, returned = self.parts(notice, "message/global-delivery-status")
@@ -324,8 +324,8 @@ class FailureNotice(SynchronousTestCase):
         self.assertEqual(returned.get_content_type(), "message/global")
         self.assertEqual(self.decoded(notice, "message/global"), message().trace + ORIGINAL)
 
-    def test_a_sender_of_ascii_needs_no_smtputf8(self) -> None:
-        """RFC 6532 §3.7: the parts that are not ASCII are encoded."""
+    def test_a_notice_to_an_ascii_sender_needs_no_smtputf8(self) -> None:
+        # RFC 6532 §3.7: the parts beyond ASCII are encoded.
         header = "Subject: Grüße\r\nFrom: <jörg@example.org>\r\n".encode()
         dorte = evolve(BOB, mailbox=Mailbox("dörte", "example.net"))
         for body in (b"Hallo\r\n", "日本語\r\n".encode() * 50, b"\xff\r\n", b"x" * 60_000):
@@ -340,7 +340,7 @@ class FailureNotice(SynchronousTestCase):
             status = self.decoded(notice, "message/global-delivery-status")
             self.assertIn("Final-Recipient: utf-8; dörte@example.net\r\n".encode(), status)
 
-    def test_a_sender_of_ascii_gets_the_types_of_old_where_the_message_was_of_old(self) -> None:
+    def test_an_ascii_message_of_an_ascii_sender_is_returned_as_message_rfc822(self) -> None:
         dorte = evolve(BOB, mailbox=Mailbox("dörte+x", "example.net"))
         notice = self.notice(message(), failed(dorte))
         text, blocks, returned = self.parts(notice)
@@ -353,7 +353,7 @@ class FailureNotice(SynchronousTestCase):
         plain = self.notice(message(SMTPUTF8=None), failed())
         self.assertFalse(plain.international)
 
-    def test_an_original_recipient_outside_ascii(self) -> None:
+    def test_an_international_orcpt_is_repeated_in_ascii_or_in_utf_8(self) -> None:
         asked = evolve(BOB, parameters={"ORCPT": r"utf-8;d\x{F6}rte@example.net"})
         _, blocks, _ = self.parts(self.notice(message(), failed(asked)))
         self.assertEqual(blocks[1]["Original-Recipient"], r"utf-8; d\x{F6}rte@example.net")
@@ -363,7 +363,7 @@ class FailureNotice(SynchronousTestCase):
         status = self.decoded(notice, "message/global-delivery-status")
         self.assertIn("Original-Recipient: utf-8; dörte@example.net\r\n".encode(), status)
 
-    def test_an_international_sender_gets_it_as_international_mail(self) -> None:
+    def test_a_notice_to_an_international_sender_needs_smtputf8(self) -> None:
         original = message("Subject: Grüße\r\n\r\nHallo\r\n".encode(), SMTPUTF8=None)
         envelope = evolve(original.envelope, reverse_path=Mailbox("jörg", "example.org"))
         notice = self.notice(evolve(original, envelope=envelope), failed())
@@ -372,7 +372,9 @@ class FailureNotice(SynchronousTestCase):
         _, _, returned = self.parts(notice, "message/global-delivery-status")
         self.assertEqual(returned.get_content_type(), "message/global")
 
-    def test_an_international_sender_whose_mail_is_forwarded_to_an_address_of_ascii(self) -> None:
+    def test_a_notice_forwarded_to_an_ascii_address_names_the_sender_as_an_empty_group(
+        self,
+    ) -> None:
         for local_part in ("jörg", "用" * 9):
             envelope = evolve(message().envelope, reverse_path=Mailbox(local_part, "example.org"))
             notice = self.notice(evolve(message(), envelope=envelope), failed(), seven_bit=True)
@@ -383,8 +385,8 @@ class FailureNotice(SynchronousTestCase):
             self.assertEqual(parsed["To"].defects, ())
         self.assertIn(b"To: <alice@", self.notice(message(), failed(), seven_bit=True).content)
 
-    def test_a_long_word_of_an_answer_is_split(self) -> None:
-        """RFC 3464 §2.1.1: a field may be folded, and the part has no encoding."""
+    def test_a_long_word_of_a_reply_is_folded(self) -> None:
+        # RFC 3464 §2.1.1: a field may be folded, and the part has no encoding.
         words = "x" * 5000
         reply = Reply.of(550, "1.1", words)
         notice = self.notice(message(), failed(reply=reply, remote=words))
@@ -401,7 +403,7 @@ class FailureNotice(SynchronousTestCase):
         st.sampled_from(("alice", "jörg")),
         st.booleans(),
     )
-    def test_whatever_it_is_about_it_can_be_sent(
+    def test_a_notice_about_any_message_can_be_sent(
         self,
         content: bytes,
         parameters: dict[str, str | None],
@@ -411,15 +413,14 @@ class FailureNotice(SynchronousTestCase):
     ) -> None:
         original = message(content, **parameters)
         envelope = evolve(original.envelope, reverse_path=Mailbox(sender, "example.org"))
-        event = failed(evolve(BOB, mailbox=Mailbox(recipient, "example.net")))
-        # It looks at octets and lines itself.
-        notice = self.notice(evolve(original, envelope=envelope), event, seven_bit=to_ascii)
+        failure = failed(evolve(BOB, mailbox=Mailbox(recipient, "example.net")))
+        notice = self.notice(evolve(original, envelope=envelope), failure, seven_bit=to_ascii)
         self.assertEqual(notice.international, sender == "jörg" and not to_ascii)
         parts = list(email.message_from_bytes(notice.content).get_payload())
         self.assertIn(len(parts), (2, 3))
         self.assertIn(f"<{recipient}@example.net>".encode(), parts[0].get_payload(decode=True))
 
-    def test_hostile_answers_stay_in_their_place(self) -> None:
+    def test_hostile_replies_cannot_add_fields_or_blocks(self) -> None:
         for words in (
             "No\r\nX-Evil: yes",
             "No\n\nAction: delivered",
@@ -437,19 +438,19 @@ class FailureNotice(SynchronousTestCase):
             self.assertNotIn("X-Evil", blocks[1])
             self.assertIn("550 5.1.1", text)
 
-    def test_the_boundary_is_nowhere_in_what_comes_back(self) -> None:
+    def test_the_boundary_does_not_occur_in_the_returned_message(self) -> None:
         first = self.notice(message(), failed())
         again = self.notice(message(first.content), failed())
         _, _, returned = self.parts(again)
         self.assertEqual(returned.get_content().is_multipart(), True)
         self.assertIn(first.content, again.content)
 
-    def test_a_message_id_is_only_repeated_where_it_is_one(self) -> None:
+    def test_a_malformed_message_id_is_not_repeated(self) -> None:
         for wrong in (b"<a b>", b"<a>\r\n X: <b>", b"<\xff>", b"<" + b"a" * 999 + b">", b""):
             notice = self.notice(message(b"Message-ID: " + wrong + b"\r\n\r\n"), failed())
             self.assertIsNone(email.message_from_bytes(notice.content)["References"], wrong)
 
-    def test_the_null_reverse_path_gets_no_notice(self) -> None:
+    def test_a_message_with_the_null_reverse_path_gets_no_notice(self) -> None:
         original = evolve(message(), envelope=Envelope(None, (BOB,)))
         self.assertRaises(ValueError, self.notice, original, failed())
         self.assertRaises(ValueError, self.notice, message())

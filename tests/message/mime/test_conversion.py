@@ -1,4 +1,4 @@
-"""Making 7 bits of 8: what is changed, what is not, and what cannot be."""
+"""Conversion to 7 bits: what is changed, what is not, and what cannot be converted."""
 
 import base64
 import email
@@ -28,7 +28,7 @@ TEXT = "Grüße aus Köln, und sonst ist alles ganz gewöhnlicher Text wie diese
 
 @define
 class Chunks:
-    """A body that comes in the chunks that it was given in."""
+    """A body in given chunks."""
 
     parts: list[bytes]
 
@@ -55,25 +55,25 @@ def multipart(*parts: bytes, type: bytes = b"mixed", boundary: bytes = b"b") -> 
 
 
 def leaves(content: bytes) -> list[tuple[str, bytes]]:
-    """Return type and octets of all parts that are no multiparts, as Python decodes them."""
-    found: list[tuple[str, bytes]] = []
+    """Return type and octets of all leaves, as Python decodes them."""
+    decoded: list[tuple[str, bytes]] = []
     message = email.message_from_bytes(content, policy=email.policy.default)
     for part in message.walk():
         if not part.is_multipart():
             payload = part.get_payload(decode=True)
             assert isinstance(payload, bytes)
-            found.append((part.get_content_type(), payload))
-    return found
+            decoded.append((part.get_content_type(), payload))
+    return decoded
 
 
 class Conversion(SynchronousTestCase):
-    def assertCannot(self, content: bytes, reason: str) -> None:
+    def assertRefused(self, content: bytes, reason: str) -> None:
         error = self.assertRaises(CannotConvert, to_seven_bit, MemoryBody(content))
         self.assertIn(reason, str(error))
         self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
         self.assertIn(reason, error.reply.lines[0])
 
-    def test_what_has_7_bits_is_not_touched(self) -> None:
+    def test_a_content_of_7_bits_is_not_touched(self) -> None:
         for content in (
             b"",
             b"Subject: x\r\n\r\ny\r\n",
@@ -83,7 +83,7 @@ class Conversion(SynchronousTestCase):
             body = MemoryBody(content)
             self.assertIs(to_seven_bit(body), body)
 
-    def test_text_becomes_quoted_printable(self) -> None:
+    def test_8_bit_text_becomes_quoted_printable(self) -> None:
         head = b"Content-Type: text/plain; charset=utf-8\r\n"
         content = MIME + head + b"Content-transfer-encoding: 8BIT\r\nX: y\r\n\r\n"
         self.assertEqual(
@@ -94,7 +94,7 @@ class Conversion(SynchronousTestCase):
             + b"Caf=C3=A9 =3D ordinary text, and more of it=20\r\n=2E\r\n\r\nend\r\n",
         )
 
-    def test_all_else_becomes_base64(self) -> None:
+    def test_other_8_bit_content_becomes_base64(self) -> None:
         png = b"Content-Type: image/png\r\n"
         head = MIME + png + b"Content-Transfer-Encoding: binary\r\n\r\n"
         octets = bytes(range(256)) * 2
@@ -102,13 +102,13 @@ class Conversion(SynchronousTestCase):
         self.assertIn(b"Content-Transfer-Encoding: base64", lines)
         self.assertEqual(leaves(b"\r\n".join(lines)), [("image/png", octets)])
         self.assertEqual(lines[-1], b"")
-        # Text of which little is ASCII, and text that is not in lines, are no exception.
+        # So does text that is mostly beyond ASCII, or not in lines.
         for text in (("Здравствуй, мир! " * 9).encode(), b"a\nb\xe4c\n"):
             result = convert(MIME + b"Content-Type: text/plain\r\n\r\n" + text)
             self.assertIn(b"Content-Transfer-Encoding: base64\r\n", result)
             self.assertEqual(leaves(result), [("text/plain", text)])
 
-    def test_only_the_parts_that_need_it_are_encoded(self) -> None:
+    def test_parts_of_7_bits_are_not_encoded(self) -> None:
         ascii_part = b"Content-Type: text/plain\r\n\r\nASCII = ASCII \r\n"
         encoded = b"Content-Transfer-Encoding: base64\r\n\r\nAAECAwQ=\r\n"
         content = MIME + multipart(ascii_part, b"\r\n" + TEXT, encoded)
@@ -121,7 +121,7 @@ class Conversion(SynchronousTestCase):
         self.assertTrue(result.startswith(content[: content.index(b"--b")]))
         self.assertEqual(leaves(result), leaves(content))
 
-    def test_what_holds_other_parts_says_7bit(self) -> None:
+    def test_a_multipart_or_message_of_converted_parts_is_declared_7bit(self) -> None:
         # RFC 2045 §6.4
         inner = multipart(b"\r\n" + TEXT, boundary=b"c")
         content = (
@@ -140,7 +140,7 @@ class Conversion(SynchronousTestCase):
         self.assertNotIn(b"8bit", result)
         self.assertEqual(leaves(result), leaves(content))
 
-    def test_what_is_no_mime_becomes_mime(self) -> None:
+    def test_text_without_mime_fields_gets_them(self) -> None:
         for text, charset in (
             (TEXT, b"utf-8"),
             (b"Caf\xe9, and ordinary text\r\n", b"unknown-8bit"),
@@ -154,15 +154,15 @@ class Conversion(SynchronousTestCase):
                 b"Content-Transfer-Encoding: quoted-printable",
             )
             self.assertEqual(leaves(result), [("text/plain", text)])
-        # The same within a message that holds it, and not in parts, which need none of it.
+        # A message inside the message gets them too; parts need no MIME-Version.
         content = MIME + multipart(b"Content-Type: message/rfc822\r\n\r\nA: b\r\n\r\n" + TEXT)
         self.assertIn(b"\r\n\r\nA: b\r\nMIME-Version: 1.0\r\nContent-Type: text", convert(content))
         result = convert(b"Subject: x\r\n" + multipart(b"\r\n" + TEXT))
         self.assertEqual(result.count(b"MIME-Version: 1.0\r\n"), 1)
         self.assertEqual(result.count(b"charset"), 0)
 
-    def test_what_stands_around_the_parts_is_kept_and_can_be_read(self) -> None:
-        """No field could say how it is encoded, so it is encoded as a person can read it."""
+    def test_preamble_and_epilogue_become_readable_quoted_printable(self) -> None:
+        # No field can declare their encoding, and a person can read quoted-printable undecoded.
         text = "Dies ist eine mehrteilige Nachricht für MIME.".encode()
         before, part = MIME + multipart(b"\r\nx").split(b"--b")[0], b"--b\r\n\r\nx\r\n--b--\r\n"
         encoded = text.replace("ü".encode(), b"=C3=BC")
@@ -176,15 +176,15 @@ class Conversion(SynchronousTestCase):
         for odd, seen in ((b"a\nb\rc\0", b"a=0Ab=0Dc=00"), (b"x" * 999, b"x" * 75 + b"=\r\n")):
             self.assertIn(b"\r\n\r\n" + seen, convert(before + odd + b"\r\n" + part))
 
-    def test_a_multipart_without_a_part_is_text(self) -> None:
-        """RFC 2046 §5.1: it is none, and what it holds has no other place to go."""
+    def test_a_multipart_without_parts_becomes_plain_text(self) -> None:
+        # RFC 2046 §5.1 demands a part, so it is no multipart.
         head = b'Content-Type: multipart/mixed; boundary="b"\r\n'
         declared = head + b"Content-Transfer-Encoding: 8bit\r\n\r\n"
         for text, charset in (
             (TEXT, b"utf-8"),
-            (b"--c\r\n\r\n" + TEXT + b"\r\n--c--\r\n", b"utf-8"),  # the boundary of another
+            (b"--c\r\n\r\n" + TEXT + b"\r\n--c--\r\n", b"utf-8"),  # of another boundary
             (b"--b \xe9\r\n\r\nCaf\xe9\r\n", b"unknown-8bit"),
-            (TEXT + b"\r\n--b--\r\n" + TEXT, b"utf-8"),  # nothing but the last delimiter
+            (TEXT + b"\r\n--b--\r\n" + TEXT, b"utf-8"),  # only a closing delimiter
             (b"--b--\r\n\xe9", b"unknown-8bit"),
             (b"a\n\0\n", b"utf-8"),
             (b"x" * 999 + b"\r\n", b"utf-8"),
@@ -196,7 +196,7 @@ class Conversion(SynchronousTestCase):
             self.assertTrue(result.startswith(MIME + expected), result)
             self.assertEqual(leaves(result), [("text/plain", text)])
             self.assertNotIn(b"8bit\r\n", result.replace(b"unknown-8bit", b""))
-            # The same of one that is a part, and of one in a message that is one.
+            # The same for a part, and for a message in a part.
             for type in (b"", b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n"):
                 part = type + declared.replace(b'"b"', b"inner") + text.replace(b"--b", b"--inner")
                 result = convert(MIME + multipart(part, b"\r\nASCII"))
@@ -206,8 +206,8 @@ class Conversion(SynchronousTestCase):
         whole = MIME + declared + b"ASCII, so that nothing is changed\r\n"
         self.assertEqual(convert(whole), whole)
 
-    def test_no_delimiter_is_made(self) -> None:
-        """Where a long line is broken, what follows may look like one."""
+    def test_encoding_makes_no_new_delimiter(self) -> None:
+        # The rest of a broken long line may look like one.
         for text in (
             "ü".encode() + b"x" * 69 + b"--b\r\nX: evil\r\n\r\nevil\r\n",
             "ü".encode() + b"x" * 4000 + b"--b--",
@@ -222,14 +222,14 @@ class Conversion(SynchronousTestCase):
                 self.assertEqual(result.count(b"\r\n--"), 3)
                 self.assertLessEqual(max(map(len, result.split(b"\r\n"))), 76)
 
-    def test_a_header_section_that_does_not_end_is_not_taken_for_a_body(self) -> None:
+    def test_an_endless_header_section_is_not_taken_for_a_body(self) -> None:
         header = MIME + b"X-Field: y\r\n" * 100_000
         for size in (6_000, 1 << 21):
             content = header + b"\r\n" + TEXT
             body = Chunks([content[at : at + size] for at in range(0, len(content), size)])
             self.assertRaises(CannotConvert, to_seven_bit, body)
 
-    def test_a_content_that_is_another_one_the_second_time_is_not_sent(self) -> None:
+    def test_a_content_that_has_changed_since_the_plan_is_not_sent(self) -> None:
         content = MIME + b"\r\n" + TEXT * 10_000
         for other in (content[:-1], content + b"x", MIME + b"\r\n"):
             source = Chunks([content])
@@ -239,8 +239,8 @@ class Conversion(SynchronousTestCase):
             self.assertIn(f"it had {len(content)} octets, and has {len(other)}", str(error))
             self.assertRaises(OSError, list, body.chunks())
 
-    def test_what_an_encoder_loses_is_missed(self) -> None:
-        """The fault is made here: the rest of each body is not encoded."""
+    def test_octets_lost_by_an_encoder_fail_the_conversion(self) -> None:
+        # The fault is injected: the encoder returns no last line.
         for encoder, text in ((Base64, b"\xff" * 100), (QuotedPrintable, b"x" * 100 + b"\xff")):
             for end in (b"", b"\r\n--b--\r\n"):
                 head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"
@@ -249,14 +249,14 @@ class Conversion(SynchronousTestCase):
                     error = self.assertRaises(CannotConvert, getattr, body, "size")
                 self.assertEqual((error.reply.code, error.reply.enhanced), (554, "5.6.3"))
 
-    def test_delimiters_that_are_missing(self) -> None:
+    def test_a_multipart_without_closing_delimiter_is_converted(self) -> None:
         content = MIME + multipart(b"\r\n" + TEXT)
         for end in (b"--b--\r\n", b"\r\n--b--\r\n"):
             result = convert(content.removesuffix(end))
             self.assertTrue(result.endswith(b"\r\n"))
             self.assertEqual(leaves(result)[0][1].rstrip(), TEXT.rstrip())
 
-    def test_binary_content_is_no_less_welcome(self) -> None:
+    def test_binary_content_is_converted(self) -> None:
         # RFC 3030 §3: long lines, NUL, and line ends of other kinds.
         text, octets = b"x" * 5000, b"\0\r\n--b--\n--b\n\r\xff"
         content = MIME + multipart(
@@ -267,14 +267,14 @@ class Conversion(SynchronousTestCase):
         self.assertLessEqual(max(map(len, result.split(b"\r\n"))), 76)
         self.assertEqual(leaves(result), [("text/plain", text), ("x/y", octets)])
 
-    def test_what_cannot_be_converted_says_why(self) -> None:
-        self.assertCannot("Subject: Grüße\r\n\r\nx\r\n".encode(), "octets over 127 (RFC 6532)")
+    def test_a_content_that_cannot_be_converted_is_refused_with_the_reason(self) -> None:
+        self.assertRefused("Subject: Grüße\r\n\r\nx\r\n".encode(), "octets over 127 (RFC 6532)")
         part = b"Content-Disposition: attachment; filename=\xe9\r\n\r\nx"
-        self.assertCannot(MIME + multipart(part), "octets over 127 (RFC 6532)")
-        self.assertCannot(b"Subject: a\rb\r\n\r\n" + TEXT, "CR or LF outside line ends")
+        self.assertRefused(MIME + multipart(part), "octets over 127 (RFC 6532)")
+        self.assertRefused(b"Subject: a\rb\r\n\r\n" + TEXT, "CR or LF outside line ends")
         high = b"\r\n\xe9"
         for type in (b"signed", b"encrypted"):
-            self.assertCannot(
+            self.assertRefused(
                 MIME + multipart(high, type=type), f"multipart/{type.decode()} must not be changed"
             )
         for header, reason in (
@@ -288,17 +288,17 @@ class Conversion(SynchronousTestCase):
             (b"Content-Transfer-Encoding: x-uu\x1b\r\n", "Content-Transfer-Encoding that cannot"),
             (b"no header\r\n", "a header that cannot be read"),
         ):
-            self.assertCannot(MIME + multipart(header + high), reason)
-        self.assertCannot(MIME + multipart(*[b"\r\n\xe9"] * 5001), "more than 5000 parts")
+            self.assertRefused(MIME + multipart(header + high), reason)
+        self.assertRefused(MIME + multipart(*[b"\r\n\xe9"] * 5001), "more than 5000 parts")
 
-    def test_what_must_not_change_passes_beside_what_may(self) -> None:
+    def test_a_signed_part_of_7_bits_passes_beside_a_converted_part(self) -> None:
         signed = multipart(
             b"Content-Transfer-Encoding: 8bit\r\n\r\nASCII", type=b"signed", boundary=b"c"
         )
         result = convert(MIME + multipart(signed, b"\r\n" + TEXT))
         self.assertIn(signed, result)
 
-    def test_envelope_and_content_change_together(self) -> None:
+    def test_a_converted_message_has_no_body_parameter(self) -> None:
         message = Message(
             id=QueueId(1),
             envelope=Envelope(None, (), {"BODY": "8BITMIME", "RET": "HDRS"}),
@@ -316,7 +316,7 @@ class Conversion(SynchronousTestCase):
 
 
 class Need(SynchronousTestCase):
-    def test_lines_have_998_octets(self) -> None:
+    def test_a_line_over_998_octets_needs_conversion(self) -> None:
         short = b"x" * 998 + b"\r\n"
         for needs, content in (
             (False, short * 3 + b"x" * 998),
@@ -329,14 +329,14 @@ class Need(SynchronousTestCase):
                 chunks = [content[at : at + size] for at in range(0, len(content), size)]
                 self.assertEqual(needs_conversion(Chunks(chunks)), needs, (content[:5], size))
 
-    def test_octets_that_are_no_text(self) -> None:
+    def test_nul_bare_cr_bare_lf_and_octets_over_127_need_conversion(self) -> None:
         for content in (b"\x80", b"\0", b"\r", b"\n", b"\n\r", b"\r\r\n", b"a\r\nb\r"):
             self.assertTrue(needs_conversion(Chunks([bytes([octet]) for octet in content])))
         self.assertFalse(needs_conversion(Chunks([b"a\r", b"\n\x7f\t\r\n"])))
 
 
 class Streams(SynchronousTestCase):
-    def test_no_split_makes_a_difference(self) -> None:
+    def test_the_conversion_is_the_same_for_every_cut_of_the_content(self) -> None:
         content = MIME + multipart(
             b"\r\n" + TEXT, b"Content-Type: x/y\r\n\r\n\xff\r\n--\r\n", b"\r\nASCII"
         )
@@ -348,7 +348,7 @@ class Streams(SynchronousTestCase):
         self.assertEqual(b"".join(body.chunks()), whole)
         self.assertEqual(list(body.chunks()), list(body.chunks()))
 
-    def test_a_large_message_is_never_held(self) -> None:
+    def test_a_large_message_is_never_whole_in_memory(self) -> None:
         class Large:
             size = 0
             read = 0
@@ -429,7 +429,7 @@ MESSAGES = st.recursive(LEAVES, _composite, max_leaves=6).map(lambda entity: MIM
 class Generated(SynchronousTestCase):
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(MESSAGES, st.integers(1, 40))
-    def test_it_means_the_same(self, content: bytes, piece: int) -> None:
+    def test_a_converted_message_keeps_its_meaning(self, content: bytes, piece: int) -> None:
         chunks = [content[at : at + piece] for at in range(0, len(content), piece)]
         body = to_seven_bit(Chunks(chunks))
         result = b"".join(body.chunks())
@@ -451,12 +451,12 @@ class Generated(SynchronousTestCase):
                 assert isinstance(payload, str)
                 lines = payload.split("\r\n")
                 self.assertLessEqual(max(map(len, lines)), 76)
-                # RFC 2045 §6.7: white space at the end of a line is no content.
+                # RFC 2045 §6.7: a decoder drops white space at the end of a line.
                 self.assertEqual([line for line in lines if line != line.rstrip(" \t")], [])
 
 
 def _damaged(content: bytes, how: int, at: int) -> bytes:
-    """Return a content in which delimiters are missing, or belong to nothing."""
+    """Return a content in which delimiters are missing, or have an unknown boundary."""
     boundary = re.findall(b'boundary="([^"]*)"', content)
     if how == 0 or not boundary:
         return content[: at % (len(content) + 1)].removesuffix(b"\r")
@@ -480,7 +480,9 @@ DAMAGED = st.builds(_damaged, MESSAGES, st.integers(0, 5), st.integers(0, 10_000
 class Damaged(SynchronousTestCase):
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(DAMAGED, st.integers(1, 40))
-    def test_it_means_the_same_or_is_refused(self, content: bytes, piece: int) -> None:
+    def test_a_damaged_message_keeps_its_meaning_or_is_refused(
+        self, content: bytes, piece: int
+    ) -> None:
         chunks = [content[at : at + piece] for at in range(0, len(content), piece)]
         try:
             result = b"".join(to_seven_bit(Chunks(chunks)).chunks())
@@ -492,14 +494,14 @@ class Damaged(SynchronousTestCase):
         for (type, octets), (new_type, new_octets) in zip(before, after, strict=True):
             octets, new_octets = octets.rstrip(b"\r\n"), new_octets.rstrip(b"\r\n")
             if type.startswith("multipart/") and new_type == "text/plain":
-                # One without a part. Python leaves out what stands behind its last delimiter.
+                # A multipart without parts. Python drops the text behind its closing delimiter.
                 self.assertTrue(new_octets.startswith(octets))
             else:
                 self.assertEqual((new_type, new_octets), (type, octets))
 
 
 MARK = "«{}»"
-"""What is planted wherever octets may be lost: with a number, so that each is found again."""
+"""A numbered mark for every place where octets may be lost."""
 
 LINES = [
     *("", "x", "ASCII", "{}", "ü {} = ü ", "a\nb{}", "a\r{}", "\0{}", "From {}", "    ", "."),
@@ -548,8 +550,8 @@ BASE64 = re.compile(
 )
 
 
-def all_within(content: bytes) -> bytes:
-    """Return all that a content holds, however it is encoded, and whatever its headers say."""
+def with_all_decoded(content: bytes) -> bytes:
+    """Return a content with everything in it decoded, whatever its headers declare."""
     blocks = b"".join(map(base64.b64decode, BASE64.findall(content)))
     return content + quopri.decodestring(content) + blocks
 
@@ -557,7 +559,7 @@ def all_within(content: bytes) -> bytes:
 class Disordered(SynchronousTestCase):
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(DISORDERED, st.integers(1, 100))
-    def test_nothing_is_lost(self, content: bytes, piece: int) -> None:
+    def test_no_octet_of_a_disordered_message_is_lost(self, content: bytes, piece: int) -> None:
         chunks = [content[at : at + piece] for at in range(0, len(content), piece)]
         try:
             body = to_seven_bit(Chunks(chunks))
@@ -567,6 +569,6 @@ class Disordered(SynchronousTestCase):
         self.assertTrue(result.isascii())
         self.assertEqual(result.count(b"\r"), result.count(b"\r\n"))
         self.assertEqual(result.count(b"\n"), result.count(b"\r\n"))
-        everything = all_within(result)
+        everything = with_all_decoded(result)
         for mark in re.findall("«\\d+»".encode(), content):
             self.assertIn(mark, everything)

@@ -1,4 +1,4 @@
-"""Quoted-printable and base64 as octets stream by."""
+"""Quoted-printable and base64, encoded in chunks."""
 
 import base64
 import quopri
@@ -12,7 +12,7 @@ from twisted_mta.message.mime.encoding import Base64, Encoder, QuotedPrintable
 
 
 def encode(make: Callable[[], Encoder], octets: bytes, size: int) -> tuple[bytes, bytes]:
-    """Return the encoded form of octets that come ``size`` at a time, and what ends it."""
+    """Return the encoded form of octets, fed ``size`` at a time, and its line end."""
     encoder = make()
     pieces = [encoder.feed(octets[at : at + size]) for at in range(0, len(octets), size)]
     return b"".join(pieces) + encoder.end(), encoder.line_end
@@ -21,7 +21,7 @@ def encode(make: Callable[[], Encoder], octets: bytes, size: int) -> tuple[bytes
 class Encodings(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=300), st.integers(1, 120))
-    def test_base64_is_what_it_was(self, octets: bytes, size: int) -> None:
+    def test_base64_decodes_to_the_octets(self, octets: bytes, size: int) -> None:
         encoded, end = encode(Base64, octets, size)
         self.assertEqual(base64.b64decode(encoded + end), octets)
         self.assertEqual(encoded, base64.encodebytes(octets).strip().replace(b"\n", b"\r\n"))
@@ -34,7 +34,7 @@ class Encodings(SynchronousTestCase):
         st.sampled_from([b"", b"x" * 70, b"x" * 4090, b"\xff" * 4100]),
         st.integers(1, 5000),
     )
-    def test_quoted_printable_is_what_it_was(
+    def test_quoted_printable_decodes_to_the_octets(
         self, words: list[bytes], start: bytes, size: int
     ) -> None:
         octets = start + b"".join(words)
@@ -44,7 +44,7 @@ class Encodings(SynchronousTestCase):
         self.assertLessEqual(max(map(len, lines)), 76)
         self.assertEqual([line for line in lines if line != line.rstrip(b" \t\r\n")], [])
 
-    def test_a_line_that_is_full_has_room_for_its_soft_break(self) -> None:
+    def test_a_soft_line_break_fits_into_76_characters(self) -> None:
         for length in (*range(60, 90), *range(4097, 4180)):
             for octets in (
                 b"x" * length,

@@ -45,7 +45,7 @@ NESTED = (
 
 
 def shown(content: bytes | Iterable[bytes]) -> list[str]:
-    """Return what the sections are, the pieces of a body put together."""
+    """Return a line for each section, the pieces of a body joined."""
     lines: list[str] = []
     last: Section | None = None
     for section in sections([content] if isinstance(content, bytes) else content):
@@ -57,8 +57,8 @@ def shown(content: bytes | Iterable[bytes]) -> list[str]:
             if isinstance(last, Piece):
                 lines[-1] += section.octets.decode("latin-1")
             else:
-                sort = "ignored" if section.ignored else "body"
-                lines.append(f"{section.number} {sort}: {section.octets.decode('latin-1')}")
+                kind = "ignored" if section.ignored else "body"
+                lines.append(f"{section.number} {kind}: {section.octets.decode('latin-1')}")
         last = section
     return lines
 
@@ -68,7 +68,7 @@ def joined(chunks: Iterable[bytes]) -> bytes:
 
 
 class Structure(SynchronousTestCase):
-    def test_parts_within_parts(self) -> None:
+    def test_nested_multiparts_are_cut_into_numbered_sections(self) -> None:
         self.assertEqual(
             shown(NESTED),
             [
@@ -93,14 +93,14 @@ class Structure(SynchronousTestCase):
             ],
         )
 
-    def test_no_split_makes_a_difference(self) -> None:
+    def test_the_sections_are_the_same_for_every_cut_of_the_content(self) -> None:
         whole = shown(NESTED)
         for at in range(len(NESTED) + 1):
             self.assertEqual(shown([NESTED[:at], NESTED[at:]]), whole, at)
         self.assertEqual(shown(bytes([octet]) for octet in NESTED), whole)
 
-    def test_an_outer_delimiter_ends_what_is_within(self) -> None:
-        # RFC 2046 §5.1.2: the last delimiter of the inner one is missing.
+    def test_an_outer_delimiter_ends_an_inner_multipart(self) -> None:
+        # RFC 2046 §5.1.2: the closing delimiter of the inner multipart is missing.
         content = NESTED.replace(b"\r\n--out--\r\ninner epilogue", b"")
         self.assertEqual(
             shown(content)[8:13],
@@ -113,19 +113,19 @@ class Structure(SynchronousTestCase):
             ],
         )
 
-    def test_what_has_ended_delimits_nothing_more(self) -> None:
+    def test_the_boundary_of_an_ended_multipart_is_plain_text(self) -> None:
         part = b"--out er\r\n\r\nx\r\n--out\r\ny"
         for end in (b"\r\n--out--\r\ninner epilogue", b""):
             content = NESTED.replace(b"\r\n--out--\r\ninner epilogue", end)
             content = content[: content.index(b"--out er\r\nContent-Type: message")] + part
             self.assertEqual(shown(content)[-1].partition(": ")[2], "x\r\n--out\r\ny")
 
-    def test_the_last_delimiter_may_be_missing(self) -> None:
+    def test_the_closing_delimiter_may_be_missing(self) -> None:
         content = NESTED[: NESTED.index(b"--out er--")]
         self.assertEqual(shown(content)[-1], "13 body: three\r\n")
         self.assertEqual(shown(content + b"--out er--")[-1], "--out er--")
 
-    def test_parts_may_be_empty(self) -> None:
+    def test_parts_without_header_or_body_are_parts(self) -> None:
         start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
         self.assertEqual(
             shown(start + b"--b\r\n\r\n--b\r\n--b\r\nA: x\r\n--b--"),
@@ -143,7 +143,7 @@ class Structure(SynchronousTestCase):
         for content in (b"", b"\r\n", b"A: x", b"A: x\r\n", start, start[:-2]):
             self.assertEqual(joined([content]), content)
 
-    def test_what_looks_like_a_delimiter_needs_a_line_of_its_own(self) -> None:
+    def test_a_delimiter_needs_a_line_of_its_own(self) -> None:
         start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n"
         for text in (
             b"x--b\r\n",
@@ -154,24 +154,24 @@ class Structure(SynchronousTestCase):
         ):
             self.assertEqual(len(shown(start + text)), 4, text)
 
-    def test_a_delimiter_says_whose_it_is(self) -> None:
+    def test_a_delimiter_names_its_multipart_and_whether_it_closes_it(self) -> None:
         delimiters = [each for each in sections([NESTED]) if isinstance(each, Delimiter)]
         self.assertEqual(
             [(each.multipart, each.closing) for each in delimiters],
             [(0, False), (3, False), (3, False), (3, True), (0, False), (0, True)],
         )
 
-    def test_a_header_section_without_end_is_not_looked_into(self) -> None:
-        """Where it is cut depends on the chunks, so nothing may depend on it."""
+    def test_a_header_section_over_1_mib_is_not_parsed(self) -> None:
+        # Its cut depends on the chunks, so nothing may depend on the cut.
         header = b"Content-Type: message/rfc822\r\n" + b"X: y\r\n" * 200_000
         for size in (6_000, 65_536, 1 << 21):
             chunks = [header[at : at + size] for at in range(0, len(header), size)]
-            found = list(sections([*chunks, b"\r\nbody"]))
-            assert isinstance(found[0], Header)
-            self.assertEqual(found[0].entity.kind, "opaque")
+            header_section, *_ = sections([*chunks, b"\r\nbody"])
+            assert isinstance(header_section, Header)
+            self.assertEqual(header_section.entity.kind, "opaque")
             self.assertEqual(joined([*chunks, b"\r\nbody"]), header + b"\r\nbody")
 
-    def test_a_digest_is_of_messages(self) -> None:
+    def test_parts_of_a_digest_are_messages_by_default(self) -> None:
         # RFC 2046 §5.1.5
         content = (
             b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\ny"
@@ -180,7 +180,7 @@ class Structure(SynchronousTestCase):
             shown(content)[2:], ["3 message message/rfc822", "4 leaf text/plain", "4 body: y"]
         )
 
-    def test_there_is_an_end_to_parts(self) -> None:
+    def test_the_number_and_the_depth_of_parts_are_limited(self) -> None:
         start = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
         self.assertRaises(TooManyParts, shown, start + b"--b\r\n\r\n" * 5001)
         deep = b"".join(
@@ -190,7 +190,7 @@ class Structure(SynchronousTestCase):
         self.assertIn("opaque multipart/mixed", "".join(shown(deep)))
         self.assertEqual(joined([deep]), deep)
 
-    def test_a_header_section_without_end_is_sealed_and_kept(self) -> None:
+    def test_a_header_section_over_1_mib_is_opaque_and_kept(self) -> None:
         field = b"X: " + b"x" * 995 + b"\r\n"
         content = field * 1100 + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
         chunks = [content[at : at + 65536] for at in range(0, len(content), 65536)]
@@ -203,7 +203,7 @@ class Structure(SynchronousTestCase):
 
     @settings(max_examples=300, deadline=None)
     @given(st.data())
-    def test_put_together_again_it_is_what_it_was(self, data: st.DataObject) -> None:
+    def test_the_joined_sections_are_the_content(self, data: st.DataObject) -> None:
         words = st.sampled_from(
             [
                 *(b"--b", b"--c", b"--", b"-", b"\r\n", b"\r", b"\n", b" ", b"x", b"\xff", b"\0"),
@@ -228,7 +228,7 @@ class Entities(SynchronousTestCase):
     def of_type(self, value: bytes) -> Entity:
         return self.entity(b"Content-Type: " + value)
 
-    def test_boundaries_are_written_in_several_ways(self) -> None:
+    def test_a_boundary_is_read_in_each_of_its_forms(self) -> None:
         for value, boundary in (
             (b"boundary=x", b"x"),
             (b'Boundary="a b"', b"a b"),
@@ -240,7 +240,7 @@ class Entities(SynchronousTestCase):
             (b"boundary=" + b"x" * 70, b"x" * 70),
             (b'boundary="x  "', b"x"),
             (b'boundary="a\r\n b"', b"a b"),
-            # RFC 2231: in sections, and in percent encoding.
+            # RFC 2231: cut into sections, and percent-encoded.
             (b"boundary*0=a; boundary*1=b", b"ab"),
             (b'Boundary*1*=%20c; boundary*0="a b"', b"a b c"),
             (b"boundary*0*=us-ascii'en'a%27; boundary*1='b", b"a''b"),
@@ -249,7 +249,7 @@ class Entities(SynchronousTestCase):
             entity = self.of_type(b"multipart/mixed; " + value)
             self.assertEqual((entity.kind, entity.boundary), ("multipart", boundary), value)
 
-    def test_what_must_not_be_looked_into_is_sealed(self) -> None:
+    def test_signed_encrypted_and_ambiguous_types_are_opaque(self) -> None:
         for value in (
             b"multipart/mixed",
             b'multipart/mixed; boundary=""',
@@ -279,14 +279,14 @@ class Entities(SynchronousTestCase):
             self.assertEqual(entity.kind, "opaque", value)
             self.assertTrue(entity.reason)
 
-    def test_composites_have_no_encoding(self) -> None:
+    def test_an_encoded_multipart_or_message_is_opaque(self) -> None:
         for type in (b"multipart/mixed; boundary=x", b"message/rfc822"):
             field = b"Content-Type: " + type
-            for encoding, sealed in ((b"8BIT", False), (b"binary", False), (b"Base64", True)):
+            for encoding, opaque in ((b"8BIT", False), (b"binary", False), (b"Base64", True)):
                 entity = self.entity(field, b"content-transfer-encoding:" + encoding)
-                self.assertEqual(entity.kind == "opaque", sealed)
+                self.assertEqual(entity.kind == "opaque", opaque)
 
-    def test_a_header_that_is_none_is_sealed(self) -> None:
+    def test_a_body_behind_an_unreadable_header_is_opaque(self) -> None:
         for lines in (
             (b"From a@b Thu Jan  1 00:00:00 1970", b"Subject: x"),
             (b" folded: at once",),
@@ -298,6 +298,6 @@ class Entities(SynchronousTestCase):
         ):
             self.assertEqual(self.entity(*lines).kind, "opaque", lines)
 
-    def test_internationalized_messages_are_leaves(self) -> None:
+    def test_message_global_is_a_leaf(self) -> None:
         # RFC 6532 §3.7: any encoding is allowed.
         self.assertEqual(self.of_type(b"message/global").kind, "leaf")

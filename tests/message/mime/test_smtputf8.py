@@ -1,4 +1,4 @@
-"""What of a message needs SMTPUTF8."""
+"""Whether a content needs SMTPUTF8."""
 
 from collections.abc import Iterator
 
@@ -13,38 +13,38 @@ PARTS = (
 )
 
 
-class Elsewhere:
+class BodyFile:
     """A body that is not in memory."""
 
     size = 10
 
     def chunks(self) -> Iterator[bytes]:
-        raise AssertionError("it would be read")
+        raise AssertionError("the body file is read")
 
 
-class NeedsIt(SynchronousTestCase):
-    def found(self, text: str) -> bool:
+class Need(SynchronousTestCase):
+    def needs(self, text: str) -> bool:
         return needs_smtputf8(MemoryBody(text.encode()))
 
-    def test_the_header_on_top_and_those_of_parts(self) -> None:
-        self.assertTrue(self.found("Subject: schön\r\n\r\nx\r\n"))
-        self.assertTrue(self.found(PARTS.format("Content-Description: schön\r\n", "x")))
+    def test_utf_8_in_any_header_section_needs_smtputf8(self) -> None:
+        self.assertTrue(self.needs("Subject: schön\r\n\r\nx\r\n"))
+        self.assertTrue(self.needs(PARTS.format("Content-Description: schön\r\n", "x")))
         self.assertTrue(
-            self.found(
+            self.needs(
                 "Content-Type: message/rfc822\r\n\r\nSubject: schön\r\n\r\nx\r\n",
             )
         )
         self.assertTrue(
-            self.found("Content-Type: message/global\r\n\r\nSubject: schön\r\n\r\nx\r\n")
+            self.needs("Content-Type: message/global\r\n\r\nSubject: schön\r\n\r\nx\r\n")
         )
 
-    def test_not_what_is_said_in_a_body(self) -> None:
-        self.assertFalse(self.found("Subject: x\r\n\r\nschön: ja\r\n"))
-        self.assertFalse(self.found(PARTS.format("", "schön: ja")))
+    def test_utf_8_in_a_body_needs_no_smtputf8(self) -> None:
+        self.assertFalse(self.needs("Subject: x\r\n\r\nschön: ja\r\n"))
+        self.assertFalse(self.needs(PARTS.format("", "schön: ja")))
 
-    def test_what_is_not_in_memory_is_not_read_for_it(self) -> None:
-        self.assertTrue(needs_smtputf8(Elsewhere()))
+    def test_a_body_file_is_not_read_and_counts_as_needing_smtputf8(self) -> None:
+        self.assertTrue(needs_smtputf8(BodyFile()))
 
-    def test_what_has_too_many_parts_to_look_into(self) -> None:
+    def test_a_content_with_over_100_parts_counts_as_needing_smtputf8(self) -> None:
         many = "--X\r\n\r\nx\r\n" * 6000
-        self.assertTrue(self.found(f"Content-Type: multipart/mixed; boundary=X\r\n\r\n{many}"))
+        self.assertTrue(self.needs(f"Content-Type: multipart/mixed; boundary=X\r\n\r\n{many}"))
