@@ -1,6 +1,6 @@
-"""The part of a report that programs read (RFC 3464; in UTF-8 by RFC 6533).
+"""The part of a notice that programs read: message/delivery-status (RFC 3464, RFC 6533).
 
-What a peer said, and what a client gave us to repeat, is escaped.
+Text of peers and clients is escaped.
 """
 
 from __future__ import annotations
@@ -23,27 +23,26 @@ from ...mail.xtext import decode_xtext
 from ..date import date_time
 
 Action = Literal["failed", "delayed", "delivered", "relayed", "expanded"]
-"""What happened to a recipient (RFC 3464 §2.3.3)."""
+"""The action field: what happened to a recipient (RFC 3464 §2.3.3)."""
 
-_SPLIT = 240  # characters after which a longer line is split, so that it has no 998 octets
-_WORDS = 2000  # characters of what a peer said; RFC 5321 §4.5.3.1.5 gives it 512 a line
+_SPLIT = 240  # characters after which a line is cut, so that it stays below 998 octets
+_LONGEST_REPLY = 2000  # characters; RFC 5321 §4.5.3.1.5 allows 512 a line
 _CLASSES = {"failed": 5, "delayed": 4}  # of status codes (RFC 3464 §2.3.4); else 2
 
-# RFC 5321 §4.4: whom it came from, in the trace field that is ours.
+# RFC 5321 §4.4: the client, in the trace field that we wrote.
 _FROM = re.compile(rb"Received: from ([!-~]{1,255})")
 
 
 @frozen
 class ReportedRecipient:
-    """What happened to one recipient.
+    """A recipient in a notice.
 
     Attributes:
-        recipient: to whom.
-        outcome: what it came to, or came to last. The reply of a failure because time ran out is
-            ``5.4.7``, our own; what the last attempt was answered stands in
-            ``recipient.last_reply`` then.
-        attempted: whether that was just now.
-        until: where it is tried again, until when; wall time.
+        recipient: the recipient.
+        outcome: its last outcome. That of an expired recipient is our own ``5.4.7``; the reply to
+            its last attempt is ``recipient.last_reply`` then.
+        attempted: Whether that attempt was just made.
+        until: wall time until which attempts go on; None: there are no more.
     """
 
     recipient: Recipient
@@ -55,7 +54,7 @@ class ReportedRecipient:
 def delivery_status(
     action: Action,
     message: Message,
-    events: Sequence[ReportedRecipient],
+    recipients: Sequence[ReportedRecipient],
     *,
     hostname: str,
     time: float,
@@ -64,16 +63,19 @@ def delivery_status(
     """Return the content of message/delivery-status (RFC 3464 §2.1).
 
     Args:
-        action: what happened to all of these recipients.
-        message: what is reported on.
-        events: at least one.
-        hostname: our own name.
-        time: of the report, seconds since the epoch.
-        international: as message/global-delivery-status (RFC 6533 §4): addresses in UTF-8.
+        action: the action of all ``recipients``.
+        message: the message that they belong to.
+        recipients: one or more.
+        hostname: our own host name.
+        time: the time of the notice, seconds since the epoch.
+        international: Whether addresses are written in UTF-8, as in message/global-delivery-status
+            (RFC 6533 §4).
     """
     date = date_time(int(time))
     blocks: list[Iterator[tuple[str, str]]] = [_message_fields(message, hostname)]
-    blocks += [_recipient_fields(action, event, date, international) for event in events]
+    blocks += [
+        _recipient_fields(action, recipient, date, international) for recipient in recipients
+    ]
     return b"\r\n".join(b"".join(map(_field, block)) for block in blocks)
 
 
@@ -82,19 +84,19 @@ def _message_fields(message: Message, hostname: str) -> Iterator[tuple[str, str]
     if isinstance(envelope_id, str):
         yield "Original-Envelope-Id", _decoded(envelope_id)  # RFC 3464 §2.2.1
     yield "Reporting-MTA", f"dns; {hostname}"  # RFC 3464 §2.2.2
-    if found := _FROM.match(message.trace):
-        yield "Received-From-MTA", f"dns; {found[1].decode('ascii')}"  # RFC 3464 §2.2.4
+    if client := _FROM.match(message.trace):
+        yield "Received-From-MTA", f"dns; {client[1].decode('ascii')}"  # RFC 3464 §2.2.4
     yield "X-Queue-ID", str(message.id)
     yield "Arrival-Date", date_time(int(message.received_at))  # RFC 3464 §2.2.5
 
 
 def _recipient_fields(
-    action: Action, event: ReportedRecipient, date: str, international: bool
+    action: Action, reported: ReportedRecipient, date: str, international: bool
 ) -> Iterator[tuple[str, str]]:
-    recipient, outcome = event.recipient, event.outcome
+    recipient, outcome = reported.recipient, reported.outcome
     original = recipient.parameters.get("ORCPT")
     if isinstance(original, str):
-        # RFC 3464 §2.3.1; RFC 3461 §6.3: none where the sender named none.
+        # RFC 3464 §2.3.1; RFC 3461 §6.3: only if the sender gave ORCPT.
         yield "Original-Recipient", _original(original, international)
     yield "Final-Recipient", typed_address(recipient.mailbox, international)  # RFC 3464 §2.3.2
     yield "Action", action
@@ -102,13 +104,13 @@ def _recipient_fields(
     if outcome.remote:
         yield "Remote-MTA", f"dns; {printable(outcome.remote.partition('[')[0]) or 'unknown'}"
     if action != "expanded":
-        # RFC 3464 §2.3.6: smtp is what an SMTP server answered; the rest are words of our own.
+        # RFC 3464 §2.3.6: smtp for the reply of an SMTP server; other text is our own.
         kind = "smtp" if outcome.remote else "x-twisted-mta"
-        yield "Diagnostic-Code", f"{kind}; {words(outcome.reply)}"
-    if event.attempted:
+        yield "Diagnostic-Code", f"{kind}; {reply_text(outcome.reply)}"
+    if reported.attempted:
         yield "Last-Attempt-Date", date
-    if event.until is not None:
-        yield "Will-Retry-Until", date_time(int(event.until))  # RFC 3464 §2.3.9
+    if reported.until is not None:
+        yield "Will-Retry-Until", date_time(int(reported.until))  # RFC 3464 §2.3.9
 
 
 def _status(action: Action, reply: Reply) -> str:
@@ -136,7 +138,7 @@ def _original(typed: str, international: bool) -> str:
 
 
 def _decoded(xtext: str) -> str:
-    """Return what xtext stands for; it was checked when it came, and whoever wrote it, escaped."""
+    """Return decoded xtext, escaped: a client wrote it."""
     try:
         return printable(decode_xtext(xtext))
     except ValueError:
@@ -147,20 +149,20 @@ def _field(field: tuple[str, str]) -> bytes:
     """Return a field, folded at spaces where it is long (RFC 5322 §2.2.3), or else anywhere."""
     name, value = field
     text = f"{name}: {value}"
-    if len(text) <= 78:  # most are, and there may be a thousand recipients
+    if len(text) <= 78:  # most are, and a message may have a thousand recipients
         return text.rstrip().encode() + b"\r\n"
     lines = wrap(text, 78, break_long_words=False, break_on_hyphens=False)
     parts = (line[at : at + _SPLIT] for line in lines for at in range(0, len(line), _SPLIT))
     return "\r\n ".join(parts).encode() + b"\r\n"
 
 
-def words(reply: Reply) -> str:
-    """Return a reply, so much of it as anybody reads; printable ASCII."""
-    said = str(reply)
-    return said if len(said) <= _WORDS else said[:_WORDS] + " [...]"
+def reply_text(reply: Reply) -> str:
+    """Return a reply as printable ASCII, cut at 2,000 characters."""
+    text = str(reply)
+    return text if len(text) <= _LONGEST_REPLY else text[:_LONGEST_REPLY] + " [...]"
 
 
 def shown(mailbox: Mailbox) -> str:
-    """Return an address that can stand in a line."""
+    """Return an address without controls, in one line."""
     address = str(mailbox)
     return address if address.isprintable() else printable(address)

@@ -1,4 +1,4 @@
-"""The part of a report that people read: which address, what was said, and what happens next."""
+"""The part of a notice that people read: the addresses, the replies, and what happens next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from ...mail.printable import printable
 from ...mail.reply import Reply
 from ..date import date_time
-from .delivery_status import Action, ReportedRecipient, shown, words
+from .delivery_status import Action, ReportedRecipient, reply_text, shown
 
 SUBJECTS: Mapping[Action, str] = {
     "failed": "Undelivered mail returned to sender",
@@ -20,65 +20,65 @@ SUBJECTS: Mapping[Action, str] = {
 }
 
 Reader = Literal["sender", "operator", "owner"]
-"""Who reads it: the sender of the message; the operator, where it has none; or the owner of a list,
-of members that do not exist."""
+"""The reader of a notice: the sender; the operator, if the reverse-path is null; or the owner of a
+list, about members that do not exist."""
 
 _WIDTH = 72  # characters of a line
 
 
 def explanation(
     action: Action,
-    events: Sequence[ReportedRecipient],
+    recipients: Sequence[ReportedRecipient],
     hostname: str,
     *,
     attached: str,
     reader: Reader,
 ) -> bytes:
-    """Return the text, with CR LF line ends, in UTF-8.
+    """Return the text, in UTF-8 with CR LF line ends.
 
     Args:
-        action: what happened to all of these recipients.
-        events: at least one.
-        hostname: our own name.
-        attached: a sentence on what is attached; empty where nothing is.
-        reader: see there.
+        action: the action of all ``recipients``.
+        recipients: one or more.
+        hostname: our own host name.
+        attached: a sentence about the returned message; empty if none is attached.
+        reader: the reader.
     """
     lines = [f"This is the mail system at {hostname}.", ""]
-    lines += wrap(" ".join(filter(None, (_news(action, events, reader), attached))), _WIDTH)
-    for event in events:
-        lines += ["", *_about(action, event)]
+    lines += wrap(" ".join(filter(None, (_news(action, recipients, reader), attached))), _WIDTH)
+    for recipient in recipients:
+        lines += ["", *_about(action, recipient)]
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-def _news(action: Action, events: Sequence[ReportedRecipient], reader: Reader) -> str:
-    several = len(events) > 1
+def _news(action: Action, recipients: Sequence[ReportedRecipient], reader: Reader) -> str:
+    several = len(recipients) > 1
     addresses = "addresses" if several else "address"
-    told = all(event.recipient.is_to_notify("FAILURE") for event in events)
+    notified = all(each.recipient.is_to_notify("FAILURE") for each in recipients)
     match action:
         case "failed" if reader == "sender":
             return (
                 f"Your message could not be delivered to the {addresses} below. It will not be "
-                "tried again: if it still matters, please send it anew, once what is said below "
-                "has been put right."
+                "tried again: if it still matters, please solve the problem named below and send "
+                "it anew."
             )
         case "failed" if reader == "owner":
             return (
                 "A message for a list that you look after is on its way to other members, and "
-                f"cannot be delivered to the {addresses} below. Please take out of the list what "
-                "does not exist, or have it made. You are told instead of the sender, as the owner "
-                "of the list."
+                f"cannot be delivered to the {addresses} below. Please remove from the list any "
+                "address that does not exist, or have it created. You get this instead of the "
+                "sender, as the owner of the list."
             )
         case "failed":
             return (
-                f"A message without a sender, as notices are, could not be delivered to the "
-                f"{addresses} below, and there is nobody to return it to. It will not be tried "
-                "again. You get this because the operator asked for it (bounce_postmaster)."
+                f"A message without a sender, like a bounce, could not be delivered to the "
+                f"{addresses} below, and cannot be returned. It will not be tried again. You get "
+                "this because this mail system is configured so (bounce_postmaster)."
             )
         case "delayed":
-            date = date_time(int(min(event.until or 0.0 for event in events)))
+            date = date_time(int(min(each.until or 0.0 for each in recipients)))
             outlook = (
                 f"If it cannot be delivered until {date}, you will be told."
-                if told
+                if notified
                 else f"If it cannot be delivered until {date}, it is given up."
             )
             return (
@@ -87,11 +87,11 @@ def _news(action: Action, events: Sequence[ReportedRecipient], reader: Reader) -
             )
         case "delivered":
             return (
-                f"Your message was delivered to the {addresses} below. Nobody need have read it "
-                "yet. You get this because you asked for it."
+                f"Your message was delivered to the {addresses} below. This does not mean that it "
+                "was read. You get this because you asked for it."
             )
         case "relayed":
-            outlook = " unless it fails there" if told else ""
+            outlook = " unless it fails there" if notified else ""
             return (
                 f"Your message for the {addresses} below was passed on to another mail system, "
                 "which does not confirm deliveries. So you will hear no more of it"
@@ -99,7 +99,9 @@ def _news(action: Action, events: Sequence[ReportedRecipient], reader: Reader) -
             )
         case "expanded":
             stands = ", each of which stands" if several else ", which stands"
-            outlook = " If it cannot be delivered to one of them, you will be told." if told else ""
+            outlook = (
+                " If it cannot be delivered to one of them, you will be told." if notified else ""
+            )
             return (
                 f"Your message was accepted for the {addresses} below{stands} for several "
                 f"others, and is on its way to them. You will not be told of each "
@@ -107,8 +109,8 @@ def _news(action: Action, events: Sequence[ReportedRecipient], reader: Reader) -
             )
 
 
-def _about(action: Action, event: ReportedRecipient) -> Iterator[str]:
-    recipient, outcome = event.recipient, event.outcome
+def _about(action: Action, reported: ReportedRecipient) -> Iterator[str]:
+    recipient, outcome = reported.recipient, reported.outcome
     yield f"<{shown(recipient.mailbox)}>"
     if recipient.original is not None:
         yield f"    to which mail for <{shown(recipient.original)}> is forwarded"
@@ -127,11 +129,11 @@ def _about(action: Action, event: ReportedRecipient) -> Iterator[str]:
     if action == "failed" and not outcome.remote:
         last = recipient.last_reply
         if last is not None and str(last) not in str(outcome.reply):
-            who = printable(recipient.last_remote or "this system")
-            yield f"    The last answer, from {who}, was:"
+            peer = printable(recipient.last_remote or "this system")
+            yield f"    The last answer, from {peer}, was:"
             yield from _quoted(last)
 
 
 def _quoted(reply: Reply) -> list[str]:
     indent = " " * 8
-    return wrap(words(reply), _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return wrap(reply_text(reply), _WIDTH, initial_indent=indent, subsequent_indent=indent)

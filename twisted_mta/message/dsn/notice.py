@@ -1,10 +1,7 @@
-"""Delivery status notifications: what a sender is told (RFC 3464 in the report of RFC 6522).
+"""Delivery status notifications (RFC 3464) as multipart/report messages (RFC 6522).
 
-A notice that cannot be delivered is the end of what it tells. So it is made to pass any next hop:
-no octet of it is over 127, whatever it is about, but for the address of a reader whose mailbox
-cannot be reached without SMTPUTF8 either.
-
-Pure, but for reading the body of the message that it is about.
+A notice that cannot be delivered is lost. So any next hop can take it: it is ASCII, whatever
+message it is about, except for the address of a reader whose mailbox needs SMTPUTF8 anyway.
 """
 
 from __future__ import annotations
@@ -28,17 +25,17 @@ from .explanation import SUBJECTS, Reader, explanation
 from .returned import LONG_LINE, Returned, returned
 
 _ASCII = bytes(range(128))
-_MESSAGE_ID = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")  # RFC 5322 §3.6.4, near enough
+_MESSAGE_ID = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,250}>")  # RFC 5322 §3.6.4, simplified
 
 
 @frozen
 class Notice:
-    """A notification, ready to be queued with the null reverse-path (RFC 3464 §2).
+    """A notice, ready to be queued with the null reverse-path (RFC 3464 §2).
 
     Attributes:
-        content: header section and body, with CR LF line ends, no line over 998 octets; the body
+        content: header section and body, with CR LF line ends and no line over 998 octets; the body
             is ASCII.
-        international: whether the header section is not, so that it only travels with SMTPUTF8.
+        international: Whether the header section is not ASCII, so that it needs SMTPUTF8.
     """
 
     content: bytes
@@ -46,14 +43,14 @@ class Notice:
 
     @property
     def parameters(self) -> Parameters:
-        """The parameters of its MAIL command."""
+        """The ESMTP parameters of its MAIL command."""
         return {"SMTPUTF8": None} if self.international else {}
 
 
 def notice(
     action: Action,
     message: Message,
-    events: Sequence[ReportedRecipient],
+    recipients: Sequence[ReportedRecipient],
     *,
     hostname: str,
     id: QueueId,
@@ -61,35 +58,35 @@ def notice(
     reader: Mailbox | None = None,
     seven_bit: bool = False,
 ) -> Notice:
-    """Tell the sender of ``message`` what happened to some of its recipients.
+    """Return the notice about some recipients of ``message``.
 
-    Where the body cannot be read, the notice goes without it: it is still worth sending.
+    A message whose body cannot be read is not returned in it.
 
     Args:
-        action: what happened to all of them.
-        message: what it happened to.
-        events: at least one.
-        hostname: our own name.
+        action: the action of all ``recipients``.
+        message: the message that they belong to.
+        recipients: one or more.
+        hostname: our own host name.
         id: the queue id of the notice itself.
-        time: of the notice, seconds since the epoch.
-        reader: who reads it instead of the sender: the operator, where the reverse-path is null
-            (RFC 5321 §4.5.5); else the owner of a list.
-        seven_bit: whether its header section has to be ASCII even where their address is not: it is
-            forwarded to one that is.
+        time: the time of the notice, seconds since the epoch.
+        reader: the address of the notice instead of the reverse-path: the operator's, if that is
+            null (RFC 5321 §4.5.5), else that of the owner of a list.
+        seven_bit: Whether the header section has to be ASCII even if the address is not, because
+            it is forwarded to an ASCII address.
 
     Raises:
-        ValueError: nothing happened; or there is neither a sender nor a reader.
+        ValueError: there are no recipients, or neither a reverse-path nor a reader.
     """
     sender = message.envelope.reverse_path
     to = reader or sender
-    if to is None or not events:
-        raise ValueError("a notice needs an event, and one to read it")
+    if to is None or not recipients:
+        raise ValueError("a notice needs a recipient to report and a reader")
     role: Reader = "sender" if reader is None else "operator" if sender is None else "owner"
-    # RFC 3461 §4.3, §6.2: the whole comes back only where it failed, and HDRS was not asked for.
+    # RFC 3461 §4.3, §6.2: the whole message is returned only with a failure, and without RET=HDRS.
     back = returned(
         message, whole=action == "failed" and message.envelope.parameters.get("RET") != "HDRS"
     )
-    international = _is_international(message, to, events, back)
+    international = _is_international(message, to, recipients, back)
     back_type, back = back.part(international=international)
     kind = "message/global-delivery-status" if international else "message/delivery-status"
     parts = [
@@ -98,7 +95,7 @@ def notice(
             "text/plain; charset=utf-8",
             explanation(
                 action,
-                events,
+                recipients,
                 hostname,
                 attached=_attached(back, role),
                 reader=role,
@@ -108,7 +105,12 @@ def notice(
             "Delivery report",
             kind,
             delivery_status(
-                action, message, events, hostname=hostname, time=time, international=international
+                action,
+                message,
+                recipients,
+                hostname=hostname,
+                time=time,
+                international=international,
             ),
         ),
     ]
@@ -135,23 +137,23 @@ def notice(
 
 
 def _is_international(
-    message: Message, to: Mailbox, events: Sequence[ReportedRecipient], back: Returned
+    message: Message, to: Mailbox, recipients: Sequence[ReportedRecipient], back: Returned
 ) -> bool:
-    """Whether it needs the types of RFC 6533 §4.
+    """Whether the notice needs the content types of RFC 6533 §4.
 
-    Only then does it get them: a sender of ASCII may be at a host that does not know them.
+    Without need it does not use them: the host of an ASCII sender may not know them.
     """
     if not to.is_ascii:
         return True
     if "SMTPUTF8" not in message.envelope.parameters and message.trace.isascii():
         return False
-    return back.has_utf8_header or not all(event.recipient.mailbox.is_ascii for event in events)
+    return back.has_utf8_header or not all(each.recipient.mailbox.is_ascii for each in recipients)
 
 
 def _in_ascii(mailbox: Mailbox) -> str:
-    """Return an address for a field that must be ASCII; it cannot be answered there.
+    """Return an address for a field that must be ASCII.
 
-    If it is not ASCII it is the name of an empty group, as RFC 6857 has it.
+    Another address becomes the name of an empty group (RFC 6857), which cannot be replied to.
     """
     if mailbox.is_ascii:
         return f"<{shown(mailbox)}>"
@@ -167,18 +169,18 @@ def _subject(action: Action, reader: Reader) -> str:
 def _attached(back: Returned, reader: Reader) -> str:
     if not back.content:
         return ""
-    what = {"sender": "What you sent", "operator": "It", "owner": "The message"}[reader]
+    subject = {"sender": "What you sent", "operator": "It", "owner": "The message"}[reader]
     return (
-        f"{what} is attached."
+        f"{subject} is attached."
         if back.whole
-        else f"The header of {what[0].lower()}{what[1:]} is attached."
+        else f"The header of {subject[0].lower()}{subject[1:]} is attached."
     )
 
 
 def _references(returned: bytes) -> list[str]:
-    """Return the fields that tie the notice to what it is about (RFC 5322 §3.6.4)."""
-    found = _MESSAGE_ID.fullmatch(field(returned, "Message-ID") or "")
-    return [f"In-Reply-To: {found[0]}", f"References: {found[0]}"] if found else []
+    """Return the fields that link the notice to the returned message (RFC 5322 §3.6.4)."""
+    id = _MESSAGE_ID.fullmatch(field(returned, "Message-ID") or "")
+    return [f"In-Reply-To: {id[0]}", f"References: {id[0]}"] if id else []
 
 
 def _part(description: str, kind: str, content: bytes) -> bytes:
