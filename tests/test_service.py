@@ -28,7 +28,7 @@ from twisted_mta.system.ports import CannotListen
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.world import SMTP, MemoryMTA, MemoryReactor
-from twisted_mta.tls.server import CertificateError
+from twisted_mta.tls.certificates import CertificateError
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
 LARGE = b"Subject: Large\r\n\r\n" + b"0123456789abcdef\r\n" * 10_000

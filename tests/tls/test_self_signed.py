@@ -22,15 +22,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.server import authority
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.testing.files import PowerCut, UnsyncedFiles
-from twisted_mta.tls.self_signed import (
+from twisted_mta.tls.certificates import (
     CertificateError,
     CertifiedKey,
     fingerprint,
     issuer,
     read_certificates,
-    self_signed,
     subject,
 )
+from twisted_mta.tls.self_signed import self_signed
 
 NOW = 1_790_000_000.0
 
@@ -81,7 +81,7 @@ class Files(FilesTestCase):
             (("/nowhere.pem", key), "/nowhere.pem: cannot be read: No such file or directory"),
             ((key, key), "DIR/k.pem: holds no certificate in PEM form;"),
             ((certificate, certificate), "DIR/c.pem: holds no private key in PEM form;"),
-            ((certificate, locked), "DIR/locked.pem: the key has a passphrase; one without"),
+            ((certificate, locked), "DIR/locked.pem: the key has a passphrase; expected"),
             (
                 (certificate, self.file("other.pem", key_pem(OTHER_KEY))),
                 "DIR/other.pem: the key does not match the certificate in DIR/c.pem;",
@@ -92,7 +92,7 @@ class Files(FilesTestCase):
     def test_a_chain_in_the_wrong_order_is_told_so(self) -> None:
         chain = certificate_pem(OTHER_KEY, "issuer") + certificate_pem(KEY, "mail.example.net")
         self.assertIn(
-            "it belongs to certificate 2 of the file, which has to come first",
+            "expected certificate 2 of the file, whose key it is, to be the first",
             self.refusal(self.file("chain.pem", chain), self.file("k.pem", key_pem(KEY))),
         )
 

@@ -21,9 +21,10 @@ from twisted_mta.config import SNICertificate
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.system.files import DiskFiles
 from twisted_mta.system.real_world import wall_time
-from twisted_mta.tls.certificates import openssl_reason
-from twisted_mta.tls.self_signed import CertificateError, self_signed
-from twisted_mta.tls.server import ServerContext, TLSSettings, facts, load, suffices
+from twisted_mta.tls.certificates import CertificateError, openssl_reason
+from twisted_mta.tls.handshake import server_facts, suffices
+from twisted_mta.tls.self_signed import self_signed
+from twisted_mta.tls.server import ServerContext, TLSSettings, load
 
 OURS = authority.self_signed("mail.example.net")
 NEW = authority.self_signed("new.example.net")
@@ -90,7 +91,7 @@ class Handshakes(FilesTestCase):
         client.set_ciphers("AES128-SHA:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-GCM-SHA384")
         _, server = shake_hands(self.context(), client)
         self.assertEqual(
-            (facts(server).version, facts(server).cipher),
+            (server_facts(server).version, server_facts(server).cipher),
             ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384"),
         )
 
@@ -118,7 +119,7 @@ class Handshakes(FilesTestCase):
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         _, server = shake_hands(self.context(), client)
         self.assertEqual(
-            [suffices(least)(facts(server)) for least in ("1.2", "1.3")], [True, False]
+            [suffices(least)(server_facts(server)) for least in ("1.2", "1.3")], [True, False]
         )
 
     def test_what_suffices_may_be_several_things(self) -> None:
@@ -190,7 +191,7 @@ class Handshakes(FilesTestCase):
         self.assertRaises(SSL.WantReadError, server.do_handshake)
         client.bio_write(server.bio_read(65536))
         client.do_handshake()
-        achieved = facts(client, verified=True)
+        achieved = server_facts(client, verified=True)
         self.assertTrue(achieved.peer_verified)
         subject = achieved.peer_subject or ""
         self.assertTrue(subject.isascii() and subject.isprintable(), subject)

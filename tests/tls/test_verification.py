@@ -103,7 +103,7 @@ class VerificationTests(HopTestCase):
     def test_c5_a_common_name_never_counts(self) -> None:
         """The subject says mx1.example, and no subjectAltName does."""
         outcome = self.deferred(self.issued())
-        self.assertIn("does not prove the name mx1.example", outcome.reply.text)
+        self.assertIn("cannot be compared with mx1.example", outcome.reply.text)
         self.assertIn("subjectAltName", outcome.reply.text)
 
     def test_c5_expired(self) -> None:
@@ -122,7 +122,7 @@ class VerificationTests(HopTestCase):
     def test_c5_signed_by_somebody_else(self) -> None:
         """By one whom we do not know, or who only has the name of one."""
         for name, text in (
-            ("Other CA", "no authority that we trust"),
+            ("Other CA", "no trusted authority"),
             ("Example CA", "not signed by the authority that it names"),
         ):
             other = Authority(name)
@@ -137,7 +137,7 @@ class VerificationTests(HopTestCase):
         """Our authority is none of them."""
         self.use(tls="verify")
         outcome = self.deferred(self.issued("mx1.example"))
-        self.assertIn("no authority that we trust", outcome.reply.text)
+        self.assertIn("no trusted authority", outcome.reply.text)
 
     def test_c5_a_certificate_that_is_named_itself(self) -> None:
         """Trusted without an authority above it; its name has to be right all the same."""

@@ -30,8 +30,9 @@ from ..system.outbox import Outbox
 from ..system.slices import Work
 from ..telemetry.metrics import Metrics, table
 from ..tls.certificates import CertificateFiles
+from ..tls.handshake import suffices
 from ..tls.self_signed import SELF_SIGNED, self_signed
-from ..tls.server import Prepared, ServerContext, TLSSettings, suffices
+from ..tls.server import LoadedContexts, ServerContext, TLSSettings
 from .authentication import Authentication
 
 
@@ -193,10 +194,10 @@ class Listeners:
         Raises:
             CertificateError: a file cannot be used; which, and why.
         """
-        prepared: list[tuple[ServerContext, Prepared]] = []
+        prepared: list[tuple[ServerContext, LoadedContexts]] = []
         files = CertificateFiles()
         for listener, context in zip(config.listeners, self._contexts, strict=True):
-            each = yield from context.preparing(_tls_settings(config, listener), files)
+            each = yield from context.load(_tls_settings(config, listener), files)
             prepared.append((context, each))
 
         def use() -> list[str]:

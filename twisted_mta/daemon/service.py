@@ -33,7 +33,7 @@ from ..system.ports import Bound, CannotListen
 from ..system.real_world import monotonic_microseconds
 from ..system.timers import use_monotonic_time
 from ..telemetry.metrics import table
-from ..tls.self_signed import CertificateError
+from ..tls.certificates import CertificateError
 from .options import Options
 from .systemd import ServiceManager
 

@@ -186,7 +186,7 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """Judge what the handshake achieved before anything is said (RFC 3207 §4.1)."""
-        facts, objection = self._contexts.judge(
+        facts, objection = self._contexts.verify(
             self.transport.getHandle(),
             self.target,
             self.terms.tls,

@@ -17,7 +17,7 @@ from ..mail.next_hop import Host, NextHop, Target
 from ..smtp.client.step import Dialect, TLSLevel
 from ..smtp.sasl.client import Credentials
 from ..system.slices import Work
-from ..tls.client import ClientContexts, ClientTLS, Loaded
+from ..tls.client import ClientContexts, ClientTLS, LoadedContext
 from .credentials import LoadedCredentials, load_credentials
 
 DestinationFor = Callable[[str, tuple[Host, ...]], Destination]
@@ -65,7 +65,7 @@ class LoadedTerms:
         warnings: lines for the log, printable.
     """
 
-    contexts: Mapping[ClientTLS, Loaded]
+    contexts: Mapping[ClientTLS, LoadedContext]
     credentials: Mapping[str, LoadedCredentials]
     warnings: tuple[str, ...] = ()
 

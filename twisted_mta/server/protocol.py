@@ -65,7 +65,8 @@ from ..telemetry.metrics import table
 from ..telemetry.metrics.table import Metric
 from ..telemetry.tracing import About, Overheard, Tracing
 from ..tls.certificates import openssl_reason
-from ..tls.server import ServerTLS, channel_binding
+from ..tls.handshake import channel_binding
+from ..tls.server import ServerTLS
 from .addresses import ProxiedAddress, plain_address
 from .lifecycle import HANDSHAKES, NOT_GREETED, TRANSITIONS, Event, Lifecycle
 from .message_delivery import NoDelivery, delivery_of

@@ -22,7 +22,7 @@ from ..smtp.peer import Peer
 from ..smtp.server.session import Session
 from ..smtp.server.settings import SessionSettings
 from ..smtp.server.transaction import Accepted, Transaction
-from ..tls.server import facts
+from ..tls.handshake import server_facts
 from .intake import Intake
 
 
@@ -80,7 +80,7 @@ class QueueingDelivery:
         session.greeting = "EHLO" if isinstance(protocol, ESMTP) else "HELO"
         session.helo = (name or b"").decode("utf-8", "replace")
         if getattr(protocol, "startedTLS", False):
-            session.tls = facts(protocol.transport.getHandle())
+            session.tls = server_facts(protocol.transport.getHandle())
         return session
 
 

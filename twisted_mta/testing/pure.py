@@ -48,7 +48,7 @@ from ..smtp.server.step import (
     Violation,
     Write,
 )
-from ..tls.server import suffices
+from ..tls.handshake import suffices
 from .delivery import RecordingDelivery
 
 _PROXIES = Networks((ip_network("192.0.2.0/24"),))

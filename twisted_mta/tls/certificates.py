@@ -1,4 +1,4 @@
-"""Certificates and keys in PEM files: reading them, and their dates."""
+"""Certificates and keys in PEM files: read them, describe them, and check their dates."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from OpenSSL import SSL
 from ..mail.printable import printable
 from ..system.ownership import others_may_write
 
-# What is said this long before a certificate expires still leaves time to renew it.
+# A warning this long before the expiry leaves time to renew a certificate.
 _SOON = timedelta(days=14)
 
-_MOST_ERRORS = 4  # of one handshake; a peer chooses how many there are
+_MOST_ERRORS = 4  # of one chain: the peer decides how many there are
 
 
 class CertificateError(Exception):
-    """A certificate or key that cannot be used: names the file, and says what is wrong."""
+    """A certificate or key that cannot be used; the text has the file and the reason."""
 
 
 @frozen
 class CertifiedKey:
-    """A certificate with its chain and its private key, as two PEM files (or one) held them.
+    """A certificate with its chain and private key, from one or two PEM files.
 
     Attributes:
         certificate_file: the path of the certificates.
         key_file: the path of the key; may be the same.
-        chain: ours first, then its issuers as far as they are to be sent.
-        key: the private key of the first.
+        chain: the certificate first, then the issuers that are sent with it.
+        key: the private key of the certificate.
     """
 
     certificate_file: str
@@ -54,16 +54,16 @@ class CertifiedKey:
         """Read both files. Blocks.
 
         Raises:
-            CertificateError: they cannot be read, or do not belong together.
+            CertificateError: a file cannot be read, or the key is not that of the certificate.
         """
         chain = read_certificates(certificate_file)
         key = _read_key(key_file)
         if not belong(chain[0], key):
             others = [number for number, one in enumerate(chain, 1) if belong(one, key)]
             hint = (
-                f"it belongs to certificate {others[0]} of the file, which has to come first"
+                f"expected certificate {others[0]} of the file, whose key it is, to be the first"
                 if others
-                else "the key that the certificate was made for would do"
+                else "expected the key that the certificate was made for"
             )
             raise CertificateError(
                 f"{printable(key_file)}: the key does not match the certificate in"
@@ -72,10 +72,10 @@ class CertifiedKey:
         return cls(certificate_file, key_file, tuple(chain), key)
 
     def load_into(self, context: SSL.Context) -> None:
-        """Have connections of ``context`` show the certificate.
+        """Use the certificate for connections of ``context``.
 
         Raises:
-            CertificateError: OpenSSL does not take it.
+            CertificateError: OpenSSL refuses it.
         """
         try:
             context.use_certificate(self.chain[0])
@@ -86,17 +86,17 @@ class CertifiedKey:
         except (SSL.Error, TypeError, ValueError) as error:
             raise CertificateError(
                 f"{printable(self.certificate_file)}: OpenSSL refuses it: {openssl_reason(error)};"
-                " an ECDSA P-256 or RSA 2048 certificate would do"
+                " expected an ECDSA P-256 or RSA 2048 certificate"
             ) from None
 
     @property
     def certificate(self) -> x509.Certificate:
-        """Our certificate."""
+        """The first certificate of the chain."""
         return self.chain[0]
 
     @property
     def description(self) -> str:
-        """What an operator would know it by: whose it is, until when, and its fingerprint."""
+        """A line for operators: the subject, the last day of validity, and the fingerprint."""
         certificate = self.certificate
         return (
             f"{subject(certificate) or 'a certificate without a subject'},"
@@ -105,9 +105,9 @@ class CertifiedKey:
         )
 
     def warnings(self, now: float) -> list[str]:
-        """Return what is wrong with the certificate's dates at ``now`` (seconds since the epoch).
+        """Return warnings about the certificate's dates at ``now`` (seconds since the epoch).
 
-        It is used all the same: most senders do not look, and the others say so.
+        It is used all the same: most peers do not verify it.
         """
         moment = datetime.fromtimestamp(now, UTC)
         name, certificate = printable(self.certificate_file), self.certificate
@@ -121,7 +121,7 @@ class CertifiedKey:
         return []
 
     def is_valid(self, now: float) -> bool:
-        """Whether the certificate's dates cover ``now``."""
+        """Whether ``now`` (seconds since the epoch) is within the certificate's dates."""
         certificate, moment = self.certificate, datetime.fromtimestamp(now, UTC)
         return certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
 
@@ -132,12 +132,12 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 LARGEST = 16_384
-"""Octets of a peer's certificate up to which its names are read: some thousand of them, in 10 ms.
-Those that people have are a tenth of that."""
+"""Octets of a peer's certificate up to which its names are read: about a thousand names, in 10 ms.
+Usual certificates have a tenth of that."""
 
 
 def too_large(certificate: x509.Certificate) -> str:
-    """Return how large a certificate is, if its names are not read for that; else nothing."""
+    """Return the size of a certificate whose names are not read because of it; empty for others."""
     octets = len(certificate.public_bytes(Encoding.DER))
     return f"{octets} octets, and no more than {LARGEST} are read" if octets > LARGEST else ""
 
@@ -148,7 +148,7 @@ def subject(certificate: x509.Certificate) -> str:
 
 
 def issuer(certificate: x509.Certificate) -> str:
-    """Return the issuer, likewise."""
+    """Return the issuer as printable RFC 4514 text, empty where it has none."""
     return _name(certificate, "issuer")
 
 
@@ -156,8 +156,8 @@ def _name(certificate: x509.Certificate, which: Literal["subject", "issuer"]) ->
     if size := too_large(certificate):
         return f"unreadable: it has {size}"
     try:
-        # `cryptography` reads names only now, and warns of attributes that are longer than
-        # RFC 5280 allows: a warning for each handshake of whoever sends one is nothing we want.
+        # `cryptography` parses names only now, and warns about attributes longer than RFC 5280
+        # allows; a peer with such a certificate must not write to our log at each handshake.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             name = certificate.subject if which == "subject" else certificate.issuer
@@ -166,7 +166,7 @@ def _name(certificate: x509.Certificate, which: Literal["subject", "issuer"]) ->
         return f"unreadable: {printable(str(error))}"
 
 
-# What OpenSSL found wrong with a certificate, by its number; x509_vfy.h has more than pyOpenSSL.
+# OpenSSL's verification errors by number; x509_vfy.h has more than pyOpenSSL exports.
 _ERRORS: Mapping[int, str] = {
     **{
         number: name.removeprefix("ERR_").replace("_", " ").lower()
@@ -178,17 +178,17 @@ _ERRORS: Mapping[int, str] = {
     68: "ca md too weak",
 }
 
-# For those that operators meet, words that say what to mend.
+# Words for operators, for the errors that they meet.
 _CHAIN_ERRORS: Mapping[int, str] = {
     **_ERRORS,
-    2: "its certificate leads to no authority that we trust",
+    2: "its certificate leads to no trusted authority",
     7: "its certificate is not signed by the authority that it names",
     9: "its certificate, or one above it, is not valid yet",
     10: "its certificate, or one above it, has expired",
     18: "its certificate is self-signed",
-    19: "its certificate leads to no authority that we trust",
-    20: "its certificate leads to no authority that we trust",
-    21: "its certificate leads to no authority that we trust",
+    19: "its certificate leads to no trusted authority",
+    20: "its certificate leads to no trusted authority",
+    21: "its certificate leads to no trusted authority",
     26: "its certificate is not for servers",
     66: "the key of its certificate is too short",
     67: "the key of an authority above its certificate is too short",
@@ -197,36 +197,36 @@ _CHAIN_ERRORS: Mapping[int, str] = {
 
 
 def chain_error(number: int) -> str:
-    """Return what is wrong with a peer's certificate where OpenSSL says ``number``."""
+    """Return the reason, for operators, why a chain failed with a verification error of OpenSSL."""
     return _CHAIN_ERRORS.get(number, f"error {number} in its certificate")
 
 
 @define(eq=False)
 class ChainCheck:
-    """What OpenSSL thinks of the certificates of one peer.
+    """The verification of one peer's chain by OpenSSL.
 
     Attributes:
-        checked: whether it looked at one in this very connection.
-        errors: what it found wrong with their chain.
+        checked: whether a certificate was verified in this very connection.
+        errors: of the chain.
     """
 
     checked: bool = False
     errors: list[str] = field(factory=list)
 
     def note(self, error: str, *, ok: int) -> None:
-        """Take in what it said of one certificate; ``error`` means something where it is not ok."""
+        """Record the verification of one certificate; ``error`` counts where ``ok`` is 0."""
         self.checked = True
         if not ok and error not in self.errors and len(self.errors) < _MOST_ERRORS:
             self.errors.append(error)
 
 
 def openssl_error(number: int) -> str:
-    """Return what OpenSSL means by an error of verification, in its own words."""
+    """Return a verification error of OpenSSL in its own words."""
     return _ERRORS.get(number, f"error {number}")
 
 
 def openssl_reason(error: BaseException | None) -> str:
-    """Return what OpenSSL said of an error, or the error's own text; printable."""
+    """Return the reason that OpenSSL gives for an error, or the error's own text; printable."""
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list | tuple):
         texts = ", ".join(str(each[-1]) for each in error.args[0] if each)
         return printable(texts) or "OpenSSL gives no reason"
@@ -237,7 +237,7 @@ def _read(file: str, *, secret: bool = False) -> bytes:
     try:
         with open(file, "rb") as opened:
             if secret and (written := others_may_write(os.fstat(opened.fileno()))):
-                raise CertificateError(f"{printable(file)}: {written}; chmod 0640 would do")
+                raise CertificateError(f"{printable(file)}: {written}; expected chmod 0640")
             return opened.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -255,12 +255,12 @@ def read_certificates(file: str) -> Sequence[x509.Certificate]:
     except ValueError:
         raise CertificateError(
             f"{printable(file)}: holds no certificate in PEM form;"
-            " a file with -----BEGIN CERTIFICATE----- would do"
+            " expected a file with -----BEGIN CERTIFICATE-----"
         ) from None
 
 
 class CertificateFiles:
-    """Certificates and keys, each file of which is read once."""
+    """Reads each file of certificates and keys once, for all listeners of a configuration."""
 
     def __init__(self) -> None:
         self._keys: dict[tuple[str, str], CertifiedKey] = {}
@@ -282,8 +282,8 @@ class CertificateFiles:
 
 def _read_key(file: str) -> PrivateKeyTypes:
     try:
-        # To look whether the factors of an RSA key are primes takes 36 ms for 2,048 bits and 250
-        # for 4,096, in which nothing else happens. That it signs takes 3.
+        # Testing the factors of an RSA key for primality blocks for 36 ms with 2,048 bits and 250
+        # with 4,096. A trial signature takes 3 ms.
         key = load_pem_private_key(
             _read(file, secret=True), None, unsafe_skip_rsa_key_validation=True
         )
@@ -295,19 +295,19 @@ def _read_key(file: str) -> PrivateKeyTypes:
         raise
     except TypeError:
         raise CertificateError(
-            f"{printable(file)}: the key has a passphrase; one without would do"
+            f"{printable(file)}: the key has a passphrase; expected one without"
         ) from None
-    except Exception:  # ValueError, UnsupportedAlgorithm, and whatever a broken key brings up
+    except Exception:  # ValueError, UnsupportedAlgorithm, and others for broken keys
         raise CertificateError(
             f"{printable(file)}: holds no private key in PEM form;"
-            " a file with -----BEGIN PRIVATE KEY----- would do"
+            " expected a file with -----BEGIN PRIVATE KEY-----"
         ) from None
 
 
 def belong(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
-    """Whether a certificate was made for a key, as far as can be told."""
+    """Whether a certificate is that of a key; true where `cryptography` cannot tell."""
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
         return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
-    except Exception:  # a kind of key that `cryptography` does not know: OpenSSL will say
+    except Exception:  # a kind of key unknown to `cryptography`: OpenSSL decides
         return True

@@ -1,13 +1,13 @@
-"""What TLS a next hop must show, and what it did show.
+"""TLS to next hops: contexts, server names, and the verification of certificates.
 
-A context serves every connection for which the same files count; the name that goes out by SNI
-belongs to the connection. Contexts are made from a value, `ClientTLS`. `ClientContexts.load`
+A context serves all connections with the same files; the server name of SNI belongs to the
+connection. Contexts are made from a value, `ClientTLS`. `ClientContexts.load`
 reads the files that some of these name, `ClientContexts.use` puts them in force for the handshakes
 that follow.
 
-Whether what a handshake achieved is good enough is decided in one place, `ClientContexts.judge`,
-when it has completed and before a command is sent (RFC 3207 §4.1). A handshake is never broken off
-for the sake of a certificate: the server is told QUIT, and the log has the certificate's names.
+Whether a handshake is good enough is decided in one place, `ClientContexts.verify`, when it has
+completed and before a command is sent (RFC 3207 §4.1). No certificate breaks a handshake off: the
+server gets QUIT, and the log has the names of its certificate.
 """
 
 from __future__ import annotations
@@ -34,16 +34,14 @@ from .certificates import (
     CertifiedKey,
     ChainCheck,
     chain_error,
-    fingerprint,
-    issuer,
     read_certificates,
-    subject,
     too_large,
 )
+from .handshake import client_facts
 
-# Where a certificate proves nothing, a short key in it costs nothing: refused, the message would go
-# in clear instead (RFC 7435 §3). So OpenSSL's own floor for keys and digests, whose height depends
-# on who built it, is taken away; the one for the protocol stays.
+# An unverified certificate may have a short key: otherwise the message would be sent in clear
+# (RFC 7435 §3). So OpenSSL's minimum for keys and digests, which depends on its build, is lifted;
+# the minimum for the protocol version stays.
 _OPPORTUNISTIC_CIPHERS = b"DEFAULT:@SECLEVEL=0"
 
 _MOST_NAMES = 3  # of a certificate, in a reason
@@ -52,14 +50,14 @@ _LONGEST_NAME = 100
 
 @frozen(kw_only=True)
 class ClientTLS:
-    """All that decides how the TLS of a connection is.
+    """The TLS settings of a connection to a next hop.
 
     Attributes:
-        verify: whether the certificate has to prove the next hop's name.
-        authorities: the path of the PEM file with those who may sign it; None: those whom the
-            system trusts.
-        certificate: the path of the PEM file with the certificate that we show if asked, and its
-            chain.
+        verify: whether the server's certificate must be valid for its name.
+        authorities: the path of the PEM file with the trusted authorities; None: those of the
+            system.
+        certificate: the path of the PEM file with our client certificate and its chain, for
+            servers that request one; None: there is none.
         key: the path of the PEM file with its key.
     """
 
@@ -70,14 +68,14 @@ class ClientTLS:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that it names."""
+        """The paths of all files, each once."""
         named = (self.authorities, self.certificate, self.key)
         return tuple(dict.fromkeys(file for file in named if file is not None))
 
 
 @frozen(eq=False)
-class Loaded:
-    """What the files of a `ClientTLS` held, made into a context."""
+class LoadedContext:
+    """The context made from the files of a `ClientTLS`."""
 
     context: SSL.Context
     key: CertifiedKey | None = None
@@ -86,7 +84,13 @@ class Loaded:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientCreator:
-    """Makes the TLS side of a connection to one target."""
+    """Makes the TLS side of connections to one target.
+
+    Args:
+        context: for the connections.
+        server_name: for SNI; None: no SNI.
+        chains: where to record the verification of chains; None: certificates are not verified.
+    """
 
     def __init__(
         self,
@@ -99,7 +103,7 @@ class ClientCreator:
         self.server_name = server_name
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Return a connection that asks for the target's certificate by its name."""
+        """Return a connection with the target's name in SNI (called by Twisted)."""
         connection = SSL.Connection(self._context, None)
         if self._chains is not None:
             self._chains[connection] = ChainCheck()
@@ -109,13 +113,13 @@ class ClientCreator:
 
 
 class ClientContexts:
-    """The TLS contexts of the sending side."""
+    """The TLS contexts of connections to next hops."""
 
     def __init__(self) -> None:
-        self._loaded: dict[ClientTLS, Loaded] = {}
+        self._loaded: dict[ClientTLS, LoadedContext] = {}
         self._chains: WeakKeyDictionary[SSL.Connection, ChainCheck] = WeakKeyDictionary()
 
-    def load(self, settings: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, Loaded]]:
+    def load(self, settings: Iterable[ClientTLS]) -> Work[Mapping[ClientTLS, LoadedContext]]:
         """Read all files; nothing is in force before `use`.
 
         Raises:
@@ -127,7 +131,7 @@ class ClientContexts:
             loaded[tls] = self._load(tls)
         return loaded
 
-    def use(self, loaded: Mapping[ClientTLS, Loaded]) -> list[str]:
+    def use(self, loaded: Mapping[ClientTLS, LoadedContext]) -> list[str]:
         """Put files that were loaded in force; return lines that describe changes, printable."""
         before = self._loaded
         # A delivery under way may still need a context of before.
@@ -140,7 +144,7 @@ class ClientContexts:
         return list(lines)
 
     def creator(self, target: Target, tls: ClientTLS) -> ClientCreator:
-        """Return what to start TLS with on a connection to ``target``.
+        """Return the argument of `startTLS` for a connection to ``target``.
 
         Raises:
             RuntimeError: its files were not loaded.
@@ -153,17 +157,17 @@ class ClientContexts:
         chains = self._chains if tls.verify else None
         return ClientCreator(loaded.context, server_name(target), chains)
 
-    def judge(
+    def verify(
         self, connection: SSL.Connection, target: Target, tls: ClientTLS
     ) -> tuple[TLSFacts, str | None]:
-        """Return what a completed handshake achieved, and what it lacks, if anything.
+        """Return the facts of a completed handshake, and why the server is not verified.
 
-        Without ``verify``, that it completed is enough.
+        The second is None where it is verified, and where the settings do not require it.
         """
-        facts = tls_facts(connection, server_name(target))
+        facts = client_facts(connection, server_name(target))
         if not tls.verify:
             return facts, None
-        # Whatever goes wrong while it is looked at, it was not verified.
+        # Any error during verification means that the server is not verified.
         try:
             problems = self._problems(connection, target)
         except Exception as error:
@@ -176,11 +180,11 @@ class ClientContexts:
     def _problems(self, connection: SSL.Connection, target: Target) -> list[str]:
         chain = self._chains.get(connection)
         if chain is None or not chain.checked:
-            return ["it showed no certificate"]
+            return ["it has no certificate"]
         problem = name_problem(connection, target.name)
         return [*chain.errors, *([problem] if problem else [])]
 
-    def _load(self, tls: ClientTLS) -> Loaded:
+    def _load(self, tls: ClientTLS) -> LoadedContext:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)  # RFC 8996
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
@@ -200,28 +204,28 @@ class ClientContexts:
         if tls.certificate is not None:
             key = CertifiedKey.read(tls.certificate, tls.key or tls.certificate)
             key.load_into(context)
-        return Loaded(context, key, authorities)
+        return LoadedContext(context, key, authorities)
 
     def _remember(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
-        """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
+        """Record the verification of one certificate of a chain; the handshake always goes on."""
         self._chains[connection].note(chain_error(error), ok=ok)
         return True
 
 
 def server_name(target: Target) -> str | None:
-    """Return what to ask ``target`` for by SNI: its name; None where that is an address."""
+    """Return the server name for SNI: the name of ``target``, None where that is an address."""
     if _is_address(target.name) or target.name.startswith("/"):
         return None  # RFC 6066 §3: literal addresses are not permitted
     return _a_labels(target.name)
 
 
 def name_problem(connection: SSL.Connection, name: str) -> str | None:
-    """Return why the server's certificate does not prove ``name``, None where it does (RFC 9525).
+    """Return why the server's certificate is not valid for ``name``, None where it is (RFC 9525).
 
-    Only its subjectAltName counts, never a common name. A name of the DNS has to be there as such,
-    an address likewise. Every exception in looking is a reason.
+    Only its subjectAltName counts, never a common name: a DNS-ID for a domain, an IP-ID for an
+    address. Any exception is a reason.
     """
     try:
         certificate = connection.get_peer_certificate(as_cryptography=True)
@@ -234,7 +238,7 @@ def name_problem(connection: SSL.Connection, name: str) -> str | None:
     except VerificationError:
         return f"its certificate is not for {printable(name)}, but for {_names(connection)}"
     except Exception as error:
-        return f"its certificate does not prove the name {printable(name)}: {_text(error)}"
+        return f"its certificate cannot be compared with {printable(name)}: {_text(error)}"
     return None
 
 
@@ -269,7 +273,7 @@ def _a_labels(name: str) -> str:
     try:
         return domain_name(name)
     except AddressError:
-        return name.encode("ascii", "replace").decode("ascii")  # proves nothing, and is no crash
+        return name.encode("ascii", "replace").decode("ascii")  # matches no certificate
 
 
 def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> None:
@@ -277,11 +281,11 @@ def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> Non
     assert store is not None
     for authority in authorities:
         store.add_cert(crypto.X509.from_cryptography(authority))
-    # What an operator names is trusted, be it below an authority that is not named.
+    # A certificate that the operator names is trusted, even without the authority above it.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
 
 
-def _changes(tls: ClientTLS, before: Loaded, after: Loaded) -> list[str]:
+def _changes(tls: ClientTLS, before: LoadedContext, after: LoadedContext) -> list[str]:
     lines = []
     if before.authorities != after.authorities:
         lines.append(
@@ -294,25 +298,3 @@ def _changes(tls: ClientTLS, before: Loaded, after: Loaded) -> list[str]:
             f" before: {before.key.description}"
         )
     return lines
-
-
-def tls_facts(connection: SSL.Connection, server_name: str | None) -> TLSFacts:
-    """Return what the handshake on ``connection`` achieved."""
-    facts = TLSFacts(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        bits=connection.get_cipher_bits() or 0,
-        server_name=server_name,
-    )
-    try:
-        certificate = connection.get_peer_certificate(as_cryptography=True)
-    except ValueError:
-        return facts  # what OpenSSL takes, cryptography may not; nothing depends on it here
-    if certificate is None:
-        return facts
-    return evolve(
-        facts,
-        peer_subject=subject(certificate),
-        peer_issuer=issuer(certificate),
-        peer_fingerprint=fingerprint(certificate),
-    )

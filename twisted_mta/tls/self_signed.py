@@ -1,4 +1,4 @@
-"""Our own certificate, where none was given; reading any is for `tls.certificates`."""
+"""The self-signed certificate, created where the configuration has none."""
 
 from __future__ import annotations
 
@@ -19,29 +19,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..interfaces import Files, WallTime
 from ..mail.address import domain_name, literal_address
-from .certificates import (
-    CertificateError,
-    CertifiedKey,
-    belong,
-    fingerprint,
-    issuer,
-    read_certificates,
-    subject,
-)
-
-__all__ = [
-    "SELF_SIGNED",
-    "CertificateError",
-    "CertifiedKey",
-    "fingerprint",
-    "issuer",
-    "read_certificates",
-    "self_signed",
-    "subject",
-]
+from .certificates import belong
 
 SELF_SIGNED = "self-signed.pem"
-"""The name of the file with our own certificate and its key."""
+"""The name of the file with the self-signed certificate and its key."""
 
 _LIFETIME = timedelta(days=3650)
 
@@ -49,26 +30,26 @@ _LIFETIME = timedelta(days=3650)
 def self_signed(
     directory: str, hostname: str, *, files: Files, wall_time: WallTime
 ) -> tuple[str, str]:
-    """Return the paths of a certificate of our own and of its key, made if not there yet. Blocks.
+    """Return the paths of the self-signed certificate and its key; create them if needed. Blocks.
 
     Both are in one file, of mode 0600, so that no crash can leave one without the other. A file
-    that cannot be used, or has expired, is made anew. Encrypts against those who listen; proves
-    nothing about who we are.
+    that is unusable or expired is replaced. Such a certificate protects against eavesdropping, and
+    does not prove our name.
 
     Args:
-        directory: where it is kept; exists.
-        hostname: whom it is for, a domain or an address literal; localhost is in it too.
-        files: where it is written.
-        wall_time: when it begins to be valid.
+        directory: of the file; exists.
+        hostname: the subject, a domain or an address literal; localhost is in it too.
+        files: the disk.
+        wall_time: seconds since the epoch.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path = os.path.join(directory, SELF_SIGNED)
     now = datetime.fromtimestamp(wall_time(), UTC)
     if not _usable(path, now, files):
         new = f"{path}.new"
-        files.unlink(new)  # of a crash in between
+        files.unlink(new)  # left by a crash
         writing = files.create(new)
         try:
             writing.write(_new_pair(hostname, now))
@@ -102,7 +83,7 @@ def _new_pair(hostname: str, now: datetime) -> bytes:
     for name in dict.fromkeys((canonical, "localhost", "[127.0.0.1]", "[IPv6:::1]")):
         address = literal_address(name)
         names.append(x509.IPAddress(ip_address(address)) if address else x509.DNSName(name))
-    # A common name has 64 characters at most (RFC 5280, ub-common-name); all are in the SAN.
+    # RFC 5280, ub-common-name: 64 characters at most; the SAN has the whole name.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, canonical[:64])])
     certificate = (
         x509.CertificateBuilder()
@@ -110,7 +91,7 @@ def _new_pair(hostname: str, now: datetime) -> bytes:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # for clocks behind ours
+        .not_valid_before(now - timedelta(days=1))  # for peers whose clocks are late
         .not_valid_after(now + _LIFETIME)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -1,8 +1,8 @@
-"""TLS for those who connect to us: contexts, certificates by name, client certificates, facts.
+"""TLS of a listener: its certificates, by server name, and those that it requests from clients.
 
-A `ServerContext` belongs to one listener. It is made from one value, `TLSSettings`, without
-touching a file; `ServerContext.prepare` reads what that names, and `ServerContext.use` puts it in
-force for the handshakes that follow. Connections that exist keep what they began with.
+A `ServerContext` is made from a value, `TLSSettings`, without touching a file.
+`ServerContext.load` reads the files that the settings name, and `ServerContext.use` puts them in
+force for the handshakes that follow; open connections keep the context that they began with.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast
 from weakref import WeakKeyDictionary
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -29,39 +27,36 @@ from .certificates import (
     CertificateFiles,
     CertifiedKey,
     ChainCheck,
-    fingerprint,
-    issuer,
     openssl_error,
-    subject,
 )
+from .handshake import server_facts
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-_NAMES = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
 
-# Suites of TLS 1.2, ours first; those of 1.3 are OpenSSL's. Key exchange by RSA alone comes last
-# and is still offered: who has nothing better would send the mail in clear. Groups are OpenSSL's
-# too (X25519 before P-256), since pyOpenSSL has no call that sets several.
+# Suites of TLS 1.2, by our preference; those of 1.3 are OpenSSL's. RSA key exchange is last and
+# still offered: a client without anything better would send the mail in clear. Groups are OpenSSL's
+# too (X25519 before P-256): pyOpenSSL has no call that sets several.
 _SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:!aNULL:!eNULL:!MD5:!DSS"
 
-# The number that OpenSSL's ssl.h has for it; pyOpenSSL does not export the name.
+# From OpenSSL's ssl.h; pyOpenSSL does not export it.
 _OP_NO_RENEGOTIATION = 1 << 30
 
 
 @frozen(kw_only=True)
 class TLSSettings:
-    """All that decides how the TLS of one listener is.
+    """The TLS settings of one listener.
 
     Attributes:
         certificate_file: the path of the PEM file with our certificate and its chain.
         key_file: the path of the PEM file with its key, without a passphrase; may be the same.
-        minimum_tls: ``"1.2"`` or ``"1.3"``, the oldest with which a handshake succeeds. To let a
-            peer below it finish, and refuse its mail with a reply (RFC 3207 §4.1), give ``"1.2"``
-            here and `suffices` to the session.
-        ciphers: suites of TLS 1.2, as OpenSSL's cipher list format has them; None for ours.
-        client_certificates: whether clients are asked for one. The handshake succeeds whatever
-            they show; what is required is for the session to say, by `suffices`.
-        authorities_file: the path of the PEM file with those who may have signed them.
-        sni: certificates for names that a client may ask for (RFC 6066 §3).
+        minimum_tls: ``"1.2"`` or ``"1.3"``, the oldest version that completes a handshake. To
+            complete one with 1.2 and refuse the mail by a reply (RFC 3207 §4.1), use ``"1.2"``
+            here, and `handshake.suffices` for the session.
+        ciphers: suites of TLS 1.2 in OpenSSL's cipher list format; None for ours.
+        client_certificates: whether clients are asked for one. The handshake completes in any
+            case; the session decides afterwards, by `handshake.suffices`.
+        authorities_file: the path of the PEM file with the authorities of client certificates.
+        sni: certificates by server name (RFC 6066 §3).
     """
 
     certificate_file: str
@@ -74,14 +69,14 @@ class TLSSettings:
 
 
 @frozen(eq=False)
-class Prepared:
-    """What the files of a `TLSSettings` held, made into contexts.
+class LoadedContexts:
+    """The contexts made from the files of a `TLSSettings`.
 
     Attributes:
-        settings: see there.
-        default: for who asks for no name, or for one that we have no certificate for.
-        keys: what was read, the default first.
-        authorities: those who may have signed client certificates.
+        settings: that name the files.
+        default: the context for clients without SNI, or with an unknown server name.
+        keys: the certificates with their keys, the default first.
+        authorities: of client certificates.
     """
 
     settings: TLSSettings
@@ -92,44 +87,44 @@ class Prepared:
 
 @define(eq=False)
 class _Handshake:
-    """What is remembered of one connection (Twisted takes its application data for itself).
+    """The state of one connection; Twisted uses its application data itself.
 
     Attributes:
-        prepared: kept alive with the connection. OpenSSL calls back into the context that a
-            handshake began with, after SNI has chosen another one, and after a reload.
-        chain: what OpenSSL thinks of the peer's certificates.
+        contexts: kept alive with the connection: OpenSSL calls back into the context that a
+            handshake began with, even after SNI has selected another one, or after a reload.
+        chain: the verification of the client's certificates.
     """
 
-    prepared: Prepared
+    contexts: LoadedContexts
     chain: ChainCheck = field(factory=ChainCheck)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerContext:
-    """Makes the server's side of TLS connections, from files that can be read again.
+    """Makes the server's side of TLS connections, from files that can be reloaded.
 
     Attributes:
-        settings: see there.
+        settings: in force.
     """
 
     def __init__(self, settings: TLSSettings) -> None:
         self.settings = settings
-        self._prepared: Prepared | None = None
+        self._contexts: LoadedContexts | None = None
         self._handshakes: WeakKeyDictionary[SSL.Connection, _Handshake] = WeakKeyDictionary()
 
     @property
     def ready(self) -> bool:
         """Whether a certificate is loaded, so that a handshake could begin now."""
-        return self._prepared is not None
+        return self._contexts is not None
 
     @property
     def creator(self) -> ServerContext:
-        """What `startTLS` takes: this object, which looks at the certificate of the moment."""
+        """The argument for `startTLS`: this object, which uses the certificate in force."""
         return self
 
     @property
     def certificate(self) -> x509.Certificate:
-        """The certificate that is shown to who asks for no name.
+        """The certificate for clients without SNI.
 
         Raises:
             RuntimeError: nothing is loaded.
@@ -138,7 +133,7 @@ class ServerContext:
 
     @property
     def expires_at(self) -> float:
-        """When the first of its certificates expires; seconds since the epoch.
+        """When the first of its certificates expires, in seconds since the epoch.
 
         Raises:
             RuntimeError: nothing is loaded.
@@ -146,23 +141,15 @@ class ServerContext:
         keys = self._loaded().keys
         return min(key.certificate.not_valid_after_utc.timestamp() for key in keys)
 
-    def prepare(self, settings: TLSSettings | None = None) -> Prepared:
-        """Read all files, without any effect on connections. Blocks.
+    def load(self, settings: TLSSettings, files: CertificateFiles) -> Work[LoadedContexts]:
+        """Read all files; nothing is in force before `use`.
 
         Args:
-            settings: what is to be in force; None is what is.
+            settings: that name the files.
+            files: those that were read already, for other listeners.
 
         Raises:
-            CertificateError: something in them cannot be used.
-        """
-        return finished(self.preparing(settings or self.settings, CertificateFiles()))
-
-    def preparing(self, settings: TLSSettings, files: CertificateFiles) -> Work[Prepared]:
-        """Do the same in slices.
-
-        Args:
-            settings: what is to be in force.
-            files: those that were read already, for other listeners.
+            CertificateError: a file cannot be used.
         """
         key = files.key(settings.certificate_file, settings.key_file)
         authorities: tuple[x509.Certificate, ...] = ()
@@ -180,55 +167,55 @@ class ServerContext:
                 dict.fromkeys(named.names, self._context(settings, keys[-1], authorities))
             )
         if by_name:
-            default.set_tlsext_servername_callback(_chooser(by_name))
-        return Prepared(settings, default, tuple(keys), authorities)
+            default.set_tlsext_servername_callback(_context_chooser(by_name))
+        return LoadedContexts(settings, default, tuple(keys), authorities)
 
-    def use(self, prepared: Prepared) -> list[str]:
-        """Put in force what was prepared; return lines that say what changed, printable."""
-        before, self._prepared = self._prepared, prepared
-        self.settings = prepared.settings
-        return [] if before is None else _changes(before, prepared)
+    def use(self, loaded: LoadedContexts) -> list[str]:
+        """Put files that were loaded in force; return lines that describe changes, printable."""
+        before, self._contexts = self._contexts, loaded
+        self.settings = loaded.settings
+        return [] if before is None else _changes(before, loaded)
 
     def reload(self) -> list[str]:
-        """Read all files again; connections from now on see what they hold. Blocks.
+        """Read all files again, and put them in force for new connections. Blocks.
 
         Raises:
-            CertificateError: they cannot be used; what was loaded before stays in force.
+            CertificateError: a file cannot be used; the contexts of before stay in force.
         """
-        return self.use(self.prepare())
+        return self.use(finished(self.load(self.settings, CertificateFiles())))
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Return a connection with the certificate of now (called by Twisted)."""
-        prepared = self._loaded()
-        connection = SSL.Connection(prepared.default, None)
-        self._handshakes[connection] = _Handshake(prepared)
+        """Return a connection with the certificates in force (called by Twisted)."""
+        contexts = self._loaded()
+        connection = SSL.Connection(contexts.default, None)
+        self._handshakes[connection] = _Handshake(contexts)
         return connection
 
     def warnings(self, now: float) -> list[str]:
-        """Return what is wrong with the certificates' dates at ``now`` (seconds since the epoch).
+        """Return warnings about the dates of the certificates at ``now`` (seconds since the epoch).
 
-        They are used all the same: most senders do not look, and the others say so.
+        They are used all the same: most clients do not verify them.
         """
         return [warning for key in self._loaded().keys for warning in key.warnings(now)]
 
     def faults(self, now: float) -> list[str]:
-        """Return the warnings for certificates that are not valid at ``now``."""
+        """Return the warnings about certificates that are not valid at ``now``."""
         keys = [key for key in self._loaded().keys if not key.is_valid(now)]
         return [warning for key in keys for warning in key.warnings(now)]
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
-        """Return what a handshake of ours achieved, and what its client certificate came to."""
+        """Return the facts of a completed handshake, with the result of verifying the client."""
         handshake = self._handshakes.get(connection)
         if handshake is None or not handshake.chain.checked:
-            # Nobody looked: no certificate was asked for or shown, or a session was resumed.
-            return facts(connection)
+            # Nothing was verified: the client has no certificate, or was not asked for one.
+            return server_facts(connection)
         errors = handshake.chain.errors
-        return facts(connection, verified=not errors, problem=", ".join(errors))
+        return server_facts(connection, verified=not errors, problem=", ".join(errors))
 
-    def _loaded(self) -> Prepared:
-        if self._prepared is None:
+    def _loaded(self) -> LoadedContexts:
+        if self._contexts is None:
             raise RuntimeError("no certificate is loaded")
-        return self._prepared
+        return self._contexts
 
     def _context(
         self, settings: TLSSettings, key: CertifiedKey, authorities: tuple[x509.Certificate, ...]
@@ -241,13 +228,13 @@ class ServerContext:
     def _ask_for_certificates(
         self, context: SSL.Context, authorities: tuple[x509.Certificate, ...]
     ) -> None:
-        # Not VERIFY_FAIL_IF_NO_PEER_CERT, and a callback that forgives everything: any certificate,
-        # or none, is good enough for local delivery (RFC 3207 §4.1). The names of our authorities
-        # are not sent: clients that have a certificate from elsewhere would then show none at all,
-        # and such a one may still be known by its fingerprint.
+        # Without VERIFY_FAIL_IF_NO_PEER_CERT, and with a callback that accepts everything: any
+        # certificate, or none, is good enough for local delivery (RFC 3207 §4.1). The names of our
+        # authorities are not sent: a client with a certificate of another authority would then
+        # send none, and that one may be known by its fingerprint.
         context.set_verify(SSL.VERIFY_PEER, self._remember)
-        # A resumed session shows no certificate and has none verified: its facts would be those of
-        # another connection, of before a reload perhaps. So none is resumed.
+        # A resumed session verifies no certificate: its facts would be those of another connection,
+        # perhaps from before a reload. So no session is resumed.
         context.set_options(SSL.OP_NO_TICKET)
         store = context.get_cert_store()
         assert store is not None
@@ -262,13 +249,13 @@ class ServerContext:
         depth: int,
         ok: int,
     ) -> bool:
-        """Note what OpenSSL thinks of one certificate of a chain, and let the handshake go on."""
+        """Record the verification of one certificate of a chain; the handshake always goes on."""
         self._handshakes[connection].chain.note(openssl_error(error), ok=ok)
         return True
 
 
 class ServerTLS(Protocol):
-    """What the protocol needs for handshakes: `ServerContext`, or `ForeignContext`."""
+    """The TLS of a listener, as its protocol uses it: `ServerContext` or `ForeignContext`."""
 
     @property
     def ready(self) -> bool:
@@ -277,16 +264,16 @@ class ServerTLS(Protocol):
 
     @property
     def creator(self) -> Any:
-        """What `startTLS` takes; makes the connection's side with the certificate of now."""
+        """The argument for `startTLS`."""
         ...
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
-        """Say what a handshake achieved."""
+        """Return the facts of a completed handshake."""
         ...
 
 
 class ContextFactory(Protocol):
-    """A context factory as applications have them, such as Twisted's `CertificateOptions`."""
+    """A context factory of an application, such as Twisted's `CertificateOptions`."""
 
     def getContext(self) -> SSL.Context:
         """Return the context of all connections."""
@@ -295,30 +282,30 @@ class ContextFactory(Protocol):
 
 @frozen
 class ForeignContext:
-    """A context factory that is not ours, as a `ServerTLS`; what it demands, it demands.
+    """A context factory of an application, as a `ServerTLS`; it decides on client certificates.
 
     Attributes:
-        creator: that factory.
+        creator: the factory.
     """
 
     creator: Any
 
     @property
     def ready(self) -> bool:
-        """Always: it was made with its certificate."""
+        """Always true: the factory has its certificate."""
         return True
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
-        """Say what a handshake achieved; a certificate that it let pass, it has verified."""
+        """Return the facts of a completed handshake; a client certificate counts as verified."""
         verified = connection.get_peer_certificate() is not None
-        return facts(connection, verified=verified)
+        return server_facts(connection, verified=verified)
 
 
 def server_tls(tls: ServerTLS | ContextFactory | None) -> ServerTLS | None:
-    """Return ``tls`` as what the protocol needs.
+    """Return ``tls`` as a `ServerTLS`.
 
     Raises:
-        TypeError: it is no context factory.
+        TypeError: it is not a context factory.
     """
     if tls is None or isinstance(tls, ServerContext | ForeignContext):
         return tls
@@ -327,7 +314,7 @@ def server_tls(tls: ServerTLS | ContextFactory | None) -> ServerTLS | None:
     if hasattr(tls, "getContext") or IOpenSSLServerConnectionCreator.providedBy(tls):
         return ForeignContext(tls)
     raise TypeError(
-        f"{tls!r} is no context factory; CertificateOptions or server.tls.load would do"
+        f"found {tls!r}, expected a context factory, such as CertificateOptions or tls.server.load"
     )
 
 
@@ -335,12 +322,12 @@ def load(certificate_file: str, key_file: str, minimum_tls: str = "1.2") -> Serv
     """Return a context with the certificate and key of two PEM files, or of one. Blocks.
 
     Args:
-        certificate_file: see `TLSSettings`.
-        key_file: likewise.
-        minimum_tls: likewise.
+        certificate_file: see `TLSSettings`, as for the others.
+        key_file: the path of its key.
+        minimum_tls: ``"1.2"`` or ``"1.3"``.
 
     Raises:
-        CertificateError: a file cannot be read or used.
+        CertificateError: a file cannot be used.
     """
     context = ServerContext(
         TLSSettings(certificate_file=certificate_file, key_file=key_file, minimum_tls=minimum_tls)
@@ -349,111 +336,15 @@ def load(certificate_file: str, key_file: str, minimum_tls: str = "1.2") -> Serv
     return context
 
 
-def suffices(
-    minimum_tls: str = "1.2",
-    *,
-    cipher_bits: int = 0,
-    client_certificate: bool = False,
-) -> Callable[[TLSFacts], bool]:
-    """Return what decides, after a handshake, whether to go on (RFC 3207 §4.1).
-
-    Args:
-        minimum_tls: the oldest version that will do.
-        cipher_bits: the least strength of the cipher's key.
-        client_certificate: whether one is demanded whose chain leads to an authority of ours.
-    """
-    good = _NAMES[minimum_tls]
-
-    def decide(facts: TLSFacts) -> bool:
-        return (
-            facts.version in good
-            and facts.bits >= cipher_bits
-            and (facts.peer_verified or not client_certificate)
-        )
-
-    return decide
-
-
-def facts(
-    connection: SSL.Connection, *, verified: bool = False, problem: str | None = None
-) -> TLSFacts:
-    """Return what a handshake achieved; to be called once it is complete.
-
-    What the peer says of itself comes out printable.
-
-    Args:
-        connection: either side's end.
-        verified: whether the peer's chain was found to lead to an authority that we trust.
-        problem: what was found wrong with it.
-    """
-    server_name = connection.get_servername()
-    achieved = TLSFacts(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        bits=connection.get_cipher_bits() or 0,
-        key_exchange=_group(connection),
-        server_name=None if server_name is None else printable(server_name.decode("latin-1")),
-    )
-    certificate = _peer_certificate(connection)
-    if certificate is None:
-        return achieved
-    return evolve(
-        achieved,
-        peer_subject=subject(certificate),
-        peer_issuer=issuer(certificate),
-        peer_fingerprint=fingerprint(certificate),
-        peer_verified=verified,
-        peer_problem=problem or None,
-    )
-
-
-def channel_binding(connection: SSL.Connection, facts: TLSFacts) -> Callable[[str], bytes | None]:
-    """Return what returns the channel binding of that name (RFC 5056), None where there is none.
-
-    Args:
-        connection: the server's end.
-        facts: of its handshake.
-    """
-
-    def binding(name: str) -> bytes | None:
-        # RFC 9266 §4.2: with TLS 1.2 it is not unique unless extended master secrets were agreed
-        # on, which pyOpenSSL does not tell.
-        if name == "tls-exporter" and facts.version == "TLSv1.3":
-            return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
-        if name == "tls-server-end-point":
-            ours = connection.get_certificate()
-            return None if ours is None else _end_point(ours.to_cryptography())
-        return None
-
-    return binding
-
-
-def _end_point(certificate: x509.Certificate) -> bytes | None:
-    """Return the hash of a certificate that RFC 5929 §4.1 asks for; None where it names none."""
-    try:
-        used = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-    if used is None:  # Ed25519, and whatever else has its hash inside
-        return None
-    weak = isinstance(used, hashes.MD5 | hashes.SHA1)
-    return certificate.fingerprint(hashes.SHA256() if weak else used)
-
-
-def _group(connection: SSL.Connection) -> str | None:
-    name = getattr(connection, "get_group_name", None)  # pyOpenSSL 25.2, OpenSSL 3.0
-    return None if name is None else name()
-
-
 def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_tls])
-    # Compression leaks lengths (CRIME), renegotiation costs us more than them, and neither is
-    # of use to mail.
+    # Compression leaks lengths (CRIME), renegotiation costs a server more than a client, and mail
+    # needs neither.
     context.set_options(
         SSL.OP_NO_COMPRESSION | _OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
     )
-    # An idle connection gives its two buffers (34 KiB) back.
+    # An idle connection frees its two buffers (34 KiB).
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     try:
         context.set_cipher_list((settings.ciphers or _SUITES).encode("ascii"))
@@ -462,25 +353,25 @@ def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
             f'ciphers "{printable(settings.ciphers or "")}": OpenSSL knows no suite of TLS 1.2'
             " by it; ECDHE+AESGCM would do"
         ) from None
-    # Tickets resume sessions without memory of ours.
+    # Sessions are resumed by tickets, which need no memory here.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"twisted-mta")
-    # No protocol of ours has a name in ALPN. RFC 7301 §3.2 lets a server end the handshake with
-    # a client that offers others; mail goes on without, whatever OpenSSL's default becomes.
+    # SMTP has no name in ALPN. RFC 7301 §3.2 permits to end the handshake with a client that
+    # offers other protocols; mail ignores ALPN, whatever OpenSSL's default becomes.
     context.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
     key.load_into(context)
     return context
 
 
-def _chooser(by_name: Mapping[str, SSL.Context]) -> Callable[[SSL.Connection], None]:
-    """Return what chooses a context by the name that a client asks for."""
+def _context_chooser(by_name: Mapping[str, SSL.Context]) -> Callable[[SSL.Connection], None]:
+    """Return the SNI callback, which selects a context by the server name."""
 
     def choose(connection: SSL.Connection) -> None:
         # RFC 6066 §3: A-labels, without a trailing dot, compared without regard to case.
-        asked = (connection.get_servername() or b"").decode("ascii", "replace").lower()
-        name = asked.removesuffix(".")
+        requested = (connection.get_servername() or b"").decode("ascii", "replace").lower()
+        name = requested.removesuffix(".")
         _, _, parent = name.partition(".")
-        # RFC 9525 §6.3: an asterisk stands for one whole label, the leftmost.
+        # RFC 9525 §6.3: a wildcard matches exactly one label, the leftmost.
         context = by_name.get(name) or by_name.get(f"*.{parent}")
         if context is not None:
             connection.set_context(context)
@@ -488,11 +379,11 @@ def _chooser(by_name: Mapping[str, SSL.Context]) -> Callable[[SSL.Connection], N
     return choose
 
 
-def _changes(before: Prepared, after: Prepared) -> list[str]:
-    was = {key.certificate_file: key for key in before.keys}
+def _changes(before: LoadedContexts, after: LoadedContexts) -> list[str]:
+    old_keys = {key.certificate_file: key for key in before.keys}
     lines = []
     for new in after.keys:
-        file, old = printable(new.certificate_file), was.get(new.certificate_file)
+        file, old = printable(new.certificate_file), old_keys.get(new.certificate_file)
         if old is None:
             lines.append(f"{file}: {new.description}")
         elif new.certificate != old.certificate:
@@ -506,10 +397,3 @@ def _changes(before: Prepared, after: Prepared) -> list[str]:
             f" for client certificates; before: {len(before.authorities)}"
         )
     return lines
-
-
-def _peer_certificate(connection: SSL.Connection) -> x509.Certificate | None:
-    try:
-        return connection.get_peer_certificate(as_cryptography=True)
-    except ValueError:  # OpenSSL is content with more than `cryptography` is
-        return None

@@ -13,7 +13,7 @@ from twisted_mta.cli.check.certificates import covers
 from twisted_mta.config import Listener
 from twisted_mta.config.destination import Destination
 from twisted_mta.system.real_world import wall_time
-from twisted_mta.tls.self_signed import CertificateError
+from twisted_mta.tls.certificates import CertificateError
 from twisted_mta.tls.server import ServerContext
 
 HOST = "mail.example.net"
@@ -101,7 +101,7 @@ class Certificates(CheckTestCase):
         def refuse(context: ServerContext) -> None:
             raise CertificateError(f"{context.settings.certificate_file}: OpenSSL refuses it; why")
 
-        self.patch(ServerContext, "prepare", refuse)
+        self.patch(ServerContext, "reload", refuse)
         self.assertEqual(self.of(self.good()), ["error: DIR/pair.pem: OpenSSL refuses it; why"])
 
     def test_what_cannot_be_used_is_an_error(self) -> None:

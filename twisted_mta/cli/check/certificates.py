@@ -17,7 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ...config import Config, Listener
 from ...mail.address import AddressError, domain_name, literal_address
 from ...mail.printable import printable
-from ...tls.self_signed import SELF_SIGNED, CertificateError, CertifiedKey, read_certificates
+from ...tls.certificates import CertificateError, CertifiedKey, read_certificates
+from ...tls.self_signed import SELF_SIGNED
 from ...tls.server import ServerContext, TLSSettings
 from .finding import Finding
 from .machine import Machine
@@ -95,7 +96,7 @@ def _contexts(config: Config) -> Iterator[Finding]:
     said: dict[str, None] = {}
     for listener in config.listeners:
         try:
-            ServerContext(_tls_settings(config, listener)).prepare()
+            ServerContext(_tls_settings(config, listener)).reload()
         except CertificateError as error:
             said[str(error)] = None
     for text in said:

@@ -8,8 +8,8 @@ from ...config import Config, ConfigError
 from ...delivery.terms import load_terms
 from ...mail.printable import printable
 from ...system.slices import finished
+from ...tls.certificates import CertificateError, CertifiedKey
 from ...tls.client import ClientContexts
-from ...tls.self_signed import CertificateError, CertifiedKey
 from .certificates import secret
 from .finding import Finding
 from .machine import Machine

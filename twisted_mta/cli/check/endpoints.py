@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from ...config import Config
 from ...config.endpoint import Endpoint
 from ...mail.printable import printable
-from ...tls.self_signed import CertificateError, CertifiedKey, read_certificates
+from ...tls.certificates import CertificateError, CertifiedKey, read_certificates
 from .finding import Finding
 from .processes import Processes, Running
 

@@ -1,0 +1,151 @@
+"""Facts of a completed TLS handshake, and whether they suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
+
+from ..mail.printable import printable
+from ..mail.tls_facts import TLSFacts
+from .certificates import (
+    fingerprint,
+    issuer,
+    subject,
+)
+
+_VERSIONS = {"1.2": ("TLSv1.2", "TLSv1.3"), "1.3": ("TLSv1.3",)}
+
+
+def suffices(
+    minimum_tls: str = "1.2",
+    *,
+    cipher_bits: int = 0,
+    client_certificate: bool = False,
+) -> Callable[[TLSFacts], bool]:
+    """Return a function that decides whether a handshake suffices (RFC 3207 §4.1).
+
+    Args:
+        minimum_tls: ``"1.2"`` or ``"1.3"``, the oldest version that suffices.
+        cipher_bits: the least strength of the cipher's key.
+        client_certificate: whether a certificate of a trusted authority is required.
+    """
+    versions = _VERSIONS[minimum_tls]
+
+    def decide(facts: TLSFacts) -> bool:
+        return (
+            facts.version in versions
+            and facts.bits >= cipher_bits
+            and (facts.peer_verified or not client_certificate)
+        )
+
+    return decide
+
+
+def server_facts(
+    connection: SSL.Connection, *, verified: bool = False, problem: str | None = None
+) -> TLSFacts:
+    """Return the facts of a completed handshake of a server; all texts are printable.
+
+    Args:
+        connection: of either side.
+        verified: whether the chain of the client's certificate leads to a trusted authority.
+        problem: what is wrong with that chain, None where nothing is.
+    """
+    server_name = connection.get_servername()
+    facts = TLSFacts(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        bits=connection.get_cipher_bits() or 0,
+        key_exchange=_group(connection),
+        server_name=None if server_name is None else printable(server_name.decode("latin-1")),
+    )
+    certificate = _peer_certificate(connection)
+    if certificate is None:
+        return facts
+    return evolve(
+        facts,
+        peer_subject=subject(certificate),
+        peer_issuer=issuer(certificate),
+        peer_fingerprint=fingerprint(certificate),
+        peer_verified=verified,
+        peer_problem=problem or None,
+    )
+
+
+def channel_binding(connection: SSL.Connection, facts: TLSFacts) -> Callable[[str], bytes | None]:
+    """Return a function from the name of a channel binding (RFC 5056) to its data.
+
+    Its result is None for names that this connection has no binding for.
+
+    Args:
+        connection: of the server.
+        facts: of its handshake.
+    """
+
+    def binding(name: str) -> bytes | None:
+        # RFC 9266 §4.2: with TLS 1.2 it is unique only with extended master secrets, and pyOpenSSL
+        # does not tell whether there are.
+        if name == "tls-exporter" and facts.version == "TLSv1.3":
+            return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+        if name == "tls-server-end-point":
+            ours = connection.get_certificate()
+            return None if ours is None else _end_point(ours.to_cryptography())
+        return None
+
+    return binding
+
+
+def _end_point(certificate: x509.Certificate) -> bytes | None:
+    """Return the hash of a certificate (RFC 5929 §4.1), None where the RFC defines none."""
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
+    if algorithm is None:  # Ed25519 and others with a built-in hash
+        return None
+    weak = isinstance(algorithm, hashes.MD5 | hashes.SHA1)
+    return certificate.fingerprint(hashes.SHA256() if weak else algorithm)
+
+
+def _group(connection: SSL.Connection) -> str | None:
+    name = getattr(connection, "get_group_name", None)  # pyOpenSSL 25.2, OpenSSL 3.0
+    return None if name is None else name()
+
+
+def _peer_certificate(connection: SSL.Connection) -> x509.Certificate | None:
+    try:
+        return connection.get_peer_certificate(as_cryptography=True)
+    except ValueError:  # OpenSSL accepts certificates that `cryptography` cannot read
+        return None
+
+
+def client_facts(connection: SSL.Connection, server_name: str | None) -> TLSFacts:
+    """Return the facts of a completed handshake of a client.
+
+    Args:
+        connection: to the server.
+        server_name: that was requested by SNI, None where none was.
+    """
+    facts = TLSFacts(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        bits=connection.get_cipher_bits() or 0,
+        server_name=server_name,
+    )
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+    except ValueError:
+        return facts  # OpenSSL accepts certificates that `cryptography` cannot read
+    if certificate is None:
+        return facts
+    return evolve(
+        facts,
+        peer_subject=subject(certificate),
+        peer_issuer=issuer(certificate),
+        peer_fingerprint=fingerprint(certificate),
+    )
