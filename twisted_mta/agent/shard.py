@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from ..queue.commit import GroupCommit
 from ..queue.operator.tallies import Tallies
@@ -22,6 +23,8 @@ from ..queue.store.sqlite import SQLiteStore
 
 QUEUE = "queue.sqlite"
 """The file of a shard's queue, in its folder."""
+
+_log = Logger()
 
 _FOLDER = re.compile(r"shard-([1-9][0-9]*)\Z")
 
@@ -43,6 +46,29 @@ class Shard:
     commit: GroupCommit
     runner: Runner
     tallies: Tallies
+
+    def recover(self, *, taken_over: bool) -> None:
+        """Open the store, and log what a crash has left behind.
+
+        Args:
+            taken_over: whether the shard was another worker's.
+
+        Raises:
+            StoreError: the store cannot be opened.
+        """
+        recovery = self.commit.start()
+        for name in recovery.swept:
+            _log.info("removed body {name}: its message was never acknowledged", name=name)
+        for id in recovery.quarantined:
+            _log.error("{id} has lost its body file; it is kept and not delivered", id=id)
+        for id in recovery.removed:
+            _log.info("{id} removed by the operator: that was asked for before the last end", id=id)
+        if taken_over and recovery.census.messages:
+            _log.info(
+                "shard {shard} of a former worker is taken over: {messages} messages",
+                shard=self.number,
+                messages=recovery.census.messages,
+            )
 
 
 def shard_directory(state_dir: str, number: int) -> str:
