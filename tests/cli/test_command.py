@@ -1,4 +1,4 @@
-"""The operator's tool."""
+"""``twisted-mta``: version, unknown commands, and what a command imports."""
 
 import subprocess
 import sys
@@ -17,11 +17,11 @@ class CliTestCase(SynchronousTestCase):
 
 
 class Tool(CliTestCase):
-    def test_it_tells_its_version(self) -> None:
+    def test_the_version_is_shown(self) -> None:
         result = self.run_tool("--version")
         self.assertEqual((result.exit_code, result.output), (0, f"twisted-mta {__version__}\n"))
 
-    def test_a_command_that_there_is_not_is_a_usage_error(self) -> None:
+    def test_an_unknown_command_is_a_usage_error(self) -> None:
         self.assertEqual(self.run_tool("postpone").exit_code, 2)
 
 
@@ -35,8 +35,8 @@ print(*sorted(name for name in sys.modules if name.startswith(("twisted.", "twis
 
 
 class Quickness(CliTestCase):
-    def test_what_asks_a_running_mta_loads_no_server(self) -> None:
-        # All of the MTA takes most of a second to load: too long for each line of a script.
+    def test_commands_that_ask_a_running_mta_do_not_import_it(self) -> None:
+        # Importing the whole MTA takes most of a second: too long for each call of a script.
         for words in ("status", "queue list", "queue show 0ABC", "explain a@b.example", "trace"):
             asked = [sys.executable, "-c", _LOADED, *words.split(), "--state-dir", "/nonexistent"]
             done = subprocess.run(asked, capture_output=True, text=True, check=True)

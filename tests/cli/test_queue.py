@@ -1,4 +1,4 @@
-"""``twisted-mta queue``: what it asks for, what it prints, and how it ends; the MTA is played."""
+"""``twisted-mta queue``: requests, output and exit status, against a scripted MTA."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Listing(QueueCommandTestCase):
             ],
         )
 
-    def test_filters_and_pages_are_asked_for(self) -> None:
+    def test_filters_become_a_query_and_pages_follow_one_another(self) -> None:
         result = self.run_tool(
             *("list", "--to", "a+b@x", "--state", "held", "--older", "2 h", "--json"),
             answers=[page(listed("0" * 13), following=ID), page(listed())],
@@ -140,27 +140,27 @@ class Listing(QueueCommandTestCase):
             ],
         )
 
-    def test_an_id_that_is_not_there_is_named(self) -> None:
+    def test_an_id_that_is_not_found_is_named(self) -> None:
         result = self.run_tool("list", ID, answers=[page()])
         self.assertEqual(result.exit_code, 1)
         self.assertIn(f"{ID} is not in the queue", result.output)
 
-    def test_a_part_that_was_not_asked_is_said(self) -> None:
+    def test_a_part_of_the_queue_that_was_not_asked_is_named(self) -> None:
         missing = [{"shard": 1, "why": "it is gone\x1b"}]
         result = self.run_tool("list", answers=[page(missing=missing)])
         self.assertEqual(result.exit_code, 1)
         self.assertIn("was not asked: it is gone\\x1b", result.output)
 
-    def test_a_refusal_says_why(self) -> None:
+    def test_a_refusal_shows_the_reason(self) -> None:
         result = self.run_tool("list", answers=[(400, {"error": "no filter"})])
         self.assertEqual((result.exit_code, result.output), (1, "twisted-mta: no filter\n"))
 
-    def test_3_where_nothing_runs(self) -> None:
+    def test_3_if_no_mta_runs(self) -> None:
         self.assertEqual(self.run_tool("list").exit_code, 3)
 
 
 class Showing(QueueCommandTestCase):
-    def test_everything_is_printable(self) -> None:
+    def test_control_characters_are_escaped(self) -> None:
         message = {
             **listed(parameters={"NOTIFY": "NEVER"}),
             "expires_at": NOW + 100,
@@ -194,12 +194,12 @@ class Showing(QueueCommandTestCase):
         self.assertIn("NOTIFY=NEVER", result.output)
         self.assertEqual(self.requests[0][0], f"GET /v1/queue/{ID}")
 
-    def test_a_body_is_never_json(self) -> None:
+    def test_body_with_json_is_a_usage_error(self) -> None:
         self.assertEqual(self.run_tool("show", ID, "--body", "--json").exit_code, 2)
 
 
 class Acting(QueueCommandTestCase):
-    def test_what_is_long_is_asked_for_part_by_part(self) -> None:
+    def test_a_long_action_is_requested_part_by_part(self) -> None:
         result = self.run_tool(
             *("hold", "--domain", "example.net"),
             answers=[done(2000, next=f"0.{ID}"), done(5, busy=2)],
@@ -219,7 +219,7 @@ class Acting(QueueCommandTestCase):
             ],
         )
 
-    def test_ids_that_are_there_are_acted_on_and_the_others_named(self) -> None:
+    def test_ids_in_the_queue_are_acted_on_and_the_others_are_named(self) -> None:
         other = "1" * 13
         result = self.run_tool("remove", ID, other, answers=[page(listed()), done(1)])
         self.assertEqual(result.exit_code, 1)
@@ -227,13 +227,15 @@ class Acting(QueueCommandTestCase):
         self.assertIn(f"{other} is not in the queue", result.output)
         self.assertEqual(self.requests[1][1]["ids"], [ID])
 
-    def test_programs_get_json(self) -> None:
+    def test_json_has_counts_and_missing_parts(self) -> None:
         result = self.run_tool("retry", "--all", "--dry-run", "--json", answers=[done(3)])
-        said = json.loads(result.output)
-        self.assertEqual((said["recipients"], said["dry_run"], said["missing"]), (3, True, []))
+        counts = json.loads(result.output)
+        self.assertEqual(
+            (counts["recipients"], counts["dry_run"], counts["missing"]), (3, True, [])
+        )
         self.assertTrue(self.requests[0][1]["all"])
 
-    def test_it_has_to_be_said_what_is_meant(self) -> None:
+    def test_an_action_without_a_selection_is_a_usage_error(self) -> None:
         for words in (("remove",), ("hold", "--all", ID), ("retry", "x")):
             self.assertEqual(self.run_tool(*words).exit_code, 2, words)
         self.assertEqual(self.requests, [])

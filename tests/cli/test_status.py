@@ -1,4 +1,4 @@
-"""The commands that ask a running MTA: what they print, and the status they exit with."""
+"""``twisted-mta status``, ``tls``, ``reload`` and ``reopen-logs``: output and exit status."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.status import Connections, ProcessReport, RecentMessage, SuspendedHop, merge
-from twisted_mta.cli import status as status_command
 from twisted_mta.cli import terminal
 from twisted_mta.cli.command import main
+from twisted_mta.cli.status import facts, tables
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0
@@ -25,7 +25,7 @@ EVIL = "[red]eve[/red]\x1b[2J@evil.example"
 
 
 def status(workers: int = 1) -> dict[str, Any]:
-    """Return what ``/v1/status`` says."""
+    """Return the answer of ``/v1/status``."""
     metrics = Metrics()
     metrics.count(table.MESSAGES_ACCEPTED, by=1234)
     reports = [
@@ -59,15 +59,15 @@ def status(workers: int = 1) -> dict[str, Any]:
         )
         for number in range(workers)
     ]
-    told = merge(
+    merged = merge(
         reports,
         hostname="mail.example",
         version="1.2.3",
         now=NOW,
         listeners=("smtp tcp 127.0.0.1:2525",),
     )
-    facts: dict[str, Any] = json.loads(json.dumps(told.to_json()))
-    return facts
+    answer: dict[str, Any] = json.loads(json.dumps(merged.to_json()))
+    return answer
 
 
 class MTA:
@@ -114,7 +114,7 @@ class RunningTestCase(SynchronousTestCase):
 
 
 class Status(RunningTestCase):
-    def test_a_pipe_gets_plain_lines(self) -> None:
+    def test_a_pipe_gets_lines_without_markup(self) -> None:
         result, request = self.asked(status(2), "status")
         self.assertEqual((result.exit_code, request), (0, "GET /v1/status HTTP/1.1"))
         for line in (
@@ -134,20 +134,20 @@ class Status(RunningTestCase):
             "bob4@example.net and 7 more\t1536\tfailed\t550 5.1.1 [bold]No", result.output
         )
 
-    def test_one_process_needs_no_table_of_workers(self) -> None:
+    def test_with_one_process_there_is_no_table_of_workers(self) -> None:
         result, _ = self.asked(status(1), "status")
         self.assertNotIn("Workers", result.output)
 
-    def test_why_it_is_not_ready_is_said(self) -> None:
-        facts = {**status(), "unready": "draining", "state": "draining"}
-        result, _ = self.asked(facts, "status")
+    def test_the_reason_for_not_being_ready_is_shown(self) -> None:
+        answer = {**status(), "unready": "draining", "state": "draining"}
+        result, _ = self.asked(answer, "status")
         self.assertIn("state: draining, not ready: draining\n", result.output)
         self.assertEqual(result.exit_code, 0)
 
-    def test_what_is_wrong_and_what_is_missing_is_said(self) -> None:
+    def test_troubles_and_missing_workers_are_shown(self) -> None:
         troubles = [{"text": "12 octets are free"}, {"text": "no log\x1b"}]
-        facts = {**status(), "unready": "12 octets are free", "troubles": troubles}
-        result, _ = self.asked({**facts, "incomplete": ["worker 1 has ended"]}, "status")
+        answer = {**status(), "unready": "12 octets are free", "troubles": troubles}
+        result, _ = self.asked({**answer, "incomplete": ["worker 1 has ended"]}, "status")
         for line in (
             "state: not ready: 12 octets are free",
             "trouble: no log\\x1b",
@@ -155,23 +155,22 @@ class Status(RunningTestCase):
         ):
             self.assertIn(line, result.output.splitlines())
 
-    def test_programs_get_what_the_mta_says(self) -> None:
-        facts = status()
-        result, _ = self.asked(facts, "status", "--json")
-        self.assertEqual((result.exit_code, json.loads(result.output)), (0, facts))
+    def test_json_is_the_answer_of_the_mta(self) -> None:
+        answer = status()
+        result, _ = self.asked(answer, "status", "--json")
+        self.assertEqual((result.exit_code, json.loads(result.output)), (0, answer))
 
-    def test_nothing_that_a_peer_said_reaches_the_terminal_as_it_came(self) -> None:
+    def test_control_characters_of_peers_never_reach_the_terminal(self) -> None:
         for words in (("status",), ("status", "--json")):
             result, _ = self.asked(status(), *words)
             os.unlink(os.path.join(self.state, "control.sock"))
             self.assertNotIn("\x1b", result.output)
             self.assertIn("evil.example", result.output)
 
-    def test_a_terminal_gets_tables_in_which_brackets_are_no_markup(self) -> None:
+    def test_brackets_in_tables_are_not_markup(self) -> None:
         screen = StringIO()
-        told = status(2)
-        tables = status_command._tables(told, brief=True)
-        terminal.show(status_command._facts(told), tables, file=screen, width=200)
+        answer = status(2)
+        terminal.show(facts(answer), tables(answer, brief=True), file=screen, width=200)
         text = screen.getvalue()
         self.assertIn("[red]eve[/red]\\x1b[2J@evil.example", text)
         self.assertIn("bob0@example.net and 11 more", text)
@@ -179,10 +178,10 @@ class Status(RunningTestCase):
         self.assertIn("Workers", text)
         self.assertNotIn("\x1b", text)
 
-    def test_another_version_is_not_guessed_at(self) -> None:
+    def test_an_answer_of_another_version_is_refused(self) -> None:
         result, _ = self.asked({"version": 2, "news": True}, "status")
         self.assertEqual(result.exit_code, 1)
-        self.assertIn("of another version", result.output)
+        self.assertIn("has another version", result.output)
 
 
 HOSTS: Mapping[str, Any] = {
@@ -200,12 +199,12 @@ class TLS(RunningTestCase):
         self.assertEqual(request, "GET /v1/tls HTTP/1.1")
         self.assertEqual(
             result.output,
-            "Host\tPort\tTLS first had\tLast had\tMissing since\n"
+            "Host\tPort\tFirst TLS\tLast TLS\tMissing since\n"
             "mx1.example\t25\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t\n"
             "mx2.example\t26\t2026-09-21 14:13:20\t2026-09-21 14:13:20\t2026-09-21 14:14:20\n",
         )
 
-    def test_a_domain_is_asked_for_in_its_one_form(self) -> None:
+    def test_a_domain_is_asked_for_in_canonical_form(self) -> None:
         for written, asked in (
             ("Example.", "example"),
             (".example", "example"),
@@ -217,35 +216,35 @@ class TLS(RunningTestCase):
             self.assertEqual(request, f"GET /v1/tls/{asked} HTTP/1.1")
             os.unlink(os.path.join(self.state, "control.sock"))
 
-    def test_what_is_no_domain_is_not_asked_for(self) -> None:
+    def test_an_invalid_domain_is_a_usage_error(self) -> None:
         result = self.run_tool("tls", "../reload\n", "--state-dir", self.state)
         self.assertEqual(result.exit_code, 2)
         self.assertIn("not a domain name", result.output)
 
-    def test_programs_get_json(self) -> None:
+    def test_json_is_the_answer_of_the_mta(self) -> None:
         result, _ = self.asked(HOSTS, "tls", "--json")
         self.assertEqual(json.loads(result.output), HOSTS)
 
-    def test_probing_is_refused_by_name(self) -> None:
+    def test_the_option_probe_is_refused_as_not_built(self) -> None:
         result = self.run_tool("tls", "--probe", "example", "--state-dir", self.state)
         self.assertEqual(result.exit_code, 2)
         self.assertIn("--probe is not built yet", result.output)
 
 
 class Exits(RunningTestCase):
-    def test_3_where_nothing_runs_naming_the_socket_and_what_to_do(self) -> None:
+    def test_3_if_no_mta_runs_with_the_socket_and_the_remedy(self) -> None:
         for command in ("status", "reload", "reopen-logs"):
             result = self.run_tool(command, "--state-dir", self.state)
             self.assertEqual(result.exit_code, 3)
             self.assertIn(os.path.join(self.state, "control.sock"), result.output)
             self.assertIn("start one with twistd mta", result.output)
 
-    def test_1_where_it_was_refused(self) -> None:
+    def test_1_if_the_mta_refuses(self) -> None:
         result, request = self.asked({"error": "aliases: line 3"}, "reload", code=409)
         self.assertEqual((result.exit_code, request), (1, "POST /v1/reload HTTP/1.1"))
         self.assertEqual(result.output, "twisted-mta: aliases: line 3\n")
 
-    def test_0_where_it_was_done(self) -> None:
+    def test_0_if_the_action_was_done(self) -> None:
         result, _ = self.asked({"version": 1, "lines": ["a.pem: \x1bnew"]}, "reload")
         self.assertEqual((result.exit_code, result.output), (0, "a.pem: \\x1bnew\n"))
         os.unlink(os.path.join(self.state, "control.sock"))
@@ -253,10 +252,10 @@ class Exits(RunningTestCase):
         self.assertEqual((result.exit_code, result.output), (0, "done\n"))
         self.assertEqual(request, "POST /v1/reopen-logs HTTP/1.1")
 
-    def test_2_where_it_was_used_wrongly(self) -> None:
+    def test_2_for_an_unknown_option(self) -> None:
         self.assertEqual(self.run_tool("status", "--colour").exit_code, 2)
 
-    def test_the_environment_names_the_mta_its_first_directory_counts(self) -> None:
+    def test_the_first_state_directory_of_the_environment_is_the_default(self) -> None:
         named = {"STATE_DIRECTORY": f"{self.state}:/elsewhere"}
         result = self.run_tool("status", environment=named)
         self.assertIn(f"{self.state}/control.sock", result.output)

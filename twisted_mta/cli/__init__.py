@@ -1,4 +1,4 @@
-"""``twisted-mta``: the operator's tool."""
+"""``twisted-mta``, the operator's tool."""
 
 from .command import main
 

@@ -1,4 +1,4 @@
-"""``twisted-mta``: the operator's tool."""
+"""The operator's tool, ``twisted-mta``: the group of all its commands."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ import click
 
 from .._version import __version__
 
-_HOMES = {
+_MODULES = {
     "check": "check.command",
     "explain": "explain",
-    "queue": "queue",
-    "reload": "status",
-    "reopen-logs": "status",
+    "queue": "queue.command",
+    "reload": "reload",
+    "reopen-logs": "reload",
     "status": "status",
-    "tls": "status",
+    "tls": "tls",
     "trace": "trace",
     "users": "users",
 }
-"""Where each command is: what is not asked for is not loaded, so that the tool answers at once."""
+"""The module of each command, imported when the command runs: so the tool starts fast."""
 
 
 class _Tool(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_HOMES)
+        return sorted(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _HOMES:
+        if cmd_name not in _MODULES:
             return None
-        home = import_module(f".{_HOMES[cmd_name]}", __package__)
-        command: click.Command = getattr(home, cmd_name.replace("-", "_"))
+        module = import_module(f".{_MODULES[cmd_name]}", __package__)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 
 @click.group(cls=_Tool, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="twisted-mta", message="%(prog)s %(version)s")
-@click.option("--state-dir", metavar="DIR", help="which MTA; after the command it may stand too")
+@click.option(
+    "--state-dir", metavar="DIR", help="state directory of the MTA; also allowed after the command"
+)
 def main(state_dir: str | None) -> None:
-    """Look after a mail transfer agent that `twistd mta` runs."""
+    """Operate a mail transfer agent that `twistd mta` runs."""

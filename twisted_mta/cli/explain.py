@@ -7,37 +7,36 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from .explain_words import lines
-from .terminal import asked, client, same_version, state_dir_option
+from .client import answer_or_exit, client, json_option, require_version, state_dir_option
+from .explanation import lines
 
 
 @click.command()
 @click.argument("what", metavar="ID|ADDRESS")
 @state_dir_option
-@click.option("--from-client", metavar="IP", help="say what a client with this address may do")
-@click.option("--sender", metavar="ADDRESS", help="the reverse-path of the mail")
-@click.option("--json", "as_json", is_flag=True, help="write JSON, for programs")
+@click.option("--from-client", metavar="IP", help="address of the client that sends the mail")
+@click.option("--sender", metavar="ADDRESS", help="reverse-path of the mail")
+@json_option
 def explain(
     what: str, state_dir: str | None, from_client: str | None, sender: str | None, as_json: bool
 ) -> None:
-    """Say why a message is still here, or what would become of mail for an address.
+    """Explain why a message is still queued, or what happens to mail for an address.
 
-    Nothing is sent. Of an ID: for each recipient the route and the rule that chose it, what holds
-    it now, the last attempts, and what happens next. Of an ADDRESS: its aliases, its route, the
-    mail exchangers in the order to try them, and on which terms.
+    For an ID: of each recipient the route with its rule, what delays it now, the last attempts, and
+    what happens next. For an ADDRESS: its aliases, its route, the mail exchangers in the order of
+    attempts, and the terms of delivery. Nothing is sent.
 
-    Exits with 0 when it could be told, with 1 when there is no such message or it was refused, with
-    3 when nothing is running.
+    Exit status: 0 done, 1 not found or refused, 3 no MTA is running.
     """
-    said = {"client": from_client, "sender": sender}
-    query = urlencode({name: value for name, value in said.items() if value is not None})
+    options = {"client": from_client, "sender": sender}
+    query = urlencode({name: value for name, value in options.items() if value is not None})
     path = f"/v1/explain/{quote(what, safe='@')}" + (f"?{query}" if query else "")
-    found = asked(lambda: client(state_dir).get(path))
+    answer = answer_or_exit(lambda: client(state_dir).get(path))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(answer, indent=2))
         return
-    same_version(found)
-    for line in lines(found):
+    require_version(answer)
+    for line in lines(answer):
         click.echo(_styled(line))
 
 
@@ -45,9 +44,9 @@ _HEADINGS = ("Why:", "Next:", "Route:", "Terms:", "Now:", "Attempts:", "Maildir:
 
 
 def _styled(line: str) -> str:
-    # click leaves colour out where the output is no terminal.
-    word = line.strip().partition(" ")[0]
-    if word not in _HEADINGS:
+    # click leaves out colors if the output is not a terminal.
+    heading = line.strip().partition(" ")[0]
+    if heading not in _HEADINGS:
         return click.style(line, bold=True) if line and line[0] != " " else line
-    before, _, rest = line.partition(word)
-    return before + click.style(word, fg="cyan") + rest
+    before, _, rest = line.partition(heading)
+    return before + click.style(heading, fg="cyan") + rest

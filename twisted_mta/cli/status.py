@@ -1,136 +1,44 @@
-"""The commands of the operator's tool that ask a running MTA, by its control socket."""
+"""``twisted-mta status``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from ipaddress import ip_address
 from typing import Any
 
 import click
 
 from ..admin.status import label, short_duration
-from ..mail.address import AddressError, domain_name
 from ..mail.printable import printable
-from .terminal import (
-    Table,
-    asked,
-    client,
-    json_option,
-    lines,
-    moment,
-    same_version,
-    show,
-    state_dir_option,
-)
+from .client import answer_or_exit, client, json_option, require_version, state_dir_option
+from .terminal import Table, lines, moment, show
 
-_PATIENCE = 600.0  # seconds for an action: a reload is done by one worker after the other
-_FEW = 10  # messages that a terminal shows: all 50 would push the rest out of sight
+_TERMINAL_MESSAGES = 10  # recent messages on a terminal: 50 would push the rest out of sight
 
 
 @click.command()
 @state_dir_option
 @json_option
 def status(state_dir: str | None, as_json: bool) -> None:
-    """Say how a running MTA stands.
+    """Show the state of a running MTA.
 
-    Exits with 0 when it could be told, with 1 when it was refused, with 3 when nothing is running.
+    Exit status: 0 done, 1 refused, 3 no MTA is running.
     """
-    found = asked(lambda: client(state_dir).get("/v1/status"))
+    answer = answer_or_exit(lambda: client(state_dir).get("/v1/status"))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(answer, indent=2))
         return
-    same_version(found)
+    require_version(answer)
     if sys.stdout.isatty():
-        show(_facts(found), _tables(found, brief=True))
+        show(facts(answer), tables(answer, brief=True))
     else:
-        for line in lines(_facts(found), _tables(found, brief=False)):
+        for line in lines(facts(answer), tables(answer, brief=False)):
             click.echo(line)
 
 
-def _action(name: str, text: str) -> click.Command:
-    def act(state_dir: str | None) -> None:
-        done = asked(lambda: client(state_dir, timeout=_PATIENCE).post(f"/v1/{name}"))
-        for line in done.get("lines") or ["done"]:
-            click.echo(printable(str(line)))
-
-    act.__doc__ = text
-    return click.command(name)(state_dir_option(act))
-
-
-reload = _action(
-    "reload",
-    """Read the configuration again, all of it or nothing.
-
-    Certificates, accounts, aliases, routes and what else can change while it runs. The same as
-    SIGHUP. Exits with 0 when all was read, with 1 when something was refused and everything stays
-    as it was, with 3 when nothing is running.
-    """,
-)
-reopen_logs = _action(
-    "reopen-logs",
-    """Close and open the log files, after they were moved away.
-
-    The same as SIGUSR1.
-    """,
-)
-
-
-@click.command()
-@click.argument("domain", required=False)
-@state_dir_option
-@json_option
-@click.option("--probe", is_flag=True, help="ask the mail exchangers of DOMAIN (not built yet)")
-def tls(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -> None:
-    """Say with which hosts TLS was had, and where it is missing now.
-
-    With DOMAIN only that host, or the hosts below that domain. Hosts are mail exchangers or what
-    routes name, and not the domains that mail is addressed to. Exits with 0 when it could be told,
-    with 1 when it was refused, with 3 when nothing is running.
-    """
-    if probe:
-        raise click.UsageError("--probe is not built yet")
-    path = "/v1/tls" if domain is None else f"/v1/tls/{_host_name(domain)}"
-    found = asked(lambda: client(state_dir).get(path))
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    same_version(found)
-    rows = [_host(each) for each in found["hosts"]]
-    if not sys.stdout.isatty():
-        for row in (_TLS_COLUMNS, *rows):
-            click.echo("\t".join(row))
-    elif rows:
-        show([], [("", _TLS_COLUMNS, rows)])
-    else:
-        click.echo("TLS is not remembered to have been had with any such host.")
-
-
-_TLS_COLUMNS = ("Host", "Port", "TLS first had", "Last had", "Missing since")
-
-
-def _host_name(text: str) -> str:
-    """Return the canonical form of a domain, with A-labels, or of an address."""
-    with suppress(ValueError):
-        return str(ip_address(text))
-    try:
-        return domain_name(text.removeprefix("."))
-    except AddressError as error:
-        raise click.BadParameter(printable(f"{text}: {error}")) from None
-
-
-def _host(entry: Mapping[str, Any]) -> Sequence[str]:
-    times = (entry["first"], entry["last"], entry["missing"])
-    said = ("" if time is None else moment(time) for time in times)
-    return printable(str(entry["host"])), str(entry["port"]), *said
-
-
-# What is said: facts, and tables.
-
-
-def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield names with printable texts."""
     yield "host", printable(str(status["hostname"]))
     yield "version", printable(str(status["program"]))
     unready = printable(str(status["unready"]))
@@ -138,44 +46,43 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if unready:
         state = f"not ready: {unready}" if state == "ready" else f"{state}, not ready: {unready}"
     yield "state", state
-    for trouble in status.get("troubles", ()):  # one of an earlier build does not say it
+    for trouble in status.get("troubles", ()):  # missing in answers of earlier builds
         if trouble["text"] not in status["unready"]:
             yield "trouble", printable(str(trouble["text"]))
     for line in status.get("incomplete", ()):
         yield "incomplete", printable(str(line))
     yield "up for", short_duration(status["now"] - status["started_at"])
-    shown = [("queue", status["queue"])]
+    groups = [("queue", status["queue"])]
     for title, name in (("by age", "ages"), ("deferred by reason", "reasons")):
-        # One of an earlier build does not say it, and nothing but zeros is not worth a line.
+        # Missing in answers of earlier builds; a line of zeros is left out.
         numbers = {word: count for word, count in status.get(name, {}).items() if count}
         if numbers:
-            shown.append((title, numbers))
-    for title, numbers in (*shown, ("since the start", status["counters"])):
+            groups.append((title, numbers))
+    for title, numbers in (*groups, ("since the start", status["counters"])):
         words = ", ".join(f"{number} {printable(label(name))}" for name, number in numbers.items())
         yield title, words or "nothing"
     yield "deliveries under way", str(status["deliveries"])
 
 
-def _tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[Table]:
-    """Yield tables, all printable; ``brief`` leaves out what is many."""
+def tables(status: Mapping[str, Any], *, brief: bool) -> Iterator[Table]:
+    """Yield tables with printable cells; ``brief``: fewer messages and recipients."""
     columns: Sequence[str]
     connections = status["connections"]
-    names = dict.fromkeys((*status["listeners"], *connections))
     listeners: list[Sequence[str]] = []
-    for name in names:
-        each = connections.get(name)
-        numbers = ("", "") if each is None else (str(each["open"]), str(each["taken"]))
-        listeners.append((printable(name), *numbers))
-    yield "Listeners", ("Listener", "Open", "Taken"), listeners
+    for name in dict.fromkeys((*status["listeners"], *connections)):
+        counts = connections.get(name)
+        cells = ("", "") if counts is None else (str(counts["open"]), str(counts["taken"]))
+        listeners.append((printable(name), *cells))
+    yield "Listeners", ("Listener", "Open", "Accepted"), listeners
     processes = status["processes"]
     if len(processes) > 1:
-        columns = ("Worker", "Process", "State", "Restarts", "Open", "Taken", "Accepted")
+        columns = ("Worker", "Process", "State", "Restarts", "Open", "Accepted", "Messages")
         yield "Workers", columns, [_process(process) for process in processes]
-    columns = ("Next hop", "Tried again in", "Failures in a row", "Last answer")
-    hops = status.get("suspended", ())  # one of an earlier build does not say it
-    yield "Next hops that cannot be reached", columns, [_suspended(each) for each in hops]
-    columns = ("Received", "From", "To", "Size", "State", "Last answer", "Id")
-    messages = status["recent"][:_FEW] if brief else status["recent"]
+    columns = ("Next hop", "Next probe in", "Failures in a row", "Last reply")
+    hops = status.get("suspended", ())  # missing in answers of earlier builds
+    yield "Suspended next hops", columns, [_suspended(hop) for hop in hops]
+    columns = ("Received", "From", "To", "Size", "State", "Last reply", "Id")
+    messages = status["recent"][:_TERMINAL_MESSAGES] if brief else status["recent"]
     yield (
         "Recent messages",
         columns,
@@ -205,6 +112,7 @@ def _suspended(hop: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _message(message: Mapping[str, Any], named: int) -> Sequence[str]:
+    """Return the row of a message, with the first ``named`` recipients."""
     reverse_path = message["reverse_path"]
     to = ", ".join(message["recipients"][:named])
     more = message["more"] + len(message["recipients"][named:])

@@ -13,18 +13,18 @@ from urllib.parse import urlencode
 import click
 
 from ..mail.printable import printable
-from .terminal import asked, client, same_version, state_dir_option
+from .client import answer_or_exit, client, require_version, state_dir_option
 
 
 @click.command()
-@click.option("--client", "network", metavar="NET", help="only clients there: 192.0.2.0/24")
+@click.option("--client", "network", metavar="NET", help="only clients there, as 192.0.2.0/24")
 @click.option("--next-hop", metavar="HOST", help="only servers of that name or address")
-@click.option("--sender", metavar="ADDRESS", help="only mail with that reverse-path; @DOMAIN")
-@click.option("--recipient", metavar="ADDRESS", help="only mail to that address; @DOMAIN")
-@click.option("--in", "direction", flag_value="in", help="only what clients say to us")
-@click.option("--out", "direction", flag_value="out", help="only what we say to servers")
+@click.option("--sender", metavar="ADDRESS", help="only mail with that reverse-path; or @DOMAIN")
+@click.option("--recipient", metavar="ADDRESS", help="only mail to that address; or @DOMAIN")
+@click.option("--in", "direction", flag_value="in", help="only sessions of clients with us")
+@click.option("--out", "direction", flag_value="out", help="only our sessions with servers")
 @state_dir_option
-@click.option("--json", "as_json", is_flag=True, help="write a line of JSON for each, for programs")
+@click.option("--json", "as_json", is_flag=True, help="write each line as JSON, for programs")
 def trace(
     network: str | None,
     next_hop: str | None,
@@ -34,42 +34,44 @@ def trace(
     state_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Show what sessions say, in and out, as they say it, until Control-C.
+    """Show the dialogue of sessions, live, until Control-C.
 
-    What is said for AUTH, and what is in messages, is taken out. Of a filter by ADDRESS the session
-    is shown from its beginning as soon as it names that address.
+    Credentials and the content of messages are left out. With --sender or --recipient, a session is
+    shown from its beginning once it names the address.
     """
-    said = {
+    filters = {
         "client": network,
         "next_hop": next_hop,
         "sender": sender,
         "recipient": recipient,
         "direction": direction,
     }
-    query = urlencode({name: value for name, value in said.items() if value is not None})
-    lines = client(state_dir).lines("/v1/trace" + (f"?{query}" if query else ""))
+    query = urlencode({name: value for name, value in filters.items() if value is not None})
+    events = client(state_dir).lines("/v1/trace" + (f"?{query}" if query else ""))
     with suppress(KeyboardInterrupt):
-        begun = asked(lambda: next(lines, None))
+        beginning = answer_or_exit(lambda: next(events, None))
         if as_json:
-            click.echo(json.dumps(begun))
+            click.echo(json.dumps(beginning))
         else:
-            same_version(begun)
+            require_version(beginning)
             click.echo("Control-C ends it.", err=True)
-        while (event := asked(lambda: next(lines, None))) is not None:
-            click.echo(json.dumps(event) if as_json else shown(event))
+        while (event := answer_or_exit(lambda: next(events, None))) is not None:
+            click.echo(json.dumps(event) if as_json else event_text(event))
             sys.stdout.flush()
 
 
-def shown(event: Mapping[str, Any]) -> str:
-    """Return a line for people; printable, in colour (`click.echo` takes that out for a pipe)."""
+_SIGNS = {"client": "C: ", "server": "S: "}
+_COLORS = {"client": None, "server": "cyan", "note": "yellow"}
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """Return an event as a printable line, in colors, which `click.echo` drops for a pipe."""
     lost = event.get("lost")
     if lost is not None:
-        return click.style(f"... {lost} lines are lost: this reader is too slow", fg="red")
+        return click.style(f"... {lost} lines lost: this reader is too slow", fg="red")
     time = datetime.fromtimestamp(event["at"]).strftime("%H:%M:%S.%f")[:-3]
     arrow = "<-" if event["direction"] == "in" else "->"
-    who = event["who"]
-    sign = {"client": "C: ", "server": "S: "}.get(who, "* ")
+    speaker = event["who"]
     start = printable(f"{time} {event['session']} {arrow} {event['peer']} ")
-    text = printable(f"{sign}{event['text']}")
-    colours = {"client": None, "server": "cyan", "note": "yellow"}
-    return click.style(start, dim=True) + click.style(text, fg=colours.get(who))
+    text = printable(f"{_SIGNS.get(speaker, '* ')}{event['text']}")
+    return click.style(start, dim=True) + click.style(text, fg=_COLORS.get(speaker))

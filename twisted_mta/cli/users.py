@@ -1,11 +1,11 @@
-"""The commands of the operator's tool for accounts: they change a file, MTA or not."""
+"""``twisted-mta users``: commands that list and change the file of accounts."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -13,25 +13,23 @@ from ..auth.accounts import Account, AccountsError, account_key
 from ..auth.accounts_file import changing, read_accounts
 from ..mail.printable import printable
 from ..system.real_world import secret_octets
+from .client import failure
 
-_REFUSED = 1
+_Result = TypeVar("_Result")
 
 _FILE: Callable[[Any], Any] = click.option(
-    "--file",
-    "file",
-    metavar="FILE",
-    help="the file of accounts  [default: the users of --config]",
+    "--file", "file", metavar="FILE", help="the file of accounts  [default: users of --config]"
 )
 _CONFIG: Callable[[Any], Any] = click.option(
-    "--config", "config", metavar="FILE", help="the TOML file that names it"
+    "--config", "config", metavar="FILE", help="TOML file that names the file of accounts"
 )
 
 
 @click.group()
 def users() -> None:
-    """Manage the accounts that AUTH is checked against.
+    """List and change the accounts for AUTH.
 
-    A running MTA reads them anew at `twisted-mta reload`, or SIGHUP.
+    A running MTA reads them again at `twisted-mta reload` or SIGHUP.
     """
 
 
@@ -43,7 +41,7 @@ def users() -> None:
     "addresses",
     metavar="ADDRESS",
     multiple=True,
-    help="as whom mail may be sent, besides the name: an address, @domain, or *; repeatable",
+    help="sender that the account may use beside its name: an address, @domain, or *; repeatable",
 )
 @click.option(
     "--certificate",
@@ -52,7 +50,7 @@ def users() -> None:
     multiple=True,
     help="fingerprint of a client certificate, for AUTH EXTERNAL; repeatable",
 )
-@click.option("--no-password", is_flag=True, help="nobody comes in with a password")
+@click.option("--no-password", is_flag=True, help="no password: certificates only")
 @click.argument("name")
 def add(
     file: str | None,
@@ -62,10 +60,10 @@ def add(
     no_password: bool,
     name: str,
 ) -> None:
-    """Add an account, or give it a new password.
+    """Add an account, or change its password.
 
-    The password comes from a prompt, or is one line of standard input where that is no terminal.
-    Addresses and certificates replace those that there were, if any are given.
+    The password is asked for; if standard input is not a terminal, it is one line of that.
+    Addresses and certificates, if given, replace those of the account.
     """
     path = _path(file, config)
 
@@ -84,7 +82,7 @@ def add(
             accounts[account_key(account.name)] = account
         return "added" if before is None else "changed"
 
-    click.echo(f"{printable(name)} {_done(change)}")
+    click.echo(f"{printable(name)} {_result_or_exit(change)}")
 
 
 @users.command("remove")
@@ -103,7 +101,7 @@ def remove(file: str | None, config: str | None, name: str) -> None:
                 raise AccountsError(f"{printable(name)}: no such account in {printable(path)}")
         return "removed"
 
-    click.echo(f"{printable(name)} {_done(change)}")
+    click.echo(f"{printable(name)} {_result_or_exit(change)}")
 
 
 @users.command("list")
@@ -111,15 +109,16 @@ def remove(file: str | None, config: str | None, name: str) -> None:
 @_CONFIG
 @click.argument("name", required=False)
 def list_command(file: str | None, config: str | None, name: str | None) -> None:
-    """List the accounts, or one: name, how they can authenticate, as whom they may send."""
+    """List all accounts, or one: name, ways to authenticate, sender addresses."""
     path = _path(file, config)
-    accounts = _done(lambda: read_accounts(path))
-    if name is not None and accounts.get(name) is None:
-        click.echo(f"twisted-mta: {printable(name)}: no such account", err=True)
-        raise click.exceptions.Exit(_REFUSED)
-    for account in accounts.by_name.values():
-        if name is not None and account is not accounts.get(name):
-            continue
+    accounts = _result_or_exit(lambda: read_accounts(path))
+    listed = list(accounts.by_name.values())
+    if name is not None:
+        account = accounts.get(name)
+        if account is None:
+            raise failure(f"{printable(name)}: no such account")
+        listed = [account]
+    for account in listed:
         ways = ["password"] if account.argon2 else []
         ways += ["certificate"] if account.certificates else []
         fields = (account.name, "+".join(ways) or "nothing", " ".join(account.addresses))
@@ -130,16 +129,18 @@ def _path(file: str | None, config: str | None) -> str:
     if file is not None:
         return os.path.abspath(file)
     if config is None:
-        raise click.UsageError("which file? --file FILE, or --config FILE that names it, would do")
-    from ..config import ConfigError, load
+        raise click.UsageError(
+            "no file of accounts is named; expected --file FILE, or --config FILE that names it"
+        )
+    from ..config import ConfigError, load  # imported here: the settings take a while to load
 
     try:
-        found = load({}, config).users
+        path = load({}, config).users
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    if found is None:
-        raise click.UsageError(f"{printable(config)} names no users; --file FILE would do")
-    return found
+    if path is None:
+        raise click.UsageError(f"{printable(config)} names no users; expected --file FILE")
+    return path
 
 
 def _password(name: str) -> str:
@@ -154,12 +155,11 @@ def _password(name: str) -> str:
         raise AccountsError("the password is not UTF-8") from None
 
 
-def _done(change: Callable[[], Any]) -> Any:
+def _result_or_exit(action: Callable[[], _Result]) -> _Result:
+    """Return the result of ``action``, or exit with its error."""
     try:
-        return change()
+        return action()
     except AccountsError as error:
-        problem = str(error)
+        raise failure(str(error)) from None
     except OSError as error:
-        problem = f"{printable(str(error.filename))}: {error.strerror}"
-    click.echo(f"twisted-mta: {problem}", err=True)
-    raise click.exceptions.Exit(_REFUSED)
+        raise failure(f"{printable(str(error.filename))}: {error.strerror}") from None

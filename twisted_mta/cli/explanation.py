@@ -1,62 +1,57 @@
-"""What the explainer says, in words: paragraphs of short lines, all of them printable.
+"""The text of an explanation: what ``twisted-mta explain`` prints of the MTA's answer.
 
-Pure: facts as `explainer.Explainer` gives them (and as JSON has them) in, lines out.
+Pure: takes the facts of `agent.explain.explainer` (as JSON has them), returns printable lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from ..admin.status import short_duration
 from ..mail.printable import printable
+from .terminal import moment
 
 Facts = Mapping[str, Any]
 
-_MOST_TARGETS = 12  # that are written out
+_MOST_TARGETS = 12  # that are listed
 
 _FINDINGS = {
-    "sender": "SRS made it here; it leads back to {to}",
+    "sender": "SRS made this address; it leads back to {to}",
     "alias": "alias in line {line}: {to}",
-    "catch-all": "the catch-all of its domain, line {line}: {to}",
+    "catch-all": "catch-all of the domain, line {line}: {to}",
     "mailbox": "a mailbox here",
-    "elsewhere": "goes on to another domain",
+    "elsewhere": "relayed to another domain",
     "itself": "an alias leads back to it: the mailbox of that name",
-    "again": "was come by before: cut here",
-    "postmaster": "every domain has one (RFC 5321 4.5.1): {to}",
-    "nobody": "there is no such mailbox",
+    "again": "expanded before: cut here",
+    "postmaster": "every domain has one (RFC 5321 §4.5.1): {to}",
+    "nobody": "no such mailbox",
 }
 _WHERE = {
     "local": "a mailbox of a local domain",
-    "virtual": "a name in a virtual domain, where aliases alone are",
+    "virtual": "a name in a virtual domain, which has only aliases",
     "srs": "a name in the domain of rewritten reverse-paths",
     "elsewhere": "not ours",
 }
 
-_LIMITS = frozenset(("connections", "concurrency", "limits"))  # holds that end when others do
+_LIMITS = frozenset(("connections", "concurrency", "limits"))  # end when other deliveries end
 
 
 def lines(facts: Facts) -> Iterator[str]:
-    """Yield what is to be written of an answer, without line ends; empty lines part paragraphs."""
-    said = _message(facts) if "id" in facts else _address(facts)
-    for line in (*said, *_troubles(facts)):
+    """Yield the lines of an answer, without line ends; empty lines separate paragraphs."""
+    answer = _message(facts) if "id" in facts else _address(facts)
+    for line in (*answer, *_troubles(facts)):
         yield printable(line)
 
 
-def moment(time: float) -> str:
-    """Return a wall time as people read it, in UTC."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
-
-
 def _troubles(facts: Facts) -> Iterator[str]:
-    """Yield what is wrong with the MTA as a whole, whatever was asked for."""
+    """Yield the troubles of the MTA as a whole."""
     unready = facts.get("unready", "")
     more = [each["text"] for each in facts.get("troubles", ()) if each["text"] not in unready]
     if unready or more:
         yield ""
     if unready:
-        yield f"No mail is taken now: {unready}"
+        yield f"No mail is accepted now: {unready}"
     for text in more:
         yield f"Trouble: {text}"
 
@@ -78,11 +73,11 @@ def _message(facts: Facts) -> Iterator[str]:
 
 def _recipient(recipient: Facts, now: float) -> Iterator[str]:
     original = recipient["original"]
-    by_alias = f", written as <{original}>" if original else ""
+    by_alias = f", sent to <{original}>" if original else ""
     tried = recipient["tried"]
     times = "not tried yet" if not tried else f"tried {tried} time{'s' if tried > 1 else ''}"
     yield f"To <{recipient['mailbox']}>{by_alias}: {recipient['state']}, {times}."
-    yield f"  Why: {why(recipient, now)}"
+    yield f"  Why: {why(recipient)}"
     yield f"  Next: {following(recipient, now)}"
     way = recipient["way"]
     if way is not None:
@@ -94,90 +89,88 @@ def _recipient(recipient: Facts, now: float) -> Iterator[str]:
         yield from _attempt(attempt)
 
 
-def why(recipient: Facts, now: float) -> str:
-    """Return in a sentence or two why a recipient is still here."""
-    return " ".join(_hold(each, recipient, now) for each in recipient["holds"])
+def why(recipient: Facts) -> str:
+    """Return why a recipient is still queued, in whole sentences."""
+    return " ".join(_hold(hold, recipient) for hold in recipient["holds"])
 
 
-def _hold(hold: Facts, recipient: Facts, now: float) -> str:
+def _hold(hold: Facts, recipient: Facts) -> str:
     kind = hold["kind"]
     if kind == "quarantine":
-        return f"It is quarantined: {hold['why']}. It is never tried."
+        return f"Quarantined: {hold['why']}. It is never tried."
     if kind == "held":
-        return f"The operator holds it since {moment(hold['since'])}."
+        return f"On hold since {moment(hold['since'])} (by the operator)."
     if kind == "removing":
-        return "The operator has removed it; it goes when what is under way has ended."
+        return "The operator has removed it; it disappears when the delivery under way ends."
     if kind == "delivery":
-        return "It is being delivered right now."
+        return "Delivery is under way."
     if kind == "retry":
-        said = recipient["last_reply"]
-        if not said:
-            return "It waits for its time."
-        by = f"{recipient['last_remote']} said" if recipient["last_remote"] else "The last try"
-        return f"{by}: {_stopped(said)} It waits for its time."
+        reply = recipient["last_reply"]
+        if not reply:
+            return "It waits for its retry time."
+        by = f"{recipient['last_remote']} replied" if recipient["last_remote"] else "Last attempt"
+        return f"{by}: {_sentence(reply)} It waits for its retry time."
     if kind == "suspended":
         times = "" if hold["times"] == 1 else f" {hold['times']} times in a row"
-        # The same words as those of the last try need not stand there twice.
+        # The reply of the last attempt may have been shown already.
         known = hold["reply"] == recipient["last_reply"]
         reply = "" if known else f": {hold['reply'].removesuffix('.')}"
         return (
-            f"Its next hop could not be reached{times}{reply}. It is left alone, and probed in"
-            f" {short_duration(hold['seconds'])}."
+            f"Its next hop could not be reached{times}{reply}. It is suspended; the next probe is"
+            f" in {short_duration(hold['seconds'])}."
         )
     if kind == "connections":
         return (
-            f"Its next hop has {hold['active']} transactions under way and gets"
-            f" {hold['allowed']} at once."
+            f"Its next hop has {hold['active']} transactions under way, of {hold['allowed']}"
+            " allowed."
         )
     if kind == "concurrency":
         return (
-            f"{hold['active']} transactions with other hosts are under way, and no more are"
-            f" allowed than {hold['allowed']}."
+            f"{hold['active']} transactions with other hosts are under way, of {hold['allowed']}"
+            " allowed."
         )
     if kind == "limits":
-        rate = f" or in the rate {hold['rate']}" if hold["rate"] else ""
-        return f"It waits for a place in what all processes share{rate}."
-    return "It is due, and has its turn in a moment."
+        rate = f" or the rate limit {hold['rate']}" if hold["rate"] else ""
+        return f"It waits for a delivery slot that all processes share{rate}."
+    return "It is due, and starts within a moment."
 
 
-def _stopped(text: str) -> str:
+def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def following(recipient: Facts, now: float) -> str:
-    """Return in a sentence or two what happens next with a recipient."""
-    kinds = [each["kind"] for each in recipient["holds"]]
+    """Return what happens next with a recipient, in whole sentences."""
+    kinds = [hold["kind"] for hold in recipient["holds"]]
     if "delivery" in kinds:
-        return "what the next hop answers decides."
+        return "decided by the reply of the next hop."
     time = recipient["next_attempt"]
     if time is None:
         if "held" in kinds:
             return "nothing, until it is released (twisted-mta queue release)."
-        return "nothing, until somebody does something about it."
-    soon = "as soon as it may be" if _LIMITS.intersection(kinds) else "at once"
+        return "nothing, until an operator acts."
+    soon = "as soon as a limit allows it" if _LIMITS.intersection(kinds) else "at once"
     when = soon if time <= now else f"{moment(time)}, in {short_duration(time - now)}"
     if "suspended" in kinds:
-        when += (
-            " at the earliest: one message goes as a probe, and the others follow if it is heard"
-        )
-    return f"tried {when}. {_end(recipient['expires_at'], now)}"
+        when += " at the earliest: one message is the probe, and the others follow if it succeeds"
+    return f"tried {when}. {_expiry(recipient['expires_at'], now)}"
 
 
-def _end(expires_at: float, now: float) -> str:
+def _expiry(expires_at: float, now: float) -> str:
     if expires_at <= now:
-        return "Its lifetime is over: if that fails, it is returned."
+        return "Its lifetime has ended: if that attempt fails, it is returned."
     left = short_duration(expires_at - now)
     return f"Returned if it is not delivered by {moment(expires_at)} (in {left})."
 
 
 def _attempt(attempt: Facts) -> Iterator[str]:
-    who = attempt["remote"] or attempt["next_hop"]
+    server = attempt["remote"] or attempt["next_hop"]
     tls = attempt["tls"]
-    under = f" ({tls['version']})" if tls else ""
-    maybe = "; it may have been delivered" if attempt["uncertain"] else ""
+    version = f" ({tls['version']})" if tls else ""
+    uncertain = "; it may have been delivered" if attempt["uncertain"] else ""
     yield (
-        f"    {attempt['attempt']}. {moment(attempt['ended_at'])} {who}{under}:"
-        f" {attempt['reply']}{maybe}"
+        f"    {attempt['attempt']}. {moment(attempt['ended_at'])} {server}{version}:"
+        f" {attempt['reply']}{uncertain}"
     )
 
 
@@ -190,17 +183,16 @@ def _address(facts: Facts) -> Iterator[str]:
         where = "a name in a local domain"
     yield f"<{facts['mailbox']}>: {where}."
     if facts["client"] is not None:
-        verdict = "refused" if facts["refused"] else "taken"
+        verdict = "refused" if facts["refused"] else "accepted"
         yield f"From the client {facts['client']} it is {verdict}."
     if facts["refused"]:
         yield f"Refused at RCPT: {facts['refused']}"
-    interesting = [each for each in facts["steps"] if each["finding"] != "mailbox"]
-    if interesting:
+    if any(step["finding"] != "mailbox" for step in facts["steps"]):
         yield ""
         yield "Aliases:"
         for step in facts["steps"]:
             words = _FINDINGS[step["finding"]].format(
-                to=", ".join(f"<{each}>" for each in step["leads_to"]), line=step["line"]
+                to=", ".join(f"<{target}>" for target in step["leads_to"]), line=step["line"]
             )
             yield f"  {'  ' * step['depth']}<{step['mailbox']}>: {words}"
         if facts["more_steps"]:
@@ -209,9 +201,9 @@ def _address(facts: Facts) -> Iterator[str]:
         yield ""
         yield f"To <{recipient['mailbox']}>:"
         if recipient["refused"]:
-            told = f"<{recipient['owner']}>" if recipient["owner"] else "the sender"
+            notified = f"<{recipient['owner']}>" if recipient["owner"] else "the sender"
             yield f"  Refused: {recipient['refused']}"
-            yield f"  The others get the mail, and {told} a notice."
+            yield f"  The others get the mail, and {notified} a notice."
         if recipient["reverse_path"]:
             yield f"  Reverse-path: becomes <{recipient['reverse_path']}> (SRS)"
         yield from _indented(_way(recipient["way"]))
@@ -219,7 +211,7 @@ def _address(facts: Facts) -> Iterator[str]:
         yield f"and {facts['more_recipients']} more recipients"
 
 
-# A way.
+# The way to a next hop.
 
 
 def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
@@ -229,7 +221,7 @@ def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
     elif way["transport"] == "maildir":
         yield f"Maildir: {way['maildir']}"
     elif way["transport"] == "discard":
-        yield "Discarded: nobody gets it"
+        yield "Discarded: the mail is accepted and dropped"
     if "terms" not in way:
         return
     yield from _lookup(way)
@@ -239,16 +231,16 @@ def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
 
 
 def _lookup(way: Facts) -> Iterator[str]:
-    for each in way["exchangers"]:
+    exchangers, targets = way["exchangers"], way["targets"]
+    for each in exchangers:
         addresses = ", ".join(each["addresses"])
         yield f"MX {each['preference']} {each['host'] or '.'}: {each['problem'] or addresses}"
     if way["failure"] is not None:
         yield f"No target: {way['failure']}"
-    equal = len({each["preference"] for each in way["exchangers"]}) < len(way["exchangers"])
-    targets = way["targets"]
+    has_equals = len({each["preference"] for each in exchangers}) < len(exchangers)
     if targets:
         yield "Tried in this order" + (
-            " (at random among those of one preference, anew each time):" if equal else ":"
+            " (random among those of one preference):" if has_equals else ":"
         )
     for number, target in enumerate(targets[:_MOST_TARGETS], 1):
         yield f"  {number}. {_target(target)}"
@@ -263,7 +255,7 @@ def _target(target: Facts) -> str:
     words = f"TLS {tls['level']} ({tls['from']})"
     memory = tls["memory"]
     if memory is not None:
-        words += f", had since {moment(memory['first'])}"
+        words += f", had TLS since {moment(memory['first'])}"
         if memory["missing"] is not None:
             words += f", MISSING since {moment(memory['missing'])}"
     if target["connection_open"]:
@@ -275,14 +267,14 @@ def _target(target: Facts) -> str:
 
 _LABELS = (
     ("connections", "connections"),
-    ("recipients_per_message", "recipients a message"),
+    ("recipients_per_message", "recipients per message"),
     ("rate", "rate"),
-    ("retry_minimum", "retry after"),
-    ("retry_maximum", "at the most"),
-    ("lifetime", "for"),
-    ("source_address", "from"),
+    ("retry_minimum", "first retry after"),
+    ("retry_maximum", "retries at least every"),
+    ("lifetime", "lifetime"),
+    ("source_address", "source address"),
     ("account", "account"),
-    ("client_certificate", "certificate"),
+    ("client_certificate", "client certificate"),
 )
 _DURATIONS = ("retry_minimum", "retry_maximum", "lifetime")
 
@@ -306,9 +298,8 @@ def _standing(standing: Facts, *, brief: bool) -> str:
     words = "" if worker is None else f"worker {worker}: "
     suspended = standing["suspended"]
     if suspended is not None:
-        words += (
-            f"left alone for {short_duration(suspended['seconds'])}, since it could not be reached"
-        )
+        left = short_duration(suspended["seconds"])
+        words += f"suspended for {left}, since it could not be reached"
         if suspended["times"] > 1:
             words += f" ({suspended['times']} times in a row)"
         return words if brief else f"{words}: {suspended['reply']}"

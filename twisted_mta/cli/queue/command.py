@@ -1,0 +1,23 @@
+"""The group of commands ``twisted-mta queue``."""
+
+from __future__ import annotations
+
+import click
+
+from .actions import hold, release, remove, retry
+from .listing import list_command
+from .message import show_command
+
+
+@click.group("queue")
+def queue() -> None:
+    """List, show and change messages of the queue.
+
+    Messages are named by their IDs or selected by filters; if several filters are given, all have
+    to match. --to, --domain and --state select recipients: of a message to two domains, a filter
+    for one domain leaves the recipients of the other alone.
+    """
+
+
+for _command in (list_command, show_command, retry, hold, release, remove):
+    queue.add_command(_command)

@@ -1,0 +1,131 @@
+"""``twisted-mta queue show``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from ...admin.control.client import ControlClient
+from ...mail.printable import printable
+from ..client import answer_or_exit, client, json_option, require_version, state_dir_option
+from ..terminal import Table, lines, moment, show
+from .listing import last_reply, next_attempt, sender, state
+from .selection import PATH, queue_ids
+
+
+@click.command("show")
+@click.argument("id", callback=lambda context, option, text: queue_ids(context, option, (text,))[0])
+@click.option("--body", is_flag=True, help="write only the stored content, octet by octet")
+@state_dir_option
+@json_option
+def show_command(id: str, body: bool, state_dir: str | None, as_json: bool) -> None:
+    """Show one message: envelope, recipients, attempts and header section.
+
+    The content that --body writes begins with the fields that this MTA has added.
+
+    Exit status: 0 done, 1 not found or refused, 3 no MTA is running.
+    """
+    asker = client(state_dir)
+    if body:
+        if as_json:
+            raise click.UsageError("--body writes the content, and never JSON")
+        answer_or_exit(lambda: _write_body(asker, id))
+        return
+    answer = answer_or_exit(lambda: asker.get(f"{PATH}/{quote(id)}"))
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    require_version(answer)
+    message = answer["message"]
+    facts, tables = list(_facts(message)), list(_tables(message))
+    if sys.stdout.isatty():
+        show(facts, tables)
+    else:
+        for line in lines(facts, tables):
+            click.echo(line)
+
+
+def _write_body(asker: ControlClient, id: str) -> None:
+    output = sys.stdout.buffer
+    for piece in asker.content(f"{PATH}/{quote(id)}/body"):
+        output.write(piece)
+    output.flush()
+
+
+def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "id", printable(str(message["id"]))
+    yield "from", printable(sender(message))
+    if message["parameters"]:
+        yield "parameters", printable(_parameters(message["parameters"]))
+    yield "received", moment(message["received_at"])
+    yield "expires", moment(message["expires_at"])
+    yield "size", f"{message['size']} octets"
+    if message["quarantine"]:
+        yield "quarantined", printable(str(message["quarantine"]))
+
+
+def _parameters(parameters: Mapping[str, Any]) -> str:
+    return " ".join(
+        name if value is None else f"{name}={value}" for name, value in parameters.items()
+    )
+
+
+def _tables(message: Mapping[str, Any]) -> Iterator[Table]:
+    rows: list[Sequence[str]] = []
+    for recipient in message["recipients"]:
+        to = str(recipient["address"])
+        if recipient["original"]:
+            to = f"{to} (sent to {recipient['original']})"
+        cells = (
+            to,
+            state(recipient),
+            str(recipient["attempts"]),
+            next_attempt(recipient),
+            last_reply(recipient),
+            _parameters(recipient["parameters"]),
+        )
+        rows.append(tuple(map(printable, cells)))
+    yield "Recipients", ("To", "State", "Attempts", "Next attempt", "Last", "Parameters"), rows
+    addresses = {each["number"]: each["address"] for each in message["recipients"]}
+    yield (
+        "Attempts",
+        ("To", "Attempt", "Ended", "Next hop", "Reply", "TLS"),
+        [_attempt(attempt, addresses) for attempt in message["attempts"]],
+    )
+    # Recipients of one transaction share its transcript.
+    transcripts = {
+        attempt["transcript"]: attempt
+        for attempt in message["attempts"]
+        if attempt.get("transcript")
+    }
+    for transcript, attempt in transcripts.items():
+        yield (
+            f"Transcript of attempt {attempt['attempt']}, {moment(attempt['ended_at'])}",
+            (printable(str(attempt["next_hop"])),),
+            [(printable(line),) for line in transcript.splitlines()],
+        )
+    yield (
+        "Header section" + (" (its beginning)" if message.get("header_truncated") else ""),
+        ("Field", "Value"),
+        [(printable(name), printable(value)) for name, value in message.get("header") or ()],
+    )
+
+
+def _attempt(attempt: Mapping[str, Any], addresses: Mapping[int, str]) -> Sequence[str]:
+    remote = f"{attempt['remote']}: " if attempt["remote"] else ""
+    return tuple(
+        printable(str(cell))
+        for cell in (
+            addresses.get(attempt["recipient"], attempt["recipient"]),
+            attempt["attempt"],
+            moment(attempt["ended_at"]),
+            attempt["next_hop"],
+            f"{remote}{attempt['reply']}",
+            attempt["tls"] or "",
+        )
+    )

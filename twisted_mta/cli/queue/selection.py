@@ -1,0 +1,89 @@
+"""Arguments and options that select messages and recipients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from ...mail.printable import printable
+from ...mail.queue_id import QueueId
+from ..client import json_option, state_dir_option
+
+PATH = "/v1/queue"
+"""Of the queue in the control socket's API."""
+
+Filters = dict[str, Any]
+"""Filters by name, as the API takes them."""
+
+
+def queue_ids(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[str]:
+    """Read queue ids of the command line; return them in canonical form, without repeats."""
+    ids = []
+    for text in texts:
+        try:
+            ids.append(str(QueueId.parse(text)))
+        except ValueError as error:
+            raise click.BadParameter(printable(str(error))) from None
+    return list(dict.fromkeys(ids))
+
+
+def _age(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from ...config.amounts import duration  # imported here: the settings take a while to load
+
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise click.BadParameter(printable(str(error))) from None
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("ids", nargs=-1, metavar="[ID]...", callback=queue_ids),
+    click.option("--to", metavar="ADDRESS", help="recipient; * and ? are wildcards"),
+    click.option(
+        "--from",
+        "from_",
+        metavar="ADDRESS",
+        help="sender; * and ? are wildcards, <> is the null sender",
+    ),
+    click.option(
+        "--domain", metavar="DOMAIN", help="domain of recipients; .DOMAIN: all domains below it"
+    ),
+    click.option(
+        "--state",
+        type=click.Choice(["queued", "deferred", "held", "quarantined"]),
+        help="state of recipients: not tried yet, tried before, held, or without its body",
+    ),
+    click.option(
+        "--older",
+        metavar="AGE",
+        callback=_age,
+        help='received longer ago than "2 h", "30 min", "5 days"',
+    ),
+    state_dir_option,
+    json_option,
+)
+
+
+def selecting(command: Any) -> Any:
+    """Add the options to a command that selects messages."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def filters_of(
+    ids: Sequence[str],
+    to: str | None,
+    from_: str | None,
+    domain: str | None,
+    state: str | None,
+    older: float | None,
+) -> Filters:
+    """Return the filters that the options give."""
+    options = {"to": to, "from": from_, "domain": domain, "state": state, "older": older}
+    filters = {name: value for name, value in options.items() if value is not None}
+    return {"ids": list(ids), **filters} if ids else filters
