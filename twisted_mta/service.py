@@ -19,7 +19,7 @@ from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.overview import Installation, Overview
 from .admin.status import State, Status, Trouble
-from .admin.web import StatusSite
+from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
 from .agent.environment import Environment

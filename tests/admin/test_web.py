@@ -16,8 +16,15 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request as WebRequest
 
 from twisted_mta.admin.http import Request, Responder, Response
-from twisted_mta.admin.status import Connections, Process, SuspendedHop, Trouble
-from twisted_mta.admin.web import RecentMessage, Status, StatusReport, StatusSite
+from twisted_mta.admin.status import (
+    Connections,
+    Process,
+    RecentMessage,
+    Status,
+    SuspendedHop,
+    Trouble,
+)
+from twisted_mta.admin.web.site import StatusReport, StatusSite
 
 MESSAGE = RecentMessage(
     id="0000000000ABC",

@@ -18,7 +18,7 @@ from tests.admin.agents import ScriptedAgents
 from twisted_mta.admin.http import Request, ResponderSite, Response
 from twisted_mta.admin.queue_api import QueueAPI
 from twisted_mta.admin.status import Status
-from twisted_mta.admin.web import StatusSite
+from twisted_mta.admin.web.site import StatusSite
 from twisted_mta.auth.account_addresses import AccountAddresses
 from twisted_mta.auth.accounts import AccountsError
 from twisted_mta.auth.accounts_file import read_accounts
