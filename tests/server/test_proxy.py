@@ -230,7 +230,9 @@ class Settings(SynchronousTestCase):
         error = self.assertRaises(
             ConfigError, Listener, endpoint="ssl:465", proxy_protocol_from=[LOOPBACK]
         )
-        self.assertIn("the PROXY protocol comes before TLS; tcp: with implicit_tls", str(error))
+        self.assertIn(
+            "the PROXY protocol precedes TLS; expected tcp: with implicit_tls", str(error)
+        )
         Listener(endpoint="tcp:465", implicit_tls=True, proxy_protocol_from=[LOOPBACK])
         Listener(endpoint="ssl:465", xclient_from=[LOOPBACK])
 

@@ -36,7 +36,7 @@ from ..queue.store.sqlite import SQLiteStore
 from ..routing.exchangers import TargetLocator
 from ..routing.lookup import LookupReporter
 from ..server.intake import Intake
-from ..server.lmtp_direct import Direct
+from ..server.lmtp_direct import DirectDelivery
 from ..smtp.extension.standard import OUTGOING
 from ..system.limits import LocalLimits
 from ..system.real_world import give_way
@@ -511,7 +511,7 @@ class Agent:
         return Intake(
             intake_policy(self.config, listener, self.mailboxes.domains),
             accept=self._accept,
-            direct=Direct(
+            direct=DirectDelivery(
                 accept=self._accept,
                 deliver=self._maildir.deliver,
                 route=self.mailboxes.route,

@@ -1,4 +1,4 @@
-"""What is behind the ports: the factories of all listeners, and their certificates."""
+"""The configured listeners of one process: their factories, intakes, settings and certificates."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from .authentication import Authentication
 
 
 class Listeners:
-    """All places where mail comes in, whoever has bound their ports.
+    """The listeners through which mail comes in; their ports are bound elsewhere.
 
     Args:
-        config: what was configured.
-        reactor: for time.
-        intake: makes the delivery of a listener.
-        authentication: who may authenticate.
-        limits: counts connections.
-        metrics: what they count.
+        config: the configuration.
+        reactor: the clock of connections.
+        intake: makes the intake of a listener.
+        authentication: answers all questions about AUTH.
+        limits: counts connections; None: in this process alone.
+        metrics: counts connections, refusals and handshakes; None: nothing is counted.
         wall_time: for the dates of certificates.
         outbox: where replies wait for the end of the reactor's turn.
-        extensions: what is spoken besides the standard ones.
+        extensions: of ESMTP, besides the standard ones.
 
     Attributes:
-        factories: one for each configured listener.
+        factories: one for each listener, in the order of the configuration.
         intakes: likewise.
     """
 
@@ -103,18 +103,18 @@ class Listeners:
             metrics.read(table.CERTIFICATE_EXPIRY, self._first_expiry)
 
     def _first_expiry(self) -> float | None:
-        """Return when the first of the certificates in force expires; wall time."""
+        """Return the wall time at which the first certificate in force expires."""
         expiries = [context.expires_at for context in self._contexts if context.ready]
         return min(expiries, default=None)
 
     def certificate_faults(self) -> list[str]:
-        """Return what is wrong with the dates of the certificates in force, each once."""
+        """Return each fault in the dates of the certificates in force, once."""
         now = self._wall_time()
         contexts = [context for context in self._contexts if context.ready]
         return list(dict.fromkeys(fault for each in contexts for fault in each.faults(now)))
 
     def served(self, number: int) -> Any:
-        """Return the factory that stands at the port of a listener.
+        """Return the factory for the port of a listener, with its implicit TLS and proxy header.
 
         Args:
             number: of the listener, from 0.
@@ -133,7 +133,7 @@ class Listeners:
     def _session_settings(
         self, config: Config, listener: Listener, intake: Intake
     ) -> SessionSettings:
-        known_to_speak_tls = Networks(listener.require_tls_from)
+        known_to_use_tls = Networks(listener.require_tls_from)
         proxies = Networks(listener.xclient_from)
         extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
         if listener.kind != "lmtp":
@@ -158,7 +158,7 @@ class Listeners:
             dialect=LMTP if listener.kind == "lmtp" else SMTP,
             extensions=extensions,
             require_tls=listener.require_tls,
-            requires_tls_of=lambda peer: known_to_speak_tls.cover(peer.address),
+            requires_tls_of=lambda peer: known_to_use_tls.cover(peer.address),
             tls_suffices=suffices(
                 listener.minimum_tls,
                 cipher_bits=listener.minimum_cipher_bits,
@@ -173,26 +173,26 @@ class Listeners:
         )
 
     def drain(self) -> Deferred[Any]:
-        """Let the sessions end after their transactions; fires when the last is gone."""
+        """End the sessions after their transactions; fires when the last connection is closed."""
         return DeferredList([factory.drain() for factory in self.factories])
 
     def abandon(self, *, at_once: bool = False) -> None:
-        """End all sessions with a word, or without one."""
+        """End all connections, with 421 or (``at_once``) without a reply."""
         for factory in self.factories:
             factory.abandon(at_once=at_once)
 
     def preparing(self, config: Config) -> Work[Callable[[], list[str]]]:
-        """Read all certificates, keys and authorities, for the handshakes that follow.
+        """Read the certificates, keys and authorities of another configuration, in slices of work.
 
         Args:
             config: with the same listeners at the same ports.
 
         Returns:
-            What puts them in force, with the other settings of listeners, and returns lines that
-            say what changed in the files, printable. It cannot fail.
+            A function that puts them and the other settings of listeners in force, and returns
+            printable lines about changed files. It cannot fail.
 
         Raises:
-            CertificateError: a file cannot be used; which, and why.
+            CertificateError: a file cannot be used.
         """
         prepared: list[tuple[ServerContext, LoadedContexts]] = []
         files = CertificateFiles()
@@ -210,7 +210,7 @@ class Listeners:
                 factory.timeouts = _timeouts(listener)
                 factory.max_connections = listener.max_connections
                 factory.max_connections_per_peer = listener.max_connections_per_peer
-            # Listeners share files: what is said of one is said once.
+            # Listeners share files: each line is logged once.
             changes = dict.fromkeys(
                 line for context, each in prepared for line in context.use(each)
             )
@@ -225,15 +225,15 @@ class Listeners:
 
 
 def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str | None:
-    """See to it that there is a certificate, ours if there is no other. Blocks.
+    """Make a self-signed certificate, unless there is one or none is needed. Blocks.
 
     Returns:
-        The path of the one that is ours and proves nothing, None where a real one is configured, or
-        none is needed.
+        The path of the self-signed certificate; None where another is configured, or there are no
+        listeners.
 
     Raises:
-        CertificateError: the file is there and cannot be used.
-        OSError: it cannot be made.
+        CertificateError: the file exists and cannot be used.
+        OSError: the file cannot be made.
     """
     if not config.listeners or config.tls_certificate is not None:
         return None

@@ -1,4 +1,4 @@
-"""Networks that peers are in."""
+"""Sets of IP networks, by which listeners decide on clients."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ Network = IPv4Network | IPv6Network
 
 
 class Networks:
-    """Says whether an address is in one of several networks, and remembers its answers."""
+    """A set of networks; its answers for recent addresses are cached."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._networks = tuple(networks)
-        self._remembered = lru_cache(maxsize=1024)(self._find)
+        self._cached = lru_cache(maxsize=1024)(self._find)
 
     def cover(self, address: str | None) -> bool:
-        """Whether ``address`` (as a socket gave it) is in one of them; None is in none.
+        """Whether an address is in one of the networks.
 
-        An IPv4 address mapped into IPv6 is the IPv4 address.
+        Args:
+            address: of a peer, as its socket gives it; IPv4 mapped into IPv6 counts as IPv4. None
+                (a UNIX socket) is in no network.
         """
-        return address is not None and bool(self._networks) and self._remembered(address)
+        return address is not None and bool(self._networks) and self._cached(address)
 
     def _find(self, address: str) -> bool:
         parsed = ip_address(address.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Submission (RFC 6409): what those who have authenticated may send, and what is added to it."""
+"""Submission (RFC 6409): rules for mail of authenticated clients, and the fields added to it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ FROM_NOT_YOURS = Reply.of(550, "7.1", "From or Sender has an address that you ma
 TOO_MUCH = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
 
 _OWN_NAMES = ("from", "sender")
-# What is looked into of them: more fields than there may be (RFC 5322 §3.6: one of each), and of
-# all together so many characters and addresses. It takes 8 ms to read them, and some more to see
-# whose they are, in which nothing else happens.
+# Of From and Sender, as far as they are read: RFC 5322 §3.6 allows one field each. To parse the
+# characters blocks the reactor for 8 ms, and to look up the addresses for some more.
 _MOST_FIELDS = 10
 _LONGEST_NAMES = 4_096
 _MOST_ADDRESSES = 100
@@ -33,15 +32,16 @@ _MOST_ADDRESSES = 100
 
 @frozen(kw_only=True)
 class SubmissionPolicy:
-    """What a listener asks of those who have authenticated.
+    """The rules of a listener for authenticated clients.
 
     Attributes:
-        own_addresses: where each may use its own addresses alone: nowhere, in the envelope, or in
-            the header too.
-        completes: whether Date and Message-ID are added where they are missing (RFC 6409 §8).
-        adds_sender: whether Sender is added where From is somebody else's (RFC 6409 §8.1).
+        own_addresses: where an account is restricted to its own addresses: nowhere, in the
+            envelope, or in the header too.
+        completes: whether missing Date and Message-ID are added (RFC 6409 §8).
+        adds_sender: whether Sender is added if From is not an address of the account (RFC 6409
+            §8.1).
         recipients_per_hour: of one account; 0 is any number.
-        messages_per_hour: likewise.
+        messages_per_hour: of one account; 0 is any number.
     """
 
     own_addresses: Literal["off", "envelope", "header"] = "envelope"
@@ -58,12 +58,12 @@ class SubmissionPolicy:
 
 @frozen(kw_only=True)
 class Submission:
-    """Decides on the mail of those who have authenticated.
+    """Decides on the mail of authenticated clients.
 
     Attributes:
-        may_send_as: whether an account may use an address.
-        address_of: by which address an account is called, if it has one.
-        sent: what accounts have sent in the last hour.
+        may_send_as: returns whether an account may use an address.
+        address_of: returns the address of an account for a Sender field; None if it has none.
+        sent: counts the recipients and messages of accounts in the last hour.
     """
 
     may_send_as: Callable[[str, Mailbox], bool]
@@ -73,7 +73,7 @@ class Submission:
     def mail(
         self, policy: SubmissionPolicy, session: Session, reverse_path: Mailbox | None
     ) -> Decision:
-        """Decide on a reverse-path (RFC 6409 §6.1). The null one belongs to everybody's reports."""
+        """Decide on a reverse-path (RFC 6409 §6.1); the null one is always allowed."""
         identity = session.identity
         if identity is None or reverse_path is None or policy.own_addresses == "off":
             return None
@@ -82,7 +82,7 @@ class Submission:
     async def count(
         self, policy: SubmissionPolicy, session: Session, what: Literal["recipients", "messages"]
     ) -> Decision:
-        """Count one more recipient or message of an account, or say that it is too much."""
+        """Count one more recipient or message of an account; refuse it beyond the limit."""
         recipients = what == "recipients"
         limit = policy.recipients_per_hour if recipients else policy.messages_per_hour
         if session.identity is None or not limit:
@@ -100,31 +100,31 @@ class Submission:
         hostname: str,
         time: float,
     ) -> bytes | Reply:
-        """Return the fields to put above a message, or the reply that refuses it.
+        """Return the fields to prepend to a message, or the reply that refuses it.
 
         Args:
-            policy: see there.
-            identity: whose message it is.
-            header: its header section.
-            id: of the message.
-            hostname: ours.
-            time: when it came, in seconds since the epoch.
+            policy: of the listener.
+            identity: name of the account.
+            header: header section of the message.
+            id: its queue id.
+            hostname: our name, for a Message-ID.
+            time: of reception, seconds since the epoch; for a Date.
         """
-        found = {
+        fields = {
             name: list(islice(values(header, name), _MOST_FIELDS + 1))
             for name in (*_OWN_NAMES, "date", "message-id")
         }
-        own = all(self._is_own(identity, address) for address in _originators(found))
-        if policy.own_addresses == "header" and not (own and found["from"]):
+        own = all(self._is_own(identity, address) for address in _originators(fields))
+        if policy.own_addresses == "header" and not (own and fields["from"]):
             return FROM_NOT_YOURS
         added = b""
-        if policy.adds_sender and not own and not found["sender"]:
+        if policy.adds_sender and not own and not fields["sender"]:
             sender = self.address_of(identity)
             if sender is not None:
                 added += f"Sender: <{sender}>\r\n".encode()
-        if policy.completes and not found["date"]:
+        if policy.completes and not fields["date"]:
             added += f"Date: {date_time(int(time))}\r\n".encode()
-        if policy.completes and not found["message-id"]:
+        if policy.completes and not fields["message-id"]:
             added += f"Message-ID: <{id}@{hostname}>\r\n".encode()
         return added
 
@@ -132,11 +132,11 @@ class Submission:
         return address is not None and self.may_send_as(identity, address)
 
 
-def _originators(found: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]:
-    """Yield the addresses of From and Sender; None for what cannot be read, which is nobody's."""
-    written = [value for name in _OWN_NAMES for value in found[name]]
+def _originators(fields: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]:
+    """Yield the addresses of From and Sender; None for any that cannot be read."""
+    written = [value for name in _OWN_NAMES for value in fields[name]]
     if (
-        max(len(found[name]) for name in _OWN_NAMES) > _MOST_FIELDS
+        max(len(fields[name]) for name in _OWN_NAMES) > _MOST_FIELDS
         or sum(map(len, written)) > _LONGEST_NAMES
     ):
         yield None
@@ -146,10 +146,10 @@ def _originators(found: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]
 
 
 def _addresses(value: str) -> Iterator[Mailbox | None]:
-    """Yield the addresses of a field; None for what cannot be read."""
+    """Yield the addresses of a field; None for any that cannot be read."""
     try:
         pairs = getaddresses([value])
-    except RecursionError:  # comments or groups, hundreds of them within one another
+    except RecursionError:  # hundreds of nested comments or groups
         pairs = []
     if not pairs:
         yield None

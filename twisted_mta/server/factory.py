@@ -1,4 +1,4 @@
-"""The factory of one listener: what its sessions share, and how many there may be."""
+"""The factory of one listener: it builds, counts and limits connections."""
 
 from __future__ import annotations
 
@@ -47,50 +47,50 @@ NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
 
 
 class ESMTPFactory(ServerFactory):
-    """Makes the protocols of one listener.
+    """Builds the connections of one listener.
 
-    For an application it is where ``twisted.mail.smtp.SMTPFactory`` was: it takes the same
-    deliveries, delivery factories and portals, as argument or as attribute, of the factory or, in
-    a ``buildProtocol`` of one's own, of the protocol.
+    An application uses it in place of ``twisted.mail.smtp.SMTPFactory``, with the same deliveries,
+    delivery factories and portals: as argument, as attribute of the factory, or as attribute of the
+    protocol in a ``buildProtocol`` of its own.
 
     Args:
         delivery: an `IMessageDelivery`, an `IMessageDeliveryFactory`, a cred portal for anonymous
             senders, or an `interfaces.Delivery` of our own.
-        tls: a `tls.server.ServerContext`, or any context factory of Twisted's, such as
+        tls: a `tls.server.ServerContext`, or any context factory of Twisted, such as
             `CertificateOptions`; without it STARTTLS is not offered.
-        clock: for timeouts; None makes it monotonic timers on the reactor of the connections.
-        settings: what sessions are told; None is the machine's name and the
-            standard extensions that any delivery can keep.
-        timeouts: how long clients may take; None is the defaults of `Timeouts`.
+        clock: for timeouts; None: monotonic timers on the reactor of the connections.
+        settings: of sessions; None: the machine's name, and those standard extensions that any
+            delivery can keep.
+        timeouts: None: the defaults of `Timeouts`.
         max_connections: at a time.
         max_connections_per_peer: at a time from one address.
-        limits: counts the connections, as ``("connections", name)`` and ``("peer", name,
-            address)``; None counts those of this factory alone. What was refused is not counted.
+        limits: counts connections as ``("connections", name)`` and ``("peer", name, address)``,
+            but no refused ones; None: of this factory alone.
         kind: of the listener, for ``metrics``.
         metrics: where connections and refusals are counted.
-        name: of the listener, the same in every process that accepts for it.
-        auth: where a portal's checkers are used for AUTH: nowhere, under TLS, or in clear too.
-        authenticator: who judges AUTH, where ``settings`` say what there is of it.
-        outbox: where replies wait for the end of the reactor's turn; best shared by all that have
-            connections in a process. None: this factory alone.
+        name: of the listener; equal in all processes that accept for it.
+        auth: where a portal's checkers are offered for AUTH: nowhere, under TLS, or in clear too.
+        authenticator: judges AUTH, where ``settings`` offer it.
+        outbox: where replies wait for the end of the reactor's turn; best shared by all connections
+            of a process. None: one for this factory.
 
     Attributes:
-        delivery: see the argument of that name.
-        settings: may be changed at any time, as ``timeouts`` and the most connections may: what
-            exists goes on with what it began with.
-        timeouts: see the argument.
-        max_connections: see the argument.
-        max_connections_per_peer: see the argument.
-        name: see the argument.
-        outbox: see the argument.
-        connections_taken: how many there have been, those that were refused too.
-        tracing: who wants to read along; None: nobody ever does.
+        delivery: as above.
+        settings: of new sessions; may change at any time, as may ``timeouts``, ``max_connections``
+            and ``max_connections_per_peer``.
+        timeouts: as above.
+        max_connections: as above.
+        max_connections_per_peer: as above.
+        name: as above.
+        outbox: as above.
+        connections_taken: connections so far, including refused ones.
+        tracing: the traces that operators have open; None: no traces here.
         portal: a portal, where ``delivery`` is None.
-        challengers: mechanisms for AUTH by name, as ``twisted.mail.smtp.ESMTP`` takes them, instead
-            of those that the portal's checkers allow.
+        challengers: AUTH mechanisms by name, as ``twisted.mail.smtp.ESMTP`` takes them, that
+            replace those of the portal's checkers.
         violations: how often octets came before their turn (RFC 3207 §4, RFC 2920 §3.1).
-        downgrades: how often MAIL came in clear from where TLS is known to come (RFC 3207 §6).
-        draining: no new sessions, and those that are here end after their transaction.
+        downgrades: how often MAIL in clear came from a client known to use TLS (RFC 3207 §6).
+        draining: whether there are no new sessions, and existing ones end after their transaction.
     """
 
     noisy = False
@@ -115,7 +115,7 @@ class ESMTPFactory(ServerFactory):
         outbox: Outbox | None = None,
     ) -> None:
         if delivery is not None:
-            delivery_of(delivery, None)  # refuses what cannot decide, while somebody looks
+            delivery_of(delivery, None)  # a TypeError now, and not at the first connection
         self.delivery = delivery
         self.clock = clock
         self.portal: Portal | None = None
@@ -140,7 +140,9 @@ class ESMTPFactory(ServerFactory):
         self.tracing: Tracing | None = None
         self._metrics = metrics or Metrics()
         self._limits: Limits = LocalLimits() if limits is None else limits
-        self._connections: dict[ESMTPProtocol, list[LimitKey]] = {}  # what each is counted as
+        self._connections: dict[
+            ESMTPProtocol, list[LimitKey]
+        ] = {}  # the limits that each has taken
         self._drained: list[Deferred[None]] = []
         self._throttle: Throttle | None = None
         self.outbox = Outbox() if outbox is None else outbox
@@ -148,7 +150,7 @@ class ESMTPFactory(ServerFactory):
 
     @property
     def connections_open(self) -> int:
-        """How many there are, with those that are being refused."""
+        """Open connections, including those that are being refused."""
         return len(self._connections)
 
     @property
@@ -158,7 +160,7 @@ class ESMTPFactory(ServerFactory):
         return None if tls is None else lambda: tls.ready
 
     def delivery_for(self, protocol: ESMTPProtocol) -> Delivery:
-        """Return who decides on the mail of a connection; asked once, when it has been made."""
+        """Return the delivery that decides on the mail of a connection, once it is made."""
         for provider in (
             protocol.deliveryFactory,
             protocol.delivery,
@@ -171,13 +173,13 @@ class ESMTPFactory(ServerFactory):
         return NoDelivery()
 
     def clock_for(self, transport: Any) -> Clock:
-        """Return what times the connection of a transport, which is asked for its ``reactor``."""
+        """Return the clock of a connection; by default, the ``reactor`` of its transport."""
         if self.clock is None:
             self.clock = with_monotonic_time(transport.reactor)
         return self.clock
 
     def authenticator_for(self, protocol: ESMTPProtocol) -> Authenticator | None:
-        """Return who judges AUTH on a connection; None where there is none."""
+        """Return what judges AUTH on a connection; None where AUTH is not offered."""
         if self.authenticator is not None or self.auth == "off":
             return self.authenticator
         given = (protocol.portal, self.portal, self.delivery)
@@ -201,7 +203,7 @@ class ESMTPFactory(ServerFactory):
         )
 
     def settings_for(self, authenticator: Authenticator | None) -> SessionSettings:
-        """Return what a session is told whose AUTH ``authenticator`` judges."""
+        """Return the settings of a session whose AUTH ``authenticator`` judges."""
         if authenticator is None or authenticator is self.authenticator:
             return self.settings
         auth = authenticator.settings(in_clear=self.auth == "any", nonce=_nonce)
@@ -210,7 +212,7 @@ class ESMTPFactory(ServerFactory):
         return evolve(self.settings, extensions=(*self.settings.extensions, AUTH), auth=auth)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """Make the protocol of a new connection."""
+        """Build the protocol of a new connection."""
         protocol = ESMTPProtocol(self, plain_address(addr))
         address: object = addr
         if isinstance(address, ProxiedAddress):
@@ -218,20 +220,20 @@ class ESMTPFactory(ServerFactory):
         return protocol
 
     def opened(self, protocol: ESMTPProtocol) -> Decision | Deferred[Decision]:
-        """Count a connection in; return why it may not go on, or None.
+        """Count a connection in; the reply refuses it, None admits it.
 
-        The Deferred, where other processes have to be asked, never fails.
+        A Deferred is returned where another process counts; it never fails.
         """
         self.connections_taken += 1
         self._connections[protocol] = []
-        wanted: list[tuple[LimitKey, int]] = [(("connections", self.name), self.max_connections)]
+        limits: list[tuple[LimitKey, int]] = [(("connections", self.name), self.max_connections)]
         if protocol.address is not None:
             key = ("peer", self.name, protocol.address)
-            wanted.append((key, self.max_connections_per_peer))
-        admitted = self._admit(protocol, wanted)
-        if isinstance(admitted, Deferred):
-            admitted.addErrback(self._not_counted)
-        return admitted
+            limits.append((key, self.max_connections_per_peer))
+        decision = self._admit(protocol, limits)
+        if isinstance(decision, Deferred):
+            decision.addErrback(self._not_counted)
+        return decision
 
     def closed(self, protocol: ESMTPProtocol) -> None:
         """Count a connection out."""
@@ -240,18 +242,19 @@ class ESMTPFactory(ServerFactory):
         self._fire_drained()
 
     def _admit(
-        self, protocol: ESMTPProtocol, wanted: list[tuple[LimitKey, int]]
+        self, protocol: ESMTPProtocol, limits: list[tuple[LimitKey, int]]
     ) -> Decision | Deferred[Decision]:
+        """Take from each limit in turn; what was taken is given back if one refuses."""
         if self.draining:
             self.count(table.CONNECTIONS_REFUSED, "draining")
             return SHUTTING_DOWN
-        if not wanted:
+        if not limits:
             return None
-        (key, limit), *rest = wanted
+        (key, limit), *rest = limits
 
         def answered(taken: bool) -> Decision | Deferred[Decision]:
             counted = self._connections.get(protocol)
-            if counted is None:  # it was lost while we waited
+            if counted is None:  # the connection was lost meanwhile
                 if taken:
                     self._limits.give_back(key)
                 return None
@@ -282,17 +285,17 @@ class ESMTPFactory(ServerFactory):
         self._metrics.count(table.REFUSED, stage, str(reply.code // 100), subject)
 
     def _not_counted(self, failure: Failure) -> Reply:
-        self._log.failure("a connection could not be counted", failure)
+        self._log.failure("a connection could not be counted against its limits", failure)
         return NOT_COUNTED
 
     def attach_traces(self) -> None:
-        """Have all connections tell what they say to the traces that are open now."""
+        """Have all connections report to the traces that are open now."""
         if self.tracing is not None:
             for protocol in tuple(self._connections):
                 protocol.attach_traces(self.tracing)
 
     def drain(self) -> Deferred[None]:
-        """Let the sessions end after their transactions; fires when the last is gone."""
+        """End the sessions after their transactions; fires when the last connection is closed."""
         self.draining = True
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
@@ -308,10 +311,10 @@ class ESMTPFactory(ServerFactory):
                 drained.callback(None)
 
     def abandon(self, at_once: bool = False) -> None:
-        """End all connections: with 421, and within two seconds (`ESMTPProtocol.abandon`).
+        """End all connections with 421, within two seconds (`ESMTPProtocol.abandon`).
 
         Args:
-            at_once: without a word and now, as a second call does too.
+            at_once: abort them now, without a reply; a second call does so too.
         """
         self.draining = True
         for protocol in list(self._connections):
@@ -319,10 +322,10 @@ class ESMTPFactory(ServerFactory):
 
 
 class LMTPFactory(ESMTPFactory):
-    """Makes the protocols of a listener for LMTP (RFC 2033); see `ESMTPFactory`.
+    """Builds the connections of a listener for LMTP (RFC 2033), as `ESMTPFactory` does for SMTP.
 
-    Each recipient has a reply of its own: an `IMessageDelivery` gives one `IMessage` for each, and
-    what comes of its ``eomReceived`` is what is said of that recipient.
+    Each recipient has a reply of its own: an `IMessageDelivery` makes one `IMessage` for each, and
+    its ``eomReceived`` decides that reply.
     """
 
     def __init__(
@@ -338,7 +341,7 @@ class LMTPFactory(ESMTPFactory):
 
 
 def _octets() -> bytes:
-    """Return octets that nobody can guess, from OpenSSL."""
+    """Return 32 random octets from OpenSSL."""
     return AESGCM.generate_key(bit_length=256)
 
 
@@ -347,9 +350,9 @@ def _nonce() -> str:
 
 
 class ImplicitTLSFactory(TLSMemoryBIOFactory):
-    """TLS from the first octet (RFC 8314 §3) in front of an `ESMTPFactory` that has ``tls``.
+    """Implicit TLS (RFC 8314 §3) in front of an `ESMTPFactory` that has ``tls``.
 
-    The session begins, and greets, when the handshake has completed.
+    The session begins with the greeting after the handshake.
     """
 
     def __init__(self, behind: ESMTPFactory) -> None:
@@ -358,5 +361,5 @@ class ImplicitTLSFactory(TLSMemoryBIOFactory):
         super().__init__(self._tls.creator, False, behind, behind.clock)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make what shakes hands, or None (the connection is closed) where there is nothing to."""
+        """Build the TLS protocol; None, which closes the connection, without a certificate."""
         return super().buildProtocol(addr) if self._tls.ready else None

@@ -1,13 +1,13 @@
-"""Delivery without a queue in between: what LMTP is for (RFC 2033 §1).
+"""Direct delivery of LMTP mail to Maildirs, without the queue (RFC 2033 §1).
 
-A message is answered when it is in the Maildirs, each recipient by what became of it there: 250
-comes after the same syncs as for mail from the queue. What fails is the client's to try again or to
-return, so nothing is kept here, and no notice is written.
+Each recipient is answered with the outcome at its Maildir: 250 comes after the same syncs as for
+mail from the queue. A failed recipient is the client's to retry or bounce, so nothing is kept here,
+and no notice is written.
 
-Not everything can be done at once. A recipient who is more than one mailbox here (an alias that
-leads elsewhere, or to several; a route to another host; somebody who is to be told of success) goes
-into the queue as a whole, for if half of it failed, the client would send the other half again. So
-does a message of which notices are to be written, since those come with the commit.
+Some recipients are queued instead: an alias with several members, since if one of them failed the
+client would send to all of them again; a mailbox that is routed to another host; a recipient that
+asked for a notice of success. A message with refused recipients is queued whole, since the commit
+writes their bounces.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from ..smtp.server.replies import LOCAL_ERROR
 _MAILDIR = NextHop("maildir")
 
 
-class Direct:
-    """Takes messages by delivering them (`interfaces.Take`).
+class DirectDelivery:
+    """Takes messages by delivering them at once (`interfaces.Take`).
 
     Args:
         accept: puts a message into the queue.
         deliver: delivers to Maildirs.
-        route: says which mailboxes have one.
-        forget: leaves nothing of a body that the queue has never seen.
-        observe: told what was delivered: the message with those recipients, their outcomes, and
-            whether all of the message is done with.
+        route: returns the next hop of a mailbox.
+        forget: removes the body of a message that the queue does not know.
+        observe: called with the message of the delivered recipients, their outcomes, and whether no
+            part of the message is queued.
     """
 
     _log = Logger()
@@ -60,19 +60,19 @@ class Direct:
         self._observe = observe
 
     def __call__(
-        self, message: Message, places: Sequence[Sequence[RecipientNumber]]
+        self, message: Message, by_rcpt: Sequence[Sequence[RecipientNumber]]
     ) -> Deferred[ContentDecision]:
         """Deliver or queue (`interfaces.Take`)."""
-        return Deferred.fromCoroutine(self._take(message, places))
+        return Deferred.fromCoroutine(self._take(message, by_rcpt))
 
     async def _take(
-        self, message: Message, places: Sequence[Sequence[RecipientNumber]]
+        self, message: Message, by_rcpt: Sequence[Sequence[RecipientNumber]]
     ) -> ContentDecision:
         recipients = message.envelope.recipients
-        # Whoever is queued for one RCPT is queued for all, and has one copy.
+        # A recipient that is queued for one RCPT is queued for all, so that it has one copy.
         queued = dict.fromkeys(
             number
-            for numbers in places
+            for numbers in by_rcpt
             if len(numbers) != 1 or message.refused or not self._at_once(recipients[numbers[0]])
             for number in numbers
         )
@@ -85,10 +85,10 @@ class Direct:
                 reply = await self._queued(message, [recipients[number] for number in queued])
                 replies.update(dict.fromkeys(queued, reply))
         finally:
-            if not queued:  # or it is the queue's, whatever has come of the commit
+            if not queued:  # otherwise the body is the queue's, even if the commit failed
                 self._forget(message.body)
-        # Where one RCPT led to several, they were queued together, and share their fate.
-        return [replies[numbers[0]] for numbers in places]
+        # The recipients of one RCPT were queued together, and have one reply.
+        return [replies[numbers[0]] for numbers in by_rcpt]
 
     def _at_once(self, recipient: Recipient) -> bool:
         # RFC 3461 §4.1: notices of success are written from the queue.
@@ -109,8 +109,8 @@ class Direct:
         delivered = [outcome for outcome in outcomes if outcome.delivered]
         if delivered:
             numbers = [outcome.number for outcome in delivered]
-            there = [each for each in recipients if each.number in numbers]
-            self._observe(message.for_recipients(there), delivered, not more)
+            reached = [each for each in recipients if each.number in numbers]
+            self._observe(message.for_recipients(reached), delivered, not more)
         return {outcome.number: outcome.reply for outcome in outcomes}
 
     async def _queued(self, message: Message, recipients: Sequence[Recipient]) -> Reply:
@@ -122,7 +122,7 @@ class Direct:
         except Refused as refused:
             return refused.reply
         except Exception:
-            # What was delivered meanwhile stays delivered, and has to be said.
+            # The other recipients are delivered, and their replies have to say so.
             self._log.failure("{id} could not be queued", id=str(message.id))
             return LOCAL_ERROR
         return Reply.of(250, "0.0", f"Queued as {message.id}")

@@ -1,9 +1,9 @@
 """Deliveries written for ``twisted.mail.smtp``, unchanged, behind our own protocol.
 
-`IMessageDelivery`, `IMessageDeliveryFactory` and cred portals say who may send what to whom, and
-take the content by lines, once for each recipient. What they get are values of Twisted's own
-classes, `Address` and `User`, filled from *our* parse: there is one parser, so policy in an
-application and framing here cannot read an address in two ways.
+`IMessageDelivery`, `IMessageDeliveryFactory` and cred portals decide on senders and recipients, and
+take the content by lines, once for each recipient. They get values of Twisted's own classes,
+`Address` and `User`, filled from *our* parse: with one parser, an application's policy and our
+framing cannot read an address in two ways.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ Helo = tuple[bytes, bytes]
 """The greeting's argument and the client's address, as `IMessageDelivery` gets them."""
 
 NewMessage = Callable[[], IMessageSMTP]
+"""Begins the message of one recipient, as ``validateTo`` returns it."""
 
 ONLY_LINES = Reply.of(554, "6.3", "Content is taken by lines here, so not BODY=BINARYMIME")
 NOBODY_DECIDES = Reply.of(550, "7.1", "Sender not acceptable")
 
 
 class ParsedAddress(Address):
-    """Twisted's `Address`, filled from our parse; UTF-8 and address literals are fine.
+    """Twisted's `Address`, filled from our parse; UTF-8 and address literals are allowed.
 
-    ``local`` keeps the quotes that it needs, as Twisted's does.
+    ``local`` keeps the quotes that it needs, as in Twisted's own.
     """
 
     def __init__(self, mailbox: Mailbox | None) -> None:
-        # Twisted's own __init__ parses, which has been done.
+        # Twisted's own __init__ would parse again.
         written = "" if mailbox is None else str(mailbox)
         self.addrstr = f"<{written}>".encode()
         local_part, _, domain = written.rpartition("@") if "@" in written else (written, "", "")
@@ -62,7 +63,7 @@ class ParsedUser(User):
     Attributes:
         dest: the forward-path.
         helo: see `Helo`.
-        protocol: the protocol of the connection; its ``transport`` is there.
+        protocol: of the connection, with its ``transport``.
         orig: the reverse-path, as ``validateFrom`` returned it.
     """
 
@@ -77,14 +78,14 @@ class ParsedUser(User):
 
 
 class MessageDelivery:
-    """What was written for ``twisted.mail.smtp``, as an `interfaces.Delivery`.
+    """Adapts a delivery for ``twisted.mail.smtp`` to `interfaces.Delivery`.
 
-    One belongs to one connection, because a portal's avatar does.
+    Each connection has its own, as it has its own avatar of a portal.
 
     Args:
         provider: an `IMessageDelivery`, an `IMessageDeliveryFactory`, or a portal whose anonymous
             avatars are one of these.
-        protocol: what ``User.protocol`` is.
+        protocol: the value of ``User.protocol``.
     """
 
     _log = Logger()
@@ -113,13 +114,13 @@ class MessageDelivery:
         """Ask ``validateFrom`` (`interfaces.Delivery`)."""
         self._recipients = []
         if parameters.get("BODY") == "BINARYMIME":
-            # RFC 3030 §3: to be kept octet by octet, and `IMessage` cannot say how its last line
-            # ends. `ESMTPFactory` does not offer it by itself.
+            # RFC 3030 §3: every octet has to be kept, but `IMessage` cannot tell how the last line
+            # ends. `ESMTPFactory` does not offer it by default.
             return ONLY_LINES
         origin = ParsedAddress(reverse_path)
 
         def validated(result: Address | None) -> Decision:
-            # What it returned is the reverse-path from now on, as in twisted.mail.
+            # As in twisted.mail, the returned address is the reverse-path from now on.
             self._origin = origin if result is None else result
             return None
 
@@ -147,17 +148,19 @@ class MessageDelivery:
     def open(self, session: Session) -> Sink | Reply:
         """Make an `IMessage` for each recipient (`interfaces.Delivery`)."""
         recipients, self._recipients = self._recipients, []
-        lines = _Lines(self._refusal, self._log, apart=session.settings.dialect.per_recipient)
+        sink = _LineSink(
+            self._refusal, self._log, per_recipient=session.settings.dialect.per_recipient
+        )
 
         def header(user: ParsedUser) -> bytes:
             field: bytes = self._delivery.receivedHeader(_helo(session), self._origin, [user])
             return field
 
         for user, new_message in recipients:
-            lines.begin(new_message, partial(header, user))
-            if lines.refusal is not None and not lines.apart:
+            sink.begin(new_message, partial(header, user))
+            if sink.refusal is not None and not sink.per_recipient:
                 break
-        return lines if lines.refusal is None else lines.refusal
+        return sink if sink.refusal is None else sink.refusal
 
     def ended(self, session: Session) -> None:
         """Log out of the portal (`interfaces.Delivery`)."""
@@ -194,7 +197,7 @@ class MessageDelivery:
         return login.addCallbacks(logged_in, refused)
 
     def _refusal(self, failure: Failure) -> Reply:
-        """Return the reply that an error stands for; one that is no reply becomes 451."""
+        """Return the reply that an exception carries; 451 for any other exception."""
         error = failure.value
         if not isinstance(error, SMTPServerError):
             self._log.failure("a delivery failed", failure)
@@ -203,17 +206,17 @@ class MessageDelivery:
         if isinstance(text, bytes):
             text = text.decode("utf-8", "backslashreplace")
         if not isinstance(error.code, int) or error.code // 100 not in (4, 5):
-            self._log.failure("a delivery refused with a code that refuses nothing", failure)
+            self._log.failure("a delivery refused with a code other than 4yz or 5yz", failure)
             return LOCAL_ERROR
         reply = Reply.from_lines(error.code, tuple(text.splitlines()))
-        if reply.status is None:  # RFC 2034 §4: no reply without one; X.1.0, X.0.0: nothing known
+        if reply.status is None:  # RFC 2034 §4 requires one; X.1.0 and X.0.0 say nothing more
             about_address = isinstance(error, SMTPBadRcpt | SMTPBadSender)
             reply = Reply(reply.code, "1.0" if about_address else "0.0", reply.lines)
         return reply
 
 
 class NoDelivery:
-    """Nobody has said who decides (`interfaces.Delivery`): all mail is refused."""
+    """The delivery of a factory that has none (`interfaces.Delivery`): it refuses all mail."""
 
     def mail(
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
@@ -230,74 +233,80 @@ class NoDelivery:
         return NOBODY_DECIDES
 
     def ended(self, session: Session) -> None:
-        """Forget nothing."""
+        """Do nothing."""
 
 
 AnyDelivery = Delivery | IMessageDelivery | IMessageDeliveryFactory | Portal
-"""Whatever can say who may send what to whom."""
+"""Any object that can decide on the mail of a connection."""
 
 
 def delivery_of(provider: AnyDelivery, protocol: object) -> Delivery:
-    """Return what decides on the mail of one connection.
+    """Return the delivery of one connection.
+
+    Args:
+        provider: a delivery, or what makes one.
+        protocol: of the connection.
 
     Raises:
-        TypeError: ``provider`` cannot decide.
+        TypeError: ``provider`` is none of `AnyDelivery`.
     """
     if isinstance(provider, Portal) or not hasattr(provider, "open"):
         return MessageDelivery(provider, protocol=protocol)
     return cast(Delivery, provider)
 
 
-class _Lines:
-    """The content of one message, handed out by lines to one `IMessage` for each recipient.
+class _LineSink:
+    """The content of one message, passed by lines to one `IMessage` for each recipient.
 
     Args:
-        refusal: the reply that a failure stands for.
-        log: see there.
-        apart: whether each recipient has a reply of its own: where one fails, the others go on.
-            Else all are refused, and forget what they got.
+        refusal: returns the reply for a failure.
+        log: for an `IMessage` that fails while it is given up.
+        per_recipient: whether each recipient has a reply of its own: if one fails, the others go
+            on. Otherwise all are refused, and lose the content.
     """
 
-    def __init__(self, refusal: Callable[[Failure], Reply], log: Logger, *, apart: bool) -> None:
-        self.apart = apart
+    def __init__(
+        self, refusal: Callable[[Failure], Reply], log: Logger, *, per_recipient: bool
+    ) -> None:
+        self.per_recipient = per_recipient
         self._refusal_of = refusal
         self._log = log
         self._recipients = 0
-        self._messages: dict[int, IMessageSMTP] = {}  # by the place of the recipient
+        self._messages: dict[int, IMessageSMTP] = {}  # by the index of the recipient
         self._refusals: dict[int, Reply] = {}  # likewise
-        self._partial = bytearray()  # a line, as much of it as has come
-        self._begun = False
+        self._partial = bytearray()  # the last line, while it is incomplete
+        self._begun = False  # whether the first line was passed on
 
     @property
     def refusal(self) -> Reply | None:
-        """Why nobody takes the content; None where somebody does."""
+        """Why no recipient takes the content; None if one does."""
         return None if self._messages else one_for_all(list(self._refusals.values()))
 
     def begin(self, new_message: NewMessage, header: Callable[[], bytes]) -> None:
-        """Take in the next recipient: what makes its `IMessage`, and what that gets first."""
-        place = self._recipients
+        """Begin the message of the next recipient, with its Received field."""
+        index = self._recipients
         self._recipients += 1
         try:
-            message = self._messages[place] = new_message()
+            message = self._messages[index] = new_message()
             if field := header():
                 message.lineReceived(field)
         except Exception:
-            self._fail(place, Failure())
+            self._fail(index, Failure())
 
     def write(self, content: bytes) -> None:
-        """Hand out whole lines, without CR LF (`interfaces.Sink`)."""
+        """Pass on complete lines, without CR LF (`interfaces.Sink`)."""
         partial = self._partial
-        halved = partial.endswith(b"\r") and content.startswith(b"\n")
+        split_crlf = partial.endswith(b"\r") and content.startswith(b"\n")
         partial += content
-        if halved or b"\r\n" in content:
+        if split_crlf or b"\r\n" in content:
             *lines, rest = bytes(partial).split(b"\r\n")
             self._partial = bytearray(rest)
-            self._hand_out(lines)
+            self._pass_on(lines)
 
     def finish(self) -> ContentDecision | Deferred[ContentDecision]:
-        """Say that the message has ended; what each of them says is its recipient's result."""
+        """End each message; its result decides on its recipient (`interfaces.Sink`)."""
         if self._partial:
-            self._hand_out([bytes(self._partial)])
+            self._pass_on([bytes(self._partial)])
         ended = DeferredList(
             [maybeDeferred(message.eomReceived) for message in self._messages.values()],
             consumeErrors=True,
@@ -305,50 +314,50 @@ class _Lines:
         return ended.addCallback(self._ended)
 
     def abort(self) -> None:
-        """Say that the message will not come (`interfaces.Sink`)."""
+        """Give all messages up (`interfaces.Sink`)."""
         messages = list(self._messages.values())
         self._messages.clear()
-        _lose(messages, self._log)
+        _give_up(messages, self._log)
 
-    def _hand_out(self, lines: Sequence[bytes]) -> None:
+    def _pass_on(self, lines: Sequence[bytes]) -> None:
         if lines and not self._begun:
             self._begun = True
-            # As twisted.mail has it: a message without header fields gets an empty line, so that
-            # what receivedHeader returned is not taken for its text.
+            # As in twisted.mail: a message without header fields gets an empty line, so that the
+            # Received field is not read as its text.
             if lines[0] and b":" not in lines[0]:
                 lines = [b"", *lines]
-        for place, message in list(self._messages.items()):
+        for index, message in list(self._messages.items()):
             try:
                 for line in lines:
                     message.lineReceived(line)
             except Exception:
-                self._fail(place, Failure())
-                if not self.apart:
+                self._fail(index, Failure())
+                if not self.per_recipient:
                     return
 
-    def _fail(self, place: int, failure: Failure) -> None:
-        self._refusals[place] = self._refusal_of(failure)
-        message = self._messages.pop(place, None)
+    def _fail(self, index: int, failure: Failure) -> None:
+        self._refusals[index] = self._refusal_of(failure)
+        message = self._messages.pop(index, None)
         if message is not None:
-            _lose([message], self._log)
-        if not self.apart:
+            _give_up([message], self._log)
+        if not self.per_recipient:
             self.abort()
 
     def _ended(self, results: Sequence[tuple[bool, object]]) -> ContentDecision:
-        for place, (_, result) in zip(self._messages, results, strict=True):
+        for index, (_, result) in zip(self._messages, results, strict=True):
             if isinstance(result, Failure):
-                self._refusals[place] = self._refusal_of(result)
-        if not self.apart and self._refusals:
+                self._refusals[index] = self._refusal_of(result)
+        if not self.per_recipient and self._refusals:
             return one_for_all(list(self._refusals.values()))
-        return [self._refusals.get(place) for place in range(self._recipients)]
+        return [self._refusals.get(index) for index in range(self._recipients)]
 
 
-def _lose(messages: Sequence[IMessageSMTP], log: Logger) -> None:
+def _give_up(messages: Sequence[IMessageSMTP], log: Logger) -> None:
     for message in messages:
         try:
             message.connectionLost()
         except Exception:
-            log.failure("a message failed while it was given up")
+            log.failure("an IMessage failed in connectionLost")
 
 
 def _helo(session: Session) -> Helo:

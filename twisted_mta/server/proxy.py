@@ -1,12 +1,11 @@
-"""The PROXY protocol, versions 1 and 2, before anything else is said on a connection.
+"""The PROXY protocol, versions 1 and 2: a load balancer names its client before SMTP or TLS begins.
 
-A load balancer in front of us speaks for its client: who it is stands in a header before the first
-octet of SMTP, or of TLS. Only balancers in named networks are believed, and from those the header
-has to come. The protocol behind is built when it has come, so the greeting, the limits, the
-decisions and the log know the client from the beginning.
+Headers are believed only from balancers in configured networks, and required from those. The SMTP
+protocol is built after the header, so greeting, limits, decisions and log know the client from the
+beginning.
 
-The format is HAProxy's ``proxy-protocol.txt``, sections 2.1 (text) and 2.2 (binary). Whatever is
-not exactly that ends the connection, and nothing is said: no client of SMTP is there to read it.
+The format is HAProxy's ``proxy-protocol.txt``, sections 2.1 (text) and 2.2 (binary). Anything else
+ends the connection without a reply, since no SMTP client would read one.
 """
 
 from __future__ import annotations
@@ -38,26 +37,26 @@ _LINE = re.compile(
     rb" (?P<source_port>" + _PORT + rb") (?P<destination_port>" + _PORT + rb"))\r\n"
 )
 
-# Section 2.2: octets of the addresses and ports, by the family and the protocol that the 14th octet
-# names; behind them stand the TLVs. A family that is not specified says nothing of its length.
+# Section 2.2: octets of the addresses and ports, by the address family in the 14th octet; TLVs
+# follow. For an unspecified family no length is defined.
 _ADDRESSES: Mapping[int, int] = {0x1: 12, 0x2: 36, 0x3: 216}
 _STREAM = 0x1
 _CRC32C = 0x03  # PP2_TYPE_CRC32C, section 2.2.3
 
 
 class ProxyError(Exception):
-    """What came is not a header of the PROXY protocol; the message says why."""
+    """The octets are not a header of the PROXY protocol; the message says why."""
 
 
 Header = tuple[ProxiedAddress | None, bytes]
-"""Whom the balancer speaks for (None: for itself), and what came behind the header."""
+"""The client (None: the balancer itself), and the octets that follow the header."""
 
 
 def read_header(octets: bytes) -> Header | None:
-    """Read a header from the beginning of a connection; None while more is needed.
+    """Read a header from the first octets of a connection; None while more octets are needed.
 
     Raises:
-        ProxyError: it is none, or one that cannot be.
+        ProxyError: the octets are not a header, or an invalid one.
     """
     if _SIGNATURE.startswith(octets[: len(_SIGNATURE)]):
         return _read_block(octets) if len(octets) >= 16 else None
@@ -66,43 +65,43 @@ def read_header(octets: bytes) -> Header | None:
     end = octets.find(b"\n", 0, _LONGEST_LINE) + 1
     if not end and len(octets) < _LONGEST_LINE:
         return None
-    found = _LINE.fullmatch(octets[:end])
-    if not found:
+    line = _LINE.fullmatch(octets[:end])
+    if not line:
         raise ProxyError("a malformed line of the PROXY protocol")
     rest = octets[end:]
-    if found["family"] is None:
+    if line["family"] is None:
         return None, rest
-    version = IPv4Address if found["family"] == b"TCP4" else IPv6Address
-    source_port, destination_port = int(found["source_port"]), int(found["destination_port"])
+    version = IPv4Address if line["family"] == b"TCP4" else IPv6Address
+    source_port, destination_port = int(line["source_port"]), int(line["destination_port"])
     try:
-        source, destination = (version(found[key].decode()) for key in ("source", "destination"))
+        source, destination = (version(line[key].decode()) for key in ("source", "destination"))
     except ValueError:
-        raise ProxyError("an address that is none, in a line of the PROXY protocol") from None
+        raise ProxyError("an invalid address in a line of the PROXY protocol") from None
     if max(source_port, destination_port) > 65535:
-        raise ProxyError("a port that is none, in a line of the PROXY protocol")
+        raise ProxyError("an invalid port in a line of the PROXY protocol")
     return _proxied(source, source_port, destination, destination_port), rest
 
 
 def _read_block(octets: bytes) -> Header | None:
     version_and_command, family_and_protocol, length = struct.unpack_from("!BBH", octets, 12)
     if version_and_command not in (0x20, 0x21):
-        raise ProxyError("a version or command of the PROXY protocol that is not known")
+        raise ProxyError("an unknown version or command of the PROXY protocol")
     family, protocol = family_and_protocol >> 4, family_and_protocol & 15
     local = version_and_command == 0x20  # a health check of the balancer's own
     if not local and (family > 3 or protocol > 2):
-        raise ProxyError("an address family of the PROXY protocol that is not known")
+        raise ProxyError("an unknown address family of the PROXY protocol")
     if length > _LONGEST_BLOCK:
         raise ProxyError(f"a header of the PROXY protocol with {length} octets")
     if len(octets) < 16 + length:
         return None
     header, rest = octets[: 16 + length], octets[16 + length :]
     if local or family == 0 or protocol == 0:
-        return None, rest  # section 2.2: what stands in it is ignored
+        return None, rest  # section 2.2: the addresses are ignored
     if length < _ADDRESSES[family]:
         raise ProxyError("a header of the PROXY protocol that is too short for its addresses")
     _check_sum(header, 16 + _ADDRESSES[family])
-    # Section 2.2: a receiver takes what it cannot use for "unspecified": here UNIX sockets, of
-    # which there is nothing to learn, and datagrams, in which no mail comes.
+    # Section 2.2: a receiver treats what it cannot use as "unspecified": here UNIX sockets, which
+    # have no address of a client, and datagrams, which carry no SMTP.
     if family == 3 or protocol != _STREAM:
         return None, rest
     layout = "!4s4sHH" if family == 1 else "!16s16sHH"
@@ -119,37 +118,37 @@ def _proxied(
 ) -> ProxiedAddress | None:
     source, destination = _plain(source), _plain(destination)
     if source.is_unspecified:
-        return None  # 0.0.0.0 is nobody's address
+        return None  # 0.0.0.0 is no client's address
     return ProxiedAddress(str(source), source_port, str(destination), destination_port)
 
 
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    # RFC 4291 §2.5.5.2: what balancers with sockets for both families write for IPv4.
+    # RFC 4291 §2.5.5.2: balancers with sockets for both families write IPv4 in this form.
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
 def _check_sum(header: bytes, position: int) -> None:
-    """Walk through the TLVs from ``position``; compare the checksum if there is one (2.2.3)."""
+    """Verify the checksum among the TLVs from ``position``, if there is one (section 2.2.3)."""
     while position < len(header):
         if position + 3 > len(header):
-            raise ProxyError("octets of the PROXY protocol that are no TLV")
+            raise ProxyError("a truncated TLV of the PROXY protocol")
         type, length = struct.unpack_from("!BH", header, position)
         value = position + 3
         if value + length > len(header):
             raise ProxyError("a TLV of the PROXY protocol that goes beyond the header")
         if type == _CRC32C:
             if length != 4:
-                raise ProxyError("a checksum of the PROXY protocol that is none")
+                raise ProxyError("a checksum of the PROXY protocol with a wrong length")
             (expected,) = struct.unpack_from("!I", header, value)
             if crc32c(header[:value] + b"\0\0\0\0" + header[value + 4 :]) != expected:
-                raise ProxyError("a checksum of the PROXY protocol that is wrong")
+                raise ProxyError("a wrong checksum of the PROXY protocol")
         position = value + length
 
 
 def crc32c(octets: bytes) -> int:
-    """Return CRC-32C (RFC 9260, Appendix A), bit by bit: headers are short and balancers few."""
+    """Return CRC-32C (RFC 9260, Appendix A), bit by bit, since headers are short and rare."""
     remainder = 0xFFFFFFFF
     for octet in octets:
         remainder ^= octet
@@ -159,17 +158,17 @@ def crc32c(octets: bytes) -> int:
 
 
 class ProxyFactory(Factory):
-    """Puts the PROXY protocol before another factory, for balancers in some networks.
+    """Reads the header of the PROXY protocol in front of another factory.
 
-    Others are connected to the factory behind at once. It stands outermost, before implicit TLS:
-    a header is the first thing on a connection.
+    Peers outside the networks are connected to that factory at once. It stands outermost, before
+    implicit TLS, since the header comes first on a connection.
 
     Args:
-        wrapped: the factory of the protocol behind; its ``buildProtocol`` gets who the client is,
-            as a `ProxiedAddress` where the balancer does not speak for itself.
-        networks: whose headers are believed, and required.
-        clock: for the deadline.
-        timeout: seconds in which the header has to come.
+        wrapped: the factory behind; its ``buildProtocol`` gets a `ProxiedAddress`, or the address
+            of the balancer where that connects for itself (a health check).
+        networks: of balancers, whose headers are believed and required.
+        clock: for ``timeout``.
+        timeout: seconds for the whole header.
     """
 
     noisy = False
@@ -189,26 +188,26 @@ class ProxyFactory(Factory):
         self._awaiting: dict[AwaitingHeader, None] = {}
 
     def doStart(self) -> None:
-        """Start the factory behind as well."""
+        """Start the wrapped factory as well."""
         super().doStart()  # type: ignore[no-untyped-call]
         self.wrapped.doStart()
 
     def doStop(self) -> None:
-        """Stop the factory behind as well, and wait for no header any more."""
+        """Stop the wrapped factory as well, and close connections without a header."""
         for protocol in list(self._awaiting):
             protocol.abort()
         self.wrapped.doStop()
         super().doStop()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return what waits for the header, or the protocol behind where none is believed."""
+        """Build what awaits the header, or the wrapped protocol for a peer that is no balancer."""
         if not self._balancers.cover(getattr(addr, "host", None)):
             return self.wrapped.buildProtocol(addr)
         return AwaitingHeader(self, addr, self._awaiting)
 
 
 class AwaitingHeader(Protocol):
-    """A connection of a balancer, until its header has come; then another protocol's."""
+    """A connection of a balancer until its header is read; then the wrapped protocol takes it."""
 
     _log = Logger()
     transport: Any
@@ -226,16 +225,16 @@ class AwaitingHeader(Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Wait."""
+        """Start the timeout of the header."""
         self._awaiting[self] = None
         self._timer = self._factory.clock.callLater(
             self._factory.timeout, self._refuse, "no header of the PROXY protocol in time"
         )
 
     def dataReceived(self, data: bytes) -> None:
-        """Take some of the header; after its end, make room for the protocol behind."""
+        """Take a part of the header; at its end, hand the connection over."""
         if self not in self._awaiting:
-            return  # it was refused already
+            return  # refused
         self._octets += data
         try:
             header = read_header(self._octets)
@@ -248,13 +247,13 @@ class AwaitingHeader(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Stop waiting."""
-        # Who has said nothing at all has only looked whether somebody listens.
+        # A connection without an octet was a health check of the port.
         if self in self._awaiting and self._octets:
             self._warn("half a header of the PROXY protocol")
         self._end()
 
     def abort(self) -> None:
-        """End the connection; nothing was said and nothing will be."""
+        """Abort the connection, without a reply."""
         self._end()
         self.transport.abortConnection()
 
@@ -265,8 +264,8 @@ class AwaitingHeader(Protocol):
             return
         if rest and isinstance(protocol, ESMTPProtocol):
             protocol.spoke_early = True
-        # From here on the connection is the other protocol's alone, for STARTTLS too: Twisted puts
-        # TLS between a transport and whatever is its protocol then.
+        # From here on the connection belongs to the other protocol alone, for STARTTLS too: Twisted
+        # puts TLS between a transport and the protocol that it has at that time.
         self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
         if rest:

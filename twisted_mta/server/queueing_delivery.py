@@ -1,8 +1,7 @@
 """The queue as an `IMessageDelivery`, for applications that keep ``twisted.mail``'s own protocol.
 
-Who may send what to whom, the trace field and the promise are the `Intake`'s: ``eomReceived`` fires
-after the commit. Each recipient is a message of its own, because that protocol has it so. What the
-protocol knows of the connection is taken from where it keeps it.
+The `Intake` decides on senders and recipients and writes the trace field; ``eomReceived`` fires
+after the commit. That protocol makes a message of its own for each recipient.
 """
 
 from __future__ import annotations
@@ -28,31 +27,35 @@ from .intake import Intake
 
 @implementer(IMessageDelivery)
 class QueueingDelivery:
-    """Queues what ``twisted.mail.smtp`` receives."""
+    """Queues mail that ``twisted.mail.smtp`` receives.
+
+    Args:
+        intake: decides on the mail, and queues it.
+    """
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._settings = SessionSettings(hostname=intake.policy.hostname)
 
     def receivedHeader(self, helo: object, origin: object, recipients: object) -> None:
-        """Say nothing here: the trace field is added when the message has a queue id."""
+        """Return no field: the intake writes the trace field once the message has a queue id."""
 
     def validateFrom(self, helo: tuple[bytes, bytes], origin: Address) -> Address:
-        """Take every reverse-path that is one, if there is room for a message.
+        """Accept any valid reverse-path, while there is capacity for a message.
 
         Raises:
-            SMTPServerError: it is none, or there is no room.
+            SMTPServerError: the reverse-path is not valid, or there is no capacity.
         """
         reverse_path = _mailbox(origin)
         _raise_refusal(self._intake.mail(self._session(helo, None), reverse_path, {}))
         return origin
 
     def validateTo(self, user: User) -> Callable[[], IMessageSMTP]:
-        """Take what the intake takes.
+        """Accept a recipient if the intake does.
 
         Raises:
-            SMTPBadRcpt: it does not.
-            SMTPServerError: the address is none.
+            SMTPBadRcpt: the intake refuses it.
+            SMTPServerError: the address is not valid.
         """
         session = self._session(user.helo, user.protocol)
         mailbox = _mailbox(user.dest)
@@ -72,7 +75,7 @@ class QueueingDelivery:
         return _QueuedMessage(opened)
 
     def _session(self, helo: tuple[bytes | None, Any], protocol: Any) -> Session:
-        """Return a session that is as far as theirs."""
+        """Return a session of ours in the state of theirs."""
         name, address = helo
         if isinstance(address, bytes):
             address = address.decode("ascii", "replace")
@@ -86,22 +89,22 @@ class QueueingDelivery:
 
 @implementer(IMessageSMTP)
 class _QueuedMessage:
-    """The content of one message, by lines."""
+    """One message on its way into the queue, by lines."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a line without its end."""
+        """Take a line, without its CR LF."""
         self._sink.write(line + b"\r\n")
 
     def eomReceived(self) -> Deferred[None]:
-        """Fire when the message is durable; fail with the reply that refuses it."""
+        """Fire after the commit; fail with the reply that refuses the message."""
         decided: Deferred[object] = maybeDeferred(self._sink.finish)
         return decided.addCallback(_raise_refusal)
 
     def connectionLost(self) -> None:
-        """Forget what came."""
+        """Forget the content."""
         self._sink.abort()
 
 
@@ -111,7 +114,7 @@ def _raise_refusal(decision: Any) -> None:
 
 
 def _text(reply: Reply) -> str:
-    # Twisted's server wants str of what refuses an address, and octets of what refuses content.
+    # Twisted's server takes str to refuse an address, and bytes to refuse content.
     return reply.wire[4:].rstrip().decode("ascii")
 
 
