@@ -1,7 +1,7 @@
-"""What rooms ask of each other and of the world, so that every one of them can be handed in.
+"""The interfaces between rooms, and of rooms to the world.
 
-The whole MTA is to be simulated from a seed: crashes, losses and days of retries replayed exactly.
-So time, randomness, ids, threads and files come from outside, always.
+Time, randomness, queue ids, threads, files and DNS are always handed in, so that the whole MTA can
+be simulated from a seed: crashes, losses and days of retries are replayed exactly.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from .mail.queue_id import QueueId
 from .mail.reply import Reply
 from .smtp.server.session import Session
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# The world: time, randomness, threads, files, DNS.
+
 Clock = IReactorTime
 """Monotonic time and timers: a reactor, or `twisted.internet.task.Clock`."""
 
 WallTime = Callable[[], float]
-"""Seconds since the epoch, as people and mail headers count them."""
+"""Return the time in seconds since the epoch."""
 
 Ids = Callable[[], QueueId]
-"""The next queue id, never the same twice."""
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+"""Return the next queue id, never one twice."""
 
 
 class Random(Protocol):
-    """The part of `random.Random` that is used."""
+    """The methods of `random.Random` that are used."""
 
     def random(self) -> float:
         """Return a number in [0, 1)."""
@@ -53,26 +55,27 @@ class Random(Protocol):
 
 
 class Executor(Protocol):
-    """Where blocking calls run: a thread in production, the caller's own turn in a simulation."""
+    """A runner of blocking calls: in a thread, or at once in a simulation."""
 
     def __call__(
         self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> Deferred[_T]:
-        """Run ``function`` and return its result, or its exception as a failure."""
+        """Call ``function``; the Deferred fires with its result, or fails with its exception."""
         ...
 
 
 class Files(Protocol):
-    """The file operations that durability depends on; paths are absolute or below the cwd.
+    """The file operations that durability depends on.
 
-    All of them block, and raise `OSError`. A test double loses what was not synced.
+    Paths are absolute or relative to the working directory. Every method blocks and raises
+    `OSError`. A simulated file system loses in a crash whatever was not synced.
     """
 
     def create(self, path: str) -> WritableFile:
         """Open a new file (mode 0600) for writing.
 
         Raises:
-            FileExistsError: there is one already.
+            FileExistsError: the file exists.
         """
         ...
 
@@ -81,31 +84,31 @@ class Files(Protocol):
         ...
 
     def rename(self, old: str, new: str) -> OSError | None:
-        """Move a file within its file system, replacing none: ``new`` must not exist.
+        """Move a file within its file system to a path that does not exist yet.
 
         Returns:
-            None; or why ``old`` is still there beside ``new``: the file was moved all the same.
+            None; or the error that left ``old`` beside ``new``. The file was moved all the same.
         """
         ...
 
     def unlink(self, path: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file, if it exists."""
         ...
 
     def is_directory(self, path: str) -> bool:
-        """Whether there is a directory at ``path``."""
+        """Whether ``path`` is a directory."""
         ...
 
     def identity(self, path: str) -> tuple[int, int]:
-        """Return what tells a file or directory from all others: device and inode."""
+        """Return device and inode of a file or directory, which identify it."""
         ...
 
     def make_directories(self, path: str) -> None:
-        """Make ``path`` and what is missing above it (mode 0700), each synced in its parent."""
+        """Make a directory and its missing parents (mode 0700), each synced in its parent."""
         ...
 
     def mailbox_fault(self, root: str, path: str) -> str:
-        """Say why mail that is written below ``path`` could end elsewhere; empty: it cannot.
+        """Return why mail written below ``path`` could end elsewhere; empty: it cannot.
 
         Args:
             root: the directory of all Maildirs.
@@ -118,175 +121,100 @@ class Files(Protocol):
         ...
 
     def sync_directory(self, path: str) -> None:
-        """Return when all names in the directory are as durable as the disk can make them."""
+        """Return when the names in a directory are as durable as the disk can make them."""
         ...
 
     def free(self, path: str) -> int:
-        """Return how many octets can still be written on the file system of ``path``."""
+        """Return the free octets on the file system of ``path``."""
         ...
 
 
 class WritableFile(Protocol):
-    """A file that is being written."""
+    """A new file that is open for writing."""
 
     def write(self, content: bytes) -> None:
         """Append all of ``content``."""
         ...
 
     def sync(self) -> None:
-        """Return when what was written is as durable as the disk can make it."""
+        """Return when the content is as durable as the disk can make it."""
         ...
 
     def close(self) -> None:
-        """Close the file; says nothing about durability."""
-        ...
-
-
-LimitKey = tuple[str, ...]
-"""What is counted: ``("connections", listener)``, ``("peer", listener, address)``,
-``("deliveries",)``, ``("hop", next hop)``, …"""
-
-
-class Limits(Protocol):
-    """Counts what is in use, over all processes of one MTA together.
-
-    Who asks says the limit, because it is in everybody's settings; the newest word on it holds.
-    """
-
-    def take(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
-        """Count one more in, if that keeps within ``limit``; says whether it did."""
-        ...
-
-    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
-        """Count one more in as soon as that keeps within ``limit``; the result is True.
-
-        What waits is served in its order. A Deferred that is cancelled counts nothing.
-        """
-        ...
-
-    def give_back(self, key: LimitKey) -> None:
-        """Count one out that was counted in."""
+        """Close the file, without a sync."""
         ...
 
 
 class Resolver(Protocol):
-    """DNS as a mail transfer agent needs it; domains are A-labels without a trailing dot.
+    """The DNS queries of a mail transfer agent; domains are A-labels without a trailing dot.
 
-    Each failure is `dns.LookupFailed` or `dns.NoSuchDomain` of this package.
+    Deferreds fail with `dns.LookupFailed` or `dns.NoSuchDomain`.
     """
 
     def mail_exchangers(self, domain: str) -> Deferred[Sequence[tuple[int, str]]]:
-        """Return (preference, host) of all MX records, in no order; empty where there are none.
+        """Return (preference, host) of all MX records, in any order; empty: there are none.
 
         A null MX (RFC 7505) is ``(0, "")``.
         """
         ...
 
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
-        """Return the AAAA and A records of ``host`` as text; empty where there are none.
+        """Return the AAAA and A records of a host as text; empty: there are none.
 
         Args:
-            host: whose.
-            search: whether it is looked up as the system does, in the domains of its search list.
+            host: a host name.
+            search: Whether to look the host up in the domains of the system's search list too.
         """
         ...
 
 
-class NoTarget(Exception):
-    """A next hop has no address to connect to now (``4yz``) or at all (``5yz``); carries why."""
+# Limits that several processes share.
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
-
-
-Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
-"""Says which addresses a next hop has, in the order to try them; fails with `NoTarget`."""
-
-Route = Callable[[Mailbox], NextHop]
-"""Says where a mailbox goes next; static, without DNS."""
+LimitKey = tuple[str, ...]
+"""The name of a count: ``("connections", listener)``, ``("peer", listener, address)``,
+``("deliveries",)``, ``("hop", next hop)``, …"""
 
 
-Expand = Callable[[Mailbox, "Mailbox | None"], "Sequence[FinalRecipient] | Reply"]
-"""Says where mail for a mailbox of ours, with that reverse-path, goes: to at least one that gets
-it, or the reply that refuses it. A mailbox that has no alias is its own final recipient."""
+class Limits(Protocol):
+    """Counts of things in use, over all processes of one MTA together.
 
-Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
-"""Tries one transaction for all recipients of a message's envelope: an outcome for each."""
+    The caller names the limit with each call, as every process has it in its settings; the latest
+    one applies.
+    """
 
+    def take(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+        """Add one to a count if it stays within ``limit``; return whether it did."""
+        ...
 
-class Refused(Exception):
-    """The queue does not take a message; ``reply`` (``4yz``) says why."""
+    def wait(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
+        """Add one to a count as soon as it stays within ``limit``; the result is True.
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
-
-
-class BodyWriter(Protocol):
-    """Takes the content of one message on its way to the queue, never whole in memory if large."""
-
-    def write(self, content: bytes) -> None:
-        """Append ``content``.
-
-        Raises:
-            OSError: the disk did not take it.
+        Waiting calls are served in their order. A cancelled Deferred adds nothing.
         """
         ...
 
-    def seal(self) -> Body | Deferred[Body]:
-        """End the content; what comes back may be named by a row of the queue.
-
-        Either it goes into that row, or it is in a file that is as durable as the disk can make
-        it. Fails with `OSError`; then there is nothing left of it.
-        """
-        ...
-
-    def discard(self) -> None:
-        """Leave nothing of it."""
+    def give_back(self, key: LimitKey) -> None:
+        """Subtract one that was added."""
         ...
 
 
-NewBody = Callable[[QueueId], BodyWriter]
-"""Begins the body of a message."""
-
-Accept = Callable[[Message], "Deferred[None]"]
-"""Takes responsibility for a message: fires after the commit, or fails with `Refused`."""
+# The reception of mail.
 
 Decision = Reply | None
-"""What a delivery decides: a reply, whose class accepts or refuses; None accepts as usual."""
+"""A decision on a command: a reply, whose class accepts or refuses; None: the usual acceptance."""
 
 ContentDecision = Decision | Sequence[Decision]
-"""What is decided on a content: one decision, or one for each recipient of the transaction, in the
-order of their RCPT commands. Over SMTP, which has one reply for all, a ``4yz`` among them stands
-for all, then a ``5yz``; over LMTP each has its own."""
+"""A decision on a content: one, or one for each recipient of the transaction in the order of RCPT.
 
-
-Take = Callable[[Message, "Sequence[Sequence[RecipientNumber]]"], "Deferred[ContentDecision]"]
-"""Takes a message otherwise than into the queue alone. Gets for each RCPT the recipients of the
-message that it led to, and decides on each RCPT; what is decided stays true. May fail."""
-
-
-class Sink(Protocol):
-    """Takes the content of one message, in the reactor's thread."""
-
-    def write(self, content: bytes) -> None:
-        """Take a piece; an exception makes the message fail with 451."""
-        ...
-
-    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
-        """The content is complete: make it safe, and only then say so."""
-        ...
-
-    def abort(self) -> None:
-        """The content will not be completed: forget what came."""
-        ...
+LMTP sends each recipient's reply. SMTP has one reply for all: the first ``4yz``, else the first
+``5yz``.
+"""
 
 
 class Delivery(Protocol):
-    """What a session asks while it receives mail; every answer may be a Deferred.
+    """The decisions on one session and its mail; every answer may be a Deferred.
 
-    A failure that is not a decision is logged and becomes 451 (RFC 5321 §4.2.1).
+    A Deferred that fails is logged, and the command gets 451 (RFC 5321 §4.2.1).
     """
 
     def mail(
@@ -302,9 +230,107 @@ class Delivery(Protocol):
         ...
 
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
-        """Return where the content of ``session.transaction`` goes, or a reply that refuses it."""
+        """Return the sink for the content of ``session.transaction``, or a refusal."""
         ...
 
     def ended(self, session: Session) -> None:
-        """The session is over, in whichever way; nothing more will be asked for it."""
+        """Take note that the session has ended; no other method is called for it again."""
         ...
+
+
+class Sink(Protocol):
+    """The destination of one content, written in the reactor's thread."""
+
+    def write(self, content: bytes) -> None:
+        """Take the next octets; an exception becomes the reply 451."""
+        ...
+
+    def finish(self) -> ContentDecision | Deferred[ContentDecision]:
+        """Make the complete content durable, then decide."""
+        ...
+
+    def abort(self) -> None:
+        """Discard the content: the rest of it will not come."""
+        ...
+
+
+class BodyWriter(Protocol):
+    """A writer of the body of one message; a large one is never whole in memory."""
+
+    def write(self, content: bytes) -> None:
+        """Append ``content``.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        ...
+
+    def seal(self) -> Body | Deferred[Body]:
+        """Finish the body, so that a row of the queue may name it.
+
+        A small body goes into that row; a large one is in a file that is as durable as the disk can
+        make it. After a failure with `OSError` nothing of it is left.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Remove everything that was written."""
+        ...
+
+
+NewBody = Callable[[QueueId], BodyWriter]
+"""Begin the body of a message."""
+
+Expand = Callable[[Mailbox, "Mailbox | None"], "Sequence[FinalRecipient] | Reply"]
+"""Return the final recipients of mail for a local mailbox with that reverse-path.
+
+At least one of them gets the mail; otherwise the result is the reply that refuses it. A mailbox
+without an alias is its own final recipient.
+"""
+
+Take = Callable[[Message, "Sequence[Sequence[RecipientNumber]]"], "Deferred[ContentDecision]"]
+"""Deliver or queue a received message, and decide on each RCPT.
+
+The second argument has, for each RCPT, the numbers of the recipients that it led to. The decision
+is final. The Deferred may fail.
+"""
+
+
+class Refused(Exception):
+    """The queue does not accept a message.
+
+    Attributes:
+        reply: the reason, ``4yz``.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+Accept = Callable[[Message], "Deferred[None]"]
+"""Take responsibility for a message; fires after the commit, or fails with `Refused`."""
+
+# The delivery of mail.
+
+Route = Callable[[Mailbox], NextHop]
+"""Return the next hop of a mailbox, by the routing table alone (without DNS)."""
+
+
+class NoTarget(Exception):
+    """A next hop has no address to connect to.
+
+    Attributes:
+        reply: the reason: ``4yz`` for now, ``5yz`` for good.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+Locate = Callable[[NextHop], "Deferred[Sequence[Target]]"]
+"""Return the targets of a next hop, in the order to try them; fails with `NoTarget`."""
+
+Deliver = Callable[[NextHop, Message], "Deferred[Sequence[Outcome]]"]
+"""Try one transaction for all recipients in a message's envelope; return an outcome for each."""

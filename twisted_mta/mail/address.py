@@ -1,9 +1,9 @@
-"""Paths and mailboxes (RFC 5321 §4.1.2, §4.1.3; RFC 6531 §3.3): one parser, one canonical form.
+"""Mailboxes, paths and domains (RFC 5321 §4.1.2, RFC 6531 §3.3): one parser, one canonical form.
 
-Policy and routing see only what this module returns, so no spelling of an address can mean one
-thing to the one and another to the other. Canonical is: the local-part without its quotes, its case
-kept (§2.4); the domain in lower case, as A-labels, without a trailing dot; an address literal as
-the ``ipaddress`` module writes it.
+Policy and routing see canonical values alone, so that no spelling of an address means one thing to
+one of them and another to the other. A canonical local-part has no quotes and keeps its case
+(§2.4). A canonical domain is in lower case, in A-labels, without a trailing dot; an address literal
+(§4.1.3) is as the ``ipaddress`` module writes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attrs import frozen
 
 
 class AddressError(ValueError):
-    """Not an address; the message says why, for people, in printable ASCII."""
+    """A text is not an address; the message says why, for people, in printable ASCII."""
 
 
 # RFC 5321 §4.1.2, with RFC 6531 §3.3 adding UTF8-non-ascii to atext, qtextSMTP and sub-domain:
@@ -30,8 +30,8 @@ class AddressError(ValueError):
 #   Quoted-string  = DQUOTE *( qtextSMTP / %d92 %d32-126 ) DQUOTE
 #
 # The control characters from U+0080 to U+009F are left out: no mailbox needs them, and a terminal
-# or a reader of lines may obey them. Which characters a domain may have is for `domain_name` to
-# say, with a reason. Quantifiers are possessive: nothing that one has taken could be another's.
+# or a line reader may obey them. The characters of a domain are checked by `domain_name`, which
+# gives a reason. Quantifiers are possessive: no two neighbors match the same characters.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\xa0-\U0010ffff-]++"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*+"
 _QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\xa0-\U0010ffff]++|\\[\x20-\x7e])*+"'
@@ -47,11 +47,11 @@ _PATH = re.compile(
 )
 _DOT_STRING_ONLY = re.compile(_DOT_STRING)
 
-# Characters of a local-part that is normalized; it is quadratic in those that combine with one, and
-# RFC 5321 §4.5.3.1.1 has 64 octets in all.
+# Characters of a local-part that is normalized: the time is quadratic in combining characters, and
+# RFC 5321 §4.5.3.1.1 allows 64 octets.
 _LONGEST_NORMALIZED = 1_024
 
-# RFC 5321 §4.1.2 sub-domain = Let-dig [Ldh-str]. The underscore is a leniency: hosts of Windows
+# RFC 5321 §4.1.2: sub-domain = Let-dig [Ldh-str]. The underscore is a leniency: hosts of Windows
 # networks have it in their names, and no other server that we know refuses their mail.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
@@ -61,9 +61,9 @@ class Mailbox:
     """A mailbox in canonical form.
 
     Attributes:
-        local_part: its meaning, without quotes or backslashes; case as it was written.
-        domain: lower-case A-labels, or an address literal in brackets; empty only for the
-            ``<postmaster>`` of RFC 5321 §4.1.1.3, which stands without a domain.
+        local_part: the local-part without quotes and backslashes, its case kept.
+        domain: lower-case A-labels, or an address literal in brackets; empty only for
+            ``<postmaster>`` without a domain (RFC 5321 §4.1.1.3).
     """
 
     local_part: str
@@ -71,23 +71,23 @@ class Mailbox:
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
-        """Return the mailbox that ``text`` (``user@example.net``, without brackets) names.
+        """Return the mailbox in ``text``: ``user@example.net``, without angle brackets.
 
         Raises:
-            AddressError: it names none.
+            AddressError: ``text`` is no mailbox.
         """
-        found = _MAILBOX.fullmatch(text)
-        if not found:
+        match = _MAILBOX.fullmatch(text)
+        if not match:
             raise AddressError("not of the form local-part@domain")
-        return _mailbox(found)
+        return _mailbox(match)
 
     @property
     def is_ascii(self) -> bool:
-        """Whether it can travel without SMTPUTF8 (its domain always can, as A-labels)."""
+        """Whether it needs no SMTPUTF8 (the domain never does, in A-labels)."""
         return self.local_part.isascii()
 
     def __str__(self) -> str:
-        """The mailbox as RFC 5321 writes it, quoted where it has to be."""
+        """The mailbox as RFC 5321 writes it, with quotes where it needs them."""
         local_part = self.local_part
         if not _DOT_STRING_ONLY.fullmatch(local_part):
             local_part = '"' + local_part.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -95,29 +95,29 @@ class Mailbox:
 
 
 def path(text: str, start: int = 0) -> tuple[Mailbox | None, int]:
-    """Read a path of MAIL or RCPT at ``start``; a source route is dropped (RFC 5321 §3.6.1, §C).
+    """Read the path of MAIL or RCPT at ``start``; a source route is dropped (RFC 5321 §3.6.1, §C).
 
     Returns:
-        The mailbox (None for the null path ``<>``) and the index behind the closing bracket.
+        The mailbox (None: the null path ``<>``), and the index behind the closing bracket.
 
     Raises:
-        AddressError: there is no path.
+        AddressError: no path stands there.
     """
     if text.startswith("<>", start):
         return None, start + 2
-    found = _PATH.match(text, start)
-    if not found:
+    match = _PATH.match(text, start)
+    if not match:
         raise AddressError(_reason(text[start:]))
-    if found["postmaster"]:
-        return Mailbox("postmaster", ""), found.end()
-    return _mailbox(found), found.end()
+    if match["postmaster"]:
+        return Mailbox("postmaster", ""), match.end()
+    return _mailbox(match), match.end()
 
 
-def _mailbox(found: re.Match[str]) -> Mailbox:
-    local_part = found["local"]
+def _mailbox(match: re.Match[str]) -> Mailbox:
+    local_part = match["local"]
     if local_part[0] == '"':
         local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])
-    return Mailbox(local_part, domain_name(found["domain"]))
+    return Mailbox(local_part, domain_name(match["domain"]))
 
 
 def _reason(text: str) -> str:
@@ -135,18 +135,18 @@ def domain_name(text: str) -> str:
     """Return the canonical form of a domain or address literal.
 
     Raises:
-        AddressError: it is neither.
+        AddressError: ``text`` is neither.
     """
     if text.startswith("["):
         return f"[{_literal(text)}]"
     name = text.removesuffix(".").lower()
     if not name.isascii():
-        if len(name) > 253:  # its A-labels are no shorter, and take time to be made
+        if len(name) > 253:  # A-labels are no shorter, and take time to compute
             raise AddressError("not a domain name")
         try:
             name = idna.encode(name, uts46=True).decode("ascii")
         except idna.IDNAError as error:
-            raise AddressError(f"not an internationalised domain name: {error!a}") from None
+            raise AddressError(f"not an internationalized domain name: {error!a}") from None
     if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):  # RFC 1035 §2.3.4
         raise AddressError("not a domain name")
     return name
@@ -154,35 +154,36 @@ def domain_name(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def u_labels(domain: str) -> str:
-    """Return a canonical domain with U-labels where it has A-labels (RFC 5890 §2.3.2.1).
+    """Return a canonical domain with its A-labels decoded to U-labels (RFC 5890 §2.3.2.1).
 
-    What stands for none (a label that only looks like an A-label) stays as it is.
+    A domain with a label that only looks like an A-label is returned unchanged.
     """
     if "xn--" not in domain:
         return domain
     try:
         name = idna.decode(domain)
-        # A label that was let through by an older mapping, and would come back as another.
+        # A label made by an older mapping would not encode to itself again.
         return name if domain_name(name) == domain else domain
     except (idna.IDNAError, AddressError):
         return domain
 
 
 def folded(local_part: str) -> str:
-    """Return the form under which our own mailboxes are known: lower case, normalized.
+    """Return a local-part of ours for comparisons: in lower case and normalized.
 
-    Two ways to write one character (é) are one mailbox: RFC 6532 §3.1. Those of other domains are
-    for those domains to compare, and are never changed (RFC 5321 §2.4).
+    Two encodings of one character (é) are one mailbox (RFC 6532 §3.1). Local-parts of other domains
+    are never changed: only their own hosts may compare them (RFC 5321 §2.4).
     """
     if local_part.isascii() or len(local_part) > _LONGEST_NORMALIZED:
         return local_part.lower()
-    # Lower case may undo the normalization, so that comes last; and needs it, so it comes first.
+    # Lower-casing needs normalized text, and may undo the normalization: normalize before and
+    # after.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).lower())
 
 
 def _literal(text: str) -> str:
-    # RFC 5321 §4.1.3: "[" ( IPv4-address-literal / "IPv6:" IPv6-addr ) "]"; no other tag has ever
-    # been registered, so a General-address-literal is nothing we could deliver to.
+    # RFC 5321 §4.1.3: "[" ( IPv4-address-literal / "IPv6:" IPv6-addr ) "]". No other tag was ever
+    # registered, so we could deliver to no General-address-literal.
     inner = text[1:-1]
     try:
         if inner[:5].lower() == "ipv6:":
@@ -196,13 +197,13 @@ def _literal(text: str) -> str:
 
 
 def literal_address(domain: str) -> str | None:
-    """Return the address inside a canonical address literal, or None for a domain name."""
+    """Return the IP address in a canonical address literal; None: ``domain`` is a domain name."""
     if not domain.startswith("["):
         return None
     return domain[1:-1].removeprefix("IPv6:")
 
 
 def address_literal(address: str) -> str:
-    """Return the literal (RFC 5321 §4.1.3) of an IPv4 or IPv6 address as the socket gave it."""
-    address = address.partition("%")[0]  # a link-local scope means nothing elsewhere
+    """Return the address literal (RFC 5321 §4.1.3) of an IP address as a socket gives it."""
+    address = address.partition("%")[0]  # a link-local scope has no meaning on other hosts
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

@@ -1,4 +1,4 @@
-"""Where mail for one recipient finally goes, after aliases are expanded."""
+"""The final recipients of mail for a local mailbox, after the expansion of aliases."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .reply import Reply
 
 @frozen
 class FinalRecipient:
-    """One of the mailboxes that mail for a local mailbox leads to (RFC 3464 §2.3.2).
+    """A mailbox that mail for a local mailbox goes to (RFC 3464 §2.3.2).
 
     Attributes:
-        mailbox: whose next hop the mail goes to.
-        reverse_path: replaces the envelope's on the wire, since the mail is forwarded (SRS); None:
-            the envelope's.
-        aliases: that led here, the first one first.
-        refusal: why this mailbox gets nothing, although an alias leads to it; None: it gets the
-            mail.
-        owner: of the list that leads here, to whom a refusal is reported; None: the sender.
+        mailbox: the mailbox whose next hop gets the mail.
+        reverse_path: the reverse-path on the wire instead of the envelope's, since we forward the
+            mail (SRS); None: the envelope's.
+        aliases: the aliases that led to it, the first one first.
+        refusal: the refusal of this mailbox, although an alias leads to it; None: it gets the mail.
+        owner: the owner of the list that leads to it, who is notified of the refusal; None: the
+            sender is.
     """
 
     mailbox: Mailbox
@@ -33,18 +33,18 @@ class FinalRecipient:
 
 @define
 class Expansions:
-    """The final recipients of one transaction, as they were when its RCPT were accepted.
+    """The final recipients of a transaction, expanded when each RCPT was accepted.
 
     Attributes:
-        final: by the mailbox of an accepted RCPT, in its canonical form.
-        count: final recipients in all.
+        final: from the canonical mailbox of an accepted RCPT to its final recipients.
+        count: the number of final recipients.
     """
 
     final: dict[Mailbox, Sequence[FinalRecipient]] = field(factory=dict)
     count: int = 0
 
     def add(self, mailbox: Mailbox, final: Sequence[FinalRecipient]) -> None:
-        """Keep the expansion of a mailbox; the first one holds."""
+        """Keep the expansion of a mailbox, unless it has one already."""
         if mailbox not in self.final:
             self.final[mailbox] = final
             self.count += len(final)

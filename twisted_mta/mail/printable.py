@@ -12,4 +12,4 @@ def printable(text: str) -> str:
 
     Text of a peer passes through here before it reaches a header, a notice, the log or a terminal.
     """
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)

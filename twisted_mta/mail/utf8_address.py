@@ -1,4 +1,4 @@
-r"""International addresses where typed addresses stand: the type ``utf-8`` (RFC 6533 §3).
+r"""The address type ``utf-8`` of ORCPT and notices: international addresses (RFC 6533 §3).
 
 utf-8-addr-xtext    = 1*(QCHAR / EmbeddedUnicodeChar)
 utf-8-addr-unitext  = 1*(QUCHAR / EmbeddedUnicodeChar)
@@ -18,20 +18,20 @@ _NO_QCHAR = re.compile(rf"[^{_QCHAR}]")
 
 
 def decode_utf8_address(text: str) -> str:
-    """Return the address that ``text``, in either form, stands for.
+    """Return the address that ``text``, in either form, encodes.
 
     Raises:
-        ValueError: it is of neither form, or stands for what no address has in it: controls, line
-            separators, half of a character.
+        ValueError: ``text`` has neither form, or the address has characters that no address may
+            have: controls, line separators, surrogates.
     """
     if not _UNITEXT.fullmatch(text):
         raise ValueError("neither utf-8-addr-xtext nor utf-8-addr-unitext")
-    address = _EMBEDDED.sub(lambda found: chr(int(found[1], 16)), text)
+    address = _EMBEDDED.sub(lambda match: chr(int(match[1], 16)), text)
     if not address.isprintable():
-        raise ValueError("an address has no such characters")
+        raise ValueError("an address has no control characters, separators or surrogates")
     return address
 
 
 def encode_utf8_address(address: str) -> str:
-    """Return ``address`` in ASCII, as utf-8-addr-xtext."""
-    return _NO_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", address)
+    """Return ``address`` as utf-8-addr-xtext, in ASCII."""
+    return _NO_QCHAR.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", address)

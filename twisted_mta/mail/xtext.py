@@ -1,4 +1,4 @@
-"""xtext (RFC 3461 §4): any octets as printable ASCII without space, ``+`` and ``=``.
+"""xtext (RFC 3461 §4): any octets encoded in printable ASCII without space, ``+`` and ``=``.
 
 xtext   = *( xchar / hexchar )
 xchar   = any ASCII CHAR between "!" (33) and "~" (126) inclusive, except for "+" and "="
@@ -15,17 +15,17 @@ _NO_XCHAR = re.compile(rb"[^!-*,-<>-~]")
 
 
 def decode_xtext(text: str) -> str:
-    """Return what ``text`` stands for, its octets being UTF-8.
+    """Return the text that xtext encodes.
 
     Raises:
-        ValueError: it is not xtext, or what it stands for is no text.
+        ValueError: ``text`` is not xtext, or its octets are not UTF-8.
     """
     if not _XTEXT.fullmatch(text):
         raise ValueError("not xtext")
-    decoded = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), text)
+    decoded = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), text)
     return decoded.encode("latin-1").decode("utf-8")
 
 
 def encode_xtext(text: str) -> str:
-    """Return the xtext that stands for ``text``, as UTF-8."""
-    return _NO_XCHAR.sub(lambda found: b"+%02X" % found[0][0], text.encode()).decode("ascii")
+    """Return the xtext of the UTF-8 octets of ``text``."""
+    return _NO_XCHAR.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
