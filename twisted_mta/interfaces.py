@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from .mail.address import Mailbox
 from .mail.body import Body
+from .mail.decision import ContentDecision, Decision
 from .mail.envelope import Parameters, RecipientNumber
 from .mail.final_recipient import FinalRecipient
 from .mail.message import Message
@@ -199,16 +200,6 @@ class Limits(Protocol):
 
 
 # The reception of mail.
-
-Decision = Reply | None
-"""A decision on a command: a reply, whose class accepts or refuses; None: the usual acceptance."""
-
-ContentDecision = Decision | Sequence[Decision]
-"""A decision on a content: one, or one for each recipient of the transaction in the order of RCPT.
-
-LMTP sends each recipient's reply. SMTP has one reply for all: the first ``4yz``, else the first
-``5yz``.
-"""
 
 
 class Delivery(Protocol):

@@ -10,8 +10,8 @@ from typing import Literal
 from attrs import frozen
 
 from ..auth.sliding_window import SlidingWindow, hashed_name
-from ..interfaces import Decision
 from ..mail.address import AddressError, Mailbox
+from ..mail.decision import Decision
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.date import date_time

@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 
 from ..auth.authenticator import Authenticator
 from ..auth.throttle import Throttle, ThrottleSettings
-from ..interfaces import Clock, Decision, Delivery, LimitKey, Limits
+from ..interfaces import Clock, Delivery, LimitKey, Limits
+from ..mail.decision import Decision
 from ..mail.reply import Reply
 from ..smtp.extension.auth import AUTH
 from ..smtp.extension.standard import extensions_for_lines

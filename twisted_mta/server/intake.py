@@ -13,19 +13,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..interfaces import (
-    Accept,
-    ContentDecision,
-    Decision,
-    Expand,
-    Ids,
-    NewBody,
-    Refused,
-    Sink,
-    Take,
-    WallTime,
-)
+from ..interfaces import Accept, Expand, Ids, NewBody, Refused, Sink, Take, WallTime
 from ..mail.address import Mailbox, literal_address, u_labels
+from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Parameters, RecipientNumber
 from ..mail.final_recipient import Expansions, FinalRecipient
 from ..mail.message import Message

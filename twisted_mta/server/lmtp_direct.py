@@ -18,8 +18,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ..interfaces import Accept, ContentDecision, Deliver, Refused, Route
+from ..interfaces import Accept, Deliver, Refused, Route
 from ..mail.body import Body
+from ..mail.decision import ContentDecision
 from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.message import Message
 from ..mail.next_hop import NextHop

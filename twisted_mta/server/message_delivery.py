@@ -21,8 +21,9 @@ from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory, I
 from twisted.mail.smtp import Address, SMTPBadRcpt, SMTPBadSender, SMTPServerError, User
 from twisted.python.failure import Failure
 
-from ..interfaces import ContentDecision, Decision, Delivery, Sink
+from ..interfaces import Delivery, Sink
 from ..mail.address import Mailbox
+from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Parameters
 from ..mail.reply import Reply
 from ..smtp.server.dialect import one_for_all

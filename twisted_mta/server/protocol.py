@@ -28,7 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..auth.authenticator import Authenticator, Login
-from ..interfaces import Clock, Decision, Delivery, Sink
+from ..interfaces import Clock, Delivery, Sink
+from ..mail.decision import Decision
 from ..mail.reply import Reply
 from ..smtp.conversation import Overhearing
 from ..smtp.peer import Peer

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..interfaces import BodyWriter, ContentDecision, Decision, Refused, Take
+from ..interfaces import BodyWriter, Refused, Take
 from ..mail.address import Mailbox
 from ..mail.body import Body
+from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Envelope, RecipientNumber
 from ..mail.message import Message
 from ..mail.printable import printable

@@ -9,8 +9,9 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..interfaces import ContentDecision, Decision, Sink
+from ..interfaces import Sink
 from ..mail.address import Mailbox
+from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Parameters
 from ..mail.reply import Reply
 from ..mail.tls_facts import TLSFacts

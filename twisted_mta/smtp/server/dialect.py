@@ -7,19 +7,14 @@ and needs no queue for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
+from ...mail.decision import ContentDecision
 from ...mail.reply import Reply
 from . import replies
 from .machine import LAST_IN_GROUP, TRANSITIONS, Event, State
-
-ContentDecision = Reply | Sequence[Reply | None] | None
-"""The decision on a content: one reply, or one for each accepted recipient, in their order.
-
-The class of a reply accepts or refuses; None accepts with the usual reply.
-"""
 
 
 @frozen

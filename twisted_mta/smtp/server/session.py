@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from ...mail.decision import ContentDecision
 from ...mail.envelope import Parameters
 from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
@@ -47,7 +48,6 @@ from ..peer import Peer
 from . import replies
 from .auth import Challenge, Granted, Next, ServerAuth, Verdict
 from .content import Content
-from .dialect import ContentDecision
 from .help import help_reply
 from .machine import REPLACEABLE, WITHOUT_TLS, Event, State
 from .refusal import why_not
