@@ -85,7 +85,7 @@ class Asking(SynchronousTestCase):
         for asked, answer in (
             ("VRFY jürgen", "553 5.6.7 Addresses outside ASCII need SMTPUTF8"),
             ("VRFY jürgen SMTPUTF8", "250 2.1.5 <jürgen@here.example>"),
-            ("EXPN friends", "252 2.6.8 The answer has characters outside ASCII"),
+            ("EXPN friends", "252 2.6.8 The reply has characters outside ASCII"),
             ("EXPN friends SMTPUTF8", "250 2.1.5 <jürgen@here.example>"),
             ("VRFY bob smtputf8", "250 2.1.5 <bob@here.example>"),
         ):

@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.smtp.conversation import (
-    MOST_OCTETS,
+    MAX_OCTETS,
     Conversation,
     Line,
     LineSplitter,
@@ -23,12 +23,12 @@ class Kept(SynchronousTestCase):
         self.conversation = Conversation()
 
     def test_both_sides_line_by_line_in_their_order(self) -> None:
-        self.conversation.heard(b"220 mx.example\r\n")
-        self.conversation.said(b"EHLO client.example\r\n")
-        self.conversation.heard(b"250-mx.example\r\n250 PIPE")
-        self.conversation.heard(b"LINING\r\n")
+        self.conversation.received(b"220 mx.example\r\n")
+        self.conversation.sent(b"EHLO client.example\r\n")
+        self.conversation.received(b"250-mx.example\r\n250 PIPE")
+        self.conversation.received(b"LINING\r\n")
         self.conversation.begin()
-        self.conversation.said(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        self.conversation.sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
         self.assertEqual(
             shown(self.conversation),
             [
@@ -42,10 +42,10 @@ class Kept(SynchronousTestCase):
         )
 
     def test_a_transaction_that_is_over_gives_way_to_the_next(self) -> None:
-        self.conversation.heard(b"220 mx\r\n")
+        self.conversation.received(b"220 mx\r\n")
         for number in range(3):
             self.conversation.begin()
-            self.conversation.said(b"MAIL FROM:<%d@b>\r\n" % number)
+            self.conversation.sent(b"MAIL FROM:<%d@b>\r\n" % number)
         self.assertEqual(
             shown(self.conversation),
             ["S: 220 mx", "* (2 transactions before this one)", "C: MAIL FROM:<2@b>"],
@@ -59,8 +59,8 @@ class Kept(SynchronousTestCase):
             b"AUTH AHVzZXIAcGVuY2ls",
             b"AUTH=PLAIN AHVzZXIAcGVuY2ls",
         ):
-            self.conversation.said(line + b"\r\n", secret=True)
-            served.heard(line, secret=False)
+            self.conversation.sent(line + b"\r\n", secret=True)
+            served.received(line, secret=False)
         for said in (shown(self.conversation), heard):
             self.assertEqual(len(said), 3)
             for text in said:
@@ -72,16 +72,16 @@ class Kept(SynchronousTestCase):
         self.assertEqual(shown(self.conversation), ["C: (1234 octets)", "C: BDAT (5 octets)"])
 
     def test_of_auth_the_mechanism_and_codes(self) -> None:
-        self.conversation.said(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
-        self.conversation.heard(b"535 5.7.8 not AHVzZXIAcGVuY2ls\r\n")
-        self.conversation.said(b"AUTH LOGIN\r\n", secret=True)
-        self.conversation.heard(b"334 VXNlcm5hbWU6\r\n")
-        self.conversation.said(b"dXNlcg==\r\n", secret=True)
-        self.conversation.heard(b"no code, and a pencil\r\n")
-        self.conversation.said(b"*\r\n", secret=True)
-        self.conversation.heard(b"501 cancelled\r\n")
-        self.conversation.said(b"QUIT\r\n")
-        self.conversation.heard(b"221 Bye\r\n")
+        self.conversation.sent(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
+        self.conversation.received(b"535 5.7.8 not AHVzZXIAcGVuY2ls\r\n")
+        self.conversation.sent(b"AUTH LOGIN\r\n", secret=True)
+        self.conversation.received(b"334 VXNlcm5hbWU6\r\n")
+        self.conversation.sent(b"dXNlcg==\r\n", secret=True)
+        self.conversation.received(b"no code, and a pencil\r\n")
+        self.conversation.sent(b"*\r\n", secret=True)
+        self.conversation.received(b"501 cancelled\r\n")
+        self.conversation.sent(b"QUIT\r\n")
+        self.conversation.received(b"221 Bye\r\n")
         self.assertEqual(
             shown(self.conversation),
             [
@@ -99,14 +99,14 @@ class Kept(SynchronousTestCase):
         )
 
     def test_whatever_a_peer_says_is_printable(self) -> None:
-        self.conversation.heard(b"220 \x1b[2J\x00\xff \xc3\xbc\rx\n")
+        self.conversation.received(b"220 \x1b[2J\x00\xff \xc3\xbc\rx\n")
         self.assertEqual(shown(self.conversation), ["S: 220 \\x1b[2J\\x00\\xff \\xfc\\rx"])
 
     def test_octets_without_end_are_not_kept(self) -> None:
         for _ in range(20_000):
-            self.conversation.heard(b"2")
-        self.conversation.heard(b"x" * 100_000)
-        self.conversation.heard(b"\r\n550 the end\r\n")
+            self.conversation.received(b"2")
+        self.conversation.received(b"x" * 100_000)
+        self.conversation.received(b"\r\n550 the end\r\n")
         self.assertLess(len(self.conversation._pieces), 500)
         self.assertLess(sum(len(what) for _, what in self.conversation._pieces), 10_000)
         self.assertEqual(shown(self.conversation)[-1], "S: 550 the end")
@@ -116,22 +116,22 @@ class Kept(SynchronousTestCase):
         for count in (50, 150, 250, 399, 450, 5000):
             conversation = Conversation()
             for _ in range(count):
-                conversation.heard(b"220-hello\r\n")
+                conversation.received(b"220-hello\r\n")
             conversation.begin()
             for _ in range(count):
-                conversation.heard(b"250 first\r\n")
+                conversation.received(b"250 first\r\n")
             conversation.begin()
-            conversation.heard(b"250 second\r\n")
+            conversation.received(b"250 second\r\n")
             last = shown(conversation)[-2:]
             self.assertEqual(last, ["* (1 transactions before this one)", "S: 250 second"])
 
     def test_who_listens_hears_whole_lines_at_once(self) -> None:
         heard: list[str] = []
         self.conversation.listener = lambda line: heard.append(str(line))
-        self.conversation.heard(b"250-on")
+        self.conversation.received(b"250-on")
         self.assertEqual(heard, [])
-        self.conversation.heard(b"e\r\n250 two\r\n")
-        self.conversation.said(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
+        self.conversation.received(b"e\r\n250 two\r\n")
+        self.conversation.sent(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
         self.assertEqual(heard, ["S: 250-one", "S: 250 two", "C: AUTH PLAIN (taken out)"])
 
 
@@ -139,8 +139,8 @@ class Transcript(SynchronousTestCase):
     def test_it_has_4_kib_at_most_and_both_ends(self) -> None:
         lines = [Line("server", f"{number} " + "x" * 60) for number in range(1000)]
         text = transcript(lines)
-        self.assertLessEqual(len(text), MOST_OCTETS)
-        self.assertGreater(len(text), MOST_OCTETS * 3 // 4)
+        self.assertLessEqual(len(text), MAX_OCTETS)
+        self.assertGreater(len(text), MAX_OCTETS * 3 // 4)
         written = text.splitlines()
         self.assertTrue(written[0].startswith("S: 0 x"))
         self.assertTrue(written[-1].startswith("S: 999 x"))

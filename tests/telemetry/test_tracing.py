@@ -119,13 +119,13 @@ class TakenOut(SynchronousTestCase):
         self.overhearing = Overhearing(lambda line: self.lines.append(str(line)))
 
     def test_what_belongs_to_auth_and_what_is_no_command(self) -> None:
-        self.overhearing.heard(b"EHLO me")
-        self.overhearing.heard(b"AUTH PLAIN AHVzZXIAcGVuY2ls")
-        self.overhearing.heard(b"dXNlcg==", secret=True)
-        self.overhearing.heard(b"auth plain\tAHVzZXIAcGVuY2ls")
-        self.overhearing.heard(b"cGVuY2ls")  # out of place: AUTH was refused
-        self.overhearing.heard(b"Subject: private")
-        self.overhearing.said(b"334 VXNlcm5hbWU6\r\n235 2.7.0 Known\r\n")
+        self.overhearing.received(b"EHLO me")
+        self.overhearing.received(b"AUTH PLAIN AHVzZXIAcGVuY2ls")
+        self.overhearing.received(b"dXNlcg==", secret=True)
+        self.overhearing.received(b"auth plain\tAHVzZXIAcGVuY2ls")
+        self.overhearing.received(b"cGVuY2ls")  # out of place: AUTH was refused
+        self.overhearing.received(b"Subject: private")
+        self.overhearing.sent(b"334 VXNlcm5hbWU6\r\n235 2.7.0 Known\r\n")
         self.overhearing.content(17)
         self.assertEqual(
             self.lines,
@@ -134,8 +134,8 @@ class TakenOut(SynchronousTestCase):
                 "C: AUTH PLAIN (taken out)",
                 "C: (taken out)",
                 "C: AUTH PLAIN (taken out)",
-                "C: (8 octets that are no command)",
-                "C: (16 octets that are no command)",
+                "C: (8 octets that are not a command)",
+                "C: (16 octets that are not a command)",
                 "S: 334 (taken out)",
                 "S: 235 2.7.0 Known",
                 "C: (17 octets)",

@@ -181,7 +181,7 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Let the session read."""
-        self.conversation.heard(data)
+        self.conversation.received(data)
         self._perform(self.session.receive(data))
 
     def handshakeCompleted(self) -> None:
@@ -304,7 +304,7 @@ class Connection(Protocol):
         secret = self.session.secret
         octets = self.session.output()
         if octets:
-            self.conversation.said(octets, secret=secret)
+            self.conversation.sent(octets, secret=secret)
             self._outbox.write(self.transport, octets)
 
     def _rearm(self) -> None:

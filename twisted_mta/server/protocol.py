@@ -451,7 +451,7 @@ class ESMTPProtocol(LineReceiver):
             # keep the connection open.
             self._last_activity = self._clock.seconds()
             if self._overhearing is not None:
-                self._overhearing.said(output)
+                self._overhearing.sent(output)
             self._outbox.write(self.transport, output)
 
     def _mail(self, step: Mail) -> None:
@@ -695,7 +695,7 @@ class ESMTPProtocol(LineReceiver):
 
     def _overhear(self, line: bytes) -> None:
         if self._overhearing is not None:
-            self._overhearing.heard(line, secret=self.session.state is State.AUTH)
+            self._overhearing.received(line, secret=self.session.state is State.AUTH)
 
     def _about(self) -> About:
         peer = self.session.peer

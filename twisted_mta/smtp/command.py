@@ -1,4 +1,4 @@
-"""Command lines (RFC 5321 §4.1): one line to a verb, its argument and its ESMTP parameters."""
+"""Command lines (RFC 5321 §4.1): the verb, its argument, and its ESMTP parameters."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..mail.reply import Reply
 from .server.replies import CHUNK_UNREADABLE
 
 ParameterReader = Callable[[str | None], str | int | None]
-"""Reads the value of an ESMTP parameter (None: it had no ``=``) or raises `CommandError`."""
+"""Reads the value of an ESMTP parameter (None where it has no ``=``), or raises `CommandError`."""
 
 Greeting = Literal["HELO", "EHLO", "LHLO"]
 """The command that opens a session (RFC 5321 §4.1.1.1, RFC 2033 §4.1)."""
 
 
 class CommandError(Exception):
-    """A command that cannot be obeyed as it was written; ``reply`` is what it gets."""
+    """A command that cannot be obeyed as it is written; ``reply`` refuses it."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -27,7 +27,7 @@ class CommandError(Exception):
 
 
 class Command(NamedTuple):
-    """One command line, taken apart no further than its verb."""
+    """A command line, split into verb (in upper case) and argument."""
 
     verb: str
     argument: str
@@ -54,17 +54,17 @@ _PARAMETER = re.compile(
     r"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?"
 )
 
-# RFC 5321 §3.3: no spaces around the colon. Those behind it are a leniency: widespread clients
-# write "MAIL FROM: <…>", and it can be read in one way only.
+# RFC 5321 §3.3: no spaces around the colon. Spaces after it are a leniency, because widespread
+# clients write "MAIL FROM: <…>", and it can be read in one way only.
 _FROM = re.compile(r"FROM: *", re.IGNORECASE)
 _TO = re.compile(r"TO: *", re.IGNORECASE)
 
 
 def parse_line(line: bytes) -> Command:
-    """Take a command line apart; ``line`` comes without its CR LF.
+    """Return the command of a line without its CR LF.
 
     Raises:
-        CommandError: it is no command.
+        CommandError: the line is not a command.
     """
     if b"\r" in line or b"\n" in line or b"\0" in line:
         raise CommandError(NOT_TEXT)
@@ -80,12 +80,17 @@ def parse_line(line: bytes) -> Command:
 
 
 class PathCommand(NamedTuple):
-    """A MAIL or RCPT command: its path (None: the null path), its parameters, and how it came."""
+    """A MAIL or RCPT command.
+
+    Attributes:
+        path: None is the null path.
+        parameters: by upper-case keyword, as their readers left them.
+        is_ascii: whether the argument is ASCII as written. A domain of U-labels is not, though it
+            has A-labels. RFC 6531 §3.3 allows other parameters too outside ASCII, with SMTPUTF8.
+    """
 
     path: Mailbox | None
     parameters: Parameters
-    # As it was written: a domain of U-labels is not, though it has A-labels. RFC 6531 §3.3 lets
-    # parameters be other than ASCII, and that too only with SMTPUTF8.
     is_ascii: bool
 
 
@@ -94,10 +99,10 @@ def parse_mail(argument: str, readers: Mapping[str, ParameterReader]) -> PathCom
 
     Args:
         argument: ``FROM:<…> PARAMETER=value …``.
-        readers: of each ESMTP parameter that may come with MAIL, by upper-case keyword.
+        readers: of the ESMTP parameters that MAIL takes here, by upper-case keyword.
 
     Raises:
-        CommandError: it cannot be read, or a parameter is refused by its reader.
+        CommandError: the argument is malformed, or the reader of a parameter refuses it.
     """
     return _parse(argument, readers, _FROM, "MAIL FROM:<address>", "1.7")
 
@@ -108,7 +113,7 @@ def parse_rcpt(argument: str, readers: Mapping[str, ParameterReader]) -> PathCom
 
 
 class Chunk(NamedTuple):
-    """The argument of BDAT."""
+    """The argument of BDAT: how many octets follow, and whether the chunk is the last."""
 
     octets: int
     last: bool
@@ -118,7 +123,7 @@ def parse_bdat(argument: str) -> Chunk:
     """Read the argument of BDAT (RFC 3030 §2).
 
     Raises:
-        CommandError: it cannot be read.
+        CommandError: the argument is malformed.
     """
     found = _CHUNK.fullmatch(argument)
     if found is None:
@@ -127,10 +132,10 @@ def parse_bdat(argument: str) -> Chunk:
 
 
 def no_argument(argument: str, verb: str) -> None:
-    """Refuse an argument of a verb that has none.
+    """Refuse an argument of a verb that takes none.
 
     Raises:
-        CommandError: there is one.
+        CommandError: there is an argument.
     """
     if argument:
         raise CommandError(Reply.of(501, "5.4", f"{verb} takes no argument"))

@@ -1,11 +1,10 @@
-"""What two programs said to each other, for people to read: bounded, without what is secret.
+"""The conversation on a connection, as lines for people: bounded, and without secrets.
 
-While a connection is at work a `Conversation` keeps references to the octets that went by, and no
-more: that costs two entries in a list for each of our groups of commands. Lines are made of them
-when somebody wants to read them, which is when a delivery is put off.
+While a connection is at work, a `Conversation` only keeps references to the octets that went by:
+two entries in a list for each group of commands. They become lines when a person wants to read
+them, which is when a delivery is deferred.
 
-What is said for AUTH and the content of messages are never kept: in their place stands how much it
-was.
+Of AUTH only the mechanism and the reply codes are kept, and of content only the length.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from attrs import frozen
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 
-MOST_OCTETS = 4096
-"""Of a transcript."""
+MAX_OCTETS = 4096
+"""Octets of a transcript."""
 
-_LONGEST = 512  # characters of one line
-_PIECES = 400  # that are kept; who says more than that in one transaction is not quoted whole
-_FIRST = _PIECES // 4
-_PIECE = 4096  # octets of one of them
-_SHARE = 4  # of a transcript that is too long, its beginning has one part in so many
-_TAKEN_OUT = "(taken out)"
+_MAX_LINE = 512  # characters of a line
+_MAX_PIECES = 400  # pieces of a transaction; of more than these, some are left out
+_FIRST = _MAX_PIECES // 4  # pieces at the beginning that are never left out
+_MAX_PIECE = 4096  # octets of a piece
+_BEGINNING = 4  # a transcript that is too long keeps a 4th of its length for its beginning
+_REDACTED = "(taken out)"
 
-# What stands where a mechanism should, and is none of these, may be a secret in the wrong place:
+# A word in place of a mechanism that is none of these may be a secret in the wrong place:
 # AUTH PLAIN=AGFubgBz…, AUTH AGFubgBz….
 _MECHANISMS = frozenset(
     (
@@ -38,8 +37,8 @@ _MECHANISMS = frozenset(
     )
 )
 
-Who = Literal["client", "server", "note"]
-"""Who says a line; a note is ours, about what cannot be said in one."""
+Speaker = Literal["client", "server", "note"]
+"""The speaker of a line; a note is our own, about an event that is not a line."""
 
 _COMMANDS = (
     *(b"HELO", b"EHLO", b"LHLO", b"STARTTLS", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET"),
@@ -51,127 +50,119 @@ _SIGNS = {"client": "C: ", "server": "S: ", "note": "* "}
 
 @frozen
 class Line:
-    """One line.
+    """A line of a conversation; ``text`` is printable, and without its end."""
 
-    Attributes:
-        who: see there.
-        text: printable, without its end.
-    """
-
-    who: Who
+    speaker: Speaker
     text: str
 
     def __str__(self) -> str:
-        return _SIGNS[self.who] + self.text
+        return _SIGNS[self.speaker] + self.text
 
 
-Told = Callable[[Line], object]
-"""Told of each line as it is said."""
+Listener = Callable[[Line], object]
+"""Called with each line, as soon as it is complete."""
 
 
 class Conversation:
-    """What is said on a connection to a server, as its client keeps it.
+    """The conversation of a client session: its opening, and its present transaction.
 
     Attributes:
-        listener: is told of each line at once; None: nobody wants to hear it.
+        listener: called with each line at once; None while no trace is open.
     """
 
-    __slots__ = ("_hushed", "_left_out", "_opening", "_pieces", "_splitter", "listener")
+    __slots__ = ("_left_out", "_opening", "_pieces", "_secret", "_splitter", "listener")
 
     def __init__(self) -> None:
-        self.listener: Told | None = None
-        self._pieces: list[tuple[Who, bytes | str]] = []
+        self.listener: Listener | None = None
+        self._pieces: list[tuple[Speaker, bytes | str]] = []
         self._opening = -1  # pieces before the first transaction, once that has begun
-        self._left_out = 0  # transactions before the one that is kept
-        self._hushed = False  # what the server says may repeat what is secret
+        self._left_out = 0  # transactions before the present one
+        self._secret = False  # the next reply may repeat a secret
         self._splitter: LineSplitter | None = None
 
     def begin(self) -> None:
-        """A transaction begins: the one before it is forgotten."""
+        """Begin a transaction; the one before it is forgotten."""
         if self._opening < 0:
             self._opening = len(self._pieces)
         else:
             self._left_out += 1
             del self._pieces[self._opening :]
 
-    def heard(self, octets: bytes) -> None:
-        """The server has said something, cut anywhere."""
-        self._keep("server", _discreet(octets) if self._hushed else octets)
+    def received(self, octets: bytes) -> None:
+        """Keep octets of the server, split anywhere."""
+        self._keep("server", _discreet(octets) if self._secret else octets)
 
-    def said(self, octets: bytes, *, secret: bool = False) -> None:
-        """We say something, in whole lines.
+    def sent(self, octets: bytes, *, secret: bool = False) -> None:
+        """Keep octets of our own, in whole lines.
 
         Args:
-            octets: what goes out.
-            secret: whether it is for AUTH: of it, and of the answer, nothing is kept but the verb
-                and the code.
+            octets: as they are written.
+            secret: whether they belong to AUTH: of them, and of the reply, only the verb, the
+                mechanism and the code are kept.
         """
-        self._hushed = secret
+        self._secret = secret
         self._keep("client", _discreet_command(octets) if secret else octets)
 
     def content(self, octets: int, *, binary: bool = False) -> None:
-        """The content of a message goes out."""
+        """Keep that the content of a message was sent."""
         self._keep("client", f"{'BDAT ' if binary else ''}({octets} octets)")
 
     def note(self, text: str) -> None:
-        """Something happens that is not said in a line."""
+        """Keep a note about an event that is not a line."""
         self._keep("note", printable(text))
 
-    def _keep(self, who: Who, what: bytes | str) -> None:
+    def _keep(self, speaker: Speaker, piece: bytes | str) -> None:
         pieces = self._pieces
-        if len(pieces) >= _PIECES:
-            # The beginning says who it was, the end what came of it.
+        if len(pieces) >= _MAX_PIECES:
+            # The beginning shows the peers, and the end shows the outcome.
             pieces[_FIRST : 2 * _FIRST] = [("note", "...")]
             if self._opening > _FIRST:
                 self._opening = max(_FIRST, self._opening - _FIRST) + 1
-        if len(what) > _PIECE and isinstance(what, bytes):
-            pieces.append((who, what[: _PIECE // 2]))
-            pieces.append(("note", f"({len(what) - _PIECE} octets left out)"))
-            what = what[-(_PIECE // 2) :]
-        pieces.append((who, what))
+        if len(piece) > _MAX_PIECE and isinstance(piece, bytes):
+            pieces.append((speaker, piece[: _MAX_PIECE // 2]))
+            pieces.append(("note", f"({len(piece) - _MAX_PIECE} octets left out)"))
+            piece = piece[-(_MAX_PIECE // 2) :]
+        pieces.append((speaker, piece))
         if self.listener is not None:
-            self._tell(who, what)
+            self._tell(speaker, piece)
 
-    def _tell(self, who: Who, what: bytes | str) -> None:
+    def _tell(self, speaker: Speaker, piece: bytes | str) -> None:
         assert self.listener is not None
         if self._splitter is None:
             self._splitter = LineSplitter()
-        for line in self._splitter.lines(who, what):
+        for line in self._splitter.lines(speaker, piece):
             self.listener(line)
 
     def lines(self) -> list[Line]:
-        """Return the opening of the session, and what was said in the last transaction."""
+        """Return the opening of the session and the present transaction, as lines."""
         splitter = LineSplitter()
         lines: list[Line] = []
-        for place, (who, what) in enumerate(self._pieces):
+        for place, (speaker, piece) in enumerate(self._pieces):
             if place == self._opening and self._left_out:
                 lines += splitter.rest()
                 lines.append(Line("note", f"({self._left_out} transactions before this one)"))
-            lines += splitter.lines(who, what)
+            lines += splitter.lines(speaker, piece)
         return [*lines, *splitter.rest()]
 
 
 class Overhearing:
-    """What is said on a connection from a client, as its server tells it on.
+    """The conversation of a server session, passed on line by line.
 
-    Of what the client says commands alone are told as they are: what is out of place may be a
+    Of the client's lines only commands are passed on as they are: a line out of place may be
     content, or a password.
-
-    Args:
-        listener: is told of each line.
     """
 
     __slots__ = ("_listener",)
 
-    def __init__(self, listener: Told) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
 
-    def heard(self, line: bytes, *, secret: bool = False) -> None:
-        """The client says a line where a command may stand.
+    def received(self, line: bytes, *, secret: bool = False) -> None:
+        """Pass on a line of the client that stands where a command may.
 
         Args:
             line: without its CR LF.
-            secret: whether it belongs to AUTH.
+            secret: whether it is a response of AUTH.
         """
         verb = line[:12].split(b" ", 1)[0].upper()
         if secret or verb == b"AUTH":
@@ -180,80 +171,80 @@ class Overhearing:
             self._listener(_line("client", line))
             return
         else:
-            text = f"({len(line)} octets that are no command)"
+            text = f"({len(line)} octets that are not a command)"
         self._listener(Line("client", text))
 
-    def said(self, octets: bytes) -> None:
-        """We say whole lines."""
+    def sent(self, octets: bytes) -> None:
+        """Pass on whole lines of our own."""
         for line in octets.split(b"\r\n")[:-1]:
-            # RFC 4954 §4: what belongs to AUTH.
+            # RFC 4954 §4: a challenge of AUTH.
             text = _discreet(line) if line.startswith(b"334") else None
             self._listener(_line("server", line) if text is None else Line("server", text))
 
     def content(self, octets: int) -> None:
-        """A content is complete."""
+        """Pass on that a content is complete."""
         self._listener(Line("client", f"({octets} octets)"))
 
     def note(self, text: str) -> None:
-        """Something happens that is not said in a line."""
+        """Pass on a note about an event that is not a line."""
         self._listener(Line("note", printable(text)))
 
 
 class LineSplitter:
-    """Makes lines of what is said, cut anywhere; a line that does not end is cut off."""
+    """Makes lines of octets that are split anywhere; a line without an end is cut off."""
 
     __slots__ = ("_open",)
 
     def __init__(self) -> None:
-        self._open: dict[Who, bytes] = {}
+        self._open: dict[Speaker, bytes] = {}
 
-    def lines(self, who: Who, what: bytes | str) -> Iterator[Line]:
-        """Yield the lines that are whole now."""
-        if isinstance(what, str):
+    def lines(self, speaker: Speaker, piece: bytes | str) -> Iterator[Line]:
+        """Yield the lines that are complete now."""
+        if isinstance(piece, str):
             yield from self.rest()
-            yield Line(who, what)
+            yield Line(speaker, piece)
             return
-        for other in [each for each in self._open if each != who]:
-            # What one side has not ended before the other speaks is shown in its place.
+        for other in [each for each in self._open if each != speaker]:
+            # An unfinished line of one side is shown before the other side speaks.
             yield _line(other, self._open.pop(other))
-        *whole, rest = (self._open.pop(who, b"") + what).split(b"\n")
+        *whole, rest = (self._open.pop(speaker, b"") + piece).split(b"\n")
         for octets in whole:
-            yield _line(who, octets)
+            yield _line(speaker, octets)
         if rest:
-            self._open[who] = rest[:_PIECE]
+            self._open[speaker] = rest[:_MAX_PIECE]
 
     def rest(self) -> Iterator[Line]:
-        """Yield what has no end."""
+        """Yield the lines without an end."""
         while self._open:
-            who = next(iter(self._open))
-            yield _line(who, self._open.pop(who))
+            speaker = next(iter(self._open))
+            yield _line(speaker, self._open.pop(speaker))
 
 
-def _line(who: Who, octets: bytes) -> Line:
+def _line(speaker: Speaker, octets: bytes) -> Line:
     text = octets.removesuffix(b"\r").decode("utf-8", "backslashreplace")
-    text = printable(text[: _LONGEST + 1])
-    return Line(who, text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
+    text = printable(text[: _MAX_LINE + 1])
+    return Line(speaker, text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 3]}...")
 
 
 def _discreet_command(octets: bytes) -> str:
-    """Return what may be shown of a line of AUTH: the command with its mechanism, if it is one."""
+    """Return the part of a line of AUTH that may be shown: the command with its mechanism."""
     words = octets.split(None, 2)
     if len(words) >= 2 and words[0].upper() == b"AUTH":
         mechanism = words[1].decode("latin-1").upper()
         if mechanism not in _MECHANISMS:
-            return f"AUTH {_TAKEN_OUT}"
-        return f"AUTH {mechanism}" + (f" {_TAKEN_OUT}" if len(words) > 2 else "")
-    return "*" if octets.strip() == b"*" else _TAKEN_OUT
+            return f"AUTH {_REDACTED}"
+        return f"AUTH {mechanism}" + (f" {_REDACTED}" if len(words) > 2 else "")
+    return "*" if octets.strip() == b"*" else _REDACTED
 
 
 def _discreet(octets: bytes) -> str:
-    """Return what may be shown of what a server says to AUTH: its code."""
+    """Return the part of a reply to AUTH that may be shown: its code."""
     code = octets[:3].decode("latin-1")
-    return f"{code} {_TAKEN_OUT}" if code.isascii() and code.isdigit() else _TAKEN_OUT
+    return f"{code} {_REDACTED}" if code.isascii() and code.isdigit() else _REDACTED
 
 
 def tls_words(facts: TLSFacts) -> str:
-    """Return one line about what a handshake with a server achieved: printable, bounded."""
+    """Return a line about what a TLS handshake with a server achieved: printable and bounded."""
     words = f"{facts.version} {facts.cipher}, {facts.bits} bits"
     if facts.peer_fingerprint is None:
         return printable(words)
@@ -264,27 +255,27 @@ def tls_words(facts: TLSFacts) -> str:
     return printable(f"{words}, certificate {verdict}, subject {subject}")
 
 
-def transcript(lines: Iterable[Line], most: int = MOST_OCTETS) -> str:
-    """Return lines as one text of at most ``most`` octets, all of them ASCII.
+def transcript(lines: Iterable[Line], limit: int = MAX_OCTETS) -> str:
+    """Return lines as one text of at most ``limit`` octets, all of them ASCII.
 
-    Where there is more, the beginning and the end are there: the end says what came of it.
+    A longer text has its middle left out: the end shows the outcome.
     """
     written = [f"{line}\n" for line in lines]
-    if sum(map(len, written)) <= most:
+    if sum(map(len, written)) <= limit:
         return "".join(written)
-    head = _first(written, most // _SHARE)
-    left = most - sum(map(len, head)) - 40  # for the line that says how much is missing
+    head = _first(written, limit // _BEGINNING)
+    left = limit - sum(map(len, head)) - 40  # for the line that says how much is missing
     tail = _first(reversed(written[len(head) :]), left)
     missing = len(written) - len(head) - len(tail)
     return "".join([*head, f"* ({missing} lines left out)\n", *reversed(tail)])
 
 
-def _first(lines: Iterable[str], most: int) -> list[str]:
-    """Return as many of the first lines as have ``most`` characters together."""
-    some: list[str] = []
+def _first(lines: Iterable[str], limit: int) -> list[str]:
+    """Return as many of the first lines as have at most ``limit`` characters together."""
+    first: list[str] = []
     for line in lines:
-        most -= len(line)
-        if most < 0:
+        limit -= len(line)
+        if limit < 0:
             break
-        some.append(line)
-    return some
+        first.append(line)
+    return first

@@ -1,8 +1,8 @@
 """The framing of message content: DATA (RFC 5321 §4.1.1.4, §4.5.2) and BDAT (RFC 3030 §2).
 
-After DATA only CR LF ``.`` CR LF ends a message. Everything else that looks like it, with a bare
-CR, a bare LF or a NUL, is content; that such octets are there is noticed, because another program
-may well take them for the end (SMTP smuggling), so what holds them is not passed on as it came.
+After DATA only CR LF ``.`` CR LF ends a message. All that looks similar, with a bare CR, a bare LF
+or a NUL, is content. Such octets are noticed, because another program may take them for the end
+(SMTP smuggling): content with them is never passed on as it came.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with CR LF
 
 
 class _Watch:
-    """Looks at content for what another program may take for the end of a line or of a message.
+    """Watches content for octets that another program may take for the end of a line or message.
 
     Attributes:
-        bare: a CR or LF outside CR LF, or a NUL, has been seen.
-        long: a line of more than 998 octets has been seen (looked for only if asked).
+        bare: whether a CR or LF outside CR LF, or a NUL, has been seen.
+        long: whether a line of more than 998 octets has been seen, if that is looked for.
     """
 
     def __init__(self, *, look_for_long_lines: bool = False) -> None:
@@ -26,16 +26,16 @@ class _Watch:
         self._line: bytes | None = b"" if look_for_long_lines else None
 
     def _look(self, content: bytes) -> None:
-        """Look at a piece of the content that no CR LF is cut apart by."""
+        """Look at a piece of the content that does not end between CR and LF."""
         if b"\0" in content:
             self.bare = True
         text = self._line + content if self._line else content
-        # A CR or LF of its own ends a line here too: that is what it becomes, or is refused for.
-        # Split and measured: a search for 999 octets in a row is quadratic in their length.
+        # A bare CR or LF ends a line here too: it becomes a line end, or the message is refused.
+        # Split and measured, because a search for 999 octets in a row is quadratic in their length.
         lines = text.splitlines()
         lengths = list(map(len, lines))
         unended = bool(lines) and not text.endswith((b"\r", b"\n"))
-        # Who looks for pairs once more, and for single ones, goes over all of it three times.
+        # One pass: searches for CR LF and for single CR and LF would be two more.
         if len(text) - sum(lengths) != 2 * (len(lines) - unended):
             self.bare = True
         if self._line is not None and lines:
@@ -45,11 +45,12 @@ class _Watch:
 
 
 class DataReader(_Watch):
-    """Reads the content of one message, at whatever points TCP splits it.
+    """Reads the content of one message after DATA, wherever TCP splits it.
 
     Attributes:
-        finished: the end has been seen.
-        bare: see `_Watch`, as for ``long``.
+        finished: whether the end has been seen.
+        bare: whether a CR or LF outside CR LF, or a NUL, has been seen.
+        long: whether a line of more than 998 octets has been seen, if that is looked for.
     """
 
     def __init__(self, *, look_for_long_lines: bool = False) -> None:
@@ -61,10 +62,10 @@ class DataReader(_Watch):
         self._skip = 2
 
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
-        """Take what arrived; return content, dots unstuffed, and what is behind the end.
+        """Take octets that arrived; return content, dots unstuffed, and what follows the end.
 
-        What may yet turn out to be the beginning of the end (at most 4 octets) is held back. The
-        second value is empty unless `finished`.
+        Octets that may be the beginning of the end (at most 4) are held back. The second value is
+        empty unless `finished`.
         """
         octets = self._held + octets
         dot = octets.find(_DOT)
@@ -83,8 +84,8 @@ class DataReader(_Watch):
         if dot >= 0:
             content = content.replace(_DOT, b"\r\n")  # RFC 5321 §4.5.2
         if self._skip:
-            # The line end that is not ours to keep. It is always the first thing to come out, and
-            # whole: nothing comes out before three more octets have shown what follows it.
+            # The line end of DATA. It always comes out first, and whole: nothing comes out before
+            # three more octets have shown what follows it.
             content = content[self._skip :]
             self._skip = 0
         self._look(content)
@@ -102,11 +103,12 @@ def _overlap(octets: bytes) -> int:
 class ChunkReader(_Watch):
     """Reads the content of one message that comes in counted chunks (BDAT, RFC 3030 §2).
 
-    Dots mean nothing here, and a chunk may end anywhere, between CR and LF too.
+    Dots have no meaning here, and a chunk may end anywhere, between CR and LF too.
 
     Attributes:
         left: octets still to come of the chunk.
-        bare: see `_Watch`, as for ``long``.
+        bare: whether a CR or LF outside CR LF, or a NUL, has been seen.
+        long: whether a line of more than 998 octets has been seen, if that is looked for.
     """
 
     def __init__(self, *, look_for_long_lines: bool = False) -> None:
@@ -115,7 +117,7 @@ class ChunkReader(_Watch):
         self._held = b""  # a CR whose LF may come next
 
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
-        """Take what arrived; return content, and what is behind the chunk."""
+        """Take octets that arrived; return content, and what follows the chunk."""
         chunk, rest = octets[: self.left], octets[self.left :]
         self.left -= len(chunk)
         content = self._held + chunk
@@ -126,21 +128,21 @@ class ChunkReader(_Watch):
         return content, rest
 
     def end(self) -> bytes:
-        """Return what was held back when the last chunk has been read."""
+        """Return the octets held back, when the last chunk has been read."""
         held, self._held = self._held, b""
         self._look(held)
         return held
 
 
 class NewlineNormalizer:
-    """Turns every bare CR and bare LF into CR LF and drops NULs, at whatever points it is split."""
+    """Turns every bare CR and bare LF into CR LF and drops NULs, wherever content is split."""
 
     def __init__(self) -> None:
         self._after_cr = False
 
     def feed(self, content: bytes) -> bytes:
         """Return ``content`` normalized."""
-        content = content.replace(b"\0", b"")  # first: one between CR and LF is in the way
+        content = content.replace(b"\0", b"")  # first: a NUL may stand between CR and LF
         if not content:
             return content
         after_cr, self._after_cr = self._after_cr, content.endswith(b"\r")

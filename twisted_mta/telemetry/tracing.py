@@ -231,7 +231,7 @@ class _Speech:
         if wanted.sender is None and wanted.recipient is None:
             self.trace.buffer.put(event)
             return
-        found = _PATH.match(line.text) if line.who == "client" else None
+        found = _PATH.match(line.text) if line.speaker == "client" else None
         if found and found[1][0] in "Mm":
             # Another transaction: what was said before the first is told with the first that
             # matches.
@@ -264,7 +264,7 @@ class Overheard:
             "session": self._number,
             "direction": self.about.direction,
             "peer": printable(self.about.peer),
-            "who": line.who,
+            "who": line.speaker,
             "text": line.text,
         }
         for speech in tuple(self._speeches.values()):

@@ -286,13 +286,13 @@ def _converse(octets: bytes) -> None:
     conversation = Conversation()
     conversation.begin()
     for at in range(0, len(octets), 1000):
-        conversation.said(b"NOOP\r\n")
-        conversation.heard(octets[at : at + 1000])
+        conversation.sent(b"NOOP\r\n")
+        conversation.received(octets[at : at + 1000])
     transcript(conversation.lines())
     overhearing = Overhearing(lambda line: None)
-    overhearing.said(octets)
+    overhearing.sent(octets)
     for line in octets.split(b"\r\n"):
-        overhearing.heard(line)
+        overhearing.received(line)
 
 
 _GREETED = (b"220 next.example\r\n", b"250-next.example\r\n250 PIPELINING\r\n")

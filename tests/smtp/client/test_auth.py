@@ -322,7 +322,7 @@ class RefusalTests(SynchronousTestCase):
             player.said = ""
             player.hear(b"235 2.7.0 Welcome\r\n")
             self.assertEqual(player.said, "QUIT\r\n")
-            self.assert_deferred(player, "before its end")
+            self.assert_deferred(player, "before the exchange was complete")
 
     def test_many_iterations_are_for_a_thread(self) -> None:
         self.patch(client, "_AT_ONCE", 4095)
@@ -481,7 +481,7 @@ class SecretTests(SynchronousTestCase):
             self.assertNotIn("pencil", str(player.steps))
             self.assertNotIn(PLAIN, str(player.steps))
             self.assertIn("535", str(player.unusable.reply))
-            self.assertIn("repeats what is secret", str(player.unusable.reply))
+            self.assertIn("repeats a secret", str(player.unusable.reply))
 
     def test_a_server_that_repeats_it_as_it_goes(self) -> None:
         for octets in (b"421 pencil\r\n", b"550 pencil " + b"x" * 13_000):

@@ -1,4 +1,4 @@
-"""One AUTH dialogue from the client's side (RFC 4954 §4): which mechanism, and what is said."""
+"""AUTH in a client session (RFC 4954 §4): the choice of a mechanism, and its exchange."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ RESPONSE_LIMIT = 12_288
 """Octets of a challenge or response in base64 (RFC 4954 §4)."""
 
 CANCEL = b"*\r\n"
+"""The line that cancels an exchange (RFC 4954 §4)."""
 
 
 @frozen
 class AuthEnd:
-    """The dialogue is over.
+    """The end of AUTH.
 
     Attributes:
         accepted: whether the server has accepted our credentials.
-        reply: of the server, that it cannot say at present; None where it is not that.
-        text: else what is wrong, without a word of what is secret.
-        cancel: whether `CANCEL` has to be said before anything else.
+        reply: the server's, where it cannot judge them at present; else None.
+        text: otherwise why AUTH failed, without secrets.
+        cancel: whether `CANCEL` has to be sent before any other command.
     """
 
     accepted: bool = False
@@ -49,9 +50,9 @@ class ClientAuth:
     Every line that it returns is secret.
 
     Args:
-        credentials: who we are.
-        offered: the parameters of AUTH in the EHLO reply, None where it is not there.
-        nonce: without it there is no SCRAM.
+        credentials: ours at the server.
+        offered: the parameters of AUTH in the EHLO reply; None where AUTH is not announced.
+        nonce: returns a new nonce; None rules out SCRAM.
     """
 
     def __init__(
@@ -63,19 +64,19 @@ class ClientAuth:
         self._nonce = nonce
         self._names: Iterator[str] = (name for name in CLIENT_MECHANISMS if name in names)
         self._mechanism: ClientMechanism | None = None
-        self._held: bytes | None = None  # the initial response, where it was too long for AUTH
-        self._said: list[str] = []
+        self._held: bytes | None = None  # the initial response, if too long for the AUTH line
+        self._sent: list[str] = []
 
     def begin(self) -> bytes | AuthEnd:
-        """Return the AUTH command to say."""
+        """Return the AUTH command."""
         if self._offered is None:
-            return AuthEnd(text="AUTH is not offered, and we have credentials to show")
+            return AuthEnd(text="AUTH is not offered, and there are credentials for it")
         return self._next(f"AUTH is offered with no mechanism that we know: {self._offered}")
 
     def take(self, reply: Reply) -> bytes | Derivation | AuthEnd:
-        """Return the line that answers a reply, or what came of it all.
+        """Return the line that answers a reply, or the end of AUTH.
 
-        What a `Derivation` makes is to be given to `derived`.
+        The response of a `Derivation` is for `derived`.
         """
         assert self._mechanism is not None
         reply = self.discreet(reply)
@@ -87,8 +88,8 @@ class ClientAuth:
         if reply.code == 235:
             if self._held is None and self._mechanism.complete:
                 return AuthEnd(accepted=True)
-            # RFC 5802 §5: a server that does not prove itself is not what we hold it for.
-            return AuthEnd(text="AUTH was answered with yes before its end")
+            # RFC 5802 §5: a server that has not proved itself may be an impostor.
+            return AuthEnd(text="AUTH succeeded before the exchange was complete")
         if reply.code in (504, 534):  # RFC 4954 §4, §6: of the mechanism, not of the credentials
             return self._next(f"AUTH was refused: {reply}")
         if 400 <= reply.code < 500:
@@ -96,17 +97,17 @@ class ClientAuth:
         return AuthEnd(text=f"our credentials were refused: {reply}")
 
     def derived(self, response: bytes) -> bytes | AuthEnd:
-        """Return the line with a response that took long to be made."""
+        """Return the line with the response of a `Derivation`."""
         try:
             return self._line(response)
         except SASLError as error:
             return _broken_off(error)
 
     def discreet(self, reply: Reply) -> Reply:
-        """Return a reply as it may be shown: without a text that repeats what is secret."""
-        secrets = (self._credentials.password, *self._said)
+        """Return a reply that may be logged: without its text if that repeats a secret."""
+        secrets = (self._credentials.password, *self._sent)
         if reply.code != 334 and any(each in line for line in reply.lines for each in secrets):
-            return Reply.of(reply.code, reply.status, "(its text repeats what is secret)")
+            return Reply.of(reply.code, reply.status, "(text left out: it repeats a secret)")
         return reply
 
     def _next(self, reason: str) -> bytes | AuthEnd:
@@ -150,7 +151,7 @@ class ClientAuth:
     def _coded(self, response: bytes) -> bytes:
         octets = b64encode(response)
         if octets:
-            self._said.append(octets.decode("ascii"))
+            self._sent.append(octets.decode("ascii"))
         return octets
 
 

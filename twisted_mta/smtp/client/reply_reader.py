@@ -1,4 +1,4 @@
-"""Cutting what a server sends into replies (RFC 5321 §4.2), with an end to its patience."""
+"""The reader of replies (RFC 5321 §4.2): splits the octets of a server, within limits."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ...mail.reply import Reply
 #   Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
 #   Reply-code = %x32-35 %x30-35 %x30-39
 #
-# Leniency: any second digit, a tab for the space, and any octets as text. Servers say UTF-8 and
-# worse in there; the code is what counts, and the text is escaped wherever it goes.
+# Leniency: any second digit, a tab for the space, and any octets as text. Servers send UTF-8 and
+# worse there; the code counts, and the text is escaped wherever it is shown.
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ \t-])(.*))?", re.DOTALL)
 
 # RFC 5321 §4.5.3.1.5 gives a line 512 octets, CR LF and code included. Text beyond is cut off, the
 # reply is not rejected: policy services put long URLs in there, and a longer 250 is still a 250.
 TEXT_LIMIT = 512 - len(b"250 \r\n")
-LINE_LIMIT = 4096  # octets; beyond this nothing is going to end any more
+LINE_LIMIT = 4096  # octets; a longer line is taken for one without an end
 LINES_LIMIT = 100  # the longest EHLO reply seen in the wild has about 25
 CHALLENGE_LIMIT = 12_288  # octets of text in a 334 to AUTH (RFC 4954 §4)
 
 
 class BrokenReply(Exception):
-    """What came is no reply; says why.
+    """The octets are not a reply; the text says why.
 
     Attributes:
-        reply: as much of it as could be read, None where not even its code was clear.
+        reply: as much of it as could be read; None where not even its code could be.
     """
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
@@ -40,11 +40,11 @@ class BrokenReply(Exception):
 
 @frozen
 class Contradiction:
-    """A whole reply whose lines are of different classes: it says yes and no at once.
+    """A complete reply whose lines are of different classes, such as 250 and 550.
 
     Attributes:
-        reply: its last line, which is what most servers mean and most clients go by.
-        said: all of its lines with their codes, as they came: not safe to show (`printable`).
+        reply: its last line, which most servers mean and most clients obey.
+        said: all lines with their codes, as they came: not safe to show (see `printable`).
         consents: whether one of its lines is not a refusal.
     """
 
@@ -54,10 +54,10 @@ class Contradiction:
 
 
 class ReplyReader:
-    """Collects octets and cuts them into replies; holds at most 100 lines of 512 octets.
+    """Splits octets into replies; holds at most 100 lines of 512 octets.
 
     Attributes:
-        challenged: a reply may be a challenge now, whose one line is longer.
+        challenged: whether a reply may be a challenge (334) now, whose one line may be longer.
     """
 
     def __init__(self) -> None:
@@ -69,30 +69,30 @@ class ReplyReader:
 
     @property
     def pending(self) -> bool:
-        """Whether something stands behind the last reply: part of another, or whole ones."""
+        """Whether octets follow the last reply: part of another, or whole ones."""
         return bool(self._lines) or self._start < len(self._buffer)
 
     @property
     def refusing(self) -> bool:
-        """Whether what is `pending` begins as a refusal does: 4yz or 5yz."""
+        """Whether the `pending` octets begin as a refusal does: 4yz or 5yz."""
         start = self._codes[0] if self._codes else self._buffer[self._start : self._start + 1]
         return start[:1] in (b"4", b"5")
 
     def feed(self, octets: bytes) -> None:
-        """Take octets from the peer."""
+        """Take octets of the server."""
         if self._start < len(self._buffer):
             octets = self._buffer[self._start :] + octets
         self._buffer = octets
         self._start = 0
 
     def next(self) -> Reply | Contradiction | None:
-        """Return the next reply, None if it is not complete yet.
+        """Return the next reply; None while it is not complete.
 
-        RFC 5321 §4.2.1 has the same code on each line. Servers and proxies that do not keep to that
-        end with the code that they mean, so the last one counts, as long as the class is the same.
+        RFC 5321 §4.2.1 asks for the same code on each line. Servers and proxies that ignore this
+        end with the code that they mean, so the last one counts, if all are of one class.
 
         Raises:
-            BrokenReply: it is none, or it does not end.
+            BrokenReply: the octets are not a reply, or it has no end.
         """
         limit = CHALLENGE_LIMIT + len(b"334 ") if self.challenged else LINE_LIMIT
         while True:

@@ -415,7 +415,7 @@ class ClientSession:
             else:
                 self._end(reply, steps, remote=self._remote)
         else:
-            self._end(self._own_reply(451, "5.0", "a reply that nothing was asked for"), steps)
+            self._end(self._own_reply(451, "5.0", "a reply to no command"), steps)
 
     def _unreadable(self, error: BrokenReply, steps: list[Step]) -> None:
         ours = self._own_reply(451, "5.0", f"{error} ({self._situation()})")
@@ -431,7 +431,7 @@ class ClientSession:
                 self._end(ours, steps)
 
     def _unexpected(self, reply: Reply, steps: list[Step]) -> None:
-        self._end(self._own_reply(451, "5.0", f"not an answer to what was said: {reply}"), steps)
+        self._end(self._own_reply(451, "5.0", f"not a reply to the command: {reply}"), steps)
 
     def _stop(self, text: str) -> list[Step]:
         steps: list[Step] = []

@@ -1,4 +1,4 @@
-"""What a client session waits for, for how long, and the steps that it asks its shell to take."""
+"""The steps that a client session asks its shell to take (see `session`)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from ...mail.tls_facts import TLSFacts
 Dialect = Literal["smtp", "lmtp"]
 
 TLSLevel = Literal["none", "may", "encrypt", "verify"]
-"""What a connection must have: ``may`` goes on in clear where TLS cannot be had (RFC 7435);
-``verify`` asks for a certificate that proves the next hop's name, which is for the shell to see."""
+"""The level of TLS that a connection must have.
+
+``none`` never sends STARTTLS; ``may`` goes on in clear where there is no TLS (opportunistic
+security, RFC 7435); ``encrypt`` requires TLS; ``verify`` requires a certificate that proves the
+name of the next hop, which the shell checks.
+"""
 
 
 @frozen
 class Ready:
-    """The session is open, under TLS if it could be had: `ClientSession.transact` may be called."""
+    """The session is open, under TLS if offered: `ClientSession.transact` may be called."""
 
 
 @frozen
 class StartTLS:
-    """Begin the handshake now, then call `ClientSession.handshake_completed`."""
+    """Do the TLS handshake now, then call `ClientSession.handshake_completed`."""
 
 
 @frozen
 class Derive:
-    """Make the response to a challenge, then call `ClientSession.derived` with it.
+    """Compute the response to a challenge, then call `ClientSession.derived` with it.
 
     Attributes:
-        respond: makes it; blocks for up to 0.2 s, and belongs into a thread.
+        respond: returns the response; blocks for up to 0.2 s, so call it in a thread.
     """
 
     respond: Callable[[], bytes]
@@ -41,7 +45,7 @@ class Derive:
 
 @frozen
 class SendBody:
-    """Write all that `ClientSession.body` yields, at the pace of the connection.
+    """Write all octets that `ClientSession.body` yields, as fast as the connection takes them.
 
     Attributes:
         size: octets of the content with its trace fields, before dot-stuffing.
@@ -52,20 +56,20 @@ class SendBody:
 
 @frozen
 class TransactionDone:
-    """The transaction is over; ``outcomes`` are in the order of the envelope, one for each."""
+    """The transaction has ended; ``outcomes`` has one for each recipient, in their order."""
 
     outcomes: tuple[Outcome, ...]
 
 
 @frozen
 class NeedsConversion:
-    """The server does not take the content as it is; nothing was said, and the session is idle.
+    """The server does not take the content as it is; nothing was sent, and the session is idle.
 
-    With a content of 7 bits, and an envelope that says so, `ClientSession.transact` may be called
-    once more.
+    After conversion to 7 bits, of content and envelope, `ClientSession.transact` may be called
+    again.
 
     Attributes:
-        reply: what the recipients get if the content cannot be converted.
+        reply: the final reply of all recipients if the content cannot be converted.
     """
 
     reply: Reply
@@ -73,16 +77,16 @@ class NeedsConversion:
 
 @frozen
 class Unusable:
-    """The connection ended and says nothing about the message: another may be tried at once.
+    """The connection ended without a reply about the message: another may be tried at once.
 
     Attributes:
-        reply: the peer's, or ours that says what happened.
-        remote: who said so; None where the reply is ours.
-        tls: what protected the connection.
-        clear_retry: the handshake failed where TLS was only wished for: worth one try in clear, on
-            a new connection (RFC 3207 §6, RFC 7435 §4).
-        credentials_refused: the server does not know us by our credentials, or they cannot be used
-            with it: for the operator to mend, since no other host will do better.
+        reply: the server's, or our own that says what happened.
+        remote: the server if the reply is its own; None if the reply is ours.
+        tls: what the TLS handshake achieved; None in clear.
+        clear_retry: whether the handshake failed where TLS is opportunistic: then one attempt in
+            clear, on a new connection, is worthwhile (RFC 3207 §6, RFC 7435 §4).
+        credentials_refused: whether the server refused our credentials, or cannot use them: a
+            matter for the operator, and no other host will do better.
     """
 
     reply: Reply
@@ -94,7 +98,7 @@ class Unusable:
 
 @frozen
 class Close:
-    """Close the connection; with ``abort`` at once, without sending what is still buffered."""
+    """Close the connection; with ``abort`` at once, without sending octets still buffered."""
 
     abort: bool = False
 

@@ -1,8 +1,8 @@
 """AUTH (RFC 4954): announced with the mechanisms that may be used here and now.
 
-Its verb is in the session, because what it does, it does to the framing. Its parameter of MAIL says
-who sent a message first, in the words of a client: it is kept where that client is one who may say
-so (§5), which is for the delivery to know.
+The session obeys the verb itself, because it changes the framing. The parameter of MAIL names the
+original submitter of a message, as the client claims it; the delivery decides whether to believe
+that (§5).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MALFORMED = Reply.of(501, "5.4", "Syntax: AUTH=<> or AUTH=address, as xtext")
 
 
 class AuthExtension(Extension):
-    """Announced only where a mechanism is on offer."""
+    """AUTH, announced only where a mechanism may be used now."""
 
     def announcement(self, session: SessionView) -> str | None:
-        """Return the keyword and the mechanisms."""
+        """Return the keyword and the mechanisms; None where there is none."""
         mechanisms = session.mechanisms
         return " ".join((self.keyword, *mechanisms)) if mechanisms else None
 

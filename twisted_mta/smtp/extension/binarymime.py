@@ -1,7 +1,7 @@
-"""BINARYMIME (RFC 3030 §3): content of any octets, every one of which is kept.
+"""BINARYMIME (RFC 3030 §3): content of any octets, all of which are kept.
 
-Such content has no lines, so it comes and goes by BDAT alone: DATA gets 503. It needs a delivery
-that keeps octets as they are, which those written for ``twisted.mail`` do not: they take lines.
+Such content has no lines, so it travels by BDAT alone: DATA gets 503. It needs a delivery that
+keeps octets as they are. Deliveries written for ``twisted.mail`` do not: they take lines.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def _read_body(value: str | None) -> str:
     return body
 
 
-# To be offered only with CHUNKING (RFC 3030 §3), and behind 8BITMIME, whose reader of BODY it
-# replaces. A BODY comes once: the 17 octets that RFC 6152 §2 adds to MAIL hold this value too.
+# To be offered only with CHUNKING (RFC 3030 §3), and after 8BITMIME, whose reader of BODY it
+# replaces. BODY comes once: the 17 octets that RFC 6152 §2 adds to MAIL suffice for this value too.
 BINARYMIME = Extension("BINARYMIME", mail={"BODY": _read_body})
 
 
 class OutgoingBinaryMIME(OutgoingExtension):
-    """Binary content goes, by BDAT, to who takes it, and is converted for others."""
+    """Sends binary content by BDAT to servers with BINARYMIME; for others it is converted."""
 
     keyword = "BINARYMIME"
     converts = True
 
     def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
-        """Fail what is not converted (RFC 3030 §3)."""
+        """Fail binary content that is not converted, where the server lacks BINARYMIME (§3)."""
         if not transaction.binary or (
             announced is not None and "CHUNKING" in transaction.capabilities
         ):
@@ -43,7 +43,7 @@ class OutgoingBinaryMIME(OutgoingExtension):
         return Reply.of(554, "6.3", f"{transaction.remote} {text}")
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Say that it is binary."""
+        """Return ``BODY=BINARYMIME`` for binary content."""
         return ("BODY=BINARYMIME",) if transaction.binary else ()
 
 

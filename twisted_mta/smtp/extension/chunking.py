@@ -1,6 +1,6 @@
-"""CHUNKING (RFC 3030): content comes in counted chunks, and no octet of it has to be looked at.
+"""CHUNKING (RFC 3030 §2): content comes in counted chunks, in which no final dot is looked for.
 
-The verb, BDAT, is in the session, because what it does, it does to the framing.
+The session obeys the verb, BDAT, itself, because it changes the framing.
 """
 
 from . import Extension

@@ -1,7 +1,7 @@
-"""DELIVERBY (RFC 2852): a message is delivered by some time, or its sender hears of it.
+"""DELIVERBY (RFC 2852): a message is delivered within a time, or returned, or its sender notified.
 
-What came as seconds is kept as a time, since the message may wait: ``BY`` in the parameters of an
-envelope is ``1800000120;R``, and in those of what goes out ``115;R``.
+The client sends seconds. The queue keeps the time when they end, since the message may wait: ``BY``
+in the parameters of an envelope is ``1800000120;R``, and in those of an outgoing message ``115;R``.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from .views import OutgoingView
 # RFC 2852 §4: by-value = by-time ";" by-mode [by-trace], by-time = ["-" / "+"] 1*9digit
 _VALUE = re.compile(r"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)
 _KEPT = re.compile(r"(-?[0-9]+);([NR])(T?)")
-_MOST = 999_999_999  # seconds that nine digits can say
+_MAXIMUM = 999_999_999  # seconds, of nine digits
 
-TOO_LATE = Reply.of(554, "4.7", "It was to be returned rather than delivered after its time (BY)")
+TOO_LATE = Reply.of(
+    554, "4.7", "The time for delivery is over (BY), and late delivery was not wanted"
+)
 
 
 @frozen
 class DeliverBy:
-    """What ``BY`` says.
+    """The value of ``BY``.
 
     Attributes:
-        seconds: wall time; or seconds that are left, negative for those that have passed.
-        returned: whether it is returned then (``R``); or else its sender is notified (``N``).
-        traced: whether its sender wants to hear by which way it goes (``T``).
+        seconds: the wall time of the deadline; or the seconds that are left until then, negative if
+            it has passed.
+        returned: whether the message is returned then (mode ``R``), and not just its sender
+            notified (mode ``N``).
+        traced: whether the sender asks for a notice of each relay (``T``).
     """
 
     seconds: int
@@ -41,16 +45,16 @@ class DeliverBy:
 
     @classmethod
     def of(cls, parameters: Mapping[str, str | int | None]) -> DeliverBy | None:
-        """Return what stands in parameters of MAIL, as they are kept; None: nothing."""
-        found = _KEPT.fullmatch(str(parameters["BY"])) if "BY" in parameters else None
-        return None if found is None else cls(int(found[1]), found[2] == "R", bool(found[3]))
+        """Return the value in parameters of MAIL, as the queue keeps them; None without one."""
+        match = _KEPT.fullmatch(str(parameters["BY"])) if "BY" in parameters else None
+        return None if match is None else cls(int(match[1]), match[2] == "R", bool(match[3]))
 
     def __str__(self) -> str:
         """The value of the parameter."""
         return f"{self.seconds};{'R' if self.returned else 'N'}{'T' if self.traced else ''}"
 
     def moved(self, seconds: float) -> DeliverBy:
-        """Return the same in other terms: so many seconds more."""
+        """Return the value with ``seconds`` added: from seconds left to wall time, and back."""
         return DeliverBy(int(self.seconds + seconds // 1), self.returned, self.traced)
 
 
@@ -58,18 +62,22 @@ def deliver_by(minimum: int = 0) -> Extension:
     """Return the extension.
 
     Args:
-        minimum: seconds that are needed at least (RFC 2852 §3); 0: any will do.
+        minimum: the fewest seconds that are accepted in mode R (RFC 2852 §3).
     """
 
     def read(value: str | None) -> str:
-        found = _VALUE.fullmatch(value or "")
-        if found is None:
+        match = _VALUE.fullmatch(value or "")
+        if match is None:
             raise CommandError(Reply.of(501, "5.4", "Syntax: BY=seconds;R or BY=seconds;N"))
-        by = DeliverBy(int(found[1]), found[2] in "Rr", bool(found[3]))
+        by = DeliverBy(int(match[1]), match[2] in "Rr", bool(match[3]))
         if by.returned and by.seconds <= 0:  # RFC 2852 §4
-            raise CommandError(Reply.of(501, "5.4", "BY in mode R is a time to come"))
+            raise CommandError(
+                Reply.of(501, "5.4", "BY in mode R needs a positive number of seconds")
+            )
         if by.returned and by.seconds < minimum:
-            raise CommandError(Reply.of(555, "5.4", f"BY in mode R is {minimum} seconds at least"))
+            raise CommandError(
+                Reply.of(555, "5.4", f"BY in mode R needs at least {minimum} seconds")
+            )
         return str(by)
 
     # RFC 2852 §3: the MAIL line may be 17 octets longer.
@@ -78,12 +86,12 @@ def deliver_by(minimum: int = 0) -> Extension:
 
 
 class OutgoingDeliverBy(OutgoingExtension):
-    """Goes on with what is left of the time; what is to be returned, to nobody who would not."""
+    """Passes on the time that is left; a message to be returned goes only to servers that do so."""
 
     keyword = "DELIVERBY"
 
     def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
-        """Fail in mode R what is late, or would be late there and delivered all the same."""
+        """Fail a message in mode R that is late, or that the server might deliver late."""
         by = DeliverBy.of(transaction.message.envelope.parameters)
         if by is None or not by.returned:
             return None
@@ -99,11 +107,11 @@ class OutgoingDeliverBy(OutgoingExtension):
         return None
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Say how much time is left (RFC 2852 §4.1)."""
+        """Return how much time is left (RFC 2852 §4.1)."""
         by = DeliverBy.of(transaction.message.envelope.parameters)
         if by is None:
             return ()
-        left = max(-_MOST, min(by.seconds, _MOST))
+        left = max(-_MAXIMUM, min(by.seconds, _MAXIMUM))
         return (f"BY={DeliverBy(left, by.returned, by.traced)}",)
 
 

@@ -1,11 +1,11 @@
-"""DSN (RFC 3461): what a sender wants to hear of, and what is to stand in the notices.
+"""DSN (RFC 3461): which notices a sender asks for, and what is to stand in them.
 
-What the parameters ask for is kept with the envelope and done by the queue. They are kept in a form
-that can be passed on to any next hop which announces DSN: ASCII, keywords in upper case, values as
-the client encoded them.
+The requests are kept with the envelope, and the queue fulfills them. They are kept in a form that
+can be passed on to any next hop with DSN: ASCII, keywords in upper case, values as the client
+encoded them.
 
-With RFC 6533 an original recipient may be an international address. Its two forms mean the same;
-kept is the one that needs no SMTPUTF8.
+With RFC 6533 an original recipient may be an international address. Its two encodings mean the
+same; the one that needs no SMTPUTF8 is kept.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def _malformed(syntax: str) -> CommandError:
 
 def _read_ret(value: str | None) -> str:
     # RFC 3461 §4.3
-    wanted = (value or "").upper()
-    if wanted not in ("FULL", "HDRS"):
+    content = (value or "").upper()
+    if content not in ("FULL", "HDRS"):
         raise _malformed("RET=FULL or RET=HDRS")
-    return wanted
+    return content
 
 
 def _read_envid(value: str | None) -> str:
@@ -81,7 +81,7 @@ def _read_orcpt(value: str | None) -> str:
             # RFC 6533 §3
             address = encode_utf8_address(decode_utf8_address(address))
         elif not _is_graphic(decoded := decode_xtext(address)):
-            # Postfix has one address type for all: what it cannot mean is told by RFC 6533's.
+            # Postfix uses one address type for all. What that cannot express, RFC 6533's type can.
             if kind != "rfc822" or not decoded.isprintable():
                 raise problem
             kind, address = "utf-8", encode_utf8_address(decoded)
@@ -94,20 +94,20 @@ def _read_orcpt(value: str | None) -> str:
 
 
 def forwarded(parameters: Parameters, mailbox: Mailbox, *, several: bool) -> Parameters:
-    """Return the parameters of RCPT for where an alias leads.
+    """Return the parameters of RCPT for a member of an alias.
 
     Args:
-        parameters: of the RCPT command that named the alias.
+        parameters: of the RCPT command for the alias.
         mailbox: the alias.
-        several: whether it leads to more than one. Then no success is told of any of them: that
-            the alias was expanded is (RFC 3461 §5.2.7.3).
+        several: whether it has more than one member. Then there is no success notice for any of
+            them, but one that the alias was expanded (RFC 3461 §5.2.7.3).
     """
     changed = dict(parameters)
     notify = changed.get("NOTIFY")
     if several and isinstance(notify, str) and "SUCCESS" in notify:
         changed["NOTIFY"] = ",".join(notify.split(",")[1:]) or "NEVER"
     if "ORCPT" not in changed:
-        # RFC 3461 §5.2.7.2: so that whoever wrote it knows it again in a notice.
+        # RFC 3461 §5.2.7.2: so that the sender recognizes it in a notice.
         original = _typed(mailbox)
         if len(original) <= LONGEST_ORIGINAL_RECIPIENT:
             changed["ORCPT"] = original
@@ -115,11 +115,13 @@ def forwarded(parameters: Parameters, mailbox: Mailbox, *, several: bool) -> Par
 
 
 def merged(parameters: Parameters, others: Parameters) -> Parameters:
-    """Return the parameters of a recipient that was named twice: it tells of what either asks."""
+    """Return the parameters of a recipient with two RCPT: it notifies where either asks for it."""
     if parameters == others:
         return parameters
-    asked = [str(each.get("NOTIFY", "FAILURE,DELAY")).split(",") for each in (parameters, others)]
-    keywords = [keyword for keyword in _NOTIFY if any(keyword in each for each in asked)]
+    requests = [
+        str(each.get("NOTIFY", "FAILURE,DELAY")).split(",") for each in (parameters, others)
+    ]
+    keywords = [keyword for keyword in _NOTIFY if any(keyword in each for each in requests)]
     return {**others, **parameters, "NOTIFY": ",".join(keywords) or "NEVER"}
 
 
@@ -144,22 +146,21 @@ DSN = Extension(
 
 
 class OutgoingDSN(OutgoingExtension):
-    """Passes on what came, as it came, and nothing where nothing came (RFC 3461 §5.2.1).
+    """Passes on the parameters as they came, and none that did not come (RFC 3461 §5.2.1).
 
-    A next hop that does not announce it is told nothing; what the sender is told then is for the
-    queue to see to (§5.2.2).
+    A next hop without DSN gets none of them; then the queue notifies the sender (§5.2.2).
     """
 
     keyword = "DSN"
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Pass on RET and ENVID."""
+        """Return RET and ENVID."""
         return _given(transaction.message.envelope.parameters, "RET", "ENVID")
 
     def rcpt(
         self, transaction: OutgoingView, recipient: Recipient, announced: str
     ) -> Iterable[str]:
-        """Pass on NOTIFY and ORCPT."""
+        """Return NOTIFY and ORCPT."""
         return _given(recipient.parameters, "NOTIFY", "ORCPT")
 
 

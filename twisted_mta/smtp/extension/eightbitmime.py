@@ -1,7 +1,7 @@
 """8BITMIME (RFC 6152): content with octets above 127 is kept as it is.
 
-Without BODY=8BITMIME such octets are taken and kept as well, and passed on as they came: to refuse
-them would lose mail that every other server takes, and to change them would be damage.
+Without BODY=8BITMIME such octets are accepted and kept too, and passed on as they came: refusing
+them would lose mail that every other server accepts, and changing them would damage it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ EIGHT_BIT_MIME = Extension("8BITMIME", mail={"BODY": _read_body}, mail_octets=17
 
 
 class OutgoingEightBitMIME(OutgoingExtension):
-    """Content of 8 bits goes to who takes it, and is converted for others."""
+    """Sends content of 8 bits to servers with 8BITMIME; for others it is converted."""
 
     keyword = "8BITMIME"
     converts = True
 
     def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
-        """Fail what is not converted (RFC 6152 §3)."""
+        """Fail content of 8 bits that is not converted, where the server lacks 8BITMIME (§3)."""
         if announced is not None or _body(transaction) != "8BITMIME":
             return None
         text = "takes no content of 8 bits, and it is not converted"
         return Reply.of(554, "6.3", f"{transaction.remote} {text}")
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Say that it has 8 bits."""
+        """Return ``BODY=8BITMIME`` for content of 8 bits."""
         return ("BODY=8BITMIME",) if _body(transaction) == "8BITMIME" else ()
 
 

@@ -1,6 +1,6 @@
-"""FUTURERELEASE (RFC 4865): a message is submitted now, and goes later. For submission alone.
+"""FUTURERELEASE (RFC 4865): a message is submitted now and released later. For submission alone.
 
-``HOLDUNTIL`` in the parameters of an envelope is a wall time, whichever way it was said.
+``HOLDUNTIL`` in the parameters of an envelope is a wall time, whichever parameter the client used.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..command import CommandError
 from . import Extension
 from .views import SessionView
 
-BOTH = Reply.of(501, "5.4", "HOLDFOR or HOLDUNTIL, and not both")
-TOO_LATE = Reply.of(501, "5.4", "It is to be held for longer than it may take (BY)")
+BOTH = Reply.of(501, "5.4", "HOLDFOR and HOLDUNTIL exclude each other")
+TOO_LATE = Reply.of(501, "5.4", "The time of release is after the deadline for delivery (BY)")
 
 _SECONDS = re.compile(r"[0-9]{1,9}")  # RFC 4865 §3: future-release-integer
 # RFC 3339 §5.6, which the erratum of RFC 4865 §3 names: date-time.
@@ -31,11 +31,11 @@ _DATE_TIME = re.compile(
 
 @frozen(kw_only=True)
 class FutureRelease(Extension):
-    """Announced with how long, and until when, a message may be held.
+    """FUTURERELEASE, announced with how long, and until when, a message may be held.
 
     Attributes:
-        longest: seconds.
-        wall_time: seconds since the epoch.
+        longest: seconds that a message may be held.
+        wall_time: returns seconds since the epoch.
     """
 
     keyword: str = field(default="FUTURERELEASE", init=False)
@@ -53,7 +53,7 @@ def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
 
     Args:
         longest: seconds that a message may be held.
-        wall_time: seconds since the epoch.
+        wall_time: returns seconds since the epoch.
     """
 
     def hold_for(value: str | None) -> int:
@@ -70,13 +70,15 @@ def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
             syntax = "Syntax: HOLDUNTIL=2030-12-31T23:59:59Z"
             raise CommandError(Reply.of(501, "5.4", syntax)) from None
         if until < wall_time():
-            raise CommandError(Reply.of(501, "5.4", "HOLDUNTIL is a time to come"))
+            raise CommandError(
+                Reply.of(501, "5.4", "HOLDUNTIL has passed, expected a time in the future")
+            )
         within(until - wall_time())
         return int(until)
 
     def within(seconds: float) -> int:
         if seconds > longest:
-            text = f"A message is held for {longest} seconds at most"
+            text = f"A message is held for at most {longest} seconds"
             raise CommandError(Reply.of(501, "5.4", text))
         return int(seconds)
 
@@ -90,11 +92,11 @@ def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
 
 
 def held_until(parameters: Parameters, now: float) -> int | None:
-    """Return the wall time until which a message is held, None if it is not.
+    """Return the wall time until which a message is held; None if it is not.
 
     Args:
-        parameters: of MAIL, as the readers left them.
-        now: wall time.
+        parameters: of MAIL, as their readers left them.
+        now: wall time, in seconds since the epoch.
     """
     if "HOLDFOR" in parameters:
         return int(now) + int(parameters["HOLDFOR"] or 0)

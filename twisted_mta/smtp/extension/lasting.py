@@ -1,4 +1,4 @@
-"""What of MAIL's parameters outlives the session, in terms that mean the same at any time."""
+"""The parameters of MAIL that outlive the session, in terms that mean the same at any time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .mtpriority import lowered
 
 
 def decided(parameters: Parameters, *, now: float, trusted: Callable[[], bool]) -> Reply | None:
-    """Return what MAIL gets for what it asks for, if that is not the usual.
+    """Return the reply to MAIL that its parameters demand; None for the usual reply.
 
     Args:
-        parameters: as their readers left them.
-        now: wall time.
-        trusted: whether the client may send to anywhere, and have its mail go before others'.
+        parameters: of MAIL, as their readers left them.
+        now: wall time, in seconds since the epoch.
+        trusted: whether the client may relay, and raise the priority of its mail.
     """
     if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters:  # RFC 4865 §4
         return futurerelease.BOTH
@@ -32,8 +32,8 @@ def decided(parameters: Parameters, *, now: float, trusted: Callable[[], bool]) 
 def lasting(
     parameters: Parameters, *, now: float, trusted: Callable[[], bool]
 ) -> dict[str, str | int | None]:
-    """Return the parameters of an envelope; see `decided`."""
-    # SIZE spoke of this transaction alone. Whom a client names by AUTH is believed of nobody
+    """Return the parameters for the envelope; for the arguments see `decided`."""
+    # SIZE is about this transaction alone. The submitter that AUTH names is believed of no client
     # (RFC 4954 §5).
     kept = {key: value for key, value in parameters.items() if key not in ("SIZE", "AUTH")}
     if "MT-PRIORITY" in kept:

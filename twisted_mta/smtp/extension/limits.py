@@ -1,4 +1,4 @@
-"""LIMITS (RFC 9422): a server says beforehand how much it takes, and a client keeps to that."""
+"""LIMITS (RFC 9422): a server announces how much it takes, and a client keeps to it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from attrs import frozen
 from ...mail.envelope import Recipient
 from . import Extension
 
-_MOST = 999_999
+_MAXIMUM = 999_999
 _VALUE = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422 §4: %x31-39 0*5DIGIT, for all three
 
 
 def limits(max_recipients: int) -> Extension:
-    """Return the extension that says how many RCPT commands a transaction may have.
+    """Return the extension that announces how many RCPT commands a transaction may have.
 
-    There is no limit on the transactions of a session or the domains in it, so neither is said.
+    We limit neither the transactions of a session nor the domains in it, so neither is announced.
     """
-    return Extension(f"LIMITS RCPTMAX={min(max_recipients, _MOST)}")
+    return Extension(f"LIMITS RCPTMAX={min(max_recipients, _MAXIMUM)}")
 
 
 @frozen
 class Limits:
-    """What a server has announced, each None where it has not.
+    """The limits that a server has announced; None where it has not.
 
     Attributes:
         mails: MAIL commands of a session, refused ones included (MAILMAX).
@@ -38,25 +38,25 @@ class Limits:
 
     @classmethod
     def announced(cls, text: str) -> Limits:
-        """Return what stands behind the keyword; what is unknown or malformed is as if not there.
+        """Return the limits in parameters of the keyword; unknown and malformed ones are ignored.
 
-        Of a limit that is given twice, the smaller one holds.
+        Of a limit that is given twice, the smaller value holds.
         """
-        found: dict[str, int] = {}
+        values: dict[str, int] = {}
         for word in text.split():
             name, _, value = word.upper().partition("=")
             if name in _NAMES and _VALUE.fullmatch(value):
-                found[_NAMES[name]] = min(int(value), found.get(_NAMES[name], _MOST))
-        return cls(**found)
+                values[_NAMES[name]] = min(int(value), values.get(_NAMES[name], _MAXIMUM))
+        return cls(**values)
 
     def fitting(
         self, recipients: Sequence[Recipient], domains: Collection[str]
     ) -> Sequence[Recipient]:
-        """Return those who may come next, in their order.
+        """Return those recipients that may be in the next transaction, in their order.
 
         Args:
             recipients: of a message.
-            domains: those that the session has had in RCPT commands already.
+            domains: of the RCPT commands of this session so far.
         """
         if self.domains is not None:
             recipients = tuple(self._of_few_domains(recipients, domains))

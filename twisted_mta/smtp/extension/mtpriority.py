@@ -1,4 +1,4 @@
-"""MT-PRIORITY (RFC 6710): some messages go before others, in the queue and on their way."""
+"""MT-PRIORITY (RFC 6710): some messages go before others, in the queue and at next hops."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ MT_PRIORITY = Extension("MT-PRIORITY", mail={"MT-PRIORITY": _read}, mail_octets=
 
 
 def lowered(priority: int) -> Reply:
-    """Return the answer to MAIL that takes it with another priority than was asked for."""
+    """Return the reply to MAIL that accepts it with another priority than it asks for."""
     # RFC 6710 §4.1: X.3.6, and the text begins with the priority.
     return Reply.of(250, "3.6", f"{priority} is the priority of this message")
 
 
 class OutgoingMTPriority(OutgoingExtension):
-    """Is said where it is known, and dropped elsewhere: a message is no worse for it."""
+    """Passes on the priority, and drops it where the server lacks the extension."""
 
     keyword = "MT-PRIORITY"
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Say it, unless it is that of every message."""
+        """Return the priority, unless it is 0, which all messages have by default."""
         priority = transaction.message.envelope.priority
         return (f"MT-PRIORITY={priority}",) if priority else ()
 

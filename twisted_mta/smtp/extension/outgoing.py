@@ -1,17 +1,17 @@
-"""The client's side of ESMTP extensions: what each says for a message on its way to the next hop.
+"""The client side of ESMTP extensions: what each adds to a message on its way to a next hop.
 
-A transaction asks every piece the same questions and knows none by name: may it go there, with what
-the peer has announced or has not, and what stands behind MAIL and RCPT. So one more is one more
-class, and one more place in the tuple that a client session is given.
+A transaction asks every extension the same questions and knows none by name: may the message go
+there, by what the server has announced or has not, and which parameters go to MAIL and RCPT. So a
+new extension is a new class, and a new entry in the tuple that a client session is given.
 
-What becomes of a message whose next hop lacks the extension is the piece's to say:
+The extension decides what happens to a message whose next hop lacks it:
 
-- It is dropped: `OutgoingExtension.mail` and `~OutgoingExtension.rcpt` are asked only where the
-  keyword is announced.
-- It fails: `OutgoingExtension.refusal` returns the reply for all recipients, or
-  `~OutgoingExtension.recipient_refusal` that for one of them.
-- It is converted: with `OutgoingExtension.converts` beside a refusal, the content is converted to 7
-  bits, the envelope has no ``BODY`` afterwards, and the questions are asked once more.
+- The parameters are dropped: `OutgoingExtension.mail` and `~OutgoingExtension.rcpt` are called only
+  where the keyword is announced.
+- The message fails: `OutgoingExtension.refusal` returns the reply for all recipients, or
+  `~OutgoingExtension.recipient_refusal` the reply for one of them.
+- The content is converted: with `OutgoingExtension.converts` beside a refusal, the content is
+  converted to 7 bits, the envelope has no ``BODY`` afterwards, and the questions are asked again.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from .views import OutgoingView
 
 
 class OutgoingExtension:
-    """One extension, towards next hops; without state, for it serves all connections.
+    """The client side of one extension; without state, because it serves all connections.
 
-    What a client asked for is in ``transaction.message.envelope.parameters`` and in the
-    ``parameters`` of each recipient, as the extension's readers left it there.
+    The parameters that the message came with are in ``transaction.message.envelope.parameters`` and
+    in the ``parameters`` of each recipient, as the extension's readers left them.
 
     Attributes:
-        keyword: what EHLO announces it by, in upper case.
-        converts: whether its `refusal` is spared to a content that is converted to 7 bits.
+        keyword: its EHLO keyword, in upper case.
+        converts: whether conversion of the content to 7 bits avoids its `refusal`.
     """
 
     keyword: ClassVar[str]
     converts: ClassVar[bool] = False
 
     def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
-        """Return what keeps the whole message from going there, None where nothing does.
+        """Return the reply that fails the whole message; None if it may be sent.
 
         Args:
-            transaction: for all recipients of the message.
-            announced: what stood behind the keyword; None where the peer lacks the extension.
+            transaction: with all recipients of the message.
+            announced: the parameters of the keyword; None where the server lacks the extension.
         """
         return None
 
     def recipient_refusal(
         self, transaction: OutgoingView, recipient: Recipient, announced: str | None
     ) -> Reply | None:
-        """Return what keeps one recipient from being asked for there; see `refusal`."""
+        """Return the reply that fails one recipient; None if RCPT may be sent. See `refusal`."""
         return None
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Return what to add to MAIL where the extension is announced: ``KEYWORD=value``."""
+        """Return parameters for MAIL, as ``KEYWORD=value``, where the extension is announced."""
         return ()
 
     def rcpt(
         self, transaction: OutgoingView, recipient: Recipient, announced: str
     ) -> Iterable[str]:
-        """Return what to add to RCPT where the extension is announced."""
+        """Return parameters for RCPT where the extension is announced."""
         return ()

@@ -1,4 +1,4 @@
-"""SIZE (RFC 1870): the server says what it takes, the client how much it brings."""
+"""SIZE (RFC 1870): the server announces its limit, the client the size of its message."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def size(maximum: int) -> Extension:
 
 
 class OutgoingSize(OutgoingExtension):
-    """Says how much comes, and brings nothing that is known to be too much."""
+    """Announces the size of a message, and fails messages over the limit of the server."""
 
     keyword = "SIZE"
 
     def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
-        """Fail what is over the peer's limit (RFC 1870 §6.1)."""
+        """Fail a message over the server's limit (RFC 1870 §6.1)."""
         limit = announced or ""
-        # RFC 1870 §4: at most 20 digits; 0 says that there is no fixed limit.
+        # RFC 1870 §4: at most 20 digits; 0 is no fixed limit.
         if not (limit.isdecimal() and len(limit) <= 20 and 0 < int(limit) < transaction.size):
             return None
         text = f"takes {int(limit)} octets, the message has {transaction.size}"
         return Reply.of(552, "3.4", f"{transaction.remote} {text}")
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Say the size of the content with its trace fields (RFC 1870 §3)."""
+        """Return the size of the content with its trace fields (RFC 1870 §3)."""
         return (f"SIZE={transaction.size}",)
 
 

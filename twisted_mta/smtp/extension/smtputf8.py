@@ -1,8 +1,8 @@
-"""SMTPUTF8 (RFC 6531): addresses, and header fields, outside ASCII.
+"""SMTPUTF8 (RFC 6531): addresses and header fields outside ASCII.
 
-Domains are A-labels from the parser on, so what needs it is a local-part, or a header section.
-Whether a message does is found out when it is accepted: one that only says so, and is ASCII
-throughout, goes on to any next hop (§3.2).
+Domains are A-labels from the parser on, so only a local-part or a header section needs the
+extension. Whether a message does is determined when it is accepted: a message that came with the
+parameter, and is ASCII throughout, goes on to any next hop (§3.2).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SMTPUTF8 = Extension("SMTPUTF8", mail={"SMTPUTF8": _read}, mail_octets=10)
 
 
 class OutgoingSMTPUTF8(OutgoingExtension):
-    """Goes only to who has it; a message of ASCII alone does not need it."""
+    """Sends messages that need SMTPUTF8 only to servers that have it."""
 
     keyword = "SMTPUTF8"
 
     def refusal(self, transaction: OutgoingView, announced: str | None) -> Reply | None:
-        """Fail all where the reverse-path is not ASCII, or the header section (RFC 6531 §3.5)."""
+        """Fail a message whose reverse-path or header section is not ASCII (RFC 6531 §3.5)."""
         if announced is not None:
             return None
         envelope = transaction.message.envelope
@@ -53,7 +53,7 @@ class OutgoingSMTPUTF8(OutgoingExtension):
         return None
 
     def mail(self, transaction: OutgoingView, announced: str) -> Iterable[str]:
-        """Say so where anything needs it (RFC 6531 §3.4)."""
+        """Return ``SMTPUTF8`` where anything in the message needs it (RFC 6531 §3.4)."""
         envelope = transaction.message.envelope
         reverse_path = envelope.reverse_path
         if (

@@ -1,4 +1,4 @@
-"""The extensions that a listener, or a connection to a next hop, has unless told otherwise."""
+"""The extensions that listeners and client sessions have by default."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OUTGOING: tuple[OutgoingExtension, ...] = (
     DELIVERBY_OUT,
     MT_PRIORITY_OUT,
 )
-"""What is said to next hops, in this order; the refusals of the first come first."""
+"""The client side of our extensions, in the order of their parameters and refusals."""
 
 
 def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
-    """Return them in the order in which EHLO announces them.
+    """Return the extensions of a listener, in the order in which EHLO announces them.
 
     Args:
-        max_message_size: octets.
+        max_message_size: octets of content.
         max_recipients: of one transaction.
     """
     return (
@@ -49,12 +49,12 @@ def standard_extensions(max_message_size: int, max_recipients: int) -> tuple[Ext
     )
 
 
-# What a delivery written for ``twisted.mail`` cannot keep: it takes content by lines, and is told
-# nothing of what else a message needs on its way.
-_OUR_OWN = (BINARYMIME, SMTPUTF8, DSN)
+# A delivery written for ``twisted.mail`` cannot keep these: it takes content by lines, and no
+# parameters.
+_NOT_FOR_LINES = (BINARYMIME, SMTPUTF8, DSN)
 
 
 def extensions_for_lines(max_message_size: int, max_recipients: int) -> tuple[Extension, ...]:
-    """Return those of them that a delivery can keep which was written for ``twisted.mail``."""
+    """Return the extensions that a delivery written for ``twisted.mail`` can keep."""
     extensions = standard_extensions(max_message_size, max_recipients)
-    return tuple(each for each in extensions if each not in _OUR_OWN)
+    return tuple(each for each in extensions if each not in _NOT_FOR_LINES)

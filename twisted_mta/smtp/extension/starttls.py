@@ -1,6 +1,6 @@
-"""STARTTLS (RFC 3207 §2, §3): announced without parameter, never while TLS is active.
+"""STARTTLS (RFC 3207 §2): announced without parameters, and never while TLS is active.
 
-Its verb is in the session, because what it does, it does to the framing.
+The session obeys the verb itself, because it changes the framing.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from .views import SessionView
 
 
 class StartTLSExtension(Extension):
-    """Announced only where the handshake could begin now."""
+    """STARTTLS, announced only where a handshake could begin now."""
 
     def announcement(self, session: SessionView) -> str | None:
-        """Return the keyword if a certificate is loaded and TLS is not active (RFC 3207 §4.2).
+        """Return the keyword if a certificate is loaded and TLS is not active.
 
-        A proxy that speaks for another client has had its chance: see `Session.represent`.
+        RFC 3207 §4.2: a server MUST NOT return the STARTTLS extension after a TLS handshake. After
+        XCLIENT it is not announced either, because it would be refused.
         """
         if session.tls is not None or session.proxy is not None:
             return None

@@ -1,10 +1,10 @@
-"""VRFY and EXPN (RFC 5321 §3.5): who is here, for those who may ask.
+"""VRFY and EXPN (RFC 5321 §3.5): which mailboxes are here, for clients with permission.
 
     VRFY bob                250 2.1.5 <bob@example.net>
     EXPN team               250-2.1.5 <bob@example.net>
                             250 2.1.5 <eve@example.org>
 
-Everybody else gets what a server says that does not tell (§7.3): 252, and 502.
+All other clients get the replies of a server that does not tell (§7.3): 252, and 502.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ from . import Extension
 from .views import SessionView
 
 Lookup = Callable[[SessionView, Mailbox], "tuple[Mailbox, Sequence[Mailbox]] | Reply | None"]
-"""Says who a mailbox is, with its domain where it came without, and where mail for it goes: to
-itself, or to others, where it is an alias. Or the reply that refuses it; None: it is not ours."""
+"""Looks up a mailbox: returns it, with a domain where it came without, and the mailboxes that mail
+for it goes to: itself, or the members of an alias. Or the reply that refuses it; None where the
+mailbox is not ours."""
 
-_MOST = 100  # mailboxes in one reply: clients give up on longer ones
+_LARGEST = 100  # mailboxes in one reply: clients give up on longer ones
 
 
 @frozen(kw_only=True)
-class _Asking(Extension):
-    """Announced to those who may ask (RFC 5321 §3.5.2); others get another answer.
+class _ForSome(Extension):
+    """VRFY or EXPN, announced to clients with permission (RFC 5321 §3.5.2).
 
     Attributes:
-        allowed: whether a peer may.
+        allowed: returns whether a client has permission.
     """
 
     allowed: Callable[[Peer], bool]
 
     def announcement(self, session: SessionView) -> str | None:
-        """Return the keyword, which is the verb, for a peer that may ask."""
+        """Return the keyword, which is the verb, for a client with permission."""
         return self.keyword if self.allowed(session.peer) else None
 
 
 def vrfy(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
-    """Return the extension that says whether somebody is here."""
-    return _Asking(
+    """Return the extension that tells whether a mailbox is here."""
+    return _ForSome(
         keyword="VRFY",
         commands={"VRFY": partial(_verify, lookup)},
         not_offered=replies.NOT_VERIFIED,
@@ -55,8 +56,8 @@ def vrfy(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
 
 
 def expn(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
-    """Return the extension that says to whom mail for an alias goes."""
-    return _Asking(
+    """Return the extension that tells which mailboxes an alias leads to."""
+    return _ForSome(
         keyword="EXPN",
         commands={"EXPN": partial(_expand, lookup)},
         not_offered=replies.NOT_IMPLEMENTED,
@@ -65,31 +66,31 @@ def expn(allowed: Callable[[Peer], bool], lookup: Lookup) -> Extension:
 
 
 def _verify(lookup: Lookup, session: SessionView, argument: str) -> Reply:
-    asked, utf8 = _mailbox("VRFY", session, argument)
-    found = lookup(session, asked)
-    if found is None:
+    mailbox, utf8 = _mailbox("VRFY", session, argument)
+    result = lookup(session, mailbox)
+    if result is None:
         return replies.NOT_VERIFIED
-    return found if isinstance(found, Reply) else _shown([found[0]], utf8)
+    return result if isinstance(result, Reply) else _shown([result[0]], utf8)
 
 
 def _expand(lookup: Lookup, session: SessionView, argument: str) -> Reply:
-    asked, utf8 = _mailbox("EXPN", session, argument)
-    found = lookup(session, asked)
-    if found is None:
+    mailbox, utf8 = _mailbox("EXPN", session, argument)
+    result = lookup(session, mailbox)
+    if result is None:
         return replies.NOT_EXPANDED
-    return found if isinstance(found, Reply) else _shown(found[1], utf8)
+    return result if isinstance(result, Reply) else _shown(result[1], utf8)
 
 
 def _shown(mailboxes: Sequence[Mailbox], utf8: bool) -> Reply:
-    if len(mailboxes) > _MOST:
-        return Reply.of(252, "1.5", f"It leads to {len(mailboxes)} mailboxes")
+    if len(mailboxes) > _LARGEST:
+        return Reply.of(252, "1.5", f"The alias leads to {len(mailboxes)} mailboxes")
     if not utf8 and not all(each.is_ascii for each in mailboxes):
         return replies.ANSWER_NEEDS_UTF8  # RFC 6531 §3.7.4.2
     return Reply(250, "1.5", tuple(f"<{each}>" for each in mailboxes), utf8)
 
 
 def _mailbox(verb: str, session: SessionView, argument: str) -> tuple[Mailbox, bool]:
-    """Return who is asked for, and whether the answer may be UTF-8 (RFC 6531 §3.7.4.2)."""
+    """Return the mailbox, and whether the reply may be UTF-8 (RFC 6531 §3.7.4.2)."""
     written, _, parameter = argument.rpartition(" ")
     utf8 = parameter.upper() == "SMTPUTF8" and "SMTPUTF8" in session.mail_parameters
     if not utf8:

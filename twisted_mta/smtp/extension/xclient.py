@@ -1,23 +1,23 @@
-"""XCLIENT, Postfix's extension: a proxy says for which client it speaks from now on.
+"""XCLIENT, Postfix's extension: a proxy says which client it speaks for from now on.
 
     XCLIENT 1*( SP attribute "=" value )
 
 Attributes come in any case, each at most once; a value is xtext (RFC 3461 §4). Success is answered
-with the greeting, 220, because the session begins anew: the client has still to greet us, unless
-``HELO`` says how it greeted the proxy. With ``ADDR`` it is another client, and no more is known of
-it than stands beside that; without, what was known and is not given stays.
+with the opening, 220, because the session begins anew: the client has yet to greet us, unless
+``HELO`` tells how it greeted the proxy. With ``ADDR`` it is another client, of which only the other
+attributes of the same command are known. Without it, attributes that are not given stay.
 
 =============  =====================================================================================
 ``ADDR``       its address: IPv4, ``IPV6:`` and IPv6, or ``[UNAVAILABLE]``
 ``PORT``       its port, or ``[UNAVAILABLE]``
 ``NAME``       its name in the DNS, or ``[UNAVAILABLE]`` or ``[TEMPUNAVAIL]``: there is none (now)
-``HELO``       what it said in HELO or EHLO, or ``[UNAVAILABLE]``: it has still to greet us
-``PROTO``      which of the two it was: ``SMTP`` or ``ESMTP``; not looked at by LMTP
-``DESTADDR``   the address that it connected to, in the form of ``ADDR``
+``HELO``       the name in its HELO or EHLO, or ``[UNAVAILABLE]``: it has yet to greet us
+``PROTO``      the verb: ``SMTP`` (HELO) or ``ESMTP`` (EHLO); ignored in LMTP
+``DESTADDR``   our address that it connected to, in the form of ``ADDR``
 =============  =====================================================================================
 
-Who may say it is decided by the connection, never by what XCLIENT said before. A client without an
-address is not known: it has no permissions that go by address.
+Permission goes by the connection, never by an earlier XCLIENT. A client without an address is
+unknown: it has no permissions that go by address.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from . import Extension
 from .views import NewClient, SessionView
 
 NOT_AUTHORIZED = Reply.of(550, "7.0", "Insufficient authorization")
-IN_TRANSACTION = Reply.of(503, "5.1", "A mail transaction is under way")
+IN_TRANSACTION = Reply.of(503, "5.1", "XCLIENT is refused within a mail transaction")
 
 _ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "DESTADDR")
 _UNAVAILABLE = "[UNAVAILABLE]"
@@ -50,22 +50,22 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 @frozen(kw_only=True)
 class XClient(Extension):
-    """Announced to those who may say it; others get 550.
+    """XCLIENT, announced to proxies with permission; others get 550.
 
     Attributes:
-        allowed: whether a peer may speak for others.
+        allowed: returns whether a peer may speak for clients.
     """
 
     keyword: str = field(default=f"XCLIENT {' '.join(_ATTRIBUTES)}", init=False)
     allowed: Callable[[Peer], bool]
 
     def announcement(self, session: SessionView) -> str | None:
-        """Return the keyword and the attributes, for a connection from where it may be said."""
+        """Return the keyword and the attributes, for a proxy with permission."""
         return self.keyword if self.allowed(session.proxy or session.peer) else None
 
 
 def xclient(allowed: Callable[[Peer], bool]) -> Extension:
-    """Return the extension; ``allowed`` says whether a peer may speak for others."""
+    """Return the extension; ``allowed`` returns whether a peer may speak for clients."""
     return XClient(allowed=allowed, commands={"XCLIENT": _obey}, not_offered=NOT_AUTHORIZED)
 
 
@@ -73,19 +73,21 @@ def _obey(session: SessionView, argument: str) -> NewClient:
     if session.transaction is not None:
         raise CommandError(IN_TRANSACTION)
     given = _attributes(argument)
-    client, ours = session.peer, session.local_address
+    client, local_address = session.peer, session.local_address
     if "ADDR" in given:
-        client, ours = Peer(_address("ADDR", given["ADDR"])), None
+        client, local_address = Peer(_address("ADDR", given["ADDR"])), None
     if "PORT" in given:
         client = evolve(client, port=_port(given["PORT"]))
     if "NAME" in given:
         client = evolve(client, name=_name(given["NAME"]))
     if "DESTADDR" in given:
-        ours = _address("DESTADDR", given["DESTADDR"])
-    # RFC 2033 §4.1: by LMTP nobody greets by anything but LHLO.
+        local_address = _address("DESTADDR", given["DESTADDR"])
+    # RFC 2033 §4.1: in LMTP the only greeting is LHLO.
     verb = "LHLO" if session.lmtp else _proto(given.get("PROTO", "SMTP"))
     helo = _helo(given.get("HELO", _UNAVAILABLE))
-    return NewClient(peer=client, local_address=ours, greeting=verb if helo else None, helo=helo)
+    return NewClient(
+        peer=client, local_address=local_address, greeting=verb if helo else None, helo=helo
+    )
 
 
 def _attributes(argument: str) -> Mapping[str, str]:
@@ -114,7 +116,7 @@ def _address(attribute: str, value: str) -> str | None:
     try:
         if value[:5].upper() != "IPV6:":
             address: IPv4Address | IPv6Address = IPv4Address(value)
-        elif "%" in value:  # a link-local scope means nothing elsewhere
+        elif "%" in value:  # a link-local scope has no meaning elsewhere
             raise ValueError
         else:
             whole = IPv6Address(value[5:])

@@ -654,7 +654,7 @@ class Session:
             self._refuse_chunk(transaction, content.refusal)
         else:
             self._enter(Event.CHUNK_ACCEPTED)
-            self._reply(replies.CHUNK_TAKEN)
+            self._reply(replies.CHUNK_ACCEPTED)
 
     def _refuse_chunk(self, transaction: Transaction, reply: Reply) -> None:
         if transaction.last_chunk:

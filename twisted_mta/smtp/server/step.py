@@ -1,4 +1,4 @@
-"""What a session asks of its shell, one value for each thing to do (see `session`)."""
+"""The steps that a server session asks its shell to take (see `session`)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..sasl.evidence import Evidence
 
 
 class Mail(NamedTuple):
-    """Decide on a reverse-path (None: the null one), then `Session.answer`."""
+    """Decide on a reverse-path (None: the null reverse-path), then call `Session.answer`."""
 
     reverse_path: Mailbox | None
     parameters: Parameters
 
 
 class Rcpt(NamedTuple):
-    """Decide on a forward-path, then `Session.answer`."""
+    """Decide on a forward-path, then call `Session.answer`."""
 
     forward_path: Mailbox
     parameters: Parameters
@@ -27,55 +27,55 @@ class Rcpt(NamedTuple):
 
 @frozen
 class Open:
-    """Get ready for the content of ``session.transaction``, then `Session.answer`."""
+    """Open the content of `Session.transaction`, then call `Session.answer`."""
 
 
 class Write(NamedTuple):
-    """Take a piece of the content; nothing to answer."""
+    """Write a piece of the content; no answer."""
 
     content: bytes
 
 
 @frozen
 class Finish:
-    """The content is complete: make it safe, then `Session.answer`."""
+    """Make the complete content durable, then call `Session.answer`."""
 
 
 @frozen
 class Abort:
-    """The content will not be completed: forget it; nothing to answer."""
+    """Give up the content, which will not be completed; no answer."""
 
 
 class Authenticate(NamedTuple):
-    """Judge evidence, then `Session.answer_auth`."""
+    """Judge evidence, then call `Session.answer_auth`."""
 
     evidence: Evidence
 
 
 @frozen
 class StartTLS:
-    """Write the output, begin the handshake, then `Session.tls_established`."""
+    """Write the output, do the TLS handshake, then call `Session.tls_established`."""
 
 
 class Violation(NamedTuple):
-    """Octets came before their turn: log and count; `Close` follows."""
+    """Log and count octets that came too early after ``verb`` (RFC 2920 §3.1); `Close` follows."""
 
     verb: str
 
 
 @frozen
 class Downgrade:
-    """MAIL came in clear from a peer that is known to speak TLS: sound the alarm (RFC 3207 §6)."""
+    """Raise an alarm: MAIL in clear, from a peer that is known to use TLS (RFC 3207 §6)."""
 
 
 @frozen
 class Represent:
-    """`Session.proxy` speaks for `Session.peer` from now on: log it."""
+    """Log that `Session.proxy` speaks for `Session.peer` from now on."""
 
 
 @frozen
 class Rest:
-    """Many commands were obeyed in one go: let others have their turn; nothing to answer."""
+    """Give other connections a turn: many commands were obeyed at once; no answer."""
 
 
 @frozen
