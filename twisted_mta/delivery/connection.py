@@ -1,16 +1,13 @@
-"""One connection to a next hop: the shell around a `ClientSession`."""
+"""A connection to a next hop: the I/O around a `ClientSession`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHandshakeListener,
-    IPushProducer,
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -42,46 +39,46 @@ from ..system.outbox import Outbox, start_tls
 from ..telemetry.tracing import About, Overheard, Tracing
 from ..tls.client import ClientContexts
 from .adaptation import adapted
+from .body_producer import AnyExecutor, BodyProducer
+from .peer_timeout import PeerTimeout
 from .terms import Terms
 
 Convert = Callable[[Message], "Deferred[Message]"]
-"""Makes a message of 7 bits of one that a next hop does not take as it is."""
+"""Converts a message for a next hop that takes 7 bits only (`adaptation.seven_bit`)."""
 
-
-_Executor = Callable[[Callable[[], Any]], "Deferred[Any]"]
 
 Result = TransactionDone | Unusable
-"""What became of a message on a connection."""
+"""The result of a transaction: its outcomes, or why there was none on this connection."""
 
-_LONGEST_LOOK = 5.0  # seconds: few deadlines are shorter
-
-SMALL = 65_536
-"""Octets of content up to which it is written at once; more goes at the pace of the connection."""
+_SMALL = 65_536
+"""Octets of content up to which it is written at once; more goes through a producer."""
 
 
 @implementer(IHandshakeListener)
 class Connection(Protocol):
     """A connection; one transaction at a time.
 
+    Its states are those of the session.
+
     Args:
-        session: what to say.
-        target: where it leads.
-        terms: on which it serves.
-        contexts: what to start TLS with.
-        clock: for the one timer.
-        outbox: where commands wait for the end of the reactor's turn.
-        wall_time: what time it is where messages have one.
-        convert: makes a content that the peer takes; without it, mail that would need that fails.
-        executor: where what blocks is called; without it, that is here.
+        session: decides on commands, and parses replies.
+        target: the address and port.
+        terms: the terms of the connection.
+        contexts: makes the TLS side.
+        clock: for timeouts.
+        outbox: collects commands until the end of the reactor's turn.
+        wall_time: seconds since the epoch.
+        convert: converts contents; without it, a message that needs conversion is bounced.
+        executor: runs blocking calls; without it, they run in the reactor.
         opened: called once, when the session is ready for its first transaction.
-        spent: called once, when nothing can be sent on it any more.
-        closed: called once, when it is gone; after ``spent``.
+        spent: called once, when nothing can be sent any more.
+        closed: called once, when the connection is lost; after ``spent``.
 
     Attributes:
-        messages: how many transactions were begun.
-        began: when the last of them was, by the clock.
-        ready: whether the session was good enough for a transaction.
-        conversation: what was said on it.
+        messages: the number of transactions so far.
+        began: when the last of them began, by the clock.
+        ready: whether the session was ever ready for a transaction.
+        conversation: the dialogue of the last transaction.
     """
 
     log = Logger()
@@ -116,23 +113,22 @@ class Connection(Protocol):
         self._outbox = outbox
         self._wall_time = wall_time
         self._convert = convert
-        self._executor: _Executor = executor or maybeDeferred
-        self._made = False  # the content is one that is made as it is read
-        self._working = False  # a content or a response is being made
+        self._executor: AnyExecutor = executor or maybeDeferred
+        self._converted = False  # the content is converted as it is read
+        self._computing = False  # the executor converts a content or derives a key
         self._opened = opened
         self._spent: Callable[[Connection], None] | None = spent
         self._closed = closed
         self._message: Message | None = None
         self._done: Callable[[Connection, Result], None] | None = None
-        self._timer: IDelayedCall | None = None
-        self._due = 0.0  # by the clock: for how long the peer may say nothing
+        self._timeout = PeerTimeout(clock, self._expired)
         self._turn = session.turn
         self._producer: BodyProducer | None = None
 
-    # What the relay asks.
+    # Called by the relay.
 
     def transact(self, message: Message, done: Callable[[Connection, Result], None]) -> None:
-        """Send ``message`` as soon as the session is open; ``done`` is called once."""
+        """Send ``message`` once the session is open; ``done`` is called once with the result."""
         self.messages += 1
         self._done = done
         if self.session.idle:
@@ -141,15 +137,15 @@ class Connection(Protocol):
             self._message = message
 
     def attach_traces(self, tracing: Tracing) -> None:
-        """Tell those traces that are open now what is said from now on."""
+        """Write the dialogue to the open traces from now on."""
         new = self._overheard is None
         self._overheard = self.conversation.listener = tracing.attach(self._overheard, self._about)
         if new and self._overheard is not None:
-            begun = " (under way already)" if self._timer is not None else ""
+            begun = " (under way already)" if self._timeout.running else ""
             self._overheard(Line("note", printable(f"to {self.target}{begun}")))
 
     def unconnected(self, failure: Failure) -> None:
-        """It did not come to be: tell those who read along."""
+        """Write to the traces why connecting failed."""
         if self._overheard is not None:
             self._overheard(Line("note", f"no connection: {_why(failure)}"))
 
@@ -160,52 +156,50 @@ class Connection(Protocol):
         return About(direction="out", peer=str(target), names=(*names, *places))
 
     def quit(self) -> None:
-        """Leave an idle session, and close."""
+        """Send QUIT in an idle session, and close."""
         self._be_spent()
         self._perform(self.session.quit())
 
     def abort(self) -> None:
-        """Close at once, whatever is going on."""
+        """Close at once; an open transaction ends."""
         self._perform(self.session.connection_lost("we are closing"))
-        self.transport.abortConnection()  # it may have been closing in order
+        self.transport.abortConnection()  # an orderly close may be under way
 
-    # What Twisted calls.
+    # Called by Twisted.
 
     def connectionMade(self) -> None:
-        """The greeting is due now."""
+        """Wait for the greeting."""
         if not self.target.address.startswith("/"):
             self.transport.setTcpNoDelay(True)  # each write is a whole group of commands
-        self._wait_anew()
+        self._timeout.start(self.session.deadline)
         if self.terms.implicit_tls:
             self._start_tls()
 
     def dataReceived(self, data: bytes) -> None:
-        """Let the session read."""
+        """Pass replies to the session."""
         self.conversation.received(data)
         self._perform(self.session.receive(data))
 
     def handshakeCompleted(self) -> None:
-        """Judge what the handshake achieved before anything is said (RFC 3207 §4.1)."""
-        facts, objection = self._contexts.verify(
+        """Verify the server before the next command (RFC 3207 §4.1)."""
+        facts, problem = self._contexts.verify(
             self.transport.getHandle(),
             self.target,
             self.terms.tls,
         )
         self.conversation.note(tls_words(facts))
-        self._perform(self.session.handshake_completed(facts, objection))
+        self._perform(self.session.handshake_completed(facts, problem))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Whatever was under way ends."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        """End an open transaction."""
+        self._timeout.stop()
         if self._overheard is not None:
             self._overheard(Line("note", printable(f"the connection is over: {_why(reason)}")))
         self._perform(self.session.connection_lost(_why(reason)))
         self._be_spent()
         self._closed(self)
 
-    # How steps are taken.
+    # Steps of the session.
 
     def _perform(self, steps: list[Step]) -> None:
         result: Result | None = None
@@ -232,7 +226,7 @@ class Connection(Protocol):
         self._write()
         if session.turn != self._turn:
             self._turn = session.turn
-            self._rearm()
+            self._timeout.restart(session.deadline)
         if result is not None and self._done is not None:
             done, self._done = self._done, None
             self._message = None
@@ -244,11 +238,11 @@ class Connection(Protocol):
 
     def _begin(self, message: Message) -> list[Step]:
         self.began = self._clock.seconds()
-        self._made = False
+        self._converted = False
         self.conversation.begin()
         message = self.session.fitting(message)
         if not message.envelope.recipients:
-            # RFC 9422 §4: no more in this session. Nothing was said of the message.
+            # RFC 9422 §4: the limit of the session is reached. The message was not tried.
             self.session.quit()
             text = f"{self.target} takes no more in this session"
             return [Unusable(Reply.of(451, "4.5", text))]
@@ -263,17 +257,17 @@ class Connection(Protocol):
         steps = self.session.transact(message, convertible=True)
         if not any(isinstance(step, NeedsConversion) for step in steps):
             return steps
-        # The one place where a content is changed on its way out (RFC 6152 §3, RFC 3030 §3).
-        self._working = True
-        self._convert(message).addBoth(self._converted, message)
+        # The only conversion of a content on its way out (RFC 6152 §3, RFC 3030 §3).
+        self._computing = True
+        self._convert(message).addBoth(self._use_converted, message)
         return []
 
-    def _converted(self, result: Message | Failure, message: Message) -> None:
-        self._working = False
+    def _use_converted(self, result: Message | Failure, message: Message) -> None:
+        self._computing = False
         if self._done is None or not self.session.idle:
             return  # the connection has ended meanwhile
         if isinstance(result, Message):
-            self._made = True
+            self._converted = True
             self._perform(self.session.transact(result))
             return
         error = result.value
@@ -288,15 +282,15 @@ class Connection(Protocol):
         self._perform([TransactionDone(tuple(outcomes))])
 
     def _derive(self, step: Derive) -> None:
-        self._working = True
+        self._computing = True
         self._executor(step.respond).addCallbacks(self._derived, self._not_derived)
 
     def _derived(self, response: bytes) -> None:
-        self._working = False
+        self._computing = False
         self._perform(self.session.derived(response))
 
     def _not_derived(self, failure: Failure) -> None:
-        self._working = False
+        self._computing = False
         self.log.failure("Cannot derive the keys of SCRAM", failure)
         self._perform(self.session.connection_lost("internal error, see the log"))
 
@@ -307,36 +301,14 @@ class Connection(Protocol):
             self.conversation.sent(octets, secret=secret)
             self._outbox.write(self.transport, octets)
 
-    def _rearm(self) -> None:
-        self._due = self._clock.seconds() + self.session.deadline
-        if self._timer is not None and self._due < self._timer.getTime():
-            self._timer.reset(self.session.deadline)
-
-    def _wait_anew(self) -> None:
-        self._rearm()
-        self._look_later()
-
-    def _look_later(self) -> None:
-        # It looks at the clock when it fires, and is hardly ever moved: to move one to an earlier
-        # time, as for each reply to RCPT, costs the more, the more connections there are.
-        left = self._due - self._clock.seconds()
-        self._timer = self._clock.callLater(min(left, _LONGEST_LOOK), self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._clock.seconds() < self._due:
-            self._look_later()
-        else:
-            self._expired()
-
     def _expired(self) -> None:
-        if self._working:
-            self._wait_anew()
+        if self._computing:
+            self._timeout.start(self.session.deadline)
         elif self.session.idle and self._done is None:
-            self._wait_anew()
+            self._timeout.start(self.session.deadline)
             self.quit()
         elif self.session.closed:
-            self.transport.abortConnection()  # it had its time to close in order
+            self.transport.abortConnection()  # an orderly close took too long
         else:
             self._perform(self.session.timed_out())
 
@@ -350,7 +322,7 @@ class Connection(Protocol):
             self.transport.abortConnection()
         else:
             self._outbox.release(self.transport)
-            # A peer that never finishes the shutdown of TLS is left behind by the timer.
+            # The timeout ends a TLS shutdown that the peer never finishes.
             self.transport.loseConnection()
 
     def _be_spent(self) -> None:
@@ -362,7 +334,7 @@ class Connection(Protocol):
 
     def _send_body(self, step: SendBody) -> None:
         self.conversation.content(step.size, binary=self.session.binary)
-        if step.size <= SMALL and not self._made:
+        if step.size <= _SMALL and not self._converted:
             try:
                 octets = b"".join(self.session.body())
             except OSError as error:
@@ -371,93 +343,27 @@ class Connection(Protocol):
                 self._outbox.write(self.transport, octets)
             return
         self._outbox.release(self.transport)
-        # What is made of a content as it is read takes longer than to read it.
-        executor = self._executor if self._made else maybeDeferred
+        # Converting a content takes longer than reading it.
+        executor = self._executor if self._converted else maybeDeferred
         self._producer = BodyProducer(self, self.session.content(), executor)
         self.transport.registerProducer(self._producer, True)
         self._producer.resumeProducing()
 
+    def send_piece(self, piece: bytes | None) -> None:
+        """Write a piece of the content; None: the content is complete."""
+        octets = self.session.body_read(piece)
+        if octets:
+            self.transport.write(octets)
+
     def body_progressed(self) -> None:
-        """A piece was written: the peer has taken those before it (RFC 5321 §4.5.3.2.5)."""
-        self._rearm()
+        """Restart the timeout: the peer has taken data (RFC 5321 §4.5.3.2.5)."""
+        self._timeout.restart(self.session.deadline)
 
     def body_ended(self, error: OSError | None) -> None:
-        """The content is written, or cannot be read to its end."""
+        """Go on after the content, or fail where it cannot be read to its end."""
         self._producer = None
         self.transport.unregisterProducer()
         self._perform(self.session.body_failed(printable(str(error))) if error else [])
-
-
-@implementer(IPushProducer)
-class BodyProducer:
-    """Writes a content no faster than the connection takes it.
-
-    Args:
-        connection: see there.
-        content: its pieces.
-        executor: where they are read, one after the other.
-    """
-
-    def __init__(
-        self, connection: Connection, content: Iterator[bytes], executor: _Executor
-    ) -> None:
-        self._connection = connection
-        self._content: Iterator[bytes] | None = content
-        self._executor = executor
-        self._paused = True
-        self._reading = False
-        self._going = False  # within `_go_on`, which is enough
-
-    def resumeProducing(self) -> None:
-        """Write until the transport has enough."""
-        if self._paused:
-            self._paused = False
-            self._connection.body_progressed()
-            self._go_on()
-
-    def pauseProducing(self) -> None:
-        """The transport has enough for now."""
-        self._paused = True
-
-    def stopProducing(self) -> None:
-        """Nothing more can be sent."""
-        self._content = None
-
-    def _go_on(self) -> None:
-        if self._going:
-            return
-        self._going = True
-        while not (self._paused or self._reading or self._content is None):
-            self._reading = True
-            read = partial(next, self._content, None)
-            written = self._executor(read).addCallbacks(self._write, self._failed)
-            written.addErrback(lambda failure: self._connection.log.failure("a content", failure))
-        self._going = False
-
-    def _write(self, piece: bytes | None) -> None:
-        self._reading = False
-        if self._content is None:
-            return  # the connection has ended meanwhile
-        connection = self._connection
-        octets = connection.session.body_read(piece)
-        if octets:
-            connection.transport.write(octets)
-        if piece is None:
-            self._content = None
-            connection.body_ended(None)
-        else:
-            self._go_on()
-
-    def _failed(self, failure: Failure) -> None:
-        self._reading = False
-        if self._content is None:
-            return
-        self._content = None
-        error = failure.value
-        if not isinstance(error, OSError):
-            self._connection.log.failure("Cannot read a content", failure)
-            error = OSError("internal error, see the log")
-        self._connection.body_ended(error)
 
 
 def _why(reason: Failure) -> str:

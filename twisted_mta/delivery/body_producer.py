@@ -1,0 +1,101 @@
+"""Send the content of a message no faster than the connection takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+AnyExecutor = Callable[[Callable[[], Any]], "Deferred[Any]"]
+"""Runs a call: an `interfaces.Executor`, or `maybeDeferred` for the caller's own turn."""
+
+
+class BodySender(Protocol):
+    """The connection that a content is sent on."""
+
+    def send_piece(self, piece: bytes | None) -> None:
+        """Write a piece of the content; None: the content is complete."""
+        ...
+
+    def body_progressed(self) -> None:
+        """The connection takes more: the peer has taken what was written before."""
+        ...
+
+    def body_ended(self, error: OSError | None) -> None:
+        """The content is written, or cannot be read to its end."""
+        ...
+
+
+@implementer(IPushProducer)
+class BodyProducer:
+    """Reads a content piece by piece while the connection takes more.
+
+    Args:
+        sender: the connection.
+        content: the pieces.
+        executor: runs the reading of each piece, one after the other.
+    """
+
+    _log = Logger()
+
+    def __init__(self, sender: BodySender, content: Iterator[bytes], executor: AnyExecutor) -> None:
+        self._sender = sender
+        self._content: Iterator[bytes] | None = content  # None: it has ended
+        self._executor = executor
+        self._paused = True
+        self._reading = False
+        self._looping = False  # within `_read_on`: a piece that is there at once needs no recursion
+
+    def resumeProducing(self) -> None:
+        """Send until the transport has enough."""
+        if self._paused:
+            self._paused = False
+            self._sender.body_progressed()
+            self._read_on()
+
+    def pauseProducing(self) -> None:
+        """Wait: the transport has enough for now."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """End: the connection is lost."""
+        self._content = None
+
+    def _read_on(self) -> None:
+        if self._looping:
+            return
+        self._looping = True
+        while not (self._paused or self._reading or self._content is None):
+            self._reading = True
+            read = partial(next, self._content, None)
+            sent = self._executor(read).addCallbacks(self._send, self._failed)
+            sent.addErrback(lambda failure: self._log.failure("Cannot send a content", failure))
+        self._looping = False
+
+    def _send(self, piece: bytes | None) -> None:
+        self._reading = False
+        if self._content is None:
+            return  # the connection has ended meanwhile
+        self._sender.send_piece(piece)
+        if piece is None:
+            self._content = None
+            self._sender.body_ended(None)
+        else:
+            self._read_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._reading = False
+        if self._content is None:
+            return
+        self._content = None
+        error = failure.value
+        if not isinstance(error, OSError):
+            self._log.failure("Cannot read a content", failure)
+            error = OSError("internal error, see the log")
+        self._sender.body_ended(error)
