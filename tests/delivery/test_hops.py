@@ -192,7 +192,9 @@ class CredentialFileTests(HopTestCase):
         os.chmod(str(destination.password_file), 0o644)
         loaded = load_credentials(destination)
         assert loaded is not None
-        self.assertIn("others than its owner can read or write it; chmod 600", loaded.warnings[0])
+        self.assertIn(
+            "others than its owner can read or write it; expected chmod 600", loaded.warnings[0]
+        )
         os.chmod(str(destination.password_file), 0o666)
         error = self.assertRaises(ConfigError, load_credentials, destination)
         self.assertIn("mode 0666: others than its owner may write it", str(error))
@@ -210,7 +212,7 @@ class CredentialFileTests(HopTestCase):
             self.assertNotIn("secret", str(error).replace("password_file", ""))
         destination = Destination(domain="*", username="us", password_file="/nowhere/at/all")
         error = self.assertRaises(ConfigError, load_credentials, destination)
-        self.assertIn("No such file or directory; a readable file would do", str(error))
+        self.assertIn("No such file or directory; expected a readable file", str(error))
 
 
 class UnreachableTests(HopTestCase):

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, execute, fail
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.delivery.maildir import MaildirDelivery, NoMailbox, mailbox_directory
+from twisted_mta.delivery.mailbox_directory import NoMailbox, mailbox_directory
+from twisted_mta.delivery.maildir import MaildirDelivery
 from twisted_mta.interfaces import Files, Refused
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import Body, MemoryBody
@@ -72,10 +73,14 @@ class MaildirTestCase(SynchronousTestCase):
         self.maildirs = self.delivery()
 
     def delivery(
-        self, files: Files | None = None, executor: Any = execute, calls: int = 4
+        self,
+        files: Files | None = None,
+        executor: Any = execute,
+        calls: int = 4,
+        root: str = "/mail",
     ) -> MaildirDelivery:
         return MaildirDelivery(
-            "/mail",
+            root,
             files=files or self.files,
             executor=executor,
             wall_time=lambda: self.now,
@@ -637,7 +642,7 @@ class Gone(MaildirTestCase):
 
     def test_what_a_root_was_to_be_made_in_is_known_too(self) -> None:
         self.files.make_directories("/state")
-        self.maildirs._root = "/state/mail"
+        self.maildirs = self.delivery(root="/state/mail")
         self.maildirs.start()
         mounted = self.unmount("/state")
         self.assertGone("bob")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from attrs import evolve, frozen
 
 from ..config import Config
-from ..delivery.maildir import NoMailbox, mailbox_directory
+from ..delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ..interfaces import Files, WallTime
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient

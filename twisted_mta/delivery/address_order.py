@@ -1,4 +1,4 @@
-"""In which order to try the addresses of one host: RFC 6724, then one family after the other."""
+"""Order the addresses of one host: by RFC 6724, then the two families alternating (RFC 8305 §4)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from attrs import frozen
 from ..mail.next_hop import Target
 
 SourceOf = Callable[[str], str | None]
-"""Says which address of ours a connection to an address would come from, None: it cannot be."""
+"""Returns the source address of a connection to an address, None where it is unreachable."""
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-# RFC 6724 §2.1: prefix, precedence, label; the longest prefix counts.
+# RFC 6724 §2.1: prefix, precedence, label; the longest matching prefix counts.
 _POLICY: tuple[tuple[IPv6Network, int, int], ...] = tuple(
     sorted(
         (
@@ -38,18 +38,19 @@ _POLICY: tuple[tuple[IPv6Network, int, int], ...] = tuple(
     )
 )
 _SITE_LOCAL = ip_network("fec0::/10")
-_LINK_LOCAL, _SITE, _GLOBAL = 2, 5, 14  # RFC 6724 §3.1, as multicast addresses number them
+_LINK_LOCAL, _SITE, _GLOBAL = 2, 5, 14  # RFC 6724 §3.1: the scopes of multicast addresses
 
 
 def in_order(addresses: Sequence[str], source_of: SourceOf | None = None) -> list[str]:
     """Return the addresses of one host in the order to try them.
 
-    Sorted by RFC 6724 §6, as far as it is known here, then the families alternate, beginning with
-    that of the best (RFC 8305 §4). Those of this machine stay as they are.
+    Sorted by RFC 6724 §6 without the rules that only a kernel can apply; then the families
+    alternate, beginning with that of the best address (RFC 8305 §4). Loopback addresses keep their
+    order.
 
     Args:
         addresses: IPv4 and IPv6, as text.
-        source_of: without it, precedence alone decides.
+        source_of: without it, only precedence and scope decide.
     """
     if len(addresses) < 2:
         return list(addresses)
@@ -73,10 +74,10 @@ def in_order(addresses: Sequence[str], source_of: SourceOf | None = None) -> lis
 
 @frozen(order=True)
 class _Rank:
-    """What is smaller is tried first; the rules of RFC 6724 §6 in their order.
+    """The rules of RFC 6724 §6 in their order; the smallest rank is tried first.
 
-    Rules 3, 4 and 7 are about facts that only the kernel has; rule 9 about IPv4 helps nobody who
-    balances his load by DNS (RFC 6724 §10.3), so equals stay as they came.
+    Rules 3, 4 and 7 need facts that only the kernel has. Rule 9 defeats load balancing by DNS
+    (RFC 6724 §10.3), so equals keep their order.
     """
 
     unusable: bool  # rule 1
@@ -110,7 +111,7 @@ def _scope(address: Address) -> int:
 
 
 def kernel_source(address: str) -> str | None:
-    """Return the address that the kernel would connect from (`SourceOf`); nothing is sent."""
+    """Return the source address that the kernel selects (`SourceOf`); nothing is sent."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -124,7 +125,7 @@ def kernel_source(address: str) -> str | None:
 def in_order_of_hosts(
     targets: Iterable[Target], source_of: SourceOf | None = None
 ) -> Iterator[Target]:
-    """Yield targets host by host as they come, the addresses of each in their order."""
+    """Yield targets in the order of their hosts, the addresses of each host by `in_order`."""
     for _, group in groupby(targets, key=lambda target: (target.name, target.port)):
         of_host = {target.address: target for target in group}
         if len(of_host) == 1:

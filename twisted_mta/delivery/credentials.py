@@ -1,4 +1,4 @@
-"""Passwords in files: who we are to a smarthost."""
+"""Passwords of destinations, read from their files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..mail.printable import printable
 from ..smtp.sasl.client import Credentials
 from ..system.ownership import others_may_write
 
-_LONGEST = 4096  # octets; a password file is no document
+_LONGEST = 4096  # octets
 
 
 @frozen
 class LoadedCredentials:
-    """What a destination's password file came to.
+    """The account of a destination.
 
     Attributes:
         credentials: for AUTH.
-        warnings: what is wrong with the file all the same, printable.
+        warnings: about the permissions of the file, printable.
     """
 
     credentials: Credentials
@@ -30,12 +30,13 @@ class LoadedCredentials:
 
 
 def load_credentials(destination: Destination) -> LoadedCredentials | None:
-    """Read the password of a destination, None where it has no account. Blocks.
+    """Read the password of a destination: the first line of its file. Blocks.
 
-    The password is the first line of the file, without its line end.
+    Returns:
+        None where the destination has no account.
 
     Raises:
-        ConfigError: the file cannot be read, or holds no password.
+        ConfigError: the file cannot be read, or has no password.
     """
     file, username = destination.password_file, destination.username
     if file is None or username is None:
@@ -49,22 +50,24 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
 
     try:
         with open(file, "rb") as opened:
-            found = os.fstat(opened.fileno())
+            status = os.fstat(opened.fileno())
             first = opened.readline(_LONGEST + 1)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
-        raise error(f"cannot be read: {printable(reason)}; a readable file would do") from None
-    mode, written = found.st_mode, others_may_write(found)
-    if written:
-        raise error(f"{written}; chmod 600 would do")
+        raise error(f"cannot be read: {printable(reason)}; expected a readable file") from None
+    mode, writable = status.st_mode, others_may_write(status)
+    if writable:
+        raise error(f"{writable}; expected chmod 600")
     line = first.rstrip(b"\r\n")
     if not line or len(line) > _LONGEST:
-        raise error("holds no password; one on its first line would do")
+        raise error("holds no password; expected one on its first line")
     try:
         credentials = Credentials(username, line.decode("utf-8"))
-    except ValueError:  # a UnicodeDecodeError shows what it could not decode
-        raise error("no UTF-8, or a NUL in it; a line of text would do") from None
+    except ValueError:  # not chained: a UnicodeDecodeError shows the password
+        raise error("no UTF-8, or a NUL in it; expected a line of text") from None
     warnings: tuple[str, ...] = ()
     if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH:
-        warnings = (f"{printable(file)}: others than its owner can read or write it; chmod 600",)
+        warnings = (
+            f"{printable(file)}: others than its owner can read or write it; expected chmod 600",
+        )
     return LoadedCredentials(credentials, warnings)

@@ -1,29 +1,26 @@
 """Local delivery into Maildirs, one file per recipient, with LF line ends.
 
-Content of ``BODY=BINARYMIME`` has no lines (RFC 3030 §3): its file is what was received octet by
-octet, and the fields above it end in CR LF too, so that it is one message with one kind of line
-end.
+A content of ``BODY=BINARYMIME`` has no lines (RFC 3030 §3): it is written octet by octet, and the
+header fields before it end in CR LF too, so that the message has one kind of line end.
 
 A file is written under ``tmp/``, synced, moved to ``new/``, and ``new/`` is synced: only then is
-the recipient delivered. A crash before that leaves a file in ``tmp/``, which nobody reads (readers
-remove those older than 36 hours), or one in ``new/`` that will be delivered again.
+the recipient delivered. A crash before that leaves a file in ``tmp/``, which readers ignore and
+remove after 36 hours, or one in ``new/`` that will be delivered again.
 
-No failing disk makes a copy with each attempt. What was moved to ``new/`` is delivered although its
-name in ``tmp/`` could not be removed; where ``new/`` could not be synced, the file is taken back
-before another one is written.
+A failing disk does not get another copy with each attempt. A file that was moved to ``new/`` is
+delivered even if its name in ``tmp/`` cannot be removed; where ``new/`` cannot be synced, the file
+is removed before another copy is written.
 
-Messages that come while others are being written wait for these, and are then written together:
-all files, then all syncs, so that the disk can do them in one go, and one sync for each ``new/``.
-The file operations alone, on ext4 and four threads, made 4,100 files of 4 KiB a second durable one
-by one, and 9,000 in batches of 16; on a disk that is kept busy by others there is no difference.
+Messages that arrive while others are being written wait, and are then written as a batch: all
+files, then all syncs, so that the disk can combine them, and one sync for each ``new/``. The file
+operations alone, on ext4 and four threads, made 4,100 files of 4 KiB a second durable one by one,
+and 9,000 in batches of 16; on a disk that is busy otherwise there is no difference.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -36,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Executor, Files, Random, Refused, WallTime, WritableFile
-from ..mail.address import Mailbox, folded
+from ..mail.address import Mailbox
 from ..mail.body import Body
 from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.message import Message
@@ -46,28 +43,21 @@ from ..mail.printable import printable
 from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
 from ..message.delivery_fields import delivered_to, return_path
+from .mail_directories import MOST_REMEMBERED, MailDirectories
+from .mailbox_directory import NoMailbox, mailbox_directory
 
 DELIVERED = Reply.of(250, "0.0", "Delivered to the mailbox")
-GONE = Reply.of(451, "3.0", "The mailboxes are not there now")
 
-_NAME = 255  # octets of a file name on every file system in use
-_REMEMBERED = 4096  # Maildirs known to be there; some 300 octets each
-_LOOKED_FOR = 20  # mailboxes of before, by which a root is recognized
 _SMALL = 64 * 1024  # octets of a body that is converted once for all recipients
-_CALLS = 4  # at a time; as many as the executor has threads, and as disks like
-# Files in one call, all open at a time; with 32 there was nothing more to be won.
-_TOGETHER = 16
-_OCTETS = 4 << 20  # of content in one call
-_ATTEMPTS = 5  # at a unique name; one is enough unless a clock went back over a restart
+_CALLS = 4  # of the executor at a time: the number of its threads
+# Files of one batch, all open at a time; 32 were not faster.
+_BATCH = 16
+_BATCH_OCTETS = 4 << 20  # of content
+_NAMES_TRIED = 5  # one is enough unless the clock went back over a restart
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Unicode categories of what nobody can see in a name, or what makes the rest of it look like
-# another: controls of direction, separators of lines, private and unassigned characters.
-_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
-_JOINERS = "\u200c\u200d"  # of category Cf; words of Persian and of Indian languages need them
 
-# What a disk can say, as (code, subject and detail) of RFC 3463; anything else is a mailbox that is
-# broken for now. All of it is deferred: a person can put it right.
+# Errors of a disk as (code, subject and detail) of RFC 3463; any other is a mailbox that is broken
+# for now. All of them defer: an operator can correct them.
 _STATUSES = {
     errno.ENOSPC: (452, "3.1"),
     errno.EDQUOT: (452, "2.2"),
@@ -78,46 +68,8 @@ _STATUSES = {
 }
 
 
-class NoMailbox(Exception):
-    """There can be no such Maildir, or there is none for now; carries the reply."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
-
-
 class _Exposed(OSError):
-    """Another user could have what is delivered end elsewhere."""
-
-
-def mailbox_directory(mailbox: Mailbox) -> tuple[str, str]:
-    """Return the names of the two folders, domain and local-part, that hold a mailbox.
-
-    The only file names that are made from what a peer sent. Local-parts fold to lower case, and
-    ``user+tag`` is ``user``.
-
-    Raises:
-        NoMailbox: the names would mean something to the file system.
-    """
-    local_part = folded(mailbox.local_part).partition("+")[0]
-    for name in (mailbox.domain, local_part):
-        try:
-            length = len(name.encode())
-        except UnicodeEncodeError:  # a lone surrogate: octets that are not UTF-8
-            length = 0
-        if not 0 < length <= _NAME or name[0] == "." or "/" in name or _is_deceptive(name):
-            raise NoMailbox(Reply.of(550, "1.3", "That can be no mailbox here"))
-    return mailbox.domain, local_part
-
-
-def _is_deceptive(name: str) -> bool:
-    """Whether a name has characters that a terminal obeys, or that nobody can see."""
-    if name.isascii():
-        return _CONTROLS.search(name) is not None
-    return any(
-        unicodedata.category(character) in _UNSEEN and character not in _JOINERS
-        for character in name
-    )
+    """Another user of the system could redirect a delivery."""
 
 
 def _deferred(error: BaseException | None) -> Reply:
@@ -130,17 +82,17 @@ def _deferred(error: BaseException | None) -> Reply:
 
 @define(eq=False)
 class _Copy:
-    """One recipient's file on its way.
+    """The file of one recipient.
 
     Attributes:
         id: of the message.
-        recipient: see there.
-        maildir: its path.
+        recipient: of this copy.
+        maildir: the path of the Maildir.
         name: of the file, the same in ``tmp/`` and ``new/``.
         file: while it is open.
-        reply: what became of it, None while that is open.
-        uncertain: it may be in ``new/`` all the same.
-        left: files that stay although they should not, and why.
+        reply: why it is not delivered; None while it is written, and once it is delivered.
+        uncertain: whether the file may be in ``new/`` although ``reply`` is given.
+        stray: files that could not be removed, with the error.
     """
 
     id: QueueId
@@ -150,14 +102,14 @@ class _Copy:
     file: WritableFile | None = None
     reply: Reply | None = None
     uncertain: bool = False
-    left: list[tuple[str, OSError]] = Factory(list)
+    stray: list[tuple[str, OSError]] = Factory(list)
 
     @property
-    def written(self) -> str:
+    def path_in_tmp(self) -> str:
         return f"{self.maildir}/tmp/{self.name}"
 
     @property
-    def delivered(self) -> str:
+    def path_in_new(self) -> str:
         return f"{self.maildir}/new/{self.name}"
 
 
@@ -165,14 +117,14 @@ class MaildirDelivery:
     """Delivers to ``ROOT/<domain>/<local-part>/{tmp,new,cur}``.
 
     Args:
-        root: the folder above all of them.
+        root: the path of the directory above all of them.
         files: the disk.
-        executor: where its calls block; one call for one message, or for those that waited.
+        executor: runs the blocking calls, one for each batch.
         wall_time: for file names.
         hostname: for file names.
-        random: 64 bits of it set the file names of this object apart from those of all others that
-            ever deliver here under this hostname.
-        calls: to the executor at a time.
+        random: 64 random bits make the file names of this object unique among all that ever
+            deliver here under this hostname.
+        calls: of the executor at a time.
     """
 
     _log = Logger()
@@ -194,35 +146,27 @@ class MaildirDelivery:
         self._wall_time = wall_time
         self._numbers = count()
         self._calls = calls
-        self._under_way = 0
+        self._running_calls = 0
         self._waiting: deque[tuple[Message, Deferred[Sequence[Outcome]]]] = deque()
-        # What could be neither made durable in new/ nor taken back; no other copy is written before
-        # it is gone.
-        self._left: dict[tuple[QueueId, RecipientNumber], str] = {}
-        # "/" and ":" mean something in a Maildir, and are written as Maildir readers expect.
+        # Files in new/ that could be neither synced nor removed; no other copy is written before
+        # they are removed.
+        self._stray: dict[tuple[QueueId, RecipientNumber], str] = {}
+        # "/" and ":" have a meaning in a Maildir, and are escaped as Maildir readers expect.
         host = printable(hostname).replace("/", r"\057").replace(":", r"\072")
         self._origin = f"R{random.getrandbits(64):016x}", host
-        self._lowest = root  # what of the way to the root was there at the start
-        # Which directories that, the root, and those of domains and mailboxes are to which mail was
-        # delivered; the newest come last.
-        self._places: dict[str, tuple[int, int]] = {}
-        # An exception is not remembered: the next message tries again.
-        self._ready = lru_cache(maxsize=_REMEMBERED)(self._make_maildir)
+        self._directories = MailDirectories(root, files=files)
+        # An exception is not cached: the next message tries again.
+        self._ready = lru_cache(maxsize=MOST_REMEMBERED)(self._make_maildir)
 
     def start(self) -> None:
-        """Remember which directory the root is, or else the one that it will be made in; blocks."""
-        lowest = self._root
-        with suppress(OSError):  # deliveries tell
-            while not self._files.is_directory(lowest):
-                lowest = os.path.dirname(lowest) or os.curdir
-            self._places[lowest] = self._files.identity(lowest)
-            self._lowest = lowest
+        """Remember which directory the root is (`MailDirectories`). Blocks."""
+        self._directories.start()
 
     def exists(self, mailbox: Mailbox) -> bool:
-        """Whether somebody, or an earlier delivery, made the Maildir of ``mailbox``; blocks.
+        """Whether the Maildir of ``mailbox`` exists. Blocks.
 
         Raises:
-            Refused: that cannot be found out now; or all Maildirs have gone.
+            Refused: the disk cannot tell now, or the root is gone.
         """
         try:
             domain, local_part = mailbox_directory(mailbox)
@@ -231,8 +175,7 @@ class MaildirDelivery:
         try:
             if self._files.is_directory(f"{self._root}/{domain}/{local_part}/new"):
                 return True
-            self._see_that_it_is_there(self._root)
-            self._see_that_it_is_there(f"{self._root}/{domain}")
+            self._directories.check(self._root, f"{self._root}/{domain}")
         except NoMailbox as gone:
             raise Refused(gone.reply) from None
         except OSError as error:
@@ -250,20 +193,20 @@ class MaildirDelivery:
         return delivered
 
     def _work(self) -> None:
-        while self._waiting and self._under_way < self._calls:
-            self._under_way += 1
+        while self._waiting and self._running_calls < self._calls:
+            self._running_calls += 1
             batch = list(self._batch())
             messages = [message for message, _ in batch]
             maybeDeferred(self._executor, self._deliver, messages).addBoth(self._done, batch)
 
     def _batch(self) -> Iterator[tuple[Message, Deferred[Sequence[Outcome]]]]:
-        """Take what is delivered together: one message at least, large ones alone."""
+        """Take the messages of one batch: at least one, large ones alone."""
         taken = copies = octets = 0
         while self._waiting:
             message, _ = self._waiting[0]
             copies += len(message.envelope.recipients)
             octets += message.body.size
-            if taken and (copies > _TOGETHER or octets > _OCTETS):
+            if taken and (copies > _BATCH or octets > _BATCH_OCTETS):
                 return
             taken += 1
             yield self._waiting.popleft()
@@ -273,7 +216,7 @@ class MaildirDelivery:
         outcomes: Sequence[Sequence[Outcome]] | Failure,
         batch: Sequence[tuple[Message, Deferred[Sequence[Outcome]]]],
     ) -> None:
-        self._under_way -= 1
+        self._running_calls -= 1
         if isinstance(outcomes, Failure):
             reply = _deferred(outcomes.value)
             outcomes = [
@@ -290,11 +233,11 @@ class MaildirDelivery:
             [_Copy(message.id, each) for each in message.envelope.recipients]
             for message in messages
         ]
-        waiting = self._begun(messages, copies)
-        while together := list(islice(waiting, _TOGETHER)):
-            self._publish(together)
+        written = self._written(messages, copies)
+        while batch := list(islice(written, _BATCH)):
+            self._publish(batch)
         for copy in chain.from_iterable(copies):
-            for path, error in copy.left:
+            for path, error in copy.stray:
                 self._log.warn(
                     "{id} {path} should not be there any more, and cannot be removed: {error}",
                     id=copy.id,
@@ -309,15 +252,15 @@ class MaildirDelivery:
             for each in copies
         ]
 
-    def _begun(
+    def _written(
         self, messages: Sequence[Message], copies: Sequence[Sequence[_Copy]]
     ) -> Iterator[_Copy]:
-        """Yield each copy with its file written, open and not synced; leave out what failed."""
-        for message, those in zip(messages, copies, strict=True):
+        """Yield each copy whose file is written, still open and not synced; skip failures."""
+        for message, its_copies in zip(messages, copies, strict=True):
             head = return_path(message.envelope.reverse_path)
             content = _octets if message.envelope.binary else _local_lines
             small: list[bytes] = []
-            for copy in those:
+            for copy in its_copies:
                 recipient = copy.recipient
                 own = head + delivered_to(recipient.mailbox, recipient.original) + message.trace
                 try:
@@ -328,7 +271,7 @@ class MaildirDelivery:
                     self._write(copy, own, small or content(message.body))
                 except NoMailbox as refusal:
                     copy.reply = refusal.reply
-                except Exception as error:  # an executor's thread is no place to die in
+                except Exception as error:  # would end the thread of the executor
                     copy.reply = _deferred(error)
                     if isinstance(error, _Exposed):
                         self._log.error(
@@ -341,22 +284,22 @@ class MaildirDelivery:
         domain, local_part = mailbox_directory(copy.recipient.mailbox)
         copy.maildir = maildir = f"{self._root}/{domain}/{local_part}"
         key = copy.id, copy.recipient.number
-        if key in self._left:
-            for directory in self._above:  # or the copy would be somewhere else, and not gone
-                self._see_that_it_is_there(directory)
-            self._files.unlink(self._left[key])
-            del self._left[key]
+        if key in self._stray:
+            # Otherwise the stray file would be hidden by a mount, and not gone.
+            self._directories.check(*self._directories.above)
+            self._files.unlink(self._stray[key])
+            del self._stray[key]
         self._ready(maildir)
         try:
             copy.name, copy.file = self._create(maildir)
         except FileNotFoundError:
-            # Somebody removed a Maildir that we remember.
+            # A Maildir that `_ready` knows was removed.
             self._ready.cache_clear()
             self._ready(maildir)
             copy.name, copy.file = self._create(maildir)
         try:
-            # It is moved within its file system, so that has to be the right one now.
-            self._see_that_it_is_there(self._root)
+            # The rename stays within this file system: it has to be the right one now.
+            self._directories.check(self._root)
             for piece in content:
                 copy.file.write(head + piece)
                 head = b""
@@ -365,137 +308,88 @@ class MaildirDelivery:
         except BaseException:
             with suppress(OSError):
                 copy.file.close()
-            self._remove(copy, copy.written)
+            self._remove(copy, copy.path_in_tmp)
             raise
 
     def _publish(self, copies: Sequence[_Copy]) -> None:
-        """Make written files durable, and then visible, and that durable; blocks."""
+        """Sync written files, move them to ``new/``, and sync that."""
         for copy in copies:
             assert copy.file is not None
             try:
                 try:
                     copy.file.sync()
                 finally:
-                    with suppress(OSError):  # what was synced is durable whatever this says
+                    with suppress(OSError):  # a synced file is durable even if closing fails
                         copy.file.close()
                     copy.file = None
-                stays = self._files.rename(copy.written, copy.delivered)
-                if stays is not None:
-                    copy.left.append((copy.written, stays))
+                error_in_tmp = self._files.rename(copy.path_in_tmp, copy.path_in_new)
+                if error_in_tmp is not None:
+                    copy.stray.append((copy.path_in_tmp, error_in_tmp))
             except Exception as error:
-                self._remove(copy, copy.written)
+                self._remove(copy, copy.path_in_tmp)
                 copy.reply = _deferred(error)
         by_maildir: dict[str, list[_Copy]] = {}
         for copy in copies:
             if copy.reply is None:
                 by_maildir.setdefault(copy.maildir, []).append(copy)
-        for maildir, together in by_maildir.items():
+        for maildir, moved in by_maildir.items():
             try:
                 self._files.sync_directory(f"{maildir}/new")
             except Exception as error:
-                # They will be delivered again, so take them back; a reader may have been faster.
-                for copy in together:
-                    if not self._remove(copy, copy.delivered):
-                        while len(self._left) >= _REMEMBERED:
-                            self._left.pop(next(iter(self._left)))
-                        self._left[copy.id, copy.recipient.number] = copy.delivered
+                # They will be delivered again, so remove them; a reader may have been faster.
+                for copy in moved:
+                    if not self._remove(copy, copy.path_in_new):
+                        while len(self._stray) >= MOST_REMEMBERED:
+                            self._stray.pop(next(iter(self._stray)))
+                        self._stray[copy.id, copy.recipient.number] = copy.path_in_new
                     copy.reply, copy.uncertain = _deferred(error), True
 
     def _create(self, maildir: str) -> tuple[str, WritableFile]:
-        """Open a new file under ``tmp/``, whose name is its own for all time."""
+        """Create a file under ``tmp/`` with a name that is unique for all time."""
         origin, host = self._origin
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_NAMES_TRIED):
             seconds, microseconds = divmod(int(self._wall_time() * 1_000_000), 1_000_000)
-            # https://cr.yp.to/proto/maildir.html: time, what sets this delivery apart, host.
+            # https://cr.yp.to/proto/maildir.html: time, unique delivery identifier, host.
             name = f"{seconds}.M{microseconds:06}{origin}Q{next(self._numbers)}.{host}"
             try:
                 return name, self._files.create(f"{maildir}/tmp/{name}")
             except FileExistsError:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == _NAMES_TRIED - 1:
                     raise
         raise AssertionError("not reached")
 
     def _make_maildir(self, maildir: str) -> None:
-        """Make what is missing of a Maildir, durably, whoever began to make it."""
+        """Create the missing directories of a Maildir, durably."""
         domain = os.path.dirname(maildir)
-        for directory in (*self._above, domain, maildir):
-            self._see_that_it_is_there(directory)
+        above = self._directories.above
+        self._directories.check(*above, domain, maildir)
         for name in ("tmp", "new", "cur"):
             self._files.make_directories(f"{maildir}/{name}")
-        # They may all be there, made just before a crash that kept them only in memory.
-        made: dict[str, tuple[int, int]] = {}
+        # Directories that exist may have been created just before a crash, and not be durable.
+        durable: dict[str, tuple[int, int]] = {}
         for directory in (maildir, domain, self._root):
             self._files.sync_directory(directory)
-            made[directory] = self._files.identity(directory)
+            durable[directory] = self._files.identity(directory)
         for name in ("tmp", "new"):
             fault = self._files.mailbox_fault(self._root, f"{maildir}/{name}")
             if fault:
                 raise _Exposed(errno.EPERM, fault)
-        for directory in self._above:  # and has not gone just now
-            self._see_that_it_is_there(directory)
-        self._places.update(made)
-        while len(self._places) > 2 * _REMEMBERED:
-            above = self._above
-            self._places.pop(next(each for each in list(self._places) if each not in above), None)
-
-    @property
-    def _above(self) -> tuple[str, str]:
-        return self._lowest, self._root
-
-    def _see_that_it_is_there(self, directory: str) -> None:
-        """See that nothing is made in the place of what was there and has gone.
-
-        Where a file system was unmounted there is a directory all the same, which is another one.
-        What is made there would be hidden as soon as it is mounted again. A directory that somebody
-        removed is made again, but for the root; an empty one that took its place is left alone.
-
-        Raises:
-            NoMailbox: it is not there for now.
-            OSError: it cannot be looked at.
-        """
-        before = self._places.get(directory)
-        if before is None:
-            return
-        try:
-            now = self._files.identity(directory)
-        except FileNotFoundError:
-            if directory not in self._above:
-                return
-        else:
-            if now == before or self._took_its_place(directory, now, before):
-                self._places[directory] = now
-                return
-        raise NoMailbox(GONE)
-
-    def _took_its_place(
-        self, directory: str, now: tuple[int, int], before: tuple[int, int]
-    ) -> bool:
-        """Whether what is another directory than before is one with mail.
-
-        File systems that are mounted anew may have another number; inodes stay.
-        """
-        if directory not in self._above:
-            return now[1] == before[1] or bool(self._files.names(directory))
-        places = [each for each in list(self._places.items()) if each[0] not in self._above]
-        for path, (_, inode) in places[-_LOOKED_FOR:]:
-            with suppress(FileNotFoundError):
-                if self._files.identity(path)[1] == inode:
-                    return True
-        return False
+        self._directories.check(*above)  # they may have gone just now
+        self._directories.remember(durable)
 
     def _remove(self, copy: _Copy, path: str) -> bool:
-        """Take a file away, as far as that can be; says whether it is gone."""
+        """Remove a file; return whether it is gone."""
         try:
             self._files.unlink(path)
         except OSError as error:
-            copy.left.append((path, error))
+            copy.stray.append((path, error))
             return False
         return True
 
 
 def _local_lines(body: Body) -> Iterator[bytes]:
     """Yield a body with LF line ends, in pieces."""
-    held = b""  # a CR whose LF may begin the next chunk
+    held = b""  # a CR whose LF may be the first octet of the next chunk
     for chunk in body.chunks():
         piece = held + chunk
         held = b"\r" if piece.endswith(b"\r") else b""

@@ -1,4 +1,4 @@
-"""Which connection serves which message: decides, and does no I/O."""
+"""The pool of idle connections: find one for a message, and decide which to close. No I/O."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .terms import HostTerms, Terms
 
 
 class Reusable(Protocol):
-    """What the pool wants to know of a connection.
+    """A connection, as the pool sees it.
 
     Attributes:
-        target: where it leads.
-        terms: what it has, at the least.
-        messages: how many it carried.
+        target: its address and port.
+        terms: on which it was opened.
+        messages: the number of transactions so far.
     """
 
     target: Target
@@ -34,24 +34,24 @@ class _Idle(Generic[C]):
 
 
 class Pool(Generic[C]):
-    """The idle connections of a relay.
+    """Idle connections.
 
-    Each is found by the next hop that it served last, so that another message for that needs
-    neither DNS nor a handshake, and by its target, which other next hops may come to as well. It
-    serves nobody on other terms than its own: whoever must not share it does not find it.
+    A connection is found by the next hop that it served last, so that another message for it needs
+    neither DNS nor a handshake; and by its target, which other next hops may share. The terms are
+    part of both keys: a connection never serves mail on other terms than its own.
 
     Args:
-        connections: how many may be idle at a time.
+        connections: idle at a time at the most.
     """
 
     def __init__(self, *, connections: int = 100) -> None:
         self._connections = connections
         self._idle: dict[C, _Idle[C]] = {}
-        self._found: dict[object, list[C]] = {}
+        self._by_key: dict[object, list[C]] = {}
 
     @property
     def idle(self) -> tuple[C, ...]:
-        """All idle connections, the one that was idle longest first."""
+        """All idle connections, the longest idle first."""
         return tuple(self._idle)
 
     def take(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
@@ -63,28 +63,28 @@ class Pool(Generic[C]):
         return self._take((target, terms))
 
     def serving(self, next_hop: NextHop, host_terms: HostTerms) -> C | None:
-        """Return what `take` would take out."""
-        found = self._found.get((next_hop, host_terms))
-        return found[-1] if found else None
+        """Return the connection that `take` would take out."""
+        connections = self._by_key.get((next_hop, host_terms))
+        return connections[-1] if connections else None
 
     def has(self, target: Target, terms: Terms) -> bool:
         """Whether `take_to` would find a connection."""
-        return bool(self._found.get((target, terms)))
+        return bool(self._by_key.get((target, terms)))
 
     def keep(self, connection: C, next_hop: NextHop, host_terms: HostTerms) -> C | None:
-        """Take in an idle connection that served ``next_hop``, which was asked for ``host_terms``.
+        """Add an idle connection that served ``next_hop`` on ``host_terms``.
 
         Returns:
-            A connection to close instead, None if there is room: ``connection`` itself if it has
-            carried enough, or the one that was idle longest. Servers dislike endless connections,
-            and a better mail exchanger that has come back is noticed at the next one only.
+            A connection to close, None where there is none: ``connection`` itself after its last
+            transaction, or else the longest idle one of a full pool. Servers dislike endless
+            connections, and a better exchanger that is up again gets mail by a new one only.
         """
         if connection.messages >= connection.terms.messages:
             return connection
         idle = _Idle(connection, ((next_hop, host_terms), (connection.target, connection.terms)))
         self._idle[connection] = idle
         for key in idle.keys:
-            self._found.setdefault(key, []).append(connection)
+            self._by_key.setdefault(key, []).append(connection)
         if len(self._idle) <= self._connections:
             return None
         oldest = next(iter(self._idle))
@@ -92,20 +92,20 @@ class Pool(Generic[C]):
         return oldest
 
     def discard(self, connection: C) -> None:
-        """Forget a connection; one that is not here is no error."""
+        """Remove a connection; one that is not in the pool is no error."""
         idle = self._idle.pop(connection, None)
         if idle is None:
             return
         for key in idle.keys:
-            found = self._found[key]
-            found.remove(connection)
-            if not found:
-                del self._found[key]
+            connections = self._by_key[key]
+            connections.remove(connection)
+            if not connections:
+                del self._by_key[key]
 
     def _take(self, key: object) -> C | None:
-        found = self._found.get(key)
-        if not found:
+        connections = self._by_key.get(key)
+        if not connections:
             return None
-        connection = found[-1]  # the one used last: the others may then grow old, and close
+        connection = connections[-1]  # the last used, so that surplus connections time out
         self.discard(connection)
         return connection

@@ -1,7 +1,7 @@
-"""The addresses of one host, tried beside each other with a head start for the better ones.
+"""Connect to the addresses of one host concurrently, each with a head start (RFC 8305 §5).
 
-RFC 8305 §5: the next attempt begins when one has failed, or has taken so long that the other family
-may be quicker. Whichever answers first is used, the others are dropped without a word.
+The next connection is begun when one has failed, or has taken so long that the other family may be
+faster. The first to be established is used; the others are canceled.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ C = TypeVar("C")
 
 @frozen
 class Winner(Generic[T, C]):
-    """How a race ended.
+    """The result of a race.
 
     Attributes:
-        connection: what the winning attempt came to.
-        rest: the targets that have not failed, in their order.
+        connection: the first to be established.
+        rest: the other targets that have not failed, in their order.
     """
 
     connection: C
@@ -36,29 +36,28 @@ class Race(Generic[T, C]):
 
     Args:
         targets: at least one, the best first.
-        attempt: begins to connect to one; cancelling what it returns ends that silently.
+        connect: begins a connection to a target; may be canceled.
         clock: for the head start.
-        head_start: seconds that an attempt goes on alone. RFC 8305 §5 proposes 250 ms for people
-            who wait for a page; mail can wait a little longer and spare a busy server the second
-            connection, and 250 ms is not much across the world.
-        failed: called for each attempt that failed, with its reason.
+        head_start: seconds until the next connection is begun. RFC 8305 §5 recommends 250 ms for
+            a person who waits; mail can wait longer, and spares a busy server the second one.
+        failed: called for each connection that failed.
     """
 
     def __init__(
         self,
         targets: Sequence[T],
-        attempt: Callable[[T], Deferred[C]],
+        connect: Callable[[T], Deferred[C]],
         *,
         clock: IReactorTime,
         head_start: float,
         failed: Callable[[T, Failure], None],
     ) -> None:
         self._waiting = list(targets)
-        self._attempt = attempt
+        self._connect = connect
         self._clock = clock
         self._head_start = head_start
         self._failed = failed
-        self._running: dict[T, Deferred[C]] = {}
+        self._connecting: dict[T, Deferred[C]] = {}
         self._timer: IDelayedCall | None = None
         self._over = False
         self.result: Deferred[Winner[T, C] | None] = Deferred(lambda _: self._stop())
@@ -67,7 +66,7 @@ class Race(Generic[T, C]):
         """Begin.
 
         Returns:
-            Fires with the winner, or with None when all have failed; may be cancelled.
+            Fires with the winner, or with None once all have failed; may be canceled.
         """
         self._next()
         return self.result
@@ -75,26 +74,26 @@ class Race(Generic[T, C]):
     def _next(self) -> None:
         self._cancel_timer()
         if not self._waiting:
-            if not self._running:
+            if not self._connecting:
                 self._over = True
                 self.result.callback(None)
             return
         target = self._waiting.pop(0)
-        connecting = self._attempt(target)
-        self._running[target] = connecting
+        connecting = self._connect(target)
+        self._connecting[target] = connecting
         if self._waiting:
-            self._timer = self._clock.callLater(self._head_start, self._late)
+            self._timer = self._clock.callLater(self._head_start, self._head_start_over)
         connecting.addCallbacks(
             self._connected, self._unconnected, callbackArgs=(target,), errbackArgs=(target,)
         )
 
-    def _late(self) -> None:
+    def _head_start_over(self) -> None:
         self._timer = None
         self._next()
 
     def _connected(self, connection: C, target: T) -> None:
-        del self._running[target]
-        rest = (*self._running, *self._waiting)
+        del self._connecting[target]
+        rest = (*self._connecting, *self._waiting)
         self._stop()
         self.result.callback(Winner(connection, rest))
 
@@ -102,14 +101,14 @@ class Race(Generic[T, C]):
         if self._over:
             failure.trap(CancelledError, Exception)
             return
-        del self._running[target]
+        del self._connecting[target]
         self._failed(target, failure)
         self._next()
 
     def _stop(self) -> None:
         self._over = True
         self._cancel_timer()
-        running, self._running = self._running, {}
+        running, self._connecting = self._connecting, {}
         for connecting in running.values():
             connecting.cancel()
 

@@ -1,4 +1,4 @@
-"""How a relay delivers, whatever the destination, and what came of that in numbers."""
+"""Settings of the relay for all destinations, and its counts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..smtp.client.awaited import Deadlines
 
 @frozen(kw_only=True)
 class RelaySettings:
-    """How a relay delivers.
+    """Settings of the relay for all destinations.
 
     Attributes:
-        deadlines: how long it waits for what.
-        messages_per_connection: transactions after which a connection is closed, where no
-            destination says it.
-        idle_connections: how many may be kept for later.
-        targets: how many addresses of a next hop are tried in one delivery.
-        head_start: seconds that connecting to one address of a host goes on alone.
+        deadlines: the timeouts of connections and commands.
+        messages_per_connection: transactions after which a connection is closed, without
+            settings by destination.
+        idle_connections: that are kept at the most.
+        targets: addresses of a next hop that one delivery tries at the most.
+        head_start: seconds that connecting to one address of a host has before the next one.
         shun: seconds for which a target that could not be connected to is passed over, where
             there are others.
     """
@@ -25,23 +25,23 @@ class RelaySettings:
     deadlines: Deadlines = field(factory=Deadlines)
     messages_per_connection: int = 100
     idle_connections: int = 100
-    targets: int = 10  # RFC 5321 §5.1: at least two; some domains have dozens, all of them down
+    targets: int = 10  # RFC 5321 §5.1: at least two; some domains have dozens that are down
     head_start: float = 1.0
     shun: float = 5.0
 
 
 @define
 class Traffic:
-    """What has happened since the relay was made, for metrics.
+    """Counts since the start, for metrics.
 
     Attributes:
-        connections: that came to be.
-        reused: transactions on a connection that was there.
-        unconnected: attempts to connect that failed.
-        handshakes: of TLS, that completed.
-        handshake_failures: that did not, or did not show what was asked for.
+        connections: that were opened.
+        reused: transactions on an idle connection.
+        unconnected: failures to connect.
+        handshakes: TLS handshakes that completed.
+        handshake_failures: that did not complete, or whose server was not verified.
         clear_retries: connections in clear after a handshake had failed.
-        credentials_refused: times that a next hop did not take our account and password.
+        credentials_refused: refusals of our account and password.
     """
 
     connections: int = 0

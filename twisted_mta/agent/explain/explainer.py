@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from ...config import Config
 from ...delivery.candidates import candidates
-from ...delivery.maildir import NoMailbox, mailbox_directory
+from ...delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ...delivery.relay import Relay
 from ...interfaces import WallTime
 from ...mail.address import AddressError, Mailbox, path

@@ -11,7 +11,7 @@ from ...auth.account_addresses import AccountAddresses
 from ...auth.accounts import Accounts, AccountsError
 from ...auth.accounts_file import read_accounts
 from ...config import Config
-from ...delivery.maildir import NoMailbox, mailbox_directory
+from ...delivery.mailbox_directory import NoMailbox, mailbox_directory
 from ...mail.address import Mailbox
 from ...mail.printable import printable
 from ...routing.aliases import Aliases
