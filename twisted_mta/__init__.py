@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "ESMTPFactory", "LMTPFactory", "MailTransferAgent", "__version__"]
 
-_HOMES = {
+_MODULES = {
     "Config": "config",
     "ESMTPFactory": "server.factory",
     "LMTPFactory": "server.factory",
@@ -23,11 +23,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for (PEP 562): the operator's tool needs none of it, and is quicker so."""
-    if name not in _HOMES:
+    """Import a public name when it is first used (PEP 562): the operator's tool needs none."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    return found
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -45,7 +45,7 @@ __all__ = ["CannotReload", "Environment", "MailTransferAgent"]
 
 
 class CannotReload(Exception):
-    """Other settings cannot be put in force while the program runs; why, one line."""
+    """Other settings cannot be put in force while the program runs; the text is one line."""
 
 
 class ServiceState(enum.Enum):
@@ -77,7 +77,10 @@ TRANSITIONS: Mapping[ServiceState, Mapping[ServiceEvent, ServiceState]] = {
         ServiceEvent.FAIL: ServiceState.FAILED,
         ServiceEvent.STOP: ServiceState.STOPPING,
     },
-    ServiceState.READY: {ServiceEvent.STOP: ServiceState.STOPPING},
+    ServiceState.READY: {
+        ServiceEvent.FAIL: ServiceState.FAILED,  # connections cannot be taken
+        ServiceEvent.STOP: ServiceState.STOPPING,
+    },
     ServiceState.FAILED: {
         ServiceEvent.START: ServiceState.STARTING,
         ServiceEvent.STOP: ServiceState.STOPPING,
@@ -89,14 +92,14 @@ TRANSITIONS: Mapping[ServiceState, Mapping[ServiceEvent, ServiceState]] = {
 class MailTransferAgent(Service):
     """A whole mail transfer agent (`IService`).
 
-    It binds its ports when it is started with privileges, opens its queue when it is started, and
-    takes connections once both are done. It sets no signal handler and no log observer, and starts
-    no thread and no process before it is started.
+    `privilegedStartService` binds its ports, `startService` opens its queue; then it takes
+    connections. It sets no signal handler and no log observer, and starts no thread and no process
+    before it is started.
 
     Attributes:
-        config: what it was told last.
-        metrics: what this process counts.
-        admin: answers what the tool and the page ask.
+        config: the settings in force.
+        metrics: of this process.
+        admin: answers the requests of the tool and the page.
     """
 
     log = Logger()
@@ -112,30 +115,30 @@ class MailTransferAgent(Service):
         control: bool = False,
         troubles: Callable[[], Sequence[Trouble]] = tuple,
     ) -> None:
-        """Prepare everything, without touching the disk or the network.
+        """Put the parts together; the disk and the network are not touched.
 
         Args:
-            config: see there.
+            config: the settings.
             reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …; with workers
-                IReactorProcess and IReactorSocket too. One that times by the wall clock, as those
-                of Twisted do, stays as it is: the timers of this service are kept beside it.
-            environment: all that the agent uses besides the reactor; workers have the real one.
-            log_lines: takes what workers log, in whole lines; None makes an event of each line.
-            actions: what the tool may ask for besides, or instead of, ``reload``.
-            control: whether there is a socket for the tool in the state directory
+                IReactorProcess and IReactorSocket too. Twisted's reactors time by the wall clock;
+                the timers of this service go by a monotonic one beside it.
+            environment: everything that the agent uses besides the reactor; None, and with workers:
+                the real one.
+            log_lines: takes the log of workers, in whole lines; None: each line is logged here.
+            actions: of the operator, besides ``reload`` or instead of it.
+            control: whether the tool has a socket in the state directory
                 (`admin.control.client.NAME`).
-            troubles: says what is wrong around it: with the log that its lines go to.
+            troubles: returns what is wrong around the service, for example with its log.
 
         Raises:
-            ValueError: a route cannot be read; or workers were given an environment, which they
-                cannot have.
+            ValueError: a route cannot be read; or there are workers, and an environment.
         """
         self.config = config
         self._reactor = with_monotonic_time(reactor)
         self._state = ServiceState.NEW
         self._started_at = 0.0  # wall time
         self._stopped: Deferred[None] | None = None
-        self._failure: Failure | None = None  # of the start; or that it was stopped
+        self._failure: Failure | None = None  # of the start, or by a stop
         self._ready: list[Deferred[None]] = []
         self._reloading = DeferredLock()
         environment = environment or Environment()
@@ -227,10 +230,10 @@ class MailTransferAgent(Service):
         self._state = TRANSITIONS[self._state][event]
 
     def privilegedStartService(self) -> None:
-        """Bind the ports; no connection is taken yet.
+        """Bind the ports, without taking connections.
 
         Raises:
-            CannotListen: one of them cannot be bound.
+            CannotListen: a port cannot be bound.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         config = self.config
@@ -257,17 +260,17 @@ class MailTransferAgent(Service):
     def startService(self) -> None:
         """Open the queue and take connections.
 
-        With workers, or where those of a parent that was killed have to end first, that is done
-        only later: `when_ready` says when, or why not.
+        The start ends later (`when_ready`) with workers, and where the workers of a parent that was
+        killed have to end first.
 
         Raises:
             OSError: the state directory cannot be made.
-            NotOurs: another user owns it, or may write it.
-            StateInUse: another process has it.
+            NotOurs: another user owns the state directory, or may write to it.
+            StateInUse: another process uses the state directory.
             StoreError: the queue cannot be opened.
             CertificateError: the certificate or its key cannot be used.
-            CannotListen: it was not started with privileges, and a port cannot be bound.
-            RuntimeError: it was stopped before; what has been drained does not begin again.
+            CannotListen: a port cannot be bound, and was not before.
+            RuntimeError: the service was stopped; it does not start again.
         """
         if self._state is ServiceState.STOPPING:
             raise RuntimeError("a mail transfer agent is started once; make a new one")
@@ -331,7 +334,7 @@ class MailTransferAgent(Service):
 
         Returns:
             Fires when the ports are free, the threads and processes have ended, and the state
-            directory is nobody's.
+            directory is not in use.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         stopped: Deferred[None] = Deferred()
@@ -342,7 +345,7 @@ class MailTransferAgent(Service):
             self._stopped = Deferred.fromCoroutine(self._stop())
 
         def ended(result: Any) -> Any:
-            stopped.callback(result)  # all who ask hear of the one end
+            stopped.callback(result)  # each caller has a Deferred of its own
             return None
 
         self._stopped.addBoth(ended)
@@ -363,23 +366,24 @@ class MailTransferAgent(Service):
     def hurry(self) -> None:
         """Let a stop wait for nothing: sessions and deliveries are cut off.
 
-        What is accepted is safe; what was cut off before its answer may be delivered twice.
+        Accepted mail is safe; a message that is cut off before its final reply may be delivered
+        twice.
         """
         self._processes.hurry()
 
     def reload(self, config: Config | None = None) -> Deferred[list[str]]:
         """Put other settings in force, and read again the files that they name.
 
-        All or nothing: if one file or setting cannot be used, all that was in force stays.
-        Connections that exist go on with what they have. Files that have changed are read in
-        slices, by one process after the other.
+        All or nothing: if a file or a setting cannot be used, nothing changes. Open connections
+        keep their settings. Files that have changed are read in slices, by one process after the
+        other. A start that is under way ends first.
 
         Args:
-            config: the settings; None stays with those there are.
+            config: the settings; None: those in force.
 
         Returns:
-            Fires with lines that say what changed, printable; none before the start. Waits for a
-            start that is under way. Fails with `CannotReload`, which says why.
+            Fires with lines that say what has changed, printable; none before the start. Fails with
+            `CannotReload`.
         """
         reloaded: Deferred[list[str]] = self._reloading.run(
             lambda: Deferred.fromCoroutine(self._reload(config or self.config))
@@ -419,9 +423,9 @@ class MailTransferAgent(Service):
         return [*changes(before, config), *await use()]
 
     def when_ready(self) -> Deferred[None]:
-        """Return what fires once all ports listen and the queue is open.
+        """Return a Deferred that fires once all ports listen and the queue is open.
 
-        It fails as `startService` does, and with `RuntimeError` where it is stopped instead.
+        It fails as `startService` does, and with `RuntimeError` after a stop.
         """
         if self._failure is not None:
             return fail(self._failure)
@@ -432,19 +436,19 @@ class MailTransferAgent(Service):
         return ready
 
     def message_delivery(self) -> QueueingDelivery:
-        """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``'s own.
+        """Return an `IMessageDelivery` that queues here, for servers of ``twisted.mail``.
 
         Raises:
-            RuntimeError: the queue is not in this process, but in those of workers.
+            RuntimeError: there are workers, which have the queue.
         """
         return QueueingDelivery(self.agent.intake(Listener(endpoint="tcp:0")))
 
     @property
     def agent(self) -> Agent:
-        """What does the work.
+        """The agent of this process.
 
         Raises:
-            RuntimeError: it is not in this process, but in those of workers.
+            RuntimeError: there are workers, which have agents of their own.
         """
         if self._agent is None:
             raise RuntimeError("with workers, the queue is in processes of its own; workers=1")
@@ -452,12 +456,12 @@ class MailTransferAgent(Service):
 
     @property
     def activity(self) -> Activity:
-        """What has passed through it since it was made (`agent`)."""
+        """The last messages, and their outcomes (`agent`)."""
         return self.agent.activity
 
     @property
     def routes(self) -> Routes:
-        """Where mail goes next (`agent`)."""
+        """The routes in force (`agent`)."""
         return self.agent.mailboxes.routes
 
     def status(self) -> Deferred[Status]:

@@ -1,4 +1,4 @@
-"""What belongs to twistd alone: the plugin's service and its options."""
+"""The plugin of twistd: its service and its options."""
 
 from .options import Options
 from .service import makeService

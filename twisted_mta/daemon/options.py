@@ -1,4 +1,4 @@
-"""The options of ``twistd mta``, made from the settings: one list, one wording, one check."""
+"""The options of ``twistd mta``, made from the table of settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..mail.printable import printable
 from ..routing.routes import parse_route
 from ..telemetry.log import Log
 
-# The order in which people think of them: who we are, where we listen, whose mail, where to.
+# The order of --help: identity, listeners, local mail, relaying, users.
 _ORDER = (
     *("config", "state-dir", "hostname"),
     *("smtp", "submission", "submissions", "lmtp", "web"),
@@ -37,14 +37,14 @@ _ENDPOINTS = (
 
 @frozen
 class Option:
-    """One option as people see it.
+    """One option of the command line.
 
     Attributes:
         name: without dashes.
-        metavar: what stands for its value.
-        doc: one or more sentences' worth of text, without the default.
-        default: in words, None where there is none to speak of.
-        repeatable: whether every use adds to the ones before.
+        metavar: the placeholder of its value.
+        doc: the text of ``--help``, without the default.
+        default: in words; None: not shown.
+        repeatable: whether every use adds a value.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Option:
     repeatable: bool = False
 
     def help(self, width: int) -> str:
-        """Return the lines of ``--help`` for it, at most ``width`` columns."""
+        """Return its lines of ``--help``, at most ``width`` columns wide."""
         doc = self.doc + ("; repeatable" if self.repeatable else "")
         if self.default is not None:
             doc += f" [{self.default}]"
@@ -89,9 +89,8 @@ class Options(usage.Options):
 
     Attributes:
         given: the values as they were typed, by option, in their order.
-        config: the settings that they and the file give, after `parseOptions`.
-        log: where twistd's options say that the log goes, not opened; None where it is not ours to
-            write.
+        config: the settings of the options and the file, after `parseOptions`.
+        log: the log that twistd's options name, not opened; None where twistd writes it.
     """
 
     config: Config
@@ -103,10 +102,10 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read the words of the command line, then check what they and the file say together.
+        """Read the command line, then check it together with the file.
 
         Raises:
-            usage.UsageError: they cannot be understood, or not be followed.
+            usage.UsageError: an option or a setting cannot be used.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
@@ -118,7 +117,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{error}; did you mean --{close[0]}?") from None
 
     def parseArgs(self, *arguments: str) -> None:
-        """Refuse words that belong to no option."""
+        """Refuse arguments that belong to no option."""
         if arguments:
             raise usage.UsageError(f"{printable(arguments[0])}: belongs to no option")
 
@@ -143,10 +142,11 @@ class Options(usage.Options):
         )
 
     def postOptions(self) -> None:
-        """Check everything, before anything starts.
+        """Check everything before the start.
 
         Raises:
-            usage.UsageError: something cannot be; it says where, what, and what would do.
+            usage.UsageError: a setting cannot be used: where it stands, what was found, what was
+                expected.
         """
         self._directory = os.getcwd()
         try:
@@ -156,12 +156,13 @@ class Options(usage.Options):
         self.log = None if self.parent is None else _log(self.parent, self.config.log)
 
     def reread(self) -> Config:
-        """Return what the options, as they were given, and the file say now together. Blocks.
+        """Return the settings of the options and of the file as it is now. Blocks.
 
         Raises:
-            ConfigError: something cannot be; it says where, what, and what would do.
+            ConfigError: a setting cannot be used: where it stands, what was found, what was
+                expected.
         """
-        # Paths are meant from where twistd was started, and it may have gone elsewhere since.
+        # Paths are relative to where twistd was started; it may have changed directory since.
         here = os.getcwd()
         os.chdir(self._directory)
         try:
@@ -180,7 +181,7 @@ class Options(usage.Options):
             try:
                 parse_route(pattern, url)
             except ValueError as error:
-                # Routes that are typed stand for all of the file's.
+                # Routes on the command line replace all of the file's.
                 typed = "route" in options
                 where = "--route" if typed else f"{printable(str(file))}: [mta] routes:"
                 raise ConfigError(
@@ -191,7 +192,7 @@ class Options(usage.Options):
 
 
 def _content(file: str | None) -> bytes | None:
-    """Return what a file holds; None where it cannot be read, which `config.load` will say."""
+    """Return the octets of a file; None where it cannot be read: `config.load` raises the error."""
     if file is None:
         return b""
     try:
@@ -202,18 +203,18 @@ def _content(file: str | None) -> bytes | None:
 
 
 def _log(twistd: Mapping[str, Any], settings: LogSettings) -> Log | None:
-    """Return the log that ``twistd`` would write to, with its options as they were typed."""
+    """Return the log that the options of ``twistd`` name; None where twistd writes it."""
     if twistd.get("logger") or twistd.get("syslog"):
         return None
     file = twistd.get("logfile")
     foreground = twistd.get("nodaemon") or twistd.get("debug")
     if file == "-" and not foreground:
-        return None  # twistd says that this cannot be
+        return None  # twistd refuses this
     if file == "-" or (foreground and not file):
-        # Without standard output, its number is some other file's by now.
+        # Without standard output, its descriptor may be another file's by now.
         path = None if sys.__stdout__ else os.devnull
     else:
-        # twistd goes to another directory before the file is opened for the second time.
+        # twistd changes directory before the file is opened for the second time.
         path = os.path.abspath(file or "twistd.log")
     return Log(settings.format, path=path)
 

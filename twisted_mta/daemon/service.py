@@ -1,4 +1,4 @@
-"""What belongs to twistd alone: signals, privileges, and what the operator reads at the start."""
+"""The service that twistd runs: signals, privileges, and the first lines of the log."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from .systemd import ServiceManager
 __all__ = ["Options", "makeService"]
 
 
-# Seconds within which two signals are one: who ends a group of processes may tell us twice.
-_TOLD_TWICE = 0.5
+# Seconds within which two signals count as one: a signal to a group of processes may come twice.
+_ONE_SIGNAL = 0.5
 
-# Seconds between two looks at ourselves: a monitor that asks once a minute is to hear of a state
-# directory that has gone the first time.
-_LOOKING = 5.0
+# Seconds between two reports to itself: the answer to a monitor that asks once a minute then knows
+# whether the state directory is still there.
+_REPORTING = 5.0
 
-_PRIVILEGED = 1024  # the first port that anybody may bind
+_PRIVILEGED = 1024  # the first port that needs no privilege
 
 _TRY = (
     'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
@@ -56,7 +56,7 @@ _TRY = (
 
 
 def makeService(options: Options) -> IService:
-    """Return the service that twistd runs. Nothing is opened or started here: twistd forks yet."""
+    """Return the service that twistd runs. It opens and starts nothing yet: twistd forks first."""
     from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
 
     use_monotonic_time(reactor)
@@ -67,7 +67,7 @@ _NOTHING_CHANGED = "nothing has changed"
 
 
 class CannotStart(Exception):
-    """What keeps the program from starting, for the one who started it."""
+    """The program cannot start; the text is for the operator."""
 
 
 class _Daemon(MultiService):
@@ -79,13 +79,13 @@ class _Daemon(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
         twistd = options.parent
         self._foreground = twistd is None or bool(twistd.get("nodaemon"))
-        # twistd --uid 0 says in so many words that it is to be root.
+        # twistd --uid 0 asks for root explicitly.
         self._root_wanted = twistd is not None and twistd.get("uid") == 0
         self._options = options
         self._reactor = reactor
         self._ending = False
         self._catching = False
-        self._told = 0.0  # when, by the clock
+        self._stopped_at = 0.0  # by the clock
         self._mta = MailTransferAgent(
             options.config,
             reactor=reactor,
@@ -97,8 +97,8 @@ class _Daemon(MultiService):
         if options.log is not None:
             log = options.log
             self._mta.metrics.read(table.LOG_LINES_DROPPED, lambda: log.dropped)
-        self._looking = LoopingCall(self._mta.status)
-        self._looking.clock = reactor
+        self._reporting = LoopingCall(self._mta.status)
+        self._reporting.clock = reactor
         self._manager = ServiceManager(os.environ, clock=reactor, monotonic=monotonic_microseconds)
         self._mta.setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -109,9 +109,9 @@ class _Daemon(MultiService):
         return (Trouble(kind="log", text=f"the log cannot be written: {log.trouble}"),)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Become part of twistd's application, and tell it who writes the log."""
+        """Become part of twistd's application, and hand it the log."""
         log = self._options.log
-        # twistd logs to what its application names before it makes an observer of its own.
+        # twistd logs to this component instead of making an observer of its own.
         if log is not None and isinstance(parent, Componentized):
             try:
                 log.open()
@@ -122,20 +122,20 @@ class _Daemon(MultiService):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
-        """Bind the ports, or end with a word on why not."""
+        """Bind the ports, or end with the reason why not."""
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListen as error:
             raise self._end(error) from None
 
     def startService(self) -> None:
-        """Start, or end with a word on why not."""
-        # Who was told that it is ready may end it at once, before the reactor runs; and when that
-        # runs, it has set handlers of its own.
+        """Start, or end with the reason why not."""
+        # A service manager may end the program as soon as it is ready, before the reactor runs; and
+        # the reactor sets handlers of its own when it runs.
         self._catch_signals()
         self._reactor.callWhenRunning(self._catch_signals)
         tune()
-        if not isinstance(self._reactor, SelectReactor):  # which cannot have more than 1,024
+        if not isinstance(self._reactor, SelectReactor):  # it is limited to 1,024 descriptors
             raise_limit()
         ready = self._mta.when_ready()
         try:
@@ -158,17 +158,17 @@ class _Daemon(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Drain."""
         self._ending = True
-        if self._looking.running:
-            self._looking.stop()
+        if self._reporting.running:
+            self._reporting.stop()
         self._manager.stopping()
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
         return stopped
 
     def _shed_privileges(self) -> None:
-        """Refuse to go on as root where others can reach us: twistd has shed what it was told to.
+        """Refuse to run as root where other machines can connect; twistd has shed its privileges.
 
         Raises:
-            CannotStart: it was not told to.
+            CannotStart: the process is root, and was not asked to be.
         """
         if os.geteuid() != 0 or self._root_wanted:
             return
@@ -184,38 +184,38 @@ class _Daemon(MultiService):
 
     def _end(self, error: Exception) -> BaseException:
         if isinstance(error, OSError) and error.filename is not None:
-            # The word that matters comes first: in the background twistd cuts off 100 octets.
+            # The reason comes first: in the background twistd cuts the text off after 100 octets.
             file = os.fsdecode(error.filename)
             why = f"{error.strerror}: {printable(file)}"
             if f"{file}/".startswith(f"{self._mta.config.state_dir}/"):
                 why += f"; --state-dir has to be a directory of user number {os.geteuid()}"
             error = CannotStart(why)
-        # In the background twistd's first process waits to be told how the start went, and hears
-        # of exceptions alone.
+        # In the background twistd's first process waits for the result of the start, and learns of
+        # exceptions only.
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
     def _is_ready(self) -> None:
-        gc.freeze()  # what is there stays: no garbage collection is to walk through it
-        if self._mta.config.workers == 1:  # those of workers are looked at by their parent
-            self._looking.start(_LOOKING, now=False)
+        gc.freeze()  # these objects stay: garbage collections skip them
+        if self._mta.config.workers == 1:  # a parent asks its workers anyway
+            self._reporting.start(_REPORTING, now=False)
         self._say_what_to_try()
         self._manager.ready()
 
     def _is_not(self, failure: Failure) -> None:
-        """A start that took its time has come to nothing."""
+        """End the program: a start has failed after `startService` returned."""
         if self._ending:
             return
         why = failure.getErrorMessage()
         self._log.critical("cannot start: {why}", why=why)
         if self._foreground:
             sys.stderr.write(f"twisted-mta: {why}\n")
-        atexit.register(os._exit, 1)  # twistd knows no other way to end with a status
+        atexit.register(os._exit, 1)  # twistd has no other way to exit with a status
         self._stop()
 
     # Signals.
 
     def _catch_signals(self) -> None:
-        # twistd would end with status 143; a drained MTA has done what it was asked to.
+        # twistd would exit with status 143; a drained MTA exits with 0.
         call: Callable[[Callable[[], object]], None] = self._reactor.callFromThread
         actions = {
             signal.SIGTERM: self._stop_or_hurry,
@@ -227,7 +227,7 @@ class _Daemon(MultiService):
             signal.signal(number, lambda number, frame: call(actions[signal.Signals(number)]))
 
         def ignore() -> None:
-            # Python gives the signals back as it ends: one that comes late would end it with 143.
+            # Python restores the handlers at its end: a late signal would end it with status 143.
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
 
@@ -238,19 +238,19 @@ class _Daemon(MultiService):
     def _stop_or_hurry(self) -> None:
         if not self._ending:
             self._stop()
-        elif self._reactor.seconds() - self._told >= _TOLD_TWICE:
+        elif self._reactor.seconds() - self._stopped_at >= _ONE_SIGNAL:
             self._log.warn("told once more to end: what is under way is cut off")
             self._mta.hurry()
 
     def _stop(self) -> None:
         self._ending = True
-        self._told = self._reactor.seconds()
+        self._stopped_at = self._reactor.seconds()
 
         def stop() -> None:
             with contextlib.suppress(ReactorNotRunning):  # it ends already
                 self._reactor.stop()
 
-        # A start may come to nothing while twistd has not let the reactor run yet.
+        # A start may fail before twistd runs the reactor.
         self._reactor.callWhenRunning(stop)
 
     def _reload(self) -> None:
@@ -258,9 +258,10 @@ class _Daemon(MultiService):
         self.reload().addBoth(lambda _: self._manager.reloaded())
 
     def reload(self) -> Deferred[list[str]]:
-        """Read settings, certificates and all other files again; fires with what has changed.
+        """Read settings, certificates and all other files again.
 
-        Fails with `CannotReload`. Both are in the log.
+        Returns:
+            Fires with lines that say what has changed; fails with `CannotReload`. Both are logged.
         """
 
         def refused(failure: Failure) -> Failure:
@@ -315,7 +316,7 @@ class _Daemon(MultiService):
 
 
 def _exposed(bound: Bound) -> bool:
-    """Whether others than this machine reach it, or root alone could bind it."""
+    """Whether other machines reach a port, or only root can bind it."""
     address: Any = bound.address
     host = getattr(address, "host", None)
     if host is None:

@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify): that we are ready, stop, reload, or are alive."""
+"""Notifications to systemd (sd_notify): ready, reloading, stopping, alive."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from twisted.internet.task import LoopingCall
 
 from ..interfaces import Clock
 
-# Seconds to wait where the reader of the socket has not caught up: a start is not to be taken for
-# one that hangs because its one word was lost. That we are alive is said again soon anyhow.
+# Seconds to wait where the reader of the socket has not caught up: a start whose one notification
+# is lost would look as if it hung. The watchdog's are soon sent again.
 _PATIENCE = 1.0
 
 
 class ServiceManager:
-    """Whoever started us, if it wants to be told; otherwise what is said goes nowhere.
+    """The service manager, if it wants notifications; otherwise they go nowhere.
 
     Args:
-        environment: where ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC`` are looked up.
+        environment: variables, among them ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC``.
         clock: for the watchdog.
-        monotonic: microseconds, by the clock that systemd measures a reload with.
+        monotonic: returns microseconds, by the clock that systemd times a reload with.
     """
 
     def __init__(
@@ -38,36 +38,37 @@ class ServiceManager:
         self._limit = int(watchdog) if watchdog.isdecimal() else 0
         self._monotonic = monotonic
         self._is_ready = False
-        self._alive = LoopingCall(self._tell, "WATCHDOG=1", patience=0.0)
+        self._alive = LoopingCall(self._notify, "WATCHDOG=1", patience=0.0)
         self._alive.clock = clock
 
     def ready(self) -> None:
-        """Say that the service does its work, and from now on that it is alive."""
+        """Notify that the service is ready, and from now on that it is alive."""
         self._is_ready = True
-        self._tell("READY=1\nSTATUS=ready")
+        self._notify("READY=1\nSTATUS=ready")
         if self._limit > 0 and not self._alive.running:
-            # sd_watchdog_enabled(3): at half the time after which systemd takes us for dead.
+            # sd_watchdog_enabled(3): at half the time after which systemd takes the service for
+            # dead.
             self._alive.start(self._limit / 2_000_000)
 
     def reloading(self) -> None:
-        """Say that settings are read again; `reloaded` says when that is over.
+        """Notify that settings are read again, until `reloaded`.
 
-        Nothing is said before the service is ready, or once it stops: that would end either.
+        Before the service is ready, and once it stops, nothing is sent: it would end that state.
         """
         if self._is_ready:
-            self._tell(f"RELOADING=1\nMONOTONIC_USEC={self._monotonic()}")
+            self._notify(f"RELOADING=1\nMONOTONIC_USEC={self._monotonic()}")
 
     def reloaded(self) -> None:
-        """Say that the service goes on, with new settings or with the old ones."""
+        """Notify that the service goes on, with new settings or with the old ones."""
         if self._is_ready:
-            self._tell("READY=1\nSTATUS=ready")
+            self._notify("READY=1\nSTATUS=ready")
 
     def stopping(self) -> None:
-        """Say that the end has begun; a drain is alive all the same."""
+        """Notify that the drain has begun; the watchdog still hears that it is alive."""
         self._is_ready = False
-        self._tell("STOPPING=1\nSTATUS=draining")
+        self._notify("STOPPING=1\nSTATUS=draining")
 
-    def _tell(self, state: str, patience: float = _PATIENCE) -> None:
+    def _notify(self, state: str, patience: float = _PATIENCE) -> None:
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
