@@ -1,1 +1,1 @@
-"""What the tool and the page ask of a running mail transfer agent, and the answers."""
+"""The questions of the operator's tool, the status page and programs, and their answers."""

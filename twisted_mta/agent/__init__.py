@@ -1,1 +1,1 @@
-"""All that works on mail in one process, joined."""
+"""The agent: everything that one process does with mail, put together."""

@@ -1,4 +1,4 @@
-"""What has happened lately: everything is counted, and the last messages are remembered."""
+"""Activity: counts of messages and outcomes, and the last messages."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MOST_REMEMBERED = 50
 
 @define
 class Progress:
-    """What became of one message so far.
+    """The outcomes of one message so far.
 
     Attributes:
         id: its queue id.
         envelope: as it was accepted.
-        size: octets of the body, which is not kept in memory for the sake of a page.
+        size: octets of its body.
         received_at: wall time.
-        delivered: recipients.
-        failed: recipients.
-        removed: recipients, by the operator.
-        held: recipients, as far as is known.
-        last: the last reply, safe to show; empty before the first.
+        delivered: number of recipients.
+        failed: number of recipients.
+        removed: number of recipients that the operator removed.
+        held: number of recipients on hold, as far as this process knows.
+        last: the last reply, printable; empty before the first.
     """
 
     id: QueueId
@@ -46,11 +46,11 @@ class Progress:
 
     @property
     def deferred(self) -> int:
-        """How many recipients were deferred by their last attempt, as far as is known."""
+        """The number of recipients that their last attempt deferred, as far as is known here."""
         return len(self._deferred)
 
     def settled(self, outcome: Outcome) -> None:
-        """Take in what became of one recipient."""
+        """Record the outcome for one recipient."""
         self._deferred.pop(outcome.number, None)
         if outcome.delivered:
             self.delivered += 1
@@ -71,11 +71,11 @@ class Progress:
 
 
 class Activity:
-    """Counts what passes, and remembers the last of it.
+    """Counts messages and outcomes, and remembers the last messages.
 
     Args:
-        metrics: where it is counted.
-        wall_time: for the time that deliveries took; without it they are not timed.
+        metrics: where they are counted.
+        wall_time: for the time that deliveries took; None: they are not timed.
     """
 
     def __init__(
@@ -87,26 +87,26 @@ class Activity:
 
     @property
     def accepted(self) -> int:
-        """Messages."""
+        """The number of messages."""
         return int(self.metrics.snapshot().total(table.MESSAGES_ACCEPTED))
 
     @property
     def delivered(self) -> int:
-        """Recipients."""
+        """The number of recipients."""
         return self._outcomes("delivered")
 
     @property
     def deferred(self) -> int:
-        """Attempts for a recipient that are to be made again."""
+        """The number of attempts for a recipient that were deferred."""
         return self._outcomes("deferred")
 
     @property
     def failed(self) -> int:
-        """Recipients that were given up."""
+        """The number of recipients that failed."""
         return self._outcomes("failed")
 
     def message_accepted(self, message: Message) -> None:
-        """A message was taken responsibility for."""
+        """Count a message that was accepted."""
         count = self.metrics.count
         count(table.MESSAGES_ACCEPTED)
         count(table.RECIPIENTS_ACCEPTED, by=len(message.envelope.recipients))
@@ -118,7 +118,7 @@ class Activity:
             del self._recent[next(iter(self._recent))]
 
     def attempt_settled(self, message: Message, outcomes: Sequence[Outcome], next_hop: str) -> None:
-        """An attempt has ended (`runner.Observer`)."""
+        """Count the outcomes of an attempt (`runner.Observer`)."""
         metrics = self.metrics
         progress = self._recent.get(message.id)
         transport = next_hop.partition(":")[0]
@@ -142,7 +142,7 @@ class Activity:
                 progress.settled(outcome)
 
     def intervened(self, action: str, id: QueueId, recipients: int) -> None:
-        """An operator did something to recipients of a message (`runner.Intervened`)."""
+        """Count an operator's action on recipients of a message (`runner.Intervened`)."""
         self.metrics.count(table.OPERATED, action, by=recipients)
         progress = self._recent.get(id)
         if progress is not None:
@@ -154,7 +154,7 @@ class Activity:
                 progress.held = max(0, progress.held - recipients)
 
     def recent(self) -> Sequence[Progress]:
-        """Return what is remembered, the newest first."""
+        """Return the last messages, the newest first."""
         return list(reversed(self._recent.values()))
 
     def _outcomes(self, outcome: str) -> int:

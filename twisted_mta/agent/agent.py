@@ -1,6 +1,6 @@
-"""The rooms joined: sessions, queue and deliveries of one process.
+"""The agent: sessions, queue and deliveries of one process, put together.
 
-A mail transfer agent is one agent, or several of them in processes of their own.
+A mail transfer agent is one agent, or several agents in processes of their own.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from .shard import QUEUE, Shard, need_queue, shard_directory
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end
 _LOOK_AGAIN = 0.1  # seconds
 _LAST_ANSWERS = 60.0  # seconds for the answers to final dots, after the drain timeout
-_LAST_WORDS = 3.0  # seconds for what is left after those who hurry have been hurried
+_LAST_WORDS = 3.0  # seconds for connections to close, also in a hurry
 
 
 @frozen
@@ -68,9 +68,9 @@ class Change:
     """Other settings, ready to be put in force.
 
     Attributes:
-        digests: what files held that were found good.
-        use: puts them in force; fires with lines that say what changed in the files, printable. It
-            does not fail, but for want of memory before anything has changed.
+        digests: of the files that are good.
+        use: puts the settings in force; fires with lines that say what has changed in the files,
+            printable. It fails only where memory runs out, before anything has changed.
     """
 
     digests: Digests
@@ -162,15 +162,15 @@ class Agent:
     # Its life.
 
     def start(self, shards: Sequence[int] = (0,), *, create: bool = True) -> Deferred[None] | None:
-        """Open the queue and begin with what is due in it.
+        """Open the queue, and begin to deliver due mail.
 
         Args:
-            shards: the numbers of its parts, its own first.
-            create: whether to make what is not there; not where another process has just used it.
+            shards: the numbers of its shards, its own first.
+            create: whether a queue that does not exist is made: not where a process before had it.
 
         Returns:
-            Fires once that is done, where the workers of a parent that was killed have to end
-            first; None where it is done. A stop cancels it.
+            None where the queue is open. Where the workers of a parent that was killed have to end
+            first, a Deferred that fires once it is; a stop cancels it.
 
         Raises:
             OSError: the state directory cannot be made.
@@ -228,14 +228,14 @@ class Agent:
         self._journal.start()
         for shard in self.shards:
             shard.runner.start()
-        self.capacity.refusal()  # a disk that is full already is said now, and not to clients alone
+        self.capacity.refusal()  # logs a disk that is full already
 
     def stop(self) -> Deferred[None]:
-        """Drain: let what is under way end, and close the queue. Nothing new begins.
+        """Drain: begin nothing new, let sessions and deliveries end, and close the queue.
 
         Sessions and deliveries have the drain timeout; a session that is still in a transaction
-        then gets 421. Deliveries that wait for the answer to their final dot have a minute more,
-        because without it there would be a second copy.
+        then gets 421. Deliveries that wait for the reply to their final dot have a minute more:
+        without the reply the message would be delivered twice.
         """
         return Deferred.fromCoroutine(self._stop())
 
@@ -249,7 +249,7 @@ class Agent:
             self._opening.cancel()
         for shard in self.shards:
             shard.tallies.stop()
-        # What is accepted from now on is begun at the next start.
+        # Messages that are accepted from now on are delivered after the next start.
         ended = DeferredList(
             [self.listeners.drain(), *(shard.runner.stop() for shard in self.shards)]
         )
@@ -274,7 +274,7 @@ class Agent:
     def _give_up(self) -> None:
         self.listeners.abandon(at_once=True)
         self._relay.abort()
-        # On a disk that takes nothing, outcomes would wait for ever: what they are about is due
+        # On a disk that cannot be written to, outcomes would wait forever: their recipients are due
         # again at the next start.
         for shard in self.shards:
             shard.commit.stop()
@@ -286,10 +286,10 @@ class Agent:
         return [each for shard in self.shards for each in shard.runner.suspended()]
 
     def tls_hosts(self, domain: str | None = None) -> list[TLSEntry]:
-        """Return the hosts that TLS was had with (`tls.memory.TLSMemory.entries`).
+        """Return the hosts that TLS was used with (`tls.memory.TLSMemory.entries`).
 
         Args:
-            domain: a host, or what hosts are below; None: all.
+            domain: a host, or the domain of hosts; None: all.
         """
         return entries_below(self.memory.entries(), domain)
 
@@ -297,7 +297,7 @@ class Agent:
         """Return one of its shards.
 
         Raises:
-            LookupError: it does not have that one.
+            LookupError: another process has it.
         """
         for shard in self.shards:
             if shard.number == number:
@@ -309,12 +309,14 @@ class Agent:
     async def prepare(
         self, config: Config, *, pace: Pace | None = None, checked: Digests = NOTHING
     ) -> Change:
-        """Make ready for other settings, without any effect yet.
+        """Read other settings and their files, without any effect yet.
 
         Args:
-            config: with what cannot change while it runs as it was (`config.change.fixed`).
+            config: the settings; those that only a start can change are the same as before
+                (`config.change.fixed`).
             pace: how the files are read; None: in slices.
-            checked: see `system.slices.Table.read`.
+            checked: digests of files that another process has found good
+                (`system.slices.Table.read`).
 
         Raises:
             AccountsError: the file of accounts cannot be used.
@@ -332,11 +334,11 @@ class Agent:
         async def use() -> list[str]:
             await self.authentication.complete(authentication, pace)
             await self.mailboxes.complete(mailboxes, pace)
-            # From here to the end of the change nothing is waited for.
+            # From here on nothing waits, so that the settings change at once.
             self.config = config
             lines = self.authentication.use(authentication)
-            of_aliases, letting_go = self.mailboxes.use(mailboxes)
-            lines += of_aliases
+            alias_lines, disposal = self.mailboxes.use(mailboxes)
+            lines += alias_lines
             self.capacity.minimum_free = minimum_free(config)
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
@@ -345,8 +347,8 @@ class Agent:
             lines += self._resources.reload_resolver()
             for shard in self.shards:
                 shard.runner.update(runner_settings(config))
-            with suppress(CancelledError):  # at an end the rest goes by itself
-                await pace.work(letting_go)
+            with suppress(CancelledError):  # at a stop the process frees the memory
+                await pace.work(disposal)
             return lines
 
         return Change(
@@ -568,7 +570,7 @@ class Agent:
             try:
                 self.activity.message_accepted(message)
             except Exception:
-                # It is ours whether it is counted or not, and its client is to hear so.
+                # We are responsible for the message, counted or not, and its client must learn so.
                 self.log.failure("{id} was accepted, and not counted", id=message.id)
 
         def refused(failure: Failure) -> Failure:
@@ -581,7 +583,7 @@ class Agent:
     def _delivered_directly(
         self, message: Message, outcomes: Sequence[Outcome], whole: bool
     ) -> None:
-        if whole:  # or the part that is queued speaks for the message
+        if whole:  # otherwise the queued part stands for the message
             self.activity.message_accepted(message)
         self.activity.attempt_settled(message, outcomes, "maildir")
 

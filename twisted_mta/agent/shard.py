@@ -1,7 +1,7 @@
-"""A part of the queue, with what works on it: each process of an MTA has one of its own.
+"""A shard: one process's part of the queue, with its store and its runner.
 
-The first is the state directory itself, the others are folders in it. When there are fewer
-processes than before, what the missing ones left behind is taken over by those that remain.
+The first shard is the state directory itself, the others are folders in it. When there are fewer
+processes than before, the remaining ones take over the shards of the others.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ _FOLDER = re.compile(r"shard-([1-9][0-9]*)\Z")
 
 @frozen
 class Shard:
-    """One shard, joined.
+    """One shard of the queue.
 
     Attributes:
         number: 0 is the state directory itself.
-        lock: who has it works on the shard.
-        tallies: count what is in it by age and reason.
+        lock: the process that holds it works on the shard.
+        spool: the body files.
+        store: the database.
+        commit: its transactions.
+        runner: delivers its mail.
+        tallies: count its recipients by age and by reason of deferral.
     """
 
     number: int
@@ -72,15 +76,15 @@ class Shard:
 
 
 def shard_directory(state_dir: str, number: int) -> str:
-    """Return where a shard is."""
+    """Return the directory of a shard."""
     return state_dir if number == 0 else os.path.join(state_dir, f"shard-{number}")
 
 
 def need_queue(state_dir: str, number: int) -> None:
-    """See that the queue of a shard is there.
+    """Check that the queue of a shard exists.
 
     Raises:
-        StoreError: it has gone.
+        StoreError: it does not.
     """
     path = os.path.join(shard_directory(state_dir, number), QUEUE)
     if not os.path.exists(path):
@@ -91,13 +95,13 @@ def need_queue(state_dir: str, number: int) -> None:
 
 
 def shards_there(state_dir: str) -> list[int]:
-    """Return the numbers of all shards that have a folder, in their order; 0 is not among them.
+    """Return the numbers of all shards that have a folder, in rising order; shard 0 has none.
 
     Raises:
         OSError: the state directory cannot be read.
     """
-    found = (_FOLDER.match(name) for name in os.listdir(state_dir))
-    return sorted(int(match[1]) for match in found if match)
+    matches = (_FOLDER.match(name) for name in os.listdir(state_dir))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def shares(state_dir: str, workers: int) -> list[Sequence[int]]:

@@ -1,11 +1,11 @@
-"""How many connections each worker has, in memory that all of them and their parent see.
+"""The numbers of connections that workers have, in memory that they share with their parent.
 
-The kernel gives a connection to whoever asks first, and that is the worker that happens to run: of
-20 connections that came at once one worker often had 19, and the other processor was idle. So who
-has more than another leaves the next one to that other for a moment (`ports`).
+The kernel gives a connection to the first process that accepts, which is the worker that happens to
+run: of 20 connections that came at once one worker often had 19, and the other processor was idle.
+So a worker that has more than another leaves the next connection to it for a moment (`ports`).
 
-Each number has one writer, its worker, or the parent once that is dead; what is read may be a
-moment old, and decides nothing but who is served by whom.
+Each number has one writer: its worker, or the parent once the worker is dead. A number may be a
+moment old; it only decides which worker serves which client.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import tempfile
 from typing import Self
 
 _OCTETS = 4
-_ABSENT = 0xFFFF_FFFF  # takes no connections: nobody has more than that
+_ABSENT = 0xFFFF_FFFF  # takes no connections: no worker has more than that
 
 
 class SharedCounts:
-    """The numbers.
+    """The number of connections of each worker.
 
     Args:
-        descriptor: of the memory.
-        number: which worker's this is, from 0; None for the parent.
+        descriptor: of the shared memory.
+        number: the worker that this process is, from 0; None: the parent.
 
     Attributes:
         descriptor: see the argument; open until `close`.
@@ -40,28 +40,28 @@ class SharedCounts:
 
     @classmethod
     def of(cls, workers: int) -> Self:
-        """Return those of so many workers, of whom none takes connections yet.
+        """Return the counts of so many workers, none of which takes connections yet.
 
         Raises:
-            OSError: there is no descriptor or no memory left.
+            OSError: no descriptor or no memory is left.
         """
         if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("twisted-mta-loads")
+            descriptor = os.memfd_create("twisted-mta-counts")
         else:
-            with tempfile.TemporaryFile() as file:  # without a name, and gone with the last of us
+            with tempfile.TemporaryFile() as file:  # it has no name, and ends with the last process
                 descriptor = os.dup(file.fileno())
         try:
             os.ftruncate(descriptor, workers * _OCTETS)
-            loads = cls(descriptor)
+            counts = cls(descriptor)
         except OSError:
             os.close(descriptor)
             raise
         for number in range(workers):
-            loads.gone(number)
-        return loads
+            counts.gone(number)
+        return counts
 
     def close(self) -> None:
-        """Hand the memory to nobody else, and forget it."""
+        """Unmap the memory, and close its descriptor."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -69,39 +69,39 @@ class SharedCounts:
             self._memory.close()
 
     def gone(self, number: int) -> None:
-        """A worker is dead, says its parent."""
+        """Note that a worker is dead (in the parent)."""
         self._numbers[number] = _ABSENT
 
     def serve(self) -> None:
-        """Connections are taken here from now on."""
+        """Take connections from now on."""
         self._serving = True
-        self._tell()
+        self._write()
 
     def retire(self) -> None:
-        """No more are."""
+        """Take no more connections."""
         self._serving = False
-        self._tell()
+        self._write()
 
     def enter(self) -> None:
-        """One was taken."""
+        """Count a connection in."""
         self._own += 1
-        self._tell()
+        self._write()
 
     def leave(self) -> None:
-        """One has ended."""
+        """Count a connection out."""
         self._own -= 1
-        self._tell()
+        self._write()
 
     @property
     def ahead(self) -> bool:
-        """Whether another worker has so much fewer that the next one should be its own.
+        """Whether another worker has so many fewer that the next connection should be its own.
 
-        Not at once: to leave a connection to another costs something, and where each carries one
-        message the numbers go up and down all the time.
+        A small difference does not count: leaving a connection costs time, and with one message to
+        a connection the numbers change all the time.
         """
         least = min(self._numbers)
         return self._own > least + max(2, least // 2)
 
-    def _tell(self) -> None:
+    def _write(self) -> None:
         if self._place >= 0:
             self._numbers[self._place] = self._own if self._serving else _ABSENT

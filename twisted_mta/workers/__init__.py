@@ -1,1 +1,1 @@
-"""Several processes that share the work: the parent's side, and that of a worker."""
+"""Processes that share the work of one mail transfer agent: the parent's side and the worker's."""

@@ -1,8 +1,8 @@
-"""The process of a worker, from its first moment to its last.
+"""The program of a worker's process, from its start to its end.
 
     python -m twisted_mta.workers.main NUMBER text|json
 
-It is started by `workers.workers.Workers` alone, and ends with its parent.
+Only `workers.process.WorkerProcess` starts it; it ends with its parent.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main() -> None:
-    """Run a worker until its parent lets it end."""
-    # Loading takes a second on a slow machine: who is orphaned meanwhile has nothing to end yet.
+    """Run a worker until its parent ends it."""
+    # Imports take a second on a slow machine: a process that is orphaned meanwhile may just die.
     _when_the_parent_dies(signal.SIGKILL)
-    # What a terminal or an operator says to all processes of a group is for the parent to hear.
-    for unheard in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(unheard, signal.SIG_IGN)
-    from twisted.internet import reactor  # noqa: TID251 - this process is ours
+    # Signals that a terminal or an operator sends to the process group are for the parent.
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(ignored, signal.SIG_IGN)
+    from twisted.internet import reactor  # noqa: TID251 - the process is ours
     from twisted.logger import globalLogBeginner
 
     from ..system.interpreter import tune
@@ -48,22 +48,22 @@ def main() -> None:
     log.open()
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
     tune()
-    # No garbage collection is to walk through modules and tables: it takes 50 ms and more.
+    # Garbage collections skip modules and tables, which would take them 50 ms and more.
     worker = Worker(number, core, log, SharedCounts(COUNTS, number), settled=gc.freeze)
     with socket.socket(fileno=PIPE) as inherited:
         inherited.setblocking(False)
         core.adoptStreamConnection(PIPE, socket.AF_UNIX, PipeEnd(worker.pipe))
-    # systemd tells every process of a service to end.
+    # systemd sends SIGTERM to every process of a service.
     signal.signal(signal.SIGTERM, lambda *_: core.callFromThread(worker.drain))
-    # From here on the pipe tells it. Who was stopped (SIGSTOP) has to go on to notice: it would
-    # keep its shard, and those who come after could not have it.
+    # From here on the pipe shows that the parent has died. A process that was stopped (SIGSTOP) has
+    # to continue to notice: it would keep its shard, and no successor could have it.
     _when_the_parent_dies(signal.SIGCONT)
     core.run(installSignalHandlers=False)
     log.close()
 
 
 def _when_the_parent_dies(number: signal.Signals) -> None:
-    """Have a signal sent to this process then. Linux alone can do that."""
+    """Have the kernel send a signal to this process when its parent dies (on Linux)."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):  # a C library without it

@@ -1,7 +1,7 @@
-"""What a parent and its worker say to each other: calls and their answers, as JSON.
+"""The pipe between a parent and a worker: calls and their answers, as JSON.
 
-Each end may call the other. Whoever is at an end trusts the other: they are of one user and one
-program. What is said arrives in its order.
+Each end may call the other, and trusts it: both processes are of one user and one program. Messages
+arrive in order.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from twisted.python.failure import Failure
 
 
 class PipeClosed(Exception):
-    """The process at the other end is gone, or is going."""
+    """The process at the other end has ended, or is ending."""
 
 
 class CallFailed(Exception):
-    """The other end could not do what it was asked for; its error's text, for people.
+    """A call has failed at the other end; the text is that of the error there.
 
     Attributes:
-        error: the name of its class.
+        error: the name of the error's class.
     """
 
     def __init__(self, error: str, text: str) -> None:
@@ -33,16 +33,17 @@ class CallFailed(Exception):
         self.error = error
 
 
-Answers = Mapping[str, Callable[..., Any]]
-"""What can be asked for, by name; arguments and what comes, or a Deferred fires with, are JSON."""
+Calls = Mapping[str, Callable[..., Any]]
+"""The functions that can be called, by name; arguments, and results or those of Deferreds, are
+JSON."""
 
 
 class Pipe(Int32StringReceiver):
     """One end.
 
     Args:
-        answers: see there.
-        lost: called when the other end is gone.
+        calls: what the other end can call.
+        lost: called when the other end has closed the pipe.
     """
 
     MAX_LENGTH = 1 << 26  # octets; the reports of a busy worker are some thousands
@@ -50,18 +51,19 @@ class Pipe(Int32StringReceiver):
     transport: Any
     _log = Logger()
 
-    def __init__(self, answers: Answers, lost: Callable[[], None]) -> None:
-        self._answers = answers
+    def __init__(self, calls: Calls, lost: Callable[[], None]) -> None:
+        self._calls = calls
         self._lost = lost
         self._waiting: dict[int, Deferred[Any]] = {}
         self._last = 0
         self._closed = False
 
     def call(self, name: str, **arguments: Any) -> Deferred[Any]:
-        """Ask for ``name``.
+        """Call ``name`` at the other end.
 
-        Fails with `CallFailed` as the other end does, and with `PipeClosed`. A Deferred that is
-        cancelled hears nothing of the answer.
+        Returns:
+            Fires with the result; fails with `CallFailed` and with `PipeClosed`. After a
+            cancellation the answer is dropped.
         """
         if self._closed:
             return fail(PipeClosed("the process is gone"))
@@ -72,24 +74,24 @@ class Pipe(Int32StringReceiver):
         return answered
 
     def tell(self, name: str, **arguments: Any) -> None:
-        """Ask for ``name``, and for no answer."""
+        """Call ``name`` at the other end, without an answer."""
         if not self._closed:
             self._send({"call": name, "arguments": arguments})
 
     def stringReceived(self, string: bytes) -> None:
-        """A call, or the answer to one (called by Twisted)."""
+        """Take a call, or the answer to one (called by Twisted)."""
         try:
-            said = json.loads(string)
-            call = said.get("call")
-            id = said["id"] if call is None else said.get("id")
+            message = json.loads(string)
+            call = message.get("call")
+            id = message["id"] if call is None else message.get("id")
             if call is not None:
-                arguments = said["arguments"]
-            elif "error" in said:
-                answer: Any = Failure(CallFailed(said["error"], said["text"]))
+                arguments = message["arguments"]
+            elif "error" in message:
+                answer: Any = Failure(CallFailed(message["error"], message["text"]))
             else:
-                answer = said["result"]
+                answer = message["result"]
         except (ValueError, AttributeError, KeyError):
-            # One of the two is not what the other takes it for, and there is no going on.
+            # The other end is not the same program: nothing after this can be trusted.
             self._log.failure("what came through the pipe cannot be read")
             self.transport.abortConnection()
             return
@@ -99,11 +101,11 @@ class Pipe(Int32StringReceiver):
             self._waiting.pop(id).callback(answer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The process at the other end is gone."""
+        """Fail all calls under way (called by Twisted)."""
         self._closed = True
         waiting, self._waiting = self._waiting, {}
         for each in waiting.values():
-            if not each.called:  # what another's answer has cancelled
+            if not each.called:  # another call's failure may have cancelled it
                 each.errback(PipeClosed("the process is gone"))
         self._lost()
 
@@ -119,26 +121,26 @@ class Pipe(Int32StringReceiver):
             text = failure.getErrorMessage()
             self._send({"id": id, "error": type(failure.value).__name__, "text": text})
 
-        # What cannot be said as JSON is a failure as well: somebody waits.
+        # A result that is no JSON is a failure as well: the caller waits for an answer.
         answered.addCallback(lambda result: self._send({"id": id, "result": result}))
         answered.addErrback(failed)
 
     def _act(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        if name not in self._answers:
-            raise LookupError(f"there is no {name!r} to ask for")
-        return self._answers[name](**arguments)
+        if name not in self._calls:
+            raise LookupError(f"no call {name!r}")
+        return self._calls[name](**arguments)
 
     def _forget(self, id: int) -> None:
         self._waiting.pop(id, None)
 
-    def _send(self, said: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any]) -> None:
         if not self._closed:
-            octets = json.dumps(said, separators=(",", ":")).encode("ascii")
+            octets = json.dumps(message, separators=(",", ":")).encode("ascii")
             self.sendString(octets)  # type: ignore[no-untyped-call]
 
 
 class PipeEnd(Factory):
-    """Makes the one protocol of a connection that is there already."""
+    """The factory of the one protocol of a connection that exists already."""
 
     noisy = False
 
@@ -146,5 +148,5 @@ class PipeEnd(Factory):
         self._pipe = pipe
 
     def buildProtocol(self, addr: object) -> Pipe:
-        """Return it (called by Twisted)."""
+        """Return the pipe (called by Twisted)."""
         return self._pipe
