@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import asdict, evolve
 
-from ..functional.programs import Missing, Unready, folder, found
+from ..functional.machine import Missing, Unready, folder, path_of
 from .contestant import Field, others
 from .floors import versions
 from .idle import allow_files
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.contestant or [THEIRS, OURS, *many, *others(arguments.exim)]
     try:
         for program in ("smtp-source", "smtp-sink", *([THEIRS] if THEIRS in names else [])):
-            found(program)
+            path_of(program)
     except Missing as missing:
         asked.error(str(missing))
     todo = extent(arguments)

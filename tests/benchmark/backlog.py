@@ -28,7 +28,7 @@ from twisted_mta.queue.store.sqlite import SQLiteStore
 from twisted_mta.system.executors import inline_executor
 from twisted_mta.system.files import DiskFiles
 
-from ..functional.programs import folder
+from ..functional.machine import folder
 
 _NOW = 1_800_000_000.0
 _BLOCKED = "blocked.example"

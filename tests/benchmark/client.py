@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from ..functional.programs import LOOPBACK, Unready
+from ..functional.machine import LOOPBACK, Unready
 
 ENVELOPE = (
     (b"MAIL FROM:<ann@sender.example>\r\n", b"250"),

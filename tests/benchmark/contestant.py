@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted_mta.telemetry.metrics.table import COMMIT_BATCHES, COMMIT_OPERATIONS, Metric
 from twisted_mta.testing.peer import certificate
 
+from ..functional.machine import LOOPBACK, ROOT, free_port, listens
+from ..functional.mta import MTA
 from ..functional.postfix import Postfix
-from ..functional.programs import LOOPBACK, MTA, ROOT, Program, SMTPSink, free_port, listens
+from ..functional.program import Program
+from ..functional.sinks import SMTPSink
 from .exim import EXIM, Exim
 from .forgetful import NAMES, installed
 from .processes import cpu_seconds, resident

@@ -18,9 +18,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
-from ..functional.programs import LOOPBACK, Missing, Program, found, free_port, listens, run
+from ..functional.machine import LOOPBACK, Missing, free_port, listens, path_of, run
+from ..functional.program import Program
 
 EXIM = "exim"
 
@@ -119,17 +119,16 @@ class Exim(Program):
         """Return how many messages are in its queue."""
         return sum(1 for _ in (self.home / "spool" / "input").glob("*-H"))
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         script = f"mount --bind {self._etc} /etc\n"
         if self._root != Path("/"):
             libraries = " ".join(map(str, self._root.glob("usr/lib/*-linux-gnu")))
             script += f"ldconfig {libraries}\n"  # into the /etc that only it sees
         script += f"exec {self._root / _PROGRAM} -bdf\n"
-        self.spawn((found("unshare"), "-m", "sh", "-ec", script))
+        self.spawn((path_of("unshare"), "-m", "sh", "-ec", script))
         self.wait_for(lambda: listens(self.port), "Exim listens")
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         try:
             self.terminate()
         except subprocess.TimeoutExpired:
@@ -142,9 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     directory: Path = parser.parse_args(arguments).directory
     directory.mkdir(parents=True, exist_ok=True)
-    subprocess.run([found("apt-get"), "download", *_PACKAGES], cwd=directory, check=True)
+    subprocess.run([path_of("apt-get"), "download", *_PACKAGES], cwd=directory, check=True)
     for package in sorted(directory.glob("*.deb")):
-        subprocess.run([found("dpkg"), "-x", str(package), str(directory)], check=True)
+        subprocess.run([path_of("dpkg"), "-x", str(package), str(directory)], check=True)
     return 0
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from ..functional.hop import Hop, flood
+from ..functional.machine import LOOPBACK, eventually, folder, free_port
 from ..functional.mail import message, submit
-from ..functional.programs import LOOPBACK, MTA, eventually, folder, free_port
+from ..functional.mta import MTA
 
 
 def measure(kind: str, messages: int, samples: int, workers: int) -> tuple[float, list[float]]:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..functional.programs import SMTPSink, run
+from ..functional.machine import run
+from ..functional.sinks import SMTPSink
 from .client import client_tls
 from .load import Work, send
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from ..functional.programs import LOOPBACK
+from ..functional.machine import LOOPBACK
 
 OUR_FACTORY = "ESMTPFactory"
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..faults.memory import resident
-from ..functional.programs import MTA, folder
+from ..functional.machine import folder
+from ..functional.mta import MTA
 from .client import Client, client_tls
 
 CROWDED = "[mta]\nmax_connections = 20000\nmax_connections_per_peer = 20000\n"

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from ..functional.programs import LOOPBACK
+from ..functional.machine import LOOPBACK
 from .client import ENVELOPE, content
 from .results import percentile
 

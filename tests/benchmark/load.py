@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from attrs import evolve, frozen
 
-from ..functional.programs import LOOPBACK, ROOT, Unready, eventually, run
+from ..functional.machine import LOOPBACK, ROOT, Unready, eventually, run
 from .contestant import Contestant, Silence
 
 PATIENCE = 600.0

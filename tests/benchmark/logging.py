@@ -14,7 +14,7 @@ from zope.interface import implementer
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.telemetry.log import Log
 
-from ..functional.programs import folder
+from ..functional.machine import folder
 
 # As a delivery is logged.
 _FORMAT = (

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 from twisted_mta.cli.command import main as tool
 
 from ..functional.hop import Hop
-from ..functional.programs import LOOPBACK, MTA, folder, free_port
+from ..functional.machine import LOOPBACK, folder, free_port
+from ..functional.mta import MTA
 from .queued import fill
 
 _COMMANDS: tuple[tuple[str, ...], ...] = (

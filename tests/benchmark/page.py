@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..functional.programs import ROOT
+from ..functional.machine import ROOT
 from . import scenario
 from .forgetful import NAMES
 from .plot import Chart, svg

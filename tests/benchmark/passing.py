@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..functional.programs import eventually
+from ..functional.machine import eventually
 from .client import Client, content
 from .contestant import Contestant, Silence
 from .load import PATIENCE

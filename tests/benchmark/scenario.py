@@ -17,7 +17,9 @@ from attrs import evolve, field, frozen
 
 from twisted_mta.telemetry.metrics.table import QUEUE_MESSAGES
 
-from ..functional.programs import MTA, SMTPSink, Unready
+from ..functional.machine import Unready
+from ..functional.mta import MTA
+from ..functional.sinks import SMTPSink
 from . import queued
 from .client import client_tls
 from .contestant import Contestant, Field, commits, metrics, pair, route, total

@@ -26,7 +26,9 @@ from twisted_mta.queue.store.contract import Accept
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.telemetry.metrics.table import OUTCOMES
 
-from ..functional.programs import LOOPBACK, MTA, ROOT, Program, folder, free_port
+from ..functional.machine import LOOPBACK, ROOT, folder, free_port
+from ..functional.mta import MTA
+from ..functional.program import Program
 from .contestant import metrics, total
 from .load import generated
 from .processes import cpu_seconds

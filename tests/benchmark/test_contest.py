@@ -20,7 +20,8 @@ from twisted_mta.telemetry.metrics.table import (
     QUEUE_MESSAGES,
 )
 
-from ..functional.programs import MTA, eventually, folder, need, need_proc
+from ..functional.machine import eventually, folder, need, need_proc
+from ..functional.mta import MTA
 from . import storm
 from .client import content
 from .contestant import Contestant, Field, Silence, metrics, total

@@ -19,7 +19,7 @@ from twisted.application.service import IService
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tests.functional.programs import eventually
+from tests.functional.machine import eventually
 from twisted_mta.daemon.service import Options, makeService
 
 ENDED_WHEN_READY = """

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ..functional.machine import LOOPBACK, Unready, eventually, folder, run
+from ..functional.mta import MTA
 from ..functional.postfix import Postfix
-from ..functional.programs import LOOPBACK, MTA, Sink, Unready, eventually, folder, run
+from ..functional.sinks import Sink
 from .player import PATIENCE, Dialogue, Player
 from .table import Place
 

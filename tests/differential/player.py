@@ -14,8 +14,8 @@ from attrs import define, field, frozen
 
 from twisted_mta.testing.transcript import Transcript
 
+from ..functional.machine import LOOPBACK
 from ..functional.mail import trusting
-from ..functional.programs import LOOPBACK
 
 PATIENCE = 20.0
 """Seconds to wait for a reply that has to come."""

@@ -4,7 +4,7 @@ from collections import Counter
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ..functional.programs import need
+from ..functional.machine import need
 from .contest import compared, contest, dialogues
 from .table import PAGE, Place, by_place, load, page
 

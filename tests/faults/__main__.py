@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 
-from ..functional.programs import MTA, folder
+from ..functional.machine import folder
+from ..functional.mta import MTA
 from .campaign import Campaign
 from .exhausted import ExhaustedMTA
 from .gone import DetachableMTA, MountedMTA

@@ -15,18 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..functional.clock import WallClock
-from ..functional.programs import (
-    LOOPBACK,
-    MTA,
-    Program,
-    Sink,
-    Unready,
-    children,
-    eventually,
-    free_port,
-    runs,
-)
+from ..functional.machine import LOOPBACK, Unready, children, eventually, free_port, runs
+from ..functional.mta import MTA
+from ..functional.program import Program
 from ..functional.sink import MARK
+from ..functional.sinks import Sink
 from .exhausted import KINDS, ExhaustedMTA
 from .gone import DetachableMTA
 from .load import SENDER

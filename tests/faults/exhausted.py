@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 if __package__:
-    from ..functional.programs import MTA
+    from ..functional.mta import MTA
 else:  # as a program of its own
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-    from tests.functional.programs import MTA
+    from tests.functional.mta import MTA
 
 
 KINDS = ("memory", "threads", "memory threads")

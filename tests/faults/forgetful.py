@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 
 if __package__:
-    from ..functional.programs import MTA
+    from ..functional.mta import MTA
     from ..functional.sink import Content, Session
 else:  # as a program of its own
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-    from tests.functional.programs import MTA
+    from tests.functional.mta import MTA
     from tests.functional.sink import Content, Session
 
 DELAY = 0.5

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ..functional.programs import MTA, found, run
+from ..functional.machine import path_of, run
+from ..functional.mta import MTA
 
 
 class DetachableMTA(MTA):
@@ -65,8 +66,8 @@ class MountedMTA(DetachableMTA):
         """Return what starts it, with the state directory mounted."""
         script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
         return [
-            *(found("unshare"), "--mount", "--propagation", "private"),
-            *(found("sh"), "-c", script, "sh", self.kept, self.state),
+            *(path_of("unshare"), "--mount", "--propagation", "private"),
+            *(path_of("sh"), "-c", script, "sh", self.kept, self.state),
             *super().command(),
         ]
 

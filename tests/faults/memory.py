@@ -10,8 +10,10 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ..functional.machine import LOOPBACK, Unready, eventually
 from ..functional.mail import message
-from ..functional.programs import LOOPBACK, MTA, Sink, Unready, eventually
+from ..functional.mta import MTA
+from ..functional.sinks import Sink
 
 MIB = 1024 * 1024
 SENDERS = 20

@@ -6,8 +6,9 @@ from smtplib import SMTPDataError
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from ..functional.machine import folder, need, need_proc
 from ..functional.mail import message, submit
-from ..functional.programs import MTA, folder, need, need_proc
+from ..functional.mta import MTA
 from .campaign import Campaign
 from .exhausted import ExhaustedMTA
 from .forgetful import Forgetful

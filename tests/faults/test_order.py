@@ -4,8 +4,9 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ..functional.machine import LOOPBACK, need, run
 from ..functional.mail import ProgramTestCase, message, message_full_of_dots, submit
-from ..functional.programs import LOOPBACK, Sink, need, run
+from ..functional.sinks import Sink
 from .traced import TracedMTA, completed
 
 

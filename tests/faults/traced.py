@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..functional.programs import MTA, found
+from ..functional.machine import path_of
+from ..functional.mta import MTA
 
 DURABLE = ("fsync", "fdatasync", "link", "linkat", "rename", "renameat", "renameat2", "unlink")
 """The calls between which a crash leaves something else on the disk."""
@@ -37,7 +38,7 @@ class TracedMTA(MTA):
     def command(self) -> list[str | Path]:
         """Return what starts it: strace stands aside (``-D``), so signals reach the MTA."""
         return [
-            found("strace"),
+            path_of("strace"),
             *("-D", "-f", "-y", "-s", "200", "-o", self.trace),
             *("-e", f"trace={','.join((*DURABLE, *_SPEECH))}"),
             *(("-e", f"inject={self.inject}") if self.inject else ()),

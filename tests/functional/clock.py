@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from .programs import run
+from .machine import run
 
 _SOURCE = Path(__file__).with_name("clock_step.c")
 

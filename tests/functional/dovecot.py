@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Self
 
-from .programs import LOOPBACK, Program, found, free_port, listens
+from .machine import LOOPBACK, free_port, listens, path_of
+from .program import Program
 
 PASSWORD = "correct horse"
 
@@ -108,7 +108,7 @@ class Dovecot(Program):
             ),
             encoding="utf-8",
         )
-        self.spawn([found("dovecot"), "-F", "-c", configuration])
+        self.spawn([path_of("dovecot"), "-F", "-c", configuration])
         self.wait_for(lambda: listens(self.port) and self.socket.exists(), "Dovecot listens")
 
     def mail(self, user: str) -> list[bytes]:
@@ -128,10 +128,6 @@ class Dovecot(Program):
         log = self.home / "dovecot.log"
         return super().output() + (log.read_text("utf-8", "replace") if log.exists() else "")
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         if self.alive():
-            self.terminate()  # it takes its processes along
+            self.terminate()  # which ends its child processes too

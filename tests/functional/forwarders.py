@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .programs import LOOPBACK, Program, found, free_port
+from .machine import LOOPBACK, free_port, path_of
+from .program import Program
 
 _UNBOUND = """\
 server:
@@ -35,14 +36,6 @@ class Forwarder(Program):
         super().__init__(home, log)
         self.port = free_port()
 
-    def start(self) -> None:
-        """Start it and return when it answers."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Forwarder:
-        self.start()
-        return self
-
 
 class Unbound(Forwarder):
     """A resolver that asks other name servers for some zones.
@@ -64,7 +57,7 @@ class Unbound(Forwarder):
             text += f'stub-zone:\n    name: "{name}"\n    stub-addr: {LOOPBACK}@{port}\n'
         configuration = self.home / "unbound.conf"
         configuration.write_text(text, encoding="ascii")
-        self.spawn([found("unbound"), "-d", "-p", "-c", configuration])
+        self.spawn([path_of("unbound"), "-d", "-p", "-c", configuration])
         self.wait_for(lambda: "start of service" in self.output(), "Unbound answers")
 
 
@@ -85,7 +78,7 @@ class Dnsmasq(Forwarder):
     def start(self) -> None:
         self.spawn(
             [
-                *(found("dnsmasq"), "--keep-in-foreground", "--log-facility=-", "--conf-file"),
+                *(path_of("dnsmasq"), "--keep-in-foreground", "--log-facility=-", "--conf-file"),
                 *("--no-resolv", "--no-hosts", "--user=", "--group=", "--pid-file"),
                 *(f"--port={self.port}", f"--listen-address={LOOPBACK}", "--bind-interfaces"),
                 f"--server={LOOPBACK}#{self.upstream}",

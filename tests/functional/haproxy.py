@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
-from .programs import LOOPBACK, Program, found, free_port, listens
+from .machine import LOOPBACK, free_port, listens, path_of
+from .program import Program
 
 _CONFIGURATION = """\
 global
@@ -56,9 +56,8 @@ class HAProxy(Program):
             encoding="ascii",
         )
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         # In the foreground, without a master: one process, whose id is known.
-        self.spawn((found("haproxy"), "-db", "-f", self._configuration))
+        self.spawn((path_of("haproxy"), "-db", "-f", self._configuration))
         for port in self.ports.values():
             self.wait_for(lambda port=port: listens(port), "HAProxy listens")  # type: ignore[misc]
-        return self

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Self
 
-from .programs import LOOPBACK, eventually
+from .machine import LOOPBACK, eventually
 
 _PATH = re.compile(rb"<([^>]*)>")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .programs import LOOPBACK, folder
+from .machine import LOOPBACK, folder
 
 MIB = 1024 * 1024
 

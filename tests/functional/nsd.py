@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .programs import LOOPBACK, Program, Unready, found, free_port, run
+from .machine import LOOPBACK, Unready, free_port, path_of, run
+from .program import Program
 
 _CONFIGURATION = """\
 server:
@@ -54,7 +55,7 @@ class NSD(Program):
         if checked.returncode:
             raise RuntimeError(checked.stdout)
         for attempt in range(3):
-            self.spawn([found("nsd"), "-d", "-c", configuration])
+            self.spawn([path_of("nsd"), "-d", "-c", configuration])
             try:
                 self.wait_for(lambda: "nsd started" in self.output(), "NSD answers")
             except Unready:
@@ -65,11 +66,6 @@ class NSD(Program):
             else:
                 return
 
-    def kill(self) -> None:
-        """End it and its children; they end by themselves when it is asked to."""
-        if self.process is not None and self.alive():
-            self.terminate()
-
-    def __enter__(self) -> NSD:
-        self.start()
-        return self
+    def stop(self) -> None:
+        if self.alive():
+            self.terminate()  # which ends its child processes too

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from .programs import LOOPBACK, PATIENCE, Unready, eventually, free_port, listens, run, runs
+from .machine import LOOPBACK, PATIENCE, Unready, eventually, free_port, listens, run, runs
 
 _MASTER = """\
 {smtpd} inet n - n - - smtpd

@@ -6,8 +6,10 @@ import re
 import signal
 import smtplib
 
+from .machine import LOOPBACK, eventually, need
 from .mail import ProgramTestCase, message, submit
-from .programs import LOOPBACK, MTA, SMTPSink, eventually, need
+from .mta import MTA
+from .sinks import SMTPSink
 
 TOML = """\
 [mta]

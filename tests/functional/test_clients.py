@@ -4,8 +4,9 @@ import socket
 import subprocess
 import threading
 
+from .machine import LOOPBACK, PATIENCE, need, path_of, run
 from .mail import ProgramTestCase, as_stored, message, submit
-from .programs import LOOPBACK, MTA, PATIENCE, found, need, run
+from .mta import MTA
 
 
 class Clients(ProgramTestCase):
@@ -62,7 +63,7 @@ class Clients(ProgramTestCase):
         need(self, "openssl")
         client = subprocess.Popen(
             [
-                *(found("openssl"), "s_client", "-quiet", "-crlf", "-starttls", "smtp"),
+                *(path_of("openssl"), "s_client", "-quiet", "-crlf", "-starttls", "smtp"),
                 *("-connect", f"{LOOPBACK}:{self.mta.smtp}"),
             ],
             stdin=subprocess.PIPE,

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
+from .machine import LOOPBACK, Missing, eventually, need, path_of, run
 from .mail import ProgramTestCase, message
-from .programs import LOOPBACK, MTA, Missing, Program, eventually, found, need, run
+from .mta import MTA
+from .program import Program
 
 TEXT = "Good morning!\n"
 
@@ -181,7 +183,7 @@ class MailClients(ProgramTestCase):
             raise SkipTest(".ci/claws-mail runs this")
         for program in ("claws-mail", "Xvfb", "xdotool"):
             try:
-                found(program)
+                path_of(program)
             except Missing as missing:
                 raise SkipTest(f"{missing}: .ci/claws-mail installs it and runs this") from None
         profile, mail = self.home / "claws", self.home / "Mail"
@@ -229,7 +231,7 @@ class Display(Program):
         super().__init__(home, "display.log")
         self.number = ""
 
-    def __enter__(self) -> Display:
+    def start(self) -> None:
         # It looks for a free number itself: two that look at a time would find the same one.
         number = self.home / "display"
         self.spawn(
@@ -242,11 +244,10 @@ class Display(Program):
         self.number = self.wait_for(
             lambda: number.exists() and number.read_text().strip(), "Xvfb has a screen"
         )
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         if self.alive():
-            self.terminate()  # it takes its lock away
+            self.terminate()  # which removes its lock
 
     @property
     def environment(self) -> dict[str, str]:

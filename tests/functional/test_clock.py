@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 from .clock import WallClock
+from .machine import LOOPBACK, ROOT, eventually, free_port, need, run
 from .mail import ProgramTestCase, message, submit
-from .programs import LOOPBACK, MTA, ROOT, Program, Sink, eventually, free_port, need, run
+from .mta import MTA
+from .program import Program
+from .sinks import Sink
 
 HOUR = 3600.0
 QUICK = """

@@ -1,5 +1,6 @@
 """What was sent is what arrives: nothing added but fields above, nothing changed, nothing cut."""
 
+from .machine import LOOPBACK
 from .mail import (
     MIB,
     ProgramTestCase,
@@ -8,7 +9,8 @@ from .mail import (
     message_with_attachment,
     submit,
 )
-from .programs import LOOPBACK, MTA, Sink
+from .mta import MTA
+from .sinks import Sink
 
 
 class Content(ProgramTestCase):

@@ -19,7 +19,7 @@ from twisted_mta.message.mime.conversion_plan import CannotConvert
 from twisted_mta.message.mime.entity import IDENTITY
 from twisted_mta.message.mime.sections import Header, Piece, sections
 
-from .programs import found, need
+from .machine import need, path_of
 
 FORMS = ("é".encode(), b"\xe9", b"\0", b"e")
 """What stands for each e in a text: UTF-8, Latin-1, binary, or what stood there before."""
@@ -60,7 +60,7 @@ def in_reformime(content: bytes) -> list[tuple[str, bytes]]:
     """Return the same as Courier's parser sees it."""
 
     def ask(*arguments: str) -> bytes:
-        command = [found("reformime"), *arguments]
+        command = [path_of("reformime"), *arguments]
         return subprocess.run(command, input=content, capture_output=True, check=False).stdout
 
     parts: list[tuple[str, bytes]] = []

@@ -1,8 +1,9 @@
 """Debian's Dovecot behind us: mail goes into its mailboxes by LMTP."""
 
 from .dovecot import Dovecot
+from .machine import LOOPBACK, eventually, need, run
 from .mail import MIB, ProgramTestCase, message, message_with_attachment, submit
-from .programs import LOOPBACK, MTA, eventually, need, run
+from .mta import MTA
 
 DOMAIN = "store.example"
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
+from .machine import LOOPBACK, eventually, free_port
 from .mail import ProgramTestCase, message, submit
-from .programs import LOOPBACK, MTA, eventually, free_port
+from .mta import MTA
 
 _TOOL = [str(Path(sys.executable).with_name("twisted-mta"))]
 

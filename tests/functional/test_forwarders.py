@@ -15,8 +15,8 @@ from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.routing.exchangers import TargetLocator
 
 from .forwarders import Dnsmasq, Forwarder, Unbound
+from .machine import LOOPBACK, folder, need
 from .nsd import NSD
-from .programs import LOOPBACK, folder, need
 
 MANY = "\n".join(f"many MX {number} mx{number}.a-name-that-is-long-enough" for number in range(90))
 

@@ -3,9 +3,10 @@
 import smtplib
 
 from .dovecot import Dovecot
+from .machine import LOOPBACK, need, run
 from .mail import ProgramTestCase, as_stored, message, trusting
+from .mta import MTA
 from .postfix import Postfix
-from .programs import LOOPBACK, MTA, need, run
 
 CONTENT = message("x").replace(b"Subject: x", "Subject: schöne Grüße".encode())
 ASCII = message()

@@ -2,9 +2,10 @@
 
 import smtplib
 
+from .machine import LOOPBACK, need, run
 from .mail import ProgramTestCase, message, submit, trusting
+from .mta import MTA
 from .postfix import Postfix
-from .programs import LOOPBACK, MTA, need, run
 
 
 class ByLMTP(ProgramTestCase):

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .machine import LOOPBACK, PATIENCE, eventually, free_port, listens, runs
 from .mail import ProgramTestCase, message, submit
-from .programs import LOOPBACK, MTA, PATIENCE, eventually, free_port, listens, runs
+from .mta import MTA
 
 JSON = '[log]\nformat = "json"\n'
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from .machine import LOOPBACK, eventually, free_port, need
 from .mail import ProgramTestCase, message, submit
+from .mta import MTA
 from .postfix import Postfix
-from .programs import LOOPBACK, MTA, eventually, free_port, need
 
 TOML = """\
 [mta]

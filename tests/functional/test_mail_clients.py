@@ -6,8 +6,9 @@ import sys
 import unittest
 from pathlib import Path
 
+from .machine import LOOPBACK, need, path_of, run
 from .mail import ProgramTestCase, message, trusting
-from .programs import LOOPBACK, MTA, found, need, run
+from .mta import MTA
 
 PASSWORD = "open sesame 71"
 
@@ -134,7 +135,7 @@ class Others(Submission):
         (self.home / "password").write_text(PASSWORD)
         sent = subprocess.run(
             [
-                *(found("msmtp"), "--host", LOOPBACK, f"--port={self.mta.submission}"),
+                *(path_of("msmtp"), "--host", LOOPBACK, f"--port={self.mta.submission}"),
                 *("--tls=on", "--tls-starttls=on", "--tls-certcheck=off", f"--auth={mechanism}"),
                 *("--user=ann", f"--passwordeval=cat {self.home / 'password'}"),
                 *("--from=ann@sender.example", "--domain=client.example", "bob@localhost"),
@@ -168,7 +169,7 @@ class Others(Submission):
         )
         sent = subprocess.run(
             [
-                *(found("s-nail"), "-:/", "-X", f"source {self.home / 'rc'}"),
+                *(path_of("s-nail"), "-:/", "-X", f"source {self.home / 'rc'}"),
                 *("-r", "ann@sender.example", "-S", "sendwait"),
                 *("-s", "Greetings", "bob@localhost"),
             ],

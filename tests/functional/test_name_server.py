@@ -14,8 +14,8 @@ from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.routing.exchangers import TargetLocator
 
+from .machine import LOOPBACK, folder, need
 from .nsd import NSD
-from .programs import LOOPBACK, folder, need
 
 MANY = "\n".join(f"many MX {number} mx{number % 3}.a-long-name-{number}" for number in range(80))
 

@@ -13,8 +13,9 @@ from threading import Thread
 from typing import Any
 
 from .hop import Hop, flood
+from .machine import LOOPBACK, eventually, free_port
 from .mail import ProgramTestCase, message, submit
-from .programs import LOOPBACK, MTA, eventually, free_port
+from .mta import MTA
 
 QUICK = """
 [queue]

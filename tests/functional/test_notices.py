@@ -5,9 +5,11 @@ from __future__ import annotations
 import email
 import smtplib
 
+from .machine import LOOPBACK, need, run
 from .mail import ProgramTestCase, message
+from .mta import MTA
 from .postfix import Postfix
-from .programs import LOOPBACK, MTA, Sink, need, run
+from .sinks import Sink
 
 
 def submit_asking(

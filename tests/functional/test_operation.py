@@ -6,8 +6,10 @@ import smtplib
 import urllib.request
 from typing import Any
 
+from .machine import LOOPBACK, free_port, listens, need
 from .mail import ProgramTestCase, message, submit
-from .programs import LOOPBACK, MTA, Sink, SMTPSink, free_port, listens, need
+from .mta import MTA
+from .sinks import Sink, SMTPSink
 
 IMPATIENT = """
 [queue]

@@ -1,8 +1,10 @@
 """Between two Postfixes: Debian's MTA hands mail to ours, and takes mail from ours."""
 
+from .machine import LOOPBACK, eventually, need, run
 from .mail import MIB, ProgramTestCase, as_stored, message, message_with_attachment, submit
+from .mta import MTA
 from .postfix import Postfix
-from .programs import LOOPBACK, MTA, Sink, eventually, need, run
+from .sinks import Sink
 
 
 class PostfixAsClient(ProgramTestCase):

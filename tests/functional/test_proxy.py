@@ -3,8 +3,9 @@
 import smtplib
 
 from .haproxy import HAProxy
+from .machine import LOOPBACK, free_port, need, run
 from .mail import ProgramTestCase, as_stored, message, trusting
-from .programs import LOOPBACK, MTA, free_port, need, run
+from .mta import MTA
 
 CLIENT = "127.0.0.2"
 BALANCER = "127.0.0.3"

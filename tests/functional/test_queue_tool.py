@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from twisted_mta.cli.command import main
 
 from .hop import Hop, flood
+from .machine import LOOPBACK, eventually, free_port
 from .mail import MIB, ProgramTestCase, message, message_with_attachment, submit
-from .programs import LOOPBACK, MTA, eventually, free_port
+from .mta import MTA
 
 PATIENT = """
 [queue]

@@ -10,8 +10,10 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from .machine import LOOPBACK, need
 from .mail import MIB, ProgramTestCase, message, message_with_attachment, submit
-from .programs import LOOPBACK, MTA, SMTPSink, need
+from .mta import MTA
+from .sinks import SMTPSink
 
 _OUTCOME = re.compile(
     r"(delivered|deferred|failed): from=<sender@localhost> to=<(\w+)@([\w-]+)\.example>"

@@ -7,8 +7,9 @@ import ssl
 
 from tests.server.authority import self_signed
 
+from .machine import LOOPBACK
 from .mail import ProgramTestCase, message, trusting
-from .programs import LOOPBACK, MTA
+from .mta import MTA
 
 
 class Reload(ProgramTestCase):

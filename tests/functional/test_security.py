@@ -9,8 +9,9 @@ from base64 import b64encode
 
 from ..server.authority import Authority, Issued, self_signed
 from .hop import Hop
+from .machine import eventually
 from .mail import ProgramTestCase, message, submit
-from .programs import MTA, eventually
+from .mta import MTA
 from .test_next_hops import metric, status, tool
 
 NAME = "localhost"  # the system knows its address, whatever the DNS says

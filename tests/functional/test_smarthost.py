@@ -17,9 +17,11 @@ from twisted_mta.smtp.client.step import Close, SendBody, StartTLS, Step, Transa
 from twisted_mta.smtp.sasl.client import CLIENT_MECHANISMS, Credentials
 
 from .dovecot import PASSWORD, Dovecot
+from .machine import LOOPBACK, eventually, need, run
 from .mail import ProgramTestCase, message, submit, trusting
+from .mta import MTA
 from .postfix import Postfix
-from .programs import LOOPBACK, MTA, Sink, eventually, need, run
+from .sinks import Sink
 
 _FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
 

@@ -21,21 +21,21 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from .mail import ProgramTestCase, message, submit
-from .programs import (
+from .machine import (
     LOOPBACK,
-    MTA,
     PATIENCE,
     ROOT,
     children,
     eventually,
-    found,
     free_port,
     listens,
     need,
     need_proc,
+    path_of,
     runs,
 )
+from .mail import ProgramTestCase, message, submit
+from .mta import MTA
 
 _BIN = Path(sys.executable).parent
 
@@ -65,7 +65,7 @@ class Units(ProgramTestCase):
 
     def analyze(self, *arguments: str) -> str:
         done = subprocess.run(
-            [found("systemd-analyze"), *arguments],
+            [path_of("systemd-analyze"), *arguments],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -195,7 +195,7 @@ class Activator(MTA):
         for number in range(len(self.descriptors)):
             command += ["--smtp", f"systemd:domain=INET:index={number}"]
         names = ":".join("smtp" for _ in self.descriptors)
-        return [found("systemd-socket-activate"), f"--fdname={names}", *command]
+        return [path_of("systemd-socket-activate"), f"--fdname={names}", *command]
 
     def spawn(self, arguments: Sequence[str | Path]) -> None:
         """Start it."""

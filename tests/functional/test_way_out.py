@@ -6,9 +6,10 @@ import email
 import re
 
 from .hop import Hop
+from .machine import LOOPBACK, eventually, free_port, need
 from .mail import ProgramTestCase, message, submit
+from .mta import MTA
 from .nsd import NSD
-from .programs import LOOPBACK, MTA, eventually, free_port, need
 from .test_next_hops import status
 
 ALIASES = """\

@@ -20,8 +20,10 @@ from urllib.request import urlopen
 
 from tests.server.authority import self_signed
 
+from .machine import LOOPBACK, children, eventually, free_port, listens, need_proc, runs
 from .mail import ProgramTestCase, message, submit, trusting
-from .programs import LOOPBACK, MTA, Sink, children, eventually, free_port, listens, need_proc, runs
+from .mta import MTA
+from .sinks import Sink
 
 
 class Workers(ProgramTestCase):

@@ -1,0 +1,120 @@
+"""A process of a test: started in a folder of its own, and ended by its process id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+from .machine import PATH, PATIENCE, Unready, eventually
+
+_T = TypeVar("_T")
+
+
+class Program:
+    """A process whose output goes to a file; ``with`` starts it, and stops it at the end.
+
+    A subclass spawns its process in `start`. Of this class itself, `spawn` is called by the test.
+
+    Args:
+        home: the working directory.
+        log: name of the file in ``home`` that the output is appended to.
+
+    Attributes:
+        environment: variables of the process beside those of the test.
+    """
+
+    def __init__(self, home: Path, log: str) -> None:
+        self.environment: Mapping[str, str] = {}
+        self.home = home
+        self.log = home / log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, and return when it is ready."""
+
+    def stop(self) -> None:
+        """End the process, and return when it has ended."""
+        self.kill()
+
+    def spawn(self, arguments: Sequence[str | Path]) -> None:
+        """Start the process."""
+        with self.log.open("ab") as log:
+            self._logged_before = log.tell()
+            self.process = subprocess.Popen(
+                list(map(str, arguments)),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PATH": PATH, **self.environment},
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def output(self) -> str:
+        """Return the output since the last start."""
+        with self.log.open("rb") as log:
+            log.seek(self._logged_before)
+            return log.read().decode("utf-8", "replace")
+
+    def wait(self) -> int:
+        """Wait until the process ends by itself; return its exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after `PATIENCE` seconds.
+        """
+        assert self.process is not None
+        return self.process.wait(PATIENCE)
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def wait_for(self, check: Callable[[], _T], what: str) -> _T:
+        """Wait until ``check`` returns a true value, as long as the process runs.
+
+        Raises:
+            Unready: the process has ended, or time is over; the error has the output.
+        """
+
+        def check_alive() -> _T:
+            result = check()
+            if not result and not self.alive():
+                raise Unready(f"it ended before {what}")
+            return result
+
+        try:
+            return eventually(check_alive, what)
+        except Unready as unready:
+            raise Unready(f"{unready}\n{self.output()}") from None
+
+    def kill(self) -> None:
+        """End the process at once, like a power failure (SIGKILL)."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def terminate(self) -> int:
+        """End the process in order (SIGTERM); return its exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after `PATIENCE` seconds.
+        """
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
