@@ -5,8 +5,11 @@ A table has one of two forms, with members of an Enum as states:
 * ``Mapping[State, Mapping[Event, State]]``;
 * rows ``(state, event, next state)``.
 
+A state is shown by the name of its member, with the value below it if that is another text; an
+event by the value of its member, if that is text.
+
 The states stand below each other, in the order of their Enum. An event that leads to the state
-below stands beside the arrow between the two. All others that lead downwards leave a state to the
+below stands beside the arrow between them. All others that lead downwards leave a state to the
 right, and those that lead upwards to the left; the arrows to one state share one line. Events that
 leave the state as it is stand in its box. An event that leads to one state from all others is
 drawn once.
@@ -14,6 +17,7 @@ drawn once.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from html import escape
@@ -57,16 +61,30 @@ def rows(table: object) -> list[Row]:
                     f"{state}: found {type(events).__name__}, expected a mapping of events"
                 )
             for event, value in events.items():
-                found.extend((words(state), words(event), words(after)) for after in _states(value))
+                found.extend((words(state), label(event), words(after)) for after in _states(value))
     elif isinstance(table, Iterable):
         for row in table:
             if not (isinstance(row, Sequence) and len(row) == 3):
                 raise TypeError(f"found {row!r}, expected (state, event, next state)")
             state, event, value = row
-            found.extend((words(state), words(event), words(after)) for after in _states(value))
+            found.extend((words(state), label(event), words(after)) for after in _states(value))
     else:
         raise TypeError(f"found {type(table).__name__}, expected a mapping or rows")
     return list(dict.fromkeys(found))
+
+
+def label(event: object) -> str:
+    """Return the text of an event."""
+    return event.value if isinstance(event, Enum) and isinstance(event.value, str) else words(event)
+
+
+def descriptions(table: object) -> dict[str, str]:
+    """Return the values of states that are text and say more than their names, by name."""
+    return {
+        words(state): state.value
+        for state in _members(table)
+        if isinstance(state.value, str) and state.value.lower() != words(state).lower()
+    }
 
 
 def order(table: object) -> list[str]:
@@ -113,7 +131,8 @@ class _Box:
     """A state, and the labels around it.
 
     Attributes:
-        stays: lines of text inside, below the name.
+        described: lines of text inside, below the name.
+        stays: likewise, the events that leave the state as it is.
         below: the events that lead to the next box.
         right: the events that lead further down, each with the number of the next state.
         left: likewise, up.
@@ -123,6 +142,7 @@ class _Box:
 
     name: str
     color: str
+    described: list[str] = field(factory=list)
     stays: list[str] = field(factory=list)
     below: list[str] = field(factory=list)
     right: list[tuple[str, int]] = field(factory=list)
@@ -131,6 +151,10 @@ class _Box:
     entered: set[int] = field(factory=set)
     top: float = 0
     height: float = 0
+
+    @property
+    def lines(self) -> list[str]:
+        return self.described + self.stays
 
     @property
     def bottom(self) -> float:
@@ -148,14 +172,13 @@ class _Box:
         return self.top + 13 + (number + (side in self.entered)) * _ROW
 
 
-def draw(transitions: Sequence[Row], names: Sequence[str]) -> str:
-    """Return a drawing, as an SVG element.
+def draw(table: object) -> str:
+    """Return the drawing of a table, as an SVG element.
 
-    Args:
-        transitions: the rows.
-        names: all states, from top to bottom.
+    Raises:
+        TypeError: it has neither of the two forms.
     """
-    return _Drawing(_boxes(transitions, names)).svg()
+    return _Drawing(_boxes(rows(table), order(table), descriptions(table))).svg()
 
 
 class _Drawing:
@@ -164,15 +187,15 @@ class _Drawing:
         self._parts: list[str] = []
         self._lanes = {side: _lanes(boxes, side) for side in (1, -1)}
         wide = max(len(box.name) for box in boxes) * _LARGE_LETTER + 28
-        stays = _widest(line for box in boxes for line in box.stays) + 24
-        anywhere = _widest(label for box in boxes for label in box.anywhere)
+        widest_line = _widest(line for box in boxes for line in box.lines) + 24
+        anywhere = _widest(label for box in boxes[:-1] for label in box.anywhere)
         self._labels = {
             side: _widest(label for box in boxes for label, _ in box.leaving(side)) + 16
             for side in (1, -1)
         }
         self._labels[1] = max(self._labels[1], anywhere + 34 if anywhere else 0)
         self._left = self._labels[-1] + _LANE * _count(self._lanes[-1]) + 14
-        self._right = self._left + max(150.0, wide, stays)
+        self._right = self._left + max(150.0, wide, widest_line)
         self._middle = (self._left + self._right) / 2
 
     def svg(self) -> str:
@@ -195,6 +218,7 @@ class _Drawing:
         width = max(
             self._right + self._labels[1] + _LANE * _count(self._lanes[1]) + 14,
             self._middle + _widest(label for box in self._boxes for label in box.below) + 16,
+            self._right + _widest(self._boxes[-1].anywhere) + 40,
         )
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" role="img"'
@@ -234,10 +258,11 @@ class _Drawing:
                 f' height="{box.height - 2 * inset:.0f}" stroke="{box.color}" stroke-width="1.5"'
                 ' fill="#ffffff"/>'
             )
-        y = box.top + box.height / 2 - len(box.stays) * _LINE / 2 + 5
+        y = box.top + box.height / 2 - len(box.lines) * _LINE / 2 + 5
         self._text(self._middle, y, box.name, _BLACK, "middle", ' font-weight="bold"', size=13)
-        for number, line in enumerate(box.stays, 1):
-            self._text(self._middle, y + _LINE * number, line, _GRAY, "middle")
+        for number, line in enumerate(box.lines, 1):
+            style = ' font-style="italic"' if number <= len(box.described) else ""
+            self._text(self._middle, y + _LINE * number, line, _GRAY, "middle", style)
 
     def _to_next(self, box: _Box, after: _Box) -> None:
         self._line(f"M{self._middle:.0f} {box.bottom:.0f} V{after.top - 7:.0f}", after.color)
@@ -277,7 +302,9 @@ class _Drawing:
         )
 
 
-def _boxes(transitions: Sequence[Row], names: Sequence[str]) -> list[_Box]:
+def _boxes(
+    transitions: Sequence[Row], names: Sequence[str], described: Mapping[str, str]
+) -> list[_Box]:
     boxes = [_Box(name, _COLORS[number % len(_COLORS)]) for number, name in enumerate(names)]
     numbers = {name: number for number, name in enumerate(names)}
     anywhere = _from_everywhere(transitions)
@@ -285,15 +312,18 @@ def _boxes(transitions: Sequence[Row], names: Sequence[str]) -> list[_Box]:
     for state, event, after in transitions:
         if (event, after) not in anywhere or state == after:
             events.setdefault((numbers[state], numbers[after]), []).append(event)
+    for box in boxes:
+        if box.name in described:
+            box.described = textwrap.wrap(described[box.name], 34)
     for (number, after), labels in events.items():
         box = boxes[number]
         if after == number:
-            box.stays = _wrapped(f"stays: {', '.join(labels)}", 30)
+            box.stays = _wrapped([f"stays: {labels[0]}", *labels[1:]], 34)
         elif after == number + 1:
-            box.below = _wrapped(", ".join(labels), 44)
+            box.below = _wrapped(labels, 44)
         else:
             side = 1 if after > number else -1
-            box.leaving(side).extend((line, after) for line in _wrapped(", ".join(labels), 34))
+            box.leaving(side).extend((line, after) for line in _wrapped(labels, 34))
             boxes[after].entered.add(side)
     for event, after in anywhere:
         boxes[numbers[after]].anywhere.append(f"{event}, in any other state")
@@ -307,7 +337,7 @@ def _boxes(transitions: Sequence[Row], names: Sequence[str]) -> list[_Box]:
             len(box.left) + (-1 in box.entered),
             1,
         )
-        box.height = max(arrows * _ROW + 8, 28 + _LINE * len(box.stays))
+        box.height = max(arrows * _ROW + 8, 28 + _LINE * len(box.lines))
         top = box.bottom + max(26, _LINE * len(box.below) + 18)
     return boxes
 
@@ -354,11 +384,11 @@ def _widest(labels: Iterable[str]) -> float:
     return max((len(label) for label in labels), default=0) * _LETTER
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrapped(labels: Iterable[str], width: int) -> list[str]:
     lines: list[str] = []
-    for part in text.split(", "):
-        if lines and len(lines[-1]) + len(part) + 2 <= width:
-            lines[-1] += f", {part}"
+    for label in labels:
+        if lines and len(lines[-1]) + len(label) + 2 <= width:
+            lines[-1] += f", {label}"
         else:
-            lines.append(part)
+            lines.append(label)
     return [line + "," for line in lines[:-1]] + lines[-1:]

@@ -16,7 +16,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from state_diagram import Row, draw, order, rows
+from state_diagram import Row, draw, rows
 
 
 class states(nodes.General, nodes.Element):
@@ -40,7 +40,7 @@ class States(SphinxDirective):
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise self.error(f"{path}: {error}") from error
         self.env.note_dependency(inspect.getfile(module))
-        node = states(svg=draw(transitions, order(table)), alt=f"State diagram of {path}")
+        node = states(svg=draw(table), alt=f"State diagram of {path}")
         node += _table(transitions)
         caption = "\n".join(self.content)
         if not caption:

@@ -16,7 +16,7 @@ from twisted_mta.message.mime.content_reader import ContentReader
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.routing.expansion import Expander
 from twisted_mta.smtp.peer import Peer
-from twisted_mta.smtp.sasl import client
+from twisted_mta.smtp.sasl import saslprep
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
 from twisted_mta.testing.pure import Options
@@ -121,7 +121,7 @@ class BrokenCode(SynchronousTestCase):
 
     def test_characters_that_combine_put_in_order(self) -> None:
         self.assertIsNone(failure(SCALING, MARKS))
-        self.patch(client, "_LONGEST_PREPARED", 1 << 20)
+        self.patch(saslprep, "_LONGEST_PREPARED", 1 << 20)
         self.assertIn("too fast", str(failure(SCALING, MARKS)))
 
 
