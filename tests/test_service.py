@@ -12,11 +12,11 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet import reactor  # noqa: TID251 - the tests below on loopback are run by it
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread  # noqa: TID251 - smtplib blocks
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.waiting import until
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener, QueueSettings
 from twisted_mta.mail.queue_id import QueueId
@@ -552,10 +552,7 @@ class OnLoopback(TestCase):
         await deferToThread(send)
 
     async def delivered(self, mta: MailTransferAgent, count: int) -> None:
-        while mta.activity.delivered < count:
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0.01, turn.callback, None)  # type: ignore[attr-defined]
-            await turn
+        await until(lambda: mta.activity.delivered >= count)
 
     def mail(self, mta: MailTransferAgent) -> list[bytes]:
         new = os.path.join(mta.config.maildir, "localhost", "bob", "new")

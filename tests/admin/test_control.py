@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread  # noqa: TID251 - the client 
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from tests.waiting import until
 from twisted_mta.admin.control import client, server
 from twisted_mta.admin.control.client import NAME, ControlClient, NotRunning, Refused
 from twisted_mta.admin.control.server import ControlSocket
@@ -136,17 +137,6 @@ class Serving(ControlTestCase):
         missing = os.path.join(self.directory, "missing", NAME)
         error = self.assertRaises(OSError, self.start, missing)
         self.assertIn("No such file", str(error))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the reactor have its turns until something is so; fail where it does not come to be."""
-    for _ in range(2000):
-        if condition():
-            return
-        paused: Deferred[None] = Deferred()
-        reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
-        await paused
-    raise AssertionError("it has not come to be")
 
 
 class Lost(ControlTestCase):

@@ -17,6 +17,7 @@ from twisted.mail.smtp import SMTPSenderFactory
 from twisted.trial.unittest import TestCase
 
 from tests.applications.console import SimpleRealm, consoleFactory
+from tests.waiting import until
 from twisted_mta import ESMTPFactory
 
 
@@ -43,17 +44,10 @@ class RunningTestCase(TestCase):
     def disconnected(self) -> Deferred[None]:
         """Fire when both ends of all connections are gone."""
 
-        async def wait() -> None:
-            while any(isinstance(each, Connection) for each in self.reactor.getReaders()):
-                await self.turn()
+        def gone() -> bool:
+            return not any(isinstance(each, Connection) for each in self.reactor.getReaders())
 
-        return Deferred.fromCoroutine(wait())
-
-    async def turn(self) -> None:
-        """Let the reactor do what is due."""
-        turn: Deferred[None] = Deferred()
-        self.reactor.callLater(0.001, turn.callback, None)
-        await turn
+        return Deferred.fromCoroutine(until(gone))
 
     async def send(self, factory: Any, sender: str, recipients: list[str], message: bytes) -> Any:
         """Send by Twisted's own client, which takes LF; return what it makes of the replies."""

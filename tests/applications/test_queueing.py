@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.mail import smtp
 
 from tests.applications.test_console import RunningTestCase
+from tests.waiting import until
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener
 
@@ -50,8 +51,7 @@ class OurQueueBehindTheirServer(RunningTestCase):
         )
         self.assertEqual(sent[0], 1)
         folder = os.path.join(mta.config.maildir, "mx.example", "bob", "new")
-        while not (os.path.isdir(folder) and os.listdir(folder)):
-            await self.turn()
+        await until(lambda: os.path.isdir(folder) and os.listdir(folder))
         with open(os.path.join(folder, os.listdir(folder)[0]), "rb") as file:
             message = message_from_bytes(file.read())
         self.assertEqual(message["Return-Path"], "<ann@client.example>")
@@ -112,8 +112,7 @@ class SeveralInOneProcess(RunningTestCase):
         self.reactor.connectTCP("127.0.0.1", first.bound[0].port.getHost().port, client)
         await sent
         folder = os.path.join(second.config.maildir, "two.example", "b", "new")
-        while not (os.path.isdir(folder) and os.listdir(folder)):
-            await self.turn()
+        await until(lambda: os.path.isdir(folder) and os.listdir(folder))
         with open(os.path.join(folder, os.listdir(folder)[0]), "rb") as file:
             traces = message_from_bytes(file.read()).get_all("Received")
         self.assertEqual(len(traces), 2)

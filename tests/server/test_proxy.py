@@ -6,7 +6,6 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import Clock
@@ -16,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase, listener, received
+from tests.waiting import turn, until
 from twisted_mta.config import ConfigError, Listener
 from twisted_mta.server.addresses import ProxiedAddress
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
@@ -567,7 +567,7 @@ class OverTCP(LoopbackTestCase):
             client = await self.dial(self.port(agent))
             client.transport.write(LINE_4)
             if not at_once:
-                await self.until(lambda: bool(agent.agent.listeners.factories[0].connections_open))
+                await until(lambda: bool(agent.agent.listeners.factories[0].connections_open))
             handshake = client.expect_handshake()
             client.transport.startTLS(ClientTLS())
             await handshake
@@ -593,7 +593,7 @@ class OverTCP(LoopbackTestCase):
         client.transport.setTcpNoDelay(True)
         for octet in BLOCK_4:
             client.transport.write(bytes([octet]))
-            await self.turn()
+            await turn(0.001)
         self.assertEqual(await client.reply(), "220 mx.example ESMTP")
 
     async def test_an_early_talker(self) -> None:
@@ -644,16 +644,6 @@ class OverTCP(LoopbackTestCase):
         agent = self.agent(self.proxied())
         client = await self.dial(self.port(agent))
         client.transport.write(LINE_4[:9])
-        await self.turn()
+        await turn(0.001)
         await agent.stopService()
         await client.lost
-
-    async def turn(self) -> None:
-        """Let everything that is ready happen."""
-        done: Deferred[None] = Deferred()
-        self.reactor.callLater(0.001, done.callback, None)
-        await done
-
-    async def until(self, check: Any) -> None:
-        while not check():
-            await self.turn()

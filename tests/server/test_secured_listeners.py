@@ -7,11 +7,11 @@ from ipaddress import ip_network
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.server.authority import Authority, Issued, self_signed
 from tests.server.loopback import ClientTLS, LoopbackTestCase, RecordingAgent, listener, received
+from tests.waiting import until
 from twisted_mta.config import Listener, SNICertificate
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
 from twisted_mta.server.timeouts import Timeouts
@@ -140,24 +140,11 @@ class FailedHandshakes(LoopbackTestCase):
         with self.assertRaises(SSL.Error):
             await client.start_tls(tls)
         # The alert is on its way yet; the next client comes after it.
-        await self.until_logged("TLS handshake with 127.0.0.1 failed: ")
+        await until(
+            lambda: any("TLS handshake with 127.0.0.1 failed: " in line for line in self.log)
+        )
         (line,) = [line for line in self.log if "TLS handshake" in line]
         self.assertRegex(line, "failed: .*alert")
-
-    async def until_logged(self, text: str) -> None:
-        """Wait until a line with ``text`` was logged."""
-        from twisted.logger import LogEvent, globalLogPublisher
-
-        seen: Deferred[None] = Deferred()
-
-        def look(event: LogEvent) -> None:
-            if not seen.called and any(text in line for line in self.log):
-                seen.callback(None)
-
-        globalLogPublisher.addObserver(look)
-        self.addCleanup(globalLogPublisher.removeObserver, look)
-        if not any(text in line for line in self.log):
-            await seen
 
     async def test_s13_one_that_stalls_is_ended_and_logged(self) -> None:
         """RFC 3207 §4.1: after the deadline, by STARTTLS and by implicit TLS."""
@@ -179,8 +166,7 @@ class FailedHandshakes(LoopbackTestCase):
             client = await self.dial(port.getHost().port)
             if implicit:
                 client.transport.write(b"\x16\x03\x01\x02\x00\x01")
-                while not factory._connections:  # it is not greeted: nothing else tells us
-                    await self.turn()
+                await until(lambda: factory._connections)  # a greeting comes only later
             else:
                 await client.reply()
                 await client.say("STARTTLS")
@@ -192,14 +178,7 @@ class FailedHandshakes(LoopbackTestCase):
             (line,) = [line for line in self.log if "TLS handshake" in line]
             self.assertEqual(line, "TLS handshake with 127.0.0.1 failed: not completed within 30 s")
             self.log.clear()
-            while factory._connections:
-                await self.turn()
-
-    def turn(self) -> Deferred[None]:
-        """Return what fires in the reactor's next turn."""
-        turned: Deferred[None] = Deferred()
-        self.reactor.callLater(0, turned.callback, None)
-        return turned
+            await until(lambda: not factory._connections)
 
 
 class ImplicitTLS(LoopbackTestCase):

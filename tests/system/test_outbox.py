@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from tests.waiting import turn
 from twisted_mta.system.outbox import Outbox, start_tls
 from twisted_mta.testing.peer import certificate
 from twisted_mta.tls.server import load
@@ -61,15 +62,6 @@ class OverTCP(TestCase):
         self.outbox = Outbox()
         return here.transport, there
 
-    def turn(self) -> Deferred[None]:
-        """Return what fires when this turn of the reactor is over."""
-        from twisted.internet import reactor  # noqa: TID251 - real sockets
-
-        net: Any = reactor
-        over: Deferred[None] = Deferred()
-        net.callLater(0, over.callback, None)
-        return over
-
     async def ended(self, transport: Any, there: Collector) -> bytes:
         self.outbox.release(transport)
         transport.loseConnection()
@@ -84,10 +76,10 @@ class OverTCP(TestCase):
         for octets in (b"250-one\r\n", b"250-two\r\n", b"250 three\r\n"):
             self.outbox.write(transport, octets)
         self.assertEqual(calls, [])
-        await self.turn()
+        await turn()
         self.assertEqual(len(calls), 1)
         self.outbox.write(transport, b"and the next")
-        await self.turn()
+        await turn()
         self.assertEqual(len(calls), 2)
         self.assertFalse(transport.dataBuffer or transport._tempDataBuffer)
         self.assertEqual(
@@ -100,7 +92,7 @@ class OverTCP(TestCase):
         self.outbox.release(transport)
         transport.write(b"two ")
         self.outbox.release(transport)
-        await self.turn()
+        await turn()
         self.outbox.write(transport, b"three")
         self.assertEqual(await self.ended(transport, there), b"one two three")
 
@@ -115,7 +107,7 @@ class OverTCP(TestCase):
         self.assertEqual(self.outbox.writes, 0)
         self.outbox.write(transport, b"one")
         self.outbox.write(transport, b"two")
-        await self.turn()
+        await turn()
         self.assertEqual(self.outbox.writes, 2)
 
     async def test_what_does_not_fit_follows(self) -> None:
@@ -124,7 +116,7 @@ class OverTCP(TestCase):
         self.outbox.write(transport, large)
         self.outbox.release(transport)
         self.outbox.write(transport, b"end")
-        await self.turn()
+        await turn()
         self.assertTrue(transport.dataBuffer or transport._tempDataBuffer)
         self.assertEqual(await self.ended(transport, there), large + b"end")
 
@@ -133,11 +125,11 @@ class OverTCP(TestCase):
         there.transport.abortConnection()  # type: ignore[union-attr]
         await there.lost
         self.outbox.write(transport, b"is anybody there?")
-        await self.turn()
+        await turn()
         self.outbox.write(transport, b"and now?")
         transport.loseConnection()
         self.outbox.write(transport, b"too late")
-        await self.turn()
+        await turn()
         self.outbox.release(transport)
 
     async def test_one_connection_that_fails_silences_no_other(self) -> None:

@@ -10,7 +10,6 @@ import resource
 import socket
 import ssl
 import stat
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor  # noqa: TID251 - real sockets need a real one
@@ -24,6 +23,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.authority import self_signed
+from tests.waiting import until
 from twisted_mta.system import accepting, ports
 from twisted_mta.system.ports import CannotListen, Ports
 from twisted_mta.system.shared_counts import SharedCounts
@@ -376,17 +376,6 @@ class Descriptors(PortsTestCase):
         accepting.raise_limit()
         now = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.assertEqual(now, (min(65_536, was[1]), was[1]))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the reactor have its turns until something is so; fail where it does not come to be."""
-    for _ in range(2000):
-        if condition():
-            return
-        paused: Deferred[None] = Deferred()
-        reactor.callLater(0.005, paused.callback, None)  # type: ignore[attr-defined]
-        await paused
-    raise AssertionError("it has not come to be")
 
 
 class Sharing(PortsTestCase):
