@@ -18,7 +18,8 @@ from .admin.api import Action, Actions, Admin
 from .admin.control.client import NAME
 from .admin.control.server import ControlSocket
 from .admin.overview import Installation, Overview
-from .admin.status import State, Status, Trouble
+from .admin.report import ReportedState, Trouble
+from .admin.status import Status
 from .admin.web.site import StatusSite
 from .agent.activity import Activity
 from .agent.agent import Agent
@@ -468,7 +469,7 @@ class MailTransferAgent(Service):
         """Return the state of all processes together."""
         return self._overview.status()
 
-    def _process_state(self) -> State:
+    def _process_state(self) -> ReportedState:
         if self._state is ServiceState.STOPPING:
             return "draining"
         return "ready" if self._state is ServiceState.READY else "starting"

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from twisted_mta.admin.questions import Deliver, PendingReport, Question, ShardQuestion
-from twisted_mta.admin.status import ProcessReport, Trouble
+from twisted_mta.admin.report import ProcessReport, Trouble
 from twisted_mta.telemetry.tracing import Filter
 
 

@@ -13,7 +13,8 @@ from twisted_mta.admin.api import Action, Actions, Admin
 from twisted_mta.admin.http import Request, Response
 from twisted_mta.admin.overview import Installation, Overview
 from twisted_mta.admin.questions import PendingReport
-from twisted_mta.admin.status import ProcessReport, Status
+from twisted_mta.admin.report import ProcessReport
+from twisted_mta.admin.status import Status
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0

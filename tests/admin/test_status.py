@@ -6,17 +6,15 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.status import (
+from twisted_mta.admin.merging import gauges, merge
+from twisted_mta.admin.report import (
     Connections,
     ProcessReport,
     RecentMessage,
-    Status,
     SuspendedHop,
     Trouble,
-    gauges,
-    merge,
-    short_duration,
 )
+from twisted_mta.admin.status import Status, short_duration
 from twisted_mta.telemetry.metrics import Metrics, table
 
 NOW = 1_790_000_000.0

@@ -16,14 +16,8 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request as WebRequest
 
 from twisted_mta.admin.http import Request, Responder, Response
-from twisted_mta.admin.status import (
-    Connections,
-    Process,
-    RecentMessage,
-    Status,
-    SuspendedHop,
-    Trouble,
-)
+from twisted_mta.admin.report import Connections, RecentMessage, SuspendedHop, Trouble
+from twisted_mta.admin.status import ProcessStatus, Status
 from twisted_mta.admin.web.site import StatusReport, StatusSite
 
 MESSAGE = RecentMessage(
@@ -45,7 +39,7 @@ STATUS = Status(
     recent=(MESSAGE,),
 )
 WORKERS = tuple(
-    Process(
+    ProcessStatus(
         number=number,
         pid=4000 + number,
         state=state,

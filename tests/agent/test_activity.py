@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.report import recent_message
+from twisted_mta.admin.reporter import recent_message
 from twisted_mta.agent.activity import Activity, Progress
 from twisted_mta.mail.envelope import RecipientNumber
 from twisted_mta.mail.message import Message

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.authority import self_signed
 from twisted_mta import Config
-from twisted_mta.admin.report import process_report
+from twisted_mta.admin.reporter import process_report
 from twisted_mta.agent.shard import shard_directory
 from twisted_mta.config import Listener
 from twisted_mta.config.destination import Destination

@@ -14,7 +14,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.status import Connections, ProcessReport, RecentMessage, SuspendedHop, merge
+from twisted_mta.admin.merging import merge
+from twisted_mta.admin.report import Connections, ProcessReport, RecentMessage, SuspendedHop
 from twisted_mta.cli import terminal
 from twisted_mta.cli.command import main
 from twisted_mta.cli.status import facts, tables

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_mta import Config
-from twisted_mta.admin.status import ProcessReport
+from twisted_mta.admin.report import ProcessReport
 from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import Pipe
 

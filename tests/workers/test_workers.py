@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.workers.pretended import PretendedPorts, PretendedReactor, Process
 from twisted_mta import Config
 from twisted_mta.admin.questions import PendingReport
-from twisted_mta.admin.status import ProcessReport
+from twisted_mta.admin.report import ProcessReport
 from twisted_mta.config import Listener
 from twisted_mta.system.shared_counts import SharedCounts
 from twisted_mta.telemetry.metrics import Metrics, table

@@ -12,8 +12,8 @@ from ..agent.agent import Agent
 from ..system.ports import Ports
 from ..telemetry.tracing import Filter
 from .questions import Deliver, Question, ShardQuestion
-from .report import process_report
-from .status import ProcessReport, State, Trouble
+from .report import ProcessReport, ReportedState, Trouble
+from .reporter import process_report
 
 
 class LocalAgent:
@@ -27,7 +27,12 @@ class LocalAgent:
     """
 
     def __init__(
-        self, agent: Agent, *, ports: Ports, state: Callable[[], State], number: int | None = None
+        self,
+        agent: Agent,
+        *,
+        ports: Ports,
+        state: Callable[[], ReportedState],
+        number: int | None = None,
     ) -> None:
         self._agent = agent
         self._ports = ports

@@ -10,8 +10,10 @@ from twisted.python.failure import Failure
 
 from ..interfaces import Clock, WallTime
 from ..telemetry.metrics import Metrics, Snapshot, Totals, added
+from .merging import gauges, merge
 from .questions import PendingReport
-from .status import ProcessReport, Status, Trouble, gauges, merge
+from .report import ProcessReport, Trouble
+from .status import Status
 
 # Seconds for a process that did not answer the last time. Programs that watch over others often
 # wait a second for an answer: one worker that hangs must not make the whole MTA seem to.

@@ -4,9 +4,9 @@ A question is asked of the agent of every process, or, where it is about the que
 that has a shard. In one process the agent is called; a worker is asked over its pipe, by the name
 of the question. Arguments and answers are therefore JSON.
 
-A report is not in the table, although every process gives one (`report.process_report`): the parent
-knows something of a worker that cannot answer, and `overview` remembers the last report of each.
-Nor is a trace, whose answer has no end.
+A report is not in the table, although every process gives one (`reporter.process_report`): the
+parent knows something of a worker that cannot answer, and `overview` remembers the last report of
+each. Nor is a trace, whose answer has no end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..telemetry.tracing import Event, Filter
 from ..tls.memory import merged_entries
 from . import queue_answers
 from .explanation import explanation, merged_explanations
-from .status import ProcessReport, Trouble
+from .report import ProcessReport, Trouble
 
 Answers = Sequence[tuple[int, Any]]
 """Answers of several processes, each with the number of its worker."""

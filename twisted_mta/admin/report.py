@@ -1,115 +1,227 @@
-"""The report of one process: the state of its agent, as the operator's questions need it."""
+"""The report of one process about itself, which crosses from a worker to its parent as JSON."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from attrs import asdict
+from attrs import asdict, field, frozen
 
-from ..agent.activity import Progress
-from ..agent.agent import Agent
-from ..system.accepting import for_connections, limit
-from .status import (
-    Connections,
-    ProcessReport,
-    RecentMessage,
-    State,
-    SuspendedHop,
-    Trouble,
-    longest_suspended,
-)
+from ..telemetry.metrics import Snapshot
+
+MOST_MESSAGES = 50
+"""How many recent messages a report holds."""
+
+MOST_RECIPIENTS = 5
+"""How many recipients of each are named in it."""
+
+MOST_SUSPENDED = 50
+"""How many suspended next hops a report names."""
+
+_LONGEST_ADDRESS = 320  # characters; RFC 5321 §4.5.3.1: 64 and 255, and the @
+_LONGEST_ANSWER = 500  # characters of a peer's reply, which may be of a hundred lines
 
 
-def process_report(
-    agent: Agent,
-    *,
-    pid: int,
-    state: State,
-    names: Sequence[str],
-    number: int | None = None,
-) -> ProcessReport:
-    """Return the report of an agent's process.
+ReportedState = Literal["starting", "ready", "draining", "not answering", "ended"]
+"""``ready``: its listeners take connections and its queue was opened. ``not answering``: it gave no
+report in time. ``ended``: it was a worker's, and has no successor yet."""
 
-    Args:
-        agent: the agent.
-        pid: the id of its process.
-        state: of the process.
-        names: of its ports, in the order of the configuration (`system.ports.Bound`).
-        number: which worker it is; None: the only process.
+
+STATES: tuple[ReportedState, ...] = ("starting", "ready", "draining", "not answering", "ended")
+
+
+@frozen(kw_only=True)
+class Trouble:
+    """A trouble: it keeps mail from being accepted or delivered, and the operator must see it.
+
+    Attributes:
+        kind: one of `table.TROUBLES`.
+        text: what was found, and what it means; one line.
+        stops: whether no mail is accepted because of it.
     """
-    queue: dict[str, int] = {}
-    for shard in agent.shards:
-        shard.commit.probe()
-        for name, count in asdict(shard.commit.census()).items():
-            queue[name] = queue.get(name, 0) + count
-    connections: dict[str, Connections] = {}
-    for name, factory in zip(names, agent.listeners.factories, strict=False):
-        here = Connections(
-            factory.connections_open, factory.connections_taken, factory.max_connections
+
+    kind: str
+    text: str
+    stops: bool = False
+
+
+@frozen(kw_only=True)
+class RecentMessage:
+    """One of the last messages.
+
+    Attributes:
+        id: its queue id.
+        received_at: wall time of acceptance, seconds since the epoch.
+        reverse_path: None is the null reverse-path.
+        recipients: the first `MOST_RECIPIENTS` of them.
+        more: the number of other recipients.
+        size: octets.
+        state: one word: ``queued``, ``delivered``, ``failed``, …
+        last: the last reply; empty before the first.
+    """
+
+    id: str
+    received_at: float
+    reverse_path: str | None
+    recipients: tuple[str, ...]
+    more: int = 0
+    size: int
+    state: str
+    last: str = ""
+
+    @classmethod
+    def shortened(
+        cls,
+        *,
+        reverse_path: object | None,
+        recipients: Sequence[object],
+        last: str,
+        **rest: Any,
+    ) -> RecentMessage:
+        """Return a message of bounded size, however long its addresses and its reply are."""
+        return cls(
+            reverse_path=None if reverse_path is None else str(reverse_path)[:_LONGEST_ADDRESS],
+            recipients=tuple(
+                str(recipient)[:_LONGEST_ADDRESS] for recipient in recipients[:MOST_RECIPIENTS]
+            ),
+            more=max(0, len(recipients) - MOST_RECIPIENTS),
+            last=last[:_LONGEST_ANSWER],
+            **rest,
         )
-        connections[name] = connections.get(name, Connections()) + here
-    return ProcessReport(
-        pid=pid,
-        state=state,
-        started_at=agent.started_at,
-        number=number,
-        queue_open=bool(agent.shards) and all(shard.commit.is_open for shard in agent.shards),
-        queue=queue,
-        connections=connections,
-        deliveries=sum(shard.runner.active for shard in agent.shards),
-        metrics=agent.activity.metrics.snapshot(),
-        recent=tuple(map(recent_message, agent.activity.recent())),
-        suspended=longest_suspended(
-            SuspendedHop.shortened(
-                next_hop=each.next_hop,
-                seconds=each.seconds,
-                times=each.times,
-                last=str(each.cause.reply),
+
+
+@frozen(kw_only=True)
+class SuspendedHop:
+    """A suspended next hop: it could not be reached.
+
+    Attributes:
+        next_hop: its name: ``smtp:example.net``.
+        seconds: until it is tried again.
+        times: how often in a row it could not be reached.
+        last: the reason: the last reply.
+    """
+
+    next_hop: str
+    seconds: float
+    times: int
+    last: str
+
+    @classmethod
+    def shortened(cls, *, next_hop: str, last: str, **rest: Any) -> SuspendedHop:
+        """Return one of bounded size, however long its name and its reply are."""
+        return cls(next_hop=next_hop[:_LONGEST_ADDRESS], last=last[:_LONGEST_ANSWER], **rest)
+
+
+@frozen
+class Connections:
+    """The numbers of connections of a listener.
+
+    Attributes:
+        open: now.
+        taken: since the process was started.
+        most: that may be open at a time, in all processes together; 0: not known.
+    """
+
+    open: int = 0
+    taken: int = 0
+    most: int = 0
+
+    def __add__(self, other: Connections) -> Connections:
+        return Connections(
+            self.open + other.open, self.taken + other.taken, max(self.most, other.most)
+        )
+
+
+@frozen(kw_only=True)
+class ProcessReport:
+    """The state of one process.
+
+    Attributes:
+        pid: its process id.
+        state: see `ReportedState`.
+        started_at: wall time, seconds since the epoch.
+        number: which worker, from 0; None: the only process.
+        restarts: how often a worker of this number was started again; its parent knows.
+        queue_open: whether the queue can be written to and read now.
+        queue: numbers of its part of the queue, by the names of `queue.store.contract.Census`.
+        connections: by listener, as the log names it: ``smtp tcp 127.0.0.1:2525``.
+        deliveries: transactions with next hops under way.
+        metrics: a snapshot.
+        recent: messages, the newest first, at most `MOST_MESSAGES`.
+        suspended: next hops (`longest_suspended`).
+        troubles: of this process.
+        counted_at: wall time of ``queue``; None: now; 0: ``queue`` is not known.
+    """
+
+    pid: int
+    state: ReportedState
+    started_at: float
+    number: int | None = None
+    restarts: int = 0
+    queue_open: bool = True
+    queue: Mapping[str, int] = field(factory=dict)
+    connections: Mapping[str, Connections] = field(factory=dict)
+    deliveries: int = 0
+    metrics: Snapshot = field(factory=Snapshot)
+    recent: tuple[RecentMessage, ...] = ()
+    suspended: tuple[SuspendedHop, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    counted_at: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report in plain types, for a pipe."""
+        return {
+            **asdict(self, filter=lambda attribute, _: attribute.name != "metrics"),
+            "metrics": self.metrics.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, written: Any) -> ProcessReport:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: it has another shape.
+        """
+        try:
+            if written["state"] not in STATES:
+                raise ValueError("no such state")
+            number = written["number"]
+            return cls(
+                pid=int(written["pid"]),
+                state=written["state"],
+                started_at=float(written["started_at"]),
+                number=None if number is None else int(number),
+                restarts=int(written["restarts"]),
+                queue_open=bool(written["queue_open"]),
+                queue={str(name): int(count) for name, count in written["queue"].items()},
+                connections={
+                    str(name): Connections(int(each["open"]), int(each["taken"]), int(each["most"]))
+                    for name, each in written["connections"].items()
+                },
+                deliveries=int(written["deliveries"]),
+                metrics=Snapshot.from_json(written["metrics"]),
+                recent=tuple(
+                    RecentMessage(**{**each, "recipients": tuple(each["recipients"])})
+                    for each in written["recent"][:MOST_MESSAGES]
+                ),
+                suspended=tuple(
+                    SuspendedHop(**each) for each in written["suspended"][:MOST_SUSPENDED]
+                ),
+                troubles=tuple(Trouble(**each) for each in written["troubles"]),
             )
-            for each in agent.suspended()
-        ),
-        troubles=tuple(_troubles(agent)),
-    )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not the report of a process: {error!r}") from None
 
 
-def recent_message(progress: Progress) -> RecentMessage:
-    """Return what is shown of a message, of bounded size."""
-    return RecentMessage.shortened(
-        id=str(progress.id),
-        received_at=progress.received_at,
-        reverse_path=progress.envelope.reverse_path,
-        recipients=[recipient.mailbox for recipient in progress.envelope.recipients],
-        size=progress.size,
-        state=progress.state,
-        last=progress.last,
-    )
+def longest_suspended(suspended: Iterable[SuspendedHop]) -> tuple[SuspendedHop, ...]:
+    """Return each next hop once, with its longest suspension; at most `MOST_SUSPENDED` of them.
 
-
-def _troubles(agent: Agent) -> Iterator[Trouble]:
-    shortage = agent.capacity.shortage()
-    if shortage is not None:
-        yield Trouble(kind=shortage.what, text=shortage.text, stops=True)
-    why = scarce_descriptors()
-    if why:
-        yield Trouble(kind="descriptors", text=why, stops=True)
-    if agent.resolver.trouble:
-        yield Trouble(kind="dns", text=agent.resolver.trouble)
-    for fault in agent.listeners.certificate_faults():
-        yield Trouble(kind="certificate", text=fault)
-
-
-def scarce_descriptors() -> str:
-    """Say that connections which bring mail wait for descriptors; empty while they do not."""
-    try:
-        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        return f"no descriptor is left for another connection: {error.strerror}"
-    os.close(lowest)
-    # open(2) gives the lowest number that is free: all below it are in use.
-    if lowest < for_connections():
-        return ""
-    return (
-        f"{lowest:,} of {limit():,} descriptors are in use (LimitNOFILE, ulimit -n), and the rest"
-        " is for mail on its way: connections wait"
-    )
+    Those that failed most often are first.
+    """
+    longest: dict[str, SuspendedHop] = {}
+    for each in suspended:
+        known = longest.get(each.next_hop)
+        if known is None or each.seconds > known.seconds:
+            longest[each.next_hop] = each
+    ordered = sorted(longest.values(), key=lambda each: (-each.times, each.next_hop))
+    return tuple(ordered[:MOST_SUSPENDED])

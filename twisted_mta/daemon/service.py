@@ -21,7 +21,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from ..admin.status import Trouble
+from ..admin.report import Trouble
 from ..config import ConfigError
 from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError

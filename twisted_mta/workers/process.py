@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..admin.questions import PendingReport
-from ..admin.status import ProcessReport, Trouble
+from ..admin.report import ProcessReport, Trouble
 from ..config import Config
 from ..interfaces import WallTime
 from ..system.ports import Bound

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ..admin.local import LocalAgent
-from ..admin.status import State
+from ..admin.report import ReportedState
 from ..agent.agent import Agent
 from ..config import Config
 from ..system.ports import Ports
@@ -23,7 +23,7 @@ class SingleProcess(LocalAgent):
         state: returns the state of the process.
     """
 
-    def __init__(self, agent: Agent, *, ports: Ports, state: Callable[[], State]) -> None:
+    def __init__(self, agent: Agent, *, ports: Ports, state: Callable[[], ReportedState]) -> None:
         super().__init__(agent, ports=ports, state=state)
         self._ports = ports
 

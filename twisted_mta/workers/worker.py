@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from ..admin.local import LocalAgent
 from ..admin.questions import QUESTIONS, SHARD_QUESTIONS, Question
-from ..admin.status import State
+from ..admin.report import ReportedState
 from ..agent.agent import Agent, Change
 from ..agent.gauges import read_agent
 from ..config import Config
@@ -134,7 +134,7 @@ class Worker:
         assert self._local is not None
         return self._local
 
-    def _process_state(self) -> State:
+    def _process_state(self) -> ReportedState:
         return "ready" if self._state is WorkerState.STARTED else "draining"
 
     # Its life.

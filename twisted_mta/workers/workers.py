@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from ..admin.questions import Deliver, PendingReport, Question, ShardQuestion
-from ..admin.status import ProcessReport, Trouble
+from ..admin.report import ProcessReport, Trouble
 from ..config import Config
 from ..interfaces import WallTime
 from ..system.ports import Bound, Ports, Unserved

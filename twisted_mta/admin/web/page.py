@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from ...mail.printable import printable
-from ..status import Process, RecentMessage, Status, SuspendedHop, label, short_duration
+from ..report import RecentMessage, SuspendedHop
+from ..status import ProcessStatus, Status, label, short_duration
 from .markup import Flattenable, Tag, tags
 
 # No character in it that HTML would escape: its hash stands in the Content-Security-Policy.
@@ -144,7 +145,7 @@ _PROCESS_COLUMNS = (
 
 
 def _processes(status: Status) -> Tag:
-    def row(process: Process) -> tuple[Flattenable, ...]:
+    def row(process: ProcessStatus) -> tuple[Flattenable, ...]:
         state = process.state if process.queue_open else f"{process.state}, queue closed"
         right = process.state == "ready" and process.queue_open
         return (

@@ -5,8 +5,8 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.admin.report import process_report
-from twisted_mta.admin.status import Connections, ProcessReport
+from twisted_mta.admin.report import Connections, ProcessReport
+from twisted_mta.admin.reporter import process_report
 from twisted_mta.system import accepting
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.files import UnsyncedFiles

@@ -1,0 +1,246 @@
+"""The reports of all processes merged into one `Status`, and its numbers as metrics."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..telemetry.metrics import Snapshot, added, table
+from ..telemetry.metrics.table import Metric
+from .report import (
+    MOST_MESSAGES,
+    STATES,
+    Connections,
+    ProcessReport,
+    ReportedState,
+    Trouble,
+    longest_suspended,
+)
+from .status import ProcessStatus, Status
+
+_COUNTERS = {
+    "accepted": (table.MESSAGES_ACCEPTED, {}),
+    "delivered": (table.OUTCOMES, {"outcome": "delivered"}),
+    "deferred": (table.OUTCOMES, {"outcome": "deferred"}),
+    "failed": (table.OUTCOMES, {"outcome": "failed"}),
+    "early_data": (table.EARLY_DATA, {}),
+    "tls_downgrades": (table.DOWNGRADES, {}),
+    "tls_alarms": (table.TLS_ALARMS, {}),
+    "credentials_refused": (table.CREDENTIALS_REFUSED, {}),
+}
+
+
+def merge(
+    reports: Sequence[ProcessReport],
+    *,
+    hostname: str,
+    version: str,
+    now: float,
+    started_at: float | None = None,
+    metrics: Snapshot | None = None,
+    listeners: Sequence[str] = (),
+    wanted_listeners: int = 0,
+    troubles: Sequence[Trouble] = (),
+) -> Status:
+    """Return the status of all processes together.
+
+    Args:
+        reports: one for each process, including those that did not answer.
+        hostname: our name.
+        version: of twisted-mta.
+        now: wall time.
+        started_at: wall time; None: the earliest of the reports.
+        metrics: of all processes, including those that have ended; None: the sum of the reports.
+        listeners: the bound ports.
+        wanted_listeners: how many ports are to be bound.
+        troubles: besides those in the reports.
+    """
+    if started_at is None:
+        started_at = min((report.started_at for report in reports), default=now)
+    processes = tuple(
+        _process(report) for report in sorted(reports, key=lambda each: each.number or 0)
+    )
+    connections = _connections(reports)
+    all_troubles = _troubles(reports, processes, connections, troubles)
+    unready = _unready(processes)
+    if not unready and len(listeners) < wanted_listeners:
+        unready = f"{len(listeners)} of {wanted_listeners} listeners listen"
+    if not unready:
+        unready = "; ".join(each.text for each in all_troubles if each.stops)
+    total = added(report.metrics for report in reports) if metrics is None else metrics
+    newest = heapq.nlargest(
+        MOST_MESSAGES,
+        (message for report in reports for message in report.recent),
+        key=lambda message: (message.received_at, message.id),
+    )
+    return Status(
+        hostname=hostname,
+        version=version,
+        started_at=started_at,
+        now=now,
+        queue=_sums(report.queue for report in reports),
+        counters={
+            name: int(total.total(metric, **labels)) for name, (metric, labels) in _COUNTERS.items()
+        },
+        recent=tuple(newest),
+        suspended=longest_suspended(each for report in reports for each in report.suspended),
+        state=_state(processes),
+        unready=unready,
+        troubles=all_troubles,
+        incomplete=tuple(_incomplete(processes)),
+        healthy=any(_at_work(process) for process in processes),
+        listeners=tuple(listeners),
+        connections=connections,
+        deliveries=sum(report.deliveries for report in reports),
+        processes=processes,
+        metrics=total,
+        ages=_by_label(total, table.QUEUE_AGE),
+        reasons=_by_label(total, table.QUEUE_DEFERRED_FOR),
+    )
+
+
+def _by_label(metrics: Snapshot, metric: Metric) -> Mapping[str, int]:
+    """Return the values of a gauge with one label, in the order of the table."""
+    shown = {values[0]: int(number) for values, number in metrics.series(metric)}
+    (names,) = metric.labels.values()
+    return {name: shown[name] for name in names if name in shown}
+
+
+def gauges(status: Status) -> Snapshot:
+    """Return the numbers of a status as metrics."""
+    queue = status.queue
+    numbers: dict[Any, float] = {
+        (table.READY,): int(not status.unready),
+        (table.START_TIME,): status.started_at,
+        (table.DELIVERIES_ACTIVE,): status.deliveries,
+        (table.QUEUE_MESSAGES,): queue.get("messages", 0),
+        (table.QUEUE_RECIPIENTS,): queue.get("recipients", 0),
+        (table.QUEUE_DEFERRED,): queue.get("deferred", 0),
+        (table.QUEUE_LEASED,): queue.get("leased", 0),
+        (table.QUEUE_QUARANTINED,): queue.get("quarantined", 0),
+        (table.QUEUE_HELD,): queue.get("held", 0),
+        (table.QUEUE_FAILURES,): queue.get("failures", 0),
+    }
+    for state in STATES:
+        numbers[(table.PROCESSES, state)] = sum(
+            process.state == state for process in status.processes
+        )
+    for kind in table.TROUBLES:
+        numbers[(table.TROUBLE, kind)] = int(any(each.kind == kind for each in status.troubles))
+    kinds = table.CONNECTIONS_OPEN.labels["kind"]
+    for name, connections in status.connections.items():
+        kind = name.partition(" ")[0]
+        key = (table.CONNECTIONS_OPEN, kind if kind in kinds else table.OTHER)
+        numbers[key] = numbers.get(key, 0) + connections.open
+    return Snapshot(numbers)
+
+
+def _process(report: ProcessReport) -> ProcessStatus:
+    connections = Connections()
+    for each in report.connections.values():
+        connections += each
+    return ProcessStatus(
+        number=report.number,
+        pid=report.pid,
+        state=report.state,
+        started_at=report.started_at,
+        restarts=report.restarts,
+        queue_open=report.queue_open,
+        connections=connections,
+        accepted=int(report.metrics.total(table.MESSAGES_ACCEPTED)),
+        deliveries=report.deliveries,
+        queue=report.queue,
+        counted_at=report.counted_at,
+    )
+
+
+def _at_work(process: ProcessStatus) -> bool:
+    return process.state in ("ready", "draining") and process.queue_open
+
+
+def _unready(processes: Sequence[ProcessStatus]) -> str:
+    """Return why new connections should not come here; empty: they may.
+
+    A worker that has ended or hangs is no reason while another takes its place.
+    """
+    for process in processes:
+        if process.state == "draining":
+            return "draining"
+        if process.state == "ready" and not process.queue_open:
+            return f"the queue of {process.name} is closed"
+        if process.state == "starting" and not process.restarts:
+            return f"{process.name} is starting"
+    if any(process.state == "ready" for process in processes):
+        return ""
+    return "; ".join(f"{process.name} is {process.state}" for process in processes) or "no process"
+
+
+def _state(processes: Sequence[ProcessStatus]) -> ReportedState:
+    for state in ("draining", "ready", "starting"):
+        if any(process.state == state for process in processes):
+            return state
+    return "not answering"
+
+
+def _troubles(
+    reports: Sequence[ProcessReport],
+    processes: Sequence[ProcessStatus],
+    connections: Mapping[str, Connections],
+    troubles: Sequence[Trouble],
+) -> tuple[Trouble, ...]:
+    """Return all troubles, each once, those first because of which no mail is accepted."""
+    found = list(troubles)
+    for process in processes:
+        if process.state == "ready" and not process.queue_open:
+            text = f"the queue of {process.name} is closed"
+            found.append(Trouble(kind="queue", text=text, stops=True))
+        elif process.state in ("not answering", "ended") or (
+            process.state == "starting" and process.restarts
+        ):
+            text = f"{process.name} {_CONDITIONS[process.state]}"
+            found.append(Trouble(kind="workers", text=text))
+    for name, each in connections.items():
+        if each.open >= each.most > 0:
+            text = f"all {each.most:,} connections of {name} are in use (max_connections)"
+            found.append(Trouble(kind="connections", text=text, stops=True))
+    at_work = [report for report in reports if report.state == "ready"]
+    for report in at_work:
+        found += report.troubles
+    return tuple(sorted(dict.fromkeys(found), key=lambda each: not each.stops))
+
+
+def _incomplete(processes: Iterable[ProcessStatus]) -> Iterator[str]:
+    for process in processes:
+        if process.counted_at is None:
+            continue
+        condition = _CONDITIONS.get(process.state, "")
+        if process.counted_at:
+            at = f"{datetime.fromtimestamp(process.counted_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            yield f"{process.name} {condition}: its part of the queue is that of {at}"
+        else:
+            yield f"{process.name} {condition}: its part of the queue is not counted"
+
+
+def _sums(numbers: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    sums: dict[str, int] = {}
+    for each in numbers:
+        for name, number in each.items():
+            sums[name] = sums.get(name, 0) + number
+    return sums
+
+
+def _connections(reports: Iterable[ProcessReport]) -> Mapping[str, Connections]:
+    sums: dict[str, Connections] = {}
+    for report in reports:
+        for name, connections in report.connections.items():
+            sums[name] = sums.get(name, Connections()) + connections
+    return sums
+
+
+_CONDITIONS: Mapping[ReportedState, str] = {
+    "not answering": "is not answering",
+    "ended": "has ended, and its successor is not there yet",
+    "starting": "is starting",
+}

@@ -1,0 +1,115 @@
+"""The report of one process: the state of its agent, as the operator's questions need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from attrs import asdict
+
+from ..agent.activity import Progress
+from ..agent.agent import Agent
+from ..system.accepting import for_connections, limit
+from .report import (
+    Connections,
+    ProcessReport,
+    RecentMessage,
+    ReportedState,
+    SuspendedHop,
+    Trouble,
+    longest_suspended,
+)
+
+
+def process_report(
+    agent: Agent,
+    *,
+    pid: int,
+    state: ReportedState,
+    names: Sequence[str],
+    number: int | None = None,
+) -> ProcessReport:
+    """Return the report of an agent's process.
+
+    Args:
+        agent: the agent.
+        pid: the id of its process.
+        state: of the process.
+        names: of its ports, in the order of the configuration (`system.ports.Bound`).
+        number: which worker it is; None: the only process.
+    """
+    queue: dict[str, int] = {}
+    for shard in agent.shards:
+        shard.commit.probe()
+        for name, count in asdict(shard.commit.census()).items():
+            queue[name] = queue.get(name, 0) + count
+    connections: dict[str, Connections] = {}
+    for name, factory in zip(names, agent.listeners.factories, strict=False):
+        here = Connections(
+            factory.connections_open, factory.connections_taken, factory.max_connections
+        )
+        connections[name] = connections.get(name, Connections()) + here
+    return ProcessReport(
+        pid=pid,
+        state=state,
+        started_at=agent.started_at,
+        number=number,
+        queue_open=bool(agent.shards) and all(shard.commit.is_open for shard in agent.shards),
+        queue=queue,
+        connections=connections,
+        deliveries=sum(shard.runner.active for shard in agent.shards),
+        metrics=agent.activity.metrics.snapshot(),
+        recent=tuple(map(recent_message, agent.activity.recent())),
+        suspended=longest_suspended(
+            SuspendedHop.shortened(
+                next_hop=each.next_hop,
+                seconds=each.seconds,
+                times=each.times,
+                last=str(each.cause.reply),
+            )
+            for each in agent.suspended()
+        ),
+        troubles=tuple(_troubles(agent)),
+    )
+
+
+def recent_message(progress: Progress) -> RecentMessage:
+    """Return what is shown of a message, of bounded size."""
+    return RecentMessage.shortened(
+        id=str(progress.id),
+        received_at=progress.received_at,
+        reverse_path=progress.envelope.reverse_path,
+        recipients=[recipient.mailbox for recipient in progress.envelope.recipients],
+        size=progress.size,
+        state=progress.state,
+        last=progress.last,
+    )
+
+
+def _troubles(agent: Agent) -> Iterator[Trouble]:
+    shortage = agent.capacity.shortage()
+    if shortage is not None:
+        yield Trouble(kind=shortage.what, text=shortage.text, stops=True)
+    why = scarce_descriptors()
+    if why:
+        yield Trouble(kind="descriptors", text=why, stops=True)
+    if agent.resolver.trouble:
+        yield Trouble(kind="dns", text=agent.resolver.trouble)
+    for fault in agent.listeners.certificate_faults():
+        yield Trouble(kind="certificate", text=fault)
+
+
+def scarce_descriptors() -> str:
+    """Say that connections which bring mail wait for descriptors; empty while they do not."""
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return f"no descriptor is left for another connection: {error.strerror}"
+    os.close(lowest)
+    # open(2) gives the lowest number that is free: all below it are in use.
+    if lowest < for_connections():
+        return ""
+    return (
+        f"{lowest:,} of {limit():,} descriptors are in use (LimitNOFILE, ulimit -n), and the rest"
+        " is for mail on its way: connections wait"
+    )
