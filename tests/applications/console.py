@@ -63,7 +63,7 @@ class SimpleRealm:
 
 
 def consoleFactory(Factory):
-    """The factory of the documentation; what it is made from is the import that changes."""
+    """The factory of Twisted's documentation; its base class is the import that changes."""
 
     class ConsoleSMTPFactory(Factory):
         def __init__(self, console, *a, **kw):

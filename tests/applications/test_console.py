@@ -1,6 +1,6 @@
 """An application written for ``twisted.mail.smtp`` runs on our factory by a changed import.
 
-Everything here is said to both factories, so that what is claimed to be the same is seen to be.
+Each dialogue runs against both factories, and has to be the same with both.
 """
 
 from io import BytesIO
@@ -22,13 +22,13 @@ from twisted_mta import ESMTPFactory
 
 
 class TheirsFactory(smtp.SMTPFactory):
-    """As an application has it today."""
+    """The factory of an application that uses ``twisted.mail``."""
 
     protocol = smtp.ESMTP
 
 
 class RunningTestCase(TestCase):
-    timeout = 20  # seconds, against waiting for ever
+    timeout = 20  # seconds
 
     def setUp(self) -> None:
         from twisted.internet import reactor  # noqa: TID251
@@ -42,7 +42,7 @@ class RunningTestCase(TestCase):
         return int(port.getHost().port)
 
     def disconnected(self) -> Deferred[None]:
-        """Fire when both ends of all connections are gone."""
+        """Fire when both ends of all connections are closed."""
 
         def gone() -> bool:
             return not any(isinstance(each, Connection) for each in self.reactor.getReaders())
@@ -50,7 +50,7 @@ class RunningTestCase(TestCase):
         return Deferred.fromCoroutine(until(gone))
 
     async def send(self, factory: Any, sender: str, recipients: list[str], message: bytes) -> Any:
-        """Send by Twisted's own client, which takes LF; return what it makes of the replies."""
+        """Send with Twisted's own client, which takes LF; return its result."""
         sent: Deferred[Any] = Deferred()
         self.addCleanup(self.disconnected)
         client = SMTPSenderFactory(
@@ -62,8 +62,8 @@ class RunningTestCase(TestCase):
         return await sent
 
 
-class TheDocumentedApplication(RunningTestCase):
-    async def test_a_message_arrives_by_lines_behind_its_received_header(self) -> None:
+class DocumentedApplication(RunningTestCase):
+    async def test_a_message_arrives_by_lines_after_its_received_header(self) -> None:
         for factory in (TheirsFactory, ESMTPFactory):
             console: list[bytes] = []
             sent = await self.send(
@@ -78,7 +78,7 @@ class TheDocumentedApplication(RunningTestCase):
             self.assertEqual(lines[0], b"Received: ConsoleMessageDelivery")
             self.assertEqual(lines[1:], [b"Subject: hello", b"", b".", b"..dots", b"bye"])
 
-    async def test_a_message_without_header_is_set_off_by_an_empty_line(self) -> None:
+    async def test_a_message_without_header_fields_begins_with_an_empty_line(self) -> None:
         for factory in (TheirsFactory, ESMTPFactory):
             console: list[bytes] = []
             await self.send(
@@ -88,7 +88,7 @@ class TheDocumentedApplication(RunningTestCase):
                 console[0].split(b"\n"), [b"Received: ConsoleMessageDelivery", b"", b"just text"]
             )
 
-    async def test_a_recipient_that_it_refuses_is_refused(self) -> None:
+    async def test_a_recipient_that_the_application_refuses_is_refused(self) -> None:
         for factory in (TheirsFactory, ESMTPFactory):
             console: list[bytes] = []
             with self.assertRaises(smtp.SMTPDeliveryError) as caught:
@@ -98,7 +98,7 @@ class TheDocumentedApplication(RunningTestCase):
             self.assertEqual(caught.exception.code, 550)
             self.assertEqual(console, [])
 
-    async def test_a_portal_for_anonymous_senders_is_logged_in_to_and_out_of(self) -> None:
+    async def test_an_anonymous_sender_is_logged_in_and_out_of_the_portal(self) -> None:
         for factory in (TheirsFactory, ESMTPFactory):
             console: list[bytes] = []
             realm = SimpleRealm(console)
@@ -117,7 +117,7 @@ class TheDocumentedApplication(RunningTestCase):
 
 
 class WithTLS(RunningTestCase):
-    async def test_starttls_by_a_context_factory_of_twisteds(self) -> None:
+    async def test_starttls_with_a_context_factory_of_twisted(self) -> None:
         console: list[bytes] = []
         self.addCleanup(self.disconnected)
         key = ssl.KeyPair.generate(size=2048)

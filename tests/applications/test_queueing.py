@@ -27,7 +27,7 @@ class TheirsFactory(smtp.SMTPFactory):
         return protocol
 
 
-class OurQueueBehindTheirServer(RunningTestCase):
+class QueueBehindTwistedMail(RunningTestCase):
     async def start(self, **settings: Any) -> MailTransferAgent:
         directory = self.mktemp()
         mta = MailTransferAgent(
@@ -58,7 +58,7 @@ class OurQueueBehindTheirServer(RunningTestCase):
         self.assertEqual(message["Subject"], "x")
         self.assertRegex(message["Received"], r"by mx\.example with ESMTP id [0-9A-Z]{13}")
 
-    async def test_what_the_intake_refuses_is_refused(self) -> None:
+    async def test_a_recipient_that_the_intake_refuses_is_refused(self) -> None:
         mta = await self.start(recipients="existing", relay_from=())
         for recipient, code in (("bob@mx.example", 550), ("victim@ext.example", 550)):
             with self.assertRaises(smtp.SMTPDeliveryError) as caught:
@@ -78,8 +78,8 @@ class OurQueueBehindTheirServer(RunningTestCase):
         self.flushLoggedErrors(smtp.SMTPServerError)
 
 
-class SeveralInOneProcess(RunningTestCase):
-    async def test_two_of_them_hand_mail_to_each_other(self) -> None:
+class SeveralAgentsInOneProcess(RunningTestCase):
+    async def test_two_agents_relay_mail_to_each_other(self) -> None:
         second = MailTransferAgent(
             Config(
                 state_dir=self.mktemp(),
@@ -117,4 +117,4 @@ class SeveralInOneProcess(RunningTestCase):
             traces = message_from_bytes(file.read()).get_all("Received")
         self.assertEqual(len(traces), 2)
         self.assertIn("by two.example with ESMTPS", traces[0])
-        self.assertIn("by one.example with SMTP id", traces[1])  # Twisted's client says HELO
+        self.assertIn("by one.example with SMTP id", traces[1])  # Twisted's client sends HELO

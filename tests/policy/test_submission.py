@@ -1,4 +1,4 @@
-"""Submission: who may send as whom, how much, and what is added to a message."""
+"""Submission: own addresses, limits per hour, and fields added to a message."""
 
 from typing import Any
 
@@ -53,27 +53,27 @@ class Envelopes(SubmissionTestCase):
         mailbox = None if address is None else Mailbox.parse(address)
         return self.submission.mail(SubmissionPolicy(**policy), self.session, mailbox)
 
-    def test_only_its_own_addresses_are_an_accounts(self) -> None:
+    def test_an_account_may_send_as_its_own_addresses_alone(self) -> None:
         self.assertIsNone(self.decide("ann@example.net"))
         self.assertIsNone(self.decide("sales@example.com"))
         self.assertEqual(self.decide("bob@example.net"), NOT_YOURS)
         self.assertIsNone(self.decide("bob@example.net", own_addresses="off"))
         self.assertEqual(self.decide("bob@example.net", own_addresses="header"), NOT_YOURS)
 
-    def test_the_null_reverse_path_is_everybodys(self) -> None:
+    def test_every_account_may_use_the_null_reverse_path(self) -> None:
         self.assertIsNone(self.decide(None))
 
-    def test_who_has_not_authenticated_is_not_asked(self) -> None:
+    def test_clients_without_authentication_are_not_restricted(self) -> None:
         self.session.identity = None
         self.assertIsNone(self.decide("bob@example.net"))
 
 
-class Amounts(SubmissionTestCase):
+class HourlyLimits(SubmissionTestCase):
     def count(self, what: Any = "recipients", **policy: Any) -> Any:
         counted = self.submission.count(SubmissionPolicy(**policy), self.session, what)
         return self.successResultOf(Deferred.fromCoroutine(counted))
 
-    def test_an_hour_has_so_many_recipients_and_messages_of_one_account(self) -> None:
+    def test_recipients_and_messages_of_an_account_are_limited_per_hour(self) -> None:
         policy = {"recipients_per_hour": 2, "messages_per_hour": 1}
         self.assertIsNone(self.count(**policy))
         self.assertIsNone(self.count(**policy))
@@ -94,7 +94,7 @@ class Amounts(SubmissionTestCase):
 
 
 class Headers(SubmissionTestCase):
-    def test_date_and_message_id_are_added_where_they_are_missing(self) -> None:
+    def test_missing_date_and_message_id_are_added(self) -> None:
         date = "Date: Thu, 01 Jan 1970 00:00:00 +0000\n".replace(" 01 ", " 1 ")
         identifier = f"Message-ID: <{QueueId(32)}@mx.example>\n"
         self.assertEqual(self.added("Subject: x\n", completes=True), date + identifier)
@@ -102,7 +102,7 @@ class Headers(SubmissionTestCase):
         self.assertEqual(self.added("DATE: today\n", completes=True), identifier)
         self.assertEqual(self.added("Subject: x\n"), "")
 
-    def test_from_and_sender_are_to_be_the_accounts_own_where_that_is_asked(self) -> None:
+    def test_with_own_addresses_header_from_and_sender_have_to_be_the_accounts_own(self) -> None:
         for header, refused in (
             ("From: ann@example.net\n", False),
             ("From: Ann <ANN+x@example.net>, Sales <sales@example.com>\n", False),
@@ -120,7 +120,7 @@ class Headers(SubmissionTestCase):
             self.assertEqual(self.added(header, own_addresses="header"), expected, header)
             self.assertEqual(self.added(header), "", header)
 
-    def test_what_cannot_be_read_is_nobodys(self) -> None:
+    def test_unreadable_or_excessive_addresses_are_not_the_accounts_own(self) -> None:
         own = "ann@example.net, "
         for value in (
             "(" * 3000,
@@ -138,7 +138,7 @@ class Headers(SubmissionTestCase):
         header = f"From: {own * 200}ann@example.net\n" + "X: y\n" * 10_000
         self.assertEqual(self.added(header, own_addresses="header"), "")
 
-    def test_a_sender_field_says_whose_message_it_is(self) -> None:
+    def test_a_sender_field_with_the_accounts_address_is_added(self) -> None:
         sender = "Sender: <ann@example.net>\n"
         for header, added in (
             ("From: bob@example.net\n", sender),

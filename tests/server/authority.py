@@ -1,4 +1,4 @@
-"""A certificate authority for tests, and the certificates that it, or nobody, has signed."""
+"""A certificate authority for tests, its certificates, and self-signed ones."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from twisted_mta.system.real_world import wall_time
 
 
 def name(common_name: str) -> x509.Name:
-    with warnings.catch_warnings():  # of names that are longer than they may be
+    with warnings.catch_warnings():  # names may be too long on purpose
         warnings.simplefilter("ignore")
         attribute = x509.NameAttribute(NameOID.COMMON_NAME, common_name, _validate=False)
     return x509.Name([attribute])
 
 
 def general_name(text: str) -> x509.GeneralName:
-    """Return a name of the DNS or an address for a subjectAltName."""
+    """Return a DNS name or an address for a subjectAltName."""
     try:
         return x509.IPAddress(ip_address(text))
     except ValueError:
@@ -96,7 +96,7 @@ class Authority:
 
 
 def self_signed(common_name: str, *, names: Sequence[str] = (), authority: bool = False) -> Issued:
-    """Return a certificate that nobody else has signed."""
+    """Return a self-signed certificate."""
     return _sign(common_name, None, names, (-1, 30), None, authority, None)
 
 

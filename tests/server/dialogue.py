@@ -1,4 +1,4 @@
-"""A server in memory, on a clock, and clients that talk to it."""
+"""A server in memory, on a clock, and its clients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +58,7 @@ class DialogueTestCase(SynchronousTestCase):
         return self.factory
 
     def hold_decisions(self) -> None:
-        """Let every decision from now on wait until the test fires it."""
+        """Make every decision from now on wait until the test fires it."""
 
         def when() -> Deferred[None]:
             self.asked.append(Deferred())
@@ -87,7 +87,7 @@ class DialogueTestCase(SynchronousTestCase):
         self.network.advance(0)
 
     def hear(self, client: SMTPClientEnd) -> list[str]:
-        """Return code and status of each reply line that came since the last time."""
+        """Return code and status of each reply line since the last call."""
         lines = bytes(client.unread).decode("ascii").split("\r\n")
         client.unread.clear()
         self.assertEqual(lines.pop(), "")

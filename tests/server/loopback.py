@@ -1,4 +1,4 @@
-"""A whole MTA on the loopback interface, and clients that talk to it over real connections."""
+"""A whole MTA on the loopback interface, and its clients over real connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from twisted_mta.mail.message import Message
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientTLS:
-    """The client's side of TLS, as a test wants it; believes any server.
+    """The client's side of TLS, as a test sets it; it trusts any server.
 
     Attributes:
         context: to be changed before it is used.
@@ -39,7 +39,7 @@ class ClientTLS:
             self.show(certificate)
 
     def show(self, certificate: Issued) -> ClientTLS:
-        """Show a certificate when asked for one."""
+        """Send a certificate when the server requests one."""
         self.context.use_certificate(certificate.certificate)
         self.context.use_privatekey(certificate.key)  # type: ignore[arg-type]
         return self
@@ -59,7 +59,7 @@ class ClientTLS:
 
 @implementer(IHandshakeListener)
 class Client(Protocol):
-    """Says what it is told and hands out replies.
+    """Sends lines and returns replies.
 
     Attributes:
         lost: fires when the connection is over.
@@ -87,7 +87,7 @@ class Client(Protocol):
         return replies
 
     async def reply(self) -> str:
-        """Return the next reply; CLOSED where the connection ended instead."""
+        """Return the next reply; CLOSED if the connection ended instead."""
         lines: list[str] = []
         while not lines or lines[-1][3:4] == "-":
             while b"\r\n" not in self.unread:
@@ -100,7 +100,7 @@ class Client(Protocol):
         return "\n".join(lines)
 
     async def start_tls(self, tls: ClientTLS | None = None) -> None:
-        """Say STARTTLS and shake hands; raises what made it fail."""
+        """Send STARTTLS and complete the handshake; raises the reason of a failure."""
         (reply,) = await self.say("STARTTLS")
         assert reply.startswith("220 "), reply
         handshake = self.expect_handshake()
@@ -108,12 +108,12 @@ class Client(Protocol):
         await handshake
 
     def expect_handshake(self) -> Deferred[None]:
-        """Return what fires when the next handshake has completed, or fails as it does."""
+        """Return a Deferred that fires or fails with the next handshake."""
         self._handshake = Deferred()
         return self._handshake
 
     async def mail(self, recipient: str) -> list[str]:
-        """Send a message to ``recipient``; return the codes that came, up to the first refusal."""
+        """Send a message to ``recipient``; return the reply codes up to the first refusal."""
         codes = []
         for line in ("MAIL FROM:<a@a.example>", f"RCPT TO:<{recipient}>", "DATA", "Hi\r\n."):
             (reply,) = await self.say(line)
@@ -124,7 +124,7 @@ class Client(Protocol):
 
     @property
     def server_certificate(self) -> x509.Certificate | None:
-        """What the server showed."""
+        """The certificate of the server."""
         found: x509.Certificate | None = self.transport.getHandle().get_peer_certificate(
             as_cryptography=True
         )
@@ -155,7 +155,7 @@ class Client(Protocol):
 
 
 class RecordingAgent(MailTransferAgent):
-    """Keeps the messages that it accepted."""
+    """An agent that records the messages that it accepted."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.messages: list[Message] = []
@@ -176,7 +176,7 @@ def received(message: Message) -> str:
 
 
 def listener(**settings: Any) -> Listener:
-    """Return one on a port of its own."""
+    """Return a listener on a port of its own."""
     return Listener(**{"endpoint": "tcp:0:interface=127.0.0.1", **settings})
 
 
@@ -201,7 +201,7 @@ class LoopbackTestCase(TestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self._logged)
 
     def agent(self, *listeners: Listener, **settings: Any) -> RecordingAgent:
-        """Start an MTA that has ``mx.example`` for its domain; as it is, it relays for nobody."""
+        """Start an MTA for the domain ``mx.example``, which relays for no client by default."""
         config = Config(
             state_dir=f"{self.directory}/state",
             hostname="mx.example",
@@ -244,7 +244,7 @@ class LoopbackTestCase(TestCase):
     async def session(
         self, agent: MailTransferAgent, tls: ClientTLS | None = None, *, number: int = 0
     ) -> Client:
-        """Connect and say EHLO; with ``tls``, STARTTLS between."""
+        """Connect and send EHLO; with ``tls``, after STARTTLS."""
         client = await self.connect(agent, number)
         await client.say("EHLO client.example")
         if tls is not None:

@@ -1,4 +1,4 @@
-"""The end of a drain: who has not finished is told so, in whichever state it is."""
+"""Abandoned connections: 421 in each state of a session, and the end within two seconds."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ RCPT = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
 GONE = "421 4.3.2"
 
 
-class Abandoned(DialogueTestCase):
+class AbandonedSessions(DialogueTestCase):
     def abandon(self, *, at_once: bool = False) -> None:
         self.factory.abandon(at_once)
         self.network.advance(0)
@@ -36,8 +36,8 @@ class Abandoned(DialogueTestCase):
         self.assertEqual(self.factory.connections_open, 0)
         self.assertEqual(self.delivery.open_sinks, 0)
 
-    def test_wherever_it_is(self) -> None:
-        for said, heard in (
+    def test_each_state_between_commands_gets_421(self) -> None:
+        for octets, replies in (
             (b"", []),
             (b"NO", []),
             (RCPT, ["250 ", "250 2.1.0", "250 2.1.5"]),
@@ -48,13 +48,13 @@ class Abandoned(DialogueTestCase):
         ):
             self.serve(chunking=True)
             client = self.connect()
-            self.say(client, said)
-            closed = b"BDAT x" in said
+            self.say(client, octets)
+            closed = b"BDAT x" in octets
             self.abandon()
-            self.assertEqual(self.hear(client), ["220 ", *heard] + [GONE] * (not closed))
+            self.assertEqual(self.hear(client), ["220 ", *replies] + [GONE] * (not closed))
             self.assertOver(client)
 
-    def test_in_the_middle_of_a_message(self) -> None:
+    def test_incomplete_content_is_dropped_and_gets_421(self) -> None:
         client = self.connect()
         self.begin_content(client)
         self.say(client, b"half a mess")
@@ -64,7 +64,7 @@ class Abandoned(DialogueTestCase):
         self.assertEqual(self.delivery.messages, [])
         self.assertEqual(self.delivery.asked[-1], "abort")
 
-    def test_under_tls(self) -> None:
+    def test_421_is_sent_under_tls(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.hear(client)
@@ -74,20 +74,20 @@ class Abandoned(DialogueTestCase):
         self.assertEqual(self.hear(client), [GONE])
         self.assertOver(client)
 
-    def test_while_a_command_is_decided_on(self) -> None:
-        for held, said in ((0, RCPT), (1, RCPT), (2, RCPT + b"DATA\r\n")):
+    def test_a_command_that_is_being_decided_on_gets_421_alone(self) -> None:
+        for held, octets in ((0, RCPT), (1, RCPT), (2, RCPT + b"DATA\r\n")):
             self.serve()
             self.delivery.when = None
             client = self.connect()
             self.hold_decisions()
-            self.say(client, said)
+            self.say(client, octets)
             for _ in range(held):
                 self.decide()
                 self.say(client, b"")
             self.hear(client)
             self.abandon()
             self.assertEqual(self.hear(client), [GONE])
-            self.decide()  # nobody hears of it
+            self.decide()  # too late: no reply follows
             self.assertOver(client)
 
     def finishing(self) -> SMTPClientEnd:
@@ -97,9 +97,9 @@ class Abandoned(DialogueTestCase):
         self.say(client, b"x\r\n.\r\n")
         return client
 
-    def test_a_message_whose_fate_is_decided_on_has_its_reply_first(self) -> None:
+    def test_a_complete_message_has_its_own_reply_before_421(self) -> None:
         client = self.finishing()
-        self.say(client, b"MAIL FROM:<a@b>\r\n")  # and nothing behind it begins
+        self.say(client, b"MAIL FROM:<a@b>\r\n")  # not executed
         self.abandon()
         self.network.advance(0.9)
         self.assertEqual(self.hear(client), [])
@@ -107,7 +107,7 @@ class Abandoned(DialogueTestCase):
         self.assertEqual(self.hear(client), ["250 2.0.0", GONE])
         self.assertOver(client)
 
-    def test_and_if_that_takes_too_long_nothing_is_said_that_may_not_be_true(self) -> None:
+    def test_a_message_that_is_not_decided_on_within_a_second_gets_no_reply(self) -> None:
         lines: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -126,7 +126,7 @@ class Abandoned(DialogueTestCase):
         )
         self.decide()
 
-    def test_a_reply_that_is_held_back_is_given(self) -> None:
+    def test_a_delayed_reply_is_sent_before_421(self) -> None:
         client = self.connect()
         self.say(client, b"X\r\n" * 6)
         self.assertEqual(len(self.hear(client)), 1)
@@ -134,7 +134,7 @@ class Abandoned(DialogueTestCase):
         self.assertEqual(self.hear(client), ["500 5.5.2"] * 6 + [GONE])
         self.assertOver(client)
 
-    def test_a_handshake_is_broken_off(self) -> None:
+    def test_a_handshake_is_broken_off_without_a_reply(self) -> None:
         begun = self.connect()
         self.say(begun, b"STARTTLS\r\n")
         self.hear(begun)
@@ -145,7 +145,7 @@ class Abandoned(DialogueTestCase):
             self.assertEqual(bytes(client.unread), b"")
             self.assertOver(client)
 
-    def test_who_does_not_read_is_gone_all_the_same(self) -> None:
+    def test_a_client_that_does_not_read_is_disconnected_too(self) -> None:
         client = self.connect()
         self.hear(client)
         client.transport.pauseProducing()
@@ -157,7 +157,7 @@ class Abandoned(DialogueTestCase):
         self.network.advance(0)
         self.assertOver(client)
 
-    def test_who_was_told_to_go_already_is_gone_as_soon(self) -> None:
+    def test_a_client_that_was_told_to_go_before_is_disconnected_as_soon(self) -> None:
         client = self.connect()
         client.transport.pauseProducing()
         self.say(client, b"QUIT\r\n")
@@ -166,7 +166,7 @@ class Abandoned(DialogueTestCase):
         self.network.advance(0)
         self.assertOver(client)
 
-    def test_at_once_is_without_a_word(self) -> None:
+    def test_at_once_aborts_without_a_reply(self) -> None:
         clients = [self.connect(), self.finishing()]
         for client in clients:
             client.unread.clear()
@@ -176,7 +176,7 @@ class Abandoned(DialogueTestCase):
             self.assertOver(client)
         self.decide()
 
-    def test_a_second_call_is_at_once(self) -> None:
+    def test_a_second_call_aborts_without_a_reply(self) -> None:
         client = self.finishing()
         self.abandon()
         self.assertFalse(client.over)
@@ -184,14 +184,14 @@ class Abandoned(DialogueTestCase):
         self.assertOver(client)
         self.decide()
 
-    def test_nobody_comes_in_afterwards(self) -> None:
+    def test_new_connections_are_refused_afterwards(self) -> None:
         self.abandon()
         self.assertEqual(self.hear(self.connect()), [GONE])
 
 
 @implementer(ITCPTransport)
 class HalfCloseable(StringTransport):  # type: ignore[misc]
-    """A TCP transport that notes how it is closed.
+    """A TCP transport that records how it is closed.
 
     Attributes:
         half_closed: whether nothing more is written on it.
@@ -206,8 +206,8 @@ class HalfCloseable(StringTransport):  # type: ignore[misc]
         self.half_closed = True
 
 
-class OneAlone(DialogueTestCase):
-    """A protocol that is abandoned by itself, and what its transport sees."""
+class OneConnection(DialogueTestCase):
+    """One abandoned protocol, as its transport sees it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -220,12 +220,12 @@ class OneAlone(DialogueTestCase):
         self.protocol.connectionLost()
         super().tearDown()
 
-    def test_is_half_closed_and_read_on(self) -> None:
+    def test_the_connection_is_half_closed_and_input_is_read_on(self) -> None:
         self.hold_decisions()
         self.protocol.dataReceived(b"HELO x\r\nMAIL FROM:<a@b>\r\n")
         self.protocol.dataReceived(b"RCPT TO:<c@d>\r\n")
         self.assertEqual(self.transport.producerState, "paused")
-        self.protocol.pauseProducing()  # the peer does not read either
+        self.protocol.pauseProducing()  # the client does not read
         self.protocol.abandon()
         self.assertTrue(self.transport.half_closed)
         self.protocol.dataReceived(b"DATA\r\n")
@@ -235,7 +235,7 @@ class OneAlone(DialogueTestCase):
         self.assertTrue(self.transport.disconnecting)
         self.decide()
 
-    def test_begins_nothing_after_its_message(self) -> None:
+    def test_no_transaction_begins_after_the_message_that_was_decided_on(self) -> None:
         self.protocol.dataReceived(RCPT + b"DATA\r\n")
         self.hold_decisions()
         self.protocol.dataReceived(b"x\r\n.\r\n")
@@ -245,7 +245,7 @@ class OneAlone(DialogueTestCase):
         lines = self.transport.value().split(b"\r\n")
         self.assertEqual([line[:9] for line in lines], [b"250 2.0.0", GONE.encode(), b""])
 
-    def test_is_not_greeted_afterwards(self) -> None:
+    def test_a_session_that_is_not_greeted_yet_is_not_greeted_any_more(self) -> None:
         limits = DistantLimits()
         self.serve(limits=limits)
         transport, protocol = HalfCloseable(), self.factory.buildProtocol(None)
@@ -260,7 +260,7 @@ class OneAlone(DialogueTestCase):
 
 
 class Writer:
-    """Writes without reading, as clients do that send a message in one go (`IPullProducer`).
+    """Writes without reading, as a client that sends a message in one piece (`IPullProducer`).
 
     Attributes:
         ended: fires when all has been written.
@@ -306,7 +306,7 @@ class OverSockets(LoopbackTestCase):
         return int(port.getHost().port)
 
     async def sending(self, port: int, tls: ClientTLS | None = None) -> Client:
-        """Return a client that has been asked for its content."""
+        """Return a client that has its reply 354."""
         client = await self.dial(port, tls)
         await client.reply()
         replies = await client.say("EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA")
@@ -314,7 +314,7 @@ class OverSockets(LoopbackTestCase):
         return client
 
     async def hears_it(self, client: Client) -> None:
-        """A client that is busy writing, a megabyte and more, hears the reply afterwards."""
+        """A client that is busy writing more than a megabyte reads the reply afterwards."""
         writer = Writer(client, 100)
         self.factory.abandon()
         await writer.ended

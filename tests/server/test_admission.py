@@ -1,4 +1,4 @@
-"""Admission: who may have a session is found out before the greeting, elsewhere if need be."""
+"""Admission: limits are asked before the greeting, in another process if need be."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ PEER = ("peer", "25", "192.0.2.7")
 
 
 class DistantLimits:
-    """Limits whose answers come when the test gives them.
+    """Limits that are answered by the test.
 
     Attributes:
         asked: each key with its limit, in order.
@@ -54,7 +54,7 @@ def implicit(factory: ESMTPFactory) -> Any:
     return TLSMemoryBIOFactory(server_context(), False, factory, factory.clock)
 
 
-class AnsweredElsewhere(DialogueTestCase):
+class LateAnswers(DialogueTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.limits = DistantLimits()
@@ -64,7 +64,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.limits.answer(taken)
         self.network.advance(0)
 
-    def test_the_greeting_waits_for_it(self) -> None:
+    def test_the_greeting_waits_for_the_answer(self) -> None:
         client = self.connect()
         self.assertEqual(self.limits.asked, [(CONNECTIONS, 1000)])
         self.answer(True)
@@ -77,7 +77,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.assertEqual(self.hear(client), ["221 2.0.0"])
         self.assertEqual(self.limits.counted, [])
 
-    def test_who_is_refused_is_not_counted(self) -> None:
+    def test_a_refused_connection_is_not_counted(self) -> None:
         for answers in ([False], [True, False]):
             client = self.connect()
             for each in answers:
@@ -86,7 +86,7 @@ class AnsweredElsewhere(DialogueTestCase):
             self.assertTrue(client.over)
             self.assertEqual(self.limits.counted, [])
 
-    def test_who_talks_meanwhile_has_talked_too_early(self) -> None:
+    def test_octets_before_the_answer_came_before_the_greeting(self) -> None:
         client = self.connect()
         self.say(client, b"EHLO x\r\n")
         self.answer(True)
@@ -95,7 +95,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.assertEqual(self.factory.violations, 1)
         self.assertEqual(self.limits.counted, [])
 
-    def test_implicit_tls_shakes_hands_meanwhile(self) -> None:
+    def test_implicit_tls_completes_its_handshake_before_the_answer(self) -> None:
         client = self.connect(wrap=implicit)
         self.start_tls(client)
         self.answer(True)
@@ -103,14 +103,14 @@ class AnsweredElsewhere(DialogueTestCase):
         self.answer(True)
         self.assertEqual(self.hear(client), ["220 "])
 
-    def test_implicit_tls_shakes_hands_later(self) -> None:
+    def test_implicit_tls_completes_its_handshake_after_the_answer(self) -> None:
         client = self.connect(wrap=implicit)
         self.answer(True)
         self.answer(True)
         self.start_tls(client)
         self.assertEqual(self.hear(client), ["220 "])
 
-    def test_who_hangs_up_meanwhile_is_not_counted(self) -> None:
+    def test_a_connection_that_is_lost_before_the_answer_is_not_counted(self) -> None:
         for before in (0, 1):
             client = self.connect()
             for _ in range(before):
@@ -122,12 +122,12 @@ class AnsweredElsewhere(DialogueTestCase):
             self.assertEqual(self.limits.counted, [])
         self.assertEqual(len(self.limits.asked), 3)  # after the loss no more was asked
 
-    def test_who_comes_in_a_drain_is_not_even_counted(self) -> None:
+    def test_in_a_drain_no_limit_is_asked(self) -> None:
         self.factory.drain()
         self.assertEqual(self.hear(self.connect()), ["421 4.3.2"])
         self.assertEqual(self.limits.asked, [])
 
-    def test_a_drain_meanwhile(self) -> None:
+    def test_a_drain_before_the_answer_refuses_the_session(self) -> None:
         client = self.connect()
         self.answer(True)
         drained = self.factory.drain()
@@ -137,7 +137,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.answer(True)
         self.assertEqual(self.limits.counted, [])
 
-    def test_a_drain_meanwhile_under_implicit_tls(self) -> None:
+    def test_a_drain_before_the_answer_refuses_the_session_under_implicit_tls(self) -> None:
         client = self.connect(wrap=implicit)
         drained = self.factory.drain()
         self.start_tls(client)
@@ -146,7 +146,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.successResultOf(drained)
         self.assertEqual(self.limits.counted, [])
 
-    def test_abandoned_meanwhile(self) -> None:
+    def test_a_connection_that_is_abandoned_before_the_answer_gets_421(self) -> None:
         client = self.connect()
         self.factory.abandon()
         self.network.advance(0)
@@ -155,7 +155,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.answer(True)
         self.assertEqual(self.limits.counted, [])
 
-    def test_no_answer_is_no_admission(self) -> None:
+    def test_a_failed_answer_refuses_the_session(self) -> None:
         client = self.connect()
         self.answer(True)
         self.limits.fail()
@@ -164,7 +164,7 @@ class AnsweredElsewhere(DialogueTestCase):
         self.assertEqual(self.limits.counted, [])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
-    def test_who_has_no_address_has_no_limit_of_its_own(self) -> None:
+    def test_a_client_without_an_address_has_no_limit_per_peer(self) -> None:
         protocol = self.factory.buildProtocol(None)
         opened: Any = self.factory.opened(protocol)  # type: ignore[arg-type]
         self.answer(True)
@@ -174,25 +174,25 @@ class AnsweredElsewhere(DialogueTestCase):
         self.assertEqual(self.limits.counted, [])
 
 
-class Shared(DialogueTestCase):
-    def test_factories_of_one_name_have_one_limit(self) -> None:
+class SharedLimits(DialogueTestCase):
+    def test_factories_of_one_name_share_a_limit(self) -> None:
         limits = LocalLimits()
         factories = [
             self.serve(limits=limits, name=name, max_connections_per_peer=1)
             for name in ("25", "25", "465")
         ]
-        heard = []
+        replies = []
         for self.factory in factories:
-            heard.append(self.hear(self.connect()))
-        self.assertEqual(heard, [["220 "], ["421 4.7.0"], ["220 "]])
+            replies.append(self.hear(self.connect()))
+        self.assertEqual(replies, [["220 "], ["421 4.7.0"], ["220 "]])
 
-    def test_what_was_refused_takes_no_place(self) -> None:
+    def test_a_refused_connection_takes_no_place(self) -> None:
         self.serve(max_connections=2, max_connections_per_peer=1)
         hosts = ("192.0.2.7", "192.0.2.7", "192.0.2.8", "192.0.2.9")
-        heard = [self.hear(self.connect(host=host))[0] for host in hosts]
-        self.assertEqual(heard, ["220 ", "421 4.7.0", "220 ", "421 4.7.0"])
+        replies = [self.hear(self.connect(host=host))[0] for host in hosts]
+        self.assertEqual(replies, ["220 ", "421 4.7.0", "220 ", "421 4.7.0"])
 
-    def test_connections_are_counted(self) -> None:
+    def test_connections_are_counted_and_counted_out(self) -> None:
         self.serve(max_connections=2)
         clients = [self.connect() for _ in range(3)]
         self.assertEqual((self.factory.connections_taken, self.factory.connections_open), (3, 2))
@@ -201,8 +201,8 @@ class Shared(DialogueTestCase):
         self.assertEqual((self.factory.connections_taken, self.factory.connections_open), (3, 1))
 
 
-class Reloaded(DialogueTestCase):
-    def test_the_most_connections_are_those_of_now(self) -> None:
+class ChangedSettings(DialogueTestCase):
+    def test_a_changed_limit_of_connections_holds_at_once(self) -> None:
         clients = [self.connect() for _ in range(2)]
         self.factory.max_connections_per_peer = 1
         self.assertEqual(self.hear(self.connect()), ["421 4.7.0"])
@@ -213,7 +213,7 @@ class Reloaded(DialogueTestCase):
             self.say(client, b"NOOP\r\n")
             self.assertEqual(self.hear(client), ["220 ", "250 2.0.0"])
 
-    def test_what_exists_goes_on_with_what_it_began_with(self) -> None:
+    def test_existing_connections_keep_their_settings(self) -> None:
         before = self.connect()
         self.factory.timeouts = Timeouts(command=1000)
         after = self.connect()

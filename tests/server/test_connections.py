@@ -1,4 +1,4 @@
-"""Connections: how many, how they begin, over which sockets, and how a drain ends them."""
+"""Connections: limits, early talkers, UNIX and IPv6 sockets, and drains."""
 
 import socket
 from typing import Any
@@ -24,8 +24,8 @@ def implicit(factory: ESMTPFactory) -> Any:
     return TLSMemoryBIOFactory(server_context(), False, factory, factory.clock)
 
 
-class Connections(DialogueTestCase):
-    def test_per_peer(self) -> None:
+class ConnectionLimits(DialogueTestCase):
+    def test_connections_of_one_peer_are_limited(self) -> None:
         self.serve(max_connections_per_peer=2)
         clients = [self.connect() for _ in range(3)]
         self.assertEqual([self.hear(each) for each in clients], [["220 "], ["220 "], ["421 4.7.0"]])
@@ -35,22 +35,22 @@ class Connections(DialogueTestCase):
         self.network.advance(0)
         self.assertEqual(self.hear(self.connect()), ["220 "])
 
-    def test_in_all(self) -> None:
+    def test_connections_of_a_listener_are_limited(self) -> None:
         self.serve(max_connections=2)
         clients = [self.connect(host=f"192.0.2.{number}") for number in range(3)]
         self.assertEqual([self.hear(each) for each in clients], [["220 "], ["220 "], ["421 4.7.0"]])
 
-    def test_under_implicit_tls_too(self) -> None:
+    def test_connections_under_implicit_tls_are_limited(self) -> None:
         self.serve(max_connections=1)
-        heard = []
+        replies = []
         for _ in range(2):
             client = self.connect(wrap=implicit)
             self.start_tls(client)
-            heard.append(self.hear(client))
-        self.assertEqual(heard, [["220 "], ["421 4.7.0"]])
+            replies.append(self.hear(client))
+        self.assertEqual(replies, [["220 "], ["421 4.7.0"]])
 
     def test_a_mapped_address_is_the_ipv4_address(self) -> None:
-        # RFC 4291 §2.5.5.2: what a socket for both families says of an IPv4 peer.
+        # RFC 4291 §2.5.5.2: as a socket for both families reports an IPv4 peer.
         for host, plain in (
             ("::ffff:192.0.2.7", "192.0.2.7"),
             ("::1", "::1"),
@@ -65,7 +65,7 @@ class Connections(DialogueTestCase):
 
 
 class Draining(DialogueTestCase):
-    def test_who_is_idle_is_sent_away_and_who_is_not_may_end(self) -> None:
+    def test_idle_sessions_end_at_once_and_others_after_their_transaction(self) -> None:
         idle, busy = self.connect(), self.connect()
         self.begin_content(busy)
         drained, again = self.factory.drain(), self.factory.drain()
@@ -77,18 +77,18 @@ class Draining(DialogueTestCase):
         self.successResultOf(drained)
         self.successResultOf(again)
 
-    def test_a_transaction_that_ends_without_a_message_ends_the_session_too(self) -> None:
-        for said, heard in ((b"RSET\r\n", "250 2.0.0"), (b"EHLO x\r\n", "250 ")):
+    def test_a_transaction_that_is_reset_ends_the_session(self) -> None:
+        for command, reply in ((b"RSET\r\n", "250 2.0.0"), (b"EHLO x\r\n", "250 ")):
             self.serve()
             client = self.connect()
             self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
             drained = self.factory.drain()
             self.hear(client)
-            self.say(client, said)
-            self.assertEqual(self.hear(client)[-2:], [heard, "421 4.3.2"])
+            self.say(client, command)
+            self.assertEqual(self.hear(client)[-2:], [reply, "421 4.3.2"])
             self.successResultOf(drained)
 
-    def test_a_refused_message_too(self) -> None:
+    def test_a_refused_message_ends_the_session(self) -> None:
         client = self.connect()
         self.begin_content(client)
         drained = self.factory.drain()
@@ -96,7 +96,7 @@ class Draining(DialogueTestCase):
         self.assertEqual(self.hear(client), ["550 5.6.0", "421 4.3.2"])
         self.successResultOf(drained)
 
-    def test_a_handshake_is_not_disturbed_but_nothing_comes_after_it(self) -> None:
+    def test_a_handshake_is_completed_and_then_the_session_ends(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         drained = self.factory.drain()
@@ -105,7 +105,7 @@ class Draining(DialogueTestCase):
         self.network.advance(0)
         self.successResultOf(drained)
 
-    def test_while_a_decision_is_awaited(self) -> None:
+    def test_a_pending_decision_is_awaited(self) -> None:
         client = self.connect()
         self.hold_decisions()
         self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
@@ -115,7 +115,7 @@ class Draining(DialogueTestCase):
         self.decide()
         self.successResultOf(drained)
 
-    def test_abandoned_all_are_gone_at_once(self) -> None:
+    def test_abandoned_connections_are_all_aborted(self) -> None:
         client = self.connect()
         self.begin_content(client)
         drained = self.factory.drain()
@@ -130,36 +130,36 @@ class EarlyTalkers(DialogueTestCase):
     """RFC 5321 §4.3.1: the client waits for the greeting."""
 
     def greeted(self, early: bytes) -> bytes:
-        here, there = socket.socketpair()
-        self.addCleanup(here.close)
-        self.addCleanup(there.close)
-        here.send(early)
+        theirs, ours = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        theirs.send(early)
         transport = StringTransport()
-        transport.getHandle = lambda: there  # type: ignore[attr-defined]
+        transport.getHandle = lambda: ours  # type: ignore[attr-defined]
         transport.abortConnection = transport.loseConnection  # type: ignore[method-assign]
         protocol = self.factory.buildProtocol(None)
         protocol.makeConnection(transport)
         self.addCleanup(protocol.connectionLost)
-        self.assertEqual(there.recv(9, socket.MSG_DONTWAIT) if early else b"", early)
+        self.assertEqual(ours.recv(9, socket.MSG_DONTWAIT) if early else b"", early)
         return transport.value()[:9]
 
     def tearDown(self) -> None:
         pass
 
-    def test_octets_before_the_greeting_end_the_session(self) -> None:
+    def test_octets_before_the_greeting_are_answered_with_554(self) -> None:
         self.assertEqual(self.greeted(b"EHLO x\r\n"), b"554 5.5.0")
         self.assertEqual(self.factory.violations, 1)
 
-    def test_who_waits_is_greeted(self) -> None:
+    def test_a_client_that_waits_is_greeted(self) -> None:
         self.assertEqual(self.greeted(b""), b"220 mx.ex")
         self.assertEqual(self.factory.violations, 0)
 
 
-class OnOtherSockets(TestCase):
+class OtherSockets(TestCase):
     async def talk(
-        self, reactor: Any, delivery: RecordingDelivery, client: SMTPClientEnd, said: bytes
+        self, reactor: Any, delivery: RecordingDelivery, client: SMTPClientEnd, commands: bytes
     ) -> list[bytes]:
-        await client.send(said)
+        await client.send(commands)
         lines = []
         while (line := await client.line()) is not None:
             lines.append(line[:4])
@@ -182,8 +182,8 @@ class OnOtherSockets(TestCase):
         port = reactor.listenUNIX(path, self.factory(reactor, delivery))  # type: ignore[attr-defined]
         self.addCleanup(port.stopListening)
         client = await connectProtocol(UNIXClientEndpoint(reactor, path), SMTPClientEnd())
-        said = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nQUIT\r\n"
-        lines = await self.talk(reactor, delivery, client, said)
+        commands = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nQUIT\r\n"
+        lines = await self.talk(reactor, delivery, client, commands)
         self.assertEqual(lines, [b"220 ", b"250 ", b"250 ", b"250 ", b"221 "])
 
     async def test_ipv6_and_a_peer_that_closes_its_half(self) -> None:

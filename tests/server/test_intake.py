@@ -1,4 +1,4 @@
-"""The delivery that queues: whose mail goes where, whatever the spelling, and what is stored."""
+"""The intake: relaying, local recipients, aliases, capacity, and the stored message."""
 
 import errno
 import time
@@ -37,13 +37,13 @@ LOCAL = ("mx.example", "xn--bcher-kva.example")
 
 
 class Queue:
-    """Takes messages, and keeps account of each body."""
+    """Takes messages, and records each body."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.refusal: Exception | None = None
         self.error: Exception | None = None
-        self.late = False  # the error comes as the body is made durable
+        self.late = False  # the error comes when the body is sealed
         self.begun = 0
         self.discarded = 0
         self.existing: list[Mailbox] | None = None
@@ -54,7 +54,7 @@ class Queue:
 
     @cached_property
     def capacity(self) -> Capacity:
-        """Room for two messages in memory, and a disk that has ``self.free`` octets left."""
+        """Memory for two messages, and a disk with ``self.free`` free octets."""
         return Capacity(
             memory=250, share=100, minimum_free=1000, free=lambda: self.free, clock=self.clock
         )
@@ -166,7 +166,7 @@ class IntakeTestCase(SynchronousTestCase):
         return session.output().decode("ascii")[:9]
 
     def content(self, session: Session, *pieces: bytes) -> Reply:
-        """Return what the sink says at the end of a content."""
+        """Return the decision on a content."""
         self.send(session, "DATA")
         for piece in pieces:
             session.receive(piece)
@@ -188,10 +188,10 @@ class IntakeTestCase(SynchronousTestCase):
         return decision
 
 
-class NoSpellingRelays(IntakeTestCase):
-    """A stranger gets mail to us alone, however the address is written."""
+class NoRelaying(IntakeTestCase):
+    """A stranger can send to local mailboxes alone, however an address is written."""
 
-    def test_what_is_not_ours(self) -> None:
+    def test_no_spelling_of_a_foreign_address_is_accepted(self) -> None:
         session = self.begin(STRANGER)
         for spelling in (
             "<victim@ext.example>",
@@ -219,7 +219,7 @@ class NoSpellingRelays(IntakeTestCase):
         assert session.transaction is not None
         self.assertEqual(session.transaction.recipients, [])
 
-    def test_what_is_no_address(self) -> None:
+    def test_malformed_addresses_are_refused(self) -> None:
         session = self.begin(STRANGER)
         for spelling in (
             "<victim@ext.example@mx.example>",
@@ -238,7 +238,7 @@ class NoSpellingRelays(IntakeTestCase):
         ):
             self.assertEqual(self.send(session, f"RCPT TO:{spelling}")[:3], "501", spelling)
 
-    def test_what_looks_like_it_inside_a_local_part_of_ours_is_opaque(self) -> None:
+    def test_a_local_part_that_looks_like_an_address_is_opaque(self) -> None:
         for existing, expected in ((None, "250 2.1.5"), ([], "550 5.1.1")):
             self.queue.existing = existing
             session = self.begin(STRANGER)
@@ -257,24 +257,24 @@ class NoSpellingRelays(IntakeTestCase):
                 else:
                     self.assertEqual(session.transaction.recipients, [])
 
-    def test_who_is_not_in_a_relay_network_is_a_stranger(self) -> None:
+    def test_clients_outside_the_relay_networks_may_not_relay(self) -> None:
         for peer in ("192.0.3.7", "::ffff:192.0.3.7", "2001:db8::1", "::2", "fe80::1%eth0"):
             self.assertEqual(
                 self.send(self.begin(peer), "RCPT TO:<v@ext.example>"), "550 5.7.1", peer
             )
 
-    def test_who_is_may_send_to_anywhere(self) -> None:
+    def test_clients_in_the_relay_networks_may_relay(self) -> None:
         for peer in (FRIEND, "::ffff:192.0.2.7", "::1", None):
             session = self.begin(peer)
             self.assertEqual(self.send(session, "RCPT TO:<v@ext.example>"), "250 2.1.5", peer)
             self.assertEqual(self.send(session, "RCPT TO:<v@[198.51.100.77]>"), "250 2.1.5", peer)
 
-    def test_and_yet_not_to_a_mailbox_of_ours_that_does_not_exist(self) -> None:
+    def test_a_relaying_client_may_not_send_to_a_missing_local_mailbox(self) -> None:
         self.queue.existing = []
         self.assertEqual(self.send(self.begin(FRIEND), "RCPT TO:<v@mx.example>"), "550 5.1.1")
 
 
-class OurOwn(IntakeTestCase):
+class LocalRecipients(IntakeTestCase):
     def recipients(
         self, *spellings: str, peer: str = STRANGER, local_address: str = OWN
     ) -> list[str]:
@@ -284,7 +284,7 @@ class OurOwn(IntakeTestCase):
         self.assertEqual(self.content(session, b"x").code, 250)
         return [str(each.mailbox) for each in self.queue.messages[-1].envelope.recipients]
 
-    def test_every_spelling_of_ours_is_one_mailbox(self) -> None:
+    def test_every_spelling_of_a_local_address_is_one_mailbox(self) -> None:
         spellings = (
             "<u@mx.example>",
             "<u@MX.EXAMPLE.>",
@@ -295,17 +295,17 @@ class OurOwn(IntakeTestCase):
         )
         for spelling in spellings:
             self.assertEqual(self.recipients(spelling), ["u@mx.example"], spelling)
-        # And who names it several times has one copy delivered.
+        # Named several times, it has one copy.
         self.assertEqual(self.recipients(*spellings, "<U@mx.example>"), ["u@mx.example"])
 
-    def test_a_labels(self) -> None:
+    def test_a_domain_may_be_written_with_u_labels(self) -> None:
         self.assertEqual(self.recipients("<u@XN--BCHER-KVA.example>"), ["u@xn--bcher-kva.example"])
 
-    def test_our_own_ipv6_literal(self) -> None:
+    def test_our_own_ipv6_literal_is_a_local_domain(self) -> None:
         came = self.recipients("<u@[IPv6:2001:DB8:0::5]>", local_address="2001:db8::5")
         self.assertEqual(came, ["u@mx.example"])
 
-    def test_postmaster_is_always_taken_and_without_a_domain_the_first_ones(self) -> None:
+    def test_postmaster_exists_and_without_a_domain_is_that_of_the_first_domain(self) -> None:
         # RFC 5321 §4.1.1.3, §4.5.1
         self.queue.existing = []
         came = self.recipients(
@@ -327,8 +327,8 @@ class StoringTestCase(IntakeTestCase):
         return session
 
 
-class Storing(StoringTestCase):
-    def test_250_names_the_queue_id_and_the_message_is_whole(self) -> None:
+class StoredMessages(StoringTestCase):
+    def test_250_names_the_queue_id_and_the_message_is_complete(self) -> None:
         reply = self.content(self.ready(), b"Subject: x\r\n\r\n..", b"y")
         (message,) = self.queue.messages
         self.assertEqual(reply, Reply.of(250, "0.0", f"Queued as {message.id}"))
@@ -337,7 +337,7 @@ class Storing(StoringTestCase):
         self.assertEqual(message.expires_at - message.received_at, 5 * 24 * 3600)
         self.assertTrue(message.trace.startswith(b"Received: from client.example"))
 
-    def test_parameters_of_this_session_alone_are_not_kept(self) -> None:
+    def test_parameters_that_concern_the_session_alone_are_not_stored(self) -> None:
         session = self.ready()
         self.send(session, "RSET")
         self.send(session, "MAIL FROM:<a@sender.example> SIZE=5 BODY=8BITMIME")
@@ -345,7 +345,7 @@ class Storing(StoringTestCase):
         self.content(session, b"caf\xc3\xa9")
         self.assertEqual(self.queue.messages[0].envelope.parameters, {"BODY": "8BITMIME"})
 
-    def test_what_was_declared_as_8_bits_and_is_ascii_needs_no_8_bits(self) -> None:
+    def test_ascii_content_with_body_8bitmime_is_stored_without_it(self) -> None:
         # RFC 6152 §3
         session = self.ready()
         self.send(session, "RSET")
@@ -354,7 +354,7 @@ class Storing(StoringTestCase):
         self.content(session, b"Subject: x\r\n\r\ncafe")
         self.assertEqual(self.queue.messages[0].envelope.parameters, {})
 
-    def test_too_many_hops_554_5_4_6(self) -> None:
+    def test_too_many_hops_are_refused_with_554_5_4_6(self) -> None:
         # RFC 5321 §6.3
         self.intake = self.queue.intake(max_hops=3)
         hop = b"Received: from a by b;\r\n\tdate\r\n"
@@ -363,7 +363,7 @@ class Storing(StoringTestCase):
         self.assertEqual((reply.code, reply.enhanced), (554, "5.4.6"))
         self.assertEqual((self.queue.begun, self.queue.discarded), (2, 1))
 
-    def test_a_header_section_over_the_limit_552_5_3_4(self) -> None:
+    def test_a_header_section_over_the_limit_is_refused_with_552_5_3_4(self) -> None:
         self.intake = self.queue.intake(max_header_size=100)
         self.assertEqual(
             self.content(self.ready(), b"A: " + b"x" * 90 + b"\r\n\r\n", b"y" * 999).code, 250
@@ -372,7 +372,7 @@ class Storing(StoringTestCase):
         self.assertEqual((reply.code, reply.enhanced), (552, "5.3.4"))
         self.assertEqual(len(self.queue.messages), 1)
 
-    def test_no_room_452_4_3_1_and_other_errors_451(self) -> None:
+    def test_a_full_disk_is_452_4_3_1_and_another_error_of_storage_451(self) -> None:
         for number, code, status in (
             (errno.ENOSPC, 452, "4.3.1"),
             (errno.EDQUOT, 452, "4.3.1"),
@@ -383,7 +383,7 @@ class Storing(StoringTestCase):
             self.assertEqual((reply.code, reply.enhanced), (code, status))
         self.assertEqual((self.queue.begun, self.queue.discarded, self.queue.messages), (3, 3, []))
 
-    def test_whatever_keeps_a_message_from_being_stored_is_said_of_the_room(self) -> None:
+    def test_an_error_of_storage_is_a_shortage_of_the_capacity(self) -> None:
         for error in (
             OSError(errno.ENOSPC, "No space left on device"),
             OSError(errno.EIO, "Input/output error"),
@@ -399,15 +399,15 @@ class Storing(StoringTestCase):
                 self.assertIn(self.content(self.ready(), b"x", b"y").code, (451, 452))
                 shortage = queue.capacity.shortage()
                 assert shortage is not None
-                said = getattr(error, "strerror", None) or str(error) or "MemoryError"
-                self.assertEqual(shortage.text, f"the queue cannot be written: {said}")
+                text = getattr(error, "strerror", None) or str(error) or "MemoryError"
+                self.assertEqual(shortage.text, f"the queue cannot be written: {text}")
                 self.assertEqual((queue.discarded, queue.messages), (1, []))
 
-    def test_a_queue_that_refuses(self) -> None:
+    def test_the_refusal_of_the_queue_is_the_reply(self) -> None:
         self.queue.refusal = Refused(Reply.of(451, "3.2", "Not now"))
         self.assertEqual(self.content(self.ready(), b"x"), Reply.of(451, "3.2", "Not now"))
 
-    def test_given_up_nothing_is_left(self) -> None:
+    def test_an_aborted_message_leaves_no_body(self) -> None:
         session = self.ready()
         self.send(session, "DATA")
         self.sink.write(b"x")
@@ -416,7 +416,7 @@ class Storing(StoringTestCase):
 
 
 class KnownFailures(IntakeTestCase):
-    """What would come back anyhow is refused at once: the sender may be forged."""
+    """Mail that is known to fail is refused at once, since a bounce may go to a forged sender."""
 
     def test_a_recipient_whose_route_is_an_error_is_refused_with_its_reply(self) -> None:
         gone = Reply.of(550, "1.6", "Moved away")
@@ -435,11 +435,11 @@ class KnownFailures(IntakeTestCase):
         self.assertEqual(self.send(session, "RCPT TO:<x@ext.example>"), "550 5.7.1")
 
 
-class RoomForMessages(StoringTestCase):
+class CapacityForMessages(StoringTestCase):
     """452 4.3.1 before memory grows, and before the disk is full."""
 
-    def test_messages_on_their_way_share_a_budget_of_memory(self) -> None:
-        # There is room for two (see `Queue.capacity`).
+    def test_messages_on_their_way_share_the_memory(self) -> None:
+        # There is memory for two (see `Queue.capacity`).
         sessions = [self.ready() for _ in range(3)]
         self.assertEqual(self.send(sessions[0], "DATA"), "354 End w")
         first = self.sink
@@ -448,11 +448,11 @@ class RoomForMessages(StoringTestCase):
         another = self.begin_session(STRANGER)
         self.assertEqual(self.send(another, "MAIL FROM:<a@sender.example>"), "452 4.3.1")
         first.abort()
-        first.abort()  # it is given back once
+        first.abort()  # its share is released once
         self.assertEqual(self.send(another, "MAIL FROM:<a@sender.example>"), "250 2.1.0")
         self.assertEqual(self.send(sessions[2], "DATA"), "354 End w")
 
-    def test_it_is_given_back_whatever_comes_of_a_message(self) -> None:
+    def test_memory_is_released_however_a_message_ends(self) -> None:
         for error, refusal in (
             (None, None),
             (OSError(errno.EIO, "no"), None),
@@ -462,7 +462,7 @@ class RoomForMessages(StoringTestCase):
             self.content(self.ready(), b"x")
             self.assertEqual(self.queue.capacity.in_use, 0)
 
-    def test_a_disk_that_is_nearly_full_takes_no_mail_until_there_is_room_again(self) -> None:
+    def test_a_nearly_full_disk_refuses_mail_until_there_is_space_again(self) -> None:
         self.queue.free = 999
         session = self.begin_session(FRIEND)
         self.assertEqual(self.send(session, "MAIL FROM:<a@sender.example>"), "452 4.3.1")
@@ -471,8 +471,8 @@ class RoomForMessages(StoringTestCase):
         self.assertEqual(self.send(session, "MAIL FROM:<a@sender.example>"), "250 2.1.0")
 
 
-class Aliased(IntakeTestCase):
-    """What an alias leads to is accepted, refused and stored; who wrote what is kept."""
+class Aliases(IntakeTestCase):
+    """An alias is expanded at RCPT; the stored recipient keeps the address as written."""
 
     def alias(self, mailbox: str, *targets: str, reverse_path: Mailbox | None = None) -> None:
         self.queue.aliases[mailbox] = [
@@ -491,7 +491,7 @@ class Aliased(IntakeTestCase):
         self.assertEqual(self.content(session, b"x").code, 250)
         return self.queue.messages[-1]
 
-    def test_the_envelope_holds_what_it_leads_to_and_what_was_written(self) -> None:
+    def test_the_envelope_has_the_members_and_the_address_as_written(self) -> None:
         self.alias("all@mx.example", "a@mx.example", "b@ext.example")
         envelope = self.stored("<ALL@MX.example>".lower(), "<c@mx.example>").envelope
         found = [(each.number, str(each.mailbox), each.original) for each in envelope.recipients]
@@ -505,12 +505,12 @@ class Aliased(IntakeTestCase):
             ],
         )
 
-    def test_what_was_written_is_kept_as_it_was_written(self) -> None:
+    def test_the_original_address_keeps_its_spelling(self) -> None:
         self.alias("u@mx.example", "a@mx.example")
         (found,) = self.stored("<u@[203.0.113.1]>").envelope.recipients
         self.assertEqual(found.original, Mailbox("u", "[203.0.113.1]"))
 
-    def test_where_it_goes_on_in_our_name_the_reverse_path_of_the_envelope_stays(self) -> None:
+    def test_a_forwarding_reverse_path_is_the_recipients_and_not_the_envelopes(self) -> None:
         ours = Mailbox("SRS0=x", "mx.example")
         self.alias("u@mx.example", "b@ext.example", reverse_path=ours)
         envelope = self.stored("<u@mx.example>").envelope
@@ -518,15 +518,15 @@ class Aliased(IntakeTestCase):
         self.assertEqual([each.reverse_path for each in envelope.recipients], [ours])
         self.assertEqual(self.queue.expanded, [("u@mx.example", "a@sender.example")])
 
-    def test_who_is_reached_twice_gets_one_copy(self) -> None:
+    def test_a_mailbox_that_is_reached_twice_gets_one_copy(self) -> None:
         self.alias("one@mx.example", "a@mx.example", "b@ext.example")
         self.alias("two@mx.example", "b@ext.example", "A@mx.example", "B@ext.example")
         paths = "<one@mx.example>", "<two@mx.example>", "<a@mx.example>"
         found = [str(each.mailbox) for each in self.stored(*paths).envelope.recipients]
-        # Only of our own mailboxes is it known that case does not count.
+        # Case is ignored in local mailboxes alone.
         self.assertEqual(found, ["a@mx.example", "b@ext.example", "B@ext.example"])
 
-    def test_the_trace_field_names_nobody_but_whom_the_sender_named(self) -> None:
+    def test_the_trace_field_names_the_address_as_written_and_no_member(self) -> None:
         # RFC 5321 §7.2
         self.alias("u@mx.example", "secret@ext.example")
         trace = self.stored("<u@mx.example>").trace
@@ -535,11 +535,11 @@ class Aliased(IntakeTestCase):
         self.alias("u@mx.example", "a@mx.example")
         self.assertNotIn(b"for <", self.stored("<u@mx.example>", "<a@mx.example>").trace)
 
-    def test_the_refusal_of_an_expansion_is_the_answer(self) -> None:
+    def test_the_refusal_of_an_expansion_is_the_reply(self) -> None:
         self.queue.aliases["u@mx.example"] = Reply.of(451, "3.5", "Loop")
         self.assertEqual(self.send(self.begin(FRIEND), "RCPT TO:<u@mx.example>"), "451 4.3.5")
 
-    def test_members_that_do_not_exist_keep_mail_from_nobody(self) -> None:
+    def test_missing_members_do_not_keep_the_mail_from_the_others(self) -> None:
         written = Mailbox("v", "mx.example")
         self.alias("v@mx.example", "a@mx.example", "b@ext.example")
         self.miss("v@mx.example", "gone@mx.example")
@@ -553,7 +553,7 @@ class Aliased(IntakeTestCase):
         self.assertEqual((refused.recipient.number, refused.recipient.original), (3, written))
         self.assertEqual(str(refused.recipient.mailbox), "gone@mx.example")
 
-    def test_an_alias_is_known_again_however_its_domain_is_written(self) -> None:
+    def test_a_loop_is_detected_however_the_domain_of_the_alias_is_written(self) -> None:
         alias = Mailbox("u", "xn--bcher-kva.example")
         self.queue.aliases[str(alias)] = [
             FinalRecipient(Mailbox("a", "mx.example"), aliases=(alias,))
@@ -566,7 +566,7 @@ class Aliased(IntakeTestCase):
             self.assertEqual(self.queue.discarded, 1)
             self.queue.discarded = 0
 
-    def test_delivered_to_costs_little_whatever_stands_in_it(self) -> None:
+    def test_hostile_delivered_to_fields_cost_little_time(self) -> None:
         self.alias("u@mx.example", "a@mx.example")
         for domain in ("\u00fc" * 30 + "{}." + "\u00f6" * 40 + ".example", "mx.example"):
             fields = "".join(
@@ -578,13 +578,13 @@ class Aliased(IntakeTestCase):
             self.assertEqual(self.content(session, fields.encode() + b"\r\nx").code, 250)
             self.assertLess(time.process_time() - before, 0.05)
 
-    def test_once_however_many_aliases_lead_to_them(self) -> None:
+    def test_a_missing_member_of_several_aliases_is_refused_once(self) -> None:
         for name in ("v", "w"):
             self.alias(f"{name}@mx.example", "a@mx.example")
             self.miss(f"{name}@mx.example", "gone@mx.example")
         self.assertEqual(len(self.stored("<v@mx.example>", "<w@mx.example>").refused), 1)
 
-    def test_by_a_setting_such_a_list_is_refused(self) -> None:
+    def test_with_missing_members_refuse_the_whole_list_is_refused(self) -> None:
         self.intake = self.queue.intake(missing_members="refuse")
         self.alias("v@mx.example", "a@mx.example")
         self.miss("v@mx.example", "gone@mx.example")
@@ -595,7 +595,7 @@ class Aliased(IntakeTestCase):
         (found,) = self.stored("<postmaster>").envelope.recipients
         self.assertEqual(str(found.mailbox), "postmaster@mx.example")
 
-    def test_postmaster_is_taken_whatever_its_alias_leads_to(self) -> None:
+    def test_postmaster_is_accepted_even_if_its_alias_leads_nowhere(self) -> None:
         # RFC 5321 §4.5.1
         self.queue.existing = []
         self.queue.aliases["postmaster@mx.example"] = NO_SUCH
@@ -604,20 +604,20 @@ class Aliased(IntakeTestCase):
             (found,) = self.stored(path).envelope.recipients
             self.assertEqual(str(found.mailbox), "postmaster@mx.example")
 
-    def test_what_others_have_is_not_looked_up(self) -> None:
+    def test_foreign_addresses_are_not_expanded(self) -> None:
         self.alias("u@ext.example", "a@mx.example")
         (found,) = self.stored("<u@ext.example>", peer=FRIEND).envelope.recipients
         self.assertEqual(str(found.mailbox), "u@ext.example")
         self.assertEqual(self.queue.expanded, [])
 
-    def test_a_list_grants_nobody_a_way_to_its_members(self) -> None:
+    def test_an_alias_does_not_allow_its_senders_to_relay_to_its_members(self) -> None:
         self.alias("u@mx.example", "b@ext.example")
         session = self.begin(STRANGER)
         self.assertEqual(self.send(session, "RCPT TO:<u@mx.example>"), "250 2.1.5")
         self.assertEqual(self.send(session, "RCPT TO:<b@ext.example>"), "550 5.7.1")
 
-    def test_a_message_has_so_many_recipients_452_4_5_3(self) -> None:
-        # RFC 5321 §4.5.3.1.10: what is over the limit is sent again
+    def test_too_many_final_recipients_are_refused_with_452_4_5_3(self) -> None:
+        # RFC 5321 §4.5.3.1.10: the client sends to the others again.
         for name in "uvw":
             targets = (f"{name}{number}@ext.example" for number in range(4_000))
             self.alias(f"{name}@mx.example", *targets)
@@ -631,7 +631,7 @@ class Aliased(IntakeTestCase):
         self.send(session, "MAIL FROM:<a@sender.example>")
         self.assertEqual(self.send(session, "RCPT TO:<w@mx.example>"), "250 2.1.5")
 
-    def test_what_was_accepted_is_what_is_stored_when_aliases_change(self) -> None:
+    def test_a_changed_alias_does_not_change_an_accepted_recipient(self) -> None:
         self.alias("u@mx.example", "old@mx.example")
         session = self.begin(STRANGER)
         self.send(session, "RCPT TO:<u@mx.example>")
@@ -640,7 +640,7 @@ class Aliased(IntakeTestCase):
         (found,) = self.queue.messages[-1].envelope.recipients
         self.assertEqual(str(found.mailbox), "old@mx.example")
 
-    def test_the_next_transaction_of_a_session_has_the_new_ones(self) -> None:
+    def test_a_changed_alias_holds_for_the_next_transaction(self) -> None:
         session = self.begin_session(STRANGER)
         for name, end in (("old", "RSET"), ("new", "DATA"), ("newest", "DATA")):
             self.alias("u@mx.example", f"{name}@mx.example")
@@ -663,14 +663,14 @@ class Aliased(IntakeTestCase):
         self.assertEqual(transaction.expansions.count, 0)
 
 
-class WithTypes(TestCase):
-    """RFC 3848, S14 of RFC 3207: Received as the state after the handshake is, and nothing else.
+class TraceUnderTLS(TestCase):
+    """RFC 3848, S14 of RFC 3207: Received shows the state after the handshake alone.
 
     Over real connections.
     """
 
     async def trace(self, greeting: bytes, tls: str) -> bytes:
-        """Return the field of a message that was sent under TLS which began as ``tls`` says."""
+        """Return the trace field of a message; ``tls`` tells how TLS began."""
         from twisted.internet import reactor  # noqa: TID251
 
         queue = Queue()
@@ -683,15 +683,15 @@ class WithTypes(TestCase):
         port = reactor.listenTCP(0, served, interface="127.0.0.1")  # type: ignore[attr-defined]
         there = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         client = await connectProtocol(there, SMTPClientEnd())
-        said = [greeting, b"MAIL FROM:<>", b"RCPT TO:<u@mx.example>", b"DATA", b"x\r\n."]
+        lines = [greeting, b"MAIL FROM:<>", b"RCPT TO:<u@mx.example>", b"DATA", b"x\r\n."]
         if tls == "implicit":
             await client.start_tls()
         elif tls == "first":
-            said.insert(0, b"STARTTLS")
+            lines.insert(0, b"STARTTLS")
         elif tls == "second":
-            said[:0] = [b"EHLO before.example", b"STARTTLS"]
+            lines[:0] = [b"EHLO before.example", b"STARTTLS"]
         await client.line()
-        for line in said:
+        for line in lines:
             await client.send(line + b"\r\n")
             while (reply := await client.line() or b"")[3:4] == b"-":
                 pass
@@ -704,7 +704,7 @@ class WithTypes(TestCase):
         (message,) = queue.messages
         return message.trace
 
-    async def test_the_whole_table(self) -> None:
+    async def test_every_greeting_and_kind_of_tls_has_its_with_clause(self) -> None:
         for greeting, tls, protocol in (
             (b"HELO client.example", "", b"SMTP"),
             (b"HELO client.example", "first", b"SMTP"),
@@ -721,7 +721,7 @@ class WithTypes(TestCase):
             self.assertTrue(trace.startswith(b"Received: from client.example ([127.0.0.1])"))
             self.assertNotIn(b"before.example", trace)
 
-    async def test_what_the_client_says_cannot_end_the_field(self) -> None:
+    async def test_a_hostile_helo_cannot_end_the_field(self) -> None:
         trace = await self.trace("HELO )with(ESMTPSA;\\ü".encode(), "")
         self.assertTrue(trace.isascii())
         self.assertEqual(trace.count(b" with SMTP id "), 1)

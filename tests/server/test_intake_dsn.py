@@ -1,4 +1,4 @@
-"""What senders ask to be told, as it is stored: with aliases, and with recipients named twice."""
+"""DSN parameters as stored: for aliases, and for recipients that are named twice."""
 
 from attrs import evolve
 
@@ -12,7 +12,7 @@ from twisted_mta.testing.pure import Options
 from .test_intake import OWN, STRANGER, IntakeTestCase
 
 
-class Asked(IntakeTestCase):
+class StoredNotify(IntakeTestCase):
     def alias(self, mailbox: str, *targets: str) -> None:
         self.queue.aliases[mailbox] = [FinalRecipient(Mailbox.parse(each)) for each in targets]
 
@@ -38,7 +38,7 @@ class Asked(IntakeTestCase):
             for each in message.envelope.recipients
         ]
 
-    def test_who_is_told_of_an_alias_of_one_hears_of_that_one(self) -> None:
+    def test_notify_of_an_alias_with_one_member_passes_to_the_member(self) -> None:
         """RFC 3461 §5.2.7.2."""
         self.alias("u@mx.example", "b@ext.example")
         message, found = self.parameters("<u@mx.example> NOTIFY=SUCCESS,DELAY")
@@ -49,7 +49,7 @@ class Asked(IntakeTestCase):
         _, found = self.parameters("<u@mx.example> ORCPT=rfc822;old@mx.example")
         self.assertEqual(found, [("b@ext.example", "ORCPT=rfc822;old@mx.example")])
 
-    def test_who_is_told_of_an_alias_of_several_hears_that_it_was_expanded(self) -> None:
+    def test_notify_of_an_alias_with_several_members_reports_the_expansion(self) -> None:
         """RFC 3461 §5.2.7.3."""
         self.alias("u@mx.example", "b@ext.example", "u@mx.example")
         message, found = self.parameters("<u@mx.example> NOTIFY=SUCCESS,FAILURE")
@@ -62,7 +62,7 @@ class Asked(IntakeTestCase):
         message, _ = self.parameters("<u@mx.example> NOTIFY=FAILURE")
         self.assertEqual(message.expanded, ())
 
-    def test_who_is_reached_twice_is_told_of_as_either_asked(self) -> None:
+    def test_a_recipient_of_two_rcpt_has_the_notify_of_both(self) -> None:
         _, found = self.parameters(
             "<v@mx.example> NOTIFY=SUCCESS ORCPT=rfc822;x", "<v@mx.example>", "<w@mx.example>"
         )

@@ -1,4 +1,4 @@
-"""Deliveries written for twisted.mail: what they get, and what becomes of what they say."""
+"""Deliveries written for twisted.mail: their arguments, their results and their errors."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Message:
 
 @implementer(smtp.IMessageDelivery)
 class Application:
-    """Says whatever a test wants said."""
+    """Answers as the test sets."""
 
     def __init__(self) -> None:
         self.froms: list[Any] = []
@@ -92,8 +92,8 @@ class DeliveryTestCase(DialogueTestCase):
         return self.hear(client)
 
 
-class WhatItGets(DeliveryTestCase):
-    def test_helo_is_what_was_said_and_the_address_both_octets(self) -> None:
+class Arguments(DeliveryTestCase):
+    def test_helo_is_the_name_and_the_address_as_bytes(self) -> None:
         self.dialogue(b"MAIL FROM:<ann@client.example>\r\n")
         ((helo, origin),) = self.app.froms
         self.assertEqual(helo, (b"client.example", b"192.0.2.7"))
@@ -107,7 +107,7 @@ class WhatItGets(DeliveryTestCase):
         self.assertEqual(self.dialogue(b"MAIL FROM:<>\r\n"), ["250 2.1.0"])
         self.assertEqual(bytes(self.app.froms[0][1]), b"")
 
-    def test_a_user_knows_the_recipient_the_sender_and_the_connection(self) -> None:
+    def test_a_user_has_recipient_sender_and_protocol(self) -> None:
         self.dialogue(b"MAIL FROM:<ann@client.example>\r\nRCPT TO:<bob@mx.example>\r\n")
         (user,) = self.app.users
         self.assertIsInstance(user, smtp.User)
@@ -117,7 +117,7 @@ class WhatItGets(DeliveryTestCase):
         self.assertEqual(user.protocol.address, "192.0.2.7")
         self.assertFalse(ISSLTransport.providedBy(user.protocol.transport))
 
-    def test_what_twisteds_own_parser_cannot_read(self) -> None:
+    def test_addresses_that_twisteds_parser_cannot_read_are_passed(self) -> None:
         self.dialogue(b"MAIL FROM:<>\r\n")
         for path, local, domain in (
             (b"<u@[IPv6:2001:db8::1]>", b"u", b"[IPv6:2001:db8::1]"),
@@ -130,17 +130,17 @@ class WhatItGets(DeliveryTestCase):
                 (self.app.users[-1].dest.local, self.app.users[-1].dest.domain), (local, domain)
             )
 
-    def test_what_validate_from_returns_is_the_sender(self) -> None:
+    def test_the_address_that_validate_from_returns_is_the_sender(self) -> None:
         other = smtp.Address("boss@client.example")
         self.app.sender_says = succeed(other)
         self.dialogue(b"MAIL FROM:<ann@client.example>\r\nRCPT TO:<bob@mx.example>\r\n")
         self.assertIs(self.app.users[0].orig, other)
 
-    def test_each_recipient_has_a_message_of_its_own_behind_its_received_header(self) -> None:
-        heard = self.dialogue(
+    def test_each_recipient_has_its_own_message_that_begins_with_its_received_header(self) -> None:
+        replies = self.dialogue(
             b"MAIL FROM:<>\r\nRCPT TO:<bob@mx.example>\r\nRCPT TO:<eve@mx.example>\r\nDATA\r\n"
         )
-        self.assertEqual(heard, ["250 2.1.0", "250 2.1.5", "250 2.1.5", "354 "])
+        self.assertEqual(replies, ["250 2.1.0", "250 2.1.5", "250 2.1.5", "354 "])
         self.assertEqual(self.dialogue(b"A: b\r\n\r\n..\r"), [])
         self.assertEqual(self.dialogue(b"\nend\r\n.\r\n"), ["250 2.0.0"])
         for message, name in zip(self.app.messages, (b"bob", b"eve"), strict=True):
@@ -149,7 +149,7 @@ class WhatItGets(DeliveryTestCase):
                 [b"Received: for " + name + b"@mx.example", b"A: b", b"", b".", b"end"],
             )
 
-    def test_lines_are_the_same_wherever_they_are_cut(self) -> None:
+    def test_lines_are_the_same_at_every_split_of_the_octets(self) -> None:
         content = b"A: b\r\n\r\n" + b"x" * 50 + b"\r\n\r\nend\r\n.\r\n"
         for _ in range(2):
             self.dialogue(b"MAIL FROM:<>\r\nRCPT TO:<bob@mx.example>\r\nDATA\r\n")
@@ -159,8 +159,8 @@ class WhatItGets(DeliveryTestCase):
             lines = [b"A: b", b"", b"x" * 50, b"", b"end"]
             self.assertEqual(self.app.messages[-1].lines[1:], lines)
 
-    def test_content_that_is_no_lines_is_not_for_them(self) -> None:
-        """RFC 3030 §3: they could not keep it, so it is not offered, and refused where it is."""
+    def test_binary_content_is_not_offered_and_is_refused(self) -> None:
+        """RFC 3030 §3: `IMessage` takes lines, which cannot keep every octet."""
         self.factory = ESMTPFactory(self.app, clock=self.network)
         client = self.connect()
         self.say(client, EHLO)
@@ -185,29 +185,29 @@ class WhatItGets(DeliveryTestCase):
         self.dialogue(b"MAIL FROM:<>\r\nRSET\r\nMAIL FROM:<>\r\n", client)
         self.assertEqual(factory.made, 2)
 
-    def test_what_is_neither_is_refused_by_name(self) -> None:
+    def test_an_object_that_is_no_delivery_is_a_type_error_that_names_it(self) -> None:
         with self.assertRaisesRegex(TypeError, "provides neither IMessageDelivery"):
             self.serve(object())
 
-    def test_without_any_all_mail_is_refused(self) -> None:
+    def test_without_a_delivery_all_mail_is_refused(self) -> None:
         self.factory.delivery = None
         client = self.connect()
         self.dialogue(EHLO, client)
         self.assertEqual(self.dialogue(b"MAIL FROM:<a@b.example>\r\n", client), ["550 5.7.1"])
 
 
-class WhatItSays(DeliveryTestCase):
-    def test_its_errors_are_the_replies_with_str_or_bytes(self) -> None:
-        for error, heard in (
+class Results(DeliveryTestCase):
+    def test_errors_with_str_or_bytes_become_replies(self) -> None:
+        for error, replies in (
             (smtp.SMTPServerError(451, b"4.7.1 Come back later"), "451 4.7.1"),
             (smtp.SMTPServerError(550, b"Not you"), "550 5.0.0"),
             (smtp.SMTPBadSender(smtp.Address("a@b.example")), "550 5.1.0"),
             (smtp.SMTPServerError(452, "a str"), "452 4.0.0"),  # type: ignore[arg-type]
         ):
             self.app.sender_says = error
-            self.assertEqual(self.dialogue(b"MAIL FROM:<a@b.example>\r\n"), [heard])
+            self.assertEqual(self.dialogue(b"MAIL FROM:<a@b.example>\r\n"), [replies])
             self.app.sender_says = fail(error)
-            self.assertEqual(self.dialogue(b"MAIL FROM:<a@b.example>\r\n"), [heard])
+            self.assertEqual(self.dialogue(b"MAIL FROM:<a@b.example>\r\n"), [replies])
 
     def test_a_refused_recipient_does_not_get_the_message(self) -> None:
         self.dialogue(b"MAIL FROM:<>\r\nRCPT TO:<bob@mx.example>\r\n")
@@ -217,7 +217,7 @@ class WhatItSays(DeliveryTestCase):
         self.dialogue(b"x\r\n.\r\n")
         self.assertEqual(len(self.app.messages), 1)
 
-    def test_a_decision_may_take_its_time(self) -> None:
+    def test_a_decision_may_be_late(self) -> None:
         self.app.recipient_says = later = Deferred()
         self.assertEqual(
             self.dialogue(b"MAIL FROM:<>\r\nRCPT TO:<bob@mx.example>\r\nNOOP\r\n"), ["250 2.1.0"]
@@ -226,7 +226,7 @@ class WhatItSays(DeliveryTestCase):
         self.network.advance(0)
         self.assertEqual(self.hear(self.client), ["250 2.1.5", "250 2.0.0"])
 
-    def test_a_failure_that_is_no_decision_is_451(self) -> None:
+    def test_any_other_exception_is_451(self) -> None:
         self.app.sender_says = ZeroDivisionError()
         self.assertEqual(self.dialogue(b"MAIL FROM:<>\r\n"), ["451 4.3.0"])
         self.app.sender_says = smtp.SMTPServerError(250, b"2.0.0 Fine")
@@ -238,17 +238,17 @@ class WhatItSays(DeliveryTestCase):
         self.assertEqual(self.dialogue(b"DATA\r\n"), ["354 "])
         return self.dialogue(octets)
 
-    def test_a_message_that_fails_at_its_end(self) -> None:
-        for at_end, heard in (
+    def test_a_message_may_fail_at_its_end(self) -> None:
+        for at_end, replies in (
             (lambda: fail(smtp.SMTPServerError(552, b"5.2.2 Mailbox full")), "552 5.2.2"),
             (lambda: fail(ZeroDivisionError()), "451 4.3.0"),
             (lambda: None, "250 2.0.0"),
         ):
             self.app.at_end = at_end
-            self.assertEqual(self.content(b"A: b\r\n.\r\n"), [heard])
+            self.assertEqual(self.content(b"A: b\r\n.\r\n"), [replies])
         self.flushLoggedErrors(ZeroDivisionError)
 
-    def test_if_one_of_them_may_succeed_later_the_client_tries_again(self) -> None:
+    def test_one_4yz_among_several_refusals_is_the_reply(self) -> None:
         answers = iter(
             (
                 fail(smtp.SMTPServerError(552, b"5.2.2 Mailbox full")),
@@ -258,13 +258,13 @@ class WhatItSays(DeliveryTestCase):
         self.app.at_end = lambda: next(answers)
         self.assertEqual(self.content(b"A: b\r\n.\r\n"), ["451 4.2.1"])
 
-    def test_a_line_that_it_refuses_ends_all_messages_and_the_reply_comes_at_the_end(self) -> None:
+    def test_a_refused_line_ends_all_messages_and_is_answered_at_the_end(self) -> None:
         self.app.refuse_line = b"spam"
         self.assertEqual(self.content(b"A: b\r\nspam\r\nmore\r\n"), [])
         self.assertEqual([message.lost for message in self.app.messages], [1, 1])
         self.assertEqual(self.dialogue(b".\r\nNOOP\r\n"), ["554 5.7.1", "250 2.0.0"])
 
-    def test_a_lost_connection_is_told_to_the_messages(self) -> None:
+    def test_messages_are_told_of_a_lost_connection(self) -> None:
         self.content(b"A: b\r\n")
         self.client.transport.abortConnection()
         self.network.advance(0)

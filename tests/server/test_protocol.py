@@ -1,4 +1,4 @@
-"""The shell: time, limits, decisions that come late or never, peers that do not read."""
+"""The connection: turns, timeouts, flow control, late decisions, delays and the log."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from twisted_mta.testing.delivery import RecordingDelivery
 
 
 class Turns(DialogueTestCase):
-    """A burst of commands is obeyed in turns with what others say."""
+    """A burst of commands of one client does not keep the others waiting."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -34,7 +34,7 @@ class Turns(DialogueTestCase):
         rcpt = "".join(f"RCPT TO:<{name}@d.example>\r\n" for _ in range(count))
         return f"HELO x\r\nMAIL FROM:<a@b.example>\r\n{rcpt}".encode()
 
-    def test_others_have_their_turn_and_every_reply_comes_in_order(self) -> None:
+    def test_other_clients_have_their_turn_and_replies_stay_in_order(self) -> None:
         one, other = self.connect(), self.connect()
         one.transport.write(self.burst("one", 8))
         other.transport.write(self.burst("other", 1))
@@ -47,7 +47,7 @@ class Turns(DialogueTestCase):
             ["220 ", "250 ", "250 2.1.0", *["250 2.1.5"] * 8, *["250 2.0.0"] * 2],
         )
 
-    def test_so_it_is_with_commands_that_ask_nothing(self) -> None:
+    def test_commands_without_a_decision_are_interrupted_too(self) -> None:
         client = self.connect()
 
         def slow(session: Session, argument: str) -> None:
@@ -63,7 +63,7 @@ class Turns(DialogueTestCase):
         self.assertEqual(len(self.begun), 200)
         self.assertEqual(len(self.hear(client)), 201)
 
-    def test_what_is_under_way_ends_with_the_connection(self) -> None:
+    def test_a_burst_ends_with_the_connection(self) -> None:
         client = self.connect()
         client.transport.write(self.burst("one", 8))
         self.network.step()
@@ -73,8 +73,8 @@ class Turns(DialogueTestCase):
         self.assertLess(self.begun.count("one"), 8)
 
 
-class Silence(DialogueTestCase):
-    def test_between_commands_421_4_4_2_after_five_minutes(self) -> None:
+class Timeouts(DialogueTestCase):
+    def test_silence_between_commands_is_421_4_4_2_after_five_minutes(self) -> None:
         # RFC 5321 §4.5.3.2.7
         client = self.connect()
         self.network.advance(200)
@@ -85,7 +85,7 @@ class Silence(DialogueTestCase):
         self.assertEqual(self.hear(client), ["421 4.4.2"])
         self.assertTrue(client.over)
 
-    def test_in_content_after_three_minutes_whenever_it_began(self) -> None:
+    def test_silence_in_content_is_421_4_4_2_after_three_minutes(self) -> None:
         client = self.connect()
         self.network.advance(30)
         self.begin_content(client)
@@ -96,14 +96,14 @@ class Silence(DialogueTestCase):
         self.assertTrue(client.over)
         self.assertEqual(self.delivery.asked[-1], "abort")
 
-    def test_in_content_that_is_refused_already_too(self) -> None:
+    def test_silence_in_refused_content_is_421_4_4_2_after_three_minutes(self) -> None:
         client = self.connect()
         self.begin_content(client)
         self.say(client, b"bare\nline feed")
         self.network.advance(181)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
-    def test_who_goes_on_sending_may_take_as_long_as_it_takes(self) -> None:
+    def test_a_client_that_keeps_sending_may_take_an_hour(self) -> None:
         client = self.connect()
         self.begin_content(client)
         for _ in range(20):
@@ -112,11 +112,11 @@ class Silence(DialogueTestCase):
         self.say(client, b"\r\n.\r\n")
         self.assertEqual(self.hear(client), ["250 2.0.0"])
         self.network.advance(290)
-        self.assertEqual(self.hear(client), [])  # and then it is commands again
+        self.assertEqual(self.hear(client), [])  # the timeout of commands holds again
         self.network.advance(11)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
-    def test_a_sender_that_is_too_slow_is_not_waited_for(self) -> None:
+    def test_content_below_the_minimum_rate_is_421_4_4_2_after_the_grace(self) -> None:
         client = self.connect()
         self.begin_content(client)
         for _ in range(17):
@@ -126,7 +126,7 @@ class Silence(DialogueTestCase):
         self.network.advance(11)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
-    def test_nor_is_one_that_sends_in_tiny_chunks(self) -> None:
+    def test_tiny_chunks_below_the_minimum_rate_are_421_4_4_2(self) -> None:
         self.serve(chunking=True)
         client = self.connect()
         self.say(client, b"EHLO x\r\n")
@@ -137,7 +137,7 @@ class Silence(DialogueTestCase):
             self.network.advance(10)
         self.assertEqual(self.hear(client), ["250 2.0.0", "421 4.4.2"])
 
-    def test_a_command_that_comes_octet_by_octet_is_no_sign_of_life(self) -> None:
+    def test_single_octets_of_a_command_do_not_extend_the_timeout(self) -> None:
         client = self.connect()
         self.hear(client)
         for _ in range(29):
@@ -147,7 +147,7 @@ class Silence(DialogueTestCase):
         self.network.advance(11)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
-    def test_it_is_not_the_peers_fault_while_we_are_deciding(self) -> None:
+    def test_a_pending_decision_does_not_count_as_silence(self) -> None:
         client = self.connect()
         self.hold_decisions()
         self.say(client, b"HELO x\r\nMAIL FROM:<>\r\n")
@@ -163,7 +163,7 @@ class Silence(DialogueTestCase):
         self.network.advance(11)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
-    def test_content_that_begins_after_a_long_decision_has_its_own_time(self) -> None:
+    def test_the_rate_of_content_is_measured_from_its_own_start(self) -> None:
         for trickles in (False, True):
             client = self.connect()
             self.hold_decisions()
@@ -173,7 +173,7 @@ class Silence(DialogueTestCase):
             self.decide()
             self.say(client, b"DATA\r\n")
             self.hear(client)
-            self.network.advance(185)  # the timer looks meanwhile
+            self.network.advance(185)  # the timer fires within
             self.decide()
             self.assertEqual(self.hear(client), ["354 "])
             for _ in range(17):
@@ -184,7 +184,7 @@ class Silence(DialogueTestCase):
             self.network.advance(11)
             self.assertEqual(self.hear(client), ["421 4.4.2"])
 
-    def test_a_peer_that_does_not_read_our_last_reply_is_cut_off(self) -> None:
+    def test_a_client_that_does_not_read_the_last_reply_is_aborted(self) -> None:
         for last in (b"QUIT\r\n", None):
             client = self.connect()
             client.transport.pauseProducing()
@@ -197,7 +197,7 @@ class Silence(DialogueTestCase):
             self.network.advance(2)
             self.assertTrue(client.over)
 
-    def test_a_tls_peer_that_does_not_close_after_quit_is_cut_off(self) -> None:
+    def test_a_tls_client_that_does_not_close_after_quit_is_aborted(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.start_tls(client)
@@ -209,20 +209,20 @@ class Silence(DialogueTestCase):
         self.assertTrue(client.over)
 
 
-class WhoDoesNotRead(DialogueTestCase):
-    def test_commands_are_not_taken_while_their_replies_are_not_read(self) -> None:
+class FlowControl(DialogueTestCase):
+    def test_commands_are_not_read_while_their_replies_are_not_read(self) -> None:
         client = self.connect()
         server = self.server_end(client)
         client.transport.pauseProducing()
         for _ in range(100):
             self.say(client, b"HELP\r\n" * 1000)
         self.assertLess(server.peak, 300_000)
-        self.assertGreater(len(client.transport._waiting), 400_000)  # it stays with the sender
+        self.assertGreater(len(client.transport._waiting), 400_000)  # they stay with the client
         client.transport.resumeProducing()
         self.network.advance(0)
         self.assertEqual(len(self.hear(client)), 1 + 100_000)
 
-    def test_under_tls_neither(self) -> None:
+    def test_commands_under_tls_are_not_read_while_their_replies_are_not_read(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.start_tls(client)
@@ -241,8 +241,8 @@ class WhoDoesNotRead(DialogueTestCase):
         self.assertTrue(client.over)
 
 
-class Slowing(DialogueTestCase):
-    def test_after_five_of_them_each_further_one_is_answered_a_second_later(self) -> None:
+class DelayedReplies(DialogueTestCase):
+    def test_after_five_errors_each_further_error_is_answered_a_second_later(self) -> None:
         client = self.connect()
         self.say(client, b"NONSENSE\r\n" * 5)
         self.assertEqual(self.hear(client), ["220 ", *["500 5.5.2"] * 5])
@@ -254,14 +254,14 @@ class Slowing(DialogueTestCase):
         self.network.advance(0.1)
         self.assertEqual(self.hear(client), ["500 5.5.2", "250 2.0.0"])
 
-    def test_others_do_not_wait_with_it(self) -> None:
+    def test_other_clients_do_not_wait_with_the_delayed_one(self) -> None:
         slowed, other = self.connect(), self.connect()
         self.say(slowed, b"NONSENSE\r\n" * 6)
         self.say(other, b"NOOP\r\n")
         self.assertEqual(self.hear(other), ["220 ", "250 2.0.0"])
         self.assertEqual(self.hear(slowed), ["220 "])
 
-    def test_starttls_behind_them_begins_when_its_reply_has_been_said(self) -> None:
+    def test_starttls_behind_errors_begins_after_its_delayed_reply(self) -> None:
         client = self.connect()
         self.say(client, b"NONSENSE\r\n" * 6)
         self.say(client, b"STARTTLS\r\n")
@@ -271,7 +271,7 @@ class Slowing(DialogueTestCase):
         self.say(client, b"NOOP\r\n")
         self.assertEqual(self.hear(client), ["250 2.0.0"])
 
-    def test_a_connection_that_is_lost_meanwhile_leaves_nothing_behind(self) -> None:
+    def test_a_connection_that_is_lost_during_a_delay_leaves_no_timer(self) -> None:
         client = self.connect()
         self.say(client, b"NONSENSE\r\n" * 6)
         client.transport.loseConnection()
@@ -280,7 +280,7 @@ class Slowing(DialogueTestCase):
 
 
 class Decisions(DialogueTestCase):
-    def test_a_burst_gets_its_replies_in_order_when_decisions_are_late(self) -> None:
+    def test_replies_to_a_burst_are_in_order_when_decisions_are_late(self) -> None:
         # RFC 2920 §3.1
         client = self.connect()
         self.hold_decisions()
@@ -298,7 +298,7 @@ class Decisions(DialogueTestCase):
         self.assertEqual(self.hear(client), ["250 2.0.0", "221 2.0.0"])
         self.assertTrue(client.over)
 
-    def test_no_more_is_read_while_deciding(self) -> None:
+    def test_reading_is_paused_during_a_decision(self) -> None:
         client = self.connect()
         self.hold_decisions()
         self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\n")
@@ -309,7 +309,7 @@ class Decisions(DialogueTestCase):
         self.network.advance(0)
         self.assertEqual(len(self.hear(client)), 3 + 50_000)
 
-    def test_content_before_354_is_late_is_no_command(self) -> None:
+    def test_content_that_is_sent_before_a_late_354_is_not_executed(self) -> None:
         client = self.connect()
         self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
         self.hold_decisions()
@@ -323,7 +323,7 @@ class Decisions(DialogueTestCase):
         self.assertEqual(self.delivery.asked, ["mail", "rcpt", "open", "abort"])
 
     def test_a_decision_after_the_connection_is_lost_changes_nothing(self) -> None:
-        for said, asked in (
+        for last, asked in (
             (b"MAIL FROM:<a@b>\r\n", "mail"),
             (b"RCPT TO:<c@d>\r\n", "rcpt"),
             (b"DATA\r\n", "open"),
@@ -334,7 +334,7 @@ class Decisions(DialogueTestCase):
             self.say(client, b"HELO x\r\n")
             for line in (b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<c@d>\r\n", b"DATA\r\n", b"x\r\n.\r\n"):
                 self.say(client, line)
-                if line == said:
+                if line == last:
                     break
                 self.decide()
             self.assertEqual(self.delivery.asked[-1], asked)
@@ -344,7 +344,7 @@ class Decisions(DialogueTestCase):
             self.assertEqual(self.delivery.open_sinks, 0)
             self.assertEqual(len(self.delivery.messages), int(asked == "finish"))
 
-    def test_a_content_is_given_up_once_when_the_connection_is_lost(self) -> None:
+    def test_content_is_aborted_once_when_the_connection_is_lost(self) -> None:
         client = self.connect()
         self.begin_content(client)
         self.say(client, b"half a mess")
@@ -352,7 +352,7 @@ class Decisions(DialogueTestCase):
         self.network.advance(0)
         self.assertEqual(self.delivery.asked[-2:], ["open", "abort"])
 
-    def test_a_sink_that_cannot_be_given_up_does_not_keep_the_connection_counted(self) -> None:
+    def test_a_connection_is_counted_out_even_if_its_sink_fails_to_abort(self) -> None:
         class Stuck:
             def write(self, content: bytes) -> None:
                 pass
@@ -368,7 +368,7 @@ class Decisions(DialogueTestCase):
         self.successResultOf(self.factory.drain())
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
-    def test_a_decision_that_fails_is_451(self) -> None:
+    def test_a_failed_decision_is_451(self) -> None:
         class Failing(RecordingDelivery):
             def mail(self, *args: Any) -> Any:
                 if not self.asked:
@@ -390,7 +390,7 @@ class Decisions(DialogueTestCase):
         self.assertEqual(self.hear(client), ["250 2.1.0", "451 4.3.0"])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
-    def test_content_that_cannot_be_kept_is_451_at_its_end(self) -> None:
+    def test_content_that_cannot_be_written_is_451_at_its_end(self) -> None:
         class Full:
             aborted = 0
 
@@ -410,8 +410,8 @@ class Decisions(DialogueTestCase):
         self.assertEqual(sink.aborted, 1)
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
-    def test_an_answer_that_comes_while_another_is_asked_for(self) -> None:
-        # The question is answered from within itself: no recursion, no reply twice.
+    def test_a_decision_that_comes_from_within_another_question_is_answered_once(self) -> None:
+        # The question is answered from within itself: no recursion, no second reply.
         class Eager(RecordingDelivery):
             def mail(self, session: Any, *args: Any) -> Any:
                 later: Deferred[Any] = Deferred()
@@ -426,8 +426,8 @@ class Decisions(DialogueTestCase):
         self.assertEqual(len(self.hear(client)), 2 + 6000)
 
 
-class Errors(DialogueTestCase):
-    def test_errors_of_all_kinds_count(self) -> None:
+class ErrorLimit(DialogueTestCase):
+    def test_errors_of_all_kinds_count_towards_the_limit(self) -> None:
         self.serve(max_errors=4)
         client = self.connect()
         self.say(client, b"XYZZY\r\nRCPT TO:<x>\r\nMAIL\r\n" + b"x" * 3000 + b"\r\nNOOP\r\n")
@@ -437,7 +437,7 @@ class Errors(DialogueTestCase):
         )
         self.assertTrue(client.over)
 
-    def test_what_is_not_the_clients_fault_does_not(self) -> None:
+    def test_replies_of_4yz_do_not_count_towards_the_limit(self) -> None:
         self.serve(max_errors=2)
         self.factory.delivery = RecordingDelivery(refusals={"<>": Reply.of(451, "3.0", "Later")})
         client = self.connect()
@@ -445,17 +445,17 @@ class Errors(DialogueTestCase):
         self.assertEqual(self.hear(client)[2:], ["451 4.3.0"] * 10)
 
 
-class TheLog(DialogueTestCase):
-    def test_what_the_session_itself_refuses_or_ends_leaves_a_line(self) -> None:
-        said: list[str] = []
-        log = Logger(observer=lambda event: said.append(formatEvent(event)))
+class Log(DialogueTestCase):
+    def test_refusals_and_ends_by_the_session_itself_are_logged(self) -> None:
+        logged: list[str] = []
+        log = Logger(observer=lambda event: logged.append(formatEvent(event)))
         self.patch(ESMTPProtocol, "_log", log)
         client = self.connect()
         self.begin_content(client)
         self.say(client, b"bare\nline feed\r\n.\r\n")
         self.network.advance(301)
         self.assertEqual(
-            [line.partition(" (")[0] for line in said],
+            [line.partition(" (")[0] for line in logged],
             [
                 "192.0.2.7 was told: 550 5.6.0 Message has a CR or LF outside CR LF, or a NUL",
                 "192.0.2.7 was told: 421 4.4.2 Idle for too long",

@@ -1,4 +1,4 @@
-"""The PROXY protocol before the greeting."""
+"""The PROXY protocol: the header, its timeout, and the session of the named client."""
 
 import contextlib
 import struct
@@ -52,7 +52,7 @@ def tlv(type: int, value: bytes) -> bytes:
 
 
 def summed(family: int, content: bytes, behind: bytes = b"") -> bytes:
-    """Return a block with a checksum behind its addresses."""
+    """Return a binary header with a checksum after its addresses."""
     header = block(0x21, family, content + tlv(3, b"\0\0\0\0") + behind)
     place = 16 + len(content) + 3
     return header[:place] + struct.pack("!I", crc32c(header)) + header[place + 4 :]
@@ -167,9 +167,9 @@ NOT_HEADERS = (
 
 
 class Headers(SynchronousTestCase):
-    """The octets alone."""
+    """`read_header`, without a connection."""
 
-    def test_what_they_say(self) -> None:
+    def test_a_header_names_client_and_destination(self) -> None:
         for octets, proxied in HEADERS:
             header = read_header(octets)
             assert header is not None, octets
@@ -178,11 +178,11 @@ class Headers(SynchronousTestCase):
                 self.assertEqual(header[0], proxied)
             self.assertIsInstance(header[0], ProxiedAddress)
 
-    def test_what_says_nothing_of_a_client(self) -> None:
+    def test_a_header_may_name_no_client(self) -> None:
         for octets in FOR_ITSELF:
             self.assertEqual(read_header(octets), (None, b""), octets)
 
-    def test_nothing_is_said_before_the_last_octet_and_what_is_behind_is_left(self) -> None:
+    def test_a_header_is_read_at_its_last_octet_and_the_rest_is_returned(self) -> None:
         for octets in (*(octets for octets, _ in HEADERS), *FOR_ITSELF):
             whole = read_header(octets)
             assert whole is not None
@@ -191,26 +191,26 @@ class Headers(SynchronousTestCase):
             for rest in (b"\0", b"\r\n", LINE_4, b"EHLO x\r\n" * 1000):
                 self.assertEqual(read_header(octets + rest), (whole[0], rest))
 
-    def test_what_is_none(self) -> None:
+    def test_malformed_headers_are_errors_at_every_split(self) -> None:
         for octets in NOT_HEADERS:
             self.assertRaises(ProxyError, read_header, octets)
-            # However it arrives: no beginning of it passes for a header, and none asks for more
-            # than a header may have.
+            # However it is split: no part of it is taken for a header, and none waits for more
+            # octets than a header may have.
             for cut in range(len(octets)):
                 try:
                     self.assertIsNone(read_header(octets[:cut]), octets[:cut])
                 except ProxyError:
                     break
 
-    def test_what_can_be_none_is_waited_for_no_longer_than_a_header(self) -> None:
+    def test_no_more_octets_are_awaited_than_a_header_may_have(self) -> None:
         for start, most in ((b"PROXY UNKNOWN ", 107), (SIGNATURE + b"\x21\x11\x10\0", 16 + 4096)):
             octets = start.ljust(most - 1, b"x")
             self.assertIsNone(read_header(octets))
             with contextlib.suppress(ProxyError):
                 self.assertIsNotNone(read_header(octets + b"x"))
 
-    def test_the_checksum(self) -> None:
-        self.assertEqual(crc32c(b"123456789"), 0xE3069283)  # the value that catalogues give
+    def test_a_wrong_checksum_is_an_error(self) -> None:
+        self.assertEqual(crc32c(b"123456789"), 0xE3069283)  # the check value of catalogues of CRCs
         self.assertEqual(crc32c(bytes(32)), 0x8A9136AA)  # RFC 3720 B.4
         header = summed(0x11, addresses(V4), tlv(4, b"padding"))
         for place in (*range(16, 28), *range(31, len(header) - 10), len(header) - 1):
@@ -221,12 +221,12 @@ class Headers(SynchronousTestCase):
 
 
 class Settings(SynchronousTestCase):
-    def test_nobody_is_believed_by_default(self) -> None:
+    def test_no_balancer_is_believed_by_default(self) -> None:
         plain = Listener(endpoint="tcp:25")
         self.assertEqual((plain.proxy_protocol_from, plain.xclient_from), ((), ()))
         self.assertEqual(plain.proxy_protocol_timeout, 10.0)
 
-    def test_the_header_cannot_come_before_the_tls_of_an_endpoint(self) -> None:
+    def test_a_header_in_front_of_a_tls_endpoint_is_a_configuration_error(self) -> None:
         error = self.assertRaises(
             ConfigError, Listener, endpoint="ssl:465", proxy_protocol_from=[LOOPBACK]
         )
@@ -236,14 +236,14 @@ class Settings(SynchronousTestCase):
         Listener(endpoint="tcp:465", implicit_tls=True, proxy_protocol_from=[LOOPBACK])
         Listener(endpoint="ssl:465", xclient_from=[LOOPBACK])
 
-    def test_networks_are_networks(self) -> None:
+    def test_proxy_protocol_from_takes_networks_alone(self) -> None:
         for name in ("proxy_protocol_from", "xclient_from"):
             for value in ("10.0.0.0/8", ["10.0.0.1/8"], ["balancer.example"]):
                 self.assertRaises(ConfigError, Listener, endpoint="tcp:25", **{name: value})
 
 
 class Logged:
-    """What was logged since it was made."""
+    """The events logged since its creation."""
 
     def __init__(self, test: SynchronousTestCase) -> None:
         self.lines: list[str] = []
@@ -255,7 +255,7 @@ class Logged:
 
 
 class Dialogues(DialogueTestCase):
-    """In memory: balancers are in 10.0.0.0/8."""
+    """Connections in memory; balancers are in 10.0.0.0/8."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -274,7 +274,7 @@ class Dialogues(DialogueTestCase):
         (*_, protocol) = self.factory._connections
         return protocol.session
 
-    def test_the_greeting_comes_after_the_header_wherever_it_is_cut(self) -> None:
+    def test_the_greeting_follows_the_header_at_every_split(self) -> None:
         for octets in (LINE_4, BLOCK_6, b"PROXY UNKNOWN\r\n", summed(0x11, addresses(V4))):
             for cut in range(1, len(octets)):
                 client = self.dial()
@@ -285,7 +285,7 @@ class Dialogues(DialogueTestCase):
                 client.abort()
                 self.network.advance(0)
 
-    def test_octet_by_octet(self) -> None:
+    def test_a_header_may_come_octet_by_octet(self) -> None:
         for octets, _ in HEADERS:
             client = self.dial()
             for octet in octets:
@@ -305,13 +305,13 @@ class Dialogues(DialogueTestCase):
             self.assertEqual(self.session().peer, Peer(host, 4711))
             self.assertEqual(self.session().local_address, ours)
 
-    def test_a_balancer_that_speaks_for_itself_is_the_client(self) -> None:
+    def test_a_balancer_that_connects_for_itself_is_the_client(self) -> None:
         for octets in FOR_ITSELF:
             self.say(self.dial(host="10.0.0.77"), octets)
             self.assertEqual(self.session().peer.address, "10.0.0.77", octets)
             self.assertEqual(self.session().local_address, "127.0.0.1", octets)
 
-    def test_others_are_greeted_at_once_and_their_header_is_no_command(self) -> None:
+    def test_other_peers_are_greeted_at_once_and_their_header_is_a_syntax_error(self) -> None:
         for host in ("192.0.2.7", "2001:db8:2::1", "::ffff:192.0.2.7"):
             client = self.dial(host)
             self.assertEqual(self.hear(client), ["220 "])
@@ -319,27 +319,27 @@ class Dialogues(DialogueTestCase):
             self.assertEqual(self.hear(client), ["500 5.5.2"])
             self.assertNotEqual(self.session().peer.address, V4.host)
 
-    def test_balancers_are_known_in_every_form_of_their_address(self) -> None:
+    def test_a_balancer_is_recognized_by_every_form_of_its_address(self) -> None:
         for host in ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::5"):
             client = self.dial(host)
             self.assertEqual(client.unread, b"")
             self.say(client, LINE_4)
             self.assertEqual(self.hear(client), ["220 "])
 
-    def test_a_unix_socket_has_no_network(self) -> None:
+    def test_a_unix_socket_is_in_no_network_of_balancers(self) -> None:
         protocol = self.behind(self.factory).buildProtocol(UNIXAddress("/run/balancer"))
         self.assertIsInstance(protocol, ESMTPProtocol)
 
     def test_limits_per_peer_count_clients_and_not_balancers(self) -> None:
         self.serve(max_connections_per_peer=2)
-        heard = []
+        replies = []
         for number in (1, 1, 1, 2, 2, 2):
             client = self.dial()
             self.say(client, b"PROXY TCP4 203.0.113.%d 198.51.100.25 1 25\r\n" % number)
-            heard += self.hear(client)
-        self.assertEqual(heard, ["220 ", "220 ", "421 4.7.0"] * 2)
+            replies += self.hear(client)
+        self.assertEqual(replies, ["220 ", "220 ", "421 4.7.0"] * 2)
 
-    def test_what_is_no_header_is_aborted_in_silence_with_one_line_in_the_log(self) -> None:
+    def test_a_malformed_header_is_aborted_without_a_reply_and_logged_once(self) -> None:
         for octets in NOT_HEADERS:
             client = self.dial()
             self.say(client, octets)
@@ -350,7 +350,7 @@ class Dialogues(DialogueTestCase):
             self.logged.lines.clear()
         self.assertEqual(self.factory._connections, {})
 
-    def test_what_comes_after_an_abort_is_not_looked_at(self) -> None:
+    def test_octets_after_an_abort_are_ignored(self) -> None:
         client = self.dial()
         protocol = self.server_end(client).protocol
         protocol.dataReceived(b"x")
@@ -359,7 +359,7 @@ class Dialogues(DialogueTestCase):
         self.assertTrue(client.over)
         self.assertEqual(len(self.logged.lines), 1)
 
-    def test_a_header_that_comes_too_slowly(self) -> None:
+    def test_a_header_that_is_too_slow_is_aborted(self) -> None:
         client = self.dial()
         for octet in LINE_4[:9]:
             self.say(client, bytes([octet]))
@@ -371,14 +371,14 @@ class Dialogues(DialogueTestCase):
         (line,) = self.logged.lines
         self.assertIn("10.0.0.1 closed: no header of the PROXY protocol in time", line)
 
-    def test_after_the_header_its_deadline_is_over(self) -> None:
+    def test_the_timeout_of_the_header_ends_with_it(self) -> None:
         client = self.dial()
         self.say(client, LINE_4)
         self.network.advance(60)
         self.assertEqual(self.hear(client), ["220 "])
         self.assertFalse(client.over)
 
-    def test_a_connection_that_is_lost_meanwhile(self) -> None:
+    def test_a_connection_that_is_lost_before_its_header_leaves_no_timer(self) -> None:
         for octets, lines in ((b"", 0), (LINE_4[:7], 1)):
             client = self.dial()
             self.say(client, octets)
@@ -387,7 +387,7 @@ class Dialogues(DialogueTestCase):
             self.assertEqual(self.network.getDelayedCalls(), [])
             self.assertEqual(len(self.logged.lines), lines)
 
-    def test_octets_behind_the_header_came_before_the_greeting(self) -> None:
+    def test_octets_behind_the_header_are_octets_before_the_greeting(self) -> None:
         for header in (LINE_4, BLOCK_4, b"PROXY UNKNOWN\r\n"):
             for behind in (b"E", b"EHLO client.example\r\nMAIL FROM:<>\r\n", LINE_4):
                 client = self.dial()
@@ -397,7 +397,7 @@ class Dialogues(DialogueTestCase):
         self.assertEqual(self.factory.violations, 9)
         self.assertEqual(self.delivery.asked, [])
 
-    def test_under_implicit_tls_the_header_comes_first_and_the_handshake_may_be_behind_it(
+    def test_under_implicit_tls_the_handshake_may_follow_the_header_at_once(
         self,
     ) -> None:
         for at_once in (False, True):
@@ -413,7 +413,9 @@ class Dialogues(DialogueTestCase):
             assert self.session().tls is not None
         self.assertEqual(self.factory.violations, 0)
 
-    def test_where_tls_cannot_be_had_the_connection_is_closed_in_silence(self) -> None:
+    def test_without_a_certificate_an_implicit_tls_connection_is_closed(
+        self,
+    ) -> None:
         tls = server_context()
         self.serve(tls=tls)
 
@@ -428,7 +430,7 @@ class Dialogues(DialogueTestCase):
         self.assertTrue(client.over)
         self.assertEqual(client.unread, b"")
 
-    def test_starttls_and_mail_behind_it(self) -> None:
+    def test_starttls_and_mail_work_behind_a_header(self) -> None:
         client = self.dial()
         self.say(client, BLOCK_4)
         self.say(client, b"EHLO client.example\r\n")
@@ -440,7 +442,7 @@ class Dialogues(DialogueTestCase):
         self.assertEqual(self.hear(client), ["250 2.0.0"])
         self.assertEqual(self.session().peer, Peer(V4.host, 4711))
 
-    def test_when_the_port_closes_no_header_is_waited_for(self) -> None:
+    def test_closing_the_port_aborts_connections_without_a_header(self) -> None:
         factory = self.behind(self.factory)
         factory.doStart()
         client = self.connect(host="10.0.0.1", wrap=lambda _: factory)
@@ -451,12 +453,12 @@ class Dialogues(DialogueTestCase):
         self.assertEqual(self.network.getDelayedCalls(), [])
         self.assertEqual(self.logged.lines, [])
 
-    def test_any_factory_may_stand_behind(self) -> None:
-        heard: list[Any] = []
+    def test_any_factory_may_be_wrapped(self) -> None:
+        calls: list[Any] = []
 
         class Other(Protocol):
             def dataReceived(self, data: bytes) -> None:
-                heard.append(data)
+                calls.append(data)
 
         class Others(ServerFactory):
             noisy = False
@@ -469,7 +471,7 @@ class Dialogues(DialogueTestCase):
                 self.started -= 1
 
             def buildProtocol(self, addr: Any) -> Protocol:
-                heard.append(addr)
+                calls.append(addr)
                 return Other()
 
         others = Others()
@@ -479,7 +481,7 @@ class Dialogues(DialogueTestCase):
         client = self.connect(host="10.0.0.1", wrap=lambda _: factory)
         self.say(client, LINE_4 + b"first")
         self.say(client, b"then")
-        self.assertEqual(heard, [V4, b"first", b"then"])
+        self.assertEqual(calls, [V4, b"first", b"then"])
         self.assertEqual((V4.type, V4.host, V4.port), ("TCP", "203.0.113.9", 4711))
         factory.doStop()
         self.assertEqual(others.started, 0)
@@ -489,7 +491,7 @@ SENT = ["250", "250", "354", "250"]
 
 
 class OverTCP(LoopbackTestCase):
-    """A whole MTA; every client is on the loopback interface."""
+    """A whole MTA; every client connects from the loopback interface."""
 
     def proxied(self, **settings: Any) -> Listener:
         return listener(**{"proxy_protocol_from": [LOOPBACK], **settings})
@@ -501,7 +503,7 @@ class OverTCP(LoopbackTestCase):
         self.assertTrue(greeting.startswith("220 "), greeting)
         return client
 
-    async def test_mail_has_the_client_in_its_trace_and_in_the_log(self) -> None:
+    async def test_the_trace_field_and_the_log_have_the_client(self) -> None:
         agent = self.agent(self.proxied())
         for header, shown in ((LINE_4, "203.0.113.9"), (BLOCK_6, "2001:db8::9")):
             client = await self.begin(self.port(agent), header)
@@ -529,14 +531,14 @@ class OverTCP(LoopbackTestCase):
             codes = await client.mail("a@elsewhere.example")
             self.assertEqual(codes[1], code, header)
 
-    async def test_who_is_not_known_is_the_balancer_and_may_what_the_balancer_may(self) -> None:
+    async def test_a_header_without_a_client_leaves_the_balancer_as_the_client(self) -> None:
         agent = self.agent(self.proxied(), relay_from=[LOOPBACK])
         for header, code in ((b"PROXY UNKNOWN\r\n", "250"), (LINE_4, "550")):
             client = await self.begin(self.port(agent), header)
             await client.say("EHLO client.example")
             self.assertEqual((await client.mail("a@elsewhere.example"))[1], code)
 
-    async def test_our_own_address_is_the_one_that_the_client_connected_to(self) -> None:
+    async def test_our_address_is_the_destination_in_the_header(self) -> None:
         agent = self.agent(self.proxied())
         for header, ours in ((LINE_4, "[198.51.100.25]"), (BLOCK_6, "[IPv6:2001:db8::25]")):
             client = await self.begin(self.port(agent), header)
@@ -546,8 +548,8 @@ class OverTCP(LoopbackTestCase):
             )
             self.assertEqual((taken[:3], refused[:3]), ("250", "550"))
 
-    async def test_starttls_behind_it(self) -> None:
-        """Twisted puts TLS between the transport and whatever is its protocol."""
+    async def test_starttls_works_behind_a_header(self) -> None:
+        """Twisted puts TLS between the transport and its protocol of that time."""
         agent = self.agent(self.proxied(require_tls=True))
         client = await self.begin(self.port(agent), BLOCK_4)
         await client.say("EHLO client.example")
@@ -561,7 +563,7 @@ class OverTCP(LoopbackTestCase):
         self.assertEqual(bye, "221 2.0.0 Bye")
         await client.lost
 
-    async def test_implicit_tls_behind_it(self) -> None:
+    async def test_implicit_tls_works_behind_a_header(self) -> None:
         agent = self.agent(self.proxied(implicit_tls=True))
         for at_once in (False, True):
             client = await self.dial(self.port(agent))
@@ -578,7 +580,7 @@ class OverTCP(LoopbackTestCase):
             await client.say("QUIT")
             await client.lost
 
-    async def test_a_handshake_that_fails_behind_it_is_logged_with_the_client(self) -> None:
+    async def test_a_failed_handshake_behind_a_header_is_logged_with_the_client(self) -> None:
         agent = self.agent(self.proxied(implicit_tls=True))
         client = await self.dial(self.port(agent))
         client.transport.write(LINE_4 + b"EHLO client.example\r\n")
@@ -587,7 +589,7 @@ class OverTCP(LoopbackTestCase):
         self.assertTrue(line.startswith("TLS handshake with 203.0.113.9 failed: "), line)
         self.assertNotIn(b"220", client.unread)
 
-    async def test_octet_by_octet(self) -> None:
+    async def test_a_header_may_come_octet_by_octet(self) -> None:
         agent = self.agent(self.proxied())
         client = await self.dial(self.port(agent))
         client.transport.setTcpNoDelay(True)
@@ -596,7 +598,7 @@ class OverTCP(LoopbackTestCase):
             await turn(0.001)
         self.assertEqual(await client.reply(), "220 mx.example ESMTP")
 
-    async def test_an_early_talker(self) -> None:
+    async def test_octets_behind_the_header_are_answered_with_554(self) -> None:
         agent = self.agent(self.proxied())
         client = await self.dial(self.port(agent))
         client.transport.write(LINE_4 + b"EHLO client.example\r\n")
@@ -605,7 +607,7 @@ class OverTCP(LoopbackTestCase):
         (line,) = [line for line in self.log if "before its turn" in line]
         self.assertIn("203.0.113.9 sent data", line)
 
-    async def test_what_is_no_header_resets_the_connection(self) -> None:
+    async def test_a_malformed_header_resets_the_connection(self) -> None:
         agent = self.agent(self.proxied())
         for octets in (
             b"EHLO client.example\r\n",
@@ -627,20 +629,20 @@ class OverTCP(LoopbackTestCase):
             self.assertEqual(reasons, [ConnectionLost])
         self.assertEqual(len([each for each in self.log if "PROXY protocol" in each]), 3)
 
-    async def test_no_header_in_time(self) -> None:
+    async def test_a_connection_without_a_header_is_aborted_after_the_timeout(self) -> None:
         agent = self.agent(self.proxied(proxy_protocol_timeout=0.05))
         begun = self.reactor.seconds()
         client = await self.dial(self.port(agent))
         self.assertEqual(await client.reply(), "CLOSED")
-        self.assertLess(self.reactor.seconds() - begun, 8)  # and not the 10 s of the default
+        self.assertLess(self.reactor.seconds() - begun, 8)  # less than the default of 10 s
 
-    async def test_others_connect_directly(self) -> None:
+    async def test_other_peers_connect_directly(self) -> None:
         agent = self.agent(self.proxied(proxy_protocol_from=[ip_network("10.0.0.0/8")]))
         client = await self.session(agent)
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
         self.assertIn("([127.0.0.1])", received(agent.messages[-1]))
 
-    async def test_a_stop_waits_for_no_header(self) -> None:
+    async def test_a_stop_does_not_wait_for_headers(self) -> None:
         agent = self.agent(self.proxied())
         client = await self.dial(self.port(agent))
         client.transport.write(LINE_4[:9])

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: nothing is left behind, and nothing is done twice."""
+"""Random events in random order: no timer, sink or count is left behind, and none ends twice."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,10 +49,10 @@ EVENTS = st.lists(
 )
 
 
-class Whatever(DialogueTestCase):
+class RandomEventOrders(DialogueTestCase):
     @settings(max_examples=200, deadline=None)
     @given(EVENTS)
-    def test_happens(self, events: list[tuple[str, object]]) -> None:
+    def test_any_order_leaves_nothing_behind(self, events: list[tuple[str, object]]) -> None:
         self.setUp()
         self.hold_decisions()
         client = self.connect()
@@ -105,8 +105,8 @@ class Whatever(DialogueTestCase):
         for later in self.asked:
             later.callback(None)
         self.network.advance(0)
-        # A question that failed was logged; nothing else went wrong (the sinks raise if they are
-        # ended twice, or written to after their end).
+        # A failed question was logged, and nothing else (sinks raise if they are ended twice, or
+        # written to after their end).
         for failure in self.flushLoggedErrors():
             self.assertEqual(failure.getErrorMessage(), "a decision")
         self.assertEqual(self.delivery.open_sinks, 0)

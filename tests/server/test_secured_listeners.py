@@ -1,4 +1,4 @@
-"""Whole listeners under TLS over real connections: rows of RFC 3207, SNI, reload, implicit TLS."""
+"""TLS of whole listeners, over real connections: RFC 3207, implicit TLS, SNI and reload."""
 
 import os
 from collections.abc import Iterable
@@ -33,8 +33,10 @@ class InClear(LoopbackTestCase):
         client = await self.session(agent)
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
 
-    async def test_s15_mail_in_clear_from_where_tls_comes_is_refused_with_an_alarm(self) -> None:
-        """RFC 3207 §6: somebody on the way may have taken STARTTLS out of our reply."""
+    async def test_s15_mail_in_clear_from_a_tls_client_is_refused_with_an_alarm(
+        self,
+    ) -> None:
+        """RFC 3207 §6: STARTTLS may have been removed from our reply on the way."""
         agent = self.agent(listener(require_tls_from=[LOOPBACK]))
         client = await self.session(agent)
         (factory,) = agent.agent.listeners.factories
@@ -53,14 +55,14 @@ class InClear(LoopbackTestCase):
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
         self.assertEqual(factory.downgrades, 2)
 
-    async def test_s15_others_are_not_concerned(self) -> None:
+    async def test_s15_mail_in_clear_from_other_clients_is_accepted(self) -> None:
         """RFC 3207 §6."""
         agent = self.agent(listener(require_tls_from=[ip_network("192.0.2.0/24")]))
         client = await self.session(agent)
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
 
-    async def test_s3_tls_that_cannot_be_had_now_is_454_and_is_not_offered(self) -> None:
-        """RFC 3207 §4; the session goes on in clear. An embedded factory may be in this state."""
+    async def test_s3_starttls_without_a_certificate_is_454_and_is_not_offered(self) -> None:
+        """RFC 3207 §4; the session goes on in clear. A factory may have no certificate yet."""
         context = ServerContext(TLSSettings(certificate_file="/none.pem", key_file="/none.pem"))
         self.assertFalse(context.ready)
         factory = ESMTPFactory(
@@ -87,8 +89,8 @@ class InClear(LoopbackTestCase):
 
 
 class AfterTheHandshake(LoopbackTestCase):
-    async def test_s10_the_reply_to_ehlo_is_another_one(self) -> None:
-        """RFC 3207 §4.2: STARTTLS is gone from it."""
+    async def test_s10_ehlo_after_the_handshake_does_not_offer_starttls(self) -> None:
+        """RFC 3207 §4.2."""
         client = await self.connect(self.agent())
         (before,) = await client.say("EHLO client.example")
         await client.start_tls()
@@ -99,19 +101,19 @@ class AfterTheHandshake(LoopbackTestCase):
             [line for line in before.replace("250 ", "250-").split("\n") if "STARTTLS" not in line],
         )
 
-    async def test_x25519_and_p_256_are_both_had(self) -> None:
+    async def test_clients_may_use_x25519_or_p_256(self) -> None:
         agent = self.agent()
         p_256, p_256_in_1_3, x25519 = ClientTLS(), ClientTLS(), ClientTLS()
         p_256.only(SSL.TLS1_2_VERSION).context.set_tmp_ecdh(ec.SECP256R1())
         p_256_in_1_3.only(SSL.TLS1_3_VERSION).context.set_tmp_ecdh(ec.SECP256R1())
-        x25519.only(SSL.TLS1_2_VERSION)  # what OpenSSL likes best there
+        x25519.only(SSL.TLS1_2_VERSION)  # the first choice of OpenSSL there
         for tls, name in ((p_256, "secp256r1"), (p_256_in_1_3, "secp256r1"), (x25519, "x25519")):
             client = await self.session(agent, tls)
             self.assertEqual(client.transport.getHandle().get_group_name().lower(), name)
 
 
 class FailedHandshakes(LoopbackTestCase):
-    async def test_s13_is_closed_and_logged_with_peer_and_reason_and_disturbs_nobody(self) -> None:
+    async def test_s13_a_failed_handshake_is_closed_and_logged_and_others_go_on(self) -> None:
         """RFC 3207 §4.1."""
         agent = self.agent()
         other = await self.session(agent, ClientTLS())
@@ -131,23 +133,23 @@ class FailedHandshakes(LoopbackTestCase):
             self.log.clear()
         self.assertEqual(await other.mail("bob@mx.example"), SENT)
 
-    async def test_s13_what_the_client_thinks_of_us_is_logged(self) -> None:
-        """RFC 3207 §4.1: an alert, for example of one that does not trust our certificate."""
+    async def test_s13_the_alert_of_a_client_is_logged(self) -> None:
+        """RFC 3207 §4.1: for example, of a client that does not trust our certificate."""
         agent = self.agent()
         client = await self.connect(agent)
         tls = ClientTLS().only(SSL.TLS1_2_VERSION)
         tls.context.set_verify(SSL.VERIFY_PEER, lambda *arguments: False)
         with self.assertRaises(SSL.Error):
             await client.start_tls(tls)
-        # The alert is on its way yet; the next client comes after it.
+        # The alert may be on its way still; the next client comes after it.
         await until(
             lambda: any("TLS handshake with 127.0.0.1 failed: " in line for line in self.log)
         )
         (line,) = [line for line in self.log if "TLS handshake" in line]
         self.assertRegex(line, "failed: .*alert")
 
-    async def test_s13_one_that_stalls_is_ended_and_logged(self) -> None:
-        """RFC 3207 §4.1: after the deadline, by STARTTLS and by implicit TLS."""
+    async def test_s13_a_stalled_handshake_is_ended_and_logged(self) -> None:
+        """RFC 3207 §4.1: after the timeout, by STARTTLS and by implicit TLS."""
         certificate = self_signed("mx.example").save(self.directory, "mx.pem")
         context = ServerContext(TLSSettings(certificate_file=certificate, key_file=certificate))
         context.reload()
@@ -184,7 +186,7 @@ class FailedHandshakes(LoopbackTestCase):
 class ImplicitTLS(LoopbackTestCase):
     """RFC 8314 §3."""
 
-    async def test_the_greeting_comes_after_the_handshake(self) -> None:
+    async def test_the_greeting_follows_the_handshake(self) -> None:
         agent = self.agent(listener(implicit_tls=True))
         client = await self.dial(self.port(agent), ClientTLS())
         self.assertEqual(await client.reply(), "220 mx.example ESMTP")
@@ -195,7 +197,7 @@ class ImplicitTLS(LoopbackTestCase):
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
         self.assertIn(" with ESMTPS id ", received(agent.messages[-1]))
 
-    async def test_in_clear_nothing_is_said(self) -> None:
+    async def test_a_client_in_clear_gets_no_reply(self) -> None:
         agent = self.agent(listener(implicit_tls=True))
         client = await self.dial(self.port(agent))
         client.transport.write(b"EHLO client.example\r\n")
@@ -203,14 +205,14 @@ class ImplicitTLS(LoopbackTestCase):
         self.assertNotIn(b"220", client.unread)
         self.assertNotIn(b"250", client.unread)
 
-    async def test_what_is_sent_with_the_end_of_the_handshake_is_early(self) -> None:
+    async def test_octets_with_the_end_of_the_handshake_came_before_the_greeting(self) -> None:
         agent = self.agent(listener(implicit_tls=True))
         client = await self.dial(self.port(agent), ClientTLS())
         client.transport.write(b"EHLO client.example\r\n")  # goes out with the client's Finished
         self.assertEqual((await client.reply())[:9], "554 5.5.0")
         self.assertEqual(await client.reply(), "CLOSED")
 
-    async def test_demands_and_facts_hold_as_after_starttls(self) -> None:
+    async def test_requirements_and_facts_are_those_of_starttls(self) -> None:
         """S8, S12 under implicit TLS."""
         authority = Authority()
         agent = self.agent(
@@ -229,7 +231,7 @@ class ImplicitTLS(LoopbackTestCase):
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
         self.assertIn("(client certificate verified,", received(agent.messages[-1]))
 
-    async def test_too_many_connections_are_told_so_under_tls(self) -> None:
+    async def test_too_many_connections_get_421_under_tls(self) -> None:
         agent = self.agent(listener(implicit_tls=True, max_connections=1))
         client = await self.dial(self.port(agent), ClientTLS())
         self.assertEqual((await client.reply())[:4], "220 ")
@@ -252,10 +254,10 @@ class ImplicitTLS(LoopbackTestCase):
         self.assertEqual(client.unread, b"")
 
 
-class ByName(LoopbackTestCase):
+class ServerNames(LoopbackTestCase):
     """Server Name Indication, RFC 6066 §3."""
 
-    async def test_the_certificate_is_that_of_the_name_which_is_asked_for(self) -> None:
+    async def test_the_certificate_is_that_of_the_requested_name(self) -> None:
         certificates = {
             name: self_signed(name) for name in ("mx.example", "a.example", "*.b.example")
         }
@@ -299,7 +301,7 @@ class ByName(LoopbackTestCase):
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
 
     async def test_client_certificates_verify_under_each_name(self) -> None:
-        """The context is another one then, and what is remembered must not get lost."""
+        """The name selects another context, and the facts of the handshake must not get lost."""
         authority = Authority()
         known = authority.issue("client.example")
         agent = self.agent(
@@ -341,7 +343,7 @@ class Reloading(LoopbackTestCase):
             for name in names
         ]
 
-    async def test_sessions_go_on_and_new_ones_see_the_new_certificate(self) -> None:
+    async def test_existing_sessions_go_on_and_new_ones_have_the_new_certificate(self) -> None:
         old, new, named = (self_signed(name) for name in ("mx.example", "new.example", "a.example"))
         agent = self.agent_of(old, named)
         before = await self.session(agent, ClientTLS())
@@ -357,7 +359,7 @@ class Reloading(LoopbackTestCase):
         )
         implicit = await self.dial(self.port(agent, 1), ClientTLS())
         self.assertEqual(implicit.server_certificate, new.certificate)
-        # One that had not shaken hands yet, and one that had.
+        # One before its handshake, and one after it.
         await waiting.start_tls()
         self.assertEqual(waiting.server_certificate, new.certificate)
         self.assertEqual(
@@ -367,7 +369,7 @@ class Reloading(LoopbackTestCase):
         self.assertEqual(before.server_certificate, old.certificate)
         self.assertEqual(await agent.reload(), [])
 
-    async def test_one_bad_file_is_refused_with_all_the_others(self) -> None:
+    async def test_one_bad_file_refuses_the_whole_reload(self) -> None:
         old, named = self_signed("mx.example"), self_signed("a.example")
         agent = self.agent_of(old, named)
         self_signed("new.example").save(self.directory, "0.pem")
@@ -400,14 +402,14 @@ class Reloading(LoopbackTestCase):
         client = await self.session(agent, ClientTLS(known))
         self.assertEqual((await client.mail("bob@mx.example")), SENT)
 
-    async def test_before_the_start_there_is_nothing_to_reload(self) -> None:
+    async def test_a_reload_before_the_start_does_nothing(self) -> None:
         from twisted_mta import Config, MailTransferAgent
 
         agent = MailTransferAgent(Config(listeners=[listener()]), reactor=self.reactor)
         self.assertEqual(await agent.reload(), [])
 
-    async def test_a_handshake_that_is_under_way_ends_as_it_began(self) -> None:
-        """The old contexts are called back into, though nothing else holds them any more."""
+    async def test_a_handshake_during_a_reload_uses_the_old_certificate(self) -> None:
+        """OpenSSL calls back into old contexts, to which nothing else refers any more."""
         import gc
 
         old, named = self_signed("mx.example"), self_signed("a.example")

@@ -20,15 +20,15 @@ BEHIND = (
     b"MAIL FROM:<evil@evil.example>\r\n",
     b"MAIL FROM:<evil@evil.example>\r\nRCPT TO:<v@d.example>\r\nDATA\r\nx\r\n.\r\n",
     b"STARTTLS\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00",  # a ClientHello that did not wait either
+    b"\x16\x03\x01\x02\x00\x01\x00",  # the beginning of a ClientHello
     b"\0" * 3,
 )
 
 
-class S7NothingBehindSTARTTLS(DialogueTestCase):
-    """S7, RFC 3207 §4, RFC 2920 §3.1: never executed, neither before nor after the handshake."""
+class S7OctetsBehindSTARTTLS(DialogueTestCase):
+    """S7, RFC 3207 §4, RFC 2920 §3.1: they are never executed, before or after the handshake."""
 
-    def test_a_command_a_fragment_several_commands(self) -> None:
+    def test_commands_fragments_and_handshakes_behind_starttls_end_the_session(self) -> None:
         for number, behind in enumerate(BEHIND):
             client = self.connect()
             self.say(client, b"EHLO x\r\n")
@@ -39,7 +39,7 @@ class S7NothingBehindSTARTTLS(DialogueTestCase):
             self.assertEqual(self.factory.violations, number + 1)
         self.assertEqual(self.delivery.asked, [])
 
-    def test_at_every_way_to_split_that_keeps_something_behind_it(self) -> None:
+    def test_octets_behind_starttls_end_the_session_at_every_split(self) -> None:
         before = b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nSTARTTLS\r\n"
         for behind in BEHIND:
             for cut in range(1, len(before[1])):
@@ -54,7 +54,7 @@ class S7NothingBehindSTARTTLS(DialogueTestCase):
                 self.assertEqual(wire.violations, 1)
                 self.assertLessEqual(delivery.asked.count("mail"), 1)
 
-    def test_behind_a_group_whose_decisions_are_late(self) -> None:
+    def test_octets_behind_starttls_end_the_session_when_decisions_are_late(self) -> None:
         client = self.connect()
         self.hold_decisions()
         self.say(client, b"HELO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n")
@@ -65,7 +65,7 @@ class S7NothingBehindSTARTTLS(DialogueTestCase):
         self.assertTrue(client.over)
         self.assertEqual(self.delivery.asked, ["mail"])
 
-    def test_in_clear_after_220_it_makes_the_handshake_fail(self) -> None:
+    def test_a_command_in_clear_after_220_fails_the_handshake(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.say(client, b"MAIL FROM:<evil@evil.example>\r\n")
@@ -73,7 +73,7 @@ class S7NothingBehindSTARTTLS(DialogueTestCase):
         self.assertNotIn(b"250", client.unread)
         self.assertEqual(self.delivery.asked, [])
 
-    def test_it_is_said_once_and_nothing_is_heard_after_it(self) -> None:
+    def test_the_violation_is_logged_once_and_no_more_octets_are_read(self) -> None:
         wire = PureWire(Options(), RecordingDelivery())
         session = wire.session
         session.receive(b"STARTTLS\r\nNOOP\r\n")
@@ -84,15 +84,15 @@ class S7NothingBehindSTARTTLS(DialogueTestCase):
         self.assertEqual(session.output(), b"")
 
 
-class S13TheHandshakeHasADeadline(DialogueTestCase):
-    """S13, RFC 3207 §4.1: a handshake that does not end is ended, and nothing is said in clear."""
+class S13HandshakeTimeout(DialogueTestCase):
+    """S13, RFC 3207 §4.1: a handshake that does not end is aborted, without a reply in clear."""
 
-    def test_by_starttls(self) -> None:
+    def test_a_handshake_after_starttls_has_a_timeout(self) -> None:
         client, other = self.connect(), self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.hear(client)
         self.network.advance(29)
-        self.say(client, b"\x16\x03\x01\x02\x00\x01")  # to go on slowly is no help
+        self.say(client, b"\x16\x03\x01\x02\x00\x01")  # slow progress does not extend it
         self.assertFalse(client.over)
         self.network.advance(1.5)
         self.assertTrue(client.over)
@@ -100,7 +100,7 @@ class S13TheHandshakeHasADeadline(DialogueTestCase):
         self.say(other, b"NOOP\r\n")
         self.assertEqual(self.hear(other), ["220 ", "250 2.0.0"])
 
-    def test_implicit(self) -> None:
+    def test_a_handshake_of_implicit_tls_has_a_timeout(self) -> None:
         client = self.connect(
             wrap=lambda factory: TLSMemoryBIOFactory(server_context(), False, factory, self.network)
         )
@@ -110,7 +110,7 @@ class S13TheHandshakeHasADeadline(DialogueTestCase):
         self.assertTrue(client.over)
         self.assertEqual(client.unread, b"")
 
-    def test_one_that_completed_ends_it(self) -> None:
+    def test_a_completed_handshake_ends_the_timeout(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.network.advance(25)
@@ -119,7 +119,7 @@ class S13TheHandshakeHasADeadline(DialogueTestCase):
         self.say(client, b"NOOP\r\n")
         self.assertEqual(self.hear(client), ["220 ", "220 2.0.0", "250 2.0.0"])
 
-    def test_what_is_no_handshake_closes_the_connection(self) -> None:
+    def test_octets_that_are_no_handshake_close_the_connection(self) -> None:
         client = self.connect()
         self.say(client, b"STARTTLS\r\n")
         self.say(client, b"GET / HTTP/1.0\r\n\r\n")
@@ -129,8 +129,8 @@ class S13TheHandshakeHasADeadline(DialogueTestCase):
         self.assertEqual(self.hear(client), ["220 ", "250 2.0.0"])
 
 
-class S9TheEnvelopeBeforeIsGone(DialogueTestCase):
-    def test_what_is_delivered_has_the_greeting_of_after_the_handshake(self) -> None:
+class S9NothingIsKept(DialogueTestCase):
+    def test_the_trace_field_has_the_greeting_after_the_handshake(self) -> None:
         # S9, RFC 3207 §4.2
         client = self.connect()
         self.say(client, b"EHLO before.example\r\n")
@@ -148,7 +148,7 @@ class S9TheEnvelopeBeforeIsGone(DialogueTestCase):
 
 
 class S1Announcement(SynchronousTestCase):
-    def test_it_has_no_parameter(self) -> None:
+    def test_ehlo_announces_starttls_without_a_parameter(self) -> None:
         # S1, RFC 3207 §2 (2)
         wire = PureWire(Options(), RecordingDelivery())
         wire.receive(b"EHLO x\r\n")

@@ -57,7 +57,7 @@ class Row:
 
     @property
     def expected(self) -> str:
-        """What the table says."""
+        """The type in the table of the RFCs."""
         if self.greeting == "HELO":
             return "SMTP"
         name = "LMTP" if self.greeting == "LHLO" else "SMTP" if self.utf8 else "ESMTP"
@@ -152,7 +152,7 @@ class WithTypes(TestCase):
                 return
 
     async def walk(self, row: Row) -> str:
-        """Return the type that a message has got that came in the way of a row."""
+        """Return the type in the trace field of a message that was sent as the row says."""
         client = SMTPClientEnd()
         port = self.ports[row.greeting == "LHLO", row.tls == "implicit"]
         await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.1", port), client)

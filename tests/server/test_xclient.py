@@ -1,4 +1,4 @@
-"""XCLIENT on a whole listener: whose address decides, and what is written of whom."""
+"""XCLIENT on a whole listener: the named client is in decisions, trace field and log."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -16,7 +16,7 @@ KNOWN = AUTHORITY.issue("proxy.example")
 
 
 class XClientOnAListener(LoopbackTestCase):
-    """A whole MTA that lets the loopback interface speak for others."""
+    """A whole MTA that takes XCLIENT from the loopback interface."""
 
     async def begin(
         self, attributes: str, tls: ClientTLS | None = None, **settings: Any
@@ -31,7 +31,7 @@ class XClientOnAListener(LoopbackTestCase):
         await client.say("EHLO client.example")
         return agent, client
 
-    async def test_the_trace_and_the_log_have_the_client(self) -> None:
+    async def test_the_trace_field_and_the_log_have_the_client(self) -> None:
         agent, client = await self.begin("ADDR=IPV6:2001:db8::9 NAME=name.example")
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
         self.assertIn(
@@ -41,7 +41,7 @@ class XClientOnAListener(LoopbackTestCase):
         self.assertIn("127.0.0.1 speaks for 2001:db8::9", self.log)
         self.assertEqual(len([each for each in self.log if " client=2001:db8::9 helo=" in each]), 1)
 
-    async def test_a_greeting_that_the_proxy_had_is_in_the_trace(self) -> None:
+    async def test_the_trace_field_has_the_greeting_that_the_proxy_received(self) -> None:
         agent = self.agent(listener(xclient_from=[LOOPBACK]))
         client = await self.connect(agent)
         await client.say("XCLIENT ADDR=203.0.113.9 HELO=old.example PROTO=SMTP")
@@ -54,7 +54,7 @@ class XClientOnAListener(LoopbackTestCase):
         await client.say("XCLIENT ADDR=203.0.114.9", "EHLO client.example")
         self.assertEqual((await client.mail("a@elsewhere.example"))[1], "550")
 
-    async def test_the_client_may_not_what_the_proxy_may(self) -> None:
+    async def test_the_client_does_not_have_the_rights_of_the_proxy(self) -> None:
         for attributes in ("ADDR=203.0.113.9", "ADDR=[UNAVAILABLE]"):
             agent, client = await self.begin(attributes, relay_from=[LOOPBACK])
             self.assertEqual((await client.mail("a@elsewhere.example"))[1], "550", attributes)
@@ -62,8 +62,8 @@ class XClientOnAListener(LoopbackTestCase):
             self.assertEqual(await client.mail("bob@mx.example"), SENT)
             await agent.stopService()
 
-    async def test_the_certificate_of_the_proxy_is_no_licence_of_the_client(self) -> None:
-        """RFC 3207 §4: relaying is granted to who showed the certificate."""
+    async def test_the_certificate_of_the_proxy_does_not_let_the_client_relay(self) -> None:
+        """RFC 3207 §4: relaying is granted to the owner of the certificate."""
         settings = {
             "client_certificates": "require",
             "client_certificate_authorities": AUTHORITY.issued.save(self.directory, "ca.pem"),
@@ -80,7 +80,7 @@ class XClientOnAListener(LoopbackTestCase):
         self.assertRegex(trace, r"\[203\.0\.113\.9\]\) \(TLSv1\.3 .* with ESMTPS ")
         self.assertNotIn("certificate", trace)
 
-    async def test_our_own_address_is_the_one_that_the_client_connected_to(self) -> None:
+    async def test_our_address_is_the_destination_that_the_proxy_names(self) -> None:
         _, client = await self.begin("ADDR=203.0.113.9 DESTADDR=198.51.100.25")
         await client.say("MAIL FROM:<>")
         (taken, refused) = await client.say(
@@ -88,14 +88,14 @@ class XClientOnAListener(LoopbackTestCase):
         )
         self.assertEqual((taken[:3], refused[:3]), ("250", "550"))
 
-    async def test_from_elsewhere_it_is_refused_and_not_announced(self) -> None:
+    async def test_other_clients_are_not_offered_xclient_and_are_refused(self) -> None:
         agent = self.agent(listener(xclient_from=[ip_network("10.0.0.0/8")]))
         client = await self.connect(agent)
         (features, refused) = await client.say("EHLO a", "XCLIENT ADDR=10.0.0.1")
         self.assertNotIn("XCLIENT", features)
         self.assertEqual(refused, "550 5.7.0 Insufficient authorization")
 
-    async def test_behind_a_balancer_it_is_the_clients_address_that_may_say_it(self) -> None:
+    async def test_behind_a_balancer_the_clients_address_decides_on_xclient(self) -> None:
         agent = self.agent(
             listener(proxy_protocol_from=[LOOPBACK], xclient_from=[ip_network("203.0.113.9/32")])
         )

@@ -1,4 +1,4 @@
-"""An application's IMessageDelivery by LMTP: one IMessage, and one answer, for each recipient."""
+"""An application's IMessageDelivery by LMTP: one IMessage and one reply for each recipient."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ class Application:
         return message
 
 
-class ByLMTP(DialogueTestCase):
+class LMTPReplies(DialogueTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.app = Application()
@@ -71,20 +71,20 @@ class ByLMTP(DialogueTestCase):
     def send(self, *recipients: str) -> list[str]:
         names = "".join(f"RCPT TO:<{name}@mx.example>\r\n" for name in recipients)
         self.say(self.client, b"MAIL FROM:<>\r\n" + names.encode() + b"DATA\r\n")
-        heard = self.hear(self.client)
-        if heard[-1][:3] != "354":
-            return heard[-1:]
+        replies = self.hear(self.client)
+        if replies[-1][:3] != "354":
+            return replies[-1:]
         self.say(self.client, b"Subject: Hi\r\n\r\nbody\r\n.\r\n")
         return self.hear(self.client)
 
-    def test_each_recipient_gets_what_its_message_says(self) -> None:
+    def test_each_recipient_has_the_reply_of_its_own_message(self) -> None:
         self.assertEqual(
             self.send("bob", "full", "broken", "bob"),
             ["250 2.0.0", "452 4.2.2", "451 4.3.0", "250 2.0.0"],
         )
         self.flushLoggedErrors(RuntimeError)
 
-    def test_nothing_is_said_before_the_last_has_decided_and_then_all_in_order(self) -> None:
+    def test_replies_are_sent_in_order_after_the_last_decision(self) -> None:
         self.assertEqual(self.send("slow", "full"), [])
         ended = self.app.mailboxes[0].ended
         assert ended is not None
@@ -92,7 +92,7 @@ class ByLMTP(DialogueTestCase):
         self.network.advance(0)
         self.assertEqual(self.hear(self.client), ["250 2.0.0", "452 4.2.2"])
 
-    def test_a_recipient_that_fails_on_the_way_does_not_keep_the_others_from_theirs(self) -> None:
+    def test_a_recipient_that_fails_within_the_content_does_not_stop_the_others(self) -> None:
         self.assertEqual(
             self.send("line", "bob", "unmade"), ["552 5.2.2", "250 2.0.0", "550 5.2.1"]
         )
@@ -100,7 +100,7 @@ class ByLMTP(DialogueTestCase):
         self.assertEqual((line.lost, bob.lost), (1, 0))
         self.assertEqual(bob.lines[-1], b"body")
 
-    def test_where_nobody_takes_the_content_it_is_not_asked_for(self) -> None:
+    def test_data_is_refused_if_no_recipient_takes_the_content(self) -> None:
         self.assertEqual(self.send("unmade", "unmade"), ["550 5.2.1"])
 
     def test_binary_content_is_not_offered(self) -> None:
