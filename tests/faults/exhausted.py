@@ -114,7 +114,8 @@ def main() -> None:
     from twisted.scripts import twistd
 
     from twisted_mta.delivery.maildir import MaildirDelivery
-    from twisted_mta.queue.runner import Runner
+    from twisted_mta.queue.attempts import Attempts
+    from twisted_mta.queue.deliveries import Deliveries
     from twisted_mta.queue.settlement import Settlement
     from twisted_mta.queue.store.spool import SpooledWriter
     from twisted_mta.queue.store.sqlite import SQLiteStore
@@ -128,8 +129,8 @@ def main() -> None:
     faults.before(SpooledWriter, "_make_durable", 0.2)
     faults.before(MaildirDelivery, "_deliver", 0.1)
     faults.before(Settlement, "settle", 0.1)
-    faults.before(Runner, "_enqueue", 0.1)
-    faults.after(Runner, "_learn", 0.1)
+    faults.before(Deliveries, "_enqueue", 0.1)
+    faults.after(Attempts, "_learn", 0.1)
     faults.no_threads()
     core: Any = reactor
     core.callWhenRunning(faults.kill_threads, core, "queue")

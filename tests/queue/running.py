@@ -190,13 +190,19 @@ class RunnerTestCase(SynchronousTestCase):
         """Nothing is in memory, in whatever count."""
         fair_share = self.runner._fair_share
         self.assertEqual(self.runner.active, 0)
-        self.assertEqual((fair_share.held, fair_share.remote, fair_share._unproven), (0, 0, 0))
-        self.assertEqual(fair_share._kinds, [0, 0, 0])
+        self.assertEqual((fair_share.places, fair_share.remote, fair_share._unproven), (0, 0, 0))
+        self.assertEqual(fair_share._places_of_kind, [0, 0, 0])
         self.assertEqual(fair_share._waiting, {})
-        for line in fair_share.lines.values():
-            state = (line.held, line.coming, line.acquiring, line.hop.active, len(line.waiting))
-            self.assertEqual(state, (0, 0, 0, 0, 0), str(line.hop.next_hop))
-        self.assertEqual(list(self.runner._slots._asking), [])
+        for line in fair_share.queues.values():
+            state = (
+                line.places,
+                line.claimed,
+                line.acquiring,
+                line.state.active,
+                len(line.waiting),
+            )
+            self.assertEqual(state, (0, 0, 0, 0, 0), str(line.state.next_hop))
+        self.assertEqual(list(self.runner._slots._acquiring), [])
         self.assertEqual(self.store.census().leased, 0)
 
     def assertDone(self) -> None:

@@ -99,7 +99,8 @@ class Defects(RunnerTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_an_observer_that_raises_changes_nothing(self) -> None:
-        self.runner._observe = lambda message, outcomes, hop: 1 / 0  # type: ignore[assignment]
+        deliveries = self.runner._deliveries
+        deliveries._observers = evolve(deliveries._observers, settled=lambda *told: 1 / 0)
         self.accept(message(1), message(2, "a@discarded.example"))
         self.answer(DELIVERED)
         self.assertDone()
@@ -144,7 +145,7 @@ class Exhausted(RunnerTestCase):
 
     def test_one_that_says_nothing_of_the_next_hop_too(self) -> None:
         self.accept(message(1))
-        self.fail_once(self.runner, "_learn")
+        self.fail_once(self.runner._attempts, "_learn")
         self.answer(DELIVERED)
         self.assertEqual(self.store.messages, {})
         self.flush()
@@ -161,7 +162,7 @@ class Exhausted(RunnerTestCase):
         self.flush()
 
     def test_what_was_accepted_and_cannot_be_begun_with_is_begun_with_later(self) -> None:
-        self.fail_once(self.runner, "_enqueue")
+        self.fail_once(self.runner._deliveries, "_enqueue")
         self.accept(message(1))  # its client hears 250
         self.assertEqual(self.attempts, [])
         self.settle(5)
@@ -174,7 +175,7 @@ class Exhausted(RunnerTestCase):
             self.begin(start=False)
             self.accept(message(1), message(2))
             self.begin(start=False)
-            self.fail_once(self.runner, name)
+            self.fail_once(self.runner._deliveries, name)
             self.runner.start()
             self.settle()
             self.assertEqual(len(self.attempts), 1)
@@ -188,7 +189,7 @@ class Exhausted(RunnerTestCase):
         for where, name in (
             (self.runner._fair_share, "startable"),
             (self.runner._fair_share, "companions"),
-            (self.runner._backlog, "_ask"),
+            (self.runner._backlog, "_begin_reading"),
             (self.runner._slots, "acquire"),
         ):
             self.accept(message(1))
@@ -208,12 +209,12 @@ class Exhausted(RunnerTestCase):
         self.accept(*(message(id) for id in range(1, 101)))
         self.store = MemoryStore(disk=self.store)
         self.begin(start=False)
-        self.fail_once(self.runner._backlog, "_take_rest")  # of the survey
+        self.fail_once(self.runner._backlog, "_plan_rest")  # of the survey
         self.runner.start()
         self.settle()
         self.settle(5)
         self.assertEqual(len(self.attempts), 5)
-        self.fail_once(self.runner._backlog, "_take_rest")  # of a lease
+        self.fail_once(self.runner._backlog, "_plan_rest")  # of a lease
         for _ in range(100):
             self.answer(DELIVERED)
             self.settle(1)
@@ -221,7 +222,7 @@ class Exhausted(RunnerTestCase):
         self.flush(2)
 
     def test_what_cannot_be_handed_over_is_deferred(self) -> None:
-        self.fail_once(self.runner, "_attempt")
+        self.fail_once(self.runner._attempts, "_attempt")
         self.accept(message(1))
         self.assertIdle()
         self.settle(400)
@@ -230,7 +231,7 @@ class Exhausted(RunnerTestCase):
         self.flush()
 
     def test_what_is_in_the_queue_is_acknowledged_whatever_fails_then(self) -> None:
-        self.fail_once(self.runner, "_arrive")
+        self.fail_once(self.runner._deliveries, "arrive")
         self.accept(message(1))
         self.assertEqual(self.store.census().messages, 1)
         self.flush()
@@ -240,7 +241,7 @@ class Exhausted(RunnerTestCase):
         self.fail_once(self.runner._notices, "_message")
         with self.assertRaises(MemoryError):
             self.runner.accept(evolve(message(1), expanded=(alias,)))
-        self.assertEqual(self.runner._fair_share.held, 0)
+        self.assertEqual(self.runner._fair_share.places, 0)
         self.assertEqual(self.store.census().messages, 0)
 
     def test_a_delay_that_cannot_be_told_is_told_of_later(self) -> None:
@@ -276,8 +277,8 @@ class Backlog(RunnerTestCase):
         self.fill(3000)
         most = 0
         while self.attempts:
-            most = max(most, self.runner._fair_share.held)
-            self.assertEqual(self.store.census().leased, self.runner._fair_share.held)
+            most = max(most, self.runner._fair_share.places)
+            self.assertEqual(self.store.census().leased, self.runner._fair_share.places)
             self.answer(DELIVERED)
         self.assertEqual(len(self.all_attempts), 3000)
         self.assertTrue(50 < most <= 300, most)
@@ -312,10 +313,10 @@ class Backlog(RunnerTestCase):
         self.answer(DEFERRED)
         self.accept(*(message(id, f"a@{id}.example") for id in range(2, PLACES + 2)))
         (line,) = [
-            e for n, e in self.runner._fair_share.lines.items() if n.domain == "later.example"
+            e for n, e in self.runner._fair_share.queues.items() if n.domain == "later.example"
         ]
-        line.hop.proven = False
-        self.runner._fair_share._consider(line)
+        line.state.proven = False
+        self.runner._fair_share._sort_in(line)
         self.settle(400)  # its alarm rings, and there is no room
         self.assertEqual(self.store.census().leased, PLACES)
         while self.attempts:
@@ -331,7 +332,7 @@ class Backlog(RunnerTestCase):
         self.settle()
         for each in refused:
             self.failureResultOf(each, Refused)
-        self.assertEqual(self.runner._fair_share.held, 0)
+        self.assertEqual(self.runner._fair_share.places, 0)
         self.flushLoggedErrors(StoreError)
 
     def test_what_waits_to_be_settled_has_its_place(self) -> None:
@@ -340,8 +341,8 @@ class Backlog(RunnerTestCase):
         while self.attempts:
             self.answer(DELIVERED)
         self.assertEqual(len(self.all_attempts), SHARE)
-        (line,) = self.runner._fair_share.lines.values()
-        self.assertEqual(line.held - line.coming, SHARE)
+        (line,) = self.runner._fair_share.queues.values()
+        self.assertEqual(line.places - line.claimed, SHARE)
         self.commit._executor = inline_executor
         held.let_go()
         self.settle()
@@ -522,7 +523,7 @@ class Stopping(RunnerTestCase):
         self.commit.stop()
         self.settle()
         self.successResultOf(stopped)
-        self.assertEqual(self.runner._fair_share.held, 0)
+        self.assertEqual(self.runner._fair_share.places, 0)
         self.flushLoggedErrors(StoreError)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of each recipient after an attempt, and the line in the log that says so."""
+"""Settlement: what becomes of each recipient after an attempt, and its line in the log."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _LINE = (
 
 @frozen
 class Stages:
-    """Where the time between acceptance and the answer went, in seconds.
+    """The stages between the acceptance of a message and the end of an attempt, in seconds.
 
     Attributes:
-        stored: before this attempt was in memory.
-        waited: in memory, for its turn.
+        stored: before the delivery came into memory.
+        waited: in memory, until its turn.
         setup: until a connection was ready for the transaction.
-        transaction: the rest.
+        transaction: the transaction.
     """
 
     stored: float
@@ -50,21 +50,21 @@ class Stages:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The sum of the stages."""
         return self.stored + self.waited + self.setup + self.transaction
 
     def __str__(self) -> str:
-        """The four, as Postfix writes them: by slashes."""
-        parts = (self.stored, self.waited, self.setup, self.transaction)
-        return "/".join(f"{each:.2f}" for each in parts)
+        """The stages with slashes between them, as Postfix writes them."""
+        stages = (self.stored, self.waited, self.setup, self.transaction)
+        return "/".join(f"{each:.2f}" for each in stages)
 
 
 class Settlement:
-    """Decides what becomes of the recipients of an attempt.
+    """Decides what becomes of the recipients of a delivery that was tried.
 
     Args:
-        notices: writes those that are due.
-        random: what the jitter is drawn from.
+        notices: writes the notices.
+        random: the source of jitter.
     """
 
     _log = Logger()
@@ -75,7 +75,7 @@ class Settlement:
 
     def settle(
         self,
-        part: Delivery,
+        delivery: Delivery,
         outcomes: Sequence[Outcome],
         *,
         now: float,
@@ -84,21 +84,21 @@ class Settlement:
         backoff: Backoff,
         cut_short: Callable[[Outcome], bool],
     ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
-        """Decide, and say so in the log.
+        """Decide what becomes of each recipient, write the notices, and log the outcomes.
 
         Args:
-            part: what was attempted.
-            outcomes: what it came to; a recipient without one is deferred.
+            delivery: the delivery that was tried.
+            outcomes: of its recipients; a recipient without one is deferred.
             now: wall time.
-            ended: the same by the clock.
-            expires_at: wall time after which what is deferred has failed.
-            backoff: when it is tried again.
-            cut_short: whether an outcome is not to count as an attempt.
+            ended: the same moment by the clock.
+            expires_at: wall time after which a deferred recipient has failed.
+            backoff: between attempts.
+            cut_short: whether an outcome does not count as an attempt.
 
         Returns:
-            What is to be recorded, the outcomes that counted, and what each notice is of.
+            The operation for the store, the outcomes that count, and the action of each notice.
         """
-        message = part.message
+        message = delivery.message
         answered = {each.number: each for each in outcomes}
         done: list[RecipientNumber] = []
         deferred: list[Deferral] = []
@@ -106,22 +106,22 @@ class Settlement:
         delayed: list[ReportedRecipient] = []
         succeeded: list[ReportedRecipient] = []
         final: list[Outcome] = []
-        # What is said is said once all is decided: if that fails, it is decided again.
-        said: list[tuple[Recipient, Outcome, float | None]] = []
+        # Logged when all is decided: where that fails, it is decided again.
+        lines: list[tuple[Recipient, Outcome, float | None]] = []
         latest = _latest(message, now, expires_at)
-        # One delay for all that were tried as often: they come back together, in one transaction.
-        delays: dict[int, float] = {}
+        # Recipients with equally many attempts come back together, in one transaction.
+        next_attempts: dict[int, float] = {}
         for recipient in message.envelope.recipients:
             outcome = answered.get(recipient.number) or Outcome(recipient.number, BROKEN)
             if cut_short(outcome):
-                continue  # its lease ends with us, and at the next start it is due
+                continue  # its lease ends with the process, and at the next start it is due
             if not outcome.delivered and not outcome.failed and now >= expires_at:
                 outcome = expired(outcome)
             final.append(outcome)
             next_attempt: float | None = None
             if outcome.delivered:
                 done.append(outcome.number)
-                # Without parameters nobody wants to hear of it (RFC 3461 §4.1): most mail.
+                # Without parameters, as most mail is, no notice is wanted (RFC 3461 §4.1).
                 if recipient.parameters and not outcome.notifies:
                     succeeded.append(ReportedRecipient(recipient, outcome))
             elif outcome.failed:
@@ -129,16 +129,16 @@ class Settlement:
                 failed.append(ReportedRecipient(recipient, outcome))
             else:
                 attempts = recipient.attempts + 1
-                if attempts not in delays:
-                    delays[attempts] = backoff.next_attempt(
+                if attempts not in next_attempts:
+                    next_attempts[attempts] = backoff.next_attempt(
                         attempts=attempts, now=now, expires_at=latest, random=self._random
                     )
-                next_attempt = delays[attempts]
+                next_attempt = next_attempts[attempts]
                 deferred.append(Deferral(outcome, next_attempt))
                 if self._notices.is_delay_due(message, recipient, now):
                     delayed.append(ReportedRecipient(recipient, outcome, until=expires_at))
-            said.append((recipient, outcome, next_attempt))
-        success = _success(part.next_hop)
+            lines.append((recipient, outcome, next_attempt))
+        success = _success(delivery.next_hop)
         written = self._notices.write(
             message,
             now,
@@ -147,8 +147,8 @@ class Settlement:
             succeeded=succeeded if success else (),
             success=success or "delivered",
         )
-        for recipient, outcome, next_attempt in said:
-            self._say(part, recipient, outcome, now, ended, next_attempt)
+        for recipient, outcome, next_attempt in lines:
+            self._log_outcome(delivery, recipient, outcome, now, ended, next_attempt)
         settle = Settle(
             message=message,
             done=tuple(done),
@@ -157,37 +157,37 @@ class Settlement:
             unreported=written.unreported,
             warned=written.warned,
             at=now,
-            next_hop=str(part.next_hop) if deferred else "",
+            next_hop=str(delivery.next_hop) if deferred else "",
         )
         return settle, final, written.actions
 
-    def say_refused(self, message: Message, route: Route, now: float) -> None:
-        """Say in the log which recipients a message was never taken for (`Message.refused`).
+    def log_refused(self, message: Message, route: Route, now: float) -> None:
+        """Log the recipients that a message was accepted without (`Message.refused`).
 
         Args:
-            message: see there.
-            route: says where they would have gone.
+            message: the message.
+            route: returns the next hop of a mailbox.
             now: wall time.
         """
         for each in message.refused:
-            part = Delivery(route(each.recipient.mailbox), message)
+            delivery = Delivery(route(each.recipient.mailbox), message)
             outcome = Outcome(each.recipient.number, each.reply)
-            self._say(part, each.recipient, outcome, now, 0.0, None)
+            self._log_outcome(delivery, each.recipient, outcome, now, 0.0, None)
 
-    def _say(
+    def _log_outcome(
         self,
-        part: Delivery,
+        delivery: Delivery,
         recipient: Recipient,
         outcome: Outcome,
         now: float,
         ended: float,
         next_attempt: float | None,
     ) -> None:
-        message = part.message
+        message = delivery.message
         status = "delivered" if outcome.delivered else "failed" if outcome.failed else "deferred"
-        if part.next_hop.transport == "discard":
+        if delivery.next_hop.transport == "discard":
             status = "discarded"
-        stages = _stages(part, outcome, now, ended)
+        stages = _stages(delivery, outcome, now, ended)
         original = "" if recipient.original is None else printable(str(recipient.original))
         reply = str(outcome.reply)
         remote = printable(outcome.remote) if outcome.remote else None
@@ -199,9 +199,9 @@ class Settlement:
             recipient=printable(str(recipient.mailbox)),
             _original=f" orig_to=<{original}>" if original else "",
             orig_to=original or None,
-            next_hop=str(part.next_hop),
+            next_hop=str(delivery.next_hop),
             remote=remote,
-            relay=remote or str(part.next_hop),
+            relay=remote or str(delivery.next_hop),
             delay=stages.total,
             delays=str(stages),
             stages=(stages.stored, stages.waited, stages.setup, stages.transaction),
@@ -216,18 +216,18 @@ class Settlement:
 
 
 def _success(next_hop: NextHop) -> Action | None:
-    """Return what it means that a next hop without DSN took a message; None: nothing to tell of."""
+    """Return the action of a notice that a next hop without DSN took a message; None: no notice."""
     if next_hop.transport == "discard":
         return None
-    # RFC 3461 §5.2.2: whoever is behind a host without DSN never says anything. LMTP (RFC 2033)
-    # and Maildirs are the end of the way.
+    # RFC 3461 §5.2.2: hosts behind one without DSN send no success notice. LMTP (RFC 2033) and
+    # Maildirs are the final delivery.
     return "relayed" if next_hop.transport == "smtp" else "delivered"
 
 
 def _latest(message: Message, now: float, expires_at: float) -> float:
     """Return the wall time by which a message is to be tried again at the latest.
 
-    Where its sender wants to hear that it is late, that is found out then (RFC 2852 §4).
+    Where the sender asked for a notice if the message is late, it is written then (RFC 2852 §4).
     """
     by = DeliverBy.of(message.envelope.parameters)
     return min(expires_at, by.seconds) if by is not None and now < by.seconds else expires_at
@@ -237,29 +237,29 @@ def _shown(mailbox: Mailbox | None) -> str:
     return "" if mailbox is None else printable(str(mailbox))
 
 
-def _stages(part: Delivery, outcome: Outcome, now: float, ended: float) -> Stages:
-    attempt = max(0.0, ended - part.started)
+def _stages(delivery: Delivery, outcome: Outcome, now: float, ended: float) -> Stages:
+    attempt = max(0.0, ended - delivery.started_at)
     setup = min(outcome.setup, attempt)
-    waited = max(0.0, part.started - part.entered)
-    # What the wall clock says of the time before may be anything.
-    stored = max(0.0, now - part.message.received_at - attempt - waited)
+    waited = max(0.0, delivery.started_at - delivery.entered_at)
+    # The wall clock may have been set since the message was accepted.
+    stored = max(0.0, now - delivery.message.received_at - attempt - waited)
     return Stages(stored, waited, setup, attempt - setup)
 
 
-def same_for_all(part: Delivery, reply: Reply) -> list[Outcome]:
-    """Return one outcome of our own for all recipients."""
-    return [Outcome(recipient.number, reply) for recipient in part.message.envelope.recipients]
+def same_for_all(delivery: Delivery, reply: Reply) -> list[Outcome]:
+    """Return an outcome with the same reply of our own for each recipient."""
+    return [Outcome(recipient.number, reply) for recipient in delivery.message.envelope.recipients]
 
 
 def expired(outcome: Outcome) -> Outcome:
-    """Return the failure that a deferral becomes at the end of a lifetime (RFC 3463 X.4.7).
+    """Return the failure that a deferral becomes at the end of its lifetime (RFC 3463 X.4.7).
 
-    It is our own decision; what the other side said last is quoted in it.
+    The failure is our own; it quotes the last reply of the next hop.
     """
-    said = f"{outcome.remote} said: {outcome.reply}" if outcome.remote else str(outcome.reply)
+    last = f"{outcome.remote} said: {outcome.reply}" if outcome.remote else str(outcome.reply)
     return evolve(
         outcome,
         remote=None,
         unreachable=False,
-        reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", said),
+        reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", last),
     )

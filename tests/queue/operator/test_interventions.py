@@ -214,7 +214,7 @@ class Holding(InterventionTestCase):
     def test_what_is_under_way_is_held_if_it_is_deferred(self) -> None:
         self.mail(1)
         self.intervene("hold")
-        self.assertIn("held by the operator, when what is under way has ended", self.lines[0])
+        self.assertIn("held by the operator, when the attempt under way has ended", self.lines[0])
         self.answer(DEFERRED)
         self.settle(LIFETIME)
         self.assertEqual(self.under_way(), [])

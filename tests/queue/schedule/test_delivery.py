@@ -36,7 +36,7 @@ def parts(sent: Message) -> list[Delivery]:
 
 def named(part: Delivery) -> list[Mailbox]:
     """Return what the copy names, from the top."""
-    lines = part.offered.trace.decode().split("\r\n")
+    lines = part.copy.trace.decode().split("\r\n")
     return [
         Mailbox.parse(line.removeprefix("Delivered-To: "))
         for line in lines
@@ -45,7 +45,7 @@ def named(part: Delivery) -> list[Mailbox]:
 
 
 def who(part: Delivery) -> list[str]:
-    return [each.mailbox.local_part for each in part.offered.envelope.recipients]
+    return [each.mailbox.local_part for each in part.copy.envelope.recipients]
 
 
 class Aliases(SynchronousTestCase):
@@ -53,9 +53,9 @@ class Aliases(SynchronousTestCase):
         sent = led(message(1, "x@a.example"), x=(LIST, SUB))
         (part,) = parts(sent)
         fields = b"Delivered-To: sub@us.example\r\nDelivered-To: list@us.example\r\n"
-        self.assertEqual(part.offered.trace, fields + sent.trace)
+        self.assertEqual(part.copy.trace, fields + sent.trace)
         self.assertEqual(part.message.trace, sent.trace)
-        self.assertEqual(part.offered.body, sent.body)
+        self.assertEqual(part.copy.body, sent.body)
 
     def test_what_the_sender_wrote_beside_them_is_not_to_be_seen_in_it(self) -> None:
         names = ("v@a.example", "w@b.example", "x@a.example", "y@a.example", "z@us.example")
@@ -78,14 +78,14 @@ class Aliases(SynchronousTestCase):
     def test_a_maildir_is_no_other_host(self) -> None:
         sent = led(message(1, "a@us.example", "b@us.example"), a=(LIST,), b=(SUB,))
         (part,) = parts(sent)
-        self.assertEqual((who(part), part.offered), (["a", "b"], sent))
+        self.assertEqual((who(part), part.copy), (["a", "b"], sent))
 
     def test_the_mailbox_behind_an_alias_of_its_name_is_not_told_of_a_loop(self) -> None:
         for mailbox in ("carol@a.example", "Carol+tag@a.example"):
             own = Mailbox("carol", "a.example")
             local_part = Mailbox.parse(mailbox).local_part
             (part,) = parts(led(message(1, mailbox), **{local_part: (LIST, own)}))
-            self.assertTrue(part.offered.trace.startswith(b"Delivered-To: list@us.example\r\nRec"))
+            self.assertTrue(part.copy.trace.startswith(b"Delivered-To: list@us.example\r\nRec"))
 
     def test_nor_beside_another_copy_that_names_it(self) -> None:
         carol, eve = Mailbox("carol", "a.example"), Mailbox("eve", "a.example")

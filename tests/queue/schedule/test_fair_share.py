@@ -7,12 +7,15 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config.amounts import Rate
 from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
+from twisted_mta.queue.schedule.delivery import Delivery
+from twisted_mta.queue.schedule.fair_share import FairShare
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.queue.store.contract import Lease
 from twisted_mta.system.limits import LocalLimits
@@ -20,6 +23,41 @@ from twisted_mta.system.limits import LocalLimits
 from ..mail import DEFERRED, DELIVERED, FAILED, message
 from ..running import RunnerTestCase, route
 from ..store.priority_conformance import special
+
+
+class Places(SynchronousTestCase):
+    """The place of a delivery, from its claim until it leaves."""
+
+    def setUp(self) -> None:
+        self.fair_share = FairShare(
+            concurrency=50, per_hop=20, limits_of=lambda next_hop: NextHopLimits()
+        )
+        self.delivery = Delivery(NextHop("smtp", domain="next.example"), message())
+
+    def places(self) -> tuple[int, int, int]:
+        """Return the places in all, and those of the next hop: taken or claimed, and claimed."""
+        queue = self.fair_share.queue(self.delivery.next_hop)
+        return self.fair_share.places, queue.places, queue.claimed
+
+    def test_a_delivery_arrives_in_the_place_that_it_claimed(self) -> None:
+        self.assertTrue(self.fair_share.claim([self.delivery], 0.0))
+        self.assertEqual(self.places(), (1, 1, 1))
+        self.assertTrue(self.fair_share.arrive(self.delivery, 0.0))
+        self.assertEqual(self.places(), (1, 1, 0))
+
+    def test_a_delivery_without_a_claim_takes_a_place_as_it_arrives(self) -> None:
+        self.assertTrue(self.fair_share.arrive(self.delivery, 0.0))
+        self.assertEqual(self.places(), (1, 1, 0))
+
+    def test_a_place_is_given_back_once(self) -> None:
+        self.fair_share.claim([self.delivery], 0.0)
+        for _ in range(2):
+            self.fair_share.leave(self.delivery)
+            self.assertEqual(self.places(), (0, 0, 0))
+        self.fair_share.arrive(self.delivery, 0.0)
+        for _ in range(2):
+            self.fair_share.leave(self.delivery)
+            self.assertEqual(self.fair_share.places, 0)
 
 
 class FairTestCase(RunnerTestCase):
@@ -97,13 +135,13 @@ class OneAgainstMany(FairTestCase):
         self.accept(message(1, "a@known.example"))
         self.answer(DELIVERED)
         runner = self.runner
-        runner._running = False
+        runner._lifecycle.is_running = False
         for id in range(2, 1002):
             runner.accept(message(id, f"a@hangs{id}.example"))
         runner.accept(message(5000, "a@known.example"))
         runner.accept(message(5001, "a@here.example"))
         self.settle()
-        runner._running = True
+        runner._lifecycle.is_running = True
         runner._wake()
         self.settle()
         self.assertEqual((self.hops()["known.example"], self.hops()["maildir"]), (1, 1))

@@ -103,8 +103,8 @@ class Reachability(HopTestCase):
 
     def test_of_probes_before_their_time_that_fail_one_counts(self) -> None:
         self.once("unreachable")
-        self.assertTrue(self.hop.hurry(self.now))
-        self.assertFalse(self.hop.hurry(self.now))
+        self.assertTrue(self.hop.allow_early_probe(self.now))
+        self.assertFalse(self.hop.allow_early_probe(self.now))
         self.assertEqual(self.hop.allowance(self.now), 1)
         self.assertEqual(self.once("unreachable"), "suspended")
         suspension = self.hop.suspension
@@ -112,27 +112,27 @@ class Reachability(HopTestCase):
         self.assertEqual(suspension.times, 2)
         for _ in range(100):
             self.now += 1
-            self.assertTrue(self.hop.hurry(self.now))
+            self.assertTrue(self.hop.allow_early_probe(self.now))
             self.assertEqual(self.once("unreachable"), "still suspended")
             self.assertEqual(self.hop.allowance(self.now), 0)
         self.assertEqual(self.hop.suspension, suspension)
         self.now = suspension.until
         self.assertEqual(self.once("unreachable"), "suspended")
         self.assertEqual(self.hop.suspension.times, 3)
-        self.assertTrue(self.hop.hurry(self.now))
+        self.assertTrue(self.hop.allow_early_probe(self.now))
         self.assertEqual(self.once("unreachable"), "suspended")
         self.assertEqual(self.hop.suspension.times, 4)
 
     def test_one_that_gets_through_reopens_it(self) -> None:
         self.once("unreachable")
-        self.hop.hurry(self.now)
+        self.hop.allow_early_probe(self.now)
         self.assertEqual(self.once("reached"), "reopened")
         self.once("unreachable")
         self.assertEqual(self.hop.allowance(self.now), 0)
 
     def test_one_that_fails_after_the_time_was_over_counts(self) -> None:
         self.once("unreachable")
-        self.hop.hurry(self.now)
+        self.hop.allow_early_probe(self.now)
         probe = self.hop.begin()
         self.now += self.suspended_for() + 1
         self.assertEqual(self.end(probe, "unreachable"), "suspended")
@@ -141,15 +141,15 @@ class Reachability(HopTestCase):
 
     def test_one_that_says_nothing_is_followed_by_another(self) -> None:
         self.once("unreachable")
-        self.hop.hurry(self.now)
+        self.hop.allow_early_probe(self.now)
         self.once("silent")
         self.assertEqual(self.hop.allowance(self.now), 1)
 
     def test_what_is_open_or_due_needs_no_hurry(self) -> None:
-        self.assertFalse(self.hop.hurry(self.now))
+        self.assertFalse(self.hop.allow_early_probe(self.now))
         self.once("unreachable")
         self.now += self.suspended_for()
-        self.assertFalse(self.hop.hurry(self.now))
+        self.assertFalse(self.hop.allow_early_probe(self.now))
 
     def test_once_it_was_reached_it_begins_anew(self) -> None:
         for _ in range(5):

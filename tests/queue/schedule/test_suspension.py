@@ -28,8 +28,8 @@ DAY = 86400.0
 class Suspension(RunnerTestCase):
     def hop(self, domain: str = "dead.example") -> Any:
         (hop,) = [
-            line.hop
-            for next_hop, line in self.runner._fair_share.lines.items()
+            line.state
+            for next_hop, line in self.runner._fair_share.queues.items()
             if next_hop.domain == domain
         ]
         return hop

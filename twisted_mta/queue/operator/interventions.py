@@ -1,7 +1,7 @@
-"""What the operator has decided about recipients that are at work, until their leases end.
+"""Interventions of the operator on leased recipients, until their leases end.
 
-What waits in memory for its turn is not begun any more. What is under way ends first: then what was
-removed leaves the queue, unless it was delivered, and nobody gets a notice of it.
+A delivery that waits in memory for its turn does not begin any more. A transaction under way ends
+first; then a recipient that was removed leaves the queue without a notice, unless it was delivered.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ...mail.message import Message
 from ...mail.outcome import Outcome
 from ...mail.printable import printable
 from ...mail.queue_id import QueueId
-from ..schedule.delivery import Delivery
+from ..schedule.delivery import Delivery, Place
 from .operations import FEW, Action, Intervene, Page
 
 Key = tuple[QueueId, RecipientNumber]
 
-_TOGETHER = 100  # recipients that share a line
+_TOGETHER = 100  # recipients that share a log line
 
 _WORDS: dict[Action, str] = {
     "retry": "is to be tried now",
@@ -39,80 +39,91 @@ class _Mark:
 
 
 class Interventions:
-    """Marks on what is leased, and the lines in the log."""
+    """Marks on leased recipients that were held or removed, and the log of interventions."""
 
     _log = Logger()
 
     def __init__(self) -> None:
         self._marks: dict[Key, _Mark] = {}
 
-    def done(self, intervention: Intervene, page: Page, by: str) -> bool:
-        """An action was done: say so, and mark what of it is at work.
+    def changed(self, intervention: Intervene, page: Page, by: str) -> bool:
+        """Log an intervention, and mark the leased recipients that it changed.
 
         Args:
-            intervention: the action.
-            page: what it was done to.
-            by: who asked for it.
+            intervention: the operation.
+            page: its result.
+            by: the operator's name.
 
         Returns:
-            Whether something was marked.
+            Whether any recipient was marked.
         """
-        marked = False
-        quiet: list[QueueId] = []  # many that can be said together
+        any_marked = False
+        together: list[QueueId] = []  # of recipients that share log lines
         many = sum(len(listed.recipients) for listed in page.messages) > FEW
         for listed in page.messages:
-            for entry in listed.recipients:
-                key = listed.id, entry.recipient.number
-                waits = entry.leased and intervention.action in ("hold", "remove")
+            for each in listed.recipients:
+                key = listed.id, each.recipient.number
+                waits = each.leased and intervention.action in ("hold", "remove")
                 if waits:
                     self._marks[key] = _Mark(intervention.action, by)
-                    marked = True
+                    any_marked = True
                 else:
                     self._marks.pop(key, None)
                 if many and not waits:
-                    quiet.append(listed.id)
+                    together.append(listed.id)
                     continue
                 self._say(
                     listed.id,
                     listed.reverse_path,
-                    entry.recipient,
+                    each.recipient,
                     _WORDS[intervention.action],
                     by,
-                    ", when what is under way has ended without delivering it" if waits else "",
+                    ", when the attempt under way has ended without delivering it" if waits else "",
                 )
         for id, number, _ in page.more:
             self._marks.pop((id, number), None)
-            quiet.append(id)
-        for start in range(0, len(quiet), _TOGETHER):
-            together = quiet[start : start + _TOGETHER]
+            together.append(id)
+        for start in range(0, len(together), _TOGETHER):
+            ids = together[start : start + _TOGETHER]
             self._log.info(
                 "{recipients} recipients {status} by the operator: by={by} ids={_ids}",
-                recipients=len(together),
+                recipients=len(ids),
                 status=_WORDS[intervention.action],
                 by=printable(by or "nobody known"),
-                ids=list(map(str, together)),
-                _ids=",".join(map(str, dict.fromkeys(together))),
+                ids=list(map(str, ids)),
+                _ids=",".join(map(str, dict.fromkeys(ids))),
             )
-        return marked
+        return any_marked
 
-    def part(self, part: Delivery) -> tuple[Delivery | None, Delivery | None]:
-        """Return what of a part is to be begun, and what is not any more."""
+    def divide(self, delivery: Delivery) -> tuple[Delivery | None, Delivery | None]:
+        """Return what of a delivery may begin, and what may not.
+
+        The place of the delivery stays with what may begin, if anything may.
+        """
         if not self._marks:
-            return part, None
-        id, recipients = part.message.id, part.message.envelope.recipients
+            return delivery, None
+        id, recipients = delivery.message.id, delivery.message.envelope.recipients
         marked = [each for each in recipients if (id, each.number) in self._marks]
         if not marked:
-            return part, None
+            return delivery, None
         rest = [each for each in recipients if (id, each.number) not in self._marks]
-        return (_with(part, rest) if rest else None), _with(part, marked)
+        if not rest:
+            return None, delivery
+        return delivery.for_recipients(rest), evolve(
+            delivery.for_recipients(marked), place=Place.NONE
+        )
 
     def undelivered(
-        self, part: Delivery, outcomes: Sequence[Outcome]
+        self, delivery: Delivery, outcomes: Sequence[Outcome]
     ) -> tuple[Delivery, tuple[RecipientNumber, ...]]:
-        """Return what of a part that was tried is to be settled as ever, and what was removed."""
+        """Separate removed recipients from a delivery that was tried.
+
+        Returns:
+            The delivery without them, and those of them that were not delivered.
+        """
         if not self._marks:
-            return part, ()
-        message = part.message
+            return delivery, ()
+        message = delivery.message
         delivered = {each.number: None for each in outcomes if each.delivered}
         removed = {
             each.number: None
@@ -120,22 +131,22 @@ class Interventions:
             if self._is_removed((message.id, each.number)) and each.number not in delivered
         }
         if not removed:
-            return part, ()
+            return delivery, ()
         rest = [each for each in message.envelope.recipients if each.number not in removed]
-        return _with(part, rest), tuple(removed)
+        return delivery.for_recipients(rest), tuple(removed)
 
-    def ended(self, message: Message, struck: Sequence[RecipientNumber]) -> None:
-        """The leases of the recipients of a message have ended.
+    def ended(self, message: Message, removed: Sequence[RecipientNumber]) -> None:
+        """Drop the marks on recipients whose leases have ended.
 
         Args:
-            message: see there.
-            struck: those that left the queue because they had been removed.
+            message: with those recipients.
+            removed: those that left the queue because they had been removed; they are logged.
         """
-        if not self._marks and not struck:
+        if not self._marks and not removed:
             return
         for recipient in message.envelope.recipients:
             mark = self._marks.pop((message.id, recipient.number), None)
-            if recipient.number in struck:
+            if recipient.number in removed:
                 by = "" if mark is None else mark.by
                 reverse_path = message.envelope.reverse_path
                 self._say(message.id, reverse_path, recipient, _WORDS["remove"], by)
@@ -162,7 +173,3 @@ class Interventions:
             recipient=printable(str(recipient.mailbox)),
             by=printable(by or "nobody known"),
         )
-
-
-def _with(part: Delivery, recipients: Sequence[Recipient]) -> Delivery:
-    return evolve(part, message=part.message.for_recipients(recipients))

@@ -1,7 +1,7 @@
-"""What waits in the store: when it is due, and reading it when there is a place for it.
+"""The backlog: mail that waits in the store, and is read when there are places in memory for it.
 
-Of a queue of any length there is one line for each recipient domain in memory. A lease names the
-domains that it wants something of, so that those that are blocked are not even looked at.
+Of a queue of any length, one time for each recipient domain is in memory. A lease names the domains
+whose mail it wants, so that mail of domains that are blocked is not even looked at.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from ..store.contract import Lease, Leased, Survey, Want
 from .due_times import DueTimes
 from .fair_share import FairShare, NextHopQueue, Reading
 
-_PAUSE = 5.0  # seconds until what the store could not do is asked of it again
-# Seconds; the wall clock may be set in the meantime, and what it passes is due. Looking costs
-# nothing, and brings nothing from the disk.
+_PAUSE = 5.0  # seconds until an operation that the store could not do is tried again
+# Seconds; the wall clock may be set ahead in the meantime, and what it passes is due. Looking reads
+# nothing from the disk.
 _LONGEST_SLEEP = 60.0
-_STEP = 30.0  # seconds that the wall clock may fall behind the other before anyone minds
-_SWEPT = 100  # expired messages that are returned at once
-_PLACED = 100  # domains that find their line in one turn of the reactor: some 4 ms
-_PLANNED = 2000  # domains that are taken in from a survey in one turn: likewise
+_STEP = 30.0  # seconds that the wall clock may fall behind the monotonic one without consequence
+_SWEPT = 100  # expired messages that are read at once
+_ADDED = 100  # due domains that find their next hop in one turn of the reactor: some 4 ms
+_PLANNED = 2000  # domains of a survey whose times are noted in one turn: likewise
 
-Came = Callable[[Sequence[Message]], Mapping[str, None]]
-"""Takes in what was leased, and returns the domains of what has expired."""
+TakeIn = Callable[[Sequence[Message]], Mapping[str, None]]
+"""Takes leased messages into memory; returns the domains whose mail has expired."""
 
 
 class Limits(Protocol):
-    """What of a runner's settings is needed here."""
+    """The settings of a runner that the backlog needs."""
 
     @property
     def latest(self) -> float:
-        """Seconds that nothing is put off beyond."""
+        """Seconds that a recipient is put off at most."""
         ...
 
     @property
     def lifetime(self) -> float:
-        """Seconds that a message is tried, where nothing else was said."""
+        """Seconds that a message is tried, where its next hop has no lifetime of its own."""
         ...
 
 
 class Backlog:
-    """Reads what is due.
+    """Reads due mail from the store.
 
     Args:
         commit: the store.
-        fair_share: says for what there are places.
+        fair_share: claims places for the mail.
         clock: for pauses.
-        wall_time: when things are due.
-        hop_of: says where a domain goes.
-        came: see there.
+        wall_time: for due times.
+        next_hop_of: returns the next hop of a domain.
+        take_in: takes leased mail into memory; also called without any where something changed.
     """
 
     _log = Logger()
@@ -71,59 +71,59 @@ class Backlog:
         fair_share: FairShare,
         clock: Clock,
         wall_time: WallTime,
-        hop_of: Callable[[str], NextHop],
-        came: Came,
+        next_hop_of: Callable[[str], NextHop],
+        take_in: TakeIn,
     ) -> None:
         self._commit = commit
         self._fair_share = fair_share
         self._clock = clock
         self._wall_time = wall_time
-        self._hop_of = hop_of
-        self._came = came
+        self._next_hop_of = next_hop_of
+        self._take_in = take_in
         self._due_times = DueTimes()
         self._reading = False
         self._surveyed = True
-        self._paused_until = 0.0  # by the clock: nothing is read before
-        self._offset = 0.0  # of the wall clock to the other, the highest so far
-        self._set_back = 0.0  # seconds that it was set back by since the last survey
+        self._paused_until = 0.0  # by the clock
+        self._offset = 0.0  # of the wall clock to the monotonic one, the highest so far
+        self._set_back = 0.0  # seconds that the wall clock was set back by since the last survey
 
     def survey(self) -> None:
-        """Ask the store for all that it has, at the next `read`."""
+        """List all domains of the store with the next `read`."""
         self._surveyed = False
         self._offset = self._wall_time() - self._clock.seconds()
 
     def plan(self, domain: str, due: float) -> None:
-        """Something of a domain is in the store, not leased, and due at ``due`` (wall time)."""
-        if not self._fair_share.is_placed(domain):  # then what is due first is known
+        """Note that mail of a domain waits in the store and is due at ``due`` (wall time)."""
+        if not self._fair_share.is_due(domain):  # else an earlier time is noted
             self._due_times.add(domain, due)
 
     def note(self, message: Message) -> None:
-        """A message is in the store and not leased."""
+        """Note that a message is in the store and not leased."""
         for recipient in message.envelope.recipients:
-            # Nothing of a message is due before it was received, or is released.
+            # No recipient is due before its message is received and released.
             self.plan(recipient.mailbox.domain, message.released_at)
 
     def read(self, settings: Limits) -> float | None:
-        """Read what there are places for, if nothing is being read.
+        """Read the mail that there are places for, unless some is being read.
 
         Returns:
-            When to do that again, by the clock, if nothing happens before; None: never.
+            When to call this again, by the clock, if nothing happens before; None: no mail waits.
         """
         now, time = self._clock.seconds(), self._wall_time()
         self._watch_clock(now, time)
-        for due, domain in self._due_times.take_due(time, _PLACED):
-            self._fair_share.place(domain, due, self._hop_of(domain))
+        for due, domain in self._due_times.take_due(time, _ADDED):
+            self._fair_share.add_due(domain, due, self._next_hop_of(domain))
         if not self._reading:
             if now < self._paused_until:
                 return self._paused_until
-            self._ask(now, time, settings)
-        next_time = self._due_times.next_time()
-        if next_time is None:
+            self._begin_reading(now, time, settings)
+        earliest = self._due_times.earliest()
+        if earliest is None:
             return None
-        return now + max(0.0, min(next_time - time, _LONGEST_SLEEP))
+        return now + max(0.0, min(earliest - time, _LONGEST_SLEEP))
 
     def _watch_clock(self, now: float, time: float) -> None:
-        """Look whether the wall clock was set back: what was put off is not to wait for it."""
+        """Make mail due earlier where the wall clock was set back, by the same time."""
         offset = time - now
         if offset < self._offset - _STEP:
             seconds = self._offset - offset
@@ -132,7 +132,7 @@ class Backlog:
             self.survey()
         self._offset = max(offset, self._offset)
 
-    def _ask(self, now: float, time: float, settings: Limits) -> None:
+    def _begin_reading(self, now: float, time: float, settings: Limits) -> None:
         if not self._surveyed:
             self._reading = True
             survey = Survey(time, time + settings.latest, self._set_back)
@@ -141,22 +141,22 @@ class Backlog:
                 self._not_read,
                 callbackArgs=(survey,),
                 errbackArgs=((),),
-            ).addErrback(self._lost_track)
-        elif readings := self._fair_share.wants(now):
+            ).addErrback(self._survey_again)
+        elif readings := self._fair_share.readings(now):
             self._reading = True
             maybeDeferred(self._lease, time, readings).addCallbacks(
                 self._leased, self._not_read, callbackArgs=(readings,), errbackArgs=(readings,)
-            ).addErrback(self._lost_track)
+            ).addErrback(self._survey_again)
         elif sweeps := self._fair_share.sweeps():
             self._reading = True
-            each = max(1, _SWEPT // len(sweeps))
+            limit = max(1, _SWEPT // len(sweeps))
             wants = tuple(
-                Want(domain, each, first_id(time - _lifetime(line, settings)))
-                for line, domain in sweeps
+                Want(domain, limit, first_id(time - _lifetime(queue, settings)))
+                for queue, domain in sweeps
             )
             self._commit.perform(Lease(time, wants)).addCallbacks(
                 self._swept, self._not_read, callbackArgs=(sweeps,), errbackArgs=((),)
-            ).addErrback(self._lost_track)
+            ).addErrback(self._survey_again)
 
     def _lease(self, time: float, readings: Sequence[Reading]) -> Deferred[Any]:
         wants = tuple(Want(each.domain, each.places) for each in readings)
@@ -166,33 +166,33 @@ class Backlog:
         assert surveyed is not None
         self._reading = False
         self._set_back -= survey.set_back
-        self._surveyed = self._set_back == 0  # or the clock was set back once more meanwhile
-        self._take_rest(surveyed)
-        self._came(())
+        self._surveyed = self._set_back == 0  # else the clock was set back again meanwhile
+        self._plan_rest(surveyed)
+        self._take_in(())
 
     def _leased(self, leased: Leased | None, readings: Sequence[Reading]) -> None:
         assert leased is not None
         self._reading = False
         for each in readings:
-            self._fair_share.unclaim(each.line.hop.next_hop, each.places)
+            self._fair_share.release(each)
         try:
-            self._take_rest(leased)
-        finally:  # they are leased
-            self._came(leased.messages)
+            self._plan_rest(leased)
+        finally:  # they are leased, and must not stay so untried
+            self._take_in(leased.messages)
 
     def _swept(self, leased: Leased | None, sweeps: Sequence[tuple[NextHopQueue, str]]) -> None:
         assert leased is not None
         self._reading = False
-        expired = self._came(leased.messages)
-        for line, domain in sweeps:
+        expired = self._take_in(leased.messages)
+        for queue, domain in sweeps:
             if domain in expired and leased.rest.get(domain) is not None:
-                self._fair_share.sweep_again(line, domain)
+                self._fair_share.sweep_again(queue, domain)
 
-    def _take_rest(self, leased: Leased) -> None:
+    def _plan_rest(self, leased: Leased) -> None:
         self._plan_some(iter(leased.rest.items()))
 
     def _plan_some(self, rest: Iterator[tuple[str, float | None]]) -> None:
-        """Plan domain by domain; a long list goes on in the next turn, and others have theirs."""
+        """Note the times of domains, of so many in one turn that acceptance has its own between."""
         some = list(islice(rest, _PLANNED))
         for domain, due in some:
             if due is not None:
@@ -202,24 +202,24 @@ class Backlog:
 
     def _plan_more(self, rest: Iterator[tuple[str, float | None]]) -> None:
         self._plan_some(rest)
-        self._came(())
+        self._take_in(())
 
     def _not_read(self, failure: Failure, readings: Sequence[Reading]) -> None:
         self._reading = False
         for each in readings:
-            self._fair_share.unclaim(each.line.hop.next_hop, each.places)
+            self._fair_share.release(each)
             self.plan(each.domain, each.due)
         self._paused_until = self._clock.seconds() + _PAUSE
-        self._came(())
+        self._take_in(())
 
-    def _lost_track(self, failure: Failure) -> None:
-        """What there is was not all taken in: find out again."""
-        self._log.failure("what is in the queue is to be surveyed again", failure)
+    def _survey_again(self, failure: Failure) -> None:
+        """Recover where the result of an operation was not all taken in."""
+        self._log.failure("the queue is to be surveyed again", failure)
         self._surveyed = False
         self._paused_until = self._clock.seconds() + _PAUSE
-        self._came(())
+        self._take_in(())
 
 
-def _lifetime(line: NextHopQueue, settings: Limits) -> float:
-    lifetime = line.hop.limits.lifetime
+def _lifetime(queue: NextHopQueue, settings: Limits) -> float:
+    lifetime = queue.state.limits.lifetime
     return settings.lifetime if lifetime is None else lifetime

@@ -1,8 +1,9 @@
-"""Parts of a message: the recipients that share a transaction."""
+"""Deliveries: the recipients of a message that share one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any
 
 from attrs import define, evolve
@@ -15,37 +16,52 @@ from ...mail.outcome import Outcome
 from ...message.delivery_fields import alias_fields
 from .priority import effective_due
 
-_MOST_NAMED = 16  # aliases in one copy, unless a single recipient has more
+_MOST_ALIASES = 16  # that one copy names, unless a single recipient has more
+
+
+class Place(Enum):
+    """The place in memory that a delivery has (`fair_share.FairShare`)."""
+
+    NONE = "no place"
+    CLAIMED = "claimed for a message whose commit is under way"
+    TAKEN = "taken: the delivery waits, is tried, or is being settled"
 
 
 @define(eq=False)
 class Delivery:
-    """Recipients of one message with one next hop and one reverse-path, whose copy is the same.
+    """The recipients of one message that get the same copy in one transaction.
+
+    They share the next hop and the reverse-path.
 
     Attributes:
-        next_hop: where they go.
-        message: with those recipients and no others.
-        entered: when it came into memory, by the clock.
-        started: when its transaction began.
+        next_hop: of the recipients.
+        message: the message with those recipients and no others.
+        entered_at: when the delivery came into memory, by the clock.
+        started_at: when its transaction began, by the clock.
+        place: its place in memory; only `FairShare` changes it.
     """
 
     next_hop: NextHop
     message: Message
-    entered: float = 0.0
-    started: float = 0.0
+    entered_at: float = 0.0
+    started_at: float = 0.0
+    place: Place = Place.NONE
 
     @property
-    def turn(self) -> float:
-        """By what it is sorted among those that wait in memory for the same next hop."""
-        return effective_due(self.entered, 2 * self.message.envelope.priority)
+    def order(self) -> float:
+        """The time by which it is ordered among the deliveries that wait for its next hop."""
+        return effective_due(self.entered_at, 2 * self.message.envelope.priority)
+
+    def for_recipients(self, recipients: Sequence[Recipient]) -> Delivery:
+        """Return the delivery with some of its recipients, and its place."""
+        return evolve(self, message=self.message.for_recipients(recipients))
 
     @property
-    def offered(self) -> Message:
+    def copy(self) -> Message:
         """The message as it goes on the wire.
 
-        Where it leaves by aliases, it names them, so that it is known if it comes back. A mailbox
-        that stands there twice, because aliases led to it by two ways or because the sender wrote
-        it twice, gets one copy.
+        A copy names the aliases that it leaves by, so that a mail loop is noticed. A mailbox that
+        is there twice, because two aliases lead to it or the sender wrote it twice, gets one copy.
         """
         envelope = self.message.envelope
         first = envelope.recipients[0]
@@ -56,12 +72,12 @@ class Delivery:
                 recipients = envelope.recipients
             else:
                 recipients = tuple(sorted(recipients, key=lambda each: each.number))
-        named = self._named()
-        if recipients is envelope.recipients and first.reverse_path is None and not named:
+        aliases = self._aliases()
+        if recipients is envelope.recipients and first.reverse_path is None and not aliases:
             return self.message
         return evolve(
             self.message,
-            trace=alias_fields(named) + self.message.trace,
+            trace=alias_fields(aliases) + self.message.trace,
             envelope=evolve(
                 envelope,
                 recipients=recipients,
@@ -69,24 +85,24 @@ class Delivery:
             ),
         )
 
-    def _named(self) -> tuple[Mailbox, ...]:
-        """Return the aliases by which the recipients were reached, and that their copy names."""
+    def _aliases(self) -> tuple[Mailbox, ...]:
+        """Return the aliases that the copy names."""
         recipients = self.message.envelope.recipients
-        named = (_named(each, self.next_hop) for each in recipients)
+        named = (_named_aliases(each, self.next_hop) for each in recipients)
         return tuple(dict.fromkeys(alias for aliases in named for alias in aliases))
 
-    def outcomes(self, answered: Iterable[Outcome]) -> Sequence[Outcome]:
-        """Return an outcome for all whose mailbox got one, from those of what was offered."""
-        answers = {each.number: each for each in answered}
-        mailboxes: dict[Mailbox, Outcome] = {}
+    def outcomes(self, of_copy: Iterable[Outcome]) -> Sequence[Outcome]:
+        """Return the outcomes of all recipients, from those of the recipients of the `copy`."""
+        by_number = {each.number: each for each in of_copy}
+        by_mailbox: dict[Mailbox, Outcome] = {}
         for recipient in self.message.envelope.recipients:
-            outcome = answers.get(recipient.number)
+            outcome = by_number.get(recipient.number)
             if outcome is not None:
-                mailboxes[recipient.mailbox] = outcome
+                by_mailbox[recipient.mailbox] = outcome
         return [
-            answers.get(recipient.number) or evolve(outcome, number=recipient.number)
+            by_number.get(recipient.number) or evolve(outcome, number=recipient.number)
             for recipient in self.message.envelope.recipients
-            if (outcome := mailboxes.get(recipient.mailbox)) is not None
+            if (outcome := by_mailbox.get(recipient.mailbox)) is not None
         ]
 
 
@@ -95,12 +111,13 @@ def split(
     next_hop_of: Callable[[Mailbox], NextHop],
     most_recipients: Callable[[NextHop], int | None],
 ) -> list[Delivery]:
-    """Return the parts of a message: one for all recipients that can share a transaction.
+    """Return the deliveries of a message, as few as possible.
 
     Args:
-        message: what is to be delivered.
-        next_hop_of: says where a mailbox goes.
-        most_recipients: how many a next hop gets in one transaction, None for any number.
+        message: the message.
+        next_hop_of: returns the next hop of a mailbox.
+        most_recipients: returns how many recipients a next hop takes in one transaction; None: any
+            number.
     """
     envelope = message.envelope
     if len(envelope.recipients) == 1:
@@ -109,43 +126,43 @@ def split(
     for recipient in envelope.recipients:
         next_hop = next_hop_of(recipient.mailbox)
         key: tuple[Any, ...] = next_hop, recipient.reverse_path
-        if named := _named(recipient, next_hop):
-            # RFC 5321 §7.2: who sees the copy learns of no other recipient that the sender wrote.
+        if aliases := _named_aliases(recipient, next_hop):
+            # RFC 5321 §7.2: the copy shows a recipient no other address that the sender wrote.
             key = *key, recipient.original
-            if len(named) < len(recipient.aliases):
-                key = *key, named  # where others name more, its own name may be among it
+            if len(aliases) < len(recipient.aliases):
+                key = *key, aliases  # the copy of others may name the mailbox itself
         together.setdefault(key, []).append(recipient)
-    parts = []
+    deliveries = []
     for (next_hop, *_), recipients in together.items():
         most = most_recipients(next_hop) or len(recipients)
-        for some in _of_few_aliases(recipients, next_hop):
-            for start in range(0, len(some), most):
-                few = some[start : start + most]
-                parts.append(Delivery(next_hop, message.for_recipients(few)))
-    return parts
+        for group in _groups_of_few_aliases(recipients, next_hop):
+            for start in range(0, len(group), most):
+                few = group[start : start + most]
+                deliveries.append(Delivery(next_hop, message.for_recipients(few)))
+    return deliveries
 
 
-def _of_few_aliases(
+def _groups_of_few_aliases(
     recipients: Sequence[Recipient], next_hop: NextHop
 ) -> Iterator[Sequence[Recipient]]:
-    """Yield recipients by fair_share, as many together as were reached by so few aliases."""
-    some: list[Recipient] = []
-    names: dict[Mailbox, None] = {}
+    """Yield the recipients in groups whose copies name at most `_MOST_ALIASES` aliases."""
+    group: list[Recipient] = []
+    aliases: dict[Mailbox, None] = {}
     for recipient in recipients:
-        more = dict.fromkeys(_named(recipient, next_hop))
-        if some and len(names | more) > max(_MOST_NAMED, len(names)):
-            yield some
-            some, names = [], {}
-        some.append(recipient)
-        names |= more
-    yield some
+        more = dict.fromkeys(_named_aliases(recipient, next_hop))
+        if group and len(aliases | more) > max(_MOST_ALIASES, len(aliases)):
+            yield group
+            group, aliases = [], {}
+        group.append(recipient)
+        aliases |= more
+    yield group
 
 
-def _named(recipient: Recipient, next_hop: NextHop) -> tuple[Mailbox, ...]:
-    """Return the aliases that a copy names on its way to another host.
+def _named_aliases(recipient: Recipient, next_hop: NextHop) -> tuple[Mailbox, ...]:
+    """Return the aliases of a recipient that a copy for another host names.
 
     An alias that leads to the mailbox of its own name is left out: a host behind us that has this
-    mailbox would take that for a loop, as Postfix does.
+    mailbox would take it for a loop, as Postfix does.
     """
     if not recipient.aliases or not next_hop.remote:
         return ()

@@ -1,561 +1,617 @@
-"""Whose turn it is, pure: what is read from the store, and which transaction begins next.
+"""Fair shares of next hops: which mail is read into memory, and which transaction begins next.
 
-Each next hop has a *line*: the transactions that wait for it in memory, and the domains that have
-something due for it in the store. Two things are scarce, transactions and places in memory, and
-both are dealt out so that nobody can take them all:
+Each next hop has a queue: the deliveries that wait for it in memory, and the domains that have mail
+due for it in the store. Two things are scarce, transactions and places in memory, and both are
+shared out so that no next hop takes all of them:
 
-* A line has a share of the places, in step with how many transactions it gets at once. A domain
-  with 100,000 messages has some dozens in memory, and when places run short, only those that can
+* A next hop has a share of the places in proportion to the transactions that it gets at once. A
+  domain with 100,000 messages has some dozens in memory; when places run short, only those that can
   begin at once.
-* Lines are of three kinds with places of their own: what is done here, next hops that are known to
-  answer, and those that are not known to. Hosts that hang are of the last kind, and however many
-  there are, the others do not wait for them. Nor do they get all transactions.
-* A suspended next hop has no places, and when its time has come one, for the probe.
-* Lines take fair_share, and in a line the domains that share a next hop do.
+* Next hops are of three kinds (`Kind`), each with places of its own. Hosts that hang are of the
+  last kind, and however many there are, the others do not wait for them; nor do they get all
+  transactions.
+* A suspended next hop has no places; when its suspension is over, it has one, for the probe.
+* Next hops take turns, and so do the domains that share a next hop.
+
+A delivery keeps its place from beginning to end: the place is *claimed* when a message is to be
+committed, *taken* when it is in the store, and given back when its outcomes are in the store.
+
+Pure: no I/O.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 from ...mail.envelope import RecipientNumber
 from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
 from .backoff import Backoff
-from .delivery import Delivery
+from .delivery import Delivery, Place
 from .next_hop_status import NextHopStatus
 from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
 
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
-_WAITING = 80  # places of one line beyond what is under way, at most; a lease fills half of them
+_WAITING = 80  # places of a next hop beyond its transactions at most; a lease fills half of them
 _LEASE = 200  # messages of one lease at most
-_SWEEP = 50  # domains of a suspended next hop whose expired messages are asked for at once
-_COMPANIONS = 1000  # domains of one line that may come with what is leased of it
+_SWEEP = 50  # domains of a suspended next hop whose expired mail is read at once
+_COMPANIONS = 1000  # domains of a next hop that may come with mail that is leased for another
 _IDLE = 10_000  # next hops without mail that are remembered; 700 octets each
 
 LimitsOf = Callable[[NextHop], NextHopLimits]
-"""What the operator said of a next hop."""
+"""Returns the limits of a next hop from the configuration."""
+
+
+class Kind(IntEnum):
+    """The kinds of next hops, each with places in memory of its own."""
+
+    LOCAL = 0  # Maildirs, and mail that is discarded or refused here
+    PROVEN = 1  # reached by the last attempt
+    UNPROVEN = 2  # not reached by the last attempt, or not tried yet
+
+
+# Attributes of an Enum cost a call each, too much for each message.
+_LOCAL, _PROVEN, _UNPROVEN = Kind.LOCAL, Kind.PROVEN, Kind.UNPROVEN
+_NONE, _CLAIMED, _TAKEN = Place.NONE, Place.CLAIMED, Place.TAKEN
 
 
 class NextHopQueue:
-    """What there is to do for one next hop.
+    """The mail for one next hop.
 
     Attributes:
-        hop: what is known of it.
-        waiting: what is in memory and not begun.
-        ready: (due time, domain) of what is due in the store; a heap.
-        held: places in memory that it has.
-        coming: places of those for what is being read or accepted.
-        acquiring: transactions that wait for the leave of other processes.
-        sweep: domains whose expired messages are to be looked for, while it is suspended.
-        failed_in: the operator's action, by its number, during or after which nobody was reached.
+        state: whether the next hop can be reached, and how many transactions it takes.
+        next_hop: the next hop.
+        kind: its kind.
+        waiting: deliveries in memory that have not begun, the most urgent first.
+        due: due time and name of the domains that have mail due in the store; a heap.
+        places: places in memory that it has.
+        claimed: those of them that are claimed for mail that is being committed or read.
+        acquiring: transactions that wait for a delivery slot.
+        sweep: domains whose expired mail is to be read while the next hop is suspended.
+        failed_in: the number of the operator's intervention that was the latest when an attempt
+            failed to reach the next hop.
     """
 
     __slots__ = (
         "acquiring",
-        "coming",
+        "claimed",
+        "due",
         "failed_in",
-        "held",
-        "hop",
         "kind",
-        "ready",
+        "next_hop",
+        "places",
+        "state",
         "sweep",
         "waiting",
     )
 
-    def __init__(self, hop: NextHopState) -> None:
-        self.hop = hop
+    def __init__(self, state: NextHopState) -> None:
+        self.state = state
+        self.next_hop = state.next_hop
+        self.kind = _UNPROVEN
         self.waiting: deque[Delivery] = deque()
-        self.ready: list[tuple[float, str]] = []
-        self.held = 0
-        self.coming = 0
+        self.due: list[tuple[float, str]] = []
+        self.places = 0
+        self.claimed = 0
         self.acquiring = 0
         self.sweep: deque[str] = deque()
         self.failed_in = 0
-        self.kind = 2
 
     @property
     def share(self) -> int:
-        """How many places in memory it may have, while there are many."""
-        limit = self.hop.limit
-        return limit + (min(4 * limit, _WAITING) if self.kind < 2 else limit)
+        """Places in memory that it may have while there are plenty."""
+        limit = self.state.limit
+        return limit + (limit if self.kind is _UNPROVEN else min(4 * limit, _WAITING))
 
-    def room(self, now: float, plenty: bool) -> int:
+    def free_places(self, now: float, *, plenty: bool) -> int:
         """Return how many more places its state allows.
 
         Args:
             now: by the clock.
-            plenty: whether more than for what may begin at once.
+            plenty: whether it may have more places than can begin at once.
         """
-        if self.hop.suspension is None:
-            return (self.share if plenty else self.hop.limit) - self.held
-        return self.hop.allowance(now) - len(self.waiting) - self.coming
+        if self.state.suspension is None:
+            return (self.share if plenty else self.state.limit) - self.places
+        return self.state.allowance(now) - len(self.waiting) - self.claimed
 
     @property
-    def idle(self) -> bool:
-        """Whether there is nothing to do for it."""
-        return not (self.held or self.ready or self.waiting)
+    def is_idle(self) -> bool:
+        """Whether there is no mail for it."""
+        return not (self.places or self.due or self.waiting)
 
 
 class Reading(NamedTuple):
-    """Messages that are to be read: as many of a domain as there are places, for a line."""
+    """Mail of one domain that is to be read from the store, with places claimed for it."""
 
-    line: NextHopQueue
+    queue: NextHopQueue
     domain: str
     due: float
     places: int
 
 
 class FairShare:
-    """Deals out places and transactions.
+    """Shares out places in memory and transactions.
 
     Attributes:
-        held: places in memory that are taken.
-        remote: transactions with other hosts under way.
-        concurrency: of those at once, at the most.
-        lines: by next hop; those in use, and some that were.
+        places: places in memory that are claimed or taken.
+        remote: transactions under way with other hosts.
+        concurrency: transactions with other hosts at most.
+        queues: by next hop; those with mail, and some that had mail.
     """
 
     def __init__(self, *, concurrency: int, per_hop: int, limits_of: LimitsOf) -> None:
-        self.held = 0
+        self.places = 0
         self.remote = 0
         self.concurrency = concurrency
-        self.lines: dict[NextHop, NextHopQueue] = {}
+        self.queues: dict[NextHop, NextHopQueue] = {}
         self._per_hop = per_hop
         self._limits_of = limits_of
-        self._kinds = [0, 0, 0]  # places that each kind has: here, known to answer, not known to
-        self._unproven = 0  # transactions under way with next hops not known to answer
-        self._waiting: dict[
-            NextHop, NextHopQueue
-        ] = {}  # with something waiting, in the order of turns
-        self._reading: tuple[dict[NextHop, NextHopQueue], ...] = (
-            {},
-            {},
-            {},
-        )  # with something to read
+        self._places_of_kind = [0] * len(Kind)
+        self._unproven = 0  # transactions under way with unproven next hops
+        self._waiting: dict[NextHop, NextHopQueue] = {}  # with deliveries waiting, in turn
+        # Of each kind, with mail to read, in turn.
+        self._readable: tuple[dict[NextHop, NextHopQueue], ...] = tuple({} for _ in Kind)
         self._sweeping: dict[NextHop, NextHopQueue] = {}
-        self._placed: dict[str, NextHopQueue] = {}  # domains in `NextHopQueue.ready`
+        self._due_domains: dict[str, NextHopQueue] = {}  # domains in `NextHopQueue.due`
         self._idle: dict[NextHop, None] = {}
-        self._probes: list[tuple[float, int, NextHopQueue]] = []  # when suspensions end; a heap
-        self._order = 0
-        self._action = 0
+        self._suspension_ends: list[tuple[float, int, NextHopQueue]] = []  # a heap
+        self._suspensions = 0  # so far: orders those that end at the same time
+        self._interventions = 0  # so far
 
-    # Lines.
+    # Next hops.
 
-    def line(self, next_hop: NextHop) -> NextHopQueue:
-        """Return the line at a next hop."""
-        line = self.lines.get(next_hop)
-        if line is None:
-            limits = self._limits(next_hop)
-            line = NextHopQueue(NextHopState(next_hop, limits, limits.connections or self._per_hop))
-            line.kind = 2 if next_hop.remote else 0
-            self.lines[next_hop] = line
+    def queue(self, next_hop: NextHop) -> NextHopQueue:
+        """Return the queue of a next hop."""
+        queue = self.queues.get(next_hop)
+        if queue is None:
+            queue = self._new_queue(next_hop)
+            self.queues[next_hop] = queue
         elif next_hop in self._idle:
             del self._idle[next_hop]
-        return line
+        return queue
+
+    def _new_queue(self, next_hop: NextHop) -> NextHopQueue:
+        limits = self._limits(next_hop)
+        state = NextHopState(next_hop, limits, limits.connections or self._per_hop)
+        queue = NextHopQueue(state)
+        queue.kind = _UNPROVEN if next_hop.remote else _LOCAL
+        return queue
 
     def limits(self, next_hop: NextHop) -> NextHopLimits:
-        """Return what the operator said of a next hop."""
-        line = self.lines.get(next_hop)
-        return self._limits(next_hop) if line is None else line.hop.limits
+        """Return the limits of a next hop."""
+        queue = self.queues.get(next_hop)
+        return self._limits(next_hop) if queue is None else queue.state.limits
 
     def suspension(self, next_hop: NextHop) -> Suspension | None:
-        """Return why nothing is tried at a next hop now, if that is so."""
-        line = self.lines.get(next_hop)
-        return None if line is None else line.hop.suspension
+        """Return the suspension of a next hop; None: it is open."""
+        queue = self.queues.get(next_hop)
+        return None if queue is None else queue.state.suspension
 
     def _limits(self, next_hop: NextHop) -> NextHopLimits:
         return self._limits_of(next_hop) if next_hop.remote else UNLIMITED
 
     def update(self, *, concurrency: int, per_hop: int) -> tuple[list[Delivery], dict[str, float]]:
-        """Take in new settings and routes.
+        """Take over new settings and routes.
 
         Returns:
-            What had not begun: parts that were waiting, whose places they keep until they `leave`,
-            and the due times of domains. Either is to be dealt with anew.
+            The deliveries that were waiting, which keep their places until they `leave`, and the
+            due times of domains. The caller routes both again.
         """
         self.concurrency = concurrency
         self._per_hop = per_hop
         domains: dict[str, float] = {}
         waiting: list[Delivery] = []
-        for next_hop, line in self.lines.items():
-            waiting += self._drop_waiting(line)
-            domains.update((domain, due) for due, domain in line.ready)
-            line.ready.clear()
-            line.sweep.clear()
-            line.hop.limits = self._limits(next_hop)
-            line.hop.connections = line.hop.limits.connections or per_hop
-        for reading in self._reading:
-            reading.clear()
+        for next_hop, queue in self.queues.items():
+            waiting += self._take_all_waiting(queue)
+            domains.update((domain, due) for due, domain in queue.due)
+            queue.due.clear()
+            queue.sweep.clear()
+            queue.state.limits = self._limits(next_hop)
+            queue.state.connections = queue.state.limits.connections or per_hop
+        for readable in self._readable:
+            readable.clear()
         self._sweeping.clear()
-        self._placed.clear()
-        for line in tuple(self.lines.values()):
-            self._consider(line)
+        self._due_domains.clear()
+        for queue in tuple(self.queues.values()):
+            self._sort_in(queue)
         return waiting, domains
 
-    def _room(self, line: NextHopQueue, now: float) -> int:
-        return line.room(now, self._kinds[line.kind] < self._quota() // 2)
+    def _free_places(self, queue: NextHopQueue, now: float) -> int:
+        plenty = self._places_of_kind[queue.kind] < self._quota() // 2
+        return queue.free_places(now, plenty=plenty)
 
     def _quota(self) -> int:
+        """Return the places of each kind."""
         return max(_WINDOW, self.concurrency)
 
-    def _consider(self, line: NextHopQueue) -> None:
-        """See to it that a line stands where its state says."""
-        next_hop = line.hop.next_hop
-        kind = 0 if not next_hop.remote else 1 if line.hop.proven else 2
-        if kind != line.kind:
-            self._kinds[line.kind] -= line.held
-            self._kinds[kind] += line.held
-            self._reading[line.kind].pop(next_hop, None)
-            line.kind = kind
-        if line.ready:
-            self._reading[kind].setdefault(next_hop, line)
-        elif line.idle and next_hop not in self._idle:
+    def _sort_in(self, queue: NextHopQueue) -> None:
+        """Put a queue where its state says: its kind, and whether it is readable or idle."""
+        next_hop = queue.next_hop
+        kind = _LOCAL if not next_hop.remote else _PROVEN if queue.state.proven else _UNPROVEN
+        if kind is not queue.kind:
+            self._places_of_kind[queue.kind] -= queue.places
+            self._places_of_kind[kind] += queue.places
+            self._readable[queue.kind].pop(next_hop, None)
+            queue.kind = kind
+        if queue.due:
+            self._readable[kind].setdefault(next_hop, queue)
+        elif queue.is_idle and next_hop not in self._idle:
             self._idle[next_hop] = None
             if len(self._idle) > _IDLE:
                 oldest = next(iter(self._idle))
-                del self._idle[oldest], self.lines[oldest]
+                del self._idle[oldest], self.queues[oldest]
 
-    def _hold(self, line: NextHopQueue, places: int) -> None:
-        line.held += places
-        self.held += places
-        self._kinds[line.kind] += places
+    def _add_places(self, queue: NextHopQueue, places: int) -> None:
+        queue.places += places
+        self.places += places
+        self._places_of_kind[queue.kind] += places
 
-    # What is in memory.
+    # The place of a delivery.
 
-    def claim(self, parts: Iterable[Delivery], now: float) -> bool:
-        """Take places for all of a message, if all of it can begin soon and nothing is before it.
+    def claim(self, deliveries: Sequence[Delivery], now: float) -> bool:
+        """Claim places for all deliveries of a message, which is to be committed.
 
         Args:
-            parts: of the message.
+            deliveries: of the message.
             now: by the clock.
+
+        Returns:
+            Whether places were claimed: all deliveries can begin soon, and no mail for their next
+            hops waits in the store.
         """
-        parts = tuple(parts)
-        lines: dict[NextHop, int] = {}
-        for part in parts:
-            lines[part.next_hop] = lines.get(part.next_hop, 0) + 1
-        claimed = [(self.line(next_hop), places) for next_hop, places in lines.items()]
+        wanted: dict[NextHop, int] = {}
+        for delivery in deliveries:
+            wanted[delivery.next_hop] = wanted.get(delivery.next_hop, 0) + 1
+        queues = [(self.queue(next_hop), places) for next_hop, places in wanted.items()]
         allowed = all(
-            not line.ready
-            and self._room(line, now) >= min(places, line.share)
-            and self._kinds[line.kind] < self._quota()
-            for line, places in claimed
+            not queue.due
+            and self._free_places(queue, now) >= min(places, queue.share)
+            and self._places_of_kind[queue.kind] < self._quota()
+            for queue, places in queues
         )
-        for line, places in claimed:
-            if allowed:
-                self._hold(line, places)
-                line.coming += places
-            else:
-                self._consider(line)
+        if allowed:
+            for queue, places in queues:
+                self._add_places(queue, places)
+                queue.claimed += places
+            for delivery in deliveries:
+                delivery.place = _CLAIMED
+        else:
+            for queue, _ in queues:
+                self._sort_in(queue)
         return allowed
 
-    def unclaim(self, next_hop: NextHop, places: int = 1) -> None:
-        """Give back places of what does not come, or take its own as it comes."""
-        line = self.lines[next_hop]
-        line.coming -= places
-        self._hold(line, -places)
-        self._consider(line)
-
-    def arrive(self, part: Delivery, now: float) -> bool:
-        """Let a part wait for its turn, in a place of its own.
+    def arrive(self, delivery: Delivery, now: float) -> bool:
+        """Let a leased delivery wait for its turn, in the place that it has claimed, or in another.
 
         Returns:
-            Whether it may: where it may not, since nothing is tried there now, it has its place
-            until it `leave`s.
+            Whether it waits. If not, since its next hop is suspended, it keeps its place until it
+            `leave`s.
         """
-        line = self.line(part.next_hop)
-        self._hold(line, 1)
-        if line.hop.suspension is not None and line.hop.allowance(now) <= len(line.waiting):
+        queue = self.queue(delivery.next_hop)
+        if delivery.place is _CLAIMED:
+            queue.claimed -= 1
+        else:
+            self._add_places(queue, 1)
+        delivery.place = _TAKEN
+        state = queue.state
+        if state.suspension is not None and state.allowance(now) <= len(queue.waiting):
             return False
-        _insert(line.waiting, part)
-        self._waiting.setdefault(part.next_hop, line)
+        _insert(queue.waiting, delivery)
+        self._waiting.setdefault(delivery.next_hop, queue)
         return True
 
+    def leave(self, delivery: Delivery) -> None:
+        """Give back the place of a delivery, if it has one."""
+        if delivery.place is _NONE:
+            return
+        queue = self.queues[delivery.next_hop]
+        if delivery.place is _CLAIMED:
+            queue.claimed -= 1
+        delivery.place = _NONE
+        self._add_places(queue, -1)
+        self._sort_in(queue)
+
     def withdraw(
-        self, sort: Callable[[Delivery], tuple[Delivery | None, Delivery | None]]
-    ) -> list[tuple[Delivery, bool]]:
-        """Take out of what waits what is not to begin any more.
+        self, divide: Callable[[Delivery], tuple[Delivery | None, Delivery | None]]
+    ) -> list[Delivery]:
+        """Take deliveries that are not to begin out of those that wait.
 
         Args:
-            sort: says what of a part stays, and what does not.
+            divide: returns what of a delivery may begin, and what may not.
 
         Returns:
-            What was taken out; and whether it keeps a place until it `leave`s, since nothing of its
-            part stays.
+            What may not begin.
         """
-        withdrawn: list[tuple[Delivery, bool]] = []
-        for next_hop, line in list(self._waiting.items()):
-            waiting, line.waiting = line.waiting, deque()
-            for part in waiting:
-                stays, goes = sort(part)
+        withdrawn: list[Delivery] = []
+        for next_hop, queue in list(self._waiting.items()):
+            waiting, queue.waiting = queue.waiting, deque()
+            for delivery in waiting:
+                stays, goes = divide(delivery)
                 if stays is not None:
-                    line.waiting.append(stays)
+                    queue.waiting.append(stays)
                 if goes is not None:
-                    withdrawn.append((goes, stays is None))
-            if not line.waiting:
+                    withdrawn.append(goes)
+            if not queue.waiting:
                 del self._waiting[next_hop]
         return withdrawn
 
-    def leave(self, part: Delivery) -> None:
-        """Give back the place of a part."""
-        line = self.lines[part.next_hop]
-        self._hold(line, -1)
-        self._consider(line)
-
     @property
     def under_way(self) -> int:
-        """How many places are taken by what cannot be left lying."""
-        return self.held - sum(len(line.waiting) for line in self._waiting.values())
+        """Places of mail that does not wait for its turn: a stop has to wait for it."""
+        return self.places - sum(len(queue.waiting) for queue in self._waiting.values())
 
-    # What is read.
+    # Reading from the store.
 
-    def place(self, domain: str, due: float, next_hop: NextHop) -> None:
-        """A domain has something due in the store, since ``due``, for a next hop."""
-        line = self.line(next_hop)
-        heapq.heappush(line.ready, (due, domain))
-        self._placed[domain] = line
-        self._consider(line)
+    def add_due(self, domain: str, due: float, next_hop: NextHop) -> None:
+        """Note that a domain has mail due in the store, since ``due``, for a next hop."""
+        queue = self.queue(next_hop)
+        heapq.heappush(queue.due, (due, domain))
+        self._due_domains[domain] = queue
+        self._sort_in(queue)
 
-    def is_placed(self, domain: str) -> bool:
-        """Whether it is known already that a domain has something due."""
-        return domain in self._placed
+    def is_due(self, domain: str) -> bool:
+        """Whether it is noted that a domain has mail due in the store."""
+        return domain in self._due_domains
 
-    def wants(self, now: float) -> list[Reading]:
-        """Take places for what is to be read next, and say what that is.
+    def readings(self, now: float) -> list[Reading]:
+        """Return what is to be read from the store next, with places claimed for it.
 
         Args:
             now: by the clock.
         """
-        wants: list[Reading] = []
+        readings: list[Reading] = []
         left = _LEASE
-        for kind, reading in enumerate(self._reading):
-            while reading and left > 0:
-                # What just came for somebody who has nothing else finds a place all the same.
-                room = min(left, self._quota() * 7 // 8 - self._kinds[kind])
+        for kind, readable in enumerate(self._readable):
+            while readable and left > 0:
+                # An eighth of the places is left for new mail of next hops without any.
+                room = min(left, self._quota() * 7 // 8 - self._places_of_kind[kind])
                 if room <= 0:
                     break
-                next_hop, line = next(iter(reading.items()))
-                del reading[next_hop]  # until something changes
-                room = min(room, self._room(line, now))
-                if line.held - line.hop.active > line.share // 2:
-                    continue  # there is enough of it; a few at a time would cost more
-                for want in self._from_line(line, room):
-                    wants.append(want)
-                    self._hold(line, want.places)
-                    line.coming += want.places
-                    left -= want.places
-        return wants
+                next_hop, queue = next(iter(readable.items()))
+                del readable[next_hop]  # until something changes
+                room = min(room, self._free_places(queue, now))
+                if queue.places - queue.state.active > queue.share // 2:
+                    continue  # enough of its mail waits; to read a few at a time costs more
+                for reading in self._take_due(queue, room):
+                    readings.append(reading)
+                    self._add_places(queue, reading.places)
+                    queue.claimed += reading.places
+                    left -= reading.places
+        return readings
 
-    def _from_line(self, line: NextHopQueue, room: int) -> list[Reading]:
-        wants: list[Reading] = []
-        domains = min(room, len(line.ready))
+    def _take_due(self, queue: NextHopQueue, room: int) -> list[Reading]:
+        readings: list[Reading] = []
+        domains = min(room, len(queue.due))
         for index in range(domains):
-            due, domain = heapq.heappop(line.ready)
-            del self._placed[domain]
-            count = (room + index) // domains
-            wants.append(Reading(line, domain, due, count))
-        return wants
+            due, domain = heapq.heappop(queue.due)
+            del self._due_domains[domain]
+            places = (room + index) // domains
+            readings.append(Reading(queue, domain, due, places))
+        return readings
+
+    def release(self, reading: Reading) -> None:
+        """Give back the places of a reading; its deliveries `arrive` after that."""
+        queue = reading.queue
+        queue.claimed -= reading.places
+        self._add_places(queue, -reading.places)
+        self._sort_in(queue)
 
     def companions(self, readings: Sequence[Reading]) -> tuple[str, ...]:
-        """Return domains that share a next hop with what is read: a message may be for both."""
-        lines = {id(each.line): each.line for each in readings if each.line.ready}
-        return tuple(domain for line in lines.values() for _, domain in line.ready[:_COMPANIONS])
+        """Return due domains that share a next hop with readings: a message may be for both."""
+        queues = {id(each.queue): each.queue for each in readings if each.queue.due}
+        return tuple(domain for queue in queues.values() for _, domain in queue.due[:_COMPANIONS])
 
     def sweeps(self) -> list[tuple[NextHopQueue, str]]:
-        """Take the domains of a suspended next hop whose expired messages are to be read next."""
+        """Return domains of a suspended next hop whose expired mail is to be read next."""
         while self._sweeping:
-            next_hop, line = next(iter(self._sweeping.items()))
-            if line.hop.suspension is None:
-                line.sweep.clear()
-            domains = [line.sweep.popleft() for _ in range(min(_SWEEP, len(line.sweep)))]
-            if not line.sweep:
+            next_hop, queue = next(iter(self._sweeping.items()))
+            if queue.state.suspension is None:
+                queue.sweep.clear()
+            domains = [queue.sweep.popleft() for _ in range(min(_SWEEP, len(queue.sweep)))]
+            if not queue.sweep:
                 del self._sweeping[next_hop]
             if domains:
-                return [(line, domain) for domain in domains]
+                return [(queue, domain) for domain in domains]
         return []
 
-    def sweep_again(self, line: NextHopQueue, domain: str) -> None:
-        """There may be more that has expired."""
-        line.sweep.append(domain)
-        self._sweeping.setdefault(line.hop.next_hop, line)
+    def sweep_again(self, queue: NextHopQueue, domain: str) -> None:
+        """Note that a domain may have more expired mail."""
+        queue.sweep.append(domain)
+        self._sweeping.setdefault(queue.next_hop, queue)
 
     # Transactions.
 
     def startable(self, now: float, most: int) -> list[NextHopQueue]:
-        """Return the lines that a transaction may begin for, one after the other, in their turn.
+        """Return the queues that transactions may begin for, in turn.
 
-        A line is in there once for each transaction; `NextHopQueue.acquiring` counts them until
-        they are taken.
+        A queue is in the list once for each transaction. `NextHopQueue.acquiring` counts them until
+        they `begin`.
 
         Args:
             now: by the clock.
-            most: how many at the most.
+            most: transactions at most.
         """
         chosen: list[NextHopQueue] = []
-        room = self.concurrency - self.remote
-        strangers = self._strangers() - self._unproven
+        remote_left = self.concurrency - self.remote
+        unproven_left = self._most_unproven() - self._unproven
         progress = True
         while progress:
             progress = False
             for next_hop in list(self._waiting):
-                line = self._waiting[next_hop]
-                remote = next_hop.remote
-                stranger = line.kind == 2
-                if (remote and room <= 0) or (stranger and strangers <= 0):
+                queue = self._waiting[next_hop]
+                remote, unproven = next_hop.remote, queue.kind is _UNPROVEN
+                if (remote and remote_left <= 0) or (unproven and unproven_left <= 0):
                     continue
-                if line.acquiring >= min(len(line.waiting), line.hop.allowance(now)):
+                if queue.acquiring >= min(len(queue.waiting), queue.state.allowance(now)):
                     continue
-                chosen.append(line)
-                line.acquiring += 1
+                chosen.append(queue)
+                queue.acquiring += 1
                 del self._waiting[next_hop]
-                self._waiting[next_hop] = line  # behind the others
+                self._waiting[next_hop] = queue  # behind the others
                 if len(chosen) == most:
                     return chosen
-                room -= remote
-                strangers -= stranger
+                if remote:
+                    remote_left -= 1
+                if unproven:
+                    unproven_left -= 1
                 progress = True
         return chosen
 
-    def _strangers(self) -> int:
-        # Three quarters: those that may hang leave room for those that are known to answer.
+    def _most_unproven(self) -> int:
+        # Three quarters: next hops that may hang leave a quarter to those that are proven.
         return self.concurrency - self.concurrency // 4
 
-    def take(self, line: NextHopQueue, now: float) -> tuple[Delivery, int] | None:
-        """Begin with what is first in a line that was `startable`, if that may still be.
+    def begin(self, queue: NextHopQueue, now: float) -> tuple[Delivery, int] | None:
+        """Begin the first delivery of a queue that was `startable`.
 
         Returns:
-            The part, and the number of the attempt.
+            The delivery, and the number of the attempt; None: it may not begin any more.
         """
-        line.acquiring -= 1
-        next_hop = line.hop.next_hop
-        if not line.waiting or line.hop.allowance(now) <= 0:
+        queue.acquiring -= 1
+        next_hop = queue.next_hop
+        if not queue.waiting or queue.state.allowance(now) <= 0:
             return None
+        unproven = queue.kind is _UNPROVEN
         if next_hop.remote and (
             self.remote >= self.concurrency
-            or (line.kind == 2 and self._unproven >= self._strangers())
+            or (unproven and self._unproven >= self._most_unproven())
         ):
             return None
-        part = line.waiting.popleft()
-        if not line.waiting:
+        delivery = queue.waiting.popleft()
+        if not queue.waiting:
             del self._waiting[next_hop]
-        self.remote += next_hop.remote
-        self._unproven += line.kind == 2
-        return part, line.hop.begin()
+        if next_hop.remote:
+            self.remote += 1
+        if unproven:
+            self._unproven += 1
+        return delivery, queue.state.begin()
 
-    def ended(self, line: NextHopQueue, kind: int) -> None:
-        """A transaction has ended, and its hop has learnt from it.
+    def ended(self, queue: NextHopQueue, kind: Kind) -> None:
+        """Note that a transaction has ended, after the state of the next hop was changed by it.
 
         Args:
-            line: whose it was.
-            kind: what the line was when it began.
+            queue: of the transaction.
+            kind: of the queue when the transaction began.
         """
-        self.remote -= line.hop.next_hop.remote
-        self._unproven -= kind == 2
-        self._consider(line)
+        if queue.next_hop.remote:
+            self.remote -= 1
+        if kind is _UNPROVEN:
+            self._unproven -= 1
+        self._sort_in(queue)
 
-    def suspended(self, line: NextHopQueue) -> list[Delivery]:
-        """A next hop has been suspended: return what waited for it.
+    # Suspensions.
 
-        It keeps its places until it `leave`s.
+    def suspended(self, queue: NextHopQueue) -> list[Delivery]:
+        """Note that a next hop was suspended; return the deliveries that waited for it.
+
+        They keep their places until they `leave`.
         """
-        suspension = line.hop.suspension
+        suspension = queue.state.suspension
         assert suspension is not None
-        self._order += 1
-        heapq.heappush(self._probes, (suspension.until, self._order, line))
-        line.sweep = deque(domain for _, domain in line.ready)
-        if line.sweep:
-            self._sweeping[line.hop.next_hop] = line
-        return self._drop_waiting(line)
+        self._schedule_probe(queue, suspension.until)
+        queue.sweep = deque(domain for _, domain in queue.due)
+        if queue.sweep:
+            self._sweeping[queue.next_hop] = queue
+        return self._take_all_waiting(queue)
 
-    def _drop_waiting(self, line: NextHopQueue) -> list[Delivery]:
-        waiting = list(line.waiting)
-        line.waiting.clear()
-        self._waiting.pop(line.hop.next_hop, None)
+    def _schedule_probe(self, queue: NextHopQueue, time: float) -> None:
+        self._suspensions += 1
+        heapq.heappush(self._suspension_ends, (time, self._suspensions, queue))
+
+    def _take_all_waiting(self, queue: NextHopQueue) -> list[Delivery]:
+        waiting = list(queue.waiting)
+        queue.waiting.clear()
+        self._waiting.pop(queue.next_hop, None)
         return waiting
 
-    def act(self) -> None:
-        """An operator's action begins: it may probe each next hop once (`probe`)."""
-        self._action += 1
+    def intervention_begins(self) -> None:
+        """Note that an operator's intervention begins: it may probe each next hop (`probe`)."""
+        self._interventions += 1
 
-    def failed(self, line: NextHopQueue) -> None:
-        """Nobody was reached at a next hop: an action that is under way has had its probe."""
-        line.failed_in = self._action
+    def unreached(self, queue: NextHopQueue) -> None:
+        """Note that an attempt did not reach a next hop: an intervention has had its probe."""
+        queue.failed_in = self._interventions
 
     def probe(self, next_hop: NextHop, now: float) -> bool:
-        """End the wait of a suspended next hop: a probe may go now.
+        """Let a suspended next hop be probed before its time, once in an intervention.
 
-        Says whether it waited; and not whether an action has had its probe there already.
+        Returns:
+            Whether this changes anything.
         """
-        line = self.lines.get(next_hop)
-        if line is None or line.failed_in == self._action or not line.hop.hurry(now):
+        queue = self.queues.get(next_hop)
+        if queue is None or queue.failed_in == self._interventions:
             return False
-        self._order += 1
-        heapq.heappush(self._probes, (now, self._order, line))
+        if not queue.state.allow_early_probe(now):
+            return False
+        self._schedule_probe(queue, now)
         return True
 
     def next_probe(self, now: float) -> float | None:
-        """Return when the next suspension ends, by the clock; what has ended may be probed."""
-        while self._probes:
-            until, _, line = self._probes[0]
-            if until > now:
-                return until
-            heapq.heappop(self._probes)
-            if line.ready:
-                self._consider(line)
-        return None
-
-    def suspensions(self) -> Sequence[NextHopState]:
-        """Return the next hops that are suspended."""
-        return [line.hop for line in self.lines.values() if line.hop.suspension is not None]
-
-    # For who asks.
-
-    def status(self, next_hop: NextHop, now: float, *, default: Backoff) -> NextHopStatus:
-        """Return how things stand with a next hop; changes nothing.
+        """Let next hops be probed whose suspension is over; return when the next one is.
 
         Args:
-            next_hop: see there.
-            now: by the clock.
-            default: when next hops are tried again that nothing was said of.
+            now: by the clock, as is the result; None: no next hop is suspended.
         """
-        line = self.lines.get(next_hop)
-        if line is None:
-            limits = self._limits(next_hop)
-            line = NextHopQueue(NextHopState(next_hop, limits, limits.connections or self._per_hop))
-        hop = line.hop
+        while self._suspension_ends:
+            until, _, queue = self._suspension_ends[0]
+            if until > now:
+                return until
+            heapq.heappop(self._suspension_ends)
+            if queue.due:
+                self._sort_in(queue)
+        return None
+
+    # For people.
+
+    def suspended_next_hops(self) -> Sequence[NextHopState]:
+        """Return the next hops that are suspended."""
+        states = (queue.state for queue in self.queues.values())
+        return [state for state in states if state.suspension is not None]
+
+    def status(self, next_hop: NextHop, now: float, *, default: Backoff) -> NextHopStatus:
+        """Return the status of a next hop, without a change to it.
+
+        Args:
+            next_hop: the next hop.
+            now: by the clock.
+            default: back-off of next hops without one of their own.
+        """
+        queue = self.queues.get(next_hop) or self._new_queue(next_hop)
+        state = queue.state
         return NextHopStatus(
-            name=hop.name,
-            limits=hop.limits,
-            backoff=hop.limits.backoff(default),
-            suspended=hop.suspended(now),
-            active=hop.active,
-            allowed=hop.limit,
-            connections=hop.connections,
-            waiting=len(line.waiting),
-            asking=line.acquiring,
+            name=state.name,
+            limits=state.limits,
+            backoff=state.limits.backoff(default),
+            suspended=state.suspended(now),
+            active=state.active,
+            allowed=state.limit,
+            connections=state.connections,
+            waiting=len(queue.waiting),
+            asking=queue.acquiring,
             remote=self.remote,
             concurrency=self.concurrency,
         )
 
     def waits(self, next_hop: NextHop, id: QueueId, number: RecipientNumber) -> bool:
-        """Whether a recipient is in memory and waits for its turn at a next hop."""
-        line = self.lines.get(next_hop)
-        return line is not None and any(
-            part.message.id == id
-            and any(each.number == number for each in part.message.envelope.recipients)
-            for part in line.waiting
+        """Whether a recipient waits in memory for its turn at a next hop."""
+        queue = self.queues.get(next_hop)
+        return queue is not None and any(
+            delivery.message.id == id
+            and any(each.number == number for each in delivery.message.envelope.recipients)
+            for delivery in queue.waiting
         )
 
 
-def _insert(waiting: deque[Delivery], part: Delivery) -> None:
-    """Put a part behind all whose turn is not later; nearly always those are all."""
+def _insert(waiting: deque[Delivery], delivery: Delivery) -> None:
+    """Insert a delivery in order; nearly always it goes behind all others."""
     at = len(waiting)
-    while at and waiting[at - 1].turn > part.turn:
+    while at and waiting[at - 1].order > delivery.order:
         at -= 1
     if at == len(waiting):
-        waiting.append(part)
+        waiting.append(delivery)
     else:
-        waiting.insert(at, part)
+        waiting.insert(at, delivery)

@@ -1,4 +1,4 @@
-"""How things stand with one next hop, for who asks why something is still here."""
+"""The status of a next hop: what its mail waits for, as ``twisted-mta explain`` shows it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from .next_hops import NextHopLimits, SuspendedNextHop
 
 @frozen(kw_only=True)
 class NextHopStatus:
-    """What holds the mail for a next hop now, in one process.
+    """What one process knows of a next hop now.
 
     Attributes:
-        name: what the next hop is called.
-        limits: what the operator said of it.
-        backoff: when it is tried again.
-        suspended: it is left alone; None: it is not.
-        active: transactions with it under way.
-        allowed: how many it gets at once now, as it has shown to bear.
-        connections: how many it can get at the most.
-        waiting: transactions in memory that wait for their turn.
-        asking: those of them that wait for a place in what is counted over all processes:
-            connections, rate, concurrency.
-        remote: transactions with all other hosts under way.
-        concurrency: how many of those there may be.
+        name: of the next hop.
+        limits: the limits from the configuration.
+        backoff: between attempts at it.
+        suspended: why and for how long it is suspended; None: it is not.
+        active: transactions under way with it.
+        allowed: transactions that it gets at once now, by what it has shown to bear.
+        connections: transactions that it can get at once at most.
+        waiting: deliveries in memory that wait for it.
+        asking: those of them that wait for a delivery slot: a limit on connections, rate or
+            concurrency over all processes.
+        remote: transactions under way with all other hosts.
+        concurrency: transactions with all other hosts at most.
     """
 
     name: str

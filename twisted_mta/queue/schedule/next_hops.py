@@ -1,14 +1,15 @@
-"""What is known of a next hop, pure: whether it can be reached, and how much it takes at once.
+"""The state of a next hop: whether it can be reached, and how many transactions it takes at once.
 
-Two questions, kept apart:
+These are two questions, kept apart:
 
-* *Can it be reached?* A next hop that no session can be had with is suspended as a whole. Nothing
-  is tried there until its back-off has run out; then one transaction goes as a probe. If that
-  reaches it, it is open at once; if not, it is suspended for longer.
-* *How much does it take?* So many transactions at once as it has shown to bear: one more for each
+* *Can it be reached?* A next hop with which no session can be opened is suspended as a whole.
+  Nothing is tried there until its back-off is over; then one transaction goes as a probe. If the
+  probe reaches it, it is open at once; if not, it is suspended for longer.
+* *How much does it take?* As many transactions at once as it has shown to bear: one more for each
   round of successes, half as many when it turns some away while others get through.
 
-What is known is known by one process and forgotten when that ends: it begins with all open.
+A process knows what its own transactions have shown, and forgets it when it ends: after a start
+every next hop is open. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -24,30 +25,36 @@ from ...mail.next_hop import NextHop
 from ...mail.outcome import Outcome
 from .backoff import Backoff
 
-# Transactions at once with a next hop that we know nothing of. Enough for a page of mail to leave
-# together, and few enough that what hangs there does not matter.
+# Transactions at once with a next hop that nothing is known of. Enough for a page of mail to leave
+# together, and few enough that it does not matter if all of them hang.
 INITIAL = 5
 
 Verdict = Literal["reached", "unreachable", "overloaded", "silent"]
-"""What an attempt says of the next hop."""
+"""What an attempt shows about the next hop:
+
+    reached       it answered, or took the message
+    unreachable   no session could be opened
+    overloaded    it answered 421
+    silent        nothing: no reply came from it
+"""
 
 
 @frozen(kw_only=True)
 class NextHopLimits:
-    """What holds for one next hop.
+    """The limits of one next hop, from the configuration.
 
     Attributes:
-        connections: transactions at once, over all processes; None: as for all others.
-        recipients_per_message: in one transaction; None: any number.
-        rate: transactions in a time, over all processes; None: no limit.
-        retry_minimum: seconds to the second attempt, and that it is first suspended for; None: as
-            for all others.
-        retry_maximum: the longest wait; None: as for all others.
-        lifetime: seconds that a message is tried; None: what was said when it was accepted.
+        connections: transactions at once, over all processes; None: the default.
+        recipients_per_message: recipients in one transaction; None: any number.
+        rate: transactions in a period, over all processes; None: no limit.
+        retry_minimum: seconds to the second attempt, and of the first suspension; None: the
+            default.
+        retry_maximum: seconds between two attempts at most; None: the default.
+        lifetime: seconds that a message is tried; None: as the message has it.
     """
 
     connections: int | None = None
-    # RFC 5321 §4.5.3.1.8: what every server takes.
+    # RFC 5321 §4.5.3.1.8: every server takes 100.
     recipients_per_message: int | None = 100
     rate: Rate | None = None
     retry_minimum: float | None = None
@@ -55,7 +62,7 @@ class NextHopLimits:
     lifetime: float | None = None
 
     def backoff(self, default: Backoff) -> Backoff:
-        """Return when it is tried again."""
+        """Return the back-off between attempts at it, where ``default`` holds for next hops."""
         if self.retry_minimum is None and self.retry_maximum is None:
             return default
         minimum = default.minimum if self.retry_minimum is None else self.retry_minimum
@@ -64,18 +71,18 @@ class NextHopLimits:
 
 
 UNLIMITED = NextHopLimits(recipients_per_message=None)
-"""For what is done here."""
+"""The limits of local delivery."""
 
 
 @frozen
 class Suspension:
-    """A next hop is left alone.
+    """The suspension of a next hop: nothing is tried there.
 
     Attributes:
         until: by the clock; then one transaction goes as a probe.
-        delay: seconds that it was for.
-        times: how often in a row.
-        cause: what the last attempt came to.
+        delay: its length in seconds.
+        times: how many times in a row the next hop was suspended.
+        cause: the outcome of the last attempt.
     """
 
     until: float
@@ -86,13 +93,13 @@ class Suspension:
 
 @frozen
 class SuspendedNextHop:
-    """A next hop that is left alone, for people to see.
+    """A suspended next hop, as people see it.
 
     Attributes:
-        next_hop: which.
-        seconds: for how long yet.
-        times: how often in a row it could not be reached.
-        cause: what the last attempt came to.
+        next_hop: its name.
+        seconds: until the next probe.
+        times: how many times in a row it was suspended.
+        cause: the outcome of the last attempt.
     """
 
     next_hop: str
@@ -102,7 +109,7 @@ class SuspendedNextHop:
 
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:
-    """Return what the outcomes of one transaction say of its next hop."""
+    """Return what the outcomes of one transaction show about its next hop."""
     if any(each.unreachable and not each.delivered and not each.failed for each in outcomes):
         return "unreachable"
     # RFC 5321 §3.8: the service is shutting down the channel, whatever it was asked.
@@ -114,26 +121,26 @@ def verdict(outcomes: Sequence[Outcome]) -> Verdict:
 
 
 class NextHopState:
-    """The state of one next hop. Attempts are known by their number, in the order they begin.
+    """The state of one next hop. Attempts have numbers, in the order in which they begin.
 
     Attributes:
-        next_hop: which it is.
-        limits: what the operator said of it.
-        connections: transactions at once at the most.
-        suspension: why and until when nothing is tried there, None if it is open.
-        proven: whether it could be reached the last time.
+        next_hop: the next hop.
+        limits: its limits from the configuration.
+        connections: transactions at once at most.
+        suspension: its suspension; None: it is open.
+        proven: whether the last attempt reached it.
         active: transactions under way.
     """
 
     __slots__ = (
         "_begun",
         "_early",
-        "_hurried",
         "_probe",
         "_reached",
         "_remote",
         "_shrunk",
         "_suspended",
+        "_suspended_by_early_probe",
         "_width",
         "active",
         "connections",
@@ -153,50 +160,50 @@ class NextHopState:
         self._remote = next_hop.remote
         self._width = float(INITIAL)
         self._begun = 0
-        self._probe = 0  # the attempt that is one, while it is under way
-        self._early = False  # one is wanted, or under way, before the suspension has ended
-        self._hurried = False  # the suspension in force is what such a one came to
-        # The last attempt that had begun when something happened: what those up to it come to was
-        # decided before.
+        self._probe = 0  # the number of the probe that is under way; 0: none is
+        self._early = False  # a probe may go, or is under way, before the suspension is over
+        self._suspended_by_early_probe = False
+        # The number of the last attempt that had begun when the next hop was reached, its width
+        # shrunk, it was suspended: attempts up to that number saw it as it was before.
         self._reached = 0
         self._shrunk = 0
         self._suspended = 0
 
     @property
     def name(self) -> str:
-        """What people call it; with whose mail it is for, where that goes on its own terms."""
-        name, whose = str(self.next_hop), self.next_hop.destination
-        return f"{name} (mail for {whose})" if whose else name
+        """Its name as people see it, with the destination whose settings hold for it, if any do."""
+        name, destination = str(self.next_hop), self.next_hop.destination
+        return f"{name} (mail for {destination})" if destination else name
 
     @property
     def limit(self) -> int:
-        """How many transactions at once it gets while it is open."""
+        """Transactions that it gets at once while it is open."""
         if not self._remote:
             return self.connections
         return max(1, min(int(self._width), self.connections))
 
     def allowance(self, now: float) -> int:
-        """Return how many transactions more may begin now (by the clock)."""
+        """Return how many more transactions may begin now (by the clock)."""
         if self.suspension is None:
             return self.limit - self.active
         return int((self._early or now >= self.suspension.until) and not self._probe)
 
-    def hurry(self, now: float) -> bool:
-        """Let a probe go before its time; says whether that is anything new (by the clock)."""
+    def allow_early_probe(self, now: float) -> bool:
+        """Let a probe go at once; return whether none could have gone before (by the clock)."""
         if self.suspension is None or now >= self.suspension.until or self._early or self._probe:
             return False
         self._early = True
         return True
 
     def suspended(self, now: float) -> SuspendedNextHop | None:
-        """Return for how long it is left alone, and why; None: it is open (by the clock)."""
+        """Return its suspension as people see it; None: it is open (by the clock)."""
         each = self.suspension
         if each is None:
             return None
         return SuspendedNextHop(self.name, max(0.0, each.until - now), each.times, each.cause)
 
     def begin(self) -> int:
-        """Count in a transaction and return its number."""
+        """Count a transaction that begins; return its number."""
         self.active += 1
         self._begun += 1
         if self.suspension is not None:
@@ -213,21 +220,21 @@ class NextHopState:
         backoff: Backoff,
         random: Random,
     ) -> Literal["suspended", "still suspended", "reopened"] | None:
-        """Count out a transaction and learn from it.
+        """Count a transaction that has ended, and change the state by what it showed.
 
-        A probe before its time that fails counts as one in time does; any more of them, before the
-        time that this one has set, count nothing, however often an operator asks.
+        An early probe that fails lengthens the suspension as any probe does. Further early probes
+        before the end of that suspension do not, however often an operator asks for them.
 
         Args:
             attempt: its number.
-            verdict: what it says of the next hop.
-            cause: one of its outcomes; must be there where it was unreachable.
+            verdict: what it shows about the next hop.
+            cause: one of its outcomes; not None where the verdict is ``unreachable``.
             now: by the clock.
-            backoff: how long it is suspended.
-            random: what the jitter is drawn from.
+            backoff: of suspensions.
+            random: the source of the jitter.
 
         Returns:
-            What has changed.
+            The change; None: there is none that matters to others.
         """
         self.active -= 1
         probe = attempt == self._probe
@@ -238,23 +245,23 @@ class NextHopState:
         if verdict == "reached":
             return self._reach()
         if verdict == "overloaded":
-            # It speaks with us, if only to say that it is too much.
+            # It can be reached, if only to say that it is overloaded.
             if self.suspension is not None:
                 return self._reach()
             self._shrink(attempt)
         elif verdict == "unreachable" and cause is not None:
             if attempt <= self._suspended and not probe:
-                return None  # it had begun before, and it was known
+                return None  # it began before the suspension, and shows nothing new
             if attempt <= self._reached and not probe:
-                self._shrink(attempt)  # others got through meanwhile
+                self._shrink(attempt)  # others got through after it had begun
                 return None
             early = self._early and self.suspension is not None and now < self.suspension.until
             self._early = False
-            if early and self._hurried and self.suspension is not None:
+            if early and self._suspended_by_early_probe and self.suspension is not None:
                 self.suspension = evolve(self.suspension, cause=cause)
                 self._suspended = self._begun
                 return "still suspended"
-            self._hurried = early
+            self._suspended_by_early_probe = early
             times = 1 if self.suspension is None else self.suspension.times + 1
             delay = backoff.delay(times, random)
             self.suspension = Suspension(now + delay, delay, times, cause)
@@ -272,10 +279,10 @@ class NextHopState:
             self._early = False
             return "reopened"
         if self._width < self.connections:
-            self._width += 1 / self._width  # one more for a round of them
+            self._width += 1 / self._width  # one more for each round of successes
         return None
 
     def _shrink(self, attempt: int) -> None:
-        if attempt > self._shrunk:  # once for those that were turned away together
+        if attempt > self._shrunk:  # once for transactions that were turned away together
             self._shrunk = self._begun
             self._width = max(1.0, min(self._width, self.connections) / 2)

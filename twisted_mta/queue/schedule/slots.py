@@ -1,4 +1,4 @@
-"""Places in the limits that hold over all processes of one MTA."""
+"""Delivery slots: a transaction's part of the limits that hold over all processes of one MTA."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .next_hops import NextHopState
 
 
 class Slot:
-    """The places of one transaction: asked for one after the other, given back together.
+    """The slot of one transaction: a count in each of several limits.
 
-    What is the scarcest for others is asked for last, so that it is not held while waiting.
+    The counts are taken one after the other and given back together. The count that others need
+    most is taken last, so that it is not held while the slot waits for another.
     """
 
     _log = Logger()
@@ -30,13 +31,13 @@ class Slot:
         ready: Callable[[Slot], None],
         failed: Callable[[Slot], None],
     ) -> None:
-        """Prepare to ask.
+        """Prepare to acquire the slot.
 
         Args:
-            limits: who is asked.
-            wanted: keys with their limits.
-            ready: called, maybe within `ask`, when all of them are there.
-            failed: called instead if they cannot be had; nothing is taken then.
+            limits: the counts over all processes.
+            wanted: the keys of the counts, with their limits.
+            ready: called, maybe within `acquire`, when all counts are taken.
+            failed: called instead where they cannot be taken; none is taken then.
         """
         self._limits = limits
         self._wanted = deque(wanted)
@@ -45,8 +46,8 @@ class Slot:
         self._taken: list[LimitKey] = []
         self._pending: Deferred[bool] | None = None
 
-    def ask(self) -> None:
-        """Ask for what is still wanted."""
+    def acquire(self) -> None:
+        """Take the counts that are not taken yet."""
         while self._wanted:
             key, limit = self._wanted[0]
             answer = self._limits.wait(key, limit)
@@ -60,7 +61,7 @@ class Slot:
     def _granted(self, _: bool) -> None:
         self._pending = None
         self._taken.append(self._wanted.popleft()[0])
-        self.ask()
+        self.acquire()
 
     def _not_granted(self, failure: Failure) -> None:
         self._pending = None
@@ -70,103 +71,103 @@ class Slot:
         self._failed(self)
 
     def keep(self, key: LimitKey) -> bool:
-        """Leave one key out of what is given back; says whether it was taken."""
+        """Leave one count out of `give_back`; return whether it was taken."""
         if key not in self._taken:
             return False
         self._taken.remove(key)
         return True
 
     def give_back(self) -> None:
-        """Give back all that was taken."""
+        """Give back all counts."""
         taken, self._taken = self._taken, []
         for key in reversed(taken):
             self._limits.give_back(key)
 
     def cancel(self) -> None:
-        """Ask no more: `failed` is called, unless all is there already."""
+        """Take no more counts: ``failed`` is called, unless all are taken."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
 
 
 class Slots:
-    """Asks for the places of transactions, and gives them back.
+    """Acquires the slots of transactions.
 
-    A rate is a sliding window: its places are given back when its period is over.
+    A rate is a sliding window: a transaction is counted in it until the period is over.
 
     Args:
-        limits: who is asked; None: there is nobody to share with.
-        clock: for the periods.
+        limits: the counts over all processes; None: there is one process, and no limit to share.
+        clock: for periods.
     """
 
     def __init__(self, limits: Limits | None, *, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
-        self._asking: dict[Slot, None] = {}
-        self._timers: dict[IDelayedCall, LimitKey] = {}
+        self._acquiring: dict[Slot, None] = {}
+        self._periods: dict[IDelayedCall, LimitKey] = {}
 
     def acquire(
         self,
-        hop: NextHopState,
+        state: NextHopState,
         concurrency: int,
         *,
         ready: Callable[[Slot | None], None],
         refused: Callable[[], None],
     ) -> None:
-        """Ask for what a transaction needs.
+        """Acquire the slot of a transaction.
 
         Args:
-            hop: where it goes.
-            concurrency: transactions with other hosts at once.
-            ready: called, maybe at once, when all is there.
-            refused: called instead where the limits cannot be asked, or `stop` was called.
+            state: of its next hop.
+            concurrency: transactions with other hosts at most.
+            ready: called, maybe at once, with the slot; None: no limit is shared.
+            refused: called instead where the limits cannot be asked, or after `stop`.
         """
-        limits, next_hop, rate = self._limits, hop.next_hop, hop.limits.rate
+        limits, next_hop, rate = self._limits, state.next_hop, state.limits.rate
         if limits is None or not next_hop.remote:
             ready(None)
             return
-        wanted: list[tuple[LimitKey, int]] = [(("hop", *_name(hop)), hop.connections)]
+        wanted: list[tuple[LimitKey, int]] = [(("hop", *_name(state)), state.connections)]
         if rate is not None:
-            wanted.append((_rate_key(hop), rate.messages))
+            wanted.append((_rate_key(state), rate.messages))
         wanted.append((("deliveries",), concurrency))
 
         def granted(slot: Slot) -> None:
-            self._asking.pop(slot, None)
+            self._acquiring.pop(slot, None)
             ready(slot)
 
         def failed(slot: Slot) -> None:
-            self._asking.pop(slot, None)
+            self._acquiring.pop(slot, None)
             refused()
 
         slot = Slot(limits, wanted, ready=granted, failed=failed)
-        self._asking[slot] = None
-        slot.ask()
+        self._acquiring[slot] = None
+        slot.acquire()
 
-    def begun(self, slot: Slot, hop: NextHopState) -> None:
-        """A transaction begins: its place in the rate is free again a period later."""
-        rate, key = hop.limits.rate, _rate_key(hop)
+    def begun(self, slot: Slot, state: NextHopState) -> None:
+        """Note that the transaction of a slot begins: it is counted in the rate for a period."""
+        rate, key = state.limits.rate, _rate_key(state)
         if rate is not None and slot.keep(key):
-            timer: IDelayedCall = self._clock.callLater(rate.period, lambda: self._over(timer))
-            self._timers[timer] = key
+            period: IDelayedCall = self._clock.callLater(rate.period, lambda: self._over(period))
+            self._periods[period] = key
 
-    def _over(self, timer: IDelayedCall) -> None:
+    def _over(self, period: IDelayedCall) -> None:
         assert self._limits is not None
-        self._limits.give_back(self._timers.pop(timer))
+        self._limits.give_back(self._periods.pop(period))
 
     def stop(self) -> None:
-        """Ask for nothing more, and give back the places in rates; no timer is left."""
-        for slot in tuple(self._asking):
+        """Acquire no more slots, and give back the counts in rates; no timer is left."""
+        for slot in tuple(self._acquiring):
             slot.cancel()
-        for timer in tuple(self._timers):
-            timer.cancel()
-            self._over(timer)
+        for period in tuple(self._periods):
+            period.cancel()
+            self._over(period)
 
 
-def _rate_key(hop: NextHopState) -> LimitKey:
-    return "rate", *_name(hop)
+def _rate_key(state: NextHopState) -> LimitKey:
+    return "rate", *_name(state)
 
 
-def _name(hop: NextHopState) -> tuple[str, ...]:
-    """Return what it is called in all processes: the same hosts on other terms are another one."""
-    next_hop = hop.next_hop
+def _name(state: NextHopState) -> tuple[str, ...]:
+    """Return the name of a next hop in all processes; its destination's limits are its own."""
+    next_hop = state.next_hop
     return (str(next_hop), next_hop.destination) if next_hop.destination else (str(next_hop),)

@@ -1,0 +1,413 @@
+"""The deliveries of a runner: how mail enters memory, and how it leaves when it is settled.
+
+A message is leased as it is accepted, or is read from the backlog later. It is split into
+deliveries, each of which has a place in memory (`fair_share`) until its outcomes are in the store.
+Whatever fails in between, a leased delivery is tried, settled or put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve, frozen
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..interfaces import Clock, Route, WallTime
+from ..mail.address import Mailbox
+from ..mail.message import Message
+from ..mail.next_hop import NextHop
+from ..mail.outcome import Outcome
+from ..mail.printable import printable
+from ..mail.queue_id import QueueId
+from ..message.dsn.delivery_status import Action, ReportedRecipient
+from .commit import GroupCommit
+from .delays import DelayWatch
+from .lifecycle import Lifecycle
+from .notices import Notices
+from .operator.interventions import Interventions
+from .operator.operations import Removed
+from .runner_settings import RunnerSettings
+from .schedule.backlog import Backlog
+from .schedule.backoff import expiry
+from .schedule.delivery import Delivery, split
+from .schedule.fair_share import FairShare
+from .settlement import BROKEN, WAITING, Settlement
+from .store.contract import Result, Settle
+
+_PAUSE = 5.0  # seconds until a step that failed is tried again
+
+Observer = Callable[[Message, Sequence[Outcome], str], None]
+"""Called with each settled attempt: the message, its outcomes, and the name of the next hop."""
+
+Noticed = Callable[[str], object]
+"""Called with each notice that is in the queue: its action, as in RFC 3464 §2.3.3."""
+
+Intervened = Callable[[str, QueueId, int], object]
+"""Called after each intervention: its action, the message, and the number of its recipients."""
+
+
+@frozen
+class Observers:
+    """Callbacks that hear of what happens in the queue."""
+
+    settled: Observer
+    noticed: Noticed
+    intervened: Intervened
+
+
+class Deliveries:
+    """The deliveries in memory.
+
+    Args:
+        settings: of the runner; for a reload to replace.
+        lifecycle: of the runner.
+        commit: the store.
+        fair_share: of places in memory.
+        route: returns the next hop of a mailbox; only its domain matters.
+        clock: for pauses and the length of stages.
+        wall_time: for due times.
+        notices: writes notices.
+        settlement: decides what becomes of recipients.
+        interventions: of the operator, on leased recipients.
+        observers: hear of settled attempts, notices and removals.
+        wake: called where something may begin.
+        left: called where a delivery has left memory.
+
+    Attributes:
+        settings: those in force.
+        backlog: the mail that waits in the store.
+        delays: looks for mail whose delay is to be reported.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        *,
+        lifecycle: Lifecycle,
+        commit: GroupCommit,
+        fair_share: FairShare,
+        route: Route,
+        clock: Clock,
+        wall_time: WallTime,
+        notices: Notices,
+        settlement: Settlement,
+        interventions: Interventions,
+        observers: Observers,
+        wake: Callable[[], None],
+        left: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self._lifecycle = lifecycle
+        self._commit = commit
+        self._fair_share = fair_share
+        self._route = route
+        self._clock = clock
+        self._wall_time = wall_time
+        self._settlement = settlement
+        self._interventions = interventions
+        self._observers = observers
+        self._wake = wake
+        self._tell_left = left
+        self._retries: dict[IDelayedCall, Callable[[], None]] = {}
+        self.backlog = Backlog(
+            commit=commit,
+            fair_share=fair_share,
+            clock=clock,
+            wall_time=wall_time,
+            next_hop_of=self.next_hop_of_domain,
+            take_in=self.take_in,
+        )
+        self.delays = DelayWatch(
+            commit=commit,
+            notices=notices,
+            clock=clock,
+            wall_time=wall_time,
+            events=self._delay_events,
+            record=self._record_warning,
+        )
+
+    def stop(self) -> None:
+        """Do now, for the last time, what was to be tried again later."""
+        retries, self._retries = self._retries, {}
+        for timer, call in retries.items():
+            timer.cancel()
+            call()
+
+    # Routes.
+
+    def next_hop_of_domain(self, domain: str) -> NextHop:
+        """Return the next hop of the mailboxes of a domain."""
+        try:
+            return self._route(Mailbox("postmaster", domain))
+        except Exception:
+            return NextHop("error", reply=BROKEN)  # logged when a mailbox is routed
+
+    def _next_hop_of(self, mailbox: Mailbox) -> NextHop:
+        try:
+            return self._route(mailbox)
+        except Exception:
+            # The message is acknowledged, or leased: it must not get lost here.
+            self._log.failure("no next hop for <{mailbox}>", mailbox=printable(str(mailbox)))
+            return NextHop("error", reply=BROKEN)
+
+    def _split(self, message: Message) -> list[Delivery]:
+        return split(
+            message,
+            self._next_hop_of,
+            lambda next_hop: self._fair_share.limits(next_hop).recipients_per_message,
+        )
+
+    def _expires_at(self, delivery: Delivery) -> float:
+        return expiry(delivery.message, self._fair_share.limits(delivery.next_hop).lifetime)
+
+    # Into memory.
+
+    def claim(self, message: Message) -> Sequence[Delivery]:
+        """Return the deliveries of a message that is to be committed, each with a place claimed.
+
+        Returns:
+            None of them where there is not a place for each now; the message waits in the store.
+        """
+        if not self._lifecycle.is_running or message.released_at > self._wall_time():
+            return ()
+        deliveries = self._split(message)
+        return deliveries if self._fair_share.claim(deliveries, self._clock.seconds()) else ()
+
+    def leave(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back the places of deliveries that do not arrive: their commit has failed."""
+        for delivery in deliveries:
+            self._fair_share.leave(delivery)
+
+    def arrive(self, message: Message, deliveries: Sequence[Delivery]) -> None:
+        """Take in a message that was committed: leased, if places were claimed for it.
+
+        Args:
+            message: the message.
+            deliveries: its deliveries that have claimed a place; if none, it waits in the store.
+        """
+        self.delays.arrived(message)
+        for delivery in deliveries:
+            self._take_in(delivery)
+        if not deliveries:
+            self.backlog.note(message)
+        self._wake()
+        self._tell_left()
+
+    def take_in(self, messages: Sequence[Message]) -> dict[str, None]:
+        """Take in messages that were leased; return the domains of those that have expired."""
+        now = self._wall_time()
+        expired: dict[str, None] = {}
+        for message in messages:
+            try:
+                deliveries = self._split(message)
+            except Exception:
+                self._put_back_later(Delivery(NextHop("error", reply=BROKEN), message))
+                continue
+            for delivery in deliveries:
+                if now >= self._expires_at(delivery):
+                    for recipient in delivery.message.envelope.recipients:
+                        expired[recipient.mailbox.domain] = None
+                self._take_in(delivery)
+        self._wake()
+        self._tell_left()
+        return expired
+
+    def _take_in(self, delivery: Delivery) -> None:
+        """Let a leased delivery wait for its turn; where that fails, it does not stay leased."""
+        try:
+            self._enqueue(delivery)
+        except Exception:
+            self._put_back_later(delivery)
+
+    def _enqueue(self, delivery: Delivery) -> None:
+        stays, goes = self._interventions.divide(delivery)
+        if goes is not None:
+            self.put_back(goes)
+        if stays is None:
+            return
+        stays.entered_at = stays.started_at = self._clock.seconds()
+        if not self._fair_share.arrive(stays, stays.entered_at):
+            self.blocked(stays)
+
+    def blocked(self, delivery: Delivery) -> None:
+        """Return a delivery whose next hop is suspended: to its sender if it has expired."""
+        suspension = self._fair_share.suspension(delivery.next_hop)
+        if suspension is not None and self._wall_time() >= self._expires_at(delivery):
+            cause = suspension.cause
+            self.settle(
+                delivery,
+                [
+                    Outcome(recipient.number, cause.reply, cause.remote, cause.tls)
+                    for recipient in delivery.message.envelope.recipients
+                ],
+            )
+        else:
+            self.put_back(delivery)
+
+    # Out of memory.
+
+    def put_back(self, delivery: Delivery) -> None:
+        """End the lease of a delivery that was not tried; it keeps its place until that is done."""
+        numbers = tuple(each.number for each in delivery.message.envelope.recipients)
+
+        def is_back(result: Result) -> None:
+            self._lease_ended(delivery.message, result)
+            self.backlog.note(delivery.message)
+            self._leave(delivery)
+
+        self._commit.perform(Settle(delivery.message, untried=numbers)).addCallbacks(
+            is_back, self._not_settled, errbackArgs=(delivery,)
+        )
+
+    def _put_back_later(self, delivery: Delivery) -> None:
+        self._log.failure("{id} could not be begun, and waits", id=delivery.message.id)
+        self._try_again(lambda: self.put_back(delivery))
+
+    def _try_again(self, call: Callable[[], None]) -> None:
+        """Call ``call`` after a pause, or at the stop if that comes before."""
+
+        def again() -> None:
+            del self._retries[timer]
+            call()
+
+        timer = self._clock.callLater(_PAUSE, again)
+        self._retries[timer] = call
+
+    def _lease_ended(self, message: Message, result: Result) -> None:
+        removed = result.numbers if isinstance(result, Removed) else ()
+        self._interventions.ended(message, removed)
+        if removed:
+            self._observers.intervened("remove", message.id, len(removed))
+
+    def _leave(self, delivery: Delivery) -> None:
+        self._fair_share.leave(delivery)
+        self._wake()
+        self._tell_left()
+
+    def settle(self, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+        """Record the outcomes of a delivery, however often that fails."""
+        try:
+            settle, final, actions = self._decide(delivery, outcomes)
+        except Exception:
+            self._log.failure("the outcomes of {id} cannot be recorded now", id=delivery.message.id)
+            if self._lifecycle.is_running:
+                self._try_again(lambda: self.settle(delivery, outcomes))
+            else:
+                self._leave(delivery)
+            return
+        try:
+            self._observers.settled(delivery.message, final, str(delivery.next_hop))
+        except Exception:
+            self._log.failure("an outcome of {id} was not observed", id=delivery.message.id)
+
+        def settled(result: Result) -> None:
+            self._lease_ended(delivery.message, result)
+            self._plan(delivery.message, settle)
+            self._leave(delivery)
+
+        self._record(settle, actions, settled, lambda failure: self._not_settled(failure, delivery))
+
+    def _decide(
+        self, delivery: Delivery, outcomes: Sequence[Outcome]
+    ) -> tuple[Settle, Sequence[Outcome], Sequence[Action]]:
+        limits = self._fair_share.limits(delivery.next_hop)
+        rest, removed = self._interventions.undelivered(delivery, outcomes)
+        settle, final, actions = self._settlement.settle(
+            rest,
+            outcomes,
+            now=self._wall_time(),
+            ended=self._clock.seconds(),
+            expires_at=self._expires_at(delivery),
+            backoff=limits.backoff(self.settings.backoff),
+            cut_short=self._was_cut_short,
+        )
+        return (evolve(settle, untried=removed) if removed else settle), final, actions
+
+    def _was_cut_short(self, outcome: Outcome) -> bool:
+        """Whether an attempt ended without an answer only because the runner is stopping."""
+        undecided = not outcome.delivered and not outcome.failed
+        return (
+            self._lifecycle.is_stopping
+            and undecided
+            and outcome.remote is None
+            and not outcome.uncertain
+        )
+
+    def _record(
+        self,
+        settle: Settle,
+        actions: Sequence[Action],
+        recorded: Callable[[Result], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """Commit a settle, and take in its notices."""
+        notices = [(notice, self.claim(notice)) for notice in settle.notices]
+        if not all(deliveries for _, deliveries in notices):
+            # The notices of a settle are leased all together, or not.
+            settle = evolve(settle, lease=False)
+            for _, deliveries in notices:
+                self.leave(deliveries)
+            notices = [(notice, ()) for notice, _ in notices]
+
+        def settled(result: Result) -> None:
+            recorded(result)
+            for action, (notice, deliveries) in zip(actions, notices, strict=True):
+                self._observers.noticed(action)
+                self.arrive(notice, deliveries)
+
+        def not_settled(failure: Failure) -> None:
+            for _, deliveries in notices:
+                self.leave(deliveries)
+            failed(failure)
+
+        self._commit.perform(settle).addCallbacks(settled, not_settled)
+
+    def _plan(self, message: Message, settle: Settle) -> None:
+        recipients = {each.number: each for each in message.envelope.recipients}
+        for deferral in settle.deferred:
+            recipient = recipients[deferral.outcome.number]
+            self.backlog.plan(recipient.mailbox.domain, deferral.next_attempt)
+
+    def _not_settled(self, failure: Failure, delivery: Delivery) -> None:
+        self._log.warn(
+            "{id} could not be settled, and is tried again after a restart: {error}",
+            id=delivery.message.id,
+            error=failure.getErrorMessage(),
+        )
+        self._leave(delivery)
+
+    # Delays (`DelayWatch`).
+
+    def _delay_events(self, message: Message) -> list[ReportedRecipient]:
+        """Return why each recipient of a message in the store was not delivered yet."""
+        events = []
+        for delivery in self._split(message):
+            suspension = self._fair_share.suspension(delivery.next_hop)
+            until = self._expires_at(delivery)
+            for recipient in delivery.message.envelope.recipients:
+                reply, remote = recipient.last_reply, recipient.last_remote
+                if suspension is not None:
+                    reply, remote = suspension.cause.reply, suspension.cause.remote
+                outcome = Outcome(recipient.number, reply or WAITING, remote)
+                events.append(ReportedRecipient(recipient, outcome, attempted=False, until=until))
+        return events
+
+    def _record_warning(self, settle: Settle, actions: Sequence[Action]) -> None:
+        """Commit a settle that ends the leases of a message whose delay it reports."""
+        message = settle.message
+
+        def is_back(result: Result) -> None:
+            self._lease_ended(message, result)
+            self.backlog.note(message)
+            self._wake()
+
+        self._record(
+            settle,
+            actions,
+            is_back,
+            lambda failure: self._not_settled(failure, Delivery(NextHop("error"), message)),
+        )
