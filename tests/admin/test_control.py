@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet import reactor  # noqa: TID251 - it serves the sockets below
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the client blocks
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from tests.logs import logged_lines
 from tests.waiting import until
 from twisted_mta.admin.control import client, server
 from twisted_mta.admin.control.client import NAME, ControlClient, NotRunning, Refused
@@ -144,14 +144,7 @@ class Lost(ControlTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            if "ControlSocket" in event.get("log_namespace", ""):
-                self.logged.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.logged = logged_lines(self, "control socket")
 
     async def test_a_name_that_was_removed_comes_back_by_itself(self) -> None:
         self.patch(server, "_LOOK_AGAIN", 0.01)

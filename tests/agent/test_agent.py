@@ -8,9 +8,9 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import logged_lines
 from tests.server.authority import self_signed
 from twisted_mta import Config
 from twisted_mta.admin.reporter import process_report
@@ -279,11 +279,9 @@ class Shards(InMemory):
         self.assertTrue(left.submit(MAIL, "bob@next.example").startswith("250 "))
         left.stop()
         again = self.make()
-        said: list[str] = []
-        globalLogPublisher.addObserver(note := lambda event: said.append(formatEvent(event)))
-        self.addCleanup(globalLogPublisher.removeObserver, note)
+        lines = logged_lines(self)
         again.start()
-        self.assertIn("shard 3 of a former worker is taken over: 1 messages", said)
+        self.assertIn("shard 3 of a former worker is taken over: 1 messages", lines)
         self.assertEqual(again.mta.agent.shards[1].commit.census().messages, 1)
 
     def test_new_mail_goes_to_its_own(self) -> None:

@@ -12,12 +12,12 @@ from twisted.cred.checkers import (
 from twisted.cred.credentials import CramMD5Credentials
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.mail.imap4 import LOGINCredentials, PLAINCredentials
 from twisted.mail.interfaces import IMessageDelivery
 from twisted.mail.smtp import SMTPBadSender
 from zope.interface import implementer
 
+from tests.logs import logged_lines
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta import ESMTPFactory
 from twisted_mta.auth.credentials import IBearerToken
@@ -235,10 +235,7 @@ class WithTokens(PortalTestCase):
     def test_an_exception_of_a_checker_is_454_and_its_text_is_not_logged(self) -> None:
         self.offer_tokens()
         self.begin()
-        logged: list[str] = []
-        observe = lambda event: logged.append(formatEvent(event))  # noqa: E731
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        logged = logged_lines(self)
         self.assertEqual(self.code(self.bearer("broken")), "454")
         self.assertIn("a checker of credentials failed: RuntimeError at", "\n".join(logged))
         self.assertNotIn("broken", "\n".join(logged))

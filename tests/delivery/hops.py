@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import globalLogPublisher
 
 from tests.delivery.test_relay import FIRST, HOP, RelayTestCase, message
+from tests.logs import logged_lines
 from twisted_mta.config import Config, DeliverySettings, Destination
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import Executor
@@ -42,18 +42,11 @@ class HopTestCase(RelayTestCase):
         self.memory = TLSMemory(wall_time=lambda: self.now)
         self.directory = self.mktemp()
         os.mkdir(self.directory)
-        self.events: list[str] = []
-        globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]
-        self.addCleanup(globalLogPublisher.removeObserver, self._observe)
-
-    def _observe(self, event: dict[str, Any]) -> None:
-        text = event.get("log_format")
-        if isinstance(text, str):
-            self.events.append(text.format(**event))
+        self.log = logged_lines(self)
 
     def alarms(self) -> list[str]:
         """Return the alarms in the log so far."""
-        return [event for event in self.events if event.startswith("ALARM")]
+        return [line for line in self.log if line.startswith("ALARM")]
 
     def file(self, name: str, content: bytes) -> str:
         """Write a file; return its path."""

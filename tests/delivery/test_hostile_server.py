@@ -334,7 +334,7 @@ class ReplyTests(HostileTestCase):
                 self.assertEqual(outcome.reply.code // 100, 4)
                 self.assertEqual(outcome.uncertain, where == 3)
                 self.fresh()
-        duplicates = [event for event in self.events if "duplicate" in event]
+        duplicates = [line for line in self.log if "duplicate" in line]
         self.assertEqual(len(duplicates), 2)
 
     def test_more_than_was_asked_for(self) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, execute, fail
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import logged_lines
 from twisted_mta.delivery.mailbox_directory import NoMailbox, mailbox_directory
 from twisted_mta.delivery.maildir import MaildirDelivery
 from twisted_mta.interfaces import Files, Refused
@@ -107,17 +107,6 @@ class MaildirTestCase(SynchronousTestCase):
         """Put a directory where it was."""
         above, _, name = path.rpartition("/")
         self.files._directory(above).names[name] = directory
-
-    def log(self) -> list[str]:
-        """Return what is logged from now on, as it comes."""
-        lines: list[str] = []
-
-        def note(event: LogEvent) -> None:
-            lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(note)
-        self.addCleanup(globalLogPublisher.removeObserver, note)
-        return lines
 
     def mail(self, local_part: str = "bob") -> list[bytes]:
         """Return what a reader of the Maildir sees."""
@@ -294,7 +283,7 @@ class Delivery(MaildirTestCase):
             self.assertEqual(self.files.tree(), before, operation)
 
     def test_what_was_moved_is_delivered_though_its_old_name_stays(self) -> None:
-        logged = self.log()
+        logged = logged_lines(self)
         self.deliver(message("bob"))
         self.files.fail_next("rename's unlink", OSError(errno.EIO, "broken"))
         (outcome,) = self.deliver(message("bob"))
@@ -327,7 +316,7 @@ class Delivery(MaildirTestCase):
     def test_a_mailbox_that_another_user_could_lead_elsewhere_is_deferred(self) -> None:
         faults = ["/mail/example.net/bob is a symbolic link", "", ""]
         self.patch(UnsyncedFiles, "mailbox_fault", lambda *arguments: faults.pop(0))
-        logged = self.log()
+        logged = logged_lines(self)
         (reply,) = self.replies(message("bob"))
         self.assertEqual(reply, "451 4.2.0 The mailbox cannot be written now (EPERM)")
         self.assertEqual(

@@ -14,9 +14,9 @@ from attrs import define
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.task import deferLater  # noqa: TID251
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.logs import logged_lines
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import NoTarget
 from twisted_mta.mail.address import Mailbox
@@ -252,13 +252,7 @@ class DeadlineTests(RelayTestCase):
     def test_no_answer_to_the_final_dot(self) -> None:
         """10 minutes; it may have been delivered, and one line of the log says so."""
         self.server(*OPENING, *TAKEN[:-1])
-        events: list[str] = []
-
-        def observe(event: dict[str, object]) -> None:
-            events.append(str(event.get("log_format")))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        lines = logged_lines(self)
         delivering = self.deliver()
         self.network.advance(599)
         self.assertNoResult(delivering)
@@ -266,7 +260,7 @@ class DeadlineTests(RelayTestCase):
         outcome = self.outcome(delivering)
         self.assertTrue(outcome.uncertain)
         self.assertEqual(outcome.reply.enhanced, "4.4.2")
-        self.assertEqual(len([line for line in events if "duplicate" in line]), 1)
+        self.assertEqual(len([line for line in lines if "duplicate" in line]), 1)
 
     def test_a_peer_that_stops_reading(self) -> None:
         """3 minutes for each block of the content; the final dot was not sent."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
-
+from tests.logs import logged_lines
 from twisted_mta.config import QueueSettings
 
 from .together import CONTENT, Together
@@ -154,14 +153,8 @@ class MissingMembers(Together):
         self.assertEqual(len(self.mail("a", "ann")), 2)
 
     def test_the_log_names_them(self) -> None:
-        lines: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            lines.append(formatEvent(event))
-
         self.begin_with()
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        lines = logged_lines(self)
         self.send("carol@a.example")
         self.settle()
         (at_rcpt,) = [each for each in lines if each.startswith("the alias carol@a.example leads")]

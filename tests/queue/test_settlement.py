@@ -7,8 +7,9 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, formatEvent
 
+from tests.logs import logged_events
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.envelope import Recipient, RecipientNumber
@@ -25,15 +26,13 @@ from .running import RunnerTestCase
 class LogLine(RunnerTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.events: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.events = logged_events(self, lambda event: "delays" in event)
 
     def lines(self) -> list[str]:
-        return [formatEvent(each) for each in self.events if "delays" in each]
+        return [formatEvent(each) for each in self.events]
 
     def event(self) -> LogEvent:
-        (event,) = [each for each in self.events if "delays" in each]
+        (event,) = self.events
         return event
 
     def test_it_says_who_to_whom_by_which_way_in_what_time_and_with_what_answer(self) -> None:

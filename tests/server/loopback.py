@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.logs import logged_lines
 from tests.server.authority import Issued
 from twisted_mta import Config, MailTransferAgent
 from twisted_mta.config import Listener
@@ -196,9 +196,7 @@ class LoopbackTestCase(TestCase):
         self.reactor: Any = reactor
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
-        self.log: list[str] = []
-        globalLogPublisher.addObserver(self._logged)
-        self.addCleanup(globalLogPublisher.removeObserver, self._logged)
+        self.log = logged_lines(self)
 
     def agent(self, *listeners: Listener, **settings: Any) -> RecordingAgent:
         """Start an MTA for the domain ``mx.example``, which relays for no client by default."""
@@ -251,9 +249,6 @@ class LoopbackTestCase(TestCase):
             await client.start_tls(tls)
             await client.say("EHLO client.example")
         return client
-
-    def _logged(self, event: LogEvent) -> None:
-        self.log.append(formatEvent(event))
 
     def _hang_up(self, client: Client) -> Any:
         if not client.over:

@@ -7,10 +7,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from tests.logs import logged_lines
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase
@@ -108,13 +108,7 @@ class AbandonedSessions(DialogueTestCase):
         self.assertOver(client)
 
     def test_a_message_that_is_not_decided_on_within_a_second_gets_no_reply(self) -> None:
-        lines: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        lines = logged_lines(self)
         client = self.finishing()
         self.abandon()
         self.network.advance(1)

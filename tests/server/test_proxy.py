@@ -9,9 +9,9 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import logged_lines
 from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from tests.server.loopback import Client, ClientTLS, LoopbackTestCase, listener, received
@@ -242,24 +242,12 @@ class Settings(SynchronousTestCase):
                 self.assertRaises(ConfigError, Listener, endpoint="tcp:25", **{name: value})
 
 
-class Logged:
-    """The events logged since its creation."""
-
-    def __init__(self, test: SynchronousTestCase) -> None:
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self._add)
-        test.addCleanup(globalLogPublisher.removeObserver, self._add)
-
-    def _add(self, event: LogEvent) -> None:
-        self.lines.append(formatEvent(event))
-
-
 class Dialogues(DialogueTestCase):
     """Connections in memory; balancers are in 10.0.0.0/8."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged = Logged(self)
+        self.logged = logged_lines(self)
 
     def behind(self, factory: ESMTPFactory) -> ProxyFactory:
         return ProxyFactory(factory, BALANCERS, clock=self.network)
@@ -345,9 +333,9 @@ class Dialogues(DialogueTestCase):
             self.say(client, octets)
             self.assertTrue(client.over, octets)
             self.assertEqual(client.unread, b"")
-            (line,) = self.logged.lines
+            (line,) = self.logged
             self.assertTrue(line.startswith("connection from 10.0.0.1 closed: "), line)
-            self.logged.lines.clear()
+            self.logged.clear()
         self.assertEqual(self.factory._connections, {})
 
     def test_octets_after_an_abort_are_ignored(self) -> None:
@@ -357,7 +345,7 @@ class Dialogues(DialogueTestCase):
         protocol.dataReceived(LINE_4)
         self.network.advance(0)
         self.assertTrue(client.over)
-        self.assertEqual(len(self.logged.lines), 1)
+        self.assertEqual(len(self.logged), 1)
 
     def test_a_header_that_is_too_slow_is_aborted(self) -> None:
         client = self.dial()
@@ -368,7 +356,7 @@ class Dialogues(DialogueTestCase):
         self.network.advance(1)
         self.assertTrue(client.over)
         self.assertEqual(client.unread, b"")
-        (line,) = self.logged.lines
+        (line,) = self.logged
         self.assertIn("10.0.0.1 closed: no header of the PROXY protocol in time", line)
 
     def test_the_timeout_of_the_header_ends_with_it(self) -> None:
@@ -385,7 +373,7 @@ class Dialogues(DialogueTestCase):
             client.abort()
             self.network.advance(0)
             self.assertEqual(self.network.getDelayedCalls(), [])
-            self.assertEqual(len(self.logged.lines), lines)
+            self.assertEqual(len(self.logged), lines)
 
     def test_octets_behind_the_header_are_octets_before_the_greeting(self) -> None:
         for header in (LINE_4, BLOCK_4, b"PROXY UNKNOWN\r\n"):
@@ -451,7 +439,7 @@ class Dialogues(DialogueTestCase):
         self.network.advance(0)
         self.assertTrue(client.over)
         self.assertEqual(self.network.getDelayedCalls(), [])
-        self.assertEqual(self.logged.lines, [])
+        self.assertEqual(self.logged, [])
 
     def test_any_factory_may_be_wrapped(self) -> None:
         calls: list[Any] = []

@@ -18,10 +18,10 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread  # noqa: TID251 - the clients below block
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.logs import logged_lines
 from tests.server.authority import self_signed
 from tests.waiting import until
 from twisted_mta.system import accepting, ports
@@ -292,14 +292,7 @@ class Descriptors(PortsTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.logged: list[str] = []
-
-        def observe(event: LogEvent) -> None:
-            if "connections wait" in (event.get("log_format") or ""):
-                self.logged.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.logged = logged_lines(self, "connections wait")
         self.patch(accepting, "_LOOK_AGAIN", 0.01)
 
     def served(self) -> list[tuple[Ports, Any]]:

@@ -229,4 +229,4 @@ class CredentialTests(HopTestCase):
         terms = self.relay.terms.host_terms(self.hop, "example.net")
         self.assertEqual(terms[0].credentials, Credentials("us", "secret"))
         self.assertNotIn("secret", repr(terms))
-        self.assertNotIn("secret", "".join(self.events))
+        self.assertNotIn("secret", "".join(self.log))

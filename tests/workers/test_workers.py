@@ -8,9 +8,9 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.logs import logged_lines
 from tests.workers.pretended import PretendedPorts, PretendedReactor, Process
 from twisted_mta import Config
 from twisted_mta.admin.questions import PendingReport
@@ -46,12 +46,7 @@ class WorkersTestCase(SynchronousTestCase):
             metrics=self.metrics,
             wall_time=lambda: 1e9 + self.reactor.seconds(),
         )
-        self.said: list[str] = []
-        globalLogPublisher.addObserver(self.note)
-        self.addCleanup(globalLogPublisher.removeObserver, self.note)
-
-    def note(self, event: LogEvent) -> None:
-        self.said.append(formatEvent(event))
+        self.said = logged_lines(self)
 
     @property
     def processes(self) -> list[Process]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
-
+from tests.logs import logged_lines
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.operator.operations import FIRST, Action, Intervene, Page
 from twisted_mta.queue.operator.selection import Selection
@@ -17,13 +16,7 @@ from ..running import RunnerTestCase
 class InterventionTestCase(RunnerTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.log)
-        self.addCleanup(globalLogPublisher.removeObserver, self.log)
-
-    def log(self, event: LogEvent) -> None:
-        if "by the operator" in str(event.get("log_format")):
-            self.lines.append(formatEvent(event))
+        self.lines = logged_lines(self, "by the operator")
 
     def intervene(self, action: Action, dry_run: bool = False, **filters: Any) -> Page:
         selection = Selection.parse(filters, now=self.wall_time())
