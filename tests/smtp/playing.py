@@ -1,4 +1,4 @@
-"""A client session and a dialogue to play with it."""
+"""A client session, played against a scripted dialogue."""
 
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.body import Body, MemoryBody
@@ -47,7 +47,7 @@ def message(
 
 
 class Player:
-    """Plays dialogues with a session: ``S:`` is heard in one piece, ``C:`` must be said."""
+    """Plays dialogues: ``S:`` lines arrive in one piece, and ``C:`` lines must be sent."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ READERS = {**size(1000).mail, **EIGHT_BIT_MIME.mail}
 
 
 class Lines(SynchronousTestCase):
-    def test_verb_and_argument(self) -> None:
+    def test_a_line_is_split_into_verb_and_argument(self) -> None:
         for line, verb, argument in (
             (b"NOOP", "NOOP", ""),
             (b"noop \t ", "NOOP", ""),
@@ -23,7 +23,7 @@ class Lines(SynchronousTestCase):
         ):
             self.assertEqual(parse_line(line), (verb, argument))
 
-    def test_what_is_no_command(self) -> None:
+    def test_lines_that_are_not_commands_are_refused(self) -> None:
         for line in (
             b"",
             b" NOOP",
@@ -49,7 +49,7 @@ class Lines(SynchronousTestCase):
 
 
 class PathCommands(SynchronousTestCase):
-    def test_parameters_are_read_by_their_owners(self) -> None:
+    def test_parameters_are_read_by_the_readers_of_extensions(self) -> None:
         command = parse_mail("FROM:<a@x.example> size=5 BODY=8bitmime", READERS)
         self.assertEqual(command.path, Mailbox("a", "x.example"))
         self.assertEqual(command.parameters, {"SIZE": 5, "BODY": "8BITMIME"})
@@ -58,7 +58,7 @@ class PathCommands(SynchronousTestCase):
         self.assertFalse(parse_rcpt("TO:<a@bücher.example>", {}).is_ascii)
         self.assertTrue(parse_rcpt("TO:<a@xn--bcher-kva.example>", {}).is_ascii)
 
-    def test_only_spaces_part_parameters(self) -> None:
+    def test_only_spaces_separate_parameters(self) -> None:
         for white in ("\t", "\x0b", "\x1c", "\x85", "\u00a0", "\u2028"):
             error = self.assertRaises(
                 CommandError, parse_mail, f"FROM:<a@x.example> BODY=7BIT{white}SIZE=1", READERS

@@ -1,4 +1,4 @@
-"""What is kept of a conversation for people: all that explains it, and nothing that is secret."""
+"""Conversations for people: the lines that explain an outcome, and no secrets."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,7 +22,7 @@ class Kept(SynchronousTestCase):
     def setUp(self) -> None:
         self.conversation = Conversation()
 
-    def test_both_sides_line_by_line_in_their_order(self) -> None:
+    def test_lines_of_both_sides_are_in_order(self) -> None:
         self.conversation.received(b"220 mx.example\r\n")
         self.conversation.sent(b"EHLO client.example\r\n")
         self.conversation.received(b"250-mx.example\r\n250 PIPE")
@@ -41,7 +41,7 @@ class Kept(SynchronousTestCase):
             ],
         )
 
-    def test_a_transaction_that_is_over_gives_way_to_the_next(self) -> None:
+    def test_a_new_transaction_replaces_the_one_before(self) -> None:
         self.conversation.received(b"220 mx\r\n")
         for number in range(3):
             self.conversation.begin()
@@ -51,7 +51,7 @@ class Kept(SynchronousTestCase):
             ["S: 220 mx", "* (2 transactions before this one)", "C: MAIL FROM:<2@b>"],
         )
 
-    def test_a_secret_where_the_mechanism_should_be_is_taken_out(self) -> None:
+    def test_a_secret_in_place_of_the_mechanism_is_taken_out(self) -> None:
         heard: list[str] = []
         served = Overhearing(lambda line: heard.append(str(line)))
         for line in (
@@ -66,12 +66,12 @@ class Kept(SynchronousTestCase):
             for text in said:
                 self.assertNotIn("AHVz", text)
 
-    def test_of_a_content_its_size(self) -> None:
+    def test_of_content_only_the_size_is_kept(self) -> None:
         self.conversation.content(1234)
         self.conversation.content(5, binary=True)
         self.assertEqual(shown(self.conversation), ["C: (1234 octets)", "C: BDAT (5 octets)"])
 
-    def test_of_auth_the_mechanism_and_codes(self) -> None:
+    def test_of_auth_only_the_mechanism_and_codes_are_kept(self) -> None:
         self.conversation.sent(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
         self.conversation.received(b"535 5.7.8 not AHVzZXIAcGVuY2ls\r\n")
         self.conversation.sent(b"AUTH LOGIN\r\n", secret=True)
@@ -98,11 +98,11 @@ class Kept(SynchronousTestCase):
             ],
         )
 
-    def test_whatever_a_peer_says_is_printable(self) -> None:
+    def test_all_text_of_peers_is_printable(self) -> None:
         self.conversation.received(b"220 \x1b[2J\x00\xff \xc3\xbc\rx\n")
         self.assertEqual(shown(self.conversation), ["S: 220 \\x1b[2J\\x00\\xff \\xfc\\rx"])
 
-    def test_octets_without_end_are_not_kept(self) -> None:
+    def test_octets_without_an_end_are_not_kept(self) -> None:
         for _ in range(20_000):
             self.conversation.received(b"2")
         self.conversation.received(b"x" * 100_000)
@@ -112,7 +112,7 @@ class Kept(SynchronousTestCase):
         self.assertEqual(shown(self.conversation)[-1], "S: 550 the end")
         self.assertLessEqual(max(map(len, shown(self.conversation))), 600)
 
-    def test_a_transaction_of_any_length_gives_way_too(self) -> None:
+    def test_a_new_transaction_replaces_one_of_any_length(self) -> None:
         for count in (50, 150, 250, 399, 450, 5000):
             conversation = Conversation()
             for _ in range(count):
@@ -125,7 +125,7 @@ class Kept(SynchronousTestCase):
             last = shown(conversation)[-2:]
             self.assertEqual(last, ["* (1 transactions before this one)", "S: 250 second"])
 
-    def test_who_listens_hears_whole_lines_at_once(self) -> None:
+    def test_the_listener_gets_each_complete_line_at_once(self) -> None:
         heard: list[str] = []
         self.conversation.listener = lambda line: heard.append(str(line))
         self.conversation.received(b"250-on")
@@ -136,7 +136,7 @@ class Kept(SynchronousTestCase):
 
 
 class Transcript(SynchronousTestCase):
-    def test_it_has_4_kib_at_most_and_both_ends(self) -> None:
+    def test_a_transcript_has_at_most_4_kib_and_both_ends(self) -> None:
         lines = [Line("server", f"{number} " + "x" * 60) for number in range(1000)]
         text = transcript(lines)
         self.assertLessEqual(len(text), MAX_OCTETS)
@@ -147,24 +147,24 @@ class Transcript(SynchronousTestCase):
         (gap,) = [line for line in written if "left out" in line]
         self.assertEqual(gap, f"* ({1000 - (len(written) - 1)} lines left out)")
 
-    def test_a_short_one_is_whole(self) -> None:
+    def test_a_short_transcript_is_whole(self) -> None:
         self.assertEqual(transcript([Line("client", "QUIT")]), "C: QUIT\n")
         self.assertEqual(transcript([]), "")
 
 
 class Splitting(SynchronousTestCase):
-    def test_what_has_no_end_stands_before_what_the_other_says(self) -> None:
+    def test_an_unfinished_line_comes_before_the_next_speaker(self) -> None:
         splitter = LineSplitter()
         lines = [*splitter.lines("server", b"250"), *splitter.lines("client", b"QUIT\r\n")]
         self.assertEqual(lines, [Line("server", "250"), Line("client", "QUIT")])
 
-    def test_a_line_has_512_characters_at_most(self) -> None:
+    def test_a_line_has_at_most_512_characters(self) -> None:
         (line,) = LineSplitter().lines("server", b"x" * 3000 + b"\n")
         self.assertEqual(line.text, "x" * 509 + "...")
 
 
 class Handshake(SynchronousTestCase):
-    def test_one_line_says_what_it_achieved(self) -> None:
+    def test_a_handshake_is_one_line(self) -> None:
         facts = TLSFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", bits=256)
         self.assertEqual(tls_words(facts), "TLSv1.3 TLS_AES_256_GCM_SHA384, 256 bits")
         facts = TLSFacts(

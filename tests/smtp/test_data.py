@@ -1,4 +1,4 @@
-"""The framing of content: against a reader that is plain to see through, at any split."""
+"""The framing of content, compared with a simple reader, at any split."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.smtp.data import DataReader, NewlineNormalizer
 
-# Mostly what matters.
+# Mostly the octets that matter.
 OCTETS = st.lists(
     st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"\0", b"a", b".\r\n"]),
     max_size=40,
@@ -24,7 +24,7 @@ def pieces(octets: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 
 def naively(octets: bytes) -> tuple[bytes, bytes] | None:
-    """Return content and rest, None where the content has not ended: line by line, at once."""
+    """Return content and rest, read line by line; None where the content has not ended."""
     content = []
     while True:
         line, end, octets = octets.partition(b"\r\n")
@@ -45,7 +45,7 @@ class Reading(SynchronousTestCase):
     @given(OCTETS, CUTS)
     @example(b".\r\n", [])
     @example(b"\r\n.\r\r\n.\r\n", [1, 2, 3, 4, 5, 6, 7, 8])
-    def test_as_the_naive_reader_does_however_it_is_split(
+    def test_the_result_is_that_of_a_simple_reader_at_any_split(
         self, octets: bytes, cuts: list[int]
     ) -> None:
         reader = DataReader(look_for_long_lines=True)
@@ -63,7 +63,7 @@ class Reading(SynchronousTestCase):
             self.assertEqual(reader.bare, is_bare(content))
         self.assertFalse(reader.long)
 
-    def test_octet_by_octet_and_at_every_cut(self) -> None:
+    def test_the_result_is_the_same_octet_by_octet_and_at_every_split(self) -> None:
         octets = b"a\r\n..\r\n.b\r\n\r\n.\rc\r\n.\n.\r\n..\r\r\n.\r\nREST"
         expected = naively(octets)
         for cuts in (range(len(octets)), *[(cut,) for cut in range(len(octets))]):
@@ -96,7 +96,7 @@ class Reading(SynchronousTestCase):
                 self.assertEqual(reader.long, long, (length, cuts[:1]))
 
     def test_a_bare_cr_or_lf_ends_a_line_too(self) -> None:
-        # Where they are mended each becomes CR LF; elsewhere the message is refused for them.
+        # Where newlines are normalized each becomes CR LF; elsewhere the message is refused.
         for end in (b"\r", b"\n"):
             for cuts in ([], list(range(2000))):
                 reader = DataReader(look_for_long_lines=True)
@@ -105,7 +105,7 @@ class Reading(SynchronousTestCase):
                 self.assertEqual((reader.bare, reader.long), (True, False), (end, cuts[:1]))
 
     def test_looking_for_long_lines_costs_the_same_whatever_their_length(self) -> None:
-        # Lines of just under the limit once took 80 times as long as short ones.
+        # A search for 999 octets in a row takes 80 times as long for lines just under the limit.
         def cost(line: bytes) -> int:
             reader = DataReader(look_for_long_lines=True)
             content = line * (65_536 // len(line))
@@ -122,7 +122,7 @@ class Normalizing(SynchronousTestCase):
     @settings(max_examples=500)
     @given(OCTETS, CUTS)
     @example(b"\r\0\n", [1, 2])
-    def test_the_same_however_it_is_split_and_nothing_bare_is_left(
+    def test_the_result_is_the_same_at_any_split_and_has_no_bare_newline(
         self, octets: bytes, cuts: list[int]
     ) -> None:
         whole = NewlineNormalizer().feed(octets)

@@ -22,7 +22,7 @@ from .playing import message
 class XText(SynchronousTestCase):
     """RFC 3461 §4."""
 
-    def test_what_it_stands_for(self) -> None:
+    def test_xtext_is_decoded(self) -> None:
         for text, decoded in (
             ("", ""),
             ("a-Z~!*,<>", "a-Z~!*,<>"),
@@ -32,7 +32,7 @@ class XText(SynchronousTestCase):
         ):
             self.assertEqual(decode_xtext(text), decoded)
 
-    def test_what_is_none(self) -> None:
+    def test_malformed_xtext_is_refused(self) -> None:
         for text in (
             "+",
             "+4",
@@ -50,7 +50,7 @@ class XText(SynchronousTestCase):
             self.assertRaises(ValueError, decode_xtext, text)
 
     @given(st.text(st.characters(exclude_categories=["Cs"])))
-    def test_what_is_encoded_can_be_said_and_read_again(self, text: str) -> None:
+    def test_encoding_is_ascii_and_reversible(self, text: str) -> None:
         encoded = encode_xtext(text)
         self.assertRegex(encoded, r"\A[!-<>-~]*\Z")
         self.assertEqual(decode_xtext(encoded), text)
@@ -59,12 +59,12 @@ class XText(SynchronousTestCase):
 class InternationalAddresses(SynchronousTestCase):
     """RFC 6533 §3."""
 
-    def test_both_forms_mean_the_same(self) -> None:
+    def test_both_encodings_mean_the_same(self) -> None:
         for form in (r"\x{142}\x{2B}@example.pl", "ł\\x{2B}@example.pl"):
             self.assertEqual(decode_utf8_address(form), "ł+@example.pl")
         self.assertEqual(encode_utf8_address("ł+@example.pl"), r"\x{142}\x{2B}@example.pl")
 
-    def test_what_is_neither(self) -> None:
+    def test_malformed_encodings_are_refused(self) -> None:
         for text in (
             "",
             "a b",
@@ -84,14 +84,14 @@ class InternationalAddresses(SynchronousTestCase):
             min_size=1,
         )
     )
-    def test_what_is_encoded_can_be_read_again(self, text: str) -> None:
+    def test_encoding_is_ascii_and_reversible(self, text: str) -> None:
         encoded = encode_utf8_address(text)
         self.assertRegex(encoded, r"\A[!-*,-<>-~]+\Z")
         self.assertEqual(decode_utf8_address(encoded), text)
 
 
 class Reading(SynchronousTestCase):
-    def test_what_is_kept_can_be_passed_on_to_anybody(self) -> None:
+    def test_values_are_kept_in_a_form_for_any_next_hop(self) -> None:
         notify, orcpt = DSN.rcpt["NOTIFY"], DSN.rcpt["ORCPT"]
         self.assertEqual(DSN.mail["RET"]("hdrs"), "HDRS")
         self.assertEqual(DSN.mail["ENVID"]("a+2Bb"), "a+2Bb")
@@ -99,11 +99,11 @@ class Reading(SynchronousTestCase):
         self.assertEqual(orcpt("RFC822;Bob+2B@x"), "rfc822;Bob+2B@x")
         self.assertEqual(orcpt("utf-8;ł@x"), r"utf-8;\x{142}@x")
 
-    def test_one_that_would_be_too_long_in_ascii_is_refused(self) -> None:
+    def test_an_original_recipient_too_long_in_ascii_is_refused(self) -> None:
         DSN.rcpt["ORCPT"]("utf-8;" + "ł" * 70)
         self.assertRaises(CommandError, DSN.rcpt["ORCPT"], "utf-8;" + "ł" * 71)
 
-    def test_an_international_address_under_the_type_of_the_others_is_read_as_what_it_is(
+    def test_an_international_address_of_type_rfc822_is_read_as_utf_8(
         self,
     ) -> None:
         orcpt = DSN.rcpt["ORCPT"]  # so Postfix says it
@@ -113,13 +113,13 @@ class Reading(SynchronousTestCase):
         for address in ("+C3+A9+0D", "+C3", "jos+C3+A9@example.net+00"):
             self.assertRaises(CommandError, orcpt, f"rfc822;{address}")
 
-    def test_who_takes_lines_for_twisted_mail_is_not_offered_it(self) -> None:
+    def test_dsn_is_not_offered_for_deliveries_of_twisted_mail(self) -> None:
         self.assertIn(DSN, standard_extensions(1, 1))
         self.assertNotIn(DSN, extensions_for_lines(1, 1))
 
 
-class WhatTheSenderWants(SynchronousTestCase):
-    def test_events_by_notify(self) -> None:
+class Notify(SynchronousTestCase):
+    def test_notify_selects_the_events(self) -> None:
         for notify, events in (
             (None, ["FAILURE", "DELAY"]),  # RFC 3461 §4.1
             ("NEVER", []),
@@ -160,7 +160,7 @@ class PassingOn(SynchronousTestCase):
         self.mail = transaction.mail()
         return transaction
 
-    def test_to_a_next_hop_that_announces_dsn_all_goes_as_it_came(self) -> None:
+    def test_a_next_hop_with_dsn_gets_the_parameters_as_they_came(self) -> None:
         transaction = self.offered(DSN="")
         self.assertEqual(self.mail, b"MAIL FROM:<a@client.example> RET=HDRS ENVID=x+2By\r\n")
         self.assertEqual(
@@ -169,7 +169,7 @@ class PassingOn(SynchronousTestCase):
         )
         self.assertEqual(transaction.rcpt(1), b"RCPT TO:<c@example.net>\r\n")
 
-    def test_any_other_hears_nothing_of_it(self) -> None:
+    def test_a_next_hop_without_dsn_gets_none_of_them(self) -> None:
         transaction = self.offered(PIPELINING="")
         self.assertEqual(self.mail, b"MAIL FROM:<a@client.example>\r\n")
         self.assertEqual(transaction.rcpt(0), b"RCPT TO:<b@example.net>\r\n")

@@ -22,7 +22,7 @@ class InMemory(SynchronousTestCase):
 
 
 class WithLateDecisions(SynchronousTestCase):
-    """The same, with every decision made two seconds after it was asked for."""
+    """The same, with every decision two seconds late."""
 
 
 class OverTCP(TestCase):
@@ -57,39 +57,39 @@ del _case  # or it would be collected once more
 
 
 class ThePlayer(SynchronousTestCase):
-    """It has to notice what differs."""
+    """The player notices every difference."""
 
     def played(self, text: str) -> str:
         transcript = Transcript(text, "x.smtp")
         error = self.assertRaises(TranscriptError, transcript.play_pure)
         return str(error)
 
-    def test_another_reply(self) -> None:
+    def test_another_reply_is_noticed(self) -> None:
         error = self.played("S: 220 *\nC: NOOP\nS: 251 *")
         self.assertIn("x.smtp:3: expected 251 *, but there came 250 2.0.0 OK", error)
 
-    def test_a_reply_that_does_not_come(self) -> None:
+    def test_a_missing_reply_is_noticed(self) -> None:
         self.assertIn("(nothing)", self.played("S: 220 *\nS: 250 *"))
 
-    def test_a_reply_more(self) -> None:
+    def test_a_surplus_reply_is_noticed(self) -> None:
         self.assertIn("expected nothing more", self.played("S: 220 *\nC: NOOP"))
 
-    def test_a_reply_of_several_lines_that_has_one(self) -> None:
+    def test_a_single_line_in_place_of_several_is_noticed(self) -> None:
         self.assertIn("expected 250-*", self.played("S: 220 *\nC: NOOP\nS: 250-*"))
 
-    def test_a_keyword_that_is_not_there(self) -> None:
+    def test_a_missing_or_surplus_keyword_is_noticed(self) -> None:
         text = "@ tls none\nS: 220 *\nC: EHLO x\nS: 250-*\n"
         self.assertIn("expected S? STARTTLS", self.played(text + "S? STARTTLS"))
         self.assertIn("expected S! SIZE", self.played(text + "S! SIZE"))
 
-    def test_a_connection_that_stays_open(self) -> None:
+    def test_a_connection_that_stays_open_is_noticed(self) -> None:
         self.assertIn("the end of the connection", self.played("S: 220 *\nCLOSED"))
 
-    def test_a_connection_that_closes(self) -> None:
+    def test_a_connection_that_closes_is_noticed(self) -> None:
         error = self.played("S: 220 *\nC: QUIT\nS: 221 *\nS: 250 *")
         self.assertIn("came the end of the connection", error)
 
-    def test_a_message_more_or_less(self) -> None:
+    def test_a_missing_or_surplus_message_is_noticed(self) -> None:
         taken = (
             "S: 220 *\nC: EHLO x\nS: 250-*\nC: MAIL FROM:<>\nC: RCPT TO:<a@b>\nC: DATA\n"
             "S: 250 *\nS: 250 *\nS: 354 *\nC: x\nC: .\nS: 250 *\n"
@@ -103,15 +103,15 @@ class ThePlayer(SynchronousTestCase):
         )
         Transcript(f"{taken}M: from <> to <a@b>\nM> x\\r\\n", "x").play_pure()
 
-    def test_a_violation(self) -> None:
+    def test_a_violation_is_noticed(self) -> None:
         text = "@ whole\nS: 220 *\nC: EHLO x\nC: NOOP\nS: 554 *\nCLOSED\n"
         self.assertIn("expected 0 violations", self.played(text))
 
-    def test_what_only_some_splits_show(self) -> None:
+    def test_a_difference_at_some_splits_only_is_noticed(self) -> None:
         text = "@ violations 1\nS: 220 *\nC: EHLO x\nC: NOOP\nS: 554 *\nCLOSED\n"
         self.assertIn("(cut: ", self.played(text))
 
-    def test_a_line_that_is_none(self) -> None:
+    def test_a_malformed_line_of_a_transcript_is_refused(self) -> None:
         for line in ("X: y", "@ nonsense 1", "C* x y", "M> before its message"):
             error = self.assertRaises(TranscriptError, Transcript, line, "x")
             self.assertIn("x:1", str(error))

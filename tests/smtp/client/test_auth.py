@@ -1,4 +1,4 @@
-"""A client with credentials (RFC 4954): shown under TLS or never, and nothing sent without them."""
+"""AUTH in a client session (RFC 4954): credentials need TLS, and mail needs their acceptance."""
 
 import hmac
 from base64 import b64encode
@@ -33,7 +33,7 @@ def opened(
     messages: tuple[Message, ...] = (),
     at_a_time: int = 0,
 ) -> Player:
-    """Return a session under TLS that has just heard the second reply to EHLO."""
+    """Return a session under TLS that has read the second reply to EHLO."""
     player = Player(
         *(messages or (message(),)), tls="encrypt", credentials=credentials, at_a_time=at_a_time
     ).play("""
@@ -56,9 +56,9 @@ def opened(
 
 
 class MechanismTests(SynchronousTestCase):
-    """The strongest that is offered, and its whole dialogue."""
+    """The strongest mechanism in common is used, with its whole exchange."""
 
-    def test_scram_sha_256(self) -> None:
+    def test_scram_sha_256_ends_with_the_proof_of_the_server(self) -> None:
         for at_a_time in (0, 1):
             player = opened(
                 "AUTH LOGIN PLAIN SCRAM-SHA-1 SCRAM-SHA-256 CRAM-MD5 GSSAPI", at_a_time=at_a_time
@@ -73,7 +73,7 @@ class MechanismTests(SynchronousTestCase):
             """)
             self.assertEqual(player.steps, [Ready()])
 
-    def test_the_strongest_comes_first(self) -> None:
+    def test_the_strongest_mechanism_in_common_is_tried_first(self) -> None:
         for offered, said in (
             ("LOGIN PLAIN CRAM-MD5 SCRAM-SHA-1", "AUTH SCRAM-SHA-1 "),
             ("LOGIN PLAIN CRAM-MD5", "AUTH CRAM-MD5\r\n"),
@@ -83,15 +83,15 @@ class MechanismTests(SynchronousTestCase):
             player = opened(f"AUTH {offered}")
             self.assertEqual(player.said[: len(said)], said)
 
-    def test_plain(self) -> None:
+    def test_plain_goes_with_the_command(self) -> None:
         opened("AUTH PLAIN").play(f"""
             C: AUTH PLAIN {PLAIN}
             S: 235 Known
             C: MAIL FROM:<a@client.example>
         """)
 
-    def test_an_initial_response_that_is_too_long_for_a_command(self) -> None:
-        """RFC 4954 §4: it comes when asked for; only then may the server be content."""
+    def test_an_initial_response_too_long_for_the_command_answers_a_challenge(self) -> None:
+        """RFC 4954 §4: a success before it was sent is not believed."""
         long = Credentials("user", "x" * 400)
         response = b64encode(b"\0user\0" + b"x" * 400).decode()
         opened("AUTH PLAIN", credentials=long).play(f"""
@@ -107,15 +107,14 @@ class MechanismTests(SynchronousTestCase):
             C: QUIT
         """)
 
-    def test_the_longest_initial_response(self) -> None:
-        """RFC 5321 §4.5.3.1.4: 512 octets."""
+    def test_an_auth_command_has_at_most_512_octets(self) -> None:
+        """RFC 5321 §4.5.3.1.4."""
         for length in range(340, 380):
             said = opened("AUTH PLAIN", credentials=Credentials("user", "x" * length)).said
             whole = len(b64encode(b"\0user\0" + b"x" * length)) + len("AUTH PLAIN \r\n")
             self.assertEqual(len(said), whole if whole <= 512 else len("AUTH PLAIN\r\n"))
 
-    def test_login(self) -> None:
-        """Whatever the questions are called."""
+    def test_login_answers_two_challenges_of_any_text(self) -> None:
         opened("AUTH LOGIN").play("""
             C: AUTH LOGIN
             S: 334 VXNlcm5hbWU6
@@ -126,7 +125,7 @@ class MechanismTests(SynchronousTestCase):
             C: MAIL FROM:<a@client.example>
         """)
 
-    def test_once_for_a_connection(self) -> None:
+    def test_auth_is_sent_once_for_a_connection(self) -> None:
         player = opened("AUTH PLAIN", messages=(message(), message())).play(f"""
             C: AUTH PLAIN {PLAIN}
             S: 235 Known
@@ -138,7 +137,7 @@ class MechanismTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.7.1 Not you"])
 
-    def test_on_lmtp(self) -> None:
+    def test_auth_follows_lhlo_in_lmtp(self) -> None:
         player = Player(message(), credentials=USER, dialect="lmtp", tls="encrypt").play("""
             S: 220 mx.example LMTP
             C: LHLO client.example
@@ -159,7 +158,7 @@ class MechanismTests(SynchronousTestCase):
 
 
 class NeverInClearTests(SynchronousTestCase):
-    """Without TLS nothing is said of the credentials, and no mail goes, whatever the level."""
+    """Without TLS no credentials and no mail are sent, whatever the level of TLS."""
 
     levels: tuple[TLSLevel, ...] = ("none", "may", "encrypt")
 
@@ -169,7 +168,7 @@ class NeverInClearTests(SynchronousTestCase):
         self.assertIn("never sent in clear", player.unusable.reply.text)
         self.assertFalse(player.unusable.clear_retry)
 
-    def test_starttls_not_offered(self) -> None:
+    def test_mail_is_deferred_where_starttls_is_not_offered(self) -> None:
         for level in self.levels:
             for ehlo in (
                 "250-mx\n S: 250 AUTH PLAIN",
@@ -185,7 +184,7 @@ class NeverInClearTests(SynchronousTestCase):
                 self.assert_deferred(player, "STARTTLS is not offered")
                 self.assertEqual(player.steps[-1], Close())
 
-    def test_starttls_refused(self) -> None:
+    def test_mail_is_deferred_where_starttls_is_refused(self) -> None:
         for level in self.levels[1:]:
             player = Player(message(), tls=level, credentials=USER).play("""
                 S: 220 mx.example
@@ -199,8 +198,8 @@ class NeverInClearTests(SynchronousTestCase):
             """)
             self.assert_deferred(player, "Not now")
 
-    def test_a_failed_handshake_is_not_worth_a_retry_in_clear(self) -> None:
-        """C8 of RFC 3207 §6: without credentials it would be."""
+    def test_after_a_failed_handshake_there_is_no_attempt_in_clear(self) -> None:
+        """C8 of RFC 3207 §6: without credentials there is."""
         for stop in (ClientSession.timed_out, lambda session: session.connection_lost("alert")):
             player = Player(message(), tls="may", credentials=USER).play("""
                 S: 220 mx.example
@@ -213,14 +212,14 @@ class NeverInClearTests(SynchronousTestCase):
             player.take(stop(player.session))
             self.assertFalse(player.unusable.clear_retry)
 
-    def test_what_was_offered_in_clear_is_forgotten(self) -> None:
-        """RFC 3207 §4.2: AUTH only from the second reply to EHLO."""
+    def test_mechanisms_offered_in_clear_are_forgotten(self) -> None:
+        """RFC 3207 §4.2: AUTH counts only from the second reply to EHLO."""
         player = opened("SIZE").play("C: QUIT")
         self.assertIn("AUTH is not offered", player.unusable.reply.text)
 
 
 class RefusalTests(SynchronousTestCase):
-    """A server that will not know us: for the operator to mend, so the mail waits."""
+    """A refusal of our credentials is a matter for the operator, so the mail is deferred."""
 
     def assert_deferred(self, player: Player, reply: str) -> None:
         self.assertIn(reply, str(player.unusable.reply))
@@ -239,7 +238,7 @@ class RefusalTests(SynchronousTestCase):
             S: 221 Bye
         """)
 
-    def test_for_good(self) -> None:
+    def test_a_permanent_refusal_of_the_credentials_defers(self) -> None:
         """RFC 4954 §6: 535 and all other 5yz."""
         for reply in ("535 5.7.8 Wrong", "530 5.7.0 No", "538 5.7.11 No", "500 5.5.6 Too long"):
             player = self.refused(reply)
@@ -250,30 +249,29 @@ class RefusalTests(SynchronousTestCase):
             self.assertIsNone(player.unusable.remote)
             self.assertEqual(player.steps[-1], Close())
 
-    def test_for_now(self) -> None:
-        """RFC 4954 §6: 454 and 432 are the server's own trouble."""
+    def test_a_temporary_failure_is_not_a_refusal_of_the_credentials(self) -> None:
+        """RFC 4954 §6: 454 and 432 are about the state of the server."""
         for reply in ("454 4.7.0 Database down", "432 4.7.12 Change it"):
             player = self.refused(reply)
             self.assert_deferred(player, reply)
             self.assertFalse(player.unusable.credentials_refused)
             self.assertEqual(player.unusable.remote, "mx[192.0.2.1]:25")
 
-    def test_without_end(self) -> None:
-        """Of what is not about the message, not even a refusal is for good."""
+    def test_a_refusal_without_an_end_defers(self) -> None:
+        """It is not about the message, so it is never permanent."""
         for octets in (b"535 5.7.8 " + b"x" * 13_000, b"535-5.7.8 no\r\n" * 100):
             player = opened("AUTH PLAIN")
             player.hear(octets)
             self.assert_deferred(player, "does not end")
 
-    def test_refused_and_closed_in_one_piece(self) -> None:
-        """The first word counts, not that the server has had enough of us."""
+    def test_a_refusal_counts_and_not_the_421_that_follows(self) -> None:
         player = opened("AUTH PLAIN")
         player.hear(b"535 5.7.8 Wrong\r\n421 4.7.0 Too many errors\r\n")
         self.assert_deferred(player, "535 5.7.8 Wrong")
         self.assertTrue(player.unusable.credentials_refused)
         self.assertEqual(player.steps[-1], Close(abort=True))
 
-    def test_closing_down(self) -> None:
+    def test_421_in_reply_to_auth_ends_the_session(self) -> None:
         player = opened("AUTH PLAIN").play(f"""
             C: AUTH PLAIN {PLAIN}
             S: 421 4.3.2 Going down
@@ -281,8 +279,8 @@ class RefusalTests(SynchronousTestCase):
         self.assert_deferred(player, "421 4.3.2 Going down")
         self.assertEqual(player.steps[-1], Close())
 
-    def test_a_mechanism_that_is_offered_and_not_known(self) -> None:
-        """504 and 534 are of the mechanism: the next one is tried, none twice."""
+    def test_after_504_and_534_the_next_mechanism_is_tried_and_none_twice(self) -> None:
+        """RFC 4954 §4, §6: these refuse the mechanism, and not the credentials."""
         player = opened("AUTH PLAIN SCRAM-SHA-256 LOGIN").play(f"""
             C: AUTH SCRAM-SHA-256 {SCRAM_FIRST}
             S: 504 5.5.4 Not this one
@@ -294,27 +292,27 @@ class RefusalTests(SynchronousTestCase):
         """)
         self.assert_deferred(player, "Nor this one")
 
-    def test_the_password_is_tried_once(self) -> None:
-        """Every failure counts against an account."""
+    def test_a_refused_password_is_not_tried_again(self) -> None:
+        """Every failure may count against the account."""
         opened("AUTH PLAIN LOGIN").play(f"""
             C: AUTH PLAIN {PLAIN}
             S: 535 5.7.8 Wrong
             C: QUIT
         """)
 
-    def test_no_mechanism_in_common(self) -> None:
+    def test_without_a_mechanism_in_common_mail_is_deferred(self) -> None:
         for offered in ("AUTH", "AUTH GSSAPI NTLM\x1b[2J", "AUTH=PLAIN", "AUTH SCRAM-SHA-256-PLUS"):
             player = opened(offered).play("C: QUIT")
             self.assert_deferred(player, "454 4.7.8")
             self.assertIn("AUTH is", player.unusable.reply.text)
 
-    def test_credentials_that_cannot_be_used(self) -> None:
+    def test_credentials_that_a_mechanism_cannot_carry_are_not_sent(self) -> None:
         player = opened("AUTH SCRAM-SHA-256", credentials=Credentials("user", "pencil\x07"))
         self.assertEqual(player.said, "QUIT\r\n")
         self.assert_deferred(player, "cannot be used")
 
-    def test_yes_without_a_proof(self) -> None:
-        """RFC 5802 §5: a server that skips its part is not believed, at any point."""
+    def test_success_without_the_proof_of_the_server_is_not_believed(self) -> None:
+        """RFC 5802 §5."""
         for turns in range(2):
             player = opened("AUTH SCRAM-SHA-256")
             for challenge in (SCRAM_CHALLENGE,)[:turns]:
@@ -324,7 +322,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(player.said, "QUIT\r\n")
             self.assert_deferred(player, "before the exchange was complete")
 
-    def test_many_iterations_are_for_a_thread(self) -> None:
+    def test_many_iterations_become_a_derivation_for_a_thread(self) -> None:
         self.patch(client, "_AT_ONCE", 4095)
         for ends in (False, True):
             player = opened("AUTH SCRAM-SHA-256").play(f"""
@@ -347,8 +345,7 @@ class RefusalTests(SynchronousTestCase):
                 """)
             self.assertEqual(player.said, "")
 
-    def test_a_false_proof(self) -> None:
-        """The exchange is cancelled, and nothing of the message said."""
+    def test_after_a_false_proof_of_the_server_the_exchange_is_cancelled(self) -> None:
         player = opened("AUTH SCRAM-SHA-256").play(f"""
             C: AUTH SCRAM-SHA-256 {SCRAM_FIRST}
             S: 334 {SCRAM_CHALLENGE}
@@ -360,7 +357,7 @@ class RefusalTests(SynchronousTestCase):
         """)
         self.assert_deferred(player, "does not have the keys of the password")
 
-    def test_challenges_that_are_none(self) -> None:
+    def test_after_a_malformed_challenge_the_exchange_is_cancelled(self) -> None:
         for challenge in (
             "334 ???",
             "334 \u00e9",
@@ -378,7 +375,7 @@ class RefusalTests(SynchronousTestCase):
             self.assert_deferred(player, "AUTH was broken off")
             self.assertEqual(player.session.deadline, 5.0)
 
-    def test_a_challenge_too_many(self) -> None:
+    def test_after_a_challenge_too_many_the_exchange_is_cancelled(self) -> None:
         player = opened("AUTH PLAIN").play(f"""
             C: AUTH PLAIN {PLAIN}
             S: 334
@@ -386,7 +383,7 @@ class RefusalTests(SynchronousTestCase):
         """)
         self.assert_deferred(player, "PLAIN has no challenge")
 
-    def test_codes_that_are_no_answer(self) -> None:
+    def test_codes_that_rfc_4954_does_not_know_are_a_refusal(self) -> None:
         for reply in ("250 Ok", "220 Ready", "354 Go on", "235 "):
             player = opened("AUTH LOGIN").play(f"""
                 C: AUTH LOGIN
@@ -395,7 +392,7 @@ class RefusalTests(SynchronousTestCase):
             """)
             self.assert_deferred(player, "454 4.7.8")
 
-    def test_the_end_of_the_connection(self) -> None:
+    def test_a_connection_that_ends_during_auth_defers(self) -> None:
         player = opened("AUTH PLAIN").play(f"C: AUTH PLAIN {PLAIN}")
         self.assertEqual(player.session.deadline, 300.0)
         player.take(player.session.connection_lost("reset"))
@@ -404,9 +401,9 @@ class RefusalTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """RFC 4954 §4: 12,288 octets of challenge, and no more of anything else."""
+    """RFC 4954 §4: a challenge may have 12,288 octets; other replies keep their limits."""
 
-    def test_the_longest_challenge(self) -> None:
+    def test_a_challenge_of_12288_octets_is_answered(self) -> None:
         challenge = b"x" * (CHALLENGE_LIMIT // 4 * 3)
         player = opened("AUTH CRAM-MD5", at_a_time=1000)
         player.said = ""
@@ -414,15 +411,15 @@ class LimitTests(SynchronousTestCase):
         digest = hmac.new(b"pencil", challenge, "md5").hexdigest()
         self.assertEqual(player.said, b64encode(f"user {digest}".encode()).decode() + "\r\n")
 
-    def test_a_longer_one(self) -> None:
+    def test_a_longer_challenge_ends_the_session(self) -> None:
         for end in (b"", b"\r\n"):
             player = opened("AUTH CRAM-MD5")
             player.hear(b"334 " + b"x" * (CHALLENGE_LIMIT + 1) + end)
             self.assertEqual(player.steps[-1], Close(abort=True))
             self.assertIn("does not end", player.unusable.reply.text)
 
-    def test_only_while_a_challenge_is_due(self) -> None:
-        """Other replies keep to 512 octets of text, and lines to 4,096."""
+    def test_the_longer_limit_holds_only_while_a_challenge_is_due(self) -> None:
+        """Other replies have 512 octets of text, and lines of at most 4,096."""
         player = opened("AUTH PLAIN")
         player.hear(b"535 5.7.8 " + b"x" * 8000 + b"\r\n")
         self.assertLess(len(player.unusable.reply.text), 700)
@@ -431,7 +428,7 @@ class LimitTests(SynchronousTestCase):
         player.hear(b"250 " + b"x" * 5000)
         self.assertTrue(player.session.closed)
 
-    def test_a_response_that_would_be_too_long(self) -> None:
+    def test_a_response_over_the_limit_cancels_the_exchange(self) -> None:
         player = opened("AUTH LOGIN", credentials=Credentials("u" * RESPONSE_LIMIT, "x"))
         player.said = ""
         player.hear(b"334\r\n")
@@ -439,9 +436,9 @@ class LimitTests(SynchronousTestCase):
 
 
 class SecretTests(SynchronousTestCase):
-    """What is said is marked, and what the server repeats of it is not passed on."""
+    """Lines of AUTH are marked as secret, and replies that repeat a secret are not shown."""
 
-    def test_lines_that_are_secret(self) -> None:
+    def test_lines_of_auth_are_marked_as_secret_and_no_others(self) -> None:
         session = ClientSession(helo="x", remote="mx", tls="encrypt", credentials=USER)
 
         def said(octets: bytes) -> tuple[bool, bytes]:
@@ -462,7 +459,7 @@ class SecretTests(SynchronousTestCase):
             (session.secret, session.output()), (False, b"MAIL FROM:<a@client.example>\r\n")
         )
 
-    def test_the_connection_ends_before_it_was_said(self) -> None:
+    def test_a_secret_is_dropped_where_the_connection_ends_before_it_is_sent(self) -> None:
         session = ClientSession(
             helo="x", remote="mx", tls="encrypt", implicit_tls=True, credentials=USER
         )
@@ -474,7 +471,7 @@ class SecretTests(SynchronousTestCase):
         session.connection_lost("reset")
         self.assertEqual((session.secret, session.output()), (False, b""))
 
-    def test_a_server_that_repeats_it(self) -> None:
+    def test_a_refusal_that_repeats_a_secret_is_shown_without_its_text(self) -> None:
         for text in ("5.7.8 pencil is wrong", f"Cannot read {PLAIN}", "no\r\n535 pencil"):
             player = opened("AUTH PLAIN")
             player.hear(f"535{'-' if '535' in text else ' '}{text}\r\n".encode())
@@ -483,13 +480,13 @@ class SecretTests(SynchronousTestCase):
             self.assertIn("535", str(player.unusable.reply))
             self.assertIn("repeats a secret", str(player.unusable.reply))
 
-    def test_a_server_that_repeats_it_as_it_goes(self) -> None:
+    def test_a_last_reply_that_repeats_a_secret_is_shown_without_its_text(self) -> None:
         for octets in (b"421 pencil\r\n", b"550 pencil " + b"x" * 13_000):
             player = opened("AUTH PLAIN")
             player.hear(octets)
             self.assertTrue(player.session.closed)
             self.assertNotIn("pencil", str(player.steps))
 
-    def test_nothing_shows_the_password(self) -> None:
+    def test_no_representation_shows_the_password(self) -> None:
         player = opened("AUTH PLAIN")
         self.assertNotIn("pencil", repr(player.session) + repr(evolve(USER, username="x")))

@@ -1,4 +1,4 @@
-"""Binary content on its way out (RFC 3030): by BDAT, as it is, or not at all."""
+"""Binary content in a client session (RFC 3030): sent by BDAT, octet for octet, or not at all."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ TAKEN = """
 
 @frozen
 class PromisedBody:
-    """A content that has not the size that it says it has."""
+    """A body whose octets do not have the size that it announces."""
 
     size: int
     pieces: tuple[bytes, ...]
@@ -59,8 +59,8 @@ def binary(*recipients: str, body: Body | None = None, content: bytes | None = N
     return message(*recipients, parameters=parameters, content=content)
 
 
-def asked_for(mail: Message) -> ClientSession:
-    """Return a session in which the content of ``mail`` is asked for."""
+def awaiting_content(mail: Message) -> ClientSession:
+    """Return a session that waits for the content of ``mail``."""
     session = ClientSession(helo="client.example", remote="mx[192.0.2.1]:25", tls="none")
     session.receive(b"220 mx.example\r\n")
     session.output()
@@ -73,9 +73,9 @@ def asked_for(mail: Message) -> ClientSession:
 
 
 class SentTests(SynchronousTestCase):
-    """What is said when the server can take it."""
+    """The dialogue with a server that has CHUNKING and BINARYMIME."""
 
-    def test_one_chunk_when_a_recipient_is_known_to_be_taken(self) -> None:
+    def test_one_chunk_is_sent_after_a_recipient_was_accepted(self) -> None:
         for at_a_time in (0, 1):
             player = Player(binary(), at_a_time=at_a_time).play(f"""
                 {BINARY_OPENING}
@@ -87,7 +87,7 @@ class SentTests(SynchronousTestCase):
             self.assertEqual(player.replies, ["250 2.0.0 Queued as 1"])
             self.assertTrue(player.session.idle)
 
-    def test_without_pipelining(self) -> None:
+    def test_without_pipelining_the_chunk_follows_the_last_recipient(self) -> None:
         player = Player(binary("b@example.net", "c@example.net")).play(f"""
             S: 220 mx.example
             C: EHLO client.example
@@ -105,25 +105,24 @@ class SentTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["250 Queued", "550 5.1.1 Nobody"])
 
-    def test_every_octet_goes_as_it_is(self) -> None:
-        """No dot is doubled, no line ended, and the count is that of what goes."""
+    def test_every_octet_is_sent_as_it_is_and_counted(self) -> None:
+        """No dot is doubled, and no line end added."""
         for content in (EVERY_OCTET, b"", b".", b".\r\n", b"no end", EVERY_OCTET * 1000):
             mail = binary(content=content)
             whole = TRACE + content
-            octets = b"".join(asked_for(mail).body())
+            octets = b"".join(awaiting_content(mail).body())
             self.assertEqual(octets, b"BDAT %d LAST\r\n%s" % (len(whole), whole))
 
-    def test_nothing_at_all_is_a_chunk_too(self) -> None:
+    def test_empty_content_is_a_chunk_of_no_octets(self) -> None:
         mail = evolve(binary(content=b""), trace=b"")
-        self.assertEqual(b"".join(asked_for(mail).body()), b"BDAT 0 LAST\r\n")
+        self.assertEqual(b"".join(awaiting_content(mail).body()), b"BDAT 0 LAST\r\n")
 
-    def test_large_content_leaves_in_pieces(self) -> None:
-        pieces = list(asked_for(binary(content=EVERY_OCTET * 1000)).body())
+    def test_large_content_is_written_in_pieces(self) -> None:
+        pieces = list(awaiting_content(binary(content=EVERY_OCTET * 1000)).body())
         self.assertLess(max(map(len, pieces)), 70_000)
         self.assertGreater(len(pieces), 3)
 
-    def test_partial_success(self) -> None:
-        """Those that were taken share the reply to the chunk."""
+    def test_accepted_recipients_share_the_reply_to_the_chunk(self) -> None:
         player = Player(binary("b@example.net", "c@example.net", "d@example.net")).play(f"""
             {BINARY_OPENING}
             {BINARY_GROUP}
@@ -138,8 +137,7 @@ class SentTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.1.1 Nobody", "250 Queued", "450 4.2.0 Later"])
 
-    def test_no_recipient_taken(self) -> None:
-        """No BDAT, whose chunk would have to follow; RSET before what comes next."""
+    def test_without_an_accepted_recipient_there_is_no_bdat_and_rset_follows(self) -> None:
         player = Player(binary("b@example.net", "c@example.net"), message()).play(f"""
             {BINARY_OPENING}
             {BINARY_GROUP}
@@ -152,7 +150,7 @@ class SentTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.1.1 Nobody", "450 4.2.0 Later"])
 
-    def test_mail_refused(self) -> None:
+    def test_after_a_refused_mail_rset_precedes_the_next_transaction(self) -> None:
         player = Player(binary(), message()).play(f"""
             {BINARY_OPENING}
             {BINARY_GROUP}
@@ -163,8 +161,8 @@ class SentTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.7.1 Not you"])
 
-    def test_chunk_refused(self) -> None:
-        """The reply is that of the content; RSET, because the server may wait for one."""
+    def test_a_refused_chunk_fails_the_message_and_rset_follows(self) -> None:
+        """RFC 3030 §2: the server may wait for RSET."""
         player = Player(binary(), binary()).play(f"""
             {BINARY_OPENING}
             {BINARY_GROUP}
@@ -177,8 +175,7 @@ class SentTests(SynchronousTestCase):
         self.assertEqual(player.replies, ["552 5.3.4 Too large"])
         self.assertFalse(player.outcomes[0].uncertain)
 
-    def test_only_binary_content_goes_so(self) -> None:
-        """All else by DATA, before it and after it on the same connection."""
+    def test_other_content_goes_by_data_on_the_same_connection(self) -> None:
         player = Player(message(), binary(), message()).play(f"""
             {BINARY_OPENING}
             {GROUP}
@@ -200,8 +197,10 @@ class SentTests(SynchronousTestCase):
 
 
 class UnsendableTests(SynchronousTestCase):
-    def test_a_server_that_cannot_take_it(self) -> None:
-        """RFC 3030 §3: never sent there, whichever half is missing; 5.6.3 for everyone."""
+    """Binary content for servers that cannot take it."""
+
+    def test_a_server_without_chunking_or_binarymime_gets_none_of_it(self) -> None:
+        """RFC 3030 §3: all recipients fail with 5.6.3."""
         for extensions in (
             "S: 250 8BITMIME",
             "S: 250 CHUNKING",
@@ -221,12 +220,12 @@ class UnsendableTests(SynchronousTestCase):
             self.assertEqual(len(player.outcomes), 2)
             self.assertTrue(player.session.idle)
 
-    def test_a_server_that_knows_no_extension(self) -> None:
+    def test_a_server_without_extensions_gets_none_of_it(self) -> None:
         player = Player(binary()).play(PLAIN_OPENING)
         self.assertEqual(player.outcomes[0].reply.enhanced, "5.6.3")
 
-    def test_content_that_is_not_as_long_as_it_was(self) -> None:
-        """The server counts, and would take commands for content: it never gets all of it."""
+    def test_content_whose_length_has_changed_is_never_sent_whole(self) -> None:
+        """The server counts octets, and would take commands for content."""
         for size, pieces in (
             (10, (b"123456789",)),
             (10, (b"12345678901",)),
@@ -237,7 +236,7 @@ class UnsendableTests(SynchronousTestCase):
             (100_000, (b"x" * 65_536, b"x" * 34_463)),
             (100_000, (b"x" * 65_536, b"x" * 34_465)),
         ):
-            session = asked_for(binary(body=PromisedBody(size, pieces)))
+            session = awaiting_content(binary(body=PromisedBody(size, pieces)))
             sent = []
             with self.assertRaises(OSError):
                 sent.extend(session.body())
@@ -250,11 +249,12 @@ class UnsendableTests(SynchronousTestCase):
 
 
 class TroubleTests(SynchronousTestCase):
-    def test_refused_while_it_is_sent(self) -> None:
-        """That is the answer; the connection, in the middle of a chunk, is no more use."""
+    """Replies and ends of connections that come while a chunk is sent."""
+
+    def test_a_refusal_while_the_chunk_is_sent_counts_and_ends_the_connection(self) -> None:
         refusal = b"552-5.3.4 Far\r\n552 5.3.4 too large\r\n"
         for cut in range(len(refusal)):
-            session = asked_for(binary(content=b"x" * 200_000))
+            session = awaiting_content(binary(content=b"x" * 200_000))
             pieces = session.body()
             next(pieces)
             self.assertEqual(session.receive(refusal[:cut]), [])
@@ -267,19 +267,17 @@ class TroubleTests(SynchronousTestCase):
             self.assertEqual(close, Close(abort=True))
             self.assertTrue(session.closed)
 
-    def test_accepted_while_it_is_sent(self) -> None:
-        """Nobody can have taken what was not sent: deferred, whole or in part."""
+    def test_success_while_the_chunk_is_sent_is_not_believed(self) -> None:
         for octets in (b"250 Ok\r\n", b"2"):
-            session = asked_for(binary(content=b"x" * 200_000))
+            session = awaiting_content(binary(content=b"x" * 200_000))
             next(session.body())
             done, close = session.receive(octets)
             [outcome] = done.outcomes  # type: ignore[union-attr]
             self.assertEqual(outcome.reply.code // 100, 4)
             self.assertEqual(close, Close(abort=True))
 
-    def test_a_refusal_that_ends_with_the_content(self) -> None:
-        """It began too early and is complete when all is sent: one answer to one chunk."""
-        session = asked_for(binary(content=b"x" * 200_000))
+    def test_a_refusal_completed_after_the_chunk_is_its_reply(self) -> None:
+        session = awaiting_content(binary(content=b"x" * 200_000))
         pieces = session.body()
         next(pieces)
         self.assertEqual(session.receive(b"452 4.3.1 No"), [])
@@ -289,8 +287,8 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(str(outcome.reply), "452 4.3.1 No room")
         self.assertTrue(session.idle)
 
-    def test_no_answer_to_the_chunk(self) -> None:
-        """It was sent, so it may have been delivered; RFC 5321 §4.5.3.2.6 gives it 10 minutes."""
+    def test_without_a_reply_to_the_chunk_the_delivery_is_uncertain(self) -> None:
+        """RFC 5321 §4.5.3.2.6: the wait may last 10 minutes."""
         for end in ("lost", "timed out"):
             player = Player(binary("b@example.net", "c@example.net")).play(f"""
                 {BINARY_OPENING}
@@ -311,8 +309,8 @@ class TroubleTests(SynchronousTestCase):
             self.assertIn("after the last chunk", first.reply.text)
             self.assertEqual([first.uncertain, second.uncertain], [True, False])
 
-    def test_lost_within_the_chunk(self) -> None:
-        session = asked_for(binary(content=b"x" * 200_000))
+    def test_a_connection_lost_within_the_chunk_has_delivered_nothing(self) -> None:
+        session = awaiting_content(binary(content=b"x" * 200_000))
         next(session.body())
         self.assertEqual(session.deadline, 180)
         [done, _] = session.connection_lost("reset")
@@ -320,8 +318,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(outcome.reply.enhanced, "4.4.2")
         self.assertFalse(outcome.uncertain)
 
-    def test_a_reply_too_many_before_the_chunk(self) -> None:
-        """The server is out of step: what it answers next could be the answer to anything."""
+    def test_a_surplus_reply_before_the_chunk_ends_the_connection(self) -> None:
         player = Player(binary()).play(f"""
             {BINARY_OPENING}
             {BINARY_GROUP}

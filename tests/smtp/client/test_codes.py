@@ -1,4 +1,4 @@
-"""Replies whose lines differ: in code, in class, in the enhanced status code (RFC 5321 §4.2.1)."""
+"""Replies whose lines differ in code, class or enhanced status code (RFC 5321 §4.2.1)."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +13,7 @@ STARTTLS_OFFER = b"250-mx.example\r\n250 STARTTLS\r\n"
 
 
 def pipelined(*replies: str, recipients: tuple[str, ...] = TWO) -> Player:
-    """Return a session that heard ``replies`` to MAIL, RCPT, DATA, the final dot."""
+    """Return a session that has read ``replies`` to MAIL, RCPT, DATA, and the final dot."""
     player = Player(message(*recipients))
     player.hear(b"220 mx.example\r\n")
     player.hear(b"250-mx.example\r\n250 PIPELINING\r\n")
@@ -23,9 +23,9 @@ def pipelined(*replies: str, recipients: tuple[str, ...] = TWO) -> Player:
 
 
 class OfOneClass(SynchronousTestCase):
-    """The last line's code counts."""
+    """Where the codes are of one class, the code of the last line counts."""
 
-    def test_to_the_final_dot(self) -> None:
+    def test_the_last_code_after_the_final_dot_counts(self) -> None:
         for reply, counted in (
             ("250-ok|251 queued", "251 ok queued"),
             ("251-ok|250 queued", "250 ok queued"),
@@ -39,7 +39,7 @@ class OfOneClass(SynchronousTestCase):
             self.assertFalse(any(outcome.uncertain for outcome in player.outcomes))
             self.assertTrue(player.session.idle)
 
-    def test_cut_anywhere(self) -> None:
+    def test_the_last_code_counts_wherever_the_reply_is_split(self) -> None:
         octets = b"250-ok\r\n251 queued\r\n"
         for cut in range(1, len(octets)):
             player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go")
@@ -48,7 +48,7 @@ class OfOneClass(SynchronousTestCase):
             player.hear(octets[cut:])
             self.assertEqual(player.replies, ["251 ok queued"] * 2, cut)
 
-    def test_everywhere(self) -> None:
+    def test_the_last_code_counts_for_every_command(self) -> None:
         player = Player(message("b@example.net"), tls="may")
         player.hear(b"221-mx.example\r\n220 welcome\r\n")
         player.hear(b"220-mx.example\r\n251-PIPELINING\r\n250 STARTTLS\r\n")
@@ -61,20 +61,20 @@ class OfOneClass(SynchronousTestCase):
         player.hear(b"250-a\r\n251 b\r\n")
         self.assertEqual(player.replies, ["251 a b"])
 
-    def test_what_the_last_line_is_not(self) -> None:
-        """A 220 before a 250 is no greeting; a 334 before a 354 is an answer to DATA."""
+    def test_earlier_codes_do_not_count(self) -> None:
+        """220 before 250 is no greeting; 334 before 354 is a reply to DATA."""
         player = Player()
         player.hear(b"220-mx.example\r\n250 Ok\r\n")
         self.assertEqual(player.unusable.reply.enhanced, "4.5.0")
         player = pipelined("250 Ok", "250 Ok", "250 Ok", "334-go|354 on", "250 Ok")
         self.assertEqual(player.replies, ["250 Ok", "250 Ok"])
 
-    def test_421_behind_another(self) -> None:
+    def test_421_in_the_last_line_ends_the_session(self) -> None:
         player = pipelined("250 Ok", "250 Ok", "450-wait|421 Going down")
         self.assertEqual(player.replies, ["421 wait Going down"] * 2)
         self.assertTrue(player.session.closed)
 
-    def test_to_auth(self) -> None:
+    def test_the_last_code_in_reply_to_auth_counts(self) -> None:
         for reply, known in ((b"250-a\r\n235 b\r\n", True), (b"235-a\r\n250 b\r\n", False)):
             player = Player(tls="encrypt", credentials=Credentials("user", "pencil"))
             player.hear(b"220 mx.example\r\n")
@@ -85,16 +85,16 @@ class OfOneClass(SynchronousTestCase):
             player.hear(reply)
             self.assertEqual(player.session.idle, known)
 
-    def test_by_lmtp_each_for_its_recipient(self) -> None:
+    def test_in_lmtp_each_reply_counts_for_its_recipient(self) -> None:
         player = sent()
         player.hear(b"250-a\r\n251 saved\r\n451-a\r\n452 full\r\n250 saved\r\n")
         self.assertEqual(player.replies, ["251 a saved", "452 a full", "250 saved"])
 
 
 class OfSeveralClasses(SynchronousTestCase):
-    """What it is about is deferred, with the peer's words; a refusal in it returns no mail."""
+    """Where the classes differ, the command is deferred, and the text of the server kept."""
 
-    def test_to_the_final_dot(self) -> None:
+    def test_after_the_final_dot_all_are_deferred_and_uncertain_if_a_line_accepts(self) -> None:
         for reply, uncertain in (
             ("250-ok|550 5.7.1 spam", True),
             ("550-5.7.1 spam|250 ok", True),
@@ -114,8 +114,7 @@ class OfSeveralClasses(SynchronousTestCase):
                 self.assertEqual(outcome.uncertain, uncertain, reply)
             self.assertIsInstance(player.steps[-1], Close)
 
-    def test_before_a_transaction(self) -> None:
-        """Another host, or another time."""
+    def test_before_a_transaction_another_host_may_be_tried(self) -> None:
         for reply in (b"220-mx.example\r\n554 no\r\n", b"554-no\r\n220 mx.example\r\n"):
             player = Player(message())
             player.hear(reply)
@@ -129,7 +128,7 @@ class OfSeveralClasses(SynchronousTestCase):
             self.assertIn("550 no", str(player.unusable.reply))
             self.assertEqual(player.unusable.reply.code, 451)
 
-    def test_to_starttls(self) -> None:
+    def test_in_reply_to_starttls_a_refusal_in_the_last_line_counts(self) -> None:
         for level, reply, goes_on in (
             ("may", b"220-go\r\n454 no\r\n", True),
             ("encrypt", b"220-go\r\n454 no\r\n", False),
@@ -147,7 +146,7 @@ class OfSeveralClasses(SynchronousTestCase):
                 retried = level == "may"
                 self.assertEqual(player.unusable.clear_retry, retried)
 
-    def test_to_auth_nothing_secret_is_shown(self) -> None:
+    def test_in_reply_to_auth_no_secret_is_shown(self) -> None:
         for reply in (b"235-ok\r\n535 pencil\r\n", b"535-no\r\n235 pencil\r\n"):
             player = Player(tls="encrypt", credentials=Credentials("user", "pencil"))
             player.hear(b"220 mx.example\r\n")
@@ -159,7 +158,7 @@ class OfSeveralClasses(SynchronousTestCase):
             self.assertEqual(player.unusable.reply.code, 451)
             self.assertNotIn("pencil", str(player.unusable.reply))
 
-    def test_to_mail_and_data(self) -> None:
+    def test_in_reply_to_mail_or_data_the_session_ends(self) -> None:
         for replies in (
             ("250-ok|550 no",),
             ("550-no|250 ok",),
@@ -173,20 +172,20 @@ class OfSeveralClasses(SynchronousTestCase):
                 self.assertEqual(each.reply.code, 451)
             self.assertTrue(player.session.closed)
 
-    def test_to_rcpt_the_others_go_on(self) -> None:
+    def test_in_reply_to_rcpt_the_other_recipients_go_on(self) -> None:
         player = pipelined("250 Ok", "250-ok|550 no", "250 Ok", "354 Go", "250 Queued")
         first, second = player.outcomes
         self.assertIn("(before the reply to RCPT): 250 ok 550 no", str(first.reply))
         self.assertEqual((first.reply.code, first.uncertain), (451, False))
         self.assertEqual(str(second.reply), "250 Queued")
 
-    def test_to_rcpt_no_content_goes_to_one_that_may_have_been_taken(self) -> None:
-        """It would go there at each attempt."""
+    def test_no_content_is_sent_where_a_deferred_recipient_may_be_accepted(self) -> None:
+        """Each attempt would leave one more copy there."""
         player = pipelined("250 Ok", "550-no|250 ok", "250 Ok", "354 Go")
         self.assertEqual([outcome.reply.code for outcome in player.outcomes], [451, 451])
         self.assertNotIn("Subject", player.said)
 
-    def test_by_lmtp_the_others_keep_theirs(self) -> None:
+    def test_in_lmtp_the_other_recipients_keep_their_replies(self) -> None:
         for reply in (b"250-saved\r\n550 no\r\n", b"550-no\r\n250 saved\r\n"):
             player = sent()
             player.hear(b"250 saved\r\n" + reply + b"250 saved\r\n")
@@ -194,7 +193,7 @@ class OfSeveralClasses(SynchronousTestCase):
             self.assertEqual([each.uncertain for each in player.outcomes], [False, True, False])
             self.assertIn("550 no", str(player.outcomes[1].reply))
 
-    def test_to_quit_nothing_depends_on_it(self) -> None:
+    def test_in_reply_to_quit_nothing_depends_on_it(self) -> None:
         player = Player().play(PLAIN_OPENING)
         player.session.quit()
         player.take([])
@@ -205,8 +204,7 @@ class OfSeveralClasses(SynchronousTestCase):
         player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", "250-a\x1b[2J|550 \x00b")
         self.assertIn(r"250 a\x1b[2J 550 \x00b", player.replies[0])
 
-    def test_without_end(self) -> None:
-        """Neither yes nor no."""
+    def test_without_an_end_the_delivery_is_uncertain(self) -> None:
         player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go")
         player.hear(b"250-ok\r\n550-no\r\n" * 50)
         self.assertEqual([each.reply.enhanced for each in player.outcomes], ["4.5.0"] * 2)
@@ -214,9 +212,9 @@ class OfSeveralClasses(SynchronousTestCase):
 
 
 class Statuses(SynchronousTestCase):
-    """The enhanced status codes of lines (RFC 2034 §4) may differ too: the last one counts."""
+    """The enhanced status codes of lines (RFC 2034 §4) may differ too."""
 
-    def test_the_last_of_the_right_class(self) -> None:
+    def test_the_last_status_of_the_class_of_the_code_counts(self) -> None:
         for reply, expected in (
             ("550-5.7.1 policy|550 5.1.1 nobody", "550 5.1.1 5.7.1 policy nobody"),
             ("550-5.1.1 nobody|550 see http://a.example", "550 5.1.1 nobody see http://a.example"),

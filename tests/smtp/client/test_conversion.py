@@ -1,4 +1,4 @@
-"""Content that a server does not take as it is: said early, so that it can go otherwise."""
+"""Content that a server does not take as it is: the session asks for conversion before MAIL."""
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +13,7 @@ PARAMETERS: tuple[dict[str, str | int | None], ...] = ({"BODY": "8BITMIME"}, {"B
 
 
 def converted(mail: Message) -> Message:
-    """Return ``mail`` as a converter would: of 7 bits, and its envelope says no more."""
+    """Return ``mail`` after conversion: of 7 bits, with an envelope that says so."""
     return evolve(
         mail,
         body=MemoryBody(b"Subject: converted\r\n"),
@@ -22,13 +22,13 @@ def converted(mail: Message) -> Message:
 
 
 class ConversionTests(SynchronousTestCase):
-    def test_asked_for_before_anything_is_said(self) -> None:
-        """RFC 6152 §3, RFC 3030 §3: and the same connection takes what came of it."""
+    def test_conversion_is_requested_before_mail_and_the_result_is_sent(self) -> None:
+        """RFC 6152 §3, RFC 3030 §3."""
         for parameters in PARAMETERS:
             mail = message(parameters=parameters)
             player = Player(mail, convertible=True)
             player.messages.append(converted(mail))
-            # What is idle after a conversion was asked for gets the next message: the converted.
+            # The idle session takes the next message after the request: the converted one.
             player.play(f"""
                 {PLAIN_OPENING}
                 C: MAIL FROM:<a@client.example>
@@ -46,7 +46,7 @@ class ConversionTests(SynchronousTestCase):
             self.assertIsInstance(player.steps[1], NeedsConversion)
             self.assertEqual(player.replies, ["250 Queued"])
 
-    def test_what_everyone_gets_where_it_cannot_be_done(self) -> None:
+    def test_the_request_has_the_reply_for_content_that_cannot_be_converted(self) -> None:
         for parameters in PARAMETERS:
             player = Player(message(parameters=parameters), convertible=True).play(PLAIN_OPENING)
             [_, step] = player.steps
@@ -54,7 +54,7 @@ class ConversionTests(SynchronousTestCase):
             self.assertEqual(step.reply.enhanced, "5.6.3")
             self.assertTrue(player.session.idle)
 
-    def test_not_where_the_server_takes_it(self) -> None:
+    def test_content_that_the_server_takes_is_not_converted(self) -> None:
         player = Player(message(parameters=PARAMETERS[0]), convertible=True).play(f"""
             {OPENING}
             C: MAIL FROM:<a@client.example> SIZE=49 BODY=8BITMIME
@@ -63,8 +63,8 @@ class ConversionTests(SynchronousTestCase):
         """)
         self.assertEqual(len(player.steps), 1)
 
-    def test_not_where_it_would_not_help(self) -> None:
-        """Too large is too large: the converted content would be larger still."""
+    def test_conversion_is_not_requested_where_it_would_not_help(self) -> None:
+        """Content that is too large would be larger still."""
         mails = (
             (message(parameters={"BODY": "8BITMIME", "SMTPUTF8": None}), "5.6.9"),
             (message(parameters=PARAMETERS[0], sender="ü@client.example"), "5.6.7"),
@@ -79,12 +79,12 @@ class ConversionTests(SynchronousTestCase):
             """)
             self.assertEqual([each.reply.enhanced for each in player.outcomes], [status])
 
-    def test_not_unless_it_can_be_done(self) -> None:
+    def test_without_a_converter_all_recipients_fail(self) -> None:
         for parameters in PARAMETERS:
             player = Player(message(parameters=parameters)).play(PLAIN_OPENING)
             self.assertEqual([each.reply.enhanced for each in player.outcomes], ["5.6.3"])
 
-    def test_the_converted_content_has_a_size_of_its_own(self) -> None:
+    def test_the_size_of_the_converted_content_counts(self) -> None:
         """RFC 1870 §6.1: it may be too large where the original was not."""
         mail = message(parameters=PARAMETERS[0])
         larger = evolve(converted(mail), body=MemoryBody(b"x" * 2000))

@@ -1,4 +1,4 @@
-"""However a connection ends, no recipient is lost and none is taken for delivered."""
+"""The end of a connection: every recipient has an outcome, and none is taken for delivered."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ WHOLE = [
 
 
 class EndTests(SynchronousTestCase):
-    """The connection ends at every point there is: nothing is lost, nothing is said twice."""
+    """The connection ends at every point of a dialogue."""
 
     def until(self, number: int) -> Player:
         player = Player(message("b@example.net", "c@example.net"))
@@ -33,7 +33,7 @@ class EndTests(SynchronousTestCase):
         return player
 
     def assert_ended(self, player: Player, number: int, reply: str, *, sure: bool) -> None:
-        """Everybody is deferred, but for the one who has a final reply."""
+        """Check that all recipients are deferred, except those with a final reply."""
         self.assertIsInstance(player.steps[-1], Close)
         self.assertTrue(player.session.closed)
         if number <= 2:  # nothing of the transaction was answered
@@ -51,15 +51,15 @@ class EndTests(SynchronousTestCase):
             self.assertIn(reply, str(second.reply))
         self.assertFalse(second.uncertain)
 
-    def test_421_anywhere(self) -> None:
-        """RFC 5321 §3.8; with other replies behind it or not."""
+    def test_421_at_any_point_defers(self) -> None:
+        """RFC 5321 §3.8; with and without other replies after it."""
         for number in range(len(WHOLE)):
             for behind in (b"", b"250 Ok\r\n", b"25"):
                 player = self.until(number)
                 player.hear(b"421 4.3.2 Going down\r\n" + behind)
                 self.assert_ended(player, number, "421 4.3.2 Going down", sure=True)
 
-    def test_connection_lost_anywhere(self) -> None:
+    def test_a_connection_lost_at_any_point_defers(self) -> None:
         for number, (_, _, where) in enumerate(WHOLE):
             player = self.until(number)
             player.take(player.session.connection_lost("reset by peer"))
@@ -67,7 +67,7 @@ class EndTests(SynchronousTestCase):
             self.assertIn(where, str((player.outcomes or [player.unusable])[0].reply))
             self.assertEqual(player.session.connection_lost("again"), [])
 
-    def test_deadline_passed_anywhere(self) -> None:
+    def test_a_deadline_that_passes_at_any_point_defers(self) -> None:
         """RFC 5321 §4.5.3.2."""
         for number, (_, deadline, where) in enumerate(WHOLE):
             player = self.until(number)
@@ -87,8 +87,8 @@ class EndTests(SynchronousTestCase):
         )
         self.assertEqual((deadlines.block, deadlines.dot), (three, ten))
 
-    def test_broken_replies_anywhere(self) -> None:
-        """Wrong codes, contradictions, endless ones: nothing is believed any more."""
+    def test_a_broken_reply_at_any_point_defers(self) -> None:
+        """Wrong codes, contradictions, replies without an end."""
         for broken in (
             b"\r\n",
             b"OK\r\n",
@@ -108,15 +108,14 @@ class EndTests(SynchronousTestCase):
                 player.hear(broken)
                 self.assert_ended(player, number, "451 4.5.0", sure=False)
 
-    def test_unexpected_classes(self) -> None:
+    def test_a_reply_of_a_class_that_the_command_does_not_have_defers(self) -> None:
         """RFC 5321 §4.3.2: no command has 3yz but DATA, and DATA has no 2yz."""
         for number in range(len(WHOLE)):
             player = self.until(number)
             player.hear(b"250 Ok\r\n" if number == 5 else b"354 Go on\r\n")
             self.assert_ended(player, number, "451 4.5.0", sure=False)
 
-    def test_a_reply_too_many(self) -> None:
-        """A server out of step: no reply is taken for what was not said before it came."""
+    def test_a_surplus_reply_is_not_taken_for_the_next_command(self) -> None:
         for number, (octets, _, _) in enumerate(WHOLE):
             if number in (2, 3, 4):
                 continue  # there it is the reply to what follows in the group
@@ -128,8 +127,7 @@ class EndTests(SynchronousTestCase):
             else:
                 self.assert_ended(player, min(number, 5), "451 4.5.0", sure=False)
 
-    def test_refusal_without_end(self) -> None:
-        """It is a refusal: its class holds, for the recipient it was for."""
+    def test_a_refusal_without_an_end_counts_for_its_recipient(self) -> None:
         for broken in (b"550 5.1.1 " + b"x" * 5000, b"550-5.1.1 no\r\n" * 100):
             player = self.until(3)
             player.hear(broken)
@@ -137,8 +135,7 @@ class EndTests(SynchronousTestCase):
             self.assertEqual(first.reply.enhanced, "5.1.1")
             self.assertEqual(second.reply.enhanced, "4.5.0")
 
-    def test_refusal_in_the_middle_of_the_content(self) -> None:
-        """It is believed; the final dot is never sent."""
+    def test_a_refusal_within_the_content_counts_and_the_dot_is_not_sent(self) -> None:
         for refusal in ("552 5.3.4 Too large", "421 4.3.2 Going down", "250 Ok"):
             session = (
                 Player(message())
@@ -160,8 +157,7 @@ class EndTests(SynchronousTestCase):
             self.assertFalse(done.outcomes[0].uncertain)
             self.assertEqual(close, Close(abort=True))
 
-    def test_content_that_cannot_be_read(self) -> None:
-        """No final dot; deferred."""
+    def test_content_that_cannot_be_read_is_deferred_and_the_dot_is_not_sent(self) -> None:
         player = Player(message(body=TornBody()))
         player.play(f"{PLAIN_OPENING} C: MAIL FROM:<a@client.example>")
         session = player.session
@@ -176,15 +172,15 @@ class EndTests(SynchronousTestCase):
         self.assertFalse(player.outcomes[0].uncertain)
         self.assertEqual(player.steps[-1], Close(abort=True))
 
-    def test_long_lines_and_control_characters_in_good_replies(self) -> None:
-        """The code holds; the text is cut at 512 octets and escaped."""
+    def test_long_lines_and_control_characters_do_not_spoil_a_reply(self) -> None:
+        """The text is cut at 512 octets, and escaped."""
         player = self.until(6)
         player.hear(b"250 2.0.0 \x00\x1b[2J\xff" + b"x" * 1000 + b"\r\n")
         shown = player.replies[0]
         self.assertTrue(shown.startswith(r"250 2.0.0 \x00\x1b[2J\xffxxx"), shown)
         self.assertLess(len(shown), 530)
 
-    def test_idle_connection_ends(self) -> None:
+    def test_octets_on_an_idle_connection_end_it(self) -> None:
         for octets in (b"421 4.4.2 Timeout\r\n", b"250 Ok\r\n", b"4", b"garbage\r\n"):
             player = Player().play(PLAIN_OPENING)
             player.hear(octets)
@@ -194,6 +190,8 @@ class EndTests(SynchronousTestCase):
 
 @frozen
 class TornBody:
+    """A body that cannot be read to its end."""
+
     size: int = 1000
 
     def chunks(self) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The client of LMTP (RFC 2033): a reply for each recipient, and what becomes of those without."""
+"""LMTP in a client session (RFC 2033): each recipient has its own reply to the content."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -38,12 +38,12 @@ def lmtp(*messages: Message, at_a_time: int = 0) -> Player:
 
 
 def sent(*recipients: str) -> Player:
-    """Return a session that has sent its content, for three recipients unless said."""
+    """Return a session that has sent its content, by default for three recipients."""
     return lmtp(message(*(recipients or THREE))).play(f"{OPENING}{GROUP}{TAKEN}{CONTENT}")
 
 
 class DialogueTests(SynchronousTestCase):
-    def test_a_reply_for_each_recipient_in_order(self) -> None:
+    def test_each_recipient_has_its_reply_in_the_order_of_rcpt(self) -> None:
         """RFC 2033 §4.2: repeated recipients have one each; some may be delivered, others not."""
         for at_a_time in (0, 1):
             player = lmtp(message(*THREE), message(), at_a_time=at_a_time).play(f"""
@@ -66,7 +66,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual([outcome.number for outcome in player.outcomes], [10, 11, 12])
             self.assertEqual({outcome.remote for outcome in player.outcomes}, {"mx[192.0.2.1]:25"})
 
-    def test_no_outcome_before_the_last_reply(self) -> None:
+    def test_there_is_no_outcome_before_the_last_reply(self) -> None:
         player = sent()
         player.play("S: 250 Saved\n S: 250 Saved")
         self.assertEqual(player.outcomes, [])
@@ -75,7 +75,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(player.replies, ["250 Saved"] * 3)
         self.assertTrue(player.session.idle)
 
-    def test_no_reset_after_success(self) -> None:
+    def test_there_is_no_rset_after_success(self) -> None:
         player = lmtp(message(), message()).play(f"""
             {OPENING}
             C: MAIL FROM:<a@client.example>
@@ -92,7 +92,7 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["250 Saved"])
 
-    def test_only_those_that_were_taken_have_a_reply(self) -> None:
+    def test_only_accepted_recipients_have_a_reply_to_the_content(self) -> None:
         player = lmtp(message(*THREE)).play(f"""
             {OPENING}
             {GROUP}
@@ -106,8 +106,8 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.1.1 Nobody", "250 2.0.0 Saved", "450 4.2.0 Later"])
 
-    def test_no_recipient_was_taken(self) -> None:
-        """RFC 2033 §4.2: DATA gets 503 then; nothing is sent."""
+    def test_503_to_data_without_an_accepted_recipient_sends_no_content(self) -> None:
+        """RFC 2033 §4.2."""
         player = lmtp(message()).play(f"""
             {OPENING}
             C: MAIL FROM:<a@client.example>
@@ -120,8 +120,8 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(player.replies, ["550 5.1.1 Nobody"])
         self.assertTrue(player.session.idle)
 
-    def test_content_asked_for_although_no_recipient_was_taken(self) -> None:
-        """A lone dot would get no reply at all; the recipient keeps its own."""
+    def test_354_without_an_accepted_recipient_ends_the_connection(self) -> None:
+        """A lone dot would get no reply at all."""
         player = lmtp(message()).play(f"""
             {OPENING}
             C: MAIL FROM:<a@client.example>
@@ -134,8 +134,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(player.replies, ["550 5.1.1 Nobody"])
         self.assertEqual(player.steps[-1], Close(abort=True))
 
-    def test_data_refused(self) -> None:
-        """One reply for all of them: no content follows."""
+    def test_a_refusal_of_data_is_for_all_recipients(self) -> None:
         player = lmtp(message(*THREE)).play(f"""
             {OPENING}
             {GROUP}
@@ -147,7 +146,7 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["452 4.3.1 Full"] * 2 + ["550 5.1.1 Nobody"])
 
-    def test_a_chunk_has_a_reply_for_each_recipient_too(self) -> None:
+    def test_the_last_chunk_has_a_reply_for_each_recipient(self) -> None:
         """RFC 2033 §4.3."""
         player = lmtp(message(*THREE, parameters={"BODY": "BINARYMIME"})).play(f"""
             {OPENING}
@@ -169,8 +168,8 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["250 Saved", "550 5.1.1 Nobody", "452 4.2.2 Full"])
 
-    def test_a_server_of_smtp(self) -> None:
-        """RFC 2033 §4.1: no HELO; it is the route that is wrong, so the mail waits."""
+    def test_an_smtp_server_defers_since_the_route_is_wrong(self) -> None:
+        """RFC 2033 §4.1: there is no HELO to fall back on."""
         for refusal in ("500 5.5.1 What?", "502 5.5.2 What?", "450 4.3.2 Later"):
             player = lmtp(message()).play(f"""
                 S: 220 mx.example ESMTP
@@ -182,14 +181,14 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(player.unusable.reply.code // 100, 4)
             self.assertIn(refusal, str(player.unusable.reply))
 
-    def test_waiting_for_lhlo(self) -> None:
+    def test_the_situation_names_lhlo(self) -> None:
         player = lmtp(message()).play("S: 220 store.example\n C: LHLO client.example")
         player.take(player.session.connection_lost("reset"))
         self.assertIn("before the reply to LHLO", player.unusable.reply.text)
 
 
 class EndTests(SynchronousTestCase):
-    """The connection ends among the replies: what was said is final, the rest uncertain."""
+    """The connection ends among the replies: those that came count, the rest is uncertain."""
 
     def assert_outcomes(self, player: Player, answered: int, text: str) -> None:
         self.assertEqual(len(player.outcomes), 3)
@@ -211,21 +210,21 @@ class EndTests(SynchronousTestCase):
             player.hear(reply)
         return player
 
-    def test_connection_lost(self) -> None:
+    def test_a_lost_connection_leaves_the_rest_uncertain(self) -> None:
         for number in range(3):
             player = self.answered(number)
             player.take(player.session.connection_lost("reset by peer"))
             self.assert_outcomes(player, number, "after the final dot: reset by peer")
 
-    def test_deadline_passed(self) -> None:
-        """RFC 5321 §4.5.3.2.6: ten minutes for each of them."""
+    def test_each_reply_may_take_ten_minutes(self) -> None:
+        """RFC 5321 §4.5.3.2.6."""
         for number in range(3):
             player = self.answered(number)
             self.assertEqual(player.session.deadline, 600.0)
             player.take(player.session.timed_out())
             self.assert_outcomes(player, number, "timed out after 600 s")
 
-    def test_each_reply_gives_the_next_its_time(self) -> None:
+    def test_each_reply_begins_the_wait_for_the_next(self) -> None:
         player = sent()
         turns = [player.session.turn]
         for _ in range(2):
@@ -233,15 +232,14 @@ class EndTests(SynchronousTestCase):
             turns.append(player.session.turn)
         self.assertEqual(len(frozenset(turns)), 3)
 
-    def test_broken_replies(self) -> None:
+    def test_a_broken_reply_leaves_the_rest_uncertain(self) -> None:
         for broken in (b"354 Go on\r\n", b"OK\r\n", b"250 " + b"x" * 5000):
             for number in range(3):
                 player = self.answered(number)
                 player.hear(broken)
                 self.assert_outcomes(player, number, "")
 
-    def test_closing_down(self) -> None:
-        """421 is the reply for one of them; nobody knows what became of those behind it."""
+    def test_421_is_the_reply_for_one_recipient_and_the_rest_is_uncertain(self) -> None:
         for number in range(3):
             player = self.answered(number)
             player.hear(b"421 4.3.2 Going down\r\n250 Saved\r\n")
@@ -253,15 +251,14 @@ class EndTests(SynchronousTestCase):
             )
             self.assertEqual(player.steps[-1], Close())
 
-    def test_a_reply_too_many(self) -> None:
-        """All have theirs; the connection is of no more use."""
+    def test_a_surplus_reply_ends_the_connection(self) -> None:
         player = sent()
         player.hear(b"250 Saved\r\n" * 4)
         self.assertEqual(player.replies, ["250 Saved"] * 3)
         self.assertEqual(player.steps[-1], Close(abort=True))
 
-    def test_refused_while_the_content_is_sent(self) -> None:
-        """It is the reply for the first of them; the end was not sent, so nobody has it."""
+    def test_a_refusal_while_the_content_is_sent_is_for_the_first_recipient(self) -> None:
+        """The others are deferred: the end of the content was not sent."""
         for reply, others in (("552 5.2.2 No", "refused while"), ("421 4.3.2 Down", "Down")):
             session = ClientSession(
                 helo="client.example", remote="mx[192.0.2.1]:25", tls="none", dialect="lmtp"

@@ -1,4 +1,4 @@
-"""Dot-stuffing, and contents in pieces."""
+"""Dot-stuffing, and content in pieces."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from ..playing import PLAIN_OPENING, Player, message
 
 
 def naively_stuffed(content: bytes) -> bytes:
-    """RFC 5321 §4.5.2, word by word."""
+    """Return ``content`` dot-stuffed line by line (RFC 5321 §4.5.2)."""
     if not content.endswith(b"\r\n") and content:
         content += b"\r\n"
     lines = content.split(b"\r\n")[:-1]
@@ -23,8 +23,7 @@ class DotStufferTests(SynchronousTestCase):
             b"".join
         )
     )
-    def test_cut_anywhere(self, content: bytes) -> None:
-        """However the content is cut in three, the octets on the wire are the same."""
+    def test_the_result_does_not_depend_on_where_content_is_split(self, content: bytes) -> None:
         expected = naively_stuffed(content)
         for first in range(len(content) + 1):
             for second in range(first, len(content) + 1):
@@ -33,13 +32,13 @@ class DotStufferTests(SynchronousTestCase):
                 octets = b"".join(map(stuffer.feed, parts)) + stuffer.end()
                 self.assertEqual(octets, expected, parts)
 
-    def test_one_octet_at_a_time(self) -> None:
+    def test_content_may_come_one_octet_at_a_time(self) -> None:
         content = b".\r\n..\r\n\r.\r\n.\n.\r\n\r\n.x"
         stuffer = DotStuffer()
         octets = b"".join(stuffer.feed(bytes([octet])) for octet in content) + stuffer.end()
         self.assertEqual(octets, naively_stuffed(content))
 
-    def test_large_contents_leave_in_pieces(self) -> None:
+    def test_large_content_is_yielded_in_pieces(self) -> None:
         content = b"x" * 100 + b"\r\n.\r\n" * 100_000
         session = (
             Player(message(content=content))

@@ -1,4 +1,4 @@
-"""The client session, played without a network: what is said when."""
+"""The client session against scripted servers, without a network."""
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,10 +11,10 @@ from ..playing import CONTENT, FACTS, GROUP, OPENING, PLAIN_OPENING, Player, mes
 
 
 class DialogueTests(SynchronousTestCase):
-    """What is said when all goes well, or the server says no."""
+    """Dialogues with servers that accept or refuse."""
 
-    def test_pipelined(self) -> None:
-        """MAIL, RCPT and DATA go as one group, DATA last (RFC 2920 §3.1)."""
+    def test_mail_rcpt_and_data_are_one_group(self) -> None:
+        """RFC 2920 §3.1: DATA is the last of its group."""
         for at_a_time in (0, 1):
             player = Player(message(), at_a_time=at_a_time)
             player.play(f"""
@@ -31,7 +31,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(player.outcomes[0].number, 10)
             self.assertTrue(player.session.idle)
 
-    def test_one_by_one_without_pipelining(self) -> None:
+    def test_without_pipelining_each_command_waits_for_a_reply(self) -> None:
         player = Player(message("b@example.net", "c@example.net")).play(f"""
             {PLAIN_OPENING}
             C: MAIL FROM:<a@client.example>
@@ -47,7 +47,7 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["250 Queued"] * 2)
 
-    def test_one_by_one_stops_where_nothing_is_left_to_send(self) -> None:
+    def test_without_pipelining_a_refusal_ends_the_transaction_at_once(self) -> None:
         player = Player(message(), message()).play(f"""
             {PLAIN_OPENING}
             C: MAIL FROM:<a@client.example>
@@ -61,7 +61,7 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.7.1 Not you", "550 5.1.1 Nobody"])
 
-    def test_helo_where_ehlo_is_not_known(self) -> None:
+    def test_helo_follows_a_refused_ehlo(self) -> None:
         """RFC 5321 §3.2."""
         Player(message(sender=None)).play("""
             S: 220 old.example
@@ -72,7 +72,7 @@ class DialogueTests(SynchronousTestCase):
             C: MAIL FROM:<>
         """)
 
-    def test_parameters_that_the_server_knows(self) -> None:
+    def test_parameters_are_sent_where_the_server_announces_them(self) -> None:
         """RFC 1870 §3, RFC 6152 §2, RFC 6531 §3.4."""
         mail = message("ü@example.net", parameters={"BODY": "8BITMIME", "SMTPUTF8": None})
         Player(mail).play("""
@@ -87,8 +87,7 @@ class DialogueTests(SynchronousTestCase):
             C: RCPT TO:<ü@example.net>
         """)
 
-    def test_partial_success(self) -> None:
-        """Each recipient has its own outcome; only those taken share that of the content."""
+    def test_each_recipient_has_its_own_outcome(self) -> None:
         names = ("b", "c", "d", "e")
         player = Player(message(*(f"{name}@example.net" for name in names))).play(f"""
             {OPENING}
@@ -113,8 +112,8 @@ class DialogueTests(SynchronousTestCase):
             ["550 5.1.1 Nobody", "250 Queued", "450 4.2.0 Later", "452 Too many recipients"],
         )
 
-    def test_data_accepted_although_no_recipient_was(self) -> None:
-        """A lone dot ends it (RFC 2920 §3.1), and RSET comes before what follows."""
+    def test_354_without_an_accepted_recipient_gets_a_lone_dot_and_rset_follows(self) -> None:
+        """RFC 2920 §3.1."""
         player = Player(message(), message()).play(f"""
             {OPENING}
             {GROUP}
@@ -128,8 +127,7 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["550 5.1.1 Nobody"])
 
-    def test_mail_refused_in_a_group(self) -> None:
-        """What follows it is refused too, and says nothing about the recipient."""
+    def test_refusals_that_follow_a_refused_mail_do_not_count(self) -> None:
         player = Player(message(), message()).play(f"""
             {OPENING}
             {GROUP}
@@ -141,8 +139,7 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.replies, ["451 4.7.1 Greylisted"])
 
-    def test_mail_refused_and_everything_else_accepted(self) -> None:
-        """A server out of its mind: nobody is sent the content, a lone dot ends it."""
+    def test_no_content_is_sent_after_a_refused_mail_even_if_data_is_accepted(self) -> None:
         player = Player(message()).play(f"""
             {OPENING}
             {GROUP}
@@ -155,8 +152,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(player.replies, ["550 5.7.1 Not you"])
         self.assertTrue(player.session.idle)
 
-    def test_data_refused(self) -> None:
-        """Those that were taken share its reply; RSET comes before what follows."""
+    def test_accepted_recipients_share_the_refusal_of_data_and_rset_follows(self) -> None:
         for reply in ("451 4.3.0 Not now", "554 5.5.1 No valid recipients", "503 Out of order"):
             player = Player(message("b@example.net", "c@example.net"), message()).play(f"""
                 {OPENING}
@@ -171,8 +167,7 @@ class DialogueTests(SynchronousTestCase):
             """)
             self.assertEqual(player.replies, [reply, "550 5.1.1 Nobody"])
 
-    def test_reset_refused(self) -> None:
-        """The connection is left; what was to follow goes by another."""
+    def test_a_refused_rset_ends_the_connection(self) -> None:
         player = Player(message(), message()).play(f"""
             {OPENING}
             {GROUP}
@@ -187,8 +182,7 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual(player.unusable.reply.code, 451)
         self.assertEqual(player.steps[-1], Close(abort=True))
 
-    def test_a_reply_is_kept_whole(self) -> None:
-        """Code, enhanced status and every line, for the recipient that it was for."""
+    def test_a_reply_is_kept_with_its_status_and_all_lines(self) -> None:
         player = Player(message()).play(f"""
             {OPENING}
             {GROUP}
@@ -204,7 +198,7 @@ class DialogueTests(SynchronousTestCase):
             outcome.reply.lines, ("Nobody here", "has that name;", "see https://mx.example/")
         )
 
-    def test_content_refused(self) -> None:
+    def test_a_refusal_of_the_content_is_certain(self) -> None:
         for reply in ("550 5.7.1 Spam", "452 4.3.1 Full"):
             player = Player(message()).play(f"""
                 {OPENING}
@@ -218,7 +212,7 @@ class DialogueTests(SynchronousTestCase):
             self.assertEqual(player.replies, [reply])
             self.assertFalse(player.outcomes[0].uncertain)
 
-    def test_no_reset_between_successes(self) -> None:
+    def test_there_is_no_rset_between_successes(self) -> None:
         Player(message(), message()).play(f"""
             {OPENING}
             {GROUP}
@@ -230,8 +224,8 @@ class DialogueTests(SynchronousTestCase):
             {GROUP}
         """)
 
-    def test_quit(self) -> None:
-        """RFC 5321 §4.1.1.10: QUIT is said, and its answer awaited."""
+    def test_quit_waits_for_its_reply(self) -> None:
+        """RFC 5321 §4.1.1.10."""
         player = Player().play(PLAIN_OPENING)
         self.assertEqual(player.steps, [Ready()])
         player.take(player.session.quit())
@@ -241,8 +235,8 @@ class DialogueTests(SynchronousTestCase):
         """)
         self.assertEqual(player.steps[1:], [Close()])
 
-    def test_greeting_refused(self) -> None:
-        """RFC 5321 §3.1: QUIT; says nothing about the message, and 554 is not for good."""
+    def test_a_refusing_greeting_says_nothing_about_the_message(self) -> None:
+        """RFC 5321 §3.1: QUIT follows, and 554 is not permanent."""
         for greeting, reply in (
             ("554 No service here", "454 No service here"),
             ("450 4.3.2 Busy", "450 4.3.2 Busy"),
@@ -258,7 +252,7 @@ class DialogueTests(SynchronousTestCase):
 
 
 class UnsendableTests(SynchronousTestCase):
-    """What the server could not take is not sent."""
+    """Messages that the server cannot take are not sent."""
 
     def assert_refused(self, mail: Message, *replies: str, extension: str = "HELP") -> None:
         player = Player(mail).play(f"""
@@ -270,8 +264,8 @@ class UnsendableTests(SynchronousTestCase):
         self.assertEqual([reply[: len(replies[0])] for reply in player.replies], list(replies))
         self.assertTrue(player.session.idle)
 
-    def test_larger_than_announced(self) -> None:
-        """RFC 1870 §6.1, and 0 is no limit."""
+    def test_a_message_over_the_announced_size_fails(self) -> None:
+        """RFC 1870 §6.1; 0 is no limit."""
         self.assert_refused(message(), "552 5.3.4", extension="SIZE 48")
         Player(message()).play("""
             S: 220 mx.example
@@ -281,12 +275,12 @@ class UnsendableTests(SynchronousTestCase):
             C: MAIL FROM:<a@client.example> SIZE=49
         """)
 
-    def test_eight_bits(self) -> None:
+    def test_content_of_8_bits_fails_without_8bitmime(self) -> None:
         """RFC 6152 §3."""
         self.assert_refused(message(parameters={"BODY": "8BITMIME"}), "554 5.6.3")
 
-    def test_addresses_beyond_ascii(self) -> None:
-        """RFC 6531 §3.5: the recipient, or all of them where it is the sender or the content."""
+    def test_addresses_outside_ascii_fail_without_smtputf8(self) -> None:
+        """RFC 6531 §3.5: one recipient, or all of them for the sender or the content."""
         self.assert_refused(message(sender="ü@client.example"), "553 5.6.7")
         self.assert_refused(message(parameters={"SMTPUTF8": None}), "550 5.6.9")
         player = Player(message("ü@example.net", "b@example.net")).play(f"""
@@ -315,10 +309,10 @@ TLS_OPENING = """
 
 
 class StartTLSTests(SynchronousTestCase):
-    """RFC 3207, the client's part."""
+    """The requirements of RFC 3207 on clients, C1 to C8."""
 
     def test_c1_starttls_is_last_in_its_group(self) -> None:
-        """C1, §4: it is sent where offered and wished for, and nothing behind it."""
+        """C1, §4: it is sent where the level asks for it, and nothing follows it."""
         Player(message(), tls="may").play(TLS_OPENING)
         Player(message(), tls="encrypt").play(TLS_OPENING)
         Player(message(), tls="none").play("""
@@ -330,7 +324,7 @@ class StartTLSTests(SynchronousTestCase):
         """)
 
     def test_c2_octets_behind_220_are_never_used(self) -> None:
-        """C2, §4.2, §6: whole replies or fragments of any length; in one piece, cut anywhere."""
+        """C2, §4.2, §6: whole replies or fragments of any length, split anywhere."""
         injected = b"250-mx.example\r\n250 AUTH PLAIN\r\n421 Bye\r\n"
         for level in ("may", "encrypt"):
             for length in range(1, len(injected) + 1):
@@ -346,8 +340,8 @@ class StartTLSTests(SynchronousTestCase):
                     self.assertFalse(player.unusable.clear_retry)
                     self.assertEqual(player.said, "")
 
-    def test_c2_a_reply_injected_before_starttls_was_said(self) -> None:
-        """The 220 and what follows it come in one piece with the EHLO reply."""
+    def test_c2_a_reply_injected_before_starttls_was_sent_is_never_used(self) -> None:
+        """The 220 and octets after it come in one piece with the reply to EHLO."""
         player = Player(message(), tls="may").play("""
             S: 220 mx.example ESMTP
             C: EHLO client.example
@@ -359,8 +353,8 @@ class StartTLSTests(SynchronousTestCase):
         self.assertEqual(player.steps[1:], [Close(abort=True)])
         self.assertEqual(player.unusable.reply.code, 451)
 
-    def test_c3_everything_learnt_in_clear_is_forgotten(self) -> None:
-        """C3, §4.2: EHLO again; nothing from before holds; no second STARTTLS."""
+    def test_c3_all_that_was_learned_in_clear_is_forgotten(self) -> None:
+        """C3, §4.2: EHLO is sent again; its new reply counts; there is no second STARTTLS."""
         player = Player(message(parameters={"BODY": "8BITMIME"}), tls="encrypt").play("""
             S: 220 mx.example ESMTP
             C: EHLO client.example
@@ -385,8 +379,8 @@ class StartTLSTests(SynchronousTestCase):
         """)
         self.assertEqual(player.outcomes[0].tls, FACTS)
 
-    def test_c4_refused_goes_on_in_clear_where_tls_is_only_wished_for(self) -> None:
-        """C4, §4: 454, 5yz and anything else that is not 220."""
+    def test_c4_a_refused_starttls_goes_on_in_clear_where_tls_is_opportunistic(self) -> None:
+        """C4, §4: 454, 5yz and any other code but 220."""
         for reply in ("454 4.7.0 Not now", "502 No", "250 Ok", "334 Well"):
             player = Player(message(), tls="may").play(f"""
                 {TLS_OPENING}
@@ -397,8 +391,8 @@ class StartTLSTests(SynchronousTestCase):
             """)
             self.assertEqual(player.steps, [Ready()])
 
-    def test_c4_refused_defers_where_tls_is_demanded(self) -> None:
-        """C4, §4: QUIT, and deferred even where the refusal is a 5yz."""
+    def test_c4_a_refused_starttls_defers_where_tls_is_required(self) -> None:
+        """C4, §4: QUIT, and deferred even if the refusal is a 5yz."""
         for reply in ("454 4.7.0 Not now", "502 No", "250 Ok", "334 Well"):
             player = Player(message(), tls="encrypt").play(f"""
                 {TLS_OPENING}
@@ -409,7 +403,7 @@ class StartTLSTests(SynchronousTestCase):
             self.assertEqual(player.unusable.reply.enhanced, "4.7.4")
             self.assertIn(reply, player.unusable.reply.text)
 
-    def test_c4_not_offered(self) -> None:
+    def test_c4_without_starttls_mail_is_deferred_where_tls_is_required(self) -> None:
         for ehlo in ("250 mx.example", "500 What?\n C: HELO client.example\n S: 250 mx.example"):
             player = Player(message(), tls="encrypt").play(f"""
                 S: 220 mx.example ESMTP
@@ -428,15 +422,15 @@ class StartTLSTests(SynchronousTestCase):
             self.assertEqual(str(player.unusable.reply), "421 4.3.2 Going down")
             self.assertEqual(player.steps[1], Close())
 
-    def test_c6_too_weak(self) -> None:
-        """C6, §4.1: QUIT right after the negotiation; deferred."""
+    def test_c6_after_a_handshake_that_does_not_suffice_quit_follows(self) -> None:
+        """C6, §4.1: right after the negotiation; the mail is deferred."""
         player = Player(message(), tls="encrypt").play(f"{TLS_OPENING}\n S: 220 Go")
         player.take(player.session.handshake_completed(FACTS, "certificate of another host"))
         player.play("C: QUIT")
         self.assertEqual(player.unusable.reply.enhanced, "4.7.5")
 
-    def test_c8_a_failed_handshake_is_worth_a_retry_in_clear(self) -> None:
-        """C8, §6: only where TLS is only wished for."""
+    def test_c8_after_a_failed_handshake_an_attempt_in_clear_is_allowed(self) -> None:
+        """C8, §6: only where TLS is opportunistic."""
         for level, retry in (("may", True), ("encrypt", False)):
             for stop in (ClientSession.timed_out, lambda session: session.connection_lost("alert")):
                 player = Player(message(), tls=level).play(f"{TLS_OPENING}\n S: 220 Go")
@@ -447,8 +441,7 @@ class StartTLSTests(SynchronousTestCase):
 
 
 class RecipientTests(SynchronousTestCase):
-    def test_a_thousand_recipients(self) -> None:
-        """Replies find their recipients, whatever comes in one piece."""
+    def test_a_thousand_replies_find_their_recipients(self) -> None:
         names = [f"r{number}@example.net" for number in range(1000)]
         player = Player(evolve(message(*names)))
         player.hear(b"220 mx\r\n")

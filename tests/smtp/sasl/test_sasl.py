@@ -1,4 +1,4 @@
-"""Mechanisms of authentication: the examples of their standards, and servers that cheat."""
+"""SASL mechanisms: the examples of their standards, and servers that cheat."""
 
 from base64 import b64decode, b64encode
 
@@ -23,10 +23,10 @@ SERVER_FINAL = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 
 class CredentialsTests(SynchronousTestCase):
-    def test_the_password_is_not_shown(self) -> None:
+    def test_the_representation_hides_the_password(self) -> None:
         self.assertEqual(repr(USER), "Credentials(username='user')")
 
-    def test_what_no_mechanism_could_carry(self) -> None:
+    def test_empty_values_and_nul_are_refused(self) -> None:
         for username, password in (("", "x"), ("x", ""), ("a\0b", "x"), ("x", "a\0b")):
             with self.assertRaises(ValueError) as raised:
                 Credentials(username, password)
@@ -41,7 +41,7 @@ class ExampleTests(SynchronousTestCase):
         assert made is not None
         return made
 
-    def test_scram_sha_256(self) -> None:
+    def test_scram_sha_256_matches_its_example(self) -> None:
         """RFC 7677 §3."""
         scram = self.mechanism("SCRAM-SHA-256")
         self.assertEqual(scram.initial(), f"n,,n=user,r={NONCE}".encode())
@@ -53,7 +53,7 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual(scram.respond(SERVER_FINAL), b"")
         self.assertTrue(scram.complete)
 
-    def test_scram_sha_1(self) -> None:
+    def test_scram_sha_1_matches_its_example(self) -> None:
         """RFC 5802 §5."""
         scram = ScramClient(USER, "fyko+d2lbbFgONRv9qkxdawL", "sha1")
         self.assertEqual(scram.initial(), b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL")
@@ -66,7 +66,7 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual(scram.respond(b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ="), b"")
         self.assertTrue(scram.complete)
 
-    def test_cram_md5(self) -> None:
+    def test_cram_md5_matches_its_example(self) -> None:
         """RFC 2195 §2."""
         cram = self.mechanism("CRAM-MD5", Credentials("tim", "tanstaaftanstaaf"))
         self.assertIsNone(cram.initial())
@@ -78,14 +78,14 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue(cram.complete)
         self.assertRaises(SASLError, cram.respond, b"<again@example>")
 
-    def test_plain(self) -> None:
-        """RFC 4616 §4: no identity to act as, in UTF-8."""
+    def test_plain_has_no_authorization_identity_and_is_utf_8(self) -> None:
+        """RFC 4616 §4."""
         plain = self.mechanism("PLAIN", Credentials("tim", "t\u00e4ns"))
         self.assertEqual(plain.initial(), b"\0tim\0t\xc3\xa4ns")
         self.assertTrue(plain.complete)
         self.assertRaises(SASLError, plain.respond, b"")
 
-    def test_login(self) -> None:
+    def test_login_sends_user_name_and_password(self) -> None:
         login = self.mechanism("LOGIN")
         self.assertIsNone(login.initial())
         self.assertEqual(login.respond(b"Username:"), b"user")
@@ -94,18 +94,18 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue(login.complete)
         self.assertRaises(SASLError, login.respond, b"Password:")
 
-    def test_no_scram_without_a_nonce(self) -> None:
+    def test_there_is_no_scram_without_a_nonce(self) -> None:
         made = [client_mechanism(name, USER, None) is not None for name in CLIENT_MECHANISMS]
         self.assertEqual(made, [False, False, True, True, True])
 
 
 class ScramTests(SynchronousTestCase):
-    """What a server could do to us (RFC 5802 §5, §9)."""
+    """Attacks by servers (RFC 5802 §5, §9)."""
 
     def scram(self, credentials: Credentials = USER) -> ScramClient:
         return ScramClient(credentials, NONCE, "sha256")
 
-    def test_first_messages_that_are_refused(self) -> None:
+    def test_malformed_first_messages_and_too_few_or_many_iterations_are_refused(self) -> None:
         first = SERVER_FIRST.decode()
         for message, reason in (
             ("", "cannot be read"),
@@ -127,8 +127,7 @@ class ScramTests(SynchronousTestCase):
                 self.scram().respond(message.encode())
             self.assertIn(reason, str(raised.exception), message)
 
-    def test_final_messages_that_are_refused(self) -> None:
-        """Whoever cannot sign does not know the password."""
+    def test_a_final_message_without_the_right_signature_is_refused(self) -> None:
         for message, reason in (
             (b"", "cannot be read"),
             (b"v=", "cannot be read"),
@@ -144,17 +143,17 @@ class ScramTests(SynchronousTestCase):
             self.assertIn(reason, str(raised.exception))
             self.assertFalse(scram.complete)
 
-    def test_extensions_are_ignored(self) -> None:
-        """RFC 5802 §5.1; they are signed like all the rest."""
+    def test_extensions_are_ignored_and_signed(self) -> None:
+        """RFC 5802 §5.1."""
         scram = self.scram()
         self.assertIn(b",p=", scram.respond(SERVER_FIRST + b",x=new"))
 
-    def test_names_with_commas_and_equals_signs(self) -> None:
+    def test_commas_and_equals_signs_in_names_are_escaped(self) -> None:
         scram = self.scram(Credentials("a=b,c", "x"))
         self.assertEqual(scram.initial(), f"n,,n=a=3Db=2Cc,r={NONCE}".encode())
 
-    def test_keys(self) -> None:
-        """RFC 5802 §3: what a server keeps of the password of the example."""
+    def test_the_keys_are_those_of_the_example(self) -> None:
+        """RFC 5802 §3."""
         keys = scram_keys("sha1", "pencil", b64decode("QSXCR+Q6sek8bf92"), 4096)
         self.assertEqual(keys.stored.hex(), "e9d94660c39d65c38fbad91c358f14da0eef2bd6")
         self.assertEqual(keys.server.hex(), "0fe09258b3ac852ba502cc62ba903eaacdbf7d31")
@@ -162,7 +161,7 @@ class ScramTests(SynchronousTestCase):
 
 
 class PreparedTests(SynchronousTestCase):
-    def test_the_examples_of_the_standard(self) -> None:
+    def test_prepared_matches_the_examples_of_the_standard(self) -> None:
         """RFC 4013 §3."""
         for text, expected in (
             ("I\u00adX", "IX"),
@@ -175,7 +174,7 @@ class PreparedTests(SynchronousTestCase):
         for text in ("\u0007", "\u06271"):
             self.assertRaises(SASLError, prepared, text)
 
-    def test_other_spaces_and_nothing_at_all(self) -> None:
+    def test_other_spaces_become_spaces_and_empty_results_are_refused(self) -> None:
         self.assertEqual(prepared("a\u3000b"), "a b")
         self.assertEqual(prepared("\u0627\u0628"), "\u0627\u0628")
         self.assertRaises(SASLError, prepared, "\u00ad")

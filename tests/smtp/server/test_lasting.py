@@ -1,4 +1,4 @@
-"""What of MAIL's parameters outlives the session, and in which terms."""
+"""The parameters of MAIL that outlive the session, and the form in which they are kept."""
 
 from collections.abc import Mapping
 
@@ -25,18 +25,18 @@ def _named(parameters: Mapping[str, str | int | None]) -> dict[str, str | int | 
 
 
 class Lasting(SynchronousTestCase):
-    def test_the_size_is_said_anew_to_each(self) -> None:
+    def test_size_is_not_kept(self) -> None:
         self.assertEqual(kept(SIZE=7, BODY="8BITMIME", SMTPUTF8=None, X="y"), {
             "BODY": "8BITMIME", "SMTPUTF8": None, "X": "y",
         })  # fmt: skip
 
-    def test_seconds_become_times(self) -> None:
+    def test_seconds_are_kept_as_wall_time(self) -> None:
         self.assertEqual(kept(BY="120;RT"), {"BY": "1800000120;RT"})
         self.assertEqual(kept(BY="-120;N"), {"BY": "1799999880;N"})
         self.assertEqual(kept(HOLDFOR=60), {"HOLDUNTIL": 1800000060})
         self.assertEqual(kept(HOLDUNTIL=1800000099), {"HOLDUNTIL": 1800000099})
 
-    def test_a_priority_is_for_those_who_are_trusted(self) -> None:
+    def test_a_priority_above_0_is_kept_for_trusted_clients(self) -> None:
         self.assertEqual(kept(MT_PRIORITY=5), {"MT-PRIORITY": 5})
         self.assertEqual(kept(MT_PRIORITY=5, trusted=False), {})
         self.assertEqual(kept(MT_PRIORITY=-5, trusted=False), {"MT-PRIORITY": -5})
@@ -44,20 +44,20 @@ class Lasting(SynchronousTestCase):
 
 
 class Decided(SynchronousTestCase):
-    def test_the_usual(self) -> None:
+    def test_most_parameters_need_no_reply_of_their_own(self) -> None:
         for parameters in ({}, {"SIZE": 3}, {"MT_PRIORITY": 9}, {"HOLDFOR": 5}, {"BY": "5;R"}):
             self.assertEqual(reply(**parameters), "None")
         self.assertEqual(reply(trusted=False, MT_PRIORITY=-1), "None")
 
-    def test_a_priority_that_is_not_given(self) -> None:
-        """RFC 6710 §4.1: accepted, and told."""
+    def test_a_refused_priority_is_accepted_as_0_and_told(self) -> None:
+        """RFC 6710 §4.1."""
         found = reply(trusted=False, MT_PRIORITY=1)
         self.assertEqual(found, "250 2.3.6 0 is the priority of this message")
 
-    def test_two_ways_to_be_held(self) -> None:
+    def test_holdfor_and_holduntil_exclude_each_other(self) -> None:
         self.assertTrue(reply(HOLDFOR=5, HOLDUNTIL=1800000005).startswith("501 5.5.4 "))
 
-    def test_held_for_longer_than_it_may_take(self) -> None:
+    def test_a_release_after_the_deadline_for_delivery_is_refused(self) -> None:
         self.assertTrue(reply(HOLDFOR=60, BY="60;R").startswith("501 5.5.4 "))
         self.assertTrue(reply(HOLDUNTIL=1800000099, BY="60;N").startswith("501 5.5.4 "))
         self.assertEqual(reply(HOLDFOR=59, BY="61;R"), "None")
@@ -65,7 +65,7 @@ class Decided(SynchronousTestCase):
 
 class Values(SynchronousTestCase):
     @given(st.integers(-999_999_999, 999_999_999), st.booleans(), st.booleans(), st.floats(0, 1e10))
-    def test_what_is_left_never_grows(
+    def test_fractions_of_a_second_never_add_time(
         self, seconds: int, returned: bool, traced: bool, now: float
     ) -> None:
         by = DeliverBy(seconds, returned, traced)
@@ -74,6 +74,6 @@ class Values(SynchronousTestCase):
         self.assertIn(there.seconds - seconds, (0, -1))
         self.assertEqual((there.returned, there.traced), (returned, traced))
 
-    def test_nothing_is_no_value(self) -> None:
+    def test_without_by_there_is_no_value(self) -> None:
         self.assertIsNone(DeliverBy.of({}))
         self.assertIsNone(DeliverBy.of({"BY": None}))

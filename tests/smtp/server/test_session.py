@@ -1,4 +1,4 @@
-"""The pure session: whatever comes, however it is split, it stays in step."""
+"""The pure server session: it stays in step with any octets, however they are split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,11 +41,11 @@ def play(octets: Sequence[bytes], **options: Any) -> tuple[PureWire, RecordingDe
 
 
 def codes(output: bytes) -> list[bytes]:
-    """Code and status of each reply line: the words may depend on how much of a line had come."""
+    """Return code and status of each reply line; texts may depend on how lines were split."""
     return [line[:9] for line in output.split(b"\r\n")]
 
 
-# No EHLO, DATA, STARTTLS and AUTH: what may stand behind them depends on how it arrives.
+# Without EHLO, DATA, STARTTLS and AUTH: octets that may follow these depend on how TCP splits them.
 LINES = st.lists(
     st.sampled_from(
         [
@@ -72,7 +72,7 @@ LINES = st.lists(
 ).map(b"".join)
 CUTS = st.lists(st.integers(0, 3000), max_size=30)
 
-# With them: it must not raise, and nothing must be done twice.
+# With them: no input may raise, and no content may be finished twice.
 ANYTHING = st.lists(
     st.one_of(
         st.binary(max_size=20),
@@ -97,7 +97,7 @@ ANYTHING = st.lists(
 )
 
 
-class WhateverComes(SynchronousTestCase):
+class AnyOctets(SynchronousTestCase):
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(LINES, CUTS)
     def test_commands_get_the_same_replies_however_they_are_split(
@@ -111,7 +111,9 @@ class WhateverComes(SynchronousTestCase):
 
     @settings(max_examples=400, deadline=None)
     @given(ANYTHING)
-    def test_it_never_raises_and_every_content_ends(self, octets: list[bytes]) -> None:
+    def test_no_input_raises_and_every_content_is_finished_or_given_up(
+        self, octets: list[bytes]
+    ) -> None:
         wire, delivery = play(octets, max_errors=8, max_message_size=30)
         for line in wire.output.split(b"\r\n")[:-1]:
             self.assertRegex(line, rb"^[2-5]\d\d[ -][\x20-\x7e]{0,506}$")
@@ -121,7 +123,7 @@ class WhateverComes(SynchronousTestCase):
 
     @settings(max_examples=200, deadline=None)
     @given(st.binary(max_size=200), CUTS)
-    def test_a_message_of_any_octets_leaves_it_in_step(
+    def test_a_message_of_any_octets_leaves_the_session_in_step(
         self, content: bytes, cuts: list[int]
     ) -> None:
         content = content.replace(b"\r\n.", b"\r\n..")
@@ -149,7 +151,7 @@ class Memory(SynchronousTestCase):
             self.assertLessEqual(largest, 600)
             self.assertEqual(session.output().count(b"\r\n"), 1)  # and one reply
 
-    def test_nothing_is_kept_of_a_chunk_that_is_not_wanted(self) -> None:
+    def test_nothing_is_kept_of_a_refused_chunk(self) -> None:
         session = Session(Options().settings(), peer=Peer())
         session.receive(b"BDAT 10000000\r\n")
         for _ in range(100):
@@ -167,7 +169,7 @@ class Memory(SynchronousTestCase):
 
 
 class Turns(SynchronousTestCase):
-    def test_a_burst_of_commands_is_obeyed_some_at_a_time(self) -> None:
+    def test_a_burst_of_commands_is_obeyed_in_parts(self) -> None:
         session = Session(Options().settings(), peer=Peer())
         session.receive(b"NOOP\r\n" * 1000)
         replies = rests = 0
@@ -189,7 +191,7 @@ class Decisions(SynchronousTestCase):
     def said(self) -> list[bytes]:
         return codes(self.session.output())[:-1]
 
-    def test_nothing_behind_a_question_is_obeyed_before_its_answer(self) -> None:
+    def test_nothing_is_obeyed_before_a_pending_decision(self) -> None:
         session = self.session
         session.receive(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nNOOP\r\nDATA\r\n")
         self.assertEqual(type(session.step()), Mail)
@@ -210,7 +212,7 @@ class Decisions(SynchronousTestCase):
         self.assertEqual(self.session.step(), Open())
 
     def test_content_before_354_ends_the_session(self) -> None:
-        # RFC 2920 §3.1: however the question is then decided, what came is no command either.
+        # RFC 2920 §3.1: whatever the decision is, these octets are neither content nor commands.
         for decision in (None, Reply.of(452, "3.1", "No room")):
             self.setUp()
             self.begin_content()
@@ -222,7 +224,7 @@ class Decisions(SynchronousTestCase):
             )
             self.assertEqual(self.said()[-1], b"554 5.5.0")
 
-    def test_an_answer_after_the_end_changes_nothing(self) -> None:
+    def test_a_decision_after_the_end_changes_nothing(self) -> None:
         self.begin_content()
         self.session.end(IDLE_TOO_LONG)
         self.assertFalse(self.session.deciding)
@@ -232,11 +234,11 @@ class Decisions(SynchronousTestCase):
         self.assertEqual(self.said()[-1], b"421 4.4.2")
         self.assertEqual(self.session.state, State.CLOSED)
 
-    def test_an_answer_to_nothing_changes_nothing(self) -> None:
+    def test_a_decision_that_was_not_asked_for_changes_nothing(self) -> None:
         self.session.answer()
         self.assertEqual((self.session.state, self.said()), (State.START, []))
 
-    def test_content_goes_out_as_it_comes_and_is_given_up_once(self) -> None:
+    def test_content_is_passed_on_as_it_comes_and_given_up_once(self) -> None:
         self.begin_content()
         self.session.answer()
         self.session.receive(b"one\r\n..two")
@@ -247,7 +249,7 @@ class Decisions(SynchronousTestCase):
         self.assertIsNone(self.session.step())
         self.assertEqual(self.said()[-2:], [b"550 5.6.0", b"250 2.0.0"])
 
-    def test_the_end_of_the_content_is_asked_about(self) -> None:
+    def test_the_end_of_the_content_waits_for_a_decision(self) -> None:
         self.begin_content()
         self.session.answer()
         self.session.receive(b".\r\nMAIL FROM:<>\r\n")
@@ -258,7 +260,7 @@ class Decisions(SynchronousTestCase):
         self.assertEqual(self.said()[-1], b"451 4.3.0")
 
     def test_octets_before_the_handshake_are_never_obeyed_after_it(self) -> None:
-        # S7, RFC 3207 §4.2: even if a shell hands them over.
+        # S7, RFC 3207 §4.2: even if the shell hands them over.
         self.session.receive(b"HELO before.example\r\nSTARTTLS\r\n")
         self.assertEqual(self.session.step(), StartTLS())
         self.session.receive(b"EHLO evil\r\nMAIL FROM:<evil@b>\r\n")

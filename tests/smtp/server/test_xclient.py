@@ -1,4 +1,4 @@
-"""XCLIENT: what a proxy may say of its client, and what the session then knows; verbs of others."""
+"""XCLIENT and the verbs of foreign extensions in a server session."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ FACTS = TLSFacts(
 
 
 class SessionTestCase(SynchronousTestCase):
-    """Talks to a session; every decision is to accept."""
+    """Talks to a session; every decision accepts."""
 
     def begin(
         self,
@@ -66,7 +66,7 @@ class SessionTestCase(SynchronousTestCase):
         return self.session.output().decode()
 
     def code(self, line: str) -> str:
-        """Say a line; return the reply's code, with the status where there is one."""
+        """Send a line; return the code of the reply, with the status if there is one."""
         reply = self.say(line.encode() + b"\r\n")
         return reply[:9] if reply[4:6] in ("2.", "4.", "5.") else reply[:3]
 
@@ -81,7 +81,9 @@ class XClientTestCase(SessionTestCase):
 
 
 class Attributes(XClientTestCase):
-    def test_all_of_them(self) -> None:
+    """What the session knows of the client after XCLIENT."""
+
+    def test_every_attribute_is_known_afterwards(self) -> None:
         session = self.represent(
             "NAME=client.example ADDR=203.0.113.9 PORT=4711 PROTO=ESMTP HELO=me.example"
             " DESTADDR=198.51.100.25"
@@ -92,7 +94,7 @@ class Attributes(XClientTestCase):
         self.assertEqual(session.proxy, PROXY)
         self.assertEqual(list(map(type, self.steps)), [Represent])
 
-    def test_addresses_come_out_in_one_form(self) -> None:
+    def test_addresses_are_kept_in_one_form(self) -> None:
         for said, known in (
             ("203.0.113.9", "203.0.113.9"),
             ("IPV6:2001:DB8:0::9", "2001:db8::9"),
@@ -106,7 +108,7 @@ class Attributes(XClientTestCase):
             session = self.represent(f"ADDR={said} DESTADDR={said}")
             self.assertEqual((session.peer.address, session.local_address), (known, known))
 
-    def test_what_is_not_known(self) -> None:
+    def test_unavailable_attributes_are_unknown_afterwards(self) -> None:
         session = self.represent("NAME=a.example ADDR=203.0.113.9 PORT=4711")
         for said in ("NAME=[UNAVAILABLE]", "NAME=[TempUnavail]", "NAME=+5BUNAVAILABLE+5D"):
             self.represent("NAME=a.example")
@@ -116,13 +118,13 @@ class Attributes(XClientTestCase):
         self.assertEqual(session.peer, Peer("203.0.113.9", 0))
         self.assertEqual((session.state, session.greeting), (State.START, None))
 
-    def test_of_another_address_nothing_is_known_that_was_not_said(self) -> None:
+    def test_with_another_address_earlier_attributes_are_forgotten(self) -> None:
         session = self.represent("NAME=a.example ADDR=203.0.113.9 PORT=1 DESTADDR=198.51.100.1")
         self.represent("ADDR=203.0.113.10")
         self.assertEqual(session.peer, Peer("203.0.113.10"))
         self.assertIsNone(session.local_address)
 
-    def test_what_is_said_in_several_commands_adds_up(self) -> None:
+    def test_attributes_of_several_commands_add_up(self) -> None:
         self.represent("ADDR=203.0.113.9 DESTADDR=198.51.100.1")
         self.represent("PORT=25")
         session = self.represent("NAME=Client.Example.")
@@ -135,7 +137,7 @@ class Attributes(XClientTestCase):
         self.assertEqual(session.peer, evolve(PROXY, name="a.example"))
         self.assertEqual(session.local_address, "192.0.2.25")
 
-    def test_how_the_client_greeted_the_proxy_holds_until_it_greets_us(self) -> None:
+    def test_the_greeting_to_the_proxy_counts_until_the_client_greets_us(self) -> None:
         session = self.represent("HELO=old.example")
         self.assertEqual((session.greeting, session.helo), ("HELO", "old.example"))
         self.assertEqual(self.code("MAIL FROM:<>"), "250 2.1.0")
@@ -148,7 +150,7 @@ class Attributes(XClientTestCase):
         self.assertEqual((session.greeting, session.helo), (None, ""))
         self.assertEqual(self.code("MAIL FROM:<>"), "503 5.5.1")
 
-    def test_what_is_malformed_changes_nothing(self) -> None:
+    def test_a_malformed_command_changes_nothing(self) -> None:
         session = self.represent("ADDR=203.0.113.9")
         self.code("EHLO client.example")
         self.assertEqual(self.code("XCLIENT ADDR=203.0.113.10 PORT=x"), "501 5.5.4")
@@ -156,7 +158,7 @@ class Attributes(XClientTestCase):
         self.assertEqual(session.peer, Peer("203.0.113.9"))
         self.assertEqual((session.state, session.helo), (State.GREETED, "client.example"))
 
-    def test_any_split_says_the_same(self) -> None:
+    def test_the_result_does_not_depend_on_where_the_line_is_split(self) -> None:
         octets = b"XCLIENT  NAME=client.example ADDR=203.0.113.9\r\n"
         for cut in range(1, len(octets)):
             self.begin(xclient(lambda peer: peer == PROXY))
@@ -164,7 +166,7 @@ class Attributes(XClientTestCase):
             self.assertEqual(self.say(octets[cut:]), "220 mx.example ESMTP\r\n", cut)
             self.assertEqual(self.session.peer, Peer("203.0.113.9", 0, "client.example"))
 
-    def test_octets_behind_it_end_the_session_before_anything_is_believed(self) -> None:
+    def test_octets_after_the_line_end_the_session_before_it_is_obeyed(self) -> None:
         """RFC 2920 §3.1."""
         for behind in (b"\r", b"\0", b"E", b"EHLO x\r\n", b"QUIT\r\n"):
             session = self.begin(xclient(lambda peer: peer == PROXY))
@@ -176,7 +178,9 @@ class Attributes(XClientTestCase):
 
 
 class Beginning(XClientTestCase):
-    def test_anew_nothing_of_the_session_before_is_left(self) -> None:
+    """The session begins anew."""
+
+    def test_nothing_of_the_session_before_is_left(self) -> None:
         session = self.session
         session.identity = "proxy"
         self.code("EHLO proxy.example")
@@ -186,7 +190,7 @@ class Beginning(XClientTestCase):
         self.assertEqual((session.greeting, session.helo, session.state), (None, "", State.START))
         self.assertEqual((session.identity, session.errors), (None, 0))
 
-    def test_under_tls_its_facts_stay_but_the_certificate_is_not_the_clients(self) -> None:
+    def test_tls_stays_without_the_certificate_of_the_proxy(self) -> None:
         session = self.session
         session.tls_established(FACTS)
         self.represent("ADDR=203.0.113.9")
@@ -194,7 +198,7 @@ class Beginning(XClientTestCase):
             session.tls, TLSFacts(FACTS.version, FACTS.cipher, 256, server_name="mx.example")
         )
 
-    def test_the_proxy_may_say_it_again_and_the_client_may_not(self) -> None:
+    def test_permission_goes_by_the_connection_and_not_by_the_client(self) -> None:
         asked: list[Peer] = []
 
         def allowed(peer: Peer) -> bool:
@@ -208,8 +212,8 @@ class Beginning(XClientTestCase):
         self.begin(xclient(allowed), peer=Peer("203.0.113.9"))
         self.assertEqual(self.code("XCLIENT ADDR=192.0.2.1"), "550 5.7.0")
 
-    def test_whether_tls_is_missed_goes_by_who_is_connected(self) -> None:
-        """RFC 3207 §6: it is on the way to us that somebody may have taken STARTTLS out."""
+    def test_the_alarm_about_missing_tls_goes_by_the_connection(self) -> None:
+        """RFC 3207 §6: an attacker may have removed STARTTLS between the proxy and us."""
         for address, code in (("192.0.2.1", "530 5.7.0"), ("203.0.113.9", "250 2.1.0")):
             self.begin(
                 xclient(lambda peer: peer == PROXY),
@@ -221,8 +225,8 @@ class Beginning(XClientTestCase):
             self.assertEqual(Downgrade in map(type, self.steps), code[0] == "5")
 
 
-class MadeUpExtension(SessionTestCase):
-    """One from outside the package: a line in EHLO, a parameter of MAIL, a verb."""
+class ForeignExtension(SessionTestCase):
+    """An extension from outside the package: an EHLO line, a parameter of MAIL, a verb."""
 
     def setUp(self) -> None:
         self.cups = 0
@@ -274,7 +278,7 @@ class MadeUpExtension(SessionTestCase):
         self.assertEqual(self.say(b"XPOUR\r\n"), "250 2.0.0 2 cups, RCPT\r\n")
         self.assertEqual(self.code("DATA"), "354")
 
-    def test_what_it_refuses_counts_as_any_error(self) -> None:
+    def test_its_refusals_count_as_errors(self) -> None:
         self.assertEqual(self.code("XPOUR COFFEE"), "504 5.5.4")
         self.assertEqual(self.session.errors, 1)
         self.code("XPOUR")
@@ -282,15 +286,15 @@ class MadeUpExtension(SessionTestCase):
         self.assertEqual(self.code("XPOUR"), "452 4.3.1")
         self.assertEqual(self.session.errors, 1)
 
-    def test_421_ends_the_session(self) -> None:
+    def test_its_421_ends_the_session(self) -> None:
         self.assertEqual(self.code("XPOUR PLEASE"), "421 4.3.2")
         self.assertIs(self.session.state, State.CLOSED)
 
-    def test_a_verb_of_the_sessions_own_stays_its_own(self) -> None:
+    def test_it_cannot_replace_a_verb_of_the_session(self) -> None:
         self.assertEqual(self.say(b"NOOP\r\nNOOP\r\n"), "250 2.0.0 OK\r\n" * 2)
         self.assertEqual(self.cups, 0)
 
-    def test_octets_behind_its_verb_were_written_too_early(self) -> None:
+    def test_octets_after_its_verb_end_the_session(self) -> None:
         """RFC 2920 §3.1: each is the last of its group."""
         self.assertEqual(self.code("XPOUR\r\nNOOP"), "554 5.5.0")
         self.assertEqual(self.cups, 0)
