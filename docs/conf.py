@@ -20,6 +20,7 @@ language = "en"
 default_role = "py:obj"
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
