@@ -101,11 +101,11 @@ class Listing(QueueAPITestCase):
 
     def test_what_cannot_be_read_is_refused_with_why(self) -> None:
         for query, why in (
-            ("colour=red", "no filter 'colour'"),
-            ("older=soon", "older: seconds"),
-            ("limit=0", "limit: a number"),
-            ("limit=9999", "limit: a number"),
-            ("to=a&to=b", "to: given 2 times"),
+            ("colour=red", "found filter 'colour', expected one of id, to, from"),
+            ("older=soon", "older: found 'soon', expected seconds"),
+            ("limit=0", "limit: found '0', expected a number from 1"),
+            ("limit=9999", "limit: found '9999', expected a number from 1"),
+            ("to=a&to=b", "to: found 2 values, expected one"),
             ("after=x", "a queue id has"),
             ("domain=?", "domain: what is that?"),
         ):
@@ -178,7 +178,7 @@ class Acting(QueueAPITestCase):
         self.assertTrue(all(each["dry_run"] for _, _, each in self.asked))
 
     def test_everything_is_only_meant_where_it_is_said(self) -> None:
-        self.assertIn("nothing says to what", self.act("remove", 400)["error"])
+        self.assertIn("found no filters; expected", self.act("remove", 400)["error"])
         self.assertEqual(self.asked, [])
 
     def test_what_cannot_be_read_is_refused(self) -> None:

@@ -174,7 +174,7 @@ class Admin:
 
         def refused(failure: Failure) -> Response:
             if failure.check(TimeoutError):
-                return error_response("it cannot be told now: no answer in time", 503)
+                return error_response("no answer in time; try again", 503)
             failure.trap(ValueError)
             return error_response(failure.getErrorMessage(), 400)
 

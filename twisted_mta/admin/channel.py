@@ -1,9 +1,9 @@
-"""Connections of HTTP, with bounds on all that a client can take of the process.
+"""Connections of HTTP, with bounds on what clients can use of the process.
 
-``twisted.web`` reads the requests and writes the responses. What it leaves open is bounded here:
-how many connections there are, how long a request may take to arrive and an answer to be read, how
-many requests of one connection are looked at in one turn of the reactor (one), and which share of
-the reactor's time goes to answers.
+``twisted.web`` reads the requests and writes the responses. This file bounds the rest: the number
+of connections, the time for a request to arrive and for a response to be read, the requests of one
+connection in one turn of the reactor (one), and the share of the reactor's time that responses
+take.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
-_PIECE = 8192  # octets that are read at once, and after which an answer waits to be read
-_REST = 3.0  # times what an answer took, until the next one: answers get a quarter of the time
+_PIECE = 8192  # octets that are read at once, and after which a response waits for its reader
+_REST = 3.0  # times what a response took, until the next: responses get a quarter of the time
 _LONGEST_REST = 0.25  # seconds
 _LONGEST_NUMBER = 20  # octets of a Content-Length
 
 
 @frozen(kw_only=True)
 class Bounds:
-    """What clients may take.
+    """What clients may use.
 
     Attributes:
-        connections: at a time. For one more, the one closes that has waited longest for its client;
-            where none waits, the new one is refused.
+        connections: at a time. For one more, the connection closes that has waited longest for its
+            client; where none waits, the new one is refused.
         per_peer: likewise, from one address.
-        body: octets of a request's body; what is more closes the connection.
+        body: octets of a request's body; a longer one closes the connection.
         idle: seconds until a request begins.
         request: seconds from its first octet to its last.
-        reading: seconds in which a client has to read what was written.
-        streaming: likewise, of an answer that comes in pieces: a person may look at it page by
-            page.
+        reading: seconds for a client to read what was written.
+        streaming: likewise, for a response in pieces: a person may read it page by page.
     """
 
     connections: int = 64
@@ -51,7 +50,7 @@ class Bounds:
 
 
 class Lane:
-    """Where requests take turns: one in a turn of the reactor, and a share of its time for all.
+    """The line of requests: one in a turn of the reactor, and a share of its time for all.
 
     Args:
         clock: a reactor.
@@ -65,7 +64,7 @@ class Lane:
 
     @property
     def crowded(self) -> bool:
-        """Whether others wait for their turn."""
+        """Whether other requests wait."""
         return bool(self._waiting)
 
     def enter(self, work: Callable[[], object]) -> None:
@@ -81,7 +80,7 @@ class Lane:
             self._do(self._waiting.popleft())
             rest = 0.0 if not self._waiting else self._rests_until - self._clock.seconds()
         if self._waiting:
-            # Whatever becomes of the clock, nothing waits for long.
+            # However the clock jumps, no request waits for long.
             self._resting = self._clock.callLater(min(max(rest, 0.0), _LONGEST_REST), self._go_on)
 
     def _do(self, work: Callable[[], object]) -> None:
@@ -97,24 +96,24 @@ class Connections:
     """The connections of one site.
 
     Args:
-        bounds: what all of them may take.
+        bounds: for all of them.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._peers: dict[Channel, str] = {}  # those that wait longest first
+        self._peers: dict[Channel, str] = {}  # the longest waiting first
 
     def admit(self, channel: Channel, peer: str) -> bool:
-        """Count a connection in, if there is room or another one can make room."""
-        crowd = [each for each, other in self._peers.items() if other == peer]
-        if len(crowd) < self.bounds.per_peer:
+        """Count a connection in, if there is room, or if another one can be closed for it."""
+        candidates = [each for each, other in self._peers.items() if other == peer]
+        if len(candidates) < self.bounds.per_peer:
             if len(self._peers) < self.bounds.connections:
                 self._peers[channel] = peer
                 return True
             peers = list(self._peers.values())
             largest = max(dict.fromkeys(peers), key=peers.count)
-            crowd = [each for each, other in self._peers.items() if other == largest]
-        idle = next((each for each in crowd if each.waits), None)
+            candidates = [each for each, other in self._peers.items() if other == largest]
+        idle = next((each for each in candidates if each.waits), None)
         if idle is None:
             return False
         self.left(idle)
@@ -123,7 +122,7 @@ class Connections:
         return True
 
     def waits(self, channel: Channel) -> None:
-        """A connection begins to wait for its client."""
+        """Note that a connection begins to wait for its client."""
         peer = self._peers.pop(channel, None)
         if peer is not None:
             self._peers[channel] = peer
@@ -134,11 +133,11 @@ class Connections:
 
 
 class Channel(HTTPChannel):
-    """One connection. It reads the next request when the answer to the last one is written.
+    """One connection. It reads the next request when the response to the last one is written.
 
     Attributes:
-        waits: whether it waits for its client, with a request begun or not.
-        streams: whether the answer under way comes in pieces, as it is read.
+        waits: whether it waits for its client, within a request or before one.
+        streams: whether the response under way is written in pieces, as the client reads.
     """
 
     transport: Any
@@ -157,8 +156,8 @@ class Channel(HTTPChannel):
         self.waits = True
         self.streams = False
         self._begun = False  # whether octets of a request have come
-        self._closing = False  # what comes now is not looked at
-        self._unread = False  # an answer is whole, and has not been read yet
+        self._closing = False  # octets that come now are dropped
+        self._unread = False  # a response is complete, and not read yet
         self._late: Callable[[], object] = self.give_way
         self._next_turn: IDelayedCall | None = None
 
@@ -170,7 +169,7 @@ class Channel(HTTPChannel):
     # Called by Twisted.
 
     def connectionMade(self) -> None:
-        """Begin, if there is room for one more."""
+        """Begin, if there is room for one more connection."""
         self.transport.bufferSize = _PIECE
         super().connectionMade()  # type: ignore[no-untyped-call]
         peer = getattr(self.transport.getPeer(), "host", "")
@@ -180,7 +179,7 @@ class Channel(HTTPChannel):
             self._refuse("503 Service Unavailable", "too many connections", "Retry-After: 1\r\n")
 
     def dataReceived(self, data: bytes) -> None:
-        """Take octets of a request; its time is not extended by each of them."""
+        """Take octets of a request; they do not extend its time."""
         if self._closing:
             return
         if self.waits and not self._begun:
@@ -189,7 +188,7 @@ class Channel(HTTPChannel):
         LineReceiver.dataReceived(self, data)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a field (called by `HTTPChannel`, which would raise at a number of 5,000 digits)."""
+        """Take a header field (`HTTPChannel` would raise an error at a number of 5,000 digits)."""
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length" and len(value.strip()) > _LONGEST_NUMBER:
             self._too_long()
@@ -198,21 +197,21 @@ class Channel(HTTPChannel):
         return taken
 
     def allHeadersReceived(self) -> None:
-        """Look at the header section."""
+        """Check the length of the body."""
         if self.length is not None and self.length > self._connections.bounds.body:
             self._too_long()
             return
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
 
     def allContentReceived(self) -> None:
-        """The request is whole: answer it."""
+        """Answer the complete request."""
         if self._closing:
             return
         self.waits = self._begun = False
         super().allContentReceived()  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Request) -> None:
-        """The answer is whole: the next request has to wait until it is written."""
+        """Let the next request wait until the complete response is written."""
         self.requests.remove(request)
         self.streams = False
         if not self.persistent:
@@ -224,14 +223,14 @@ class Channel(HTTPChannel):
             self._go_on_soon()
 
     def pauseProducing(self) -> None:
-        """What was written has to be read first."""
+        """Wait for the client to read (called by Twisted)."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
         bounds = self._connections.bounds
         seconds = bounds.streaming if self.streams else bounds.reading
         self._within(seconds, self.transport.abortConnection)
 
     def resumeProducing(self) -> None:
-        """It was read."""
+        """Go on: the client has read (called by Twisted)."""
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         super().resumeProducing()  # type: ignore[no-untyped-call]
         if self._unread:
@@ -239,11 +238,11 @@ class Channel(HTTPChannel):
             self._go_on_soon()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """The request cannot be read, and nothing that follows."""
-        self._refuse("400 Bad Request", "this is no request of HTTP/1.1")
+        """Refuse a request that cannot be read, and all that follows."""
+        self._refuse("400 Bad Request", "this is not a request of HTTP/1.1")
 
     def timeoutConnection(self) -> None:
-        """The time for what is waited for is over."""
+        """End the wait whose time is over (called by Twisted)."""
         self._late()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -258,16 +257,16 @@ class Channel(HTTPChannel):
     # Ours.
 
     def give_way(self) -> None:
-        """Close without a word: nothing is under way."""
+        """Close without a response: no request is under way."""
         self._closing = True
         self.transport.abortConnection()
 
     def too_long(self) -> None:
-        """More has come of a body than there may be."""
+        """Refuse a body that is longer than allowed."""
         self._too_long()
 
     def _go_on_soon(self) -> None:
-        # Not at once: others are to have their turn between two requests of one connection.
+        # Not at once: other connections have their turn between two requests of one.
         self._next_turn = self.callLater(0, self._go_on)
 
     def _go_on(self) -> None:
@@ -289,10 +288,10 @@ class Channel(HTTPChannel):
         self._refuse("408 Request Timeout", "the request did not come in time")
 
     def _too_long(self) -> None:
-        self._refuse("413 Content Too Large", "what was asked is too long")
+        self._refuse("413 Content Too Large", "the request is too long")
 
     def _refuse(self, status: str, text: str, fields: str = "") -> None:
-        """Say why a request is not even read, and close."""
+        """Refuse a request without reading it, and close."""
         if self._closing:
             return
         self._closing = True
@@ -304,7 +303,7 @@ class Channel(HTTPChannel):
         self._close()
 
     def _close(self) -> None:
-        """Close, once what was written is read, which has its time too."""
+        """Close once the client has read what was written, within its time."""
         self._closing = True
         self._within(self._connections.bounds.reading, self.transport.abortConnection)
         self.loseConnection()  # type: ignore[no-untyped-call]

@@ -46,17 +46,17 @@ class Request:
     """A request.
 
     Attributes:
-        method: upper-case as it is sent: ``GET``.
-        path: without the query; with its percent signs.
-        hosts: each Host field that came; the host of the target instead, where that names one.
-        origins: each Origin field that came.
+        method: in upper case: ``GET``.
+        path: without the query; percent-encoded.
+        hosts: each Host field; the host of the target instead, where that names one.
+        origins: each Origin field.
         accept: the Accept field.
         version: of HTTP: ``HTTP/1.1``.
-        query: what follows the question mark, as it came.
+        query: the octets behind the question mark, percent-encoded.
         body: the content, where contents are taken.
-        user: who asks, where that is known: ``uid 0``.
-        public: whether others than the operator may have asked.
-        gone: whether nobody waits for the answer any more.
+        user: the client's user, where the kernel tells: ``uid 0``.
+        public: whether clients other than the operator can send it.
+        gone: whether the client has hung up.
     """
 
     method: str
@@ -78,7 +78,7 @@ class Request:
 
 
 Pieces = Callable[[], "Deferred[bytes]"]
-"""Gives the next piece of a content, empty behind the last; it is asked for one at a time."""
+"""Returns the next piece of a content, empty behind the last; called for one at a time."""
 
 
 @frozen(kw_only=True)
@@ -86,13 +86,13 @@ class Response:
     """A response.
 
     Attributes:
-        body: its content; a HEAD gets its length alone.
+        body: its content; the response to a HEAD has only its length.
         content_type: of the body.
         code: the status code.
-        reason: its phrase, None for the usual one.
-        headers: what else is said, by name.
-        pieces: gives the content instead of ``body``, where that is not to be in memory whole.
-        size: octets of those, all together.
+        reason: its phrase; None: the usual one.
+        headers: other header fields, by name.
+        pieces: returns the content instead of ``body``, where that is too long for the memory.
+        size: octets of all pieces together.
     """
 
     body: bytes
@@ -106,10 +106,10 @@ class Response:
 
 @implementer(IPushProducer)
 class Outlet:
-    """Where a `Stream` goes: the connection of who asked.
+    """The connection that a `Stream` is written to.
 
     Attributes:
-        resumed: called when there is room again.
+        resumed: called when it takes octets again.
     """
 
     def __init__(self, request: WebRequest) -> None:
@@ -120,46 +120,47 @@ class Outlet:
 
     @property
     def ready(self) -> bool:
-        """Whether there is room for more now."""
+        """Whether it takes octets now."""
         return not (self._paused or self._ended)
 
     def write(self, octets: bytes) -> None:
-        """Send octets; nothing happens where nobody is there any more."""
+        """Send octets, unless the client has hung up."""
         if not self._ended:
             self._request.write(octets)
 
     def end(self) -> None:
-        """That was all."""
+        """End the response."""
         if not self._ended:
             self._ended = True
             self._request.unregisterProducer()
             self._request.finish()
 
     def left(self) -> None:
-        """Who asked is gone."""
+        """Note that the client has hung up."""
         self._ended = True
 
     def pauseProducing(self) -> None:
-        """There is no room (called by Twisted)."""
+        """Take no octets for now (called by Twisted)."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """There is room again (called by Twisted)."""
+        """Take octets again (called by Twisted)."""
         self._paused = False
         self.resumed()
 
     def stopProducing(self) -> None:
-        """The connection is lost (called by Twisted)."""
+        """Note that the connection is lost (called by Twisted)."""
         self._ended = True
 
 
 @frozen
 class Stream:
-    """A response that goes on until who asked has enough.
+    """A response that goes on until the client hangs up.
 
     Attributes:
-        begin: is given where it goes, and returns what is called when nobody is there any more.
-        content_type: of it.
+        begin: takes the connection, and returns a function that is called when the client has hung
+            up.
+        content_type: of the body.
     """
 
     begin: Callable[[Outlet], Callable[[], object]]
@@ -167,27 +168,27 @@ class Stream:
 
 
 Responder = Callable[[Request], "Response | Stream | Deferred[Response]"]
-"""Answers what is asked; what it raises is logged, and is a 503."""
+"""Answers a request; an error is logged, and becomes a 503."""
 
 
 def short(text: str, code: int = 200, *, more: Iterable[str] = (), **rest: Any) -> Response:
-    """Return one line for people, and lines with more below it."""
+    """Return a line of text, and more lines below it."""
     lines = "".join(f"{printable(line)}\n" for line in (text, *more))
     return Response(body=lines.encode("ascii"), code=code, **rest)
 
 
 def json_response(value: Any, code: int = 200, **rest: Any) -> Response:
-    """Return JSON, all of it in ASCII; laid out for people, where it is not too much for them."""
+    """Return JSON in ASCII; indented for people, unless it is long."""
     body = json.dumps(value)
     if len(body) <= _READABLE:
-        body = json.dumps(value, indent=2)  # which takes ten times as long
+        body = json.dumps(value, indent=2)  # takes ten times as long
     return Response(body=body.encode("ascii") + b"\n", content_type=JSON, code=code, **rest)
 
 
 def only(methods: Iterable[str]) -> Response:
     """Return the refusal of a method that is none of these."""
     allowed = ", ".join(methods)
-    return error_response(f"only {allowed} can be had here", 405, headers={"Allow": allowed})
+    return error_response(f"expected the method {allowed}", 405, headers={"Allow": allowed})
 
 
 def error_response(text: str, code: int, **rest: Any) -> Response:
@@ -196,18 +197,18 @@ def error_response(text: str, code: int, **rest: Any) -> Response:
 
 
 class ResponderSite(Site):
-    """The factory of connections that are answered.
+    """The factory of HTTP connections.
 
     Args:
-        answer: see `Responder`.
-        headers: what every response says.
+        answer: answers requests.
+        headers: of every response, by name.
         reactor: times connections out.
-        longest: octets of a request's body; 0: it is read past.
-        bounds: of the connections.
+        longest: octets of a request's body; 0: bodies are read past.
+        bounds: for the connections.
 
     Attributes:
-        connections: those that are open.
-        lane: where their requests take turns.
+        connections: the open ones.
+        lane: the line of their requests.
     """
 
     noisy = False
@@ -234,19 +235,19 @@ class ResponderSite(Site):
         self.lane = answers.lane = Lane(self.reactor)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return what is spoken under TLS: the bounds are those of HTTP/1.1."""
+        """Return the protocols under TLS: the bounds are those of HTTP/1.1."""
         return [b"http/1.1"]
 
     def log(self, request: http.Request) -> None:
-        """Say nothing: who looks is not worth a line a second."""
+        """Log nothing: monitors ask every second."""
 
 
 class _BoundedRequest(WebRequest):
-    """A request whose body is kept up to a length, and never in a file: what is more is dropped.
+    """A request whose body is kept up to a length, and never in a file; the rest is dropped.
 
     Attributes:
-        body: what was kept.
-        too_long: whether that is not all.
+        body: the octets that were kept.
+        too_long: whether octets were dropped.
     """
 
     def __init__(self, longest: int, *arguments: Any, **named: Any) -> None:
@@ -260,7 +261,7 @@ class _BoundedRequest(WebRequest):
         super().gotLength(0)  # type: ignore[no-untyped-call]
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Keep it, or drop it."""
+        """Keep octets of the body, or drop them."""
         if len(self.body) + len(data) <= self._longest:
             self.body += data
         else:
@@ -273,7 +274,7 @@ class _BoundedRequest(WebRequest):
 
 @implementer(IPushProducer)
 class _Stream:
-    """Writes a content piece by piece, as fast as it is taken."""
+    """Writes a content piece by piece, as fast as the client reads."""
 
     def __init__(self, request: WebRequest, pieces: Pieces, failed: Callable[[Failure], object]):
         self._request = request
@@ -284,23 +285,23 @@ class _Stream:
         self._ended = False
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to write."""
         self._request.registerProducer(self, True)
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """Ask for nothing more for now (called by Twisted)."""
+        """Write no more for now (called by Twisted)."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Go on (called by Twisted)."""
+        """Write again (called by Twisted)."""
         self._paused = False
         if not self._asking and not self._ended:
             self._asking = True
             self._pieces().addCallbacks(self._came, self._broken)
 
     def stopProducing(self) -> None:
-        """Nobody reads it any more (called by Twisted)."""
+        """End: the client has hung up (called by Twisted)."""
         self._ended = True
 
     def _came(self, piece: bytes) -> None:
@@ -317,7 +318,7 @@ class _Stream:
             self.resumeProducing()
 
     def _broken(self, failure: Failure) -> None:
-        """End it in a way that nobody takes for the end of the content."""
+        """Abort the connection: a client must not take this for the end of the content."""
         self._failed(failure)
         if not self._ended:
             self._ended = True
@@ -340,7 +341,7 @@ class _Answers(Resource):
         """Answer a request (called by Twisted)."""
         if isinstance(request, _BoundedRequest) and request.too_long:
             request.setResponseCode(413)
-            return b'{"error": "what was asked is too long"}\n'
+            return b'{"error": "the request is too long"}\n'
         left: list[Failure] = []
         request.notifyFinish().addErrback(left.append)
 
@@ -399,10 +400,10 @@ class _Answers(Resource):
 
     def _failed(self, failure: Failure) -> Response:
         self._log.failure("a request could not be answered", failure)
-        return short("The status cannot be told now; the log says why.", 503)
+        return short("The request could not be answered; the log says why.", 503)
 
 
-# RFC 9112 §3.2.2: what a client says to a proxy; a server takes it too.
+# RFC 9112 §3.2.2: the form of a target for a proxy; a server takes it too.
 _ABSOLUTE = re.compile(r"https?://([^/]*)(.*)", re.DOTALL | re.IGNORECASE)
 
 
@@ -434,12 +435,12 @@ def _fields(request: WebRequest, name: str) -> tuple[str, ...]:
 
 
 def _user(request: WebRequest) -> str:
-    """Return who is at the other end of a UNIX socket, where the kernel says it."""
+    """Return the user at the other end of a UNIX socket, where the kernel tells; else nothing."""
     connected: Any = getattr(request.channel.transport, "socket", None)
     if getattr(connected, "family", None) != socket.AF_UNIX:
         return ""
     try:
-        asks = peer(connected)
+        client = peer(connected)
     except OSError:
         return ""
-    return "" if asks is None else f"uid {asks.user}"
+    return "" if client is None else f"uid {client.user}"

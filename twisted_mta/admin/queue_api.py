@@ -1,11 +1,11 @@
-"""What an operator asks of the queue over HTTP, answered for all parts of it together.
+"""The queue over HTTP: lists, messages and actions, for all shards together.
 
     GET  /v1/queue               messages, the oldest first
     GET  /v1/queue/<id>          one message
     GET  /v1/queue/<id>/body     its content
     POST /v1/queue/<action>      ``retry``, ``hold``, ``release`` or ``remove``
 
-The queue is in shards, which belong to several processes. Ids rise with time in all of them, so a
+The shards of the queue belong to several processes. Ids rise with time in all of them, so that a
 list is merged as far as every shard has been looked through; an action goes through one shard after
 the other.
 """
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.python.failure import Failure
@@ -51,26 +52,26 @@ class QueueAPI:
         self._clock = clock
 
     def answer(self, request: Request) -> Response | Deferred[Response]:
-        """Answer a request about what is below `PATH`."""
+        """Answer a request for `PATH`, or a path below it."""
         place = request.path.removeprefix(PATH).removeprefix("/")
         if place in ACTIONS:
             if request.public:
-                return error_response("that can only be asked of the control socket", 403)
+                return error_response("actions are taken at the control socket only", 403)
             if request.method != "POST":
                 return only(("POST",))
-            asked = self._act(place, request)
+            response = self._act(place, request)
         elif request.method not in READING:
             return only(READING)
         elif not place:
-            asked = self._list(request)
+            response = self._list(request)
         else:
             id, _, rest = place.partition("/")
             if rest not in ("", "body"):
                 return error_response(f"there is {PATH}/{id} and {PATH}/{id}/body", 404)
             if rest and request.public:
-                return error_response("contents can only be had at the control socket", 403)
-            asked = self._body(id) if rest else self._show(id, content=not request.public)
-        return Deferred.fromCoroutine(asked).addErrback(self._failed)
+                return error_response("contents are given at the control socket only", 403)
+            response = self._body(id) if rest else self._show(id, content=not request.public)
+        return Deferred.fromCoroutine(response).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Response:
         failure.trap(ValueError)
@@ -109,7 +110,7 @@ class QueueAPI:
             messages = messages[:limit]
             following = messages[-1]["id"]
         page = {"version": VERSION, "messages": messages, "next": following, "missing": missing}
-        # Not indented: that alone takes several times as long as all the rest.
+        # Not indented: indenting takes several times as long as all the rest.
         return Response(body=json.dumps(page).encode("ascii") + b"\n", content_type=JSON)
 
     async def _show(self, id: str, *, content: bool) -> Response:
@@ -123,9 +124,9 @@ class QueueAPI:
     async def _body(self, id: str) -> Response:
         QueueId.parse(id)
         answers, missing = await self._ask_all(BODY, id=id, offset=0, length=_PIECE)
-        for shard, found in answers.items():
-            if found is not None:
-                return self._content(shard, id, b64decode(found["content"]), found["size"])
+        for shard, answer in answers.items():
+            if answer is not None:
+                return self._content(shard, id, b64decode(answer["content"]), answer["size"])
         return _not_there(id, missing)
 
     def _content(self, shard: int, id: str, first: bytes, size: int) -> Response:
@@ -133,9 +134,9 @@ class QueueAPI:
             return Response(body=first, content_type=_CONTENT)
         sent = 0
 
-        def more(found: Any) -> bytes:
+        def decoded(answer: Any) -> bytes:
             nonlocal sent
-            piece = b64decode(found["content"]) if found is not None else b""
+            piece = b64decode(answer["content"]) if answer is not None else b""
             if not piece:
                 raise OSError(f"{id} has left the queue while it was read")
             sent += len(piece)
@@ -148,41 +149,46 @@ class QueueAPI:
                 return succeed(first)
             if sent >= size:
                 return succeed(b"")
-            asked = self._ask(shard, BODY, id=id, offset=sent, length=_PIECE)
-            return asked.addCallback(more)
+            answer = self._ask(shard, BODY, id=id, offset=sent, length=_PIECE)
+            return answer.addCallback(decoded)
 
         return Response(body=b"", content_type=_CONTENT, size=size, pieces=piece)
 
     async def _act(self, action: str, request: Request) -> Response:
-        said = _wish(request.body)
-        limit, dry_run = said.pop("limit", None), said.pop("dry_run", False)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise ValueError(f"limit: a number of recipients, not {limit!r}")
-        if not isinstance(dry_run, bool):
-            raise ValueError(f"dry_run: true or false, not {dry_run!r}")
-        everything = said.pop("all", False)
-        shards, after = self._cursor(said.pop("after", None))
-        if not said and everything is not True:
-            raise ValueError('nothing says to what: give filters, or "all": true')
-        done = STEER.merge([])
+        wanted = _Intervention.parse(request.body)
+        shards, after = self._cursor(wanted.after)
+        counts = STEER.merge([])
         missing: list[dict[str, Any]] = []
-        following: str | None = None
+
+        def response(following: str | None) -> Response:
+            return json_response(
+                {
+                    "version": VERSION,
+                    "action": action,
+                    "dry_run": wanted.dry_run,
+                    **counts,
+                    "next": following,
+                    "missing": missing,
+                }
+            )
+
         for shard in shards:
             place: int | None = after
             while place is not None:
-                left = _PART if limit is None else limit - done["looked_at"]
-                if left <= 0:
-                    following = f"{shard}.{QueueId(place) if place >= 0 else ''}"
-                    break
+                limit = _PART
+                if wanted.limit is not None:
+                    limit = min(_PART, wanted.limit - counts["looked_at"])
+                if limit <= 0:
+                    return response(f"{shard}.{QueueId(place) if place >= 0 else ''}")
                 try:
                     part = await self._ask(
                         shard,
                         STEER,
                         action=action,
-                        filters=said,
+                        filters=wanted.filters,
                         after=place,
-                        limit=min(_PART, left),
-                        dry_run=dry_run,
+                        limit=limit,
+                        dry_run=wanted.dry_run,
                         by=request.user,
                     )
                 except ValueError:
@@ -190,24 +196,13 @@ class QueueAPI:
                 except Exception:
                     missing.append(_missing(shard, Failure()))
                     break
-                done = STEER.merge([done, part])
+                counts = STEER.merge([counts, part])
                 place = part["next"]
-            if following is not None:
-                break
             after = _FIRST
-        return json_response(
-            {
-                "version": VERSION,
-                "action": action,
-                "dry_run": dry_run,
-                **done,
-                "next": following,
-                "missing": missing,
-            }
-        )
+        return response(None)
 
     def _cursor(self, text: Any) -> tuple[Sequence[int], int]:
-        """Return the shards that are left, and behind which id the first of them begins."""
+        """Return the shards that are left, and the id behind which the first of them begins."""
         shards = sorted(self._agents.shards())
         if text is None:
             return shards, _FIRST
@@ -215,7 +210,7 @@ class QueueAPI:
         try:
             shard, after = int(number), int(QueueId.parse(id)) if id else _FIRST
         except ValueError:
-            raise ValueError(f"after: what an answer said is next, not {text!r}") from None
+            raise ValueError(f"after: found {text!r}, expected the next of an answer") from None
         return [each for each in shards if each >= shard], after
 
 
@@ -226,7 +221,7 @@ def _missing(shard: int, failure: Failure) -> dict[str, Any]:
     if failure.check(TimedOut):
         return {"shard": shard, "why": "it has not answered in time"}
     if failure.check(ValueError) or getattr(failure.value, "error", "") == "ValueError":
-        # All of them would say the same: it is about what was asked.
+        # It is about the arguments: every shard would fail in the same way.
         raise ValueError(failure.getErrorMessage())
     return {"shard": shard, "why": failure.getErrorMessage()}
 
@@ -234,7 +229,7 @@ def _missing(shard: int, failure: Failure) -> dict[str, Any]:
 def _not_there(id: str, missing: Sequence[Mapping[str, Any]]) -> Response:
     if missing:
         why = "; ".join(str(each["why"]) for each in missing)
-        return error_response(f"{id} is not where it could be looked for: {why}", 503)
+        return error_response(f"{id} is not in the shards that have answered: {why}", 503)
     return error_response(f"{id} is not in the queue", 404)
 
 
@@ -242,16 +237,16 @@ _NAMES = ("to", "from", "domain", "state", "older", "after", "limit")
 
 
 def _query(query: str) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """Return the filters that a query has, and what else it says."""
-    said = parse_qs(query, keep_blank_values=True, errors="replace", max_num_fields=1000)
+    """Return the filters in a query, and its other parameters."""
+    parameters = parse_qs(query, keep_blank_values=True, errors="replace", max_num_fields=1000)
     filters: dict[str, Any] = {}
-    for name, values in said.items():
+    for name, values in parameters.items():
         if name == "id":
             filters["ids"] = values
         elif name not in _NAMES:
-            raise ValueError(f"no filter {name!r}; there are id, {', '.join(_NAMES)}")
+            raise ValueError(f"found filter {name!r}, expected one of id, {', '.join(_NAMES)}")
         elif len(values) > 1:
-            raise ValueError(f"{name}: given {len(values)} times")
+            raise ValueError(f"{name}: found {len(values)} values, expected one")
         else:
             filters[name] = values[0]
     rest: dict[str, str | None] = {name: filters.pop(name, None) for name in ("after", "limit")}
@@ -259,7 +254,7 @@ def _query(query: str) -> tuple[dict[str, Any], dict[str, str | None]]:
         try:
             filters["older"] = float(filters["older"])
         except ValueError:
-            raise ValueError(f"older: seconds, not {filters['older']!r}") from None
+            raise ValueError(f"older: found {filters['older']!r}, expected seconds") from None
     return filters, rest
 
 
@@ -268,15 +263,45 @@ def _number(rest: Mapping[str, str | None], name: str, usual: int, most: int) ->
     if text is None:
         return usual
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise ValueError(f"{name}: a number from 1 to {most:,}, not {text!r}")
+        raise ValueError(f"{name}: found {text!r}, expected a number from 1 to {most:,}")
     return int(text)
 
 
-def _wish(body: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body is not JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise ValueError("the body is not a JSON object")
-    return said
+@frozen
+class _Intervention:
+    """The body of a request for an action.
+
+    Attributes:
+        filters: see `Selection.parse`.
+        limit: recipients to look at; None: all.
+        dry_run: whether nothing is changed.
+        after: the ``next`` of an answer before; None: from the beginning.
+    """
+
+    filters: Mapping[str, Any]
+    limit: int | None
+    dry_run: bool
+    after: Any
+
+    @classmethod
+    def parse(cls, body: bytes) -> _Intervention:
+        """Read a body.
+
+        Raises:
+            ValueError: it cannot be read, or does not say which messages are meant.
+        """
+        try:
+            fields = json.loads(body or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the body is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError("the body is not a JSON object")
+        limit, dry_run = fields.pop("limit", None), fields.pop("dry_run", False)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise ValueError(f"limit: found {limit!r}, expected a number of recipients")
+        if not isinstance(dry_run, bool):
+            raise ValueError(f"dry_run: found {dry_run!r}, expected true or false")
+        everything, after = fields.pop("all", False), fields.pop("after", None)
+        if not fields and everything is not True:
+            raise ValueError('found no filters; expected filters, or "all": true')
+        return cls(fields, limit, dry_run, after)
