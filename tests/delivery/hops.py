@@ -1,4 +1,4 @@
-"""A relay with destinations, on a network in memory, and the servers of its next hops."""
+"""A test case with a relay for configured destinations, and scripted servers in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def to(*mailboxes: str) -> Message:
 
 
 class HopTestCase(RelayTestCase):
-    """Deliveries to ``mx1.example``, on terms that a test chooses."""
+    """Deliveries to ``mx1.example``, with the destinations of a test."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -64,7 +64,7 @@ class HopTestCase(RelayTestCase):
         executor: Executor | None = None,
         **delivery: Any,
     ) -> Relay:
-        """Make the relay anew, with these settings; it keeps its memory."""
+        """Replace the relay by one with these settings and the same TLS memory."""
         config = Config(destinations=destinations, delivery=DeliverySettings(**delivery))
         self.relay = Relay(
             reactor=self.network,
@@ -80,10 +80,10 @@ class HopTestCase(RelayTestCase):
         return self.relay
 
     def reconfigure(self, *destinations: Destination, **delivery: Any) -> list[str]:
-        """Give the relay other settings, as a reload does."""
+        """Change the settings of the relay, as a reload does."""
         config = Config(destinations=destinations, delivery=DeliverySettings(**delivery))
-        prepared = finished(self.relay.load_terms(config.all_destinations))
-        return self.relay.update(prepared, destination_for=config.destination_for)
+        loaded = finished(self.relay.load_terms(config.all_destinations))
+        return self.relay.update(loaded, destination_for=config.destination_for)
 
     def server_with(
         self, tls: ServerTLS, *script: ScriptStep, target: Target = FIRST
@@ -93,7 +93,7 @@ class HopTestCase(RelayTestCase):
         return peer
 
     def send(self, mail: Message | None = None, hop: NextHop = HOP) -> list[Outcome]:
-        """Deliver a message, and return what came of it at once."""
+        """Deliver a message, and return its outcomes."""
         delivering: Deferred[Any] = self.relay.deliver(hop, mail or message())
         self.network.settle()
         return list(self.successResultOf(delivering))

@@ -1,4 +1,4 @@
-"""Binary content (RFC 3030) from our client to our server, in memory."""
+"""BINARYMIME and BDAT (RFC 3030): binary content from our client to our server, in memory."""
 
 import email
 import hashlib
@@ -68,7 +68,7 @@ def message(*recipients: str, body: Body, parameters: str = "BINARYMIME") -> Mes
 
 @define
 class LargeBody:
-    """A content made as it is read, of all octets; notes how far that went."""
+    """A content with every octet value, generated as it is read; counts the octets read."""
 
     size: int
     read: int = 0
@@ -129,9 +129,9 @@ class EndToEndTestCase(SynchronousTestCase):
         return [each.content for each in self.delivery.messages]
 
 
-class FromEndToEnd(EndToEndTestCase):
-    def test_every_octet_arrives(self) -> None:
-        """On one connection, one after the other: nothing is left over of any."""
+class BinaryContent(EndToEndTestCase):
+    def test_every_octet_value_arrives(self) -> None:
+        """Several messages on one connection: none has octets of another."""
         for content in CONTENTS:
             self.assertEqual(self.replies(message(body=MemoryBody(content))), ["2.0.0"])
         self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
@@ -141,13 +141,13 @@ class FromEndToEnd(EndToEndTestCase):
         )
         self.assertEqual(len(self.network.connections), 1)
 
-    def test_every_octet_arrives_whatever_the_listener_does_about_lines(self) -> None:
+    def test_every_octet_arrives_whatever_the_listener_does_with_bare_newlines(self) -> None:
         self.serve(Options(binarymime=True, bare_newlines="normalize", long_lines="reject"))
         for content in CONTENTS:
             self.assertEqual(self.replies(message(body=MemoryBody(content))), ["2.0.0"])
         self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
 
-    def test_under_tls(self) -> None:
+    def test_binary_content_arrives_under_tls(self) -> None:
         self.relay = self.make_relay("encrypt")
         for content in (*CONTENTS, CONTENTS[0] * 1000):
             [outcome] = self.deliver(message(body=MemoryBody(content)))
@@ -155,14 +155,14 @@ class FromEndToEnd(EndToEndTestCase):
             self.assertIsNotNone(outcome.tls)
         self.assertEqual(self.contents()[-1], TRACE + CONTENTS[0] * 1000)
 
-    def test_other_content_on_the_same_connection(self) -> None:
+    def test_text_and_binary_content_share_a_connection(self) -> None:
         self.replies(message(body=MemoryBody(b"\n\0")))
         self.replies(message(body=MemoryBody(b".x"), parameters="8BITMIME"))
         self.replies(message(body=MemoryBody(b".\n")))
         self.assertEqual(self.contents(), [TRACE + b"\n\0", TRACE + b".x\r\n", TRACE + b".\n"])
         self.assertEqual(len(self.network.connections), 1)
 
-    def test_20_mebibytes_with_bounded_memory(self) -> None:
+    def test_20_mebibytes_are_sent_with_bounded_memory(self) -> None:
         body = LargeBody(20 * 1024 * 1024)
         delivering = self.send(message(body=body))
         while not self.network.connections:
@@ -174,8 +174,8 @@ class FromEndToEnd(EndToEndTestCase):
         [content] = self.contents()
         self.assertEqual(hashlib.sha256(content).hexdigest(), body.digest())
 
-    def test_some_recipients_taken(self) -> None:
-        """They get it, the others their own answer, and the next message comes through."""
+    def test_some_recipients_are_accepted_and_others_refused(self) -> None:
+        """Each refused recipient has its own reply, and the next message arrives."""
         self.delivery = RecordingDelivery(
             refusals={
                 "c@mx.example": Reply.of(550, "1.1", "Nobody"),
@@ -196,8 +196,8 @@ class FromEndToEnd(EndToEndTestCase):
         )
         self.assertEqual(len(self.network.connections), 1)
 
-    def test_a_server_that_does_not_offer_it(self) -> None:
-        """5.6.3 for everyone; nothing of it is said, and other mail goes on."""
+    def test_a_server_without_binarymime_gets_no_binary_content(self) -> None:
+        """All recipients fail with 5.6.3 without MAIL, and other messages are delivered."""
         for options in (Options(), Options(chunking=True)):
             self.relay = self.make_relay("none")
             self.serve(options)
@@ -207,15 +207,15 @@ class FromEndToEnd(EndToEndTestCase):
             self.assertEqual(self.replies(message(body=body, parameters="8BITMIME")), ["2.0.0"])
             self.delivery.asked.clear()
 
-    def test_refused_at_the_end(self) -> None:
+    def test_a_content_refused_at_its_end_fails(self) -> None:
         self.delivery = RecordingDelivery(refusals={".": Reply.of(452, "3.1", "No room")})
         self.serve(Options(binarymime=True))
         for content in CONTENTS:
             self.assertEqual(self.replies(message(body=MemoryBody(content))), ["4.3.1"])
         self.assertEqual(len(self.network.connections), 1)
 
-    def test_refused_at_its_beginning(self) -> None:
-        """The answer comes before the chunk is out: taken, and the connection is given up."""
+    def test_a_content_refused_at_its_beginning_is_sent_no_further(self) -> None:
+        """A reply before the chunk is sent counts, and the connection is closed."""
         self.delivery = RecordingDelivery(refusals={"": Reply.of(452, "3.1", "No room")})
         self.serve(Options(binarymime=True))
         body = LargeBody(5_000_000)
@@ -226,8 +226,8 @@ class FromEndToEnd(EndToEndTestCase):
         self.assertEqual(self.replies(message(body=MemoryBody(b"\0"))), ["4.3.1"])
         self.assertEqual(len(self.network.connections), 2)
 
-    def test_content_that_cannot_be_read_to_its_end(self) -> None:
-        """Broken off within the chunk: the server has nothing, and takes nothing else for it."""
+    def test_a_content_that_cannot_be_read_to_its_end_is_deferred(self) -> None:
+        """The connection is dropped within the chunk: the server stores nothing."""
         body = LargeBody(1_000_000, torn_at=500_000)
         [outcome] = self.deliver(message(body=body))
         self.assertEqual(outcome.reply.enhanced, "4.3.0")
@@ -235,8 +235,8 @@ class FromEndToEnd(EndToEndTestCase):
         self.assertEqual(self.contents(), [])
         self.assertEqual(self.delivery.open_sinks, 0)
 
-    def test_a_server_that_does_not_answer(self) -> None:
-        """10 minutes, as after a final dot; it may have been delivered."""
+    def test_a_server_that_does_not_reply_to_the_last_chunk_times_out(self) -> None:
+        """The timeout is 10 minutes, as after a final dot; the outcome is uncertain."""
         self.delivery.when = lambda: Deferred() if "open" in self.delivery.asked else succeed(None)
         delivering = self.send(message(body=MemoryBody(b"\0")))
         self.network.settle()
@@ -248,8 +248,8 @@ class FromEndToEnd(EndToEndTestCase):
         self.assertEqual(outcome.reply.enhanced, "4.4.2")
 
 
-class Converted(EndToEndTestCase):
-    """What is made of a content for a next hop that does not take it is made in a thread."""
+class Conversion(EndToEndTestCase):
+    """Conversion for a next hop that does not take 8 bits runs on the executor."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -272,7 +272,7 @@ class Converted(EndToEndTestCase):
         )
 
     def work(self) -> None:
-        """Do what is to be done in a thread, one thing."""
+        """Run one call of the executor."""
         function, waiting = self.asked.popleft()
         try:
             result = function()
@@ -289,7 +289,7 @@ class Converted(EndToEndTestCase):
         self.network.settle()
         return delivering
 
-    def test_piece_by_piece_and_one_at_a_time(self) -> None:
+    def test_contents_are_converted_in_pieces_one_at_a_time(self) -> None:
         for size in (1000, 500_000):
             delivering = self.begin(size)
             pieces = 0
@@ -308,7 +308,7 @@ class Converted(EndToEndTestCase):
             expected = b"".join(LargeBody(size).chunks())
             self.assertEqual(content.get_payload(decode=True), expected)
 
-    def test_a_content_that_breaks_off_and_a_connection_that_does(self) -> None:
+    def test_a_content_or_a_connection_that_breaks_off_defers(self) -> None:
         for lost in (False, True):
             delivering = self.begin(500_000)
             for _ in range(4):
@@ -328,7 +328,7 @@ class Converted(EndToEndTestCase):
 
 @frozen
 class Headed:
-    """A body below a header section, which may be read several times."""
+    """A header section and a body, readable several times."""
 
     header: bytes
     below: LargeBody

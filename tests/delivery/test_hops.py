@@ -1,4 +1,4 @@
-"""Next hops of all kinds, the terms on which they are served, and the end of it."""
+"""Kinds of next hops, terms, credentials, unreachable next hops, conversion, and shutdown."""
 
 import email
 import os
@@ -26,8 +26,8 @@ SOCKET = "/run/dovecot/lmtp"
 
 
 class KindTests(HopTestCase):
-    def test_implicit_tls(self) -> None:
-        """``smtps:`` begins with the handshake, before the greeting; no STARTTLS then."""
+    def test_implicit_tls_begins_with_the_handshake(self) -> None:
+        """``smtps:`` begins with the handshake, before the greeting, and sends no STARTTLS."""
         hop = NextHop("smtp", hosts=(Host("mx1.example", 465),), implicit_tls=True)
         self.targets = [Target("mx1.example", "192.0.2.1", 465)]
         for level in ("none", "may"):
@@ -45,10 +45,10 @@ class KindTests(HopTestCase):
             self.assertIsNotNone(outcome.tls)
             self.network.advance(5)
             self.assertTrue(peer.finished, peer.problems)
-        self.assertEqual(self.memory.entries(), [])  # nobody can take it away: nothing to remember
+        self.assertEqual(self.memory.entries(), [])  # implicit TLS cannot be stripped: no entry
 
-    def test_implicit_tls_never_in_clear(self) -> None:
-        """A handshake that fails, or a server that greets in clear: deferred."""
+    def test_implicit_tls_never_falls_back_to_clear(self) -> None:
+        """A failed handshake defers, and so does a server that greets in clear."""
         self.use()
         hop = NextHop("smtp", hosts=(Host("mx1.example", 25),), implicit_tls=True)
         for script in ([("close",)], [("send", b"220 mx.example\r\n")]):
@@ -72,8 +72,8 @@ class KindTests(HopTestCase):
             *(("send", reply) for reply in replies),
         ]
 
-    def test_lmtp_at_a_unix_socket(self) -> None:
-        """A reply for each recipient; TLS is not asked of a socket of this machine."""
+    def test_lmtp_over_a_unix_socket_has_a_reply_for_each_recipient(self) -> None:
+        """Each recipient has its reply; a UNIX socket needs no TLS."""
         self.use(tls="verify")
         peer = ScriptedPeer(self.lmtp(b"250 2.0.0 Ok\r\n", b"452 4.2.2 Full\r\n"))
         self.network.listen_unix(SOCKET, peer)
@@ -93,7 +93,7 @@ class KindTests(HopTestCase):
         self.assertTrue(all(outcome.delivered for outcome in outcomes))
         self.assertTrue(peer.finished, peer.problems)
 
-    def test_a_socket_that_is_not_there(self) -> None:
+    def test_a_missing_socket_defers(self) -> None:
         self.use()
         [outcome] = self.send(hop=NextHop("lmtp", hosts=(Host(SOCKET),)))
         self.assertTrue(outcome.unreachable)
@@ -106,8 +106,8 @@ def mail_to(*mailboxes: str) -> bytes:
 
 
 class TermsTests(HopTestCase):
-    def test_recipients_on_different_terms_share_no_connection(self) -> None:
-        """Though their mail goes to one smarthost; the outcomes are in the envelope's order."""
+    def test_recipients_with_different_terms_share_no_connection(self) -> None:
+        """They share a smarthost only; the outcomes are in the order of the envelope."""
         self.use(Destination(domain="secret.example", tls="encrypt"))
         secured = self.server(
             *TLS_OPENING,
@@ -124,7 +124,7 @@ class TermsTests(HopTestCase):
             ("content",),
             ("send", b"250 first\r\n"),
         )
-        # Those of the first recipient begin.
+        # The terms of the first recipient come first.
         self.network._listening[FIRST.address, 25] = [clear, secured]
         outcomes = self.send(to("a@plain.example", "b@secret.example", "c@other.example"))
         self.assertEqual(
@@ -135,7 +135,7 @@ class TermsTests(HopTestCase):
         self.assertTrue(secured.finished and clear.finished, (secured.problems, clear.problems))
 
     def test_each_host_of_a_route_has_its_own_terms(self) -> None:
-        """The next one is not told the password of the first."""
+        """The second host does not get the password of the first."""
         self.use(
             Destination(
                 domain="mx1.example",
@@ -145,27 +145,27 @@ class TermsTests(HopTestCase):
         )
         hop = NextHop("smtp", hosts=(Host("mx1.example"), Host("mx2.example")))
         self.targets = [FIRST, SECOND]
-        refused = self.server(*OPENING, *PARTING)  # it has no TLS
+        refused = self.server(*OPENING, *PARTING)  # without STARTTLS
         second = self.server(*OPENING, *TAKEN, target=SECOND)
         self.assertTrue(self.send_one(hop).delivered)
         self.assertTrue(refused.finished and second.finished, second.problems)
 
-    def test_messages_per_connection(self) -> None:
+    def test_a_connection_is_closed_after_its_number_of_messages(self) -> None:
         self.use(Destination(domain="example.net", messages_per_connection=1))
         peers = [self.server(*OPENING, *TAKEN, *PARTING) for _ in range(2)]
         for peer in peers:
             self.assertTrue(self.send_one().delivered)
             self.assertTrue(peer.finished, peer.problems)
 
-    def test_source_address_of_the_destination_and_the_family(self) -> None:
+    def test_the_source_address_is_that_of_the_destination_and_family(self) -> None:
         sources = ("192.0.2.99", "2001:db8::99")
         self.use(Destination(domain="example.net", source_address=sources))
         self.targets = [FIRST, SECOND]
         self.send()
         self.assertEqual(self.network.sources, [("192.0.2.99", 0), ("2001:db8::99", 0)])
 
-    def test_a_password_that_nobody_read(self) -> None:
-        """To go on without would be to speak as somebody else: deferred, and said."""
+    def test_a_password_that_was_not_loaded_defers(self) -> None:
+        """The mail is deferred, never sent without AUTH, and the log has the error."""
         self.use()
         self.relay.terms._destination_for = lambda domain, hosts: Destination(
             domain="*", username="us", password_file="/nowhere"
@@ -187,7 +187,7 @@ class CredentialFileTests(HopTestCase):
             self.assertEqual(loaded.credentials.password, "p w\xe4")
             self.assertEqual(loaded.warnings, ())
 
-    def test_others_can_read_it(self) -> None:
+    def test_a_password_file_that_others_can_read_is_warned_about(self) -> None:
         destination = self.destination(b"secret")
         os.chmod(str(destination.password_file), 0o644)
         loaded = load_credentials(destination)
@@ -216,18 +216,18 @@ class CredentialFileTests(HopTestCase):
 
 
 class UnreachableTests(HopTestCase):
-    """Whose fault it was: the next hop's as a whole, or that of the message."""
+    """Whether a failure concerns the next hop as a whole, or the message."""
 
     def setUp(self) -> None:
         super().setUp()
         self.use()
 
-    def test_nobody_there(self) -> None:
+    def test_a_next_hop_without_any_host_up_is_unreachable(self) -> None:
         self.assertTrue(self.send_one().unreachable)
         self.relay.locate = lambda hop: fail(NoTarget(Reply.of(451, "4.3", "SERVFAIL")))
         self.assertTrue(self.send_one().unreachable)
 
-    def test_no_session_that_is_good_enough(self) -> None:
+    def test_a_next_hop_without_a_usable_session_is_unreachable(self) -> None:
         for script in (
             [("send", b"421 4.3.2 Busy\r\n")],
             [("send", b"450 Busy\r\n"), *PARTING],
@@ -240,7 +240,7 @@ class UnreachableTests(HopTestCase):
         self.server(*OPENING, *PARTING)
         self.assertTrue(self.send_one().unreachable)
 
-    def test_what_was_said_of_the_message(self) -> None:
+    def test_a_reply_to_the_message_does_not_make_a_next_hop_unreachable(self) -> None:
         for script in (
             [*GROUP, ("send", b"450 4.7.1 Greylisted\r\n" * 3)],
             [*GROUP, ("send", b"421 4.7.0 Not you\r\n")],
@@ -254,7 +254,7 @@ class UnreachableTests(HopTestCase):
             self.relay.abort()
             self.network.settle()
 
-    def test_what_is_final(self) -> None:
+    def test_a_permanent_failure_does_not_make_a_next_hop_unreachable(self) -> None:
         self.relay.locate = lambda hop: fail(NoTarget(Reply.of(556, "1.10", "null MX")))
         self.assertFalse(self.send_one().unreachable)
 
@@ -264,8 +264,8 @@ class EndTests(HopTestCase):
         super().setUp()
         self.use()
 
-    def test_what_has_its_dot_on_the_way_is_waited_for(self) -> None:
-        """And all else is deferred by ourselves, whatever it waits for."""
+    def test_at_the_end_only_replies_to_final_dots_are_awaited(self) -> None:
+        """Messages in all other states are deferred with a reply of our own."""
         waiting = self.server(*OPENING, *TAKEN[:-1])
         sent = self.deliver()
         greeting = self.server(target=SECOND)
@@ -298,7 +298,7 @@ class EndTests(HopTestCase):
         self.network.advance(5)
         self.assertEqual(self.network.getDelayedCalls(), [])
 
-    def test_recipients_that_have_an_answer_keep_it(self) -> None:
+    def test_recipients_with_a_reply_keep_it(self) -> None:
         peer = self.server(
             *OPENING,
             ("expect", mail_to("b@example.net", "c@example.net")),
@@ -313,8 +313,8 @@ class EndTests(HopTestCase):
         self.assertEqual((second.reply.code, second.remote), (451, None))
         self.assertTrue(peer.lost)
 
-    def test_how_long_it_took_to_be_ready(self) -> None:
-        """Names, connecting, greeting and handshakes; not the transaction itself."""
+    def test_the_setup_time_excludes_the_transaction(self) -> None:
+        """Setup is lookups, connecting, greeting and handshakes, without the transaction."""
         peer = self.server()
         delivering = self.deliver()
         self.network.advance(7)
@@ -335,7 +335,7 @@ class EndTests(HopTestCase):
 
 
 class ConversionTests(HopTestCase):
-    """A content that a next hop does not take as it is (RFC 6152 §3)."""
+    """Conversion to 7 bits for a next hop without 8BITMIME (RFC 6152 §3)."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -343,7 +343,7 @@ class ConversionTests(HopTestCase):
         self.conversions: list[Deferred[Message]] = []
 
     def later(self, function: Any, mail: Message) -> "Deferred[Any]":
-        """An executor whose work is done when a test says so."""
+        """Run a call when the test fires its Deferred."""
         working: Deferred[Any] = Deferred()
         self.conversions.append(working.addCallback(lambda _: function(mail)))
         return working
@@ -352,7 +352,7 @@ class ConversionTests(HopTestCase):
         envelope = evolve(message().envelope, parameters={"BODY": "8BITMIME"})
         return evolve(message(MemoryBody(content)), envelope=envelope)
 
-    def test_it_is_converted_and_meanwhile_the_connection_waits(self) -> None:
+    def test_the_connection_waits_while_a_content_is_converted(self) -> None:
         self.relay.connections._convert = partial(self.later, seven_bit)
         peer = self.server(*OPENING, *TAKEN, *PARTING)
         text = "Subject: x\r\n\r\nViele Gr\u00fc\u00dfe an alle, die das lesen\r\n"
@@ -368,7 +368,7 @@ class ConversionTests(HopTestCase):
         self.network.advance(5)
         self.assertTrue(peer.finished, peer.problems)
 
-    def test_a_body_that_is_part_of_nothing_arrives(self) -> None:
+    def test_a_body_outside_of_any_part_arrives(self) -> None:
         text = "Viele Gr\u00fc\u00dfe an alle, die das lesen\r\n".encode()
         head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
         other = b"--another\r\n\r\n" + text + b"--another--\r\n"
@@ -381,8 +381,8 @@ class ConversionTests(HopTestCase):
             arrived = email.message_from_bytes(content.removesuffix(b".\r\n"))
             self.assertEqual(arrived.get_payload(decode=True), body)
 
-    def test_the_connection_ends_meanwhile(self) -> None:
-        """The next target is tried, and what was made for the first is of no use any more."""
+    def test_a_connection_may_end_during_the_conversion(self) -> None:
+        """The next target is tried, and the result for the first is dropped."""
         self.relay.connections._convert = partial(self.later, seven_bit)
         self.targets = [FIRST, SECOND]
         first = self.server(*OPENING)
@@ -396,7 +396,7 @@ class ConversionTests(HopTestCase):
         self.assertEqual(self.outcome(delivering).remote, str(SECOND))
         self.assertEqual(len(second.contents), 1)
 
-    def test_it_cannot_be_converted_or_read_or_goes_wrong(self) -> None:
+    def test_a_content_that_cannot_be_converted_or_read(self) -> None:
         for error, reply in (
             (CannotConvert("why"), "554 5.6.3"),
             (OSError(5, "Input/output error"), "451 4.3.0 the message cannot be read"),
@@ -412,7 +412,7 @@ class ConversionTests(HopTestCase):
             self.assertTrue(peer.finished, peer.problems)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_without_an_executor_it_fails(self) -> None:
+    def test_without_an_executor_a_conversion_fails(self) -> None:
         self.server(*OPENING)
         outcome = self.outcome(self.deliver(self.eight_bit(b"\r\n\xff\r\n")))
         self.assertEqual(outcome.reply.enhanced, "5.6.3")

@@ -1,4 +1,4 @@
-"""Servers that mean harm, or do not know better: nothing is believed, lost or sent twice.
+"""Hostile and broken servers: no message is lost, sent twice or sent in clear against the terms.
 
 Each dialogue is played with the server's octets in one piece and cut at every point there is.
 """
@@ -28,7 +28,7 @@ GO_ON = b"250 Ok\r\n250 Ok\r\n354 Go on\r\n"
 
 class HostileTestCase(HopTestCase):
     def dialogues(self, *octets: bytes) -> Iterator[list[tuple[bytes, ...]]]:
-        """Yield the octets whole, and each of them cut in two at each point."""
+        """Yield the octets as one piece, and cut in two at each point."""
         yield [(each,) for each in octets]
         for place, each in enumerate(octets):
             for cut in range(1, len(each)):
@@ -43,7 +43,7 @@ class HostileTestCase(HopTestCase):
         *end: ScriptStep,
         hop: NextHop = HOP,
     ) -> tuple[ScriptedPeer, Outcome | None]:
-        """Let a server say ``pieces``, each after it has heard what is expected.
+        """Let a server send ``pieces``, each after the expected command.
 
         What is cut comes as two segments, and we have read the first before the second is sent.
         """
@@ -68,7 +68,7 @@ class HostileTestCase(HopTestCase):
         return peer, outcome
 
     def fresh(self) -> None:
-        """Forget all connections and what was heard on them."""
+        """Drop all connections and their dialogue."""
         self.relay.abort()
         self.network.settle()
         self.network._listening.clear()
@@ -76,8 +76,8 @@ class HostileTestCase(HopTestCase):
 
 
 class StartTLSTests(HostileTestCase):
-    def test_hidden(self) -> None:
-        """At ``may`` in clear, at the others QUIT; never ignored."""
+    def test_a_hidden_starttls_offer_is_handled_by_level(self) -> None:
+        """At ``may`` the mail goes in clear, at other levels QUIT follows."""
         for level in ("encrypt", "verify"):
             self.use(tls=level)
             for pieces in self.dialogues(GREETING, PLAIN):
@@ -87,8 +87,8 @@ class StartTLSTests(HostileTestCase):
                 self.assertTrue(peer.finished, (pieces, peer.problems))
                 self.fresh()
 
-    def test_c4_refused_with_any_code(self) -> None:
-        """Of whatever class: in clear or QUIT, as the level has it; ``421`` ends it always."""
+    def test_c4_starttls_refused_with_any_code(self) -> None:
+        """By the level, the mail goes in clear, or QUIT follows; ``421`` ends the session."""
         for level in ("may", "encrypt"):
             for reply in (b"454 4.7.0 No", b"554 No", b"502 No", b"501 No", b"250 Ok", b"221 Bye"):
                 self.use(tls=level)
@@ -103,7 +103,7 @@ class StartTLSTests(HostileTestCase):
                     self.assertTrue(peer.finished, (pieces, peer.problems))
                     self.fresh()
 
-    def test_c4_421_whatever_the_level(self) -> None:
+    def test_c4_421_to_starttls_ends_the_session_at_every_level(self) -> None:
         for level in ("may", "encrypt", "verify"):
             self.use(tls=level)
             for pieces in self.dialogues(GREETING, OFFER, b"421 4.3.2 Busy\r\n"):
@@ -115,8 +115,8 @@ class StartTLSTests(HostileTestCase):
                 self.fresh()
         self.assertEqual(self.relay.connections.traffic.clear_retries, 0)
 
-    def test_c2_injected_behind_220(self) -> None:
-        """C2, §6: in whole or in part, in the same segment; nothing of it is ever used."""
+    def test_c2_replies_injected_behind_220_are_dropped(self) -> None:
+        """C2, §6: replies in the same segment, whole or in part, are never used."""
         for injected in (
             b"250-mx.example\r\n250 AUTH PLAIN\r\n",
             b"250 Ok\r\n250 Ok\r\n250 Ok\r\n354 Go on\r\n",
@@ -128,7 +128,7 @@ class StartTLSTests(HostileTestCase):
             for level in ("may", "encrypt"):
                 self.use(tls=level)
                 answer = b"220 Go\r\n"
-                # The boundary of the segments lies before the end of the 220, or there is none.
+                # The segments are divided before the end of the 220, or not at all.
                 for cut in range(len(answer)):
                     segments = tuple(filter(None, (answer[:cut], answer[cut:] + injected)))
                     peer, outcome = self.play(
@@ -141,22 +141,22 @@ class StartTLSTests(HostileTestCase):
                     self.fresh()
         self.assertEqual(self.relay.connections.traffic.clear_retries, 0)
 
-    def test_injected_a_moment_later(self) -> None:
-        """Then it is taken for TLS, and is none: the handshake fails, and that is all."""
+    def test_plain_text_after_220_fails_the_handshake(self) -> None:
+        """It is read as TLS: the handshake fails, without any other effect."""
         for injected in (b"250 mx.example\r\n", b"2", b"\x16\x03\x01"):
             self.use(tls="encrypt")
             peer, outcome = self.play(
                 [None, EHLO, STARTTLS, HELLO],
                 [(GREETING,), (OFFER,), (b"220 Go\r\n",), (injected,)],
             )
-            if outcome is None:  # it may yet become a handshake
+            if outcome is None:  # the handshake may still complete
                 self.network.advance(30)
             self.assertTrue(peer.lost)
             self.assertNotIn(b"EHLO", bytes(peer.received).partition(b"STARTTLS")[2])
             self.fresh()
 
-    def test_220_with_more_to_it(self) -> None:
-        """A 220 of several lines, or with whatever text, is a 220 (RFC 5321 §4.2)."""
+    def test_a_220_with_any_text_or_several_lines_is_a_220(self) -> None:
+        """RFC 5321 §4.2: only the code counts."""
         self.use(tls="encrypt")
         for reply in (b"220-Go\r\n220 on\r\n", b"220\r\n", b"220 \0\x1b[31m\xff\r\n"):
             for pieces in self.dialogues(reply):
@@ -167,8 +167,8 @@ class StartTLSTests(HostileTestCase):
                 self.assertIn("during the TLS handshake", outcome.reply.text)
                 self.fresh()
 
-    def test_the_codes_of_its_first_replies_are_swapped(self) -> None:
-        """A 250 that greets, a 220 to EHLO: out of step from the start, and not gone on with."""
+    def test_a_greeting_or_an_ehlo_reply_with_a_wrong_code_ends_the_session(self) -> None:
+        """The server is out of step from the start."""
         self.use()
         for first, second in ((b"250 mx.example\r\n", OFFER), (b"354 Go on\r\n", OFFER)):
             peer, outcome = self.play([None], [(first + second,)])
@@ -183,8 +183,8 @@ class StartTLSTests(HostileTestCase):
             self.assertEqual(peer.received, b"EHLO client.example\r\n")
             self.fresh()
 
-    def test_auth_offered_only_in_clear(self) -> None:
-        """C8: not a word of it, at every cut of the offer."""
+    def test_auth_offered_only_in_clear_is_not_used(self) -> None:
+        """C8: no AUTH command is sent, however the offer is cut."""
         password = self.file("password", b"secret")
         self.use(Destination(domain="mx.example", username="us", password_file=password))
         hop = NextHop("smtp", hosts=(Host("mx.example"),))
@@ -199,7 +199,7 @@ class StartTLSTests(HostileTestCase):
 
 
 class ReplyTests(HostileTestCase):
-    """The last part of what hostile input there is: replies without end, reason or rhyme."""
+    """Malformed, endless and unexpected replies."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -213,13 +213,13 @@ class ReplyTests(HostileTestCase):
     )
 
     def say(self, where: int, *said: bytes) -> tuple[ScriptedPeer, Outcome | None]:
-        """Say something else at one of the four moments when a reply is due."""
+        """Send other octets in place of one of the four replies."""
         *before, (heard, _) = self.BEFORE[: where + 1]
         return self.play(
             [*(one for one, _ in before), heard], [*((octets,) for _, octets in before), said]
         )
 
-    def test_lines_of_more_than_512_octets(self) -> None:
+    def test_a_long_reply_line_is_cut_and_its_code_holds(self) -> None:
         """RFC 5321 §4.5.3.1.5: the text is cut, the code holds."""
         for where, (_, reply) in enumerate(self.BEFORE):
             line, _, rest = reply.partition(b"\r\n")
@@ -233,8 +233,8 @@ class ReplyTests(HostileTestCase):
                 self.assertFalse(peer.lost, where)
             self.fresh()
 
-    def test_lines_with_different_codes(self) -> None:
-        """RFC 5321 §4.2.1: of one class the last counts; of several, it is deferred."""
+    def test_a_reply_with_different_codes(self) -> None:
+        """RFC 5321 §4.2.1: of codes of one class the last counts; several classes defer."""
         for said, code, uncertain in (
             (b"250-ok\r\n251 queued\r\n", 251, False),
             (b"554-no\r\n550 5.1.1 nobody\r\n", 550, False),
@@ -250,8 +250,8 @@ class ReplyTests(HostileTestCase):
                     self.assertIn("550 no", outcome.reply.text)
                 self.fresh()
 
-    def test_without_end(self) -> None:
-        """A line, or a reply of lines: given up in bounded memory; a refusal remains one."""
+    def test_a_reply_without_end_is_given_up(self) -> None:
+        """A line, or a reply of many lines, needs bounded memory; a refusal remains a refusal."""
         for where in range(4):
             for endless in (b"2" * 100_000, b"250 " + b"x" * 100_000, b"250-more\r\n" * 1000):
                 peer, outcome = self.say(where, endless)
@@ -266,7 +266,7 @@ class ReplyTests(HostileTestCase):
             self.assertEqual(outcome.reply.code, 550)
             self.fresh()
 
-    def test_what_is_no_reply(self) -> None:
+    def test_malformed_replies_defer(self) -> None:
         for where in range(4):
             for octets in (
                 b"\r\n",
@@ -276,7 +276,7 @@ class ReplyTests(HostileTestCase):
                 b"150 Ok\r\n",
                 b"650 Ok\r\n",
                 b"250_Ok\r\n",
-                b"\xd9\xa2\xd9\xa5\xd9\xa0 Ok\r\n",  # digits, but not those
+                b"\xd9\xa2\xd9\xa5\xd9\xa0 Ok\r\n",  # digits of another script
                 b"250-Ok\r\n550 No\r\n",
                 b"250-Ok\r\nOk\r\n",
                 b"\0250 Ok\r\n",
@@ -290,8 +290,8 @@ class ReplyTests(HostileTestCase):
                     self.assertTrue(peer.lost)
                     self.fresh()
 
-    def test_control_characters(self) -> None:
-        """The code holds, and the text is escaped wherever it goes."""
+    def test_control_characters_in_replies_are_escaped(self) -> None:
+        """The code counts, and the text is escaped everywhere."""
         evil = "5.7.1 \0\x1b[2J\r\v\x7f\u202e"
         _, outcome = self.say(3, f"550 {evil}\r\n".encode())
         assert outcome is not None
@@ -299,7 +299,7 @@ class ReplyTests(HostileTestCase):
         self.assertEqual(str(outcome.reply), r"550 5.7.1 \x00\x1b[2J\r\x0b\x7f\u202e")
         self.assertTrue(str(outcome.reply).isprintable())
 
-    def test_421_anywhere(self) -> None:
+    def test_421_at_any_command_ends_the_session(self) -> None:
         for where in range(4):
             for pieces in self.dialogues(b"421 4.3.2 Busy\r\n"):
                 peer, outcome = self.say(where, *pieces[0])
@@ -309,7 +309,7 @@ class ReplyTests(HostileTestCase):
                 self.assertTrue(peer.lost)
                 self.fresh()
 
-    def test_a_greeting_that_never_comes(self) -> None:
+    def test_a_greeting_that_never_arrives_times_out(self) -> None:
         self.targets = [FIRST, SECOND]
         second = self.server(("send", GREETING), EHLO, ("send", PLAIN), *TAKEN, target=SECOND)
         first = self.server()
@@ -320,8 +320,8 @@ class ReplyTests(HostileTestCase):
         self.assertEqual(self.outcome(delivering).remote, str(SECOND))
         self.assertTrue(first.lost and second.finished)
 
-    def test_closed_at_every_point(self) -> None:
-        """Before the dot another may be tried; behind it nobody knows, and it is said once."""
+    def test_a_connection_closed_at_every_point(self) -> None:
+        """Before the final dot the next target is tried; after it the outcome is uncertain."""
         for where in range(4):
             for end in (("close",), ("abort",)):
                 *before, (heard, _) = self.BEFORE[: where + 1]
@@ -337,8 +337,8 @@ class ReplyTests(HostileTestCase):
         duplicates = [line for line in self.log if "duplicate" in line]
         self.assertEqual(len(duplicates), 2)
 
-    def test_more_than_was_asked_for(self) -> None:
-        """Behind the last reply of a group: the peer is out of step, and is left."""
+    def test_a_reply_too_many_ends_the_session(self) -> None:
+        """A reply behind the last of a group: the server is out of step."""
         for where in range(3):
             octets = self.BEFORE[where][1] + b"250 Ok\r\n"
             peer, outcome = self.say(where, octets)

@@ -1,4 +1,4 @@
-"""LIMITS (RFC 9422), obeyed: transactions and sessions are no larger than a server says."""
+"""LIMITS (RFC 9422): transactions and sessions stay within the limits of a server."""
 
 from tests.delivery.hops import HopTestCase, to
 from tests.delivery.test_relay import PARTING
@@ -30,7 +30,7 @@ class Obeyed(HopTestCase):
         self.assertEqual([each.number for each in outcomes], list(range(len(mailboxes))))
         self.assertTrue(all(each.delivered for each in outcomes), outcomes)
 
-    def test_recipients_beyond_rcptmax_come_in_a_transaction_of_their_own(self) -> None:
+    def test_recipients_beyond_rcptmax_get_another_transaction(self) -> None:
         peer = self.server(
             *opening("RCPTMAX=2"),
             *transaction("b@example.net", "c@example.net"),
@@ -48,7 +48,7 @@ class Obeyed(HopTestCase):
         self.assertDelivered("b@example.net")
         self.assertTrue(second.finished, second.problems)
 
-    def test_both_together(self) -> None:
+    def test_rcptmax_and_mailmax_together(self) -> None:
         peers = [
             self.server(*opening("RCPTMAX=1 MAILMAX=1"), *transaction(name), *PARTING)
             for name in ("b@example.net", "c@example.net")
@@ -56,7 +56,7 @@ class Obeyed(HopTestCase):
         self.assertDelivered("b@example.net", "c@example.net")
         self.assertEqual([peer.finished for peer in peers], [True, True])
 
-    def test_domains_beyond_rcptdomainmax_come_in_a_session_of_their_own(self) -> None:
+    def test_domains_beyond_rcptdomainmax_get_another_session(self) -> None:
         first = self.server(
             *opening("RCPTDOMAINMAX=1"),
             *transaction("b@example.net", "d@example.net"),
@@ -67,7 +67,7 @@ class Obeyed(HopTestCase):
         self.assertEqual([first.problems, second.problems], [[], []])
         self.assertTrue(first.finished)
 
-    def test_what_is_unknown_or_malformed_is_ignored(self) -> None:
+    def test_unknown_and_malformed_limits_are_ignored(self) -> None:
         peer = self.server(
             *opening("RCPTMAX=0 MAILMAX=x RCPTDOMAINMAX FUTURE=1 RCPTMAX=-1"),
             *transaction("b@example.net", "c@example.org"),
@@ -75,7 +75,7 @@ class Obeyed(HopTestCase):
         self.assertDelivered("b@example.net", "c@example.org")
         self.assertEqual(peer.problems, [])
 
-    def test_a_server_that_is_closing_is_not_asked_for_each_of_the_others(self) -> None:
+    def test_a_server_that_closes_is_not_tried_again_for_the_rest(self) -> None:
         self.server(
             *opening("RCPTMAX=1"),
             ("expect", b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"),
@@ -85,6 +85,6 @@ class Obeyed(HopTestCase):
         outcomes = self.send(to("b@example.net", "c@example.net"))
         self.assertEqual([each.reply.code for each in outcomes], [421, 421])
 
-    def test_of_what_is_said_twice_the_smaller_holds(self) -> None:
+    def test_of_a_limit_given_twice_the_smaller_counts(self) -> None:
         self.assertEqual(Limits.announced("rcptmax=5 RCPTMAX=3"), Limits(recipients=3))
         self.assertEqual(Limits.announced("RCPTMAX=1000000"), Limits())

@@ -1,4 +1,4 @@
-"""Local delivery: what ends up in a Maildir, what is refused, and what a crash leaves."""
+"""Local delivery into Maildirs: files, failures of the disk, batches, crashes, unmounts."""
 
 import errno
 import os
@@ -36,12 +36,12 @@ CONTENT = b"Subject: Lunch\r\n\r\nAt noon?\r\n"
 FIELDS = b"Return-Path: <alice@example.org>\nDelivered-To: %s@example.net\n"
 REST = b"Received: from a\n\tby b; now\nSubject: Lunch\n\nAt noon?\n"
 STORED = FIELDS % b"bob" + REST
-"""As bob has it."""
+"""The message in bob's Maildir."""
 
 
 @frozen
 class StreamedBody:
-    """A body that comes in given pieces and is too large to be held."""
+    """A body in given pieces that claims to be too large for memory."""
 
     pieces: Sequence[bytes] = field()
     size: int = 1 << 30
@@ -99,7 +99,7 @@ class MaildirTestCase(SynchronousTestCase):
         return [str(outcome.reply) for outcome in outcomes]
 
     def remove(self, path: str) -> Any:
-        """Take a directory away, with all that is below it; return what `put` takes."""
+        """Remove a directory with all that is below it; return it for `put`."""
         above, _, name = path.rpartition("/")
         return self.files._directory(above).names.pop(name)
 
@@ -109,7 +109,7 @@ class MaildirTestCase(SynchronousTestCase):
         self.files._directory(above).names[name] = directory
 
     def mail(self, local_part: str = "bob") -> list[bytes]:
-        """Return what a reader of the Maildir sees."""
+        """Return the messages that a reader of the Maildir sees."""
         directory = f"/mail/example.net/{local_part}/new"
         return [self.files.content(path) for path in self.files.tree(directory)]
 
@@ -126,7 +126,7 @@ class Delivery(MaildirTestCase):
         self.assertEqual(self.mail("bob"), [STORED])
         self.assertEqual(self.mail("eve"), [FIELDS % b"eve" + REST])
 
-    def test_no_split_of_the_content_makes_a_difference(self) -> None:
+    def test_the_file_is_the_same_however_the_content_is_split(self) -> None:
         content = b"a\r\n\r\nb\rc\r\r\nd\ne\r"
         expected = b"a\n\nb\rc\r\nd\ne\r"
         for first in range(len(content)):
@@ -138,7 +138,7 @@ class Delivery(MaildirTestCase):
                 self.assertEqual(self.mail()[0].partition(b"now\n")[2], expected, cut)
 
     def test_binary_content_is_stored_octet_by_octet(self) -> None:
-        """RFC 3030 §3; the fields above it have the line ends that its own have."""
+        """RFC 3030 §3; the header fields before it end in CR LF too."""
         content = b"Subject: x\r\n\r\n" + bytes(range(256)) + b"\r\n.\r\n\n.\n\r\r\n\0\r"
         bob, eve = (
             (FIELDS % name).replace(b"\n", b"\r\n") + TRACE + content for name in (b"bob", b"eve")
@@ -153,14 +153,14 @@ class Delivery(MaildirTestCase):
             self.deliver(message("bob", "eve", body=body, parameters={"BODY": "BINARYMIME"}))
             self.assertEqual((self.mail("bob"), self.mail("eve")), ([bob], [eve]))
 
-    def test_content_of_eight_bits_has_lines(self) -> None:
+    def test_8bit_content_is_stored_with_lf_line_ends(self) -> None:
         for body in ("8BITMIME", "7BIT"):
             self.files = UnsyncedFiles()
             self.maildirs = self.delivery()
             self.deliver(message("bob", parameters={"BODY": body}))
             self.assertEqual(self.mail(), [STORED])
 
-    def test_a_large_body_is_never_held_whole(self) -> None:
+    def test_a_large_body_is_never_in_memory_as_a_whole(self) -> None:
         self.deliver(message("bob", body=StreamedBody([b"x" * 1000] * 50)))
         writes = [path for operation, path in self.files.operations if operation == "write"]
         self.assertEqual(len(writes), 50)
@@ -169,11 +169,11 @@ class Delivery(MaildirTestCase):
             50_000 + len(FIELDS % b"bob") + len(TRACE) - 2,
         )
 
-    def test_an_empty_body_is_a_message_too(self) -> None:
+    def test_a_message_with_an_empty_body_is_stored(self) -> None:
         self.deliver(message("bob", body=MemoryBody(b"")))
         self.assertEqual(self.mail(), [STORED.partition(b"Subject")[0]])
 
-    def test_names_are_unique_and_as_maildir_readers_expect(self) -> None:
+    def test_file_names_are_unique_and_have_the_maildir_form(self) -> None:
         for _ in range(3):
             self.deliver(message("bob"))
         names = self.files.names("/mail/example.net/bob/new")
@@ -181,8 +181,8 @@ class Delivery(MaildirTestCase):
         for number, name in enumerate(names):
             self.assertRegex(name, rf"\A1795341600\.M250000R[0-9a-f]{{16}}Q{number}\.mx\.example\Z")
 
-    def test_a_name_that_is_taken_is_not_used_again(self) -> None:
-        # The same randomness and the same time once more: as after a restart in a simulation.
+    def test_an_existing_file_name_is_not_used_again(self) -> None:
+        # The same random bits and the same time again, as after a restart in a simulation.
         self.deliver(message("bob"))
         self.files.create(
             "/mail/example.net/bob/tmp/" + self.files.names("/mail/example.net/bob/new")[0]
@@ -191,7 +191,7 @@ class Delivery(MaildirTestCase):
         self.replies(message("bob"))
         self.assertEqual(len(self.mail()), 2)
 
-    def test_a_hostname_does_not_break_out_of_the_name(self) -> None:
+    def test_the_hostname_is_escaped_in_file_names(self) -> None:
         self.maildirs = MaildirDelivery(
             "/mail",
             files=self.files,
@@ -204,14 +204,14 @@ class Delivery(MaildirTestCase):
         (name,) = self.files.names("/mail/example.net/bob/new")
         self.assertTrue(name.endswith(r".a\057..\057b\0722,S"), name)
 
-    def test_the_disk_is_asked_in_the_order_that_survives_a_crash(self) -> None:
+    def test_files_are_synced_in_an_order_that_survives_a_crash(self) -> None:
         self.deliver(message("bob"))
         self.files.operations.clear()
         self.deliver(message("bob"))
         steps = [
             (operation, path.split("/bob/")[1].partition("/")[0])
             for operation, path in self.files.operations
-            if operation != "identity"  # changes nothing
+            if operation != "identity"  # no change on the disk
         ]
         self.assertEqual(
             steps,
@@ -225,7 +225,7 @@ class Delivery(MaildirTestCase):
         )
 
     def crashed_at_every_step(self, *, syncs: bool) -> int:
-        """Cut the power after each number of steps; return how often something is lost."""
+        """Cut the power after each number of steps; return how often a message is lost."""
         lost = 0
         for steps in range(40):
             self.files = UnsyncedFiles(syncs=syncs)
@@ -243,16 +243,16 @@ class Delivery(MaildirTestCase):
                 self.assertEqual(content, STORED)
         return lost
 
-    def test_what_was_delivered_survives_a_crash_at_any_moment(self) -> None:
+    def test_a_delivered_message_survives_a_crash_at_any_moment(self) -> None:
         self.assertEqual(self.crashed_at_every_step(syncs=True), 0)
 
-    def test_without_syncs_it_would_not(self) -> None:
-        # The negative control of the test above.
+    def test_without_syncs_a_crash_loses_messages(self) -> None:
+        # A negative control: the test above can fail.
         with self.assertRaises(self.failureException):
             self.assertEqual(self.crashed_at_every_step(syncs=False), 0)
 
     def test_a_maildir_that_was_never_synced_is_made_durable(self) -> None:
-        # Made by a process that was killed before it could sync: only in the kernel's memory.
+        # Created by a process that was killed before it could sync: in the page cache only.
         self.files.syncs = False
         for name in ("tmp", "new", "cur"):
             self.files.make_directories(f"/mail/example.net/bob/{name}")
@@ -278,11 +278,11 @@ class Delivery(MaildirTestCase):
             (outcome,) = self.deliver(message("bob"))
             self.assertEqual(str(outcome.reply)[:9], "451 4.3.0", operation)
             self.assertIn("(EIO)", str(outcome.reply))
-            # Only where the file stood in new/ for a moment may it have been seen.
+            # A reader may have seen the file only where it was in new/ for a moment.
             self.assertEqual(outcome.uncertain, operation == "sync_directory")
             self.assertEqual(self.files.tree(), before, operation)
 
-    def test_what_was_moved_is_delivered_though_its_old_name_stays(self) -> None:
+    def test_a_file_in_new_is_delivered_even_if_its_name_in_tmp_stays(self) -> None:
         logged = logged_lines(self)
         self.deliver(message("bob"))
         self.files.fail_next("rename's unlink", OSError(errno.EIO, "broken"))
@@ -294,12 +294,12 @@ class Delivery(MaildirTestCase):
         self.files.crash()
         self.assertEqual(self.mail(), [STORED, STORED])
 
-    def test_a_file_that_was_synced_is_delivered_whatever_closing_it_says(self) -> None:
+    def test_a_synced_file_is_delivered_even_if_closing_fails(self) -> None:
         self.files.fail_next("close", OSError(errno.EIO, "broken"))
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
         self.assertEqual(self.mail(), [STORED])
 
-    def test_what_cannot_be_taken_back_makes_no_copy_with_each_attempt(self) -> None:
+    def test_a_file_that_cannot_be_removed_from_new_is_not_copied_again(self) -> None:
         self.deliver(message("bob"))
         broken = OSError(errno.EIO, "broken")
         self.files.fail_next("sync_directory", broken)
@@ -308,12 +308,12 @@ class Delivery(MaildirTestCase):
         for _ in range(3):
             self.assertEqual(self.replies(message("bob"))[0][:9], "451 4.3.0")
             self.assertEqual(len(self.mail()), 2)
-        # The disk works again: the copy that stood there gives way to one that is durable.
+        # The disk works again: the stray copy is replaced by a durable one.
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
         self.files.crash()
         self.assertEqual(self.mail(), [STORED, STORED])
 
-    def test_a_mailbox_that_another_user_could_lead_elsewhere_is_deferred(self) -> None:
+    def test_a_mailbox_that_another_user_could_redirect_is_deferred(self) -> None:
         faults = ["/mail/example.net/bob is a symbolic link", "", ""]
         self.patch(UnsyncedFiles, "mailbox_fault", lambda *arguments: faults.pop(0))
         logged = logged_lines(self)
@@ -325,21 +325,21 @@ class Delivery(MaildirTestCase):
         )
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
-    def test_a_broken_mailbox_is_no_harm_to_the_others(self) -> None:
+    def test_a_broken_mailbox_does_not_affect_other_recipients(self) -> None:
         self.files.make_directories("/mail/example.net")
         self.files.create("/mail/example.net/bob")
         replies = self.replies(message("bob", "eve"))
         self.assertEqual(replies[0][:9], "451 4.2.0")
         self.assertEqual(replies[1][:9], "250 2.0.0")
 
-    def test_a_maildir_that_was_removed_is_made_again(self) -> None:
+    def test_a_removed_maildir_is_created_again(self) -> None:
         self.deliver(message("bob"))
         for path in ("example.net/bob", "example.net"):
             self.remove(f"/mail/{path}")
             self.assertEqual(self.replies(message("bob"))[0][:3], "250")
             self.assertEqual(self.mail(), [STORED])
 
-    def test_a_body_that_cannot_be_read_defers(self) -> None:
+    def test_an_unreadable_body_defers(self) -> None:
         class Broken:
             size = 10
 
@@ -352,7 +352,7 @@ class Delivery(MaildirTestCase):
             self.assertEqual(self.replies(message("bob", "eve", body=Broken()))[1][:9], "451 4.3.0")
             self.assertEqual(self.files.tree(), [])
 
-    def test_an_executor_that_is_gone_defers(self) -> None:
+    def test_a_failing_executor_defers(self) -> None:
         def gone(*arguments: object) -> Deferred[Sequence[Outcome]]:
             return fail(RuntimeError("stopped\r\n"))
 
@@ -360,7 +360,7 @@ class Delivery(MaildirTestCase):
         for reply in self.replies(message("bob", "eve")):
             self.assertEqual(reply[:9], "451 4.3.0")
 
-    def test_one_message_is_one_call(self) -> None:
+    def test_a_message_is_one_call_of_the_executor(self) -> None:
         calls: list[object] = []
 
         def counting(function: object, *arguments: object) -> Deferred[object]:
@@ -371,7 +371,7 @@ class Delivery(MaildirTestCase):
         self.deliver(message("bob", "eve", "mallory"))
         self.assertEqual(len(calls), 1)
 
-    def test_what_an_operator_can_mend_is_deferred(self) -> None:
+    def test_errors_that_an_operator_can_correct_defer(self) -> None:
         for number, reply in (
             (errno.ENOSPC, "452 4.3.1"),
             (errno.EDQUOT, "452 4.2.2"),
@@ -389,7 +389,7 @@ class Delivery(MaildirTestCase):
                 self.assertEqual(found[:9], reply, operation)
                 self.assertIn(errno.errorcode[number], found)
 
-    def test_what_the_sender_wrote_stands_above_where_an_alias_led(self) -> None:
+    def test_the_original_recipient_of_an_alias_is_in_the_trace(self) -> None:
         aliased = Recipient(
             RecipientNumber(0),
             Mailbox("bob+x", "example.net"),
@@ -399,7 +399,7 @@ class Delivery(MaildirTestCase):
         fields = b'Return-Path: <>\nX-Original-To: "the boss"@example.org\n'
         self.assertEqual(self.mail(), [fields + b"Delivered-To: bob+x@example.net\n" + REST])
 
-    def test_a_refused_recipient_fails_and_the_others_do_not(self) -> None:
+    def test_a_recipient_with_an_invalid_directory_fails_alone(self) -> None:
         replies = self.replies(message("../eve", "bob"))
         self.assertEqual(replies[0], "550 5.1.3 That can be no mailbox here")
         self.assertEqual(replies[1][:3], "250")
@@ -430,8 +430,8 @@ class Delivery(MaildirTestCase):
         self.assertEqual(os.listdir(f"{root}/example.net/bob/tmp"), [])
 
 
-class Together(MaildirTestCase):
-    """Deliveries that come while others are being written."""
+class Batches(MaildirTestCase):
+    """Messages that arrive while others are being written."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -449,7 +449,7 @@ class Together(MaildirTestCase):
         return done
 
     def waiting_deliveries(self, *messages: Message) -> list[list[Message]]:
-        """Deliver messages at once; return which of them the executor got together."""
+        """Deliver messages at once; return the batches that the executor got."""
         self.holds = True
         results = [self.maildirs.deliver(MAILDIR, each) for each in messages]
         while self.held:
@@ -458,29 +458,29 @@ class Together(MaildirTestCase):
         self.holds = False
         return self.batches
 
-    def test_what_comes_while_others_are_written_is_written_together(self) -> None:
+    def test_messages_that_arrive_during_a_batch_form_the_next_batch(self) -> None:
         messages = [message("bob") for _ in range(40)]
         batches = self.waiting_deliveries(*messages)
         self.assertEqual([len(batch) for batch in batches], [1, 16, 16, 7])
         self.assertEqual([each for batch in batches for each in batch], messages)
         self.assertTrue(all(outcome.delivered for (outcome,) in self.outcomes))
         self.assertEqual(self.mail(), [STORED] * 40)
-        # 3 directories when the Maildir is made, and its new/ once for each batch.
+        # 3 directories when the Maildir is created, and its new/ once for each batch.
         syncs = [path for name, path in self.files.operations if name == "sync_directory"]
         self.assertEqual(syncs.count("/mail/example.net/bob/new"), 4)
 
-    def test_as_many_are_under_way_as_there_are_threads_for(self) -> None:
+    def test_there_are_as_many_calls_as_threads(self) -> None:
         self.maildirs = self.delivery(executor=self.execute, calls=4)
         batches = self.waiting_deliveries(*[message("bob") for _ in range(9)])
         self.assertEqual([len(batch) for batch in batches], [1, 1, 1, 1, 5])
 
-    def test_many_recipients_and_large_messages_do_not_wait_for_each_other(self) -> None:
+    def test_many_recipients_and_large_messages_are_not_batched(self) -> None:
         many = message(*(f"u{number}" for number in range(20)))
         large = message("bob", body=StreamedBody([b"x"]))
         batches = self.waiting_deliveries(message("bob"), many, many, large, message("bob"))
         self.assertEqual([len(batch) for batch in batches], [1, 1, 1, 1, 1])
 
-    def test_few_files_are_open_at_a_time_however_many_recipients_there_are(self) -> None:
+    def test_the_number_of_open_files_is_bounded_for_many_recipients(self) -> None:
         self.replies(message(*(f"u{number}" for number in range(100))))
         opened = most = 0
         for operation, _ in self.files.operations:
@@ -488,7 +488,7 @@ class Together(MaildirTestCase):
             most = max(most, opened)
         self.assertEqual((most, opened), (16, 0))
 
-    def test_a_failure_in_a_batch_is_that_of_one_message(self) -> None:
+    def test_a_failure_in_a_batch_affects_one_message(self) -> None:
         self.deliver(message("bob", "eve", "mallory"))
         for operation in ("create", "write", "sync", "rename"):
             before = len(self.mail("bob")), len(self.mail("eve"))
@@ -500,7 +500,7 @@ class Together(MaildirTestCase):
             after = len(self.mail("bob")), len(self.mail("eve"))
             self.assertEqual(after, (before[0], before[1] + 1), operation)
 
-    def test_a_directory_that_cannot_be_synced_defers_all_that_went_into_it(self) -> None:
+    def test_a_failed_sync_of_new_defers_all_its_messages(self) -> None:
         self.deliver(message("bob", "eve", "mallory"))
         self.files.fail_next("sync_directory", OSError(errno.EIO, "broken"), after=1)
         self.waiting_deliveries(*map(message, ("mallory", "bob", "eve", "bob")))
@@ -508,7 +508,7 @@ class Together(MaildirTestCase):
         self.assertEqual(found, [(250, False), (451, True), (250, False), (451, True)])
         self.assertEqual((len(self.mail("bob")), len(self.mail("eve"))), (1, 2))
 
-    def test_what_was_delivered_together_survives_a_crash_at_any_moment(self) -> None:
+    def test_a_delivered_batch_survives_a_crash_at_any_moment(self) -> None:
         for steps in range(60):
             self.files = UnsyncedFiles()
             self.maildirs = self.delivery(executor=self.execute, calls=1)
@@ -524,25 +524,25 @@ class Together(MaildirTestCase):
 
 
 class Directories(SynchronousTestCase):
-    def test_case_and_tag_do_not_count(self) -> None:
+    def test_case_and_tag_are_ignored(self) -> None:
         for local_part in ("bob", "BOB", "bob+", "Bob+a+b"):
             found = mailbox_directory(Mailbox(local_part, "example.net"))
             self.assertEqual(found, ("example.net", "bob"))
         self.assertEqual(mailbox_directory(Mailbox("a b", "[192.0.2.1]")), ("[192.0.2.1]", "a b"))
 
-    def test_one_character_in_two_spellings_is_one_mailbox(self) -> None:
+    def test_unicode_normalization_forms_are_one_mailbox(self) -> None:
         composed = mailbox_directory(Mailbox("d\u00f6rte", "example.net"))
         self.assertEqual(mailbox_directory(Mailbox("Do\u0308rte", "example.net")), composed)
 
-    def test_the_case_of_other_scripts_folds_too(self) -> None:
+    def test_the_case_of_other_scripts_is_folded(self) -> None:
         for one, other in (("ÄRA", "ära"), ("ΑΒΓ", "αβγ"), ("A\u030angström", "Ångström")):
             found = mailbox_directory(Mailbox(one, "example.net"))
             self.assertEqual(found, mailbox_directory(Mailbox(other, "example.net")))
-        for local_part in ("İ", "ǰ\u0323", "\u1e9e"):  # whose lower case is no normal form
+        for local_part in ("İ", "ǰ\u0323", "\u1e9e"):  # the lower case is not in normal form
             once = mailbox_directory(Mailbox(local_part, "example.net"))[1]
             self.assertEqual(mailbox_directory(Mailbox(once, "example.net"))[1], once)
 
-    def test_no_name_looks_like_another_by_what_cannot_be_seen(self) -> None:
+    def test_names_with_invisible_characters_are_refused(self) -> None:
         for local_part in (
             "bob\u202ecod.exe",
             "bob\u2066",
@@ -557,10 +557,10 @@ class Directories(SynchronousTestCase):
             with self.assertRaises(NoMailbox) as raised:
                 mailbox_directory(Mailbox(local_part, "example.net"))
             self.assertEqual(raised.exception.reply.enhanced, "5.1.3")
-        name = "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc"  # which needs its joiner
+        name = "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc"  # needs its joiner
         self.assertEqual(mailbox_directory(Mailbox(name, "example.net"))[1], name)
 
-    def test_no_name_means_anything_to_the_file_system(self) -> None:
+    def test_names_with_a_meaning_for_the_file_system_are_refused(self) -> None:
         for local_part in (
             "",
             "+tag",
@@ -585,13 +585,13 @@ class Directories(SynchronousTestCase):
         self.assertEqual(mailbox_directory(Mailbox("x" * 255, "a.example"))[1], "x" * 255)
 
 
-class Gone(MaildirTestCase):
-    """The file system of the Maildirs, or of a domain, was unmounted behind our back."""
+class Unmounted(MaildirTestCase):
+    """The file system of all Maildirs, or of a domain, was unmounted."""
 
     GONE = "451 4.3.0 The mailboxes are not there now"
 
     def unmount(self, path: str) -> Any:
-        """Let an empty directory be in the place of one."""
+        """Replace a directory by an empty one; return it."""
         mounted = self.remove(path)
         self.files.make_directories(path)
         return mounted
@@ -600,7 +600,7 @@ class Gone(MaildirTestCase):
         for local_part in local_parts:
             self.assertEqual(self.replies(message(local_part)), [self.GONE])
 
-    def test_nothing_is_made_on_the_bare_mount_point(self) -> None:
+    def test_nothing_is_created_on_an_empty_mount_point(self) -> None:
         self.deliver(message("bob"))
         mounted = self.unmount("/mail")
         self.assertGone("bob", "eve")
@@ -610,7 +610,7 @@ class Gone(MaildirTestCase):
         self.assertEqual(self.replies(message("bob", "eve"))[1][:3], "250")
         self.assertEqual(self.mail(), [STORED, STORED])
 
-    def test_nor_is_a_root_that_is_not_there_at_all(self) -> None:
+    def test_a_missing_root_is_not_created_again(self) -> None:
         self.deliver(message("bob"))
         mounted = self.remove("/mail")
         self.assertGone("bob", "eve")
@@ -618,18 +618,18 @@ class Gone(MaildirTestCase):
         self.put("/mail", mounted)
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
-    def test_one_that_cannot_be_looked_at_keeps_nobody_from_starting(self) -> None:
+    def test_a_root_that_cannot_be_examined_does_not_prevent_a_start(self) -> None:
         self.files.fail_next("is_directory", OSError(errno.EACCES, "no"))
         self.maildirs.start()
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
-    def test_a_root_that_was_there_at_the_start_is_known(self) -> None:
+    def test_a_root_that_existed_at_the_start_is_remembered(self) -> None:
         self.files.make_directories("/mail")
         self.maildirs.start()
         self.unmount("/mail")
         self.assertGone("bob")
 
-    def test_what_a_root_was_to_be_made_in_is_known_too(self) -> None:
+    def test_the_directory_above_a_missing_root_is_remembered(self) -> None:
         self.files.make_directories("/state")
         self.maildirs = self.delivery(root="/state/mail")
         self.maildirs.start()
@@ -640,11 +640,11 @@ class Gone(MaildirTestCase):
         self.put("/state", mounted)
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
-    def test_one_that_was_not_is_made_by_the_first_delivery(self) -> None:
+    def test_a_root_that_never_existed_is_created_by_the_first_delivery(self) -> None:
         self.maildirs.start()
         self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
-    def test_so_it_is_with_a_domain_or_a_mailbox_of_its_own_file_system(self) -> None:
+    def test_an_unmounted_domain_or_mailbox_is_noticed(self) -> None:
         for path in ("/mail/example.net", "/mail/example.net/bob"):
             self.deliver(message("bob"))
             mounted = self.unmount(path)
@@ -657,7 +657,7 @@ class Gone(MaildirTestCase):
             self.put(path, mounted)
             self.assertEqual(self.replies(message("bob"))[0][:3], "250")
 
-    def test_the_same_mail_by_another_number_is_used(self) -> None:
+    def test_a_file_system_with_another_device_number_is_recognized(self) -> None:
         # Network file systems, btrfs and ZFS may have another device number each time.
         self.deliver(message("bob"))
         mounted = self.unmount("/mail")
@@ -666,7 +666,7 @@ class Gone(MaildirTestCase):
         self.assertGreater(len(self.files.names("/mail/example.net")), 1)
 
     def unmount_at(self, operation: str) -> None:
-        """Let the root be another one as soon as an operation was done next."""
+        """Unmount the root after the next call of an operation."""
         working = getattr(self.files, operation)
 
         def unmounting(*args: Any) -> Any:
@@ -677,7 +677,7 @@ class Gone(MaildirTestCase):
 
         setattr(self.files, operation, unmounting)
 
-    def test_whenever_it_goes_nothing_is_delivered_to_what_took_its_place(self) -> None:
+    def test_an_unmount_at_any_moment_leaves_the_mount_point_empty(self) -> None:
         for local_part, operations in (
             ("eve", ("identity", "make_directories", "create", "rename", "sync_directory")),
             ("bob", ("create", "rename", "sync_directory")),
@@ -697,7 +697,7 @@ class Gone(MaildirTestCase):
                 self.assertEqual(delivered, outcome.delivered or outcome.uncertain, operation)
                 self.assertEqual(self.replies(message("bob", "eve"))[0][:3], "250")
 
-    def test_whether_a_mailbox_exists_is_not_denied(self) -> None:
+    def test_a_mailbox_on_an_unmounted_root_is_not_reported_as_missing(self) -> None:
         self.deliver(message("bob"))
         self.assertTrue(self.maildirs.exists(Mailbox("bob", "example.net")))
         self.assertFalse(self.maildirs.exists(Mailbox("eve", "example.net")))
@@ -710,7 +710,7 @@ class Gone(MaildirTestCase):
         self.unmount("/mail")
         self.assertRaises(Refused, self.maildirs.exists, Mailbox("bob", "example.net"))
 
-    def test_nor_is_one_that_cannot_be_looked_at(self) -> None:
+    def test_a_mailbox_that_cannot_be_examined_is_not_reported_as_missing(self) -> None:
         self.deliver(message("bob"))
         self.files.fail_next("is_directory", OSError(errno.EIO, "broken"))
         refusal = self.assertRaises(Refused, self.maildirs.exists, Mailbox("bob", "example.net"))

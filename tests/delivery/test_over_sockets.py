@@ -1,4 +1,4 @@
-"""The same over real sockets of this machine: Twisted's own transports, endpoints and TLS."""
+"""Deliveries over real sockets: Twisted's own transports, endpoints and TLS."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ class OverSocketsTests(TestCase):
             port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
             self.targets = [
                 Target("mx.example", address, port.getHost().port)
-                for address in ("::1", "127.0.0.1")  # nobody listens at the first
+                for address in ("::1", "127.0.0.1")  # the first has no listener
             ]
         self.addCleanup(port.stopListening)
         return peer
@@ -65,14 +65,14 @@ class OverSocketsTests(TestCase):
         return outcome  # type: ignore[no-any-return]
 
     @inlineCallbacks
-    def test_starttls(self) -> Generator["Deferred[Any]", Any, None]:
+    def test_a_delivery_with_starttls(self) -> Generator["Deferred[Any]", Any, None]:
         peer = self.serve(*TLS_OPENING, *SECURED, *TAKEN)
         outcome = yield self.send(NextHop("smtp", domain="example.net"))
         self.assertTrue(outcome.tls.peer_verified)
         self.assertEqual(peer.problems, [])
 
     @inlineCallbacks
-    def test_implicit_tls(self) -> Generator["Deferred[Any]", Any, None]:
+    def test_a_delivery_with_implicit_tls(self) -> Generator["Deferred[Any]", Any, None]:
         peer = self.serve(("starttls",), *OPENING, *TAKEN)
         hop = NextHop("smtp", hosts=(Host("mx.example", 465),), implicit_tls=True)
         outcome = yield self.send(hop)
@@ -80,7 +80,7 @@ class OverSocketsTests(TestCase):
         self.assertEqual(peer.problems, [])
 
     @inlineCallbacks
-    def test_lmtp_at_a_unix_socket(self) -> Generator["Deferred[Any]", Any, None]:
+    def test_a_delivery_by_lmtp_over_a_unix_socket(self) -> Generator["Deferred[Any]", Any, None]:
         path = os.path.join(self.folder, "lmtp")
         lhlo: ScriptStep = ("expect", b"LHLO client.example\r\n")
         peer = self.serve(OPENING[0], lhlo, *OPENING[2:], *TAKEN, path=path)

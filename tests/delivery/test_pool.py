@@ -1,4 +1,4 @@
-"""Which connection serves which message."""
+"""The pool of idle connections."""
 
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,8 +28,8 @@ class PoolTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pool: Pool[FakeConnection] = Pool(connections=2)
 
-    def test_what_was_used_last_is_used_next(self) -> None:
-        """So the others grow old, and close."""
+    def test_the_last_used_connection_is_taken_first(self) -> None:
+        """Surplus connections stay idle, and time out."""
         first, second = FakeConnection(), FakeConnection()
         for connection in (first, second):
             self.assertIsNone(self.pool.keep(connection, HOP, (MAY,)))
@@ -40,7 +40,7 @@ class PoolTests(SynchronousTestCase):
         self.assertIsNone(self.pool.take_to(TARGET, MAY))
         self.assertEqual(self.pool.idle, ())
 
-    def test_by_next_hop_and_target_and_level(self) -> None:
+    def test_connections_are_found_by_next_hop_target_and_level(self) -> None:
         connection = FakeConnection()
         self.pool.keep(connection, HOP, (MAY,))
         self.assertIsNone(self.pool.take(OTHER, (MAY,)))
@@ -49,8 +49,8 @@ class PoolTests(SynchronousTestCase):
         self.assertIsNone(self.pool.take_to(Target("mx.example", "192.0.2.2", 25), MAY))
         self.assertIs(self.pool.take_to(TARGET, MAY), connection)
 
-    def test_nobody_shares_what_is_on_other_terms(self) -> None:
-        """Who we are, whom we believe, what we show and where we come from: any of them."""
+    def test_a_connection_never_serves_other_terms(self) -> None:
+        """Any difference counts: credentials, authorities, client certificate, source address."""
         connection = FakeConnection()
         self.pool.keep(connection, HOP, (MAY,))
         for other in (
@@ -67,13 +67,13 @@ class PoolTests(SynchronousTestCase):
         self.assertIs(self.pool.take_to(TARGET, Terms(messages=3)), connection)
 
     def test_a_connection_in_clear_is_for_its_own_next_hop_only(self) -> None:
-        """After a failed handshake: others at the target have yet to try theirs."""
+        """It follows a failed handshake, which other next hops at the target have not tried."""
         connection = FakeConnection(terms=CLEAR)
         self.pool.keep(connection, HOP, (MAY,))
         self.assertIsNone(self.pool.take_to(TARGET, MAY))
         self.assertIs(self.pool.take(HOP, (MAY,)), connection)
 
-    def test_surplus(self) -> None:
+    def test_the_longest_idle_connection_of_a_full_pool_is_surplus(self) -> None:
         worn, first, second, third = (FakeConnection(messages=n) for n in (3, 1, 1, 1))
         self.assertIs(self.pool.keep(worn, HOP, (MAY,)), worn)
         self.assertIsNone(self.pool.keep(first, HOP, (MAY,)))
@@ -81,7 +81,7 @@ class PoolTests(SynchronousTestCase):
         self.assertIs(self.pool.keep(third, HOP, (MAY,)), first)
         self.assertEqual(self.pool.idle, (second, third))
 
-    def test_discard(self) -> None:
+    def test_a_discarded_connection_is_found_no_more(self) -> None:
         connection = FakeConnection()
         self.pool.keep(connection, HOP, (MAY,))
         self.pool.discard(connection)

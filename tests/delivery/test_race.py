@@ -1,4 +1,4 @@
-"""The addresses of one host, tried beside each other (RFC 8305 §5), and in which order."""
+"""Connecting to the addresses of one host concurrently (RFC 8305 §5), and their order."""
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
@@ -43,7 +43,7 @@ class RaceTests(SynchronousTestCase):
     def refuse(self, target: str) -> None:
         self.attempts[target].errback(Failure(ConnectionRefusedError()))
 
-    def test_the_first_alone(self) -> None:
+    def test_the_first_target_alone_wins_at_once(self) -> None:
         result = self.race("a", "b")
         self.clock.advance(0.9)
         self.assertEqual(list(self.attempts), ["a"])
@@ -51,8 +51,8 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(result), Winner("A", ("b",)))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_the_next_beside_it_after_a_head_start(self) -> None:
-        """Whichever is first wins, and the other is dropped without a word."""
+    def test_the_next_target_is_tried_after_a_head_start(self) -> None:
+        """The first to be established wins, and the other is canceled."""
         for winner, loser in (("b", "a"), ("a", "b")):
             self.setUp()
             result = self.race("a", "b", "c")
@@ -63,7 +63,7 @@ class RaceTests(SynchronousTestCase):
             self.assertEqual((self.cancelled, self.failed), ([loser], []))
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_the_next_at_once_after_a_failure(self) -> None:
+    def test_the_next_target_is_tried_at_once_after_a_failure(self) -> None:
         result = self.race("a", "b", "c")
         self.refuse("a")
         self.assertEqual(list(self.attempts), ["a", "b"])
@@ -73,7 +73,7 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(result), Winner("C", ("b",)))
         self.assertEqual(self.failed, ["a"])
 
-    def test_all_fail(self) -> None:
+    def test_a_race_in_which_all_fail_has_no_winner(self) -> None:
         result = self.race("a", "b")
         self.clock.advance(1)
         self.refuse("b")
@@ -83,7 +83,7 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.failed, ["b", "a"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_called_off(self) -> None:
+    def test_a_canceled_race_cancels_its_connections(self) -> None:
         result = self.race("a", "b", "c")
         self.clock.advance(1)
         result.addErrback(lambda _: None)
@@ -93,27 +93,27 @@ class RaceTests(SynchronousTestCase):
 
 
 class OrderTests(SynchronousTestCase):
-    def test_both_families_by_turns(self) -> None:
-        """IPv6 first, by precedence (RFC 6724 §2.1); equals stay as they came."""
+    def test_the_two_families_alternate(self) -> None:
+        """IPv6 first, by precedence (RFC 6724 §2.1); equals keep their order."""
         self.assertEqual(
             in_order(["192.0.2.2", "192.0.2.1", "2001:db8::2", "2001:db8::1", "192.0.2.3"]),
             ["2001:db8::2", "192.0.2.2", "2001:db8::1", "192.0.2.1", "192.0.2.3"],
         )
 
-    def test_this_machine_as_it_came(self) -> None:
+    def test_loopback_addresses_keep_their_order(self) -> None:
         self.assertEqual(in_order(["127.0.0.1", "::1"]), ["127.0.0.1", "::1"])
 
-    def test_rules(self) -> None:
-        """RFC 6724 §6, by what we would connect from."""
+    def test_the_rules_of_rfc_6724_decide(self) -> None:
+        """RFC 6724 §6, by the source address of a connection."""
         for sources, expected in (
-            # Rule 1: there is no way to it.
+            # Rule 1: the address is unreachable.
             ({"192.0.2.1": "198.51.100.1"}, ["192.0.2.1", "2001:db8::1"]),
-            # Rule 2: from an address of this link only.
+            # Rule 2: from a link-local address.
             (
                 {"2001:db8::1": "fe80::1", "192.0.2.1": "198.51.100.1"},
                 ["192.0.2.1", "2001:db8::1"],
             ),
-            # Rule 5: from a network of our own (fc00::/7) to the world.
+            # Rule 5: from a unique local address (fc00::/7) to a global one.
             (
                 {"2001:db8::1": "fd00::1", "192.0.2.1": "198.51.100.1"},
                 ["192.0.2.1", "2001:db8::1"],
@@ -127,7 +127,7 @@ class OrderTests(SynchronousTestCase):
             for addresses in (["2001:db8::1", "192.0.2.1"], ["192.0.2.1", "2001:db8::1"]):
                 self.assertEqual(in_order(addresses, sources.get), expected, sources)
 
-    def test_the_kernel_knows_where_we_come_from(self) -> None:
+    def test_the_kernel_selects_the_source_address(self) -> None:
         self.assertEqual(kernel_source("127.0.0.1"), "127.0.0.1")
         self.assertIsNone(kernel_source("no address"))
 
@@ -138,8 +138,8 @@ class ConnectingTests(HopTestCase):
         self.use()
         self.targets = [V6, V4, BACKUP]
 
-    def test_a_family_that_leads_nowhere(self) -> None:
-        """The other one is tried after a second and not after 30."""
+    def test_a_family_without_connectivity_costs_one_second(self) -> None:
+        """The other family is tried after one second instead of 30."""
         self.network.swallow(V6.address, 25)
         self.server(*OPENING, *TAKEN, *PARTING, target=V4)
         delivering = self.relay.deliver(HOP, message())
@@ -153,8 +153,8 @@ class ConnectingTests(HopTestCase):
         self.network.advance(5)
         self.assertEqual(self.network.getDelayedCalls(), [])
 
-    def test_the_other_host_only_when_all_of_the_first_have_failed(self) -> None:
-        """Preference is what the domain says; only the addresses of one host are alike."""
+    def test_the_next_host_is_tried_once_all_addresses_of_the_first_failed(self) -> None:
+        """Preference orders hosts; only the addresses of one host are tried concurrently."""
         self.network.swallow(V6.address, 25)
         self.network.swallow(V4.address, 25)
         self.server(*OPENING, *TAKEN, target=BACKUP)
@@ -165,13 +165,13 @@ class ConnectingTests(HopTestCase):
         self.network.advance(0.5)
         self.assertEqual(self.outcome(delivering).remote, str(BACKUP))
 
-    def test_the_loser_is_tried_where_the_winner_turns_us_away(self) -> None:
+    def test_the_loser_is_tried_where_the_winner_refuses_the_session(self) -> None:
         self.server(("send", b"450 4.3.2 Busy\r\n"), *PARTING, target=V6)
         self.server(*OPENING, *TAKEN, target=V4)
         self.assertEqual(self.send_one().remote, str(V4))
 
     def test_a_target_that_failed_is_passed_over_for_a_while(self) -> None:
-        """The next message does not wait for it again, and later ones try."""
+        """The next message does not wait for it, and later ones try it again."""
         self.targets = [V4, BACKUP]
         self.network.swallow(V4.address, 25)
         self.server(*OPENING, *TAKEN, *PARTING, target=BACKUP)

@@ -1,4 +1,4 @@
-"""Delivery over a network: targets in order, reuse, deadlines, back-pressure."""
+"""Delivery over a network: order of targets, reuse of connections, timeouts, back-pressure."""
 
 import errno
 import hashlib
@@ -117,7 +117,7 @@ class RelayTestCase(SynchronousTestCase):
 
 
 class TargetTests(RelayTestCase):
-    def test_delivered(self) -> None:
+    def test_a_message_is_delivered_with_the_facts_of_its_session(self) -> None:
         peer = self.server(*OPENING, *TAKEN, *PARTING)
         outcome = self.outcome(self.deliver())
         self.assertEqual(str(outcome.reply), "250 2.0.0 Queued")
@@ -129,8 +129,8 @@ class TargetTests(RelayTestCase):
         self.assertTrue(peer.lost)
         self.assertEqual(self.network.getDelayedCalls(), [])
 
-    def test_next_target_where_one_says_nothing_of_the_message(self) -> None:
-        """RFC 5321 §5.1: refused, turned away, or gone before the first reply."""
+    def test_the_next_target_is_tried_without_a_reply_to_the_message(self) -> None:
+        """RFC 5321 §5.1: no connection, a refusing greeting, or a connection that is lost early."""
         self.targets = [FIRST, SECOND]
         scripts: list[list[ScriptStep]] = [
             [("close",)],
@@ -149,7 +149,7 @@ class TargetTests(RelayTestCase):
             self.assertEqual(first.problems, [])
             self.network.advance(5)
 
-    def test_a_reply_to_the_message_ends_it(self) -> None:
+    def test_a_reply_to_the_message_ends_the_attempt(self) -> None:
         self.targets = [FIRST, SECOND]
         for reply in (b"450 4.7.1 Greylisted\r\n", b"550 5.7.1 No\r\n"):
             self.server(*OPENING, *GROUP, ("send", reply * 3))
@@ -157,8 +157,8 @@ class TargetTests(RelayTestCase):
             self.relay.abort()
             self.network.settle()
 
-    def test_all_unreachable(self) -> None:
-        """4.4.1, naming what each host did last."""
+    def test_unreachable_targets_are_all_named_in_the_reply(self) -> None:
+        """The reply is 4.4.1 with the last failure of each host."""
         self.targets = [FIRST, SECOND]
         self.server(("send", b"450 4.3.2 Busy\r\n"), *PARTING)
         outcome = self.outcome(self.deliver())
@@ -167,7 +167,7 @@ class TargetTests(RelayTestCase):
         self.assertEqual(first, "mx1.example[192.0.2.1]:25: 450 4.3.2 Busy")
         self.assertIn("mx2.example[2001:db8::2]:25: Connection was refused", second)
 
-    def test_what_this_system_lacks_says_nothing_of_the_host(self) -> None:
+    def test_a_local_error_does_not_make_a_next_hop_unreachable(self) -> None:
         self.network.refusal = ConnectBindError(errno.EMFILE, "Too many open files")
         outcome = self.outcome(self.deliver())
         self.assertEqual((outcome.reply.code, outcome.reply.enhanced), (451, "4.3.0"))
@@ -175,14 +175,14 @@ class TargetTests(RelayTestCase):
         self.server(*OPENING, *TAKEN, *PARTING)
         self.assertTrue(self.outcome(self.deliver()).delivered)
 
-    def test_an_address_that_none_of_ours_leads_to_is_none_to_connect_to(self) -> None:
+    def test_a_target_without_a_source_address_counts_as_unreachable(self) -> None:
         self.network.refusal = ConnectError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         for source, unreachable in (("192.0.2.99", False), (None, True)):
             self.relay.connections.source_of = lambda address, source=source: source
             outcome = self.outcome(self.deliver())
             self.assertEqual(outcome.unreachable, unreachable)
 
-    def test_one_that_is_there_and_not_safe_enough_is_what_counts(self) -> None:
+    def test_the_status_of_an_unsafe_target_precedes_that_of_others(self) -> None:
         self.targets = [FIRST, SECOND]
         self.relay = self.make_relay(tls_level="encrypt")
         self.server(*OPENING, *PARTING)
@@ -191,33 +191,33 @@ class TargetTests(RelayTestCase):
         self.assertIn("STARTTLS is not offered", outcome.reply.lines[0])
         self.assertIn("Connection was refused", outcome.reply.lines[1])
 
-    def test_the_only_target_speaks_for_itself(self) -> None:
+    def test_the_reply_of_an_only_target_is_the_outcome(self) -> None:
         self.server(("send", b"521 5.3.2 No mail here\r\n"), *PARTING)
         outcome = self.outcome(self.deliver())
         self.assertEqual(str(outcome.reply), "521 5.3.2 No mail here")
         self.assertEqual(outcome.remote, "mx1.example[192.0.2.1]:25")
 
-    def test_no_target(self) -> None:
+    def test_a_next_hop_without_a_target_has_the_reply_of_the_lookup(self) -> None:
         reply = Reply.of(556, "1.10", "null MX")
         self.relay.locate = lambda next_hop: fail(NoTarget(reply))
         self.assertEqual(self.outcome(self.deliver()).reply, reply)
         self.relay.locate = lambda next_hop: succeed([])
         self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.4.4")
 
-    def test_a_bug_in_locating_loses_nothing(self) -> None:
+    def test_an_internal_error_in_the_lookup_defers(self) -> None:
         self.relay.locate = lambda next_hop: fail(ZeroDivisionError())
         self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.3.0")
         self.relay.locate = lambda next_hop: 1 / 0  # type: ignore[assignment, return-value]
         self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.3.0")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
-    def test_connects_from_the_source_address_of_the_same_family(self) -> None:
+    def test_the_source_address_is_of_the_family_of_the_target(self) -> None:
         self.relay = self.make_relay(source_address="192.0.2.99")
         self.targets = [FIRST, SECOND]
         self.outcome(self.deliver())
         self.assertEqual(self.network.sources, [("192.0.2.99", 0), None])
 
-    def test_only_so_many_targets(self) -> None:
+    def test_the_number_of_targets_is_bounded(self) -> None:
         self.targets = [Target("mx", f"192.0.2.{number}", 25) for number in range(1, 30)]
         self.outcome(self.deliver())
         self.assertEqual(len(self.network.sources), 10)
@@ -226,7 +226,7 @@ class TargetTests(RelayTestCase):
 class DeadlineTests(RelayTestCase):
     """RFC 5321 §4.5.3.2, on a clock."""
 
-    def test_connecting(self) -> None:
+    def test_connecting_times_out(self) -> None:
         self.network.swallow(FIRST.address, FIRST.port)
         delivering = self.deliver()
         self.network.advance(29.9)
@@ -234,8 +234,8 @@ class DeadlineTests(RelayTestCase):
         self.network.advance(0.1)
         self.assertEqual(self.outcome(delivering).reply.enhanced, "4.4.1")
 
-    def test_a_greeting_that_never_comes(self) -> None:
-        """5 minutes in all, however slowly octets trickle in; then the next target."""
+    def test_a_greeting_that_never_arrives_times_out(self) -> None:
+        """5 minutes in all, however slowly octets arrive; then the next target is tried."""
         self.targets = [FIRST, SECOND]
         first = self.server()
         self.server(*OPENING, *TAKEN, target=SECOND)
@@ -249,8 +249,8 @@ class DeadlineTests(RelayTestCase):
         self.assertTrue(self.outcome(delivering).delivered)
         self.assertTrue(first.lost)
 
-    def test_no_answer_to_the_final_dot(self) -> None:
-        """10 minutes; it may have been delivered, and one line of the log says so."""
+    def test_a_final_dot_without_a_reply_is_uncertain(self) -> None:
+        """10 minutes; the message may have been delivered, and the log has one line on it."""
         self.server(*OPENING, *TAKEN[:-1])
         lines = logged_lines(self)
         delivering = self.deliver()
@@ -262,8 +262,8 @@ class DeadlineTests(RelayTestCase):
         self.assertEqual(outcome.reply.enhanced, "4.4.2")
         self.assertEqual(len([line for line in lines if "duplicate" in line]), 1)
 
-    def test_a_peer_that_stops_reading(self) -> None:
-        """3 minutes for each block of the content; the final dot was not sent."""
+    def test_a_server_that_stops_reading_times_out(self) -> None:
+        """3 minutes for each block of the content; the final dot is not sent."""
         peer = self.server(*OPENING, *TAKEN)
         body = PatternBody(size=1_000_000)
         delivering = self.relay.deliver(HOP, message(body))
@@ -281,8 +281,8 @@ class DeadlineTests(RelayTestCase):
 
 
 class ReuseTests(RelayTestCase):
-    def test_one_connection_for_message_after_message(self) -> None:
-        """Neither located nor connected again."""
+    def test_one_connection_serves_message_after_message(self) -> None:
+        """There is no further lookup and no further connection."""
         peer = self.server(*OPENING, *TAKEN, *TAKEN, *TAKEN, *PARTING)
         for number in range(3):
             self.assertTrue(self.outcome(self.deliver(message(number=number))).delivered)
@@ -293,7 +293,7 @@ class ReuseTests(RelayTestCase):
         self.network.advance(0.1)
         self.assertTrue(peer.finished, peer.problems)
 
-    def test_another_next_hop_at_the_same_target(self) -> None:
+    def test_another_next_hop_at_the_same_target_uses_the_connection(self) -> None:
         peer = self.server(*OPENING, *TAKEN, *TAKEN)
         self.deliver()
         other = self.relay.deliver(NextHop("smtp", domain="example.org"), message())
@@ -309,8 +309,8 @@ class ReuseTests(RelayTestCase):
             self.assertTrue(self.outcome(delivering).delivered)
             self.assertTrue(peer.finished)
 
-    def test_idle_connection_turns_out_dead(self) -> None:
-        """Its end says nothing of the message: at once again, on a new connection."""
+    def test_an_idle_connection_that_is_dead_is_replaced(self) -> None:
+        """The message is tried again at once, on a new connection."""
         ends: list[list[ScriptStep]] = [
             [("close",)],
             [("abort",)],
@@ -327,8 +327,8 @@ class ReuseTests(RelayTestCase):
                 self.network.advance(5)
                 self.assertTrue(second.finished, second.problems)
 
-    def test_idle_connection_dead_and_the_host_too(self) -> None:
-        """The next hop is located again, and its other targets tried."""
+    def test_an_idle_connection_to_a_dead_host_leads_to_a_new_lookup(self) -> None:
+        """The next hop is looked up again, and its other targets are tried."""
         self.server(*OPENING, *TAKEN, *GROUP, ("abort",))
         self.outcome(self.deliver())
         self.targets = [FIRST, SECOND]
@@ -337,7 +337,7 @@ class ReuseTests(RelayTestCase):
         self.assertEqual(self.located, 2)
         self.assertEqual(len(self.network.sources), 3)
 
-    def test_only_so_many_messages(self) -> None:
+    def test_the_number_of_messages_on_a_connection_is_bounded(self) -> None:
         self.relay = self.make_relay(settings=RelaySettings(messages_per_connection=2))
         peer = self.server(*OPENING, *TAKEN, *TAKEN, *PARTING)
         other = self.server(*OPENING, *TAKEN)
@@ -346,8 +346,8 @@ class ReuseTests(RelayTestCase):
         self.assertTrue(peer.finished)
         self.assertTrue(other.finished)
 
-    def test_only_so_many_idle_connections(self) -> None:
-        """The one that was idle longest goes."""
+    def test_the_number_of_idle_connections_is_bounded(self) -> None:
+        """The longest idle connection is closed."""
         self.relay = self.make_relay(settings=RelaySettings(idle_connections=1))
         peer = self.server(*OPENING, *TAKEN, *PARTING)
         self.server(*OPENING, *TAKEN, target=SECOND)
@@ -358,8 +358,8 @@ class ReuseTests(RelayTestCase):
         self.assertTrue(self.outcome(other).delivered)
         self.assertTrue(peer.finished)
 
-    def test_close(self) -> None:
-        """QUIT on what is idle; a transaction under way is finished first."""
+    def test_closing_sends_quit_on_each_connection(self) -> None:
+        """Idle connections get QUIT at once, others after their transaction."""
         idle = self.server(*OPENING, *TAKEN, *PARTING)
         self.outcome(self.deliver())
         self.targets = [SECOND]
@@ -379,8 +379,8 @@ class ReuseTests(RelayTestCase):
         self.successResultOf(self.relay.close())
         self.assertEqual(self.network.getDelayedCalls(), [])
 
-    def test_abort(self) -> None:
-        """Everything under way is deferred, connecting included."""
+    def test_aborting_defers_all_messages(self) -> None:
+        """All messages are deferred, those that wait for a connection included."""
         self.server(*OPENING)
         first = self.deliver()
         self.network.swallow(SECOND.address, SECOND.port)
@@ -393,7 +393,7 @@ class ReuseTests(RelayTestCase):
         self.successResultOf(self.relay.close())
         self.assertEqual(self.network.getDelayedCalls(), [])
 
-    def test_we_close_when_quit_is_answered(self) -> None:
+    def test_the_connection_is_closed_after_the_reply_to_quit(self) -> None:
         peer = self.server(*OPENING, *TAKEN, *PARTING[:2])
         self.outcome(self.deliver())
         closing = self.relay.close()
@@ -401,8 +401,8 @@ class ReuseTests(RelayTestCase):
         self.successResultOf(closing)
         self.assertTrue(peer.lost)
 
-    def test_a_server_that_does_not_answer_quit(self) -> None:
-        """It is left behind after 5 seconds."""
+    def test_a_server_that_does_not_reply_to_quit_is_dropped(self) -> None:
+        """The connection is dropped after 5 seconds."""
         peer = self.server(*OPENING, *TAKEN, ("expect", b"QUIT\r\n"))
         self.outcome(self.deliver())
         closing = self.relay.close()
@@ -416,7 +416,7 @@ class ReuseTests(RelayTestCase):
 
 @define
 class PatternBody:
-    """A content made as it is read; notes how far that went."""
+    """A content generated as it is read; counts the octets read."""
 
     size: int
     torn_at: int = -1
@@ -440,8 +440,8 @@ class PatternBody:
 
 
 class BodyTests(RelayTestCase):
-    def test_20_mebibytes_with_bounded_memory(self) -> None:
-        """A content is read no faster than the server takes it, and arrives as it was."""
+    def test_20_mebibytes_are_sent_with_bounded_memory(self) -> None:
+        """A content is read no faster than the server takes it, and arrives unchanged."""
         peer = self.server(*OPENING, *TAKEN)
         body = PatternBody(size=20 * 1024 * 1024 // 40 * 40)
         delivering = self.relay.deliver(HOP, message(body))
@@ -458,8 +458,8 @@ class BodyTests(RelayTestCase):
         plain = content.removesuffix(b".\r\n").replace(b"\r\n.", b"\r\n")
         self.assertEqual(hashlib.sha256(plain).hexdigest(), body.digest())
 
-    def test_content_that_cannot_be_read_to_its_end(self) -> None:
-        """The connection is broken off, the final dot never sent; small ones and large."""
+    def test_a_content_that_cannot_be_read_to_its_end_is_deferred(self) -> None:
+        """The connection is dropped without a final dot, for small and large contents."""
         for size in (10_000, 1_000_000):
             peer = self.server(*OPENING, *TAKEN)
             body = PatternBody(size=size, torn_at=0 if size < 65_536 else 500_000)
@@ -469,8 +469,8 @@ class BodyTests(RelayTestCase):
             self.assertTrue(peer.lost)
             self.assertEqual(peer.contents, [])
 
-    def test_refused_while_it_is_sent(self) -> None:
-        """Nothing more is read, and the connection is broken off."""
+    def test_a_refusal_during_the_content_ends_it(self) -> None:
+        """Reading ends, and the connection is dropped."""
         peer = self.server(*OPENING, *TAKEN)
         body = PatternBody(size=5_000_000)
         delivering = self.relay.deliver(HOP, message(body))
@@ -519,8 +519,8 @@ class SMTPSinkTests(TestCase):
         self.addCleanup(self.relay.close)
 
     @inlineCallbacks
-    def test_delivered_as_it_was(self) -> Generator["Deferred[Any]", Any, None]:
-        """Small and large, on one connection."""
+    def test_messages_arrive_unchanged(self) -> Generator["Deferred[Any]", Any, None]:
+        """A small and a large message on one connection."""
         for _ in range(200):  # until it listens
             [outcome] = yield self.relay.deliver(HOP, message())
             if outcome.delivered:

@@ -1,4 +1,4 @@
-"""A delivery that is put off says what was said; one that succeeds keeps nothing."""
+"""Transcripts: a deferred delivery keeps its dialogue, a finished one does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Transcripts(RelayTestCase):
     def lines(self) -> list[str]:
         return self.outcome(self.deliver()).transcript.splitlines()
 
-    def test_all_up_to_the_answer_that_put_it_off(self) -> None:
+    def test_a_deferred_delivery_keeps_the_dialogue_up_to_its_reply(self) -> None:
         answers = b"250 Ok\r\n451 4.7.1 Greylisted\x1b\r\n503 No recipients\r\n"
         self.server(*OPENING, *GROUP, ("send", answers))
         self.assertEqual(
@@ -29,22 +29,22 @@ class Transcripts(RelayTestCase):
             ],
         )
 
-    def test_what_succeeds_has_none(self) -> None:
+    def test_a_successful_delivery_has_no_transcript(self) -> None:
         self.server(*OPENING, *TAKEN)
         self.assertEqual(self.lines(), [])
 
-    def test_what_fails_has_none(self) -> None:
+    def test_a_failed_delivery_has_no_transcript(self) -> None:
         answers = b"250 Ok\r\n550 5.1.1 Nobody\r\n503 No recipients\r\n"
         self.server(*OPENING, *GROUP, ("send", answers))
         self.assertEqual(self.lines(), [])
 
-    def test_of_the_content_its_size_alone(self) -> None:
+    def test_a_transcript_has_only_the_size_of_the_content(self) -> None:
         self.server(*OPENING, *TAKEN[:-1], ("send", b"452 4.2.2 Full\r\n"))
         lines = self.lines()
         self.assertEqual(lines[-2:], ["C: (34 octets)", "S: 452 4.2.2 Full"])
         self.assertNotIn("Hello", "".join(lines))
 
-    def test_a_connection_that_served_before_shows_its_opening_and_this_transaction(self) -> None:
+    def test_a_reused_connection_shows_its_opening_and_this_transaction(self) -> None:
         answers = b"451 4.3.0 Not now\r\n503 No\r\n503 No\r\n"
         self.server(*OPENING, *TAKEN, *GROUP, ("send", answers))
         self.assertEqual(self.lines(), [])
@@ -54,7 +54,7 @@ class Transcripts(RelayTestCase):
         self.assertNotIn("S: 250 2.0.0 Queued", lines)
         self.assertIn("S: 451 4.3.0 Not now", lines)
 
-    def test_each_host_that_was_tried(self) -> None:
+    def test_a_transcript_has_each_host_that_was_tried(self) -> None:
         self.targets = [FIRST, SECOND]
         self.server(("send", b"421 4.3.2 Busy\r\n"))
         self.assertEqual(
