@@ -1,4 +1,4 @@
-"""A name server on loopback that answers as it is told, on the reactor of the tests."""
+"""A scripted name server on loopback, on the reactor of the tests."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SOA = "example. 300 IN SOA ns.example. hostmaster.example. 1 2 3 4 300"
 
 
 class NameServer(DatagramProtocol):
-    """Answers from a dictionary; what it does not know is NXDOMAIN.
+    """Answers from a dictionary; NXDOMAIN for names that are not in it.
 
     Attributes:
         records: answers by "name TYPE", each as (ttl, text, ...).
-        queries: everything that was asked, by UDP and TCP.
-        answers_edns: what it answers to a question with an OPT record, None for nothing; without
-            it, it knows EDNS.
-        nxdomain: what is NXDOMAIN, by "name TYPE", whatever else is there.
-        drops: what is not answered, likewise.
+        queries: all queries that were received, by UDP and TCP.
+        answers_edns: returns the answer to a query with an OPT record, None for no answer; without
+            it, the server knows EDNS.
+        nxdomain: answered by NXDOMAIN although they are in the dictionary, as "name TYPE".
+        drops: not answered, as "name TYPE".
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class OverTCP(Int16StringReceiver):
         self.server.queries.append(query)
         wire = self.server.respond(query).to_wire(max_size=65535)
         framed = len(wire).to_bytes(2, "big") + wire
-        for at in range(0, len(framed), 7):  # pieces may be put together, or not
+        for at in range(0, len(framed), 7):  # TCP may join pieces, or not
             self.transport.write(framed[at : at + 7])
 
 
@@ -118,9 +118,9 @@ def listen(
     interface: str = LOOPBACK,
     tcp: bool = False,
 ) -> int:
-    """Let a name server listen for as long as a test runs; return its port."""
+    """Let a name server listen until the end of a test; return its port."""
     core = reactor
-    if tcp:  # first: many more of its ports are in use, those of connections that have ended too
+    if tcp:  # TCP first: more of its ports are in use, also by connections that have ended
         factory = Factory.forProtocol(lambda: OverTCP(server))
         listening = core.listenTCP(port, factory, interface=interface)  # type: ignore[attr-defined]
         test.addCleanup(listening.stopListening)

@@ -1,4 +1,4 @@
-"""Questions and answers on the wire, and the cache of answers: what they say, and their bounds."""
+"""DNS queries and answers on the wire, and the cache of answers, with their limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ID = 0x1234
 
 
 def respond(*records: str, type: int = MX, rcode: int = 0, authority: str = "") -> bytes:
-    """Return a response of dnspython's making."""
+    """Return an answer made by dnspython."""
     response = dns.message.make_response(
         dns.message.from_wire(encode_query(ID, NAME, type, edns=True))
     )
@@ -44,8 +44,8 @@ def respond(*records: str, type: int = MX, rcode: int = 0, authority: str = "") 
     return response.to_wire()
 
 
-class Questions(SynchronousTestCase):
-    def test_dnspython_reads_them(self) -> None:
+class Queries(SynchronousTestCase):
+    def test_dnspython_parses_queries(self) -> None:
         for edns in (True, False):
             parsed = dns.message.from_wire(encode_query(ID, NAME, MX, edns=edns))
             self.assertEqual(parsed.id, ID)
@@ -54,17 +54,17 @@ class Questions(SynchronousTestCase):
             self.assertEqual(parsed.payload, 1232 if edns else 0)
             self.assertEqual(parsed.flags, dns.flags.RD | dns.flags.AD)
 
-    def test_names_go_there_and_back(self) -> None:
+    def test_names_have_a_wire_form_and_a_text_form(self) -> None:
         for text in ("example.net", "a-b.xn--bcher-kva.example", "_25._tcp.mx.example", "x" * 63):
             self.assertEqual(text_name(wire_name(text)), text)
             self.assertEqual(wire_name(text), dns.name.from_text(f"{text}.").to_wire())
         self.assertEqual(wire_name("Example.NET"), NAME)
         self.assertEqual(text_name(b"\0"), "")
-        # What a name server may send, and no host has: shown as the DNS writes it (RFC 1035 §5.1).
+        # Labels that no host name has, in the text form of RFC 1035 §5.1.
         self.assertEqual(text_name(b"\x03a.b\x01c\0"), "a\\.b.c")
         self.assertEqual(text_name(b"\x02a\xff\0"), "a\\255")
 
-    def test_what_the_dns_cannot_hold_is_no_name(self) -> None:
+    def test_invalid_domain_names_have_no_wire_form(self) -> None:
         for text in ("", ".", "a..b", ".a", "a.", "x" * 64, ".".join(["x" * 60] * 5), "b\xfccher."):
             self.assertRaises(ValueError, wire_name, text)
         self.assertEqual(len(wire_name(".".join(["x" * 62] * 4))), 253)
@@ -74,12 +74,12 @@ class Answers(SynchronousTestCase):
     def read(self, wire: bytes, type: int = MX) -> Answer:
         return parse_answer(wire, ID, NAME, type)
 
-    def test_records_have_whole_names_in_lower_case(self) -> None:
+    def test_names_in_records_are_decompressed_and_in_lower_case(self) -> None:
         answer = self.read(respond("example.net. 60 IN MX 10 MX1.example.net."))
         self.assertEqual(answer.records, (b"\0\x0a" + wire_name("mx1.example.net"),))
         self.assertEqual((answer.ttl, answer.has_opt, answer.usable), (60, True, True))
 
-    def test_a_chain_of_aliases_is_followed_in_any_order_and_has_the_least_ttl(self) -> None:
+    def test_a_cname_chain_is_followed_in_any_order_with_its_least_ttl(self) -> None:
         answer = self.read(
             respond(
                 "c.example. 50 IN A 192.0.2.1",
@@ -91,17 +91,17 @@ class Answers(SynchronousTestCase):
         )
         self.assertEqual((answer.records, answer.ttl), ((b"\xc0\0\2\1",), 20))
 
-    def test_records_of_other_names_are_not_believed(self) -> None:
+    def test_records_of_other_names_are_ignored(self) -> None:
         answer = self.read(respond("elsewhere.example. 60 IN MX 10 mx.example."))
         self.assertEqual((answer.records, answer.ttl), ((), None))
 
-    def test_a_chain_without_an_end_says_where_it_leads_and_a_circle_to_itself(self) -> None:
+    def test_a_cname_chain_that_leaves_the_answer_or_is_a_circle(self) -> None:
         answer = self.read(respond("example.net. 60 IN CNAME b.example."))
         self.assertEqual(answer.alias, wire_name("b.example"))
         circle = respond("example.net. 1 IN CNAME b.example.", "b.example. 1 IN CNAME example.net.")
         self.assertEqual(self.read(circle).alias, NAME)
 
-    def test_that_there_is_nothing_has_a_time_only_with_a_soa(self) -> None:
+    def test_a_negative_answer_has_a_ttl_only_with_a_soa(self) -> None:
         # RFC 2308 §5
         soa = "net. 900 IN SOA a.example. b.example. 1 2 3 4 300"
         for rcode in (0, NXDOMAIN):
@@ -111,13 +111,13 @@ class Answers(SynchronousTestCase):
         self.assertTrue(referral.referral)
         self.assertFalse(referral.usable)
 
-    def test_a_time_beyond_reason_is_none(self) -> None:
+    def test_a_ttl_with_the_most_significant_bit_is_zero(self) -> None:
         # RFC 2181 §8
         wire = respond("example.net. 2147483647 IN MX 10 mx.example.")
         self.assertEqual(self.read(wire).ttl, 2147483647)
         self.assertEqual(self.read(wire.replace(b"\x7f\xff\xff\xff", b"\x80\0\0\0")).ttl, 0)
 
-    def test_what_belongs_to_another_question_is_not_ours(self) -> None:
+    def test_answers_to_other_queries_are_unrelated(self) -> None:
         wire = respond("example.net. 60 IN MX 10 mx.example.")
         others = [
             b"",
@@ -130,12 +130,12 @@ class Answers(SynchronousTestCase):
         for other in others:
             self.assertRaises(Unrelated, self.read, other)
 
-    def test_every_cut_is_seen(self) -> None:
+    def test_a_truncated_message_is_malformed_at_every_length(self) -> None:
         wire = respond("example.net. 60 IN MX 10 mx.example.")
         for end in range(2, len(wire)):
             self.assertRaises(Malformed, self.read, wire[:end])
 
-    def test_whatever_one_octet_is_changed_to_nothing_else_is_raised(self) -> None:
+    def test_a_changed_octet_raises_no_other_exception(self) -> None:
         wire = respond(
             "example.net. 60 IN CNAME a.example.", "a.example. 60 IN MX 10 mx.a.example."
         )
@@ -146,10 +146,12 @@ class Answers(SynchronousTestCase):
                 except (Unrelated, Malformed):
                     continue
 
-    def test_names_that_jump_are_bounded(self) -> None:
+    def test_compression_pointers_are_bounded(self) -> None:
         head = respond()[: 12 + len(NAME) + 4]
         head = head[:6] + b"\0\2\0\0\0\0" + head[12:]  # two answers
-        start = len(head) + 11  # of the first one's rdata, after its name, type, class, TTL, length
+        start = (
+            len(head) + 11
+        )  # of the rdata of the first record, after its name, type, class, TTL, length
 
         def pointer(target: int) -> bytes:
             return (0xC000 | target).to_bytes(2, "big")
@@ -175,7 +177,7 @@ class Answers(SynchronousTestCase):
         circle = record(b"\0", 99, b"") + record(pointer(len(head) + 11), MX, b"\0\1\0")
         self.assertRaises(Malformed, self.read, head + circle)
 
-    def test_answers_with_thousands_of_records_are_read_in_part(self) -> None:
+    def test_the_number_of_parsed_records_is_bounded(self) -> None:
         record = b"\xc0\x0c\0\x01\0\1\0\0\0\x3c\0\4\x7f\0\0"
         many = b"".join(record + bytes([number % 256]) for number in range(4000))
         head = respond(type=A)[: 12 + len(NAME) + 4]
@@ -192,7 +194,7 @@ class Caching(SynchronousTestCase):
         self.cache.put(key, answer, 100.0)
         return lambda now: self.cache.get(key, now)
 
-    def test_answers_are_kept_for_their_time_and_no_longer_than_reason(self) -> None:
+    def test_answers_are_cached_for_their_ttl_within_a_limit(self) -> None:
         kept = self.put("a", Answer(0, (b"1234",), ttl=10))
         self.assertIsNotNone(kept(109.9))
         self.assertIsNone(kept(110.0))
@@ -205,17 +207,17 @@ class Caching(SynchronousTestCase):
         for ttl in (0, None):
             self.assertIsNone(self.put("a", Answer(0, (b"1234",), ttl=ttl))(100.0))
 
-    def test_what_is_not_there_for_one_type_says_nothing_of_another(self) -> None:
+    def test_a_negative_answer_holds_for_its_type_only(self) -> None:
         self.put("a", Answer(NXDOMAIN, ttl=10), MX)
         self.assertIsNone(self.cache.get((wire_name("a"), A), 100.0))
 
-    def test_there_is_a_bound_for_their_number_and_what_was_used_last_stays(self) -> None:
+    def test_the_least_recently_used_answer_is_dropped_first(self) -> None:
         kept = [self.put(name, Answer(0, (b"1234",), ttl=10)) for name in "abc"]
         kept[0](100.0)
         self.put("d", Answer(0, (b"1234",), ttl=10))
         self.assertEqual([each(100.0) is None for each in kept], [False, True, False])
 
-    def test_there_is_a_bound_for_their_size(self) -> None:
+    def test_the_size_of_the_cache_is_bounded(self) -> None:
         large = Answer(0, (b"x" * 4000,), ttl=10)
         kept = [self.put(name, large) for name in "abc"]
         self.assertEqual([each(100.0) is None for each in kept], [True, False, False])

@@ -1,4 +1,4 @@
-"""The DNS, watched: it is said when look-ups fail one after the other."""
+"""A resolver that reports lookups that fail in a row."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class Names:
         return fail(self.failure) if self.failure else succeed(())
 
 
-class Watching(SynchronousTestCase):
+class Monitoring(SynchronousTestCase):
     def setUp(self) -> None:
         self.names = Names()
         self.resolver = MonitoredResolver(self.names)
@@ -29,7 +29,7 @@ class Watching(SynchronousTestCase):
         for _ in range(times):
             self.failureResultOf(self.resolver.mail_exchangers("a.example"))
 
-    def test_failures_in_a_row_are_said(self) -> None:
+    def test_failures_in_a_row_are_reported(self) -> None:
         self.ask(2)
         self.assertEqual(self.resolver.trouble, "")
         self.failureResultOf(self.resolver.addresses("mx.a.example"), LookupFailed)
@@ -38,7 +38,7 @@ class Watching(SynchronousTestCase):
             "the last 3 DNS lookups have failed: MX of a.example: no answer\\x1b",
         )
 
-    def test_any_answer_ends_it(self) -> None:
+    def test_any_answer_ends_the_report(self) -> None:
         for answer in (None, NoSuchDomain("b.example", "MX", "NXDOMAIN")):
             self.names.failure = LookupFailed("a.example", "MX", "no answer")
             self.ask(5)

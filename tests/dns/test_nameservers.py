@@ -1,4 +1,4 @@
-"""Name servers that do not know EDNS, are slow, dead, or say what cannot be; as mail meets them."""
+"""Name servers without EDNS, slow or dead ones, and wrong negative answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from twisted_mta.routing.exchangers import TargetLocator
 
 
 class Later:
-    """The reactor, whose clock can be set forward."""
+    """The reactor, with a clock that a test can advance."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -58,7 +58,7 @@ class ScriptedTestCase(TestCase):
 
 
 class WithoutEDNS(ScriptedTestCase):
-    """RFC 6891 §7"""
+    """Name servers without EDNS (RFC 6891 §7)."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -78,7 +78,7 @@ class WithoutEDNS(ScriptedTestCase):
 
         self.server.answers_edns = answer
 
-    async def test_one_that_refuses_it_is_asked_without_at_once_and_from_then_on(self) -> None:
+    async def test_a_refused_opt_record_is_left_out_at_once_and_from_then_on(self) -> None:
         for rcode in ("FORMERR", "NOTIMP", "BADVERS", "SERVFAIL", "REFUSED"):
             self.resolver = self.make_resolver(self.port)
             self.say(dns.rcode.from_text(rcode))
@@ -87,20 +87,20 @@ class WithoutEDNS(ScriptedTestCase):
             await self.assertFound()
             self.assertEqual(self.asked_with_edns(), [False], rcode)
 
-    async def test_an_answer_of_a_header_alone_is_one(self) -> None:
+    async def test_an_error_of_a_header_alone_counts_as_an_answer(self) -> None:
         self.server.answers_edns = lambda query: (
             query.id.to_bytes(2, "big") + b"\x80\x01" + bytes(8)
         )
         await self.assertFound()
 
-    async def test_answers_that_are_short_or_garbled_are_taken_the_same_way(self) -> None:
+    async def test_malformed_answers_to_edns_have_the_same_effect(self) -> None:
         for cut in (3, 11, 13, 20, 28):
             self.resolver = self.make_resolver(self.port)
             self.say(dns.rcode.NOERROR, cut=cut)
             await self.assertFound()
             self.assertEqual(self.asked_with_edns(), [True, False], cut)
 
-    async def test_silence_is_taken_the_same_way(self) -> None:
+    async def test_silence_to_edns_has_the_same_effect(self) -> None:
         self.server.answers_edns = lambda query: None
         self.resolver = self.make_resolver(self.port, timeout=0.4)
         await self.assertFound()
@@ -108,7 +108,7 @@ class WithoutEDNS(ScriptedTestCase):
         await self.assertFound()
         self.assertEqual(self.asked_with_edns(), [False])
 
-    async def test_that_is_not_believed_for_ever(self) -> None:
+    async def test_edns_is_tried_again_after_a_while(self) -> None:
         self.say(dns.rcode.FORMERR)
         await self.assertFound()
         self.server.answers_edns = None
@@ -117,7 +117,7 @@ class WithoutEDNS(ScriptedTestCase):
         await self.assertFound()
         self.assertEqual(self.asked_with_edns(), [True])
 
-    async def test_one_that_has_shown_that_it_knows_it_is_not_suspected_for_a_loss(self) -> None:
+    async def test_a_server_that_knows_edns_gets_it_again_after_a_loss(self) -> None:
         await self.assertFound()
         self.asked_with_edns()
         self.resolver._timing = Timing(0.4)  # pauses of 0.2 s
@@ -126,7 +126,7 @@ class WithoutEDNS(ScriptedTestCase):
         await self.assertFound()
         self.assertEqual(self.asked_with_edns(), [True, True])
 
-    async def test_one_that_refuses_without_it_as_well_says_so(self) -> None:
+    async def test_a_server_that_refuses_without_edns_too_fails_the_lookup(self) -> None:
         self.server.rcode = dns.rcode.REFUSED
         with self.assertRaises(LookupFailed) as raised:
             await self.resolver.mail_exchangers("example")
@@ -173,18 +173,18 @@ class NegativeByType(ScriptedTestCase):
             sorted(self.server.asked()), ["example. A", "example. AAAA", "example. MX"]
         )
 
-    async def test_a_domain_is_missing_where_all_answers_agree(self) -> None:
+    async def test_a_domain_does_not_exist_where_all_answers_agree(self) -> None:
         await self.assertNone("gone.example", "550 5.1.2")
         asked = self.server.asked()
         self.assertEqual(len(asked), 3)
         self.assertEqual(sorted(asked), sorted(dict.fromkeys(asked)))  # each once
 
-    async def test_where_they_do_not_agree_it_exists_and_has_no_address(self) -> None:
+    async def test_a_domain_without_agreement_exists_and_has_no_address(self) -> None:
         self.server.records["example. A"] = (60,)
         self.server.nxdomain += ["example. MX", "example. AAAA"]
         await self.assertNone("example", "550 5.4.4")
 
-    async def test_mail_waits_while_one_of_them_is_not_known(self) -> None:
+    async def test_an_unknown_family_defers(self) -> None:
         self.resolver = self.make_resolver(self.port, timeout=0.2)
         self.server.nxdomain += ["example. MX", "example. A", "mx. A"]
         self.server.drops += ["example. AAAA", "mx. AAAA"]
@@ -192,7 +192,7 @@ class NegativeByType(ScriptedTestCase):
         await self.assertNone("example", "451 4.4.3")
         await self.assertNone("other", "451 4.4.4")
 
-    async def test_a_family_that_is_not_answered_does_not_hold_up_the_other_for_long(self) -> None:
+    async def test_an_unanswered_family_delays_the_other_briefly(self) -> None:
         self.patch(resolver_module, "_OTHER_FAMILY", 0.05)
         self.resolver = self.make_resolver(self.port, timeout=2.0)
         self.server.records["example. A"] = (60, "192.0.2.1")
@@ -200,10 +200,10 @@ class NegativeByType(ScriptedTestCase):
         began = self.clock.seconds()
         self.assertEqual(await self.resolver.addresses("example"), ["192.0.2.1"])
         self.assertLess(self.clock.seconds() - began, 1.5)
-        with self.assertRaises(LookupFailed):  # for no timer to be left
+        with self.assertRaises(LookupFailed):  # no timer may be left
             await self.resolver.lookup("example", "AAAA")
 
-    async def test_an_alias_that_leads_nowhere_is_missing(self) -> None:
+    async def test_a_cname_to_a_missing_name_does_not_exist(self) -> None:
         real = self.server.respond
 
         def respond(query: dns.message.Message) -> dns.message.Message:
@@ -217,14 +217,14 @@ class NegativeByType(ScriptedTestCase):
         await self.assertNone("alias.example", "550 5.1.2")
 
 
-class Times(ScriptedTestCase):
-    async def test_a_slow_one_is_waited_for_until_the_time_is_over(self) -> None:
+class Timeouts(ScriptedTestCase):
+    async def test_a_slow_server_may_answer_until_the_timeout(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
         slow = self.server.datagramReceived
         calls = []
 
         def receive(datagram: bytes, addr: object) -> None:
-            # As resolvers do: what is asked again while they look is not answered twice.
+            # A repeated query is not answered twice, as with real resolvers.
             if not calls:
                 calls.append(reactor.callLater(0.85, slow, datagram, addr))  # type: ignore[attr-defined]
 
@@ -232,14 +232,14 @@ class Times(ScriptedTestCase):
         self.resolver = self.make_resolver(self.port, timeout=1.0)
         self.assertEqual(await self.resolver.mail_exchangers("example"), [(10, "mx.example")])
 
-    async def test_answers_are_kept_by_the_clock_that_is_handed_in(self) -> None:
+    async def test_the_cache_uses_the_given_clock(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
         for offset, times in ((0.0, 1), (59.0, 1), (61.0, 2)):
             self.clock.offset = offset
             await self.resolver.mail_exchangers("example")
             self.assertEqual(len(self.server.queries), times)
 
-    async def test_that_there_is_nothing_is_kept_as_long_as_the_smaller_time_says(self) -> None:
+    async def test_a_negative_answer_is_cached_for_the_minimum_of_both_ttls(self) -> None:
         # RFC 2308 §5
         for ttl, minimum in ((30, 300), (300, 30)):
             self.server.queries.clear()
@@ -265,7 +265,7 @@ class Several(ScriptedTestCase):
         self.resolver = self.make_resolver(*ports, timeout=timeout)
         return await self.resolver.mail_exchangers("example")
 
-    async def test_a_silent_one_is_asked_last_for_a_while(self) -> None:
+    async def test_a_silent_server_is_queried_last_for_a_while(self) -> None:
         self.server.silent = True
         await self.find(self.port, self.second_port)
         first = len(self.server.queries)
@@ -277,7 +277,7 @@ class Several(ScriptedTestCase):
         await self.resolver.mail_exchangers("example")
         self.assertEqual(len(self.server.queries), first + 1)
 
-    async def test_the_next_one_is_asked_at_once_where_one_is_not_there_or_fails(
+    async def test_a_failing_server_is_followed_by_the_next_at_once(
         self,
     ) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
@@ -289,24 +289,24 @@ class Several(ScriptedTestCase):
         found = await self.find(self.port, self.second_port, timeout=3600.0)
         self.assertEqual(found, [(10, "mx.example")])
 
-    async def test_the_next_one_is_asked_where_tcp_is_refused(self) -> None:
+    async def test_a_server_that_refuses_tcp_is_followed_by_the_next(self) -> None:
         self.server.truncates = True
         found = await self.find(self.port, self.second_port, timeout=3600.0)
         self.assertEqual(found, [(10, "mx.example")])
 
-    async def test_one_beyond_an_interface_that_is_not_there_is_passed_over(self) -> None:
+    async def test_a_server_beyond_a_missing_interface_is_passed_over(self) -> None:
         nameservers = [Host("fe80::1%nowhere0", 53), Host(LOOPBACK, self.second_port)]
         resolver = DNSResolver(self.clock, nameservers=nameservers, hosts={})
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "mx.example")])
 
-    async def test_datagrams_that_are_no_answers_lead_to_tcp(self) -> None:
+    async def test_many_unrelated_datagrams_lead_to_tcp(self) -> None:
         self.second.spoil = lambda wire: [bytes([wire[0] ^ 1]) + wire[1:]] * 40 + [wire]
         await self.find(self.second_port, timeout=5.0)
         self.assertEqual(len(self.second.queries), 2)
 
 
-class Joined(ScriptedTestCase):
-    async def test_a_question_is_asked_once_for_all_who_want_it(self) -> None:
+class SharedQueries(ScriptedTestCase):
+    async def test_one_query_serves_concurrent_lookups(self) -> None:
         self.server.records["example. MX"] = (0, "10 mx.example.")
         self.server.records["mx.example. A"] = (0, "192.0.2.1")
         found = await gatherResults([self.resolver.mail_exchangers("example") for _ in range(5)])
@@ -317,7 +317,7 @@ class Joined(ScriptedTestCase):
             sorted(self.server.asked()), ["example. MX", "mx.example. A", "mx.example. AAAA"]
         )
 
-    async def test_one_who_wants_it_no_more_leaves_the_others(self) -> None:
+    async def test_a_canceled_lookup_leaves_the_others(self) -> None:
         self.server.records["example. MX"] = (0, "10 mx.example.")
         first, second, third = (self.resolver.mail_exchangers("example") for _ in range(3))
         first.cancel()
@@ -327,7 +327,7 @@ class Joined(ScriptedTestCase):
         await self.assertFailure(third, CancelledError)
         self.assertEqual(self.server.asked(), ["example. MX"])
 
-    async def test_where_all_have_gone_the_answer_is_kept(self) -> None:
+    async def test_the_answer_is_cached_even_if_all_lookups_are_canceled(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
         lookup = self.resolver.mail_exchangers("example")
         lookup.cancel()
@@ -335,14 +335,14 @@ class Joined(ScriptedTestCase):
         self.assertEqual(await self.resolver.mail_exchangers("example"), [(10, "mx.example")])
         self.assertEqual(self.server.asked(), ["example. MX"])
 
-    async def test_a_failure_is_told_to_all(self) -> None:
+    async def test_a_failure_reaches_all_lookups(self) -> None:
         self.server.rcode = dns.rcode.SERVFAIL
         lookups = [self.resolver.mail_exchangers("example") for _ in range(3)]
         for lookup in lookups:
             await self.assertFailure(lookup, LookupFailed)
         self.assertEqual(self.server.asked(), ["example. MX"])
 
-    async def test_a_stop_ends_what_is_being_asked_and_leaves_nothing_open(self) -> None:
+    async def test_stopping_fails_running_queries_and_leaves_nothing_open(self) -> None:
         self.server.silent = True
         before = len(reactor.getReaders())  # type: ignore[attr-defined]
         lookups = [self.resolver.mail_exchangers(f"d{number}.example") for number in range(100)]

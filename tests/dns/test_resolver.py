@@ -1,4 +1,4 @@
-"""The resolver against a name server on loopback that answers as it is told."""
+"""The resolver with a scripted name server on loopback."""
 
 import os
 
@@ -35,28 +35,28 @@ class Lookups(TestCase):
             hosts={"box": ["192.0.2.9"], "nodns.example": ["192.0.2.8"]},
         )
 
-    async def test_mail_exchangers_come_with_their_preference(self) -> None:
+    async def test_mail_exchangers_have_their_preference(self) -> None:
         self.server.records["example. MX"] = (60, "10 MX1.Example.", "20 mx2.example.")
         found = await self.resolver.mail_exchangers("example")
         self.assertEqual(sorted(found), [(10, "mx1.example"), (20, "mx2.example")])
 
-    async def test_a_null_mx_has_no_name(self) -> None:
+    async def test_a_null_mx_has_an_empty_name(self) -> None:
         self.server.records["example. MX"] = (60, "0 .")
         self.assertEqual(await self.resolver.mail_exchangers("example"), [(0, "")])
 
-    async def test_addresses_are_those_of_both_families(self) -> None:
+    async def test_addresses_are_of_both_families(self) -> None:
         self.server.records["mx.example. A"] = (60, "192.0.2.1", "192.0.2.2")
         self.server.records["mx.example. AAAA"] = (60, "2001:db8::1")
         found = await self.resolver.addresses("mx.example")
         self.assertEqual(sorted(found), ["192.0.2.1", "192.0.2.2", "2001:db8::1"])
         self.assertEqual(found[0], "2001:db8::1")
 
-    async def test_a_domain_without_such_records_is_no_error(self) -> None:
+    async def test_a_domain_without_records_of_the_type_is_no_error(self) -> None:
         self.server.records["example. TXT"] = (60, "here")
         self.assertEqual(list(await self.resolver.mail_exchangers("example")), [])
         self.assertEqual(list(await self.resolver.addresses("example")), [])
 
-    async def test_an_alias_is_followed(self) -> None:
+    async def test_a_cname_record_is_followed(self) -> None:
         server = self.server
         server.records["alias.example. A"] = (60,)
         real = server.respond
@@ -75,7 +75,7 @@ class Lookups(TestCase):
         self.assertEqual(list(await self.resolver.addresses("alias.example")), ["192.0.2.3"])
 
     def answer_aliases(self, aliases: dict[str, str]) -> None:
-        """Let the server answer with one alias at a time, and not with what that leads to."""
+        """Let the server answer with one CNAME record at a time, without its target."""
         real = self.server.respond
 
         def respond(query: dns.message.Message) -> dns.message.Message:
@@ -88,19 +88,19 @@ class Lookups(TestCase):
 
         self.patch(self.server, "respond", respond)
 
-    async def test_an_alias_whose_end_the_answer_does_not_tell_is_followed(self) -> None:
+    async def test_a_cname_chain_that_leaves_the_answer_is_followed(self) -> None:
         # RFC 1034 §3.6.2
         self.answer_aliases({"a.example.": "b.example.", "b.example.": "c.example."})
         self.server.records["c.example. MX"] = (60, "10 mx.example.")
         self.assertEqual(await self.resolver.mail_exchangers("a.example"), [(10, "mx.example")])
         self.assertEqual(list(await self.resolver.addresses("a.example")), [])
 
-    async def test_a_chain_of_aliases_without_end_is_a_failed_lookup(self) -> None:
+    async def test_an_endless_cname_chain_fails(self) -> None:
         self.answer_aliases({f"a{n}.example.": f"a{n + 1}.example." for n in range(100)})
         await self.assertFails("a0.example", "an endless chain of CNAME records")
         self.assertLess(len(self.server.queries), 10)
 
-    async def test_authentication_holds_for_a_whole_chain_or_not(self) -> None:
+    async def test_the_ad_bit_holds_for_a_whole_chain_or_not_at_all(self) -> None:
         self.answer_aliases({"a.example.": "b.example."})
         self.server.records["b.example. MX"] = (60, "10 mx.example.")
         self.server.flags = dns.flags.AD  # of the second answer alone
@@ -112,13 +112,13 @@ class Lookups(TestCase):
             await self.resolver.mail_exchangers(domain)
         self.assertEqual(str(raised.exception), f"MX of {domain}: {reason}")
 
-    async def test_a_server_that_only_names_others_is_a_failed_lookup(self) -> None:
+    async def test_a_referral_fails(self) -> None:
         # RFC 2308 §2.2
         self.server.records["example. TXT"] = (60, "here")
         self.server.authority = "example. 300 IN NS ns.elsewhere.example."
         await self.assertFails("example", "the name server only refers to other name servers")
 
-    async def test_a_failure_is_told_in_words_for_operators(self) -> None:
+    async def test_failures_have_reasons_for_operators(self) -> None:
         for rcode in ("SERVFAIL", "REFUSED", "FORMERR", "NOTIMP"):
             self.server.rcode = dns.rcode.from_text(rcode)
             await self.assertFails("example", f"the name server answers {rcode}")
@@ -132,24 +132,24 @@ class Lookups(TestCase):
         self.resolver = self.make_resolver(port=port)
         await self.assertFails("example", "no name server listens at its address")
 
-    async def test_a_domain_that_does_not_exist_is_told_apart(self) -> None:
+    async def test_nxdomain_is_no_such_domain(self) -> None:
         for lookup in (self.resolver.mail_exchangers, self.resolver.addresses):
             with self.assertRaises(NoSuchDomain) as raised:
                 await lookup("nowhere.example")
             self.assertEqual(raised.exception.domain, "nowhere.example")
 
-    async def test_names_that_the_dns_cannot_hold_do_not_exist(self) -> None:
+    async def test_invalid_domain_names_do_not_exist(self) -> None:
         for name in ("x" * 64, "a..b", ".".join(["x" * 60] * 5)):
             await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
         self.assertEqual(self.server.queries, [])
 
-    async def test_a_server_that_fails_is_a_failed_lookup(self) -> None:
+    async def test_servfail_and_refused_fail(self) -> None:
         for rcode in (dns.rcode.SERVFAIL, dns.rcode.REFUSED):
             self.server.rcode = rcode
             await self.assertFailure(self.resolver.mail_exchangers("example"), LookupFailed)
             await self.assertFailure(self.resolver.addresses("example"), LookupFailed)
 
-    async def test_one_family_that_fails_does_not_hide_the_other(self) -> None:
+    async def test_a_failing_family_does_not_hide_the_other(self) -> None:
         real = self.server.respond
 
         def respond(query: dns.message.Message) -> dns.message.Message:
@@ -160,25 +160,25 @@ class Lookups(TestCase):
         self.patch(self.server, "respond", respond)
         self.server.records["mx.example. A"] = (60, "192.0.2.1")
         self.assertEqual(await self.resolver.addresses("mx.example"), ["192.0.2.1"])
-        # And where the other has nothing, it is not known that there is no address.
+        # Where the other family has no record, the host may still have an address.
         self.server.records["v6.example. TXT"] = (60, "x")
         await self.assertFailure(self.resolver.addresses("v6.example"), LookupFailed)
         await self.assertFailure(self.resolver.addresses("gone.example"), LookupFailed)
 
-    async def test_silence_is_asked_again_and_then_a_failed_lookup(self) -> None:
+    async def test_a_silent_server_is_queried_again_before_the_lookup_fails(self) -> None:
         self.server.silent = True
         lookup = self.make_resolver(timeout=0.3).mail_exchangers("example")
         await self.assertFailure(lookup, LookupFailed)
         self.assertGreater(len(self.server.queries), 1)
 
-    async def test_where_nobody_listens_it_is_told_at_once(self) -> None:
+    async def test_a_refused_port_fails_at_once(self) -> None:
         unused = reactor.listenUDP(0, DatagramProtocol(), interface=self.interface)  # type: ignore[attr-defined]
         port = unused.getHost().port
         await unused.stopListening()
         resolver = self.make_resolver(timeout=3600.0, port=port)
         await self.assertFailure(resolver.mail_exchangers("example"), LookupFailed)
 
-    async def test_what_does_not_belong_to_the_query_is_not_believed(self) -> None:
+    async def test_unrelated_answers_are_ignored(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
         self.server.spoil = lambda wire: [
             b"",
@@ -189,7 +189,7 @@ class Lookups(TestCase):
         found = await self.resolver.mail_exchangers("example")
         self.assertEqual(list(found), [(10, "mx.example")])
 
-    async def test_what_does_not_fit_is_asked_again_by_tcp(self) -> None:
+    async def test_a_truncated_answer_is_queried_again_over_tcp(self) -> None:
         tcp = reactor.listenTCP(  # type: ignore[attr-defined]
             self.port, Factory.forProtocol(lambda: OverTCP(self.server)), interface=self.interface
         )
@@ -200,13 +200,13 @@ class Lookups(TestCase):
         self.assertEqual(len(await self.resolver.mail_exchangers("example")), 200)
         self.assertEqual(len(self.server.queries), 2)
 
-    async def test_truncation_without_tcp_is_a_failed_lookup(self) -> None:
+    async def test_a_truncated_answer_without_tcp_fails(self) -> None:
         self.server.truncates = True
         self.server.records["example. MX"] = (60, "10 mx.example.")
         lookup = self.make_resolver(timeout=0.3).mail_exchangers("example")
         await self.assertFailure(lookup, LookupFailed)
 
-    async def test_authentication_is_asked_for_and_kept(self) -> None:
+    async def test_the_ad_bit_is_requested_and_returned(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
         self.server.records["signed.example. MX"] = (60, "10 mx.example.")
         self.assertFalse((await self.resolver.lookup("example", "MX")).authenticated)
@@ -217,7 +217,7 @@ class Lookups(TestCase):
             self.assertTrue(query.flags & dns.flags.AD)
             self.assertEqual((query.edns, query.payload), (0, 1232))
 
-    async def test_answers_are_remembered_for_their_time(self) -> None:
+    async def test_answers_are_cached_for_their_ttl(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
         self.server.records["brief.example. MX"] = (0, "10 mx.example.")
         for _ in range(3):
@@ -226,7 +226,7 @@ class Lookups(TestCase):
         self.assertEqual(self.server.asked().count("example. MX"), 1)
         self.assertEqual(self.server.asked().count("brief.example. MX"), 3)
 
-    async def test_that_there_is_nothing_is_remembered_where_it_has_a_time(self) -> None:
+    async def test_negative_answers_with_a_ttl_are_cached(self) -> None:
         # RFC 2308 §5
         for authority, times in ((SOA, 1), (None, 3)):
             self.server.authority = authority
@@ -236,14 +236,14 @@ class Lookups(TestCase):
                 await self.assertFailure(self.resolver.mail_exchangers(name), NoSuchDomain)
             self.assertEqual(len(self.server.queries), times)
 
-    async def test_a_failure_is_not_remembered(self) -> None:
+    async def test_failures_are_not_cached(self) -> None:
         self.server.rcode = dns.rcode.SERVFAIL
         await self.assertFailure(self.resolver.mail_exchangers("example"), LookupFailed)
         self.server.rcode = dns.rcode.NOERROR
         self.server.records["example. MX"] = (60, "10 mx.example.")
         self.assertEqual(len(await self.resolver.mail_exchangers("example")), 1)
 
-    async def test_many_lookups_do_not_take_all_descriptors(self) -> None:
+    async def test_the_number_of_concurrent_queries_is_bounded(self) -> None:
         self.server.silent = True
         before = len(os.listdir("/proc/self/fd"))
         resolver = self.make_resolver(timeout=1.0)
@@ -255,12 +255,12 @@ class Lookups(TestCase):
         await gatherResults(lookups)
 
     if not os.path.isdir("/proc/self/fd"):
-        test_many_lookups_do_not_take_all_descriptors.skip = "no /proc"  # type: ignore[attr-defined]
+        test_the_number_of_concurrent_queries_is_bounded.skip = "no /proc"  # type: ignore[attr-defined]
 
-    async def test_the_hosts_file_goes_before_the_dns(self) -> None:
+    async def test_the_hosts_file_precedes_the_dns(self) -> None:
         self.assertEqual(list(await self.resolver.addresses("box")), ["192.0.2.9"])
         self.assertEqual(self.server.queries, [])
-        # A name that only the hosts file knows has no mail exchanger, and yet exists.
+        # A name that is only in the hosts file exists, and has no MX record.
         self.assertEqual(list(await self.resolver.mail_exchangers("nodns.example")), [])
 
 
@@ -278,13 +278,13 @@ class LookupsOverIPv6(TestCase):
 
 
 class Configuration(SynchronousTestCase):
-    def test_a_name_server_is_an_address(self) -> None:
+    def test_a_name_server_must_be_an_address(self) -> None:
         error = self.assertRaises(
             ValueError, DNSResolver, reactor, nameservers=[Host("ns.example", 53)]
         )
         self.assertIn("ns.example", str(error))
 
-    def test_a_hosts_file_gives_addresses_in_its_order(self) -> None:
+    def test_a_hosts_file_has_addresses_in_its_order(self) -> None:
         path = self.mktemp()
         with open(path, "w", encoding="utf-8") as file:
             file.write(

@@ -1,4 +1,4 @@
-"""What the system says of names: resolv.conf and hosts, as they are now, and the search list."""
+"""resolv.conf and the hosts file, their changes, and the search list."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ options ndots:5
 """
 
 
-class ResolvConf(SynchronousTestCase):
-    def test_what_it_says_is_taken(self) -> None:
+class ResolvConfTests(SynchronousTestCase):
+    def test_name_servers_search_list_and_options_are_parsed(self) -> None:
         found = parse_resolv_conf(
             "# by hand\n; or not\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # second\n"
             "nameserver fe80::1%eth0\nnameserver rubbish\nnameserver 192.0.2.1\nnameserver\n"
@@ -45,7 +45,7 @@ class ResolvConf(SynchronousTestCase):
         self.assertEqual((found.timeout, found.attempts, found.ndots), (3.0, 4, 2))
         self.assertTrue(found.rotate and found.no_aaaa)
 
-    def test_what_it_leaves_out_is_as_in_the_c_library(self) -> None:
+    def test_defaults_are_those_of_the_c_library(self) -> None:
         found = parse_resolv_conf("", hostname="mta.example.net")
         self.assertEqual(found.nameservers, (Host("127.0.0.1", 53),))
         self.assertEqual((found.search, found.ndots), (("example.net",), 1))
@@ -56,14 +56,14 @@ class ResolvConf(SynchronousTestCase):
         )
         self.assertEqual(parse_resolv_conf("search .", hostname="mta.example.net").search, ())
 
-    def test_numbers_beyond_reason_are_bounded(self) -> None:
+    def test_numbers_are_bounded(self) -> None:
         found = parse_resolv_conf("options timeout:999999999999 attempts:0 ndots:99")
         self.assertEqual((found.timeout, found.attempts, found.ndots), (30.0, 1, 15))
         many = "".join(f"nameserver 192.0.2.{number}\n" for number in range(100))
         self.assertEqual(len(parse_resolv_conf(many).nameservers), 8)
         self.assertEqual(len(parse_resolv_conf("search " + "a.example " * 1000).search), 16)
 
-    def test_a_name_is_searched_for_by_its_dots(self) -> None:
+    def test_the_number_of_dots_decides_on_the_order_of_candidates(self) -> None:
         found = parse_resolv_conf(KUBERNETES)
         self.assertEqual(
             found.candidates("mailhog"),
@@ -89,99 +89,99 @@ class FilesTestCase(SynchronousTestCase):
         self.write(self.hosts, "192.0.2.7 relay\n")
 
     def write(self, path: str, content: str) -> None:
-        """Write a file in one step, as DHCP clients do."""
+        """Replace a file atomically, as DHCP clients do."""
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             file.write(content)
         os.rename(f"{path}.new", path)
 
-    def names(self) -> SystemFiles:
+    def system_files(self) -> SystemFiles:
         return SystemFiles(self.clock, resolv_conf_path=self.resolv_conf, hosts_path=self.hosts)
 
-    def first(self, names: SystemFiles) -> str:
-        return names.resolv_conf.nameservers[0].name
+    def first(self, files: SystemFiles) -> str:
+        return files.resolv_conf.nameservers[0].name
 
 
-class Looking(FilesTestCase):
+class Changes(FilesTestCase):
     def test_a_file_that_changes_is_read_again_within_a_second(self) -> None:
-        names = self.names()
-        names.check()
+        files = self.system_files()
+        files.check()
         self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
         self.write(self.hosts, "192.0.2.8 relay\n")
-        names.check()
-        self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.1", ("192.0.2.7",)))
+        files.check()
+        self.assertEqual((self.first(files), files.hosts["relay"]), ("192.0.2.1", ("192.0.2.7",)))
         self.clock.advance(1.0)
-        names.check()
-        self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
+        files.check()
+        self.assertEqual((self.first(files), files.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
 
-    def test_one_that_is_missing_says_nothing_until_it_is_there(self) -> None:
+    def test_a_missing_file_counts_as_empty_until_it_exists(self) -> None:
         os.unlink(self.resolv_conf)
         os.unlink(self.hosts)
-        names = self.names()
-        names.check()
-        self.assertEqual((self.first(names), dict(names.hosts)), ("127.0.0.1", {}))
+        files = self.system_files()
+        files.check()
+        self.assertEqual((self.first(files), dict(files.hosts)), ("127.0.0.1", {}))
         self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
         self.write(self.hosts, "192.0.2.8 relay\n")
         self.clock.advance(1.0)
-        names.check()
-        self.assertEqual((self.first(names), names.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
+        files.check()
+        self.assertEqual((self.first(files), files.hosts["relay"]), ("192.0.2.2", ("192.0.2.8",)))
         os.unlink(self.resolv_conf)
         self.clock.advance(1.0)
-        names.check()
-        self.assertEqual(self.first(names), "127.0.0.1")
+        files.check()
+        self.assertEqual(self.first(files), "127.0.0.1")
 
-    def test_a_link_that_leads_elsewhere_is_followed(self) -> None:
+    def test_a_changed_symbolic_link_is_followed(self) -> None:
         other, link = self.mktemp(), self.mktemp()
         self.write(other, "nameserver 192.0.2.3\n")
         os.symlink(os.path.abspath(self.resolv_conf), link)
         self.resolv_conf = link
-        names = self.names()
-        self.assertEqual(self.first(names), "192.0.2.1")
+        files = self.system_files()
+        self.assertEqual(self.first(files), "192.0.2.1")
         os.unlink(link)
         os.symlink(os.path.abspath(other), link)
         self.clock.advance(1.0)
-        names.check()
-        self.assertEqual(self.first(names), "192.0.2.3")
+        files.check()
+        self.assertEqual(self.first(files), "192.0.2.3")
 
-    def test_a_close_look_does_not_believe_the_times_of_a_file(self) -> None:
-        names = self.names()
-        names.check()
+    def test_rereading_ignores_an_unchanged_stat(self) -> None:
+        files = self.system_files()
+        files.check()
         before = os.stat(self.resolv_conf)
         self.patch(os, "stat", lambda path: before)
         self.write(self.resolv_conf, "nameserver 192.0.2.2\n")
         self.clock.advance(5.0)
-        names.check()
-        self.assertEqual(self.first(names), "192.0.2.1")
-        names.reread_resolv_conf()
-        self.assertEqual(self.first(names), "192.0.2.2")
+        files.check()
+        self.assertEqual(self.first(files), "192.0.2.1")
+        files.reread_resolv_conf()
+        self.assertEqual(self.first(files), "192.0.2.2")
 
-    def test_files_are_left_alone_for_a_second(self) -> None:
-        names = self.names()
-        names.check()
+    def test_files_are_checked_once_a_second_at_most(self) -> None:
+        files = self.system_files()
+        files.check()
         looked: list[str] = []
         self.patch(os, "stat", looked.append)
         for _ in range(100):
-            names.check()
+            files.check()
         self.assertEqual(looked, [])
 
 
 class LargeHosts(FilesTestCase):
-    def test_a_large_one_is_read_in_slices_and_the_old_one_holds_meanwhile(self) -> None:
+    def test_a_large_hosts_file_is_read_in_slices_while_the_old_one_holds(self) -> None:
         lines = "".join(f"0.0.0.0 ads{number}.example\n" for number in range(50_000))
         at_once = self.clock.callLater
-        # A clock runs all that is due at once, where a reactor looks at its sockets in between.
+        # A Clock runs all due calls in one advance; a reactor serves its sockets in between.
         self.patch(self.clock, "callLater", lambda delay, *call: at_once(delay + 0.001, *call))
-        names = self.names()
-        names.check()
+        files = self.system_files()
+        files.check()
         self.write(self.hosts, f"{lines}192.0.2.8 relay\n")
         self.clock.advance(1.0)
-        names.check()
+        files.check()
         slices = 0
-        self.assertEqual(names.hosts["relay"], ("192.0.2.7",))
-        while names.hosts["relay"] == ("192.0.2.7",):
+        self.assertEqual(files.hosts["relay"], ("192.0.2.7",))
+        while files.hosts["relay"] == ("192.0.2.7",):
             self.clock.advance(0.001)
             slices += 1
         self.assertGreater(slices, 20)
-        self.assertEqual((len(names.hosts), names.hosts["relay"]), (50_001, ("192.0.2.8",)))
+        self.assertEqual((len(files.hosts), files.hosts["relay"]), (50_001, ("192.0.2.8",)))
 
     def test_one_slice_is_short(self) -> None:
         lines = "".join(f"10.{n >> 8}.{n & 255}.1 a{n}.example b{n}\n" for n in range(20_000))
@@ -197,7 +197,7 @@ class LargeHosts(FilesTestCase):
         self.assertGreater(len(times), 20)
         self.assertLess(sorted(times)[len(times) // 2], 0.02)
 
-    def test_lines_without_end_and_names_without_number_are_bounded(self) -> None:
+    def test_the_length_of_lines_and_the_number_of_names_are_bounded(self) -> None:
         self.patch(hosts_file, "MOST_NAMES", 1000)
         self.write(
             self.hosts,
@@ -223,7 +223,7 @@ class ChangingTestCase(TestCase):
 
     def name(self, place: int, more: str = "") -> None:
         """Let ``resolv.conf`` name one of the two name servers."""
-        # The file has no ports, and not every user may bind 53.
+        # resolv.conf has no ports, and only root may bind 53.
         self.patch(resolv_conf, "_PORT", self.ports[place])
         with open(self.resolv_conf, "w", encoding="utf-8") as file:
             file.write(f"nameserver {LOOPBACK}\n{more}# {place}\n")
@@ -233,13 +233,13 @@ class ChangingTestCase(TestCase):
         return DNSResolver(self.clock, system=system, timeout=0.5, **others)
 
 
-class Changing(ChangingTestCase):
+class ChangingNameServers(ChangingTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.first.records["example. MX"] = (3600, "10 first.example.")
         self.second.records["example. MX"] = (3600, "10 second.example.")
 
-    async def test_what_the_old_name_servers_said_is_forgotten(self) -> None:
+    async def test_answers_of_the_old_name_servers_are_dropped(self) -> None:
         resolver = self.resolver()
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
         self.name(1)
@@ -247,14 +247,14 @@ class Changing(ChangingTestCase):
         self.clock.offset = 2.0
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "second.example")])
 
-    async def test_a_lookup_that_fails_is_made_again_where_there_are_others_meanwhile(self) -> None:
+    async def test_a_failed_lookup_is_repeated_with_new_name_servers(self) -> None:
         self.first.silent = True
         resolver = self.resolver()
         lookup = resolver.mail_exchangers("example")
         self.name(1)
         self.assertEqual(await lookup, [(10, "second.example")])
 
-    async def test_an_empty_file_at_the_start_is_no_verdict(self) -> None:
+    async def test_an_empty_file_at_the_start_is_read_again(self) -> None:
         with open(self.resolv_conf, "w", encoding="utf-8"):
             pass
         self.patch(resolv_conf, "_PORT", 9)
@@ -265,7 +265,7 @@ class Changing(ChangingTestCase):
         self.clock.offset = 2.0
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
 
-    async def test_a_reload_reads_them_at_once_and_says_what_changed(self) -> None:
+    async def test_a_reload_reads_the_files_at_once_and_describes_changes(self) -> None:
         resolver = self.resolver()
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
         self.assertEqual(resolver.reload(), [])
@@ -277,7 +277,7 @@ class Changing(ChangingTestCase):
         self.assertEqual(resolver.reload(), [])
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "second.example")])
 
-    async def test_those_of_the_settings_stay(self) -> None:
+    async def test_configured_name_servers_stay(self) -> None:
         resolver = self.resolver(nameservers=[Host(LOOPBACK, self.ports[0])])
         self.assertEqual(resolver.nameservers, [Host(LOOPBACK, self.ports[0])])
         self.name(1)
@@ -285,7 +285,7 @@ class Changing(ChangingTestCase):
         self.assertEqual(await resolver.mail_exchangers("example"), [(10, "first.example")])
         self.assertEqual(resolver.nameservers, [Host(LOOPBACK, self.ports[0])])
 
-    async def test_the_hosts_file_is_looked_at_again(self) -> None:
+    async def test_a_changed_hosts_file_is_used(self) -> None:
         resolver = self.resolver()
         with self.assertRaises(NoSuchDomain):
             await resolver.addresses("relay")
@@ -294,7 +294,7 @@ class Changing(ChangingTestCase):
         self.clock.offset = 2.0
         self.assertEqual(list(await resolver.addresses("relay")), ["192.0.2.7"])
 
-    async def test_name_servers_take_turns_where_the_system_says_so(self) -> None:
+    async def test_the_rotate_option_rotates_name_servers(self) -> None:
         other = NameServer()
         try:
             listen(self, other, self.ports[0], interface="127.0.0.2")
@@ -308,7 +308,7 @@ class Changing(ChangingTestCase):
             await resolver.mail_exchangers("example")
         self.assertEqual((len(self.first.queries), len(other.queries)), (3, 3))
 
-    async def test_a_family_that_the_system_leaves_out_is_not_asked_for(self) -> None:
+    async def test_the_no_aaaa_option_omits_aaaa_lookups(self) -> None:
         self.name(0, "options no-aaaa\n")
         self.first.records["example. A"] = (60, "192.0.2.1")
         self.assertEqual(await self.resolver().addresses("example"), ["192.0.2.1"])
@@ -332,28 +332,28 @@ class Searching(ChangingTestCase):
     async def of_host(self, name: str) -> list[str]:
         return await self.locate(NextHop("smtp", hosts=(Host(name, 1025),)))
 
-    async def test_the_host_of_a_route_is_looked_for_as_the_system_does(self) -> None:
+    async def test_the_host_of_a_route_is_looked_up_with_the_search_list(self) -> None:
         self.assertEqual(await self.of_host("mailhog"), ["mailhog[192.0.2.1]:1025"])
         self.assertEqual(await self.of_host("hub"), ["hub[192.0.2.2]:1025"])
         self.assertEqual(
             await self.of_host("deep.host.example"), ["deep.host.example[192.0.2.3]:1025"]
         )
 
-    async def test_the_domain_of_a_recipient_is_not(self) -> None:
+    async def test_the_domain_of_a_recipient_is_looked_up_without_the_search_list(self) -> None:
         with self.assertRaises(NoTarget) as raised:
             await self.locate(NextHop("smtp", domain="mailhog"))
         self.assertIn("550 5.1.2", str(raised.exception.reply))
         self.assertEqual([asked for asked in self.first.asked() if "cluster" in asked], [])
 
-    async def test_the_search_ends_where_it_cannot_be_known(self) -> None:
-        # The next name may belong to another host.
+    async def test_a_failed_lookup_ends_the_search(self) -> None:
+        # The next candidate may be another host.
         self.first.drops += ["hub.ns.cluster.test. A", "hub.ns.cluster.test. AAAA"]
         with self.assertRaises(NoTarget) as raised:
             await self.of_host("hub")
         self.assertIn("451 4.4.3", str(raised.exception.reply))
         self.assertNotIn("hub.cluster.test. A", self.first.asked())
 
-    async def test_a_name_that_is_nowhere_makes_mail_wait(self) -> None:
+    async def test_a_host_of_a_route_that_is_not_found_defers(self) -> None:
         with self.assertRaises(NoTarget) as raised:
             await self.of_host("gone")
         self.assertIn("451 4.3.5 The route leads to no host", str(raised.exception.reply))

@@ -1,4 +1,4 @@
-"""The file of aliases: what it says, and how it is refused."""
+"""The file of aliases: its format, its mistakes, lookups, and parsing in slices."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,11 +19,11 @@ def parsed(text: str) -> Aliases:
     return parse_aliases(text.encode(), name="aliases", ours=OURS)
 
 
-class Reading(SynchronousTestCase):
+class Parsing(SynchronousTestCase):
     def targets(self, text: str, key: str = "a") -> list[tuple[str | None, str | None]]:
         return [(each.local_part, each.domain) for each in parsed(text).entries[key].targets]
 
-    def test_an_entry_has_a_key_and_what_it_leads_to(self) -> None:
+    def test_an_entry_has_a_key_and_targets(self) -> None:
         self.assertEqual(self.targets("a: b"), [("b", None)])
         self.assertEqual(
             self.targets("a: b, c@Else.Example , @us.example,d"),
@@ -31,7 +31,7 @@ class Reading(SynchronousTestCase):
         )
         self.assertEqual(self.targets("a:b,b, b,"), [("b", None)])
 
-    def test_white_space_goes_on_and_comments_say_nothing(self) -> None:
+    def test_lines_may_continue_and_comments_are_skipped(self) -> None:
         text = "\ufeff# first\n\na: b, # the second\n\tc,\r\n# between\n\n    d@x.example\ne: f\n"
         self.assertEqual(self.targets(text), [("b", None), ("c", None), ("d", "x.example")])
         self.assertEqual(self.targets(text, "e"), [("f", None)])
@@ -61,7 +61,7 @@ class Reading(SynchronousTestCase):
         self.assertEqual(str(error)[: len(expected)], expected)
         self.assertTrue(str(error).isprintable())
 
-    def test_what_some_obey_and_we_do_not_is_refused_by_name(self) -> None:
+    def test_includes_programs_and_files_are_refused_by_name(self) -> None:
         for target, said in (
             (":include:/etc/list", ":include: and the like are not read"),
             ("|/usr/bin/vacation bob", "no program is run"),
@@ -73,7 +73,7 @@ class Reading(SynchronousTestCase):
             expected = r"a\nb:3: " + f'"{target}": {said}'
             self.assertRefused(f"x: y\na: b,\n  {target}", expected)
 
-    def test_each_mistake_is_told_with_its_line_and_what_would_do(self) -> None:
+    def test_each_mistake_is_reported_with_its_line_and_the_expectation(self) -> None:
         for text, expected in (
             ("a b", '1: "a": not an entry; expected name:, name@example.org: or @example.org: and'),
             ("a, b: c", '1: "a": not an entry'),
@@ -98,7 +98,7 @@ class Reading(SynchronousTestCase):
         ):
             self.assertRefused(text, rf"a\nb:{expected}")
 
-    def test_an_entry_has_so_many_members_at_the_most(self) -> None:
+    def test_the_number_of_targets_of_an_entry_is_bounded(self) -> None:
         names = [f"m{number}" for number in range(MOST_MEMBERS)]
         self.assertEqual(len(parsed("all: " + ",\n ".join(names)).entries["all"].targets), 10_000)
         many = "a: b\nall: " + ", ".join([*names, "one"])
@@ -106,7 +106,7 @@ class Reading(SynchronousTestCase):
             many, r'a\nb:2: "all" leads to more than 10,000 others; expected no more'
         )
 
-    def test_a_file_that_cannot_be_read_is_refused_by_name(self) -> None:
+    def test_an_unreadable_file_is_refused_by_name(self) -> None:
         path = self.mktemp()
         error = self.assertRaises(AliasError, read_aliases, path, ours=OURS)
         self.assertEqual(str(error), f"{path}: cannot be read: No such file or directory")
@@ -125,7 +125,7 @@ class Finding(SynchronousTestCase):
         found = self.aliases.find(Mailbox(local_part, domain), bare=bare)
         return found.key if found else None
 
-    def test_the_whole_name_goes_before_the_name_without_its_tag(self) -> None:
+    def test_the_alias_of_the_whole_name_precedes_that_without_the_tag(self) -> None:
         for local_part, key in (
             ("bob", "bob"),
             ("BOB", "bob"),
@@ -146,27 +146,27 @@ class Finding(SynchronousTestCase):
         ):
             self.assertEqual(self.find(local_part), key, local_part)
 
-    def test_a_name_alone_holds_where_it_may(self) -> None:
+    def test_a_key_without_a_domain_applies_to_local_domains(self) -> None:
         self.assertEqual(self.find("bob", "other.example"), "bob")
         self.assertIsNone(self.find("bob", bare=False))
         self.assertEqual(self.find("eve", bare=False), "eve@us.example")
 
-    def test_a_catch_all_is_asked_for_apart(self) -> None:
+    def test_a_catch_all_has_a_lookup_of_its_own(self) -> None:
         found = self.aliases.catch_all("us.example")
         assert found is not None
         self.assertEqual((found.targets, found.line), ((AliasTarget("x", None),), 5))
         self.assertIsNone(self.aliases.catch_all("other.example"))
 
-    def test_one_character_in_two_spellings_is_one_name(self) -> None:
+    def test_unicode_normalization_forms_are_one_name(self) -> None:
         # RFC 6532 §3.1
         aliases = parsed("do\u0308rte: x")
         self.assertIsNotNone(aliases.find(Mailbox("D\u00f6rte", "us.example"), bare=True))
 
 
-class Plain(SynchronousTestCase):
-    """Most lines go a quick way, which says the same as the long one."""
+class PlainLines(SynchronousTestCase):
+    """Most lines match a regular expression, with the same result as the tokenizer."""
 
-    def test_both_ways_agree(self) -> None:
+    def test_plain_lines_parse_as_the_tokenizer_does(self) -> None:
         words = (
             "ann", "Ann", "a.b", "a+tag", "ann@example.org", "Ann@EXAMPLE.org", "@example.org",
             "ann@elsewhere.example", "ann@elsewhere.example.", "x@[192.0.2.1]", '"a b"@x.example',
@@ -184,7 +184,7 @@ class Plain(SynchronousTestCase):
             ):
                 for end in ("", "\r", "  ", " # why"):
                     line = f"{key}:\t{targets}{end}"
-                    # A line of white space and a comma goes on with the entry, the long way.
+                    # A continuation line makes the tokenizer parse the entry.
                     expected = self.read(f"{line}\n ,zoe\n")
                     if isinstance(expected, Alias):
                         self.assertEqual(expected.targets[-1], AliasTarget("zoe", None))
@@ -201,7 +201,7 @@ class Plain(SynchronousTestCase):
             return str(error)
         return alias
 
-    def test_it_yields_often_enough_for_others_to_have_their_turn(self) -> None:
+    def test_parsing_yields_every_32_lines_or_tokens(self) -> None:
         plain = "".join(f"u{number}: p{number}@x{number}.example\n" for number in range(3200))
         several = "".join(f'u{number}: "p"\n , q\n' for number in range(1600))
         long = "list: " + ", ".join(f"p{number}@x.example" for number in range(3200))
@@ -209,7 +209,7 @@ class Plain(SynchronousTestCase):
             work = parse_in_slices(text.encode(), name="a", ours=OURS)
             self.assertGreaterEqual(sum(1 for _ in work), 99, text[:20])
 
-    def test_letting_go_is_no_work_for_one_turn_either(self) -> None:
+    def test_emptying_a_table_yields_as_well(self) -> None:
         aliases = parsed("".join(f"u{number}: p\n" for number in range(2000)))
         self.assertEqual(len(aliases.entries), 2000)
         self.assertGreaterEqual(sum(1 for _ in aliases.empty()), 3)

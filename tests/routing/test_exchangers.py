@@ -1,4 +1,4 @@
-"""From a next hop to the addresses to try, in their order."""
+"""The targets of a next hop, in the order to try them."""
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ class Located(SynchronousTestCase):
         self.resolver = FakeResolver({domain: exchangers}, ADDRESSES)
 
     def locate(self, next_hop: NextHop) -> Deferred[Sequence[Target]]:
-        exchangers = TargetLocator(
+        locator = TargetLocator(
             self.resolver,
             random=self.random,
             port=2525,
             is_local=lambda domain: domain == "our.example",
             is_own_address=lambda address, port: (address, port) in self.own,
         )
-        return exchangers.locate(next_hop)
+        return locator.locate(next_hop)
 
     def targets(self, next_hop: NextHop) -> list[str]:
         return list(map(str, self.successResultOf(self.locate(next_hop))))
@@ -57,7 +57,7 @@ class Located(SynchronousTestCase):
 
 
 class OfADomain(Located):
-    def test_of_a_great_many_exchangers_the_best_are_looked_at(self) -> None:
+    def test_of_thousands_of_exchangers_the_best_are_considered(self) -> None:
         others = [(2 + number, "no host name") for number in range(4000)]
         self.exchange("example.net", *others, (1, "mx2.example"))
         self.assertEqual(self.of_domain(), ["mx2.example[192.0.2.2]:2525"])
@@ -76,7 +76,7 @@ class OfADomain(Located):
             ],
         )
 
-    def test_among_equals_chance_decides(self) -> None:
+    def test_equal_exchangers_are_tried_in_random_order(self) -> None:
         self.exchange("example.net", (10, "mx2.example"), (10, "mx3.example"), (1, "mx1.example"))
         firsts = [self.of_domain()[2] for _ in range(40)]
         self.assertIn("mx2.example[192.0.2.2]:2525", firsts)
@@ -84,7 +84,7 @@ class OfADomain(Located):
         for _ in range(10):
             self.assertIn("mx1.example", self.of_domain()[0])
 
-    def test_chance_is_what_was_handed_in(self) -> None:
+    def test_the_random_order_is_that_of_the_given_generator(self) -> None:
         self.exchange("example.net", *((10, f"mx{number}.example") for number in (1, 2, 3)))
         orders = []
         for _ in range(2):
@@ -99,7 +99,7 @@ class OfADomain(Located):
         )
         self.assertNoneOf("550 5.4.4", "empty.example")
 
-    def test_a_domain_with_mx_records_is_never_asked_for_its_address(self) -> None:
+    def test_the_address_of_a_domain_with_mx_records_is_not_looked_up(self) -> None:
         self.exchange("mx2.example", (10, "empty.example"))
         self.assertNoneOf("550 5.4.4", "mx2.example")
         self.assertNotIn(("A", "mx2.example"), self.resolver.asked)
@@ -114,7 +114,7 @@ class OfADomain(Located):
     def test_a_domain_that_does_not_exist_fails(self) -> None:
         self.assertNoneOf("550 5.1.2 The domain gone.example does not exist", "gone.example")
 
-    def test_a_failing_dns_defers(self) -> None:
+    def test_a_failing_mx_lookup_defers(self) -> None:
         self.exchange("example.net", (10, "mx1.example"))
         self.resolver.fail("example.net", "timeout\r\n")
         self.assertNoneOf("451 4.4.3")
@@ -131,7 +131,7 @@ class OfADomain(Located):
         self.exchange("example.net", (1, "empty.example"), (2, "gone.example"))
         self.assertNoneOf("550 5.4.4")
 
-    def test_exchangers_that_cannot_be_looked_up_now_are_waited_for(self) -> None:
+    def test_exchangers_that_cannot_be_looked_up_now_defer(self) -> None:
         self.exchange("example.net", (1, "mx1.example"), (2, "mx2.example"))
         self.resolver.fail("mx1.example")
         self.assertEqual(self.of_domain(), ["mx2.example[192.0.2.2]:2525"])
@@ -141,7 +141,7 @@ class OfADomain(Located):
         self.resolver.fail("mx2.example")
         self.assertNoneOf("451 4.4.4")
 
-    def test_nobody_behind_or_beside_us_is_tried(self) -> None:
+    def test_only_exchangers_better_than_ours_are_tried(self) -> None:
         # RFC 5321 §5.1
         self.exchange(
             "example.net",
@@ -154,11 +154,11 @@ class OfADomain(Located):
             self.of_domain(), ["mx1.example[2001:db8::1]:2525", "mx1.example[192.0.2.1]:2525"]
         )
 
-    def test_a_domain_whose_best_exchanger_we_are_loops(self) -> None:
+    def test_a_domain_whose_best_exchanger_is_ours_loops(self) -> None:
         self.exchange("example.net", (10, "our.example"), (10, "mx2.example"), (20, "mx3.example"))
         self.assertNoneOf("554 5.4.6")
 
-    def test_an_address_that_we_listen_on_is_us_whatever_its_name(self) -> None:
+    def test_an_exchanger_with_an_address_of_our_listeners_is_ours(self) -> None:
         # RFC 5321 §5.1
         self.exchange("example.net", (1, "mx1.example"), (2, "mx2.example"), (2, "mx3.example"))
         self.own = [("192.0.2.3", 2525)]
@@ -167,30 +167,30 @@ class OfADomain(Located):
         )
         self.own = [("192.0.2.1", 2525)]
         self.assertNoneOf("554 5.4.6")
-        # Another port of that address is another server's.
+        # Another port of that address is another server.
         self.own = [("192.0.2.1", 25)]
         self.assertEqual(len(self.of_domain()), 4)
 
-    def test_a_domain_without_mx_records_may_be_us_too(self) -> None:
+    def test_a_domain_without_mx_records_may_be_ours(self) -> None:
         self.own = [("192.0.2.1", 2525)]
         self.assertNoneOf("554 5.4.6", "mx1.example")
         self.assertNoneOf("554 5.4.6", "[192.0.2.1]")
 
-    def test_better_exchangers_that_cannot_be_looked_up_now_are_waited_for(self) -> None:
+    def test_better_exchangers_that_cannot_be_looked_up_now_defer(self) -> None:
         self.exchange("example.net", (1, "mx1.example"), (2, "our.example"))
         self.resolver.fail("mx1.example")
         self.assertNoneOf("451 4.4.4")
-        # But nobody waits for somebody beside us.
+        # An exchanger with our own preference is not waited for.
         self.exchange("example.net", (1, "mx1.example"), (1, "mx2.example"))
         self.own = [("192.0.2.2", 2525)]
         self.resolver.fail("mx1.example")
         self.assertNoneOf("554 5.4.6")
 
-    def test_better_exchangers_that_do_not_exist_leave_us_alone_with_it(self) -> None:
+    def test_better_exchangers_that_do_not_exist_make_a_loop(self) -> None:
         self.exchange("example.net", (1, "gone.example"), (2, "our.example"))
         self.assertNoneOf("554 5.4.6")
 
-    def test_what_cannot_be_an_exchanger_is_passed_over(self) -> None:
+    def test_invalid_names_of_exchangers_are_passed_over(self) -> None:
         for bogus in (
             "192.0.2.2",
             "2001:db8::2",
@@ -207,14 +207,14 @@ class OfADomain(Located):
             self.exchange("example.net", (1, bogus))
             self.assertNoneOf("550 5.4.4")
 
-    def test_addresses_that_nobody_has_are_passed_over(self) -> None:
-        nobody = ["0.0.0.0", "::", "224.0.0.1", "ff02::1"]
-        self.resolver = FakeResolver({}, {"example.net": [*nobody, "192.0.2.5"]})
+    def test_unusable_addresses_are_passed_over(self) -> None:
+        unusable = ["0.0.0.0", "::", "224.0.0.1", "ff02::1"]
+        self.resolver = FakeResolver({}, {"example.net": [*unusable, "192.0.2.5"]})
         self.assertEqual(self.of_domain(), ["example.net[192.0.2.5]:2525"])
-        self.resolver = FakeResolver({}, {"example.net": nobody})
+        self.resolver = FakeResolver({}, {"example.net": unusable})
         self.assertNoneOf("550 5.4.4")
 
-    def test_the_two_families_of_a_host_take_turns(self) -> None:
+    def test_the_two_families_of_a_host_alternate(self) -> None:
         # RFC 8305 §4
         six, four = [f"2001:db8::{n}" for n in range(4)], [f"192.0.2.{n}" for n in range(2)]
         hosts = {"a.example": four + six, "b.example": ["192.0.2.9"]}
@@ -237,7 +237,7 @@ class OfADomain(Located):
         self.assertEqual(self.of_domain("[IPv6:2001:db8::7]"), ["2001:db8::7[2001:db8::7]:2525"])
         self.assertEqual(self.resolver.asked, [])
 
-    def test_a_domain_cannot_have_us_try_hosts_without_end(self) -> None:
+    def test_the_number_of_hosts_is_bounded(self) -> None:
         hosts = {f"h{number}.example": [f"192.0.2.{number}"] * 3 for number in range(200)}
         exchangers = [(number, name) for number, name in enumerate(hosts)]
         self.resolver = FakeResolver({"example.net": exchangers}, hosts)
@@ -264,23 +264,23 @@ class OfHosts(Located):
             ["mx2.example[192.0.2.2]:26", "192.0.2.8[192.0.2.8]:25", "::1[::1]:24"],
         )
 
-    def test_mail_exchangers_do_not_count(self) -> None:
+    def test_the_mx_records_of_hosts_in_a_route_are_ignored(self) -> None:
         self.exchange("mx2.example", (10, "mx3.example"))
         self.assertEqual(self.of_hosts(Host("mx2.example")), ["mx2.example[192.0.2.2]:25"])
         self.assertNotIn(("MX", "mx2.example"), self.resolver.asked)
 
-    def test_a_socket_is_its_own_address(self) -> None:
+    def test_a_unix_socket_is_its_own_address(self) -> None:
         found = self.locate(NextHop("lmtp", hosts=(Host("/run/a", 0), Host("mx2.example", 24))))
         self.assertEqual(
             self.successResultOf(found),
             [Target("/run/a", "/run/a", 0), Target("mx2.example", "192.0.2.2", 24)],
         )
 
-    def test_an_address_of_ours_may_be_meant(self) -> None:
+    def test_a_route_may_name_an_address_of_ours(self) -> None:
         self.own = [("192.0.2.2", 25)]
         self.assertEqual(self.of_hosts(Host("mx2.example")), ["mx2.example[192.0.2.2]:25"])
 
-    def test_a_host_of_ours_may_be_meant(self) -> None:
+    def test_a_route_may_name_a_host_of_ours(self) -> None:
         self.assertEqual(self.of_hosts(Host("our.example", 26)), ["our.example[192.0.2.9]:26"])
 
     def test_localhost_needs_no_dns(self) -> None:
@@ -290,13 +290,13 @@ class OfHosts(Located):
         self.assertEqual(self.of_domain("localhost")[0], "localhost[127.0.0.1]:2525")
         self.assertEqual(self.resolver.asked, [])
 
-    def test_one_host_that_is_not_found_is_no_harm_to_the_next(self) -> None:
+    def test_a_host_that_is_not_found_is_followed_by_the_next(self) -> None:
         self.resolver.fail("mx1.example")
         hosts = Host("gone.example"), Host("mx1.example"), Host("mx2.example")
         self.assertEqual(self.of_hosts(*hosts), ["mx2.example[192.0.2.2]:25"])
 
-    def test_a_route_that_leads_nowhere_defers(self) -> None:
-        # A slip in the configuration must not return everybody's mail.
+    def test_a_route_without_an_existing_host_defers(self) -> None:
+        # A mistake in the configuration must not bounce all mail.
         self.assertNone("451 4.3.5", NextHop("smtp", hosts=(Host("gone.example"),)))
         self.assertNone("451 4.3.5", NextHop("smtp", hosts=(Host("empty.example"),)))
         self.resolver.fail("mx1.example")

@@ -1,4 +1,4 @@
-"""Where mail for a mailbox of ours goes: aliases, virtual domains, loops, and who sends it."""
+"""Expansion: aliases, missing members, virtual domains, loops, and rewritten reverse-paths."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ class ExpansionTestCase(SynchronousTestCase):
     ) -> list[str] | str:
         """Return the final recipients, or the beginning of the reply.
 
-        Those that do not exist have the beginning of their refusal behind them.
+        Missing members are followed by the beginning of their refusal.
         """
         found = self.expander(aliases).expand(Mailbox.parse(mailbox), reverse_path)
         if isinstance(found, Reply):
@@ -50,37 +50,37 @@ class ExpansionTestCase(SynchronousTestCase):
 
 
 class Aliasing(ExpansionTestCase):
-    def test_what_has_no_alias_is_itself(self) -> None:
+    def test_a_mailbox_without_an_alias_is_its_own_recipient(self) -> None:
         self.assertEqual(self.expand("", "Bob+x@us.example"), ["Bob+x@us.example"])
         self.assertEqual(self.expand("eve: x", "bob@us.example"), ["bob@us.example"])
 
-    def test_an_alias_leads_on_and_on(self) -> None:
+    def test_aliases_are_followed_recursively(self) -> None:
         aliases = "postmaster: root\nroot: ann, bob@else.example\nann: carol"
         self.assertEqual(
             self.expand(aliases, "Postmaster@us.example"), ["carol@us.example", "bob@else.example"]
         )
 
-    def test_a_name_stands_in_the_domain_that_it_is_looked_up_in(self) -> None:
+    def test_a_target_without_a_domain_is_in_the_domain_of_the_lookup(self) -> None:
         self.assertEqual(self.expand("bob: eve", "bob@second.example"), ["eve@second.example"])
         self.assertEqual(
             self.expand("bob@second.example: eve", "bob@second.example"), ["eve@second.example"]
         )
-        # A virtual domain has no names but aliases.
+        # A virtual domain has aliases only.
         self.assertEqual(
             self.expand("bob@virtual.example: eve", "bob@virtual.example"), ["eve@us.example"]
         )
 
-    def test_an_alias_of_one_domain_is_none_of_the_others(self) -> None:
+    def test_an_alias_with_a_domain_applies_to_that_domain_only(self) -> None:
         aliases = "bob@us.example: eve"
         self.assertEqual(self.expand(aliases, "bob@second.example"), ["bob@second.example"])
 
-    def test_what_is_reached_twice_is_there_once(self) -> None:
+    def test_a_mailbox_reached_twice_is_one_recipient(self) -> None:
         aliases = "all: a, b, Eve@us.example, x@else.example\na: eve, b\nb: eve, x@else.example"
         self.assertEqual(
             self.expand(aliases, "all@us.example"), ["eve@us.example", "x@else.example"]
         )
 
-    def test_a_name_that_leads_back_to_itself_is_its_mailbox(self) -> None:
+    def test_a_name_that_leads_back_to_itself_is_the_mailbox(self) -> None:
         for aliases, found in (
             ("bob: bob, x@else.example", ["bob@us.example", "x@else.example"]),
             ("bob: Bob@us.example, x@else.example", ["Bob@us.example", "x@else.example"]),
@@ -89,7 +89,7 @@ class Aliasing(ExpansionTestCase):
         ):
             self.assertEqual(self.expand(aliases, "bob@us.example"), found, aliases)
 
-    def test_and_a_member_that_does_not_exist_if_there_is_none(self) -> None:
+    def test_a_name_that_leads_back_to_itself_without_a_mailbox_is_missing(self) -> None:
         self.mailboxes = ["eve@us.example"]
         self.assertEqual(
             self.expand("bob: bob, x@else.example", "bob@us.example"),
@@ -106,27 +106,27 @@ class Aliasing(ExpansionTestCase):
         )
         self.assertEqual(self.expand("bob: bob", "bob@us.example"), "550 5.1.1")
 
-    def test_lists_that_stand_in_each_other_are_no_mailboxes(self) -> None:
+    def test_lists_that_contain_each_other_are_no_mailboxes(self) -> None:
         self.mailboxes = ["eve@us.example"]
         aliases = "all: eve, staff\nstaff: all, x@else.example"
         self.assertEqual(
             self.expand(aliases, "all@us.example"), ["eve@us.example", "x@else.example"]
         )
 
-    def test_a_loop_that_leads_nowhere_is_waited_out(self) -> None:
-        # A person can mend it: mail must not be returned for that.
+    def test_aliases_that_lead_only_to_themselves_defer(self) -> None:
+        # An operator can correct it: mail must not bounce.
         self.mailboxes = []
         loop = "a: b\nb: c\nc: b"
         self.assertEqual(self.expand(loop, "a@us.example"), "451 4.3.5")
         self.mailboxes = ["b@us.example"]
         self.assertEqual(self.expand(loop, "a@us.example"), ["b@us.example"])
 
-    def test_a_domain_may_stand_for_another(self) -> None:
+    def test_a_domain_may_be_an_alias_of_another(self) -> None:
         aliases = "@virtual.example: @us.example\nbob: x@else.example"
         self.assertEqual(self.expand(aliases, "eve+t@virtual.example"), ["eve+t@us.example"])
         self.assertEqual(self.expand(aliases, "bob@virtual.example"), ["x@else.example"])
 
-    def test_a_list_without_end_is_waited_out(self) -> None:
+    def test_a_list_with_too_many_members_defers(self) -> None:
         many = ", ".join(f"u{number}@else.example" for number in range(MOST_RECIPIENTS))
         found = self.expand(f"all: {many}", "all@us.example")
         self.assertEqual(len(found), MOST_RECIPIENTS)
@@ -135,15 +135,15 @@ class Aliasing(ExpansionTestCase):
         many = "\n".join(f"n{number}: n{number + 1}" for number in range(MOST_RECIPIENTS))
         self.assertEqual(self.expand(many, "n0@us.example"), "451 4.3.5")
 
-    def test_case_and_spelling_do_not_count(self) -> None:
+    def test_case_and_spelling_are_ignored(self) -> None:
         aliases = "d\u00f6rte: x@else.example"
         self.assertEqual(self.expand(aliases, "Do\u0308RTE@us.example"), ["x@else.example"])
 
 
 class MissingMembers(ExpansionTestCase):
-    """They keep mail from nobody else."""
+    """Members that do not exist do not keep mail from the others."""
 
-    def test_the_others_are_final_recipients(self) -> None:
+    def test_the_other_members_are_final_recipients(self) -> None:
         self.mailboxes = ["eve@us.example"]
         aliases = "all: ghost, eve, list, x@else.example\nlist: Ghost, spook, eve, d\u00f6rte"
         self.assertEqual(
@@ -157,19 +157,19 @@ class MissingMembers(ExpansionTestCase):
             ],
         )
 
-    def test_where_none_is_left_there_is_no_list(self) -> None:
+    def test_a_list_without_any_existing_member_does_not_exist(self) -> None:
         self.mailboxes = []
         aliases = "all: ghost, list\nlist: spook, all"
         self.assertEqual(self.expand(aliases, "all@us.example"), "550 5.1.1")
 
-    def test_postmaster_and_what_a_catch_all_takes_exist(self) -> None:
+    def test_postmaster_and_mailboxes_of_a_catch_all_exist(self) -> None:
         self.mailboxes = []
         aliases = "all: postmaster, ghost@second.example\n@second.example: x@else.example"
         self.assertEqual(
             self.expand(aliases, "all@us.example"), ["postmaster@us.example", "x@else.example"]
         )
 
-    def test_each_is_looked_up_once(self) -> None:
+    def test_each_member_is_looked_up_once(self) -> None:
         asked: list[str] = []
 
         def exists(mailbox: Mailbox) -> bool:
@@ -183,7 +183,7 @@ class MissingMembers(ExpansionTestCase):
         expander.expand(Mailbox("all", "us.example"), SENDER)
         self.assertEqual(asked, ["a@us.example", "b@us.example", "c@us.example"])
 
-    def test_a_step_names_each(self) -> None:
+    def test_the_steps_have_each_missing_member(self) -> None:
         self.mailboxes = ["eve@us.example"]
         steps: list[ExpansionStep] = []
         mailbox = Mailbox("all", "us.example")
@@ -198,7 +198,7 @@ class MissingMembers(ExpansionTestCase):
             ],
         )
 
-    def test_a_notice_of_our_own_goes_to_the_others(self) -> None:
+    def test_a_notice_goes_to_the_existing_members(self) -> None:
         self.mailboxes = ["eve@us.example"]
         found = self.expander("all: ghost, eve").notice_recipients(Mailbox("all", "us.example"))
         self.assertEqual(
@@ -206,15 +206,15 @@ class MissingMembers(ExpansionTestCase):
         )
 
 
-class Passed(ExpansionTestCase):
-    """The aliases on the way are known of each final recipient."""
+class PassedAliases(ExpansionTestCase):
+    """Each final recipient keeps the aliases that led to it."""
 
     def passed(self, aliases: str, mailbox: str) -> dict[str, list[str]]:
         found = self.expander(aliases).expand(Mailbox.parse(mailbox), SENDER)
         assert not isinstance(found, Reply)
         return {str(each.mailbox): [str(alias) for alias in each.aliases] for each in found}
 
-    def test_all_of_them_the_first_one_first(self) -> None:
+    def test_all_passed_aliases_are_kept_in_order(self) -> None:
         aliases = "all: list, x@else.example, Bob\nlist: y@else.example, sub\nsub: z@else.example"
         self.assertEqual(
             self.passed(aliases, "ALL@us.example"),
@@ -227,7 +227,7 @@ class Passed(ExpansionTestCase):
         )
         self.assertEqual(self.passed(aliases, "bob@us.example"), {"bob@us.example": []})
 
-    def test_by_the_name_that_the_alias_has(self) -> None:
+    def test_a_passed_alias_has_the_name_of_its_key(self) -> None:
         aliases = (
             "bob: x@else.example\neve+list: y@else.example\n@virtual.example: @us.example\n"
             "ann@second.example: z@else.example"
@@ -245,12 +245,12 @@ class Passed(ExpansionTestCase):
         ):
             self.assertEqual(self.passed(aliases, mailbox), found)
 
-    def test_so_many_of_the_first(self) -> None:
+    def test_the_number_of_passed_aliases_is_bounded(self) -> None:
         aliases = "\n".join(f"n{number}: n{number + 1}" for number in range(100))
         (passed,) = self.passed(aliases, "n0@us.example").values()
         self.assertEqual(passed, [f"n{number}@us.example" for number in range(16)])
 
-    def test_what_has_one_alias_is_told_from_what_has_another(self) -> None:
+    def test_mailboxes_of_one_alias_share_a_key(self) -> None:
         aliases = "bob: x@else.example\nbob@second.example: y@else.example\n@virtual.example: eve"
         aliases += "\nall: x@else.example\ninfo: eve, x@else.example"
         expander = self.expander(aliases)
@@ -260,7 +260,7 @@ class Passed(ExpansionTestCase):
 
         self.assertEqual(alias_of("bob+1@us.example"), alias_of("BOB@us.example"))
         self.assertNotEqual(alias_of("bob@us.example"), alias_of("bob@second.example"))
-        # Where it leads to the same, in whichever domain, it is one; else it is one in each.
+        # With the same targets in every domain it is one alias, otherwise one in each domain.
         self.assertEqual(alias_of("all@us.example"), alias_of("all@second.example"))
         self.assertNotEqual(alias_of("info@us.example"), alias_of("info@second.example"))
         self.assertEqual(alias_of("zoe+1@virtual.example"), alias_of("Zoe@virtual.example"))
@@ -270,7 +270,7 @@ class Passed(ExpansionTestCase):
 class CatchAll(ExpansionTestCase):
     aliases = "@us.example: rest@else.example\nbob: x@else.example\nname@us.example: y@else.example"
 
-    def test_it_takes_what_has_neither_an_alias_nor_a_mailbox(self) -> None:
+    def test_a_catch_all_applies_without_an_alias_and_a_mailbox(self) -> None:
         self.mailboxes = ["eve@us.example"]
         for mailbox, found in (
             ("anybody@us.example", "rest@else.example"),
@@ -281,19 +281,19 @@ class CatchAll(ExpansionTestCase):
         ):
             self.assertEqual(self.expand(self.aliases, mailbox), [found])
 
-    def test_that_every_mailbox_is_taken_does_not_make_it_exist(self) -> None:
+    def test_accepting_all_mailboxes_does_not_disable_a_catch_all(self) -> None:
         self.mailboxes = None
         self.assertEqual(self.expand(self.aliases, "new@us.example"), ["rest@else.example"])
 
 
 class VirtualDomains(ExpansionTestCase):
-    def test_nothing_exists_there_but_aliases(self) -> None:
+    def test_a_virtual_domain_has_aliases_only(self) -> None:
         aliases = "bob@virtual.example: bob@us.example\neve: x@else.example"
         self.assertEqual(self.expand(aliases, "Bob+t@virtual.example"), ["bob@us.example"])
         for other in ("eve", "carol", "+bob"):
             self.assertEqual(self.expand(aliases, f"{other}@virtual.example"), "550 5.1.1")
 
-    def test_a_member_there_that_has_no_alias_does_not_exist(self) -> None:
+    def test_a_member_in_a_virtual_domain_without_an_alias_is_missing(self) -> None:
         aliases = "bob: eve, carol@virtual.example"
         self.assertEqual(
             self.expand(aliases, "bob@us.example"),
@@ -301,12 +301,12 @@ class VirtualDomains(ExpansionTestCase):
         )
         self.assertEqual(self.expand("bob: carol@virtual.example", "bob@us.example"), "550 5.1.1")
 
-    def test_a_catch_all_takes_the_rest(self) -> None:
+    def test_a_virtual_domain_may_have_a_catch_all(self) -> None:
         aliases = "@virtual.example: rest\nbob@virtual.example: x@else.example"
         self.assertEqual(self.expand(aliases, "bob@virtual.example"), ["x@else.example"])
         self.assertEqual(self.expand(aliases, "eve@virtual.example"), ["rest@us.example"])
 
-    def test_postmaster_is_that_of_the_first_local_domain(self) -> None:
+    def test_postmaster_of_a_virtual_domain_is_that_of_the_first_local_domain(self) -> None:
         # RFC 5321 §4.5.1
         self.assertEqual(self.expand("", "PostMaster@virtual.example"), ["postmaster@us.example"])
         aliases = "postmaster: ann"
@@ -325,12 +325,12 @@ class Forwarding(ExpansionTestCase):
         assert not isinstance(found, Reply)
         return [each.reverse_path for each in found]
 
-    def test_what_leaves_our_domains_is_sent_by_us(self) -> None:
+    def test_forwarded_mail_has_a_rewritten_reverse_path(self) -> None:
         aliases = "list: bob, eve@second.example, x@else.example, y@else.example"
         rewritten = SRS.rewritten(SENDER, self.now)
         self.assertEqual(self.reverse_paths(aliases, SENDER), [None, None, rewritten, rewritten])
 
-    def test_what_we_send_ourselves_and_notices_stay_as_they_are(self) -> None:
+    def test_reverse_paths_of_ours_and_null_ones_stay(self) -> None:
         for reverse_path in (
             None,
             Mailbox("ann", "second.example"),
@@ -338,21 +338,21 @@ class Forwarding(ExpansionTestCase):
         ):
             self.assertEqual(self.reverse_paths("list: x@else.example", reverse_path), [None])
 
-    def test_without_srs_everything_stays_as_it_is(self) -> None:
+    def test_without_srs_reverse_paths_stay(self) -> None:
         self.srs = None
         self.assertEqual(self.reverse_paths("list: x@else.example", SENDER), [None])
 
-    def test_a_path_that_cannot_be_rewritten_stays(self) -> None:
+    def test_a_reverse_path_too_long_to_rewrite_stays(self) -> None:
         long = Mailbox("x" * 240, "sender.example")
         self.assertEqual(self.reverse_paths("list: x@else.example", long), [None])
 
 
-class OurOwnMessages(ExpansionTestCase):
+class Notices(ExpansionTestCase):
     def recipients(self, aliases: str, mailbox: str) -> list[tuple[int, str, str]]:
         found = self.expander(aliases).notice_recipients(Mailbox.parse(mailbox))
         return [(each.number, str(each.mailbox), str(each.original)) for each in found]
 
-    def test_a_notice_goes_where_aliases_lead(self) -> None:
+    def test_a_notice_follows_aliases(self) -> None:
         aliases = "bob: bob, x@else.example"
         self.assertEqual(
             self.recipients(aliases, "bob@us.example"),
@@ -362,53 +362,53 @@ class OurOwnMessages(ExpansionTestCase):
             self.recipients(aliases, "bob@else.example"), [(0, "bob@else.example", "None")]
         )
 
-    def test_where_they_lead_nowhere_it_has_its_recipient_still(self) -> None:
+    def test_a_notice_to_a_virtual_mailbox_without_an_alias_keeps_its_recipient(self) -> None:
         self.mailboxes = []
         mailbox = "bob@virtual.example"
         self.assertEqual(self.recipients("a: a", mailbox), [(0, mailbox, "None")])
 
-    def test_no_mailbox_is_made_by_a_notice(self) -> None:
+    def test_a_notice_creates_no_mailbox(self) -> None:
         self.mailboxes = []
         for mailbox in ("a@us.example", "bob@us.example"):
             self.assertEqual(self.recipients("a: a", mailbox), [])
 
 
-class ComingBack(ExpansionTestCase):
+class RestoredSenders(ExpansionTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.srs = SRS
         self.there = SRS.rewritten(SENDER, self.now)
 
-    def test_a_notice_goes_to_the_sender(self) -> None:
+    def test_a_notice_to_a_rewritten_mailbox_goes_to_the_sender(self) -> None:
         self.mailboxes = []
         self.assertEqual(self.expand("", str(self.there), None), ["ann@sender.example"])
         lower = Mailbox(self.there.local_part.lower(), self.there.domain)
         self.assertEqual(self.expand("", str(lower), None), ["ann@sender.example"])
 
-    def test_nothing_else_does(self) -> None:
-        # What is not a notice was never asked for; with it anybody who saw one could mail by us.
+    def test_mail_with_a_reverse_path_is_refused_for_a_rewritten_mailbox(self) -> None:
+        # Otherwise everybody who saw a rewritten address could relay through us.
         self.assertEqual(self.expand("", str(self.there), SENDER), "550 5.7.1")
 
-    def test_what_is_forged_or_old_leads_nowhere_whatever_else_is_taken(self) -> None:
+    def test_a_forged_or_old_rewritten_mailbox_does_not_exist(self) -> None:
         aliases = "@us.example: rest"
         forged = str(self.there).replace("=ann@", "=victim@")
         self.assertEqual(self.expand(aliases, forged, None), "550 5.1.1")
         self.now += 22 * 86_400
         self.assertEqual(self.expand(aliases, str(self.there), None), "550 5.1.1")
 
-    def test_in_another_domain_of_ours_it_leads_back_as_well(self) -> None:
-        # SRS may have been for that domain before, or the one may stand for the other.
+    def test_a_rewritten_mailbox_in_another_domain_of_ours_leads_back(self) -> None:
+        # SRS may have used that domain before, or one domain is an alias of the other.
         for domain in ("second.example", "virtual.example"):
             other = Mailbox(self.there.local_part, domain)
             self.assertEqual(self.expand("", str(other), None), ["ann@sender.example"])
             self.assertEqual(self.expand("", str(other), SENDER), "550 5.7.1")
 
-    def test_what_was_not_made_here_is_a_name_like_others_there(self) -> None:
+    def test_a_forged_rewritten_mailbox_in_another_domain_is_an_ordinary_name(self) -> None:
         forged = Mailbox(self.there.local_part.replace("=ann", "=victim"), "second.example")
         self.assertEqual(self.expand("", str(forged), None), [str(forged)])
         self.assertEqual(self.expand("", str(forged), SENDER), [str(forged)])
 
-    def test_by_an_alias_of_its_domain(self) -> None:
+    def test_a_rewritten_mailbox_is_reached_through_an_alias_of_its_domain(self) -> None:
         self.srs = SenderRewriting("us.example", b"0123456789abcdef")
         aliases = "@second.example: @us.example"
         for local_part in (self.there.local_part, self.there.local_part.upper()):
@@ -418,8 +418,8 @@ class ComingBack(ExpansionTestCase):
             forged = Mailbox(local_part.lower().replace("=ann", "=eve"), "second.example")
             self.assertEqual(self.expand(aliases, str(forged), None), "550 5.1.1")
 
-    def test_through_others_and_back_to_us(self) -> None:
-        """Forwarded by us, by another, and by us again: SRS1 leads to an SRS0 of ours."""
+    def test_srs1_of_another_forwarder_leads_back_through_ours(self) -> None:
+        """Forwarded by us, by another host, and by us again: SRS1 leads back to an SRS0 of ours."""
         self.mailboxes = []
         for separator in "=+-":
             first = SRS.rewritten(SENDER, self.now)
@@ -434,8 +434,8 @@ class ComingBack(ExpansionTestCase):
                 self.assertEqual(self.expand("", mailbox, None), ["ann@sender.example"])
                 self.assertEqual(self.expand("", mailbox, SENDER), "550 5.7.1")
 
-    def test_within_one_of_ours_round_by_round(self) -> None:
-        """However often: each round is one that we wrote."""
+    def test_nested_rewritten_mailboxes_of_ours_are_restored_in_turn(self) -> None:
+        """Any number of rounds: each of them was written here."""
         self.mailboxes = []
         there = self.there
         for _ in range(5):
@@ -444,7 +444,7 @@ class ComingBack(ExpansionTestCase):
             there = Mailbox(f"SRS0={SRS._hash('0', rest)}={rest}", "us.example")
         self.assertEqual(self.expand("", str(there), None), ["ann@sender.example"])
 
-    def test_each_round_has_its_hash_and_its_time(self) -> None:
+    def test_each_nested_round_is_verified(self) -> None:
         self.mailboxes = []
         forged = self.there.local_part.replace("=ann", "=victim")
         rest = f"us.example={forged[4:]}"
@@ -456,7 +456,7 @@ class ComingBack(ExpansionTestCase):
         self.now += 22 * 86_400
         self.assertEqual(self.expand("", mailbox, None), "550 5.1.1")
 
-    def test_it_ends_in_what_our_aliases_and_mailboxes_have(self) -> None:
+    def test_a_restored_mailbox_of_ours_is_expanded(self) -> None:
         there = SRS.rewritten(Mailbox("ann", "us.example"), self.now)
         rest = f"us.example={there.local_part[4:]}"
         mailbox = f"SRS1={SRS._hash('1', rest)}={rest}@us.example"
@@ -469,11 +469,11 @@ class ComingBack(ExpansionTestCase):
             [step.finding for step in steps], ["sender", "sender", "alias", "elsewhere"]
         )
 
-    def test_a_sender_who_is_ours_by_now_is_expanded(self) -> None:
+    def test_a_restored_sender_in_a_domain_of_ours_is_expanded(self) -> None:
         there = SRS.rewritten(Mailbox("ann", "second.example"), self.now)
         self.assertEqual(self.expand("ann: bob", str(there), None), ["bob@second.example"])
 
-    def test_a_domain_of_its_own_has_no_other_mailboxes(self) -> None:
+    def test_a_domain_for_srs_alone_has_no_other_mailboxes(self) -> None:
         self.srs = SenderRewriting("srs.example", b"0123456789abcdef")
         self.assertIn("srs.example", self.expander().domains)
         there = self.srs.rewritten(SENDER, self.now)

@@ -1,4 +1,4 @@
-"""The routing table and the writing of a route."""
+"""The routing table, and the syntax of a route."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,18 +26,18 @@ class Order(SynchronousTestCase):
         self.assertEqual(found, NextHop("maildir"))
         self.assertEqual(found.rule, "local domain example.net")
 
-    def test_a_route_for_exactly_that_domain_beats_local_domains(self) -> None:
+    def test_an_exact_route_precedes_local_domains(self) -> None:
         routes = table({"example.net": "smtp://inside"}, "example.net")
         self.assertEqual(self.way(routes, "example.net"), "smtp:inside:25")
 
-    def test_a_domain_is_not_below_itself(self) -> None:
+    def test_a_route_for_subdomains_does_not_match_the_domain(self) -> None:
         routes = table({".example.net": "smtp://a"})
         self.assertEqual(self.way(routes, "example.net"), "smtp:example.net")
         self.assertEqual(self.way(routes, "mail.example.net"), "smtp:a:25")
         self.assertEqual(self.way(routes, "a.b.example.net"), "smtp:a:25")
         self.assertEqual(self.way(routes, "notexample.net"), "smtp:notexample.net")
 
-    def test_the_longest_suffix_wins_then_the_route_for_all(self) -> None:
+    def test_the_longest_suffix_precedes_the_route_for_all(self) -> None:
         routes = table(
             {
                 "*": "smtp://all",
@@ -56,21 +56,21 @@ class Order(SynchronousTestCase):
         ):
             self.assertEqual(self.way(routes, domain), f"smtp:{host}:25", domain)
 
-    def test_suffixes_and_the_route_for_all_never_take_local_domains(self) -> None:
+    def test_suffixes_and_the_route_for_all_never_match_local_domains(self) -> None:
         routes = table({"*": "smtp://all", ".example.net": "smtp://e"}, "mail.example.net")
         self.assertEqual(self.way(routes, "mail.example.net"), "maildir")
 
-    def test_the_rule_is_named_for_people(self) -> None:
+    def test_a_next_hop_names_its_rule(self) -> None:
         found = table({"Example.NET.": "smtp://a:26,b"}).route(Mailbox("bob", "example.net"))
         self.assertEqual(found.rule, "route example.net=smtp://a:26,b")
 
-    def test_equal_next_hops_share_whatever_rule_chose_them(self) -> None:
+    def test_next_hops_of_different_rules_are_equal(self) -> None:
         routes = table({"a.example": "smtp://h", "b.example": "smtp://h:25"})
         first, second = (routes.route(Mailbox("bob", name)) for name in ("a.example", "b.example"))
         self.assertEqual(first, second)
         self.assertEqual(hash(first), hash(second))
 
-    def test_virtual_domains_are_ours_and_hold_no_mailbox(self) -> None:
+    def test_virtual_domains_are_ours_and_have_no_mailboxes(self) -> None:
         rules = [parse_route("*", "smtp://all"), parse_route("routed.example", "smtp://inside")]
         virtual = ("virtual.example", "routed.example")
         routes = Routes(rules, ("localhost",), virtual)
@@ -83,7 +83,7 @@ class Order(SynchronousTestCase):
         self.assertTrue(routes.is_local("virtual.example"))
         self.assertEqual(routes.local_domains, ("localhost",))
 
-    def test_an_exact_route_keeps_mail_of_a_domain_that_is_not_local(self) -> None:
+    def test_an_exact_route_to_a_maildir_needs_no_local_domain(self) -> None:
         routes = table({"kept.example": "maildir:", "*": "smtp://all"}, "localhost")
         self.assertEqual(routes.route(Mailbox("bob", "kept.example")), NextHop("maildir"))
         self.assertFalse(routes.is_local("kept.example"))
@@ -93,14 +93,14 @@ class Order(SynchronousTestCase):
         error = self.assertRaises(ValueError, Routes, rules, ())
         self.assertIn("a.example", str(error))
 
-    def test_what_is_local(self) -> None:
+    def test_local_and_foreign_domains_are_distinguished(self) -> None:
         routes = table({"relay.example": "smtp://a"}, "localhost", "example.net")
         for local in ("localhost", "example.net", Mailbox("bob", "example.net")):
             self.assertTrue(routes.is_local(local))
         for foreign in ("relay.example", "sub.example.net", Mailbox("bob", "example.org")):
             self.assertFalse(routes.is_local(foreign))
 
-    def test_the_postmaster_without_a_domain_is_the_first_local_domains(self) -> None:
+    def test_postmaster_without_a_domain_is_in_the_first_local_domain(self) -> None:
         # RFC 5321 §4.5.1
         postmaster = Mailbox("postmaster", "")
         routes = table(
@@ -112,7 +112,7 @@ class Order(SynchronousTestCase):
         self.assertEqual(str(table({}, "localhost").route(postmaster)), "maildir")
 
 
-class Writing(SynchronousTestCase):
+class Syntax(SynchronousTestCase):
     def next_hop(self, url: str, default_port: int = 25) -> NextHop:
         return parse_route("example.net", url, default_port=default_port).next_hop
 
@@ -141,7 +141,7 @@ class Writing(SynchronousTestCase):
             found = self.next_hop(url, default_port=24)
             self.assertEqual((found.transport, list(found.hosts)), ("smtp", hosts), url)
 
-    def test_tls_may_begin_at_once_on_a_port_of_its_own(self) -> None:
+    def test_smtps_has_implicit_tls_and_port_465(self) -> None:
         # RFC 8314 §3, §7.3
         for url, hosts in (
             ("smtps://mx.example", [Host("mx.example", 465)]),
@@ -155,7 +155,7 @@ class Writing(SynchronousTestCase):
         self.assertNotEqual(self.next_hop("smtps://a:25"), self.next_hop("smtp://a:25"))
         self.assertEqual(str(self.next_hop("smtps://a")), "smtps:a:465")
 
-    def test_lmtp_goes_to_a_host_or_into_a_socket(self) -> None:
+    def test_lmtp_has_hosts_or_unix_sockets(self) -> None:
         for url, hosts in (
             ("lmtp://127.0.0.1:2024", [Host("127.0.0.1", 2024)]),
             ("lmtp://a,b:25,lmtp://c", [Host("a", 24), Host("b", 25), Host("c", 24)]),
@@ -165,7 +165,7 @@ class Writing(SynchronousTestCase):
             self.assertEqual(self.next_hop(url), NextHop("lmtp", hosts=tuple(hosts)), url)
         self.assertEqual(str(self.next_hop("lmtp+unix:/run/lmtp")), "lmtp:/run/lmtp")
 
-    def test_mail_can_be_kept_thrown_away_or_refused(self) -> None:
+    def test_maildir_discard_and_error_need_no_host(self) -> None:
         self.assertEqual(self.next_hop("maildir:"), NextHop("maildir"))
         self.assertEqual(self.next_hop("discard:"), NextHop("discard"))
         for url, reply in (
@@ -181,11 +181,11 @@ class Writing(SynchronousTestCase):
         self.assertIn(expected, str(error))
         self.assertTrue(str(error).isprintable())
 
-    def test_a_wrong_pattern_is_told_with_what_would_do(self) -> None:
+    def test_a_wrong_pattern_is_refused_with_the_expectation(self) -> None:
         for pattern in ("", ".", "..", "*.example.net", "bob@example.net", "a b", ".[192.0.2.1]"):
             self.assertSays(".example.net for all below it", pattern, "discard:")
 
-    def test_a_wrong_url_is_told_with_what_would_do(self) -> None:
+    def test_a_wrong_url_is_refused_with_the_expectation(self) -> None:
         for url in ("", "mx.example.net", "mx.example.net:25", "http://a", "smtp:a", "smtp"):
             self.assertSays("smtp://HOST[:PORT]", "*", url)
         for url in (

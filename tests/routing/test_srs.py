@@ -1,4 +1,4 @@
-"""The sender rewriting scheme: there and back, and nobody else's way through us."""
+"""The sender rewriting scheme: rewriting, restoring, and refusing forged mailboxes."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,20 +22,20 @@ class Rewriting(SynchronousTestCase):
         there = US.rewritten(mailbox(sender), NOW)
         self.assertEqual(there.domain, "us.example")
         self.assertTrue(is_srs(there))
-        # On the wire it is text, and must be read as it was meant.
+        # It must survive the text form of the wire.
         self.assertEqual(Mailbox.parse(str(there)), there)
         self.assertEqual(US.restored(there, NOW), mailbox(sender))
         return there
 
-    def test_a_sender_is_written_as_others_write_it(self) -> None:
+    def test_a_rewritten_sender_has_the_common_form(self) -> None:
         there = self.assertThereAndBack("ann@sender.example")
         self.assertRegex(there.local_part, r"\ASRS0=[A-Z2-7]{6}=[A-Z2-7]{2}=sender\.example=ann\Z")
 
-    def test_the_name_of_the_day_is_two_letters_of_base_32(self) -> None:
+    def test_the_day_is_two_letters_of_base_32(self) -> None:
         # 20,000 modulo 1,024 is 544: 17 times 32, and 0.
         self.assertIn("=RA=", US.rewritten(mailbox("ann@sender.example"), NOW).local_part)
 
-    def test_no_sender_gets_lost(self) -> None:
+    def test_every_sender_is_restored(self) -> None:
         for sender in (
             "a=b=c@sender.example",
             '"a b@c"@sender.example',
@@ -48,48 +48,48 @@ class Rewriting(SynchronousTestCase):
         ):
             self.assertThereAndBack(sender)
 
-    def test_case_may_change_on_the_way(self) -> None:
+    def test_a_change_of_case_does_not_matter(self) -> None:
         there = US.rewritten(mailbox("ann@sender.example"), NOW)
         for changed in (there.local_part.lower(), there.local_part.upper()):
             back = US.restored(Mailbox(changed, there.domain), NOW)
             self.assertEqual(str(back).lower(), "ann@sender.example")
 
-    def test_forwarded_again_it_does_not_grow(self) -> None:
+    def test_forwarding_again_does_not_grow_the_mailbox(self) -> None:
         once = FIRST.rewritten(mailbox("ann@sender.example"), NOW)
         twice = self.assertThereAndBack(str(once))
         self.assertRegex(twice.local_part, r"\ASRS1=[A-Z2-7]{6}=first\.example==.*=ann\Z")
         third = SenderRewriting("third.example", b"a third key for it").rewritten(twice, NOW)
         self.assertEqual(len(third.local_part), len(twice.local_part))
         self.assertIn("=first.example==", third.local_part)
-        # The notice skips us, and goes to the first, who knows the sender.
+        # The notice goes straight to the first forwarder, which knows the sender.
         back = SenderRewriting("third.example", b"a third key for it").restored(third, NOW)
         self.assertEqual(FIRST.restored(back, NOW), mailbox("ann@sender.example"))
 
-    def test_another_separator_of_another_forwarder_is_kept(self) -> None:
+    def test_the_separator_of_another_forwarder_is_kept(self) -> None:
         for sign in "-+=":
             self.assertThereAndBack(f"SRS0{sign}abcd=XY=sender.example=ann@first.example")
 
-    def test_a_path_that_would_be_too_long_stays(self) -> None:
+    def test_a_reverse_path_that_would_be_too_long_stays(self) -> None:
         sender = Mailbox("x" * 230, "sender.example")
         self.assertEqual(US.rewritten(sender, NOW), sender)
 
-    def test_a_key_that_can_be_guessed_is_refused(self) -> None:
+    def test_a_short_key_is_refused(self) -> None:
         self.assertRaises(ValueError, SenderRewriting, "us.example", b"x" * 15)
 
 
 class Verifying(SynchronousTestCase):
-    def test_it_holds_for_three_weeks(self) -> None:
+    def test_a_rewritten_mailbox_is_valid_for_21_days(self) -> None:
         there = US.rewritten(mailbox("ann@sender.example"), NOW)
         self.assertEqual(US.restored(there, NOW + 21 * DAY), mailbox("ann@sender.example"))
         for days in (22, 500, 1023):
             self.assertRaises(TooOld, US.restored, there, NOW + days * DAY)
 
-    def test_over_the_turn_of_the_days_too(self) -> None:
+    def test_the_day_number_wraps_around(self) -> None:
         last = 1023 * DAY
         there = US.rewritten(mailbox("ann@sender.example"), last)
         self.assertEqual(US.restored(there, last + 3 * DAY), mailbox("ann@sender.example"))
 
-    def test_what_we_did_not_write_leads_nowhere(self) -> None:
+    def test_a_mailbox_with_another_hash_is_refused(self) -> None:
         there = US.rewritten(mailbox("ann@sender.example"), NOW).local_part
         hash, rest = there[5:11], there[12:]
         self.assertEqual(f"SRS0={hash}={rest}", there)
@@ -109,12 +109,12 @@ class Verifying(SynchronousTestCase):
         ):
             self.assertRaises(BadSRS, US.restored, Mailbox(forged, "us.example"), NOW)
 
-    def test_what_is_signed_and_makes_no_sense_leads_nowhere(self) -> None:
+    def test_a_signed_mailbox_with_malformed_content_is_refused(self) -> None:
         for rest in ("", "RA", "RA=x", "R1=sender.example=a", "RAA=sender.example=a", "RA=..=a"):
             forged = Mailbox(f"SRS0={US._hash('0', rest)}={rest}", "us.example")
             self.assertRaises(BadSRS, US.restored, forged, NOW)
 
-    def test_only_its_forms_are_its(self) -> None:
+    def test_only_srs0_and_srs1_are_recognized(self) -> None:
         for name in ("SRS0=a", "srs1+a", "SrS0-a"):
             self.assertTrue(is_srs(Mailbox(name, "us.example")))
         for name in ("srs", "srs0", "SRS2=a", "xSRS0=a", "srs01=a"):
