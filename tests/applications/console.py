@@ -1,6 +1,6 @@
-"""A mail application as Twisted's documentation teaches it, and nothing of twisted-mta in it.
+"""The mail application of Twisted's documentation, without anything of twisted-mta.
 
-What differs from the documentation: the messages are kept in a list, not printed.
+It differs from the documentation in one point: messages are kept in a list, not printed.
 """
 
 from twisted.cred.portal import IRealm

@@ -1,14 +1,14 @@
-"""An application with a mail transfer agent in it, on a reactor that is the application's.
+"""An application that embeds a mail transfer agent on its own reactor.
 
     python -m tests.applications.embedding STATE-DIRECTORY NEXT-HOP-PORT
 
-It says ``ready`` with the port of its listener, and ``beat`` every tenth of a second by a timer of
-its own, which the wall clock may stop.
+It prints ``ready`` with the port of its listener, and ``beat`` every tenth of a second by a timer
+of its own, which the wall clock may stop.
 """
 
 import sys
 
-from twisted.internet import reactor  # noqa: TID251 - it is an application
+from twisted.internet import reactor  # noqa: TID251 - an application has one
 from twisted.internet.task import LoopingCall
 
 from twisted_mta import Config, MailTransferAgent

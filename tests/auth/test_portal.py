@@ -80,7 +80,7 @@ class PortalTestCase(DialogueTestCase):
         return self.hear(self.client)
 
     def hear(self, client: SMTPClientEnd) -> list[str]:
-        """Return the lines that came since the last time, whole."""
+        """Return the whole reply lines since the last call."""
         lines = bytes(client.unread).decode("ascii").splitlines()
         client.unread.clear()
         return lines

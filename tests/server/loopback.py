@@ -63,9 +63,9 @@ class Client(Protocol):
 
     Attributes:
         lost: fires when the connection is over.
-        over: whether it is.
-        reason: why it is over.
-        unread: what came and was not asked for yet.
+        over: whether the connection is over.
+        reason: of its end; None before.
+        unread: octets that `reply` has not returned yet.
     """
 
     transport: Any
@@ -161,11 +161,11 @@ class RecordingAgent(MailTransferAgent):
         self.messages: list[Message] = []
         super().__init__(*arguments, **keywords)
         activity: Any = self.activity
-        told = activity.message_accepted
+        original = activity.message_accepted
 
         def message_accepted(message: Message) -> None:
             self.messages.append(message)
-            told(message)
+            original(message)
 
         activity.message_accepted = message_accepted
 
@@ -185,7 +185,7 @@ class LoopbackTestCase(TestCase):
 
     Attributes:
         directory: for files.
-        log: what was logged, as it would be shown.
+        log: the texts of logged events.
     """
 
     timeout = 30

@@ -116,7 +116,7 @@ class AbandonedSessions(DialogueTestCase):
         self.assertEqual(self.hear(client), [])
         self.assertOver(client)
         self.assertIn(
-            "192.0.2.7 was not told what became of its message, and may send it again", lines
+            "192.0.2.7 was not told the outcome of its message, and may send it again", lines
         )
         self.decide()
 
@@ -188,7 +188,7 @@ class HalfCloseable(StringTransport):  # type: ignore[misc]
     """A TCP transport that records how it is closed.
 
     Attributes:
-        half_closed: whether nothing more is written on it.
+        half_closed: whether its writing side is closed.
     """
 
     half_closed = False
@@ -257,7 +257,7 @@ class Writer:
     """Writes without reading, as a client that sends a message in one piece (`IPullProducer`).
 
     Attributes:
-        ended: fires when all has been written.
+        ended: fires when all pieces are written, or the connection is lost.
     """
 
     def __init__(self, client: Client, pieces: int | None) -> None:

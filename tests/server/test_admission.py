@@ -21,7 +21,7 @@ class DistantLimits:
 
     Attributes:
         asked: each key with its limit, in order.
-        counted: what is counted in, in order.
+        counted: the keys that are counted in, in order.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class LateAnswers(DialogueTestCase):
             self.assertEqual(self.factory.connections_open, 0)
             self.answer(True)
             self.assertEqual(self.limits.counted, [])
-        self.assertEqual(len(self.limits.asked), 3)  # after the loss no more was asked
+        self.assertEqual(len(self.limits.asked), 3)  # none after the loss
 
     def test_in_a_drain_no_limit_is_asked(self) -> None:
         self.factory.drain()

@@ -681,8 +681,8 @@ class TraceUnderTLS(TestCase):
         if tls == "implicit":
             served = TLSMemoryBIOFactory(server_context(), False, factory, reactor)
         port = reactor.listenTCP(0, served, interface="127.0.0.1")  # type: ignore[attr-defined]
-        there = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        client = await connectProtocol(there, SMTPClientEnd())
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        client = await connectProtocol(endpoint, SMTPClientEnd())
         lines = [greeting, b"MAIL FROM:<>", b"RCPT TO:<u@mx.example>", b"DATA", b"x\r\n."]
         if tls == "implicit":
             await client.start_tls()

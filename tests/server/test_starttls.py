@@ -1,4 +1,4 @@
-"""STARTTLS, clause by clause: what needs TCP segments, clocks or the trace field.
+"""STARTTLS, clause by clause: those rows that need TCP segments, clocks or the trace field.
 
 The other rows of RFC 3207 are transcripts: ``tests/transcripts/starttls-S*.smtp``.
 """

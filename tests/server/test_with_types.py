@@ -44,9 +44,9 @@ class Row:
     """One state of a session.
 
     Attributes:
-        greeting: how it began.
-        tls: how TLS came about, empty in clear.
-        auth: what was tried by AUTH: nothing, and in vain, is not authenticated.
+        greeting: HELO, EHLO or LHLO.
+        tls: STARTTLS or implicit; empty in clear.
+        auth: the outcome of AUTH; empty: not tried.
         utf8: whether MAIL had SMTPUTF8.
     """
 
@@ -181,10 +181,10 @@ class WithTypes(TestCase):
         client.abort()
         await client.lost
         trace = b" ".join(self.messages[-1].trace.split()).decode()
-        found = re.fullmatch(r"Received: .* by mx\.example with (\S+) id .*", trace)
-        assert found is not None, trace
+        match = re.fullmatch(r"Received: .* by mx\.example with (\S+) id .*", trace)
+        assert match is not None, trace
         self.assertEqual("(TLSv1." in trace, bool(row.tls), trace)
-        return found[1]
+        return match[1]
 
     async def test_every_row_of_the_table(self) -> None:
         walked = {}

@@ -1,1 +1,1 @@
-"""Who may authenticate, how that is proved, and as whom they may send."""
+"""AUTH: accounts, their credentials and addresses, and the authenticator that judges them."""

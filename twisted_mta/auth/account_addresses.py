@@ -1,4 +1,4 @@
-"""The addresses of accounts: as whom each may send, and which mailboxes exist for them."""
+"""The addresses of accounts: those that each may send as, and the mailboxes that exist for them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ from .credentials import (
 )
 from .throttle import Throttle
 
-_CHECK_TIMEOUT = 30.0  # seconds for a checker, before the client is told to try again later
+_CHECK_TIMEOUT = 30.0  # seconds for a checker, before the reply is 454
 
 _MECHANISMS_OF: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (IScramProof, ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1")),

@@ -1,1 +1,1 @@
-"""What decides on a session or a message, apart from the protocol."""
+"""Decisions on sessions and messages apart from the protocol: relaying, submission, capacity."""

@@ -40,8 +40,8 @@ from .message_delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import ESMTPProtocol
 from .timeouts import Timeouts
 
-_MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
-_MAX_RECIPIENTS = 1000
+_MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets: as Exim; Postfix has 10 MB
+_MAX_RECIPIENTS = 1000  # of a transaction: as Postfix; RFC 5321 §4.5.3.1.8 asks for 100 at least
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
@@ -64,7 +64,7 @@ class ESMTPFactory(ServerFactory):
             delivery can keep.
         timeouts: None: the defaults of `Timeouts`.
         max_connections: at a time.
-        max_connections_per_peer: at a time from one address.
+        max_connections_per_peer: at a time from one address; Postfix has 50, too.
         limits: counts connections as ``("connections", name)`` and ``("peer", name, address)``,
             but no refused ones; None: of this factory alone.
         kind: of the listener, for ``metrics``.
@@ -147,7 +147,7 @@ class ESMTPFactory(ServerFactory):
         self._drained: list[Deferred[None]] = []
         self._throttle: Throttle | None = None
         self.outbox = Outbox() if outbox is None else outbox
-        self._secret = _octets()
+        self._secret = _random_octets()
 
     @property
     def connections_open(self) -> int:
@@ -341,13 +341,13 @@ class LMTPFactory(ESMTPFactory):
         self.settings = evolve(self.settings, dialect=LMTP)
 
 
-def _octets() -> bytes:
+def _random_octets() -> bytes:
     """Return 32 random octets from OpenSSL."""
     return AESGCM.generate_key(bit_length=256)
 
 
 def _nonce() -> str:
-    return b64encode(_octets()).decode("ascii")
+    return b64encode(_random_octets()).decode("ascii")
 
 
 class ImplicitTLSFactory(TLSMemoryBIOFactory):

@@ -20,9 +20,9 @@ class Lifecycle(Enum):
     SETTLING = "settling"  # octets that came in one read with the handshake may still arrive
     ADMISSION = "admission"  # the limits are being asked
     OPEN = "open"  # greeted, or refused instead of a greeting
-    STARTTLS = "STARTTLS"  # RFC 3207: 220 was said, the handshake is under way
+    STARTTLS = "STARTTLS"  # RFC 3207: 220 was written, the handshake is under way
     CLOSING = "closing"  # the last reply was written
-    ABANDONED = "abandoned"  # this process stops: 421 as soon as it would be true, then the end
+    ABANDONED = "abandoned"  # this process stops: 421 as soon as it is true, then the end
     LOST = "lost"
 
 

@@ -602,7 +602,7 @@ class ESMTPProtocol(LineReceiver):
                 answer(decision)
                 self._advance()
             elif hasattr(decision, "abort"):
-                decision.abort()  # a sink for a connection that is gone
+                decision.abort()  # a sink, and no connection any more
             elif isinstance(decision, Login):
                 decision.logout()
 
@@ -738,7 +738,7 @@ class ESMTPProtocol(LineReceiver):
     def _abort_connection(self) -> None:
         if self._lifecycle is not Lifecycle.LOST and self._finishing:
             self._log.warn(
-                "{peer} was not told what became of its message, and may send it again",
+                "{peer} was not told the outcome of its message, and may send it again",
                 peer=self.address,
             )
         self._outbox.release(self.transport)  # replies that were made are true
@@ -756,7 +756,7 @@ class ESMTPProtocol(LineReceiver):
 def _octets_are_waiting(transport: Any) -> bool:
     """Whether a client wrote before the greeting, which it has to wait for (RFC 5321 §4.3.1).
 
-    Whatever does so reads no replies.
+    A program that does so does not read replies.
     """
     handle = transport.getHandle() if hasattr(transport, "getHandle") else None
     if not isinstance(handle, socket.socket):

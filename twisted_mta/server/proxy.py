@@ -168,7 +168,7 @@ class ProxyFactory(Factory):
             of the balancer where that connects for itself (a health check).
         networks: of balancers, whose headers are believed and required.
         clock: for ``timeout``.
-        timeout: seconds for the whole header.
+        timeout: seconds for the whole header; section 2 asks for 3 at least.
     """
 
     noisy = False

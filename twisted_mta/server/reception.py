@@ -1,7 +1,7 @@
 """The reception of one message: its content is checked, written to a body, and handed on.
 
-`finish` fires once the message is taken, which for the queue is after the commit: 250 is never said
-earlier.
+`finish` fires once the message is taken, which for the queue is after the commit: 250 is never
+written earlier.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Reception:
         received_at: wall time, seconds since the epoch.
         parameters: of MAIL, as they are kept with the message; changed here.
         recipients: of the transaction.
-        named: the recipient that the trace field names; None: none, since with several each would
-            learn of the others (RFC 5321 §7.2).
+        named: the recipient that the trace field names; None: none, since one of several would
+            be shown to the others (RFC 5321 §7.2).
         find_looping: finds the recipients that the message has reached before.
         submission: checks and completes the header; None for clients that are not authenticated.
         writer: of the body.
@@ -99,7 +99,7 @@ class Reception:
         self._capacity = capacity
         self._take = take
         self._count = count
-        self._smtputf8 = "SMTPUTF8" in parameters  # said by the client; the content may not need it
+        self._smtputf8 = "SMTPUTF8" in parameters  # the content may not need it
         self._divided: DividedRecipients | None = None  # None: all of them get the message
         self._scanner = HeaderScanner()
         reads_header = submission is not None and policy.submission.reads_header
@@ -260,7 +260,7 @@ class Reception:
         try:
             self._log_taken(decision, message)
         except Exception:
-            # The message is ours whether it is logged or not, and the client has to be told.
+            # The message is ours even if it cannot be logged, and the reply has to say so.
             self._log.failure("{id} was accepted, and not counted", id=self._id)
         return decision
 
