@@ -12,7 +12,8 @@ from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
 from twisted_mta.routing.alias_file import AliasError
 from twisted_mta.system.executors import inline_executor
-from twisted_mta.system.slices import NOTHING, Sliced
+from twisted_mta.system.file_table import NOTHING
+from twisted_mta.system.slices import Sliced
 from twisted_mta.testing.files import UnsyncedFiles
 
 

@@ -112,7 +112,7 @@ class Background(ProgramTestCase):
         submit(port, message(), "bob@localhost")
         eventually(lambda: " delivered: " in self.log("log.1"), "delivery")
         os.kill(self.pid(), signal.SIGUSR1)
-        eventually(lambda: "opened anew" in self.log(), "the new file")
+        eventually(lambda: "opened again" in self.log(), "the new file")
         self.end(signal.SIGTERM)
         self.assertIn("starting up.", self.log("log.1"))
         self.assertTrue(self.log().endswith("Server Shut Down.\n"), self.log())

@@ -1,14 +1,15 @@
-"""The key of SRS: one for all processes, made once, secret, and durable."""
+"""A kept secret: one key for all processes, made once, readable by its owner alone, durable."""
 
 import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.system.files import DiskFiles
-from twisted_mta.system.kept_secret import srs_key
+from twisted_mta.system.kept_secret import kept_secret
 from twisted_mta.testing.files import UnsyncedFiles
 
 PATH = "/state/srs.key"
+LOST = "notices do not come back"
 
 
 class Key(SynchronousTestCase):
@@ -22,15 +23,15 @@ class Key(SynchronousTestCase):
         return bytes([self.drawn]) * count
 
     def key(self, known: bytes | None = None) -> bytes:
-        return srs_key(PATH, files=self.files, secret=self.secret, known=known)
+        return kept_secret(PATH, files=self.files, lost=LOST, secret=self.secret, known=known)
 
-    def test_it_is_made_once(self) -> None:
+    def test_the_key_is_made_once(self) -> None:
         first = self.key()
         self.assertEqual(len(first), 32)
         self.assertEqual(self.key(), first)
         self.assertEqual(self.files.tree("/state"), [PATH])
 
-    def test_one_that_is_put_in_its_place_is_read_and_none_is_made_for_one_that_went_away(
+    def test_a_known_key_stays_if_the_file_disappears_and_a_new_file_is_read(
         self,
     ) -> None:
         known = self.key()
@@ -41,7 +42,7 @@ class Key(SynchronousTestCase):
         self.assertNotEqual(other, known)
         self.assertEqual(self.key(known), other)
 
-    def test_it_survives_a_crash_at_any_moment(self) -> None:
+    def test_a_used_key_survives_a_crash_at_any_moment(self) -> None:
         for steps in range(12):
             self.setUp()
             self.files.cut_power_in(steps)
@@ -53,23 +54,23 @@ class Key(SynchronousTestCase):
             self.assertIn(used, (b"", self.key()))
             self.assertIn(PATH, self.files.tree("/state"))
 
-    def test_the_first_of_several_processes_makes_it(self) -> None:
-        other = srs_key(PATH, files=self.files, secret=lambda count: b"\xff" * count)
-        # We looked before it was there.
+    def test_the_first_of_several_processes_makes_the_key(self) -> None:
+        other = kept_secret(PATH, files=self.files, lost=LOST, secret=lambda count: b"\xff" * count)
+        # The file was not there at the first look.
         self.files.fail_next("open", FileNotFoundError())
         self.assertEqual(self.key(), other)
         self.assertEqual(self.files.tree("/state"), [PATH])
 
-    def test_a_file_that_holds_none_is_not_replaced(self) -> None:
+    def test_a_file_without_a_key_is_not_replaced(self) -> None:
         for content in (b"", b"ab\n", b"not a key\n"):
             self.setUp()
             self.files.create(PATH).write(content)
             error = self.assertRaises(ValueError, self.key)
-            self.assertIn(f"{PATH}: no key", str(error))
+            self.assertIn(f"{PATH}: not a key", str(error))
             self.assertEqual(self.files.content(PATH), content)
 
-    def test_nobody_else_may_read_it(self) -> None:
+    def test_only_the_owner_may_read_the_file(self) -> None:
         path = self.mktemp()
-        found = srs_key(path, files=DiskFiles(), secret=self.secret)
+        found = kept_secret(path, files=DiskFiles(), lost=LOST, secret=self.secret)
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
-        self.assertEqual(srs_key(path, files=DiskFiles(), secret=self.secret), found)
+        self.assertEqual(kept_secret(path, files=DiskFiles(), lost=LOST, secret=self.secret), found)

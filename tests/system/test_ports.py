@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.logs import logged_lines
 from tests.server.authority import self_signed
 from tests.waiting import until
-from twisted_mta.system import accepting, ports
+from twisted_mta.system import accepting, shared_ports
 from twisted_mta.system.ports import CannotListen, Ports
 from twisted_mta.system.shared_counts import SharedCounts
 from twisted_mta.system.timers import MonotonicReactor
@@ -80,8 +80,8 @@ class PortsTestCase(TestCase):
         self.parent = self.ports()
         self.nobody = Greeter(b"parent")
 
-    def ports(self, loads: SharedCounts | None = None) -> Ports:
-        ports = Ports(reactor, loads)
+    def ports(self, counts: SharedCounts | None = None) -> Ports:
+        ports = Ports(reactor, counts)
         self.addCleanup(ports.unbind)
         return ports
 
@@ -91,10 +91,10 @@ class PortsTestCase(TestCase):
         return self.parent.bound[-1].port
 
     def worker(
-        self, endpoint: str, name: bytes = b"worker", loads: SharedCounts | None = None
+        self, endpoint: str, name: bytes = b"worker", counts: SharedCounts | None = None
     ) -> tuple[Ports, Greeter]:
         """Return the ports of a worker that has inherited the parent's last one."""
-        ports, factory = self.ports(loads), Greeter(name)
+        ports, factory = self.ports(counts), Greeter(name)
         port: Any = self.parent.bound[-1].port
         inherited = os.dup(port.fileno())
         try:
@@ -293,7 +293,7 @@ class Descriptors(PortsTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.logged = logged_lines(self, "connections wait")
-        self.patch(accepting, "_LOOK_AGAIN", 0.01)
+        self.patch(accepting, "_PROBE_INTERVAL", 0.01)
 
     def served(self) -> list[tuple[Ports, Any]]:
         """Return ports that are read from, and where they are: three kinds.
@@ -376,15 +376,15 @@ class Sharing(PortsTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.loads = SharedCounts.of(2)
-        self.addCleanup(self.loads.close)
+        self.counts = SharedCounts.of(2)
+        self.addCleanup(self.counts.close)
         self.greeters: list[Greeter] = []
 
     def two(self, endpoint: str) -> list[Ports]:
         workers = []
         for number in range(2):
             worker, greeter = self.worker(
-                endpoint, b"220 Hello\n", SharedCounts(self.loads.descriptor, number)
+                endpoint, b"220 Hello\n", SharedCounts(self.counts.descriptor, number)
             )
             greeter.stays = True
             self.greeters.append(greeter)
@@ -409,8 +409,8 @@ class Sharing(PortsTestCase):
 
     async def assertShared(self, place: Any, workers: list[Ports]) -> None:
         """The second worker is late, and has its share all the same."""
-        self.patch(ports, "_LEFT_TO_OTHERS", 60.0)
-        SharedCounts(self.loads.descriptor, 1).serve()
+        self.patch(shared_ports, "_DEFERENCE", 60.0)
+        SharedCounts(self.counts.descriptor, 1).serve()
         workers[0].accept_connections()
         crowd = self.crowd(place, 20)
         await self.greeters[0].third
@@ -424,7 +424,7 @@ class Sharing(PortsTestCase):
         self.assertLessEqual(abs(first - second), 6)
         for greeter in self.greeters:
             await greeter.ended()
-        self.assertEqual(list(self.loads._numbers), [0, 0])
+        self.assertEqual(list(self.counts._numbers), [0, 0])
 
     async def test_what_comes_at_once_is_shared(self) -> None:
         endpoint, port = self.tcp()
@@ -439,7 +439,7 @@ class Sharing(PortsTestCase):
         endpoint, port = self.tcp()
         first, _ = self.two(endpoint)
         first.accept_connections()
-        SharedCounts(self.loads.descriptor, 1).serve()  # and never looks
+        SharedCounts(self.counts.descriptor, 1).serve()  # and never looks
         self.assertEqual(set(await self.crowd((LOOPBACK, port), 20)), {b"220 Hello\n"})
         self.assertEqual([greeter.taken for greeter in self.greeters], [20, 0])
         await self.greeters[0].ended()
@@ -448,10 +448,10 @@ class Sharing(PortsTestCase):
         endpoint, port = self.tcp()
         first, second = self.two(endpoint)
         first.accept_connections()
-        other = SharedCounts(self.loads.descriptor, 1)
+        other = SharedCounts(self.counts.descriptor, 1)
         other.serve()
         for _ in range(9):
-            first._loads.enter()  # type: ignore[union-attr]
+            first._counts.enter()  # type: ignore[union-attr]
         with socket.create_connection((LOOPBACK, port), 10):
             first.bound[0].port.doRead()  # type: ignore[attr-defined]
             self.assertEqual(self.greeters[0].taken, 0)
@@ -476,9 +476,9 @@ class Binding(PortsTestCase):
         return ports.unbind()  # type: ignore[return-value]
 
     def test_what_systemd_has_not_handed_over_is_said_in_words(self) -> None:
-        self.refused("systemd:domain=INET:index=7", "systemd has handed over no such socket")
+        self.refused("systemd:domain=INET:index=7", "systemd has passed no such socket")
         self.patch(os, "environ", {**os.environ, "LISTEN_FDS": "1"})
-        self.refused("systemd:domain=INET:index=7", "LISTEN_FDNAMES with as many names has to be")
+        self.refused("systemd:domain=INET:index=7", "LISTEN_FDNAMES with as many names is missing")
 
     def test_a_socket_that_a_killed_one_left_is_replaced(self) -> None:
         path = self.path()

@@ -9,19 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.system.executors import inline_executor
-from twisted_mta.system.slices import (
-    NOTHING,
-    AtOnce,
-    Digests,
-    Pace,
-    Reading,
-    Sliced,
-    Table,
-    Work,
-    digests,
-    finished,
-    result_of,
-)
+from twisted_mta.system.file_table import NOTHING, Digests, FileReading, FileTable, digests
+from twisted_mta.system.slices import AtOnce, Pace, Sliced, Work, finished, result_of
 
 
 def counting(clock: Clock, steps: int, done: list[int]) -> Work[str]:
@@ -83,7 +72,7 @@ class Tables(SynchronousTestCase):
     def setUp(self) -> None:
         self.files = {"a": b"1,2"}
         self.parsed: list[tuple[bytes, str, Any]] = []
-        self.table: Table[list[str]] = Table(list, self.read_file, self.parse)
+        self.table: FileTable[list[str]] = FileTable(list, self.read_file, self.parse)
 
     def read_file(self, path: str) -> bytes:
         if path not in self.files:
@@ -99,11 +88,11 @@ class Tables(SynchronousTestCase):
 
     def read(
         self, path: str | None = "a", settings: Any = None, checked: Digests = NOTHING
-    ) -> Deferred[Reading[list[str]]]:
+    ) -> Deferred[FileReading[list[str]]]:
         pace: Pace = AtOnce()
         return Deferred.fromCoroutine(self.table.read(path, settings, pace, checked))
 
-    def use(self, reading: Deferred[Reading[list[str]]]) -> list[str]:
+    def use(self, reading: Deferred[FileReading[list[str]]]) -> list[str]:
         return self.table.use(self.successResultOf(reading))
 
     def test_reading_has_no_effect_until_it_is_used(self) -> None:

@@ -28,7 +28,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.telemetry.log import Log, LogFormat, WholeLines
+from twisted_mta.telemetry.log import Log, WholeLines
+from twisted_mta.telemetry.log_lines import LogFormat
 
 WHEN = 1_795_350_252.3456  # 2026-11-22T12:24:12.3456Z
 
@@ -491,7 +492,9 @@ class Files(SynchronousTestCase):
             self.assertTrue(log.reopen())
             log(event("three"))
         self.assertEqual(text_of((self.home / "old").read_bytes()), ["one", "two"])
-        self.assertEqual(text_of(self.path.read_bytes()), [f"{self.path} was opened anew", "three"])
+        self.assertEqual(
+            text_of(self.path.read_bytes()), [f"{self.path} was opened again", "three"]
+        )
 
     def test_a_path_that_cannot_be_opened_leaves_it_in_the_old_file(self) -> None:
         with self.opened() as log:
@@ -502,7 +505,7 @@ class Files(SynchronousTestCase):
         self.assertEqual(
             text_of((self.home / "old").read_bytes()),
             [
-                f"{self.path} cannot be opened, and the log goes on in the old file:"
+                f"{self.path} cannot be opened, and the log continues in the old file:"
                 " Is a directory",
                 "two",
             ],

@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.agent.explain.world import World
 from twisted_mta.config import Destination
 from twisted_mta.smtp.conversation import Line, Overhearing
-from twisted_mta.telemetry.tracing import About, Buffer, Event, Filter, Tracing
+from twisted_mta.telemetry.tracing import Buffer, Event, Filter, SessionEnds, Tracing
 
 CONTENT = b"Subject: private\r\n\r\nvery private\r\n"
-IN = About(direction="in", peer="192.0.2.9:4711", address="192.0.2.9")
-OUT = About(
+IN = SessionEnds(direction="in", peer="192.0.2.9:4711", address="192.0.2.9")
+OUT = SessionEnds(
     direction="out",
     peer="mx.example[192.0.2.1]:25",
     names=("mx.example", "192.0.2.1", "mx.example:25", "192.0.2.1:25"),
@@ -36,7 +36,7 @@ class Filters(SynchronousTestCase):
             ({"next_hop": "mx2.example"}, False, False),
         ):
             wanted = Filter.parse(said)
-            self.assertEqual((wanted.wants(IN), wanted.wants(OUT)), (inward, outward), said)
+            self.assertEqual((wanted.matches(IN), wanted.matches(OUT)), (inward, outward), said)
             self.assertEqual(Filter.parse(wanted.to_json()), wanted)
 
     def test_what_cannot_be_is_refused_by_name(self) -> None:
@@ -89,10 +89,10 @@ class ByEnvelope(SynchronousTestCase):
         told: list[Event] = []
         tracing = Tracing(clock=clock, wall_time=lambda: 0.0)
         tracing.open(1, Filter.parse(said), lambda events, lost: told.extend(events))
-        overheard = tracing.attach(None, lambda: IN)
-        assert overheard is not None
+        traced = tracing.attach(None, lambda: IN)
+        assert traced is not None
         for text in spoken:
-            overheard(Line("client", text))
+            traced(Line("client", text))
         clock.pump([0.1] * 3)
         return [str(event["text"]) for event in told]
 

@@ -38,9 +38,10 @@ from ..routing.lookup import LookupReporter
 from ..server.intake import Intake
 from ..server.lmtp_direct import DirectDelivery
 from ..smtp.extension.standard import OUTGOING
+from ..system.file_table import NOTHING, Digests, digests
 from ..system.limits import LocalLimits
 from ..system.real_world import give_way
-from ..system.slices import NOTHING, AtOnce, Digests, Pace, digests, result_of
+from ..system.slices import AtOnce, Pace, result_of
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Tracing
 from ..tls.journal import TLSJournal

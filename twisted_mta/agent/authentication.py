@@ -26,8 +26,9 @@ from ..mail.printable import printable
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.sasl.exchange import Nonce
 from ..smtp.server.settings import AuthSettings
-from ..system.kept_secret import srs_key
-from ..system.slices import Digests, Pace, Reading, Table, Work
+from ..system.file_table import Digests, FileReading, FileTable
+from ..system.kept_secret import kept_secret
+from ..system.slices import Pace, Work
 from ..telemetry.metrics import Metrics, table
 
 _SHOWN = 10  # names of accounts in a line of the log about a change
@@ -63,7 +64,7 @@ class PreparedAuthentication:
     """
 
     config: Config
-    accounts: Reading[Accounts]
+    accounts: FileReading[Accounts]
     checker: ICredentialsChecker | None
     key: bytes = field(repr=False)
     in_force: _InForce | None = None
@@ -106,7 +107,7 @@ class Authentication:
         self._key: bytes | None = None
         self._clock = clock
         self._metrics = metrics
-        self._accounts = Table(Accounts, read_content, _parsing)
+        self._accounts = FileTable(Accounts, read_content, _parsing)
         self._in_force = _InForce(AccountAddresses(Accounts(), config.local_domains))
         self._began = False
         self._throttle = Throttle(_throttle(config), limits=limits, clock=clock, timed=True)
@@ -136,7 +137,7 @@ class Authentication:
         accounts = await self._accounts.read(config.users, None, pace, checked)
         checker = None if config.auth is None else config.auth.make()
         if checker is not None or config.users is not None:
-            self._key = srs_key(
+            self._key = kept_secret(
                 os.path.join(config.state_dir, "auth.key"),
                 files=self._files,
                 secret=self._secret,

@@ -21,8 +21,9 @@ from ..routing.aliases import Alias, Aliases
 from ..routing.expansion import Expander, ExpansionStep
 from ..routing.routes import Routes, parse_route
 from ..routing.srs import SenderRewriting
-from ..system.kept_secret import srs_key
-from ..system.slices import Digests, Pace, Reading, Table, Work, finished
+from ..system.file_table import Digests, FileReading, FileTable
+from ..system.kept_secret import kept_secret
+from ..system.slices import Pace, Work, finished
 
 _FEW = 16  # routes that are read between two chances for others to have their turn
 
@@ -40,7 +41,7 @@ class PreparedMailboxes:
 
     config: Config
     routes: Routes
-    aliases: Reading[Aliases]
+    aliases: FileReading[Aliases]
     srs: SenderRewriting | None
 
 
@@ -80,7 +81,7 @@ class Mailboxes:
         self._wall_time = wall_time
         self._srs_key: bytes | None = None
         self.routes = finished(_making_routes(config))
-        self._aliases = Table(Aliases, read_content, _parsing)
+        self._aliases = FileTable(Aliases, read_content, _parsing)
         self._expander = self._make_expander(config, Aliases(), None)
 
     async def prepare(self, config: Config, pace: Pace, checked: Digests) -> PreparedMailboxes:
@@ -100,10 +101,11 @@ class Mailboxes:
         aliases = await self._aliases.read(config.aliases, ours, pace, checked)
         srs = None
         if config.aliases is not None and config.srs_domain is not None:
-            self._srs_key = srs_key(
+            self._srs_key = kept_secret(
                 os.path.join(config.state_dir, "srs.key"),
                 files=self._files,
                 secret=self._secret,
+                lost="notices about mail that was forwarded before do not come back",
                 known=self._srs_key,
             )
             srs = SenderRewriting(config.srs_domain, self._srs_key)

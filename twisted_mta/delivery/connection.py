@@ -36,7 +36,7 @@ from ..smtp.client.step import (
 )
 from ..smtp.conversation import Conversation, Line, tls_words
 from ..system.outbox import Outbox, start_tls
-from ..telemetry.tracing import About, Overheard, Tracing
+from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.client import ClientContexts
 from .adaptation import adapted
 from .body_producer import AnyExecutor, BodyProducer
@@ -107,7 +107,7 @@ class Connection(Protocol):
         self.began = 0.0
         self.ready = False
         self.conversation = Conversation()
-        self._overheard: Overheard | None = None
+        self._traced: TracedSession | None = None
         self._contexts = contexts
         self._clock = clock
         self._outbox = outbox
@@ -138,22 +138,22 @@ class Connection(Protocol):
 
     def attach_traces(self, tracing: Tracing) -> None:
         """Write the dialogue to the open traces from now on."""
-        new = self._overheard is None
-        self._overheard = self.conversation.listener = tracing.attach(self._overheard, self._about)
-        if new and self._overheard is not None:
+        new = self._traced is None
+        self._traced = self.conversation.listener = tracing.attach(self._traced, self._session_ends)
+        if new and self._traced is not None:
             begun = " (under way already)" if self._timeout.running else ""
-            self._overheard(Line("note", printable(f"to {self.target}{begun}")))
+            self._traced(Line("note", printable(f"to {self.target}{begun}")))
 
     def unconnected(self, failure: Failure) -> None:
         """Write to the traces why connecting failed."""
-        if self._overheard is not None:
-            self._overheard(Line("note", f"no connection: {_why(failure)}"))
+        if self._traced is not None:
+            self._traced(Line("note", f"no connection: {_why(failure)}"))
 
-    def _about(self) -> About:
+    def _session_ends(self) -> SessionEnds:
         target = self.target
         names = target.name, target.address
         places = (str(Host(name, target.port)) for name in names)
-        return About(direction="out", peer=str(target), names=(*names, *places))
+        return SessionEnds(direction="out", peer=str(target), names=(*names, *places))
 
     def quit(self) -> None:
         """Send QUIT in an idle session, and close."""
@@ -193,8 +193,8 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End an open transaction."""
         self._timeout.stop()
-        if self._overheard is not None:
-            self._overheard(Line("note", printable(f"the connection is over: {_why(reason)}")))
+        if self._traced is not None:
+            self._traced(Line("note", printable(f"the connection is over: {_why(reason)}")))
         self._perform(self.session.connection_lost(_why(reason)))
         self._be_spent()
         self._closed(self)

@@ -64,7 +64,7 @@ from ..smtp.server.step import (
 from ..system.outbox import Outbox, start_tls
 from ..telemetry.metrics import table
 from ..telemetry.metrics.table import Metric
-from ..telemetry.tracing import About, Overheard, Tracing
+from ..telemetry.tracing import SessionEnds, TracedSession, Tracing
 from ..tls.certificates import openssl_reason
 from ..tls.handshake import channel_binding
 from ..tls.server import ServerTLS
@@ -200,7 +200,7 @@ class ESMTPProtocol(LineReceiver):
         self._last_activity = 0.0  # of our last reply, or the client's last octet of content
         self._content_since = 0.0
         self._outbox: Outbox
-        self._overheard: Overheard | None = None
+        self._traced: TracedSession | None = None
         self._overhearing: Overhearing | None = None  # None: no trace wants this session
 
     def _move(self, event: Event) -> None:
@@ -685,10 +685,10 @@ class ESMTPProtocol(LineReceiver):
         """Report this session, from now on, to those open traces that want it."""
         if self._lifecycle is Lifecycle.LOST:
             return
-        new = self._overheard is None
-        self._overheard = overheard = tracing.attach(self._overheard, self._about)
-        self._overhearing = None if overheard is None else Overhearing(overheard)
-        self.session.overheard = None if overheard is None else self._overhear
+        new = self._traced is None
+        self._traced = traced = tracing.attach(self._traced, self._session_ends)
+        self._overhearing = None if traced is None else Overhearing(traced)
+        self.session.overheard = None if traced is None else self._overhear
         if new and self._overhearing is not None:
             begun = "" if self._lifecycle in NOT_GREETED else " (under way already)"
             self._overhearing.note(f"a client at a listener for {self._factory.kind}{begun}")
@@ -697,10 +697,10 @@ class ESMTPProtocol(LineReceiver):
         if self._overhearing is not None:
             self._overhearing.received(line, secret=self.session.state is State.AUTH)
 
-    def _about(self) -> About:
+    def _session_ends(self) -> SessionEnds:
         peer = self.session.peer
         name = "a UNIX socket" if peer.address is None else f"{peer.address}:{peer.port}"
-        return About(direction="in", peer=name, address=peer.address)
+        return SessionEnds(direction="in", peer=name, address=peer.address)
 
     def drain(self) -> None:
         """End the session as soon as it is outside a transaction; the factory is draining."""

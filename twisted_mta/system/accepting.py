@@ -1,10 +1,10 @@
-"""Taking connections for as long as there are descriptors, and leaving some for all the rest.
+"""Ports that accept connections only while enough file descriptors are free.
 
-A process has so many descriptors (``RLIMIT_NOFILE``), and connections that come in could have them
-all: no message could be written to the queue then, and none be sent. So ports stop taking
-connections when only a part is left, which bodies, databases and deliveries may use. What comes
-waits in the kernel's backlog, and is taken as soon as descriptors are free again. Twisted would
-accept and close it.
+A process has a limited number of descriptors (``RLIMIT_NOFILE``), and incoming connections could
+use all of them: then no message could be written to the queue, and none be sent. So ports stop
+accepting while only a part is left, which body files, databases and deliveries may use. New
+connections wait in the kernel's backlog until descriptors are free. Twisted would accept and close
+them.
 """
 
 from __future__ import annotations
@@ -16,39 +16,40 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 KEPT = 1 / 8
-"""The part of all descriptors that connections which bring mail leave free."""
+"""The part of all descriptors that connections with mail leave free."""
 
-_AT_ONCE = 20  # connections that are taken in one turn
-_LOOK_AGAIN = 0.1  # seconds until it is looked whether descriptors are free
-_QUIET = 10.0  # seconds without a shortage after which it is over
-_PLENTY = 65_536  # descriptors; no process of ours has a use for more
-# accept(2): of the connection that would have been next, and not of the port.
+_AT_ONCE = 20  # connections that are accepted in one turn
+_PROBE_INTERVAL = 0.1  # seconds between two looks for free descriptors
+_QUIET = 10.0  # seconds without a shortage after which its end is logged
+_PLENTY = 65_536  # descriptors; no process of ours needs more
+# accept(2): errors of the next connection, not of the port.
 _GONE = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR})
 
 
 def limit() -> int:
-    """Return how many descriptors this process may have open."""
+    """Return the number of descriptors that this process may have open."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return _PLENTY if soft == resource.RLIM_INFINITY else soft
 
 
 def for_connections(kept: float = KEPT) -> int:
-    """Return how many descriptors connections that come in may have, if they leave a part."""
-    all = limit()
-    return all - int(all * kept)
+    """Return the number of descriptors for incoming connections that leave the part ``kept``."""
+    descriptors = limit()
+    return descriptors - int(descriptors * kept)
 
 
 def share(most: int) -> int:
-    """Return how many connections those may have that bring no mail: ``most`` where that is few."""
+    """Return ``most`` connections for a service without mail, or fewer if descriptors are few."""
     return max(1, min(most, limit() // 16))
 
 
 def raise_limit() -> None:
-    """Use the descriptors that the system lets this process have if it asks for them."""
+    """Raise the soft limit of descriptors to the hard limit, up to what a process needs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _PLENTY if hard == resource.RLIM_INFINITY else min(hard, _PLENTY)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -56,7 +57,7 @@ def raise_limit() -> None:
 
 
 class Accepting:
-    """A port that waits while there are too few descriptors; to be mixed in before Twisted's.
+    """A mix-in for ports of Twisted, named before them: waits while descriptors are scarce.
 
     Attributes:
         kept: the part of all descriptors that connections to this port leave free.
@@ -65,34 +66,34 @@ class Accepting:
     kept: float = KEPT
     reactor: Any
     sessionno: int
-    _retry: IDelayedCall | None = None
+    _probe: IDelayedCall | None = None
     _short = False
     _short_at = 0.0
     _log = Logger()
 
     def doRead(self) -> None:
-        """Take the connections that are there (called by Twisted)."""
+        """Accept the connections that wait (called by Twisted)."""
         for _ in range(_AT_ONCE):
             if not self.take_one():
                 return
 
     def stopReading(self) -> None:
-        """Take no connection, neither now nor when descriptors are free."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        """Accept no connection, neither now nor when descriptors are free."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
         super().stopReading()  # type: ignore[misc]
 
     @property
     def out_of_descriptors(self) -> bool:
-        """Whether connections wait for descriptors to be free."""
-        return self._retry is not None
+        """Whether connections wait for free descriptors."""
+        return self._probe is not None
 
     def take_one(self) -> bool:
-        """Take a connection, or find out why that cannot be; return whether another may follow.
+        """Accept one connection, if one waits; return whether another may follow.
 
-        It does what Twisted's own `doRead` does, but for its preparations for what can go wrong:
-        those take a tenth of a millisecond, and often another worker was faster.
+        Like Twisted's own `doRead`, but without its preparations for errors: they take a tenth of a
+        millisecond, and often another worker has accepted the connection already.
         """
         port: Any = self
         try:
@@ -102,16 +103,16 @@ class Accepting:
         except OSError as error:
             if error.errno in _GONE:
                 return True
-            if error.errno == errno.EINVAL:  # the parent has closed it, as we shall hear soon
+            if error.errno == errno.EINVAL:  # the parent has closed the port, and will say so
                 self.stopReading()
-            else:  # EMFILE, ENFILE, ENOBUFS, ENOMEM, or what the network has
+            else:  # EMFILE, ENFILE, ENOBUFS, ENOMEM, or an error of the network
                 self._wait(error.strerror or str(error))
             return False
-        # The kernel gives the lowest number that is free: all below are in use.
+        # The kernel assigns the lowest free number: all below are in use.
         scarce = connection.fileno() >= for_connections(self.kept)
         if self._short and not scarce and self.reactor.seconds() - self._short_at > _QUIET:
             self._short = False
-            self._log.info("connections are taken again")
+            self._log.info("connections are accepted again")
         transport: Any = None
         try:
             if connection.family == socket.AF_INET6:
@@ -131,24 +132,24 @@ class Accepting:
             else:
                 transport.abortConnection()
         if scarce:
-            self._wait("only those descriptors are left that mail on its way needs")
+            self._wait("the remaining descriptors are kept for mail in progress")
         return not scarce
 
     def _wait(self, why: str) -> None:
-        """Leave connections where they are until there are descriptors."""
+        """Stop accepting until descriptors are free."""
         self._short_at = self.reactor.seconds()
         if not self._short:
             self._short = True
             self._log.warn(
-                "connections wait, and are taken later: {why}; this process may have {limit}"
-                " descriptors (RLIMIT_NOFILE)",
+                "connections wait in the backlog: {why}; this process may have {limit} descriptors"
+                " (RLIMIT_NOFILE)",
                 why=why,
                 limit=limit(),
             )
         self.stopReading()
-        self._retry = self.reactor.callLater(_LOOK_AGAIN, self._look_for_room)
+        self._probe = self.reactor.callLater(_PROBE_INTERVAL, self._look_for_descriptors)
 
-    def _look_for_room(self) -> None:
+    def _look_for_descriptors(self) -> None:
         port: Any = self
         try:
             probe = os.dup(port.fileno())
@@ -158,19 +159,60 @@ class Accepting:
             os.close(probe)
             free = probe < for_connections(self.kept)
         if free:
-            self._retry = None
+            self._probe = None
             port.startReading()
         else:
             self._short_at = self.reactor.seconds()
-            self._retry = self.reactor.callLater(_LOOK_AGAIN, self._look_for_room)
+            self._probe = self.reactor.callLater(_PROBE_INTERVAL, self._look_for_descriptors)
 
 
 class AcceptingPort(Accepting, tcp.Port):
-    """Over TCP."""
+    """A TCP port that waits while descriptors are scarce."""
 
 
 class AcceptingUNIXPort(Accepting, unix.Port):
-    """On a UNIX socket."""
+    """A UNIX socket that waits while descriptors are scarce."""
 
     factory: Any
     fileno: Any
+
+
+class AcceptingReactor:
+    """A reactor whose ports wait while descriptors are scarce."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """Listen over TCP (`IReactorTCP`)."""
+        accepting: Any = AcceptingPort(port, factory, backlog, interface, self._reactor)
+        accepting.startListening()
+        listening: IListeningPort = accepting
+        return listening
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, *args: Any, **kwargs: Any
+    ) -> IListeningPort:
+        """Listen for TLS over TCP (`IReactorSSL`)."""
+        tls = TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor)
+        return self.listenTCP(port, tls, *args, **kwargs)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        """Listen on a UNIX socket (`IReactorUNIX`)."""
+        named: Any = address  # annotated as bytes by Twisted; `serverFromString` gives text
+        accepting: Any = AcceptingUNIXPort(named, factory, backlog, mode, self._reactor, wantPID)
+        accepting.startListening()
+        listening: IListeningPort = accepting
+        return listening

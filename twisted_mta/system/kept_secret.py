@@ -1,4 +1,4 @@
-"""A key, such as that of SRS: made once, kept in the state directory."""
+"""A secret key in a file of the state directory, made once: of SRS, and of salts for AUTH."""
 
 from __future__ import annotations
 
@@ -8,42 +8,39 @@ from collections.abc import Callable
 from ..interfaces import Files
 from ..mail.printable import printable
 
-_OCTETS = 32  # as many as SHA-256 gives
+_OCTETS = 32  # the length of a SHA-256
 
 
-_SRS = "notices about mail that was forwarded before do not come back"
-
-
-def srs_key(
+def kept_secret(
     path: str,
     *,
     files: Files,
     secret: Callable[[int], bytes],
-    lost: str = _SRS,
+    lost: str,
     known: bytes | None = None,
 ) -> bytes:
-    """Return the key in a file; where there is none, one is made (mode 0600). Blocks.
+    """Return the key in a file, which is made if it is missing (mode 0600). Blocks.
 
-    Several processes may ask at once: the first one's key is everybody's.
+    If several processes ask at once, all get the key of the first.
 
     Args:
         path: of the file; its directory exists.
         files: the disk.
-        secret: returns that many octets that nobody can guess, such as ``os.urandom``.
-        lost: what is lost without the key that was there, for an error.
-        known: the one that was read before. Where there is none now, the state directory has gone
-            away: none is made in its place, and this one holds.
+        secret: returns unguessable octets, such as ``os.urandom``.
+        lost: the consequence of a new key, for an error.
+        known: the key that was read before. If the file is missing now, the state directory has
+            disappeared: no new key is made, and this one stays.
 
     Raises:
-        OSError: it can be neither read nor made.
-        ValueError: what is there is no key.
+        OSError: the file can be neither read nor made.
+        ValueError: the file does not contain a key.
     """
     try:
         return _read(path, files, lost)
     except FileNotFoundError:
         if known is not None:
             return known
-    name = f"{path}.{secret(8).hex()}.new"  # nobody else's
+    name = f"{path}.{secret(8).hex()}.new"  # unique
     file = files.create(name)
     try:
         try:
@@ -53,7 +50,7 @@ def srs_key(
             file.close()
         files.rename(name, path)
     except FileExistsError:
-        pass  # somebody else was faster
+        pass  # another process was faster
     finally:
         files.unlink(name)
     files.sync_directory(path.rpartition("/")[0] or ".")
@@ -69,6 +66,6 @@ def _read(path: str, files: Files, lost: str) -> bytes:
         key = b""
     if len(key) != _OCTETS:
         raise ValueError(
-            f"{printable(path)}: no key; without that file a new one is made, and {lost}"
+            f"{printable(path)}: not a key; if the file is removed, a new one is made, and {lost}"
         )
     return key

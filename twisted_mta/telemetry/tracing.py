@@ -1,10 +1,10 @@
-"""Live traces: who wants to read along is told what sessions say, line by line, as they say it.
+"""Live traces: the dialogue of sessions, line by line, for operators who open a trace.
 
-As long as nobody does, a session looks at one attribute for each line or write, and that is all.
-When a trace is opened, the sessions that there are are told of it, and those that come ask.
+While no trace is open, a session tests one attribute for each line. When a trace is opened, all
+sessions attach to it; new sessions attach at their start.
 
-Nobody waits for a reader. Between sessions and each reader stands a `Buffer` of bounded length:
-what finds no room there is lost, and how much that was is said in its place.
+No session waits for a reader. Each reader has a `Buffer` of bounded length: lines that do not fit
+are lost, and their number is reported in their place.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..mail.printable import printable
 from ..smtp.conversation import Line
 
 MOST_TRACES = 10
-"""That may be open at a time."""
+"""Traces that may be open at a time."""
 
 _MOST_LINES = 2000  # in a buffer
-_TOGETHER = 500  # lines that are handed on at a time
-_DELAY = 0.05  # seconds that lines are gathered for
-_HELD = 200  # lines of a session that may come to match yet
+_BATCH = 500  # lines that are delivered at a time
+_DELAY = 0.05  # seconds for which lines are gathered
+_HELD = 200  # lines of a session that is kept until it matches
 
 Direction = Literal["in", "out"]
 
@@ -39,14 +39,14 @@ _PATH = re.compile(r"(MAIL FROM|RCPT TO): ?<(?:@[^:>]*:)?([^>]*)>", re.IGNORECAS
 
 
 @frozen(kw_only=True)
-class About:
-    """What is known of a session.
+class SessionEnds:
+    """The end points of a session, which filters match.
 
     Attributes:
-        direction: ``in`` where a client came to us, ``out`` where we went to a server.
-        peer: who is at the other end, for people.
-        address: of a client; None where it is not known.
-        names: what a server may be called: its name, its address, either with its port.
+        direction: ``in``: a client with us; ``out``: we with a server.
+        peer: the other end, for people.
+        address: of a client; None: not known.
+        names: of a server: its name and its address, each also with the port.
     """
 
     direction: Direction
@@ -57,13 +57,13 @@ class About:
 
 @frozen(kw_only=True)
 class Filter:
-    """Which sessions are wanted: those that everything said here is true of.
+    """Selects sessions: all conditions that are not None have to match.
 
     Attributes:
         direction: None: both.
-        client: the network that clients come from; then only those.
-        next_hop: what a server is called; then only those.
-        sender: the reverse-path, or ``@`` and its domain; empty is the null one.
+        client: the network of the client.
+        next_hop: a name or address of the server.
+        sender: the reverse-path, or ``@`` and its domain; empty: the null one.
         recipient: a forward-path, or ``@`` and its domain.
     """
 
@@ -74,53 +74,55 @@ class Filter:
     recipient: str | None = None
 
     @classmethod
-    def parse(cls, said: Mapping[str, str]) -> Filter:
-        """Return what a query says.
+    def parse(cls, query: Mapping[str, str]) -> Filter:
+        """Return the filter of a query.
 
         Raises:
-            ValueError: something in it cannot be; which, and why, printable.
+            ValueError: a name is unknown or a value is not valid; the message is printable.
         """
-        for name in said:
+        for name in query:
             if name not in fields_dict(cls):
-                raise ValueError(f"no filter {printable(name)}")
-        direction = said.get("direction")
+                raise ValueError(
+                    f"{printable(name)}: no such filter; expected {', '.join(fields_dict(cls))}"
+                )
+        direction = query.get("direction")
         if direction not in (None, "in", "out"):
-            raise ValueError("direction: in or out")
-        client = said.get("client")
+            raise ValueError(f"direction: found {printable(direction)}, expected in or out")
+        client = query.get("client")
         if client is not None:
             try:
                 client = str(ip_network(client))
             except ValueError:
                 raise ValueError(
-                    f"no network of clients: {printable(client)}; 192.0.2.0/24 or 2001:db8::1"
-                    " would do"
+                    f"client: found {printable(client)}, expected a network such as 192.0.2.0/24"
+                    " or 2001:db8::1"
                 ) from None
         return cls(
             direction=direction,  # type: ignore[arg-type]
             client=client,
-            next_hop=_lower(said.get("next_hop")),
-            sender=_lower(said.get("sender")),
-            recipient=_lower(said.get("recipient")),
+            next_hop=_canonical(query.get("next_hop")),
+            sender=_canonical(query.get("sender")),
+            recipient=_canonical(query.get("recipient")),
         )
 
     def to_json(self) -> dict[str, str]:
-        """Return what `parse` reads."""
+        """Return the query that `parse` reads."""
         return asdict(self, filter=lambda _, value: value is not None)
 
-    def wants(self, about: About) -> bool:
-        """Whether lines of a session may be wanted."""
-        if self.direction is not None and about.direction != self.direction:
+    def matches(self, ends: SessionEnds) -> bool:
+        """Whether a session matches, apart from sender and recipient."""
+        if self.direction is not None and ends.direction != self.direction:
             return False
         if self.client is not None and not (
-            about.direction == "in" and about.address and _covers(self.client, about.address)
+            ends.direction == "in" and ends.address and _covers(self.client, ends.address)
         ):
             return False
         if self.next_hop is None:
             return True
-        return about.direction == "out" and self.next_hop in map(str.lower, about.names)
+        return ends.direction == "out" and self.next_hop in map(str.lower, ends.names)
 
 
-def _lower(text: str | None) -> str | None:
+def _canonical(text: str | None) -> str | None:
     return None if text is None else text.strip().removeprefix("<").removesuffix(">").lower()
 
 
@@ -131,21 +133,21 @@ def _covers(network: str, address: str) -> bool:
         return False
 
 
-def _is(pattern: str, mailbox: str) -> bool:
+def _matches(pattern: str, mailbox: str) -> bool:
     mailbox = mailbox.lower()
     return mailbox.endswith(pattern) if pattern[:1] == "@" else mailbox == pattern
 
 
 class Buffer:
-    """Lines on their way to a reader.
+    """Lines that wait for a reader, gathered for a moment.
 
     Args:
-        clock: gathers them for a moment.
-        deliver: takes some lines, and how many were lost since the last ones.
-        ready: whether the reader takes any now; `flush` says when it does again.
+        clock: for the moment.
+        deliver: takes lines, and the number of lines lost since the last call.
+        ready: whether the reader takes lines now; call `flush` when it does again.
 
     Attributes:
-        lost: how many lines found no room, in all.
+        lost: the number of all lost lines.
     """
 
     def __init__(
@@ -165,7 +167,7 @@ class Buffer:
         self._closed = False
 
     def put(self, event: Event) -> None:
-        """Take a line, or lose it."""
+        """Add a line; it is lost if the buffer is full."""
         if len(self._events) >= _MOST_LINES:
             self.lose(1)
             return
@@ -173,23 +175,23 @@ class Buffer:
         self._wake()
 
     def lose(self, count: int) -> None:
-        """Lines were lost on the way here."""
+        """Count lines that were lost before they came here."""
         self.lost += count
         self._missing += count
         self._wake()
 
     def flush(self) -> None:
-        """Hand on what there is, as far as the reader takes it."""
+        """Deliver lines if the reader is ready."""
         if self._closed or not self._ready() or not (self._events or self._missing):
             return
-        some = [self._events.popleft() for _ in range(min(_TOGETHER, len(self._events)))]
+        batch = [self._events.popleft() for _ in range(min(_BATCH, len(self._events)))]
         missing, self._missing = self._missing, 0
-        self._deliver(some, missing)
+        self._deliver(batch, missing)
         if self._events:
             self._wake()
 
     def close(self) -> None:
-        """Hand on nothing more."""
+        """Deliver nothing more."""
         self._closed = True
         self._events.clear()
         if self._timer is not None and self._timer.active():
@@ -206,40 +208,40 @@ class Buffer:
 
 @define(eq=False)
 class Trace:
-    """A trace that is open in this process.
-
-    Attributes:
-        filter: which sessions.
-        buffer: where their lines go.
-    """
+    """A trace that is open in this process."""
 
     filter: Filter
     buffer: Buffer
 
 
 @define(eq=False)
-class _Speech:
-    """One session, as one trace sees it."""
+class _TraceOfSession:
+    """One session in one trace: held back until a transaction matches sender and recipient.
+
+    Attributes:
+        trace: the trace.
+        matched: whether the current transaction matches.
+        sender_matched: whether its reverse-path matches.
+        held: lines that are delivered with the first match.
+    """
 
     trace: Trace
     matched: bool = False
-    sender: bool = False
+    sender_matched: bool = False
     held: deque[Event] = field(factory=lambda: deque(maxlen=_HELD))
 
     def line(self, line: Line, event: Event) -> None:
+        """Deliver a line, or hold it back."""
         wanted = self.trace.filter
         if wanted.sender is None and wanted.recipient is None:
             self.trace.buffer.put(event)
             return
-        found = _PATH.match(line.text) if line.speaker == "client" else None
-        if found and found[1][0] in "Mm":
-            # Another transaction: what was said before the first is told with the first that
-            # matches.
-            self.matched = False
-            self.sender = wanted.sender is None or _is(wanted.sender, found[2])
-            self.matched = self.sender and wanted.recipient is None
-        elif found and self.sender and wanted.recipient is not None:
-            self.matched = self.matched or _is(wanted.recipient, found[2])
+        path = _PATH.match(line.text) if line.speaker == "client" else None
+        if path and path[1][0] in "Mm":  # MAIL: another transaction
+            self.sender_matched = wanted.sender is None or _matches(wanted.sender, path[2])
+            self.matched = self.sender_matched and wanted.recipient is None
+        elif path and self.sender_matched and wanted.recipient is not None:
+            self.matched = self.matched or _matches(wanted.recipient, path[2])
         if not self.matched:
             self.held.append(event)
             return
@@ -248,51 +250,51 @@ class _Speech:
         self.trace.buffer.put(event)
 
 
-class Overheard:
-    """One session, as all traces that want it see it: call it with each line."""
+class TracedSession:
+    """One session in all traces that it matches: called with each line."""
 
-    def __init__(self, tracing: Tracing, about: About, number: str) -> None:
-        self.about = about
+    def __init__(self, tracing: Tracing, ends: SessionEnds, number: str) -> None:
+        self.ends = ends
         self._tracing = tracing
         self._number = number
-        self._speeches: dict[Trace, _Speech] = {}
+        self._traces: dict[Trace, _TraceOfSession] = {}
 
     def __call__(self, line: Line) -> None:
-        """Tell a line."""
+        """Pass a line to the traces."""
         event = {
             "at": self._tracing.wall_time(),
             "session": self._number,
-            "direction": self.about.direction,
-            "peer": printable(self.about.peer),
+            "direction": self.ends.direction,
+            "peer": printable(self.ends.peer),
             "who": line.speaker,
             "text": line.text,
         }
-        for speech in tuple(self._speeches.values()):
-            speech.line(line, event)
+        for trace in tuple(self._traces.values()):
+            trace.line(line, event)
 
     def join(self, traces: Iterable[Trace]) -> bool:
-        """Be told to those traces that want it, and to no others; says whether there are any."""
-        before = self._speeches
-        self._speeches = {
-            trace: before.get(trace) or _Speech(trace)
+        """Attach to those traces that match, and to no others; return whether there are any."""
+        before = self._traces
+        self._traces = {
+            trace: before.get(trace) or _TraceOfSession(trace)
             for trace in traces
-            if trace.filter.wants(self.about)
+            if trace.filter.matches(self.ends)
         }
-        return bool(self._speeches)
+        return bool(self._traces)
 
 
 class Tracing:
-    """The traces that are open in one process.
+    """The open traces of one process.
 
     Args:
-        clock: for their buffers.
-        wall_time: when lines were said.
-        name: of this process, where there are several.
+        clock: for buffers.
+        wall_time: for the times of lines.
+        name: prefix of session numbers, if there are several processes.
 
     Attributes:
-        traces: by the name that whoever opened them gave.
-        changed: called when one was opened or closed: has all sessions `attach` anew.
-        wall_time: see there.
+        traces: by the name that `open` was called with.
+        changed: called after a trace was opened or closed; all sessions then `attach` again.
+        wall_time: for the times of lines.
     """
 
     def __init__(self, *, clock: Clock, wall_time: WallTime, name: str = "") -> None:
@@ -309,9 +311,9 @@ class Tracing:
         """Open a trace.
 
         Args:
-            name: to close it by.
-            wanted: which sessions.
-            deliver: takes some lines, and how many were lost since the last ones.
+            name: for `close`.
+            wanted: selects sessions.
+            deliver: takes lines, and the number of lines lost since the last call.
         """
         self.traces[name] = Trace(wanted, Buffer(clock=self._clock, deliver=deliver))
         self.changed()
@@ -323,16 +325,18 @@ class Tracing:
             trace.buffer.close()
             self.changed()
 
-    def attach(self, overheard: Overheard | None, about: Callable[[], About]) -> Overheard | None:
-        """Return what a session is to tell its lines to; None: nobody wants them.
+    def attach(
+        self, traced: TracedSession | None, ends: Callable[[], SessionEnds]
+    ) -> TracedSession | None:
+        """Return what a session calls with each line; None: no trace matches.
 
         Args:
-            overheard: what it told them to before.
-            about: says what is known of the session.
+            traced: the result of the last call for this session.
+            ends: returns the end points of the session.
         """
         if not self.traces:
             return None
-        if overheard is None:
+        if traced is None:
             self._sessions += 1
-            overheard = Overheard(self, about(), f"{self._name}{self._sessions}")
-        return overheard if overheard.join(self.traces.values()) else None
+            traced = TracedSession(self, ends(), f"{self._name}{self._sessions}")
+        return traced if traced.join(self.traces.values()) else None

@@ -24,9 +24,9 @@ from ..admin.report import ReportedState
 from ..agent.agent import Agent, Change
 from ..agent.gauges import read_agent
 from ..config import Config
+from ..system.file_table import Digests
 from ..system.ports import Ports
 from ..system.shared_counts import SharedCounts
-from ..system.slices import Digests
 from ..telemetry.log import Log
 from ..telemetry.metrics import table
 from ..telemetry.tracing import Event, Filter
