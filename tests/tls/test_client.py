@@ -1,4 +1,4 @@
-"""STARTTLS as a client, with real TLS in memory and servers that mean harm (RFC 3207)."""
+"""STARTTLS as a client (RFC 3207), with real TLS in memory and hostile servers."""
 
 import re
 
@@ -34,7 +34,7 @@ SECURED: list[ScriptStep] = [
     *OPENING[1:],
 ]
 HELLO: ScriptStep = ("expect", re.compile(rb"\x16\x03.*", re.DOTALL))
-"""A ClientHello, seen by a server that does not speak TLS."""
+"""The first octets of a ClientHello, received by a server without TLS."""
 
 
 class StartTLSTests(RelayTestCase):
@@ -43,8 +43,8 @@ class StartTLSTests(RelayTestCase):
         self.network.listen(FIRST.address, FIRST.port, peer)
         return peer
 
-    def test_delivered_under_tls(self) -> None:
-        """C1, C3, §4.2: EHLO again, the SIZE learnt in clear forgotten; SNI and facts."""
+    def test_a_message_is_delivered_under_tls(self) -> None:
+        """C1, C3, §4.2: EHLO is sent again, and the SIZE announced in clear is dropped."""
         tls = ServerTLS()
         for level in ("may", "encrypt"):
             self.relay = self.make_relay(tls_level=level)
@@ -67,8 +67,8 @@ class StartTLSTests(RelayTestCase):
             self.assertTrue(peer.lost)
         self.assertEqual(tls.server_names, ["mx1.example"] * 2)
 
-    def test_large_content_under_tls(self) -> None:
-        """Back-pressure reaches through TLS."""
+    def test_a_large_content_is_delivered_under_tls(self) -> None:
+        """Back-pressure works through TLS."""
         peer = self.server(*TLS_OPENING, *SECURED, *TAKEN)
         body = PatternBody(size=4_000_000)
         delivering = self.relay.deliver(HOP, message(body))
@@ -79,8 +79,8 @@ class StartTLSTests(RelayTestCase):
         self.assertLess(most_ahead, 400 * 1024)
         self.assertEqual(len(peer.contents[0]), 4_000_000 + 100_000 + 13 + 3)
 
-    def test_c2_octets_behind_220(self) -> None:
-        """C2, §6: nothing of them is used, nothing of ours is sent, by TLS or in clear."""
+    def test_c2_octets_behind_220_end_the_session(self) -> None:
+        """C2, §6: they are not used, and nothing is sent any more, under TLS or in clear."""
         for behind in (b"250 mx.example\r\n", b"2"):
             for level in ("may", "encrypt"):
                 self.relay = self.make_relay(tls_level=level)
@@ -90,8 +90,8 @@ class StartTLSTests(RelayTestCase):
                 self.assertTrue(peer.lost)
                 self.assertTrue(peer.received.endswith(b"STARTTLS\r\n"))
 
-    def test_c4_refused(self) -> None:
-        """C4, §4: in clear where TLS is only wished for; QUIT and deferred where demanded."""
+    def test_c4_a_refused_starttls_is_handled_by_level(self) -> None:
+        """C4, §4: in clear where TLS is optional; QUIT, and deferred, where it is required."""
         refusal: ScriptStep = ("send", b"454 4.7.0 Not now\r\n")
         peer = self.server(
             *OPENING[:2],
@@ -109,7 +109,7 @@ class StartTLSTests(RelayTestCase):
         self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.7.4")
         self.assertTrue(peer.finished, peer.problems)
 
-    def test_c4_mandatory_tls_where_the_next_target_has_it(self) -> None:
+    def test_c4_required_tls_leads_to_the_next_target(self) -> None:
         self.relay = self.make_relay(tls_level="encrypt")
         self.targets = [FIRST, SECOND]
         self.server(*OPENING, *PARTING)
@@ -119,7 +119,7 @@ class StartTLSTests(RelayTestCase):
         self.assertIsNotNone(outcome.tls)
 
     def test_c8_a_failed_handshake_is_retried_once_in_clear(self) -> None:
-        """C8, §6: on a new connection, which does not try TLS again."""
+        """C8, §6: on a new connection, without STARTTLS."""
         failures: list[list[ScriptStep]] = [
             [("send", b"220 Go\r\n"), ("close",)],
             [("send", b"220 Go\r\n"), HELLO, ("abort",)],
@@ -142,22 +142,22 @@ class StartTLSTests(RelayTestCase):
             self.assertTrue(clear.finished, clear.problems)
             self.assertEqual(self.network.getDelayedCalls(), [])
 
-    def test_c8_never_in_clear_where_tls_is_demanded(self) -> None:
+    def test_c8_required_tls_never_falls_back_to_clear(self) -> None:
         self.relay = self.make_relay(tls_level="encrypt")
         self.server(*TLS_OPENING, ("send", b"220 Go\r\n"), ("close",))
         outcome = self.outcome(self.deliver())
         self.assertEqual(outcome.reply.enhanced, "4.7.5")
         self.assertEqual(len(self.network.connections), 1)
 
-    def test_c8_the_clear_connection_fails_too(self) -> None:
-        """One retry, not more."""
+    def test_c8_a_failure_in_clear_is_not_retried(self) -> None:
+        """There is one retry only."""
         self.server(*TLS_OPENING, ("send", b"220 Go\r\n"), ("close",))
         self.server(("abort",))
         self.assertEqual(self.outcome(self.deliver()).reply.code // 100, 4)
         self.assertEqual(len(self.network.connections), 2)
 
-    def test_a_handshake_that_stalls_is_broken_off(self) -> None:
-        """After 30 seconds, and really closed; then in clear."""
+    def test_a_stalled_handshake_times_out(self) -> None:
+        """After 30 seconds the connection is dropped, and the mail goes in clear."""
         stalled = self.server(*TLS_OPENING, ("send", b"220 Go\r\n"), HELLO)
         self.server(*OPENING, *TAKEN)
         delivering = self.deliver()
@@ -167,8 +167,8 @@ class StartTLSTests(RelayTestCase):
         self.assertTrue(stalled.lost)
         self.assertTrue(self.outcome(delivering).delivered)
 
-    def test_a_close_that_stalls_is_broken_off(self) -> None:
-        """A peer that never answers the end of TLS is left behind."""
+    def test_a_stalled_close_times_out(self) -> None:
+        """A peer that never finishes the TLS shutdown is dropped."""
         peer = self.server(*TLS_OPENING, *SECURED, *TAKEN, *PARTING[:2])
         self.outcome(self.deliver())
         closing = self.relay.close()
@@ -187,7 +187,7 @@ class StartTLSTests(RelayTestCase):
         self.server_with(ServerTLS(maximum=SSL.TLS1_1_VERSION), *TLS_OPENING, *SECURED)
         self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.7.5")
 
-    def test_lost_under_tls_after_the_final_dot(self) -> None:
+    def test_a_connection_lost_after_the_final_dot_is_uncertain(self) -> None:
         for end in ("close", "abort"):
             peer = self.server(*TLS_OPENING, *SECURED, *TAKEN[:-1])
             peer.script.append((end,))  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ class StartTLSTests(RelayTestCase):
 
 
 class ServerNameTests(SynchronousTestCase):
-    def test_names_and_not_addresses(self) -> None:
+    def test_sni_has_names_and_no_addresses(self) -> None:
         """RFC 6066 §3."""
         for name, expected in (
             ("mx.example", "mx.example"),

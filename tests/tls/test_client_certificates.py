@@ -1,4 +1,4 @@
-"""Client certificates: asked for, remembered, demanded, and good for relaying (RFC 3207 §4)."""
+"""Client certificates: requested, recorded, required, and permitted to relay (RFC 3207 §4)."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ SENT = ["250", "250", "354", "250"]
 
 class CertificatesTestCase(LoopbackTestCase):
     def asking(self, **settings: Any) -> Listener:
-        """Return a listener that asks for certificates of our authority."""
+        """Return a listener that requests certificates of our authority."""
         authorities = AUTHORITY.issued.save(self.directory, "authorities.pem")
         return listener(
             **{
@@ -35,7 +35,7 @@ class CertificatesTestCase(LoopbackTestCase):
         )
 
     async def sent(self, agent: RecordingAgent, tls: ClientTLS | None) -> str:
-        """Send a message to us; return its trace field."""
+        """Send a message to the MTA; return its Received field."""
         client = await self.session(agent, tls)
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
         return received(agent.messages[-1])
@@ -44,9 +44,9 @@ class CertificatesTestCase(LoopbackTestCase):
         return [line for line in self.log if " accepted: from=" in line][-1]
 
 
-class Remembered(CertificatesTestCase):
-    async def test_s12_any_certificate_or_none_will_do_for_local_delivery(self) -> None:
-        """RFC 3207 §4.1: what it said, and whether it verified, is in Received and in the log."""
+class Recorded(CertificatesTestCase):
+    async def test_s12_any_certificate_or_none_suffices_for_local_delivery(self) -> None:
+        """RFC 3207 §4.1: its names, and whether it verified, are in Received and in the log."""
         agent = self.agent(self.asking())
         stranger = Authority("Other CA").issue("client.example")
         weak = AUTHORITY.issue(
@@ -97,19 +97,19 @@ class Remembered(CertificatesTestCase):
         self.assertNotIn("certificate", field)
         self.assertNotIn("certificate", self.accepted())
 
-    async def test_s12_without_authorities_nothing_verifies_and_all_is_remembered(self) -> None:
+    async def test_s12_without_authorities_nothing_verifies_and_all_is_recorded(self) -> None:
         agent = self.agent(self.asking(client_certificate_authorities=None))
         field = await self.sent(agent, ClientTLS(KNOWN))
         self.assertIn(f"(client certificate not verified, SHA-256 {KNOWN.fingerprint},", field)
 
-    async def test_s12_clients_that_are_not_asked_show_none(self) -> None:
+    async def test_s12_a_client_that_is_not_asked_sends_no_certificate(self) -> None:
         agent = self.agent()
         field = await self.sent(agent, ClientTLS(KNOWN))
         self.assertNotIn("certificate", field)
 
-    async def test_an_intermediate_that_the_client_sends_is_followed(self) -> None:
+    async def test_an_intermediate_certificate_of_the_client_is_used(self) -> None:
         between = Authority("Between")
-        issued = AUTHORITY.issue("x")  # only to have the key of a certificate that may not sign
+        issued = AUTHORITY.issue("x")  # a certificate that may not sign
         agent = self.agent(self.asking())
         for middle, verdict in (
             (AUTHORITY.subordinate(between), "verified"),
@@ -119,8 +119,8 @@ class Remembered(CertificatesTestCase):
             tls.context.add_extra_chain_cert(middle)
             self.assertIn(f"certificate {verdict},", await self.sent(agent, tls))
 
-    async def test_a_session_is_not_resumed_where_certificates_are_asked_for(self) -> None:
-        """A resumed session has verified nothing: the certificate has to be shown each time."""
+    async def test_a_session_is_not_resumed_where_certificates_are_requested(self) -> None:
+        """A resumed session verifies nothing: each connection sends the certificate."""
         agent = self.agent(self.asking())
         tls = ClientTLS(KNOWN).only(SSL.TLS1_2_VERSION)
         first = await self.session(agent, tls)
@@ -132,7 +132,7 @@ class Remembered(CertificatesTestCase):
         keys = [each.transport.getHandle().master_key() for each in (first, second)]
         self.assertNotEqual(*keys)
 
-    async def test_hostile_names_reach_neither_received_nor_the_log(self) -> None:
+    async def test_hostile_names_are_escaped_in_received_and_in_the_log(self) -> None:
         agent = self.agent(self.asking())
         for hostile in (
             "a\r\nBcc: victim@b.example",
@@ -165,7 +165,7 @@ class Remembered(CertificatesTestCase):
 
 
 class Resuming(ClientTLS):
-    """Offers a session of before."""
+    """Offers an earlier session for resumption."""
 
     def __init__(self, like: ClientTLS, session: SSL.Session) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Resuming(ClientTLS):
 
 
 def nesting(field: str) -> list[str]:
-    """Return what is wrong with the comments of a field: none holds another, each is closed."""
+    """Return the mistakes in the comments of a field: a nested one, or one that is not closed."""
     wrong, depth, escaped = [], 0, False
     for character in field:
         if escaped:
@@ -192,9 +192,9 @@ def nesting(field: str) -> list[str]:
     return wrong if depth == 0 and not escaped else [*wrong, "open"]
 
 
-class Demanded(CertificatesTestCase):
+class Required(CertificatesTestCase):
     def agent(self, *listeners: Listener, **settings: Any) -> RecordingAgent:
-        """Start an MTA that does not take its time to say what it refuses."""
+        """Start an MTA without a delay before refusals."""
         return super().agent(*(evolve(each, error_delay=0) for each in listeners), **settings)
 
     async def refused(self, client: Client) -> None:
@@ -208,7 +208,7 @@ class Demanded(CertificatesTestCase):
         await client.start_tls(tls)
         await self.refused(client)
 
-    async def test_s8_a_verified_client_certificate(self) -> None:
+    async def test_s8_a_verified_client_certificate_may_be_required(self) -> None:
         """RFC 3207 §4.1: the handshake completes; every command but QUIT gets 554."""
         agent = self.agent(self.asking(client_certificates="require"))
         await self.refusing(agent, ClientTLS())
@@ -221,14 +221,14 @@ class Demanded(CertificatesTestCase):
         self.assertIn("the TLS of 127.0.0.1 does not suffice here: TLSv1.3 ", refusals[0])
         self.assertIn("not verified (cert has expired)", refusals[2])
 
-    async def test_s8_a_minimum_version(self) -> None:
+    async def test_s8_a_minimum_version_may_be_required(self) -> None:
         """RFC 3207 §4.1, minimum_tls."""
         agent = self.agent(listener(minimum_tls="1.3"))
         await self.refusing(agent, ClientTLS().only(SSL.TLS1_2_VERSION))
         client = await self.session(agent, ClientTLS())
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
 
-    async def test_s8_a_cipher_strength(self) -> None:
+    async def test_s8_a_cipher_strength_may_be_required(self) -> None:
         """RFC 3207 §4.1, minimum_cipher_bits."""
         agent = self.agent(listener(minimum_cipher_bits=256))
         weak = ClientTLS().only(SSL.TLS1_2_VERSION)
@@ -237,14 +237,14 @@ class Demanded(CertificatesTestCase):
         client = await self.session(agent, ClientTLS())
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
 
-    async def test_s8_all_demands_hold_together(self) -> None:
+    async def test_s8_requirements_apply_together(self) -> None:
         agent = self.agent(self.asking(client_certificates="require", minimum_tls="1.3"))
         await self.refusing(agent, ClientTLS(KNOWN).only(SSL.TLS1_2_VERSION))
         await self.refusing(agent, ClientTLS())
         client = await self.session(agent, ClientTLS(KNOWN))
         self.assertEqual(await client.mail("bob@mx.example"), SENT)
 
-    async def test_s8_in_clear_nothing_is_demanded_unless_tls_is(self) -> None:
+    async def test_s8_in_clear_nothing_is_required_unless_tls_is(self) -> None:
         """RFC 3207 §4: a public listener takes mail without TLS."""
         agent = self.agent(self.asking(client_certificates="require"))
         client = await self.session(agent)
@@ -269,8 +269,8 @@ class Relaying(CertificatesTestCase):
         self.assertIn(codes, (SENT, ["250", "550"]))
         return codes == SENT
 
-    async def test_s11_by_fingerprint(self) -> None:
-        """RFC 3207 §4: whoever signed it; the peer has shown that it holds the key."""
+    async def test_s11_a_client_may_relay_by_fingerprint(self) -> None:
+        """RFC 3207 §4: the authority does not matter; the peer has proved that it has the key."""
         pinned = self_signed("relay.example")
         colons = ":".join(
             pinned.fingerprint[at : at + 2].upper() for at in range(0, len(pinned.fingerprint), 2)
@@ -282,7 +282,7 @@ class Relaying(CertificatesTestCase):
         for other in (None, ClientTLS(), ClientTLS(self_signed("relay.example"))):
             self.assertFalse(await self.relayed(agent, other))
 
-    async def test_s11_by_issuer_and_subject_where_it_verified(self) -> None:
+    async def test_s11_a_verified_client_may_relay_by_issuer_and_subject(self) -> None:
         agent = self.agent(
             self.asking(
                 relay_certificates=[{"issuer": "CN=Example CA", "subject": "CN=client.example"}]
@@ -298,11 +298,11 @@ class Relaying(CertificatesTestCase):
         for other in same_names:
             self.assertFalse(await self.relayed(agent, ClientTLS(other)))
 
-    async def test_s11_only_where_the_listener_says_so(self) -> None:
+    async def test_s11_only_the_listeners_that_permit_it_relay(self) -> None:
         agent = self.agent(self.asking(), self.asking(relay_certificates=[KNOWN.fingerprint]))
         self.assertFalse(await self.relayed(agent, ClientTLS(KNOWN)))
 
-    async def test_s11_the_licence_is_gone_with_the_connection(self) -> None:
+    async def test_s11_the_permission_ends_with_the_connection(self) -> None:
         agent = self.agent(self.asking(relay_certificates=[KNOWN.fingerprint]))
         self.assertTrue(await self.relayed(agent, ClientTLS(KNOWN)))
         self.assertFalse(await self.relayed(agent, None))

@@ -1,4 +1,4 @@
-"""C7: a host that TLS was had with, and now is not (RFC 3207 §6)."""
+"""C7: a host that did TLS before and has none now (RFC 3207 §6); C8: credentials."""
 
 import re
 from base64 import b64encode
@@ -31,12 +31,12 @@ NO_EHLO: list[ScriptStep] = [
 
 class MemoryTests(HopTestCase):
     def remembered(self) -> None:
-        """Have TLS with the host once, and leave."""
+        """Deliver to the host under TLS once, and close."""
         self.server(*TLS_OPENING, *SECURED, *TAKEN, *PARTING)
         self.assertTrue(self.send_one().delivered)
         self.network.advance(5)
 
-    def test_a_host_is_remembered_once_tls_was_had(self) -> None:
+    def test_a_host_is_remembered_after_its_first_tls(self) -> None:
         self.use()
         self.server(*OPENING, *TAKEN, *PARTING)
         self.assertTrue(self.send_one().delivered)
@@ -46,8 +46,8 @@ class MemoryTests(HopTestCase):
         self.assertIsNotNone(self.memory.known("mx1.example", 25))
         self.assertEqual((self.memory.alarms, self.alarms()), (0, []))
 
-    def test_alarm_and_delivery_in_clear(self) -> None:
-        """The default: in the log, in a counter, in what is shown; the mail goes."""
+    def test_missing_tls_raises_an_alarm_and_the_mail_goes_in_clear(self) -> None:
+        """The default: the alarm is logged and counted, and the entry shows it."""
         self.use()
         self.remembered()
         self.server(*OPENING, *TAKEN, *PARTING)
@@ -66,7 +66,7 @@ class MemoryTests(HopTestCase):
         [entry] = self.memory.entries()
         self.assertIsNone(entry["missing"])
 
-    def test_alarm_whatever_it_is_that_takes_tls_away(self) -> None:
+    def test_every_way_of_losing_tls_raises_an_alarm(self) -> None:
         self.use()
         self.remembered()
         slow: list[ScriptStep] = [
@@ -90,7 +90,7 @@ class MemoryTests(HopTestCase):
             self.assertEqual(self.memory.alarms, number)
             self.network.advance(5)
 
-    def test_no_alarm_where_tls_is_not_wanted(self) -> None:
+    def test_there_is_no_alarm_where_tls_is_off(self) -> None:
         self.use()
         self.remembered()
         self.use(tls="none")
@@ -98,8 +98,8 @@ class MemoryTests(HopTestCase):
         self.assertTrue(self.send_one().delivered)
         self.assertEqual(self.alarms(), [])
 
-    def test_require_defers(self) -> None:
-        """Until the lifetime ends it; nothing of the message is said in clear."""
+    def test_tls_memory_require_defers(self) -> None:
+        """Until the lifetime is over; nothing of the message is sent in clear."""
         self.use(tls_memory="require")
         self.remembered()
         hidden: list[ScriptStep] = [*OPENING, *PARTING]
@@ -115,18 +115,18 @@ class MemoryTests(HopTestCase):
             self.network.advance(5)
         self.remembered()
 
-    def test_require_asks_nothing_of_a_host_that_is_not_known(self) -> None:
+    def test_tls_memory_require_does_not_apply_to_unknown_hosts(self) -> None:
         self.use(tls_memory="require")
         self.server(*OPENING, *TAKEN)
         self.assertTrue(self.send_one().delivered)
 
-    def test_per_destination(self) -> None:
+    def test_tls_memory_is_set_by_destination(self) -> None:
         self.use(Destination(domain="example.net", tls_memory="require"))
         self.remembered()
         self.server(*OPENING, *PARTING)
         self.assertEqual(self.send_one().reply.enhanced, "4.7.4")
 
-    def test_forgotten_after_90_days(self) -> None:
+    def test_a_host_is_forgotten_after_90_days(self) -> None:
         self.use(tls_memory="require")
         self.remembered()
         self.now += 91 * 86400
@@ -149,7 +149,7 @@ class CredentialTests(HopTestCase):
         self.use(self.destination)
         self.hop = NextHop("smtp", hosts=(Host("mx1.example"),))
 
-    def test_c8_under_tls(self) -> None:
+    def test_c8_credentials_are_sent_under_tls(self) -> None:
         peer = self.server(
             *TLS_OPENING,
             ("send", b"220 Go\r\n"),
@@ -163,7 +163,7 @@ class CredentialTests(HopTestCase):
         self.assertTrue(self.send_one(self.hop).delivered)
         self.assertTrue(peer.finished, peer.problems)
 
-    def test_c8_never_in_clear(self) -> None:
+    def test_c8_credentials_are_never_sent_in_clear(self) -> None:
         offered: ScriptStep = ("send", b"250-mx.example\r\n250 AUTH PLAIN LOGIN\r\n")
         both: ScriptStep = ("send", b"250-mx.example\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n")
         scripts: tuple[list[ScriptStep], ...] = (
@@ -186,7 +186,7 @@ class CredentialTests(HopTestCase):
                 self.assertNotIn(word, peer.received)
         self.assertEqual(len(self.network.connections), len(scripts))
 
-    def test_keys_that_take_long_are_derived_in_a_thread(self) -> None:
+    def test_scram_keys_are_derived_on_the_executor(self) -> None:
         nonce = "rOprNGfwEbeRWgbNEkqO"
         asked: list[tuple[Any, Deferred[Any]]] = []
 
@@ -224,8 +224,8 @@ class CredentialTests(HopTestCase):
             self.assertEqual(outcome.reply.code // 100, 4)
             self.assertEqual(peer.finished, not lost, peer.problems)
 
-    def test_not_shown_anywhere(self) -> None:
-        """Neither by the terms, nor by what a reload says, nor in the log."""
+    def test_the_password_is_not_shown_anywhere(self) -> None:
+        """Neither the terms, nor the lines of a reload, nor the log show it."""
         terms = self.relay.terms.host_terms(self.hop, "example.net")
         self.assertEqual(terms[0].credentials, Credentials("us", "secret"))
         self.assertNotIn("secret", repr(terms))

@@ -1,4 +1,4 @@
-"""Certificates and keys in files: those that cannot be used, dates, and one of our own."""
+"""Certificates and keys in files: mistakes, dates, and the self-signed certificate."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ class Files(FilesTestCase):
             self.assertRaises(CertificateError, CertifiedKey.read, certificate, key)
         ).replace(self.directory, "DIR")
 
-    def test_errors_name_the_file_and_what_is_wrong(self) -> None:
+    def test_errors_name_the_file_and_the_mistake(self) -> None:
         certificate = self.file("c.pem", certificate_pem(KEY, "mail.example.net"))
         key = self.file("k.pem", key_pem(KEY))
         locked = self.file("locked.pem", key_pem(KEY, BestAvailableEncryption(b"secret")))
@@ -89,14 +89,14 @@ class Files(FilesTestCase):
         ):
             self.assertIn(text, self.refusal(*files))
 
-    def test_a_chain_in_the_wrong_order_is_told_so(self) -> None:
+    def test_a_chain_in_the_wrong_order_is_refused_with_a_hint(self) -> None:
         chain = certificate_pem(OTHER_KEY, "issuer") + certificate_pem(KEY, "mail.example.net")
         self.assertIn(
             "expected certificate 2 of the file, whose key it is, to be the first",
             self.refusal(self.file("chain.pem", chain), self.file("k.pem", key_pem(KEY))),
         )
 
-    def test_an_rsa_key_has_to_work(self) -> None:
+    def test_an_rsa_key_must_sign(self) -> None:
         good = rsa.generate_private_key(65537, 2048)
         pem = self.file("rsa.pem", key_pem(good) + certificate_pem(good, "mail.example.net"))
         self.assertEqual(CertifiedKey.read(pem, pem).key.key_size, 2048)  # type: ignore[union-attr]
@@ -106,7 +106,7 @@ class Files(FilesTestCase):
         file = self.file("bad.pem", key_pem(bad.private_key(unsafe_skip_rsa_key_validation=True)))
         self.assertIn("holds no private key", self.refusal(pem, file))
 
-    def test_dates_are_warned_of_and_no_more(self) -> None:
+    def test_dates_lead_to_warnings_only(self) -> None:
         pem = self.file("pair.pem", key_pem(KEY) + certificate_pem(KEY, "mail.example.net"))
         pair = CertifiedKey.read(pem, pem)
         day = 86400.0
@@ -121,7 +121,7 @@ class Files(FilesTestCase):
                 [text] if text else [],
             )
 
-    def test_a_chain_is_read_whole(self) -> None:
+    def test_a_chain_is_read_completely(self) -> None:
         both = certificate_pem(KEY, "mail.example.net") + certificate_pem(OTHER_KEY, "issuer")
         file = self.file("chain.pem", both)
         pair = CertifiedKey.read(file, self.file("k.pem", key_pem(KEY)))
@@ -131,7 +131,7 @@ class Files(FilesTestCase):
         self.assertEqual(pair.certificate, pair.chain[0])
         self.assertEqual(tuple(read_certificates(file)), pair.chain)
 
-    def test_an_operator_knows_it_by_its_description(self) -> None:
+    def test_the_description_has_subject_last_day_and_fingerprint(self) -> None:
         pem = self.file("pair.pem", key_pem(KEY) + certificate_pem(KEY, "mail.example.net"))
         pair = CertifiedKey.read(pem, pem)
         self.assertEqual(
@@ -140,7 +140,7 @@ class Files(FilesTestCase):
         )
         self.assertNotIn("PRIVATE", repr(pair))
 
-    def test_names_come_out_printable_whatever_they_hold(self) -> None:
+    def test_names_are_printable(self) -> None:
         for name, text in (
             ("a\r\nb\0c", "CN=a\\r\\nb\\00c"),
             ("é\u202e", "CN=\\xe9\\u202e"),
@@ -163,7 +163,7 @@ class SelfSigned(FilesTestCase):
         with open(self.make(), "rb") as opened:
             return opened.read()
 
-    def test_it_is_for_the_hostname_and_for_localhost(self) -> None:
+    def test_the_certificate_is_for_the_hostname_and_localhost(self) -> None:
         path = self.make()
         certificate = CertifiedKey.read(path, path).certificate
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -178,7 +178,7 @@ class SelfSigned(FilesTestCase):
         assert isinstance(key, ec.EllipticCurvePublicKey)
         self.assertEqual(key.curve.name, "secp256r1")
 
-    def test_names_of_every_kind_can_be_had(self) -> None:
+    def test_every_kind_of_hostname_has_a_certificate(self) -> None:
         for hostname in (
             "[192.0.2.1]",
             "[IPv6:2001:db8::1]",
@@ -189,12 +189,12 @@ class SelfSigned(FilesTestCase):
             CertifiedKey.read(path, path)
             os.unlink(path)
 
-    def test_it_is_made_once_and_nobody_else_can_read_it(self) -> None:
+    def test_the_file_is_created_once_with_mode_0600(self) -> None:
         self.assertEqual(self.content(), self.content())
         self.assertEqual(os.stat(self.make()).st_mode & 0o777, 0o600)
         self.assertEqual(os.listdir(self.directory), ["self-signed.pem"])
 
-    def test_what_is_broken_or_expired_is_made_anew(self) -> None:
+    def test_a_broken_or_expired_certificate_is_replaced(self) -> None:
         whole = self.content()
         for broken in (
             b"",
@@ -207,12 +207,12 @@ class SelfSigned(FilesTestCase):
         path = self.make(now=NOW + 11 * 365 * 86400)
         self.assertEqual(CertifiedKey.read(path, path).warnings(NOW + 11 * 365 * 86400), [])
 
-    def test_what_a_kill_left_half_written_is_no_obstacle(self) -> None:
+    def test_a_half_written_file_is_no_obstacle(self) -> None:
         self.file("self-signed.pem.new", b"-----BEGIN")
         CertifiedKey.read(self.make(), self.make())
         self.assertEqual(os.listdir(self.directory), ["self-signed.pem"])
 
-    def test_a_power_cut_at_any_moment_leaves_all_or_nothing(self) -> None:
+    def test_a_power_cut_leaves_the_whole_file_or_none(self) -> None:
         for old in (False, True):
             operations = 0
             while True:

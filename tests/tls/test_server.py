@@ -1,4 +1,4 @@
-"""TLS on our side: contexts that real clients shake hands with, in memory."""
+"""TLS contexts of listeners, in handshakes with real clients in memory."""
 
 import contextlib
 import os
@@ -40,7 +40,7 @@ def client_context() -> ssl.SSLContext:
 def shake_hands(
     server: ServerContext, client: ssl.SSLContext, name: str | None = None
 ) -> tuple[ssl.SSLObject, SSL.Connection]:
-    """Return both ends of a handshake in memory."""
+    """Return both ends of a completed handshake in memory."""
     protocol = TLSMemoryBIOFactory(server, False, Factory.forProtocol(Protocol)).buildProtocol(None)
     protocol.makeConnection(transport := StringTransport())
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -72,10 +72,10 @@ class FilesTestCase(SynchronousTestCase):
 
 
 class Handshakes(FilesTestCase):
-    def test_twisted_takes_it_for_a_server(self) -> None:
+    def test_twisted_uses_the_context_for_a_server(self) -> None:
         verifyObject(IOpenSSLServerConnectionCreator, self.context())
 
-    def test_the_newest_version_and_its_facts(self) -> None:
+    def test_the_newest_version_is_negotiated_with_its_facts(self) -> None:
         context = self.context()
         client, server = shake_hands(context, client_context(), "mail.example.net")
         self.assertEqual(client.version(), "TLSv1.3")
@@ -85,7 +85,7 @@ class Handshakes(FilesTestCase):
         self.assertEqual(achieved.server_name, "mail.example.net")
         self.assertEqual((achieved.peer_subject, achieved.peer_verified), (None, False))
 
-    def test_tls_1_2_with_forward_secrecy_as_we_prefer(self) -> None:
+    def test_tls_1_2_has_forward_secrecy_by_our_preference(self) -> None:
         client = client_context()
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         client.set_ciphers("AES128-SHA:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-GCM-SHA384")
@@ -95,7 +95,7 @@ class Handshakes(FilesTestCase):
             ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384"),
         )
 
-    def test_older_versions_fail(self) -> None:
+    def test_versions_before_1_2_fail(self) -> None:
         client = SSL.Context(SSL.TLS_CLIENT_METHOD)
         client.set_cipher_list(b"ALL@SECLEVEL=0")
         client.set_min_proto_version(SSL.TLS1_1_VERSION)
@@ -114,7 +114,7 @@ class Handshakes(FilesTestCase):
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         self.assertRaises(ssl.SSLError, shake_hands, self.context("1.3"), client)
 
-    def test_what_suffices_is_said_after_the_handshake(self) -> None:
+    def test_the_version_is_decided_on_after_the_handshake(self) -> None:
         client = client_context()
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         _, server = shake_hands(self.context(), client)
@@ -122,7 +122,7 @@ class Handshakes(FilesTestCase):
             [suffices(least)(server_facts(server)) for least in ("1.2", "1.3")], [True, False]
         )
 
-    def test_what_suffices_may_be_several_things(self) -> None:
+    def test_version_strength_and_certificate_may_be_required(self) -> None:
         good = TLSFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256", 128, peer_verified=True)
         for decide, decision in (
             (suffices(), True),
@@ -132,7 +132,7 @@ class Handshakes(FilesTestCase):
             self.assertEqual(decide(good), decision)
         self.assertFalse(suffices(client_certificate=True)(TLSFacts("TLSv1.3", "", 256)))
 
-    def test_a_client_that_offers_alpn_is_welcome_all_the_same(self) -> None:
+    def test_alpn_of_a_client_is_ignored(self) -> None:
         client = client_context()
         client.set_alpn_protocols(["h2", "smtp"])
         end, _ = shake_hands(self.context(), client)
@@ -206,7 +206,7 @@ class Reloading(FilesTestCase):
         end, _ = shake_hands(context, client_context())
         return end.getpeercert(binary_form=True)
 
-    def test_later_connections_see_the_new_certificate(self) -> None:
+    def test_later_connections_use_the_new_certificate(self) -> None:
         context = self.context()
         before = self.served(context)
         NEW.save(self.directory, "pair.pem")
@@ -215,7 +215,7 @@ class Reloading(FilesTestCase):
         self.assertEqual(self.served(context), NEW.der)
         self.assertNotEqual(self.served(context), before)
 
-    def test_what_cannot_be_used_leaves_the_old_in_force(self) -> None:
+    def test_an_unusable_file_leaves_the_old_context_in_force(self) -> None:
         context = self.context()
         before = self.served(context)
         self.file("pair.pem", NEW.key_pem + OURS.pem.removeprefix(OURS.key_pem))
@@ -233,14 +233,14 @@ class Settings(FilesTestCase):
         context.reload()
         return context
 
-    def test_making_one_touches_no_file(self) -> None:
+    def test_a_context_is_created_without_reading_files(self) -> None:
         context = ServerContext(TLSSettings(certificate_file="/none.pem", key_file="/none.pem"))
         self.assertFalse(context.ready)
         self.assertRaises(CertificateError, context.reload)
         self.assertFalse(context.ready)
         self.assertRaises(RuntimeError, context.serverConnectionForTLS, None)
 
-    def test_ciphers_are_those_of_the_settings(self) -> None:
+    def test_the_ciphers_of_the_settings_are_used(self) -> None:
         context = self.context_of(ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
         client = client_context()
         client.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -251,7 +251,7 @@ class Settings(FilesTestCase):
         error = self.assertRaises(CertificateError, self.context_of, ciphers="RC4-FOO")
         self.assertIn('ciphers "RC4-FOO": OpenSSL knows no suite of TLS 1.2 by it;', str(error))
 
-    def test_sni_has_the_settings_of_the_listener_too(self) -> None:
+    def test_contexts_by_server_name_have_the_settings_of_the_listener(self) -> None:
         other = authority.self_signed("a.example").save(self.directory, "a.pem")
         context = self.context_of(
             ciphers="ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -268,7 +268,7 @@ class Settings(FilesTestCase):
                 opened.read(),
             )
 
-    def test_a_file_for_a_name_is_refused_as_the_first_one_is(self) -> None:
+    def test_an_unusable_file_for_a_server_name_is_refused(self) -> None:
         named = SNICertificate(names=["a.example"], certificate=self.file("a.pem", b""))
         error = self.assertRaises(CertificateError, self.context_of, sni=(named,))
         self.assertIn("a.pem: holds no certificate in PEM form;", str(error))
@@ -280,7 +280,7 @@ class Settings(FilesTestCase):
         )
         self.assertIn("/nowhere.pem: cannot be read: No such file", str(error))
 
-    def test_what_openssl_finds_too_weak_is_said(self) -> None:
+    def test_a_certificate_that_openssl_finds_too_weak_is_refused(self) -> None:
         weak = Authority().issue(
             "a.example", key=rsa.generate_private_key(public_exponent=65537, key_size=1024)
         )
@@ -289,7 +289,7 @@ class Settings(FilesTestCase):
         )
         self.assertIn("/weak.pem: OpenSSL refuses it: ee key too small;", str(error))
 
-    def test_the_certificate_of_our_own_is_believed_by_who_is_given_it(self) -> None:
+    def test_the_self_signed_certificate_verifies_where_it_is_trusted(self) -> None:
         path, _ = self_signed(
             self.directory, "mail.example.net", files=DiskFiles(), wall_time=wall_time
         )
@@ -297,7 +297,7 @@ class Settings(FilesTestCase):
         end, _ = shake_hands(load(path, path), client, "mail.example.net")
         self.assertEqual(end.version(), "TLSv1.3")
 
-    def test_nothing_is_compressed(self) -> None:
+    def test_compression_is_off(self) -> None:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             client = client_context()
             client.options &= ~ssl.OP_NO_COMPRESSION
@@ -307,7 +307,7 @@ class Settings(FilesTestCase):
 
 
 class Reasons(SynchronousTestCase):
-    def test_they_are_openssls_words(self) -> None:
+    def test_reasons_are_in_openssls_words(self) -> None:
         for error, text in (
             (SSL.Error([("SSL routines", "", "unsupported protocol")]), "unsupported protocol"),
             (SSL.Error([("a", "", "one"), ("b", "", "t\x00o")]), "one, t\\x00o"),

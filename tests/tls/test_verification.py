@@ -1,4 +1,4 @@
-"""C5, C6: who is there? Certificates of next hops, with real TLS in memory (RFC 3207 §4.1)."""
+"""C5, C6: certificates of next hops are verified (RFC 3207 §4.1), with real TLS in memory."""
 
 import re
 
@@ -23,7 +23,7 @@ TOO_WEAK: list[ScriptStep] = [
     ("expect", b"QUIT\r\n"),
     ("send", b"221 Bye\r\n"),
 ]
-"""A server that hears QUIT right after the handshake, and nothing else."""
+"""A server that receives QUIT right after the handshake, and nothing else."""
 
 
 def shown(issued: Issued) -> ServerTLS:
@@ -42,11 +42,11 @@ class VerificationTests(HopTestCase):
         return self.authority.issue("mx1.example", names=names, **kinds)  # type: ignore[arg-type]
 
     def deferred(self, issued: Issued) -> Outcome:
-        """Deliver to a server that is not good enough; return the outcome of that."""
+        """Deliver to a server that is not verified; return the outcome."""
         peer = self.server_with(shown(issued), *TOO_WEAK)
         outcome = self.send_one()
         self.assertTrue(peer.finished, peer.problems)  # C6: QUIT right after the negotiation
-        self.assertEqual(outcome.reply.enhanced, "4.7.5")  # C6: deferred, not returned
+        self.assertEqual(outcome.reply.enhanced, "4.7.5")  # C6: deferred, not bounced
         self.assertTrue(outcome.unreachable)
         assert outcome.tls is not None
         self.assertFalse(outcome.tls.peer_verified)
@@ -60,12 +60,12 @@ class VerificationTests(HopTestCase):
         self.assertTrue(peer.finished, peer.problems)
         assert outcome.tls is not None
         self.assertTrue(outcome.tls.peer_verified)
-        self.use(tls="verify", authorities=self.authorities)  # without that connection
+        self.use(tls="verify", authorities=self.authorities)  # closes that connection
 
-    def test_c5_the_name_of_the_host_and_an_authority_that_is_trusted(self) -> None:
+    def test_c5_a_certificate_with_the_right_name_and_authority_verifies(self) -> None:
         self.assert_verified(self.issued("other.example", "MX1.example"))
 
-    def test_c5_a_wildcard_stands_for_one_label(self) -> None:
+    def test_c5_a_wildcard_matches_one_label(self) -> None:
         """RFC 9525 §6.3."""
         issued = self.issued("*.net.example")
         self.assert_verified(issued, Target("mx.net.example", "192.0.2.1", 25))
@@ -74,16 +74,16 @@ class VerificationTests(HopTestCase):
         self.assertEqual(self.send_one().reply.enhanced, "4.7.5")
         self.assertTrue(peer.finished, peer.problems)
 
-    def test_c5_an_internationalised_name(self) -> None:
-        """A-labels in the certificate, whatever the route had (RFC 9525 §4)."""
+    def test_c5_an_internationalized_name_verifies(self) -> None:
+        """The certificate has A-labels, whatever the form in the route (RFC 9525 §4)."""
         domain = Mailbox.parse("a@mx.bücher.example").domain
         for name in (domain, "mx.bücher.example"):
             target = Target(name, "192.0.2.1", 25)
             self.assert_verified(self.issued("mx.xn--bcher-kva.example"), target)
             self.assertEqual(server_name(target), "mx.xn--bcher-kva.example")
 
-    def test_c5_an_address_literal(self) -> None:
-        """An IP-ID, not a DNS-ID that looks like one; and no SNI (C10)."""
+    def test_c5_an_address_literal_needs_an_ip_id(self) -> None:
+        """An IP-ID counts, a DNS-ID with the address does not; there is no SNI (C10)."""
         for address in ("192.0.2.1", "2001:db8::2"):
             target = Target(address, address, 25)
             self.assert_verified(self.issued(address), target)
@@ -92,7 +92,7 @@ class VerificationTests(HopTestCase):
         outcome = self.deferred(self.issued("192.0.2.2"))
         self.assertIn("not for 192.0.2.1, but for 192.0.2.2", outcome.reply.text)
 
-    def test_c5_another_name(self) -> None:
+    def test_c5_another_name_does_not_verify(self) -> None:
         outcome = self.deferred(self.issued("mx2.example", "a.example", "b.example", "c.example"))
         self.assertIn(
             "its certificate is not for mx1.example, but for mx2.example, a.example, b.example and"
@@ -101,26 +101,26 @@ class VerificationTests(HopTestCase):
         )
 
     def test_c5_a_common_name_never_counts(self) -> None:
-        """The subject says mx1.example, and no subjectAltName does."""
+        """The subject has mx1.example, and no subjectAltName has it."""
         outcome = self.deferred(self.issued())
         self.assertIn("cannot be compared with mx1.example", outcome.reply.text)
         self.assertIn("subjectAltName", outcome.reply.text)
 
-    def test_c5_expired(self) -> None:
+    def test_c5_an_expired_certificate_does_not_verify(self) -> None:
         outcome = self.deferred(self.issued("mx1.example", days=(-30, -1)))
         self.assertIn("has expired", outcome.reply.text)
         self.assertNotIn("not for", outcome.reply.text)
 
-    def test_c5_not_valid_yet(self) -> None:
+    def test_c5_a_certificate_that_is_not_valid_yet_does_not_verify(self) -> None:
         outcome = self.deferred(self.issued("mx1.example", days=(1, 30)))
         self.assertIn("not valid yet", outcome.reply.text)
 
-    def test_c5_self_signed(self) -> None:
+    def test_c5_a_self_signed_certificate_does_not_verify(self) -> None:
         outcome = self.deferred(self_signed("mx1.example", names=["mx1.example"]))
         self.assertIn("its certificate is self-signed", outcome.reply.text)
 
-    def test_c5_signed_by_somebody_else(self) -> None:
-        """By one whom we do not know, or who only has the name of one."""
+    def test_c5_a_certificate_of_another_authority_does_not_verify(self) -> None:
+        """By an unknown authority, or by one that only has the name of a trusted one."""
         for name, text in (
             ("Other CA", "no trusted authority"),
             ("Example CA", "not signed by the authority that it names"),
@@ -129,18 +129,18 @@ class VerificationTests(HopTestCase):
             issued = other.issue("mx1.example", names=["mx1.example"], for_clients=False)
             self.assertIn(text, self.deferred(issued).reply.text)
 
-    def test_c5_for_clients_only(self) -> None:
+    def test_c5_a_certificate_for_clients_only_does_not_verify(self) -> None:
         outcome = self.deferred(self.issued("mx1.example", for_clients=True))
         self.assertIn("not for servers", outcome.reply.text)
 
-    def test_c5_those_whom_the_system_trusts(self) -> None:
-        """Our authority is none of them."""
+    def test_c5_the_default_authorities_are_those_of_the_system(self) -> None:
+        """Our test authority is not one of them."""
         self.use(tls="verify")
         outcome = self.deferred(self.issued("mx1.example"))
         self.assertIn("no trusted authority", outcome.reply.text)
 
-    def test_c5_a_certificate_that_is_named_itself(self) -> None:
-        """Trusted without an authority above it; its name has to be right all the same."""
+    def test_c5_a_certificate_may_be_its_own_authority(self) -> None:
+        """It is trusted without the authority above it, and its name must still be right."""
         pinned = self_signed("mx1.example", names=["mx1.example"])
         self.authorities = self.file("pinned.pem", pinned.pem)
         self.use(tls="verify", authorities=self.authorities)
@@ -148,7 +148,7 @@ class VerificationTests(HopTestCase):
         self.targets = [Target("mx2.example", FIRST.address, 25)]
         self.assertIn("not for mx2.example", self.deferred(pinned).reply.text)
 
-    def test_c5_every_exception_is_a_failure(self) -> None:
+    def test_c5_any_exception_means_not_verified(self) -> None:
         class Broken(ClientContexts):
             def _problems(self, connection: object, target: object) -> list[str]:
                 raise ZeroDivisionError("division by zero")
@@ -159,15 +159,15 @@ class VerificationTests(HopTestCase):
         outcome = self.deferred(self.issued("mx1.example"))
         self.assertIn("cannot be verified: division by zero", outcome.reply.text)
 
-    def test_a_certificate_of_any_size_is_not_read(self) -> None:
+    def test_names_of_a_huge_certificate_are_not_read(self) -> None:
         names = ["mx1.example", *(f"{number}.mail.example" for number in range(1000))]
         outcome = self.deferred(self.issued(*names))
         self.assertRegex(outcome.reply.text, r"its certificate has \d{5} octets, and no more than")
         assert outcome.tls is not None
         self.assertRegex(outcome.tls.peer_subject or "", r"^unreadable: it has \d{5} octets")
 
-    def test_c5_nobody_looked(self) -> None:
-        """A callback of OpenSSL that was never called has verified nothing."""
+    def test_c5_a_callback_that_was_not_called_means_not_verified(self) -> None:
+        """Without a call of OpenSSL's callback nothing is verified."""
 
         class Blind(ClientContexts):
             def _remember(self, *arguments: object) -> bool:
@@ -178,15 +178,15 @@ class VerificationTests(HopTestCase):
         self.relay.connections.contexts.use(finished(self.relay.connections.contexts.load([tls])))
         self.deferred(self.issued("mx1.example"))
 
-    def test_c6_the_next_target_is_tried(self) -> None:
+    def test_c6_the_next_target_is_tried_after_a_failed_verification(self) -> None:
         self.targets = [FIRST, SECOND]
         self.server_with(shown(self_signed("mx1.example", names=["mx1.example"])), *TOO_WEAK)
         good = self.issued("mx2.example")
         self.server_with(shown(good), *TLS_OPENING, *SECURED, *TAKEN, target=SECOND)
         self.assertEqual(self.send_one().remote, "mx2.example[2001:db8::2]:25")
 
-    def test_c6_never_in_clear(self) -> None:
-        """Neither where STARTTLS is not offered, nor after a failed handshake (C8)."""
+    def test_c6_verify_never_falls_back_to_clear(self) -> None:
+        """Neither without an offer of STARTTLS, nor after a failed handshake (C8)."""
         for behind in (
             [("send", b"250 mx.example\r\n"), *PARTING],
             [
@@ -201,8 +201,8 @@ class VerificationTests(HopTestCase):
             self.assertNotIn(b"MAIL", peer.received)
         self.assertEqual(len(self.network.connections), 2)
 
-    def test_the_name_is_that_of_the_route(self) -> None:
-        """Not that of the recipient's domain, nor what a reply says."""
+    def test_the_name_to_verify_is_that_of_the_route(self) -> None:
+        """Neither the recipient's domain nor a name in a reply counts."""
         hop = NextHop("smtp", hosts=(Host("relay.example", 25),))
         self.targets = [Target("relay.example", "192.0.2.1", 25)]
         self.server_with(shown(self.issued("relay.example")), *TLS_OPENING, *SECURED, *TAKEN)
@@ -210,7 +210,7 @@ class VerificationTests(HopTestCase):
 
 
 class FileTests(HopTestCase):
-    def test_a_certificate_of_ours_for_those_who_ask(self) -> None:
+    def test_our_client_certificate_is_sent_on_request(self) -> None:
         ours = Authority().issue("us.example")
         self.use(Destination(domain="*", client_certificate=self.file("us.pem", ours.pem)))
         for ask in (True, False):
@@ -221,7 +221,7 @@ class FileTests(HopTestCase):
             self.network.advance(5)
             self.assertTrue(peer.finished, peer.problems)
 
-    def test_the_dates_of_ours_are_looked_at(self) -> None:
+    def test_the_dates_of_our_certificate_are_checked(self) -> None:
         ours = Authority().issue("us.example", days=(-9, 3))
         self.use(Destination(domain="*", client_certificate=self.file("us.pem", ours.pem)))
         config = Config(
@@ -229,12 +229,12 @@ class FileTests(HopTestCase):
                 Destination(domain="*", client_certificate=self.file("us.pem", ours.pem))
             ]
         )
-        prepared = finished(self.relay.load_terms(config.all_destinations))
-        [warning] = prepared.date_warnings(wall_time())
+        loaded = finished(self.relay.load_terms(config.all_destinations))
+        [warning] = loaded.date_warnings(wall_time())
         self.assertIn("us.pem: the certificate expires on", warning)
 
-    def test_all_or_nothing(self) -> None:
-        """What cannot be used is refused before anything changes, and says which file."""
+    def test_an_unusable_file_changes_nothing(self) -> None:
+        """An unusable file is refused by name before anything changes."""
         ours, other = (Authority().issue("us.example") for _ in range(2))
         good = self.file("us.pem", ours.pem)
         self.use(Destination(domain="*", client_certificate=good))
@@ -260,8 +260,8 @@ class FileTests(HopTestCase):
         self.assertTrue(self.send_one().delivered)
         self.assertEqual(tls.client_subjects, ["CN=us.example"])
 
-    def test_files_are_read_again(self) -> None:
-        """Idle connections are closed, and the next one has what the file holds now."""
+    def test_a_reload_reads_the_files_again(self) -> None:
+        """Idle connections are closed, and the next one uses the new content of the files."""
         old, new = (Authority() for _ in range(2))
         issued = new.issue("mx1.example", names=["mx1.example"], for_clients=False)
         destination = Destination(
