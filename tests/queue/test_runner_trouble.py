@@ -134,7 +134,7 @@ class Exhausted(RunnerTestCase):
 
     def test_so_is_one_whose_notice_cannot_be_written(self) -> None:
         self.accept(message(1))
-        self.fail_once(self.runner._notices, "_message")
+        self.fail_once(self.runner._notices, "_write")
         self.answer(FAILED)
         self.assertEqual(self.notices(), [])
         self.settle(5)
@@ -238,7 +238,7 @@ class Exhausted(RunnerTestCase):
 
     def test_what_is_not_taken_since_its_notices_cannot_be_written_keeps_no_place(self) -> None:
         alias = Recipient(RecipientNumber(0), Mailbox("list", "mta.example"), {"NOTIFY": "SUCCESS"})
-        self.fail_once(self.runner._notices, "_message")
+        self.fail_once(self.runner._notices, "_write")
         with self.assertRaises(MemoryError):
             self.runner.accept(evolve(message(1), expanded=(alias,)))
         self.assertEqual(self.runner._fair_share.places, 0)
@@ -248,7 +248,7 @@ class Exhausted(RunnerTestCase):
         self.runner.update(evolve(self.settings(), delay_warning=4 * 3600.0))
         self.accept(message(1, sender="ann@sender.example"))
         self.answer(DEFERRED)
-        self.fail_once(self.runner._notices, "_message")
+        self.fail_once(self.runner._notices, "_write")
         told = 0
         for _ in range(80):
             self.settle(300)

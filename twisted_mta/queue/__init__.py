@@ -1,1 +1,1 @@
-"""The durable queue: what is stored, when it is due, who works on it."""
+"""The durable queue: its store, its schedule, and the runner that delivers its mail."""

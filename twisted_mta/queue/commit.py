@@ -52,10 +52,10 @@ __all__ = ["FULL", "NOT_NOW", "TRANSITIONS", "Event", "GroupCommit", "State"]
 _REOPEN_FIRST = 1.0  # seconds; doubled with each failure
 _REOPEN_LAST = 60.0
 _LONGEST_LULL = 0.005  # seconds that a commit waits for quiet sockets
-_PAUSE = 1.0  # seconds that a full store is left alone
+_PAUSE = 1.0  # seconds between two tries of a full store
 _PROBE_AFTER = 1.0  # seconds without a commit after which a probe is worth a transaction
 
-# What Python raises for a value that is not what it should be: the operation's fault.
+# Python raises these for a wrong type or value in an operation.
 _MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError)
 
 
@@ -232,7 +232,7 @@ class GroupCommit:
             self.perform(PROBE).addErrback(lambda failure: None)  # `is_open` shows the failure
 
     def stop(self) -> Deferred[None]:
-        """Commit what waits and close the store; operations that cannot be committed fail."""
+        """Commit waiting operations and close the store; those that cannot be committed fail."""
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
         if self._state is State.STOPPED:
@@ -294,7 +294,7 @@ class GroupCommit:
             self._applied, self._failed, callbackArgs=(batch,), errbackArgs=(batch,)
         ).addErrback(self._derailed, batch)
 
-    # What a batch takes.
+    # The operations of a batch.
 
     def _take(self) -> list[Pending]:
         """Take the next batch: new operations, and alternating with them those tried again."""
@@ -407,7 +407,7 @@ class GroupCommit:
         then = [each for each in self._waiting if not isinstance(each.operation, Accept)]
         self._log.error("there is no room for the queue: {error}", error=str(error))
         self._full_until = self._clock.seconds() + _PAUSE
-        # Without new messages the rest may fit, and free room; else what is behind it may.
+        # Without new messages the rest may fit, and free room; else the operations behind it may.
         self._waiting = deque(first + then if accepts else then + first)
         if accepts:
             self._wake()

@@ -1,9 +1,9 @@
-"""Watches for mail that has been here for long, so that its senders hear of it once.
+"""Delays: find mail that has waited for long without an attempt, and report it to its sender once.
 
-An attempt that comes late tells of the delay itself (`settlement`). Here is what is not attempted
-meanwhile: its next attempt lies ahead, its next hop is left alone, or it has no turn. Messages are
-looked at in the order of their age, each once: ids are ordered so, and the store remembers who was
-told. After a restart it begins again with the oldest.
+A late attempt reports the delay itself (`settlement`). Mail is found here that is not tried
+meanwhile: its next attempt lies ahead, its next hop is suspended, or its turn has not come.
+Messages are looked at once, in the order of their age, which is that of their ids; the store
+remembers which delays were reported. After a restart this begins again with the oldest message.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .store.contract import Leased, Overdue, Settle
 _START = QueueId(0)
 
 Record = Callable[[Settle, Sequence[Action]], None]
-"""Records what was found, and begins with the delivery of its notices."""
+"""Commits a settle, and takes in its notices, which have these actions."""
 
 
 class DelayWatch:
@@ -34,11 +34,12 @@ class DelayWatch:
 
     Args:
         commit: the store.
-        notices: says whom to tell after how long, and writes it.
+        notices: decides which delays are due for a report, and writes it.
         clock: for pauses.
         wall_time: for the age of messages.
-        events: says how each recipient of a message stands, in the order of the envelope.
-        record: see there.
+        events: returns why each recipient of a message was not delivered yet, in the order of the
+            envelope.
+        record: commits the reports.
     """
 
     _log = Logger()
@@ -59,31 +60,31 @@ class DelayWatch:
         self._wall_time = wall_time
         self._events = events
         self._record = record
-        self._through = _START  # all up to it was looked at
+        self._through = _START  # messages up to this id were looked at
         self._running = False
         self._looking = False
         self._alarm: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Begin to look, also anew when the settings have changed."""
+        """Begin to look, or begin again with the oldest message: the settings have changed."""
         self._running = True
         self._through = _START
         if not self._looking:
             self._wait(0)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._running = False
         self._cancel()
 
     def arrived(self, message: Message) -> None:
-        """A message is in the queue: one that took long to arrive is older than its neighbours."""
+        """Note that a message is in the queue; one that took long to arrive has a low id."""
         if message.id <= self._through:
             self._through = QueueId(message.id - 1)
 
     @property
     def _pause(self) -> float:
-        """Seconds between two looks: a warning comes late by no more than that."""
+        """Seconds between two looks: a report comes late by no more than that."""
         return min(300.0, max(1.0, (self._notices.settings.delay_warning or 0.0) / 32))
 
     def _cancel(self) -> None:
@@ -119,7 +120,7 @@ class DelayWatch:
         now = self._wall_time()
         try:
             for message in leased.messages:
-                self._tell(message, now)
+                self._report(message, now)
         finally:
             self._wait(self._pause if leased.through is None else 0)
 
@@ -127,7 +128,7 @@ class DelayWatch:
         self._looking = False
         self._wait(self._pause)
 
-    def _tell(self, message: Message, now: float) -> None:
+    def _report(self, message: Message, now: float) -> None:
         written = NOTHING
         try:
             delayed = [
@@ -137,7 +138,7 @@ class DelayWatch:
             ]
             written = self._notices.write(message, now, delayed=delayed)
         except Exception:
-            self._log.failure("whether {id} is delayed cannot be said", id=message.id)
+            self._log.failure("the delay of {id} could not be reported", id=message.id)
         numbers = tuple(each.number for each in message.envelope.recipients)
         settle = Settle(
             message,

@@ -50,7 +50,7 @@ Intervened = Callable[[str, QueueId, int], object]
 
 @frozen
 class Observers:
-    """Callbacks that hear of what happens in the queue."""
+    """Callbacks for events in the queue."""
 
     settled: Observer
     noticed: Noticed
@@ -131,7 +131,7 @@ class Deliveries:
         )
 
     def stop(self) -> None:
-        """Do now, for the last time, what was to be tried again later."""
+        """Make the calls that wait for another try, for the last time."""
         retries, self._retries = self._retries, {}
         for timer, call in retries.items():
             timer.cancel()

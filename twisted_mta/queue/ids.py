@@ -1,4 +1,4 @@
-"""Queue ids: time of arrival first, so that the order of ids is the order of messages."""
+"""Queue ids: the time of arrival comes first, so that ids sort by age."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _WORKER_BITS = 6
 _LOW_BITS = _RANDOM_BITS + _WORKER_BITS
 
 WORKERS = 1 << _WORKER_BITS
-"""How many processes can draw ids that never meet."""
+"""Processes at most whose ids are different."""
 
 
 class QueueIds:
-    """The ids of one process (`interfaces.Ids`): strictly increasing, never the same twice.
+    """The ids of one process (`interfaces.Ids`), strictly increasing.
 
-    An id is 43 bits of milliseconds since the epoch, then 14 random bits, then 6 that are the
-    number of the process, so that no two processes of one MTA ever draw the same. A clock that
-    steps back does not bring ids back: then the next one is the one after the last.
+    An id has 43 bits of milliseconds since the epoch, 14 random bits, and 6 bits with the number of
+    the process, so that no two processes of one MTA draw the same id. Where the clock was set back,
+    ids go on from the last one.
 
     Raises:
         ValueError: ``worker`` is not from 0 to 63.
@@ -27,7 +27,7 @@ class QueueIds:
 
     def __init__(self, *, wall_time: WallTime, random: Random, worker: int = 0) -> None:
         if not 0 <= worker < WORKERS:
-            raise ValueError(f"a worker has a number from 0 to {WORKERS - 1}, not {worker}")
+            raise ValueError(f"found worker number {worker}, expected 0 to {WORKERS - 1}")
         self._wall_time = wall_time
         self._random = random
         self._worker = worker
@@ -42,10 +42,10 @@ class QueueIds:
 
 
 def first_id(time: float) -> QueueId:
-    """Return what the ids of all messages that arrived at ``time`` (wall time) or later reach."""
+    """Return the lowest id of a message that arrives at ``time`` (wall time)."""
     return QueueId(max(0, int(time * 1000)) << _LOW_BITS)
 
 
 def time_of(id: QueueId) -> float:
-    """Return when a message arrived (wall time), to the millisecond."""
+    """Return the wall time at which a message arrived, to the millisecond."""
     return (id >> _LOW_BITS) / 1000

@@ -1,4 +1,4 @@
-"""Who is told what, and when: notices for the outcomes of one message (RFC 3461 §5.2)."""
+"""Notices: which of them the outcomes of a message cause, and to whom they go (RFC 3461 §5.2)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ..smtp.extension.deliverby import DeliverBy
 
 _LOOP = re.compile(r"\bloop(?:s|ing)?\b|too many (?:hops|\W{0,9}received)", re.IGNORECASE)
 
-_LOOKED_AT = 64 * 1024  # octets of a header section
-_TO = ("to", "delivered-to", "x-original-to")
+_LONGEST_HEADER = 64 * 1024  # octets of a header section that are searched
+_RECIPIENT_FIELDS = ("to", "delivered-to", "x-original-to")
 _POSTMASTER = re.compile(r"\bpostmaster\b[^@\s,<>]{0,64}@", re.IGNORECASE)
 
 _NEVER: Parameters = {"NOTIFY": "NEVER"}
 
-EXPANDED = Reply.of(250, "0.0", "It stands for several others")
+EXPANDED = Reply.of(250, "0.0", "Expanded to several recipients")
 
 RecipientsOf = Callable[[Mailbox], Sequence[Recipient]]
-"""Says whom a message of our own goes to that is for a mailbox, numbered from 0; at least one."""
+"""Returns the recipients of a notice to a mailbox, numbered from 0; none: no such mailbox."""
 
 
 def itself(mailbox: Mailbox) -> Sequence[Recipient]:
@@ -42,14 +42,14 @@ def itself(mailbox: Mailbox) -> Sequence[Recipient]:
 
 @frozen(kw_only=True)
 class NoticeSettings:
-    """What notices there are.
+    """The settings of notices.
 
     Attributes:
-        hostname: our name in them.
-        lifetime: seconds that one has before it is given up.
-        delay_warning: seconds after which a sender is told that mail is delayed; None: never.
-        postmaster: who gets the failures of mail that nobody sent, notices first of all; None:
-            nobody.
+        hostname: of this server, as notices name it.
+        lifetime: seconds that the delivery of a notice is tried.
+        delay_warning: seconds after which a delay is reported to the sender; None: never.
+        postmaster: gets notices about failed mail that has no sender, such as notices; None: no
+            notice is written.
     """
 
     hostname: str
@@ -60,13 +60,13 @@ class NoticeSettings:
 
 @frozen
 class Written:
-    """Notices for one message.
+    """The notices about one message.
 
     Attributes:
-        messages: to be queued.
-        actions: what each says that happened.
-        warned: recipients of whose delay one of them tells.
-        unreported: failures that none of them tells of.
+        messages: the notices.
+        actions: the action of each notice (RFC 3464 §2.3.3).
+        warned: recipients whose delay a notice reports.
+        unreported: failures that no notice reports.
     """
 
     messages: tuple[Message, ...] = ()
@@ -79,15 +79,15 @@ NOTHING = Written()
 
 
 class Notices:
-    """Writes the notices.
+    """Writes notices.
 
     Args:
-        settings: see there.
+        settings: those in force.
         ids: of notices.
-        recipients_of: whom a notice goes to.
+        recipients_of: returns the recipients of a notice.
 
     Attributes:
-        settings: those in force.
+        settings: those in force; for a reload to replace.
     """
 
     _log = Logger()
@@ -100,12 +100,12 @@ class Notices:
         self._recipients_of = recipients_of
 
     def is_delay_due(self, message: Message, recipient: Recipient, now: float) -> bool:
-        """Whether the sender is to be told that a recipient is delayed (RFC 3461 §5.2.5)."""
+        """Whether the delay of a recipient is to be reported now (RFC 3461 §5.2.5)."""
         if recipient.warned or message.envelope.reverse_path is None:
             return False
         by = DeliverBy.of(message.envelope.parameters)
         if by is not None and not by.returned and now >= by.seconds:
-            # RFC 2852 §4: it was asked for, for this message, unless it is NEVER.
+            # RFC 2852 §4: the sender asked for it with BY, unless NOTIFY is NEVER.
             return recipient.parameters.get("NOTIFY") != "NEVER"
         after = self.settings.delay_warning
         return (
@@ -125,153 +125,157 @@ class Notices:
         success: Action = "delivered",
         owner: Mailbox | None = None,
     ) -> Written:
-        """Write a notice for each kind of event that somebody is to be told of.
+        """Write one notice for the failures, one for the delays, one for the successes.
+
+        Each is written only where it is wanted.
 
         Args:
-            message: what they happened to.
+            message: the message.
             now: wall time.
-            failed: recipients that get nothing.
-            delayed: those whose delay `is_delay_due`.
-            succeeded: those that got it.
-            success: what that means.
-            owner: of a list, who is told of those that failed instead of the sender.
+            failed: its recipients that have failed.
+            delayed: its recipients whose delay `is_delay_due`.
+            succeeded: its recipients that were delivered.
+            success: the action of the notice about them.
+            owner: of a mailing list; gets the notice about failures instead of the sender.
         """
         if not (failed or delayed or succeeded):
             return NOTHING
         sender = message.envelope.reverse_path
         written: list[tuple[Action, Message]] = []
-        unreported = [event.outcome for event in failed]
+        unreported = [each.outcome for each in failed]
         warned: tuple[RecipientNumber, ...] = ()
         if failed:
             reader = owner or (None if sender else self.settings.postmaster)
-            told = self._told(message, failed) if reader or sender else []
-            made = self._made("failed", message, told, now, reader)
-            if made is not None:
-                written.append(("failed", made))
-                reported = {event.outcome.number: None for event in told}
+            wanted = self._wanted_failures(message, failed) if reader or sender else []
+            notice = self._notice("failed", message, wanted, now, reader)
+            if notice is not None:
+                written.append(("failed", notice))
+                reported = {each.outcome.number: None for each in wanted}
                 unreported = [each for each in unreported if each.number not in reported]
         if delayed:
-            made = self._made("delayed", message, delayed, now)
-            if made is not None:
-                written.append(("delayed", made))
-            # Also where it cannot be made: it would not be the next time either.
-            warned = tuple(event.recipient.number for event in delayed)
+            notice = self._notice("delayed", message, delayed, now)
+            if notice is not None:
+                written.append(("delayed", notice))
+            # Also where the notice cannot be written: the next attempt at it would fail, too.
+            warned = tuple(each.recipient.number for each in delayed)
         if succeeded and sender is not None:
-            told = [event for event in succeeded if event.recipient.is_to_notify("SUCCESS")]
-            made = self._made(success, message, told, now)
-            if made is not None:
-                written.append((success, made))
+            wanted = [each for each in succeeded if each.recipient.is_to_notify("SUCCESS")]
+            notice = self._notice(success, message, wanted, now)
+            if notice is not None:
+                written.append((success, notice))
         return Written(
-            messages=tuple(each for _, each in written),
+            messages=tuple(notice for _, notice in written),
             actions=tuple(action for action, _ in written),
             warned=warned,
             unreported=tuple(unreported),
         )
 
     def expanded(self, message: Message, now: float) -> Written:
-        """Write the notice that mailboxes stand for several others (RFC 3461 §5.2.7.3)."""
-        events = [
+        """Write the notice that mailboxes were expanded to several others (RFC 3461 §5.2.7.3)."""
+        expanded = [
             ReportedRecipient(recipient, Outcome(recipient.number, EXPANDED), attempted=False)
             for recipient in message.expanded
         ]
-        return self.write(message, now, succeeded=events, success="expanded")
+        return self.write(message, now, succeeded=expanded, success="expanded")
 
     def refused(self, message: Message, now: float) -> Written:
-        """Write the notices of recipients that a message was not taken for (`Message.refused`).
+        """Write the notices about recipients that were refused (`Message.refused`).
 
-        One goes to the sender, and one to each owner of a list who looks after its members; without
-        a sender (RFC 5321 §4.5.5) no owner hears of it.
+        One goes to the sender, and one to each owner of a mailing list with such members; where the
+        message has no sender, to no owner (RFC 5321 §4.5.5).
         """
-        told: dict[Mailbox | None, list[ReportedRecipient]] = {}
+        failures: dict[Mailbox | None, list[ReportedRecipient]] = {}
         sender = message.envelope.reverse_path
         for each in message.refused:
             owner, recipient = each.owner if sender else None, each.recipient
             if owner is not None:
-                recipient = evolve(recipient, parameters={})  # what the sender asked for
+                recipient = evolve(recipient, parameters={})  # NOTIFY is the sender's wish
             outcome = Outcome(recipient.number, each.reply)
-            told.setdefault(owner, []).append(
+            failures.setdefault(owner, []).append(
                 ReportedRecipient(recipient, outcome, attempted=False)
             )
-        # What the sender asked for is not what the owner did.
-        unasked = evolve(message, envelope=evolve(message.envelope, parameters={}))
+        # The parameters are the sender's wishes, not those of an owner.
+        without_wishes = evolve(message, envelope=evolve(message.envelope, parameters={}))
         written = [
-            self.write(unasked if owner else message, now, failed=events, owner=owner)
-            for owner, events in told.items()
+            self.write(without_wishes if owner else message, now, failed=failed, owner=owner)
+            for owner, failed in failures.items()
         ]
         return Written(
-            messages=tuple(each for one in written for each in one.messages),
-            actions=tuple(each for one in written for each in one.actions),
-            unreported=tuple(each for one in written for each in one.unreported),
+            messages=tuple(notice for each in written for notice in each.messages),
+            actions=tuple(action for each in written for action in each.actions),
+            unreported=tuple(outcome for each in written for outcome in each.unreported),
         )
 
-    def _told(
+    def _wanted_failures(
         self, message: Message, failed: Sequence[ReportedRecipient]
     ) -> list[ReportedRecipient]:
-        """Return the failures that somebody is to be told of."""
+        """Return the failures that a notice is to report."""
         if message.envelope.reverse_path is not None:
-            return [event for event in failed if event.recipient.is_to_notify("FAILURE")]
-        # RFC 5321 §4.5.5: the failure of a notice is never told to a sender. What the operator gets
-        # goes no further, here or elsewhere: two systems would tell each other without end.
-        told = [
-            event
-            for event in failed
+            return [each for each in failed if each.recipient.is_to_notify("FAILURE")]
+        # RFC 5321 §4.5.5: the failure of a notice is not reported to a sender. It is reported to
+        # the postmaster, but not if it was for a postmaster, here or elsewhere: two systems would
+        # send each other notices without end.
+        wanted = [
+            each
+            for each in failed
             if not (
-                _is_postmaster(event.recipient.original or event.recipient.mailbox)
-                or _is_postmaster(event.recipient.mailbox)
-                or _is_of_a_loop(event.outcome.reply)
+                _is_postmaster(each.recipient.original or each.recipient.mailbox)
+                or _is_postmaster(each.recipient.mailbox)
+                or _is_mail_loop(each.outcome.reply)
             )
         ]
-        return [] if not told or _is_for_postmaster(message) else told
+        return [] if not wanted or _is_for_postmaster(message) else wanted
 
-    def _made(
+    def _notice(
         self,
         action: Action,
         message: Message,
-        events: Sequence[ReportedRecipient],
+        reported: Sequence[ReportedRecipient],
         now: float,
         reader: Mailbox | None = None,
     ) -> Message | None:
+        """Return a notice; None: nothing is to be reported, or it cannot be written."""
         to = reader or message.envelope.reverse_path
-        if to is None or not events:
+        if to is None or not reported:
             return None
         try:
-            return self._message(action, message, events, now, to, reader)
+            return self._write(action, message, reported, now, to, reader)
         except MemoryError:
-            raise  # it can be made when there is some
+            raise  # it can be written when there is memory again
         except Exception:
             self._log.failure(
-                "no notice could be made of what happened to {id}: {action}",
+                "no notice could be written about {id}: {action}",
                 id=message.id,
                 action=action,
             )
             return None
 
-    def _message(
+    def _write(
         self,
         action: Action,
         message: Message,
-        events: Sequence[ReportedRecipient],
+        reported: Sequence[ReportedRecipient],
         now: float,
         to: Mailbox,
         reader: Mailbox | None,
     ) -> Message | None:
-        readers = self._readers(to)
-        if not readers:
+        recipients = self._recipients(to)
+        if not recipients:
             shown = printable(str(to))
             self._log.info(
-                "there is nobody <{reader}> to tell of {id}", reader=shown, id=message.id
+                "no notice about {id}: there is no mailbox <{reader}>", reader=shown, id=message.id
             )
             return None
         id = self._ids()
-        made = notice(
+        written = notice(
             action,
             message,
-            events,
+            reported,
             hostname=self.settings.hostname,
             id=id,
             time=now,
             reader=reader,
-            seven_bit=any(each.mailbox.is_ascii for each in readers),
+            seven_bit=any(each.mailbox.is_ascii for each in recipients),
         )
         self._log.info(
             "{id} is the notice for {message}, {action}, to <{reader}>",
@@ -284,26 +288,23 @@ class Notices:
             id=id,
             envelope=Envelope(
                 None,
-                # RFC 3461 §6.1: of a notice nobody is told anything.
-                tuple(evolve(each, parameters=_NEVER) for each in readers),
-                made.parameters,
+                # RFC 3461 §6.1: no notice is sent about a notice.
+                tuple(evolve(each, parameters=_NEVER) for each in recipients),
+                written.parameters,
             ),
             trace=b"",
-            body=MemoryBody(made.content),
+            body=MemoryBody(written.content),
             received_at=now,
             expires_at=now + self.settings.lifetime,
         )
 
-    def _readers(self, mailbox: Mailbox) -> Sequence[Recipient]:
-        """Return whom a notice goes to: where the aliases lead, if it is one of our mailboxes.
-
-        Nobody, if it would be a mailbox of ours and there is none of that name.
-        """
+    def _recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
+        """Return the recipients of a notice: those of its aliases, if the mailbox is ours."""
         try:
             return self._recipients_of(mailbox)
         except Exception:
             shown = printable(str(mailbox))
-            self._log.failure("whom notices to <{mailbox}> go to is not known", mailbox=shown)
+            self._log.failure("the recipients of notices to <{mailbox}> are unknown", mailbox=shown)
             return itself(mailbox)
 
 
@@ -311,28 +312,28 @@ def _is_postmaster(mailbox: Mailbox) -> bool:
     return folded(mailbox.local_part).partition("+")[0] == "postmaster"
 
 
-def _is_of_a_loop(reply: Reply) -> bool:
-    """Whether a message failed because it went round in circles (RFC 3463 X.4.6).
+def _is_mail_loop(reply: Reply) -> bool:
+    """Whether a reply reports a mail loop (RFC 3463 X.4.6).
 
-    Few say so by a status: Postfix says 5.4.0, others none.
+    Few servers report it by the enhanced code: Postfix replies 5.4.0, others have none.
     """
     return reply.status == "4.6" or _LOOP.search(reply.text) is not None
 
 
 def _is_for_postmaster(message: Message) -> bool:
-    """Whether a message without a sender is for a postmaster, wherever aliases led it since.
+    """Whether the header of a message names a postmaster, wherever aliases led the message.
 
-    It may be a notice of what this system or another one could not deliver to anybody else.
+    A message without sender that does so may be another system's notice to its postmaster.
     """
     header = b""
     try:
         for chunk in message.body.chunks():
             header += chunk
-            if b"\r\n\r\n" in header or len(header) >= _LOOKED_AT:
+            if b"\r\n\r\n" in header or len(header) >= _LONGEST_HEADER:
                 break
     except OSError:
         return False
     return any(
-        name.lower() in _TO and _POSTMASTER.search(value) is not None
-        for name, value in fields(header[:_LOOKED_AT])
+        name.lower() in _RECIPIENT_FIELDS and _POSTMASTER.search(value) is not None
+        for name, value in fields(header[:_LONGEST_HEADER])
     )

@@ -1,4 +1,4 @@
-"""The runner: accept mail into the queue, deliver what is due, and record the outcomes.
+"""The runner: accept mail into the queue, deliver due mail, and record the outcomes.
 
 Mail that is being delivered, or is about to be, is leased and in memory (`deliveries`), in places
 that `fair_share.FairShare` shares out. All other mail waits in the store, and is read by the

@@ -1,4 +1,4 @@
-"""What a runner is told."""
+"""The settings of a runner, from the configuration."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .schedule.backoff import Backoff
 
 @frozen(kw_only=True)
 class RunnerSettings:
-    """What a runner is told.
+    """The settings of a runner.
 
     Attributes:
-        hostname: our name in DSNs.
-        backoff: when to try again.
-        longest: seconds between two attempts that no next hop goes beyond whose schedule is another
-            one; None: there is none.
-        lifetime: seconds that a DSN has before it is given up.
-        concurrency: transactions with other hosts at once. What is done here, into Maildirs, does
-            not wait for those who do not answer.
-        per_hop: transactions at once with one next hop.
-        delay_warning: seconds after which senders are told of a delay; None: never.
-        postmaster: who gets the failures of what has no sender; None: nobody.
+        hostname: of this server, as DSNs name it.
+        backoff: between attempts, where a next hop has none of its own.
+        longest: seconds between two attempts at most, at next hops with a back-off of their own;
+            None: there are none.
+        lifetime: seconds that the delivery of a DSN is tried.
+        concurrency: transactions with other hosts at once. Local delivery does not count, so that
+            it does not wait for hosts that hang.
+        per_hop: transactions with one next hop at once.
+        delay_warning: seconds after which a delay is reported to the sender; None: never.
+        postmaster: gets notices about failed mail that has no sender; None: no notice is written.
     """
 
     hostname: str
@@ -37,7 +37,7 @@ class RunnerSettings:
 
     @property
     def notices(self) -> NoticeSettings:
-        """What notices there are."""
+        """The settings of notices."""
         return NoticeSettings(
             hostname=self.hostname,
             lifetime=self.lifetime,
@@ -47,5 +47,5 @@ class RunnerSettings:
 
     @property
     def latest(self) -> float:
-        """Seconds that nothing is put off beyond."""
+        """Seconds that a recipient is put off at most."""
         return max(self.backoff.maximum, self.longest or 0.0)

@@ -1,1 +1,1 @@
-"""What an operator asks of the queue."""
+"""The operator: operations on the queue, selections of recipients, tallies, interventions."""

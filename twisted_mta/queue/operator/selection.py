@@ -1,8 +1,8 @@
-"""What an operator picks of a queue, pure: recipients, by what is said of them and their messages.
+"""Selections: which recipients of the queue an operator means.
 
-A filter is about recipients: of a message to two domains, one that names a domain picks the
-recipients there and no others. What is said of the message (its id, its sender, its age) is true of
-all its recipients.
+Filters pick recipients: of a message to two domains, a filter that names a domain picks the
+recipients there and no others. A filter on the message (its id, sender or age) picks all its
+recipients. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ...mail.queue_id import QueueId
 from ..ids import first_id
 
 State = Literal["queued", "deferred", "held", "quarantined"]
-"""Of a recipient: not tried yet, tried before, held by the operator, or without its body."""
+"""The state of a recipient: not tried yet, tried before, held by the operator, without its body."""
 
 STATES: tuple[State, ...] = get_args(State)
 
 MOST_IDS = 10_000
-"""How many ids one selection may name."""
+"""Ids that one selection names at most."""
 
 
 @frozen
@@ -37,11 +37,12 @@ class QueuedRecipient:
     """A recipient as it is in a store.
 
     Attributes:
-        recipient: see there.
-        next_attempt: wall time; None: never, as things are.
-        held: since when the operator holds it, wall time; None: not held.
-        removing: the operator removed it while it was at work; it goes when that is over.
-        leased: whether a runner is at work on it.
+        recipient: the recipient.
+        next_attempt: wall time; None: it has none, since it is held, removed or quarantined.
+        held: since when the operator holds it, wall time; None: it is not held.
+        removing: whether the operator removed it while it was leased; it leaves the queue with its
+            lease, unless it is delivered.
+        leased: whether it is leased to a runner.
     """
 
     recipient: Recipient
@@ -52,7 +53,7 @@ class QueuedRecipient:
 
     @property
     def state(self) -> State:
-        """See `State`."""
+        """Its state."""
         if self.held is not None:
             return "held"
         if self.next_attempt is None and not self.removing:
@@ -62,16 +63,16 @@ class QueuedRecipient:
 
 @frozen
 class Selection:
-    """Which recipients are meant: those that everything said here is true of.
+    """Recipients that match all filters; a filter of None matches every recipient.
 
     Attributes:
-        ids: of messages, in rising order; None: any.
-        to: a pattern for the recipient, or for what the sender wrote where an alias led there.
-            ``*`` and ``?`` stand for any characters and for one; upper and lower case are the same.
-        sender: likewise for the reverse-path, which is ``<>`` where it is null.
-        domain: of recipients: ``example.net``, or ``.example.net`` for all below it.
-        state: see `State`.
-        before: only messages whose id is lower: those that came before a moment.
+        ids: of messages, in rising order.
+        to: a pattern for the recipient, or for the address that the sender wrote where an alias led
+            to it. ``*`` matches any characters, ``?`` one; case does not matter.
+        sender: a pattern for the reverse-path; the null reverse-path is ``<>``.
+        domain: of recipients: ``example.net``, or ``.example.net`` for all domains below it.
+        state: of recipients.
+        before: messages with a lower id, which arrived before it.
     """
 
     ids: tuple[QueueId, ...] | None = None
@@ -82,52 +83,52 @@ class Selection:
     before: QueueId | None = None
 
     @classmethod
-    def parse(cls, said: Mapping[str, Any], *, now: float) -> Selection:
-        """Return what filters in JSON mean.
+    def parse(cls, filters: Mapping[str, Any], *, now: float) -> Selection:
+        """Return the selection of filters that came as JSON.
 
         Args:
-            said: ``ids``, ``to``, ``from``, ``domain``, ``state``, and ``older`` in seconds.
-            now: wall time that ages are counted from.
+            filters: ``ids``, ``to``, ``from``, ``domain``, ``state``, and ``older`` in seconds.
+            now: wall time, for ages.
 
         Raises:
-            ValueError: a filter cannot be read; which, and why.
+            ValueError: a filter cannot be read; the message names it.
         """
-        for name in said:
+        for name in filters:
             if name not in _FILTERS:
-                raise ValueError(f"no filter {name!r}; there are {', '.join(_FILTERS)}")
-        ids, state, older = said.get("ids"), said.get("state"), said.get("older")
+                raise ValueError(f"found filter {name!r}, expected one of {', '.join(_FILTERS)}")
+        ids, state, older = filters.get("ids"), filters.get("state"), filters.get("older")
         if ids is not None and not isinstance(ids, list | tuple):
-            raise ValueError("ids: a list of queue ids")
+            raise ValueError(f"ids: found {ids!r}, expected a list of queue ids")
         if ids is not None and len(ids) > MOST_IDS:
-            raise ValueError(f"ids: at most {MOST_IDS:,} at once, not {len(ids):,}")
+            raise ValueError(f"ids: found {len(ids):,}, expected at most {MOST_IDS:,} at once")
         if state is not None and state not in STATES:
-            raise ValueError(f"state: one of {', '.join(STATES)}, not {state!r}")
+            raise ValueError(f"state: found {state!r}, expected one of {', '.join(STATES)}")
         if older is not None and not _is_age(older):
-            raise ValueError(f"older: seconds, not {older!r}")
+            raise ValueError(f"older: found {older!r}, expected seconds")
         return cls(
             ids=None
             if ids is None
             else tuple(sorted({QueueId.parse(str(id)): None for id in ids})),
-            to=_address(said, "to"),
-            sender=_address(said, "from"),
-            domain=_domain(said),
+            to=_address(filters, "to"),
+            sender=_address(filters, "from"),
+            domain=_domain(filters),
             state=state,
             before=None if older is None else first_id(now - older),
         )
 
     def picks_message(self, id: QueueId, reverse_path: Mailbox | None) -> bool:
-        """Whether what is said of the message is true."""
+        """Whether the message matches the filters on messages."""
         return (
             (self.ids is None or _is_among(self.ids, id))
             and (self.before is None or id < self.before)
             and (self.sender is None or _matches(self.sender, str(reverse_path or "<>")))
         )
 
-    def picks_recipient(self, entry: QueuedRecipient) -> bool:
-        """Whether what is said of the recipient is true."""
-        if self.state is not None and entry.state != self.state:
+    def picks_recipient(self, queued: QueuedRecipient) -> bool:
+        """Whether the recipient matches the filters on recipients."""
+        if self.state is not None and queued.state != self.state:
             return False
-        mailbox, original = entry.recipient.mailbox, entry.recipient.original
+        mailbox, original = queued.recipient.mailbox, queued.recipient.original
         domain = self.domain
         if domain is not None and not (
             mailbox.domain.endswith(domain) if domain[:1] == "." else mailbox.domain == domain
@@ -145,7 +146,7 @@ _FILTERS = ("ids", "to", "from", "domain", "state", "older")
 
 
 def _is_age(older: object) -> bool:
-    # JSON has numbers that no clock has: below nothing, without end, and none at all.
+    # JSON has numbers that are no age: negative ones, infinities and NaN.
     if isinstance(older, bool) or not isinstance(older, int | float):
         return False
     return 0 <= older <= _OLDEST
@@ -156,16 +157,16 @@ def _is_among(ids: Sequence[QueueId], id: QueueId) -> bool:
     return place < len(ids) and ids[place] == id
 
 
-def _text(said: Mapping[str, Any], name: str) -> str | None:
-    text = said.get(name)
+def _text(filters: Mapping[str, Any], name: str) -> str | None:
+    text = filters.get(name)
     if text is not None and (not isinstance(text, str) or not text or len(text) > 1000):
-        raise ValueError(f"{name}: a text of 1 to 1,000 characters")
+        raise ValueError(f"{name}: expected a text of 1 to 1,000 characters")
     return text
 
 
-def _address(said: Mapping[str, Any], name: str) -> str | None:
-    """Return a pattern; an address without wildcards is brought into its one form."""
-    text = _text(said, name)
+def _address(filters: Mapping[str, Any], name: str) -> str | None:
+    """Return a pattern; an address without wildcards is normalized."""
+    text = _text(filters, name)
     if text is not None and text != "<>":
         text = text.removeprefix("<").removesuffix(">")
         with suppress(AddressError):
@@ -173,8 +174,8 @@ def _address(said: Mapping[str, Any], name: str) -> str | None:
     return text
 
 
-def _domain(said: Mapping[str, Any]) -> str | None:
-    text = _text(said, "domain")
+def _domain(filters: Mapping[str, Any]) -> str | None:
+    text = _text(filters, "domain")
     if text is None or text[:1] == "[":
         return text
     dot, name = ("." if text[:1] == "." else ""), text.removeprefix(".")
@@ -186,8 +187,8 @@ def _domain(said: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=64)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # What fnmatch makes of it never goes back behind a star that was passed: whoever reaches the
-    # page may ask, and no pattern is to keep the queue busy. A bracket is one, and begins no class.
+    # The expression of fnmatch never backtracks behind a star that was passed: any user of the
+    # page may name a pattern, and none is to keep the queue busy. A bracket stands for itself.
     return re.compile(translate(pattern.replace("[", "[[]")), re.IGNORECASE)
 
 

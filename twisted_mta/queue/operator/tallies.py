@@ -1,8 +1,8 @@
-"""How old what is in the queue is, and why it waits: counted in the background, when somebody asks.
+"""Tallies: how many recipients there are of each age, and how many are deferred for each reason.
 
-A tour through the queue goes slice by slice with pauses between them, so it costs nobody anything
-worth mentioning, and what is shown is the last tour that was completed. Nobody asks: nothing is
-counted.
+They are counted in the background, slice by slice with pauses between, so that mail does not wait
+for it. The tallies are those of the last count that was completed. Counts are made only while the
+tallies are asked for.
 """
 
 from __future__ import annotations
@@ -27,35 +27,36 @@ AGES: tuple[tuple[str, float], ...] = (
     ("1d", 86400.0),
     ("5d", 5 * 86400.0),
 )
-"""Ages that part what is counted: name, and seconds. What is older than all has none."""
+"""The names and seconds of the ages by which recipients are counted, the youngest first."""
 
 OLDEST = "older"
+"""The name of the age beyond all `AGES`."""
 
 REASONS = ("unreachable", "dns", "tls", "throttled", "refused", "internal")
-"""Why the last attempt came to nothing.
+"""Why a recipient was deferred:
 
-    unreachable   no session could be had: nobody listens, the connection broke, or what answers
+    unreachable   no session could be opened: the connection was refused or broke, or the server
                   does not speak SMTP
     dns           the name could not be looked up, or has no address
-    tls           the TLS or the account that is demanded could not be had
-    throttled     the next hop has no room or no time for us now
-    refused       the next hop has said ``4yz`` to this message
-    internal      it was our own doing
+    tls           the TLS or the authentication that is required failed
+    throttled     the next hop has no room, or takes no more mail from us now
+    refused       the next hop replied ``4yz`` to this message
+    internal      an error of our own
 """
 
-_EVERY = 30.0  # seconds from the beginning of a tour to that of the next one
+_EVERY = 30.0  # seconds from the beginning of one count to that of the next
 _PAUSE = 0.05  # seconds between two slices
 
 Counts = Mapping[str, int]
 
 
 class Tallies:
-    """The last tour.
+    """The tallies of one store.
 
     Args:
-        perform: of a `commit.GroupCommit`.
+        perform: of its `commit.GroupCommit`.
         clock: for pauses.
-        wall_time: that ages are counted from.
+        wall_time: for ages.
     """
 
     _log = Logger()
@@ -72,48 +73,48 @@ class Tallies:
         self._wall_time = wall_time
         self._ages: dict[str, int] = {}
         self._reasons: dict[str, int] = {}
-        self._begun: float | None = None  # by the clock: the last tour
-        self._touring = False
+        self._begun: float | None = None  # by the clock: the last count
+        self._counting = False
         self._pause: IDelayedCall | None = None
 
     def ages(self) -> Counts:
-        """Return how many recipients there are of each age, as far as is known."""
+        """Return the recipients of each age, by the last count; empty before the first."""
         self._refresh()
         return self._ages
 
     def reasons(self) -> Counts:
-        """Return how many recipients were deferred for each reason, as far as is known."""
+        """Return the deferred recipients by reason, by the last count; empty before the first."""
         self._refresh()
         return self._reasons
 
     def stop(self) -> None:
-        """Count no more."""
-        self._touring = True
+        """Stop counting."""
+        self._counting = True
         if self._pause is not None and self._pause.active():
             self._pause.cancel()
 
     def _refresh(self) -> None:
         now = self._clock.seconds()
-        if self._touring or (self._begun is not None and now < self._begun + _EVERY):
+        if self._counting or (self._begun is not None and now < self._begun + _EVERY):
             return
-        self._begun, self._touring = now, True
+        self._begun, self._counting = now, True
         time = self._wall_time()
         edges = tuple(first_id(time - seconds) for _, seconds in reversed(AGES))
-        self._look(edges, FIRST, {})
+        self._count(edges, FIRST, {})
 
-    def _look(self, edges: Any, after: int, counts: dict[Category, int]) -> None:
+    def _count(self, edges: Any, after: int, counts: dict[Category, int]) -> None:
         self._perform(Tally(edges, after)).addCallbacks(
-            self._looked, self._gave_up, callbackArgs=(edges, counts)
-        ).addErrback(self._could_not)
+            self._counted, self._given_up, callbackArgs=(edges, counts)
+        ).addErrback(self._failed)
 
-    def _looked(self, tallied: Tallied, edges: Any, counts: dict[Category, int]) -> None:
+    def _counted(self, tallied: Tallied, edges: Any, counts: dict[Category, int]) -> None:
         for each, count in tallied.counts.items():
             counts[each] = counts.get(each, 0) + count
         following = tallied.next
         if following is not None:
-            self._pause = self._clock.callLater(_PAUSE, self._look, edges, following, counts)
+            self._pause = self._clock.callLater(_PAUSE, self._count, edges, following, counts)
             return
-        self._touring = False
+        self._counting = False
         names = [OLDEST, *(name for name, _ in reversed(AGES))]
         ages, reasons = dict.fromkeys(reversed(names), 0), dict.fromkeys(REASONS, 0)
         for each, count in counts.items():
@@ -122,17 +123,17 @@ class Tallies:
                 reasons[reason(each)] += count
         self._ages, self._reasons = ages, reasons
 
-    def _gave_up(self, failure: Failure) -> None:
-        failure.trap(StoreError)  # it is closed, or about to be opened anew
-        self._touring = False
+    def _given_up(self, failure: Failure) -> None:
+        failure.trap(StoreError)  # the store is closed, and will be opened again
+        self._counting = False
 
-    def _could_not(self, failure: Failure) -> None:
-        self._touring = False  # the next tour may
+    def _failed(self, failure: Failure) -> None:
+        self._counting = False
         self._log.failure("counting the queue", failure)
 
 
 def reason(each: Category) -> str:
-    """Return why what was deferred waits: one of `REASONS`."""
+    """Return the reason of a category of deferred recipients: one of `REASONS`."""
     status = each.status or ""
     if each.ours:
         if status in ("4.3", "4.4"):
@@ -140,6 +141,6 @@ def reason(each: Category) -> str:
         if status.startswith("7."):
             return "tls"
         return "unreachable" if status.startswith(("4.", "5.")) else "internal"
-    # RFC 5321 §4.2.2: 421 is about the channel; RFC 3463 §3.4, §3.5: X.3.2 and X.4.5 say that the
-    # system takes nothing now, or too much.
+    # RFC 5321 §4.2.2: 421 is about the channel; RFC 3463 §3.4, §3.5: X.3.2 and X.4.5 mean that the
+    # system accepts no mail now, or is congested.
     return "throttled" if each.code == 421 or status in ("3.2", "4.5") else "refused"

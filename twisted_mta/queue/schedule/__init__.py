@@ -1,1 +1,1 @@
-"""When a recipient is tried, and in which order: pure, but for timers."""
+"""Scheduling: when a recipient is tried, and in which order."""

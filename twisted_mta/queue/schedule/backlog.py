@@ -24,8 +24,8 @@ from .due_times import DueTimes
 from .fair_share import FairShare, NextHopQueue, Reading
 
 _PAUSE = 5.0  # seconds until an operation that the store could not do is tried again
-# Seconds; the wall clock may be set ahead in the meantime, and what it passes is due. Looking reads
-# nothing from the disk.
+# Seconds; the wall clock may be set ahead meanwhile, and the mail that it passes is due. Looking
+# reads nothing from the disk.
 _LONGEST_SLEEP = 60.0
 _STEP = 30.0  # seconds that the wall clock may fall behind the monotonic one without consequence
 _SWEPT = 100  # expired messages that are read at once

@@ -1,1 +1,1 @@
-"""The durable queue: the contract of a store, and the stores."""
+"""Stores of the queue: their contract, and the embedded one in SQLite."""
