@@ -7,6 +7,7 @@ It is the delivery (`interfaces.Delivery`) that queues. The content of a message
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from attrs import evolve
@@ -135,7 +136,8 @@ class Intake:
                 )
         if refusal is not None or not parameters:
             return refusal
-        return decided(parameters, now=self._wall_time(), trusted=lambda: self.may_relay(session))
+        trusted = partial(self._relaying.allows, session)
+        return decided(parameters, now=self._wall_time(), trusted=trusted)
 
     def rcpt(
         self, session: Session, forward_path: Mailbox, parameters: Parameters
@@ -188,10 +190,6 @@ class Intake:
         )
         return refusal
 
-    def may_relay(self, session: SessionView) -> bool:
-        """Whether the client of a session may send to any domain."""
-        return self._relaying.allows(session)
-
     def decide(self, session: SessionView, mailbox: Mailbox) -> Sequence[FinalRecipient] | Reply:
         """Return where mail for a `canonical` mailbox leads, or the reply that refuses it."""
         if mailbox.domain in self._local:
@@ -199,7 +197,7 @@ class Intake:
                 return self._final_recipients(session, mailbox)
             except Refused as deferred:
                 return deferred.reply
-        if self.may_relay(session):
+        if self._relaying.allows(session):
             return self._refusal(mailbox) or (FinalRecipient(mailbox),)
         return RELAYING_DENIED
 
@@ -298,7 +296,9 @@ class Intake:
         received_at = self._wall_time()
         id = self._ids()
         parameters = lasting(
-            transaction.parameters, now=received_at, trusted=lambda: self.may_relay(session)
+            transaction.parameters,
+            now=received_at,
+            trusted=partial(self._relaying.allows, session),
         )
         recipients = self._take_recipients(session)
         named = None
@@ -329,7 +329,7 @@ class Intake:
         return expanded(
             transaction.recipients,
             expansions,
-            canonical=lambda mailbox: self.canonical(session, mailbox),
+            canonical=partial(self.canonical, session),
             local_domains=self._local,
         )
 

@@ -82,6 +82,7 @@ _LOST = Lifecycle.LOST
 _OPEN = Lifecycle.OPEN
 _ABANDONED = Lifecycle.ABANDONED
 _CLOSED = State.CLOSED
+_CONTENT = State.CONTENT
 
 
 class ConnectionFactory(Protocol):
@@ -278,7 +279,7 @@ class ESMTPProtocol(LineReceiver):
         state = self.session.state
         if state is _CLOSED:
             return
-        if state is State.CONTENT:
+        if state is _CONTENT:
             self._last_activity = self._clock.seconds()
         self.session.receive(data)
         if self._waiting:
@@ -399,7 +400,7 @@ class ESMTPProtocol(LineReceiver):
         if self._lifecycle is not _LOST and not self._waiting:
             if self._half_closed:
                 self._lose_connection()
-            else:
+            elif self._reading_paused:
                 self._resume_reading()
 
     def _next_step(self) -> Step | None:
