@@ -9,7 +9,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.server.test_intake import Queue
+from tests.server.intake import Queue
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.message.mime import entity
 from twisted_mta.message.mime.content_reader import ContentReader

@@ -13,6 +13,7 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from tests.server.certificate import server_context
@@ -28,6 +29,9 @@ from twisted_mta.smtp.extension.auth import AUTH
 from twisted_mta.smtp.extension.standard import standard_extensions
 from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.testing.client import SMTPClientEnd
+from twisted_mta.testing.pure import Options
+
+from .intake import Queue
 
 REGISTERED = (
     *("SMTP", "ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"),
@@ -197,3 +201,68 @@ class WithTypes(TestCase):
             name for name in REGISTERED if "SMTPUTF8" in self.announced or "UTF8" not in name
         ]
         self.assertEqual(sorted(dict.fromkeys(walked.values())), sorted(registered))
+
+
+class TraceUnderTLS(TestCase):
+    """RFC 3848, S14 of RFC 3207: Received shows the state after the handshake alone.
+
+    Over real connections.
+    """
+
+    async def trace(self, greeting: bytes, tls: str) -> bytes:
+        """Return the trace field of a message; ``tls`` tells how TLS began."""
+        from twisted.internet import reactor  # noqa: TID251
+
+        queue = Queue()
+        factory = ESMTPFactory(
+            queue.intake(), clock=reactor, settings=Options().settings(), tls=server_context()
+        )
+        served: Any = factory
+        if tls == "implicit":
+            served = TLSMemoryBIOFactory(server_context(), False, factory, reactor)
+        port = reactor.listenTCP(0, served, interface="127.0.0.1")  # type: ignore[attr-defined]
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        client = await connectProtocol(endpoint, SMTPClientEnd())
+        lines = [greeting, b"MAIL FROM:<>", b"RCPT TO:<u@mx.example>", b"DATA", b"x\r\n."]
+        if tls == "implicit":
+            await client.start_tls()
+        elif tls == "first":
+            lines.insert(0, b"STARTTLS")
+        elif tls == "second":
+            lines[:0] = [b"EHLO before.example", b"STARTTLS"]
+        await client.line()
+        for line in lines:
+            await client.send(line + b"\r\n")
+            while (reply := await client.line() or b"")[3:4] == b"-":
+                pass
+            self.assertIn(reply[:1], b"23", reply)
+            if line == b"STARTTLS":
+                await client.start_tls()
+        client.abort()
+        await factory.drain()
+        await port.stopListening()
+        (message,) = queue.messages
+        return message.trace
+
+    async def test_every_greeting_and_kind_of_tls_has_its_with_clause(self) -> None:
+        for greeting, tls, protocol in (
+            (b"HELO client.example", "", b"SMTP"),
+            (b"HELO client.example", "first", b"SMTP"),
+            (b"HELO client.example", "second", b"SMTP"),
+            (b"HELO client.example", "implicit", b"SMTP"),
+            (b"EHLO client.example", "", b"ESMTP"),
+            (b"EHLO client.example", "first", b"ESMTPS"),
+            (b"EHLO client.example", "second", b"ESMTPS"),
+            (b"EHLO client.example", "implicit", b"ESMTPS"),
+        ):
+            trace = await self.trace(greeting, tls)
+            self.assertIn(b" with " + protocol + b" id ", trace.replace(b"\r\n\t", b" "))
+            self.assertEqual(b"TLSv1.3" in trace, bool(tls), trace)
+            self.assertTrue(trace.startswith(b"Received: from client.example ([127.0.0.1])"))
+            self.assertNotIn(b"before.example", trace)
+
+    async def test_a_hostile_helo_cannot_end_the_field(self) -> None:
+        trace = await self.trace("HELO )with(ESMTPSA;\\ü".encode(), "")
+        self.assertTrue(trace.isascii())
+        self.assertEqual(trace.count(b" with SMTP id "), 1)
+        self.assertTrue(all(line[:1] in (b"\t", b"") for line in trace.split(b"\r\n")[1:]))

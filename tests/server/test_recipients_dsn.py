@@ -9,7 +9,7 @@ from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.testing.pure import Options
 
-from .test_intake import OWN, STRANGER, IntakeTestCase
+from .intake import OWN, STRANGER, IntakeTestCase
 
 
 class StoredNotify(IntakeTestCase):
