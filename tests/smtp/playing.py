@@ -70,37 +70,37 @@ class Player:
         self.at_a_time = at_a_time
         self.convertible = convertible
         self.steps: list[Step] = []
-        self.said = ""
+        self.sent = ""
 
     def take(self, steps: list[Step]) -> None:
         self.steps += steps
         for step in steps:
             if isinstance(step, SendBody):
-                self.said += b"".join(self.session.body()).decode()
+                self.sent += b"".join(self.session.body()).decode()
         if self.session.idle and self.messages:
             following = self.messages.pop(0)
             self.take(self.session.transact(following, convertible=self.convertible))
-        self.said += self.session.output().decode()
+        self.sent += self.session.output().decode()
 
-    def hear(self, octets: bytes) -> None:
+    def receive(self, octets: bytes) -> None:
         size = self.at_a_time or len(octets)
         for start in range(0, len(octets), size):
             self.take(self.session.receive(octets[start : start + size]))
 
     def play(self, dialogue: str) -> "Player":
-        heard = ""
+        arrived = ""
         for line in [*dialogue.strip().splitlines(), ""]:
-            who, text = line.strip()[:2], line.strip()[3:]
-            if who == "S:":
-                heard += f"{text}\r\n"
+            speaker, text = line.strip()[:2], line.strip()[3:]
+            if speaker == "S:":
+                arrived += f"{text}\r\n"
                 continue
-            if heard:
-                self.hear(heard.encode())
-                heard = ""
-            if who == "C:":
-                said, end, self.said = self.said.partition("\r\n")
-                assert (said, end) == (text, "\r\n"), f"expected {text!r}, got {said!r}"
-        assert not self.said, f"not expected: {self.said!r}"
+            if arrived:
+                self.receive(arrived.encode())
+                arrived = ""
+            if speaker == "C:":
+                sent, end, self.sent = self.sent.partition("\r\n")
+                assert (sent, end) == (text, "\r\n"), f"expected {text!r}, got {sent!r}"
+        assert not self.sent, f"not expected: {self.sent!r}"
         return self
 
     @property

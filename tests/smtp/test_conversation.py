@@ -52,8 +52,8 @@ class Kept(SynchronousTestCase):
         )
 
     def test_a_secret_in_place_of_the_mechanism_is_taken_out(self) -> None:
-        heard: list[str] = []
-        served = Overhearing(lambda line: heard.append(str(line)))
+        lines: list[str] = []
+        served = Overhearing(lambda line: lines.append(str(line)))
         for line in (
             b"AUTH PLAIN=AHVzZXIAcGVuY2ls",
             b"AUTH AHVzZXIAcGVuY2ls",
@@ -61,9 +61,9 @@ class Kept(SynchronousTestCase):
         ):
             self.conversation.sent(line + b"\r\n", secret=True)
             served.received(line, secret=False)
-        for said in (shown(self.conversation), heard):
-            self.assertEqual(len(said), 3)
-            for text in said:
+        for kept in (shown(self.conversation), lines):
+            self.assertEqual(len(kept), 3)
+            for text in kept:
                 self.assertNotIn("AHVz", text)
 
     def test_of_content_only_the_size_is_kept(self) -> None:
@@ -126,13 +126,13 @@ class Kept(SynchronousTestCase):
             self.assertEqual(last, ["* (1 transactions before this one)", "S: 250 second"])
 
     def test_the_listener_gets_each_complete_line_at_once(self) -> None:
-        heard: list[str] = []
-        self.conversation.listener = lambda line: heard.append(str(line))
+        lines: list[str] = []
+        self.conversation.listener = lambda line: lines.append(str(line))
         self.conversation.received(b"250-on")
-        self.assertEqual(heard, [])
+        self.assertEqual(lines, [])
         self.conversation.received(b"e\r\n250 two\r\n")
         self.conversation.sent(b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n", secret=True)
-        self.assertEqual(heard, ["S: 250-one", "S: 250 two", "C: AUTH PLAIN (taken out)"])
+        self.assertEqual(lines, ["S: 250-one", "S: 250 two", "C: AUTH PLAIN (taken out)"])
 
 
 class Transcript(SynchronousTestCase):

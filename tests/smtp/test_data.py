@@ -79,12 +79,12 @@ class Reading(SynchronousTestCase):
 
     def test_at_most_four_octets_are_held_back(self) -> None:
         reader = DataReader()
-        given_, came = 0, 0
+        taken, returned = 0, 0
         for piece in (b"x" * 1000, b"\r", b"\n", b".", b"\r", b"y", b"\r\n.", b"\r\n"):
-            given_ += len(piece)
-            came += len(reader.read(piece)[0])
+            taken += len(piece)
+            returned += len(reader.read(piece)[0])
             if not reader.finished:
-                self.assertLessEqual(given_ - came, 4)
+                self.assertLessEqual(taken - returned, 4)
         self.assertTrue(reader.finished)
 
     def test_long_lines_are_noticed_at_any_split(self) -> None:

@@ -125,10 +125,10 @@ def parse_bdat(argument: str) -> Chunk:
     Raises:
         CommandError: the argument is malformed.
     """
-    found = _CHUNK.fullmatch(argument)
-    if found is None:
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
         raise CommandError(CHUNK_UNREADABLE)
-    return Chunk(int(found[1]), found[2] is not None)
+    return Chunk(int(match[1]), match[2] is not None)
 
 
 def no_argument(argument: str, verb: str) -> None:
@@ -148,11 +148,11 @@ def _parse(
     syntax: str,
     address_status: str,
 ) -> PathCommand:
-    found = prefix.match(argument)
-    if not found:
+    match = prefix.match(argument)
+    if not match:
         raise CommandError(Reply.of(501, "5.4", f"Syntax: {syntax}"))
     try:
-        mailbox, end = path(argument, found.end())
+        mailbox, end = path(argument, match.end())
     except AddressError as error:
         raise CommandError(Reply.of(501, address_status, f"Bad address: {error}")) from None
     is_ascii = argument.isascii()
@@ -166,14 +166,14 @@ def _parse(
 def _parameters(text: str, readers: Mapping[str, ParameterReader]) -> Parameters:
     parameters: dict[str, str | int | None] = {}
     for word in filter(None, text.split(" ")):  # RFC 5321 §4.1.1.11: SP, and no other white space
-        found = _PARAMETER.fullmatch(word)
-        if not found:
+        match = _PARAMETER.fullmatch(word)
+        if not match:
             raise CommandError(Reply.of(501, "5.4", f"Malformed parameter: {word}"))
-        keyword = found["keyword"].upper()
+        keyword = match["keyword"].upper()
         reader = readers.get(keyword)
         if reader is None:  # RFC 5321 §4.1.1.11
             raise CommandError(Reply.of(555, "5.4", f"Unsupported parameter: {keyword}"))
         if keyword in parameters:
             raise CommandError(Reply.of(501, "5.4", f"Parameter given twice: {keyword}"))
-        parameters[keyword] = reader(found["value"])
+        parameters[keyword] = reader(match["value"])
     return parameters

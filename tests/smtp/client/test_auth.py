@@ -47,9 +47,9 @@ def opened(
     """)
     player.steps.clear()
     player.take(player.session.handshake_completed(FACTS))
-    assert player.said == "EHLO client.example\r\n", player.said
-    player.said = ""
-    player.hear(
+    assert player.sent == "EHLO client.example\r\n", player.sent
+    player.sent = ""
+    player.receive(
         "".join(f"250-{each}\r\n" for each in ("mx.example", *extensions)).encode() + b"250 X\r\n"
     )
     return player
@@ -74,14 +74,14 @@ class MechanismTests(SynchronousTestCase):
             self.assertEqual(player.steps, [Ready()])
 
     def test_the_strongest_mechanism_in_common_is_tried_first(self) -> None:
-        for offered, said in (
+        for offered, sent in (
             ("LOGIN PLAIN CRAM-MD5 SCRAM-SHA-1", "AUTH SCRAM-SHA-1 "),
             ("LOGIN PLAIN CRAM-MD5", "AUTH CRAM-MD5\r\n"),
             ("login plain", f"AUTH PLAIN {PLAIN}\r\n"),
             ("LOGIN", "AUTH LOGIN\r\n"),
         ):
             player = opened(f"AUTH {offered}")
-            self.assertEqual(player.said[: len(said)], said)
+            self.assertEqual(player.sent[: len(sent)], sent)
 
     def test_plain_goes_with_the_command(self) -> None:
         opened("AUTH PLAIN").play(f"""
@@ -110,9 +110,9 @@ class MechanismTests(SynchronousTestCase):
     def test_an_auth_command_has_at_most_512_octets(self) -> None:
         """RFC 5321 §4.5.3.1.4."""
         for length in range(340, 380):
-            said = opened("AUTH PLAIN", credentials=Credentials("user", "x" * length)).said
+            sent = opened("AUTH PLAIN", credentials=Credentials("user", "x" * length)).sent
             whole = len(b64encode(b"\0user\0" + b"x" * length)) + len("AUTH PLAIN \r\n")
-            self.assertEqual(len(said), whole if whole <= 512 else len("AUTH PLAIN\r\n"))
+            self.assertEqual(len(sent), whole if whole <= 512 else len("AUTH PLAIN\r\n"))
 
     def test_login_answers_two_challenges_of_any_text(self) -> None:
         opened("AUTH LOGIN").play("""
@@ -261,12 +261,12 @@ class RefusalTests(SynchronousTestCase):
         """It is not about the message, so it is never permanent."""
         for octets in (b"535 5.7.8 " + b"x" * 13_000, b"535-5.7.8 no\r\n" * 100):
             player = opened("AUTH PLAIN")
-            player.hear(octets)
+            player.receive(octets)
             self.assert_deferred(player, "does not end")
 
     def test_a_refusal_counts_and_not_the_421_that_follows(self) -> None:
         player = opened("AUTH PLAIN")
-        player.hear(b"535 5.7.8 Wrong\r\n421 4.7.0 Too many errors\r\n")
+        player.receive(b"535 5.7.8 Wrong\r\n421 4.7.0 Too many errors\r\n")
         self.assert_deferred(player, "535 5.7.8 Wrong")
         self.assertTrue(player.unusable.credentials_refused)
         self.assertEqual(player.steps[-1], Close(abort=True))
@@ -308,7 +308,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_credentials_that_a_mechanism_cannot_carry_are_not_sent(self) -> None:
         player = opened("AUTH SCRAM-SHA-256", credentials=Credentials("user", "pencil\x07"))
-        self.assertEqual(player.said, "QUIT\r\n")
+        self.assertEqual(player.sent, "QUIT\r\n")
         self.assert_deferred(player, "cannot be used")
 
     def test_success_without_the_proof_of_the_server_is_not_believed(self) -> None:
@@ -316,10 +316,10 @@ class RefusalTests(SynchronousTestCase):
         for turns in range(2):
             player = opened("AUTH SCRAM-SHA-256")
             for challenge in (SCRAM_CHALLENGE,)[:turns]:
-                player.hear(f"334 {challenge}\r\n".encode())
-            player.said = ""
-            player.hear(b"235 2.7.0 Welcome\r\n")
-            self.assertEqual(player.said, "QUIT\r\n")
+                player.receive(f"334 {challenge}\r\n".encode())
+            player.sent = ""
+            player.receive(b"235 2.7.0 Welcome\r\n")
+            self.assertEqual(player.sent, "QUIT\r\n")
             self.assert_deferred(player, "before the exchange was complete")
 
     def test_many_iterations_become_a_derivation_for_a_thread(self) -> None:
@@ -343,7 +343,7 @@ class RefusalTests(SynchronousTestCase):
                     S: 235 2.7.0 Known
                     C: MAIL FROM:<a@client.example>
                 """)
-            self.assertEqual(player.said, "")
+            self.assertEqual(player.sent, "")
 
     def test_after_a_false_proof_of_the_server_the_exchange_is_cancelled(self) -> None:
         player = opened("AUTH SCRAM-SHA-256").play(f"""
@@ -406,33 +406,33 @@ class LimitTests(SynchronousTestCase):
     def test_a_challenge_of_12288_octets_is_answered(self) -> None:
         challenge = b"x" * (CHALLENGE_LIMIT // 4 * 3)
         player = opened("AUTH CRAM-MD5", at_a_time=1000)
-        player.said = ""
-        player.hear(b"334 " + b64encode(challenge) + b"\r\n")
+        player.sent = ""
+        player.receive(b"334 " + b64encode(challenge) + b"\r\n")
         digest = hmac.new(b"pencil", challenge, "md5").hexdigest()
-        self.assertEqual(player.said, b64encode(f"user {digest}".encode()).decode() + "\r\n")
+        self.assertEqual(player.sent, b64encode(f"user {digest}".encode()).decode() + "\r\n")
 
     def test_a_longer_challenge_ends_the_session(self) -> None:
         for end in (b"", b"\r\n"):
             player = opened("AUTH CRAM-MD5")
-            player.hear(b"334 " + b"x" * (CHALLENGE_LIMIT + 1) + end)
+            player.receive(b"334 " + b"x" * (CHALLENGE_LIMIT + 1) + end)
             self.assertEqual(player.steps[-1], Close(abort=True))
             self.assertIn("does not end", player.unusable.reply.text)
 
     def test_the_longer_limit_holds_only_while_a_challenge_is_due(self) -> None:
         """Other replies have 512 octets of text, and lines of at most 4,096."""
         player = opened("AUTH PLAIN")
-        player.hear(b"535 5.7.8 " + b"x" * 8000 + b"\r\n")
+        player.receive(b"535 5.7.8 " + b"x" * 8000 + b"\r\n")
         self.assertLess(len(player.unusable.reply.text), 700)
         player = opened("AUTH PLAIN")
-        player.hear(b"235 Known\r\n")
-        player.hear(b"250 " + b"x" * 5000)
+        player.receive(b"235 Known\r\n")
+        player.receive(b"250 " + b"x" * 5000)
         self.assertTrue(player.session.closed)
 
     def test_a_response_over_the_limit_cancels_the_exchange(self) -> None:
         player = opened("AUTH LOGIN", credentials=Credentials("u" * RESPONSE_LIMIT, "x"))
-        player.said = ""
-        player.hear(b"334\r\n")
-        self.assertEqual(player.said, "*\r\n")
+        player.sent = ""
+        player.receive(b"334\r\n")
+        self.assertEqual(player.sent, "*\r\n")
 
 
 class SecretTests(SynchronousTestCase):
@@ -441,18 +441,18 @@ class SecretTests(SynchronousTestCase):
     def test_lines_of_auth_are_marked_as_secret_and_no_others(self) -> None:
         session = ClientSession(helo="x", remote="mx", tls="encrypt", credentials=USER)
 
-        def said(octets: bytes) -> tuple[bool, bytes]:
+        def sent(octets: bytes) -> tuple[bool, bytes]:
             session.receive(octets)
             return session.secret, session.output()
 
-        self.assertEqual(said(b"220 mx\r\n"), (False, b"EHLO x\r\n"))
-        self.assertEqual(said(b"250-mx\r\n250 STARTTLS\r\n"), (False, b"STARTTLS\r\n"))
+        self.assertEqual(sent(b"220 mx\r\n"), (False, b"EHLO x\r\n"))
+        self.assertEqual(sent(b"250-mx\r\n250 STARTTLS\r\n"), (False, b"STARTTLS\r\n"))
         session.receive(b"220 Go\r\n")
         session.handshake_completed(FACTS)
         self.assertEqual((session.secret, session.output()), (False, b"EHLO x\r\n"))
-        self.assertEqual(said(b"250-mx\r\n250 AUTH LOGIN\r\n"), (True, b"AUTH LOGIN\r\n"))
-        self.assertEqual(said(b"334\r\n"), (True, b"dXNlcg==\r\n"))
-        self.assertEqual(said(b"334\r\n"), (True, b"cGVuY2ls\r\n"))
+        self.assertEqual(sent(b"250-mx\r\n250 AUTH LOGIN\r\n"), (True, b"AUTH LOGIN\r\n"))
+        self.assertEqual(sent(b"334\r\n"), (True, b"dXNlcg==\r\n"))
+        self.assertEqual(sent(b"334\r\n"), (True, b"cGVuY2ls\r\n"))
         session.receive(b"235 Known\r\n")
         session.transact(message())
         self.assertEqual(
@@ -474,7 +474,7 @@ class SecretTests(SynchronousTestCase):
     def test_a_refusal_that_repeats_a_secret_is_shown_without_its_text(self) -> None:
         for text in ("5.7.8 pencil is wrong", f"Cannot read {PLAIN}", "no\r\n535 pencil"):
             player = opened("AUTH PLAIN")
-            player.hear(f"535{'-' if '535' in text else ' '}{text}\r\n".encode())
+            player.receive(f"535{'-' if '535' in text else ' '}{text}\r\n".encode())
             self.assertNotIn("pencil", str(player.steps))
             self.assertNotIn(PLAIN, str(player.steps))
             self.assertIn("535", str(player.unusable.reply))
@@ -483,7 +483,7 @@ class SecretTests(SynchronousTestCase):
     def test_a_last_reply_that_repeats_a_secret_is_shown_without_its_text(self) -> None:
         for octets in (b"421 pencil\r\n", b"550 pencil " + b"x" * 13_000):
             player = opened("AUTH PLAIN")
-            player.hear(octets)
+            player.receive(octets)
             self.assertTrue(player.session.closed)
             self.assertNotIn("pencil", str(player.steps))
 

@@ -15,10 +15,10 @@ STARTTLS_OFFER = b"250-mx.example\r\n250 STARTTLS\r\n"
 def pipelined(*replies: str, recipients: tuple[str, ...] = TWO) -> Player:
     """Return a session that has read ``replies`` to MAIL, RCPT, DATA, and the final dot."""
     player = Player(message(*recipients))
-    player.hear(b"220 mx.example\r\n")
-    player.hear(b"250-mx.example\r\n250 PIPELINING\r\n")
+    player.receive(b"220 mx.example\r\n")
+    player.receive(b"250-mx.example\r\n250 PIPELINING\r\n")
     for reply in replies:
-        player.hear("".join(f"{line}\r\n" for line in reply.split("|")).encode())
+        player.receive("".join(f"{line}\r\n" for line in reply.split("|")).encode())
     return player
 
 
@@ -43,28 +43,28 @@ class OfOneClass(SynchronousTestCase):
         octets = b"250-ok\r\n251 queued\r\n"
         for cut in range(1, len(octets)):
             player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go")
-            player.hear(octets[:cut])
+            player.receive(octets[:cut])
             self.assertEqual(player.outcomes, [])
-            player.hear(octets[cut:])
+            player.receive(octets[cut:])
             self.assertEqual(player.replies, ["251 ok queued"] * 2, cut)
 
     def test_the_last_code_counts_for_every_command(self) -> None:
         player = Player(message("b@example.net"), tls="may")
-        player.hear(b"221-mx.example\r\n220 welcome\r\n")
-        player.hear(b"220-mx.example\r\n251-PIPELINING\r\n250 STARTTLS\r\n")
-        player.hear(b"250-go\r\n220 on\r\n")
+        player.receive(b"221-mx.example\r\n220 welcome\r\n")
+        player.receive(b"220-mx.example\r\n251-PIPELINING\r\n250 STARTTLS\r\n")
+        player.receive(b"250-go\r\n220 on\r\n")
         self.assertIsInstance(player.steps[-1], StartTLS)
         player.take(player.session.handshake_completed(FACTS))
-        player.hear(b"251-mx.example\r\n250 PIPELINING\r\n")
+        player.receive(b"251-mx.example\r\n250 PIPELINING\r\n")
         self.assertIsInstance(player.steps[-1], Ready)
-        player.hear(b"251-a\r\n250 b\r\n250-a\r\n251 b\r\n355-go\r\n354 on\r\n")
-        player.hear(b"250-a\r\n251 b\r\n")
+        player.receive(b"251-a\r\n250 b\r\n250-a\r\n251 b\r\n355-go\r\n354 on\r\n")
+        player.receive(b"250-a\r\n251 b\r\n")
         self.assertEqual(player.replies, ["251 a b"])
 
     def test_earlier_codes_do_not_count(self) -> None:
         """220 before 250 is no greeting; 334 before 354 is a reply to DATA."""
         player = Player()
-        player.hear(b"220-mx.example\r\n250 Ok\r\n")
+        player.receive(b"220-mx.example\r\n250 Ok\r\n")
         self.assertEqual(player.unusable.reply.enhanced, "4.5.0")
         player = pipelined("250 Ok", "250 Ok", "250 Ok", "334-go|354 on", "250 Ok")
         self.assertEqual(player.replies, ["250 Ok", "250 Ok"])
@@ -77,17 +77,17 @@ class OfOneClass(SynchronousTestCase):
     def test_the_last_code_in_reply_to_auth_counts(self) -> None:
         for reply, known in ((b"250-a\r\n235 b\r\n", True), (b"235-a\r\n250 b\r\n", False)):
             player = Player(tls="encrypt", credentials=Credentials("user", "pencil"))
-            player.hear(b"220 mx.example\r\n")
-            player.hear(STARTTLS_OFFER)
-            player.hear(b"220 Go\r\n")
+            player.receive(b"220 mx.example\r\n")
+            player.receive(STARTTLS_OFFER)
+            player.receive(b"220 Go\r\n")
             player.take(player.session.handshake_completed(FACTS))
-            player.hear(b"250-mx.example\r\n250 AUTH PLAIN\r\n")
-            player.hear(reply)
+            player.receive(b"250-mx.example\r\n250 AUTH PLAIN\r\n")
+            player.receive(reply)
             self.assertEqual(player.session.idle, known)
 
     def test_in_lmtp_each_reply_counts_for_its_recipient(self) -> None:
         player = sent()
-        player.hear(b"250-a\r\n251 saved\r\n451-a\r\n452 full\r\n250 saved\r\n")
+        player.receive(b"250-a\r\n251 saved\r\n451-a\r\n452 full\r\n250 saved\r\n")
         self.assertEqual(player.replies, ["251 a saved", "452 a full", "250 saved"])
 
 
@@ -117,14 +117,14 @@ class OfSeveralClasses(SynchronousTestCase):
     def test_before_a_transaction_another_host_may_be_tried(self) -> None:
         for reply in (b"220-mx.example\r\n554 no\r\n", b"554-no\r\n220 mx.example\r\n"):
             player = Player(message())
-            player.hear(reply)
+            player.receive(reply)
             self.assertIn("554 no", str(player.unusable.reply))
             self.assertEqual(player.unusable.reply.code, 451)
-            self.assertEqual(player.said, "")
+            self.assertEqual(player.sent, "")
         for reply in (b"250-mx.example\r\n550 no\r\n", b"550-no\r\n250 mx.example\r\n"):
             player = Player(message())
-            player.hear(b"220 mx.example\r\n")
-            player.hear(reply)
+            player.receive(b"220 mx.example\r\n")
+            player.receive(reply)
             self.assertIn("550 no", str(player.unusable.reply))
             self.assertEqual(player.unusable.reply.code, 451)
 
@@ -136,9 +136,9 @@ class OfSeveralClasses(SynchronousTestCase):
             ("encrypt", b"454-no\r\n220 go\r\n", False),
         ):
             player = Player(tls=level)  # type: ignore[arg-type]
-            player.hear(b"220 mx.example\r\n")
-            player.hear(STARTTLS_OFFER)
-            player.hear(reply)
+            player.receive(b"220 mx.example\r\n")
+            player.receive(STARTTLS_OFFER)
+            player.receive(reply)
             self.assertEqual(player.session.idle, goes_on, reply)
             self.assertNotIn(StartTLS(), player.steps)
             if not goes_on:
@@ -149,12 +149,12 @@ class OfSeveralClasses(SynchronousTestCase):
     def test_in_reply_to_auth_no_secret_is_shown(self) -> None:
         for reply in (b"235-ok\r\n535 pencil\r\n", b"535-no\r\n235 pencil\r\n"):
             player = Player(tls="encrypt", credentials=Credentials("user", "pencil"))
-            player.hear(b"220 mx.example\r\n")
-            player.hear(STARTTLS_OFFER)
-            player.hear(b"220 Go\r\n")
+            player.receive(b"220 mx.example\r\n")
+            player.receive(STARTTLS_OFFER)
+            player.receive(b"220 Go\r\n")
             player.take(player.session.handshake_completed(FACTS))
-            player.hear(b"250-mx.example\r\n250 AUTH PLAIN\r\n")
-            player.hear(reply)
+            player.receive(b"250-mx.example\r\n250 AUTH PLAIN\r\n")
+            player.receive(reply)
             self.assertEqual(player.unusable.reply.code, 451)
             self.assertNotIn("pencil", str(player.unusable.reply))
 
@@ -166,8 +166,8 @@ class OfSeveralClasses(SynchronousTestCase):
             ("250 Ok", "250 Ok", "250 Ok", "550-no|354 go"),
         ):
             player = pipelined(*replies)
-            said = player.outcomes or [player.unusable]
-            for each in said:
+            results = player.outcomes or [player.unusable]
+            for each in results:
                 self.assertIn("550 no", str(each.reply))
                 self.assertEqual(each.reply.code, 451)
             self.assertTrue(player.session.closed)
@@ -183,12 +183,12 @@ class OfSeveralClasses(SynchronousTestCase):
         """Each attempt would leave one more copy there."""
         player = pipelined("250 Ok", "550-no|250 ok", "250 Ok", "354 Go")
         self.assertEqual([outcome.reply.code for outcome in player.outcomes], [451, 451])
-        self.assertNotIn("Subject", player.said)
+        self.assertNotIn("Subject", player.sent)
 
     def test_in_lmtp_the_other_recipients_keep_their_replies(self) -> None:
         for reply in (b"250-saved\r\n550 no\r\n", b"550-no\r\n250 saved\r\n"):
             player = sent()
-            player.hear(b"250 saved\r\n" + reply + b"250 saved\r\n")
+            player.receive(b"250 saved\r\n" + reply + b"250 saved\r\n")
             self.assertEqual([each.reply.code for each in player.outcomes], [250, 451, 250])
             self.assertEqual([each.uncertain for each in player.outcomes], [False, True, False])
             self.assertIn("550 no", str(player.outcomes[1].reply))
@@ -197,7 +197,7 @@ class OfSeveralClasses(SynchronousTestCase):
         player = Player().play(PLAIN_OPENING)
         player.session.quit()
         player.take([])
-        player.hear(b"221-bye\r\n550 no\r\n")
+        player.receive(b"221-bye\r\n550 no\r\n")
         self.assertEqual(player.steps[-1], Close())
 
     def test_control_characters_are_escaped(self) -> None:
@@ -206,7 +206,7 @@ class OfSeveralClasses(SynchronousTestCase):
 
     def test_without_an_end_the_delivery_is_uncertain(self) -> None:
         player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go")
-        player.hear(b"250-ok\r\n550-no\r\n" * 50)
+        player.receive(b"250-ok\r\n550-no\r\n" * 50)
         self.assertEqual([each.reply.enhanced for each in player.outcomes], ["4.5.0"] * 2)
         self.assertTrue(player.outcomes[0].uncertain)
 

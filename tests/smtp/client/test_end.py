@@ -29,7 +29,7 @@ class EndTests(SynchronousTestCase):
         player = Player(message("b@example.net", "c@example.net"))
         player.take([])
         for octets, _, _ in WHOLE[:number]:
-            player.hear(octets)
+            player.receive(octets)
         return player
 
     def assert_ended(self, player: Player, number: int, reply: str, *, sure: bool) -> None:
@@ -56,7 +56,7 @@ class EndTests(SynchronousTestCase):
         for number in range(len(WHOLE)):
             for behind in (b"", b"250 Ok\r\n", b"25"):
                 player = self.until(number)
-                player.hear(b"421 4.3.2 Going down\r\n" + behind)
+                player.receive(b"421 4.3.2 Going down\r\n" + behind)
                 self.assert_ended(player, number, "421 4.3.2 Going down", sure=True)
 
     def test_a_connection_lost_at_any_point_defers(self) -> None:
@@ -105,14 +105,14 @@ class EndTests(SynchronousTestCase):
         ):
             for number in range(len(WHOLE)):
                 player = self.until(number)
-                player.hear(broken)
+                player.receive(broken)
                 self.assert_ended(player, number, "451 4.5.0", sure=False)
 
     def test_a_reply_of_a_class_that_the_command_does_not_have_defers(self) -> None:
         """RFC 5321 §4.3.2: no command has 3yz but DATA, and DATA has no 2yz."""
         for number in range(len(WHOLE)):
             player = self.until(number)
-            player.hear(b"250 Ok\r\n" if number == 5 else b"354 Go on\r\n")
+            player.receive(b"250 Ok\r\n" if number == 5 else b"354 Go on\r\n")
             self.assert_ended(player, number, "451 4.5.0", sure=False)
 
     def test_a_surplus_reply_is_not_taken_for_the_next_command(self) -> None:
@@ -120,7 +120,7 @@ class EndTests(SynchronousTestCase):
             if number in (2, 3, 4):
                 continue  # there it is the reply to what follows in the group
             player = self.until(number)
-            player.hear(octets + b"250 Ok\r\n")
+            player.receive(octets + b"250 Ok\r\n")
             if number == 6:
                 self.assertEqual(player.replies, ["250 Queued", "550 5.1.1 Nobody"])
                 self.assertEqual(player.steps[-1], Close(abort=True))
@@ -130,7 +130,7 @@ class EndTests(SynchronousTestCase):
     def test_a_refusal_without_an_end_counts_for_its_recipient(self) -> None:
         for broken in (b"550 5.1.1 " + b"x" * 5000, b"550-5.1.1 no\r\n" * 100):
             player = self.until(3)
-            player.hear(broken)
+            player.receive(broken)
             first, second = player.outcomes
             self.assertEqual(first.reply.enhanced, "5.1.1")
             self.assertEqual(second.reply.enhanced, "4.5.0")
@@ -175,7 +175,7 @@ class EndTests(SynchronousTestCase):
     def test_long_lines_and_control_characters_do_not_spoil_a_reply(self) -> None:
         """The text is cut at 512 octets, and escaped."""
         player = self.until(6)
-        player.hear(b"250 2.0.0 \x00\x1b[2J\xff" + b"x" * 1000 + b"\r\n")
+        player.receive(b"250 2.0.0 \x00\x1b[2J\xff" + b"x" * 1000 + b"\r\n")
         shown = player.replies[0]
         self.assertTrue(shown.startswith(r"250 2.0.0 \x00\x1b[2J\xffxxx"), shown)
         self.assertLess(len(shown), 530)
@@ -183,7 +183,7 @@ class EndTests(SynchronousTestCase):
     def test_octets_on_an_idle_connection_end_it(self) -> None:
         for octets in (b"421 4.4.2 Timeout\r\n", b"250 Ok\r\n", b"4", b"garbage\r\n"):
             player = Player().play(PLAIN_OPENING)
-            player.hear(octets)
+            player.receive(octets)
             self.assertIsInstance(player.steps[-1], Close)
             self.assertFalse(player.session.idle)
 

@@ -207,7 +207,7 @@ class EndTests(SynchronousTestCase):
     def answered(self, number: int) -> Player:
         player = sent()
         for reply in (b"250 Saved\r\n", b"550 5.2.2 No\r\n")[:number]:
-            player.hear(reply)
+            player.receive(reply)
         return player
 
     def test_a_lost_connection_leaves_the_rest_uncertain(self) -> None:
@@ -228,7 +228,7 @@ class EndTests(SynchronousTestCase):
         player = sent()
         turns = [player.session.turn]
         for _ in range(2):
-            player.hear(b"250 Saved\r\n")
+            player.receive(b"250 Saved\r\n")
             turns.append(player.session.turn)
         self.assertEqual(len(frozenset(turns)), 3)
 
@@ -236,13 +236,13 @@ class EndTests(SynchronousTestCase):
         for broken in (b"354 Go on\r\n", b"OK\r\n", b"250 " + b"x" * 5000):
             for number in range(3):
                 player = self.answered(number)
-                player.hear(broken)
+                player.receive(broken)
                 self.assert_outcomes(player, number, "")
 
     def test_421_is_the_reply_for_one_recipient_and_the_rest_is_uncertain(self) -> None:
         for number in range(3):
             player = self.answered(number)
-            player.hear(b"421 4.3.2 Going down\r\n250 Saved\r\n")
+            player.receive(b"421 4.3.2 Going down\r\n250 Saved\r\n")
             self.assertEqual(str(player.outcomes[number].reply), "421 4.3.2 Going down")
             self.assertFalse(player.outcomes[number].uncertain)
             self.assertEqual(
@@ -253,7 +253,7 @@ class EndTests(SynchronousTestCase):
 
     def test_a_surplus_reply_ends_the_connection(self) -> None:
         player = sent()
-        player.hear(b"250 Saved\r\n" * 4)
+        player.receive(b"250 Saved\r\n" * 4)
         self.assertEqual(player.replies, ["250 Saved"] * 3)
         self.assertEqual(player.steps[-1], Close(abort=True))
 

@@ -331,14 +331,14 @@ class StartTLSTests(SynchronousTestCase):
                 for cut in range(len(b"220 Go\r\n")):
                     player = Player(message(), tls=level).play(TLS_OPENING)
                     octets = b"220 Go\r\n" + injected[:length]
-                    player.hear(octets[:cut] or b"22")
-                    player.hear(octets[cut or 2 :])
+                    player.receive(octets[:cut] or b"22")
+                    player.receive(octets[cut or 2 :])
                     self.assertEqual(len(player.steps), 2)
                     self.assertEqual(player.steps[1], Close(abort=True))
                     self.assertEqual(player.unusable.reply.enhanced, "4.7.0")
                     self.assertIn("behind the 220", player.unusable.reply.text)
                     self.assertFalse(player.unusable.clear_retry)
-                    self.assertEqual(player.said, "")
+                    self.assertEqual(player.sent, "")
 
     def test_c2_a_reply_injected_before_starttls_was_sent_is_never_used(self) -> None:
         """The 220 and octets after it come in one piece with the reply to EHLO."""
@@ -444,11 +444,11 @@ class RecipientTests(SynchronousTestCase):
     def test_a_thousand_replies_find_their_recipients(self) -> None:
         names = [f"r{number}@example.net" for number in range(1000)]
         player = Player(evolve(message(*names)))
-        player.hear(b"220 mx\r\n")
-        player.hear(b"250-mx\r\n250 PIPELINING\r\n")
+        player.receive(b"220 mx\r\n")
+        player.receive(b"250-mx\r\n250 PIPELINING\r\n")
         replies = [f"{250 if number % 3 else 550} {number}\r\n" for number in range(1000)]
-        player.hear(("250 Ok\r\n" + "".join(replies) + "354 Go on\r\n").encode())
-        player.hear(b"250 Queued\r\n")
+        player.receive(("250 Ok\r\n" + "".join(replies) + "354 Go on\r\n").encode())
+        player.receive(b"250 Queued\r\n")
         for number, outcome in enumerate(player.outcomes):
             expected = "250 Queued" if number % 3 else f"550 {number}"
             self.assertEqual((outcome.number, str(outcome.reply)), (10 + number, expected))

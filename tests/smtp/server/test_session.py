@@ -175,9 +175,9 @@ class Turns(SynchronousTestCase):
         replies = rests = 0
         while (step := session.step()) is not None:
             self.assertEqual(step, Rest())
-            said = session.output().count(b"\r\n")
-            self.assertLessEqual(said, 100)
-            replies, rests = replies + said, rests + 1
+            written = session.output().count(b"\r\n")
+            self.assertLessEqual(written, 100)
+            replies, rests = replies + written, rests + 1
         replies += session.output().count(b"\r\n")
         self.assertEqual(replies, 1000)
         self.assertGreater(rests, 9)
@@ -188,7 +188,7 @@ class Decisions(SynchronousTestCase):
     def setUp(self) -> None:
         self.session = Session(Options().settings(), peer=Peer(), tls_ready=lambda: True)
 
-    def said(self) -> list[bytes]:
+    def replies(self) -> list[bytes]:
         return codes(self.session.output())[:-1]
 
     def test_nothing_is_obeyed_before_a_pending_decision(self) -> None:
@@ -196,13 +196,13 @@ class Decisions(SynchronousTestCase):
         session.receive(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nNOOP\r\nDATA\r\n")
         self.assertEqual(type(session.step()), Mail)
         self.assertIsNone(session.step())
-        self.assertEqual(self.said(), [b"250 mx.ex"])
+        self.assertEqual(self.replies(), [b"250 mx.ex"])
         session.answer()
         self.assertEqual(type(session.step()), Rcpt)
         self.assertIsNone(session.step())
         session.answer(Reply.of(450, "2.1", "Busy"))
         self.assertIsNone(session.step())
-        self.assertEqual(self.said(), [b"250 2.1.0", b"450 4.2.1", b"250 2.0.0", b"503 5.5.1"])
+        self.assertEqual(self.replies(), [b"250 2.1.0", b"450 4.2.1", b"250 2.0.0", b"503 5.5.1"])
 
     def begin_content(self) -> None:
         self.session.receive(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
@@ -222,7 +222,7 @@ class Decisions(SynchronousTestCase):
             self.assertEqual(
                 [self.session.step(), self.session.step()], [Violation("DATA"), Close()]
             )
-            self.assertEqual(self.said()[-1], b"554 5.5.0")
+            self.assertEqual(self.replies()[-1], b"554 5.5.0")
 
     def test_a_decision_after_the_end_changes_nothing(self) -> None:
         self.begin_content()
@@ -231,12 +231,12 @@ class Decisions(SynchronousTestCase):
         self.session.answer()
         self.assertEqual(self.session.step(), Close())
         self.assertIsNone(self.session.step())
-        self.assertEqual(self.said()[-1], b"421 4.4.2")
+        self.assertEqual(self.replies()[-1], b"421 4.4.2")
         self.assertEqual(self.session.state, State.CLOSED)
 
     def test_a_decision_that_was_not_asked_for_changes_nothing(self) -> None:
         self.session.answer()
-        self.assertEqual((self.session.state, self.said()), (State.START, []))
+        self.assertEqual((self.session.state, self.replies()), (State.START, []))
 
     def test_content_is_passed_on_as_it_comes_and_given_up_once(self) -> None:
         self.begin_content()
@@ -247,7 +247,7 @@ class Decisions(SynchronousTestCase):
         self.assertEqual(self.session.step(), Abort())
         self.session.receive(b"more\0\r\n.\r\nNOOP\r\n")
         self.assertIsNone(self.session.step())
-        self.assertEqual(self.said()[-2:], [b"550 5.6.0", b"250 2.0.0"])
+        self.assertEqual(self.replies()[-2:], [b"550 5.6.0", b"250 2.0.0"])
 
     def test_the_end_of_the_content_waits_for_a_decision(self) -> None:
         self.begin_content()
@@ -257,7 +257,7 @@ class Decisions(SynchronousTestCase):
         self.assertIsNone(self.session.step())
         self.session.answer(Reply.of(451, "3.0", "Later"))
         self.assertEqual(self.session.step(), Mail(None, {}))
-        self.assertEqual(self.said()[-1], b"451 4.3.0")
+        self.assertEqual(self.replies()[-1], b"451 4.3.0")
 
     def test_octets_before_the_handshake_are_never_obeyed_after_it(self) -> None:
         # S7, RFC 3207 §4.2: even if the shell hands them over.
@@ -268,7 +268,7 @@ class Decisions(SynchronousTestCase):
         self.session.tls_established(FACTS)
         self.assertEqual((self.session.greeting, self.session.helo), (None, ""))  # S9
         self.assertIsNone(self.session.step())
-        self.assertEqual(self.said(), [b"250 mx.ex", b"220 2.0.0"])
+        self.assertEqual(self.replies(), [b"250 mx.ex", b"220 2.0.0"])
         self.session.receive(b"MAIL FROM:<evil@b>\r\n")
         self.assertIsNone(self.session.step())
-        self.assertEqual(self.said(), [b"503 5.5.1"])
+        self.assertEqual(self.replies(), [b"503 5.5.1"])

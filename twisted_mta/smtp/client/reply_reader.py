@@ -44,12 +44,12 @@ class Contradiction:
 
     Attributes:
         reply: its last line, which most servers mean and most clients obey.
-        said: all lines with their codes, as they came: not safe to show (see `printable`).
+        text: all lines with their codes, as they came: not safe to show (see `printable`).
         consents: whether one of its lines is not a refusal.
     """
 
     reply: Reply
-    said: str
+    text: str
     consents: bool
 
 
@@ -102,10 +102,10 @@ class ReplyReader:
                 raise BrokenReply("a line of the reply does not end", self._unfinished())
             if end < 0:
                 return None
-            found = _REPLY_LINE.fullmatch(self._buffer, self._start, end)
-            if found is None:
+            match = _REPLY_LINE.fullmatch(self._buffer, self._start, end)
+            if match is None:
                 raise BrokenReply("not a reply")
-            code, mark, text = found.groups()
+            code, mark, text = match.groups()
             self._start = end + 2
             whole = self.challenged and code == b"334" and mark != b"-"
             self._codes.append(code)
@@ -122,8 +122,8 @@ class ReplyReader:
     def _unfinished(self) -> Reply | None:
         start = self._buffer[self._start : self._start + TEXT_LIMIT]
         codes, lines = self._codes, self._lines
-        if found := _REPLY_LINE.fullmatch(start):
-            codes, lines = [*codes, found[1]], [*lines, _text(found[3])]
+        if match := _REPLY_LINE.fullmatch(start):
+            codes, lines = [*codes, match[1]], [*lines, _text(match[3])]
         if not codes or not _of_one_class(codes):
             return None
         return Reply.from_lines(int(codes[-1]), tuple(lines))
@@ -134,10 +134,10 @@ def _of_one_class(codes: list[bytes]) -> bool:
 
 
 def _contradiction(codes: list[bytes], lines: list[str]) -> Contradiction:
-    said = (f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True))
+    numbered = (f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True))
     return Contradiction(
         Reply.from_lines(int(codes[-1]), (lines[-1],)),
-        " ".join(said),
+        " ".join(numbered),
         any(code[:1] in (b"2", b"3") for code in codes),
     )
 

@@ -370,7 +370,7 @@ class ClientSession:
     def _take_contradiction(self, contradiction: Contradiction, steps: list[Step]) -> None:
         """Take a reply of several classes: its command is deferred, whatever the server meant."""
         awaited = self._awaited[0] if self._awaited else None
-        text = f"its reply contradicts itself ({self._situation()}): {contradiction.said}"
+        text = f"its reply contradicts itself ({self._situation()}): {contradiction.text}"
         reply = self._own_reply(451, "5.0", text)
         refuses = contradiction.reply.code >= 400
         in_step = clear_retry = False

@@ -80,7 +80,7 @@ class Unusable:
     """The connection ended without a reply about the message: another may be tried at once.
 
     Attributes:
-        reply: the server's, or our own that says what happened.
+        reply: the server's, or our own about the end of the connection.
         remote: the server if the reply is its own; None if the reply is ours.
         tls: what the TLS handshake achieved; None in clear.
         clear_retry: whether the handshake failed where TLS is opportunistic: then one attempt in

@@ -1,4 +1,4 @@
-"""ESMTP extensions (RFC 5321 §2.2): what one is made of. There is a file for each.
+"""ESMTP extensions (RFC 5321 §2.2): the value that describes one; each has a file of its own.
 
 An extension announces itself in the reply to EHLO, reads the parameters that it adds to MAIL and
 RCPT, says how much longer it makes those lines, and obeys the verbs that it adds. The session knows

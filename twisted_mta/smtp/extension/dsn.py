@@ -1,4 +1,4 @@
-"""DSN (RFC 3461): which notices a sender asks for, and what is to stand in them.
+"""DSN (RFC 3461): which notices a sender asks for, and their content.
 
 The requests are kept with the envelope, and the queue fulfills them. They are kept in a form that
 can be passed on to any next hop with DSN: ASCII, keywords in upper case, values as the client
@@ -146,7 +146,7 @@ DSN = Extension(
 
 
 class OutgoingDSN(OutgoingExtension):
-    """Passes on the parameters as they came, and none that did not come (RFC 3461 §5.2.1).
+    """Passes on the parameters unchanged, and adds none (RFC 3461 §5.2.1).
 
     A next hop without DSN gets none of them; then the queue notifies the sender (§5.2.2).
     """

@@ -1,4 +1,4 @@
-"""The client side of ESMTP extensions: what each adds to a message on its way to a next hop.
+"""The client side of ESMTP extensions: parameters and refusals for messages to a next hop.
 
 A transaction asks every extension the same questions and knows none by name: may the message go
 there, by what the server has announced or has not, and which parameters go to MAIL and RCPT. So a

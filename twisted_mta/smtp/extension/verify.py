@@ -23,9 +23,11 @@ from . import Extension
 from .views import SessionView
 
 Lookup = Callable[[SessionView, Mailbox], "tuple[Mailbox, Sequence[Mailbox]] | Reply | None"]
-"""Looks up a mailbox: returns it, with a domain where it came without, and the mailboxes that mail
-for it goes to: itself, or the members of an alias. Or the reply that refuses it; None where the
-mailbox is not ours."""
+"""Looks up a mailbox, which may lack its domain.
+
+Returns the mailbox with its domain, and the mailboxes that mail for it goes to: itself, or the
+members of an alias. Or the reply that refuses it; None where the mailbox is not ours.
+"""
 
 _LARGEST = 100  # mailboxes in one reply: clients give up on longer ones
 

@@ -188,10 +188,10 @@ class ScramClient:
         return b""
 
     def _proof(self, challenge: bytes) -> bytes | Derivation:
-        found = _SERVER_FIRST.fullmatch(challenge)
-        if found is None:
+        match = _SERVER_FIRST.fullmatch(challenge)
+        if match is None:
             raise SASLError("the first message of SCRAM cannot be read")
-        nonce, salt, count = found.groups()
+        nonce, salt, count = match.groups()
         if not nonce.startswith(self._nonce) or nonce == self._nonce:  # RFC 5802 §5.1
             raise SASLError("the server's nonce does not begin with ours")
         iterations = int(count)
@@ -217,10 +217,10 @@ class ScramClient:
         return final + b",p=" + b64encode(proof)
 
     def _verify(self, challenge: bytes, signature: bytes) -> None:
-        found = _SERVER_FINAL.fullmatch(challenge)
-        if found is None:
+        match = _SERVER_FINAL.fullmatch(challenge)
+        if match is None:
             raise SASLError("the final message of SCRAM cannot be read")
-        verifier, error = found.groups()
+        verifier, error = match.groups()
         if verifier is None:
             raise SASLError(f"the server refuses: {printable(error.decode('latin-1'))!r}")
         if not hmac.compare_digest(from_base64(verifier), signature):  # RFC 5802 §5

@@ -1,4 +1,4 @@
-"""Evidence: what a client shows a server to authenticate, for the keeper of accounts to judge."""
+"""Evidence: the claims and proofs of a client, for the keeper of the accounts to judge."""
 
 from __future__ import annotations
 

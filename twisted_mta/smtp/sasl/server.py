@@ -42,7 +42,7 @@ _LONGEST_NAME = 255  # characters; names that failed are kept in memory by the t
 _LONGEST_NONCE = 256  # octets
 _CHANNEL_BINDINGS = ("tls-exporter", "tls-server-end-point")  # RFC 9266, RFC 5929
 
-Said = bytes | Evidence
+ChallengeOrEvidence = bytes | Evidence
 """The next challenge, or evidence."""
 
 
@@ -71,11 +71,11 @@ class ServerMechanism(Protocol):
     Its methods raise `SASLError` where the exchange fails.
     """
 
-    def begin(self, initial: bytes | None) -> Said:
+    def begin(self, initial: bytes | None) -> ChallengeOrEvidence:
         """Take the initial response; None if the client sent none."""
         ...
 
-    def respond(self, response: bytes) -> Said:
+    def respond(self, response: bytes) -> ChallengeOrEvidence:
         """Take the response to a challenge."""
         ...
 
@@ -98,11 +98,11 @@ class _Mechanism:
     def __init__(self, circumstances: Circumstances) -> None:
         self._circumstances = circumstances
 
-    def begin(self, initial: bytes | None) -> Said:
+    def begin(self, initial: bytes | None) -> ChallengeOrEvidence:
         """Take the initial response; without one, return an empty challenge."""
         return b"" if initial is None else self.respond(initial)
 
-    def respond(self, response: bytes) -> Said:
+    def respond(self, response: bytes) -> ChallengeOrEvidence:
         """Take the response to a challenge."""
         raise SASLError("no response was expected")
 
@@ -133,11 +133,11 @@ class LoginServer(_Mechanism):
 
     _username: str | None = None
 
-    def begin(self, initial: bytes | None) -> Said:
+    def begin(self, initial: bytes | None) -> ChallengeOrEvidence:
         """Ask for the user name, unless it is the initial response."""
         return b"Username:" if initial is None else self.respond(initial)
 
-    def respond(self, response: bytes) -> Said:
+    def respond(self, response: bytes) -> ChallengeOrEvidence:
         """Take the user name, then the password."""
         if self._username is None:
             self._username = _name(response)
@@ -196,17 +196,17 @@ class ScramServer(_Mechanism):
         self._salt: ScramSalt | None = None
         self._proof: ScramProof | None = None
 
-    def respond(self, response: bytes) -> Said:
+    def respond(self, response: bytes) -> ChallengeOrEvidence:
         """Take the client-first-message, then the client-final-message."""
         return (
             self._lookup(response) if self._salt is None else self._proof_of(response, self._salt)
         )
 
     def _lookup(self, message: bytes) -> ScramLookup:
-        found = _CLIENT_FIRST.fullmatch(message)
-        if found is None:
+        match = _CLIENT_FIRST.fullmatch(message)
+        if match is None:
             raise SASLError("the first message of SCRAM cannot be read")
-        header, _, supported, binding, authzid, bare, name, nonce = found.groups()
+        header, _, supported, binding, authzid, bare, name, nonce = match.groups()
         if len(nonce) > _LONGEST_NONCE:
             raise SASLError("the nonce is too long")
         self._bound = header + self._binding(binding, supported is not None)
@@ -241,10 +241,10 @@ class ScramServer(_Mechanism):
         return self._first
 
     def _proof_of(self, message: bytes, salt: ScramSalt) -> ScramProof:
-        found = _CLIENT_FINAL.fullmatch(message)
-        if found is None:
+        match = _CLIENT_FINAL.fullmatch(message)
+        if match is None:
             raise SASLError("the final message of SCRAM cannot be read")
-        without_proof, bound, nonce, proof = found.groups()
+        without_proof, bound, nonce, proof = match.groups()
         if not hmac.compare_digest(from_base64(bound), self._bound):
             raise SASLError("the client is bound to another channel")
         if nonce != self._nonce:
@@ -284,14 +284,14 @@ class OAuthBearerServer(_Mechanism):
 
     def respond(self, response: bytes) -> Token:
         """Return the token."""
-        found = _OAUTH.fullmatch(response)
-        if found is None or found[1].startswith(b"p="):
+        match = _OAUTH.fullmatch(response)
+        if match is None or match[1].startswith(b"p="):
             raise SASLError("the message of OAUTHBEARER cannot be read")
-        pairs = [each.partition(b"=") for each in found[3].split(b"\x01") if each]
+        pairs = [each.partition(b"=") for each in match[3].split(b"\x01") if each]
         given = [value for key, _, value in pairs if key.lower() == b"auth"]
         if len(given) != 1:
             raise SASLError(f"OAUTHBEARER with auth= {len(given)} times, expected once")
-        name = _name(_unescaped(found[2])) if found[2] else ""
+        name = _name(_unescaped(match[2])) if match[2] else ""
         return Token(name, _bearer(given[0]))
 
     def last_word(self, granted: bool) -> bytes | None:
@@ -304,10 +304,10 @@ class XOAuth2Server(_Mechanism):
 
     def respond(self, response: bytes) -> Token:
         """Return the token."""
-        found = _XOAUTH2.fullmatch(response)
-        if found is None:
+        match = _XOAUTH2.fullmatch(response)
+        if match is None:
             raise SASLError("the message of XOAUTH2 cannot be read")
-        return Token(_name(found[1]), _bearer(found[2]))
+        return Token(_name(match[1]), _bearer(match[2]))
 
     def last_word(self, granted: bool) -> bytes | None:
         """Return why the token was refused, as Google does."""
@@ -329,12 +329,12 @@ class Challenger(_Mechanism):
         super().__init__(circumstances)
         self._challenger = challenger
 
-    def begin(self, initial: bytes | None) -> Said:
+    def begin(self, initial: bytes | None) -> ChallengeOrEvidence:
         """Return the first challenge, unless there is an initial response."""
         challenge: bytes = self._challenger.getChallenge()
         return challenge if initial is None else self.respond(initial)
 
-    def respond(self, response: bytes) -> Said:
+    def respond(self, response: bytes) -> ChallengeOrEvidence:
         """Return the next challenge, or the credentials."""
         try:
             self._challenger.setResponse(response)
@@ -398,7 +398,7 @@ def _unescaped(name: bytes) -> bytes:
 
 
 def _bearer(value: bytes) -> str:
-    found = _BEARER.fullmatch(value)
-    if found is None:
+    match = _BEARER.fullmatch(value)
+    if match is None:
         raise SASLError("no bearer token")
-    return found[1].decode("ascii")
+    return match[1].decode("ascii")

@@ -18,7 +18,7 @@ from ..command import CommandError
 from ..extension.views import SessionView
 from ..sasl.evidence import ScramSalt
 from ..sasl.exchange import SASLError
-from ..sasl.server import Circumstances, Said, ServerMechanism
+from ..sasl.server import ChallengeOrEvidence, Circumstances, ServerMechanism
 from . import replies
 from .settings import AUTH_RESPONSE, SessionSettings
 from .step import Authenticate
@@ -174,7 +174,7 @@ class ServerAuth:
         """Forget the exchange that is under way, if there is one."""
         self._exchange = self._pending = None
 
-    def _after(self, exchange_step: Callable[[], Said]) -> Next:
+    def _after(self, exchange_step: Callable[[], ChallengeOrEvidence]) -> Next:
         try:
             result = exchange_step()
         except SASLError:

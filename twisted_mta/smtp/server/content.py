@@ -1,4 +1,4 @@
-"""The content of one message as it arrives: what of it is passed on, and whether it is refused."""
+"""The content of one message as it arrives: the octets to pass on, and its refusal, if any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The states of a server session, and `TRANSITIONS`: the whole of what is allowed in each, as data.
+"""The states of a server session, and `TRANSITIONS`: all that each state allows, as data.
 
 Theory of operation. A state is where a session stands between two events. An event is a command of
 the client, by its verb, or something that the session itself finds (`Event`). A command that is not
@@ -65,7 +65,7 @@ class Event(StrEnum):
 
 
 def _row(state: State, *, rset: State) -> Mapping[Event, State]:
-    """Return what may be said in ``state`` wherever no content and no challenge is awaited."""
+    """Return the transitions from a state in which any command may come."""
     return {
         # RFC 5321 §4.1.4: EHLO and HELO begin anew, within a transaction too.
         Event.EHLO: State.GREETED,

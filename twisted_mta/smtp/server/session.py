@@ -15,7 +15,7 @@ the replies to a pipelined group leave in one write.
 
 All framing is here, so that every split point can be tested without a socket: the end of a command
 line, the end of the content, and the octets that may not follow EHLO, DATA, AUTH and STARTTLS.
-`machine.TRANSITIONS` is the whole of what is allowed when. `dialect` is all in which LMTP differs.
+`machine.TRANSITIONS` has all that each state allows, and `dialect` all in which LMTP differs.
 `Session.transaction` is the one value that RSET, EHLO and STARTTLS forget.
 """
 

@@ -16,7 +16,7 @@ from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension.dsn import DSN
 from twisted_mta.smtp.extension.standard import extensions_for_lines, standard_extensions
 
-from .playing import message
+from ..playing import message
 
 
 class XText(SynchronousTestCase):
@@ -142,7 +142,7 @@ class Notify(SynchronousTestCase):
 class PassingOn(SynchronousTestCase):
     """RFC 3461 §5.2.1, §5.2.2."""
 
-    def asked(self) -> Message:
+    def with_parameters(self) -> Message:
         sent = message(
             "b@example.net", "c@example.net", parameters={"RET": "HDRS", "ENVID": "x+2By"}
         )
@@ -155,7 +155,7 @@ class PassingOn(SynchronousTestCase):
         return sent.for_recipients(recipients)
 
     def offered(self, **capabilities: str) -> OutgoingTransaction:
-        transaction = OutgoingTransaction(self.asked(), "mx.example", capabilities)
+        transaction = OutgoingTransaction(self.with_parameters(), "mx.example", capabilities)
         transaction.offer()
         self.mail = transaction.mail()
         return transaction

@@ -1,74 +1,15 @@
-"""XCLIENT and the verbs of foreign extensions in a server session."""
-
-from collections.abc import Callable
+"""XCLIENT in a server session: its attributes, the new beginning, and its permission."""
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_mta.mail.address import Mailbox
-from twisted_mta.mail.reply import Reply
 from twisted_mta.mail.tls_facts import TLSFacts
-from twisted_mta.smtp.command import CommandError
-from twisted_mta.smtp.extension import Extension
-from twisted_mta.smtp.extension.plain import PIPELINING
-from twisted_mta.smtp.extension.views import SessionView
 from twisted_mta.smtp.extension.xclient import xclient
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.smtp.server.settings import SessionSettings
-from twisted_mta.smtp.server.step import Downgrade, Mail, Represent, Step, Violation
+from twisted_mta.smtp.server.step import Downgrade, Represent, Violation
 
-PROXY = Peer("192.0.2.1", 50_000)
-FACTS = TLSFacts(
-    "TLSv1.3",
-    "TLS_AES_256_GCM_SHA384",
-    256,
-    server_name="mx.example",
-    peer_subject="CN=proxy",
-    peer_issuer="CN=ours",
-    peer_fingerprint="ab" * 32,
-    peer_verified=True,
-    peer_problem="none",
-)
-
-
-class SessionTestCase(SynchronousTestCase):
-    """Talks to a session; every decision accepts."""
-
-    def begin(
-        self,
-        *extensions: Extension,
-        peer: Peer = PROXY,
-        requires_tls_of: Callable[[Peer], bool] = lambda peer: False,
-    ) -> Session:
-        self.session = Session(
-            SessionSettings(
-                hostname="mx.example",
-                extensions=(PIPELINING, *extensions),
-                requires_tls_of=requires_tls_of,
-            ),
-            peer=peer,
-            local_address="192.0.2.25",
-            tls_ready=lambda: True,
-        )
-        self.session.greet()
-        self.session.output()
-        self.steps: list[Step] = []
-        return self.session
-
-    def say(self, octets: bytes) -> str:
-        self.session.receive(octets)
-        while (step := self.session.step()) is not None:
-            self.steps.append(step)
-            if self.session.deciding:
-                self.session.answer()
-        return self.session.output().decode()
-
-    def code(self, line: str) -> str:
-        """Send a line; return the code of the reply, with the status if there is one."""
-        reply = self.say(line.encode() + b"\r\n")
-        return reply[:9] if reply[4:6] in ("2.", "4.", "5.") else reply[:3]
+from .talking import FACTS, PROXY, SessionTestCase
 
 
 class XClientTestCase(SessionTestCase):
@@ -95,7 +36,7 @@ class Attributes(XClientTestCase):
         self.assertEqual(list(map(type, self.steps)), [Represent])
 
     def test_addresses_are_kept_in_one_form(self) -> None:
-        for said, known in (
+        for written, known in (
             ("203.0.113.9", "203.0.113.9"),
             ("IPV6:2001:DB8:0::9", "2001:db8::9"),
             ("ipv6:2001:db8::9", "2001:db8::9"),
@@ -105,14 +46,14 @@ class Attributes(XClientTestCase):
             ("[unavailable]", None),
             ("+32+30+33.0.113.9", "203.0.113.9"),
         ):
-            session = self.represent(f"ADDR={said} DESTADDR={said}")
+            session = self.represent(f"ADDR={written} DESTADDR={written}")
             self.assertEqual((session.peer.address, session.local_address), (known, known))
 
     def test_unavailable_attributes_are_unknown_afterwards(self) -> None:
         session = self.represent("NAME=a.example ADDR=203.0.113.9 PORT=4711")
-        for said in ("NAME=[UNAVAILABLE]", "NAME=[TempUnavail]", "NAME=+5BUNAVAILABLE+5D"):
+        for written in ("NAME=[UNAVAILABLE]", "NAME=[TempUnavail]", "NAME=+5BUNAVAILABLE+5D"):
             self.represent("NAME=a.example")
-            self.represent(said)
+            self.represent(written)
             self.assertEqual(session.peer, Peer("203.0.113.9", 4711))
         self.represent("PORT=[UNAVAILABLE] HELO=[UNAVAILABLE] PROTO=ESMTP")
         self.assertEqual(session.peer, Peer("203.0.113.9", 0))
@@ -199,16 +140,16 @@ class Beginning(XClientTestCase):
         )
 
     def test_permission_goes_by_the_connection_and_not_by_the_client(self) -> None:
-        asked: list[Peer] = []
+        peers: list[Peer] = []
 
         def allowed(peer: Peer) -> bool:
-            asked.append(peer)
+            peers.append(peer)
             return peer == PROXY
 
         self.begin(xclient(allowed))
         self.represent("ADDR=203.0.113.9")
         self.represent("ADDR=203.0.113.10")
-        self.assertEqual(asked, [PROXY, PROXY])
+        self.assertEqual(peers, [PROXY, PROXY])
         self.begin(xclient(allowed), peer=Peer("203.0.113.9"))
         self.assertEqual(self.code("XCLIENT ADDR=192.0.2.1"), "550 5.7.0")
 
@@ -223,84 +164,3 @@ class Beginning(XClientTestCase):
             self.code("EHLO client.example")
             self.assertEqual(self.code("MAIL FROM:<>"), code)
             self.assertEqual(Downgrade in map(type, self.steps), code[0] == "5")
-
-
-class ForeignExtension(SessionTestCase):
-    """An extension from outside the package: an EHLO line, a parameter of MAIL, a verb."""
-
-    def setUp(self) -> None:
-        self.cups = 0
-
-        def read_flavour(value: str | None) -> str:
-            if value not in ("EARL-GREY", "ASSAM"):
-                raise CommandError(Reply.of(501, "5.4", "Syntax: FLAVOUR=EARL-GREY or ASSAM"))
-            return value
-
-        def pour(session: SessionView, argument: str) -> Reply:
-            if argument == "COFFEE":
-                raise CommandError(Reply.of(504, "5.4", "Tea only"))
-            if argument == "PLEASE":
-                return Reply.of(421, "3.2", "The kitchen closes")
-            if self.cups == 2:
-                return Reply.of(452, "3.1", "The pot is empty")
-            self.cups += 1
-            return Reply.of(250, "0.0", f"{self.cups} cups, {session.state.name}")
-
-        class Tea(Extension):
-            def announcement(self, session: SessionView) -> str | None:
-                return self.keyword if session.tls is None else None
-
-        self.begin(
-            Tea(
-                "XTEA POT=2",
-                mail={"FLAVOUR": read_flavour},
-                mail_octets=18,
-                commands={"XPOUR": pour, "NOOP": pour},
-            )
-        )
-
-    def test_it_is_announced(self) -> None:
-        self.assertIn("250 XTEA POT=2\r\n", self.say(b"EHLO x\r\n"))
-
-    def test_its_parameter_is_read(self) -> None:
-        self.code("EHLO x")
-        self.assertEqual(self.code("MAIL FROM:<> FLAVOUR=MILK"), "501 5.5.4")
-        self.assertEqual(self.code("MAIL FROM:<a@b.example> FLAVOUR=ASSAM"), "250 2.1.0")
-        self.assertEqual(self.steps, [Mail(Mailbox("a", "b.example"), {"FLAVOUR": "ASSAM"})])
-        assert self.session.transaction is not None
-        self.assertEqual(self.session.transaction.parameters, {"FLAVOUR": "ASSAM"})
-
-    def test_its_verb_is_obeyed_wherever_no_content_is_awaited(self) -> None:
-        self.assertEqual(self.say(b"xpour a cup\r\n"), "250 2.0.0 1 cups, START\r\n")
-        self.code("EHLO x")
-        self.code("MAIL FROM:<>")
-        self.code("RCPT TO:<a@b.example>")
-        self.assertEqual(self.say(b"XPOUR\r\n"), "250 2.0.0 2 cups, RCPT\r\n")
-        self.assertEqual(self.code("DATA"), "354")
-
-    def test_its_refusals_count_as_errors(self) -> None:
-        self.assertEqual(self.code("XPOUR COFFEE"), "504 5.5.4")
-        self.assertEqual(self.session.errors, 1)
-        self.code("XPOUR")
-        self.code("XPOUR")
-        self.assertEqual(self.code("XPOUR"), "452 4.3.1")
-        self.assertEqual(self.session.errors, 1)
-
-    def test_its_421_ends_the_session(self) -> None:
-        self.assertEqual(self.code("XPOUR PLEASE"), "421 4.3.2")
-        self.assertIs(self.session.state, State.CLOSED)
-
-    def test_it_cannot_replace_a_verb_of_the_session(self) -> None:
-        self.assertEqual(self.say(b"NOOP\r\nNOOP\r\n"), "250 2.0.0 OK\r\n" * 2)
-        self.assertEqual(self.cups, 0)
-
-    def test_octets_after_its_verb_end_the_session(self) -> None:
-        """RFC 2920 §3.1: each is the last of its group."""
-        self.assertEqual(self.code("XPOUR\r\nNOOP"), "554 5.5.0")
-        self.assertEqual(self.cups, 0)
-
-    def test_where_it_is_not_announced_its_verb_is_not_obeyed(self) -> None:
-        self.session.tls_established(FACTS)
-        self.assertNotIn("XTEA", self.say(b"EHLO x\r\n"))
-        self.assertEqual(self.code("XPOUR"), "503 5.5.1")
-        self.assertEqual(self.cups, 0)
