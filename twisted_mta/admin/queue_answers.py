@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent.agent import Agent
-from ..agent.explain.explainer import attempt_facts
+from ..agent.explain.facts import attempt_facts
 from ..agent.shard import Shard
 from ..mail.envelope import Recipient
 from ..mail.message import Message

@@ -50,12 +50,11 @@ from .activity import Activity
 from .authentication import Authentication
 from .environment import Environment
 from .explain.explainer import Explainer
-from .explain.origin import limits_of
 from .listeners import Listeners
 from .mailboxes import Mailboxes
 from .patience import Patience
 from .resources import Resources
-from .settings import intake_policy, minimum_free, runner_settings
+from .settings import intake_policy, limits_of, minimum_free, runner_settings
 from .shard import QUEUE, Shard, need_queue, shard_directory
 
 _STILL_IN_USE = 5.0  # seconds that workers of a parent that was killed have to end

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..config import Config, Listener
 from ..mail.address import Mailbox
+from ..mail.next_hop import NextHop
 from ..queue.runner import RunnerSettings
 from ..queue.schedule.backoff import Backoff
+from ..queue.schedule.next_hops import NextHopLimits
 from ..queue.store.sqlite import RESERVE
 from ..server.intake_policy import IntakePolicy
 from .authentication import submission_policy
@@ -61,3 +65,24 @@ def runner_settings(config: Config) -> RunnerSettings:
             else None
         ),
     )
+
+
+def limits_of(config: Config, next_hop: NextHop) -> NextHopLimits:
+    """Return the operator's limits for a next hop (`queue.schedule.fair_share.LimitsOf`)."""
+    destination = config.destination_for(next_hop.destination or next_hop.domain, next_hop.hosts)
+    return _shared(
+        NextHopLimits(
+            connections=destination.connections,
+            recipients_per_message=destination.recipients_per_message,
+            rate=destination.rate,
+            retry_minimum=destination.retry_minimum,
+            retry_maximum=destination.retry_maximum,
+            lifetime=destination.lifetime,
+        )
+    )
+
+
+@lru_cache(maxsize=1000)
+def _shared(limits: NextHopLimits) -> NextHopLimits:
+    """Return one object for all next hops with the same limits: there may be 100,000."""
+    return limits

@@ -1,7 +1,7 @@
-"""Says of an address what would be done with mail for it, and of a message why it is still here.
+"""Explains where mail for an address would go, and why a message is still in the queue.
 
-Nothing is sent and nothing is changed; the DNS is asked. What is said is made by what decides: the
-routes, the aliases, the listeners' deliveries, the lookup of next hops, the relay, the queue.
+The DNS is asked; nothing is sent or changed. The facts come from the parts that decide: the routes,
+the aliases, the intakes of listeners, the lookup of next hops, the relay, the queue.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from ...queue.operator.operations import Inspect, Inspected
 from ...queue.operator.selection import QueuedRecipient
 from ...queue.runner import Runner
 from ...queue.schedule.backoff import expiry
-from ...queue.schedule.next_hop_status import NextHopStatus
-from ...queue.schedule.next_hops import SuspendedNextHop
 from ...queue.store.attempts import PastAttempt
 from ...routing.expansion import ExpansionStep
 from ...routing.lookup import LookupReporter
@@ -38,10 +36,12 @@ from ...smtp.server.settings import SessionSettings
 from ...smtp.server.transaction import Transaction
 from ..mailboxes import Mailboxes
 from ..shard import Shard
+from .facts import attempt_facts, next_hop_facts, step_facts
 from .origin import terms, tls
+from .waiting import next_attempt, waiting_reasons
 
-_MOST_STEPS = 200  # through aliases that are told
-_MOST_WAYS = 50  # recipients whose way is told
+_MOST_STEPS = 200  # of aliases in one answer
+_MOST_WAYS = 50  # recipients in one answer
 
 
 @frozen(kw_only=True)
@@ -63,14 +63,14 @@ class Explainer:
     """Explains for one process.
 
     Args:
-        config: returns what is in force.
-        mailboxes: which are ours, and where mail goes next.
-        intakes: returns the deliveries of the listeners, in the order of the configuration.
+        config: returns the settings in force.
+        mailboxes: know which mailboxes are ours, and where mail goes next.
+        intakes: returns those of the listeners, in the order of the configuration.
         relay: delivers to other hosts.
         reporter: reports on the lookups of next hops.
-        shards: returns the parts of the queue.
-        home: where new mail goes.
-        wall_time: what time it is.
+        shards: returns those of this process.
+        home: the runner of new mail.
+        wall_time: the time of day.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Explainer:
     # A message.
 
     def message(self, id: QueueId) -> Deferred[dict[str, Any] | None]:
-        """Say why a message is still here; None: it is not, as far as this process knows."""
+        """Explain why a message is still in the queue; None where this process does not have it."""
         return Deferred.fromCoroutine(self._message(id))
 
     async def _message(self, id: QueueId) -> dict[str, Any] | None:
@@ -141,8 +141,8 @@ class Explainer:
         self, inspected: Inspected, entry: QueuedRecipient, next_hop: NextHop, runner: Runner
     ) -> dict[str, Any]:
         recipient, message = entry.recipient, inspected.message
-        standing = runner.next_hop_status(next_hop)
-        lifetime = standing.limits.lifetime if next_hop.remote else None
+        status = runner.next_hop_status(next_hop)
+        lifetime = status.limits.lifetime if next_hop.remote else None
         waits = entry.leased and runner.waits(next_hop, message.id, recipient.number)
         now = self._wall_time()
         return {
@@ -155,17 +155,17 @@ class Explainer:
             "last_reply": None if recipient.last_reply is None else str(recipient.last_reply),
             "last_remote": recipient.last_remote,
             "expires_at": expiry(message, lifetime),
-            "holds": list(holds(inspected, entry, standing, waits=waits, now=now)),
-            "next_attempt": next_attempt(inspected, entry, standing, now=now),
+            "holds": list(waiting_reasons(inspected, entry, status, waits=waits, now=now)),
+            "next_attempt": next_attempt(inspected, entry, status, now=now),
         }
 
     # An address.
 
     def address(self, query: AddressQuery) -> Deferred[dict[str, Any]]:
-        """Say what would be done with mail for an address now.
+        """Explain where mail for an address would go now.
 
         Raises:
-            ValueError: something in the query is no address; which, and why.
+            ValueError: a text in the query is not an address.
         """
         return Deferred.fromCoroutine(self._address(query))
 
@@ -200,7 +200,7 @@ class Explainer:
             "where": self._where(mailbox),
             "client": query.client,
             "sender": query.sender,
-            "steps": [_step(each) for each in steps[:_MOST_STEPS]],
+            "steps": [step_facts(each) for each in steps[:_MOST_STEPS]],
             "more_steps": max(0, len(steps) - _MOST_STEPS),
             "refused": str(decided) if isinstance(decided, Reply) else None,
             "recipients": recipients,
@@ -253,7 +253,7 @@ class Explainer:
         config, domain = self._config(), mailbox.domain
         lookup = await self._reporter.report(next_hop)
         host_terms = self._relay.terms.host_terms(next_hop, domain)
-        found = candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
+        targets = candidates(self._relay.connections, next_hop, host_terms, lookup.targets)
         return {
             **facts,
             "terms": terms(config, next_hop, domain),
@@ -268,9 +268,9 @@ class Explainer:
                     "connection_open": each.idle,
                     "tls": tls(config, next_hop, domain, each),
                 }
-                for each in found
+                for each in targets
             ],
-            "standings": [standing_facts(runner.next_hop_status(next_hop))],
+            "standings": [next_hop_facts(runner.next_hop_status(next_hop))],
         }
 
     def _maildir(self, mailbox: Mailbox) -> str:
@@ -278,19 +278,6 @@ class Explainer:
             return "/".join((self._config().maildir, *mailbox_directory(mailbox)))
         except NoMailbox as error:
             return str(error.reply)
-
-
-def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
-    """Return an attempt in plain types, without the facts of TLS and the transcript."""
-    return {
-        "attempt": attempt.attempt,
-        "ended_at": attempt.ended_at,
-        "next_hop": attempt.next_hop,
-        "reply": str(attempt.reply),
-        "remote": attempt.remote,
-        "uncertain": attempt.uncertain,
-        "unreachable": attempt.unreachable,
-    }
 
 
 def _attempt(attempt: PastAttempt) -> dict[str, Any]:
@@ -301,119 +288,22 @@ def _attempt(attempt: PastAttempt) -> dict[str, Any]:
     }
 
 
-def standing_facts(standing: NextHopStatus) -> dict[str, Any]:
-    """Return how things stand with a next hop in plain types."""
-    return {
-        "name": standing.name,
-        "suspended": _suspended(standing.suspended),
-        **{
-            name: getattr(standing, name)
-            for name in (
-                *("active", "allowed", "connections", "waiting", "asking"),
-                *("remote", "concurrency"),
-            )
-        },
-    }
-
-
-def _suspended(suspended: SuspendedNextHop | None) -> dict[str, Any] | None:
-    if suspended is None:
-        return None
-    return {
-        "seconds": suspended.seconds,
-        "times": suspended.times,
-        "reply": str(suspended.cause.reply),
-        "remote": suspended.cause.remote,
-    }
-
-
-def holds(
-    inspected: Inspected,
-    entry: QueuedRecipient,
-    standing: NextHopStatus,
-    *,
-    waits: bool,
-    now: float,
-) -> list[dict[str, Any]]:
-    """Return all that keeps a recipient here now, the strongest first; each has a ``kind``.
-
-    Args:
-        inspected: the message.
-        entry: the recipient.
-        standing: how things stand with its next hop.
-        waits: whether it is in memory and waits for its turn.
-        now: wall time.
-    """
-    found: list[dict[str, Any]] = []
-    if inspected.quarantine is not None:
-        found.append({"kind": "quarantine", "why": inspected.quarantine})
-    if entry.held is not None:
-        found.append({"kind": "held", "since": entry.held})
-    if entry.removing:
-        found.append({"kind": "removing"})
-    if entry.leased and not waits:
-        found.append({"kind": "delivery"})
-        return found
-    if found:
-        return found
-    if entry.next_attempt is not None and entry.next_attempt > now and not entry.leased:
-        found.append({"kind": "retry", "until": entry.next_attempt})
-    if standing.suspended is not None:
-        found.append({"kind": "suspended", **(_suspended(standing.suspended) or {})})
-    elif standing.active >= standing.allowed:
-        found.append(
-            {"kind": "connections", "active": standing.active, "allowed": standing.allowed}
-        )
-    if standing.remote >= standing.concurrency:
-        found.append(
-            {"kind": "concurrency", "active": standing.remote, "allowed": standing.concurrency}
-        )
-    if standing.asking:
-        rate = standing.limits.rate
-        found.append({"kind": "limits", "rate": None if rate is None else str(rate)})
-    if not found:
-        found.append({"kind": "turn"})
-    return found
-
-
-def next_attempt(
-    inspected: Inspected, entry: QueuedRecipient, standing: NextHopStatus, *, now: float
-) -> float | None:
-    """Return the wall time before which a recipient is not tried; None: never, as things are."""
-    if entry.leased:
-        return now
-    if entry.next_attempt is None:
-        return None
-    due = max(now, entry.next_attempt)
-    return due if standing.suspended is None else max(due, now + standing.suspended.seconds)
-
-
 def read_mailbox(text: str) -> Mailbox:
-    """Return the mailbox that an operator names, in angle brackets or without.
+    """Read a mailbox that an operator typed, in angle brackets or without.
 
     Raises:
-        AddressError: it is none.
+        AddressError: it is not a mailbox.
     """
     if text.startswith("<"):
-        found, end = path(text)
-        if found is None or end != len(text):
+        mailbox, end = path(text)
+        if mailbox is None or end != len(text):
             raise AddressError("not of the form <local-part@domain>")
-        return found
+        return mailbox
     return Mailbox("postmaster", "") if text.lower() == "postmaster" else Mailbox.parse(text)
 
 
 def _session(client: str | None, reverse_path: Mailbox | None) -> Session:
-    """Return a session of a client, as it is when RCPT is decided on."""
+    """Return the session of a client, as it is at RCPT."""
     session = Session(SessionSettings(hostname="explain"), peer=Peer(client or "192.0.2.0"))
     session.transaction = Transaction(reverse_path, {})
     return session
-
-
-def _step(step: ExpansionStep) -> dict[str, Any]:
-    return {
-        "mailbox": str(step.mailbox),
-        "depth": step.depth,
-        "finding": step.finding,
-        "leads_to": [str(each) for each in step.leads_to],
-        "line": step.line,
-    }
