@@ -20,19 +20,21 @@ _INTRODUCTION = """\
 How we differ from Postfix
 ==========================
 
-The same dialogues are held with ``twistd mta`` and with Debian's Postfix, both on the loopback
-interface, both with the same kind of next hop. Postfix is as it comes, but that its protections
-against smuggling and unasked-for pipelining are on, as they are by themselves in later versions
-(``smtpd_forbid_bare_newline = normalize``, ``smtpd_forbid_unauth_pipelining = yes``).
+See where a client gets another reply here than from Postfix, and why.
 
-What counts is the first digit of every reply, when the connection is closed, and which messages
-reach the next hop: their recipients and their content, octet by octet. Where the two differ, the
-reason stands below; a difference without a reason fails the test, and so does a reason without a
+The same dialogues are held with ``twistd mta`` and with Debian's Postfix, both on the loopback
+interface, both with the same kind of next hop. Postfix has its default settings, except that its
+protections against smuggling and unauthorized pipelining are on, as they are by default in later
+versions (``smtpd_forbid_bare_newline = normalize``, ``smtpd_forbid_unauth_pipelining = yes``).
+
+The test compares the first digit of every reply, the closing of the connection, and the messages
+that reach the next hop: their recipients and their content, octet by octet. Each difference has a
+reason below; a difference without a reason fails the test, and so does a reason without a
 difference.
 
-Digits are those of the replies to one write of the client, in order; a dot says that the server
-closed the connection. Limits on errors and sizes are set to the same values, and the trace fields
-that each side prepends are left out of the comparison.
+The digits are those of the replies to one write of the client, in order; a dot means that the
+server closed the connection. Limits on errors and sizes have the same values, and the trace fields
+that each side prepends are not compared.
 """
 
 
