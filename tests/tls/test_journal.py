@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.testing.files import UnsyncedFiles
-from twisted_mta.tls.journal import TLSJournal
+from twisted_mta.tls.journal import TRANSITIONS, State, TLSJournal
 from twisted_mta.tls.memory import TLSHost, TLSMemory
 
 DAY = 86_400.0
@@ -147,3 +147,15 @@ class JournalTests(SynchronousTestCase):
         self.clock.advance(60)
         self.files.crash()
         self.assertEqual(self.known(), ["a.example", "b.example"])
+
+
+class States(SynchronousTestCase):
+    def test_every_state_is_reached_and_left(self) -> None:
+        reached = {State.NEW}
+        for row in TRANSITIONS.values():
+            reached |= set(row.values())
+        self.assertEqual(reached, set(State))
+        self.assertEqual([state for state in State if not TRANSITIONS[state]], [])
+
+    def test_a_stopped_journal_stays_stopped(self) -> None:
+        self.assertEqual(set(TRANSITIONS[State.STOPPED].values()), {State.STOPPED})

@@ -28,10 +28,10 @@ def adapted(
     by = DeliverBy.of(message.envelope.parameters)
     if by is None:
         return message
-    # RFC 2852 §4: the by-time that is sent on is what is left of it.
+    # RFC 2852 §4: the time is sent on less the time spent here.
     parameters = {**message.envelope.parameters, "BY": str(by.moved(-now))}
     if final and "DELIVERBY" not in capabilities and by.seconds > now:
-        del parameters["BY"]  # final delivery within the by-time is what the sender asked for
+        del parameters["BY"]  # delivered in time, as the sender asked
     return evolve(message, envelope=evolve(message.envelope, parameters=parameters))
 
 

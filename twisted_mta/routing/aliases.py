@@ -74,8 +74,8 @@ class AliasEntries(Mapping[str, Alias]):
         """Add an entry.
 
         Args:
-            key: see `Alias`.
-            line: likewise.
+            key: of the lookup.
+            line: of the file.
             flat: local part and domain of each target in turn.
         """
         self._packed[key] = (line, *flat)

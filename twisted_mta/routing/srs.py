@@ -1,20 +1,19 @@
-"""SRS, the sender rewriting scheme: how mail is forwarded in our own name, and notices come back.
+"""SRS, the sender rewriting scheme: forward mail with a reverse-path of ours, which leads back.
 
-Who forwards mail cannot leave its reverse-path as it is, where the domain in it says by SPF who may
-send for it: we are not among them. So the reverse-path becomes a mailbox of ours, and holds the old
-one::
+A forwarder is not among the hosts that the SPF record of the sender's domain permits. So the
+reverse-path of forwarded mail becomes a mailbox of ours that contains the original one::
 
     ann@sender.example       SRS0=HASH=DAY=sender.example=ann@us.example
     SRS0=x=y@first.example   SRS1=HASH=first.example==x=y@us.example
 
-The second line is what was forwarded already: however often mail is forwarded, the name does not
-grow, and a notice goes from the last to the first of those who did it, and from there to the
-sender. HASH proves that we wrote it: an HMAC of the rest, shortened. Without that, anybody could
-have us relay by writing such a mailbox. DAY limits how long it holds.
+The second form is for mail that was forwarded before: the name does not grow with the number of
+forwarders, and a notice goes from the last forwarder to the first one, and from there to the
+sender. HASH proves that the mailbox was written here: a shortened HMAC of the rest. Without it,
+such a mailbox would make us an open relay. DAY limits its validity.
 
-Systems on the way may change the case of a local-part: nothing here depends on it.
+Other systems may change the case of a local part: case has no meaning here.
 
-Pure: the key and the time are handed in.
+Pure: key and time are arguments.
 """
 
 from __future__ import annotations
@@ -25,38 +24,38 @@ from base64 import b32encode
 
 from ..mail.address import AddressError, Mailbox, domain_name
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # base 32 (RFC 4648 §6): survives a change of case
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # base 32 (RFC 4648 §6) survives a change of case
 _DAY = 86_400.0
-_DAYS = 1024  # two letters; who was away for longer than three years gets no notice
-_HASH = 6  # letters, 30 bits: 10^9 addresses to be guessed, each a refused RCPT
+_DAYS = 1024  # in two letters: day numbers repeat after three years
+_HASH = 6  # letters, 30 bits: guessing takes 10^9 refused RCPT commands
 # A message may be queued for 5 days by each of a few hosts, and so may its notice.
-_VALID = 21
-# RFC 5321 §4.5.3.1.3: a path has 256 octets with its brackets.
+_VALID = 21  # days
+# RFC 5321 §4.5.3.1.3: a path has 256 octets at most, with its brackets.
 _LONGEST = 254
 
-# What parts SRS0 and the hash is free for the forwarder to choose; what follows that is not.
+# A forwarder may choose the separator after SRS0; the others are fixed.
 _SRS = re.compile(r"SRS([01])[-+=](.*)", re.IGNORECASE | re.DOTALL)
 
 
 class BadSRS(Exception):
-    """A mailbox that looks like one of SRS and holds no reverse-path of ours; the text says why."""
+    """A mailbox in the form of SRS that was not written here; the text says why."""
 
 
 class TooOld(BadSRS):
-    """It was written here, too long ago."""
+    """A mailbox that was written here, too long ago."""
 
 
 def is_srs(mailbox: Mailbox) -> bool:
-    """Whether a mailbox has the form of a rewritten one, whoever wrote it."""
+    """Whether a mailbox has the form of SRS, written here or elsewhere."""
     return _SRS.fullmatch(mailbox.local_part) is not None
 
 
 class SenderRewriting:
-    """Writes and reads such mailboxes.
+    """Rewrites reverse-paths, and restores them.
 
     Args:
-        domain: canonical; where notices come back to us.
-        key: what proves that we wrote one; at least 16 octets.
+        domain: of rewritten mailboxes, canonical.
+        key: of the HMAC; at least 16 octets.
 
     Raises:
         ValueError: the key is too short.
@@ -64,23 +63,23 @@ class SenderRewriting:
 
     def __init__(self, domain: str, key: bytes) -> None:
         if len(key) < 16:
-            raise ValueError(f"a key of {len(key)} octets can be guessed; 16 at least would do")
+            raise ValueError(f"found an SRS key of {len(key)} octets, expected at least 16")
         self.domain = domain
         self._key = key
 
     def rewritten(self, reverse_path: Mailbox, now: float) -> Mailbox:
         """Return the mailbox of ours that leads back to ``reverse_path``.
 
-        Where that would be longer than a path may be, it is ``reverse_path`` itself.
+        Where that would exceed the length of a path, it is ``reverse_path`` itself.
 
         Args:
-            reverse_path: of the message that is forwarded.
+            reverse_path: of the message to forward.
             now: seconds since the epoch.
         """
         found = _SRS.fullmatch(reverse_path.local_part)
         local_part: str | None = None
         if found and found[1] == "0":
-            # Its tail keeps what parted it from SRS0, so that it can be put together again.
+            # The tail keeps the separator after SRS0, so that the mailbox can be restored.
             local_part = self._forwarded(reverse_path.domain, reverse_path.local_part[4:])
         elif found:
             _, domain, tail = (*found[2].split("=", 2), "", "")[:3]
@@ -95,15 +94,15 @@ class SenderRewriting:
         return mailbox if len(str(mailbox).encode()) <= _LONGEST else reverse_path
 
     def restored(self, mailbox: Mailbox, now: float) -> Mailbox:
-        """Return the mailbox that one of ours leads back to.
+        """Return the reverse-path that a mailbox of ours was rewritten from.
 
         Args:
-            mailbox: in our domain, and `is_srs`.
+            mailbox: in a domain of ours, and `is_srs`.
             now: seconds since the epoch.
 
         Raises:
-            TooOld: we wrote it more than 21 days ago.
-            BadSRS: we did not write it.
+            TooOld: it was written more than 21 days ago.
+            BadSRS: it was not written here.
         """
         found = _SRS.fullmatch(mailbox.local_part)
         if not found:
@@ -129,7 +128,7 @@ class SenderRewriting:
         return f"SRS1={self._hash('1', rest)}={rest}"
 
     def _hash(self, form: str, rest: str) -> str:
-        # The form is a part of it: else what was written as the one could be read as the other.
+        # The form is a part of it: otherwise one form could be presented as the other.
         digest = hmac.digest(
             self._key, f"{form}{rest}".lower().encode("utf-8", "surrogatepass"), "sha256"
         )

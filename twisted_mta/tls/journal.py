@@ -142,7 +142,7 @@ class TLSJournal:
             self._directory_made = True
             self._memory.merge(self._read_others(own=True))
         except OSError as error:
-            self.log.warn("what was known of TLS cannot be read: {error}", error=str(error))
+            self.log.warn("the TLS memory cannot be read: {error}", error=str(error))
 
     def start(self) -> None:
         """Write changes, and read those of other processes, from now on."""
@@ -225,9 +225,9 @@ class TLSJournal:
             with suppress(OSError):
                 file.close()
         if failure.check(OSError):
-            self.log.warn("what is known of TLS cannot be kept: {error}", error=str(failure.value))
+            self.log.warn("the TLS memory cannot be written: {error}", error=str(failure.value))
         else:  # no memory, no thread
-            self.log.failure("what is known of TLS cannot be kept", failure)
+            self.log.failure("the TLS memory cannot be written", failure)
 
     # On the executor.
 

@@ -351,7 +351,7 @@ def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
     except (SSL.Error, UnicodeEncodeError):
         raise CertificateError(
             f'ciphers "{printable(settings.ciphers or "")}": OpenSSL knows no suite of TLS 1.2'
-            " by it; ECDHE+AESGCM would do"
+            " by this name; expected suites such as ECDHE+AESGCM"
         ) from None
     # Sessions are resumed by tickets, which need no memory here.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
