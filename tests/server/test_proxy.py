@@ -20,7 +20,8 @@ from twisted_mta.config import ConfigError, Listener
 from twisted_mta.server.addresses import ProxiedAddress
 from twisted_mta.server.factory import ESMTPFactory, ImplicitTLSFactory
 from twisted_mta.server.protocol import ESMTPProtocol
-from twisted_mta.server.proxy import ProxyError, ProxyFactory, crc32c, read_header
+from twisted_mta.server.proxy import ProxyFactory
+from twisted_mta.server.proxy_header import ProxyError, crc32c, read_header
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.testing.client import SMTPClientEnd

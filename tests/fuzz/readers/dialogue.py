@@ -16,7 +16,7 @@ from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.mail.tls_facts import TLSFacts
 from twisted_mta.server.message_delivery import _Lines
-from twisted_mta.server.proxy import ProxyError, read_header
+from twisted_mta.server.proxy_header import ProxyError, read_header
 from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import SendBody, StartTLS, TransactionDone
