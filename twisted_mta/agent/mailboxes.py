@@ -1,4 +1,4 @@
-"""Which mailboxes are ours, and where mail goes: routes, aliases and Maildirs as one."""
+"""Mailboxes: which are ours, and where mail goes next; by routes, aliases and Maildirs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
 from ..system.slices import Pace, Work, finished
 
-_FEW = 16  # routes that are read between two chances for others to have their turn
+_FEW = 16  # routes that are read in one slice
 
 
 @frozen
 class PreparedMailboxes:
-    """What the files of other settings held.
+    """Other settings, and the files that they name, as they were read.
 
     Attributes:
         config: the settings.
-        routes: where mail will go.
-        aliases: what was read of them.
-        srs: rewrites senders.
+        routes: of the settings.
+        aliases: the file of aliases.
+        srs: rewrites senders; None: they are not rewritten.
     """
 
     config: Config
@@ -46,18 +46,18 @@ class PreparedMailboxes:
 
 
 class Mailboxes:
-    """What is known of mailboxes, by the settings in force.
+    """Mailboxes, by the settings in force.
 
     Args:
-        config: those; aliases are read by `prepare` alone.
-        in_maildir: whether there is a Maildir for a mailbox.
-        has_account: whether a mailbox is somebody's who has an account.
-        files: where the key of SRS is.
-        secret: makes so many octets that nobody can guess.
+        config: the settings; only `prepare` reads the aliases.
+        in_maildir: whether a mailbox has a Maildir.
+        has_account: whether a mailbox is that of an account.
+        files: for the key of SRS.
+        secret: returns so many octets that cannot be guessed.
         wall_time: for the dates in rewritten addresses.
 
     Attributes:
-        routes: where mail goes next.
+        routes: those in force.
 
     Raises:
         ValueError: a route cannot be read.
@@ -89,8 +89,8 @@ class Mailboxes:
 
         Args:
             config: the settings.
-            pace: how.
-            checked: see `Table.read`.
+            pace: at once, or in slices.
+            checked: digests of files that another process has found good (`Table.read`).
 
         Raises:
             ValueError: a route or an alias cannot be read.
@@ -112,14 +112,14 @@ class Mailboxes:
         return PreparedMailboxes(config, routes, aliases, srs)
 
     async def complete(self, prepared: PreparedMailboxes, pace: Pace) -> None:
-        """Parse what was not yet."""
+        """Parse files that `prepare` has only read."""
         await self._aliases.complete(prepared.aliases, pace)
 
     def use(self, prepared: PreparedMailboxes) -> tuple[list[str], Work[None]]:
-        """Put in force what is complete. It cannot fail.
+        """Put complete settings in force. It cannot fail.
 
         Returns:
-            Lines that say what has changed in the file of aliases, printable, and what lets go of
+            Lines that say what has changed in the file of aliases, printable; and work that frees
             the aliases of before.
         """
         before = self._aliases.use(prepared.aliases)
@@ -130,50 +130,50 @@ class Mailboxes:
         if before is aliases:
             return [], _nothing()
         path, now = prepared.config.aliases, len(aliases.entries)
-        said = f"{printable(path or '')}: {now} aliases; before: {len(before.entries)}"
-        return [said] if path else [], before.empty()
+        line = f"{printable(path or '')}: {now} aliases; before: {len(before.entries)}"
+        return [line] if path else [], before.empty()
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Those whose mailboxes are ours, the first local one first."""
+        """The domains whose mailboxes are ours, the first local one first."""
         return self._expander.domains
 
     def route(self, mailbox: Mailbox) -> NextHop:
-        """Return where a mailbox goes next (`interfaces.Route`).
+        """Return the next hop of a mailbox (`interfaces.Route`).
 
-        The same hosts are another next hop where mail for its domain goes there on its own terms.
+        Hosts are a next hop of their own for each ``[[destination]]`` whose mail goes to them.
         """
         next_hop = self.routes.route(mailbox)
         if not next_hop.hosts:
             return next_hop
-        there = self._config.destination_for(mailbox.domain, next_hop.hosts).domain
-        if there == self._config.destination_for("", next_hop.hosts).domain:
+        domain = self._config.destination_for(mailbox.domain, next_hop.hosts).domain
+        if domain == self._config.destination_for("", next_hop.hosts).domain:
             return next_hop
-        return evolve(next_hop, destination=there)
+        return evolve(next_hop, destination=domain)
 
     def is_our_host(self, host: str) -> bool:
-        """Whether mail for a host comes to us, by its name."""
+        """Whether a name of a host is ours."""
         return host == self._config.hostname.lower() or self.routes.is_local(host)
 
     def expand(
         self, mailbox: Mailbox, reverse_path: Mailbox | None
     ) -> Sequence[FinalRecipient] | Reply:
-        """Return where mail for a mailbox of ours goes (`interfaces.Expand`)."""
+        """Return the final recipients of a mailbox of ours (`interfaces.Expand`)."""
         return self._expander.expand(mailbox, reverse_path)
 
     def explained(
         self, mailbox: Mailbox, reverse_path: Mailbox | None
     ) -> tuple[Sequence[FinalRecipient] | Reply, Sequence[ExpansionStep]]:
-        """Return the same as `expand`, and how that came about."""
+        """Return the same as `expand`, and the steps through the aliases."""
         steps: list[ExpansionStep] = []
         return self._expander.expand(mailbox, reverse_path, steps), steps
 
     def missing_members(self, aliases: Aliases) -> Iterator[tuple[Alias, Mailbox, Reply]]:
-        """Yield what in a file of aliases leads nowhere (`Expander.missing_members`). Blocks."""
+        """Yield members of aliases that do not exist (`Expander.missing_members`). Blocks."""
         return self._make_expander(self._config, aliases, None).missing_members()
 
     def alias_of(self, mailbox: Mailbox) -> str:
-        """Return what mailboxes of ours with one alias have in common (`Expander.alias_of`)."""
+        """Return one text for all mailboxes of ours with one alias (`Expander.alias_of`)."""
         return self._expander.alias_of(mailbox)
 
     def recipients(self, mailbox: Mailbox) -> Sequence[Recipient]:
@@ -181,15 +181,15 @@ class Mailboxes:
         return self._expander.notice_recipients(mailbox)
 
     def exists(self, mailbox: Mailbox) -> bool:
-        """Whether a mailbox of ours is there, aliases aside."""
+        """Whether a mailbox of ours exists, aliases aside."""
         if self._config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
             return True
         return self._in_maildir(mailbox) or self._has_account(mailbox)
 
     def refusal(self, mailbox: Mailbox) -> Reply | None:
-        """Return what is known to become of mail for a mailbox, if that is a failure.
+        """Return the reply with which mail for a mailbox is known to fail, or None.
 
-        Said to the client at once, it spares the sender, who may be forged, a notice.
+        Given to the client at once, it spares the sender, which may be forged, a bounce.
         """
         next_hop = self.routes.route(mailbox)
         if next_hop.transport == "error":

@@ -20,26 +20,26 @@ from ...mail.printable import printable
 from ...system.ownership import name_of, peer
 
 NAME = "control.sock"
-"""Of the socket in the state directory."""
+"""The name of the socket in the state directory."""
 
-_LONGEST_PATH = 107 if os.path.isdir("/proc/self/fd") else 103  # octets; BSD's has 104 with its NUL
+_LONGEST_PATH = 107 if os.path.isdir("/proc/self/fd") else 103  # octets; BSD has 104, with the NUL
 _PIECE = 1 << 16  # octets that are read at once
 
 
 class NotRunning(Exception):
-    """Nobody answers at the control socket; the message says where, and what to do."""
+    """No MTA answers at the control socket; the text says where, and what to do."""
 
 
 class Refused(Exception):
-    """The MTA answers, and does not do it, or nobody lets us ask; the message says why."""
+    """The MTA refuses, or the socket cannot be used; the text says why."""
 
 
 class ControlClient:
-    """Asks one MTA; it blocks.
+    """Sends requests to one MTA. It blocks.
 
     Args:
         state_dir: of the MTA.
-        timeout: seconds that any one step of an answer may take.
+        timeout: seconds that one step of a response may take.
     """
 
     def __init__(self, state_dir: str, *, timeout: float = 30.0) -> None:
@@ -50,30 +50,30 @@ class ControlClient:
         """Return the JSON at ``path``.
 
         Raises:
-            NotRunning: see there.
-            Refused: see there.
+            NotRunning: no MTA answers.
+            Refused: the MTA refuses, or the socket cannot be used.
         """
         return self._ask("GET", path)
 
-    def post(self, path: str, wish: Any = None) -> Any:
-        """Have something done; return the JSON that says what was.
+    def post(self, path: str, body: Any = None) -> Any:
+        """Have an action done; return the JSON of the response.
 
         Args:
-            path: of what is to be done.
-            wish: JSON that says more; None: there is nothing to say.
+            path: of the action.
+            body: the JSON of the request; None: it is empty.
 
         Raises:
-            NotRunning: see there.
-            Refused: see there.
+            NotRunning: no MTA answers.
+            Refused: the MTA refuses, or the socket cannot be used.
         """
-        return self._ask("POST", path, None if wish is None else json.dumps(wish).encode("ascii"))
+        return self._ask("POST", path, None if body is None else json.dumps(body).encode("ascii"))
 
     def content(self, path: str) -> Iterator[bytes]:
-        """Yield what is at ``path``, piece by piece.
+        """Yield the content at ``path``, piece by piece.
 
         Raises:
-            NotRunning: see there.
-            Refused: see there; also where it ends before its end.
+            NotRunning: no MTA answers.
+            Refused: the MTA refuses, the socket cannot be used, or the content is not complete.
         """
         with self._asked("GET", path) as response:
             if response.status >= 400:
@@ -87,13 +87,11 @@ class ControlClient:
                 yield piece
 
     def lines(self, path: str) -> Iterator[Any]:
-        """Ask for what goes on until it is not wanted any more; yield each line of JSON.
-
-        However long nothing comes is waited for.
+        """Yield each line of JSON of a response without an end; wait for lines without a timeout.
 
         Raises:
-            NotRunning: see there.
-            Refused: see there.
+            NotRunning: no MTA answers.
+            Refused: the MTA refuses, or the socket cannot be used.
         """
         with self._asked("GET", path, keep=True) as response:
             if response.status >= 400:
@@ -144,8 +142,8 @@ class ControlClient:
         except ValueError:
             answer = {"error": content.decode("utf-8", "replace").strip()}
         if response.status >= 400:
-            said = answer.get("error") if isinstance(answer, dict) else None
-            raise Refused(printable(str(said or f"{response.status} {response.reason}")))
+            error = answer.get("error") if isinstance(answer, dict) else None
+            raise Refused(printable(str(error or f"{response.status} {response.reason}")))
         return answer
 
 
@@ -162,27 +160,25 @@ class _Connection(http.client.HTTPConnection):
         self._check_peer(self.sock)
 
     def _check_peer(self, connected: socket.socket) -> None:
-        """See to it that the MTA asked is one of this user, or of root.
-
-        Root may ask anybody's, but the one who answers must own the directory.
-        """
+        """Check that the MTA is this user's, or root's; for root, that of the directory's owner."""
         owner = os.stat(os.path.dirname(self._path)).st_uid
-        told = peer(connected)
-        answers = owner if told is None else told.user
+        server = peer(connected)
+        found = owner if server is None else server.user
         user = os.geteuid()
-        if answers not in (0, owner if user == 0 else user):
+        expected = owner if user == 0 else user
+        if found not in (0, expected):
             raise Refused(
-                f"{printable(self._path)}: user {name_of(answers)} answers there, and not"
-                f" {name_of(owner if user == 0 else user)} or root: no MTA to be trusted"
+                f"{printable(self._path)}: user {name_of(found)} answers there, and not"
+                f" {name_of(expected)} or root: no MTA to be trusted"
             )
 
 
 @contextlib.contextmanager
 def reach(path: str) -> Iterator[str]:
-    """Yield a name that a socket at ``path`` can be bound or connected to by, however long it is.
+    """Yield a name by which a socket at ``path`` can be bound or connected to, short enough.
 
     Raises:
-        OSError: there is none.
+        OSError: this system has no such name.
     """
     if len(os.fsencode(path)) <= _LONGEST_PATH:
         yield path

@@ -1,4 +1,4 @@
-"""The serving end of the control socket, ``STATE/control.sock``: HTTP, and nobody else may ask."""
+"""The control socket, ``STATE/control.sock``: HTTP for the user that runs the MTA, and for root."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from ..http import Responder, ResponderSite
 from .client import reach
 
 _MODE = 0o600
-_LONGEST_BODY = 1 << 20  # octets of what is asked for: 10,000 ids are 200,000
-_LOOK_AGAIN = 2.0  # seconds between two looks at whether its name is still there
-# All that ask are of one user. A body that is too long is read past, up to this: a client that
-# still writes would not get to read why.
+_LONGEST_BODY = 1 << 20  # octets of a request's body: 10,000 ids are 200,000
+_LOOK_AGAIN = 2.0  # seconds between two checks that its name is still there
+# All clients are of one user. A body that is too long is read past, up to this: a client that still
+# writes would not read the error.
 _BOUNDS = Bounds(connections=64, per_peer=64, body=16 * _LONGEST_BODY)
 
 
 class ControlSocket:
-    """A UNIX socket of mode 0600. Nobody but the user that runs the MTA (and root) can connect.
+    """A UNIX socket of mode 0600: only the user that runs the MTA, and root, can connect.
 
-    It must only be started by who holds the lock of the state directory: a socket that is found in
-    its place, and that no process listens on, is then left over from one that was killed, and is
-    replaced. Where its name is removed while it is served, it is made anew, unless the state
-    directory itself has gone: what stands in its place then is not to be written to.
+    It is started by the process that holds the lock of the state directory: a socket in its place
+    that no process listens on is left over from a process that was killed, and is replaced. Where
+    its name is removed while it is served, it is made anew, unless the state directory itself has
+    gone: another directory in its place is not written to.
 
     Args:
-        answer: answers what is asked: `admin.api.Admin.answer`.
-        path: where it is.
-        reactor: that reads from it; a real one.
-        in_place: whether the state directory is the one that it was made in.
+        answer: answers requests (`admin.api.Admin.answer`).
+        path: of the socket.
+        reactor: reads from it; a real one.
+        in_place: whether the state directory is the one that the socket was made in.
     """
 
     _log = Logger()
@@ -63,56 +63,56 @@ class ControlSocket:
         self._reactor = reactor
         self._port: IListeningPort | None = None
         self._file: tuple[int, ...] | None = None
-        self._said = ""  # why it could not be made anew
+        self._logged = ""  # why it could not be made anew
         self._watching = LoopingCall(self.look)
         self._watching.clock = reactor
 
     def start(self) -> None:
-        """Bind it and listen; blocks for no time worth mentioning.
+        """Bind it and listen.
 
         Raises:
-            OSError: it cannot be made; says which, and why.
+            OSError: it cannot be made.
         """
         self._port = self._listen()
         self._watching.start(_LOOK_AGAIN, now=False)
 
     def look(self) -> None:
-        """Make it anew where its name leads elsewhere, or nowhere; say so, or why that cannot be.
+        """Make it anew where its name leads elsewhere, or nowhere, and log that, or why not.
 
-        Connections that exist go on.
+        Open connections go on.
         """
         before: Any = self._port
         if before is None or self._is_ours() or not self._in_place():
             return
         try:
-            if self._leads_to_us():  # it was touched, or its file system mounted anew
+            if self._leads_here():  # it was touched, or its file system mounted anew
                 self._file = _identity(os.lstat(self._path))
                 return
             self._port = self._listen()
         except OSError as error:
             why = f"{error.strerror or error}"
-            if why != self._said:
-                self._said = why
+            if why != self._logged:
+                self._logged = why
                 self._log.error(
                     "the control socket {path} is gone and cannot be made anew: {why}",
                     path=printable(self._path),
                     why=why,
                 )
             return
-        self._said = ""
-        before.doRead()  # those who came by the old name
+        self._logged = ""
+        before.doRead()  # accept clients that came by the old name
         maybeDeferred(before.stopListening)
         self._log.warn("the control socket {path} was gone: made anew", path=printable(self._path))
 
     def _is_ours(self) -> bool:
         try:
-            found = os.lstat(self._path)
+            status = os.lstat(self._path)
         except OSError:
             return False
-        return _identity(found) == self._file
+        return _identity(status) == self._file
 
-    def _leads_to_us(self) -> bool:
-        """Whether this process listens behind the name, as far as the system tells."""
+    def _leads_here(self) -> bool:
+        """Whether this process listens behind the name, as far as the kernel tells."""
         with reach(self._path) as name, contextlib.suppress(FileNotFoundError):
             return _listener(name) == os.getpid()
         return False
@@ -129,13 +129,13 @@ class ControlSocket:
             port: Any = _ControlPort._fromListeningDescriptor(  # type: ignore[no-untyped-call]
                 self._reactor, bound.fileno(), site
             )
-            port.mode = _MODE  # Twisted would open it to everybody
+            port.mode = _MODE  # Twisted would open it to all users
             port.startListening()
         listening: IListeningPort = port
         return listening
 
     def stop(self) -> Deferred[None]:
-        """Take its name away and listen no more; a second time there is nothing to do."""
+        """Remove its name and listen no more; a second call does nothing."""
         port, self._port = self._port, None
         if port is None:
             return succeed(None)
@@ -147,31 +147,31 @@ class ControlSocket:
 
 
 class _ControlPort(Accepting, unix.Port):
-    """A UNIX port whose name is its owner's to remove."""
+    """A UNIX port that does not remove its name."""
 
-    kept = 0.0  # of the last descriptors, one is for the operator
+    kept = 0.0  # the operator may have the last descriptors
     factory: Any
     fileno: Any
 
     def connectionLost(self, reason: Failure) -> None:
-        """Stop listening, without the unlinking that `unix.Port` would do."""
+        """Stop listening, without unlinking as `unix.Port` does."""
         tcp.Port.connectionLost(self, reason)
 
 
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    # The number of a file that was removed may be the next one's.
-    return found.st_dev, found.st_ino, found.st_mtime_ns
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    # The number of a removed file may be that of the next one.
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _remove_stale(path: str, name: str) -> None:
     """Remove a socket that no process listens on.
 
     Args:
-        path: of it.
-        name: by which it can be connected to.
+        path: of the socket.
+        name: a name by which it can be connected to.
 
     Raises:
-        OSError: something else is there, or another process's socket.
+        OSError: another file is there, or another process's socket.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -184,10 +184,10 @@ def _remove_stale(path: str, name: str) -> None:
 
 
 def _listener(name: str) -> int | None:
-    """Return the process that listens on a socket; 0: one that is not told; None: there is none.
+    """Return the id of the process that listens on a socket; 0: unknown; None: there is none.
 
     Raises:
-        FileNotFoundError: nothing has that name.
+        FileNotFoundError: no file has that name.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -198,17 +198,17 @@ def _listener(name: str) -> int | None:
         except FileNotFoundError:
             raise
         except OSError:
-            return 0  # it has a queue that is full, is for datagrams, or is not ours to ask
+            return 0  # its queue is full, it is for datagrams, or another user's
         listens = peer(probe)
     return 0 if listens is None else listens.process
 
 
 def _bind(bound: socket.socket, name: str) -> None:
-    """Bind a socket that was never open to others, not for an instant."""
+    """Bind a socket that is at no instant open to other users."""
     try:
         os.fchmod(bound.fileno(), _MODE)  # Linux makes the file with the mode of the socket
     except OSError:
-        # The mask is the whole process's: elsewhere files of other threads may come out private.
+        # The mask is that of the whole process: files of other threads may be private, too.
         mask = os.umask(0o777 & ~_MODE)
         try:
             bound.bind(name)

@@ -12,7 +12,7 @@ from ..report import RecentMessage, SuspendedHop
 from ..status import ProcessStatus, Status, label, short_duration
 from .markup import Flattenable, Tag, tags
 
-# No character in it that HTML would escape: its hash stands in the Content-Security-Policy.
+# Without characters that HTML escapes: its hash is in the Content-Security-Policy.
 _STYLE = """
 :root { color-scheme: light dark; --line: #ccd; --faint: #667; --bad: #b3261e; --good: #1a6b35 }
 @media (prefers-color-scheme: dark) {

@@ -1,9 +1,9 @@
-"""The status page: what waits, what came and what became of it. It only shows, and changes nothing.
+"""The site of the status page. It can only be read.
 
-``GET /`` is for people, ``/status.json`` the same for programs. ``/healthz`` is ``200`` while the
-queue answers, for those who would start the process again; ``/readyz`` while connections may come,
-for those who send them; both are ``503`` otherwise. ``/metrics`` and ``/v1/`` are answered by
-`admin.api.Admin`: only what reads is let through, and of the messages in the queue no content.
+``GET /`` is the page, ``/status.json`` the same for programs. ``/healthz`` is ``200`` while a queue
+is open, for programs that restart the MTA; ``/readyz`` while connections may come, for load
+balancers; both are ``503`` otherwise. ``/metrics`` and some paths below ``/v1/`` are answered by
+`admin.api.Admin`, without the contents of messages.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..status import Status
 from .page import STYLE_HASH, html
 
 StatusReport = Callable[[], "Status | Deferred[Status]"]
-"""Says how things stand now."""
+"""Returns the status now."""
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -46,31 +46,31 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _HTML = "text/html; charset=utf-8"
-# RFC 9110 §7.2: Host = uri-host [ ":" port ], and no user before it; of the names that a URI may
-# have, those that the DNS can have.
+# RFC 9110 §7.2: Host = uri-host [ ":" port ], without a user; the name is one that the DNS can
+# have.
 _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{0,5})?", re.ASCII
 )
 _QUEUE = "/v1/queue"
 _PASSED_ON = ("/metrics", "/v1/status", "/v1/metrics", _QUEUE)
-# What watches over programs asks for these, by whatever name; no message and no peer is in them.
+# Monitors ask for these, by any name; they mention no message and no peer.
 _BY_ANY_NAME = ("/metrics", "/healthz", "/readyz")
-# While others wait, an answer is given again for so many times as long as it took to make, and for
-# so many seconds at the most. Who asks alone is always told how things stand now.
-_GIVEN_AGAIN = 10.0
+# While other requests wait, a response is reused for so many times as long as it took to make, and
+# for so many seconds at most. A request that is alone always gets the present status.
+_REUSED = 10.0
 _OLDEST = 1.0
-_MOST_GIVEN = 16  # answers that are kept
+_MOST_KEPT = 16  # responses
 
 
 class StatusSite(ResponderSite):
     """The factory of the status page.
 
     Args:
-        status: says how things stand.
-        hosts: names by which browsers may ask for the page, besides localhost and addresses. A
-            page elsewhere could make a name of its own point here, and read what its visitor sees
-            (DNS rebinding); it cannot make the browser send one of these names.
-        answer: of `admin.api.Admin`: answers what programs ask.
+        status: returns the status.
+        hosts: names by which browsers may ask for the page, besides localhost and addresses. The
+            name of a hostile page could be made to lead here, so that the page reads what its
+            visitor can (DNS rebinding); it cannot make the browser send one of these names.
+        answer: answers the requests of programs (`admin.api.Admin`).
         reactor: times connections out.
     """
 
@@ -91,30 +91,30 @@ class StatusSite(ResponderSite):
 class _InTurn:
     """Answers one request after the other.
 
-    What is asked of the queue looks at all that is there, slice by slice, while mail comes in. The
-    connections are bounded, but who asks may leave at once, and ask again on another one.
+    A request may look through the whole queue, slice by slice, while mail comes in. Connections are
+    bounded, but a client may hang up at once, and ask again on another one.
 
     Args:
-        answer: is asked.
+        answer: answers each.
     """
 
     def __init__(self, answer: Responder | None) -> None:
         self._answer = answer
         self._waiting: deque[tuple[Request, Deferred[Response | Stream]]] = deque()
-        self._busy = False  # with a request
-        self._going_on = False
+        self._busy = False  # whether a request is being answered
+        self._looping = False
 
     def take(self, request: Request) -> Deferred[Any]:
-        """Answer a request when those before it are; never, where nobody waits any more."""
+        """Answer a request after those before it; never, where its client has hung up."""
         done: Deferred[Response | Stream] = Deferred()
         self._waiting.append((request, done))
         self._go_on()
         return done
 
     def _go_on(self) -> None:
-        if self._going_on:  # not within one another, however many are answered at once
+        if self._looping:  # a request that is answered at once does not recur
             return
-        self._going_on = True
+        self._looping = True
         try:
             while self._waiting and not self._busy:
                 request, done = self._waiting.popleft()
@@ -123,7 +123,7 @@ class _InTurn:
                     assert self._answer is not None
                     maybeDeferred(self._answer, request).addBoth(self._answered, done)
         finally:
-            self._going_on = False
+            self._looping = False
 
     def _answered(self, result: Any, done: Deferred[Response | Stream]) -> None:
         self._busy = False
@@ -139,7 +139,9 @@ class _Pages:
         self, status: StatusReport, hosts: Sequence[str], answer: Responder | None
     ) -> None:
         self._status = status
-        self._given: dict[tuple[str, str], tuple[float, Response]] = {}  # until when, and what
+        self._kept: dict[
+            tuple[str, str], tuple[float, Response]
+        ] = {}  # until when, by path and Accept
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
         self._in_turn = _InTurn(answer)
@@ -152,7 +154,7 @@ class _Pages:
 
     def answer(self, request: Request) -> Response | Stream | Deferred[Response]:
         """Answer a request."""
-        # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; a browser never does.
+        # RFC 9112 §3.2: one Host field, which HTTP/1.0 may leave out; browsers always send it.
         if len(request.hosts) > 1 or not (request.hosts or request.version == "HTTP/1.0"):
             return short("A request has one Host field.", 400)
         if request.path not in _BY_ANY_NAME:
@@ -163,7 +165,7 @@ class _Pages:
                     421,
                     reason=b"Misdirected Request",
                 )
-            # A browser says which page asks, where that is not one of ours.
+            # A browser names the page that asks, where it is from another site.
             if not all(map(self._of_ours, request.origins)):
                 return short("Pages from elsewhere are not answered.", 403)
         passed_on: tuple[str, ...] = _PASSED_ON if self._answer is not None else ()
@@ -176,13 +178,13 @@ class _Pages:
             return short("This page can only be read.", 405, headers={"Allow": ", ".join(READING)})
         if request.path == _QUEUE or request.path not in (*self._pages, *_PASSED_ON):
             return self._in_turn.take(evolve(request, public=True))
-        return self._given_again(request) or Deferred.fromCoroutine(self._made(request))
+        return self._reused(request) or Deferred.fromCoroutine(self._made(request))
 
-    def _given_again(self, request: Request) -> Response | None:
-        """Return an answer that was given just now, if there is one and others wait for theirs."""
+    def _reused(self, request: Request) -> Response | None:
+        """Return a response of just now, if there is one and other requests wait."""
         if not self.lane.crowded:
             return None
-        until, answer = self._given.get((request.path, request.accept), (0.0, None))
+        until, answer = self._kept.get((request.path, request.accept), (0.0, None))
         now = self.clock.seconds()
         return answer if now < until <= now + _OLDEST else None
 
@@ -196,10 +198,10 @@ class _Pages:
             assert not isinstance(made, Stream)
             answer = await made if isinstance(made, Deferred) else made
         now = self.clock.seconds()
-        while len(self._given) >= _MOST_GIVEN:
-            del self._given[next(iter(self._given))]
-        lasts = min(_GIVEN_AGAIN * (now - began), _OLDEST)
-        self._given[request.path, request.accept] = now + lasts, answer
+        while len(self._kept) >= _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        lasts = min(_REUSED * (now - began), _OLDEST)
+        self._kept[request.path, request.accept] = now + lasts, answer
         return answer
 
     async def _page(self, page: Callable[[Status], Response]) -> Response:
@@ -211,7 +213,7 @@ class _Pages:
         if not found:
             return False
         try:
-            # An address cannot be made to point elsewhere.
+            # The address of another host cannot be made to lead here.
             IPv4Address(found["name"]) if found["name"] else IPv6Address(found["v6"])
         except ValueError:
             return bool(found["name"]) and found["name"].lower().removesuffix(".") in self._hosts
@@ -227,7 +229,7 @@ def _health(status: Status) -> Response:
 
 
 def _readiness(status: Status) -> Response:
-    """Say whether connections may come, and in the lines below what else is wrong."""
+    """Say whether connections may come, and in the lines below which other troubles there are."""
     code = 503 if status.unready else 200
     more = (*status.more_troubles, *status.incomplete)
     return short(status.unready or "ready", code, more=more)
