@@ -12,9 +12,9 @@ from twisted_mta.auth.sliding_window import SlidingWindow
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.policy.submission import (
-    FROM_NOT_YOURS,
-    NOT_YOURS,
-    TOO_MUCH,
+    HEADER_SENDER_NOT_ALLOWED,
+    SENDER_NOT_ALLOWED,
+    TOO_MUCH_MAIL,
     Submission,
     SubmissionPolicy,
 )
@@ -56,9 +56,9 @@ class Envelopes(SubmissionTestCase):
     def test_an_account_may_send_as_its_own_addresses_alone(self) -> None:
         self.assertIsNone(self.decide("ann@example.net"))
         self.assertIsNone(self.decide("sales@example.com"))
-        self.assertEqual(self.decide("bob@example.net"), NOT_YOURS)
+        self.assertEqual(self.decide("bob@example.net"), SENDER_NOT_ALLOWED)
         self.assertIsNone(self.decide("bob@example.net", own_addresses="off"))
-        self.assertEqual(self.decide("bob@example.net", own_addresses="header"), NOT_YOURS)
+        self.assertEqual(self.decide("bob@example.net", own_addresses="header"), SENDER_NOT_ALLOWED)
 
     def test_every_account_may_use_the_null_reverse_path(self) -> None:
         self.assertIsNone(self.decide(None))
@@ -77,14 +77,14 @@ class HourlyLimits(SubmissionTestCase):
         policy = {"recipients_per_hour": 2, "messages_per_hour": 1}
         self.assertIsNone(self.count(**policy))
         self.assertIsNone(self.count(**policy))
-        self.assertEqual(self.count(**policy), TOO_MUCH)
+        self.assertEqual(self.count(**policy), TOO_MUCH_MAIL)
         self.assertIsNone(self.count("messages", **policy))
-        self.assertEqual(self.count("messages", **policy), TOO_MUCH)
+        self.assertEqual(self.count("messages", **policy), TOO_MUCH_MAIL)
         self.session.identity = "bob"
         self.assertIsNone(self.count(**policy))
         self.session.identity = "ANN"
         self.clock.advance(3599)
-        self.assertEqual(self.count(**policy), TOO_MUCH)
+        self.assertEqual(self.count(**policy), TOO_MUCH_MAIL)
         self.clock.advance(1)
         self.assertIsNone(self.count(**policy))
 
@@ -116,7 +116,7 @@ class Headers(SubmissionTestCase):
             ("From:\n", True),
             ("Subject: x\n", True),
         ):
-            expected = FROM_NOT_YOURS if refused else ""
+            expected = HEADER_SENDER_NOT_ALLOWED if refused else ""
             self.assertEqual(self.added(header, own_addresses="header"), expected, header)
             self.assertEqual(self.added(header), "", header)
 
@@ -132,7 +132,9 @@ class Headers(SubmissionTestCase):
             "\n".join(["ann@example.net"] + ["From: ann@example.net"] * 10),
         ):
             header = f"From: {value}\n"
-            self.assertEqual(self.added(header, own_addresses="header"), FROM_NOT_YOURS, value[:50])
+            self.assertEqual(
+                self.added(header, own_addresses="header"), HEADER_SENDER_NOT_ALLOWED, value[:50]
+            )
             added = "Sender: <ann@example.net>\n"
             self.assertEqual(self.added(header, adds_sender=True), added, value[:50])
         header = f"From: {own * 200}ann@example.net\n" + "X: y\n" * 10_000

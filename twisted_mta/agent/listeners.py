@@ -113,22 +113,22 @@ class Listeners:
         contexts = [context for context in self._contexts if context.ready]
         return list(dict.fromkeys(fault for each in contexts for fault in each.faults(now)))
 
-    def served(self, number: int) -> Any:
+    def port_factory(self, number: int) -> Any:
         """Return the factory for the port of a listener, with its implicit TLS and proxy header.
 
         Args:
             number: of the listener, from 0.
         """
         listener, factory = self._config.listeners[number], self.factories[number]
-        served: Any = ImplicitTLSFactory(factory) if listener.implicit_tls else factory
+        outermost: Any = ImplicitTLSFactory(factory) if listener.implicit_tls else factory
         if listener.proxy_protocol_from:
-            served = ProxyFactory(
-                served,
+            outermost = ProxyFactory(
+                outermost,
                 listener.proxy_protocol_from,
                 clock=self._reactor,
                 timeout=listener.proxy_protocol_timeout,
             )
-        return served
+        return outermost
 
     def _session_settings(
         self, config: Config, listener: Listener, intake: Intake

@@ -194,7 +194,7 @@ class Authenticator:
         end = await throttle.turn(account) if account else None
         try:
             if not await throttle.allows(account, address):
-                self._note(session, account, "throttled")
+                self._record(session, account, "throttled")
                 return AUTH_UNAVAILABLE
             verdict = await self._login(session, evidence)
             if verdict == NOT_AUTHENTICATED:
@@ -203,7 +203,7 @@ class Authenticator:
             if end is not None:
                 end()
         if verdict == NOT_AUTHENTICATED:
-            await _pause(self.clock, throttle.settings.delay_after(session.auth.failures + 1))
+            await _delay(self.clock, throttle.settings.delay_after(session.auth.failures + 1))
         return verdict
 
     async def _login(self, session: Session, evidence: Evidence) -> Verdict | Login:
@@ -212,13 +212,13 @@ class Authenticator:
             login = self.portal.login(credentials, None, *self.interfaces)
             _, avatar, logout = await login.addTimeout(_CHECK_TIMEOUT, self.clock)
         except (LoginFailed, UnauthorizedLogin):
-            self._note(session, evidence.username, "failed")
+            self._record(session, evidence.username, "failed")
             return NOT_AUTHENTICATED
         except UnhandledCredentials:
-            self._note(session, evidence.username, "error")
+            self._record(session, evidence.username, "error")
             return AUTH_UNAVAILABLE
         identity = avatar if isinstance(avatar, str) else evidence.username
-        self._note(session, identity, "ok")
+        self._record(session, identity, "ok")
         return Login(identity, avatar, logout)
 
     def _credentials(self, evidence: Evidence) -> Any:
@@ -243,7 +243,7 @@ class Authenticator:
                 return credentials
         raise UnhandledCredentials
 
-    def _note(
+    def _record(
         self, session: Session, user: str, result: Literal["ok", "failed", "throttled", "error"]
     ) -> None:
         mechanism = session.auth.mechanism
@@ -270,7 +270,7 @@ def _challenger(make: Callable[[], Any]) -> NewMechanism:
     return lambda circumstances: Challenger(circumstances, make())
 
 
-def _pause(clock: Clock, seconds: float) -> Deferred[None]:
+def _delay(clock: Clock, seconds: float) -> Deferred[None]:
     paused: Deferred[None] = Deferred()
     if seconds:
         clock.callLater(seconds, paused.callback, None)

@@ -18,9 +18,11 @@ from ..message.date import date_time
 from ..message.header import values
 from ..smtp.server.session import Session
 
-NOT_YOURS = Reply.of(550, "7.1", "Not an address that you may send as")
-FROM_NOT_YOURS = Reply.of(550, "7.1", "From or Sender has an address that you may not send as")
-TOO_MUCH = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
+SENDER_NOT_ALLOWED = Reply.of(550, "7.1", "Not an address that you may send as")
+HEADER_SENDER_NOT_ALLOWED = Reply.of(
+    550, "7.1", "From or Sender has an address that you may not send as"
+)
+TOO_MUCH_MAIL = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
 
 _OWN_NAMES = ("from", "sender")
 # Of From and Sender, as far as they are read: RFC 5322 §3.6 allows one field each. To parse the
@@ -77,7 +79,7 @@ class Submission:
         identity = session.identity
         if identity is None or reverse_path is None or policy.own_addresses == "off":
             return None
-        return None if self.may_send_as(identity, reverse_path) else NOT_YOURS
+        return None if self.may_send_as(identity, reverse_path) else SENDER_NOT_ALLOWED
 
     async def count(
         self, policy: SubmissionPolicy, session: Session, what: Literal["recipients", "messages"]
@@ -88,7 +90,7 @@ class Submission:
         if session.identity is None or not limit:
             return None
         key = ("submitted", what, hashed_name(session.identity))
-        return None if await self.sent.add(key, limit) else TOO_MUCH
+        return None if await self.sent.add(key, limit) else TOO_MUCH_MAIL
 
     def added(
         self,
@@ -116,7 +118,7 @@ class Submission:
         }
         own = all(self._is_own(identity, address) for address in _originators(fields))
         if policy.own_addresses == "header" and not (own and fields["from"]):
-            return FROM_NOT_YOURS
+            return HEADER_SENDER_NOT_ALLOWED
         added = b""
         if policy.adds_sender and not own and not fields["sender"]:
             sender = self.address_of(identity)

@@ -36,8 +36,8 @@ Helo = tuple[bytes, bytes]
 NewMessage = Callable[[], IMessageSMTP]
 """Begins the message of one recipient, as ``validateTo`` returns it."""
 
-ONLY_LINES = Reply.of(554, "6.3", "Content is taken by lines here, so not BODY=BINARYMIME")
-NOBODY_DECIDES = Reply.of(550, "7.1", "Sender not acceptable")
+BINARY_NOT_TAKEN = Reply.of(554, "6.3", "Content is taken by lines here, so not BODY=BINARYMIME")
+NO_DELIVERY = Reply.of(550, "7.1", "Sender not acceptable")
 
 
 class ParsedAddress(Address):
@@ -117,7 +117,7 @@ class MessageDelivery:
         if parameters.get("BODY") == "BINARYMIME":
             # RFC 3030 §3: every octet has to be kept, but `IMessage` cannot tell how the last line
             # ends. `ESMTPFactory` does not offer it by default.
-            return ONLY_LINES
+            return BINARY_NOT_TAKEN
         origin = ParsedAddress(reverse_path)
 
         def validated(result: Address | None) -> Decision:
@@ -223,15 +223,15 @@ class NoDelivery:
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision:
         """Refuse."""
-        return NOBODY_DECIDES
+        return NO_DELIVERY
 
     def rcpt(self, session: Session, forward_path: Mailbox, parameters: Parameters) -> Decision:
         """Refuse."""
-        return NOBODY_DECIDES
+        return NO_DELIVERY
 
     def open(self, session: Session) -> Reply:
         """Refuse."""
-        return NOBODY_DECIDES
+        return NO_DELIVERY
 
     def ended(self, session: Session) -> None:
         """Do nothing."""

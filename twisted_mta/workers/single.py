@@ -29,7 +29,7 @@ class SingleProcess(LocalAgent):
 
     def factory(self, number: int) -> Any:
         """Return the factory of a listener's port."""
-        return self._agent.listeners.served(number)
+        return self._agent.listeners.port_factory(number)
 
     def start(self, shares: Sequence[Sequence[int]]) -> Deferred[None] | None:
         """Open the queue (`Agent.start`); afterwards `serve` may be called."""

@@ -179,7 +179,7 @@ class Worker:
             self._ports.bind(
                 listener.kind,
                 listener.endpoint,
-                agent.listeners.served(descriptor - PORTS),
+                agent.listeners.port_factory(descriptor - PORTS),
                 implicit_tls=listener.implicit_tls,
                 descriptor=descriptor,
             )
