@@ -236,11 +236,12 @@ class ClientSession:
             return steps
         self.tls = facts
         self._awaited.clear()
-        # RFC 3207 §4.2: the client MUST discard any knowledge obtained from the server, such as the
-        # list of SMTP service extensions, which was not obtained from the TLS negotiation itself.
+        # RFC 3207 §4.2: "The client MUST discard any knowledge obtained from the server, such as
+        # the list of SMTP service extensions, which was not obtained from the TLS negotiation
+        # itself."
         self._learn({})
         if objection:
-            # RFC 3207 §4.1: a client that is not satisfied SHOULD send QUIT immediately.
+            # RFC 3207 §4.1: a client that decides not to go on SHOULD send QUIT immediately.
             self._give_up(self._own_reply(454, "7.5", objection), steps)
         elif self._greeting_follows:
             self._greeting_follows = False
@@ -531,6 +532,7 @@ class ClientSession:
         if reply.code != 220:
             self._no_starttls(reply, steps)
             return
+        # RFC 3207 §4: after 220 the client MUST start the TLS negotiation before any other command.
         self._awaited.append(Awaited.HANDSHAKE)
         steps.append(StartTLS())
 

@@ -1,6 +1,7 @@
 """STARTTLS (RFC 3207 §2): announced without parameters, and never while TLS is active.
 
-The session obeys the verb itself, because it changes the framing.
+The session obeys the verb itself, because it changes the framing. RFC 3207 replaces RFC 2487, with
+the same commands and replies.
 """
 
 from __future__ import annotations

@@ -244,16 +244,16 @@ class Session:
             return
         self.tls = facts
         self.auth.binding = binding
-        # RFC 3207 §4.2: the server MUST discard any knowledge obtained from the client, such as
-        # the argument to the EHLO command, which was not obtained from the TLS negotiation itself.
+        # RFC 3207 §4.2: "The server MUST discard any knowledge obtained from the client, such as
+        # the argument to the EHLO command, which was not obtained from the TLS negotiation itself."
         self.greeting = None
         self.helo = ""
         self.identity = None
         self.transaction = None
-        # RFC 3207 §4.2, §6: so are octets that came in clear behind STARTTLS: an attacker between
+        # RFC 3207 §6: octets that came in clear after STARTTLS are dropped too: an attacker between
         # the client and us may have put commands there, to have them obeyed under TLS.
         self._in = b""
-        # RFC 3207 §4.1: the server decides whether the privacy that was negotiated suffices.
+        # RFC 3207 §4.1: both sides decide whether the authentication and privacy achieved suffice.
         suffices = self.settings.tls_suffices(facts)
         self._enter(Event.TLS_SUFFICES if suffices else Event.TLS_TOO_WEAK)
 
@@ -349,32 +349,25 @@ class Session:
             raise CommandError(TOO_LONG)
 
     def _obey(self, command: Command) -> None:
-        verb = command.verb
+        verb, settings, in_clear = command.verb, self.settings, self.tls is None
         own = verb in _COMMANDS and verb not in REPLACEABLE
-        extension = None if own else self.settings.commands.get(verb)
-        allowed = self._transitions[self.state]
-        if self._in and (verb in self.settings.dialect.last_in_group or extension is not None):
-            self._out_of_step(verb)  # RFC 2920 §3.1, RFC 3207 §4.2
-        elif (
-            verb == "MAIL"
-            and self.tls is None
-            and self.settings.requires_tls_of(self.proxy or self.peer)
-        ):
+        extension = None if own else settings.commands.get(verb)
+        event = verb if extension is None else Event.EXTENSION
+        # RFC 3207 §4: where TLS is required, few commands are obeyed in clear.
+        needs_tls = in_clear and settings.require_tls and verb not in WITHOUT_TLS
+        allowed = event in self._transitions[self.state] and not needs_tls
+        if self._in and (verb in settings.dialect.last_in_group or extension is not None):
+            # RFC 2920 §3.1, RFC 3207 §4, RFC 4954 §4: octets that came before the reply to the last
+            # command of a group are obeyed neither before nor after it.
+            self._out_of_step(verb)
+        elif verb == "MAIL" and in_clear and settings.requires_tls_of(self.proxy or self.peer):
+            # RFC 3207 §6: an attacker on the way may have removed STARTTLS.
             self._steps.append(Downgrade())
             self._refuse(replies.TLS_REQUIRED)
-        elif (
-            extension is None
-            and verb in allowed
-            and (self.tls is not None or not self.settings.require_tls or verb in WITHOUT_TLS)
-            and (verb != "BDAT" or self.settings.chunking)
-        ):
-            _COMMANDS[verb](self, command.argument)
-        elif (
-            extension is not None
-            and Event.EXTENSION in allowed
-            and (self.tls is not None or not self.settings.require_tls)
-        ):
+        elif allowed and extension is not None:
             self._obey_extension(extension, command)
+        elif allowed and (verb != "BDAT" or settings.chunking):
+            _COMMANDS[verb](self, command.argument)
         else:
             if verb == "BDAT":
                 self._drain_chunk(command.argument)
@@ -382,8 +375,8 @@ class Session:
                 why_not(
                     verb,
                     state=self.state,
-                    in_clear=self.tls is None,
-                    settings=self.settings,
+                    in_clear=in_clear,
+                    settings=settings,
                     own=verb in _COMMANDS,
                 )
             )
@@ -456,18 +449,23 @@ class Session:
         return True
 
     def _starttls(self, argument: str) -> None:
-        if argument:  # RFC 3207 §4: 501
+        if argument:
+            # RFC 3207 §4: "501 Syntax error (no parameters allowed)"
             self._refuse(Reply.of(501, "5.4", "Syntax error (no parameters allowed)"))
         elif self.tls is not None:
+            # RFC 3207 §4.2: a TLS session must not be started while one is active.
             self._refuse(replies.TLS_ACTIVE)
         elif self.tls_ready is None:
+            # RFC 5321 §4.2.4: 502 for a command that is not implemented, or not configured.
             self._refuse(replies.NOT_IMPLEMENTED)
         elif self.proxy is not None:
-            self._refuse(replies.TLS_COMES_FIRST)
+            self._refuse(replies.TLS_COMES_FIRST)  # see `_begin_anew`
         elif not self.tls_ready():
-            self._refuse(replies.TLS_FAILED)  # RFC 3207 §4: 454
+            # RFC 3207 §4: "454 TLS not available due to temporary reason"
+            self._refuse(replies.TLS_FAILED)
         else:
-            self._reply(replies.READY_FOR_TLS)  # RFC 3207 §4: 220
+            # RFC 3207 §4: "220 Ready to start TLS"; from here on the client sends its handshake.
+            self._reply(replies.READY_FOR_TLS)
             self._forget_transaction()
             self._enter(Event.STARTTLS)
             self._steps.append(StartTLS())
