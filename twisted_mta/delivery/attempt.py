@@ -349,7 +349,7 @@ class Attempt:
                 break
         setup = connection.began - self.started
         dialogue = ""
-        if any(_deferred(outcome.reply) for outcome in result.outcomes):
+        if [outcome for outcome in result.outcomes if outcome.reply.code // 100 == 4]:
             self._keep_dialogue(connection)
             dialogue = transcript(self.dialogue)
         self._settle(
@@ -357,7 +357,7 @@ class Attempt:
                 evolve(
                     outcome,
                     setup=setup,
-                    transcript=dialogue if _deferred(outcome.reply) else "",
+                    transcript=dialogue if outcome.reply.code // 100 == 4 else "",
                 )
                 for outcome in result.outcomes
             ]
@@ -398,7 +398,7 @@ class Attempt:
         # The next hop counts as unreachable where the failure is temporary, no target had a
         # session for us, and this system lacked nothing.
         unreachable = unreachable and reply.code < 500 and not self.reached and not self.lacking
-        dialogue = transcript(self.dialogue) if _deferred(reply) else ""
+        dialogue = transcript(self.dialogue) if reply.code // 100 == 4 else ""
         self._settle(
             [
                 Outcome(
@@ -418,7 +418,3 @@ class Attempt:
         if self.state is not State.ENDED:
             self._enter(Event.END)
             self.result.callback(outcomes)
-
-
-def _deferred(reply: Reply) -> bool:
-    return reply.code // 100 == 4

@@ -46,7 +46,6 @@ from .terms import Terms
 Convert = Callable[[Message], "Deferred[Message]"]
 """Converts a message for a next hop that takes 7 bits only (`adaptation.seven_bit`)."""
 
-
 Result = TransactionDone | Unusable
 """The result of a transaction: its outcomes, or why there was none on this connection."""
 
@@ -78,7 +77,7 @@ class Connection(Protocol):
         messages: the number of transactions so far.
         began: when the last of them began, by the clock.
         ready: whether the session was ever ready for a transaction.
-        conversation: the dialogue of the last transaction.
+        conversation: the dialogue of the opening and of the last transaction.
     """
 
     log = Logger()

@@ -1,4 +1,4 @@
-"""One query to name servers, over UDP and TCP on the reactor.
+"""One query to several name servers: pauses, retries, EDNS, and the change to TCP.
 
 Name servers are queried one after the other, and again, with pauses in between. Each of them may
 answer until the deadline of the query, so that a slow one is not mistaken for a dead one. Each is
@@ -8,24 +8,19 @@ at once, and datagrams from other addresses never arrive (RFC 5452).
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IReadDescriptor
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from .message import Answer, Malformed, Unrelated, encode_query, parse_answer, rcode_text
 from .nameserver import NameServer, in_query_order
+from .transport import TCPStream, UDPSocket, connect_tcp
 
-_LARGEST_DATAGRAM = 65_535  # octets; a name server may exceed the payload size of the query
-_MOST_UNRELATED = 32  # datagrams before the query goes over TCP, where nobody can inject any
+_MOST_UNRELATED = 32  # datagrams before the query goes over TCP, where none can be injected
 
 
 class NoAnswer(Exception):
@@ -190,9 +185,9 @@ class _Exchange:
         self._edns_refused = False  # it answered a query with OPT by an error
         self._sent = 0  # queries over UDP
         self._unrelated = 0  # datagrams
-        self._socket: _UDPSocket | None = None
-        self._connecting: Deferred[_TCPStream] | None = None
-        self._connection: _TCPStream | None = None
+        self._socket: UDPSocket | None = None
+        self._connecting: Deferred[TCPStream] | None = None
+        self._connection: TCPStream | None = None
 
     @property
     def waits(self) -> bool:
@@ -214,7 +209,7 @@ class _Exchange:
         self._sent += 1
         try:
             if self._socket is None:
-                self._socket = _UDPSocket(self._query.reactor, self.nameserver, self)
+                self._socket = UDPSocket(self._query.reactor, self.nameserver, self)
             self._socket.send(self._message(edns))
         except BlockingIOError:
             return True  # as if it were lost on the way
@@ -300,19 +295,13 @@ class _Exchange:
     def _query_by_tcp(self) -> None:
         """Send the query again over TCP (RFC 7766)."""
         self._close_socket()
-        query, nameserver = self._query, self.nameserver
-        endpoint_class = (
-            TCP6ClientEndpoint if nameserver.family == socket.AF_INET6 else TCP4ClientEndpoint
+        connecting = connect_tcp(
+            self._query.reactor, self.nameserver, self, timeout=self._query.seconds_left
         )
-        host = nameserver.host
-        endpoint = endpoint_class(query.reactor, host.name, host.port, timeout=query.seconds_left)
-        factory = Factory.forProtocol(lambda: _TCPStream(self))
-        factory.noisy = False
-        connecting: Deferred[Any] = endpoint.connect(factory)
         self._connecting = connecting
         connecting.addCallbacks(self._connected, self._unconnected)
 
-    def _connected(self, stream: _TCPStream) -> None:
+    def _connected(self, stream: TCPStream) -> None:
         self._connecting = None
         if self.failure is not None:
             stream.abort()
@@ -355,94 +344,3 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "no name server listens at its address"
     return "the name server cannot be reached"
-
-
-@implementer(IReadDescriptor)
-class _UDPSocket:
-    """A UDP socket that is connected to a name server.
-
-    Not made by ``listenUDP``, which logs four lines for each query.
-    """
-
-    def __init__(self, reactor: Any, nameserver: NameServer, exchange: _Exchange) -> None:
-        self._reactor = reactor
-        self._exchange = exchange
-        self._closed = False
-        self._socket = socket.socket(nameserver.family, socket.SOCK_DGRAM)
-        self._number = self._socket.fileno()
-        try:
-            self._socket.setblocking(False)
-            self._socket.connect(nameserver.address)
-            reactor.addReader(self)
-        except OSError:
-            self._socket.close()
-            raise
-
-    def send(self, datagram: bytes) -> None:
-        """Send a datagram.
-
-        Raises:
-            OSError: the system refuses it.
-        """
-        self._socket.send(datagram)
-
-    def close(self) -> None:
-        """Close the socket; nothing is received any more."""
-        if not self._closed:
-            self._closed = True
-            self._reactor.removeReader(self)
-            self._socket.close()
-
-    # IReadDescriptor.
-
-    def fileno(self) -> int:
-        # The same after `close` within `doRead`: else the reactor would report a lost descriptor.
-        return self._number
-
-    def logPrefix(self) -> str:
-        return "dns"
-
-    def doRead(self) -> None:
-        try:
-            datagram = self._socket.recv(_LARGEST_DATAGRAM)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._exchange.unreachable(error)
-        else:
-            self._exchange.received(datagram)
-
-    def connectionLost(self, reason: Failure) -> None:
-        # epoll reports a refusal like this while there is nothing to read.
-        self._exchange.unreachable(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
-
-
-class _TCPStream(Protocol):
-    """A TCP connection to a name server: messages after their length (RFC 1035 §4.2.2)."""
-
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-        self._buffer = bytearray()
-
-    def send(self, message: bytes) -> None:
-        """Send a message, its length before it, in one write (RFC 7766 §8)."""
-        assert self.transport is not None
-        self.transport.write(len(message).to_bytes(2, "big") + message)
-
-    def abort(self) -> None:
-        """Close at once."""
-        assert self.transport is not None
-        self.transport.abortConnection()  # type: ignore[attr-defined]
-
-    def dataReceived(self, data: bytes) -> None:
-        self._buffer += data
-        if len(self._buffer) < 2:
-            return
-        end = 2 + int.from_bytes(self._buffer[:2], "big")
-        if len(self._buffer) >= end:
-            message = bytes(self._buffer[2:end])
-            del self._buffer[:end]
-            self._exchange.received(message, by_tcp=True)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._exchange.disconnected()
