@@ -83,7 +83,7 @@ def descriptions(table: object) -> dict[str, str]:
     return {
         words(state): state.value
         for state in _members(table)
-        if isinstance(state.value, str) and state.value.lower() != words(state).lower()
+        if isinstance(state.value, str) and _letters(state.value) != _letters(words(state))
     }
 
 
@@ -95,6 +95,10 @@ def order(table: object) -> list[str]:
     used = dict.fromkeys(name for state, _, after in rows(table) for name in (state, after))
     listed = [words(member) for kind in kinds for member in kind if words(member) in used]
     return list(dict.fromkeys([*listed, *used]))
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 def _members(table: object) -> Iterable[Enum]:
