@@ -1,4 +1,4 @@
-"""What tests of the check share: a directory of their own, and a machine that has no faults."""
+"""What tests of the check share: a directory, and a machine without problems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOW = 1_790_000_000.0
 
 
 def machine(**others: Any) -> Machine:
-    """Return a machine on which there is enough of everything."""
+    """Return a machine with enough of everything."""
     values: dict[str, Any] = {
         "wall_time": lambda: NOW,
         "user": lambda: 1000,
@@ -51,7 +51,7 @@ class CheckTestCase(SynchronousTestCase):
         return path
 
     def config(self, *endpoints: str, **values: Any) -> Config:
-        """Return settings that nothing is wrong with, but for ``values``."""
+        """Return settings without problems, apart from ``values``."""
         listeners = [Listener(endpoint=endpoint) for endpoint in endpoints]
         sound = {"hostname": "mail.example.net", "state_dir": self.state, "listeners": listeners}
         return Config(**{**sound, **values})
@@ -65,7 +65,7 @@ class CheckTestCase(SynchronousTestCase):
         check: Callable[..., Any] = findings,
         **of_machine: Any,
     ) -> list[str]:
-        """Return what was found, with the test's own directory as DIR."""
+        """Return the findings as text, with DIR for the test's directory."""
         return [
             f"{finding.severity}: {finding}".replace(self.directory, "DIR")
             for finding in check(config, machine(**of_machine), ask_dns=ask_dns)
@@ -85,11 +85,11 @@ sys.stdin.read()
 
 
 class Stranger:
-    """Another process, which listens on a port of its own or on a UNIX socket.
+    """Another process, which listens on a TCP port or a UNIX socket.
 
     Attributes:
-        process: its number.
-        port: that it listens on.
+        process: its process id.
+        port: its TCP port; 0 for a UNIX socket.
     """
 
     def __init__(self, test: SynchronousTestCase, path: str = "") -> None:
@@ -103,5 +103,5 @@ class Stranger:
         test.addCleanup(child.communicate)
         assert child.stdout is not None
         self.process = child.pid
-        said = child.stdout.readline().strip()
-        self.port = 0 if path else int(said)
+        line = child.stdout.readline().strip()
+        self.port = 0 if path else int(line)

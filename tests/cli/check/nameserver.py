@@ -1,4 +1,4 @@
-"""A name server on loopback, in a thread of its own: a check blocks while it asks."""
+"""A scripted name server on loopback, in a thread: a check blocks while it asks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from twisted_mta.mail.next_hop import Host
 
 
 class NameServer:
-    """Answers from a dictionary; what it does not know is NXDOMAIN.
+    """Answers from a dictionary; unknown names are NXDOMAIN.
 
     Attributes:
         records: texts by "name TYPE", the name with its final dot.
-        signed: the questions whose answers have AD.
-        signs_all: whether all answers have.
-        rcode: what everything is answered with, if not by ``records``.
-        without_edns: what questions with an OPT record are answered with; "" is not at all.
-        nxdomain: the questions that are answered with NXDOMAIN, whatever is known of the name.
-        failing: the questions that are answered with SERVFAIL.
-        asked: every question, in its order.
-        host: where it is.
+        signed: questions whose answers have AD.
+        signs_all: whether all answers have AD.
+        rcode: the reply code of all answers; None: answers from ``records``.
+        without_edns: the reply code for questions with an OPT record; "": no answer.
+        nxdomain: questions that are answered with NXDOMAIN, even if the name exists.
+        failing: questions that are answered with SERVFAIL.
+        asked: all questions, in order.
+        host: the server's address and port.
     """
 
     def __init__(self, test: SynchronousTestCase) -> None:
@@ -71,7 +71,7 @@ class NameServer:
         asked = f"{question.name} {dns.rdatatype.to_text(question.rdtype)}"
         self.asked.append(asked)
         response = dns.message.make_response(query)
-        # RFC 6840 §5.7: AD is for those who asked for it.
+        # RFC 6840 §5.7: AD is set only if the question asks for it.
         if query.flags & dns.flags.AD and (self.signs_all or asked in self.signed):
             response.flags |= dns.flags.AD
         if self.rcode is not None:

@@ -1,4 +1,4 @@
-"""What a check says of certificates, keys and authorities."""
+"""Findings about certificates, keys and authorities."""
 
 import os
 from datetime import UTC, datetime
@@ -44,21 +44,21 @@ class Certificates(CheckTestCase):
         config = self.config(LISTENER, tls_certificate=file, tls_key=key or file, **values)
         return self.found(config, wall_time=lambda: wall_time() + days * 86400)
 
-    def test_a_good_one_is_not_spoken_of(self) -> None:
+    def test_a_good_certificate_is_no_finding(self) -> None:
         self.assertEqual(self.of(self.good()), [])
         self.assertEqual(self.of(self.good("*.example.net", "other.example")), [])
 
-    def test_one_for_another_host_is_warned_of(self) -> None:
+    def test_a_certificate_for_another_host_is_a_warning(self) -> None:
         self.assertEqual(
             self.of(self.good("mx.example.net", "*.mail.example.net")),
             [
-                "warning: DIR/pair.pem: the certificate is not for mail.example.net but for"
-                " mx.example.net, *.mail.example.net; those who verify will not send here; get one"
-                " for that name too"
+                "warning: DIR/pair.pem: the certificate is not for mail.example.net, but for"
+                " mx.example.net, *.mail.example.net: clients that verify do not send; get one for"
+                " that name too"
             ],
         )
 
-    def test_dates_are_held_against_the_clock(self) -> None:
+    def test_expired_and_expiring_certificates_are_warnings(self) -> None:
         file = self.good()  # for 30 days
         self.assertEqual(self.of(file, days=15), [])
         (text,) = self.of(file, days=17)
@@ -66,9 +66,9 @@ class Certificates(CheckTestCase):
         end = datetime.fromtimestamp(wall_time() + 30 * 86400, UTC)
         leaf, authority = self.of(file, days=31)
         self.assertIn(f"the certificate expired on {end:%Y-%m-%d}; renew it", leaf)
-        self.assertIn("certificate 2 of the file, an authority's, expired on", authority)
+        self.assertIn("certificate 2 of the file, of an authority, expired on", authority)
 
-    def test_a_chain_is_in_order_and_whole(self) -> None:
+    def test_a_chain_out_of_order_or_incomplete_is_a_warning(self) -> None:
         leaf = self.middle.issue(HOST, names=[HOST], for_clients=False)
         between, root = (
             each.public_bytes(Encoding.PEM) for each in (self.between, self.root.issued.certificate)
@@ -77,34 +77,34 @@ class Certificates(CheckTestCase):
         (text,) = self.of(self.file(leaf, root, between))
         self.assertIn("certificate 1 is not signed by certificate 2 of the file", text)
         (text,) = self.of(self.file(leaf))
-        self.assertIn("it stands alone", text)
+        self.assertIn("without intermediate certificates", text)
         (text,) = self.of(self.file(self_signed(HOST, names=[HOST])))
-        self.assertIn("it is signed by nobody but itself", text)
+        self.assertIn("self-signed: clients that verify refuse it", text)
 
-    def test_kinds_of_keys_that_clients_refuse(self) -> None:
+    def test_keys_and_uses_that_clients_refuse_are_warnings(self) -> None:
         text = "".join(self.of(self.good(key=rsa.generate_private_key(65537, 1024))))
-        self.assertIn("an RSA key of 1024 bits is refused by many", text)
+        self.assertIn("an RSA key of 1024 bits, which many clients refuse", text)
         (text,) = self.of(self.good(key=ed25519.Ed25519PrivateKey.generate()))
-        self.assertIn("few mail programs take a key of this kind", text)
+        self.assertIn("a key of a kind that few mail programs support", text)
         leaf = self.middle.issue(HOST, names=[HOST], for_clients=True)
         (text,) = self.of(self.file(leaf, self.between.public_bytes(Encoding.PEM)))
-        self.assertIn("it is not meant for servers", text)
+        self.assertIn("not for servers", text)
 
-    def test_a_key_that_everybody_can_read_is_warned_of(self) -> None:
+    def test_a_key_that_all_users_can_read_is_a_warning(self) -> None:
         file = self.good()
         os.chmod(file, 0o644)
         (text,) = self.of(file)
-        self.assertIn("everybody can read the key (mode 0644); chmod 0600", text)
+        self.assertIn("all users can read the key (mode 0644); chmod 0600", text)
 
-    def test_what_openssl_refuses_is_an_error(self) -> None:
-        # Which keys it takes depends on who built it; a listener of TLS takes the same.
+    def test_a_certificate_that_openssl_refuses_is_an_error(self) -> None:
+        # Which keys OpenSSL accepts depends on its build; a listener accepts the same.
         def refuse(context: ServerContext) -> None:
             raise CertificateError(f"{context.settings.certificate_file}: OpenSSL refuses it; why")
 
         self.patch(ServerContext, "reload", refuse)
         self.assertEqual(self.of(self.good()), ["error: DIR/pair.pem: OpenSSL refuses it; why"])
 
-    def test_what_cannot_be_used_is_an_error(self) -> None:
+    def test_a_missing_file_or_wrong_key_is_an_error(self) -> None:
         other = self.file(self_signed(HOST), name="other.pem")
         (text,) = self.of(self.good(), key=other)
         self.assertIn("error: DIR/other.pem: the key does not match the certificate", text)
@@ -113,7 +113,7 @@ class Certificates(CheckTestCase):
             ["error: /nowhere.pem: cannot be read: No such file or directory"],
         )
 
-    def test_every_file_is_read_and_each_fault_said_once(self) -> None:
+    def test_every_file_is_read_and_each_error_reported_once(self) -> None:
         good = self.good("a.example", HOST)
         listener = Listener(
             endpoint=LISTENER,
@@ -139,7 +139,7 @@ class Certificates(CheckTestCase):
                 text[:79]
                 for text in (
                     "error: /nobody.pem: cannot be read: No such file or directory",
-                    "warning: DIR/pair.pem: the certificate is not for b.example but for"
+                    "warning: DIR/pair.pem: the certificate is not for b.example, but for"
                     " a.example, ",
                     "error: /nowhere.pem: cannot be read: No such file or directory",
                     "error: /client.pem: cannot be read: No such file or directory",
@@ -150,22 +150,22 @@ class Certificates(CheckTestCase):
             ],
         )
 
-    def test_certificates_for_next_hops_have_dates_too(self) -> None:
+    def test_expired_client_certificates_are_warnings(self) -> None:
         file = self.file(self.middle.issue("us", for_clients=True))
         config = self.config(destinations=[Destination(domain="*", client_certificate=file)])
         self.assertEqual(self.found(config, wall_time=wall_time), [])
         os.chmod(file, 0o644)
         late, secret = self.found(config, wall_time=lambda: wall_time() + 40 * 86400)
         self.assertIn("warning: DIR/pair.pem: the certificate expired on", late)
-        self.assertIn("everybody can read the key", secret)
+        self.assertIn("all users can read the key", secret)
 
-    def test_the_default_is_told_of(self) -> None:
+    def test_a_missing_certificate_is_a_note(self) -> None:
         (text, *_) = self.found(self.config(LISTENER), notes=True)
         self.assertTrue(text.startswith("note: [mta] tls_certificate: none is given"), text)
 
 
 class Names(CheckTestCase):
-    def test_an_asterisk_stands_for_one_whole_label(self) -> None:
+    def test_an_asterisk_covers_one_whole_label(self) -> None:
         certificate = self_signed("x", names=["*.example.net", "mx.example"]).certificate
         for name in ("mail.example.net", "MAIL.example.net", "*.example.net", "mx.example"):
             self.assertTrue(covers(certificate, name), name)

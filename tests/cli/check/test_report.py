@@ -42,7 +42,7 @@ class Tool(CheckTestCase):
         )
         self.assertIn(f"{file}: not ready to start (1 error", lines[-1])
 
-    def test_json_is_for_programs(self) -> None:
+    def test_json_has_all_findings(self) -> None:
         file = self.write("mta.toml", GOOD.replace("discard:", "smtp://hub.example:0"))
         result = self.run_tool("--json", "--config", file, "--state-dir", self.state)
         told = json.loads(result.output)
@@ -53,11 +53,11 @@ class Tool(CheckTestCase):
         self.assertTrue(error["do"].startswith("expected mx.example.net"), error)
         self.assertEqual(result.exit_code, 1)
 
-    def test_the_state_directory_of_the_environment_is_looked_at(self) -> None:
+    def test_the_state_directory_of_the_environment_is_checked(self) -> None:
         os.mkdir(self.state)
         os.chmod(self.state, 0o755)
         result = self.run_tool(environment={"STATE_DIRECTORY": self.state})
-        self.assertIn(f"warning: [mta] state_dir: others can look into {self.state}", result.output)
+        self.assertIn(f"warning: [mta] state_dir: other users can read {self.state}", result.output)
 
     def test_a_wrong_option_ends_with_2(self) -> None:
         self.assertEqual(self.run_tool("--colour").exit_code, 2)
@@ -74,7 +74,7 @@ class EveryFault(CheckTestCase):
             machine_name=lambda: "mail.example.net",
         )
 
-    def test_all_faults_of_a_file_are_told_at_once(self) -> None:
+    def test_all_errors_of_a_file_are_reported_at_once(self) -> None:
         toml = (
             '[mta]\nhostnam = "x.example"\nweb = "tcp:0:interface=127.0.0.1"\n'
             'tls_certificate = "/nowhere.pem"\n'
@@ -102,17 +102,17 @@ class EveryFault(CheckTestCase):
             [text[: len(start)] for text, start in zip(found, starts, strict=True)], list(starts)
         )
 
-    def test_what_is_wrong_together_is_told_too(self) -> None:
+    def test_settings_that_contradict_each_other_are_an_error(self) -> None:
         (finding,) = self.of('[queue]\nretry_minimum = "2 h"\nretry_maximum = "1 h"\n').findings
         self.assertEqual(finding.where, self.path("mta.toml"))
         self.assertIn("retry_minimum", finding.what)
         self.assertEqual(finding.do, "expected at most as long")
 
-    def test_what_is_no_toml_is_one_error(self) -> None:
+    def test_a_file_that_is_not_toml_is_one_error(self) -> None:
         (finding,) = self.of("[mta\n").findings
         self.assertIn("not TOML", finding.what)
 
-    def test_a_start_refuses_what_the_check_refuses(self) -> None:
+    def test_the_check_and_a_start_refuse_the_same(self) -> None:
         for toml in (
             GOOD,
             GOOD + "timeout = 5\n",

@@ -1,4 +1,4 @@
-"""What a check says of directories, files, free disk, and of who looks at them."""
+"""Findings about directories, files, free disk space, and running as root."""
 
 import os
 import unittest
@@ -10,49 +10,50 @@ from twisted_mta.queue.store.lock import StateLock
 
 
 class Directories(CheckTestCase):
-    def test_what_can_be_made_is_not_made(self) -> None:
+    def test_a_missing_directory_is_not_created(self) -> None:
         self.assertEqual(self.found(self.config()), [])
         self.assertEqual(os.listdir(self.directory), [])
 
-    def test_what_cannot_be_a_directory_is_named(self) -> None:
+    def test_a_file_in_the_place_of_a_directory_is_an_error(self) -> None:
         file = self.write("file")
         config = self.config(state_dir=file, maildir=os.path.join(file, "mail"))
         self.assertEqual(
             self.found(config),
             [
-                "error: [mta] state_dir: DIR/file is no directory; move it away, or name another",
-                "error: [mta] maildir: DIR/file is no directory; move it away",
+                "error: [mta] state_dir: DIR/file is not a directory; move it away, or name"
+                " another",
+                "error: [mta] maildir: DIR/file is not a directory; move it away",
             ],
         )
 
-    def test_a_state_directory_that_others_can_read_is_warned_of(self) -> None:
+    def test_a_state_directory_that_other_users_can_read_is_a_warning(self) -> None:
         os.mkdir(self.state)
         os.chmod(self.state, 0o750)
         self.assertEqual(
             self.found(self.config()),
-            ["warning: [mta] state_dir: others can look into DIR/state (mode 0750); chmod 0700"],
+            ["warning: [mta] state_dir: other users can read DIR/state (mode 0750); chmod 0700"],
         )
         os.chmod(self.state, 0o700)
         self.assertEqual(self.found(self.config()), [])
 
     @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
-    def test_what_cannot_be_written_is_an_error(self) -> None:
+    def test_a_directory_that_is_not_writable_is_an_error(self) -> None:
         os.mkdir(self.state)
         os.chmod(self.state, 0o500)
         (state, maildir) = self.found(self.config())
-        self.assertIn("error: [mta] state_dir: DIR/state cannot be written", state)
-        self.assertIn("DIR/state/maildir cannot be made, for DIR/state cannot be written", maildir)
+        self.assertIn("error: [mta] state_dir: DIR/state is not writable", state)
+        self.assertIn("DIR/state/maildir cannot be created: DIR/state is not writable", maildir)
 
 
 class Files(CheckTestCase):
-    def test_aliases_are_read(self) -> None:
+    def test_errors_of_the_file_of_aliases_are_reported(self) -> None:
         config = self.config(aliases=self.write("aliases", "root: you\n"))
         self.assertEqual(self.found(config), [])
         self.write("aliases", "root: you\nroot: me\n")
         (text,) = self.found(config)
         self.assertTrue(text.startswith("error: DIR/aliases:2: "), text)
 
-    def test_members_that_get_nothing_are_named(self) -> None:
+    def test_members_of_aliases_without_a_mailbox_are_named(self) -> None:
         for name in ("eve", "carol"):
             os.makedirs(self.path("mail", "mail.example.net", name, "new"))
         lines = (
@@ -76,22 +77,22 @@ class Files(CheckTestCase):
                 ("waits.example", "error:4.3.2 Later"),
             ),
         )
-        nobody = "which gets nothing: 550 5.1.1 No such mailbox here"
-        do = "make that mailbox, or take it out"
+        nothing = "which receives nothing: 550 5.1.1 No such mailbox here"
+        do = "make the mailbox, or remove the member"
         self.assertEqual(
             [each for each in self.found(config) if "aliases" in each],
             [
-                f"warning: DIR/aliases:2: bob leads to <bob+x@mail.example.net>, {nobody}; {do}",
-                f"warning: DIR/aliases:3: all leads to <ghost@mail.example.net>, {nobody}; {do}",
-                "warning: DIR/aliases:3: all leads to <x@refused.example>, which gets nothing:"
+                f"warning: DIR/aliases:2: bob leads to <bob+x@mail.example.net>, {nothing}; {do}",
+                f"warning: DIR/aliases:3: all leads to <ghost@mail.example.net>, {nothing}; {do}",
+                "warning: DIR/aliases:3: all leads to <x@refused.example>, which receives nothing:"
                 f" 550 5.1.6 Moved; {do}",
-                f"warning: DIR/aliases:4: list leads to <ghost@mail.example.net>, {nobody}; {do}",
+                f"warning: DIR/aliases:4: list leads to <ghost@mail.example.net>, {nothing}; {do}",
                 "warning: DIR/aliases:5: sales@virtual.example leads to"
-                f" <nobody@virtual.example>, {nobody}; {do}",
+                f" <nobody@virtual.example>, {nothing}; {do}",
             ],
         )
 
-    def test_the_first_of_many_members_that_get_nothing(self) -> None:
+    def test_of_many_such_members_twenty_are_named(self) -> None:
         config = self.config(
             aliases=self.write(
                 "aliases", "all: " + ", ".join(f"u{number}" for number in range(50))
@@ -100,16 +101,18 @@ class Files(CheckTestCase):
         )
         found = [each for each in self.found(config) if "aliases" in each]
         self.assertEqual(len(found), 21)
-        self.assertEqual(found[-1], "warning: DIR/aliases: 30 more members of aliases get nothing")
+        self.assertEqual(
+            found[-1], "warning: DIR/aliases: 30 more members of aliases receive nothing"
+        )
 
-    def test_accounts_are_read(self) -> None:
+    def test_errors_of_the_file_of_accounts_are_reported(self) -> None:
         config = self.config(users=self.write("users", '{"name": "ann"}\n', mode=0o600))
         self.assertEqual(self.found(config), [])
         self.write("users", "", mode=0o600)
         self.assertEqual(
             self.found(config),
             [
-                "warning: [mta] users: DIR/users has no account, so that nobody can authenticate;"
+                "warning: [mta] users: DIR/users has no accounts: no user can authenticate;"
                 " twisted-mta users add NAME"
             ],
         )
@@ -117,12 +120,14 @@ class Files(CheckTestCase):
         (text,) = self.found(config)
         self.assertTrue(text.startswith("error: DIR/users: line 1: not an object of JSON"), text)
 
-    def test_a_listener_where_nobody_can_authenticate_is_warned_of(self) -> None:
+    def test_a_listener_without_accounts_is_a_warning(self) -> None:
         listener = Listener(kind="submission", endpoint="tcp:0:interface=127.0.0.1")
         (text,) = self.found(self.config(listeners=[listener]))
-        self.assertIn("nobody can authenticate here: there are no accounts; --users FILE", text)
+        self.assertIn(
+            "no user can authenticate: there are no accounts; name them by --users FILE", text
+        )
 
-    def test_a_password_that_everybody_can_read_is_warned_of(self) -> None:
+    def test_a_password_that_other_users_can_read_is_a_warning(self) -> None:
         file = self.write("password", "secret\n", mode=0o644)
         destination = Destination(domain="hub.example", username="me", password_file=file)
         text = self.found(self.config(destinations=[destination]))[-1]
@@ -130,19 +135,20 @@ class Files(CheckTestCase):
 
 
 class Disk(CheckTestCase):
-    def test_too_little_free_disk_is_an_error_because_mail_is_refused(self) -> None:
+    def test_too_little_free_disk_space_is_an_error(self) -> None:
         config = self.config(minimum_free_disk=10 << 20)
         (text,) = self.found(
             config, free=lambda path: 9 << 20 if path == self.directory else 1 << 40
         )[:1]
         self.assertEqual(
             text,
-            "error: [mta] state_dir: 9.0 MiB are free for DIR/state, and below minimum_free_disk"
-            " (10 MiB) all mail is refused with 452; make room, or lower [mta] minimum_free_disk",
+            "error: [mta] state_dir: 9.0 MiB are free for DIR/state; below minimum_free_disk"
+            " (10 MiB) all mail is deferred (452); free disk space, or lower [mta]"
+            " minimum_free_disk",
         )
         self.assertEqual(self.found(config, free=lambda path: 10 << 20), [])
 
-    def test_a_maildir_elsewhere_has_a_disk_of_its_own(self) -> None:
+    def test_the_file_system_of_the_maildir_is_checked_too(self) -> None:
         os.mkdir(self.path("mail"))
         config = self.config(maildir=self.path("mail"))
         full = {self.path("mail"): 0}
@@ -151,14 +157,14 @@ class Disk(CheckTestCase):
 
 
 class Root(CheckTestCase):
-    def test_root_is_told_to_look_as_somebody_else(self) -> None:
+    def test_a_check_as_root_is_a_warning(self) -> None:
         (text,) = self.found(self.config(), user=lambda: 0)
-        self.assertIn("warning: user: this is run as root", text)
+        self.assertIn("warning: user: this runs as root", text)
         self.assertIn("twistd --uid USER --gid GROUP", text)
 
 
 class Running(CheckTestCase):
-    def test_an_mta_that_has_the_state_directory_is_named(self) -> None:
+    def test_an_mta_that_runs_on_the_state_directory_is_named(self) -> None:
         os.mkdir(self.state, 0o700)
         lock = StateLock(os.path.join(self.state, "lock"))
         lock.acquire()
@@ -167,7 +173,7 @@ class Running(CheckTestCase):
         self.assertEqual(
             text,
             f"note: [mta] state_dir: an MTA runs on DIR/state (process {os.getpid()}): a second"
-            " one would be refused, and the ports that this one has are taken to be free",
+            " one would be refused; its ports count as free",
         )
         lock.release()
         self.assertNotIn("an MTA runs", "".join(self.found(self.config(), notes=True)))

@@ -1,7 +1,6 @@
-"""What `twisted-mta check` does: everything that a start would read is read, and then tried.
+"""``twisted-mta check``: reads all that a start would read, and tries it.
 
-Each module looks at one side of the machine and yields findings; none of them writes anything, and
-none needs an MTA that runs.
+Each module checks one aspect and yields findings. None writes anything or needs a running MTA.
 """
 
 from .finding import Finding, Report

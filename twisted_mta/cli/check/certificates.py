@@ -1,4 +1,4 @@
-"""Certificates: whether they load, whom they are for, until when, and what is behind them."""
+"""Certificates of listeners: loading, names, expiry, keys and chains."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ...tls.server import ServerContext, TLSSettings
 from .finding import Finding
 from .machine import Machine
 
-_LEAST_RSA = 2048  # bits; below it, today's OpenSSL refuses a certificate at its usual level
+_LEAST_RSA = 2048  # bits; OpenSSL refuses shorter keys at its default security level
 _RENEW = "renew it"
 
 
 def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
-    """Yield what is wrong with the certificates, keys and authorities of listeners."""
+    """Yield findings about certificates, keys and authorities of listeners."""
     broken = bool((yield from _authorities(config)))
     if not config.listeners:
         return
@@ -37,7 +37,7 @@ def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
             loaded = CertifiedKey.read(certificate, key)
         except CertificateError as error:
             broken = True
-            yield Finding.said("error", str(error))
+            yield Finding.from_error("error", str(error))
             continue
         yield from _judge(loaded, names, machine.wall_time())
         yield from secret(key)
@@ -45,28 +45,28 @@ def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "note",
             "[mta] tls_certificate",
-            "none is given: one of our own, signed by nobody, keeps listeners out, and proves"
-            " nothing to those who look",
-            "name one that an authority has signed, before mail comes from elsewhere",
+            "none is given: the self-signed certificate protects against eavesdropping alone, and"
+            " proves nothing to clients that verify",
+            "name a certificate of an authority, before other hosts send mail",
         )
-        yield from _own(config)
+        yield from _self_signed(config)
     elif not broken:
         yield from _contexts(config)
 
 
 def _files(config: Config) -> dict[tuple[str, str], list[str]]:
-    """Return, by certificate and key, the names that each is shown for."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Return the names of each pair of certificate and key."""
+    pairs: dict[tuple[str, str], list[str]] = {}
     if config.tls_certificate and config.tls_key:
-        found[config.tls_certificate, config.tls_key] = [config.hostname]
+        pairs[config.tls_certificate, config.tls_key] = [config.hostname]
     for listener in config.listeners:
         for named in listener.sni:
-            found.setdefault((named.certificate, named.key), []).extend(named.names)
-    return {files: list(dict.fromkeys(names)) for files, names in found.items()}
+            pairs.setdefault((named.certificate, named.key), []).extend(named.names)
+    return {files: list(dict.fromkeys(names)) for files, names in pairs.items()}
 
 
 def _authorities(config: Config) -> Generator[Finding, None, int]:
-    """Yield why files of authorities cannot be used; return how many cannot."""
+    """Yield errors of files of authorities; return their number."""
     broken = 0
     files = (listener.client_certificate_authorities for listener in config.listeners)
     for authorities in dict.fromkeys(files):
@@ -75,32 +75,32 @@ def _authorities(config: Config) -> Generator[Finding, None, int]:
                 read_certificates(authorities)
             except CertificateError as error:
                 broken += 1
-                yield Finding.said("error", str(error))
+                yield Finding.from_error("error", str(error))
     return broken
 
 
-def _own(config: Config) -> Iterator[Finding]:
-    """Yield why the certificate of our own cannot be used, if there is one already."""
+def _self_signed(config: Config) -> Iterator[Finding]:
+    """Yield why an existing self-signed certificate cannot be read."""
     path = os.path.join(config.state_dir, SELF_SIGNED)
     if os.path.exists(path) and not os.access(path, os.R_OK):
         yield Finding(
             "error",
             printable(path),
             "cannot be read",
-            "give it to the user who runs the MTA, or remove it",
+            "give it to the user that runs the MTA, or remove it",
         )
 
 
 def _contexts(config: Config) -> Iterator[Finding]:
-    """Yield why OpenSSL refuses what was read: as the start of a listener finds out."""
-    said: dict[str, None] = {}
+    """Yield what OpenSSL refuses of files that could be read."""
+    problems: dict[str, None] = {}
     for listener in config.listeners:
         try:
             ServerContext(_tls_settings(config, listener)).reload()
         except CertificateError as error:
-            said[str(error)] = None
-    for text in said:
-        yield Finding.said("error", text)
+            problems[str(error)] = None
+    for text in problems:
+        yield Finding.from_error("error", text)
 
 
 def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
@@ -119,15 +119,16 @@ def _tls_settings(config: Config, listener: Listener) -> TLSSettings:
 def _judge(loaded: CertifiedKey, names: Sequence[str], now: float) -> Iterator[Finding]:
     where, leaf = printable(loaded.certificate_file), loaded.certificate
     for warning in loaded.warnings(now):
-        yield Finding.said("warning", warning, where)
+        yield Finding.from_error("warning", warning, where)
     missing = [name for name in names if not covers(leaf, name)]
     if missing:
         yield Finding(
             "warning",
             where,
-            f"the certificate is not for {printable(', '.join(missing))} but for"
-            f" {printable(', '.join(_shown_names(leaf)) or 'no host')}",
-            "those who verify will not send here; get one for that name too",
+            f"the certificate is not for {printable(', '.join(missing))}, but for"
+            f" {printable(', '.join(_shown_names(leaf)) or 'no host')}: clients that verify do not"
+            " send",
+            "get one for that name too",
         )
     yield from _kind(where, leaf)
     yield from _chain(where, loaded.chain, now)
@@ -153,7 +154,7 @@ def _names(certificate: x509.Certificate) -> tuple[list[str], list[str]]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
-        return [], []  # the common name counts no more
+        return [], []  # the common name no longer counts
     domains = [each.lower().removesuffix(".") for each in names.get_values_for_type(x509.DNSName)]
     return domains, [str(each) for each in names.get_values_for_type(x509.IPAddress)]
 
@@ -164,7 +165,7 @@ def _shown_names(certificate: x509.Certificate) -> Iterable[str]:
 
 
 def _kind(where: str, leaf: x509.Certificate) -> Iterator[Finding]:
-    """Yield what keeps clients from taking a certificate, apart from names and dates."""
+    """Yield why clients may refuse a certificate, apart from names and dates."""
     try:
         key = leaf.public_key()
     except (ValueError, UnsupportedAlgorithm):
@@ -173,21 +174,21 @@ def _kind(where: str, leaf: x509.Certificate) -> Iterator[Finding]:
         yield Finding(
             "warning",
             where,
-            f"an RSA key of {key.key_size} bits is refused by many",
-            f"{_LEAST_RSA} bits, or ECDSA P-256, would do",
+            f"an RSA key of {key.key_size} bits, which many clients refuse",
+            f"expected {_LEAST_RSA} bits, or ECDSA P-256",
         )
     elif not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         yield Finding(
             "warning",
             where,
-            "few mail programs take a key of this kind",
-            "ECDSA P-256 or RSA 2048 would do",
+            "a key of a kind that few mail programs support",
+            "expected ECDSA P-256 or RSA 2048",
         )
     if isinstance(leaf.signature_hash_algorithm, SHA1 | MD5):
         yield Finding(
             "warning",
             where,
-            f"it is signed by way of {leaf.signature_hash_algorithm.name}, which nobody trusts",
+            f"signed with {leaf.signature_hash_algorithm.name}, which clients do not trust",
             _RENEW,
         )
     try:
@@ -199,7 +200,7 @@ def _kind(where: str, leaf: x509.Certificate) -> Iterator[Finding]:
         for use in (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     ):
         yield Finding(
-            "warning", where, "it is not meant for servers", "one with the use serverAuth would do"
+            "warning", where, "not for servers", "expected the extended key usage serverAuth"
         )
 
 
@@ -212,26 +213,30 @@ def _chain(where: str, chain: Sequence[x509.Certificate], now: float) -> Iterato
                 "warning",
                 where,
                 f"certificate {number} is not signed by certificate {number + 1} of the file",
-                "ours first, then its issuer, then that one's issuer, would do",
+                "expected our certificate first, each further one the issuer of the one before",
             )
             return
         if above.not_valid_after_utc < moment:
             yield Finding(
                 "warning",
                 where,
-                f"certificate {number + 1} of the file, an authority's, expired on"
+                f"certificate {number + 1} of the file, of an authority, expired on"
                 f" {above.not_valid_after_utc:%Y-%m-%d}",
-                "put its successor there",
+                "replace it by its successor",
             )
     if len(chain) == 1 and chain[0].issuer == chain[0].subject:
         yield Finding(
-            "warning", where, "it is signed by nobody but itself", "those who verify refuse it"
+            "warning",
+            where,
+            "self-signed: clients that verify refuse it",
+            "use one of an authority",
         )
     elif len(chain) == 1:
         yield Finding(
             "warning",
             where,
-            "it stands alone: unless a root has signed it, those who verify miss what lies between",
+            "without intermediate certificates: unless a root has signed it, clients cannot verify"
+            " it",
             "append the certificates of its issuers (the full chain)",
         )
 
@@ -245,12 +250,12 @@ def _signed(below: x509.Certificate, above: x509.Certificate) -> bool:
 
 
 def secret(file: str) -> Iterator[Finding]:
-    """Yield that everybody can read a key, if they can."""
+    """Yield a warning if all users can read a key."""
     mode = os.stat(file).st_mode
     if mode & 0o007:
         yield Finding(
             "warning",
             printable(file),
-            f"everybody can read the key (mode {mode & 0o777:04o})",
+            f"all users can read the key (mode {mode & 0o777:04o})",
             "chmod 0600",
         )

@@ -1,4 +1,4 @@
-"""What deliveries need: accounts, certificates to show, authorities to believe."""
+"""Files for deliveries: passwords, client certificates, authorities."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .machine import Machine
 
 
 def destinations(config: Config, machine: Machine) -> Iterator[Finding]:
-    """Yield what is wrong with the files that are read for deliveries."""
+    """Yield findings about the files that deliveries read."""
     contexts = ClientContexts()
     for destination in config.all_destinations:
         try:
             prepared = finished(load_terms(contexts, [destination]))
         except (CertificateError, ConfigError) as error:
-            yield Finding.said("error", str(error))
+            yield Finding.from_error("error", str(error))
         else:
             for warning in prepared.warnings:
-                yield Finding.said("warning", warning)
-    shown = ((each.client_certificate, each.client_key) for each in config.destinations)
-    for certificate, key in dict.fromkeys(shown):
+                yield Finding.from_error("warning", warning)
+    pairs = ((each.client_certificate, each.client_key) for each in config.destinations)
+    for certificate, key in dict.fromkeys(pairs):
         if certificate is None or key is None:
             continue
         try:
             loaded = CertifiedKey.read(certificate, key)
         except CertificateError:
-            continue  # said above
+            continue  # reported above
         for warning in loaded.warnings(machine.wall_time()):
-            yield Finding.said("warning", warning, printable(certificate))
+            yield Finding.from_error("warning", warning, printable(certificate))
         yield from secret(key)

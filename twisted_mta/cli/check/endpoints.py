@@ -1,4 +1,4 @@
-"""Whether everything that is to be listened on can be: each is bound for an instant."""
+"""Endpoints of listeners, and source addresses: each is bound for an instant."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ...tls.certificates import CertificateError, CertifiedKey, read_certificate
 from .finding import Finding
 from .processes import Processes, Running
 
-_LONGEST_PATH = 107  # octets; sun_path has 108, of which one is its end
+_LONGEST_PATH = 107  # octets; sun_path has 108, with the final NUL
 _HANDED_OVER = ("systemd", "fd")
 _FAMILIES = ("INET", "INET6", "UNIX")
 
 
 def endpoints(config: Config, running: Running | None, processes: Processes) -> Iterator[Finding]:
-    """Yield why listeners cannot listen, and why deliveries cannot go out.
+    """Yield why listeners cannot listen, and source addresses cannot be used.
 
     Args:
-        config: names them.
-        running: the MTA that has them already.
-        processes: who has them instead.
+        config: the settings.
+        running: the MTA that may listen already.
+        processes: finds other processes that listen.
     """
     places = [(f"listener {each.endpoint}", each.endpoint) for each in config.listeners]
     if config.web is not None:
@@ -41,7 +41,7 @@ def endpoints(config: Config, running: Running | None, processes: Processes) -> 
 
 
 def _sources(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the addresses that connections to other hosts come from."""
+    """Yield (setting, address) of each source address."""
     for address in config.delivery.source_address or ():
         yield "[delivery] source_address", address
     for destination in config.destinations:
@@ -50,7 +50,7 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
 
 
 class _Binding:
-    """Binds one after the other, and holds what it has bound: two cannot have the same."""
+    """Binds endpoints, and keeps them bound: so two listeners on one endpoint are found."""
 
     def __init__(self, running: Running | None, processes: Processes, held: ExitStack) -> None:
         self._running = running
@@ -67,9 +67,7 @@ class _Binding:
         elif endpoint.kind in _HANDED_OVER:
             yield from _handed_over(where, endpoint)
         else:
-            yield Finding(
-                "note", where, f"only a start can tell whether {endpoint.kind}: can be listened on"
-            )
+            yield Finding("note", where, f"{endpoint.kind}: endpoints are not checked")
 
     def source(self, where: str, address: str) -> Iterator[Finding]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -80,8 +78,8 @@ class _Binding:
             yield Finding(
                 "error",
                 where,
-                f"no connection can come from {address}: {error.strerror}",
-                "an address of this machine would do",
+                f"{address} cannot be used: {error.strerror}",
+                "expected an address of this machine",
             )
 
     def _tcp(self, where: str, endpoint: Endpoint) -> Iterator[Finding]:
@@ -90,7 +88,7 @@ class _Binding:
         v6 = endpoint.kind == "tcp6" or ":" in interface
         family = socket.AF_INET6 if v6 else socket.AF_INET
         bound = self._held.enter_context(socket.socket(family, socket.SOCK_STREAM))
-        # As Twisted does: connections of a former listener that linger do not count.
+        # As Twisted does: lingering connections of an earlier listener do not count.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             address = (interface or ("::" if v6 else ""), port)
@@ -110,8 +108,8 @@ class _Binding:
             yield Finding(
                 "error",
                 where,
-                f"no network interface of this machine has the address {printable(interface)}",
-                "name one that it has, or leave interface= out for all",
+                f"{printable(interface)} is not an address of this machine",
+                "name one of its addresses, or leave out interface= for all",
             )
         elif error.errno == errno.EADDRINUSE:
             yield from self._in_use(where, f"port {port}", self._processes.on_tcp(port))
@@ -120,33 +118,33 @@ class _Binding:
                 "error",
                 where,
                 f"user {os.geteuid()} may not listen on port {port}, which is below 1024",
-                "start as root with twistd --uid and --gid, or give CAP_NET_BIND_SERVICE, or have"
-                " systemd listen (systemd:)",
+                "start as root with twistd --uid and --gid, or grant CAP_NET_BIND_SERVICE, or use"
+                " socket activation (systemd:)",
             )
         else:
-            yield Finding("error", where, f"cannot be listened on: {error.strerror}")
+            yield Finding("error", where, f"listening failed: {error.strerror}")
 
     def _in_use(self, where: str, what: str, owners: Sequence[int]) -> Iterator[Finding]:
         running = self._running
-        if os.getpid() in owners:  # what was bound for an earlier listener
+        if os.getpid() in owners:  # bound for an earlier listener
             yield Finding(
                 "error",
                 where,
-                f"{what} is another listener's",
-                "each needs one of its own; tcp6: without interface= takes IPv4 as well",
+                f"{what} belongs to another listener",
+                "expected a different one; tcp6: without interface= includes IPv4",
             )
         elif running and not owners:
             yield Finding(
-                "note", where, f"{what} is in use, by the MTA that runs ({running}) presumably"
+                "note", where, f"{what} is in use, presumably by the running MTA ({running})"
             )
-        elif running and any(self._processes.belongs(one, running.process) for one in owners):
+        elif running and any(self._processes.belongs(each, running.process) for each in owners):
             return
         else:
             yield Finding(
                 "error",
                 where,
                 f"{what} is in use by {self._processes.described(owners)}",
-                "stop that, or listen elsewhere",
+                "stop that process, or choose another endpoint",
             )
 
     def _unix(self, where: str, endpoint: Endpoint) -> Iterator[Finding]:
@@ -158,32 +156,35 @@ class _Binding:
             mode = -1
         if not 0 <= mode <= 0o777:
             yield Finding(
-                "error", where, f"mode={printable(endpoint.named['mode'])} is no mode", "mode=660"
+                "error",
+                where,
+                f"mode={printable(endpoint.named['mode'])} is not a mode",
+                "expected one such as 660",
             )
         if len(os.fsencode(path)) > _LONGEST_PATH:
             yield Finding(
                 "error",
                 where,
-                f"the path is longer than {_LONGEST_PATH} octets",
-                "a UNIX socket needs a shorter one",
+                f"the path has {len(os.fsencode(path))} octets",
+                f"expected at most {_LONGEST_PATH}, the limit of UNIX sockets",
             )
         elif not os.path.isdir(directory):
-            yield Finding("error", where, f"{printable(directory)} is no directory", "make it")
+            yield Finding("error", where, f"{printable(directory)} is not a directory", "create it")
         elif not os.access(directory, os.W_OK | os.X_OK):
             yield Finding(
                 "error",
                 where,
-                f"{printable(directory)} cannot be written",
-                "give it to the user who runs the MTA",
+                f"{printable(directory)} is not writable",
+                "give it to the user that runs the MTA",
             )
         elif os.path.lexists(path) and not _is_socket(path):
-            yield Finding("error", where, f"{shown} is no socket", "move it away")
+            yield Finding("error", where, f"{shown} is not a socket", "move it away")
         elif os.path.lexists(path):
-            # What nobody listens on is removed by a start.
+            # A start removes a socket on which no process listens.
             try:
                 owners = self._processes.on_unix(path)
             except OSError:
-                yield Finding("note", where, f"{shown} exists; who listens there cannot be told")
+                yield Finding("note", where, f"{shown} exists; the listening process is unknown")
                 return
             if owners is not None:
                 yield from self._in_use(where, shown, owners)
@@ -197,14 +198,14 @@ def _is_socket(path: str) -> bool:
 
 
 def _certificate(where: str, endpoint: Endpoint) -> Iterator[Finding]:
-    """Yield why the files of an ``ssl:`` endpoint cannot be used."""
+    """Yield errors of the files of an ``ssl:`` endpoint."""
     key = endpoint.named.get("privateKey", "server.pem")
     try:
         CertifiedKey.read(endpoint.named.get("certKey", key), key)
         if "extraCertChain" in endpoint.named:
             read_certificates(endpoint.named["extraCertChain"])
     except CertificateError as error:
-        yield Finding.said("error", f"{where}: {error}", where)
+        yield Finding.from_error("error", f"{where}: {error}", where)
 
 
 def _handed_over(where: str, endpoint: Endpoint) -> Iterator[Finding]:
@@ -215,10 +216,8 @@ def _handed_over(where: str, endpoint: Endpoint) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 where,
-                "no socket is named by it",
-                "systemd:domain=INET:name=smtp would do, with FileDescriptorName=smtp",
+                "it names no socket",
+                "expected systemd:domain=INET:name=smtp, with FileDescriptorName=smtp in the unit",
             )
             return
-    yield Finding(
-        "note", where, "only who hands that socket over can tell whether it can be listened on"
-    )
+    yield Finding("note", where, "sockets that are passed to the MTA are not checked")

@@ -1,4 +1,4 @@
-"""What the settings come to together: who may send, who is received, what is never reached."""
+"""Unintended effects of settings together: open relays, unlimited mailboxes, unused routes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from ...routing.routes import Routes, Rule, parse_route
 from .finding import Finding
 from .machine import Machine
 
-# Beside connections: the queue, logs, the lock, the web page, the control socket, name lookups.
+# Beside connections: the queue, logs, the lock, the status page, the control socket, lookups.
 _OTHER_DESCRIPTORS = 64
 
 
 def rules(config: Config) -> Iterator[Rule | Finding]:
-    """Yield each route as a start reads it, or why it cannot be read."""
+    """Yield each route, or an error if it is not valid."""
     for pattern, url in config.routes:
         try:
             yield parse_route(pattern, url, default_port=config.delivery.port)
         except ValueError as error:
-            yield Finding.said("error", str(error), f"route {printable(pattern)}={printable(url)}")
+            yield Finding.from_error(
+                "error", str(error), f"route {printable(pattern)}={printable(url)}"
+            )
 
 
 def exposure(config: Config, table: list[Rule], machine: Machine) -> Iterator[Finding]:
-    """Yield what an operator may not have meant."""
+    """Yield effects that an operator may not have intended."""
     yield from _relaying(config)
     yield from _recipients(config)
     yield from _useless(config, table)
@@ -36,7 +38,7 @@ def exposure(config: Config, table: list[Rule], machine: Machine) -> Iterator[Fi
 
 
 def _reachable(config: Config) -> list[str]:
-    """Return the endpoints that others than this machine can reach."""
+    """Return the endpoints of listeners that other machines can reach."""
     return [
         printable(each.endpoint)
         for each in config.listeners
@@ -51,16 +53,16 @@ def _relaying(config: Config) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "[mta] relay_from",
-                f"{network} is everybody: whoever connects sends to anywhere through this machine,"
-                " which will be found, used for spam, and listed as an open relay",
+                f"{network} is all hosts: any client may relay through this machine, which will be"
+                " found, used for spam, and listed as an open relay",
                 "name your own networks",
             )
         elif reachable and network.is_global and network.prefixlen < (8, 20)[network.version == 6]:
             yield Finding(
                 "warning",
                 "[mta] relay_from",
-                f"{network} holds more of the Internet than one network: all of it may send to"
-                " anywhere through this machine",
+                f"{network} is larger than one operator's network: all its hosts may relay through"
+                " this machine",
                 "name your own networks",
             )
     for listener in config.listeners:
@@ -70,8 +72,8 @@ def _relaying(config: Config) -> Iterator[Finding]:
                     yield Finding(
                         "warning",
                         f"listener {printable(listener.endpoint)}, {name}",
-                        f"{network} is everybody: whoever connects may claim to be somebody else,"
-                        " one who may relay too",
+                        f"{network} is all hosts: any client may claim another address, even one"
+                        " that may relay",
                         "name your proxies",
                     )
 
@@ -82,9 +84,9 @@ def _recipients(config: Config) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "[mta] recipients",
-            f'"any": {reachable[0]} takes mail for every name that can be made up, and each gets a'
-            " Maildir",
-            'recipients = "existing" would do',
+            f'"any": {reachable[0]} accepts mail for any invented name, and makes a Maildir for'
+            " each",
+            'expected recipients = "existing"',
         )
     elif (
         config.recipients == "existing"
@@ -96,9 +98,9 @@ def _recipients(config: Config) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "[mta] recipients",
-            f'"existing": there is no Maildir below {printable(config.maildir)} yet, so that every'
-            " local recipient is refused with 550",
-            f"make {printable(os.path.join(config.maildir, config.local_domains[0], 'NAME'))}"
+            f'"existing": {printable(config.maildir)} has no Maildir yet: all local recipients'
+            " are refused (550)",
+            f"create {printable(os.path.join(config.maildir, config.local_domains[0], 'NAME'))}"
             " for each"
             if config.local_domains
             else "",
@@ -117,9 +119,9 @@ def _any_mailbox(config: Config) -> bool:
 
 
 def _useless(config: Config, table: list[Rule]) -> Iterator[Finding]:
-    """Yield the routes without which everything would go the same way."""
+    """Yield routes that change nothing."""
     wide = [rule for rule in table if rule.pattern == "*" or rule.pattern.startswith(".")]
-    others_come_in = (
+    relaying_is_possible = (
         config.relay_from
         or any(listener.relay_certificates for listener in config.listeners)
         or getattr(config, "users", None)
@@ -127,38 +129,38 @@ def _useless(config: Config, table: list[Rule]) -> Iterator[Finding]:
         or config.aliases
     )
     for rule in wide:
-        if not others_come_in:
+        if not relaying_is_possible:
             yield Finding(
                 "warning",
                 _route(rule),
-                "nobody may send to other domains through here, and it never applies to local"
-                " ones: only notices of failed delivery go this way",
-                "see relay_from",
+                "no client may relay to other domains, and it never applies to local domains: only"
+                " notices take this route",
+                "allow clients by relay_from",
             )
     for rule in table:
         others = Routes((each for each in table if each is not rule), config.local_domains)
-        for beside in _others_way(rule, others):
+        for other in _same_next_hop(rule, others):
             yield Finding(
                 "warning",
                 _route(rule),
-                f"it changes nothing: without it, {beside.rule or 'another route'} says the same",
-                "leave it out",
+                f"it changes nothing: {other.rule or 'another route'} has the same next hop",
+                "remove it",
             )
         if rule.pattern.startswith(".") and rule.pattern[1:] in config.local_domains:
             yield Finding(
                 "note",
                 _route(rule),
-                f"it is for domains below {rule.pattern[1:]}, and not for that one, which is local",
+                f"it applies to domains below {rule.pattern[1:]}, which is local itself",
             )
 
 
-def _others_way(rule: Rule, others: Routes) -> Iterator[NextHop]:
+def _same_next_hop(rule: Rule, others: Routes) -> Iterator[NextHop]:
     if rule.pattern == "*":
         return
     domain = rule.pattern if not rule.pattern.startswith(".") else f"any{rule.pattern}"
-    found = others.route(Mailbox("any", domain))
-    if found == rule.next_hop:
-        yield found
+    next_hop = others.route(Mailbox("any", domain))
+    if next_hop == rule.next_hop:
+        yield next_hop
 
 
 def _route(rule: Rule) -> str:
@@ -173,8 +175,8 @@ def _descriptors(config: Config, machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "open files",
-            f"{limit} are allowed to a process started here, and {incoming} connections in with"
-            f" {config.queue.concurrency} out need {needed}",
+            f"a process may open {limit} files here; {incoming} incoming connections and"
+            f" {config.queue.concurrency} deliveries need {needed}",
             f"LimitNOFILE={_rounded(needed)} in the systemd unit, or ulimit -n {_rounded(needed)}",
         )
 

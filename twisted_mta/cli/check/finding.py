@@ -1,4 +1,4 @@
-"""What a check found: how bad it is, where, what, and what to do about it."""
+"""A finding of a check, and the report of all findings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Severity = Literal["error", "warning", "note"]
 
 @frozen
 class Finding:
-    """Something that a start would stumble over, or that an operator would want to know.
+    """A problem of the configuration or the machine, or a fact that an operator should know.
 
     Attributes:
-        severity: with an error a start fails, or mail is refused or lost; a warning lets it go on;
-            a note only tells.
-        where: the setting, the file or the place, printable.
-        what: what is so there, printable.
-        do: what to do about it; empty where there is nothing to do.
+        severity: error: a start fails, or mail is refused or lost; warning: a start succeeds;
+            note: a fact, and no problem.
+        where: the setting, file or place; printable.
+        what: the problem or fact; printable.
+        do: the remedy, or what was expected; empty: none.
     """
 
     severity: Severity
@@ -34,14 +34,14 @@ class Finding:
         return f"{words}; {self.do}" if self.do else words
 
     @classmethod
-    def said(cls, severity: Severity, text: str, where: str = "") -> Finding:
-        """Return a finding of the text of an error, which says what to do behind a semicolon.
+    def from_error(cls, severity: Severity, text: str, where: str = "") -> Finding:
+        """Return a finding for an error whose text has the form ``WHERE: WHAT; DO``.
 
         Args:
-            severity: see the class.
+            severity: of the finding.
             text: one line; made printable.
-            where: what ``text`` begins with, if it does, or else what goes before it; empty: all
-                up to its first colon and space.
+            where: the place, with which ``text`` may begin; empty: all of ``text`` up to its first
+                colon and space.
         """
         text = printable(text)
         if not where:
@@ -59,25 +59,25 @@ class Report:
     """All findings of one check.
 
     Attributes:
-        of: what was checked: a file, or the defaults.
-        findings: in the order in which they were made.
+        of: the file that was checked, or "the defaults".
+        findings: in the order of the check.
     """
 
     of: str
     findings: Sequence[Finding]
 
     def count(self, severity: Severity) -> int:
-        """Return how many findings are that bad."""
+        """Return the number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     @property
     def good(self) -> bool:
-        """Whether a start would work."""
+        """Whether a start would succeed."""
         return not self.count("error")
 
     @property
     def verdict(self) -> str:
-        """One line that says what came of it."""
+        """The result in one line."""
         counts = [
             f"{number} {severity}{'s' if number > 1 else ''}"
             for severity in ("error", "warning")
@@ -87,7 +87,7 @@ class Report:
         return f"{self.of}: {words}" + (f" ({', '.join(counts)})" if counts else "")
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return what `--json` writes."""
+        """Return the object that ``--json`` writes."""
         return {
             "version": 1,
             "of": self.of,

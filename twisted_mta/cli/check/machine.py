@@ -1,4 +1,4 @@
-"""The machine that a check is run on, as far as tests want another one."""
+"""The machine that a check runs on; tests replace parts of it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ...system.real_world import wall_time
 
 
 def _descriptors() -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a start asks for all that there are
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a start raises the soft limit to it
 
 
 @frozen(kw_only=True)
 class Machine:
-    """What the settings are held against; the real machine, unless told otherwise.
+    """The machine against which settings are checked; by default the real one.
 
     Attributes:
-        wall_time: what time people say it is.
+        wall_time: the wall clock.
         user: returns the effective user id.
-        descriptors: returns how many files a process may have open (RLIMIT_NOFILE); negative is
-            without limit.
-        free: returns how many octets can be written on the file system of a path.
-        hosts: returns addresses by name that go before the DNS.
-        resolution: returns how the system resolves names.
-        proc: where Linux shows its processes.
+        descriptors: returns the number of files that a process may open (RLIMIT_NOFILE); negative:
+            no limit.
+        free: returns the free octets on the file system of a path.
+        hosts: returns addresses by name, which precede the DNS (``/etc/hosts``).
+        resolution: returns the resolver configuration (``/etc/resolv.conf``).
+        proc: the path of procfs.
     """
 
     wall_time: WallTime = wall_time

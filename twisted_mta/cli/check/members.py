@@ -1,4 +1,4 @@
-"""Members of aliases that get nothing: no such mailbox, or a route that refuses them."""
+"""Members of aliases that receive nothing: no such mailbox, or a route that refuses them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ...system.files import DiskFiles
 from ...system.real_world import secret_octets, wall_time
 from .finding import Finding
 
-_MOST = 20  # that are named
+_MOST_NAMED = 20  # members
 
 
 def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
-    """Yield what in a file of aliases leads nowhere. Blocks."""
+    """Yield the members of aliases that receive nothing. Blocks."""
     senders = _senders(config)
     if senders is None or not _is_readable(config.maildir):
-        return  # which is said elsewhere; here it would look as if nobody had a mailbox
+        return  # reported elsewhere; all members would seem to have no mailbox
 
     def in_maildir(mailbox: Mailbox) -> bool:
         try:
@@ -44,17 +44,17 @@ def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
             wall_time=wall_time,
         )
     except ValueError:
-        return  # a route; likewise
-    found = mailboxes.missing_members(aliases)
-    for alias, member, reply in islice(found, _MOST):
+        return  # an invalid route, reported elsewhere
+    missing = mailboxes.missing_members(aliases)
+    for alias, member, reply in islice(missing, _MOST_NAMED):
         where = f"{printable(aliases.name)}:{alias.line}"
         shown = f"<{printable(str(member))}>"
-        what = f"{printable(alias.key)} leads to {shown}, which gets nothing: {reply}"
-        yield Finding("warning", where, what, "make that mailbox, or take it out")
-    more = sum(1 for _ in found)
+        what = f"{printable(alias.key)} leads to {shown}, which receives nothing: {reply}"
+        yield Finding("warning", where, what, "make the mailbox, or remove the member")
+    more = sum(1 for _ in missing)
     if more:
         yield Finding(
-            "warning", printable(aliases.name), f"{more} more members of aliases get nothing"
+            "warning", printable(aliases.name), f"{more} more members of aliases receive nothing"
         )
 
 

@@ -1,8 +1,4 @@
-"""What the DNS says: of us, of the hosts that routes lead to, and of those who answer for it.
-
-Only the configured name servers are asked, one question after the other, and never for longer than
-a check may take in all.
-"""
+"""Names in the DNS: the name servers, our own name, hosts of routes, exchangers of our domains."""
 
 from __future__ import annotations
 
@@ -34,28 +30,28 @@ from .finding import Finding
 from .machine import Machine
 from .questions import Answer, NoAnswer, Questions, TooLate
 
-_SLOW = 1.0  # seconds after which an answer to the first question is a slow one
+_SLOW = 1.0  # seconds; a first answer that takes longer is reported
 _MOST_DOMAINS = 20  # local domains whose mail exchangers are asked for
-_MOST_EXCHANGERS = 16  # of one domain that are looked at
-# RFC 6303 §4.1: private address space, in a zone that nobody can have signed.
+_MOST_EXCHANGERS = 16  # of one domain that are looked up
+# RFC 6303 §4.1: a zone of private addresses, which cannot be signed.
 _UNSIGNED = "10.in-addr.arpa"
 
 
 def names(
     config: Config, table: Sequence[Rule], machine: Machine, *, ask: bool = True, seconds: float
 ) -> Iterator[Finding]:
-    """Yield what is wrong with names.
+    """Yield findings about names.
 
     Args:
-        config: gives our own name and domains, and who is to be asked.
+        config: the settings.
         table: the routes.
-        machine: where this is.
-        ask: whether to ask the DNS at all.
-        seconds: how long that may take in all.
+        machine: gives the system's name servers and hosts.
+        ask: whether to ask the DNS.
+        seconds: for all questions together.
     """
     yield from _own_form(config)
     if not ask:
-        yield Finding("note", "DNS", "it was not asked (--no-dns)")
+        yield Finding("note", "DNS", "not asked (--no-dns)")
         return
     questions = Questions([], machine.wall_time() + seconds, machine.wall_time)
     try:
@@ -65,8 +61,8 @@ def names(
             yield Finding(
                 "warning",
                 "[dns] nameservers",
-                "none answers: no name could be looked up here, and mail to other hosts waits",
-                "name one that does, or try again from where it can be reached",
+                "none answers: names cannot be looked up, and mail for other hosts is deferred",
+                "name one that answers, or check from a network that reaches it",
             )
             return
         hosts = machine.hosts()
@@ -77,12 +73,12 @@ def names(
         yield Finding(
             "warning",
             "[dns] nameservers",
-            f"after {seconds:.0f} s not everything was answered; the rest was left out",
-            "try again, or name faster ones",
+            f"not all questions were answered within {seconds:.0f} s, and the others were left out",
+            "check again, or name faster servers",
         )
 
 
-# Those who answer.
+# Name servers.
 
 
 def _servers(
@@ -94,63 +90,59 @@ def _servers(
         try:
             root = questions.ask(nameserver, ".", "SOA")
         except NoAnswer as error:
-            yield Finding(
-                "warning", where, f"it does not answer: {error}", "leave it out, or see what it has"
-            )
+            yield Finding("warning", where, f"no answer: {error}", "repair or remove it")
             continue
         questions.nameservers.append(nameserver)
         if root.seconds > _SLOW:
             yield Finding(
                 "warning",
                 where,
-                f"it took {root.seconds:.1f} s to answer",
-                "a caching resolver on this machine would do",
+                f"the answer took {root.seconds:.1f} s",
+                "use a caching resolver on this machine",
             )
         if not root.edns:
             yield Finding(
                 "note",
                 where,
-                "it does not know EDNS (RFC 6891): it is asked without; long answers come by TCP",
+                "no EDNS (RFC 6891): it is asked without, and long answers come over TCP",
             )
-        blindly = False
+        unsigned = False
         if root.authenticated:
             with suppress(NoAnswer):
-                blindly = questions.ask(nameserver, _UNSIGNED, "SOA").authenticated
-        yield trust(where, nameserver, root, blindly=blindly, trusted=trusted)
+                unsigned = questions.ask(nameserver, _UNSIGNED, "SOA").authenticated
+        yield trust(where, nameserver, root, unsigned=unsigned, trusted=trusted)
 
 
-def trust(where: str, nameserver: Host, root: Answer, *, blindly: bool, trusted: bool) -> Finding:
-    """Return what is to be thought of a name server's AD bit.
+def trust(where: str, nameserver: Host, root: Answer, *, unsigned: bool, trusted: bool) -> Finding:
+    """Return whether the AD bit of a name server can be trusted.
 
     Args:
-        where: for the finding.
-        nameserver: where it is.
-        root: its answer about the root, which is signed.
-        blindly: whether it set AD for what nobody has signed as well.
+        where: of the finding.
+        nameserver: the address.
+        root: the answer about the root, which is signed.
+        unsigned: whether AD was also set for a zone that is not signed.
         trusted: whether ``trust_ad`` is on.
     """
     took = f"it answers within {root.seconds * 1000:.0f} ms"
-    if blindly:
-        problem = f"{took}, and sets AD for what nobody has signed, where it means nothing"
+    if unsigned:
+        problem = f"{took}, and sets AD even for unsigned zones, so that AD means nothing"
     elif not root.authenticated:
-        problem = f"{took}, and AD is not set, for it does not validate"
+        problem = f"{took}, and does not set AD: it does not validate"
     elif not ip_address(nameserver.name).is_loopback:
-        # RFC 4035 §4.9.3: only over a channel that is secure.
-        problem = f"{took}, and AD is set, but whoever is on the way to it could have set it"
+        # RFC 4035 §4.9.3: only over a secure channel.
+        problem = f"{took}, and sets AD, which other hosts on the path could forge"
     else:
         return Finding(
-            "note",
-            where,
-            f"{took}, AD is set, and it is on this machine: trust_ad may be turned on",
+            "note", where, f"{took}, sets AD, and is on this machine: trust_ad may be turned on"
         )
     if trusted:
         return Finding(
             "warning",
             where,
-            f"{problem}; yet trust_ad is on",
-            "turn it off, or ask a validating resolver on this machine",
+            f"{problem}; but trust_ad is on",
+            "turn trust_ad off, or use a validating resolver on this machine",
         )
-    return Finding("note", where, f"{problem}: trust_ad may not be turned on")
+    return Finding("note", where, f"{problem}: trust_ad must stay off")
 
 
 # Our own name.
@@ -162,9 +154,9 @@ def _own_form(config: Config) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "[mta] hostname",
-            f"{printable(name)} is no full name: other hosts cannot look it up, and many refuse"
-            " mail from who greets them with it",
-            "one such as mail.example.net would do",
+            f"{printable(name)} is not a full name: other hosts cannot look it up, and many refuse"
+            " mail with such a name in EHLO",
+            "expected one such as mail.example.net",
         )
 
 
@@ -184,8 +176,8 @@ def _own_addresses(
         yield Finding(
             "warning",
             where,
-            f"{name} has no address in the DNS, and many refuse mail from who greets them with it",
-            "give it one (A, AAAA), or name a host that has one",
+            f"{name} has no address in the DNS: many hosts refuse mail with such a name in EHLO",
+            "add an A or AAAA record, or name a host with an address",
         )
     for address in addresses:
         try:
@@ -195,22 +187,24 @@ def _own_addresses(
             continue
         back = [_shown(record.target) for record in answer.records]
         if name not in back:
-            named = f"leads to {', '.join(back)}" if back else "is missing"
+            target = f"is {', '.join(back)}" if back else "is missing"
             yield Finding(
                 "warning",
                 where,
-                f"the PTR record of {address}, the address of {name}, {named}: many refuse mail"
-                " from there, if it is what mail comes from",
-                f"have whoever gave the address point it to {name}",
+                f"the PTR record of {address}, the address of {name}, {target}: many hosts refuse"
+                " mail from such an address",
+                f"have the provider of the address set the record to {name}",
             )
 
 
 def _unknown(where: str, what: str, error: NoAnswer) -> Finding:
-    return Finding("warning", where, f"{what} cannot be looked up now: {error}", "try again later")
+    return Finding(
+        "warning", where, f"{what} cannot be looked up now: {error}", "check again later"
+    )
 
 
 def _domain(name: str) -> str | None:
-    """Return a name as the DNS has it; None where it is an address, or no name."""
+    """Return the canonical domain; None for an address literal or an invalid name."""
     try:
         canonical = domain_name(name)
     except AddressError:
@@ -222,7 +216,7 @@ def _shown(name: dns.name.Name) -> str:
     return printable(name.to_text().lower().removesuffix("."))
 
 
-# Where mail goes, and where it comes in.
+# Routes, and exchangers of our domains.
 
 
 def _routes(
@@ -232,7 +226,7 @@ def _routes(
     hosts: Mapping[str, Sequence[str]],
     system: ResolvConf,
 ) -> Iterator[Finding]:
-    ours = _listened(config)
+    listeners = _listener_places(config)
     for rule in table:
         where = rule.next_hop.rule or f"route {rule.pattern}"
         for host in rule.next_hop.hosts:
@@ -240,7 +234,7 @@ def _routes(
                 yield from _socket(where, host.name)
                 continue
             try:
-                addresses = _of_host(host.name, questions, hosts, system)
+                addresses = _addresses(host.name, questions, hosts, system)
             except NoAnswer as error:
                 yield _unknown(where, printable(host.name), error)
                 continue
@@ -248,12 +242,12 @@ def _routes(
                 yield Finding(
                     "warning",
                     where,
-                    f"{printable(host.name)} has no address: mail that goes this way waits, and is"
-                    " returned in the end",
-                    "name a host that has one",
+                    f"{printable(host.name)} has no address: mail on this route is deferred until"
+                    " it expires",
+                    "name a host with an address",
                 )
             elif any(
-                place in ours
+                place in listeners
                 for address in addresses
                 for place in ((host.port, ""), (host.port, address))
                 if _is_here(address)
@@ -261,27 +255,27 @@ def _routes(
                 yield Finding(
                     "warning",
                     where,
-                    f"{printable(str(host))} is a listener of our own: mail that goes this way"
-                    " comes back until it has too many Received fields",
-                    "name the host that mail is to go to",
+                    f"{printable(str(host))} is our own listener: mail on this route loops until it"
+                    " has too many Received fields",
+                    "name the next hop of that mail",
                 )
 
 
 def _socket(where: str, path: str) -> Iterator[Finding]:
     try:
-        there = stat.S_ISSOCK(os.stat(path).st_mode)
+        exists = stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         yield Finding(
             "warning",
             where,
-            f"there is no socket {printable(path)} now: mail that goes this way waits for one",
-            "start who listens there, or name its socket",
+            f"the socket {printable(path)} does not exist now: mail on this route is deferred",
+            "start the server, or name its socket",
         )
 
 
-def _of_host(
+def _addresses(
     name: str, questions: Questions, hosts: Mapping[str, Sequence[str]], system: ResolvConf
 ) -> Sequence[str]:
     with suppress(ValueError):
@@ -293,8 +287,8 @@ def _of_host(
     return next(filter(None, map(questions.addresses, system.candidates(name))), ())
 
 
-def _listened(config: Config) -> frozenset[tuple[int, str]]:
-    """Return port and address of each listener; the address is empty where it is any."""
+def _listener_places(config: Config) -> frozenset[tuple[int, str]]:
+    """Return (port, address) of each listener; the address is empty for all interfaces."""
     places = [Endpoint.parse(each.endpoint) for each in config.listeners]
     return frozenset(
         (int(place.port or 0), "" if interface in ("0.0.0.0", "::") else interface)
@@ -305,7 +299,7 @@ def _listened(config: Config) -> frozenset[tuple[int, str]]:
 
 
 def _is_here(address: str) -> bool:
-    """Whether an address is this machine's: whether one can listen there."""
+    """Whether an address belongs to this machine: it can be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as bound:
@@ -316,7 +310,7 @@ def _is_here(address: str) -> bool:
 
 
 def _exchangers(config: Config, questions: Questions) -> Iterator[Finding]:
-    """Yield the local domains whose mail goes elsewhere, where that is known."""
+    """Yield our domains whose mail goes to other hosts, according to the DNS."""
     ours = _domain(config.hostname)
     domains = (*config.local_domains, *config.virtual_domains, config.srs_domain or "")
     public = (each for each in dict.fromkeys(domains) if "." in each and each[0] != "[")
@@ -326,7 +320,7 @@ def _exchangers(config: Config, questions: Questions) -> Iterator[Finding]:
         try:
             answer = questions.lookup(domain, "MX")
             exchangers = [_shown(record.exchange) for record in answer.records]
-            # RFC 5321 §5.1: without any, the domain is its own.
+            # RFC 5321 §5.1: a domain without MX records is its own exchanger.
             addresses = [
                 address
                 for name in islice(exchangers or [domain], _MOST_EXCHANGERS)
@@ -339,12 +333,12 @@ def _exchangers(config: Config, questions: Questions) -> Iterator[Finding]:
             continue
         if exchangers or not (answer.exists or addresses):
             places = ", ".join(filter(None, exchangers[:_MOST_EXCHANGERS]))
-            named = f"goes to {places}" if places else "has no place to go to"
+            target = f"goes to {places}" if places else "has no exchanger"
             yield Finding(
                 "warning",
                 "[mta] local_domains",
-                f"mail from elsewhere for {printable(domain)} {named}, and not to this machine as"
-                " far as the DNS tells",
-                f"give it an MX record that names {printable(config.hostname)}, unless another"
-                " host passes it on to here",
+                f"mail from other hosts for {printable(domain)} {target}, and not to this machine,"
+                " according to the DNS",
+                f"add an MX record for {printable(config.hostname)}, unless another host relays the"
+                " mail to this one",
             )

@@ -1,6 +1,6 @@
-"""Which process has what: the state directory, a port, a UNIX socket. Linux tells; others do not.
+"""The processes that use a state directory, a port or a UNIX socket, as far as Linux shows them.
 
-Nothing here raises: what cannot be found out is not known.
+Where a function has no ``Raises``, what cannot be read counts as unknown.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 @frozen
 class Running:
-    """An MTA that has the state directory.
+    """An MTA that runs on a state directory.
 
     Attributes:
-        process: its number; None where the lock does not tell it.
+        process: its process id; None: the lock does not contain it.
     """
 
     process: int | None
@@ -35,10 +35,10 @@ class Running:
 
 
 def running(state_dir: str) -> Running | None:
-    """Return the MTA that runs on a state directory, None where there is none.
+    """Return the MTA that runs on a state directory; None: none does.
 
     Raises:
-        OSError: it cannot be told.
+        OSError: the lock cannot be read.
     """
     try:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -46,7 +46,7 @@ def running(state_dir: str) -> Running | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        # A shared lock, so that two checks do not see each other; it is given back at once.
+        # Shared, so that two checks do not see each other; released at once.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         written = os.read(descriptor, 32).decode("ascii", "replace").strip()
@@ -60,14 +60,14 @@ class Processes:
     """The processes of this machine, and the sockets that they listen on.
 
     Args:
-        proc: where Linux shows them.
+        proc: the path of procfs.
     """
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
 
     def on_tcp(self, port: int) -> Sequence[int]:
-        """Return the processes that listen on a TCP port, as far as this user may see."""
+        """Return the processes that listen on a TCP port, as far as this user may see them."""
 
         def listens(row: Sequence[str]) -> str | None:
             if len(row) > 9 and row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port:
@@ -77,10 +77,12 @@ class Processes:
         return self._owners([*self._inodes("tcp", listens), *self._inodes("tcp6", listens)])
 
     def on_unix(self, path: str) -> Sequence[int] | None:
-        """Return the processes that listen on a UNIX socket, likewise; None: nobody does.
+        """Return the processes that listen on a UNIX socket, as far as this user may see them.
+
+        None: no process listens.
 
         Raises:
-            OSError: there is no telling.
+            OSError: the system does not show it.
         """
 
         def listens(row: Sequence[str]) -> str | None:
@@ -93,7 +95,7 @@ class Processes:
         return self._owners(inodes) if inodes else None
 
     def belongs(self, process: int, to: int | None) -> bool:
-        """Whether a process is another one or a descendant of it."""
+        """Whether a process is ``to``, or a descendant of it."""
         for _ in range(64):
             if process == to:
                 return True
@@ -104,7 +106,7 @@ class Processes:
         return False
 
     def described(self, processes: Sequence[int]) -> str:
-        """Return what people know the first of some processes by."""
+        """Return the number and name of the first of these processes."""
         if not processes:
             return "another process"
         name = printable(self._read(processes[0], "comm").strip())

@@ -1,4 +1,4 @@
-"""TODO: say what this file holds."""
+"""Questions to name servers, asked one after the other within a deadline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...interfaces import WallTime
 from ...mail.next_hop import Host
 from ...mail.printable import printable
 
-_PATIENCE = 2.0  # seconds for one question; a resolver near by that knows nothing yet needs one
+_TIMEOUT = 2.0  # seconds for one question; a nearby resolver with an empty cache needs one
 
 
 _PAYLOAD = 1232
@@ -30,27 +30,27 @@ _WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
 
 
 class TooLate(Exception):
-    """The time for all questions is over."""
+    """The deadline of all questions has passed."""
 
 
 class NoAnswer(Exception):
     """No name server gave a usable answer."""
 
 
-class _Unlike(Exception):
-    """No usable answer, maybe since the question had an OPT record (RFC 6891 §7)."""
+class _MaybeNoEDNS(Exception):
+    """No usable answer, perhaps because of the OPT record in the question (RFC 6891 §7)."""
 
 
 @frozen
 class Answer:
-    """What a name server said.
+    """The answer of a name server.
 
     Attributes:
-        records: those of the type asked for, behind any aliases; empty where there are none.
+        records: of the type in question, after following aliases (CNAME); may be empty.
         exists: whether the name exists.
-        authenticated: whether it says that it validated this (AD).
-        seconds: how long it took.
-        edns: whether the question could have an OPT record.
+        authenticated: whether the AD bit is set: the server says that it has validated the answer.
+        seconds: until the answer.
+        edns: whether the server understands EDNS.
     """
 
     records: Sequence[Any]
@@ -65,41 +65,41 @@ class Questions:
     """Asks name servers, within a deadline.
 
     Attributes:
-        nameservers: whom to ask; who gives no answer is asked no more.
+        nameservers: the servers that `lookup` asks, in order.
         until: wall time of the deadline.
-        wall_time: what time it is.
+        wall_time: the wall clock.
         timeout: seconds for one question.
     """
 
     nameservers: list[Host]
     until: float
     wall_time: WallTime
-    timeout: float = _PATIENCE
+    timeout: float = _TIMEOUT
     _known: dict[tuple[str, str], Answer] = field(factory=dict)
     _without_edns: list[Host] = field(factory=list)
 
     def ask(self, nameserver: Host, name: str, type: str) -> Answer:
-        """Return what one name server says.
+        """Return the answer of one name server.
 
         Raises:
-            NoAnswer: nothing of use; why.
-            TooLate: see there.
+            NoAnswer: there is none, or it is not usable; the message says why.
+            TooLate: the deadline has passed.
         """
         start = self.wall_time()
         edns = nameserver not in self._without_edns
         try:
             response = self._exchange(nameserver, name, type, edns=edns)
-        except _Unlike as error:
+        except _MaybeNoEDNS as error:
             if not edns:
                 raise NoAnswer(str(error)) from None
             edns = False
             try:
                 response = self._exchange(nameserver, name, type, edns=False)
-            except _Unlike:
+            except _MaybeNoEDNS:
                 raise NoAnswer(str(error)) from None
             self._without_edns.append(nameserver)
         records: Sequence[Any] = ()
-        with suppress(dns.exception.DNSException):  # aliases in a circle
+        with suppress(dns.exception.DNSException):  # a loop of aliases
             records = list(cast(dns.message.QueryMessage, response).resolve_chaining().answer or ())
         return Answer(
             records,
@@ -112,40 +112,40 @@ class Questions:
     def _exchange(
         self, nameserver: Host, name: str, type: str, *, edns: bool
     ) -> dns.message.Message:
-        patience = min(self.timeout, self.until - self.wall_time())
-        if patience <= 0:
+        timeout = min(self.timeout, self.until - self.wall_time())
+        if timeout <= 0:
             raise TooLate
         try:
             question = dns.message.make_query(
                 dns.name.from_text(name), type, use_edns=0 if edns else False, payload=_PAYLOAD
             )
-            # RFC 6840 §5.7: set in a question, it asks for AD in the answer.
+            # RFC 6840 §5.7: AD in a question asks for AD in the answer.
             question.flags |= dns.flags.AD
             response, _ = dns.query.udp_with_fallback(
-                question, nameserver.name, timeout=patience, port=nameserver.port
+                question, nameserver.name, timeout=timeout, port=nameserver.port
             )
         except dns.exception.Timeout:
-            raise _Unlike(f"no answer within {patience:.1f} s") from None
+            raise _MaybeNoEDNS(f"no answer within {timeout:.1f} s") from None
         except (EOFError, dns.exception.DNSException, ValueError) as error:
-            raise _Unlike(printable(str(error))) from None
+            raise _MaybeNoEDNS(printable(str(error))) from None
         except OSError as error:
             raise NoAnswer(error.strerror or printable(str(error))) from None
         rcode = response.rcode()
         if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            knows = response.edns >= 0 and rcode not in _WITHOUT_EDNS
-            raise (NoAnswer if knows else _Unlike)(dns.rcode.to_text(rcode))
+            knows_edns = response.edns >= 0 and rcode not in _WITHOUT_EDNS
+            raise (NoAnswer if knows_edns else _MaybeNoEDNS)(dns.rcode.to_text(rcode))
         return response
 
     def lookup(self, name: str, type: str) -> Answer:
-        """Return what the first name server that answers says.
+        """Return the answer of the first name server that answers.
 
         Raises:
-            NoAnswer: none does; why the last did not.
-            TooLate: see there.
+            NoAnswer: none does; the message is about the last.
+            TooLate: the deadline has passed.
         """
         known = self._known.get((name, type))
         if known is None:
-            why = "there is no name server"
+            why = "no name server is known"
             for nameserver in self.nameservers:
                 try:
                     known = self.ask(nameserver, name, type)
@@ -158,11 +158,11 @@ class Questions:
         return known
 
     def addresses(self, name: str) -> list[str]:
-        """Return the addresses of a host, in no special order; empty where it has none.
+        """Return the addresses of a host, IPv4 first; [] if it has none.
 
         Raises:
-            NoAnswer: one family cannot be looked up, and the other has none.
-            TooLate: likewise.
+            NoAnswer: one family cannot be looked up, and the other has no address.
+            TooLate: the deadline has passed.
         """
         found: list[str] = []
         failure: NoAnswer | None = None

@@ -1,4 +1,4 @@
-"""One check of everything, from the options and the file on."""
+"""The whole check: the settings, then everything that they name."""
 
 from __future__ import annotations
 
@@ -32,36 +32,35 @@ def report(
     environment: Mapping[str, str] = os.environ,
     machine_name: Callable[[], str] = socket.getfqdn,
 ) -> Report:
-    """Check what a start with ``options`` and ``file`` would come to. Blocks; writes nothing.
+    """Check whether a start with ``options`` and ``file`` would succeed. Blocks; writes nothing.
 
-    Where the file has errors, all of them are found, and the rest of it is checked without what
-    they are in.
+    All errors of the file are reported; values with an error are left out of the further checks.
 
     Args:
         options: as `config.load` takes them.
-        file: likewise.
-        ask_dns: whether name servers are asked, for ten seconds at most.
-        machine: what the settings are held against.
+        file: as `config.load` takes it.
+        ask_dns: whether name servers are asked, for at most ten seconds.
+        machine: None: the real one.
         environment: as `config.load` takes it.
-        machine_name: likewise.
+        machine_name: as `config.load` takes it.
     """
     of = printable(file) if file else "the defaults"
     config, errors = load_leniently(
         options, file, environment=environment, machine_name=machine_name
     )
-    found = [_said(str(error), of if file else "") for error in errors]
+    all_findings = [_refusal(str(error), of if file else "") for error in errors]
     if config is not None:
-        found.extend(findings(config, machine or Machine(), ask_dns=ask_dns))
-    return Report(of, tuple(dict.fromkeys(found)))
+        all_findings.extend(findings(config, machine or Machine(), ask_dns=ask_dns))
+    return Report(of, tuple(dict.fromkeys(all_findings)))
 
 
-def _said(text: str, file: str) -> Finding:
-    # What is wrong in the file names it; what is wrong with an option names that.
-    return Finding.said("error", text, file if text.startswith(f"{file}: ") else "")
+def _refusal(text: str, file: str) -> Finding:
+    # An error of the file begins with its path, an error of an option with the option.
+    return Finding.from_error("error", text, file if text.startswith(f"{file}: ") else "")
 
 
 def findings(config: Config, machine: Machine, *, ask_dns: bool = True) -> Iterator[Finding]:
-    """Yield what stands against a start with ``config``. Blocks; writes nothing."""
+    """Yield all findings about valid settings. Blocks; writes nothing."""
     yield from storage(config, machine)
     running: Running | None = None
     for finding in occupation(config):

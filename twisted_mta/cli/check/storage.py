@@ -1,4 +1,4 @@
-"""Directories, files, free disk, and as whom they are looked at."""
+"""Directories and files: owners, modes, free disk space, accounts and aliases."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from .machine import Machine
 from .members import missing_members
 from .processes import Running, running
 
-_WHO = "give it to the user who runs the MTA"
+_GIVE = "give it to the user that runs the MTA"
 
 
 def storage(config: Config, machine: Machine) -> Iterator[Finding]:
-    """Yield what is wrong with the places where mail is kept, and with who we are."""
+    """Yield findings about directories, accounts and aliases, and about running as root."""
     if machine.user() == 0:
         yield Finding(
             "warning",
             "user",
-            "this is run as root, who may do what the MTA may not",
-            "run it as the MTA's own user, and have root's privileges shed at the start by"
-            " twistd --uid USER --gid GROUP",
+            "this runs as root, which may do more than the MTA's user",
+            "check as the MTA's user, and start with twistd --uid USER --gid GROUP",
         )
     for name, path, private in (
         ("[mta] state_dir", config.state_dir, True),
@@ -47,7 +46,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
         try:
             aliases = read_aliases(config.aliases, ours=ours)
         except AliasError as error:
-            yield Finding.said("error", str(error))
+            yield Finding.from_error("error", str(error))
         else:
             yield from missing_members(config, aliases)
 
@@ -58,49 +57,49 @@ def _accounts(config: Config) -> Iterator[Finding]:
         try:
             accounts = read_accounts(config.users)
         except AccountsError as error:
-            yield Finding.said("error", str(error))
+            yield Finding.from_error("error", str(error))
         else:
             if not accounts.by_name:
                 yield Finding(
                     "warning",
                     "[mta] users",
-                    f"{printable(config.users)} has no account, so that nobody can authenticate",
+                    f"{printable(config.users)} has no accounts: no user can authenticate",
                     "twisted-mta users add NAME",
                 )
     if config.auth is not None:
         try:
             config.auth.make()
         except ConfigError as error:
-            yield Finding.said("error", str(error))
+            yield Finding.from_error("error", str(error))
     for listener in config.listeners:
         if listener.auth != "off" and config.users is None and config.auth is None:
             yield Finding(
                 "warning",
                 f"listener {printable(listener.endpoint)}",
-                "nobody can authenticate here: there are no accounts",
-                "--users FILE, or a checker by --auth",
+                "no user can authenticate: there are no accounts",
+                "name them by --users FILE, or a checker by --auth",
             )
 
 
 def occupation(config: Config) -> Iterator[Finding | Running]:
-    """Yield who has the state directory now, if anybody."""
+    """Yield the MTA that runs on the state directory, and a note about it."""
     try:
-        found = running(config.state_dir)
+        mta = running(config.state_dir)
     except OSError as error:
         yield Finding(
             "note",
             "[mta] state_dir",
-            f"whether an MTA runs on it cannot be told: {printable(config.state_dir)}/lock:"
+            f"whether an MTA runs on it is unknown: {printable(config.state_dir)}/lock:"
             f" {error.strerror}",
         )
         return
-    if found is not None:
-        yield found
+    if mta is not None:
+        yield mta
         yield Finding(
             "note",
             "[mta] state_dir",
-            f"an MTA runs on {printable(config.state_dir)} ({found}): a second one would be"
-            " refused, and the ports that this one has are taken to be free",
+            f"an MTA runs on {printable(config.state_dir)} ({mta}): a second one would be refused;"
+            " its ports count as free",
         )
 
 
@@ -111,49 +110,51 @@ def _directory(where: str, path: str, machine: Machine, *, private: bool) -> Ite
     except (FileNotFoundError, NotADirectoryError):
         above = existing(path)
         if not os.path.isdir(above):
-            yield Finding("error", where, f"{printable(above)} is no directory", "move it away")
+            yield Finding("error", where, f"{printable(above)} is not a directory", "move it away")
         elif not os.access(above, os.W_OK | os.X_OK):
             yield Finding(
                 "error",
                 where,
-                f"{shown} cannot be made, for {printable(above)} cannot be written",
-                f"make it, and {_WHO}",
+                f"{shown} cannot be created: {printable(above)} is not writable",
+                f"create it, and {_GIVE}",
             )
         if private:
             yield from _owners(where, path, machine.user())
         return
     except OSError as error:
-        yield Finding("error", where, f"{shown}: {error.strerror}", _WHO)
+        yield Finding("error", where, f"{shown}: {error.strerror}", _GIVE)
         return
     if private:
-        # Root is asked to look at what is another user's: whose it is has been said.
+        # As root, check for the owner of the directory: a warning says that this is root.
         yield from _owners(where, path, machine.user() or found.st_uid)
     elif (fault := mailbox_fault(path, path, machine.user() or found.st_uid)) != "":
         yield Finding("error", where, f"{fault}: nothing is delivered there", "chmod o-w")
     if not stat.S_ISDIR(found.st_mode):
-        yield Finding("error", where, f"{shown} is no directory", "move it away, or name another")
+        yield Finding(
+            "error", where, f"{shown} is not a directory", "move it away, or name another"
+        )
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding("error", where, f"{shown} cannot be written", _WHO)
+        yield Finding("error", where, f"{shown} is not writable", _GIVE)
     elif private and found.st_mode & 0o077:
         yield Finding(
             "warning",
             where,
-            f"others can look into {shown} (mode {found.st_mode & 0o777:04o})",
+            f"other users can read {shown} (mode {found.st_mode & 0o777:04o})",
             "chmod 0700",
         )
 
 
 def _owners(where: str, path: str, user: int) -> Iterator[Finding]:
-    """Yield who else could have a hand in the state directory: a start would be refused."""
+    """Yield owners and modes of the state directory that a start refuses."""
     try:
         for fault in state_faults(path, user):
-            yield Finding("error", where, fault, f"chown and chmod it, or {_WHO}")
+            yield Finding("error", where, fault, f"chown and chmod it, or {_GIVE}")
     except OSError as error:
-        yield Finding("error", where, f"{printable(path)}: {error.strerror}", _WHO)
+        yield Finding("error", where, f"{printable(path)}: {error.strerror}", _GIVE)
 
 
 def existing(path: str) -> str:
-    """Return the nearest thing above ``path``, or itself, that there is."""
+    """Return ``path``, or the nearest path above it that exists."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
@@ -163,23 +164,23 @@ def _free(config: Config, where: str, path: str, machine: Machine) -> Iterator[F
     try:
         free = machine.free(existing(path))
     except OSError as error:
-        yield Finding("warning", where, f"its free disk cannot be told: {error.strerror}")
+        yield Finding("warning", where, f"the free disk space is unknown: {error.strerror}")
         return
     least = config.minimum_free_disk
     if free < least and where == "[mta] state_dir":
         yield Finding(
             "error",
             where,
-            f"{_mebibytes(free)} are free for {printable(path)}, and below minimum_free_disk"
-            f" ({size_text(least)}) all mail is refused with 452",
-            "make room, or lower [mta] minimum_free_disk",
+            f"{_mebibytes(free)} are free for {printable(path)}; below minimum_free_disk"
+            f" ({size_text(least)}) all mail is deferred (452)",
+            "free disk space, or lower [mta] minimum_free_disk",
         )
     elif free < least:
         yield Finding(
             "warning",
             where,
-            f"{_mebibytes(free)} are free for {printable(path)}: deliveries wait once it is full",
-            "make room",
+            f"{_mebibytes(free)} are free for {printable(path)}: deliveries wait when it is full",
+            "free disk space",
         )
 
 
@@ -188,7 +189,7 @@ def _mebibytes(octets: int) -> str:
 
 
 def readable(where: str, file: str, *, secret: bool = False) -> Iterator[Finding]:
-    """Yield why a file cannot be read, or who else can read it though it is ``secret``."""
+    """Yield why a file cannot be read, or a warning if all users can read a ``secret`` one."""
     shown = printable(file)
     try:
         with open(file, "rb") as opened:
@@ -199,13 +200,13 @@ def readable(where: str, file: str, *, secret: bool = False) -> Iterator[Finding
             "error",
             where,
             f"{shown} cannot be read: {error.strerror}",
-            "name a file that the user who runs the MTA can read",
+            "name a file that the user that runs the MTA can read",
         )
         return
     if secret and mode & 0o007:
         yield Finding(
             "warning",
             where,
-            f"everybody can read the secrets in {shown} (mode {mode & 0o777:04o})",
+            f"all users can read the secrets in {shown} (mode {mode & 0o777:04o})",
             "chmod 0640, or 0600",
         )
