@@ -37,11 +37,9 @@ from ..smtp.server.auth import Granted
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.machine import State
 from ..smtp.server.replies import (
-    IDLE_TOO_LONG,
     LOCAL_ERROR,
     OUT_OF_STEP,
     SHUTTING_DOWN,
-    TOO_SLOW,
 )
 from ..smtp.server.session import Session
 from ..smtp.server.settings import SessionSettings
@@ -71,7 +69,7 @@ from ..tls.server import ServerTLS
 from .addresses import ProxiedAddress, plain_address
 from .lifecycle import HANDSHAKES, NOT_GREETED, TRANSITIONS, Event, Lifecycle
 from .message_delivery import NoDelivery, delivery_of
-from .timeouts import Timeouts
+from .timeouts import ConnectionTimer, Timeouts
 
 _MAX_TURN = 0.005  # seconds spent on the commands of one client before other clients have a turn
 _LINGER = 10.0  # seconds for a client to read our last reply, before the connection is aborted
@@ -191,15 +189,13 @@ class ESMTPProtocol(LineReceiver):
         self._reading_paused = False
         self._writing_blocked = False  # the client does not read, and the write buffer is full
         self._half_closed = False  # the client has closed its side
-        # Times are those of the clock; None: no timer was needed so far.
+        # Time; None: no such timer was needed so far.
         self._clock: Clock
         self._timeouts: Timeouts
-        self._timer: IDelayedCall | None = None  # of `_check_silence`
+        self._timer: ConnectionTimer
         self._greeting: IDelayedCall | None = None  # after the handshake of implicit TLS
         self._slowed: IDelayedCall | None = None  # until it fires, replies are held back
         self._resting: IDelayedCall | None = None  # until it fires, other clients have their turn
-        self._last_activity = 0.0  # of our last reply, or the client's last octet of content
-        self._content_since = 0.0
         self._outbox: Outbox
         self._traced: TracedSession | None = None
         self._overhearing: Overhearing | None = None  # None: no trace wants this session
@@ -225,18 +221,18 @@ class ESMTPProtocol(LineReceiver):
             tls_ready=factory.tls_ready,
         )
         self._timeouts = factory.timeouts
+        self._timer = ConnectionTimer(factory.timeouts, self._clock, self._timer_fired)
         self._outbox = factory.outbox
         under_tls = ISSLTransport.providedBy(transport)
         self._move(Event.CONNECTED_TLS if under_tls else Event.CONNECTED)
         if factory.tracing is not None and factory.tracing.traces:
             self.attach_traces(factory.tracing)
-        self._last_activity = self._clock.seconds()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         if under_tls:
-            self._set_timer(self._timeouts.handshake)
+            self._timer.await_handshake()
         else:
-            self._set_timer(self._longest_look)
+            self._timer.await_client()
             transport.registerProducer(self, True)
         admission = factory.opened(self)
         if isinstance(admission, Deferred):
@@ -280,7 +276,7 @@ class ESMTPProtocol(LineReceiver):
         if state is _CLOSED:
             return
         if state is _CONTENT:
-            self._last_activity = self._clock.seconds()
+            self._timer.last_activity = self._clock.seconds()
         self.session.receive(data)
         if self._waiting:
             self._pause_reading()
@@ -326,8 +322,8 @@ class ESMTPProtocol(LineReceiver):
                 peer=self.address,
                 tls=facts.description,
             )
-        self._last_activity = self._clock.seconds()
-        self._set_timer(self._longest_look)
+        self._timer.last_activity = self._clock.seconds()
+        self._timer.await_client()
         self.transport.registerProducer(self, True)
         if self._lifecycle is Lifecycle.SETTLING:
             # Octets that came in one read with the end of the handshake reach us after this method
@@ -351,7 +347,8 @@ class ESMTPProtocol(LineReceiver):
         self._move(Event.CONNECTION_LOST)
         if self._overhearing is not None:
             self._overhearing.note("the connection is over")
-        for timer in (self._timer, self._slowed, self._resting, self._greeting):
+        self._timer.cancel()
+        for timer in (self._slowed, self._resting, self._greeting):
             if timer is not None and timer.active():
                 timer.cancel()
         self._slowed = self._resting = None
@@ -450,7 +447,7 @@ class ESMTPProtocol(LineReceiver):
         if output and self._lifecycle is not _LOST:
             # The timeout runs from our last reply, so a command that comes octet by octet does not
             # keep the connection open.
-            self._last_activity = self._clock.seconds()
+            self._timer.last_activity = self._clock.seconds()
             if self._overhearing is not None:
                 self._overhearing.sent(output)
             self._outbox.write(self.transport, output)
@@ -495,7 +492,7 @@ class ESMTPProtocol(LineReceiver):
         if self.session.state is State.CLOSED:
             self._drop_sink()
             return
-        self._content_since = self._clock.seconds()
+        self._timer.content_since = self._clock.seconds()
 
     def _write(self, step: Write) -> None:
         if self._sink is not None:
@@ -526,8 +523,7 @@ class ESMTPProtocol(LineReceiver):
         self.clearLineBuffer()  # type: ignore[no-untyped-call]
         start_tls(self.transport, tls.creator)
         self._move(Event.STARTTLS)
-        self._last_activity = self._clock.seconds()
-        self._set_timer(self._timeouts.handshake)
+        self._timer.await_handshake()
 
     def _violation(self, step: Violation) -> None:
         self._log_violation(step.verb)
@@ -555,7 +551,7 @@ class ESMTPProtocol(LineReceiver):
             self._flush()
             self._outbox.release(self.transport)
             abandoned = self._lifecycle is Lifecycle.ABANDONED
-            self._set_timer(_ABANDON_TIMEOUT if abandoned else _LINGER)
+            self._timer.set(_ABANDON_TIMEOUT if abandoned else _LINGER)
             self.transport.unregisterProducer()  # or the connection would wait for more from us
             if abandoned:
                 self._close_while_reading()
@@ -597,7 +593,7 @@ class ESMTPProtocol(LineReceiver):
             return LOCAL_ERROR
 
         def decided(decision: Any) -> None:
-            self._last_activity = self._clock.seconds()
+            self._timer.last_activity = self._clock.seconds()
             self._count_refusal(stage, decision)
             if self._lifecycle is not _LOST:
                 answer(decision)
@@ -627,58 +623,19 @@ class ESMTPProtocol(LineReceiver):
             except Exception:  # the connection has to be counted out all the same
                 self._log.failure("the content of a message could not be given up")
 
-    # Time.
-
-    def _set_timer(self, seconds: float) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.reset(seconds)
-        else:
-            self._timer = self._clock.callLater(seconds, self._check_silence)
-
-    @property
-    def _longest_look(self) -> float:
-        """Seconds after which the timer has to look at the clock, whatever the client sends."""
-        timeouts = self._timeouts
-        return min(timeouts.command, timeouts.data, timeouts.rate_grace or timeouts.data)
-
-    def _check_silence(self) -> None:
-        # One timer that looks at the clock when it fires, instead of a reset for each read: a reset
-        # costs more than all the rest of taking a small segment, and more with each connection.
-        timeouts = self._timeouts
-        now = self._clock.seconds()
-        silent = now - self._last_activity
+    def _timer_fired(self) -> None:
         handshaking = self._lifecycle in HANDSHAKES
-        reading = self.session.state is State.CONTENT
-        receiving = self.session.content_open  # also between two chunks
-        limit = timeouts.data if reading else timeouts.command
         if self.session.state is State.CLOSED or handshaking:
             # loseConnection waits for a client that may never answer. RFC 3207 §4: nothing is
             # written in clear once a handshake has begun.
             if handshaking:
-                self._handshake_fault = f"not completed within {timeouts.handshake:g} s"
+                self._handshake_fault = f"not completed within {self._timeouts.handshake:g} s"
             self.transport.abortConnection()
         elif self._lifecycle is Lifecycle.ABANDONED:
             self._abort_connection()
-        elif self.session.deciding:
-            self._set_timer(min(limit, self._longest_look))
-        elif silent >= limit:
-            self.session.end(IDLE_TOO_LONG)
+        elif (reply := self._timer.check(self.session)) is not None:
+            self.session.end(reply)
             self._advance()
-        elif receiving and self._too_slow(now):
-            self.session.end(TOO_SLOW)
-            self._advance()
-        else:
-            wait = min(limit - silent, self._longest_look)
-            graced = self._content_since + timeouts.rate_grace - now
-            self._set_timer(min(wait, graced) if receiving and graced > 0 else wait)
-
-    def _too_slow(self, now: float) -> bool:
-        timeouts = self._timeouts
-        elapsed = now - self._content_since
-        return (
-            elapsed >= timeouts.rate_grace
-            and self.session.content_octets < elapsed * timeouts.minimum_rate
-        )
 
     # Called by the factory.
 
@@ -726,7 +683,7 @@ class ESMTPProtocol(LineReceiver):
             if self._slowed.active():
                 self._slowed.cancel()
             self._slowed = None
-        self._set_timer(_ABANDON_TIMEOUT)
+        self._timer.set(_ABANDON_TIMEOUT)
         if not self._finishing:
             self.session.end(SHUTTING_DOWN)
         self._advance()

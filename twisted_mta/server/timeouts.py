@@ -1,8 +1,17 @@
-"""How long a client may take on one listener, and how slow it may send."""
+"""Timeouts of a connection: how long a client may take, how slow it may send, and the timer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import frozen
+from twisted.internet.interfaces import IDelayedCall
+
+from ..interfaces import Clock
+from ..mail.reply import Reply
+from ..smtp.server.machine import State
+from ..smtp.server.replies import IDLE_TOO_LONG, TOO_SLOW
+from ..smtp.server.session import Session
 
 
 @frozen(kw_only=True)
@@ -32,3 +41,78 @@ class Timeouts:
     minimum_rate: float = 500.0
     errors_unslowed: int = 5
     error_delay: float = 1.0
+
+
+class ConnectionTimer:
+    """The timer of one connection.
+
+    A reset for each read and each reply would cost more than all the rest of taking a small
+    segment, and more with each connection. Instead the timer fires when a limit could be reached at
+    the earliest, looks at the clock, and waits again.
+
+    Args:
+        timeouts: the limits.
+        clock: of the connection.
+        fired: called when the timer fires.
+
+    Attributes:
+        last_activity: time, by the clock, of our last reply or of the client's last octet of
+            content; kept by the connection.
+        content_since: time, by the clock, at which the content began; kept by the connection.
+    """
+
+    __slots__ = ("_call", "_clock", "_fired", "_timeouts", "content_since", "last_activity")
+
+    def __init__(self, timeouts: Timeouts, clock: Clock, fired: Callable[[], None]) -> None:
+        self.last_activity = clock.seconds()
+        self.content_since = 0.0
+        self._timeouts = timeouts
+        self._clock = clock
+        self._fired = fired
+        self._call: IDelayedCall | None = None
+
+    def set(self, seconds: float) -> None:
+        """Fire in ``seconds`` from now, and not when it would have fired."""
+        if self._call is not None and self._call.active():
+            self._call.reset(seconds)
+        else:
+            self._call = self._clock.callLater(seconds, self._fired)
+
+    def cancel(self) -> None:
+        """Do not fire any more."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+
+    def await_handshake(self) -> None:
+        """Fire when a handshake that begins now has taken too long."""
+        self.last_activity = self._clock.seconds()
+        self.set(self._timeouts.handshake)
+
+    def await_client(self) -> None:
+        """Fire when any limit could be reached at the earliest, whatever the client sends."""
+        self.set(self._longest_wait)
+
+    def check(self, session: Session) -> Reply | None:
+        """Return the reply that ends a silent or slow session; None, and wait, if neither is so."""
+        timeouts, now = self._timeouts, self._clock.seconds()
+        limit = timeouts.data if session.state is State.CONTENT else timeouts.command
+        if session.deciding:  # the client waits for us
+            self.set(min(limit, self._longest_wait))
+            return None
+        silent = now - self.last_activity
+        if silent >= limit:
+            return IDLE_TOO_LONG
+        wait = min(limit - silent, self._longest_wait)
+        if session.content_open:  # also between two chunks
+            elapsed = now - self.content_since
+            if elapsed < timeouts.rate_grace:
+                wait = min(wait, timeouts.rate_grace - elapsed)
+            elif session.content_octets < elapsed * timeouts.minimum_rate:
+                return TOO_SLOW
+        self.set(wait)
+        return None
+
+    @property
+    def _longest_wait(self) -> float:
+        timeouts = self._timeouts
+        return min(timeouts.command, timeouts.data, timeouts.rate_grace or timeouts.data)
