@@ -15,7 +15,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.mail.reply import Reply
 from twisted_mta.mail.tls_facts import TLSFacts
-from twisted_mta.server.message_delivery import _Lines
+from twisted_mta.server.message_delivery import _LineSink
 from twisted_mta.server.proxy_header import ProxyError, read_header
 from twisted_mta.smtp.client.reply_reader import BrokenReply, ReplyReader
 from twisted_mta.smtp.client.session import ClientSession
@@ -133,7 +133,7 @@ class _Message:
 
 def _lines(octets: bytes) -> None:
     for size in (len(octets), 16):
-        lines = _Lines(lambda failure: Reply.of(451, "3.0", "x"), Logger(), apart=False)
+        lines = _LineSink(lambda failure: Reply.of(451, "3.0", "x"), Logger(), per_recipient=False)
         lines.begin(_Message, lambda: b"")
         for at in range(0, len(octets), size):
             lines.write(octets[at : at + size])
