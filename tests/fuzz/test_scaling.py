@@ -15,6 +15,7 @@ from twisted_mta.message.mime import entity
 from twisted_mta.message.mime.content_reader import ContentReader
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.routing.expansion import Expander
+from twisted_mta.routing.mailbox_lookup import MailboxLookup
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.sasl import saslprep
 from twisted_mta.smtp.server.session import Session
@@ -154,7 +155,7 @@ class TheReactor(SynchronousTestCase):
         intake = queue.intake(
             submission=SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)
         )
-        expander = Expander(local_domains=["mx.example"], wall_time=lambda: 0.0)
+        expander = Expander(MailboxLookup(local_domains=["mx.example"], wall_time=lambda: 0.0))
         intake._alias_of = expander.alias_of
         intake.submission = Submission(
             may_send_as=lambda account, mailbox: True,

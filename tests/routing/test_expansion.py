@@ -7,7 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.reply import Reply
 from twisted_mta.routing.alias_file import parse_aliases
-from twisted_mta.routing.expansion import MOST_RECIPIENTS, Expander, ExpansionStep
+from twisted_mta.routing.alias_walk import MOST_RECIPIENTS, ExpansionStep
+from twisted_mta.routing.expansion import Expander
+from twisted_mta.routing.mailbox_lookup import MailboxLookup
 from twisted_mta.routing.srs import SenderRewriting
 
 LOCAL = ("us.example", "second.example")
@@ -24,13 +26,15 @@ class ExpansionTestCase(SynchronousTestCase):
 
     def expander(self, aliases: str = "") -> Expander:
         return Expander(
-            local_domains=LOCAL,
-            virtual_domains=VIRTUAL,
-            aliases=parse_aliases(aliases.encode(), name="aliases", ours=(*LOCAL, *VIRTUAL)),
-            srs=self.srs,
-            exists=lambda mailbox: self.mailboxes is None or str(mailbox) in self.mailboxes,
-            has_mailbox=lambda mailbox: str(mailbox) in (self.mailboxes or ()),
-            wall_time=lambda: self.now,
+            MailboxLookup(
+                local_domains=LOCAL,
+                virtual_domains=VIRTUAL,
+                aliases=parse_aliases(aliases.encode(), name="aliases", ours=(*LOCAL, *VIRTUAL)),
+                srs=self.srs,
+                exists=lambda mailbox: self.mailboxes is None or str(mailbox) in self.mailboxes,
+                has_mailbox=lambda mailbox: str(mailbox) in (self.mailboxes or ()),
+                wall_time=lambda: self.now,
+            )
         )
 
     def expand(
@@ -178,7 +182,9 @@ class MissingMembers(ExpansionTestCase):
 
         aliases = parse_aliases(b"all: a, b, c, x@else.example", name="aliases", ours=LOCAL)
         expander = Expander(
-            local_domains=LOCAL, aliases=aliases, exists=exists, wall_time=lambda: self.now
+            MailboxLookup(
+                local_domains=LOCAL, aliases=aliases, exists=exists, wall_time=lambda: self.now
+            )
         )
         expander.expand(Mailbox("all", "us.example"), SENDER)
         self.assertEqual(asked, ["a@us.example", "b@us.example", "c@us.example"])

@@ -17,8 +17,10 @@ from ..mail.next_hop import NextHop
 from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..routing.alias_file import parse_in_slices, read_content
+from ..routing.alias_walk import ExpansionStep
 from ..routing.aliases import Alias, Aliases
-from ..routing.expansion import Expander, ExpansionStep
+from ..routing.expansion import Expander
+from ..routing.mailbox_lookup import MailboxLookup
 from ..routing.routes import Routes, parse_route
 from ..routing.srs import SenderRewriting
 from ..system.file_table import Digests, FileReading, FileTable
@@ -210,14 +212,16 @@ class Mailboxes:
         self, config: Config, aliases: Aliases, srs: SenderRewriting | None
     ) -> Expander:
         return Expander(
-            local_domains=config.local_domains,
-            virtual_domains=config.virtual_domains,
-            aliases=aliases,
-            srs=srs,
-            exists=self.exists,
-            refusal=self.refusal,
-            has_mailbox=self._has_mailbox,
-            wall_time=self._wall_time,
+            MailboxLookup(
+                local_domains=config.local_domains,
+                virtual_domains=config.virtual_domains,
+                aliases=aliases,
+                srs=srs,
+                exists=self.exists,
+                refusal=self.refusal,
+                has_mailbox=self._has_mailbox,
+                wall_time=self._wall_time,
+            )
         )
 
 

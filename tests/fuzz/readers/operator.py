@@ -33,6 +33,7 @@ from twisted_mta.queue.operator.selection import Selection
 from twisted_mta.routing.alias_file import AliasError, parse_aliases
 from twisted_mta.routing.exchangers import TargetLocator
 from twisted_mta.routing.expansion import Expander
+from twisted_mta.routing.mailbox_lookup import MailboxLookup
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.tls.memory import TLSHost
 
@@ -57,7 +58,8 @@ def _lists(count: int) -> Expander:
     lines = [f"list: {','.join(members)}"]
     lines += [f"m{number}: m{number + 2}" for number in range(1, count - 2, 2)]
     aliases = parse_aliases("\n".join(lines).encode(), name="aliases", ours=_OURS)
-    return Expander(local_domains=_OURS, aliases=aliases, wall_time=lambda: _NOW)
+    lookup = MailboxLookup(local_domains=_OURS, aliases=aliases, wall_time=lambda: _NOW)
+    return Expander(lookup)
 
 
 def _expansion(octets: bytes) -> None:

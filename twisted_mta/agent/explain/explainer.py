@@ -27,7 +27,7 @@ from ...queue.operator.selection import QueuedRecipient
 from ...queue.runner import Runner
 from ...queue.schedule.backoff import expiry
 from ...queue.store.attempts import PastAttempt
-from ...routing.expansion import ExpansionStep
+from ...routing.alias_walk import ExpansionStep
 from ...routing.lookup import LookupReporter
 from ...server.intake import Intake
 from ...smtp.peer import Peer

@@ -7,7 +7,7 @@ from typing import Any
 from ...queue.schedule.next_hop_status import NextHopStatus
 from ...queue.schedule.next_hops import SuspendedNextHop
 from ...queue.store.attempts import PastAttempt
-from ...routing.expansion import ExpansionStep
+from ...routing.alias_walk import ExpansionStep
 
 
 def attempt_facts(attempt: PastAttempt) -> dict[str, Any]:
