@@ -34,14 +34,17 @@ public_modules = [
     "twisted_mta.daemon",
     "twisted_mta.interfaces",
     "twisted_mta.service",
+    "twisted_mta.testing.client",
     "twisted_mta.testing.delivery",
     "twisted_mta.testing.files",
+    "twisted_mta.testing.memory_mta",
     "twisted_mta.testing.network",
     "twisted_mta.testing.peer",
+    "twisted_mta.testing.reactor",
     "twisted_mta.testing.resolver",
     "twisted_mta.testing.store",
+    "twisted_mta.testing.tls",
     "twisted_mta.testing.transcript",
-    "twisted_mta.testing.world",
 ]
 
 nitpicky = True

@@ -26,8 +26,9 @@ from twisted_mta.service import CannotReload
 from twisted_mta.system.ownership import NotOurs
 from twisted_mta.system.ports import CannotListen
 from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.memory_mta import SMTP, MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
-from twisted_mta.testing.world import SMTP, MemoryMTA, MemoryReactor
+from twisted_mta.testing.reactor import MemoryReactor
 from twisted_mta.tls.certificates import CertificateError
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"

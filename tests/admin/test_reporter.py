@@ -10,7 +10,7 @@ from twisted_mta.admin.reporter import process_report
 from twisted_mta.system import accepting
 from twisted_mta.telemetry.metrics import table
 from twisted_mta.testing.files import UnsyncedFiles
-from twisted_mta.testing.world import MemoryMTA
+from twisted_mta.testing.memory_mta import MemoryMTA
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
 LARGE = MAIL + b"0123456789abcdef\r\n" * 10_000

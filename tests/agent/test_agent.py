@@ -21,8 +21,8 @@ from twisted_mta.queue.store.contract import StateInUse, StoreError
 from twisted_mta.queue.store.lock import StateLock
 from twisted_mta.service import CannotReload
 from twisted_mta.testing.files import UnsyncedFiles
+from twisted_mta.testing.memory_mta import SMTP, MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer
-from twisted_mta.testing.world import SMTP, MemoryMTA
 
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"
 ENDPOINT = f"tcp:{SMTP[1]}:interface={SMTP[0]}"

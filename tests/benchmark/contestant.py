@@ -15,7 +15,7 @@ from attrs import frozen
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from twisted_mta.telemetry.metrics.table import COMMIT_BATCHES, COMMIT_OPERATIONS, Metric
-from twisted_mta.testing.peer import certificate
+from twisted_mta.testing.tls import certificate
 
 from ..functional.machine import LOOPBACK, ROOT, free_port, listens
 from ..functional.mta import MTA

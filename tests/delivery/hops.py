@@ -19,7 +19,8 @@ from twisted_mta.mail.next_hop import NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.smtp.sasl.exchange import Nonce
 from twisted_mta.system.slices import finished
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.tls import PeerTLS
 from twisted_mta.tls.memory import TLSMemory
 
 
@@ -86,7 +87,7 @@ class HopTestCase(RelayTestCase):
         return self.relay.update(loaded, destination_for=config.destination_for)
 
     def server_with(
-        self, tls: ServerTLS, *script: ScriptStep, target: Target = FIRST
+        self, tls: PeerTLS, *script: ScriptStep, target: Target = FIRST
     ) -> ScriptedPeer:
         peer = ScriptedPeer(list(script), tls=tls)
         self.network.listen(target.address, target.port, peer)

@@ -26,7 +26,7 @@ from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.smtp.client.step import TLSLevel
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, address
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 from twisted_mta.tls.client import ClientContexts
 
 HOP = NextHop("smtp", hosts=(Host("mx.example"),))
@@ -94,7 +94,7 @@ class EndToEndTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.network = MemoryNetwork()
         self.delivery = RecordingDelivery()
-        self.factory = self.serve(Options(binarymime=True))
+        self.factory = self.serve(ServerOptions(binarymime=True))
         self.relay = self.make_relay("none")
 
     def make_relay(self, level: TLSLevel) -> Relay:
@@ -106,7 +106,7 @@ class EndToEndTestCase(SynchronousTestCase):
             tls_level=level,
         )
 
-    def serve(self, options: Options) -> ESMTPFactory:
+    def serve(self, options: ServerOptions) -> ESMTPFactory:
         self.factory = ESMTPFactory(
             self.delivery, clock=self.network, settings=options.settings(), tls=server_context()
         )
@@ -142,7 +142,7 @@ class BinaryContent(EndToEndTestCase):
         self.assertEqual(len(self.network.connections), 1)
 
     def test_every_octet_arrives_whatever_the_listener_does_with_bare_newlines(self) -> None:
-        self.serve(Options(binarymime=True, bare_newlines="normalize", long_lines="reject"))
+        self.serve(ServerOptions(binarymime=True, bare_newlines="normalize", long_lines="reject"))
         for content in CONTENTS:
             self.assertEqual(self.replies(message(body=MemoryBody(content))), ["2.0.0"])
         self.assertEqual(self.contents(), [TRACE + content for content in CONTENTS])
@@ -182,7 +182,7 @@ class BinaryContent(EndToEndTestCase):
                 "d@mx.example": Reply.of(450, "2.1", "Later"),
             }
         )
-        self.serve(Options(binarymime=True))
+        self.serve(ServerOptions(binarymime=True))
         body = MemoryBody(CONTENTS[0])
         self.assertEqual(self.replies(message("c", "d", body=body)), ["5.1.1", "4.2.1"])
         self.assertEqual(self.contents(), [])
@@ -198,18 +198,18 @@ class BinaryContent(EndToEndTestCase):
 
     def test_a_server_without_binarymime_gets_no_binary_content(self) -> None:
         """All recipients fail with 5.6.3 without MAIL, and other messages are delivered."""
-        for options in (Options(), Options(chunking=True)):
+        for options in (ServerOptions(), ServerOptions(chunking=True)):
             self.relay = self.make_relay("none")
             self.serve(options)
             body = MemoryBody(b"plain text\r\n")
             self.assertEqual(self.replies(message("b", "c", body=body)), ["5.6.3", "5.6.3"])
-            self.assertEqual(self.delivery.asked, [])
+            self.assertEqual(self.delivery.calls, [])
             self.assertEqual(self.replies(message(body=body, parameters="8BITMIME")), ["2.0.0"])
-            self.delivery.asked.clear()
+            self.delivery.calls.clear()
 
     def test_a_content_refused_at_its_end_fails(self) -> None:
         self.delivery = RecordingDelivery(refusals={".": Reply.of(452, "3.1", "No room")})
-        self.serve(Options(binarymime=True))
+        self.serve(ServerOptions(binarymime=True))
         for content in CONTENTS:
             self.assertEqual(self.replies(message(body=MemoryBody(content))), ["4.3.1"])
         self.assertEqual(len(self.network.connections), 1)
@@ -217,7 +217,7 @@ class BinaryContent(EndToEndTestCase):
     def test_a_content_refused_at_its_beginning_is_sent_no_further(self) -> None:
         """A reply before the chunk is sent counts, and the connection is closed."""
         self.delivery = RecordingDelivery(refusals={"": Reply.of(452, "3.1", "No room")})
-        self.serve(Options(binarymime=True))
+        self.serve(ServerOptions(binarymime=True))
         body = LargeBody(5_000_000)
         [outcome] = self.deliver(message(body=body))
         self.assertEqual(str(outcome.reply), "452 4.3.1 No room")
@@ -237,7 +237,7 @@ class BinaryContent(EndToEndTestCase):
 
     def test_a_server_that_does_not_reply_to_the_last_chunk_times_out(self) -> None:
         """The timeout is 10 minutes, as after a final dot; the outcome is uncertain."""
-        self.delivery.when = lambda: Deferred() if "open" in self.delivery.asked else succeed(None)
+        self.delivery.when = lambda: Deferred() if "open" in self.delivery.calls else succeed(None)
         delivering = self.send(message(body=MemoryBody(b"\0")))
         self.network.settle()
         self.network.advance(599)
@@ -254,7 +254,7 @@ class Conversion(EndToEndTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.asked: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
-        self.serve(Options())
+        self.serve(ServerOptions())
 
     def make_relay(self, level: TLSLevel) -> Relay:
         def executor(function: Any, /, *arguments: Any, **named: Any) -> Deferred[Any]:

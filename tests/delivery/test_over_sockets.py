@@ -18,7 +18,8 @@ from twisted_mta.delivery.relay import Relay
 from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.system.slices import finished
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.tls import PeerTLS
 
 
 class OverSocketsTests(TestCase):
@@ -44,7 +45,7 @@ class OverSocketsTests(TestCase):
         self.addCleanup(self.relay.abort)
 
     def serve(self, *script: ScriptStep, path: str | None = None) -> ScriptedPeer:
-        tls = ServerTLS(shown=(self.issued.certificate, self.issued.key))
+        tls = PeerTLS(shown=(self.issued.certificate, self.issued.key))
         peer = ScriptedPeer(list(script), tls=tls)
         factory = Factory.forProtocol(lambda: peer)  # type: ignore[arg-type]
         if path is not None:

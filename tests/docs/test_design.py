@@ -8,8 +8,8 @@ from types import FrameType
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_mta
+from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer
-from twisted_mta.testing.world import MemoryMTA
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"

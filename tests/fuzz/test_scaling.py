@@ -20,7 +20,7 @@ from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.sasl import saslprep
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 
 from .engine import failure
 from .readers import READERS
@@ -162,7 +162,7 @@ class TheReactor(SynchronousTestCase):
             address_of=lambda account: Mailbox("ann", "a.example"),
             sent=None,  # type: ignore[arg-type]  # nothing is counted
         )
-        session = Session(Options(smtputf8=True).settings(), peer=Peer("192.0.2.7"))
+        session = Session(ServerOptions(smtputf8=True).settings(), peer=Peer("192.0.2.7"))
         session.identity = "ann"
         sink = None
         longest = 0.0

@@ -14,8 +14,9 @@ from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension import Extension
 from twisted_mta.smtp.extension.outgoing import OutgoingExtension
 from twisted_mta.smtp.extension.views import OutgoingView, SessionView
+from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
-from twisted_mta.testing.world import MemoryMTA, MemoryReactor
+from twisted_mta.testing.reactor import MemoryReactor
 
 CONTENT = b"Subject: Hi\r\n\r\nHello\r\n"
 

@@ -14,7 +14,8 @@ from twisted_mta.auth.accounts_file import changing
 from twisted_mta.config import Listener
 from twisted_mta.smtp.extension.futurerelease import future_release
 from twisted_mta.system.real_world import secret_octets
-from twisted_mta.testing.world import EPOCH, MemoryMTA, MemoryReactor
+from twisted_mta.testing.memory_mta import EPOCH, MemoryMTA
+from twisted_mta.testing.reactor import MemoryReactor
 
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 DAY = 86400

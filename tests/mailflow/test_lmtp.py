@@ -5,7 +5,8 @@ import errno
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Listener
-from twisted_mta.testing.world import MemoryClient, MemoryMTA
+from twisted_mta.testing.client import MemoryClient
+from twisted_mta.testing.memory_mta import MemoryMTA
 
 LMTP = ("127.0.0.1", 24)
 CONTENT = b"Subject: Hi\r\n\r\nHello\r\n"

@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 
 from twisted_mta.config import Listener, QueueSettings
-from twisted_mta.testing.world import MemoryMTA
+from twisted_mta.testing.memory_mta import MemoryMTA
 
 from .together import CONTENT, Together
 

@@ -9,8 +9,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import QueueSettings
+from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
-from twisted_mta.testing.world import MemoryMTA, MemoryReactor
+from twisted_mta.testing.reactor import MemoryReactor
 
 NEXT, AWAY = "192.0.2.1", "192.0.2.2"
 SENDER = "ann@away.example"

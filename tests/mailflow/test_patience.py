@@ -7,7 +7,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Destination, QueueSettings
-from twisted_mta.testing.world import MemoryMTA
+from twisted_mta.testing.memory_mta import MemoryMTA
 
 DEAD = "192.0.2.66"
 MAIL = b"Subject: Hello\r\n\r\nGood morning!\r\n"

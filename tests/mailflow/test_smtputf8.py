@@ -8,8 +8,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Listener
+from twisted_mta.testing.client import MemoryClient
+from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
-from twisted_mta.testing.world import MemoryClient, MemoryMTA, MemoryReactor
+from twisted_mta.testing.reactor import MemoryReactor
 
 NEXT = "192.0.2.1"
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"

@@ -5,7 +5,8 @@ from ipaddress import ip_network
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Listener
-from twisted_mta.testing.world import MemoryClient, MemoryMTA
+from twisted_mta.testing.client import MemoryClient
+from twisted_mta.testing.memory_mta import MemoryMTA
 
 ADDRESS = ("127.0.0.1", 2525)
 LOOPBACK = (ip_network("127.0.0.0/8"),)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.config import Listener
-from twisted_mta.testing.world import MemoryMTA, MemoryReactor
+from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.testing.reactor import MemoryReactor
 
 CONTENT = b"Subject: Hello\r\nTo: team@a.example\r\n\r\nGood morning!\r\n"
 

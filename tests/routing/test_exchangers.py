@@ -102,7 +102,7 @@ class OfADomain(Located):
     def test_the_address_of_a_domain_with_mx_records_is_not_looked_up(self) -> None:
         self.exchange("mx2.example", (10, "empty.example"))
         self.assertNoneOf("550 5.4.4", "mx2.example")
-        self.assertNotIn(("A", "mx2.example"), self.resolver.asked)
+        self.assertNotIn(("A", "mx2.example"), self.resolver.lookups)
 
     def test_a_null_mx_fails_at_once(self) -> None:
         # RFC 7505 §3, §4.1
@@ -235,14 +235,14 @@ class OfADomain(Located):
     def test_an_address_literal_is_its_own_address(self) -> None:
         self.assertEqual(self.of_domain("[192.0.2.7]"), ["192.0.2.7[192.0.2.7]:2525"])
         self.assertEqual(self.of_domain("[IPv6:2001:db8::7]"), ["2001:db8::7[2001:db8::7]:2525"])
-        self.assertEqual(self.resolver.asked, [])
+        self.assertEqual(self.resolver.lookups, [])
 
     def test_the_number_of_hosts_is_bounded(self) -> None:
         hosts = {f"h{number}.example": [f"192.0.2.{number}"] * 3 for number in range(200)}
         exchangers = [(number, name) for number, name in enumerate(hosts)]
         self.resolver = FakeResolver({"example.net": exchangers}, hosts)
         self.assertEqual(len(self.of_domain()), 16)
-        self.assertEqual(len(self.resolver.asked), 17)
+        self.assertEqual(len(self.resolver.lookups), 17)
         many = [f"192.0.2.{number}" for number in range(100)]
         self.resolver = FakeResolver({}, {"example.net": many})
         self.assertEqual(len(self.of_domain()), 32)
@@ -252,7 +252,7 @@ class OfADomain(Located):
         self.resolver.hold("mx1.example")
         found = self.locate(NextHop("smtp", domain="example.net"))
         self.assertNoResult(found)
-        self.assertIn(("A", "mx2.example"), self.resolver.asked)
+        self.assertIn(("A", "mx2.example"), self.resolver.lookups)
         self.resolver.release("mx1.example")
         self.assertIn("mx1.example", str(self.successResultOf(found)[0]))
 
@@ -267,7 +267,7 @@ class OfHosts(Located):
     def test_the_mx_records_of_hosts_in_a_route_are_ignored(self) -> None:
         self.exchange("mx2.example", (10, "mx3.example"))
         self.assertEqual(self.of_hosts(Host("mx2.example")), ["mx2.example[192.0.2.2]:25"])
-        self.assertNotIn(("MX", "mx2.example"), self.resolver.asked)
+        self.assertNotIn(("MX", "mx2.example"), self.resolver.lookups)
 
     def test_a_unix_socket_is_its_own_address(self) -> None:
         found = self.locate(NextHop("lmtp", hosts=(Host("/run/a", 0), Host("mx2.example", 24))))
@@ -288,7 +288,7 @@ class OfHosts(Located):
             self.of_hosts(Host("localhost", 26)), ["localhost[127.0.0.1]:26", "localhost[::1]:26"]
         )
         self.assertEqual(self.of_domain("localhost")[0], "localhost[127.0.0.1]:2525")
-        self.assertEqual(self.resolver.asked, [])
+        self.assertEqual(self.resolver.lookups, [])
 
     def test_a_host_that_is_not_found_is_followed_by_the_next(self) -> None:
         self.resolver.fail("mx1.example")

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from twisted_mta.testing.peer import certificate
+from twisted_mta.testing.tls import certificate
 from twisted_mta.tls.server import ServerContext, load
 
 

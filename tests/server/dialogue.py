@@ -10,10 +10,11 @@ from tests.server.certificate import server_context
 from twisted_mta.interfaces import Limits
 from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.timeouts import Timeouts
-from twisted_mta.testing.client import ClientContext, SMTPClientEnd
+from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
 from twisted_mta.testing.network import MemoryNetwork, MemoryTransport, address
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
+from twisted_mta.testing.tls import ClientContext
 from twisted_mta.tls.server import ServerTLS
 
 
@@ -47,7 +48,7 @@ class DialogueTestCase(SynchronousTestCase):
         self.factory = ESMTPFactory(
             delivery or self.delivery,
             clock=self.network,
-            settings=Options(**options).settings(),
+            settings=ServerOptions(**options).settings(),
             tls=tls or server_context(),
             timeouts=timeouts,
             max_connections=max_connections,

@@ -23,7 +23,7 @@ from twisted_mta.server.intake_policy import IntakePolicy
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 
 STRANGER, FRIEND, OWN = "198.51.100.9", "192.0.2.7", "203.0.113.1"
 NO_SUCH = Reply.of(550, "1.1", "No such mailbox here")
@@ -136,7 +136,7 @@ class IntakeTestCase(SynchronousTestCase):
 
     def begin_session(self, peer: str | None, *, hostname: str = OWN) -> Session:
         session = Session(
-            Options(max_errors=10_000).settings(), peer=Peer(peer), local_address=hostname
+            ServerOptions(max_errors=10_000).settings(), peer=Peer(peer), local_address=hostname
         )
         session.receive(b"EHLO client.example\r\n")
         assert session.step() is None

@@ -20,7 +20,7 @@ from twisted_mta.server.protocol import ESMTPProtocol
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 
 RCPT = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
 GONE = "421 4.3.2"
@@ -62,7 +62,7 @@ class AbandonedSessions(DialogueTestCase):
         self.assertEqual(self.hear(client), [GONE])
         self.assertOver(client)
         self.assertEqual(self.delivery.messages, [])
-        self.assertEqual(self.delivery.asked[-1], "abort")
+        self.assertEqual(self.delivery.calls[-1], "abort")
 
     def test_421_is_sent_under_tls(self) -> None:
         client = self.connect()
@@ -289,7 +289,7 @@ class OverSockets(LoopbackTestCase):
         self.factory = ESMTPFactory(
             self.delivery,
             clock=self.reactor,
-            settings=Options().settings(),
+            settings=ServerOptions().settings(),
             tls=server_context(),
             timeouts=Timeouts(),
         )

@@ -17,7 +17,7 @@ from twisted_mta.server.factory import ESMTPFactory
 from twisted_mta.server.timeouts import Timeouts
 from twisted_mta.testing.client import SMTPClientEnd
 from twisted_mta.testing.delivery import RecordingDelivery
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 
 
 def implicit(factory: ESMTPFactory) -> Any:
@@ -169,7 +169,7 @@ class OtherSockets(TestCase):
         return ESMTPFactory(
             delivery,
             clock=reactor,
-            settings=Options().settings(),
+            settings=ServerOptions().settings(),
             tls=server_context(),
             timeouts=Timeouts(),
         )
@@ -207,6 +207,6 @@ class OtherSockets(TestCase):
         await client.send(b"half")
         client.transport.loseWriteConnection()
         self.assertIsNone(await client.line())
-        self.assertEqual(delivery.asked, ["mail", "rcpt", "open", "abort"])
+        self.assertEqual(delivery.calls, ["mail", "rcpt", "open", "abort"])
         self.assertEqual(delivery.messages, [])
         self.assertEqual(Mailbox("a", "b"), Mailbox.parse("a@b"))

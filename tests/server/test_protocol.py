@@ -94,7 +94,7 @@ class Timeouts(DialogueTestCase):
         self.network.advance(1.5)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
         self.assertTrue(client.over)
-        self.assertEqual(self.delivery.asked[-1], "abort")
+        self.assertEqual(self.delivery.calls[-1], "abort")
 
     def test_silence_in_refused_content_is_421_4_4_2_after_three_minutes(self) -> None:
         client = self.connect()
@@ -320,7 +320,7 @@ class Decisions(DialogueTestCase):
         self.assertEqual(self.hear(client), ["554 5.5.0"])
         self.assertTrue(client.over)
         self.assertEqual(self.factory.violations, 1)
-        self.assertEqual(self.delivery.asked, ["mail", "rcpt", "open", "abort"])
+        self.assertEqual(self.delivery.calls, ["mail", "rcpt", "open", "abort"])
 
     def test_a_decision_after_the_connection_is_lost_changes_nothing(self) -> None:
         for last, asked in (
@@ -337,7 +337,7 @@ class Decisions(DialogueTestCase):
                 if line == last:
                     break
                 self.decide()
-            self.assertEqual(self.delivery.asked[-1], asked)
+            self.assertEqual(self.delivery.calls[-1], asked)
             client.transport.abortConnection()
             self.network.advance(0)
             self.decide()
@@ -350,7 +350,7 @@ class Decisions(DialogueTestCase):
         self.say(client, b"half a mess")
         client.transport.abortConnection()
         self.network.advance(0)
-        self.assertEqual(self.delivery.asked[-2:], ["open", "abort"])
+        self.assertEqual(self.delivery.calls[-2:], ["open", "abort"])
 
     def test_a_connection_is_counted_out_even_if_its_sink_fails_to_abort(self) -> None:
         class Stuck:
@@ -371,8 +371,8 @@ class Decisions(DialogueTestCase):
     def test_a_failed_decision_is_451(self) -> None:
         class Failing(RecordingDelivery):
             def mail(self, *args: Any) -> Any:
-                if not self.asked:
-                    self.asked.append("mail")
+                if not self.calls:
+                    self.calls.append("mail")
                     raise RuntimeError("mail")
                 return None
 

@@ -384,7 +384,7 @@ class Dialogues(DialogueTestCase):
                 self.assertEqual(self.hear(client), ["554 5.5.0"])
                 self.assertTrue(client.over)
         self.assertEqual(self.factory.violations, 9)
-        self.assertEqual(self.delivery.asked, [])
+        self.assertEqual(self.delivery.calls, [])
 
     def test_under_implicit_tls_the_handshake_may_follow_the_header_at_once(
         self,

@@ -7,7 +7,7 @@ from twisted_mta.mail.final_recipient import FinalRecipient
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.peer import Peer
 from twisted_mta.smtp.server.session import Session
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 
 from .intake import OWN, STRANGER, IntakeTestCase
 
@@ -19,7 +19,7 @@ class StoredNotify(IntakeTestCase):
     def parameters(self, *rcpt: str) -> tuple[Message, list[tuple[str, str]]]:
         """Send to ``rcpt``; return the message, and (recipient, DSN parameters) of each."""
         session = Session(
-            evolve(Options(dsn=True).settings(), max_errors=10_000),
+            evolve(ServerOptions(dsn=True).settings(), max_errors=10_000),
             peer=Peer(STRANGER),
             local_address=OWN,
         )

@@ -10,7 +10,8 @@ from tests.server.certificate import server_context
 from tests.server.dialogue import DialogueTestCase
 from twisted_mta.smtp.server.step import Close, Violation
 from twisted_mta.testing.delivery import RecordingDelivery
-from twisted_mta.testing.pure import Options, PureWire
+from twisted_mta.testing.pure_wire import PureWire
+from twisted_mta.testing.server_options import ServerOptions
 
 BEHIND = (
     b"N",
@@ -37,13 +38,13 @@ class S7OctetsBehindSTARTTLS(DialogueTestCase):
             self.assertEqual(self.hear(client), ["554 5.5.0"])
             self.assertTrue(client.over)
             self.assertEqual(self.factory.violations, number + 1)
-        self.assertEqual(self.delivery.asked, [])
+        self.assertEqual(self.delivery.calls, [])
 
     def test_octets_behind_starttls_end_the_session_at_every_split(self) -> None:
         before = b"EHLO x\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nSTARTTLS\r\n"
         for behind in BEHIND:
             for cut in range(1, len(before[1])):
-                wire = PureWire(Options(violations=1), delivery := RecordingDelivery())
+                wire = PureWire(ServerOptions(violations=1), delivery := RecordingDelivery())
                 wire.receive(before[0])
                 wire.receive(before[1][:cut])
                 wire.output = b""
@@ -52,7 +53,7 @@ class S7OctetsBehindSTARTTLS(DialogueTestCase):
                 self.assertNotIn(b"220", wire.output)
                 self.assertTrue(wire.closed)
                 self.assertEqual(wire.violations, 1)
-                self.assertLessEqual(delivery.asked.count("mail"), 1)
+                self.assertLessEqual(delivery.calls.count("mail"), 1)
 
     def test_octets_behind_starttls_end_the_session_when_decisions_are_late(self) -> None:
         client = self.connect()
@@ -63,7 +64,7 @@ class S7OctetsBehindSTARTTLS(DialogueTestCase):
         self.decide()
         self.assertEqual(self.hear(client), ["250 2.1.0", "554 5.5.0"])
         self.assertTrue(client.over)
-        self.assertEqual(self.delivery.asked, ["mail"])
+        self.assertEqual(self.delivery.calls, ["mail"])
 
     def test_a_command_in_clear_after_220_fails_the_handshake(self) -> None:
         client = self.connect()
@@ -71,10 +72,10 @@ class S7OctetsBehindSTARTTLS(DialogueTestCase):
         self.say(client, b"MAIL FROM:<evil@evil.example>\r\n")
         self.assertTrue(client.over)
         self.assertNotIn(b"250", client.unread)
-        self.assertEqual(self.delivery.asked, [])
+        self.assertEqual(self.delivery.calls, [])
 
     def test_the_violation_is_logged_once_and_no_more_octets_are_read(self) -> None:
-        wire = PureWire(Options(), RecordingDelivery())
+        wire = PureWire(ServerOptions(), RecordingDelivery())
         session = wire.session
         session.receive(b"STARTTLS\r\nNOOP\r\n")
         self.assertEqual([session.step(), session.step()], [Violation("STARTTLS"), Close()])
@@ -150,6 +151,6 @@ class S9NothingIsKept(DialogueTestCase):
 class S1Announcement(SynchronousTestCase):
     def test_ehlo_announces_starttls_without_a_parameter(self) -> None:
         # S1, RFC 3207 §2 (2)
-        wire = PureWire(Options(), RecordingDelivery())
+        wire = PureWire(ServerOptions(), RecordingDelivery())
         wire.receive(b"EHLO x\r\n")
         self.assertRegex(wire.output, rb"\r\n250[ -]STARTTLS\r\n")

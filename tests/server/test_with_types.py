@@ -29,7 +29,7 @@ from twisted_mta.smtp.extension.auth import AUTH
 from twisted_mta.smtp.extension.standard import standard_extensions
 from twisted_mta.smtp.server.settings import SessionSettings
 from twisted_mta.testing.client import SMTPClientEnd
-from twisted_mta.testing.pure import Options
+from twisted_mta.testing.server_options import ServerOptions
 
 from .intake import Queue
 
@@ -215,7 +215,7 @@ class TraceUnderTLS(TestCase):
 
         queue = Queue()
         factory = ESMTPFactory(
-            queue.intake(), clock=reactor, settings=Options().settings(), tls=server_context()
+            queue.intake(), clock=reactor, settings=ServerOptions().settings(), tls=server_context()
         )
         served: Any = factory
         if tls == "implicit":

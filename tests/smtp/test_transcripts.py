@@ -66,7 +66,7 @@ class ThePlayer(SynchronousTestCase):
 
     def test_another_reply_is_noticed(self) -> None:
         error = self.played("S: 220 *\nC: NOOP\nS: 251 *")
-        self.assertIn("x.smtp:3: expected 251 *, but there came 250 2.0.0 OK", error)
+        self.assertIn("x.smtp:3: found 250 2.0.0 OK, expected 251 *", error)
 
     def test_a_missing_reply_is_noticed(self) -> None:
         self.assertIn("(nothing)", self.played("S: 220 *\nS: 250 *"))

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.waiting import turn
 from twisted_mta.system.outbox import Outbox, start_tls
-from twisted_mta.testing.peer import certificate
+from twisted_mta.testing.tls import certificate
 from twisted_mta.tls.server import load
 
 

@@ -7,7 +7,8 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.mail.next_hop import Target
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS, certificate
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.tls import PeerTLS, certificate
 from twisted_mta.tls.client import server_name
 
 from ..delivery.test_relay import (
@@ -38,14 +39,14 @@ HELLO: ScriptStep = ("expect", re.compile(rb"\x16\x03.*", re.DOTALL))
 
 
 class StartTLSTests(RelayTestCase):
-    def server_with(self, tls: ServerTLS, *script: ScriptStep) -> ScriptedPeer:
+    def server_with(self, tls: PeerTLS, *script: ScriptStep) -> ScriptedPeer:
         peer = ScriptedPeer(list(script), tls=tls)
         self.network.listen(FIRST.address, FIRST.port, peer)
         return peer
 
     def test_a_message_is_delivered_under_tls(self) -> None:
         """C1, C3, §4.2: EHLO is sent again, and the SIZE announced in clear is dropped."""
-        tls = ServerTLS()
+        tls = PeerTLS()
         for level in ("may", "encrypt"):
             self.relay = self.make_relay(tls_level=level)
             peer = self.server_with(tls, *TLS_OPENING, *SECURED, *TAKEN, *TAKEN, *PARTING)
@@ -184,7 +185,7 @@ class StartTLSTests(RelayTestCase):
     def test_below_tls_1_2_the_handshake_fails(self) -> None:
         """RFC 8996."""
         self.relay = self.make_relay(tls_level="encrypt")
-        self.server_with(ServerTLS(maximum=SSL.TLS1_1_VERSION), *TLS_OPENING, *SECURED)
+        self.server_with(PeerTLS(maximum=SSL.TLS1_1_VERSION), *TLS_OPENING, *SECURED)
         self.assertEqual(self.outcome(self.deliver()).reply.enhanced, "4.7.5")
 
     def test_a_connection_lost_after_the_final_dot_is_uncertain(self) -> None:

@@ -12,7 +12,8 @@ from twisted_mta.mail.next_hop import Host, NextHop, Target
 from twisted_mta.mail.outcome import Outcome
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.system.slices import finished
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep, ServerTLS
+from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
+from twisted_mta.testing.tls import PeerTLS
 from twisted_mta.tls.certificates import CertificateError
 from twisted_mta.tls.client import ClientContexts, ClientTLS, server_name
 
@@ -26,8 +27,8 @@ TOO_WEAK: list[ScriptStep] = [
 """A server that receives QUIT right after the handshake, and nothing else."""
 
 
-def shown(issued: Issued) -> ServerTLS:
-    return ServerTLS(shown=(issued.certificate, issued.key))
+def shown(issued: Issued) -> PeerTLS:
+    return PeerTLS(shown=(issued.certificate, issued.key))
 
 
 class VerificationTests(HopTestCase):
@@ -214,7 +215,7 @@ class FileTests(HopTestCase):
         ours = Authority().issue("us.example")
         self.use(Destination(domain="*", client_certificate=self.file("us.pem", ours.pem)))
         for ask in (True, False):
-            tls = ServerTLS(ask=ask)
+            tls = PeerTLS(ask=ask)
             peer = self.server_with(tls, *TLS_OPENING, *SECURED, *TAKEN, *PARTING)
             self.assertTrue(self.send_one().delivered)
             self.assertEqual(tls.client_subjects, ["CN=us.example"] if ask else [])
@@ -255,7 +256,7 @@ class FileTests(HopTestCase):
         ):
             error = self.assertRaises(CertificateError, self.reconfigure, destination)
             self.assertTrue(re.search(text, str(error)), str(error))
-        tls = ServerTLS(ask=True)
+        tls = PeerTLS(ask=True)
         self.server_with(tls, *TLS_OPENING, *SECURED, *TAKEN)
         self.assertTrue(self.send_one().delivered)
         self.assertEqual(tls.client_subjects, ["CN=us.example"])

@@ -1,22 +1,30 @@
-"""For tests, of this program and of programs that use it; public, and kept stable.
+"""The test kit, for tests of this program and of programs that use it; public, and kept stable.
 
-world
-    `MemoryMTA`: a whole mail transfer agent on a clock that is moved by hand, with real STARTTLS.
-transcript
-    Dialogues in C:/S: notation, played against the pure session at every split point, against the
-    protocol in memory, or over TCP.
-network
-    Connections in memory, on that clock, with TLS and back-pressure.
+memory_mta
+    `MemoryMTA`: a whole mail transfer agent on a clock that the test moves, with real STARTTLS.
+transcript, server_options
+    Dialogues in C:/S: notation, played against the pure session at every cut of the octets, against
+    the protocol in memory, or over TCP; and the options of the server.
+network, reactor
+    Connections in memory, on that clock, with TLS and back-pressure; and ports to listen on.
 peer
-    `ScriptedPeer`: a server that says what its script has it say.
+    `ScriptedPeer`: a server that follows a script.
+client
+    `MemoryClient` and `SMTPClientEnd`: the client's end of a connection.
+tls
+    A certificate for tests, and TLS for both ends of a connection.
 delivery
-    `RecordingDelivery`: takes or refuses what it is told to, at once or late.
+    `RecordingDelivery`: accepts or refuses mail as told, at once or late.
 files
-    `UnsyncedFiles`: a disk that forgets what was not synced, is full, or fails on cue.
+    `UnsyncedFiles`: a disk that loses in a crash what was not synced, is full, or fails on cue.
 resolver
     `FakeResolver`: names and their failures from a dictionary.
 store
-    `MemoryStore`: a queue's store that fails on cue.
-client, pure
-    What the others are made of: a client's end of a connection, a session without a protocol.
+    `MemoryStore`: a store of the queue that fails on cue.
+pure_wire
+    `PureWire`: a session without a protocol.
 """
+
+from .memory_mta import MemoryMTA
+
+__all__ = ["MemoryMTA"]

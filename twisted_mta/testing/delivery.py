@@ -1,4 +1,4 @@
-"""A delivery that keeps what it receives in memory, and fails a test that asks it out of order."""
+"""A delivery that keeps messages in memory, and fails a test that calls it out of order."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ..smtp.server.session import Session
 
 @frozen
 class Delivered:
-    """A message that was taken, and what the session knew when its content began.
+    """An accepted message, with the facts of its session.
 
     Attributes:
-        reverse_path: None for the null reverse-path.
+        reverse_path: the reverse-path; None: the null reverse-path.
         recipients: the forward-paths, in order.
-        parameters: those of MAIL, by upper-case keyword.
-        content: its octets.
-        greeting: None before HELO or EHLO.
-        helo: the name that the client gave.
-        tls: None in clear.
+        parameters: the parameters of MAIL, by upper-case keyword.
+        content: the content.
+        greeting: the command that opened the session; None: there was none.
+        helo: the argument of that command.
+        tls: the TLS session; None: in clear.
     """
 
     reverse_path: Mailbox | None
@@ -43,19 +43,20 @@ class Delivered:
 
 
 class RecordingDelivery:
-    """Takes everything, but for what it is told to refuse (`interfaces.Delivery`).
+    """A delivery that accepts everything except given refusals (`interfaces.Delivery`).
 
     Attributes:
-        asked: each question in order: ``mail``, ``rcpt``, ``open``, ``finish``, ``abort``.
-        messages: what was taken, in order.
-        open_sinks: how many contents have begun and neither ended nor been given up.
-        when: see the argument of that name; may be changed.
+        calls: each call in order: ``mail``, ``rcpt``, ``open``, ``finish``, ``abort``.
+        messages: the accepted messages, in order.
+        open_sinks: the number of contents that were begun and not yet finished or aborted.
+        when: the argument of that name; may be changed.
 
     Args:
-        refusals: what to say to a path, as ``str`` writes it, of MAIL or RCPT; to ``""`` at the
-            beginning of the content, and to ``"."`` at its end, or there to one recipient alone:
-            ``".bob@example.net"``.
-        when: asked before each answer: the answer is given when its Deferred fires. None: at once.
+        refusals: the refusals, by the path of MAIL or RCPT as ``str`` writes it; ``""`` is the
+            beginning of the content, ``"."`` its end, and ``".bob@example.net"`` its end for one
+            recipient.
+        when: called before each answer, which is given when its Deferred fires; None: every answer
+            is given at once.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class RecordingDelivery:
         refusals: Mapping[str, Reply] | None = None,
         when: Callable[[], Deferred[None]] | None = None,
     ) -> None:
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self.messages: list[Delivered] = []
         self.open_sinks = 0
         self._refusals = refusals or {}
@@ -74,19 +75,19 @@ class RecordingDelivery:
         self, session: Session, reverse_path: Mailbox | None, parameters: Parameters
     ) -> Decision | Deferred[Decision]:
         """Decide on a reverse-path (`interfaces.Delivery`)."""
-        self.asked.append("mail")
+        self.calls.append("mail")
         return self._answer(self._refusals.get("<>" if reverse_path is None else str(reverse_path)))
 
     def rcpt(
         self, session: Session, forward_path: Mailbox, parameters: Parameters
     ) -> Decision | Deferred[Decision]:
         """Decide on a forward-path (`interfaces.Delivery`)."""
-        self.asked.append("rcpt")
+        self.calls.append("rcpt")
         return self._answer(self._refusals.get(str(forward_path)))
 
     def open(self, session: Session) -> Sink | Reply | Deferred[Sink | Reply]:
         """Begin a message (`interfaces.Delivery`)."""
-        self.asked.append("open")
+        self.calls.append("open")
         refusal = self._refusals.get("")
         answer: Sink | Reply = _Content(self, session) if refusal is None else refusal
 
@@ -100,7 +101,7 @@ class RecordingDelivery:
         return self.when().addCallbacks(lambda _: answer, not_opened)
 
     def ended(self, session: Session) -> None:
-        """Nothing is kept of a session (`interfaces.Delivery`)."""
+        """Do nothing (`interfaces.Delivery`)."""
 
     def _answer(self, decision: Decision) -> Decision | Deferred[Decision]:
         if self.when is None:
@@ -136,7 +137,7 @@ class _Content:
         delivery.open_sinks += 1
 
     def write(self, content: bytes) -> None:
-        """Take a piece (`interfaces.Sink`)."""
+        """Keep the octets (`interfaces.Sink`)."""
         assert not self._ended, f"content was written after {self._ended}"
         self._pieces.append(content)
 
@@ -157,11 +158,11 @@ class _Content:
         )
 
     def abort(self) -> None:
-        """Forget what came (`interfaces.Sink`)."""
+        """Discard the message (`interfaces.Sink`)."""
         self._end("abort")
 
     def _end(self, how: Literal["finish", "abort"]) -> None:
         assert not self._ended, f"content had {how} after {self._ended}"
         self._ended = how
-        self._delivery.asked.append(how)
+        self._delivery.calls.append(how)
         self._delivery.open_sinks -= 1

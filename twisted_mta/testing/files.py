@@ -1,7 +1,7 @@
 """A disk in memory that loses in a power cut whatever was not synced (`interfaces.Files`).
 
-It is as unkind as POSIX allows: a file's content is durable only after its own sync, a name (and
-its removal) only after a sync of its directory, and a sync of the one says nothing of the other.
+It keeps no more than POSIX demands: the content of a file is durable after its own sync alone, a
+name (or its removal) after a sync of its directory alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from attrs import Factory, define
 
 
 class PowerCut(OSError):
-    """The power is off: every operation raises this until `UnsyncedFiles.crash`."""
+    """The power is off: every operation raises this, until `UnsyncedFiles.crash`."""
 
     def __init__(self) -> None:
         super().__init__(errno.EIO, "power cut")
@@ -43,12 +43,12 @@ class UnsyncedFiles:
     """A disk in memory; relative paths start at its root.
 
     Args:
-        syncs: whether a sync does what it says; False is the lying disk of a negative control.
-        capacity: how many octets of content fit in all, more is ENOSPC; None is no limit.
-            Directories cost nothing.
+        syncs: Whether a sync makes anything durable; False: it only pretends to.
+        capacity: the octets of content that fit on the disk, beyond which a write raises ENOSPC;
+            None: no limit. Directories take no space.
 
     Attributes:
-        operations: (operation, path) of everything that was asked, in order.
+        operations: (operation, path) of each call, in order.
     """
 
     def __init__(self, *, syncs: bool = True, capacity: int | None = None) -> None:
@@ -65,24 +65,24 @@ class UnsyncedFiles:
     # For the test.
 
     def fail_next(self, operation: str, error: OSError, *, after: int = 0) -> None:
-        """Let the next ``operation`` raise ``error`` instead of doing anything.
+        """Make the next ``operation`` do nothing but raise ``error``.
 
         Args:
-            operation: a method's name, of `interfaces.Files` or `interfaces.WritableFile`; or
-                ``rename's unlink``, after which both names are there.
-            error: what it raises.
-            after: how many of these operations succeed before.
+            operation: the name of a method of `interfaces.Files` or `interfaces.WritableFile`; or
+                ``rename's unlink``, after which both names exist.
+            error: the exception.
+            after: the number of operations of that name that succeed before.
         """
         waiting = self._failures.setdefault(operation, deque())
         waiting.extend([_SUCCESS] * after)
         waiting.append(error)
 
     def cut_power_in(self, operations: int) -> None:
-        """Let the next ``operations`` still happen, and none after them until `crash`."""
+        """Let the next ``operations`` succeed, and none after them, until `crash`."""
         self._power_cut_in = operations
 
     def crash(self) -> None:
-        """Lose everything that was not synced, close all files, and turn the power on again."""
+        """Lose everything that was not synced, close all files, and restore the power."""
         self._power_cut_in = None
         self._powered = True
         self._life = next(self._lives)
@@ -90,12 +90,12 @@ class UnsyncedFiles:
         self._forget(self._root)
 
     def content(self, path: str) -> bytes:
-        """Return what is in a file now."""
+        """Return the content of a file."""
         return bytes(self._file(path).content)
 
     def tree(self, path: str = "/") -> list[str]:
         """Return the absolute paths of all files below a directory, sorted."""
-        found: list[str] = []
+        paths: list[str] = []
         waiting = [(os.path.join("/", path).rstrip("/"), self._directory(path))]
         while waiting:
             above, directory = waiting.pop()
@@ -103,8 +103,8 @@ class UnsyncedFiles:
                 if isinstance(node, _Directory):
                     waiting.append((f"{above}/{name}", node))
                 else:
-                    found.append(f"{above}/{name}")
-        return sorted(found)
+                    paths.append(f"{above}/{name}")
+        return sorted(paths)
 
     # interfaces.Files
 
@@ -118,12 +118,12 @@ class UnsyncedFiles:
         return UnsyncedFile(self, path, file)
 
     def open(self, path: str) -> IO[bytes]:
-        """Open an existing file for reading: what it holds now."""
+        """Open an existing file for reading its present content."""
         self._begin("open", path)
         return io.BytesIO(self.content(path))
 
     def rename(self, old: str, new: str) -> OSError | None:
-        """Move a file, replacing none; returns why its old name stays, after ``fail_next``."""
+        """Move a file, replacing none; return the error that kept its old name (`fail_next`)."""
         self._begin("rename", old)
         file = self._file(old)
         directory, name = self._place(new)
@@ -139,7 +139,7 @@ class UnsyncedFiles:
         return None
 
     def unlink(self, path: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file, if it exists."""
         self._begin("unlink", path)
         directory, name = self._place(path)
         if isinstance(directory.names.get(name), _Directory):
@@ -147,7 +147,7 @@ class UnsyncedFiles:
         directory.names.pop(name, None)
 
     def is_directory(self, path: str) -> bool:
-        """Whether there is a directory at ``path``."""
+        """Whether ``path`` is a directory."""
         self._begin("is_directory", path)
         try:
             self._directory(path)
@@ -156,12 +156,12 @@ class UnsyncedFiles:
         return True
 
     def identity(self, path: str) -> tuple[int, int]:
-        """Return what tells a file or directory from all others."""
+        """Return numbers that identify a file or directory."""
         self._begin("identity", path)
         return 0, id(self._node(path))
 
     def make_directories(self, path: str) -> None:
-        """Make ``path`` and what is missing above it, each synced in its parent."""
+        """Make a directory and its missing parents, each synced in its parent."""
         self._begin("make_directories", path)
         directory = self._root
         for name in _parts(path):
@@ -175,7 +175,7 @@ class UnsyncedFiles:
             directory = below
 
     def mailbox_fault(self, root: str, path: str) -> str:
-        """Say nothing: all that is in memory is ours."""
+        """Return no fault: no other program can change this disk."""
         return ""
 
     def names(self, path: str) -> list[str]:
@@ -184,19 +184,19 @@ class UnsyncedFiles:
         return sorted(self._directory(path).names)
 
     def sync_directory(self, path: str) -> None:
-        """Make the names in a directory survive a crash, and what is not there stay away."""
+        """Make the names in a directory, and removals from it, survive a crash."""
         self._begin("sync_directory", path)
         directory = self._directory(path)
         if self.syncs:
             directory.synced = dict(directory.names)
 
     def free(self, path: str) -> int:
-        """Return how many octets of ``capacity`` are left."""
+        """Return the free octets of ``capacity``."""
         self._begin("free", path)
         self._directory(path)
         return 1 << 40 if self.capacity is None else max(0, self._room())
 
-    # Below this line nothing is for others than UnsyncedFile.
+    # Called by UnsyncedFile too.
 
     def _begin(self, operation: str, path: str) -> None:
         self.operations.append((operation, path))
@@ -251,7 +251,7 @@ class UnsyncedFiles:
         return self._directory("/".join(above)), name
 
 
-_SUCCESS = OSError()  # stands in a queue of failures for an operation that is to succeed
+_SUCCESS = OSError()  # stands for an operation that succeeds, in a queue of failures
 
 
 def _parts(path: str) -> list[str]:
@@ -259,7 +259,7 @@ def _parts(path: str) -> list[str]:
 
 
 class UnsyncedFile:
-    """A file on such a disk that is being written (`interfaces.WritableFile`)."""
+    """A file of an `UnsyncedFiles` that is open for writing (`interfaces.WritableFile`)."""
 
     def __init__(self, files: UnsyncedFiles, path: str, file: _File) -> None:
         self._files = files
@@ -268,7 +268,7 @@ class UnsyncedFile:
         self._life: int | None = files._life
 
     def write(self, content: bytes) -> None:
-        """Append ``content``; as much as fits, and ENOSPC, where not all of it does."""
+        """Append ``content``; if not all of it fits, append what fits and raise ENOSPC."""
         self._begin("write")
         room = len(content) if self._files.capacity is None else max(0, self._files._room())
         self._file.content += content[:room]
@@ -276,13 +276,13 @@ class UnsyncedFile:
             raise _error(errno.ENOSPC, self._path)
 
     def sync(self) -> None:
-        """Make the content survive a crash; its name is another matter."""
+        """Make the content survive a crash, but not the name."""
         self._begin("sync")
         if self._files.syncs:
             self._file.synced = bytes(self._file.content)
 
     def close(self) -> None:
-        """Close the file; it is closed also where that fails."""
+        """Close the file, even if that raises an error."""
         self._life = None
         self._files._fail("close")
 

@@ -1,4 +1,4 @@
-"""A network in memory, on a clock that is moved by hand; real TLS included."""
+"""A network in memory, on a clock that the test moves, with real TLS."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from twisted.python.failure import Failure
 
 
 class MemoryTransport:
-    """One end of a connection in memory: what a TCP transport of Twisted does, on a clock.
+    """One end of a connection in memory, which behaves like a TCP transport of Twisted.
 
     Attributes:
         other: the other end.
-        protocol: who gets what the other end writes.
-        peak: the most octets that were ever waiting here to be read by the other end.
+        protocol: the protocol of this end.
+        peak: the most octets that ever waited to be read by the other end.
     """
 
-    BUFFER = 65_536  # octets beyond which a producer is asked to pause
+    BUFFER = 65_536  # waiting octets beyond which a producer is paused
 
     other: MemoryTransport
     protocol: Any
@@ -48,10 +48,10 @@ class MemoryTransport:
         self._producer_paused = False
         self._tls: Any = None
 
-    # What a protocol calls.
+    # Called by a protocol.
 
     def write(self, data: bytes) -> None:
-        """Send octets, through TLS where that was started."""
+        """Send octets, through TLS if it was started."""
         if self._tls is not None:
             if self.connected:
                 self._tls.write(data)
@@ -63,7 +63,7 @@ class MemoryTransport:
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Close when all is sent; under TLS, by its rules."""
+        """Close when all octets are sent; under TLS, with its closing alert."""
         if self._tls is not None:
             if self.connected and not self.disconnecting:
                 self._tls.loseConnection()
@@ -71,14 +71,14 @@ class MemoryTransport:
             self.lose_raw()
 
     def abortConnection(self) -> None:
-        """Close now; what is waiting is lost."""
+        """Close now; waiting octets are lost."""
         if self.connected:
             self._waiting.clear()
             self.disconnecting = True
             self._clock.callLater(0, self._over, ConnectionAborted(), ConnectionLost())
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
-        """Put TLS between the protocol and this connection."""
+        """Start TLS between the protocol and this connection."""
         factory = TLSMemoryBIOFactory(
             contextFactory,
             self._client,
@@ -90,7 +90,7 @@ class MemoryTransport:
         self._tls.makeConnection(_Raw(self))
 
     def getHandle(self) -> Any:
-        """Return the OpenSSL connection, None in clear."""
+        """Return the OpenSSL connection; None in clear."""
         return self._tls.getHandle() if self._tls is not None else None
 
     def getHost(self) -> Any:
@@ -102,13 +102,13 @@ class MemoryTransport:
         return self._peer
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing is delayed here."""
+        """Do nothing: no octets are delayed."""
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Nothing gets lost here."""
+        """Do nothing: no connection breaks unnoticed."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Let ``producer`` write at the pace of the other end."""
+        """Let ``producer`` write as fast as the other end reads."""
         if self._tls is not None:
             self._tls.registerProducer(producer, streaming)
         else:
@@ -124,7 +124,7 @@ class MemoryTransport:
     # Below TLS.
 
     def write_raw(self, data: bytes) -> None:
-        """Send octets as they are."""
+        """Send octets without TLS."""
         if not self.connected or self.disconnecting:
             return
         self._waiting += data
@@ -135,15 +135,15 @@ class MemoryTransport:
         self._schedule()
 
     def lose_raw(self) -> None:
-        """Close when all is sent."""
+        """Close when all octets are sent."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             self._schedule()
 
     def register_raw(self, producer: Any, streaming: bool) -> None:
-        """Let ``producer`` write at the pace of the other end."""
+        """Let ``producer`` write as fast as the other end reads."""
         if self._producer is not None or not streaming:
-            raise RuntimeError("one producer at a time, and a streaming one")
+            raise RuntimeError("a transport has one producer, and it has to be a streaming one")
         self._producer = producer
         if not self.connected:
             producer.stopProducing()
@@ -154,11 +154,11 @@ class MemoryTransport:
         self._producer_paused = False
 
     def pauseProducing(self) -> None:
-        """Deliver nothing to the protocol for now."""
+        """Stop reading from the other end."""
         self.other._held = True
 
     def resumeProducing(self) -> None:
-        """Deliver again."""
+        """Read from the other end again."""
         self.other._held = False
         self.other._schedule()
 
@@ -194,7 +194,7 @@ class MemoryTransport:
 
 
 class _Raw:
-    """What TLS sees of a `MemoryTransport`: the connection itself."""
+    """A `MemoryTransport` below its TLS."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self._transport = transport
@@ -217,14 +217,12 @@ class _Connector:
 
 
 class MemoryNetwork(Clock):
-    """A reactor for clients: connects them to servers in memory, and keeps time by hand.
-
-    Connecting to an address where nobody listens is refused.
+    """A reactor for clients: it connects them to servers in memory, on a clock that the test moves.
 
     Attributes:
-        connections: client's and server's end of each connection, in order.
+        connections: the client's and the server's end of each connection, in order.
         sources: the ``bindAddress`` of each attempt to connect, in order.
-        refusal: how an attempt fails where nobody listens.
+        refusal: the error of an attempt to connect to an address without a server.
     """
 
     def __init__(self) -> None:
@@ -235,21 +233,21 @@ class MemoryNetwork(Clock):
         self._listening: dict[tuple[str, int], list[Protocol] | None] = {}
 
     def listen(self, address: str, port: int, *servers: Protocol) -> None:
-        """Let one server after the other answer; when there are no more, refuse."""
+        """Connect the next clients to ``servers``, one each; later ones are refused."""
         waiting = self._listening.setdefault((address, port), [])
         assert waiting is not None
         waiting.extend(servers)
 
     def swallow(self, address: str, port: int) -> None:
-        """Let attempts to connect to this address hang."""
+        """Never answer attempts to connect to this address."""
         self._listening[address, port] = None
 
     def settle(self) -> None:
-        """Run what is due, and what that makes due, until nothing is."""
+        """Run all calls that are due, and those that become due meanwhile."""
         self.advance(0)
 
     def step(self) -> bool:
-        """Run the next thing that is due now, and only that; say whether there was one."""
+        """Run the next call that is due, alone; return whether there was one."""
         if not self.calls or self.calls[0].getTime() > self.seconds():
             return False
         call = self.calls.pop(0)
@@ -288,7 +286,7 @@ class MemoryNetwork(Clock):
         return connector
 
     def listen_unix(self, path: str, *servers: Protocol) -> None:
-        """Let one server after the other answer at a UNIX socket."""
+        """Connect the next clients of a UNIX socket to ``servers``, one each."""
         self.listen(path, 0, *servers)
 
     def connectUNIX(

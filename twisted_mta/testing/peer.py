@@ -1,6 +1,6 @@
-r"""A server that follows a script; over TCP, or on a `network.MemoryNetwork`.
+r"""A server that follows a script, over TCP or on a `network.MemoryNetwork`.
 
-A script is a list of what the server does in turn; a dialogue reads like one::
+A script is a list of steps, and reads like a dialogue::
 
     peer = ScriptedPeer(
         [
@@ -16,19 +16,12 @@ A script is a list of what the server does in turn; a dialogue reads like one::
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+
+from .tls import PeerTLS
 
 ScriptStep: TypeAlias = (
     tuple[Literal["send"], bytes]
@@ -38,29 +31,28 @@ ScriptStep: TypeAlias = (
     | tuple[Literal["close"]]
     | tuple[Literal["abort"]]
 )
-"""One thing that the server does.
+"""A step of the server.
 
-``send``: writes octets in one piece. ``expect``: waits for octets, given or matched by a pattern;
-others are a problem, and end the connection. ``content``: waits for the end of a content, CR LF
-``.`` CR LF, and keeps it as it came. ``starttls``: begins the handshake. ``close`` and ``abort``:
-end the connection, with and without sending what is still buffered.
+``send`` writes octets in one piece. ``expect`` waits for given octets, or for a match of a pattern;
+other octets are a problem and end the connection. ``content`` waits for the end of a content, CR LF
+``.`` CR LF, and keeps the content as received. ``starttls`` begins the handshake. ``close`` and
+``abort`` end the connection, with and without sending buffered octets.
 """
 
 
 class ScriptedPeer(Protocol):
-    """The server's side of one connection.
+    """The server's end of one connection.
 
     Attributes:
-        received: all that came, in clear and from under TLS.
-        contents: what each ``content`` step took, dot-stuffed and with its final dot.
-        problems: what did not go by the script; empty in a good test.
-        lost: whether the connection is over.
-        tls: whether a handshake completed.
+        received: all octets from the client, in clear and under TLS.
+        contents: the content of each ``content`` step, dot-stuffed and with its final dot.
+        problems: the deviations from the script; empty in a good test.
+        lost: Whether the connection has ended.
     """
 
     transport: Any
 
-    def __init__(self, script: list[ScriptStep], *, tls: ServerTLS | None = None) -> None:
+    def __init__(self, script: list[ScriptStep], *, tls: PeerTLS | None = None) -> None:
         self.script = list(script)
         self.received = bytearray()
         self.contents: list[bytes] = []
@@ -73,21 +65,21 @@ class ScriptedPeer(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the script was played to its end, and nothing came beyond it."""
+        """Whether the script was played to its end, and the client sent no more."""
         return not (self.script or self.problems or self._buffer)
 
     def connectionMade(self) -> None:
-        """Begin."""
+        """Begin (called by Twisted)."""
         self._play()
 
     def dataReceived(self, data: bytes) -> None:
-        """Go on with the script."""
+        """Continue the script (called by Twisted)."""
         self.received += data
         self._buffer += data
         self._play()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The other side is gone."""
+        """Take note of the end (called by Twisted)."""
         self.lost = True
 
     def _play(self) -> None:
@@ -107,7 +99,7 @@ class ScriptedPeer(Protocol):
         if step[0] == "content":
             return self._content()
         if step[0] == "starttls":
-            self.transport.startTLS(self._tls or ServerTLS())
+            self.transport.startTLS(self._tls or PeerTLS())
         elif step[0] == "close":
             self.transport.loseConnection()
         else:
@@ -124,10 +116,10 @@ class ScriptedPeer(Protocol):
             if len(self._buffer) < len(expected):
                 return False
         else:
-            found = expected.match(self._buffer)
-            if found is None:
+            match = expected.match(self._buffer)
+            if match is None:
                 return False
-            length = found.end()
+            length = match.end()
         del self._buffer[:length]
         return True
 
@@ -143,73 +135,3 @@ class ScriptedPeer(Protocol):
         self.contents.append(bytes(self._buffer[:end]))
         del self._buffer[:end]
         return True
-
-
-@lru_cache(maxsize=1)
-def certificate() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Return a self-signed certificate for ``mx.example`` with its key, made at the first call."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.example")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2099, 1, 1, tzinfo=UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("mx.example")]), critical=False)
-        .sign(key, SHA256())
-    )
-    return made, key
-
-
-@implementer(IOpenSSLServerConnectionCreator)
-class ServerTLS:
-    """TLS for the server's side.
-
-    Args:
-        maximum: the newest protocol version to speak, as pyOpenSSL numbers them; 0: no limit.
-        shown: the certificate to show with its key; None: `certificate`.
-        ask: whether clients are asked for a certificate; any is taken.
-
-    Attributes:
-        server_names: what clients asked for by SNI, None where they did not.
-        client_subjects: whose certificates they showed, as RFC 4514 writes names.
-    """
-
-    def __init__(
-        self,
-        *,
-        maximum: int = 0,
-        shown: tuple[x509.Certificate, Any] | None = None,
-        ask: bool = False,
-    ) -> None:
-        made, key = shown or certificate()
-        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        self._context.use_certificate(made)
-        self._context.use_privatekey(key)
-        self._context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")  # so that old versions can be played
-        self._context.set_min_proto_version(SSL.TLS1_VERSION)
-        self._context.set_max_proto_version(maximum)
-        self._context.set_tlsext_servername_callback(self._named)
-        self.server_names: list[str | None] = []
-        self.client_subjects: list[str] = []
-        if ask:
-            self._context.set_verify(SSL.VERIFY_PEER, self._take)
-
-    def _take(
-        self, connection: SSL.Connection, shown: Any, error: int, depth: int, ok: int
-    ) -> bool:
-        subject = shown.to_cryptography().subject.rfc4514_string()
-        if depth == 0 and subject not in self.client_subjects:
-            self.client_subjects.append(subject)
-        return True
-
-    def _named(self, connection: SSL.Connection) -> None:
-        name = connection.get_servername()
-        self.server_names.append(name.decode("ascii") if name is not None else None)
-
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Return a new connection."""
-        return SSL.Connection(self._context, None)

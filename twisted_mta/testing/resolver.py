@@ -1,4 +1,4 @@
-"""DNS from a dictionary, with failures on cue (`interfaces.Resolver`)."""
+"""A resolver that answers from a dictionary, with failures on cue (`interfaces.Resolver`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _T = TypeVar("_T")
 
 
 class FakeResolver:
-    """Answers at once, from what it was given; a name that it was not given is NXDOMAIN.
+    """A resolver of given names, which answers at once; any other name is NXDOMAIN.
 
     Args:
-        mail_exchangers: (preference, host) of the MX records by domain.
-        addresses: A and AAAA records by name; a name with an MX record exists without them.
+        mail_exchangers: (preference, host) of the MX records, by domain.
+        addresses: the A and AAAA records, by name; a name with an MX record exists without them.
 
     Attributes:
-        asked: (type, name) of every lookup, in order; the type is ``MX`` or ``A``.
+        lookups: (type, name) of each lookup, in order; the type is ``MX`` or ``A``.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class FakeResolver:
         mail_exchangers: Mapping[str, Sequence[tuple[int, str]]] | None = None,
         addresses: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.lookups: list[tuple[str, str]] = []
         self._mail_exchangers = dict(mail_exchangers or {})
         self._addresses = dict(addresses or {})
         self._broken: dict[tuple[str, str], str] = {}
@@ -39,25 +39,25 @@ class FakeResolver:
     def fail(
         self, name: str, reason: str = "SERVFAIL", *, types: Sequence[str] = ("MX", "A")
     ) -> None:
-        """Let every lookup of ``name`` fail with `LookupFailed` until `mend`."""
+        """Make every lookup of ``name`` fail with `LookupFailed`, until `mend`."""
         self._broken.update(dict.fromkeys(((type, name) for type in types), reason))
 
     def fail_next(self, reason: str = "SERVFAIL") -> None:
-        """Let the next lookup, of whatever name, fail with `LookupFailed`."""
+        """Make the next lookup, of any name, fail with `LookupFailed`."""
         self._failures.append(reason)
 
     def hold(self, name: str) -> None:
-        """Let lookups of ``name`` get no answer before `release`."""
+        """Leave lookups of ``name`` without an answer, until `release`."""
         self._silent[name] = []
 
     def release(self, name: str) -> None:
-        """Answer the lookups of ``name`` that wait."""
+        """Answer the waiting lookups of ``name``."""
         for waiting in self._silent.pop(name):
             if not waiting.called:
                 waiting.callback(None)
 
     def mend(self, name: str) -> None:
-        """Let lookups of ``name`` be answered again."""
+        """Answer lookups of ``name`` again."""
         for type in ("MX", "A"):
             self._broken.pop((type, name), None)
 
@@ -66,13 +66,13 @@ class FakeResolver:
         return self._answer("MX", domain, self._mail_exchangers)
 
     def addresses(self, host: str, *, search: bool = False) -> Deferred[Sequence[str]]:
-        """Return the addresses of ``host``; there is no search list."""
+        """Return the addresses of ``host``; the search list is empty."""
         return self._answer("A", host, self._addresses)
 
     def _answer(
         self, type: str, name: str, records: Mapping[str, Sequence[_T]]
     ) -> Deferred[Sequence[_T]]:
-        self.asked.append((type, name))
+        self.lookups.append((type, name))
         if name in self._silent:
             waiting: Deferred[None] = Deferred()
             self._silent[name].append(waiting)

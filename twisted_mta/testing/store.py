@@ -1,4 +1,4 @@
-"""A store in memory, which keeps `queue.store.contract.Store` and fails on cue."""
+"""A store in memory that fails on cue (`queue.store.contract.Store`)."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ class MemoryStore:
     """A store whose disk is a few dictionaries.
 
     Args:
-        spool: where the bodies of large messages are, if there are any.
-        files: the disk that they are on.
+        spool: the body files of large messages, if there are any.
+        files: the disk of those.
         disk: another store, whose content this one takes over, as after a restart.
 
     Attributes:
-        messages: what is in the queue.
-        failures: (message, recipient, reply) of the records of failures.
-        batches: what was asked, whether it was done or not.
-        opened: how often it was opened.
+        messages: the messages in the queue.
+        failures: the replies of unreported failures, by message and recipient.
+        batches: the batches of all calls, also of those that failed.
+        opened: the number of calls of `open`.
     """
 
     def __init__(
@@ -105,16 +105,16 @@ class MemoryStore:
     # For the test.
 
     def fail_next(self, *errors: Exception, durable: bool = False) -> None:
-        """Let the next batches fail, one with each of ``errors``.
+        """Make the next batches fail, one with each of ``errors``.
 
         Args:
-            errors: what `apply` raises.
-            durable: whether the batch has been written all the same, and only the answer is lost.
+            errors: the exceptions of `apply`.
+            durable: Whether the batch is written nevertheless, and only its result is lost.
         """
         self._failures.extend(_Failure(error, durable) for error in errors)
 
     def fail_to_open(self, *errors: Exception) -> None:
-        """Let the next attempts to open it fail, one with each of ``errors``."""
+        """Make the next attempts to open the store fail, one with each of ``errors``."""
         self._not_to_open.extend(errors)
 
     def next_attempts(self, id: QueueId) -> dict[RecipientNumber, float]:
@@ -128,7 +128,7 @@ class MemoryStore:
     # queue.store.Store
 
     def open(self) -> Recovery:
-        """Open it; leases that were granted before are kept."""
+        """Open the store; earlier leases stay."""
         self.opened += 1
         if self._not_to_open:
             raise self._not_to_open.popleft()
@@ -144,11 +144,11 @@ class MemoryStore:
         return Recovery((), (), self.census(), ids)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the store."""
         self._open = False
 
     def census(self) -> Census:
-        """Count what there is."""
+        """Count messages and recipients."""
         return Census(
             messages=len(self.messages),
             recipients=len(self._recipients),
@@ -159,7 +159,7 @@ class MemoryStore:
         )
 
     def apply(self, batch: Sequence[Operation]) -> list[Result]:
-        """Do all of ``batch``, or nothing."""
+        """Apply all of ``batch``, or nothing of it."""
         self.batches.append(tuple(batch))
         if not self._open:
             raise StoreError("the store is closed")
@@ -249,7 +249,7 @@ class MemoryStore:
         self._remove([(id, number) for number in struck])
         return Removed(struck) if struck else None
 
-    # What an operator asks.
+    # Operators' operations.
 
     def _queued(self, key: Key) -> QueuedRecipient:
         queued = self._recipients[key]
@@ -339,7 +339,7 @@ class MemoryStore:
         more = looked_at == tally.limit
         return Tallied(counts, looked_at, keys[looked_at - 1][0] if more else None)
 
-    # What a runner asks.
+    # The runner's operations.
 
     def _remove(self, keys: Iterable[Key]) -> None:
         ids: dict[QueueId, None] = {}
@@ -356,7 +356,7 @@ class MemoryStore:
                 del self.messages[id]
 
     def survey(self, survey: Survey) -> Leased:
-        """List the domains that have mail."""
+        """Return the domains that have mail."""
         rest: dict[str, float | None] = {}
         for key, queued in self._recipients.items():
             if not queued.waits:
@@ -389,14 +389,14 @@ class MemoryStore:
                 ids[key[0]] = None
             found.update((id, []) for id in ids)
         for key, queued in self._recipients.items():
-            its = allowed.get(queued.recipient.mailbox.domain)
+            wanted = allowed.get(queued.recipient.mailbox.domain)
             if (
                 key[0] in found
-                and its is not None
+                and wanted is not None
                 and queued.waits
                 and queued.next_attempt <= lease.now
                 and key not in self._leases
-                and self._within(its, key)
+                and self._within(wanted, key)
             ):
                 found[key[0]].append(queued.recipient)
         messages = tuple(self._part(id, recipients) for id, recipients in sorted(found.items()))
@@ -407,7 +407,7 @@ class MemoryStore:
         return Leased(messages, rest)
 
     def overdue(self, overdue: Overdue) -> Leased:
-        """Lease recipients whose delay is to be reported."""
+        """Lease recipients for a delay notice."""
         found: dict[QueueId, list[Recipient]] = {}
         for key, queued in self._recipients.items():
             if (
@@ -423,7 +423,7 @@ class MemoryStore:
         return Leased(messages, {})
 
     def _free(self, want: Want) -> list[tuple[float, Key]]:
-        """Return what is wanted and not leased, the earliest due first."""
+        """Return the wanted recipients without a lease, the earliest due first."""
         return sorted(
             (queued.next_attempt, key)
             for key, queued in self._recipients.items()

@@ -1,4 +1,4 @@
-r"""Transcripts: dialogues with the server that are read by people and played by machines.
+r"""Transcripts: dialogues with the server, for people to read and for tests to play.
 
 ::
 
@@ -13,24 +13,24 @@ r"""Transcripts: dialogues with the server that are read by people and played by
 The lines of a transcript:
 
 =======================  ==========================================================================
-``# text``               a comment; the first one says what is shown, and where it is demanded
-``@ option value``       before the dialogue; see `Options`
-``C: text``              the client sends a line; lines that follow each other are one write
+``# text``               a comment; the first is the title, with the section of the RFC
+``@ option value``       before the dialogue; see `ServerOptions`
+``C: text``              the client sends a line; consecutive lines are one write
 ``C> octets``            the client sends octets, with the escapes of Python and nothing appended
 ``C* count octets``      the same, repeated
-``S: pattern``           a line comes that matches (as file names do: ``*``, ``?``, ``[…]``);
-                         ``250-*`` stands for a whole reply of several lines
+``S: pattern``           the server sends a line that matches (``*``, ``?``, ``[…]`` as in file
+                         names); ``250-*`` stands for a whole reply of several lines
 ``S? keyword``           the last reply has a line that begins with this word
-``S! keyword``           it has none
+``S! keyword``           the last reply has no such line
 ``TLS``                  a handshake completes
 ``CLOSED``               the server has closed the connection
 ``M: from <> to <…> …``  after the dialogue: a message was received, with these paths
-``M> octets``            and this content; several lines are put together
+``M> octets``            and with this content; several lines are joined
 =======================  ==========================================================================
 
-What is not said must not happen: a reply more, a message more, a violation more.
+Anything beyond the transcript is an error: one more reply, message or violation.
 
-`Transcript.play_pure` plays it against the session alone, whole, octet by octet, and with every
+`Transcript.play_pure` plays it against the session alone: whole, octet by octet, and with each
 write of the client in two pieces, cut at every place. `play_in_memory` plays it against the
 protocol, with real TLS, on a clock; `play_over_tcp` over a real connection.
 """
@@ -58,14 +58,15 @@ from ..tls.server import ServerTLS
 from .client import SMTPClientEnd
 from .delivery import RecordingDelivery
 from .network import MemoryNetwork, address
-from .pure import Options, PureWire
+from .pure_wire import PureWire
+from .server_options import ServerOptions
 
 _LONGEST_REPLY = 510  # octets of a line without CR LF (RFC 5321 §4.5.3.1.5)
-_ALL_CUTS = 600  # octets of a write up to which it is cut everywhere, and not only at line ends
+_ALL_CUTS = 600  # octets of a write that is cut everywhere, not only near line ends
 
 
 class TranscriptError(AssertionError):
-    """A dialogue did not go as written; names file, line, what was expected and what came."""
+    """A dialogue deviates from its transcript; names file, line, the expected and the found."""
 
 
 @define
@@ -80,41 +81,41 @@ class _Entry:
 
 @define
 class _Expected:
-    """A message that was received."""
+    """A message that the transcript expects."""
 
     paths: str
     content: bytes = b""
 
 
 class Wire(Protocol):
-    """The client's end of a connection, however the server is reached."""
+    """The client's end of a connection to any server."""
 
     async def send(self, octets: bytes) -> None:
         """Write octets, in one piece."""
         ...
 
     async def line(self) -> bytes | None:
-        """Return the next line from the server without its CR LF; None: the connection closed."""
+        """Return the next line of the server without its CR LF; None: the connection has ended."""
         ...
 
     async def start_tls(self) -> None:
-        """Return when a handshake has completed."""
+        """Do a TLS handshake."""
         ...
 
 
 class Transcript:
-    """A transcript that has been read.
+    """A transcript.
 
     Attributes:
-        name: of its file, for errors.
+        name: the name of its file, for errors.
         title: the first comment.
-        options: what it asks of the server.
+        options: the options of the server.
     """
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
         self.title = ""
-        self.options = Options()
+        self.options = ServerOptions()
         self._entries: list[_Entry] = []
         self._messages: list[_Expected] = []
         self._at = 0
@@ -156,21 +157,21 @@ class Transcript:
         elif start == "M>":
             self._messages[-1].content += _octets(rest)
         else:
-            raise ValueError("it begins with none of # @ C S TLS CLOSED M")
+            raise ValueError("expected a line that begins with # @ C S TLS CLOSED or M")
 
     def _option(self, name: str, value: str) -> None:
         if name == "refuse":
-            found = re.fullmatch(r"<(.*?)> (\d{3}) (.*)", value)
-            if found is None:
-                raise ValueError("refuse <path> 550 5.1.1 text")
-            key = {"DATA": "", "": "<>"}.get(found[1], found[1])
-            self.options.refusals[key] = Reply.from_lines(int(found[2]), (found[3],))
+            refusal = re.fullmatch(r"<(.*?)> (\d{3}) (.*)", value)
+            if refusal is None:
+                raise ValueError("expected: refuse <path> 550 5.1.1 text")
+            key = {"DATA": "", "": "<>"}.get(refusal[1], refusal[1])
+            self.options.refusals[key] = Reply.from_lines(int(refusal[2]), (refusal[3],))
             return
-        usual = getattr(Options(), name, None)
-        if not isinstance(usual, str | int):
+        default = getattr(ServerOptions(), name, None)
+        if not isinstance(default, str | int):
             raise ValueError(f"there is no option {name}")
-        given: Any = True if isinstance(usual, bool) else type(usual)(value)
-        self.options = evolve(self.options, **{name: given})
+        typed: Any = True if isinstance(default, bool) else type(default)(value)
+        self.options = evolve(self.options, **{name: typed})
 
     def _write(self, number: int, octets: bytes) -> None:
         if self._entries and self._entries[-1].kind == "C":
@@ -181,10 +182,10 @@ class Transcript:
     # Playing.
 
     def play_pure(self) -> int:
-        """Play against the session alone, at all split points; return how often it was played.
+        """Play against the session alone, cut everywhere; return the number of plays.
 
         Raises:
-            TranscriptError: it did not go as written.
+            TranscriptError: the dialogue deviates.
         """
         plays: list[dict[int, Sequence[int]]] = [{}]
         if not self.options.whole:
@@ -210,11 +211,11 @@ class Transcript:
         """Play against the protocol on a clock, with real TLS.
 
         Args:
-            tls: the server's side of it.
-            late: seconds after which each decision on a path or message is made.
+            tls: TLS for the server.
+            late: seconds until each decision on a path or message.
 
         Raises:
-            TranscriptError: it did not go as written, or left a timer or a connection behind.
+            TranscriptError: the dialogue deviates, or leaves a timer or a connection behind.
         """
         network = MemoryNetwork()
 
@@ -238,7 +239,7 @@ class Transcript:
             if outcome:
                 break
         else:
-            raise self._error("something", f"nothing ({bytes(client.unread)!r} is unread)")
+            raise self._error("progress", f"none ({bytes(client.unread)!r} is unread)")
         if outcome[0] is not None:
             outcome[0].raiseException()
         client.abort()
@@ -251,7 +252,7 @@ class Transcript:
         """Play over a connection of the loopback interface.
 
         Raises:
-            TranscriptError: it did not go as written, or took more than ten seconds.
+            TranscriptError: the dialogue deviates, or takes more than ten seconds.
         """
         delivery = RecordingDelivery(refusals=self.options.refusals)
         factory = self._factory(delivery, reactor, tls)
@@ -300,7 +301,7 @@ class Transcript:
             raise self._error("nothing more", repr(bytes(client.unread)))
 
     async def play(self, wire: Wire, cuts: dict[int, Sequence[int]] | None = None) -> None:
-        """Play the dialogue on ``wire``; ``cuts`` says by line where to cut what is written."""
+        """Play the dialogue on ``wire``; ``cuts`` has, by line, the places to cut a write."""
         reply: list[str] = []
         for entry in self._entries:
             self._at = entry.number
@@ -342,13 +343,13 @@ class Transcript:
             first = False
 
     def check(self, delivery: RecordingDelivery, violations: int) -> None:
-        """Compare what was received with what is expected, after the dialogue.
+        """Compare the received messages and violations with the expected ones.
 
         Raises:
             TranscriptError: they differ.
         """
         expected = [(each.paths, each.content) for each in self._messages]
-        came = [
+        received = [
             (
                 f"from <{each.reverse_path or ''}> to "
                 + " ".join(f"<{mailbox}>" for mailbox in each.recipients),
@@ -356,7 +357,7 @@ class Transcript:
             )
             for each in delivery.messages
         ]
-        for number, pair in enumerate(zip_longest(expected, came, fillvalue="none"), 1):
+        for number, pair in enumerate(zip_longest(expected, received, fillvalue="none"), 1):
             if pair[0] != pair[1]:
                 raise self._error(f"as message {number} {pair[0]}", str(pair[1]))
         if violations != self.options.violations:
@@ -364,10 +365,8 @@ class Transcript:
         if delivery.open_sinks:
             raise self._error("no content without an end", f"{delivery.open_sinks}")
 
-    def _error(self, expected: str, came: str) -> TranscriptError:
-        return TranscriptError(
-            f"{self.name}:{self._at}: expected {expected}, but there came {came}"
-        )
+    def _error(self, expected: str, found: str) -> TranscriptError:
+        return TranscriptError(f"{self.name}:{self._at}: found {found}, expected {expected}")
 
 
 def _octets(escaped: str) -> bytes:
@@ -388,7 +387,7 @@ def _shown(cuts: dict[int, Sequence[int]]) -> str:
 
 
 class _FromElsewhere(ESMTPFactory):
-    """Takes every connection for one of ``peer``."""
+    """A factory that treats every connection as one from ``peer``."""
 
     def __init__(self, peer: str, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)

@@ -15,9 +15,10 @@ from twisted.python.failure import Failure
 
 from twisted_mta.agent.explain.explainer import AddressQuery
 from twisted_mta.mail.queue_id import QueueId
-from twisted_mta.testing.peer import ServerTLS
+from twisted_mta.testing.memory_mta import MemoryMTA
+from twisted_mta.testing.reactor import MemoryPort, MemoryReactor
 from twisted_mta.testing.resolver import FakeResolver
-from twisted_mta.testing.world import MemoryMTA, MemoryPort, MemoryReactor
+from twisted_mta.testing.tls import PeerTLS
 
 SENDER = ""  # nobody is told of failures: a notice would be one more delivery
 
@@ -75,7 +76,7 @@ class Dialogue(Protocol):
         elif verb == b"STAR":
             self.transport.write(b"220 Go\r\n")
             self._tls = True
-            self.transport.startTLS(ServerTLS())
+            self.transport.startTLS(PeerTLS())
         elif verb == b"MAIL":
             assert server.under_tls is not None
             server.under_tls.append(self._tls)

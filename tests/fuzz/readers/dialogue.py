@@ -27,12 +27,13 @@ from twisted_mta.smtp.sasl.exchange import SASLError
 from twisted_mta.smtp.sasl.saslprep import prepared
 from twisted_mta.smtp.sasl.server import MECHANISMS, Circumstances
 from twisted_mta.testing.delivery import RecordingDelivery
-from twisted_mta.testing.pure import Options, PureWire
+from twisted_mta.testing.pure_wire import PureWire
+from twisted_mta.testing.server_options import ServerOptions
 
 from ..scaling import Reader
 
 _NOW = 1_790_000_000.0
-_OPTIONS = Options(
+_OPTIONS = ServerOptions(
     auth="any",
     binarymime=True,
     limits=True,

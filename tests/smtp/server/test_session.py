@@ -27,14 +27,15 @@ from twisted_mta.smtp.server.step import (
     Write,
 )
 from twisted_mta.testing.delivery import RecordingDelivery
-from twisted_mta.testing.pure import Options, PureWire
+from twisted_mta.testing.pure_wire import PureWire
+from twisted_mta.testing.server_options import ServerOptions
 
 FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
 
 
 def play(octets: Sequence[bytes], **options: Any) -> tuple[PureWire, RecordingDelivery]:
     delivery = RecordingDelivery()
-    wire = PureWire(Options(**options), delivery)
+    wire = PureWire(ServerOptions(**options), delivery)
     for piece in octets:
         wire.receive(piece)
     return wire, delivery
@@ -142,7 +143,7 @@ class AnyOctets(SynchronousTestCase):
 class Memory(SynchronousTestCase):
     def test_ten_megabytes_without_a_line_end_are_not_kept(self) -> None:
         for octet in (b"x", b"\n", b"\r", b"\0"):
-            session = Session(Options().settings(), peer=Peer())
+            session = Session(ServerOptions().settings(), peer=Peer())
             largest = 0
             for _ in range(160):
                 session.receive(octet * 65_536)
@@ -152,7 +153,7 @@ class Memory(SynchronousTestCase):
             self.assertEqual(session.output().count(b"\r\n"), 1)  # and one reply
 
     def test_nothing_is_kept_of_a_refused_chunk(self) -> None:
-        session = Session(Options().settings(), peer=Peer())
+        session = Session(ServerOptions().settings(), peer=Peer())
         session.receive(b"BDAT 10000000\r\n")
         for _ in range(100):
             session.receive(b"x" * 65_536)
@@ -160,7 +161,7 @@ class Memory(SynchronousTestCase):
             self.assertEqual(session._in, b"")
 
     def test_nothing_is_kept_after_the_end(self) -> None:
-        session = Session(Options().settings(), peer=Peer())
+        session = Session(ServerOptions().settings(), peer=Peer())
         session.receive(b"QUIT\r\nNOOP\r\n")
         self.assertEqual(session.step(), Close())
         session.receive(b"x" * 1000)
@@ -170,7 +171,7 @@ class Memory(SynchronousTestCase):
 
 class Turns(SynchronousTestCase):
     def test_a_burst_of_commands_is_obeyed_in_parts(self) -> None:
-        session = Session(Options().settings(), peer=Peer())
+        session = Session(ServerOptions().settings(), peer=Peer())
         session.receive(b"NOOP\r\n" * 1000)
         replies = rests = 0
         while (step := session.step()) is not None:
@@ -186,7 +187,7 @@ class Turns(SynchronousTestCase):
 
 class Decisions(SynchronousTestCase):
     def setUp(self) -> None:
-        self.session = Session(Options().settings(), peer=Peer(), tls_ready=lambda: True)
+        self.session = Session(ServerOptions().settings(), peer=Peer(), tls_ready=lambda: True)
 
     def replies(self) -> list[bytes]:
         return codes(self.session.output())[:-1]

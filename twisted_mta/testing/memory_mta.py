@@ -1,0 +1,216 @@
+r"""A whole mail transfer agent in memory, on a clock that the test moves.
+
+::
+
+    mta = MemoryMTA(self.mktemp(), routes=(("*", "smtp://192.0.2.1"),))
+    self.addCleanup(mta.stop)
+    mta.start()
+    self.assertTrue(mta.submit(b"Subject: Hi\r\n\r\n", "bob@localhost").startswith("250 "))
+    self.assertEqual(len(mta.mail("bob")), 1)
+
+Days pass in no time (``mta.advance(86400)``), no thread is started, no socket is opened, and the
+same seed gives the same run. Only the database, the lock and the certificate are on a real disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from ..admin.status import Status
+from ..config import Config, Listener
+from ..service import Environment, MailTransferAgent
+from ..smtp.extension import Extension
+from ..system.executors import inline_executor
+from ..system.real_world import system_random
+from .client import MemoryClient
+from .files import UnsyncedFiles
+from .reactor import MemoryReactor
+from .resolver import FakeResolver
+from .tls import certificate
+
+EPOCH = 1_800_000_000.0
+"""The wall time at the start of the clock, in seconds since the epoch."""
+
+SMTP = ("127.0.0.1", 25)
+"""The address and port of a `MemoryMTA` by default."""
+
+
+class MemoryMTA:
+    """A `MailTransferAgent` whose network, DNS and disk are in memory.
+
+    Args:
+        directory: a directory of the real disk for database, lock and certificate; made if missing.
+        seed: the seed of all random numbers.
+        reactor: the network, shared by MTAs that connect to each other; None: a new one.
+        files: the disk of body files and Maildirs; None: a new one.
+        resolver: the DNS; None: one without any name.
+        extensions: SMTP extensions besides the standard ones.
+        settings: settings of `Config`; by default the host name is ``mta.example``, the listener is
+            at `SMTP`, and the local domain is ``localhost``.
+
+    Attributes:
+        mta: the service.
+        reactor: the clock and network; `MemoryNetwork.listen` adds remote servers.
+        files: the disk.
+        resolver: the DNS.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        seed: int = 0,
+        reactor: MemoryReactor | None = None,
+        files: UnsyncedFiles | None = None,
+        resolver: FakeResolver | None = None,
+        extensions: tuple[Extension, ...] = (),
+        **settings: Any,
+    ) -> None:
+        directory = os.path.abspath(directory)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self.reactor = reactor or MemoryReactor()
+        self.files = files or UnsyncedFiles()
+        self.resolver = resolver or FakeResolver()
+        listener = Listener(endpoint=f"tcp:{SMTP[1]}:interface={SMTP[0]}")
+        defaults: Mapping[str, Any] = {
+            "hostname": "mta.example",
+            "local_domains": ("localhost",),
+            "listeners": (listener,),
+            "tls_certificate": _certificate_file(directory),
+        }
+        random = system_random()
+        random.seed(seed)
+        self.mta = MailTransferAgent(
+            Config(state_dir=directory, **{**defaults, **settings}),
+            reactor=self.reactor,
+            environment=Environment(
+                wall_time=self.wall_time,
+                random=random,
+                files=self.files,
+                commit_executor=inline_executor,
+                file_executor=inline_executor,
+                password_executor=inline_executor,
+                resolver=self.resolver,
+                secret=lambda octets: random.getrandbits(8 * octets).to_bytes(octets, "big"),
+                nonce=lambda: f"{random.getrandbits(128):032x}",
+                source_of=None,
+                extensions=extensions,
+            ),
+        )
+
+    def wall_time(self) -> float:
+        """Return the wall time of the simulation, in seconds since the epoch."""
+        return EPOCH + self.reactor.seconds()
+
+    def start(self) -> None:
+        """Start the service; return when it accepts connections.
+
+        Raises:
+            Exception: as `MailTransferAgent.startService` does.
+        """
+        self.mta.privilegedStartService()
+        self.mta.startService()
+        self.reactor.settle()
+
+    def stop(self, patience: float = 100.0) -> None:
+        """Stop the service; advance the clock until it has stopped, at most ``patience`` seconds.
+
+        Raises:
+            TimeoutError: it still runs.
+        """
+        stopped: list[object] = []
+        self.mta.stopService().addBoth(stopped.append)
+        self.reactor.settle()
+        waited = 0.0
+        while not stopped:
+            if waited >= patience:
+                raise TimeoutError(f"not stopped in {patience} s")
+            self.advance(1.0)
+            waited += 1.0
+        if isinstance(stopped[0], Failure):
+            stopped[0].raiseException()
+
+    def advance(self, seconds: float) -> None:
+        """Advance the clock by ``seconds``, and run all calls that become due."""
+        self.reactor.advance(seconds)
+
+    def connect(self, address: tuple[str, int] = SMTP, *, greet: bool = True) -> MemoryClient:
+        """Return a new client, which by default has sent EHLO.
+
+        Raises:
+            ConnectionError: no port is bound there.
+        """
+        client = MemoryClient(self.reactor)
+        factory = _Client(client)
+        self.reactor.connectTCP(*address, factory)
+        self.reactor.settle()
+        if factory.failure is not None:
+            raise ConnectionError(factory.failure.getErrorMessage())
+        if greet:
+            client.say("EHLO client.example")
+        return client
+
+    def submit(self, content: bytes, *recipients: str, sender: str = "ann@sender.example") -> str:
+        """Send a message over a new connection; return the last line of the reply."""
+        client = self.connect()
+        reply = client.mail(content, *recipients, sender=sender)
+        client.say("QUIT")
+        return reply[-1] if reply else ""
+
+    def status(self) -> Status:
+        """Return the status of the MTA (`MailTransferAgent.status`).
+
+        Raises:
+            TimeoutError: there is no answer at once.
+        """
+        results: list[Status | Failure] = []
+        self.mta.status().addBoth(results.append)
+        self.reactor.settle()
+        if not results:
+            raise TimeoutError("the MTA does not answer")
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        assert isinstance(results[0], Status)
+        return results[0]
+
+    def mail(self, local_part: str, domain: str = "localhost") -> list[bytes]:
+        """Return the messages in a local mailbox, oldest first, with their trace fields."""
+        new = f"{self.mta.config.maildir}/{domain}/{local_part}/new"
+        if not self.files.is_directory(new):
+            return []
+        return [self.files.content(f"{new}/{name}") for name in self.files.names(new)]
+
+
+class _Client(Factory):
+    noisy = False
+
+    def __init__(self, client: MemoryClient) -> None:
+        self.failure: Failure | None = None
+        self._client = client
+
+    def startedConnecting(self, connector: object) -> None:
+        """Do nothing."""
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        self.failure = reason
+
+    def clientConnectionLost(self, connector: object, reason: Failure) -> None:
+        """Do nothing: the client takes note itself."""
+
+    def buildProtocol(self, addr: object) -> MemoryClient:
+        return self._client
+
+
+def _certificate_file(directory: str) -> str:
+    path = os.path.join(directory, "certificate.pem")
+    made, key = certificate()
+    with open(path, "wb") as file:
+        file.write(made.public_bytes(Encoding.PEM))
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path

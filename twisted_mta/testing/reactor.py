@@ -1,0 +1,106 @@
+"""A reactor in memory: a network with ports to listen on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from attrs import define
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
+
+from .network import MemoryNetwork, address
+
+
+class MemoryReactor(MemoryNetwork):
+    """A network in memory with ports to listen on.
+
+    A connection to a bound port that does not read is refused.
+
+    Attributes:
+        ports: the bound ports, by host and port number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: dict[tuple[str, int], MemoryPort] = {}
+
+    def listenTCP(
+        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+    ) -> MemoryPort:
+        """Listen as a reactor does (`twisted.internet.interfaces.IReactorTCP`)."""
+        host = interface or "0.0.0.0"
+        port = port or 40_000 + len(self.ports)
+        if (host, port) in self.ports:
+            taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            raise CannotListenError(interface, port, taken)
+        bound = self.ports[host, port] = MemoryPort(self, factory, host, port)
+        factory.doStart()
+        return bound
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: Any,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> Any:
+        """Connect as a reactor does, to a bound port or to a server of `MemoryNetwork.listen`."""
+        bound = self.ports.get((host, port)) or self.ports.get(("0.0.0.0", port))
+        if bound is not None and bound.reading:
+            here = address("::1" if ":" in host else "127.0.0.1", 50_000 + len(self.connections))
+            server = bound.factory.buildProtocol(here)
+            assert isinstance(server, Protocol)
+            self.listen(host, port, server)
+        return super().connectTCP(host, port, factory, timeout, bindAddress)
+
+    def callWhenRunning(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        """Call ``function`` at once: this reactor always runs."""
+        function(*args, **kwargs)
+
+
+@implementer(IListeningPort)
+@define(eq=False)
+class MemoryPort:
+    """A port of a `MemoryReactor`.
+
+    Attributes:
+        reactor: its reactor.
+        factory: the factory of its protocols.
+        host: the address that it is bound to.
+        port: the port number.
+        reading: Whether it accepts connections.
+    """
+
+    reactor: MemoryReactor
+    factory: Factory
+    host: str
+    port: int
+    reading: bool = True
+
+    def startListening(self) -> None:
+        """Do nothing: the port listens since it exists."""
+
+    def stopListening(self) -> Deferred[None]:
+        """Free the port."""
+        if self.reactor.ports.pop((self.host, self.port), None) is not None:
+            self.factory.doStop()
+        return succeed(None)
+
+    def startReading(self) -> None:
+        """Accept connections."""
+        self.reading = True
+
+    def stopReading(self) -> None:
+        """Accept no connections for now."""
+        self.reading = False
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Return the address that it is bound to."""
+        return address(self.host, self.port)
