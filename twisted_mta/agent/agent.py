@@ -329,7 +329,7 @@ class Agent:
         authentication = await self.authentication.prepare(config, pace, checked)
         mailboxes = await self.mailboxes.prepare(config, pace, checked)
         terms = await pace.work(self._relay.load_terms(config.all_destinations))
-        use_listeners = await pace.work(self.listeners.preparing(config))
+        use_listeners = await pace.work(self.listeners.load(config))
 
         async def use() -> list[str]:
             await self.authentication.complete(authentication, pace)

@@ -14,7 +14,7 @@ from twisted.cred.portal import Portal
 
 from ..auth.account_addresses import AccountAddresses
 from ..auth.accounts import Accounts
-from ..auth.accounts_file import parsing_accounts, read_content
+from ..auth.accounts_file import parse_in_slices, read_content
 from ..auth.authenticator import AccountRealm, Authenticator
 from ..auth.checker import AccountsChecker
 from ..auth.sliding_window import SlidingWindow
@@ -107,7 +107,7 @@ class Authentication:
         self._key: bytes | None = None
         self._clock = clock
         self._metrics = metrics
-        self._accounts = FileTable(Accounts, read_content, _parsing)
+        self._accounts = FileTable(Accounts, read_content, _parse)
         self._in_force = _InForce(AccountAddresses(Accounts(), config.local_domains))
         self._began = False
         self._throttle = Throttle(_throttle(config), limits=limits, clock=clock, timed=True)
@@ -154,9 +154,9 @@ class Authentication:
         if accounts is before.accounts and config.local_domains == before.local_domains:
             addresses = before
         else:
-            addresses = await pace.work(AccountAddresses.making(accounts, config.local_domains))
+            addresses = await pace.work(AccountAddresses.in_slices(accounts, config.local_domains))
         if self._began and config.users is not None:
-            prepared.changes = await pace.work(_comparing(before.accounts, accounts, config.users))
+            prepared.changes = await pace.work(_compare(before.accounts, accounts, config.users))
         checkers: list[ICredentialsChecker] = []
         if prepared.checker is not None:
             checkers.append(prepared.checker)
@@ -234,11 +234,11 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
     )
 
 
-def _parsing(content: bytes, path: str, settings: None) -> Work[Accounts]:
-    return parsing_accounts(content, path)
+def _parse(content: bytes, path: str, settings: None) -> Work[Accounts]:
+    return parse_in_slices(content, path)
 
 
-def _comparing(before: Accounts, after: Accounts, path: str) -> Work[list[str]]:
+def _compare(before: Accounts, after: Accounts, path: str) -> Work[list[str]]:
     """Return lines that name the changed accounts, in slices of work."""
     if before is after:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from ..config import Config, Listener
 from ..interfaces import Files, Limits, WallTime
-from ..policy.networks import Networks
+from ..policy.networks import Network, Networks
 from ..server.factory import ESMTPFactory, ImplicitTLSFactory
 from ..server.intake import Intake
 from ..server.proxy import ProxyFactory
@@ -24,6 +24,7 @@ from ..smtp.extension.mtpriority import MT_PRIORITY
 from ..smtp.extension.standard import standard_extensions
 from ..smtp.extension.verify import expn, vrfy
 from ..smtp.extension.xclient import xclient
+from ..smtp.peer import Peer
 from ..smtp.server.dialect import LMTP, SMTP
 from ..smtp.server.settings import SessionSettings
 from ..system.outbox import Outbox
@@ -55,7 +56,7 @@ class Listeners:
         intakes: likewise.
     """
 
-    log = Logger()
+    _log = Logger()
 
     def __init__(
         self,
@@ -133,32 +134,14 @@ class Listeners:
     def _session_settings(
         self, config: Config, listener: Listener, intake: Intake
     ) -> SessionSettings:
-        known_to_use_tls = Networks(listener.require_tls_from)
-        proxies = Networks(listener.xclient_from)
-        extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
-        if listener.kind != "lmtp":
-            extensions += (deliver_by(int(listener.minimum_deliver_by)), MT_PRIORITY)
-        longest = int(listener.max_future_release)
-        if listener.kind in ("submission", "submissions") and longest:
-            extensions += (future_release(longest, self._wall_time),)
-        if listener.xclient_from:
-            extensions += (xclient(lambda peer: proxies.cover(peer.address)),)
-        if listener.vrfy_from:
-            askers = Networks(listener.vrfy_from)
-            extensions += (vrfy(lambda peer: askers.cover(peer.address), intake.lookup),)
-        if listener.expn_from:
-            expanders = Networks(listener.expn_from)
-            extensions += (expn(lambda peer: expanders.cover(peer.address), intake.lookup),)
-        extensions += self._extensions
         auth = self._authentication.settings(listener)
-        if auth is not None:
-            extensions += (AUTH,)
+        extensions = self._all_extensions(listener, intake)
         return SessionSettings(
             hostname=config.hostname,
             dialect=LMTP if listener.kind == "lmtp" else SMTP,
-            extensions=extensions,
+            extensions=extensions if auth is None else (*extensions, AUTH),
             require_tls=listener.require_tls,
-            requires_tls_of=lambda peer: known_to_use_tls.cover(peer.address),
+            requires_tls_of=_is_in(listener.require_tls_from),
             tls_suffices=suffices(
                 listener.minimum_tls,
                 cipher_bits=listener.minimum_cipher_bits,
@@ -172,6 +155,21 @@ class Listeners:
             auth=auth,
         )
 
+    def _all_extensions(self, listener: Listener, intake: Intake) -> tuple[Extension, ...]:
+        extensions = standard_extensions(listener.max_message_size, listener.max_recipients)
+        if listener.kind != "lmtp":
+            extensions += (deliver_by(int(listener.minimum_deliver_by)), MT_PRIORITY)
+        longest_hold = int(listener.max_future_release)
+        if listener.is_submission and longest_hold:
+            extensions += (future_release(longest_hold, self._wall_time),)
+        if listener.xclient_from:
+            extensions += (xclient(_is_in(listener.xclient_from)),)
+        if listener.vrfy_from:
+            extensions += (vrfy(_is_in(listener.vrfy_from), intake.lookup),)
+        if listener.expn_from:
+            extensions += (expn(_is_in(listener.expn_from), intake.lookup),)
+        return extensions + self._extensions
+
     def drain(self) -> Deferred[Any]:
         """End the sessions after their transactions; fires when the last connection is closed."""
         return DeferredList([factory.drain() for factory in self.factories])
@@ -181,7 +179,7 @@ class Listeners:
         for factory in self.factories:
             factory.abandon(at_once=at_once)
 
-    def preparing(self, config: Config) -> Work[Callable[[], list[str]]]:
+    def load(self, config: Config) -> Work[Callable[[], list[str]]]:
         """Read the certificates, keys and authorities of another configuration, in slices of work.
 
         Args:
@@ -194,11 +192,11 @@ class Listeners:
         Raises:
             CertificateError: a file cannot be used.
         """
-        prepared: list[tuple[ServerContext, LoadedContexts]] = []
+        loaded: list[tuple[ServerContext, LoadedContexts]] = []
         files = CertificateFiles()
         for listener, context in zip(config.listeners, self._contexts, strict=True):
-            each = yield from context.load(_tls_settings(config, listener), files)
-            prepared.append((context, each))
+            contexts = yield from context.load(_tls_settings(config, listener), files)
+            loaded.append((context, contexts))
 
         def use() -> list[str]:
             self._config = config
@@ -212,13 +210,13 @@ class Listeners:
                 factory.max_connections_per_peer = listener.max_connections_per_peer
             # Listeners share files: each line is logged once.
             changes = dict.fromkeys(
-                line for context, each in prepared for line in context.use(each)
+                line for context, contexts in loaded for line in context.use(contexts)
             )
             warnings = dict.fromkeys(
                 line for context in self._contexts for line in context.warnings(self._wall_time())
             )
             for warning in warnings:
-                self.log.warn("{text}", text=warning)
+                self._log.warn("{text}", text=warning)
             return list(changes)
 
         return use
@@ -239,6 +237,12 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
         return None
     path, _ = self_signed(config.state_dir, config.hostname, files=files, wall_time=wall_time)
     return path
+
+
+def _is_in(networks: Iterable[Network]) -> Callable[[Peer], bool]:
+    """Return a function that says whether a peer is in one of ``networks``."""
+    covered = Networks(networks)
+    return lambda peer: covered.cover(peer.address)
 
 
 def _timeouts(listener: Listener) -> Timeouts:

@@ -31,16 +31,18 @@ class AccountAddresses:
 
     @_mailboxes.default
     def _default_mailboxes(self) -> Mapping[str, None]:
-        return finished(self._making_mailboxes())
+        return finished(self._find_mailboxes())
 
     @classmethod
-    def making(cls, accounts: Accounts, local_domains: tuple[str, ...]) -> Work[AccountAddresses]:
+    def in_slices(
+        cls, accounts: Accounts, local_domains: tuple[str, ...]
+    ) -> Work[AccountAddresses]:
         """Return the same as the constructor, in slices of work."""
-        # `_making_mailboxes` reads no mailboxes, so an object without any can make them.
-        mailboxes = yield from cls(accounts, local_domains, {})._making_mailboxes()
+        # `_find_mailboxes` reads no mailboxes, so an object without any can make them.
+        mailboxes = yield from cls(accounts, local_domains, {})._find_mailboxes()
         return cls(accounts, local_domains, mailboxes)
 
-    def _making_mailboxes(self) -> Work[dict[str, None]]:
+    def _find_mailboxes(self) -> Work[dict[str, None]]:
         mailboxes: dict[str, None] = {}
         for number, account in enumerate(self.accounts.by_name.values()):
             if number % _PER_SLICE == 0:

@@ -25,7 +25,7 @@ def read_accounts(path: str) -> Accounts:
     Raises:
         AccountsError: the file cannot be used.
     """
-    return finished(parsing_accounts(read_content(path), path))
+    return finished(parse_in_slices(read_content(path), path))
 
 
 def read_content(path: str) -> bytes:
@@ -44,7 +44,7 @@ def read_content(path: str) -> bytes:
         ) from None
 
 
-def parsing_accounts(content: bytes, path: str) -> Work[Accounts]:
+def parse_in_slices(content: bytes, path: str) -> Work[Accounts]:
     """Return the accounts in the content of a file, in slices of work.
 
     Args:
