@@ -28,7 +28,7 @@ from .operator_conformance import OperatorConformance
 from .priority_conformance import PriorityConformance
 
 
-def found_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
+def leased_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
     """Return the numbers of the recipients of the first message."""
     return tuple(each.number for each in leased.messages[0].envelope.recipients)
 
@@ -36,7 +36,7 @@ def found_numbers(leased: Leased) -> tuple[RecipientNumber, ...]:
 class StoreConformance(OperatorConformance, PriorityConformance):
     """The whole contract. A test case for a store says how the store is made (`StoreHarness`)."""
 
-    # What is kept.
+    # Messages.
 
     def test_a_message_comes_back_as_it_was_accepted(self) -> None:
         accepted = Message(
@@ -73,7 +73,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.accept(message(1, sender=None))
         self.assertIsNone(self.lease().messages[0].envelope.reverse_path)
 
-    def test_postmaster_needs_no_domain(self) -> None:
+    def test_a_postmaster_address_needs_no_domain(self) -> None:
         postmaster = Recipient(RecipientNumber(0), Mailbox("postmaster", ""))
         envelope = Envelope(Mailbox("postmaster", ""), (postmaster,))
         self.accept(Message(QueueId(1), envelope, b"", MemoryBody(b""), NOW, NOW + 1))
@@ -107,20 +107,20 @@ class StoreConformance(OperatorConformance, PriorityConformance):
 
     # Leases.
 
-    def test_what_was_accepted_is_due_at_once(self) -> None:
+    def test_an_accepted_message_is_due_at_once(self) -> None:
         self.accept(message(1))
         self.assertEqual(self.due(), [(1, [0])])
 
-    def test_who_accepts_may_begin_at_once(self) -> None:
+    def test_an_accepted_message_can_be_leased_at_once(self) -> None:
         self.accept(message(1), lease=True)
         self.assertEqual(self.due(), [])
 
-    def test_nothing_is_leased_twice(self) -> None:
+    def test_a_leased_recipient_is_not_leased_again(self) -> None:
         self.accept(message(1), message(2))
         self.assertEqual(self.due(), [(1, [0]), (2, [0])])
         self.assertEqual(self.due(), [])
 
-    def test_nothing_is_leased_twice_in_one_batch(self) -> None:
+    def test_two_leases_of_one_batch_lease_different_messages(self) -> None:
         self.accept(message(1), message(2))
         first, second = self.do(
             Lease(NOW, (Want("next.example", 1),)), Lease(NOW, (Want("next.example", 9),))
@@ -128,7 +128,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         assert first is not None and second is not None
         self.assertEqual([each.id for each in (*first.messages, *second.messages)], [1, 2])
 
-    def test_what_is_accepted_and_leased_in_one_batch_is_leased_once(self) -> None:
+    def test_a_message_that_is_accepted_with_a_lease_is_not_leased_again_in_its_batch(self) -> None:
         lease = Lease(NOW, (Want("next.example", 9),))
         _, leased = self.do(Accept(message(1), lease=True), lease)
         assert leased is not None
@@ -141,14 +141,14 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         self.assertEqual(self.due(), [(1, [0]), (2, [0])])
 
-    def test_opened_again_after_an_error_a_store_keeps_its_leases(self) -> None:
+    def test_a_store_that_is_opened_again_keeps_its_leases(self) -> None:
         self.accept(message(1), lease=True)
         self.accept(message(2))
         self.store.close()
         self.store.open()
         self.assertEqual(self.due(), [(2, [0])])
 
-    def test_what_has_waited_longest_comes_first(self) -> None:
+    def test_the_longest_due_message_is_leased_first(self) -> None:
         for id, until in ((1, NOW + 30), (2, NOW + 10), (3, NOW + 20)):
             self.accept(message(id), lease=True)
             self.do(deferred(message(id), until))
@@ -156,7 +156,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual(sorted(each.id for each in first.messages), [2, 3])
         self.assertEqual(self.due(NOW + 60), [(1, [0])])
 
-    def test_a_limit_leaves_the_rest_as_due_as_it_is(self) -> None:
+    def test_a_lease_beyond_its_limit_leaves_the_rest_due(self) -> None:
         self.accept(*(message(id, received_at=NOW - 10 + id) for id in range(1, 6)))
         seen = []
         for rest in (NOW - 7, NOW - 5, None):
@@ -165,7 +165,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
             seen += [int(each.id) for each in leased.messages]
         self.assertEqual(seen, [1, 2, 3, 4, 5])
 
-    def test_what_is_leased_hides_nothing(self) -> None:
+    def test_leased_messages_hide_no_others(self) -> None:
         self.accept(*(message(id, received_at=NOW - 1) for id in range(11, 31)), lease=True)
         self.accept(*(message(id) for id in range(1, 5)))
         self.accept(*(message(id, received_at=NOW + 9) for id in range(31, 41)), lease=True)
@@ -173,7 +173,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual([int(each.id) for each in leased.messages], [1, 2])
         self.assertEqual(leased.rest, {"next.example": NOW})
 
-    def test_the_next_due_time_is_told(self) -> None:
+    def test_a_lease_returns_the_next_due_time(self) -> None:
         self.accept(message(1), message(2), message(3), lease=True)
         self.assertEqual(self.lease(NOW).rest, {"next.example": None})
         self.do(deferred(message(1), NOW + 90), deferred(message(2), NOW + 60))
@@ -181,7 +181,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual(self.lease(NOW + 60).rest, {"next.example": NOW + 90})
         self.assertEqual(self.lease(NOW + 90).rest, {"next.example": None})
 
-    def test_only_domains_that_are_wanted_are_leased(self) -> None:
+    def test_only_the_wanted_domains_are_leased(self) -> None:
         sent = message(1, "a@one.example", "b@two.example", "c@one.example")
         self.accept(sent, message(2, "a@two.example"), message(3, "a@three.example"))
         leased = self.lease(NOW, 100, "one.example", "three.example", "nobody.example")
@@ -193,7 +193,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         )
         self.assertEqual(self.due(), [(1, [1]), (2, [0])])
 
-    def test_others_come_with_a_message_where_they_may_and_not_without(self) -> None:
+    def test_companion_domains_are_leased_only_along_with_a_wanted_one(self) -> None:
         sent = message(1, "a@one.example", "b@two.example", "c@three.example")
         self.accept(sent, message(2, "a@two.example"))
         (leased,) = self.do(Lease(NOW, (Want("one.example", 9),), ("two.example",)))
@@ -207,11 +207,11 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         assert leased is not None
         self.assertEqual([int(each.id) for each in leased.messages], [1, 2, 3, 4, 5])
 
-    def test_more_domains_than_a_statement_takes(self) -> None:
+    def test_a_lease_may_want_more_domains_than_one_statement_takes(self) -> None:
         self.accept(*(message(id, f"a@{id}.example") for id in range(1, 1203)))
         self.assertEqual(len(self.lease(limit=1).messages), 1202)
 
-    def test_what_came_before_a_message_can_be_asked_for(self) -> None:
+    def test_a_lease_can_be_limited_to_lower_ids(self) -> None:
         self.accept(*(message(id) for id in range(1, 6)))
         lease = Lease(NOW, (Want("next.example", 2, before=QueueId(4)),))
         first, second = self.do(lease, lease)
@@ -226,45 +226,45 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         assert leased is not None
         return leased
 
-    def test_what_is_of_some_age_is_found_due_or_not_and_without_those_who_know(self) -> None:
+    def test_old_recipients_are_leased_due_or_not_unless_their_sender_was_warned(self) -> None:
         self.accept(*(message(id, "a@x.example", "b@y.example") for id in range(1, 6)))
         self.accept(message(6, sender=None))
         self.do(
             Settle(message(3), warned=(RecipientNumber(0),)),
             deferred(message(4, "a@x.example"), NOW + 1000, 0),
         )
-        found = self.overdue(1, 7)
+        leased = self.overdue(1, 7)
         self.assertEqual(
-            [(int(each.id), numbers(each)) for each in found.messages],
+            [(int(each.id), numbers(each)) for each in leased.messages],
             [(2, [0, 1]), (3, [1]), (4, [0, 1]), (5, [0, 1])],
         )
-        self.assertEqual((found.rest, found.through), ({}, None))
+        self.assertEqual((leased.rest, leased.through), ({}, None))
         self.assertEqual(self.overdue(0, 2).messages[0].id, 1)
         self.assertEqual(self.due(), [(3, [0]), (6, [0])])  # the others are leased
-        self.do(Settle(message(2, "a@x.example", "b@y.example"), untried=found_numbers(found)))
+        self.do(Settle(message(2, "a@x.example", "b@y.example"), untried=leased_numbers(leased)))
         self.assertEqual(self.due(), [(2, [0, 1])])
 
-    def test_who_knows_of_a_delay_is_remembered(self) -> None:
+    def test_a_warned_recipient_stays_warned_after_a_restart(self) -> None:
         self.accept(message(1))
         self.do(Settle(message(1), warned=(RecipientNumber(0),)))
         self.restart()
-        (found,) = self.lease().messages
-        self.assertTrue(found.envelope.recipients[0].warned)
+        (leased,) = self.lease().messages
+        self.assertTrue(leased.envelope.recipients[0].warned)
         self.assertEqual(self.overdue(0, 2).messages, ())
 
-    def test_many_of_some_age_are_found_piece_by_piece(self) -> None:
+    def test_many_old_recipients_are_leased_piece_by_piece(self) -> None:
         self.accept(*(message(id) for id in range(1, 2206)))
-        after, found = 0, []
+        after, ids = 0, []
         while True:
             leased = self.overdue(after, 2205)
-            found += [int(each.id) for each in leased.messages]
+            ids += [int(each.id) for each in leased.messages]
             if leased.through is None:
                 break
             self.assertGreater(leased.through, after)
             after = leased.through
-        self.assertEqual(found, list(range(1, 2205)))
+        self.assertEqual(ids, list(range(1, 2205)))
 
-    def test_notices_of_what_is_accepted_come_with_it_and_are_due(self) -> None:
+    def test_notices_that_come_with_a_message_are_due(self) -> None:
         self.do(Accept(message(1), True, (message(2, sender=None),)))
         self.restart()
         self.assertEqual(self.due(), [(1, [0]), (2, [0])])
@@ -283,7 +283,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         self.assertEqual(self.survey(), {"one.example": NOW + 120})
 
-    def test_what_a_wrong_clock_has_put_off_is_due_when_that_is_seen(self) -> None:
+    def test_a_survey_makes_due_what_a_wrong_clock_put_off(self) -> None:
         self.accept(message(1), message(2), message(3, "a@other.example"), lease=True)
         self.do(deferred(message(1), NOW + 86400), deferred(message(2), NOW + 60))
         self.do(deferred(message(3, "a@other.example"), NOW + 60))
@@ -292,7 +292,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         )
         self.assertEqual(self.due(), [(1, [0])])
 
-    def test_what_waits_when_the_clock_is_set_back_is_due_so_much_earlier(self) -> None:
+    def test_mail_is_due_earlier_by_as_much_as_the_clock_was_set_back(self) -> None:
         other = message(3, "a@other.example")
         self.accept(message(1), message(2), other, lease=True)
         self.do(deferred(message(1), NOW + 3600 + 60), deferred(message(2), NOW + 1000))
@@ -303,7 +303,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual(self.due(NOW + 59), [])
         self.assertEqual(self.due(NOW + 60), [(1, [0])])
 
-    def test_what_was_not_tried_after_all_is_as_due_as_before(self) -> None:
+    def test_an_untried_recipient_is_due_as_before(self) -> None:
         sent = message(1, "a@one.example", "b@one.example")
         self.accept(sent, lease=True)
         before = self.store.census()
@@ -321,7 +321,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
 
     # Settling.
 
-    def test_recipients_of_one_message_go_their_own_ways(self) -> None:
+    def test_recipients_of_one_message_are_settled_independently(self) -> None:
         sent = message(1, "a@one.example", "b@two.example", "c@three.example")
         self.accept(sent, lease=True)
         self.do(settled(sent, 1), deferred(sent, NOW + 60, 2))
@@ -331,7 +331,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         self.assertEqual(self.due(NOW + 90), [(1, [0, 2])])
 
-    def test_a_deferred_recipient_remembers_what_it_was_told(self) -> None:
+    def test_a_deferred_recipient_keeps_its_attempts_and_last_reply(self) -> None:
         self.accept(message(1), lease=True)
         self.do(deferred(message(1), NOW + 60))
         (leased,) = self.lease(NOW + 60).messages
@@ -343,7 +343,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         (recipient,) = self.lease(NOW + 180).messages[0].envelope.recipients
         self.assertEqual(recipient.attempts, 2)
 
-    def test_a_message_goes_with_its_last_recipient(self) -> None:
+    def test_a_message_leaves_with_its_last_recipient(self) -> None:
         sent = message(1, "a@one.example", "b@two.example")
         self.accept(sent, lease=True)
         self.do(settled(sent, 0))
@@ -353,13 +353,13 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         self.assertEqual(self.store.census().messages, 0)
 
-    def test_two_parts_of_a_message_settle_in_one_batch(self) -> None:
+    def test_two_recipients_of_a_message_are_settled_in_one_batch(self) -> None:
         sent = message(1, "a@one.example", "b@two.example")
         self.accept(sent, lease=True)
         self.do(settled(sent, 0), settled(sent, 1))
         self.assertEqual(self.store.census().messages, 0)
 
-    def test_settling_twice_does_no_harm(self) -> None:
+    def test_a_settle_applied_twice_counts_once(self) -> None:
         sent = message(1, "a@one.example", "b@two.example", "c@three.example")
         self.accept(sent, message(2), lease=True)
         self.do(deferred(message(2), NOW + 60))
@@ -378,11 +378,11 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.do(settled(first), settled(second))
         self.assertEqual(self.store.census(), Census())
 
-    def test_a_notice_comes_in_the_instant_in_which_its_cause_goes(self) -> None:
+    def test_a_notice_is_inserted_in_the_batch_that_removes_its_cause(self) -> None:
         notice = message(9, "ann@sender.example", sender=None)
         self.accept(message(1), lease=True)
         self.do(settled(message(1), notices=[notice]))
-        self.assertEqual(self.due(), [], "the notice is leased to who settles")
+        self.assertEqual(self.due(), [], "the notice is leased to the caller")
         self.accept(message(2), lease=True)
         later = message(8, "ann@sender.example", sender=None)
         self.do(evolve(settled(message(2), notices=[later]), lease=False))
@@ -390,7 +390,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.restart()
         self.assertEqual(self.lease().messages, (later, notice))
 
-    def test_settling_twice_makes_one_notice(self) -> None:
+    def test_a_settle_applied_twice_inserts_its_notice_once(self) -> None:
         settle = settled(message(1), notices=[message(9, sender=None)])
         self.accept(message(1), lease=True)
         self.do(settle)
@@ -398,7 +398,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         census = self.store.census()
         self.assertEqual((census.messages, census.recipients, census.leased), (1, 1, 1))
 
-    def test_a_failure_that_nobody_is_told_of_leaves_a_record(self) -> None:
+    def test_a_failure_that_no_notice_reports_leaves_a_record(self) -> None:
         lost = message(1, sender=None)
         self.accept(lost, lease=True)
         settle = Settle(
@@ -413,7 +413,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         census = self.store.census()
         self.assertEqual((census.messages, census.failures), (0, 1))
 
-    def test_so_does_one_of_a_recipient_that_it_was_never_taken_for(self) -> None:
+    def test_the_failure_of_a_refused_recipient_leaves_a_record(self) -> None:
         gone = Recipient(RecipientNumber(1), Mailbox("gone", "mta.example"))
         taken = evolve(message(1), refused=(RefusedRecipient(gone, FAILED),))
         accept = Accept(taken, False, (message(2),), (Outcome(gone.number, FAILED),))
@@ -426,29 +426,29 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.assertEqual((census.messages, census.recipients, census.failures), (0, 0, 0))
 
     def test_replies_of_any_text_are_kept(self) -> None:
-        said = Reply.of(451, None, "'; DROP TABLE message; --\x00\r\n ü")
+        reply = Reply.of(451, None, "'; DROP TABLE message; --\x00\r\n ü")
         self.accept(message(1), lease=True)
         outcome = deferred(message(1), NOW).deferred[0]
         self.do(
             Settle(
                 message(1),
-                deferred=(type(outcome)(Outcome(RecipientNumber(0), said), NOW + 60),),
+                deferred=(type(outcome)(Outcome(RecipientNumber(0), reply), NOW + 60),),
                 at=NOW,
             )
         )
         (recipient,) = self.lease(NOW + 60).messages[0].envelope.recipients
-        self.assertEqual(recipient.last_reply, said)
+        self.assertEqual(recipient.last_reply, reply)
 
     # Forgetting.
 
-    def test_what_is_forgotten_is_gone_and_what_never_came_is_no_error(self) -> None:
+    def test_forgetting_removes_messages_and_ignores_unknown_ids(self) -> None:
         self.accept(message(1, "a@one.example", "b@two.example"), message(2))
         self.do(Forget((QueueId(1), QueueId(3))))
         self.assertEqual(self.due(), [(2, [0])])
         census = self.store.census()
         self.assertEqual((census.messages, census.recipients), (1, 1))
 
-    def test_what_is_forgotten_is_not_leased_in_the_same_batch(self) -> None:
+    def test_a_forgotten_message_is_not_leased_in_its_batch(self) -> None:
         self.accept(message(1))
         lease = Lease(NOW, (Want("next.example", 9),))
         leased, _ = self.do(lease, Forget((QueueId(1),)))
@@ -457,7 +457,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
 
     # Counting.
 
-    def test_the_census_counts_what_it_says(self) -> None:
+    def test_the_census_counts_messages_recipients_deferrals_and_leases(self) -> None:
         sent = message(1, "a@one.example", "b@two.example")
         self.accept(sent, lease=True)
         self.accept(message(2))
@@ -478,7 +478,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
 
     # Bodies in files.
 
-    def test_a_large_body_comes_back_and_its_file_goes_with_the_row(self) -> None:
+    def test_a_large_body_is_kept_until_its_last_recipient_leaves(self) -> None:
         body = self.large_body(1, b"large " * 50_000)
         sent = message(1, "a@one.example", "b@two.example", body=body)
         self.accept(sent)
@@ -490,7 +490,7 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.do(settled(leased, 1))
         self.assertEqual(self.files.names("/state/body"), [])
 
-    def test_forgetting_removes_the_file_with_the_row_or_without_one(self) -> None:
+    def test_forgetting_removes_the_body_file_with_or_without_a_row(self) -> None:
         self.accept(message(1, body=self.large_body(1, b"x" * 200)))
         self.large_body(2, b"y" * 200)
         self.do(Forget((QueueId(1), QueueId(2))))
@@ -502,9 +502,9 @@ class StoreConformance(OperatorConformance, PriorityConformance):
         self.do(settled(message(1)))
         self.assertEqual(self.store.census().messages, 0)
 
-    # Refusing.
+    # A closed store, and an empty batch.
 
-    def test_a_closed_store_does_nothing(self) -> None:
+    def test_a_closed_store_raises_store_error(self) -> None:
         self.store.close()
         with self.assertRaises(StoreError):
             self.do(Lease(NOW, ()))

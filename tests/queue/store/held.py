@@ -1,4 +1,4 @@
-"""An executor that takes its time."""
+"""An executor whose calls a test lets run one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 
 class HeldExecutor:
-    """An executor whose calls wait until they are let go, as those of a busy thread."""
+    """An executor whose calls wait until the test lets them run, as those of a busy thread do."""
 
     def __init__(self) -> None:
         self.waiting: deque[Callable[[], None]] = deque()
@@ -31,5 +31,5 @@ class HeldExecutor:
         return done
 
     def let_go(self) -> None:
-        """Let the next call run, and its result arrive."""
+        """Run the next call, and fire its Deferred."""
         self.waiting.popleft()()

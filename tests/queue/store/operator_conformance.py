@@ -42,7 +42,7 @@ class OperatorConformance(StoreHarness):
         return page
 
     def browse(self, **filters: Any) -> list[tuple[int, list[int]]]:
-        """Return what is there: ids with the numbers of their recipients."""
+        """Return the selected messages: ids with the numbers of their recipients."""
         selection = Selection.parse(filters, now=NOW)
         return picked(self.page(Browse(selection)))
 
@@ -62,16 +62,16 @@ class OperatorConformance(StoreHarness):
 
     # Listing.
 
-    def test_all_that_is_there_is_listed_in_the_order_of_ids(self) -> None:
+    def test_messages_are_listed_in_the_order_of_ids(self) -> None:
         self.accept(message(3), message(1, "a@one.example", "b@two.example"), message(2))
         self.assertEqual(self.browse(), [(1, [0, 1]), (2, [0]), (3, [0])])
 
-    def test_a_list_says_from_whom_and_how_large(self) -> None:
+    def test_a_listed_message_has_its_sender_and_size(self) -> None:
         self.accept(message(1, sender=None, body=MemoryBody(b"x" * 12)))
         (listed,) = self.page(Browse(Selection())).messages
         self.assertEqual((listed.reverse_path, listed.size), (None, 12))
 
-    def test_recipients_are_picked_by_their_address_domain_and_state(self) -> None:
+    def test_recipients_are_selected_by_address_domain_and_state(self) -> None:
         sent = message(1, "a@one.example", "b@two.example", "A.B@sub.two.example")
         self.accept(sent, message(2, "a@two.example"))
         self.do(deferred(sent, NOW + 60, 1))
@@ -92,11 +92,11 @@ class OperatorConformance(StoreHarness):
         ):
             self.assertEqual(self.browse(**filters), expected, filters)  # type: ignore[arg-type]
 
-    def test_no_pattern_takes_long(self) -> None:
+    def test_a_pattern_with_many_stars_is_matched_quickly(self) -> None:
         self.accept(message(1, f"{'a' * 64}@{'a' * 60}.{'a' * 60}.example"))
         self.assertEqual(self.browse(to="*a" * 400 + "b"), [])
 
-    def test_an_address_that_an_alias_led_from_is_found(self) -> None:
+    def test_a_recipient_is_selected_by_the_address_that_an_alias_led_from(self) -> None:
         sent = message(1)
         (bob,) = sent.envelope.recipients
         alias = evolve(bob, original=evolve(bob.mailbox, local_part="sales"))
@@ -104,7 +104,7 @@ class OperatorConformance(StoreHarness):
         self.assertEqual(self.browse(to="sales@next.example"), [(1, [0])])
         self.assertEqual(self.browse(to="bob@next.example"), [(1, [0])])
 
-    def test_messages_are_picked_by_id_sender_and_age(self) -> None:
+    def test_messages_are_selected_by_id_sender_and_age(self) -> None:
         old, new = int(first_id(NOW - 7200)), int(first_id(NOW - 60))
         self.accept(message(old), message(new, sender=None))
         self.assertEqual(self.browse(ids=[str(QueueId(new))]), [(new, [0])])
@@ -116,7 +116,7 @@ class OperatorConformance(StoreHarness):
         for older in (-1, -1e300, float("inf"), float("nan"), 10**400, True, "1"):
             self.assertRaises(ValueError, self.browse, older=older)
 
-    def test_pages_follow_one_another_and_never_part_a_message(self) -> None:
+    def test_pages_never_split_a_message(self) -> None:
         self.accept(*(message(id, "a@one.example", "b@two.example") for id in range(1, 6)))
         pages, after = [], FIRST
         while True:
@@ -129,17 +129,17 @@ class OperatorConformance(StoreHarness):
         self.assertTrue(all(numbers == [0, 1] for page in pages for _, numbers in page))
 
     def all_pages(self, make: Any) -> list[tuple[int, list[int]]]:
-        """Return what all slices come to; ``make`` returns what asks for the one behind an id."""
-        found: list[tuple[int, list[int]]] = []
+        """Return the selected messages of all slices; ``make`` returns the operation of a slice."""
+        selected: list[tuple[int, list[int]]] = []
         after: int | None = FIRST
         while after is not None:
             page = self.page(make(after))
-            found += picked(page)
+            selected += picked(page)
             self.assertTrue(page.next is None or page.next > after)
             after = page.next
-        return found
+        return selected
 
-    def test_nothing_that_is_meant_is_passed_over(self) -> None:
+    def test_the_database_passes_over_no_selected_recipient(self) -> None:
         mailboxes = (
             *("ann@one.example", "Ann.B+c@One.example", "a_n@two.example", "o'neill@one.example"),
             *(
@@ -197,45 +197,45 @@ class OperatorConformance(StoreHarness):
                 ):
                     expected.setdefault(int(each.id), []).append(entry.recipient.number)
             for limit, reach in ((100, 4000), (3, 5), (1, 1)):
-                found = self.all_pages(
+                selected = self.all_pages(
                     lambda after, asked=(selection, limit, reach): Browse(
                         asked[0], after, asked[1], asked[2]
                     )
                 )
-                self.assertEqual(found, sorted(expected.items()), (filters, limit))
+                self.assertEqual(selected, sorted(expected.items()), (filters, limit))
 
-    def test_what_is_done_to_many_at_once_is_done_to_all_that_are_meant(self) -> None:
+    def test_an_intervention_in_many_slices_changes_every_selected_recipient(self) -> None:
         self.accept(*(message(id, "a@one.example", "b@two.example") for id in range(1, 701)))
         self.accept(message(701, "a@one.example"), lease=True)
-        meant = Selection(domain="one.example")
+        selection = Selection(domain="one.example")
         for action, held in (("hold", 701), ("retry", 701), ("release", 0), ("retry", 0)):
-            found, busy, after = 0, 0, FIRST
+            changed, leased, after = 0, 0, FIRST
             while True:
-                page = self.page(Intervene(action, meant, NOW + 5, after))  # type: ignore[arg-type]
-                found += len(page.more) + sum(len(each.recipients) for each in page.messages)
-                busy += sum(entry.leased for each in page.messages for entry in each.recipients)
+                page = self.page(Intervene(action, selection, NOW + 5, after))  # type: ignore[arg-type]
+                changed += len(page.more) + sum(len(each.recipients) for each in page.messages)
+                leased += sum(entry.leased for each in page.messages for entry in each.recipients)
                 if page.next is None:
                     break
                 after = page.next
             expected = {"hold": (701, 1), "release": (701, 1)}.get(action, (0 if held else 700, 0))
-            self.assertEqual((found, busy), expected, action)
+            self.assertEqual((changed, leased), expected, action)
             self.assertEqual(self.store.census().held, held)
-        first = self.page(Browse(meant)).messages
+        first = self.page(Browse(selection)).messages
         self.assertTrue(all(each.recipients[0].next_attempt == NOW + 5 for each in first))
 
-    def test_more_ids_than_a_slice_are_gone_through(self) -> None:
+    def test_a_selection_may_name_more_ids_than_a_slice(self) -> None:
         self.accept(*(message(id) for id in range(1, 501)))
         selection = Selection(ids=tuple(QueueId(id) for id in range(1, 501)))
-        found, after = 0, FIRST
+        listed, after = 0, FIRST
         while True:
             page = self.page(Browse(selection, after))
-            found += len(page.messages)
+            listed += len(page.messages)
             if page.next is None:
                 break
             after = page.next
-        self.assertEqual(found, 500)
+        self.assertEqual(listed, 500)
 
-    def test_what_is_at_work_is_shown_as_that(self) -> None:
+    def test_a_leased_recipient_is_shown_as_leased(self) -> None:
         self.accept(message(1), lease=True)
         inspected = self.inspect(1)
         assert inspected is not None
@@ -244,7 +244,7 @@ class OperatorConformance(StoreHarness):
 
     # One message.
 
-    def test_a_message_is_shown_with_all_that_it_has(self) -> None:
+    def test_an_inspected_message_has_all_recipients_with_their_states(self) -> None:
         sent = message(1, "a@one.example", "b@two.example")
         self.accept(sent, lease=True)
         self.do(deferred(sent, NOW + 60, 1))
@@ -256,19 +256,19 @@ class OperatorConformance(StoreHarness):
         self.assertEqual((second.state, second.next_attempt), ("deferred", NOW + 60))
         self.assertEqual(second.recipient.last_reply, DEFERRED)
 
-    def test_one_that_is_not_there_is_none(self) -> None:
+    def test_inspecting_an_unknown_id_returns_none(self) -> None:
         self.assertIsNone(self.inspect(1))
 
     # Retrying.
 
-    def test_what_is_retried_is_due(self) -> None:
+    def test_a_retried_recipient_is_due(self) -> None:
         self.accept(message(1), lease=True)
         self.do(deferred(message(1), NOW + 3600))
         self.assertEqual(self.intervene("retry"), [(1, [0])])
         self.assertEqual(self.survey(), {"next.example": NOW + 1})
         self.assertEqual(self.due(NOW + 1), [(1, [0])])
 
-    def test_what_is_at_work_or_held_is_not_retried(self) -> None:
+    def test_leased_and_held_recipients_are_not_retried(self) -> None:
         self.accept(message(1), lease=True)
         self.accept(message(2))
         self.intervene("hold", ids=[str(QueueId(2))])
@@ -277,7 +277,7 @@ class OperatorConformance(StoreHarness):
 
     # Holding and releasing.
 
-    def test_what_is_held_is_never_due_and_is_counted(self) -> None:
+    def test_a_held_recipient_is_never_due_and_is_counted(self) -> None:
         self.accept(message(1), message(2))
         self.assertEqual(self.intervene("hold", ids=[str(QueueId(1))]), [(1, [0])])
         self.assertEqual(self.due(NOW + 2 * LIFETIME), [(2, [0])])
@@ -287,37 +287,37 @@ class OperatorConformance(StoreHarness):
         self.assertEqual(self.due(NOW + 2 * LIFETIME), [(2, [0])])
         self.assertEqual(self.store.census().held, 1)
 
-    def test_a_survey_does_not_bring_back_what_is_held(self) -> None:
+    def test_a_survey_does_not_release_held_recipients(self) -> None:
         self.accept(message(1))
         self.intervene("hold")
         self.assertEqual(self.survey(NOW, NOW - 1), {})
         self.assertEqual(self.state(1), ["held"])
 
-    def test_only_recipients_that_are_meant_are_held(self) -> None:
+    def test_only_selected_recipients_are_held(self) -> None:
         self.accept(message(1, "a@one.example", "b@two.example"))
         self.assertEqual(self.intervene("hold", domain="two.example"), [(1, [1])])
         self.assertEqual(self.due(), [(1, [0])])
 
-    def test_holding_twice_is_holding_once(self) -> None:
+    def test_holding_a_held_recipient_changes_nothing(self) -> None:
         self.accept(message(1))
         self.intervene("hold")
         self.assertEqual(self.intervene("hold"), [])
         self.assertEqual(self.store.census().held, 1)
 
-    def test_what_is_released_is_due(self) -> None:
+    def test_a_released_recipient_is_due(self) -> None:
         self.accept(message(1), message(2))
         self.intervene("hold")
         self.assertEqual(self.intervene("release", ids=[str(QueueId(1))]), [(1, [0])])
         self.assertEqual(self.due(NOW + 1), [(1, [0])])
         self.assertEqual(self.store.census().held, 1)
 
-    def test_what_is_not_held_cannot_be_released(self) -> None:
+    def test_releasing_a_recipient_that_is_not_held_changes_nothing(self) -> None:
         self.accept(message(1), lease=True)
         self.do(deferred(message(1), NOW + 3600))
         self.assertEqual(self.intervene("release"), [])
         self.assertEqual(self.survey(), {"next.example": NOW + 3600})
 
-    def test_what_is_held_at_work_is_held_when_it_comes_back(self) -> None:
+    def test_a_recipient_held_while_leased_is_held_after_a_deferral(self) -> None:
         self.accept(message(1), message(2))
         leased = self.lease().messages
         self.intervene("hold")
@@ -327,7 +327,7 @@ class OperatorConformance(StoreHarness):
         self.intervene("release")
         self.assertEqual(self.due(NOW + 1), [(1, [0]), (2, [0])])
 
-    def test_what_is_held_at_work_and_delivered_is_delivered(self) -> None:
+    def test_a_recipient_held_while_leased_can_still_be_delivered(self) -> None:
         self.accept(message(1), lease=True)
         self.intervene("hold")
         self.do(settled(message(1)))
@@ -336,7 +336,7 @@ class OperatorConformance(StoreHarness):
 
     # Removing.
 
-    def test_what_is_removed_is_gone_with_its_message_and_its_file(self) -> None:
+    def test_removing_the_last_recipient_removes_the_message_and_its_file(self) -> None:
         body = self.large_body(1, b"x" * 300)
         self.accept(message(1, "a@one.example", "b@two.example", body=body))
         self.assertEqual(self.intervene("remove", domain="one.example"), [(1, [0])])
@@ -347,13 +347,13 @@ class OperatorConformance(StoreHarness):
         self.assertEqual(self.files.names("/state/body"), [])
         self.assertEqual(self.store.census().recipients, 0)
 
-    def test_what_is_held_can_be_removed(self) -> None:
+    def test_a_held_recipient_can_be_removed(self) -> None:
         self.accept(message(1))
         self.intervene("hold")
         self.assertEqual(self.intervene("remove", state="held"), [(1, [0])])
         self.assertEqual((self.store.census().held, self.store.census().messages), (0, 0))
 
-    def test_what_is_removed_at_work_is_gone_when_its_delivery_came_to_nothing(self) -> None:
+    def test_a_recipient_removed_while_leased_leaves_after_a_deferral(self) -> None:
         self.accept(message(1), message(2))
         leased = self.lease().messages
         self.assertEqual(self.intervene("remove"), [(1, [0]), (2, [0])])
@@ -365,13 +365,13 @@ class OperatorConformance(StoreHarness):
         census = self.store.census()
         self.assertEqual((census.messages, census.recipients, census.deferred), (0, 0, 0))
 
-    def test_what_is_removed_at_work_and_delivered_is_delivered(self) -> None:
+    def test_a_recipient_removed_while_leased_can_still_be_delivered(self) -> None:
         self.accept(message(1), lease=True)
         self.intervene("remove")
         self.assertEqual(self.do(settled(message(1))), [None])
         self.assertEqual(self.store.census().messages, 0)
 
-    def test_what_was_removed_at_work_is_gone_at_the_next_start(self) -> None:
+    def test_a_recipient_removed_while_leased_leaves_at_the_next_start(self) -> None:
         self.accept(message(1, body=self.large_body(1, b"x" * 300)), lease=True)
         self.accept(message(2))
         self.intervene("remove", ids=[str(QueueId(1))])
@@ -381,12 +381,12 @@ class OperatorConformance(StoreHarness):
         self.assertEqual(self.store.census().recipients, 1)
         self.assertEqual(self.files.names("/state/body"), [])
 
-    def test_what_settles_and_is_removed_in_one_batch_is_gone(self) -> None:
+    def test_a_recipient_settled_and_removed_in_one_batch_leaves(self) -> None:
         self.accept(message(1), lease=True)
         self.do(deferred(message(1), NOW + 60), Intervene("remove", Selection(), NOW))
         self.assertEqual(self.store.census().recipients, 0)
 
-    def test_a_dry_run_says_what_would_be_done_and_does_nothing(self) -> None:
+    def test_a_dry_run_returns_the_recipients_and_changes_nothing(self) -> None:
         self.accept(message(1), message(2))
         for action in ("hold", "remove", "retry"):
             self.assertEqual(
@@ -395,7 +395,7 @@ class OperatorConformance(StoreHarness):
             )
         self.assertEqual(self.due(), [(1, [0]), (2, [0])])
 
-    def test_every_state_has_a_name(self) -> None:
+    def test_the_states_are_queued_deferred_held_and_quarantined(self) -> None:
         self.assertEqual(STATES, ("queued", "deferred", "held", "quarantined"))
 
     # Counting.
@@ -415,7 +415,7 @@ class OperatorConformance(StoreHarness):
                 key = each.age, each.deferred, each.held, each.code, each.ours
                 counts[key] = counts.get(key, 0) + count
             after = FIRST if tallied.next is None else tallied.next
-        # The first slice is cut within the old message, and what it has beyond is passed over.
+        # The first slice ends within the old message, whose other recipient is not counted.
         self.assertEqual(
             counts,
             {

@@ -23,7 +23,7 @@ def special(id: int, *recipients: str, at: float = NOW, **parameters: str | int)
 
 
 class PriorityConformance(StoreHarness):
-    """The part of the contract that is about priorities and times of the sender's own."""
+    """The part of the contract about priorities, return times and release times."""
 
     def next(self, now: float = NOW + HOUR, limit: int = 1) -> list[int]:
         leased = self.lease(now, limit, "next.example")
@@ -31,7 +31,7 @@ class PriorityConformance(StoreHarness):
 
     # Priorities (RFC 6710).
 
-    def test_the_more_urgent_comes_first(self) -> None:
+    def test_mail_of_a_higher_priority_is_leased_first(self) -> None:
         self.accept(
             message(1),
             special(2, priority=-3),
@@ -41,7 +41,7 @@ class PriorityConformance(StoreHarness):
         )
         self.assertEqual([self.next() for _ in range(6)], [[5], [3], [1], [4], [2], []])
 
-    def test_so_it_does_after_a_restart(self) -> None:
+    def test_mail_of_a_higher_priority_is_leased_first_after_a_restart(self) -> None:
         self.accept(message(1), special(2, priority=-3), special(3, priority=4))
         self.restart()
         self.assertEqual([self.next() for _ in range(4)], [[3], [1], [2], []])
@@ -52,12 +52,12 @@ class PriorityConformance(StoreHarness):
         self.assertEqual(self.next(limit=2), [1000, 1001])
         self.assertEqual(len(self.next(limit=1000)), 300)
 
-    def test_what_has_waited_for_long_goes_before_what_is_urgent_and_new(self) -> None:
+    def test_old_mail_is_leased_before_new_mail_of_a_higher_priority(self) -> None:
         self.accept(message(1, received_at=NOW - 3 * HOUR), message(2, received_at=NOW - HOUR))
         self.accept(special(3, priority=2))
         self.assertEqual([self.next(NOW) for _ in range(3)], [[1], [3], [2]])
 
-    def test_what_is_urgent_and_not_due_does_not_come(self) -> None:
+    def test_mail_of_a_high_priority_is_not_leased_before_it_is_due(self) -> None:
         self.accept(special(1, priority=9), message(2), lease=True)
         self.do(deferred(special(1, priority=9), NOW + 300), deferred(message(2), NOW + 100))
         leased = self.lease(NOW + 200, 10, "next.example")
@@ -76,7 +76,7 @@ class PriorityConformance(StoreHarness):
             self.assertEqual(self.next(NOW + rest), [id])
         self.assertEqual(self.lease(NOW + 60, 9, "next.example").rest, {"next.example": None})
 
-    def test_a_survey_names_a_domain_that_has_nothing_else(self) -> None:
+    def test_a_survey_names_domains_that_have_only_mail_with_a_priority(self) -> None:
         self.accept(special(1, "a@one.example", "b@two.example", priority=1))
         self.accept(special(2, "a@three.example", priority=-1), message(3, "b@four.example"))
         names = ("one.example", "two.example", "three.example", "four.example")
@@ -84,25 +84,25 @@ class PriorityConformance(StoreHarness):
         self.restart()
         self.assertEqual(self.survey(), dict.fromkeys(names, NOW))
 
-    def test_what_a_wrong_clock_has_put_off_is_due_whatever_its_priority(self) -> None:
+    def test_a_survey_makes_due_what_a_wrong_clock_put_off_whatever_its_priority(self) -> None:
         sent = special(1, priority=1), special(2, priority=-1)
         self.accept(*sent, lease=True)
         self.do(*(deferred(each, NOW + 86400) for each in sent))
         self.assertEqual(self.survey(NOW, NOW + 3600), {"next.example": NOW})
         self.assertEqual(self.due(), [(1, [0]), (2, [0])])
 
-    # What is to be returned rather than late (RFC 2852).
+    # Return times (RFC 2852).
 
-    def test_what_has_a_time_of_its_own_comes_whatever_else_is_asked_for(self) -> None:
-        """So that it is found among the mail of a next hop that is left alone."""
+    def test_mail_with_a_return_time_is_leased_whatever_the_limit_of_ids(self) -> None:
+        """So that it is read among the mail of a suspended next hop."""
         self.accept(*(message(id) for id in range(1, 10)))
         self.accept(special(50, by=f"{int(NOW)};R"), special(51, by=f"{int(NOW)};N"))
         (leased,) = self.do(Lease(NOW, (Want("next.example", 100, before=QueueId(3)),)))
         self.assertEqual([int(each.id) for each in leased.messages], [1, 2, 50])
 
-    # What is held (RFC 4865).
+    # Release times (RFC 4865).
 
-    def test_what_is_held_is_due_when_it_is_released(self) -> None:
+    def test_mail_with_a_release_time_is_due_at_that_time(self) -> None:
         self.accept(special(1, until=int(NOW) + 100), message(2))
         self.assertEqual(self.survey(), {"next.example": NOW})
         self.assertEqual(self.next(NOW + 99, 9), [2])
@@ -111,7 +111,7 @@ class PriorityConformance(StoreHarness):
         self.assertEqual(self.next(NOW + 99, 9), [2])
         self.assertEqual(self.next(NOW + 100, 9), [1])
 
-    def test_nobody_takes_it_for_the_work_of_a_wrong_clock(self) -> None:
+    def test_a_survey_leaves_release_times_as_they_are(self) -> None:
         month = 30 * 86400
         for id, parameters in ((1, {}), (2, {"priority": 2})):
             self.accept(special(id, until=int(NOW) + month, **parameters))
@@ -122,7 +122,7 @@ class PriorityConformance(StoreHarness):
         self.survey(NOW, NOW + HOUR)
         self.assertEqual(self.due(NOW + month), [(1, [0]), (2, [0])])
 
-    def test_what_was_released_is_put_off_like_all_other(self) -> None:
+    def test_mail_that_was_released_is_deferred_like_other_mail(self) -> None:
         held = special(1, until=int(NOW) + 100)
         self.accept(held)
         [leased] = self.lease(NOW + 100).messages

@@ -1,4 +1,4 @@
-"""The last attempts at a recipient are kept with it, and go with it."""
+"""The remembered attempts at a recipient, in the embedded store."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class History(StoreTestCase):
         self.store.open()
 
     def defer(
-        self, mail: Message, *numbers: int, attempt: int = 1, said: str = "", **rest: object
+        self, mail: Message, *numbers: int, attempt: int = 1, transcript: str = "", **rest: object
     ) -> None:
-        """Record that recipients of a message (all) were tried in vain."""
+        """Record an attempt after which recipients of a message (all) were deferred."""
         recipients = tuple(evolve(each, attempts=attempt - 1) for each in mail.envelope.recipients)
         self.store.apply(
             [
@@ -40,7 +40,7 @@ class History(StoreTestCase):
                                 RecipientNumber(number),
                                 DEFERRED,
                                 "mx.example[192.0.2.1]:25",
-                                transcript=said,
+                                transcript=transcript,
                                 **rest,  # type: ignore[arg-type]
                             ),
                             NOW + 300,
@@ -58,17 +58,17 @@ class History(StoreTestCase):
         return history.read(self.store._database, QueueId(id)).get(RecipientNumber(number), ())
 
     def rows(self) -> list[int]:
-        """Return how many attempts, and how many conversations, there are."""
+        """Return the numbers of attempts and of transcripts in the database."""
         assert self.store._database is not None
         (counts,) = self.store._database.execute(
             "SELECT (SELECT count(*) FROM attempt), (SELECT count(*) FROM conversation)"
         ).fetchall()
         return list(counts)
 
-    def test_an_attempt_in_vain_is_kept_with_all_that_is_known_of_it(self) -> None:
+    def test_an_attempt_that_ended_in_a_deferral_is_kept_with_all_its_facts(self) -> None:
         mail = message()
         self.store.apply([Accept(mail)])
-        self.defer(mail, said="S: 220 mx\n", tls=TLS, uncertain=True)
+        self.defer(mail, transcript="S: 220 mx\n", tls=TLS, uncertain=True)
         expected = PastAttempt(
             attempt=1,
             ended_at=NOW + 1,
@@ -84,52 +84,52 @@ class History(StoreTestCase):
         self.store.open()
         self.assertEqual(self.attempts(), (expected,))
 
-    def test_nothing_is_written_for_what_goes_at_once(self) -> None:
+    def test_nothing_is_written_for_a_message_delivered_at_the_first_attempt(self) -> None:
         mail = message()
         self.store.apply([Accept(mail)])
         self.store.apply([settled(mail)])
         self.assertEqual(self.rows(), [0, 0])
 
-    def test_the_last_five_attempts_and_two_conversations(self) -> None:
+    def test_the_last_five_attempts_and_two_transcripts_are_kept(self) -> None:
         mail = message()
         self.store.apply([Accept(mail)])
         for attempt in range(1, 9):
-            self.defer(mail, attempt=attempt, said=f"S: {attempt}\n")
+            self.defer(mail, attempt=attempt, transcript=f"S: {attempt}\n")
         kept = self.attempts()
         self.assertEqual([each.attempt for each in kept], [4, 5, 6, 7, 8])
         self.assertEqual([each.transcript for each in kept], ["", "", "", "S: 7\n", "S: 8\n"])
         self.assertEqual(self.rows(), [5, 2])
 
-    def test_who_was_tried_together_shares_what_was_said(self) -> None:
+    def test_recipients_tried_together_share_one_transcript(self) -> None:
         mail = message(1, *(f"{number}@next.example" for number in range(1000)))
         self.store.apply([Accept(mail)])
         for attempt in range(1, 4):
-            self.defer(mail, attempt=attempt, said=f"S: {attempt}\n")
+            self.defer(mail, attempt=attempt, transcript=f"S: {attempt}\n")
         self.assertEqual(self.rows(), [3000, 2])
         self.assertEqual(self.attempts(number=999)[-1].transcript, "S: 3\n")
 
-    def test_one_that_leaves_takes_only_its_own(self) -> None:
+    def test_a_recipient_that_leaves_takes_only_its_own_attempts(self) -> None:
         mail = message(1, "a@next.example", "b@next.example")
         self.store.apply([Accept(mail)])
-        self.defer(mail, said="S: both\n")
+        self.defer(mail, transcript="S: both\n")
         self.store.apply([settled(mail, 0)])
         self.assertEqual(self.rows(), [1, 1])
         self.assertEqual(self.attempts(number=1)[0].transcript, "S: both\n")
         self.store.apply([settled(mail, 1)])
         self.assertEqual(self.rows(), [0, 0])
 
-    def test_what_is_forgotten_leaves_nothing(self) -> None:
+    def test_a_forgotten_message_leaves_no_attempts(self) -> None:
         mail, other = message(1), message(2)
         self.store.apply([Accept(mail), Accept(other)])
-        self.defer(mail, said="S: 1\n")
-        self.defer(other, said="S: 2\n")
+        self.defer(mail, transcript="S: 1\n")
+        self.defer(other, transcript="S: 2\n")
         self.store.apply([Forget((mail.id,))])
         self.assertEqual(self.rows(), [1, 1])
         self.assertEqual(self.attempts(2)[0].transcript, "S: 2\n")
 
-    def test_an_answer_that_is_recorded_twice_is_one_attempt(self) -> None:
+    def test_a_deferral_applied_twice_is_one_attempt(self) -> None:
         mail = message()
         self.store.apply([Accept(mail)])
-        self.defer(mail, said="S: 1\n")
-        self.defer(mail, said="S: 1\n")
+        self.defer(mail, transcript="S: 1\n")
+        self.defer(mail, transcript="S: 1\n")
         self.assertEqual(self.rows(), [1, 1])

@@ -1,4 +1,4 @@
-"""One process to a state directory."""
+"""The lock of a state directory."""
 
 import errno
 import fcntl
@@ -20,14 +20,14 @@ class Lock(SynchronousTestCase):
         self.lock = StateLock(self.path)
         self.addCleanup(self.lock.release)
 
-    def test_it_names_who_holds_it_and_what_would_do(self) -> None:
+    def test_the_error_names_the_directory_the_process_and_a_remedy(self) -> None:
         self.lock.acquire()
         refusal = self.assertRaises(StateInUse, StateLock(self.path).acquire)
         self.assertIn(self.directory, str(refusal))
         self.assertIn(f"process {os.getpid()}", str(refusal))
         self.assertIn("--state-dir", str(refusal))
 
-    def test_it_can_be_had_again_once_it_is_released(self) -> None:
+    def test_a_released_lock_can_be_acquired_again(self) -> None:
         self.lock.acquire()
         self.lock.release()
         self.lock.release()
@@ -36,30 +36,30 @@ class Lock(SynchronousTestCase):
         other.release()
         self.lock.acquire()
 
-    def test_who_was_refused_harms_nothing(self) -> None:
+    def test_a_refused_process_leaves_the_lock_as_it_is(self) -> None:
         self.lock.acquire()
         for _ in range(2):
             self.assertRaises(StateInUse, StateLock(self.path).acquire)
 
-    def test_a_file_left_by_one_that_died_is_no_lock(self) -> None:
+    def test_a_lock_file_left_by_a_dead_process_is_no_lock(self) -> None:
         with open(self.path, "wb") as file:
             file.write(b"123456789012345678\n")
         self.lock.acquire()
         with open(self.path, "rb") as file:
             self.assertEqual(file.read(), b"%d\n" % os.getpid())
 
-    def test_its_file_is_for_its_owner_alone(self) -> None:
+    def test_the_lock_file_is_for_its_owner_alone(self) -> None:
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         self.lock.acquire()
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
 
-    def test_a_full_disk_keeps_nobody_from_starting(self) -> None:
+    def test_the_lock_can_be_acquired_on_a_full_disk(self) -> None:
         with mock.patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "full")):
             self.lock.acquire()
         self.assertRaises(StateInUse, StateLock(self.path).acquire)
 
-    def test_a_lock_that_cannot_be_had_at_all_is_not_blamed_on_another(self) -> None:
+    def test_a_lock_file_that_cannot_be_opened_raises_os_error(self) -> None:
         with (
             mock.patch.object(fcntl, "flock", side_effect=OSError(errno.ENOLCK, "no locks")),
             self.assertRaises(OSError) as told,

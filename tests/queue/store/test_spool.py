@@ -1,4 +1,4 @@
-"""Bodies on their way into the queue: small ones in memory, large ones durable before their row."""
+"""The spool: small bodies in memory, large ones durable before their row."""
 
 import errno
 
@@ -38,14 +38,14 @@ class Writing(SpoolTestCase):
         self.assertEqual(self.sealed(b"12345", b"67890"), MemoryBody(b"1234567890"))
         self.assertEqual(self.files.operations, [])
 
-    def test_an_octet_more_goes_to_a_file(self) -> None:
+    def test_a_body_one_octet_larger_than_small_goes_to_a_file(self) -> None:
         body = self.sealed(b"12345", b"67890", b"1")
         self.assertIsInstance(body, FileBody)
         self.assertEqual(body.size, 11)
         self.assertEqual(b"".join(body.chunks()), b"12345678901")
         self.assertEqual(self.files.content(PATH), b"12345678901")
 
-    def test_it_is_written_in_large_pieces_as_it_comes(self) -> None:
+    def test_a_large_body_is_written_in_pieces_of_64_kib(self) -> None:
         writer = self.written(b"x" * 11)
         self.files.operations.clear()
         for _ in range(200):
@@ -55,7 +55,7 @@ class Writing(SpoolTestCase):
         self.assertGreater(written, 200_011 - 65_536)
         self.assertEqual(written + sum(map(len, writer._held)), 200_011)
 
-    def test_what_cannot_be_written_at_the_end_is_told(self) -> None:
+    def test_an_error_of_the_last_write_fails_the_seal(self) -> None:
         writer = self.written(b"x" * 11, b"y" * 1000)
         self.files.fail_next("write", OSError(errno.ENOSPC, "full"))
         sealed = writer.seal()
@@ -63,7 +63,7 @@ class Writing(SpoolTestCase):
         self.assertEqual(self.failureResultOf(sealed, OSError).value.errno, errno.ENOSPC)
         self.assertEqual(self.files.names("/body"), [])
 
-    def test_content_then_name_are_durable_before_it_is_sealed(self) -> None:
+    def test_the_content_then_the_name_are_synced_before_the_seal_succeeds(self) -> None:
         self.sealed(b"x" * 20)
         self.assertEqual(
             [operation for operation, _ in self.files.operations[-4:]],
@@ -72,7 +72,7 @@ class Writing(SpoolTestCase):
         self.files.crash()
         self.assertEqual(self.files.content(PATH), b"x" * 20)
 
-    def test_what_is_discarded_leaves_nothing(self) -> None:
+    def test_a_discarded_body_leaves_no_file(self) -> None:
         writer = self.written(b"x" * 20)
         writer.discard()
         writer.discard()
@@ -80,14 +80,14 @@ class Writing(SpoolTestCase):
         small = self.written(b"x")
         small.discard()
 
-    def test_a_file_that_cannot_be_made_is_told(self) -> None:
+    def test_a_file_that_cannot_be_made_raises_os_error(self) -> None:
         self.files.fail_next("create", OSError(errno.ENOSPC, "full"))
         writer = self.spool.new_body(ID)
         self.assertRaises(OSError, writer.write, b"x" * 20)
         writer.discard()
         self.assertEqual(self.files.names("/body"), [])
 
-    def test_what_cannot_be_made_durable_is_removed_and_told(self) -> None:
+    def test_a_body_that_cannot_be_synced_is_removed_and_fails_the_seal(self) -> None:
         for operation in ("sync", "sync_directory"):
             self.files.fail_next(operation, OSError(errno.EIO, "no"))
             sealed = self.written(b"x" * 20).seal()
@@ -95,7 +95,7 @@ class Writing(SpoolTestCase):
             self.assertEqual(self.failureResultOf(sealed, OSError).value.errno, errno.EIO)
             self.assertEqual(self.files.names("/body"), [], operation)
 
-    def test_what_cannot_be_removed_either_is_left_for_the_next_start(self) -> None:
+    def test_a_file_that_cannot_be_removed_is_left_to_the_next_start(self) -> None:
         self.files.fail_next("sync", OSError(errno.EIO, "no"))
         self.files.fail_next("unlink", OSError(errno.EIO, "no"))
         sealed = self.written(b"x" * 20).seal()
@@ -111,11 +111,11 @@ class Reading(SpoolTestCase):
         self.assertEqual(b"".join(pieces), b"x" * 200_000)
         self.assertLessEqual(max(map(len, pieces)), 65_536)
 
-    def test_a_file_that_has_become_shorter_is_never_sent_as_a_whole(self) -> None:
+    def test_a_file_that_became_shorter_raises_os_error(self) -> None:
         self.sealed(b"x" * 20)
         with self.assertRaises(OSError):
             b"".join(self.spool.stored(ID, 21).chunks())
 
-    def test_a_file_that_is_gone_is_told(self) -> None:
+    def test_a_missing_file_raises_os_error(self) -> None:
         with self.assertRaises(OSError):
             b"".join(self.spool.stored(ID, 21).chunks())

@@ -1,4 +1,4 @@
-"""The embedded store: what is its own beside the contract (tests of that are in `conformance`)."""
+"""The embedded store beyond the contract, which `conformance` tests."""
 
 import errno
 import os
@@ -78,7 +78,7 @@ class StoreTestCase(SynchronousTestCase):
         return [int(each.id) for each in leased.messages]
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
-        """Ask the database while no store has it open."""
+        """Query the database while no store has it open."""
         database = sqlite3.connect(self.path, isolation_level=None)
         try:
             return database.execute(statement).fetchall()
@@ -86,14 +86,14 @@ class StoreTestCase(SynchronousTestCase):
             database.close()
 
     def pragma(self, name: str) -> object:
-        """Ask the store's own connection: another could not."""
+        """Read or set a pragma by the store's own connection: no other can be opened."""
         assert self.store._database is not None
         (value,) = self.store._database.execute(f"PRAGMA {name}").fetchone() or (None,)
         return value
 
 
 class Settings(StoreTestCase):
-    def test_a_commit_is_durable_and_the_database_its_own(self) -> None:
+    def test_the_database_is_in_wal_mode_with_full_sync_and_an_exclusive_lock(self) -> None:
         self.store.open()
         self.assertEqual(self.pragma("journal_mode"), "wal")
         self.assertEqual(self.pragma("synchronous"), 2)  # FULL
@@ -101,21 +101,21 @@ class Settings(StoreTestCase):
         self.assertEqual(self.pragma("fullfsync"), 1)
         self.assertEqual(self.pragma("checkpoint_fullfsync"), 1)
 
-    def test_they_are_in_force_after_it_was_opened_again(self) -> None:
+    def test_the_settings_are_in_force_after_the_store_was_opened_again(self) -> None:
         self.store.open()
         self.store.close()
         self.store.open()
         self.assertEqual(self.pragma("journal_mode"), "wal")
         self.assertEqual(self.pragma("synchronous"), 2)
 
-    def test_nobody_else_can_open_it(self) -> None:
+    def test_no_other_connection_can_read_the_database(self) -> None:
         self.store.open()
         self.store.apply([Accept(message(1))])
         other = sqlite3.connect(self.path, timeout=0)
         self.addCleanup(other.close)
         self.assertRaises(sqlite3.OperationalError, other.execute, "SELECT * FROM message")
 
-    def test_its_files_are_for_their_owner_alone(self) -> None:
+    def test_the_database_files_are_for_their_owner_alone(self) -> None:
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         self.store.open()
@@ -126,11 +126,11 @@ class Settings(StoreTestCase):
             mode = os.stat(os.path.join(self.directory, name)).st_mode
             self.assertEqual(stat.S_IMODE(mode), 0o600, name)
 
-    def test_its_name_is_made_durable_before_anything_is_taken(self) -> None:
+    def test_the_name_of_the_database_is_synced_before_mail_is_accepted(self) -> None:
         self.store.open()
         self.assertIn(("sync_directory", self.directory), self.files.operations)
 
-    def test_it_can_be_opened_where_files_are_real(self) -> None:
+    def test_a_store_on_a_real_disk_makes_its_directory_for_the_owner_alone(self) -> None:
         files = DiskFiles()
         spool = Spool(os.path.join(self.directory, "body"), files=files, executor=inline_executor)
         store = SQLiteStore(self.path, spool=spool, files=files)
@@ -145,7 +145,7 @@ class Schema(StoreTestCase):
         self.store.open()
         self.assertEqual(self.pragma("user_version"), len(scripts()))
 
-    def test_one_that_is_newer_is_refused_and_left_alone(self) -> None:
+    def test_a_newer_database_is_refused_and_not_changed(self) -> None:
         self.store.open()
         self.store.close()
         self.query("PRAGMA user_version = 99")
@@ -155,7 +155,7 @@ class Schema(StoreTestCase):
         with self.assertRaises(StoreError):
             self.store.apply([])
 
-    def test_an_older_one_is_brought_up_step_by_step_and_keeps_its_rows(self) -> None:
+    def test_an_older_database_is_upgraded_step_by_step_and_keeps_its_rows(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(database.close)
         first = "CREATE TABLE a (b);\n-- a word\nCREATE TABLE c (d);\n"
@@ -170,7 +170,7 @@ class Schema(StoreTestCase):
         self.assertEqual(database.execute("SELECT b, e FROM a").fetchall(), [(1, ";")])
         self.assertEqual(database.execute("SELECT * FROM f").fetchall(), [])
 
-    def test_a_queue_of_the_first_version_is_brought_up_with_all_that_it_has(self) -> None:
+    def test_a_queue_of_the_first_version_is_upgraded_with_all_its_mail(self) -> None:
         database = sqlite3.connect(self.path, isolation_level=None)
         upgrade(database, scripts()[:1])
         for id in (1, 2, 3):
@@ -196,7 +196,7 @@ class Schema(StoreTestCase):
         self.assertEqual(evolve(first, trace=b""), evolve(message(1), trace=b""))
         self.assertEqual(second.envelope.recipients[0].attempts, 1)
 
-    def test_a_step_that_fails_leaves_nothing_of_itself(self) -> None:
+    def test_a_step_that_fails_is_rolled_back(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(database.close)
         steps = ["CREATE TABLE a (b);", "CREATE TABLE c (d);\nINSERT INTO nowhere VALUES (1);"]
@@ -205,7 +205,7 @@ class Schema(StoreTestCase):
         tables = database.execute("SELECT name FROM sqlite_master").fetchall()
         self.assertEqual(tables, [("a",)])
 
-    def test_something_that_is_no_database_is_refused(self) -> None:
+    def test_a_file_that_is_no_database_is_refused(self) -> None:
         with open(self.path, "wb") as file:
             file.write(b"Dear operator, " * 1000)
         self.assertRaises(StoreError, self.store.open)
@@ -214,10 +214,10 @@ class Schema(StoreTestCase):
 
 
 class Plans(StoreTestCase):
-    """No statement walks over what it is not about, however long the queue is."""
+    """Every statement searches by an index: its cost is that of its result, not of the queue."""
 
     def plans(self, *operations: Operation) -> list[str]:
-        """Return how SQLite goes about the statements of a batch that look for rows."""
+        """Return the query plans of the statements of a batch that search for rows."""
         database = self.store._database
         assert database is not None
         statements: list[str] = []
@@ -241,20 +241,20 @@ class Plans(StoreTestCase):
         self.store.open()
         self.store.apply([Accept(message(id, f"a@{id}.example"), False) for id in range(1, 10)])
 
-    def test_a_lease_looks_at_what_it_brings(self) -> None:
+    def test_a_lease_searches_by_the_index_of_its_domains(self) -> None:
         wants = tuple(Want(f"{id}.example", 3) for id in range(1, 9))
         plans = self.plans(Lease(NOW, wants))
         self.assertOnlySearches(plans)
-        # The index alone says whether a row is one: all of a domain may have to be asked.
+        # The index alone has all columns of the condition: many rows of a domain may be read.
         due = [plan for plan in plans if "recipient_due" in plan]
         self.assertEqual(len(due), len(wants))
         self.assertEqual([plan for plan in due if "COVERING INDEX" not in plan], [])
 
-    def test_so_does_a_survey_and_what_it_sets_right(self) -> None:
+    def test_a_survey_searches_by_indexes_alone(self) -> None:
         self.store.apply([deferred(message(1, "a@1.example"), NOW + 1e6)])
         self.assertOnlySearches(self.plans(Survey(NOW, NOW + 4000)))
 
-    def test_so_does_a_lease_where_mail_has_priorities(self) -> None:
+    def test_a_lease_of_mail_with_priorities_searches_by_its_index(self) -> None:
         for id, parameters in ((20, {"priority": 3}), (21, {"until": int(NOW) + 9_000_000})):
             self.store.apply([Accept(special(id, "a@1.example", **parameters), False)])
         plans = self.plans(Lease(NOW, (Want("1.example", 3),)), Survey(NOW, NOW + 4000))
@@ -264,15 +264,15 @@ class Plans(StoreTestCase):
         )
         self.assertTrue(any("recipient_due (domain=?" in each for each in plans))
 
-    def test_so_does_settling_many_at_once(self) -> None:
+    def test_settling_many_at_once_searches_by_the_primary_key(self) -> None:
         done = [settled(message(id, f"a@{id}.example")) for id in range(1, 5)]
         again = [deferred(message(id, f"a@{id}.example"), NOW + 60) for id in range(5, 9)]
         self.assertOnlySearches(self.plans(*done, *again))
 
-    def test_so_does_forgetting(self) -> None:
+    def test_forgetting_searches_by_the_primary_key(self) -> None:
         self.assertOnlySearches(self.plans(Forget((QueueId(1), QueueId(2)))))
 
-    def test_so_does_what_an_operator_asks(self) -> None:
+    def test_the_operators_operations_search_by_keys(self) -> None:
         for selection in (Selection(), Selection(ids=(QueueId(1), QueueId(2)))):
             self.assertOnlySearches(self.plans(Browse(selection)))
             self.assertOnlySearches(self.plans(Intervene("hold", selection, NOW)))
@@ -294,7 +294,7 @@ class Plans(StoreTestCase):
                 self.assertTrue(any(index in plan for plan in plans), index)
             self.assertFalse(any("PRIMARY KEY (message>?" in plan for plan in plans), plans)
 
-    def test_a_slice_passes_over_a_bounded_part_of_the_queue(self) -> None:
+    def test_a_slice_passes_over_a_bounded_number_of_recipients(self) -> None:
         many = [Accept(message(id, "a@one.example"), False) for id in range(100, 9100)]
         for start in range(0, 9000, 500):
             self.store.apply(many[start : start + 500])
@@ -308,7 +308,7 @@ class Plans(StoreTestCase):
             after = page.next
         self.assertEqual(looked_at, [4000, 4000, 1009])
 
-    def test_counts_are_kept_and_not_counted_when_it_is_opened(self) -> None:
+    def test_counts_are_read_and_not_counted_when_the_store_is_opened(self) -> None:
         before = self.store.census()
         self.restart()
         self.query("DELETE FROM recipient WHERE message = 1")
@@ -324,21 +324,21 @@ class Recovery(StoreTestCase):
         self.assertEqual(self.store.open().swept, (str(QueueId(2)),))
         self.assertEqual(self.files.names(self.spool.directory), [str(QueueId(1))])
 
-    def test_files_are_swept_once_since_later_ones_are_on_their_way(self) -> None:
+    def test_files_are_swept_at_the_first_opening_only(self) -> None:
         self.store.open()
         self.large(1)
         self.store.close()
         self.assertEqual(self.store.open().swept, ())
         self.assertEqual(self.files.names(self.spool.directory), [str(QueueId(1))])
 
-    def test_a_sweep_that_failed_is_done_when_it_can_be(self) -> None:
+    def test_a_sweep_that_failed_is_repeated_at_the_next_opening(self) -> None:
         self.files.make_directories(self.spool.directory)
         self.large(1)
         self.files.fail_next("names", OSError(errno.EIO, "no"))
         self.assertRaises(StoreError, self.store.open)
         self.assertEqual(self.store.open().swept, (str(QueueId(1)),))
 
-    def test_a_row_without_its_file_is_kept_shown_and_never_leased(self) -> None:
+    def test_a_message_without_its_file_is_quarantined_and_never_leased(self) -> None:
         self.store.open()
         self.store.apply([Accept(self.large(1)), Accept(message(2))])
         self.restart()
@@ -371,10 +371,10 @@ class Trouble(StoreTestCase):
         self.before = self.store.census()
 
     def fill(self) -> None:
-        """Let the database have no more room than it takes now."""
+        """Limit the database to its size now."""
         self.pragma(f"max_page_count = {self.pragma('page_count')}")
 
-    def test_a_full_disk_is_told_and_nothing_has_happened(self) -> None:
+    def test_a_full_disk_raises_store_full_and_nothing_is_written(self) -> None:
         self.fill()
         large = message(3, body=MemoryBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
@@ -386,7 +386,7 @@ class Trouble(StoreTestCase):
         self.store.open()
         self.assertEqual(self.leased(), [1, 2])
 
-    def test_a_store_that_was_full_remains_good(self) -> None:
+    def test_a_store_that_was_full_can_still_be_used(self) -> None:
         self.fill()
         large = message(3, body=MemoryBody(b"x" * 60_000))
         with self.assertRaises(StoreFull):
@@ -406,7 +406,7 @@ class Trouble(StoreTestCase):
         self.files.capacity = None
         self.store.apply([Accept(message(3))])
 
-    def test_what_was_leased_in_a_batch_that_failed_is_due_again(self) -> None:
+    def test_a_lease_of_a_failed_batch_ends(self) -> None:
         self.restart()
         self.store.open()
         self.fill()
@@ -416,13 +416,13 @@ class Trouble(StoreTestCase):
         self.assertEqual(self.store.census().leased, 0)
         self.assertEqual(self.leased(), [1, 2])
 
-    def test_what_was_leased_before_a_batch_that_failed_stays_leased(self) -> None:
+    def test_a_lease_before_a_failed_batch_is_kept(self) -> None:
         self.fill()
         with self.assertRaises(StoreFull):
             self.store.apply([Accept(message(3, body=MemoryBody(b"x" * 60_000)))])
         self.assertEqual(self.leased(), [])
 
-    def test_an_error_of_the_database_is_told_and_nothing_has_happened(self) -> None:
+    def test_an_error_of_the_database_raises_store_error_and_nothing_is_written(self) -> None:
         self.pragma("query_only = ON")
         with self.assertRaises(StoreError):
             self.store.apply([deferred(message(1), NOW + 60), Accept(message(3))])
@@ -431,7 +431,7 @@ class Trouble(StoreTestCase):
         self.store.close()
         self.assertEqual(self.store.open().census, self.before)
 
-    def test_an_operation_that_makes_no_sense_does_nothing(self) -> None:
+    def test_a_batch_with_an_invalid_operation_writes_nothing(self) -> None:
         nonsense = settled(message(2**70))
         batch = [Accept(message(3)), settled(message(1)), nonsense]
         self.assertRaises(OverflowError, self.store.apply, batch)
@@ -439,7 +439,7 @@ class Trouble(StoreTestCase):
         self.store.apply([settled(message(1))])
         self.assertEqual(self.store.census().messages, 1)
 
-    def test_an_id_that_is_taken_is_never_written_over(self) -> None:
+    def test_a_message_with_a_known_id_is_refused(self) -> None:
         with self.assertRaises(StoreError):
             self.store.apply([Accept(message(1, "eve@next.example", sender=None))])
         self.restart()
@@ -448,7 +448,7 @@ class Trouble(StoreTestCase):
         assert leased is not None
         self.assertEqual(leased.messages, (message(1),))
 
-    def test_a_directory_that_cannot_be_used_is_told(self) -> None:
+    def test_a_directory_that_cannot_be_used_raises_store_error(self) -> None:
         missing = SQLiteStore("/nowhere/at/all/queue", spool=self.spool, files=self.files)
         self.assertRaises(StoreError, missing.open)
         self.restart()
@@ -457,7 +457,7 @@ class Trouble(StoreTestCase):
         with self.assertRaises(StoreError):
             self.store.apply([Lease(NOW, (Want("next.example", 1),))])
 
-    def test_a_file_goes_only_after_the_commit_that_removes_its_row(self) -> None:
+    def test_a_body_file_is_removed_after_the_commit_that_removes_its_row(self) -> None:
         self.store.apply([Accept(self.large(5))])
         self.pragma("query_only = ON")
         with self.assertRaises(StoreError):
@@ -472,7 +472,7 @@ class PowerFailure(StoreTestCase):
     """The order on disk: a body is durable before the row that names it."""
 
     def crash_after_accepting(self, files: UnsyncedFiles) -> tuple[QueueId, ...]:
-        """Accept a large message, lose the power, and return what has lost its body."""
+        """Accept a large message and lose the power; return the messages that lost their body."""
         self.new_disk(files)
         self.store = self.new_store()
         self.store.open()
@@ -488,13 +488,13 @@ class PowerFailure(StoreTestCase):
             self.assertEqual(b"".join(leased.messages[0].body.chunks()), b"large " * 100)
         return recovery.quarantined
 
-    def test_what_was_committed_has_its_body(self) -> None:
+    def test_a_committed_message_has_its_body_after_a_power_failure(self) -> None:
         self.assertEqual(self.crash_after_accepting(UnsyncedFiles()), ())
 
-    def test_a_disk_that_lies_about_syncing_loses_it(self) -> None:
+    def test_on_a_disk_that_does_not_sync_a_power_failure_loses_the_body(self) -> None:
         self.assertEqual(self.crash_after_accepting(UnsyncedFiles(syncs=False)), (QueueId(1),))
 
-    def test_whenever_the_power_fails_a_row_has_its_body(self) -> None:
+    def test_at_whatever_operation_the_power_fails_a_row_has_its_body(self) -> None:
         points = 0
         for operations in range(30):
             self.store.close()

@@ -1,4 +1,4 @@
-"""A state directory that goes away while it is in use, in part or as a whole, and comes back."""
+"""A state directory that goes away while it is in use, in part or whole, and comes back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .test_sqlite import StoreTestCase
 
 
 class GoneTestCase(StoreTestCase):
-    """A store that is open, with a message, and a directory that it can be moved to."""
+    """An open store with one message, and a directory that it can be moved to."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -36,7 +36,7 @@ class GoneTestCase(StoreTestCase):
         return SQLiteStore(self.path, spool=self.spool, files=self.files, lock=lock)
 
     def assertClosedFor(self, cause: str) -> None:
-        """Nothing is taken, nor is it opened again; and nothing is made."""
+        """The store takes no mail, cannot be opened again, and makes no file."""
         with self.assertRaises(StoreError) as told:
             self.store.apply([Forget((message(2).id,)), Accept(message(2), lease=False)])
         self.assertIn(cause, str(told.exception))
@@ -49,24 +49,24 @@ class GoneTestCase(StoreTestCase):
         )
 
     def assertBack(self, messages: int = 1) -> None:
-        """It is opened again, and has all that was in it."""
+        """The store can be opened again, and has all its mail."""
         self.store.open()
         self.store.apply([Forget((message(2).id,)), Accept(message(3), lease=False)])
         self.assertEqual(self.store.census().messages, messages + 1)
 
 
 class Database(GoneTestCase):
-    def test_one_that_was_moved_away_is_waited_for(self) -> None:
+    def test_a_database_that_was_moved_away_is_waited_for(self) -> None:
         os.rename(self.path, f"{self.path}.away")
         self.assertClosedFor("queue.sqlite")
         os.rename(f"{self.path}.away", self.path)
         self.assertBack()
 
-    def test_one_that_was_removed_is_not_made_again(self) -> None:
+    def test_a_database_that_was_removed_is_not_made_again(self) -> None:
         os.unlink(self.path)
         self.assertClosedFor("queue.sqlite")
 
-    def test_a_copy_of_it_is_it(self) -> None:
+    def test_a_copy_of_the_database_is_accepted_without_the_old_log(self) -> None:
         self.store.close()
         shutil.copyfile(self.path, f"{self.path}.copy")
         self.store.open()
@@ -78,7 +78,7 @@ class Database(GoneTestCase):
         os.unlink(f"{self.path}-wal")
         self.assertBack()
 
-    def test_an_empty_file_in_its_place_is_left_alone(self) -> None:
+    def test_an_empty_file_in_the_place_of_the_database_is_not_touched(self) -> None:
         os.rename(self.path, f"{self.path}.away")
         with open(self.path, "wb"):
             pass
@@ -87,7 +87,7 @@ class Database(GoneTestCase):
         os.rename(f"{self.path}.away", self.path)
         self.assertBack()
 
-    def test_another_file_does_not_get_the_log_of_the_one_before(self) -> None:
+    def test_the_log_of_one_database_is_not_applied_to_another(self) -> None:
         self.store.close()
         shutil.copyfile(self.path, f"{self.path}.older")
         self.store.open()
@@ -98,7 +98,7 @@ class Database(GoneTestCase):
         os.rename(f"{self.path}.away", self.path)
         self.assertBack(2)
 
-    def test_another_queue_in_its_place_is_left_alone(self) -> None:
+    def test_another_queue_in_the_place_of_the_database_is_not_touched(self) -> None:
         self.lock.release()
         os.rename(self.directory, self.away)
         os.mkdir(self.directory)
@@ -112,7 +112,7 @@ class Database(GoneTestCase):
         os.rename(self.away, self.directory)
         self.assertBack()
 
-    def test_one_that_another_program_has_open_is_waited_for(self) -> None:
+    def test_a_database_that_another_program_has_open_is_waited_for(self) -> None:
         self.store.close()
         other = sqlite3.connect(self.path, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
@@ -127,7 +127,7 @@ class Database(GoneTestCase):
         self.store.close()
         self.assertBack()
 
-    def test_an_outcome_is_not_taken_either(self) -> None:
+    def test_an_outcome_is_not_recorded_while_the_database_is_away(self) -> None:
         os.rename(self.path, f"{self.path}.away")
         with self.assertRaises(StoreError):
             self.store.apply([settled(message(1))])
@@ -137,12 +137,12 @@ class Database(GoneTestCase):
         self.store.apply([settled(message(1))])
         self.assertEqual(self.store.census().messages, 0)
 
-    def test_it_is_found_out_without_any_mail(self) -> None:
+    def test_a_missing_database_is_noticed_without_mail(self) -> None:
         os.unlink(self.path)
         with self.assertRaises(StoreError):
             self.store.apply([Forget(())])
 
-    def test_its_path_may_have_any_name(self) -> None:
+    def test_the_path_of_the_database_may_have_any_characters(self) -> None:
         path = os.path.join(self.directory, "a b?c#d%41é\udcff.sqlite")
         store = SQLiteStore(path, spool=self.spool, files=self.files)
         store.open()
@@ -153,14 +153,14 @@ class Database(GoneTestCase):
         store.close()
         self.assertTrue(os.path.exists(path))
 
-    def test_the_first_opening_makes_what_is_not_there(self) -> None:
+    def test_the_first_opening_makes_missing_files(self) -> None:
         self.store.close()
         os.unlink(self.path)
         store = self.new_store()
         self.addCleanup(store.close)
         self.assertEqual(store.open().census.messages, 0)
 
-    def test_queues_are_told_apart(self) -> None:
+    def test_every_queue_has_an_id_of_its_own(self) -> None:
         self.store.close()
         first = self.query("SELECT id FROM identity")
         os.unlink(self.path)
@@ -169,11 +169,11 @@ class Database(GoneTestCase):
         store.close()
         self.assertNotEqual(self.query("SELECT id FROM identity"), first)
 
-    def test_one_that_could_not_be_closed_is_closed_before_it_is_opened(self) -> None:
+    def test_an_open_store_is_closed_before_it_is_opened_again(self) -> None:
         self.store.open()
         self.assertBack()
 
-    def test_one_that_could_not_be_opened_for_want_of_memory_is_opened_later(self) -> None:
+    def test_a_store_that_could_not_be_opened_for_lack_of_memory_can_be_opened_later(self) -> None:
         self.store.close()
         before = self.store._read_free_pages
 
@@ -187,14 +187,14 @@ class Database(GoneTestCase):
 
 
 class StateDirectory(GoneTestCase):
-    """With real files, since a directory is moved as a whole."""
+    """The whole directory is moved, so its files are real."""
 
     def new_disk(self, files: UnsyncedFiles) -> None:
         self.files = DiskFiles()  # type: ignore[assignment]
         body = os.path.join(self.directory, "body")
         self.spool = Spool(body, files=self.files, executor=inline_executor, small_body=100)
 
-    def test_one_that_was_moved_away_is_waited_for(self) -> None:
+    def test_a_directory_that_was_moved_away_is_waited_for(self) -> None:
         self.store.apply([Accept(self.large(5), lease=False)])
         for bare in (False, True):
             os.rename(self.directory, self.away)
@@ -207,7 +207,7 @@ class StateDirectory(GoneTestCase):
             self.store.open()
         self.assertBack(2)
 
-    def test_a_copy_of_it_is_it(self) -> None:
+    def test_a_copy_of_the_directory_is_accepted(self) -> None:
         self.store.apply([Accept(self.large(5), lease=False)])
         self.store.close()
         shutil.copytree(self.directory, self.away)
@@ -216,7 +216,7 @@ class StateDirectory(GoneTestCase):
         os.rename(self.away, self.directory)
         self.assertBack(2)
 
-    def test_bodies_that_went_away_alone_are_waited_for(self) -> None:
+    def test_a_missing_directory_of_bodies_is_waited_for(self) -> None:
         body = self.spool.directory
         self.store.apply([Accept(self.large(5), lease=False)])
         for bare in (False, True):
@@ -231,7 +231,7 @@ class StateDirectory(GoneTestCase):
             self.store.open()
         self.assertBack(2)
 
-    def test_bodies_that_were_copied_are_known_by_their_names(self) -> None:
+    def test_copied_bodies_are_recognized_by_their_names(self) -> None:
         body = self.spool.directory
         self.store.apply([Accept(self.large(5), lease=False)])
         shutil.copytree(body, self.away)
@@ -240,7 +240,7 @@ class StateDirectory(GoneTestCase):
         os.rename(self.away, body)
         self.assertBack(2)
 
-    def test_a_lock_whose_file_was_removed_is_taken_anew(self) -> None:
+    def test_a_lock_whose_file_was_removed_is_taken_again(self) -> None:
         os.unlink(os.path.join(self.directory, "queue.lock"))
         with self.assertRaises(StoreError):
             self.store.apply([Forget(())])
@@ -248,7 +248,7 @@ class StateDirectory(GoneTestCase):
         self.assertBack()
         self.assertTrue(self.lock.in_place)
 
-    def test_one_that_another_has_by_then_is_left_to_it(self) -> None:
+    def test_a_lock_that_another_process_took_meanwhile_keeps_the_store_closed(self) -> None:
         path = os.path.join(self.directory, "queue.lock")
         os.unlink(path)
         other = StateLock(path)
