@@ -52,7 +52,7 @@ def numbers(message: Message) -> list[int]:
 
 
 def settled(message: Message, *done: int, notices: Sequence[Message] = ()) -> Settle:
-    """Return what records that recipients (all, if none are named) have their final answer."""
+    """Return the settle after which recipients (all, if none are named) are done."""
     return Settle(
         message,
         done=tuple(map(RecipientNumber, done or numbers(message))),
@@ -62,7 +62,7 @@ def settled(message: Message, *done: int, notices: Sequence[Message] = ()) -> Se
 
 
 def deferred(message: Message, until: float, *which: int) -> Settle:
-    """Return what records that recipients (all, if none are named) are to be tried again."""
+    """Return the settle that defers recipients (all, if none are named)."""
     return Settle(
         message,
         deferred=tuple(

@@ -1,4 +1,4 @@
-"""A runner on a clock, with deliveries that wait for the test's answer."""
+"""A runner on a clock, whose attempts wait until the test answers them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from twisted_mta.testing.store import MemoryStore
 from .mail import LIFETIME, NOW, numbers
 
 GONE = Reply.of(550, "1.6", "Moved away")
-NOBODY = Reply.of(451, "4.1", "mx.example[192.0.2.1]:25: Connection refused")
+CONNECTION_REFUSED = Reply.of(451, "4.1", "mx.example[192.0.2.1]:25: Connection refused")
 
 
 class Attempt:
-    """One transaction that was asked for."""
+    """One transaction that the runner attempts."""
 
     def __init__(self, next_hop: NextHop, message: Message) -> None:
         self.next_hop = next_hop
@@ -51,10 +51,10 @@ class Attempt:
         )
 
     def unreachable(self) -> None:
-        """Say that nobody is there."""
+        """Answer that the next hop refused the connection."""
         self.done.callback(
             [
-                Outcome(recipient.number, NOBODY, unreachable=True)
+                Outcome(recipient.number, CONNECTION_REFUSED, unreachable=True)
                 for recipient in self.message.envelope.recipients
             ]
         )
@@ -86,12 +86,12 @@ class RunnerTestCase(SynchronousTestCase):
     notice_made: Noticed = staticmethod(lambda action: None)
 
     def limits_of(self, next_hop: NextHop) -> NextHopLimits:
-        """Say what holds for a next hop; for a test to replace."""
+        """Return the limits of a next hop; for a test to replace."""
         return NextHopLimits()
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.step = 0.0  # of the wall clock, against the true one
+        self.step = 0.0  # seconds that the wall clock was set ahead
         self.attempts: list[Attempt] = []
         self.all_attempts: list[Attempt] = []
         self.observed: list[tuple[Message, list[Outcome], str]] = []
@@ -101,7 +101,7 @@ class RunnerTestCase(SynchronousTestCase):
         self.begin()
 
     def begin(self, start: bool = True) -> None:
-        """Begin as a process does, on what the one before has left in the store."""
+        """Begin with another runner on the same store, as a new process does."""
         self.attempts.clear()
         self.commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
         self.commit.start()
@@ -127,7 +127,7 @@ class RunnerTestCase(SynchronousTestCase):
             self.settle()
 
     def settings(self) -> RunnerSettings:
-        """Return what the runner is told."""
+        """Return the settings of the runner."""
         return RunnerSettings(
             hostname="mta.example",
             backoff=self.backoff,
@@ -146,7 +146,7 @@ class RunnerTestCase(SynchronousTestCase):
         return attempt.done
 
     def settle(self, seconds: float = 0.0) -> None:
-        """Let time pass, then all that is due happen."""
+        """Let time pass, and all due calls happen."""
         self.clock.advance(seconds)
         for _ in range(6):
             self.clock.advance(0)
@@ -162,14 +162,14 @@ class RunnerTestCase(SynchronousTestCase):
         return done
 
     def answer(self, reply: Reply, *others: Reply) -> None:
-        """Answer what is under way, in order."""
+        """Answer the attempts under way, in order."""
         attempts, self.attempts = self.attempts, []
         for attempt in attempts:
             attempt.answer(reply, *others)
         self.settle()
 
-    def find_nobody(self, *domains: str) -> None:
-        """Let what is under way (to ``domains``, if any are named) reach nobody."""
+    def unreachable(self, *domains: str) -> None:
+        """Refuse the connections of the attempts under way: to ``domains``, or all."""
         attempts, self.attempts = self.attempts, []
         for attempt in attempts:
             if domains and attempt.next_hop.domain not in domains:
@@ -179,7 +179,7 @@ class RunnerTestCase(SynchronousTestCase):
         self.settle()
 
     def under_way(self) -> list[tuple[str, list[int]]]:
-        """Return what was handed over and not answered: next hop and recipients."""
+        """Return the attempts under way: next hop and recipients of each."""
         return [(each.next_hop.domain, numbers(each.message)) for each in self.attempts]
 
     def notices(self) -> list[Message]:
@@ -187,25 +187,25 @@ class RunnerTestCase(SynchronousTestCase):
         return [each for id, each in self.store.messages.items() if id >= 1_000_000]
 
     def assertIdle(self) -> None:
-        """Nothing is in memory, in whatever count."""
+        """No mail is in memory, and every count is zero."""
         fair_share = self.runner._fair_share
         self.assertEqual(self.runner.active, 0)
         self.assertEqual((fair_share.places, fair_share.remote, fair_share._unproven), (0, 0, 0))
         self.assertEqual(fair_share._places_of_kind, [0, 0, 0])
         self.assertEqual(fair_share._waiting, {})
-        for line in fair_share.queues.values():
+        for queue in fair_share.queues.values():
             state = (
-                line.places,
-                line.claimed,
-                line.acquiring,
-                line.state.active,
-                len(line.waiting),
+                queue.places,
+                queue.claimed,
+                queue.acquiring,
+                queue.state.active,
+                len(queue.waiting),
             )
-            self.assertEqual(state, (0, 0, 0, 0, 0), str(line.state.next_hop))
+            self.assertEqual(state, (0, 0, 0, 0, 0), str(queue.next_hop))
         self.assertEqual(list(self.runner._slots._acquiring), [])
         self.assertEqual(self.store.census().leased, 0)
 
     def assertDone(self) -> None:
-        """Nothing is in the queue any more, nor in memory."""
+        """No mail is in the queue, nor in memory."""
         self.assertIdle()
         self.assertEqual(self.store.messages, {})

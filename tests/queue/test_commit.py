@@ -1,4 +1,4 @@
-"""Group commit: what shares a transaction, what a failed one leaves, and how it ends."""
+"""Group commit: batches, states, failed commits, a full disk, and the stop."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CommitTestCase(SynchronousTestCase):
         self.commit.start()
 
     def hold(self) -> None:
-        """Let the store take its time from now on."""
+        """Hold the calls of the store from now on."""
         self.commit._executor = self.executor
 
     def turn(self) -> None:
@@ -73,7 +73,7 @@ class CommitTestCase(SynchronousTestCase):
 
 
 class Batches(CommitTestCase):
-    def test_each_transaction_is_timed(self) -> None:
+    def test_each_commit_is_timed(self) -> None:
         took: list[float] = []
         self.commit._timed = took.append
         self.hold()
@@ -84,13 +84,13 @@ class Batches(CommitTestCase):
         self.executor.let_go()
         self.assertEqual(took, [0.25])
 
-    def test_it_says_whether_it_is_open(self) -> None:
+    def test_a_stopped_store_is_not_open(self) -> None:
         self.assertTrue(self.commit.is_open)
         self.commit.stop()
         self.turn()
         self.assertFalse(self.commit.is_open)
 
-    def test_what_comes_in_one_turn_shares_a_transaction(self) -> None:
+    def test_operations_of_one_reactor_turn_share_a_transaction(self) -> None:
         done = self.accept(1, 2, 3)
         self.assertNoResult(done[0])
         self.turn()
@@ -99,7 +99,7 @@ class Batches(CommitTestCase):
             self.successResultOf(each)
         self.assertEqual((self.commit.batches, self.commit.committed), (1, 3))
 
-    def test_what_comes_during_a_transaction_shares_the_next(self) -> None:
+    def test_operations_that_come_during_a_transaction_share_the_next(self) -> None:
         self.hold()
         first = self.accept(1)
         self.turn()
@@ -115,7 +115,7 @@ class Batches(CommitTestCase):
             self.successResultOf(each)
         self.assertEqual(self.sizes(), [1, 2])
 
-    def test_nothing_waits_for_a_larger_batch(self) -> None:
+    def test_a_commit_does_not_wait_for_a_larger_batch(self) -> None:
         self.accept(1)
         self.turn()
         self.accept(2)
@@ -123,7 +123,7 @@ class Batches(CommitTestCase):
         self.assertEqual(self.sizes(), [1, 1])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_it_waits_for_those_who_are_being_served(self) -> None:
+    def test_a_commit_waits_while_peers_are_being_answered(self) -> None:
         said = 0
 
         def serve() -> None:
@@ -140,7 +140,7 @@ class Batches(CommitTestCase):
         self.turn()
         self.assertEqual(self.sizes(), [2])
 
-    def test_it_waits_5_ms_at_the_most(self) -> None:
+    def test_a_commit_waits_5_ms_at_most(self) -> None:
         said = iter(range(1000))
         self.commit._activity = lambda: next(said)
         turns = []
@@ -155,7 +155,7 @@ class Batches(CommitTestCase):
         self.successResultOf(done)
         self.assertEqual(turns, [[]] * 5)
 
-    def test_a_full_transaction_waits_for_nobody(self) -> None:
+    def test_a_full_batch_does_not_wait(self) -> None:
         said = iter(range(1000))
         self.commit._activity = lambda: next(said)
         self.accept(*range(1, 65))
@@ -178,14 +178,14 @@ class Batches(CommitTestCase):
         self.clock.pump([0, 0, 0])
         self.assertEqual(self.sizes(), [4, 2])
 
-    def test_a_message_larger_than_that_has_one_to_itself(self) -> None:
+    def test_a_message_larger_than_4_mib_has_a_transaction_to_itself(self) -> None:
         self.accept(1)
         self.commit.perform(Accept(message(2, body=MemoryBody(b"x" * (5 << 20)))))
         self.accept(3)
         self.clock.pump([0, 0, 0])
         self.assertEqual(self.sizes(), [1, 1, 1])
 
-    def test_bodies_in_files_count_for_nothing(self) -> None:
+    def test_bodies_in_files_do_not_count_as_octets_of_a_batch(self) -> None:
         for id in range(1, 7):
             body = self.spool.stored(QueueId(id), 40 << 20)
             self.commit.perform(Accept(message(id, body=body)))
@@ -204,20 +204,20 @@ class Batches(CommitTestCase):
         self.turn()
         self.assertEqual(self.store.batches, [tuple(operations)])
 
-    def test_each_gets_its_own_result(self) -> None:
+    def test_each_operation_gets_its_own_result(self) -> None:
         self.commit.perform(Accept(message(1), lease=False))
         leased = self.commit.perform(Lease(NOW, (Want("next.example", 5),)))
         self.turn()
         self.assertEqual(self.successResultOf(leased).messages, (message(1),))
 
-    def test_a_listener_that_fails_harms_no_other(self) -> None:
+    def test_a_callback_that_fails_harms_no_other(self) -> None:
         first, second = self.accept(1, 2)
         first.addCallback(lambda _: 1 / 0)
         self.turn()
         self.successResultOf(second)
         self.failureResultOf(first, ZeroDivisionError)
 
-    def test_who_is_answered_may_ask_again_at_once(self) -> None:
+    def test_a_callback_may_perform_another_operation(self) -> None:
         again: list[Deferred[Any]] = []
         (first,) = self.accept(1)
         first.addCallback(lambda _: again.extend(self.accept(2)))
@@ -225,7 +225,7 @@ class Batches(CommitTestCase):
         self.turn()
         self.successResultOf(again[0])
 
-    def test_the_census_is_the_stores(self) -> None:
+    def test_the_census_is_that_of_the_store(self) -> None:
         self.accept(1)
         self.turn()
         self.assertEqual(self.commit.census().messages, 1)
@@ -273,7 +273,7 @@ class States(CommitTestCase):
 
 
 class FailedCommits(CommitTestCase):
-    def test_nobody_is_told_250(self) -> None:
+    def test_messages_of_a_failed_commit_are_refused(self) -> None:
         self.store.fail_next(BROKEN)
         done = self.accept(1, 2)
         self.turn()
@@ -282,7 +282,7 @@ class FailedCommits(CommitTestCase):
         self.assertLogged(1)
         self.assertEqual((NOT_NOW.code, NOT_NOW.enhanced), (451, "4.3.0"))
 
-    def test_nor_are_those_who_waited_for_the_next(self) -> None:
+    def test_messages_that_waited_behind_a_failed_commit_are_refused(self) -> None:
         self.hold()
         self.store.fail_next(BROKEN)
         self.accept(1)[0].addErrback(lambda failure: None)
@@ -292,7 +292,7 @@ class FailedCommits(CommitTestCase):
         self.assertRefused(waiting)
         self.assertLogged(1)
 
-    def test_it_is_never_tried_again(self) -> None:
+    def test_a_failed_accept_is_not_tried_again(self) -> None:
         self.store.fail_next(BROKEN)
         self.accept(1)[0].addErrback(lambda failure: None)
         self.turn()
@@ -301,7 +301,7 @@ class FailedCommits(CommitTestCase):
         self.assertEqual(sum(isinstance(each, Accept) for each in accepted), 1)
         self.assertLogged(1)
 
-    def test_until_it_is_open_again_mail_is_refused_at_once(self) -> None:
+    def test_mail_is_refused_at_once_until_the_store_is_open_again(self) -> None:
         self.store.fail_next(BROKEN)
         self.accept(1)[0].addErrback(lambda failure: None)
         self.turn()
@@ -316,7 +316,7 @@ class FailedCommits(CommitTestCase):
         self.successResultOf(taken)
         self.assertLogged(1)
 
-    def test_outcomes_are_kept_until_they_can_be_written(self) -> None:
+    def test_a_settle_is_kept_until_it_can_be_written(self) -> None:
         self.accept(1, 2)
         self.turn()
         self.store.fail_next(BROKEN)
@@ -333,7 +333,7 @@ class FailedCommits(CommitTestCase):
         self.assertEqual(self.store.census().messages, 0)
         self.assertLogged(1)
 
-    def test_what_was_written_though_it_was_refused_is_forgotten(self) -> None:
+    def test_a_message_that_was_written_and_refused_is_forgotten(self) -> None:
         self.store.fail_next(BROKEN, durable=True)
         done = self.accept(1, 2)
         self.turn()
@@ -349,7 +349,7 @@ class FailedCommits(CommitTestCase):
         self.assertEqual(self.store.census().messages, 0)
         self.assertLogged(1)
 
-    def test_it_is_forgotten_however_often_that_fails(self) -> None:
+    def test_a_refused_message_is_forgotten_however_often_that_fails(self) -> None:
         self.store.fail_next(BROKEN, durable=True)
         self.assertEqual(len(self.accept(1)), 1)
         self.turn()
@@ -361,7 +361,7 @@ class FailedCommits(CommitTestCase):
         self.assertLogged(3)
         self.flushLoggedErrors(Refused)
 
-    def test_files_of_what_was_refused_are_removed(self) -> None:
+    def test_body_files_of_refused_messages_are_removed(self) -> None:
         self.hold()
         self.store.fail_next(BROKEN)
         refused = [self.commit.perform(Accept(message(1, body=self.large(1))))]
@@ -380,7 +380,7 @@ class FailedCommits(CommitTestCase):
         self.assertEqual(self.files.names("/body"), [])
         self.assertLogged(1)
 
-    def test_it_is_opened_again_with_back_off(self) -> None:
+    def test_the_store_is_opened_again_with_back_off(self) -> None:
         self.store.fail_next(BROKEN)
         self.store.fail_to_open(*[StoreError("still broken")] * 8)
         (refused,) = self.accept(1)
@@ -399,7 +399,7 @@ class FailedCommits(CommitTestCase):
         self.successResultOf(taken)
         self.assertLogged(9)
 
-    def test_back_off_begins_anew_once_it_was_open(self) -> None:
+    def test_back_off_begins_anew_after_the_store_was_open(self) -> None:
         for _ in range(3):
             self.store.fail_next(BROKEN)
             self.accept(1)[0].addErrback(lambda failure: None)
@@ -409,7 +409,7 @@ class FailedCommits(CommitTestCase):
             self.assertEqual(self.store.opened, opened + 1)
         self.assertLogged(3)
 
-    def test_a_schema_that_has_become_newer_is_asked_again(self) -> None:
+    def test_a_store_with_a_newer_schema_is_opened_again_later(self) -> None:
         self.store.fail_next(BROKEN)
         self.store.fail_to_open(NewerSchema("2"))
         self.accept(1)[0].addErrback(lambda failure: None)
@@ -420,7 +420,7 @@ class FailedCommits(CommitTestCase):
         self.assertLogged(1)
         self.assertLogged(1, NewerSchema)
 
-    def test_the_first_opening_fails_as_the_store_does(self) -> None:
+    def test_the_first_opening_raises_the_error_of_the_store(self) -> None:
         self.store.fail_to_open(BROKEN)
         commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
         self.assertRaises(StoreError, commit.start)
@@ -429,14 +429,14 @@ class FailedCommits(CommitTestCase):
 
 
 class FullDisk(CommitTestCase):
-    def test_mail_is_refused_452(self) -> None:
+    def test_a_full_disk_refuses_mail_with_452(self) -> None:
         self.store.fail_next(NO_ROOM)
         (refused,) = self.accept(1)
         self.turn()
         self.assertRefused(refused, FULL)
         self.assertEqual((FULL.code, FULL.enhanced), (452, "4.3.1"))
 
-    def test_outcomes_are_written_at_once_without_new_mail(self) -> None:
+    def test_on_a_full_disk_outcomes_are_written_without_new_mail(self) -> None:
         self.accept(1)
         self.turn()
         self.store.batches.clear()
@@ -451,7 +451,7 @@ class FullDisk(CommitTestCase):
         kinds = [[type(each).__name__ for each in batch] for batch in self.store.batches]
         self.assertEqual(kinds, [["Accept", "Settle", "Lease"], ["Forget", "Settle", "Lease"]])
 
-    def test_new_mail_is_refused_at_once_until_it_is_tried_again(self) -> None:
+    def test_on_a_full_disk_new_mail_is_refused_for_a_second(self) -> None:
         self.store.fail_next(NO_ROOM)
         (refused,) = self.accept(1)
         self.turn()
@@ -463,7 +463,7 @@ class FullDisk(CommitTestCase):
         self.turn()
         self.successResultOf(taken)
 
-    def test_it_takes_mail_again_by_itself_without_being_opened_anew(self) -> None:
+    def test_after_a_full_disk_mail_is_accepted_again_without_reopening(self) -> None:
         self.store.fail_next(NO_ROOM, NO_ROOM)
         (refused,) = self.accept(1)
         self.turn()
@@ -474,7 +474,7 @@ class FullDisk(CommitTestCase):
         self.successResultOf(taken)
         self.assertEqual(self.store.opened, 1)
 
-    def test_nobody_waits_for_outcomes_that_cannot_be_written(self) -> None:
+    def test_new_mail_is_refused_at_once_while_outcomes_cannot_be_written(self) -> None:
         self.accept(1)
         self.turn()
         self.store.fail_next(*[NO_ROOM] * 100)
@@ -485,7 +485,7 @@ class FullDisk(CommitTestCase):
             self.turn()
             self.assertRefused(refused, FULL)
 
-    def test_nor_for_a_transaction_that_is_under_way(self) -> None:
+    def test_messages_around_a_full_transaction_are_refused_and_their_files_removed(self) -> None:
         self.hold()
         self.store.fail_next(NO_ROOM)
         first = self.accept(1)
@@ -500,7 +500,7 @@ class FullDisk(CommitTestCase):
         self.executor.let_go()
         self.assertEqual(self.files.names("/body"), [])
 
-    def test_it_is_not_asked_in_a_hot_loop(self) -> None:
+    def test_a_full_store_is_not_tried_in_a_hot_loop(self) -> None:
         self.accept(1)
         self.turn()
         self.store.batches.clear()
@@ -522,7 +522,7 @@ class FullDisk(CommitTestCase):
 
 
 class Stopping(CommitTestCase):
-    def test_what_waits_is_committed_and_the_store_closed(self) -> None:
+    def test_a_stop_commits_waiting_operations_and_closes_the_store(self) -> None:
         (done,) = self.accept(1)
         stopped = self.commit.stop()
         self.turn()
@@ -533,7 +533,7 @@ class Stopping(CommitTestCase):
             self.store.apply([])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_transaction_under_way_is_waited_for(self) -> None:
+    def test_a_stop_waits_for_the_transaction_under_way(self) -> None:
         self.hold()
         (first,) = self.accept(1)
         self.turn()
@@ -551,28 +551,28 @@ class Stopping(CommitTestCase):
         self.executor.let_go()
         self.successResultOf(stopped)
 
-    def test_nothing_is_taken_afterwards(self) -> None:
+    def test_a_stopped_queue_refuses_operations(self) -> None:
         self.commit.stop()
         self.turn()
         (refused,) = self.accept(1)
         self.assertRefused(refused)
         self.failureResultOf(self.commit.perform(settled(message(1))), StoreError)
 
-    def test_it_may_be_asked_to_twice(self) -> None:
+    def test_a_queue_may_be_stopped_twice(self) -> None:
         first, second = self.commit.stop(), self.commit.stop()
         self.turn()
         self.successResultOf(first)
         self.successResultOf(second)
         self.successResultOf(self.commit.stop())
 
-    def test_it_may_be_asked_to_before_it_was_started(self) -> None:
+    def test_a_queue_may_be_stopped_before_it_was_started(self) -> None:
         commit = GroupCommit(self.store, executor=inline_executor, clock=self.clock)
         stopped = commit.stop()
         self.turn()
         self.successResultOf(stopped)
 
     def broken(self) -> Deferred[Any]:
-        """Let a commit fail that an outcome is in; return what waits for it."""
+        """Let a commit with an outcome fail; return the Deferred of the outcome."""
         self.accept(1)
         self.turn()
         self.store.fail_next(BROKEN)
@@ -592,7 +592,7 @@ class Stopping(CommitTestCase):
         self.assertEqual(self.store.opened, opened)
         self.assertLogged(1)
 
-    def test_a_commit_that_fails_while_it_stops_ends_it(self) -> None:
+    def test_a_commit_that_fails_while_stopping_ends_the_stop(self) -> None:
         self.hold()
         self.store.fail_next(BROKEN)
         settle = self.commit.perform(settled(message(1)))
@@ -607,7 +607,7 @@ class Stopping(CommitTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertLogged(1)
 
-    def test_stopped_while_it_is_being_closed_it_stays_closed(self) -> None:
+    def test_a_store_that_is_being_closed_stays_closed_after_a_stop(self) -> None:
         self.hold()
         self.store.fail_next(BROKEN)
         self.accept(1)[0].addErrback(lambda failure: None)
@@ -624,7 +624,7 @@ class Stopping(CommitTestCase):
         self.assertEqual(self.store.opened, 1)
         self.assertLogged(1)
 
-    def test_stopped_while_it_is_being_opened_it_writes_what_it_can_and_closes(self) -> None:
+    def test_a_store_that_is_being_opened_writes_outcomes_before_the_stop(self) -> None:
         settle = self.broken()
         self.hold()
         self.clock.advance(1)  # it begins to open
@@ -640,7 +640,7 @@ class Stopping(CommitTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertLogged(1)
 
-    def test_a_disk_that_stays_full_does_not_keep_it_from_stopping(self) -> None:
+    def test_a_disk_that_stays_full_does_not_prevent_the_stop(self) -> None:
         self.accept(1)
         self.turn()
         self.store.fail_next(*[NO_ROOM] * 100)
@@ -652,7 +652,7 @@ class Stopping(CommitTestCase):
         self.failureResultOf(settle, StoreError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_on_a_disk_that_was_full_outcomes_are_written_before_it_stops(self) -> None:
+    def test_on_a_disk_that_was_full_outcomes_are_written_before_the_stop(self) -> None:
         self.accept(1)
         self.turn()
         self.hold()

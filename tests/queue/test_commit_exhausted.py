@@ -1,4 +1,4 @@
-"""Group commit where more than a disk fails: what is kept, and that the others go on."""
+"""Group commit where more than a disk fails: operations are kept, and others go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .test_commit import BROKEN, CommitTestCase
 
 
 class Nonsense(CommitTestCase):
-    """An operation that a store chokes on, by somebody's mistake."""
+    """An operation that the store cannot read."""
 
     def choke(self, bad: Sequence[int]) -> None:
         apply = self.store.apply
@@ -34,7 +34,7 @@ class Nonsense(CommitTestCase):
 
         self.store.apply = choking  # type: ignore[method-assign]
 
-    def test_it_takes_no_other_with_it(self) -> None:
+    def test_an_invalid_operation_fails_no_other(self) -> None:
         self.choke([2])
         first, bad, last = self.accept(1, 2, 3)
         self.clock.pump([0] * 10)
@@ -67,7 +67,7 @@ class Nonsense(CommitTestCase):
         self.successResultOf(bad)
         self.assertEqual(self.store.census().messages, 100)
 
-    def test_one_that_was_kept_for_another_reason_too(self) -> None:
+    def test_an_invalid_outcome_that_was_kept_after_a_failure_stops_no_other(self) -> None:
         self.accept(1, 2)
         self.turn()
         self.store.fail_next(BROKEN)
@@ -81,7 +81,7 @@ class Nonsense(CommitTestCase):
         self.assertLogged(1)
         self.flushLoggedErrors(TypeError)
 
-    def test_it_does_not_keep_the_queue_from_stopping(self) -> None:
+    def test_an_invalid_outcome_does_not_prevent_the_stop(self) -> None:
         self.accept(1)
         self.turn()
         self.choke([1])
@@ -101,10 +101,10 @@ NO_THREAD = RuntimeError("can't start new thread")
 
 
 class Exhausted(CommitTestCase):
-    """Exceptions that are neither about an operation nor a disk: they are failures of the store."""
+    """Exceptions of neither an operation nor a disk are failures of the store."""
 
     def fail_all(self, kind: type[Operation], error: BaseException) -> None:
-        """Let all batches fail that have an operation of a kind."""
+        """Let all batches with an operation of a type fail."""
         apply = self.store.apply
 
         def failing(batch: Sequence[Operation]) -> Any:
@@ -117,7 +117,7 @@ class Exhausted(CommitTestCase):
     def flush(self) -> None:
         self.flushLoggedErrors(MemoryError, RuntimeError, SystemExit, OSError, StoreError)
 
-    def test_mail_is_refused_and_the_store_opened_anew(self) -> None:
+    def test_any_exception_of_the_store_refuses_mail_and_reopens_the_store(self) -> None:
         for error in (NO_MEMORY, NO_THREAD, OSError(5, "I/O"), SystemError("x")):
             opened = self.store.opened
             self.store.fail_next(error)
@@ -130,7 +130,7 @@ class Exhausted(CommitTestCase):
             self.assertEqual(self.store.opened, opened + 1)
             self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
 
-    def test_so_it_is_where_an_executor_raises(self) -> None:
+    def test_an_exception_of_the_executor_refuses_mail_and_reopens_the_store(self) -> None:
         def exhausted(*_: object) -> Any:
             raise NO_MEMORY
 
@@ -147,14 +147,14 @@ class Exhausted(CommitTestCase):
         self.successResultOf(taken)
         self.flush()
 
-    def test_whatever_else_waits_hears_of_it_as_of_any_failure_of_the_store(self) -> None:
+    def test_any_exception_of_the_store_fails_waiting_operations_with_store_error(self) -> None:
         self.store.fail_next(NO_MEMORY)
         leased = self.commit.perform(Lease(NOW, (Want("next.example", 5),)))
         self.turn()
         self.assertIn("MemoryError", str(self.failureResultOf(leased, StoreError).value))
         self.flush()
 
-    def test_what_cannot_be_forgotten_stops_nothing_else(self) -> None:
+    def test_a_message_that_cannot_be_forgotten_stops_no_other_operation(self) -> None:
         self.store.fail_next(NO_MEMORY, durable=True)
         (refused,) = self.accept(1)
         self.turn()
@@ -178,7 +178,7 @@ class Exhausted(CommitTestCase):
         self.assertEqual(self.commit._refused._being_forgotten, {})
         self.flush()
 
-    def test_outcomes_are_kept_whatever_it_was(self) -> None:
+    def test_outcomes_are_kept_after_any_exception(self) -> None:
         for error in (NO_MEMORY, NO_THREAD, BROKEN, OSError(5, "I/O"), ValueError("what?")):
             self.accept(1, 2)
             self.turn()
@@ -190,7 +190,7 @@ class Exhausted(CommitTestCase):
             self.assertEqual(self.store.census().messages, 0, error)
             self.flushLoggedErrors(type(error))
 
-    def test_one_outcome_that_cannot_be_written_keeps_no_other_from_it(self) -> None:
+    def test_an_outcome_that_cannot_be_written_stops_no_other(self) -> None:
         self.accept(*range(1, 101))
         self.clock.pump([0, 0])
         apply = self.store.apply
@@ -211,7 +211,7 @@ class Exhausted(CommitTestCase):
         self.successResultOf(settling[49])
         self.flush()
 
-    def test_what_was_kept_has_its_turn_behind_the_others_however_much_is_new(self) -> None:
+    def test_kept_outcomes_alternate_with_new_operations(self) -> None:
         self.accept(1)
         self.turn()
         self.store.fail_next(*[NO_MEMORY] * 3)
@@ -226,7 +226,7 @@ class Exhausted(CommitTestCase):
         self.assertEqual(self.store.census().messages, 1000)
         self.flush()
 
-    def test_what_is_written_ends_in_one_answer_though_what_counts_it_fails(self) -> None:
+    def test_a_failing_metric_does_not_change_the_answer(self) -> None:
         self.commit._timed = lambda seconds: 1 / 0
         (first,) = self.accept(1)
         self.turn()
@@ -236,7 +236,7 @@ class Exhausted(CommitTestCase):
         self.successResultOf(second)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
-    def test_a_store_that_answers_too_little_leaves_nobody_without_an_answer(self) -> None:
+    def test_a_store_that_returns_too_few_results_leaves_no_operation_unanswered(self) -> None:
         self.accept(1)
         self.turn()
         apply = self.store.apply
@@ -252,7 +252,7 @@ class Exhausted(CommitTestCase):
         self.assertEqual(list(self.store.messages), [2])
         self.flushLoggedErrors(ValueError)
 
-    def test_one_that_has_gone_is_found_without_any_mail(self) -> None:
+    def test_a_probe_finds_a_missing_store_without_mail(self) -> None:
         self.clock.advance(5)
         self.commit.probe()
         self.turn()
@@ -268,7 +268,7 @@ class Exhausted(CommitTestCase):
         self.assertFalse(self.commit.is_open)
         self.flush()
 
-    def test_looks_that_failed_are_not_made_up_for(self) -> None:
+    def test_failed_probes_are_not_tried_again(self) -> None:
         for _ in range(20):
             self.clock.advance(60)
             self.store.fail_next(StoreError("it takes nothing"))

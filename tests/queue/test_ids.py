@@ -1,4 +1,4 @@
-"""Queue ids: ordered by arrival, never the same twice."""
+"""Queue ids: in the order of arrival, all different."""
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 
@@ -15,14 +15,14 @@ class Ids(SynchronousTestCase):
         self.clock.advance(1_800_000_000.0)
         self.ids = QueueIds(wall_time=self.clock.seconds, random=random.Random(1))
 
-    def test_an_id_tells_the_millisecond_of_its_arrival(self) -> None:
+    def test_an_id_has_the_millisecond_of_its_arrival(self) -> None:
         self.assertEqual(self.ids() >> 20, 1_800_000_000_000)
 
     def test_ids_of_one_millisecond_still_grow(self) -> None:
         drawn = [self.ids() for _ in range(1000)]
         self.assertEqual(drawn, sorted(frozenset(drawn)))
 
-    def test_a_clock_that_steps_back_brings_no_id_back(self) -> None:
+    def test_ids_go_on_after_the_clock_was_set_back(self) -> None:
         before = self.ids()
         self.clock.rightNow -= 3600.0
         self.assertGreater(self.ids(), before)
@@ -35,7 +35,7 @@ class Ids(SynchronousTestCase):
         self.assertLess(str(first), str(second))
         self.assertEqual(QueueId.parse(str(second)), second)
 
-    def test_two_processes_never_draw_the_same_whatever_their_clocks_and_chance(self) -> None:
+    def test_two_processes_never_draw_the_same_id(self) -> None:
         drawn: list[int] = []
         for worker in (0, 1, 63):
             # The same seed, and a clock that stands: what random bits there are, are the same.
@@ -45,12 +45,12 @@ class Ids(SynchronousTestCase):
             self.assertEqual(drawn[-2000:], sorted(drawn[-2000:]))
         self.assertEqual(len(frozenset(drawn)), 6000)
 
-    def test_there_are_no_more_processes_than_there_is_room_for_in_an_id(self) -> None:
+    def test_a_worker_number_beyond_6_bits_is_refused(self) -> None:
         for worker in (-1, 64):
             with self.assertRaises(ValueError):
                 QueueIds(wall_time=self.clock.seconds, random=random.Random(1), worker=worker)
 
-    def test_the_first_id_of_a_time_parts_before_from_after(self) -> None:
+    def test_the_first_id_of_a_time_divides_earlier_ids_from_later_ones(self) -> None:
         before = self.ids()
         self.clock.advance(0.001)
         self.assertLess(before, first_id(self.clock.seconds()))

@@ -1,4 +1,4 @@
-"""Who is told what of the outcomes of an attempt (RFC 3461 §5.2)."""
+"""The notices that outcomes cause, and to whom they go (RFC 3461 §5.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POSTMASTER = Mailbox("postmaster", "mta.example")
 
 
 def asking(sent: Message, *notify: str, **parameters: str) -> Message:
-    """Return a message whose recipients ask for that, one each."""
+    """Return a message with a NOTIFY parameter for each recipient."""
     recipients = tuple(
         evolve(recipient, parameters={"NOTIFY": each})
         for recipient, each in zip(sent.envelope.recipients, notify, strict=True)
@@ -45,8 +45,8 @@ class NoticeTestCase(RunnerTestCase):
     def settings(self) -> RunnerSettings:
         return evolve(super().settings(), postmaster=self.postmaster)
 
-    def told(self) -> list[list[tuple[str, str]]]:
-        """Return (final recipient, action) of all notices in the queue."""
+    def reported(self) -> list[list[tuple[str, str]]]:
+        """Return the final recipient and action of each block of the notices in the queue."""
         return [
             [
                 (block["Final-Recipient"].partition("; ")[2], block["Action"])
@@ -63,7 +63,7 @@ class NoticeTestCase(RunnerTestCase):
         assert isinstance(blocks, list)
         return blocks  # type: ignore[return-value]
 
-    def to_whom(self) -> list[str]:
+    def readers(self) -> list[str]:
         return [
             str(recipient.mailbox)
             for notice in self.notices()
@@ -86,47 +86,47 @@ class Success(NoticeTestCase):
             )
         self.settle()
 
-    def test_a_next_hop_without_dsn_is_told_of_as_relayed(self) -> None:
+    def test_a_success_at_a_next_hop_without_dsn_is_reported_as_relayed(self) -> None:
         """RFC 3461 §5.2.2."""
         self.deliver_one(asking(message(1), "SUCCESS,FAILURE"))
-        self.assertEqual(self.told(), [[("bob@next.example", "relayed")]])
+        self.assertEqual(self.reported(), [[("bob@next.example", "relayed")]])
         self.assertEqual(self.noticed, ["relayed"])
 
-    def test_a_next_hop_with_dsn_tells_itself(self) -> None:
+    def test_a_success_at_a_next_hop_with_dsn_is_not_reported(self) -> None:
         """RFC 3461 §5.2.1."""
         self.deliver_one(asking(message(1), "SUCCESS,FAILURE"), notifies=True)
         self.assertDone()
 
-    def test_what_is_in_a_mailbox_is_delivered(self) -> None:
+    def test_a_success_in_a_maildir_is_reported_as_delivered(self) -> None:
         """RFC 3461 §5.2.3."""
         self.deliver_one(asking(message(1, "bob@here.example"), "SUCCESS"))
-        self.assertEqual(self.told(), [[("bob@here.example", "delivered")]])
+        self.assertEqual(self.reported(), [[("bob@here.example", "delivered")]])
 
-    def test_so_is_what_an_lmtp_server_took(self) -> None:
+    def test_a_success_at_an_lmtp_server_is_reported_as_delivered(self) -> None:
         self.route = lambda mailbox: (
             NextHop("lmtp", domain="here") if mailbox.domain == "next.example" else route(mailbox)
         )
         self.deliver_one(asking(message(1), "SUCCESS"))
-        self.assertEqual(self.told(), [[("bob@next.example", "delivered")]])
+        self.assertEqual(self.reported(), [[("bob@next.example", "delivered")]])
 
-    def test_only_those_are_named_who_asked(self) -> None:
+    def test_a_success_notice_names_only_recipients_with_notify_success(self) -> None:
         sent = message(1, "a@next.example", "b@next.example", "c@next.example")
         self.deliver_one(asking(sent, "SUCCESS", "FAILURE", "NEVER"))
-        self.assertEqual(self.told(), [[("a@next.example", "relayed")]])
+        self.assertEqual(self.reported(), [[("a@next.example", "relayed")]])
 
-    def test_nobody_asked(self) -> None:
+    def test_without_notify_success_no_success_is_reported(self) -> None:
         self.deliver_one(message(1))
         self.assertDone()
 
-    def test_what_is_discarded_is_told_of_to_nobody(self) -> None:
+    def test_discarded_mail_is_not_reported(self) -> None:
         self.deliver_one(asking(message(1, "bob@discarded.example"), "SUCCESS"))
         self.assertDone()
 
-    def test_the_null_reverse_path_hears_nothing(self) -> None:
+    def test_successes_of_mail_without_a_sender_are_not_reported(self) -> None:
         self.deliver_one(asking(message(1, sender=None), "SUCCESS"))
         self.assertDone()
 
-    def test_only_the_header_comes_back_whatever_was_asked(self) -> None:
+    def test_a_success_notice_returns_only_the_header(self) -> None:
         """RFC 3461 §4.3: RET is about failures."""
         self.deliver_one(asking(message(1), "SUCCESS", RET="FULL"))
         (notice,) = self.notices()
@@ -134,7 +134,7 @@ class Success(NoticeTestCase):
         self.assertIn(b"text/rfc822-headers", notice.body.content)
         self.assertNotIn(b"Hello.\r\n", notice.body.content)
 
-    def test_it_names_what_the_sender_named(self) -> None:
+    def test_a_notice_names_the_original_recipient(self) -> None:
         """RFC 3461 §6.3."""
         sent = asking(message(1), "SUCCESS", ENVID="QQ+2B1")
         (bob,) = sent.envelope.recipients
@@ -146,26 +146,26 @@ class Success(NoticeTestCase):
         self.assertEqual(second["Original-Recipient"], "rfc822; Bob+x@old.example")
         self.assertEqual(second["Status"], "2.0.0")
 
-    def test_a_lost_answer_of_the_store_makes_no_second_notice(self) -> None:
+    def test_a_settle_that_is_applied_twice_makes_one_notice(self) -> None:
         self.accept(asking(message(1), "SUCCESS"))
         self.store.fail_next(StoreError("the answer was lost"), durable=True)
         self.answer(DELIVERED)
         self.settle(120)
         self.flushLoggedErrors(StoreError)
-        self.assertEqual(self.told(), [[("bob@next.example", "relayed")]])
+        self.assertEqual(self.reported(), [[("bob@next.example", "relayed")]])
         self.assertEqual(self.noticed, ["relayed"])
 
 
 class Failure(NoticeTestCase):
-    def test_who_does_not_want_to_hear_of_it_does_not_and_a_record_is_kept(self) -> None:
+    def test_a_failure_that_notify_excludes_leaves_a_record(self) -> None:
         """RFC 3461 §5.2.6."""
         sent = message(1, "a@next.example", "b@next.example", "c@next.example")
         self.accept(asking(sent, "FAILURE", "NEVER", "SUCCESS,DELAY"))
         self.answer(FAILED)
-        self.assertEqual(self.told(), [[("a@next.example", "failed")]])
+        self.assertEqual(self.reported(), [[("a@next.example", "failed")]])
         self.assertEqual(list(self.store.failures), [(1, 1), (1, 2)])
 
-    def test_ret_says_how_much_comes_back(self) -> None:
+    def test_ret_decides_how_much_of_the_message_a_failure_notice_returns(self) -> None:
         for id, ret, expected in ((1, "FULL", b"message/rfc822"), (2, "HDRS", b"text/rfc822-hea")):
             sent = message(id)
             self.accept(evolve(sent, envelope=evolve(sent.envelope, parameters={"RET": ret})))
@@ -175,18 +175,18 @@ class Failure(NoticeTestCase):
             self.assertIn(expected, notice.body.content)
             self.answer(DELIVERED)
 
-    def test_failures_and_successes_of_one_attempt_are_told_apart(self) -> None:
+    def test_failures_and_successes_of_one_attempt_have_notices_of_their_own(self) -> None:
         sent = message(1, "a@next.example", "b@next.example")
         self.accept(asking(sent, "SUCCESS", "FAILURE"))
         self.answer(DELIVERED, FAILED)
         self.assertEqual(
-            self.told(), [[("b@next.example", "failed")], [("a@next.example", "relayed")]]
+            self.reported(), [[("b@next.example", "failed")], [("a@next.example", "relayed")]]
         )
         self.assertEqual(self.noticed, ["failed", "relayed"])
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_of_a_notice_nobody_is_told_anything(self) -> None:
+    def test_the_failure_of_a_notice_is_not_reported(self) -> None:
         """RFC 3461 §6.1."""
         self.accept(message(1))
         self.answer(FAILED)
@@ -205,33 +205,33 @@ class BouncesOfBounces(NoticeTestCase):
     def expand(self, mailbox: Mailbox) -> Sequence[Recipient]:
         return [Recipient(RecipientNumber(0), Mailbox("op", "next.example"), original=mailbox)]
 
-    def test_postmaster_gets_what_has_no_sender(self) -> None:
+    def test_the_failure_of_mail_without_a_sender_is_reported_to_postmaster(self) -> None:
         self.accept(message(1, sender=None))
         self.answer(FAILED)
-        self.assertEqual(self.to_whom(), ["postmaster@mta.example"])
+        self.assertEqual(self.readers(), ["postmaster@mta.example"])
         self.assertEqual(self.store.failures, {})
         (notice,) = self.notices()
         assert isinstance(notice.body, MemoryBody)
         self.assertIn(b"\r\nSubject: Notice that could not be delivered\r\n", notice.body.content)
         self.assertIn(b"bounce_postmaster", notice.body.content)
 
-    def test_what_postmaster_cannot_get_ends_there(self) -> None:
+    def test_the_failure_of_mail_to_postmaster_is_not_reported(self) -> None:
         self.accept(message(1, sender=None))
         self.answer(FAILED)
         self.answer(FAILED)
         self.assertEqual(self.notices(), [])
         self.assertEqual(len(self.store.failures), 1)
 
-    def test_also_where_an_alias_leads_on(self) -> None:
+    def test_the_failure_of_mail_to_an_alias_of_postmaster_is_not_reported(self) -> None:
         self.recipients_of = self.expand
         self.accept(message(1, sender=None))
         self.answer(FAILED)
-        self.assertEqual(self.to_whom(), ["op@next.example"])
+        self.assertEqual(self.readers(), ["op@next.example"])
         self.answer(FAILED)
         self.assertEqual(self.notices(), [])
         self.assertEqual(len(self.store.failures), 1)
 
-    def test_what_it_is_about_is_read_once_however_many_fail(self) -> None:
+    def test_a_failed_message_is_read_once_for_all_its_recipients(self) -> None:
         read: list[bytes] = []
 
         class Watched(MemoryBody):
@@ -247,7 +247,7 @@ class BouncesOfBounces(NoticeTestCase):
         self.assertEqual(len(self.store.failures), 50)
         self.assertEqual(len(read), 1)
 
-    def test_delays_and_successes_are_not_for_postmaster(self) -> None:
+    def test_delays_and_successes_are_not_reported_to_postmaster(self) -> None:
         self.accept(asking(message(1, sender=None), "SUCCESS,FAILURE,DELAY"))
         self.answer(DEFERRED)
         self.settle(400)
@@ -262,15 +262,15 @@ class Expanded(NoticeTestCase):
         alias = Recipient(RecipientNumber(0), Mailbox("list", "mta.example"), {"NOTIFY": "SUCCESS"})
         return evolve(message(1, "a@next.example", "b@next.example"), expanded=(alias,))
 
-    def test_it_is_told_with_the_commit_that_takes_the_message(self) -> None:
+    def test_an_expansion_is_reported_in_the_commit_of_the_message(self) -> None:
         self.accept(self.sent())
-        self.assertEqual(self.told(), [[("list@mta.example", "expanded")]])
+        self.assertEqual(self.reported(), [[("list@mta.example", "expanded")]])
         self.assertEqual(self.noticed, ["expanded"])
         self.answer(DELIVERED)
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_what_is_not_taken_is_not_told_of(self) -> None:
+    def test_an_expansion_of_a_refused_message_is_not_reported(self) -> None:
         for durable in (False, True):
             self.store.fail_next(StoreError("the disk is broken"), durable=durable)
             self.failureResultOf(self.accepting(self.sent()))

@@ -1,4 +1,4 @@
-"""The runner: whose turn it is, when it comes again, and what becomes of an answer."""
+"""The runner: transactions in turn, retries, and notices."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .running import RunnerTestCase
 
 
 class Transactions(RunnerTestCase):
-    def test_a_message_is_handed_over_when_it_has_been_accepted(self) -> None:
+    def test_an_accepted_message_is_tried_at_once(self) -> None:
         self.accept(message(1))
         self.assertEqual(self.under_way(), [("next.example", [0])])
         self.assertEqual(self.attempts[0].message, message(1))
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_the_sender_has_its_answer_before_anything_is_delivered(self) -> None:
+    def test_the_client_is_answered_before_a_delivery_begins(self) -> None:
         seen: list[int] = []
         accepted = self.runner.accept(message(1))
         accepted.addCallback(lambda _: seen.append(len(self.attempts)))
@@ -61,7 +61,7 @@ class Transactions(RunnerTestCase):
         self.assertEqual(list(self.store.next_attempts(QueueId(1))), [1])
         self.assertIdle()
 
-    def test_an_answer_at_once_is_as_good(self) -> None:
+    def test_a_delivery_may_return_its_outcomes_at_once(self) -> None:
         self.deliver = lambda next_hop, message: succeed([Outcome(RecipientNumber(0), DELIVERED)])
         self.accept(*map(message, range(1, 101)))
         self.assertDone()
@@ -72,13 +72,13 @@ class Transactions(RunnerTestCase):
         self.assertDone()
         self.assertEqual(self.notices(), [])
 
-    def test_an_error_route_returns_to_the_sender(self) -> None:
+    def test_an_error_route_returns_the_message_to_its_sender(self) -> None:
         self.accept(message(1, "a@gone.example"))
         (notice,) = self.attempts
         self.assertEqual(str(notice.message.envelope.recipients[0].mailbox), "ann@sender.example")
         self.assertIn(b"Moved away", b"".join(notice.message.body.chunks()))
 
-    def test_what_was_observed_is_what_was_settled(self) -> None:
+    def test_the_observer_gets_the_settled_outcomes(self) -> None:
         self.accept(message(1, "a@one.example"))
         self.answer(DEFERRED)
         ((observed, outcomes, hop),) = self.observed
@@ -89,7 +89,7 @@ class Transactions(RunnerTestCase):
 
 class Slices(RunnerTestCase):
     def begun_in_turns(self, seconds_each: float) -> list[int]:
-        """Return how many transactions of forty begin in each turn of the reactor."""
+        """Return how many of forty transactions begin in each turn of the reactor."""
         turns: list[int] = []
         later = self.clock.callLater
 
@@ -112,8 +112,8 @@ class Slices(RunnerTestCase):
         self.settle()
         return [each for each in turns if each]
 
-    def test_transactions_that_take_long_to_begin_leave_others_their_turns(self) -> None:
-        # Acceptance is one of the others.
+    def test_transactions_that_take_long_to_begin_leave_reactor_turns_to_others(self) -> None:
+        # One of the others is acceptance.
         turns = self.begun_in_turns(0.0004)
         self.assertEqual(sum(turns), 38)  # three quarters of the places
         self.assertLessEqual(max(turns), 3)
@@ -121,25 +121,25 @@ class Slices(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_of_those_that_take_none_some_begin_in_each_turn(self) -> None:
+    def test_eight_transactions_that_take_no_time_begin_in_each_turn(self) -> None:
         self.assertEqual(self.begun_in_turns(0.0), [8, 8, 8, 8, 6])
 
 
 class SharedTransactions(RunnerTestCase):
-    concurrency = 7  # and 6 for those that are not known to answer
+    concurrency = 7  # and 6 for unproven next hops
     per_hop = 3
 
     def hops(self) -> Counter[str]:
         return Counter(each.next_hop.domain for each in self.attempts)
 
-    def test_one_next_hop_gets_so_many_transactions_at_once(self) -> None:
+    def test_a_next_hop_gets_no_more_than_per_hop_transactions(self) -> None:
         self.accept(*(message(id, "a@one.example") for id in range(1, 11)))
         self.assertEqual(self.hops(), {"one.example": 3})
         self.attempts.pop(0).answer(DELIVERED)
         self.settle()
         self.assertEqual(self.hops(), {"one.example": 3})
 
-    def test_hosts_that_do_not_answer_hold_up_nothing_that_is_done_here(self) -> None:
+    def test_hosts_that_hang_do_not_delay_local_delivery(self) -> None:
         self.accept(*(message(id, f"a@{id}.example") for id in range(1, 11)))
         self.assertEqual(len(self.attempts), 6)
         self.accept(message(11, "a@here.example"))
@@ -148,12 +148,12 @@ class SharedTransactions(RunnerTestCase):
         self.settle()
         self.assertEqual(len([e for e in self.attempts if e.next_hop.transport == "smtp"]), 6)
 
-    def test_all_next_hops_together_get_so_many(self) -> None:
+    def test_all_next_hops_together_get_no_more_than_concurrency_transactions(self) -> None:
         self.accept(*(message(id, f"a@{id}.example") for id in range(1, 11)))
         self.assertEqual(len(self.attempts), 6)
         self.assertEqual(self.runner.active, 6)
 
-    def test_a_backlog_for_one_next_hop_does_not_hold_up_another(self) -> None:
+    def test_a_backlog_for_one_next_hop_does_not_delay_another(self) -> None:
         self.accept(*(message(id, "a@slow.example") for id in range(1, 101)))
         self.accept(message(200, "b@other.example"))
         self.assertEqual(self.hops(), {"slow.example": 3, "other.example": 1})
@@ -211,7 +211,7 @@ class Retries(RunnerTestCase):
         (recipient,) = again.message.envelope.recipients
         self.assertEqual((recipient.attempts, recipient.last_reply), (1, DEFERRED))
 
-    def test_the_delay_doubles_up_to_the_longest(self) -> None:
+    def test_the_delay_doubles_up_to_the_maximum(self) -> None:
         self.accept(message(1))
         for expected in (300, 600, 1200, 2400, 3600, 3600):
             self.answer(DEFERRED)
@@ -219,14 +219,14 @@ class Retries(RunnerTestCase):
             self.assertTrue(0.9 * expected <= delay <= 1.1 * expected, (expected, delay))
             self.settle(delay)
 
-    def test_only_what_was_deferred_is_tried_again(self) -> None:
+    def test_only_the_deferred_recipient_is_tried_again(self) -> None:
         self.accept(message(1, "a@one.example", "b@one.example", "c@one.example"))
         self.answer(DELIVERED, DEFERRED, FAILED)
         self.answer(DELIVERED)  # the notice
         self.settle(400)
         self.assertEqual(self.under_way(), [("one.example", [1])])
 
-    def test_the_earliest_of_many_sets_the_alarm(self) -> None:
+    def test_the_earliest_due_time_sets_the_alarm(self) -> None:
         self.accept(message(1, "a@one.example"))
         self.answer(DEFERRED)
         self.settle(self.due_in())
@@ -275,7 +275,7 @@ class Retries(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_a_clock_that_steps_back_delays_and_loses_nothing(self) -> None:
+    def test_a_wall_clock_set_back_delays_no_retry(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         self.step -= 7200
@@ -285,14 +285,14 @@ class Retries(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_a_clock_set_back_while_content_comes_does_not_delay_the_first_attempt(self) -> None:
+    def test_a_wall_clock_set_back_during_acceptance_does_not_delay_the_first_attempt(self) -> None:
         coming = message(1)
         self.step -= 7200
-        self.settle(120)  # long enough for the step to be noticed
+        self.settle(120)  # long enough for the runner to notice the step
         self.accept(coming)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_while_the_wall_clock_stands_still_nothing_is_tried_in_a_hot_loop(self) -> None:
+    def test_a_wall_clock_that_stands_still_causes_no_hot_loop(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         turns = 0
@@ -301,14 +301,14 @@ class Retries(RunnerTestCase):
             before = len(self.store.batches)
             self.clock.advance(1)
             turns += len(self.store.batches) - before
-        self.assertEqual(len(self.attempts), 1)  # by the clock that goes on
+        self.assertEqual(len(self.attempts), 1)  # by the monotonic clock
         self.assertLess(turns, 80)
 
 
 class LongDelays(RunnerTestCase):
     backoff = Backoff(86400.0, 86400.0)
 
-    def test_a_clock_that_leaps_ahead_makes_due_what_it_passes_within_the_hour(self) -> None:
+    def test_a_wall_clock_set_ahead_makes_mail_due_within_the_hour(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         self.settle(1800)
@@ -318,7 +318,7 @@ class LongDelays(RunnerTestCase):
 
 
 class Notices(RunnerTestCase):
-    def test_the_sender_is_told_of_those_that_failed_and_only_of_them(self) -> None:
+    def test_a_failure_notice_names_only_failed_recipients(self) -> None:
         self.accept(message(1, "a@one.example", "b@one.example", "c@one.example"))
         self.answer(DELIVERED, FAILED, DEFERRED)
         (notice,) = self.attempts
@@ -329,13 +329,13 @@ class Notices(RunnerTestCase):
         self.assertIn(b"Final-Recipient: rfc822; b@one.example", text)
         self.assertIn(b"mx.example", text)
 
-    def test_two_that_fail_together_share_a_notice(self) -> None:
+    def test_recipients_that_fail_together_share_a_notice(self) -> None:
         self.accept(message(1, "a@one.example", "b@one.example"))
         self.answer(FAILED)
         (notice,) = self.attempts
         self.assertEqual(b"".join(notice.message.body.chunks()).count(b"Final-Recipient:"), 2)
 
-    def test_the_notice_is_stored_when_what_failed_is_removed(self) -> None:
+    def test_a_failure_notice_is_inserted_in_the_commit_that_removes_the_recipient(self) -> None:
         self.accept(message(1))
         self.answer(FAILED)
         batches = [batch for batch in self.store.batches if batch]
@@ -358,7 +358,7 @@ class Notices(RunnerTestCase):
         self.assertEqual(notice.message.received_at, self.wall_time())
         self.assertEqual(notice.message.expires_at, self.wall_time() + LIFETIME)
 
-    def test_a_notice_goes_without_a_body_that_cannot_be_read(self) -> None:
+    def test_a_notice_is_written_without_a_body_that_cannot_be_read(self) -> None:
         files = UnsyncedFiles()
         files.make_directories("/body")
         self.accept(message(1, body=FileBody(files, "/body/gone", 200_000)))
@@ -366,7 +366,7 @@ class Notices(RunnerTestCase):
         (notice,) = self.attempts
         self.assertIn(b"No such user", b"".join(notice.message.body.chunks()))
 
-    def test_where_no_notice_can_be_made_a_record_is_kept(self) -> None:
+    def test_a_failure_whose_notice_cannot_be_written_leaves_a_record(self) -> None:
         class Unreadable:
             size = 10
 

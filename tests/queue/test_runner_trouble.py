@@ -1,4 +1,4 @@
-"""The runner when things go wrong, are too many, or end: nothing is lost, or done twice."""
+"""The runner under failures, load and stops: no recipient is lost or settled twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLACES = 300  # of all of them
 
 
 class Defects(RunnerTestCase):
-    """Whatever goes wrong in here, a recipient is neither lost nor tried in a hot loop."""
+    """After a defect of the program a recipient is neither lost nor tried in a hot loop."""
 
     def assertDeferred(self) -> None:
         self.assertIdle()
@@ -63,33 +63,33 @@ class Defects(RunnerTestCase):
         recipient = self.store._recipients[QueueId(1), RecipientNumber(0)].recipient
         self.assertEqual(recipient.last_reply, BROKEN)
 
-    def test_one_that_fails_later_too(self) -> None:
+    def test_a_delivery_that_fails_later_is_deferred(self) -> None:
         self.accept(message(1))
         self.attempts.pop().done.errback(ZeroDivisionError())
         self.settle()
         self.assertDeferred()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_a_recipient_that_got_no_outcome_is_deferred(self) -> None:
+    def test_a_recipient_without_an_outcome_is_deferred(self) -> None:
         self.accept(message(1, "a@one.example", "b@one.example"))
         self.attempts.pop().done.callback([Outcome(RecipientNumber(0), DELIVERED)])
         self.settle()
         self.assertEqual(list(self.store.next_attempts(QueueId(1))), [1])
         self.assertDeferred()
 
-    def test_an_outcome_for_nobody_is_ignored(self) -> None:
+    def test_an_outcome_for_an_unknown_recipient_is_ignored(self) -> None:
         self.accept(message(1))
         outcomes = [Outcome(RecipientNumber(7), FAILED), Outcome(RecipientNumber(0), DELIVERED)]
         self.attempts.pop().done.callback(outcomes)
         self.settle()
         self.assertDone()
 
-    def test_routing_that_raises_defers_and_the_sender_is_told_250(self) -> None:
+    def test_a_route_that_raises_defers_the_accepted_message(self) -> None:
         self.accept(message(1, "a@broken.example"))
         self.assertDeferred()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
-    def test_routing_that_raises_after_a_restart_holds_nobody_up(self) -> None:
+    def test_a_route_that_raises_after_a_restart_delays_no_other_mail(self) -> None:
         self.begin(start=False)
         self.accept(message(1, "a@broken.example"), message(2, "b@next.example"))
         self.begin()
@@ -108,7 +108,7 @@ class Defects(RunnerTestCase):
 
 
 class Exhausted(RunnerTestCase):
-    """There is no memory for a moment, in any place: nothing stays leased, or is told twice."""
+    """Memory runs out once, anywhere: no recipient stays leased, and none is settled twice."""
 
     def fail_once(self, where: object, name: str) -> None:
         working = getattr(where, name)
@@ -122,7 +122,7 @@ class Exhausted(RunnerTestCase):
     def flush(self, count: int = 1) -> None:
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), count)
 
-    def test_an_answer_that_cannot_be_put_down_is_put_down_later(self) -> None:
+    def test_an_outcome_that_cannot_be_settled_is_settled_later(self) -> None:
         self.accept(message(1))
         self.fail_once(self.runner._settlement, "settle")
         self.answer(DELIVERED)
@@ -132,7 +132,7 @@ class Exhausted(RunnerTestCase):
         self.assertEqual(len(self.all_attempts), 1)
         self.flush()
 
-    def test_so_is_one_whose_notice_cannot_be_written(self) -> None:
+    def test_an_outcome_whose_notice_cannot_be_written_is_settled_later(self) -> None:
         self.accept(message(1))
         self.fail_once(self.runner._notices, "_write")
         self.answer(FAILED)
@@ -143,14 +143,14 @@ class Exhausted(RunnerTestCase):
         self.assertDone()
         self.flush()
 
-    def test_one_that_says_nothing_of_the_next_hop_too(self) -> None:
+    def test_an_outcome_is_settled_where_the_next_hop_state_cannot_be_changed(self) -> None:
         self.accept(message(1))
         self.fail_once(self.runner._attempts, "_learn")
         self.answer(DELIVERED)
         self.assertEqual(self.store.messages, {})
         self.flush()
 
-    def test_on_the_way_out_it_has_its_last_try(self) -> None:
+    def test_a_stop_settles_a_kept_outcome_for_the_last_time(self) -> None:
         self.accept(message(1))
         self.fail_once(self.runner._settlement, "settle")
         self.answer(DELIVERED)
@@ -161,16 +161,16 @@ class Exhausted(RunnerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.flush()
 
-    def test_what_was_accepted_and_cannot_be_begun_with_is_begun_with_later(self) -> None:
+    def test_an_accepted_message_that_cannot_begin_begins_later(self) -> None:
         self.fail_once(self.runner._deliveries, "_enqueue")
-        self.accept(message(1))  # its client hears 250
+        self.accept(message(1))  # its client gets 250
         self.assertEqual(self.attempts, [])
         self.settle(5)
         self.answer(DELIVERED)
         self.assertDone()
         self.flush()
 
-    def test_what_was_leased_too(self) -> None:
+    def test_a_leased_message_that_cannot_begin_begins_later(self) -> None:
         for name in ("_enqueue", "_split"):
             self.begin(start=False)
             self.accept(message(1), message(2))
@@ -185,7 +185,7 @@ class Exhausted(RunnerTestCase):
             self.assertDone()
             self.flush()
 
-    def test_what_is_due_is_begun_with_later_wherever_that_fails(self) -> None:
+    def test_due_mail_begins_later_wherever_the_dispatch_fails(self) -> None:
         for where, name in (
             (self.runner._fair_share, "startable"),
             (self.runner._fair_share, "companions"),
@@ -204,7 +204,7 @@ class Exhausted(RunnerTestCase):
             self.assertDone()
             self.flushLoggedErrors(MemoryError)
 
-    def test_what_there_is_is_not_forgotten_where_a_reading_is_not_taken_in(self) -> None:
+    def test_a_lease_that_is_not_taken_in_loses_no_mail(self) -> None:
         self.begin(start=False)
         self.accept(*(message(id) for id in range(1, 101)))
         self.store = MemoryStore(disk=self.store)
@@ -221,7 +221,7 @@ class Exhausted(RunnerTestCase):
         self.assertDone()
         self.flush(2)
 
-    def test_what_cannot_be_handed_over_is_deferred(self) -> None:
+    def test_a_delivery_that_cannot_be_attempted_is_deferred(self) -> None:
         self.fail_once(self.runner._attempts, "_attempt")
         self.accept(message(1))
         self.assertIdle()
@@ -230,13 +230,13 @@ class Exhausted(RunnerTestCase):
         self.assertDone()
         self.flush()
 
-    def test_what_is_in_the_queue_is_acknowledged_whatever_fails_then(self) -> None:
+    def test_a_committed_message_is_acknowledged_whatever_fails_after_it(self) -> None:
         self.fail_once(self.runner._deliveries, "arrive")
         self.accept(message(1))
         self.assertEqual(self.store.census().messages, 1)
         self.flush()
 
-    def test_what_is_not_taken_since_its_notices_cannot_be_written_keeps_no_place(self) -> None:
+    def test_a_message_refused_for_its_notices_keeps_no_place(self) -> None:
         alias = Recipient(RecipientNumber(0), Mailbox("list", "mta.example"), {"NOTIFY": "SUCCESS"})
         self.fail_once(self.runner._notices, "_write")
         with self.assertRaises(MemoryError):
@@ -244,21 +244,21 @@ class Exhausted(RunnerTestCase):
         self.assertEqual(self.runner._fair_share.places, 0)
         self.assertEqual(self.store.census().messages, 0)
 
-    def test_a_delay_that_cannot_be_told_is_told_of_later(self) -> None:
+    def test_a_delay_that_cannot_be_reported_is_reported_later(self) -> None:
         self.runner.update(evolve(self.settings(), delay_warning=4 * 3600.0))
         self.accept(message(1, sender="ann@sender.example"))
         self.answer(DEFERRED)
         self.fail_once(self.runner._notices, "_write")
-        told = 0
+        reported = 0
         for _ in range(80):
             self.settle(300)
             while self.attempts:
-                told += any(each.message.id >= 1_000_000 for each in self.attempts)
+                reported += any(each.message.id >= 1_000_000 for each in self.attempts)
                 for each in self.attempts:
                     each.answer(DELIVERED if each.message.id >= 1_000_000 else DEFERRED)
                 self.attempts.clear()
                 self.settle()
-        self.assertEqual(told, 1)
+        self.assertEqual(reported, 1)
         self.flush()
 
 
@@ -273,7 +273,7 @@ class Backlog(RunnerTestCase):
         self.assertEqual(self.store.census().messages, count)
         self.begin()
 
-    def test_thousands_wait_in_the_store_and_a_window_of_them_in_memory(self) -> None:
+    def test_of_thousands_of_messages_a_window_is_in_memory(self) -> None:
         self.fill(3000)
         most = 0
         while self.attempts:
@@ -284,7 +284,7 @@ class Backlog(RunnerTestCase):
         self.assertTrue(50 < most <= 300, most)
         self.assertDone()
 
-    def test_what_has_no_place_in_memory_waits_in_the_store(self) -> None:
+    def test_mail_without_a_place_in_memory_waits_in_the_store(self) -> None:
         self.accept(*(message(id) for id in range(1, 201)))
         self.assertEqual(self.store.census().leased, SHARE)
         while self.attempts:
@@ -292,13 +292,13 @@ class Backlog(RunnerTestCase):
         self.assertEqual([int(each.message.id) for each in self.all_attempts], [*range(1, 201)])
         self.assertDone()
 
-    def test_a_burst_in_one_turn_gets_no_more_places(self) -> None:
+    def test_a_burst_to_one_next_hop_gets_no_more_places_than_its_share(self) -> None:
         for id in range(1, 1000):
             self.runner.accept(message(id))
         self.clock.pump([0] * 50)
         self.assertEqual(self.store.census().leased, SHARE)
 
-    def test_a_burst_to_many_gets_no_more_places_either(self) -> None:
+    def test_a_burst_to_many_next_hops_gets_no_more_places_than_there_are(self) -> None:
         for id in range(1, 1000):
             self.runner.accept(message(id, f"a@{id}.example"))
         self.clock.pump([0] * 50)
@@ -308,16 +308,16 @@ class Backlog(RunnerTestCase):
         self.assertEqual(len(self.all_attempts), 999)
         self.assertDone()
 
-    def test_what_becomes_due_while_there_is_no_place_is_not_forgotten(self) -> None:
+    def test_mail_that_becomes_due_without_a_place_is_delivered_later(self) -> None:
         self.accept(message(1, "a@later.example"))
         self.answer(DEFERRED)
         self.accept(*(message(id, f"a@{id}.example") for id in range(2, PLACES + 2)))
-        (line,) = [
+        (queue,) = [
             e for n, e in self.runner._fair_share.queues.items() if n.domain == "later.example"
         ]
-        line.state.proven = False
-        self.runner._fair_share._sort_in(line)
-        self.settle(400)  # its alarm rings, and there is no room
+        queue.state.proven = False
+        self.runner._fair_share._sort_in(queue)
+        self.settle(400)  # its alarm rings while there is no place
         self.assertEqual(self.store.census().leased, PLACES)
         while self.attempts:
             self.assertLess(len(self.all_attempts), 2 * PLACES)
@@ -326,7 +326,7 @@ class Backlog(RunnerTestCase):
         self.assertEqual(hops["later.example"], 2)
         self.assertDone()
 
-    def test_refused_places_are_given_back(self) -> None:
+    def test_the_places_of_refused_messages_are_given_back(self) -> None:
         self.store.fail_next(StoreError("disk I/O error"))
         refused = [self.runner.accept(message(id)) for id in range(1, 11)]
         self.settle()
@@ -335,14 +335,14 @@ class Backlog(RunnerTestCase):
         self.assertEqual(self.runner._fair_share.places, 0)
         self.flushLoggedErrors(StoreError)
 
-    def test_what_waits_to_be_settled_has_its_place(self) -> None:
+    def test_a_delivery_keeps_its_place_until_it_is_settled(self) -> None:
         self.accept(*(message(id) for id in range(1, SHARE + 11)))
         self.commit._executor = held = HeldExecutor()
         while self.attempts:
             self.answer(DELIVERED)
         self.assertEqual(len(self.all_attempts), SHARE)
-        (line,) = self.runner._fair_share.queues.values()
-        self.assertEqual(line.places - line.claimed, SHARE)
+        (queue,) = self.runner._fair_share.queues.values()
+        self.assertEqual(queue.places - queue.claimed, SHARE)
         self.commit._executor = inline_executor
         held.let_go()
         self.settle()
@@ -353,7 +353,7 @@ class Backlog(RunnerTestCase):
 
 
 class DiskTrouble(RunnerTestCase):
-    def test_an_answer_is_kept_until_it_can_be_written_and_not_asked_again(self) -> None:
+    def test_an_outcome_is_kept_until_it_is_written_and_the_recipient_not_tried_again(self) -> None:
         self.accept(message(1), message(2))
         self.store.fail_next(StoreError("disk I/O error"))
         self.answer(DELIVERED)
@@ -363,7 +363,7 @@ class DiskTrouble(RunnerTestCase):
         self.assertEqual(len(self.all_attempts), 2)
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
 
-    def test_an_answer_that_was_written_though_that_failed_is_not_asked_again(self) -> None:
+    def test_an_outcome_written_by_a_failed_commit_is_not_tried_again(self) -> None:
         self.accept(message(1))
         self.store.fail_next(StoreError("disk I/O error"), durable=True)
         self.answer(FAILED)
@@ -374,7 +374,7 @@ class DiskTrouble(RunnerTestCase):
         self.assertEqual(len(self.all_attempts), 2, "the message, and one notice")
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
 
-    def test_a_store_that_cannot_lease_is_asked_again(self) -> None:
+    def test_a_lease_that_failed_is_tried_again(self) -> None:
         self.begin(start=False)
         self.accept(message(1))
         self.store.fail_next(StoreFull("full"))
@@ -396,20 +396,20 @@ class DiskTrouble(RunnerTestCase):
 
 class Restarting(RunnerTestCase):
     def restart(self) -> None:
-        """Die, and begin again on what is on the disk."""
+        """Go on with another runner on the same disk, as after a crash."""
         self.store = MemoryStore(disk=self.store)
         for call in self.clock.getDelayedCalls():
             call.cancel()
         self.begin()
 
-    def test_what_was_under_way_is_tried_again(self) -> None:
+    def test_a_delivery_under_way_is_tried_again_after_a_restart(self) -> None:
         self.accept(message(1, "a@one.example", "b@two.example"))
         self.attempts[0].answer(DELIVERED)
         self.settle()
         self.restart()
         self.assertEqual(self.under_way(), [("two.example", [1])])
 
-    def test_what_was_deferred_waits_for_its_time(self) -> None:
+    def test_a_deferred_recipient_waits_for_its_time_after_a_restart(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         self.restart()
@@ -417,7 +417,7 @@ class Restarting(RunnerTestCase):
         self.settle(400)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_a_notice_that_was_under_way_is_tried_again(self) -> None:
+    def test_a_notice_under_way_is_tried_again_after_a_restart(self) -> None:
         self.accept(message(1))
         self.answer(FAILED)
         self.restart()
@@ -427,15 +427,15 @@ class Restarting(RunnerTestCase):
 class Stopping(RunnerTestCase):
     concurrency = 2
 
-    def test_nothing_under_way_it_stops_at_once(self) -> None:
+    def test_a_runner_without_deliveries_stops_at_once(self) -> None:
         self.successResultOf(self.runner.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_one_that_was_never_started_stops_too(self) -> None:
+    def test_a_runner_that_was_never_started_stops(self) -> None:
         self.begin(start=False)
         self.successResultOf(self.runner.stop())
 
-    def test_it_waits_for_what_is_under_way_and_begins_nothing_more(self) -> None:
+    def test_a_stop_waits_for_deliveries_under_way_and_begins_no_more(self) -> None:
         self.accept(*(message(id) for id in range(1, 6)))
         stopped = self.runner.stop()
         self.attempts.pop().answer(DELIVERED)
@@ -451,7 +451,7 @@ class Stopping(RunnerTestCase):
         self.assertEqual(len(self.all_attempts), 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_what_waited_in_memory_is_there_after_a_restart(self) -> None:
+    def test_mail_that_waited_in_memory_is_delivered_after_a_restart(self) -> None:
         self.accept(*(message(id) for id in range(1, 6)))
         stopped = self.runner.stop()
         self.answer(DELIVERED)
@@ -465,7 +465,7 @@ class Stopping(RunnerTestCase):
         )
         self.assertDone()
 
-    def test_it_does_not_begin_with_the_notice_of_what_fails(self) -> None:
+    def test_a_notice_written_during_the_stop_is_not_tried(self) -> None:
         self.accept(message(1))
         stopped = self.runner.stop()
         self.answer(FAILED)
@@ -473,7 +473,7 @@ class Stopping(RunnerTestCase):
         self.assertEqual(self.attempts, [])
         self.assertEqual(len(self.notices()), 1)
 
-    def test_a_message_that_is_just_being_accepted_is_waited_for(self) -> None:
+    def test_a_stop_waits_for_a_message_that_is_being_accepted(self) -> None:
         self.commit._executor = held = HeldExecutor()
         accepted = self.runner.accept(message(1))
         self.settle()
@@ -486,7 +486,7 @@ class Stopping(RunnerTestCase):
         self.assertEqual(self.attempts, [])
         self.assertEqual(self.store.census().messages, 1)
 
-    def test_one_that_is_then_refused_too(self) -> None:
+    def test_a_stop_waits_for_a_message_that_is_being_refused(self) -> None:
         self.store.fail_next(StoreFull("full"))
         self.commit._executor = held = HeldExecutor()
         refused = self.runner.accept(message(1))
@@ -496,7 +496,7 @@ class Stopping(RunnerTestCase):
         self.failureResultOf(refused, Refused)
         self.successResultOf(stopped)
 
-    def test_what_is_leased_while_it_stops_is_left_to_the_next_start(self) -> None:
+    def test_mail_leased_during_the_stop_is_left_to_the_next_start(self) -> None:
         self.begin(start=False)
         self.accept(message(1))
         self.begin(start=False)
@@ -512,7 +512,7 @@ class Stopping(RunnerTestCase):
         self.begin()
         self.assertEqual(len(self.attempts), 1)
 
-    def test_where_the_queue_is_closed_first_it_stops_all_the_same(self) -> None:
+    def test_a_runner_stops_where_the_store_was_closed_before(self) -> None:
         self.accept(message(1))
         self.store.fail_next(StoreError("disk I/O error"))
         self.store.fail_to_open(*[StoreError("disk I/O error")] * 100)
@@ -528,12 +528,12 @@ class Stopping(RunnerTestCase):
 
 
 class ManyThings(RunnerTestCase):
-    def test_whatever_happens_every_recipient_ends_in_one_way(self) -> None:
+    def test_every_acknowledged_recipient_ends_in_exactly_one_way(self) -> None:
         for seed in range(20):
             self.play(random.Random(seed))
 
     def play(self, draw: random.Random) -> None:
-        """A life of accidents: every acknowledged recipient is accounted for at its end."""
+        """Draw accidents; in the end every acknowledged recipient has one outcome."""
         self.store = MemoryStore()
         self.all_attempts.clear()
         self.begin()

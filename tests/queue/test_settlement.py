@@ -1,4 +1,4 @@
-"""What the log says of a delivery, and what happens to those who were tried together."""
+"""The log line of a delivery, its notices, and recipients that were tried together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LogLine(RunnerTestCase):
         (event,) = self.events
         return event
 
-    def test_it_says_who_to_whom_by_which_way_in_what_time_and_with_what_answer(self) -> None:
+    def test_the_line_of_a_delivery_has_all_its_fields(self) -> None:
         self.accept(message(1))
         self.answer(DELIVERED)
         self.assertEqual(
@@ -47,15 +47,15 @@ class LogLine(RunnerTestCase):
             ],
         )
 
-    def test_where_nobody_answered_the_next_hop_stands_there(self) -> None:
+    def test_without_a_reply_the_line_names_the_next_hop_as_relay(self) -> None:
         self.accept(message(1))
-        self.find_nobody()
+        self.unreachable()
         (line,) = self.lines()
         self.assertIn(" deferred: ", line)
         self.assertIn(" relay=smtp:next.example ", line)
         self.assertRegex(line, r" next_attempt_in=(2[789]\d|3[012]\d)$")
 
-    def test_the_time_is_split_in_stages(self) -> None:
+    def test_the_line_divides_the_delay_into_stages(self) -> None:
         first = Deferred[Any]()
         self.deliver = lambda next_hop, message: first
         self.per_hop = 1
@@ -79,13 +79,13 @@ class LogLine(RunnerTestCase):
         self.assertEqual(event["stages"], (7.0, 2.0, 0.5, 1.0))
         self.assertEqual(event["delay"], 10.5)
 
-    def test_a_wall_clock_that_steps_back_makes_no_negative_times(self) -> None:
+    def test_a_wall_clock_set_back_makes_no_negative_stages(self) -> None:
         self.accept(message(1))
         self.step -= 1000
         self.answer(DELIVERED)
         self.assertEqual(self.event()["stages"], (0.0, 0.0, 0.0, 0.0))
 
-    def test_each_thing_is_a_field_of_its_own(self) -> None:
+    def test_each_value_is_a_field_of_the_event(self) -> None:
         self.accept(message(1, sender=None))
         (attempt,) = self.attempts
         tls = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
@@ -107,7 +107,7 @@ class LogLine(RunnerTestCase):
         self.assertEqual(event["tls"], "TLSv1.3 TLS_AES_256_GCM_SHA384, 256 bits")
         self.assertTrue(270 <= event["next_attempt"] - self.wall_time() <= 330)
 
-    def test_what_an_alias_led_to_is_shown_with_what_was_written(self) -> None:
+    def test_the_line_of_an_aliased_recipient_names_the_original(self) -> None:
         sent = message(1)
         forwarded = evolve(
             sent.envelope.recipients[0],
@@ -121,7 +121,7 @@ class LogLine(RunnerTestCase):
             " from=<SRS0=x@mta.example> to=<bob@next.example> orig_to=<list@mta.example> ", line
         )
 
-    def test_under_which_tls_it_went(self) -> None:
+    def test_the_line_names_the_tls_version(self) -> None:
         self.accept(message(1))
         (attempt,) = self.attempts
         number = attempt.message.envelope.recipients[0].number
@@ -129,14 +129,14 @@ class LogLine(RunnerTestCase):
         attempt.done.callback([Outcome(number, DELIVERED, "mx.example[192.0.2.1]:25", tls)])
         self.assertIn(" relay=mx.example[192.0.2.1]:25 tls=TLSv1.3 delay=", self.lines()[0])
 
-    def test_programs_get_each_thing_once(self) -> None:
-        """What the line alone needs has a name that JSON leaves out (`logs`)."""
+    def test_the_json_of_the_event_has_each_value_once(self) -> None:
+        """Fields that only the line needs have names that JSON leaves out (`logs`)."""
         self.accept(message(1))
         self.answer(DEFERRED)
         for name in ("original", "quoted", "again"):
             self.assertNotIn(name, self.event())
 
-    def test_nothing_that_a_peer_says_makes_another_line_or_field(self) -> None:
+    def test_text_of_a_peer_makes_no_other_line_or_field(self) -> None:
         self.accept(message(1, "łódź@next.example"))
         (attempt,) = self.attempts
         number = attempt.message.envelope.recipients[0].number
@@ -147,7 +147,7 @@ class LogLine(RunnerTestCase):
         self.assertTrue(line.isascii() and line.isprintable())
         self.assertIn(r'reply="550 no\" status=delivered\r\n', line)
 
-    def test_each_recipient_has_a_line_and_a_discarded_one_says_so(self) -> None:
+    def test_each_recipient_has_a_line_discarded_ones_too(self) -> None:
         self.accept(message(1, "a@next.example", "b@next.example", "c@discarded.example"))
         self.answer(DELIVERED, FAILED)
         self.assertEqual(
@@ -171,7 +171,7 @@ class Notices(RunnerTestCase):
         super().begin(start)
 
     def fail(self, message: Message) -> list[str]:
-        """Let a message fail; return whom its notice goes to."""
+        """Let a message fail; return the recipients of its notice."""
         self.accept(message)
         self.answer(FAILED)
         return [
@@ -189,13 +189,13 @@ class Notices(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_it_goes_to_the_sender_where_nobody_can_say_that(self) -> None:
+    def test_a_notice_goes_to_the_sender_itself_where_its_aliases_are_unknown(self) -> None:
         self.assertEqual(
             self.fail(message(1, sender="broken@here.example")), ["broken@here.example"]
         )
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
-    def test_each_is_counted_once_it_is_in_the_queue(self) -> None:
+    def test_each_notice_is_counted_when_it_is_in_the_queue(self) -> None:
         self.fail(message(1, "a@next.example", "b@next.example"))
         self.assertEqual(self.noticed, ["failed"])
         self.answer(FAILED)  # the notice itself: nobody is told
@@ -204,7 +204,7 @@ class Notices(RunnerTestCase):
 
 
 class Together(RunnerTestCase):
-    def test_those_that_are_deferred_together_come_back_together(self) -> None:
+    def test_recipients_deferred_together_are_tried_again_together(self) -> None:
         self.accept(message(1, *(f"u{number}@next.example" for number in range(20))))
         self.answer(DEFERRED)
         times = self.store.next_attempts(message(1).id).values()
@@ -212,14 +212,14 @@ class Together(RunnerTestCase):
         self.settle(340)
         self.assertEqual([len(numbers) for _, numbers in self.under_way()], [20])
 
-    def test_one_that_is_deferred_holds_up_none_of_the_others(self) -> None:
+    def test_a_deferred_recipient_delays_no_other(self) -> None:
         self.accept(message(1, "a@next.example", "b@next.example"), message(2, "c@next.example"))
         self.attempts[0].answer(DEFERRED, DELIVERED)
         self.attempts[1].answer(DELIVERED)
         self.settle()
         self.assertEqual(self.store.census().recipients, 1)
 
-    def test_a_route_that_fails_says_so_in_its_own_name(self) -> None:
+    def test_the_reply_for_a_failed_route_is_our_own(self) -> None:
         self.route = lambda mailbox: (
             NextHop("smtp", domain=mailbox.domain)
             if mailbox.domain == "sender.example"

@@ -1,4 +1,4 @@
-"""What an operator does to a queue that is at work."""
+"""Interventions of an operator while mail is being delivered."""
 
 from __future__ import annotations
 
@@ -31,29 +31,31 @@ class InterventionTestCase(RunnerTestCase):
 
 
 class Many(InterventionTestCase):
-    def test_what_is_done_to_many_is_said_in_few_lines(self) -> None:
+    def test_an_intervention_on_many_recipients_has_few_log_lines(self) -> None:
         for id in range(1, 151):
             self.mail(id, "a@hangs.example")
         self.lines.clear()
         page = self.intervene("hold", domain="hangs.example")
         self.assertEqual(len(page.ids), 150)
         self.assertEqual(self.store.census().held, 150)
-        told = [line for line in self.lines if "recipients held by the operator: by=uid 7" in line]
+        together = [
+            line for line in self.lines if "recipients held by the operator: by=uid 7" in line
+        ]
         single = [line for line in self.lines if "from=<ann@" in line]
-        self.assertEqual(len(told) + len(single), len(self.lines))
-        self.assertLessEqual(len(told), 2)
+        self.assertEqual(len(together) + len(single), len(self.lines))
+        self.assertLessEqual(len(together), 2)
         text = "\n".join(self.lines)
         for id in range(1, 151):
             self.assertIn(str(QueueId(id)), text)
         self.lines.clear()
         self.assertEqual(len(self.intervene("remove", state="held").ids), 150)
-        told = [line for line in self.lines if "recipients removed by the operator" in line]
-        self.assertEqual(len(told), 2)
-        self.assertLess(len(self.lines), 20)  # what is at work has a line of its own
+        together = [line for line in self.lines if "recipients removed by the operator" in line]
+        self.assertEqual(len(together), 2)
+        self.assertLess(len(self.lines), 20)  # each leased recipient has a line of its own
 
 
 class Retrying(InterventionTestCase):
-    def test_what_was_deferred_goes_at_once(self) -> None:
+    def test_a_retried_recipient_is_tried_at_once(self) -> None:
         self.mail(1)
         self.answer(DEFERRED)
         self.assertEqual(self.under_way(), [])
@@ -69,9 +71,9 @@ class Retrying(InterventionTestCase):
             ],
         )
 
-    def test_a_next_hop_that_is_left_alone_is_probed_at_once(self) -> None:
+    def test_a_retry_probes_a_suspended_next_hop_at_once(self) -> None:
         self.mail(1)
-        self.find_nobody()
+        self.unreachable()
         self.assertEqual(len(self.runner.suspended()), 1)
         self.intervene("retry")
         self.assertEqual(self.under_way(), [("next.example", [0])])
@@ -79,9 +81,9 @@ class Retrying(InterventionTestCase):
         self.assertEqual(self.runner.suspended(), [])
         self.assertDone()
 
-    def test_what_waits_behind_a_next_hop_that_is_left_alone_is_probed_as_well(self) -> None:
+    def test_a_retry_probes_a_suspended_next_hop_of_mail_that_was_not_tried(self) -> None:
         self.mail(1)
-        self.find_nobody()
+        self.unreachable()
         self.mail(2)
         self.intervene("retry", ids=[str(QueueId(2))])
         self.assertEqual(len(self.attempts), 1)
@@ -91,20 +93,20 @@ class Retrying(InterventionTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_a_probe_that_finds_nobody_leaves_it_alone_again(self) -> None:
+    def test_an_early_probe_that_fails_suspends_the_next_hop_again(self) -> None:
         self.mail(1)
-        self.find_nobody()
+        self.unreachable()
         self.intervene("retry")
-        self.find_nobody()
+        self.unreachable()
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 2)
         self.assertGreater(suspended.seconds, 300)
 
     def bulk(self, action: Action, limit: int = 100) -> int:
-        """Do something to all, slice by slice, with what is under way reaching nobody.
+        """Intervene slice by slice, while no attempt reaches its next hop.
 
         Returns:
-            How many attempts there were.
+            The number of attempts.
         """
         before = len(self.all_attempts)
         after: int | None = FIRST
@@ -113,13 +115,13 @@ class Retrying(InterventionTestCase):
             done = self.runner.intervene(intervention, by="uid 7")
             self.settle()
             after = self.successResultOf(done).next
-            self.find_nobody()
+            self.unreachable()
             self.settle(0.01)
         return len(self.all_attempts) - before
 
-    def test_one_action_is_one_probe_however_much_waits_there(self) -> None:
+    def test_one_retry_of_much_mail_is_one_probe(self) -> None:
         self.mail(1)
-        self.find_nobody()
+        self.unreachable()
         for id in range(2, 2001):
             self.runner.accept(message(id, received_at=self.wall_time()))
         self.settle()
@@ -131,7 +133,7 @@ class Retrying(InterventionTestCase):
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 2)
 
-    def test_nor_does_an_action_that_finds_it_open_probe_it_again(self) -> None:
+    def test_a_retry_that_begins_with_an_open_next_hop_does_not_probe_it_again(self) -> None:
         for id in range(1, 501):
             self.runner.accept(message(id, received_at=self.wall_time()))
         self.settle()
@@ -142,9 +144,9 @@ class Retrying(InterventionTestCase):
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 1)
 
-    def test_a_release_of_all_that_is_held_is_one_probe_too(self) -> None:
+    def test_one_release_of_much_mail_is_one_probe(self) -> None:
         self.mail(1)
-        self.find_nobody()
+        self.unreachable()
         for id in range(2, 501):
             self.runner.accept(message(id, received_at=self.wall_time()))
         self.settle()
@@ -153,14 +155,14 @@ class Retrying(InterventionTestCase):
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 2)
 
-    def test_a_loop_over_single_messages_costs_the_next_hop_no_more(self) -> None:
+    def test_retries_of_single_messages_lengthen_the_suspension_once(self) -> None:
         for id in range(1, 31):
             self.mail(id)
         while self.attempts:
-            self.find_nobody()
+            self.unreachable()
         for id in range(1, 31):
             self.intervene("retry", ids=[str(QueueId(id))])
-            self.find_nobody()
+            self.unreachable()
             self.settle(1)
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 2)
@@ -173,9 +175,9 @@ class Retrying(InterventionTestCase):
             self.answer(DELIVERED)
         self.assertDone()
 
-    def test_other_settings_in_the_middle_probe_nobody(self) -> None:
+    def test_a_reload_probes_no_suspended_next_hop(self) -> None:
         self.mail(1)
-        self.find_nobody()
+        self.unreachable()
         before = len(self.all_attempts)
         for _ in range(10):
             self.runner.update(self.settings())
@@ -184,7 +186,7 @@ class Retrying(InterventionTestCase):
         (suspended,) = self.runner.suspended()
         self.assertEqual(suspended.times, 1)
 
-    def test_what_is_under_way_is_left_to_it(self) -> None:
+    def test_a_delivery_under_way_is_not_retried(self) -> None:
         self.mail(1)
         self.assertEqual(self.intervene("retry").messages, ())
         self.assertEqual(len(self.attempts), 1)
@@ -193,7 +195,7 @@ class Retrying(InterventionTestCase):
 
 
 class Holding(InterventionTestCase):
-    def test_what_is_held_is_not_tried_and_not_returned(self) -> None:
+    def test_a_held_recipient_is_neither_tried_nor_returned(self) -> None:
         self.mail(1)
         self.answer(DEFERRED)
         self.intervene("hold")
@@ -204,7 +206,7 @@ class Holding(InterventionTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_what_is_under_way_is_held_if_it_is_deferred(self) -> None:
+    def test_a_recipient_held_during_its_delivery_is_held_after_a_deferral(self) -> None:
         self.mail(1)
         self.intervene("hold")
         self.assertIn("held by the operator, when the attempt under way has ended", self.lines[0])
@@ -214,13 +216,13 @@ class Holding(InterventionTestCase):
         self.assertIdle()
         self.assertEqual(self.store.census().held, 1)
 
-    def test_what_is_under_way_is_gone_if_it_is_delivered(self) -> None:
+    def test_a_recipient_held_during_its_delivery_can_be_delivered(self) -> None:
         self.mail(1)
         self.intervene("hold")
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_what_waits_in_memory_is_not_begun(self) -> None:
+    def test_a_held_recipient_that_waits_in_memory_does_not_begin(self) -> None:
         for id in range(1, 8):  # 5 at once
             self.mail(id)
         self.assertEqual(len(self.attempts), 5)
@@ -230,7 +232,7 @@ class Holding(InterventionTestCase):
         self.assertIdle()
         self.assertEqual(sorted(self.store.messages), [6, 7])
 
-    def test_only_the_recipients_that_are_meant_are_taken_out_of_what_waits(self) -> None:
+    def test_only_held_recipients_are_taken_out_of_a_waiting_delivery(self) -> None:
         for id in range(1, 6):
             self.mail(id)
         self.mail(6, "a@next.example", "b@next.example")
@@ -241,7 +243,7 @@ class Holding(InterventionTestCase):
         self.assertIdle()
         self.assertEqual(self.store.census().held, 1)
 
-    def test_what_is_held_as_it_comes_is_not_begun(self) -> None:
+    def test_a_recipient_held_in_the_commit_of_its_message_does_not_begin(self) -> None:
         accepted = self.runner.accept(message(1))
         held = self.runner.intervene(Intervene("hold", Selection(), self.wall_time()), by="uid 7")
         self.settle()
@@ -251,7 +253,7 @@ class Holding(InterventionTestCase):
         self.assertIdle()
         self.assertEqual(self.store.census().held, 1)
 
-    def test_what_is_released_before_its_delivery_ends_is_as_if_nothing_was(self) -> None:
+    def test_a_recipient_released_before_its_delivery_ends_is_deferred_as_usual(self) -> None:
         self.mail(1)
         self.intervene("hold")
         self.intervene("release")
@@ -263,7 +265,7 @@ class Holding(InterventionTestCase):
 
 
 class Removing(InterventionTestCase):
-    def test_what_is_removed_is_gone_without_a_notice(self) -> None:
+    def test_a_removed_recipient_leaves_without_a_notice(self) -> None:
         self.mail(1, "a@next.example", "b@next.example")
         self.answer(DEFERRED)
         self.intervene("remove")
@@ -274,21 +276,21 @@ class Removing(InterventionTestCase):
             " to=<b@next.example> by=uid 7",
         )
 
-    def test_what_is_under_way_and_fails_is_removed_without_a_notice(self) -> None:
+    def test_a_recipient_removed_during_its_delivery_fails_without_a_notice(self) -> None:
         self.mail(1, "a@next.example", "b@next.example")
         self.intervene("remove", to="b@*")
         self.answer(DELIVERED, FAILED)
         self.assertDone()
         self.assertIn("removed by the operator: ", self.lines[-1])
 
-    def test_what_is_under_way_and_deferred_is_removed(self) -> None:
+    def test_a_recipient_removed_during_its_delivery_leaves_after_a_deferral(self) -> None:
         self.mail(1)
         self.intervene("remove")
         self.answer(DEFERRED)
         self.assertDone()
         self.assertEqual(len(self.lines), 2)
 
-    def test_what_is_under_way_and_delivered_was_delivered(self) -> None:
+    def test_a_recipient_removed_during_its_delivery_can_be_delivered(self) -> None:
         self.mail(1)
         self.intervene("remove")
         self.answer(DELIVERED)
@@ -297,7 +299,7 @@ class Removing(InterventionTestCase):
         (_, outcomes, _), *_ = self.observed
         self.assertTrue(outcomes[0].delivered)
 
-    def test_what_waits_in_memory_is_gone_at_once(self) -> None:
+    def test_a_removed_recipient_that_waits_in_memory_leaves_at_once(self) -> None:
         for id in range(1, 8):
             self.mail(id)
         self.intervene("remove")

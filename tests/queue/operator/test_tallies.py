@@ -1,4 +1,4 @@
-"""What is in the queue by age and by reason, counted when somebody asks."""
+"""The recipients in the queue by age and by reason, counted on demand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Counting(SynchronousTestCase):
         self.asked.append(tally)
         return succeed(self.slices[(len(self.asked) - 1) % 2])
 
-    def test_nothing_is_counted_before_somebody_asks(self) -> None:
+    def test_nothing_is_counted_before_the_tallies_are_asked_for(self) -> None:
         self.clock.advance(100)
         self.assertEqual(self.asked, [])
 
-    def test_a_tour_goes_slice_by_slice_and_is_shown_when_it_is_complete(self) -> None:
+    def test_a_count_goes_slice_by_slice_and_is_shown_when_complete(self) -> None:
         self.assertEqual(self.tallies.ages(), {})
         self.assertEqual(len(self.asked), 1)
         self.clock.advance(0.05)
@@ -49,7 +49,7 @@ class Counting(SynchronousTestCase):
         self.assertEqual(self.tallies.reasons()["refused"], 2)
         self.assertEqual(len(self.asked), 2)
 
-    def test_the_next_one_begins_half_a_minute_later_at_the_earliest(self) -> None:
+    def test_counts_begin_at_least_half_a_minute_apart(self) -> None:
         self.tallies.ages()
         self.clock.advance(29)
         self.tallies.ages()
@@ -58,7 +58,7 @@ class Counting(SynchronousTestCase):
         self.tallies.ages()
         self.assertEqual(len(self.asked), 3)
 
-    def test_a_store_that_is_closed_is_asked_again_later(self) -> None:
+    def test_a_count_that_the_store_refused_is_made_later(self) -> None:
         answers = [fail(StoreError("closed")), succeed(Tallied())]
         self.tallies = Tallies(
             lambda tally: answers.pop(0), clock=self.clock, wall_time=lambda: NOW
@@ -68,7 +68,7 @@ class Counting(SynchronousTestCase):
         self.tallies.ages()
         self.assertEqual(self.tallies.ages()["older"], 0)
 
-    def test_after_the_end_nothing_is_left_to_do(self) -> None:
+    def test_a_stop_leaves_no_timer(self) -> None:
         self.tallies.ages()
         self.tallies.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -76,7 +76,7 @@ class Counting(SynchronousTestCase):
         self.tallies.ages()
         self.assertEqual(len(self.asked), 1)
 
-    def test_reasons_go_by_who_said_what(self) -> None:
+    def test_the_reason_depends_on_the_last_reply_and_whose_it_is(self) -> None:
         for code, status, ours, expected in (
             (451, "4.1", True, "unreachable"),
             (451, "4.2", True, "unreachable"),

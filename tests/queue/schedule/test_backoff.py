@@ -1,4 +1,4 @@
-"""When to try again: back-off with jitter, never beyond the end of a lifetime."""
+"""Back-off with jitter, never beyond the end of a lifetime."""
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 
@@ -12,7 +12,7 @@ BACKOFF = Backoff(300.0, 3600.0)
 
 
 class Steady(random.Random):
-    """Draws always the same."""
+    """A source of chance that always draws the same number."""
 
     def __init__(self, drawn: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def delay(attempts: int, drawn: float = 0.5, lifetime: float = LIFETIME) -> floa
 
 
 class Delays(SynchronousTestCase):
-    def test_each_is_twice_the_one_before_up_to_the_longest(self) -> None:
+    def test_each_delay_is_twice_the_one_before_up_to_the_maximum(self) -> None:
         self.assertEqual([delay(attempts) for attempts in range(2, 5)], [600, 1200, 2400])
         self.assertEqual([delay(attempts, 0.0) for attempts in (1,)], [300])
         self.assertEqual([delay(attempts, 1.0) for attempts in range(5, 8)], [3600, 3600, 3600])
@@ -46,7 +46,7 @@ class Delays(SynchronousTestCase):
         self.assertLessEqual(max(drawn), 660.0)
         self.assertGreater(max(drawn) - min(drawn), 100.0)
 
-    def test_jitter_goes_beyond_neither_end(self) -> None:
+    def test_jitter_stays_between_minimum_and_maximum(self) -> None:
         draw = random.Random(1)
         for backoff in (BACKOFF, Backoff(60.0, 60.0), Backoff(1.0, 1.05), Backoff(10.0, 90.0)):
             for attempts in range(1, 12):
@@ -58,16 +58,16 @@ class Delays(SynchronousTestCase):
         self.assertGreater(max(first) - min(first), 25.0)
         self.assertGreater(max(last) - min(last), 300.0)
 
-    def test_nothing_is_put_off_beyond_the_end_of_its_lifetime(self) -> None:
+    def test_no_attempt_is_put_off_beyond_the_lifetime(self) -> None:
         self.assertEqual(delay(9, lifetime=1000.0), 1000.0)
 
-    def test_nothing_is_due_in_the_past(self) -> None:
+    def test_no_attempt_is_due_in_the_past(self) -> None:
         self.assertEqual(delay(1, lifetime=-1000.0), 0.0)
 
     def test_any_number_of_attempts_can_be_counted(self) -> None:
         self.assertEqual(delay(10**9, 1.0), 3600.0)
 
-    def test_it_takes_days_and_dozens_of_attempts_to_give_up(self) -> None:
+    def test_a_lifetime_of_five_days_has_dozens_of_attempts(self) -> None:
         now, attempts, draw = NOW, 0, random.Random(1)
         while now < NOW + LIFETIME:
             attempts += 1

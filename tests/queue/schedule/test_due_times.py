@@ -19,14 +19,14 @@ class Earliest(SynchronousTestCase):
         self.assertEqual(self.times.take_due(9.0, 100), [(3.0, "a.example")])
         self.assertIsNone(self.times.earliest())
 
-    def test_what_is_due_comes_in_order_and_once(self) -> None:
+    def test_due_domains_are_taken_in_order_and_once(self) -> None:
         for time, domain in ((3.0, "c"), (1.0, "a"), (2.0, "b"), (4.0, "d")):
             self.times.add(domain, time)
         self.assertEqual(self.times.take_due(3.0, 100), [(1.0, "a"), (2.0, "b"), (3.0, "c")])
         self.assertEqual(self.times.take_due(3.0, 100), [])
         self.assertEqual(len(self.times), 1)
 
-    def test_it_is_what_a_plain_table_would_be_and_does_not_grow(self) -> None:
+    def test_due_times_equal_those_of_a_plain_table_in_bounded_memory(self) -> None:
         draw, table = random.Random(1), dict[str, float]()
         for step in range(20_000):
             domain, time = f"{draw.randrange(50)}.example", step + draw.uniform(0, 100)

@@ -1,4 +1,4 @@
-"""Nobody waits for the mail of others: places in memory, transactions, limits over processes."""
+"""Fair shares of places in memory and transactions, and limits over all processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Places(SynchronousTestCase):
         self.delivery = Delivery(NextHop("smtp", domain="next.example"), message())
 
     def places(self) -> tuple[int, int, int]:
-        """Return the places in all, and those of the next hop: taken or claimed, and claimed."""
+        """Return all places, those of the next hop, and those of it that are claimed."""
         queue = self.fair_share.queue(self.delivery.next_hop)
         return self.fair_share.places, queue.places, queue.claimed
 
@@ -65,14 +65,14 @@ class FairTestCase(RunnerTestCase):
         return Counter(str(each.next_hop).removeprefix("smtp:") for each in self.attempts)
 
     def store_without_starting(self, *messages: Message) -> None:
-        """Let messages be in the store as after a long night."""
+        """Put messages into the store while the runner does not run."""
         self.begin(start=False)
         for each in messages:
             self.runner.accept(each)
         self.settle()
 
     def leased(self) -> list[int]:
-        """Return how many messages were asked for by each lease so far."""
+        """Return the number of messages that each lease so far asked for."""
         return [
             sum(want.limit for want in operation.wants)
             for batch in self.store.batches
@@ -91,7 +91,7 @@ class OneAgainstMany(FairTestCase):
         self.assertEqual(self.hops(), {"big.example": 5, "small.example": 1})
         self.assertLessEqual(self.store.census().leased, 26)
 
-    def test_nor_does_one_that_hangs(self) -> None:
+    def test_a_domain_that_hangs_delays_no_other(self) -> None:
         self.accept(*(message(id, "a@hangs.example") for id in range(1, 1001)))
         for id in range(2000, 2100):
             self.accept(message(id, f"a@{id}.example"))
@@ -100,7 +100,7 @@ class OneAgainstMany(FairTestCase):
             attempt.answer(DELIVERED)
             self.settle()
 
-    def test_hundreds_that_hang_leave_room_for_those_that_are_known_to_answer(self) -> None:
+    def test_hundreds_of_domains_that_hang_leave_transactions_to_proven_next_hops(self) -> None:
         self.accept(message(1, "a@known.example"))
         self.answer(DELIVERED)
         for id in range(2, 1002):
@@ -111,19 +111,19 @@ class OneAgainstMany(FairTestCase):
         self.assertEqual(self.hops()["known.example"], 1)
         self.assertEqual(self.hops()["maildir"], 1)
 
-    def test_what_just_came_does_not_wait_for_what_others_have_in_the_store(self) -> None:
+    def test_new_mail_does_not_wait_for_mail_of_other_domains_in_the_store(self) -> None:
         self.store_without_starting(
             *(message(id, f"a@{id % 1000}.example") for id in range(1, 3001))
         )
         self.begin()
         for id in range(5000, 5004):
             self.accept(message(id, f"a@new{id}.example"))
-            for _ in range(8):  # once round what is in memory, 50 at a time
+            for _ in range(8):  # all mail in memory once, 50 at a time
                 self.answer(DELIVERED)
             self.assertIn(id, [each.message.id for each in self.all_attempts])
         self.assertGreater(self.store.census().messages, 300)
 
-    def test_many_that_are_not_known_are_all_at_work_and_not_a_few_of_them_waiting(self) -> None:
+    def test_most_places_of_unproven_next_hops_have_transactions(self) -> None:
         self.concurrency = 300
         self.store_without_starting(
             *(message(id, f"a@{id % 100}.example") for id in range(1, 3001))
@@ -131,7 +131,7 @@ class OneAgainstMany(FairTestCase):
         self.begin()
         self.assertGreater(len(self.attempts), 180)
 
-    def test_hundreds_that_hang_in_the_store_do_not_either(self) -> None:
+    def test_hundreds_of_hanging_domains_in_the_store_delay_no_proven_next_hop(self) -> None:
         self.accept(message(1, "a@known.example"))
         self.answer(DELIVERED)
         runner = self.runner
@@ -146,7 +146,7 @@ class OneAgainstMany(FairTestCase):
         self.settle()
         self.assertEqual((self.hops()["known.example"], self.hops()["maildir"]), (1, 1))
 
-    def test_what_all_goes_to_one_smarthost_leaves_room_for_what_is_delivered_here(self) -> None:
+    def test_mail_for_one_smarthost_does_not_delay_local_delivery(self) -> None:
         smarthost = NextHop("smtp", (Host("relay.example", 587),))
         self.route = lambda each: route(each) if each.domain == "here.example" else smarthost
         self.store_without_starting(
@@ -186,7 +186,7 @@ class OneAgainstMany(FairTestCase):
 
 
 class Leases(FairTestCase):
-    def test_places_are_filled_many_at_a_time(self) -> None:
+    def test_mail_is_read_many_messages_at_a_time(self) -> None:
         self.store_without_starting(*(message(id) for id in range(1, 1001)))
         self.begin()
         while self.attempts:
@@ -196,7 +196,7 @@ class Leases(FairTestCase):
         self.assertLess(len(self.leased()), 80)
         self.assertLessEqual(max(self.leased()), 100)
 
-    def test_what_just_came_does_not_overtake_what_waits(self) -> None:
+    def test_new_mail_does_not_overtake_waiting_mail_of_its_next_hop(self) -> None:
         self.accept(*(message(id) for id in range(1, 101)))
         for id in range(101, 301):
             self.attempts.pop(0).answer(DELIVERED)
@@ -210,7 +210,7 @@ class Splitting(FairTestCase):
     def limits_of(self, next_hop: NextHop) -> NextHopLimits:
         return NextHopLimits(recipients_per_message=4)
 
-    def test_recipients_beyond_what_a_next_hop_takes_go_in_other_transactions(self) -> None:
+    def test_recipients_beyond_the_limit_of_a_next_hop_go_in_other_transactions(self) -> None:
         self.accept(message(1, *(f"u{number}@next.example" for number in range(10))))
         self.assertEqual(
             [numbers for _, numbers in self.under_way()], [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -218,7 +218,7 @@ class Splitting(FairTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_a_mailbox_that_stands_there_twice_gets_one_copy_and_both_are_settled(self) -> None:
+    def test_a_mailbox_with_two_recipients_gets_one_copy_and_both_are_settled(self) -> None:
         self.accept(message(1, "a@next.example", "b@next.example", "a@next.example"))
         self.assertEqual(self.under_way(), [("next.example", [0, 1])])
         self.answer(DEFERRED, DELIVERED)
@@ -228,7 +228,7 @@ class Splitting(FairTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_what_is_forwarded_goes_with_its_own_reverse_path_and_notices_to_the_sender(
+    def test_forwarded_mail_has_its_own_reverse_path_and_notices_go_to_the_sender(
         self,
     ) -> None:
         sent = message(1, "a@next.example", "b@next.example", "c@next.example")
@@ -250,15 +250,15 @@ class Splitting(FairTestCase):
         self.assertEqual(str(notice.envelope.recipients[0].mailbox), "ann@sender.example")
 
 
-class Later:
-    """Limits that answer when the test says so."""
+class HeldLimits:
+    """Limits that grant counts when the test lets them."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[LimitKey, int, Deferred[bool]]] = []
         self.held: Counter[LimitKey] = Counter()
 
     def take(self, key: LimitKey, limit: int) -> bool:
-        raise AssertionError("nothing is to be refused for good")
+        raise AssertionError("a runner waits for its counts")
 
     def wait(self, key: LimitKey, limit: int) -> Deferred[bool]:
         waiting: Deferred[bool] = Deferred()
@@ -269,7 +269,7 @@ class Later:
         self.held[key] -= 1
 
     def grant(self, *kinds: str) -> None:
-        """Grant all that is asked for of these kinds."""
+        """Grant all counts of these kinds that are asked for."""
         asked, self.asked = self.asked, []
         for key, limit, waiting in asked:
             if key[0] in kinds:
@@ -298,7 +298,7 @@ class LimitedTestCase(FairTestCase):
 class OverAllProcesses(LimitedTestCase):
     per_hop = 4
 
-    def test_two_processes_share_what_one_next_hop_bears(self) -> None:
+    def test_two_processes_share_the_connections_of_a_next_hop(self) -> None:
         for _ in range(3):
             self.limits.take(("hop", "smtp:one.example"), 4)
         self.accept(*(message(id, "a@one.example") for id in range(1, 11)))
@@ -308,7 +308,7 @@ class OverAllProcesses(LimitedTestCase):
         self.settle()
         self.assertEqual(self.hops(), {"one.example": 2, "two.example": 1})
 
-    def test_and_all_deliveries_together(self) -> None:
+    def test_two_processes_share_the_concurrency(self) -> None:
         for _ in range(29):
             self.limits.take(("deliveries",), 30)
         self.accept(*(message(id, f"a@{id}.example") for id in range(1, 6)))
@@ -317,7 +317,7 @@ class OverAllProcesses(LimitedTestCase):
         self.answer(DELIVERED)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_all_is_given_back(self) -> None:
+    def test_all_counts_of_slots_are_given_back(self) -> None:
         self.accept(*(message(id, f"a@{id % 3}.example") for id in range(1, 101)))
         while self.attempts:
             self.assertEqual(self.used("deliveries"), len(self.attempts))
@@ -325,59 +325,59 @@ class OverAllProcesses(LimitedTestCase):
         self.assertDone()
         self.assertEqual(self.limits._counts, {})
 
-    def test_a_place_that_comes_when_nothing_waits_any_more_is_given_back(self) -> None:
-        self.limits = later = Later()
+    def test_a_slot_that_is_acquired_when_no_delivery_waits_is_given_back(self) -> None:
+        self.limits = limits = HeldLimits()
         self.begin()
         self.accept(*(message(id, "a@one.example") for id in range(1, 5)))
-        later.grant("hop")
-        later.asked, held_up = later.asked[:1], later.asked[1:]
-        later.grant("deliveries")
-        self.find_nobody()  # suspended: the other three do not wait any more
-        later.asked = held_up
-        later.grant("deliveries")
+        limits.grant("hop")
+        limits.asked, others = limits.asked[:1], limits.asked[1:]
+        limits.grant("deliveries")
+        self.unreachable()  # suspended: the other three no longer wait
+        limits.asked = others
+        limits.grant("deliveries")
         self.settle()
         self.assertEqual(self.attempts, [])
-        self.assertEqual(+later.held, {})
+        self.assertEqual(+limits.held, {})
         self.assertIdle()
 
-    def test_while_one_waits_for_its_place_others_go_on(self) -> None:
-        self.limits = later = Later()
+    def test_a_next_hop_that_waits_for_a_slot_delays_no_other(self) -> None:
+        self.limits = limits = HeldLimits()
         self.begin()
         self.accept(message(1, "a@one.example"), message(2, "a@two.example"))
-        self.assertEqual(later.kinds(), {"hop": 2})
-        one, two = later.asked
-        later.asked = [two]
-        later.grant("hop")
-        later.grant("deliveries")
+        self.assertEqual(limits.kinds(), {"hop": 2})
+        one, two = limits.asked
+        limits.asked = [two]
+        limits.grant("hop")
+        limits.grant("deliveries")
         self.assertEqual(self.hops(), {"two.example": 1})
         self.answer(DELIVERED)
-        later.asked = [one]
-        later.grant("hop")
-        later.grant("deliveries")
+        limits.asked = [one]
+        limits.grant("hop")
+        limits.grant("deliveries")
         self.assertEqual(self.hops(), {"one.example": 1})
 
-    def test_when_it_stops_it_waits_for_no_place(self) -> None:
-        self.limits = later = Later()
+    def test_a_stop_does_not_wait_for_slots(self) -> None:
+        self.limits = limits = HeldLimits()
         self.begin()
         self.accept(message(1, "a@one.example"))
-        later.grant("hop")
+        limits.grant("hop")
         self.successResultOf(self.runner.stop())
-        self.assertEqual(+later.held, {})
+        self.assertEqual(+limits.held, {})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_limits_that_cannot_be_asked_are_asked_again(self) -> None:
-        self.limits = later = Later()
+        self.limits = limits = HeldLimits()
         self.begin()
         self.accept(message(1, "a@one.example"))
-        later.grant("hop")
-        ((_, _, waiting),) = later.asked
-        later.asked.clear()
+        limits.grant("hop")
+        ((_, _, waiting),) = limits.asked
+        limits.asked.clear()
         waiting.errback(ZeroDivisionError())
         self.settle(4)
-        self.assertEqual((later.asked, +later.held), ([], {}))
+        self.assertEqual((limits.asked, +limits.held), ([], {}))
         self.settle(1)
-        later.grant("hop")
-        later.grant("deliveries")
+        limits.grant("hop")
+        limits.grant("deliveries")
         self.assertEqual(len(self.attempts), 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -388,7 +388,7 @@ class Rates(LimitedTestCase):
             return NextHopLimits(rate=Rate(10, 60.0))
         return NextHopLimits()
 
-    def test_no_more_in_any_period_than_were_allowed(self) -> None:
+    def test_a_rate_holds_in_every_period(self) -> None:
         times: list[float] = []
         self.accept(*(message(id, "a@slow.example") for id in range(1, 101)))
         while len(times) < 100:
@@ -401,14 +401,14 @@ class Rates(LimitedTestCase):
             self.assertGreaterEqual(times[index + 10] - times[index], 60.0)
         self.assertLess(times[-1], 560)
 
-    def test_others_do_not_wait_for_it(self) -> None:
+    def test_a_next_hop_at_its_rate_delays_no_other(self) -> None:
         self.accept(*(message(id, "a@slow.example") for id in range(1, 101)))
         for _ in range(10):
             self.answer(DELIVERED)
         self.accept(message(200, "a@quick.example"))
         self.assertEqual(self.hops(), {"quick.example": 1})
 
-    def test_no_timer_is_left_when_it_stops(self) -> None:
+    def test_a_stop_leaves_no_timer_of_a_rate(self) -> None:
         self.accept(*(message(id, "a@slow.example") for id in range(1, 21)))
         stopped = self.runner.stop()
         self.answer(DELIVERED)
@@ -418,7 +418,7 @@ class Rates(LimitedTestCase):
 
 
 class Reloading(FairTestCase):
-    def test_what_waits_goes_where_routes_lead_from_now_on(self) -> None:
+    def test_a_reload_routes_waiting_mail_again(self) -> None:
         self.accept(*(message(id, "a@old.example") for id in range(1, 101)))
         self.assertEqual(self.hops(), {"old.example": 5})
         self.route = lambda mailbox: NextHop("smtp", (Host("relay.example", 25),))
@@ -430,7 +430,7 @@ class Reloading(FairTestCase):
         self.assertDone()
         self.assertEqual(len(self.all_attempts), 100)
 
-    def test_limits_hold_from_then_on(self) -> None:
+    def test_limits_of_a_reload_hold_at_once(self) -> None:
         self.accept(*(message(id) for id in range(1, 101)))
         self.runner.update(evolve(self.settings(), per_hop=2))
         self.settle()
@@ -441,9 +441,9 @@ class Reloading(FairTestCase):
                 self.assertLessEqual(len(self.attempts), 2)
         self.assertDone()
 
-    def test_a_suspension_outlives_it(self) -> None:
+    def test_a_suspension_outlives_a_reload(self) -> None:
         self.accept(*(message(id) for id in range(1, 11)))
-        self.find_nobody()
+        self.unreachable()
         self.runner.update(self.settings())
         self.settle()
         self.assertEqual(self.attempts, [])
@@ -455,7 +455,7 @@ class Reloading(FairTestCase):
             self.answer(DELIVERED)
         self.assertDone()
 
-    def test_while_nothing_is_there_it_changes_nothing(self) -> None:
+    def test_a_reload_of_an_empty_queue_changes_nothing(self) -> None:
         self.runner.update(self.settings())
         self.settle()
         self.accept(message(1))
@@ -464,24 +464,24 @@ class Reloading(FairTestCase):
 
 
 class Priorities(FairTestCase):
-    """RFC 6710: what is urgent goes first among the mail of one next hop."""
+    """Urgent mail goes first among the mail of one next hop (RFC 6710)."""
 
     def order(self) -> list[int]:
-        """Answer all that is under way, again and again; return the ids in their order."""
+        """Answer all attempts until there are none; return the ids in their order."""
         ids = []
         while self.attempts:
             ids += [int(each.message.id) for each in self.attempts]
             self.answer(DELIVERED)
         return ids
 
-    def test_what_is_urgent_goes_before_what_waits_in_memory(self) -> None:
+    def test_mail_of_a_higher_priority_goes_before_mail_in_memory(self) -> None:
         self.accept(*(message(id, "a@next.example") for id in range(1, 8)))
         self.accept(special(100, "a@next.example", priority=4))
         self.accept(special(101, "a@next.example", priority=9))
         self.accept(special(102, "a@next.example", priority=-1))
         self.assertEqual(self.order(), [1, 2, 3, 4, 5, 101, 100, 6, 7, 102])
 
-    def test_and_before_what_waits_in_the_store(self) -> None:
+    def test_mail_of_a_higher_priority_goes_before_mail_in_the_store(self) -> None:
         self.store_without_starting(
             *(message(id, "a@next.example") for id in range(1, 201)),
             special(500, "a@next.example", priority=1),

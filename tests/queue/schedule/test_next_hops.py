@@ -1,4 +1,4 @@
-"""A next hop: whether it can be reached, and how much it takes at once."""
+"""The state of a next hop: whether it can be reached, and how much it takes at once."""
 
 import random  # noqa: TID251 - seeded, so every run draws the same
 from itertools import pairwise
@@ -19,9 +19,9 @@ from twisted_mta.queue.schedule.next_hops import (
 )
 
 from ..mail import DEFERRED, DELIVERED, FAILED
-from ..running import NOBODY
+from ..running import CONNECTION_REFUSED
 
-ALONE = Outcome(RecipientNumber(0), NOBODY, unreachable=True)
+ALONE = Outcome(RecipientNumber(0), CONNECTION_REFUSED, unreachable=True)
 BACKOFF = Backoff(300.0, 3600.0)
 
 
@@ -52,32 +52,32 @@ class HopTestCase(SynchronousTestCase):
 
 
 class Verdicts(SynchronousTestCase):
-    def test_an_answer_about_the_message_says_that_the_hop_is_there(self) -> None:
+    def test_a_reply_about_the_message_shows_that_the_next_hop_is_reached(self) -> None:
         for reply in (DELIVERED, DEFERRED, FAILED):
             self.assertEqual(verdict([outcome(reply)]), "reached")
 
-    def test_delivery_does_without_a_remote(self) -> None:
+    def test_a_delivered_outcome_without_a_remote_is_reached(self) -> None:
         self.assertEqual(verdict([outcome(DELIVERED, None)]), "reached")
 
-    def test_an_answer_of_our_own_says_nothing(self) -> None:
+    def test_a_reply_of_our_own_is_silent(self) -> None:
         self.assertEqual(verdict([outcome(DEFERRED, None)]), "silent")
         self.assertEqual(verdict([outcome(FAILED, None)]), "silent")
         self.assertEqual(verdict([]), "silent")
 
-    def test_where_nobody_is_that_is_said(self) -> None:
+    def test_an_unreachable_outcome_is_unreachable(self) -> None:
         self.assertEqual(verdict([ALONE, ALONE]), "unreachable")
 
-    def test_a_final_answer_is_not_put_off_by_a_suspension(self) -> None:
+    def test_a_final_outcome_suspends_no_next_hop(self) -> None:
         gone = Outcome(RecipientNumber(0), FAILED, unreachable=True)
         self.assertEqual(verdict([gone]), "silent")
 
-    def test_a_channel_that_is_shut_down_is_too_many(self) -> None:
+    def test_a_reply_of_421_is_overloaded(self) -> None:
         closing = Reply.of(421, "3.2", "Too much, closing")
         self.assertEqual(verdict([outcome(DELIVERED), outcome(closing)]), "overloaded")
 
 
 class Reachability(HopTestCase):
-    def test_one_that_cannot_be_reached_is_left_alone_and_then_probed_once(self) -> None:
+    def test_an_unreachable_next_hop_is_suspended_and_then_probed_once(self) -> None:
         self.assertEqual(self.once("unreachable"), "suspended")
         self.assertTrue(270 <= self.suspended_for() <= 330)
         self.assertEqual(self.hop.allowance(self.now), 0)
@@ -88,20 +88,20 @@ class Reachability(HopTestCase):
         self.assertEqual(self.end(probe, "reached"), "reopened")
         self.assertEqual(self.hop.allowance(self.now), INITIAL)
 
-    def test_each_probe_in_vain_doubles_the_time_up_to_the_longest(self) -> None:
+    def test_each_failed_probe_doubles_the_suspension_up_to_the_maximum(self) -> None:
         self.once("unreachable")
         for expected in (600, 1200, 2400, 3600, 3600, 3600):
             self.now += self.suspended_for()
             self.assertEqual(self.once("unreachable"), "suspended")
             self.assertTrue(0.9 * expected <= self.suspended_for() <= 1.1 * expected)
 
-    def test_it_is_never_left_alone_for_longer_than_the_longest(self) -> None:
+    def test_a_suspension_is_never_longer_than_the_maximum(self) -> None:
         for _ in range(300):
             self.once("unreachable")
             self.assertTrue(300 <= self.suspended_for() <= 3600)
             self.now += self.suspended_for()
 
-    def test_of_probes_before_their_time_that_fail_one_counts(self) -> None:
+    def test_of_early_probes_that_fail_one_counts(self) -> None:
         self.once("unreachable")
         self.assertTrue(self.hop.allow_early_probe(self.now))
         self.assertFalse(self.hop.allow_early_probe(self.now))
@@ -123,14 +123,14 @@ class Reachability(HopTestCase):
         self.assertEqual(self.once("unreachable"), "suspended")
         self.assertEqual(self.hop.suspension.times, 4)
 
-    def test_one_that_gets_through_reopens_it(self) -> None:
+    def test_an_early_probe_that_succeeds_reopens_the_next_hop(self) -> None:
         self.once("unreachable")
         self.hop.allow_early_probe(self.now)
         self.assertEqual(self.once("reached"), "reopened")
         self.once("unreachable")
         self.assertEqual(self.hop.allowance(self.now), 0)
 
-    def test_one_that_fails_after_the_time_was_over_counts(self) -> None:
+    def test_a_probe_that_fails_after_the_suspension_counts(self) -> None:
         self.once("unreachable")
         self.hop.allow_early_probe(self.now)
         probe = self.hop.begin()
@@ -139,19 +139,19 @@ class Reachability(HopTestCase):
         self.assertGreater(self.suspended_for(), 500)
         self.assertEqual(self.hop.allowance(self.now), 0)
 
-    def test_one_that_says_nothing_is_followed_by_another(self) -> None:
+    def test_a_silent_early_probe_is_followed_by_another(self) -> None:
         self.once("unreachable")
         self.hop.allow_early_probe(self.now)
         self.once("silent")
         self.assertEqual(self.hop.allowance(self.now), 1)
 
-    def test_what_is_open_or_due_needs_no_hurry(self) -> None:
+    def test_an_early_probe_of_an_open_or_due_next_hop_changes_nothing(self) -> None:
         self.assertFalse(self.hop.allow_early_probe(self.now))
         self.once("unreachable")
         self.now += self.suspended_for()
         self.assertFalse(self.hop.allow_early_probe(self.now))
 
-    def test_once_it_was_reached_it_begins_anew(self) -> None:
+    def test_a_suspension_after_a_success_begins_with_the_minimum(self) -> None:
         for _ in range(5):
             self.once("unreachable")
             self.now += self.suspended_for()
@@ -159,14 +159,14 @@ class Reachability(HopTestCase):
         self.once("unreachable")
         self.assertLessEqual(self.suspended_for(), 330)
 
-    def test_those_that_fail_together_count_once(self) -> None:
+    def test_attempts_that_fail_together_suspend_once(self) -> None:
         attempts = [self.hop.begin() for _ in range(5)]
         changes = [self.end(attempt, "unreachable") for attempt in attempts]
         self.assertEqual(changes, ["suspended", None, None, None, None])
         assert self.hop.suspension is not None
         self.assertEqual(self.hop.suspension.times, 1)
 
-    def test_one_that_began_before_may_reopen_it(self) -> None:
+    def test_an_attempt_that_began_before_the_suspension_may_reopen_the_next_hop(self) -> None:
         slow, quick = self.hop.begin(), self.hop.begin()
         self.end(quick, "unreachable")
         self.assertEqual(self.end(slow, "reached"), "reopened")
@@ -179,7 +179,7 @@ class Reachability(HopTestCase):
         self.assertIsNone(self.end(slow, "unreachable"))
         self.assertEqual(self.end(probe, "unreachable"), "suspended")
 
-    def test_where_others_get_through_one_that_does_not_only_slows_it(self) -> None:
+    def test_an_unreachable_attempt_among_successes_only_shrinks_the_width(self) -> None:
         for _ in range(100):
             self.once("reached")
         before = self.hop.limit
@@ -189,25 +189,25 @@ class Reachability(HopTestCase):
         self.assertEqual(self.hop.limit, before // 2)
         self.assertEqual(self.once("unreachable"), "suspended")
 
-    def test_a_probe_that_is_told_that_it_is_too_much_has_reached_it(self) -> None:
+    def test_a_probe_answered_421_reopens_the_next_hop(self) -> None:
         self.once("unreachable")
         self.now += self.suspended_for()
         self.assertEqual(self.once("overloaded"), "reopened")
 
-    def test_a_probe_that_says_nothing_is_followed_by_another(self) -> None:
+    def test_a_silent_probe_is_followed_by_another(self) -> None:
         self.once("unreachable")
         self.now += self.suspended_for()
         self.assertIsNone(self.once("silent"))
         self.assertEqual(self.hop.allowance(self.now), 1)
 
-    def test_what_is_done_here_is_never_left_alone(self) -> None:
+    def test_local_delivery_is_never_suspended(self) -> None:
         self.hop = NextHopState(NextHop("maildir"), NextHopLimits(), 20)
         self.assertIsNone(self.once("unreachable"))
         self.assertEqual(self.hop.allowance(self.now), 20)
 
 
 class Concurrency(HopTestCase):
-    def test_it_rises_by_one_with_each_round_of_successes(self) -> None:
+    def test_the_width_rises_by_one_with_each_round_of_successes(self) -> None:
         limits = []
         for _ in range(16):
             limits.append(self.hop.limit)
@@ -218,7 +218,7 @@ class Concurrency(HopTestCase):
             self.assertTrue(before <= after <= before + 1, limits)
         self.assertGreater(limits[-1], 15)
 
-    def test_it_never_goes_beyond_what_is_allowed(self) -> None:
+    def test_the_width_never_exceeds_the_connections(self) -> None:
         self.hop = self.new_hop(connections=7)
         for _ in range(1000):
             self.once("reached")
@@ -226,7 +226,7 @@ class Concurrency(HopTestCase):
         self.hop = self.new_hop(connections=2)
         self.assertEqual(self.hop.limit, 2)
 
-    def test_it_halves_once_for_those_that_were_turned_away_together(self) -> None:
+    def test_the_width_halves_once_for_attempts_turned_away_together(self) -> None:
         for _ in range(1000):
             self.once("reached")
         attempts = [self.hop.begin() for _ in range(20)]
@@ -236,13 +236,13 @@ class Concurrency(HopTestCase):
         self.once("overloaded")
         self.assertEqual(self.hop.limit, 5)
 
-    def test_it_never_falls_below_one(self) -> None:
+    def test_the_width_never_falls_below_one(self) -> None:
         for _ in range(10):
             self.once("overloaded")
         self.assertEqual(self.hop.limit, 1)
 
-    def test_it_finds_what_a_next_hop_bears_and_stays_near(self) -> None:
-        # One that turns away whatever is beyond 12 at once, whatever the order of the answers.
+    def test_the_width_approaches_the_capacity_of_the_next_hop(self) -> None:
+        # A next hop that turns away transactions beyond 12 at once, in any order of its replies.
         for seed in range(5):
             self.hop = self.new_hop()
             draw, under_way, limits = random.Random(seed), [], []
@@ -258,7 +258,7 @@ class Concurrency(HopTestCase):
 
 
 class Limits(SynchronousTestCase):
-    def test_a_schedule_is_the_general_one_but_for_what_was_said(self) -> None:
+    def test_the_backoff_of_a_next_hop_is_the_default_but_for_its_settings(self) -> None:
         self.assertEqual(NextHopLimits().backoff(BACKOFF), BACKOFF)
         self.assertEqual(NextHopLimits(retry_minimum=60).backoff(BACKOFF), Backoff(60, 3600))
         self.assertEqual(NextHopLimits(retry_minimum=7200).backoff(BACKOFF), Backoff(7200, 7200))

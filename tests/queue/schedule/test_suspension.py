@@ -1,4 +1,4 @@
-"""A next hop that cannot be reached, on a clock: days of it pass in milliseconds."""
+"""Suspensions of next hops over days, on a clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twisted_mta.queue.schedule.next_hops import NextHopLimits
 from twisted_mta.testing.store import MemoryStore
 
 from ..mail import DEFERRED, DELIVERED, FAILED, LIFETIME, NOW, message
-from ..running import NOBODY, RunnerTestCase
+from ..running import CONNECTION_REFUSED, RunnerTestCase
 
 DAY = 86400.0
 
@@ -28,74 +28,74 @@ DAY = 86400.0
 class Suspension(RunnerTestCase):
     def hop(self, domain: str = "dead.example") -> Any:
         (hop,) = [
-            line.state
-            for next_hop, line in self.runner._fair_share.queues.items()
+            queue.state
+            for next_hop, queue in self.runner._fair_share.queues.items()
             if next_hop.domain == domain
         ]
         return hop
 
     def fill(self, count: int, domain: str = "dead.example", first: int = 1) -> None:
-        """Accept so many messages for a domain."""
+        """Accept ``count`` messages for a domain."""
         for id in range(first, first + count):
             self.runner.accept(message(id, f"u{id}@{domain}", received_at=self.wall_time()))
         self.settle()
 
     def until_probed(self) -> float:
-        """Let time pass until something is tried; return how long that took."""
+        """Let time pass until an attempt begins; return the seconds."""
         began = self.clock.seconds()
         while not self.attempts:
             self.assertLess(self.clock.seconds(), began + 4000)
             self.settle(5)
         return self.clock.seconds() - began
 
-    def test_a_thousand_messages_wait_and_one_goes_at_each_probe(self) -> None:
+    def test_of_a_thousand_messages_one_goes_with_each_probe(self) -> None:
         self.fill(1000)
         self.assertEqual(len(self.attempts), 5)
-        self.find_nobody()
+        self.unreachable()
         self.assertEqual(self.attempts, [])
         for expected in (300, 600, 1200, 2400, 3600, 3600, 3600):
             waited = self.until_probed()
             self.assertTrue(0.9 * expected <= waited <= 1.1 * expected + 5, (expected, waited))
             self.settle(50)
             self.assertEqual(len(self.attempts), 1)
-            self.find_nobody()
+            self.unreachable()
         tried = sum(1 for each in self.store._recipients.values() if each.recipient.attempts)
         self.assertLessEqual(tried, 5 + 7)
 
-    def test_while_it_is_suspended_nothing_of_it_is_in_memory(self) -> None:
+    def test_mail_for_a_suspended_next_hop_is_not_in_memory(self) -> None:
         self.fill(1000)
-        self.find_nobody()
+        self.unreachable()
         self.assertIdle()
         batches = len(self.store.batches)
         self.settle(250)
         self.assertEqual(len(self.store.batches), batches)
 
-    def test_what_comes_for_it_meanwhile_waits_in_the_store(self) -> None:
+    def test_new_mail_for_a_suspended_next_hop_waits_in_the_store(self) -> None:
         self.fill(1)
-        self.find_nobody()
+        self.unreachable()
         self.fill(100, first=2)
         self.assertEqual((self.attempts, self.store.census().leased), ([], 0))
 
-    def test_success_reopens_it_at_once_and_all_that_waited_goes(self) -> None:
+    def test_a_successful_probe_releases_all_waiting_mail(self) -> None:
         self.fill(1000)
-        self.find_nobody()
+        self.unreachable()
         self.until_probed()
         began = self.clock.seconds()
         while self.attempts:
             self.answer(DELIVERED)
         self.assertEqual(self.clock.seconds(), began)
-        # Those five that were tried first wait for their own time.
+        # The five messages that were tried first wait for their next attempt.
         self.assertTrue(0 < self.store.census().messages <= 5)
         self.assertEqual(self.runner.suspended(), [])
         self.settle(400)
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_what_had_been_in_memory_and_was_not_tried_is_not_forgotten(self) -> None:
+    def test_mail_in_memory_at_the_suspension_is_delivered_later(self) -> None:
         self.route = lambda mailbox: NextHop("smtp", domain="dead.example")
         self.fill(5, "a.example")
         self.fill(3, "b.example", first=6)
-        self.find_nobody()
+        self.unreachable()
         self.assertEqual(list(self.store.next_attempts(QueueId(6)).values()), [NOW])
         self.until_probed()
         self.assertEqual(int(self.attempts[0].message.id), 6)
@@ -104,42 +104,42 @@ class Suspension(RunnerTestCase):
             self.settle(60)
         self.assertDone()
 
-    def test_an_answer_about_the_message_reopens_it_too(self) -> None:
+    def test_a_reply_about_the_message_reopens_the_next_hop(self) -> None:
         for reply in (DEFERRED, FAILED):
             self.setUp()
             self.fill(30)
-            self.find_nobody()
+            self.unreachable()
             self.until_probed()
             self.answer(reply)
             self.assertGreaterEqual(len(self.attempts), 5)
 
-    def test_one_message_that_is_deferred_suspends_nobody(self) -> None:
+    def test_a_deferred_message_suspends_no_next_hop(self) -> None:
         self.fill(1)
         self.answer(DEFERRED)
         self.fill(1, first=2)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_another_port_is_another_next_hop(self) -> None:
+    def test_next_hops_on_two_ports_are_suspended_separately(self) -> None:
         hops = {
             "a.example": NextHop("smtp", (Host("relay.example", 25),)),
             "b.example": NextHop("smtp", (Host("relay.example", 587),)),
         }
         self.route = lambda mailbox: hops[mailbox.domain]
         self.fill(1, "a.example")
-        self.find_nobody()
+        self.unreachable()
         self.fill(1, "b.example", first=2)
         (attempt,) = self.attempts
         self.assertEqual(str(attempt.next_hop), "smtp:relay.example:587")
 
-    def test_it_is_shown_with_what_it_said(self) -> None:
+    def test_a_suspended_next_hop_is_shown_with_its_last_reply(self) -> None:
         self.fill(3)
-        self.find_nobody()
+        self.unreachable()
         (shown,) = self.runner.suspended()
         self.assertEqual((shown.next_hop, shown.times), ("smtp:dead.example", 1))
-        self.assertEqual(shown.cause.reply, NOBODY)
+        self.assertEqual(shown.cause.reply, CONNECTION_REFUSED)
         self.assertTrue(270 <= shown.seconds <= 330)
 
-    def test_what_expires_while_it_is_suspended_goes_back_though_it_was_never_tried(self) -> None:
+    def test_mail_that_expires_during_a_suspension_is_returned(self) -> None:
         sent = 300
         for number in range(sent):
             self.runner.accept(
@@ -151,18 +151,18 @@ class Suspension(RunnerTestCase):
                 )
             )
         self.settle()
-        self.find_nobody("dead.example")
+        self.unreachable("dead.example")
         probes = 0
         while self.clock.seconds() < LIFETIME - 1:
             self.settle(min(600, LIFETIME - 1 - self.clock.seconds()))
             probes += len(self.attempts)
-            self.find_nobody("dead.example")
-        # A message may have been tried to the end of its own time.
+            self.unreachable("dead.example")
+        # Every message is tried up to the end of its lifetime.
         self.assertEqual(self.store.census().messages, sent)
         self.assertTrue(110 < probes < 150, probes)
         for _ in range(30):
             self.settle(300)
-            self.find_nobody("dead.example")
+            self.unreachable("dead.example")
             self.answer(DELIVERED)  # notices
         self.assertDone()
         self.assertEqual(len(self.store.failures), sent // 2)
@@ -171,15 +171,15 @@ class Suspension(RunnerTestCase):
         self.assertEqual(len(told), sent // 2, len(notices))
         self.assertIn("Connection refused", next(iter(self.store.failures.values())))
 
-    def test_a_restart_begins_with_all_open(self) -> None:
+    def test_a_restart_begins_with_all_next_hops_open(self) -> None:
         self.fill(10)
-        self.find_nobody()
+        self.unreachable()
         self.begin()
         self.assertEqual(len(self.attempts), 5)
 
-    def test_it_ends_where_nobody_waits_any_more(self) -> None:
+    def test_a_suspension_without_waiting_mail_ends(self) -> None:
         self.fill(1)
-        self.find_nobody()
+        self.unreachable()
         self.settle(4000)
         self.answer(DELIVERED)
         self.settle(4000)
@@ -188,9 +188,9 @@ class Suspension(RunnerTestCase):
 
 
 class Days(RunnerTestCase):
-    """A world of next hops that come and go, from a seed."""
+    """Days of next hops that come and go, drawn from a seed."""
 
-    def test_five_days_of_hosts_that_come_and_go(self) -> None:
+    def test_five_days_of_hosts_that_come_and_go_lose_no_mail(self) -> None:
         for seed in range(3):
             self.setUp()
             self.live(random.Random(seed))
@@ -206,7 +206,7 @@ class Days(RunnerTestCase):
                 probes[name] += 1
                 return succeed(
                     [
-                        Outcome(each.number, NOBODY, unreachable=True)
+                        Outcome(each.number, CONNECTION_REFUSED, unreachable=True)
                         for each in message.envelope.recipients
                     ]
                 )
@@ -230,8 +230,8 @@ class Days(RunnerTestCase):
             before = probes.total()
             for _ in range(12):
                 self.settle(300)
-            # Each is tried at most every five minutes or so, and mostly each hour, for all of its
-            # mail: five at first, then one at a time.
+            # Each next hop is tried every five minutes at most, mostly each hour: five messages at
+            # first, then one at a time.
             self.assertLess(probes.total() - before, 6 * (5 + 12), hour)
         down.clear()
         for _ in range(48):
@@ -249,7 +249,7 @@ class Overrides(RunnerTestCase):
     def settings(self) -> RunnerSettings:
         return evolve(super().settings(), longest=20.0)
 
-    def test_a_hasty_one_makes_nothing_of_others_due_at_a_start(self) -> None:
+    def test_a_short_backoff_of_one_next_hop_makes_no_other_mail_due(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         self.store = MemoryStore(disk=self.store)
@@ -261,7 +261,7 @@ class Overrides(RunnerTestCase):
         self.settle(200)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_a_next_hop_has_a_schedule_and_a_lifetime_of_its_own(self) -> None:
+    def test_a_next_hop_may_have_a_backoff_and_a_lifetime_of_its_own(self) -> None:
         self.accept(message(1, "a@hasty.example", "b@next.example"))
         tries = 0
         while True:
@@ -274,15 +274,15 @@ class Overrides(RunnerTestCase):
         self.assertTrue(150 < tries < 400, tries)
         self.assertAlmostEqual(self.clock.seconds(), 3600, delta=30)
 
-    def test_its_suspension_too(self) -> None:
+    def test_the_suspension_of_a_next_hop_uses_its_own_backoff(self) -> None:
         self.accept(message(1, "a@hasty.example"))
-        self.find_nobody()
+        self.unreachable()
         self.settle(12)
         self.assertEqual(len(self.attempts), 1)
 
 
 class WallClock(RunnerTestCase):
-    def test_a_step_back_of_a_day_delays_nothing_beyond_the_longest_wait(self) -> None:
+    def test_a_clock_set_back_by_a_day_delays_no_retry_beyond_the_maximum(self) -> None:
         self.accept(*(message(id, f"a@{id}.example") for id in range(1, 6)))
         self.answer(DEFERRED)
         self.step -= DAY
@@ -292,7 +292,7 @@ class WallClock(RunnerTestCase):
         self.answer(DELIVERED)
         self.assertDone()
 
-    def test_a_step_back_of_an_hour_delays_a_retry_by_a_minute_at_the_most(self) -> None:
+    def test_a_clock_set_back_by_an_hour_delays_a_retry_by_a_minute_at_most(self) -> None:
         self.accept(message(1, "a@busy.example"))
         self.answer(DEFERRED)
         self.step -= 3600
@@ -301,7 +301,7 @@ class WallClock(RunnerTestCase):
         self.settle(400)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_two_steps_back_delay_no_more_than_one(self) -> None:
+    def test_a_clock_set_back_twice_delays_no_more_than_once(self) -> None:
         self.accept(message(1, "a@busy.example"))
         self.answer(DEFERRED)
         self.step -= 3600
@@ -312,7 +312,7 @@ class WallClock(RunnerTestCase):
         self.settle(310)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_one_that_happened_while_nobody_was_there_neither(self) -> None:
+    def test_a_clock_set_back_between_two_starts_delays_no_retry_beyond_the_maximum(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         self.step -= DAY
@@ -320,7 +320,7 @@ class WallClock(RunnerTestCase):
         self.settle(60)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_a_step_ahead_of_a_day_makes_due_what_it_passes_within_a_minute(self) -> None:
+    def test_a_clock_set_ahead_by_a_day_makes_mail_due_within_a_minute(self) -> None:
         self.accept(message(1))
         self.answer(DEFERRED)
         self.settle(1)
@@ -328,9 +328,9 @@ class WallClock(RunnerTestCase):
         self.settle(61)
         self.assertEqual(len(self.attempts), 1)
 
-    def test_a_suspension_is_not_a_matter_of_the_wall_clock(self) -> None:
+    def test_a_suspension_does_not_depend_on_the_wall_clock(self) -> None:
         self.accept(message(1, "a@dead.example"), message(2, "a@dead.example"))
-        self.find_nobody()
+        self.unreachable()
         self.step += DAY
         self.settle(120)
         self.assertEqual(self.attempts, [])
