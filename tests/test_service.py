@@ -261,7 +261,7 @@ class Refusing(InMemory):
         os.makedirs(self.directory, exist_ok=True)
         os.chmod(self.directory, 0o777)
         mta = self.make()
-        self.assertIn("mode 0777) may be written by others", str(self.refused(mta, NotOurs)))
+        self.assertIn("mode 0777) is writable by other users", str(self.refused(mta, NotOurs)))
         os.chmod(self.directory, 0o700)
         self.assertNothingLeft(mta)
 

@@ -1,4 +1,4 @@
-"""Files on the disk, and the disk in memory that forgets what was not synced."""
+"""File operations, on the real disk and on one in memory that forgets what was not synced."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from twisted_mta.testing.files import PowerCut, UnsyncedFiles
 
 
 class Contract:
-    """What every `interfaces.Files` keeps to; `files` and `root` are the subclass's."""
+    """The behavior of every `interfaces.Files`; a subclass gives `files` and `root`."""
 
     files: Files
     root: str
@@ -29,23 +29,23 @@ class Contract:
         with self.files.open(path) as file:
             return file.read()
 
-    def test_what_is_written_can_be_read(self) -> None:
+    def test_written_content_can_be_read(self) -> None:
         self.write(f"{self.root}/a", b"one")
         self.assertEqual(self.read(f"{self.root}/a"), b"one")
 
-    def test_no_file_is_made_over_another(self) -> None:
+    def test_creating_an_existing_file_fails(self) -> None:
         self.write(f"{self.root}/a", b"one")
         self.assertRaises(FileExistsError, self.files.create, f"{self.root}/a")
         self.assertEqual(self.read(f"{self.root}/a"), b"one")
 
-    def test_a_file_is_moved_and_its_old_name_is_gone(self) -> None:
+    def test_a_moved_file_has_only_its_new_name(self) -> None:
         self.files.make_directories(f"{self.root}/new")
         self.write(f"{self.root}/a", b"one")
         self.files.rename(f"{self.root}/a", f"{self.root}/new/b")
         self.assertEqual(self.files.names(self.root), ["new"])
         self.assertEqual(self.read(f"{self.root}/new/b"), b"one")
 
-    def test_a_file_is_never_moved_over_another(self) -> None:
+    def test_moving_onto_an_existing_file_fails(self) -> None:
         self.write(f"{self.root}/a", b"one")
         self.write(f"{self.root}/b", b"two")
         with self.assertRaises(FileExistsError):
@@ -53,33 +53,33 @@ class Contract:
         self.assertEqual(self.read(f"{self.root}/a"), b"one")
         self.assertEqual(self.read(f"{self.root}/b"), b"two")
 
-    def test_removing_what_is_not_there_is_no_error(self) -> None:
+    def test_removing_a_missing_file_is_no_error(self) -> None:
         self.write(f"{self.root}/a", b"one")
         self.files.unlink(f"{self.root}/a")
         self.files.unlink(f"{self.root}/a")
         self.assertEqual(self.files.names(self.root), [])
 
-    def test_directories_are_made_down_to_the_last_and_again(self) -> None:
+    def test_missing_directories_are_made_and_existing_ones_accepted(self) -> None:
         path = f"{self.root}/x/y/z"
         self.assertFalse(self.files.is_directory(path))
         self.files.make_directories(path)
         self.files.make_directories(path)
         self.assertTrue(self.files.is_directory(path))
 
-    def test_a_file_where_a_directory_should_be_is_told(self) -> None:
+    def test_a_file_in_the_place_of_a_directory_is_an_error(self) -> None:
         self.write(f"{self.root}/x", b"")
         self.assertFalse(self.files.is_directory(f"{self.root}/x"))
         self.assertRaises(OSError, self.files.make_directories, f"{self.root}/x/y")
         self.assertRaises(OSError, self.files.make_directories, f"{self.root}/x")
 
-    def test_what_is_missing_is_told(self) -> None:
+    def test_a_missing_file_or_directory_is_an_error(self) -> None:
         self.assertRaises(FileNotFoundError, self.files.open, f"{self.root}/a")
         self.assertRaises(FileNotFoundError, self.files.create, f"{self.root}/x/a")
         self.assertRaises(FileNotFoundError, self.files.sync_directory, f"{self.root}/x")
         with self.assertRaises(FileNotFoundError):
             self.files.rename(f"{self.root}/a", f"{self.root}/b")
 
-    def test_there_is_room(self) -> None:
+    def test_free_space_is_positive(self) -> None:
         self.assertGreater(self.files.free(self.root), 0)
 
 
@@ -89,7 +89,7 @@ class OnDisk(Contract, SynchronousTestCase):
         os.makedirs(self.root)
         self.files = DiskFiles()
 
-    def test_others_can_read_nothing(self) -> None:
+    def test_new_files_and_directories_are_private(self) -> None:
         old = os.umask(0)
         self.addCleanup(os.umask, old)
         self.files.make_directories(f"{self.root}/x/y")
@@ -97,7 +97,7 @@ class OnDisk(Contract, SynchronousTestCase):
         for path, mode in ((f"{self.root}/a", 0o600), (f"{self.root}/x", 0o700)):
             self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), mode)
 
-    def test_a_write_goes_on_until_all_is_written(self) -> None:
+    def test_a_partial_write_is_continued(self) -> None:
         real = os.write
         with mock.patch.object(os, "write", lambda fd, content: real(fd, content[:3])):
             self.write(f"{self.root}/a", b"0123456789")
@@ -109,15 +109,15 @@ class OnDisk(Contract, SynchronousTestCase):
 
         self.patch(os, "link", refuse)
 
-    def test_without_hard_links_a_file_is_moved_all_the_same(self) -> None:
+    def test_without_hard_links_a_file_is_renamed(self) -> None:
         self.without_links()
         self.test_a_file_is_moved_and_its_old_name_is_gone()
 
-    def test_without_hard_links_a_file_is_never_moved_over_another_either(self) -> None:
+    def test_without_hard_links_moving_onto_an_existing_file_fails(self) -> None:
         self.without_links()
         self.test_a_file_is_never_moved_over_another()
 
-    def test_what_was_linked_is_moved_though_its_old_name_stays(self) -> None:
+    def test_a_linked_file_is_moved_even_if_its_old_name_stays(self) -> None:
         def broken(*arguments: object) -> None:
             raise OSError(errno.EIO, "broken")
 
@@ -127,7 +127,7 @@ class OnDisk(Contract, SynchronousTestCase):
         self.assertEqual(why and why.errno, errno.EIO)
         self.assertEqual(self.read(f"{self.root}/b"), b"one")
 
-    def test_a_link_that_was_made_though_the_server_says_no_is_made(self) -> None:
+    def test_a_link_that_the_server_made_despite_an_error_counts(self) -> None:
         real = os.link
 
         def link(*arguments: Any, **keywords: Any) -> None:
@@ -137,7 +137,7 @@ class OnDisk(Contract, SynchronousTestCase):
         self.patch(os, "link", link)
         self.test_a_file_is_moved_and_its_old_name_is_gone()
 
-    def test_a_directory_that_was_synced_is_synced_whatever_closing_it_says(self) -> None:
+    def test_a_failure_to_close_a_synced_directory_is_ignored(self) -> None:
         real = os.close
 
         def close(descriptor: int) -> None:
@@ -166,7 +166,7 @@ class OnDisk(Contract, SynchronousTestCase):
         None if hasattr(os, "fdatasync") else "this system syncs by fcntl"
     )
 
-    def test_closing_twice_closes_nobody_elses_file(self) -> None:
+    def test_closing_twice_does_not_close_another_file(self) -> None:
         first = self.files.create(f"{self.root}/a")
         first.close()
         second = self.files.create(f"{self.root}/b")
@@ -213,8 +213,8 @@ class InMemory(Contract, SynchronousTestCase):
         self.files.crash()
         self.assertEqual(self.files.tree(), ["/disk/a", "/disk/new/a"])
 
-    def test_where_sync_does_nothing_a_crash_loses_all(self) -> None:
-        # The negative control: whoever relies on this disk must see a loss here.
+    def test_without_sync_a_crash_loses_all(self) -> None:
+        # The negative control: on this disk, tests of durability must see a loss.
         self.files = UnsyncedFiles(syncs=False)
         self.files.make_directories("/disk")
         self.write("/disk/a", b"one")
@@ -230,7 +230,7 @@ class InMemory(Contract, SynchronousTestCase):
         self.assertEqual(self.assertRaises(OSError, file.sync).errno, errno.EIO)
         file.sync()
 
-    def test_a_full_disk_takes_what_fits(self) -> None:
+    def test_a_full_disk_stores_the_part_that_fits(self) -> None:
         self.files.capacity = 4
         self.write("/disk/a", b"one")
         self.assertEqual(self.files.free("/disk"), 1)

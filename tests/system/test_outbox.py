@@ -1,4 +1,4 @@
-"""What a turn says: the same octets, in the same order, whatever the connection does."""
+"""The outbox: the same octets in the same order, whatever the connection does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted_mta.tls.server import load
 
 
 class Collector(Protocol):
-    """Keeps what comes."""
+    """Keeps the octets that it receives."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -41,7 +41,7 @@ class Collector(Protocol):
 
 class OverTCP(TestCase):
     async def connect(self) -> tuple[Any, Collector]:
-        """Return our end's transport, and what is at the other end."""
+        """Return the transport of our end, and the protocol of the other end."""
         from twisted.internet import reactor  # noqa: TID251 - real sockets
         from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
@@ -68,7 +68,7 @@ class OverTCP(TestCase):
         await there.lost
         return there.received
 
-    async def test_one_turn_is_one_call_to_the_system(self) -> None:
+    async def test_the_writes_of_a_turn_are_one_system_call(self) -> None:
         transport, there = await self.connect()
         calls: list[bytes] = []
         written = transport.writeSomeData
@@ -86,7 +86,7 @@ class OverTCP(TestCase):
             await self.ended(transport, there), b"250-one\r\n250-two\r\n250 three\r\nand the next"
         )
 
-    async def test_what_is_held_can_be_released_at_once(self) -> None:
+    async def test_gathered_octets_can_be_released_at_once(self) -> None:
         transport, there = await self.connect()
         self.outbox.write(transport, b"one ")
         self.outbox.release(transport)
@@ -96,13 +96,13 @@ class OverTCP(TestCase):
         self.outbox.write(transport, b"three")
         self.assertEqual(await self.ended(transport, there), b"one two three")
 
-    async def test_what_waits_goes_first(self) -> None:
+    async def test_octets_that_wait_in_the_transport_go_first(self) -> None:
         transport, there = await self.connect()
         transport.write(b"one ")
         self.outbox.write(transport, b"two")
         self.assertEqual(await self.ended(transport, there), b"one two")
 
-    async def test_it_counts_what_is_said(self) -> None:
+    async def test_writes_are_counted(self) -> None:
         transport, _ = await self.connect()
         self.assertEqual(self.outbox.writes, 0)
         self.outbox.write(transport, b"one")
@@ -110,7 +110,7 @@ class OverTCP(TestCase):
         await turn()
         self.assertEqual(self.outbox.writes, 2)
 
-    async def test_what_does_not_fit_follows(self) -> None:
+    async def test_octets_that_do_not_fit_follow(self) -> None:
         transport, there = await self.connect()
         large = b"".join(b"%07d\n" % number for number in range(1 << 20))
         self.outbox.write(transport, large)
@@ -120,7 +120,7 @@ class OverTCP(TestCase):
         self.assertTrue(transport.dataBuffer or transport._tempDataBuffer)
         self.assertEqual(await self.ended(transport, there), large + b"end")
 
-    async def test_a_connection_that_is_gone_is_no_error(self) -> None:
+    async def test_writing_to_a_lost_connection_is_no_error(self) -> None:
         transport, there = await self.connect()
         there.transport.abortConnection()  # type: ignore[union-attr]
         await there.lost
@@ -132,7 +132,7 @@ class OverTCP(TestCase):
         await turn()
         self.outbox.release(transport)
 
-    async def test_one_connection_that_fails_silences_no_other(self) -> None:
+    async def test_a_failing_connection_does_not_affect_others(self) -> None:
         broken, _ = await self.connect()
         here, outbox = self.here, self.outbox
         sound, there = await self.connect()
@@ -148,7 +148,7 @@ class OverTCP(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(await self.ended(sound, there), b"said")
 
-    async def test_nothing_is_said_once_a_connection_is_aborted(self) -> None:
+    async def test_nothing_is_written_after_an_abort(self) -> None:
         transport, there = await self.connect()
         self.outbox.write(transport, b"too late")
         transport.abortConnection()
@@ -157,7 +157,7 @@ class OverTCP(TestCase):
 
 
 class UnderTLS(OverTCP):
-    """The same under TLS, once the handshake is over."""
+    """The same under TLS, after the handshake."""
 
     async def connect(self) -> tuple[Any, Collector]:
         transport, there = await super().connect()
@@ -174,7 +174,7 @@ class UnderTLS(OverTCP):
         await self.here.heard
         return transport, there
 
-    async def test_a_connection_that_waits_with_others_keeps_their_order(self) -> None:
+    async def test_connections_are_written_in_the_order_of_their_first_octet(self) -> None:
         transport, there = await self.connect()
         for number in range(100):
             if number % 3:
@@ -187,7 +187,7 @@ class UnderTLS(OverTCP):
 
 
 class Elsewhere(TestCase):
-    def test_a_transport_of_another_kind_does_it_its_own_way(self) -> None:
+    def test_a_transport_without_a_socket_writes_at_once(self) -> None:
         transport = StringTransport()
         Outbox().write(transport, b"250 2.0.0 Ok\r\n")
         self.assertEqual(transport.value(), b"250 2.0.0 Ok\r\n")

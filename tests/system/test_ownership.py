@@ -1,4 +1,4 @@
-"""Whose files are: what another user made, or may write, is refused, and it is said why."""
+"""Owners and modes: files that another user owns or may write are refused, with the reason."""
 
 import grp
 import os
@@ -21,7 +21,7 @@ US, EVE = 4321, 6666
 
 
 class OwnershipTestCase(SynchronousTestCase):
-    """Files that are ours, or whose they are said to be, below directories of root's."""
+    """Files of ours, or of an owner that the test assigns, below directories of root."""
 
     def setUp(self) -> None:
         self.owners: dict[str, int] = {}
@@ -64,7 +64,7 @@ class OwnershipTestCase(SynchronousTestCase):
 
 
 class StateDirectories(OwnershipTestCase):
-    def test_one_of_our_own_is_good(self) -> None:
+    def test_a_directory_of_ours_is_accepted(self) -> None:
         for name in ("lock", "queue.sqlite", "queue.sqlite-wal", "self-signed.pem"):
             self.file(name)
         for name in ("body", "tls", "shard-1", "maildir"):
@@ -72,14 +72,14 @@ class StateDirectories(OwnershipTestCase):
         self.assertEqual(self.faults(), "")
         require_ours(self.state, US)
 
-    def test_one_that_is_not_there_yet_is_good_where_nobody_else_can_make_it(self) -> None:
+    def test_a_missing_directory_is_accepted_unless_another_user_could_create_it(self) -> None:
         self.assertEqual(self.faults(f"{self.base}/new/below"), "")
         self.directory("open", 0o777)
-        self.assertIn("may be written by others", self.faults(f"{self.base}/open/new"))
+        self.assertIn("is writable by other users", self.faults(f"{self.base}/open/new"))
         self.directory("sticky", 0o1777)
         self.assertEqual(self.faults(f"{self.base}/sticky/new"), "")
 
-    def test_one_of_another_user_is_refused_with_what_was_found(self) -> None:
+    def test_a_directory_of_another_user_is_refused(self) -> None:
         self.owners[self.state] = EVE
         with self.assertRaises(NotOurs) as caught:
             require_ours(self.state, US)
@@ -89,15 +89,15 @@ class StateDirectories(OwnershipTestCase):
             " number 4321",
         )
 
-    def test_one_that_others_may_write_is_refused(self) -> None:
+    def test_a_directory_that_others_may_write_is_refused(self) -> None:
         for mode in (0o777, 0o1777, 0o770, 0o702):
             os.chmod(self.state, mode)
-            self.assertIn(f"mode {mode:04o}) may be written by others", self.faults())
+            self.assertIn(f"mode {mode:04o}) is writable by other users", self.faults())
         os.chmod(self.state, 0o755)
         self.assertEqual(self.faults(), "")
 
-    def test_a_group_without_a_name_that_we_are_in_may_write(self) -> None:
-        """As the one that a volume is given to in Kubernetes; one with a name has other members."""
+    def test_a_group_of_ours_without_a_name_may_write(self) -> None:
+        """Like the group of a volume in Kubernetes; a group with a name may have other members."""
         names = {200: "staff"}
 
         def entry(group: int) -> Any:
@@ -118,19 +118,21 @@ class StateDirectories(OwnershipTestCase):
         names[100] = "users"
         self.assertNotEqual(list(state_faults(self.state, US)), [])
         self.users.clear()
-        self.assertEqual(list(state_faults(self.state, US)), [])  # as Debian's staff: of no user
+        self.assertEqual(
+            list(state_faults(self.state, US)), []
+        )  # like Debian's staff: without members
         del names[100]
         self.patch(os, "getgroups", lambda: [200])
         self.assertNotEqual(list(state_faults(self.state, US)), [])
 
-    def test_a_group_of_our_own_may_write(self) -> None:
+    def test_our_own_group_may_write(self) -> None:
         os.chmod(self.state, 0o770)
         self.patch(ownership, "_group_is_own", lambda group, user: group in (0, 100))
         self.assertEqual(self.faults(), "")
-        self.owners[self.state] = 0  # as volumes of containers come
+        self.owners[self.state] = 0  # like volumes of containers
         self.assertEqual(self.faults(), "")
 
-    def test_what_is_above_it_counts(self) -> None:
+    def test_directories_above_are_checked(self) -> None:
         os.chmod(self.base, 0o775)
         self.assertIn(f"{self.base} (user number 4321, mode 0775) is above", self.faults())
         os.chmod(self.base, 0o1777)
@@ -155,27 +157,27 @@ class StateDirectories(OwnershipTestCase):
         with self.assertRaises(OSError):
             self.faults(os.path.join(self.base, "loop"))
 
-    def test_no_file_in_it_is_another_ones(self) -> None:
+    def test_a_file_of_another_user_in_it_is_refused(self) -> None:
         for name in ("lock", "queue.sqlite-wal", "control.sock", "self-signed.pem", "srs.key"):
             path = self.file(name)
             self.owners[path] = EVE
             self.assertIn(f"{path} (user number 6666, mode 0600) is not ours", self.faults())
             del self.owners[path]
             os.chmod(path, 0o666)
-            self.assertIn("may be written by others; expected mode 0600", self.faults())
+            self.assertIn("is writable by other users; expected mode 0600", self.faults())
             os.unlink(path)
             os.symlink("/dev/null", path)
             self.assertIn("is a symbolic link; expected a file", self.faults())
             os.unlink(path)
-        self.owners[self.file("notes.txt")] = EVE  # is none of this program's
+        self.owners[self.file("notes.txt")] = EVE  # not a file of this program
         self.assertEqual(self.faults(), "")
 
-    def test_nor_in_a_shard(self) -> None:
+    def test_a_file_of_another_user_in_a_shard_is_refused(self) -> None:
         shard = self.directory("state/shard-2")
         os.symlink("/etc/passwd", f"{shard}/queue.lock")
         self.assertIn("shard-2/queue.lock", self.faults())
 
-    def test_a_lock_has_one_name(self) -> None:
+    def test_a_lock_with_two_names_is_refused(self) -> None:
         os.link(self.file("lock"), f"{self.state}/other")
         self.assertIn("has 2 names; expected one", self.faults())
 
@@ -189,27 +191,27 @@ class Maildirs(OwnershipTestCase):
     def fault(self, user: int = US) -> str:
         return mailbox_fault(self.root, self.path, user)
 
-    def test_our_own_are_good(self) -> None:
+    def test_maildirs_of_ours_are_accepted(self) -> None:
         self.assertEqual(self.fault(), "")
 
-    def test_a_link_of_another_user_is_not_followed(self) -> None:
+    def test_a_link_of_another_user_is_a_fault(self) -> None:
         os.rmdir(self.path)
         os.symlink(self.state, self.path)
         self.assertEqual(self.fault(), "")
         self.owners[self.path] = EVE
         self.assertIn("is a symbolic link; expected", self.fault())
 
-    def test_a_store_may_be_shared_but_not_with_root(self) -> None:
+    def test_only_root_needs_its_own_directories(self) -> None:
         bob = os.path.dirname(self.path)
         self.owners[bob] = EVE
         self.assertEqual(self.fault(), "")
         self.owners = dict.fromkeys((self.root, f"{self.root}/example.net", self.path), 0)
         self.owners[bob] = EVE
-        self.assertIn("root delivers into its own directories alone", self.fault(user=0))
+        self.assertIn("root delivers only into its own directories", self.fault(user=0))
 
-    def test_one_that_all_may_write_is_none(self) -> None:
+    def test_a_maildir_that_all_users_may_write_is_a_fault(self) -> None:
         os.chmod(self.root, 0o777)
-        self.assertIn("may be written by everybody", self.fault())
+        self.assertIn("is writable by all users", self.fault())
 
 
 class Logs(SynchronousTestCase):
@@ -222,16 +224,16 @@ class Logs(SynchronousTestCase):
     def open(self) -> None:
         os.close(open_log(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640))
 
-    def test_a_file_is_made(self) -> None:
+    def test_a_missing_file_is_created(self) -> None:
         self.open()
         self.assertTrue(os.path.isfile(self.path))
 
-    def test_a_link_of_our_own_is_followed(self) -> None:
+    def test_a_link_of_ours_is_followed(self) -> None:
         os.symlink(self.target, self.path)
         self.open()
         self.assertTrue(os.path.isfile(self.target))
 
-    def test_a_link_that_another_user_could_have_made_is_not(self) -> None:
+    def test_a_link_that_another_user_could_have_made_is_refused(self) -> None:
         os.symlink(self.target, self.path)
         os.chmod(self.base, 0o777)
         with self.assertRaises(OSError) as caught:

@@ -1,4 +1,4 @@
-"""Ports that are bound by one process and read from by others, on real sockets."""
+"""Ports that one process binds and others accept from, on real sockets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Greeter(Factory):
-    """Says its name to whoever comes, and counts."""
+    """Sends its name to each client, and counts them."""
 
     noisy = False
 
@@ -54,7 +54,7 @@ class Greeter(Factory):
         return greeting
 
     async def ended(self) -> None:
-        """Return when all connections are over."""
+        """Return when all connections have ended."""
         for greeting in self.here:
             await greeting.lost
 
@@ -86,14 +86,14 @@ class PortsTestCase(TestCase):
         return ports
 
     def bind(self, endpoint: str) -> Any:
-        """Bind as a parent does; return the port."""
+        """Bind a port as a parent does, and return it."""
         self.parent.bind("smtp", endpoint, self.nobody)
         return self.parent.bound[-1].port
 
     def worker(
         self, endpoint: str, name: bytes = b"worker", counts: SharedCounts | None = None
     ) -> tuple[Ports, Greeter]:
-        """Return the ports of a worker that has inherited the parent's last one."""
+        """Return the ports of a worker that has inherited the parent's last port."""
         ports, factory = self.ports(counts), Greeter(name)
         port: Any = self.parent.bound[-1].port
         inherited = os.dup(port.fileno())
@@ -104,7 +104,7 @@ class PortsTestCase(TestCase):
         return ports, factory
 
     def tcp(self) -> tuple[str, int]:
-        """Bind a TCP port; return its endpoint and its number."""
+        """Bind a TCP port; return its endpoint string and number."""
         port = self.bind(f"tcp:0:interface={LOOPBACK}").getHost().port
         return f"tcp:{port}:interface={LOOPBACK}", port
 
@@ -128,7 +128,7 @@ class PortsTestCase(TestCase):
 
 
 class Adopting(PortsTestCase):
-    async def test_a_worker_takes_what_comes_to_its_parents_port(self) -> None:
+    async def test_a_worker_accepts_from_its_parents_port(self) -> None:
         endpoint, port = self.tcp()
         worker, _ = self.worker(endpoint)
         self.assertEqual(str(worker.bound[0]), f"smtp tcp {LOOPBACK}:{port}")
@@ -136,7 +136,7 @@ class Adopting(PortsTestCase):
         self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
         self.assertEqual(self.nobody.taken, 0)
 
-    async def test_nobody_takes_anything_before_it_is_told_to(self) -> None:
+    async def test_no_connection_is_accepted_before_accept_connections(self) -> None:
         endpoint, port = self.tcp()
         worker, factory = self.worker(endpoint)
         waiting = self.greeting((LOOPBACK, port))
@@ -146,7 +146,7 @@ class Adopting(PortsTestCase):
         worker.accept_connections()
         self.assertEqual(await waiting, b"worker")
 
-    async def test_the_port_stays_the_parents_when_a_worker_ends(self) -> None:
+    async def test_the_parents_port_stays_when_a_worker_ends(self) -> None:
         endpoint, port = self.tcp()
         first, _ = self.worker(endpoint)
         await first.unbind()
@@ -158,7 +158,7 @@ class Adopting(PortsTestCase):
         with self.assertRaises(ConnectionRefusedError):
             await self.greeting((LOOPBACK, port))
 
-    async def test_one_wake_takes_one_connection(self) -> None:
+    async def test_a_worker_accepts_one_connection_at_a_time(self) -> None:
         endpoint, port = self.tcp()
         worker, factory = self.worker(endpoint)
         clients = [socket.create_connection((LOOPBACK, port), 10) for _ in range(4)]
@@ -175,19 +175,21 @@ class Adopting(PortsTestCase):
         worker.accept_connections()
         bound: Any = worker.bound[0].port
         self.parent.bound[-1].port.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-        bound.doRead()  # before we hear of it
+        bound.doRead()  # before the worker is told
         self.assertEqual(self.flushLoggedErrors(), [])
-        bound.connectionLost(Failure(ConnectionLost()))  # as we do then
+        bound.connectionLost(Failure(ConnectionLost()))  # now it is told
         self.assertEqual(worker.names, [f"smtp tcp {LOOPBACK}:{port}"])
         self.assertTrue(worker.reach(LOOPBACK, port))
         await worker.unbind()
 
-    async def test_many_may_come_before_any_is_taken(self) -> None:
+    async def test_many_connections_fit_into_the_backlog(self) -> None:
         _, port = self.tcp()
         for _ in range(200):
             self.addCleanup(socket.create_connection((LOOPBACK, port), 10).close)
 
-    async def test_one_that_is_gone_before_it_is_taken_costs_the_others_nothing(self) -> None:
+    async def test_a_connection_that_ends_before_it_is_accepted_does_not_affect_others(
+        self,
+    ) -> None:
         endpoint, port = self.tcp()
         worker, _ = self.worker(endpoint)
         bound: Any = worker.bound[0].port
@@ -195,7 +197,7 @@ class Adopting(PortsTestCase):
         worker.accept_connections()
         self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
 
-    async def test_a_factory_that_fails_costs_that_connection_alone(self) -> None:
+    async def test_a_failing_factory_affects_only_its_connection(self) -> None:
         endpoint, port = self.tcp()
         worker, factory = self.worker(endpoint)
         worker.accept_connections()
@@ -210,12 +212,12 @@ class Adopting(PortsTestCase):
         del factory.buildProtocol
         self.assertEqual(await self.greeting((LOOPBACK, port)), b"worker")
 
-    async def test_a_unix_socket_keeps_its_mode_and_its_name(self) -> None:
+    async def test_a_unix_socket_keeps_its_mode_and_name(self) -> None:
         path = self.path()
         endpoint = f"unix:{path}:mode=640"
         self.bind(endpoint)
         worker, _ = self.worker(endpoint)
-        os.chmod(path, 0o604)  # nobody but the parent has a say in that
+        os.chmod(path, 0o604)  # workers must not change it
         worker.accept_connections()
         self.assertEqual(await self.greeting(path), b"worker")
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o604)
@@ -229,7 +231,7 @@ class Adopting(PortsTestCase):
         self.assertFalse(os.path.lexists(path))
         self.assertFalse(os.path.lexists(f"{path}.lock"))
 
-    async def test_tls_from_the_first_octet_is_the_workers(self) -> None:
+    async def test_the_worker_speaks_implicit_tls(self) -> None:
         pem = self_signed("mx.example").save(self.made(), "mx.pem")
         endpoint = f"ssl:0:interface={LOOPBACK}:privateKey={pem}:certKey={pem}"
         port = self.bind(endpoint).getHost().port
@@ -244,13 +246,13 @@ class Adopting(PortsTestCase):
         os.makedirs(directory)
         return directory
 
-    async def test_what_systemd_hands_over_stays_open_and_is_not_unlinked(self) -> None:
+    async def test_a_socket_of_systemd_stays_open_and_is_not_unlinked(self) -> None:
         path = self.path()
         with socket.socket(socket.AF_UNIX) as handed:
             handed.bind(path)
             handed.listen()
             mode = os.stat(path).st_mode
-            # `systemd:` itself reads the environment, and `fd:` is how it goes on.
+            # `systemd:` itself reads the environment, and then works like `fd:`.
             worker, other = self.ports(), Greeter(b"worker")
             worker.bind("smtp", "systemd:domain=UNIX:index=0", other, descriptor=handed.fileno())
             worker.accept_connections()
@@ -258,9 +260,9 @@ class Adopting(PortsTestCase):
             await worker.unbind()
             self.assertEqual(os.stat(path).st_mode, mode)
             with socket.socket(socket.AF_UNIX) as client:
-                client.connect(path)  # it listens on
+                client.connect(path)  # it still listens
 
-    async def test_ports_are_free_when_unbind_says_so_whoever_called_it(self) -> None:
+    async def test_unbind_fires_when_the_ports_of_all_calls_are_free(self) -> None:
         _, port = self.tcp()
         first, second = self.parent.unbind(), self.parent.unbind()
         await DeferredList([second])
@@ -271,7 +273,7 @@ class Adopting(PortsTestCase):
 
 
 class Refusing:
-    """A listening socket with which something is wrong for a while."""
+    """A listening socket that fails for a while."""
 
     def __init__(self, real: socket.socket, errors: list[int]) -> None:
         self._real = real
@@ -288,7 +290,7 @@ class Refusing:
 
 
 class Descriptors(PortsTestCase):
-    """Who finds no descriptor waits, whether in one process or in a worker."""
+    """Ports wait for free descriptors, in one process and in a worker."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -321,11 +323,11 @@ class Descriptors(PortsTestCase):
                 (line,) = self.logged  # and not one for each time
                 self.assertIn(os.strerror(number), line)
 
-    async def test_the_last_descriptors_are_not_for_connections(self) -> None:
+    async def test_the_last_descriptors_are_kept_for_mail_in_progress(self) -> None:
         for served, place in self.served():
             probe = os.dup(0)
             os.close(probe)
-            lowest = probe + 2  # the client's socket has one too
+            lowest = probe + 2  # one more is the client's socket
             self.patch(accepting, "limit", lambda lowest=lowest: lowest * 8 // 7)
             served.accept_connections()
             port: Any = served.bound[0].port
@@ -344,7 +346,7 @@ class Descriptors(PortsTestCase):
                 client.close()
             await port.factory.ended()
 
-    async def test_the_page_answers_when_mail_has_to_wait(self) -> None:
+    async def test_the_status_page_answers_while_connections_with_mail_wait(self) -> None:
         ports = self.ports()
         for kind in ("smtp", "web"):
             ports.bind(kind, f"tcp:0:interface={LOOPBACK}", Greeter(b""))
@@ -355,14 +357,14 @@ class Descriptors(PortsTestCase):
         most = accepting.share(accepting.limit())
         self.assertLessEqual(most, accepting.limit() * (mail.kept - page.kept))
 
-    async def test_ports_that_wait_can_be_unbound(self) -> None:
+    async def test_waiting_ports_can_be_unbound(self) -> None:
         for served, _ in self.served():
             port: Any = served.bound[0].port
             port.socket = Refusing(port.socket, [errno.EMFILE] * 1000)
             port.doRead()
             await served.unbind()
 
-    def test_all_that_the_system_allows_are_used(self) -> None:
+    def test_the_soft_limit_is_raised_to_the_hard_limit(self) -> None:
         was = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, was)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, was[1]), was[1]))
@@ -372,7 +374,7 @@ class Descriptors(PortsTestCase):
 
 
 class Sharing(PortsTestCase):
-    """Two workers who know what the other has."""
+    """Two workers that share their numbers of connections."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -392,7 +394,7 @@ class Sharing(PortsTestCase):
         return workers
 
     def crowd(self, place: Any, count: int) -> Deferred[list[bytes]]:
-        """Connect so many clients, who stay; fires when all were greeted."""
+        """Connect clients, which stay connected; fires when all have their greeting."""
 
         def connect() -> list[bytes]:
             family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
@@ -408,7 +410,7 @@ class Sharing(PortsTestCase):
         return deferToThread(connect)
 
     async def assertShared(self, place: Any, workers: list[Ports]) -> None:
-        """The second worker is late, and has its share all the same."""
+        """The second worker starts late, and still gets its share."""
         self.patch(shared_ports, "_DEFERENCE", 60.0)
         SharedCounts(self.counts.descriptor, 1).serve()
         workers[0].accept_connections()
@@ -426,25 +428,25 @@ class Sharing(PortsTestCase):
             await greeter.ended()
         self.assertEqual(list(self.counts._numbers), [0, 0])
 
-    async def test_what_comes_at_once_is_shared(self) -> None:
+    async def test_connections_at_the_same_time_are_shared(self) -> None:
         endpoint, port = self.tcp()
         await self.assertShared((LOOPBACK, port), self.two(endpoint))
 
-    async def test_on_a_unix_socket_as_well(self) -> None:
+    async def test_connections_on_a_unix_socket_are_shared(self) -> None:
         path = self.path()
         self.bind(f"unix:{path}")
         await self.assertShared(path, self.two(f"unix:{path}"))
 
-    async def test_one_that_hangs_keeps_nobody_waiting(self) -> None:
+    async def test_a_hanging_worker_delays_no_client(self) -> None:
         endpoint, port = self.tcp()
         first, _ = self.two(endpoint)
         first.accept_connections()
-        SharedCounts(self.counts.descriptor, 1).serve()  # and never looks
+        SharedCounts(self.counts.descriptor, 1).serve()  # and never accepts
         self.assertEqual(set(await self.crowd((LOOPBACK, port), 20)), {b"220 Hello\n"})
         self.assertEqual([greeter.taken for greeter in self.greeters], [20, 0])
         await self.greeters[0].ended()
 
-    async def test_one_that_ends_while_it_waits_leaves_nothing_behind(self) -> None:
+    async def test_a_worker_that_ends_while_it_defers_leaves_no_timer(self) -> None:
         endpoint, port = self.tcp()
         first, second = self.two(endpoint)
         first.accept_connections()
@@ -456,17 +458,17 @@ class Sharing(PortsTestCase):
             first.bound[0].port.doRead()  # type: ignore[attr-defined]
             self.assertEqual(self.greeters[0].taken, 0)
             await first.unbind()
-        await second.unbind()  # a timer that is left fails the test
+        await second.unbind()  # a pending timer fails the test
 
 
 class Binding(PortsTestCase):
     def refused(self, endpoint: str, why: str) -> None:
         with self.assertRaisesRegex(CannotListen, why):
             self.bind(endpoint)
-        gc.collect()  # Twisted leaves a socket that it could not bind to that
+        gc.collect()  # Twisted does not close a socket that it could not bind
         self.flushWarnings()  # type: ignore[no-untyped-call]
 
-    def test_a_port_that_is_taken_frees_the_others(self) -> None:
+    def test_a_failed_bind_unbinds_the_others(self) -> None:
         _, port = self.tcp()
         ports = self.ports()
         ports.bind("smtp", f"tcp:0:interface={LOOPBACK}", self.nobody)
@@ -475,12 +477,12 @@ class Binding(PortsTestCase):
         self.assertEqual(ports.bound, [])
         return ports.unbind()  # type: ignore[return-value]
 
-    def test_what_systemd_has_not_handed_over_is_said_in_words(self) -> None:
+    def test_a_missing_socket_of_systemd_is_named_in_the_error(self) -> None:
         self.refused("systemd:domain=INET:index=7", "systemd has passed no such socket")
         self.patch(os, "environ", {**os.environ, "LISTEN_FDS": "1"})
         self.refused("systemd:domain=INET:index=7", "LISTEN_FDNAMES with as many names is missing")
 
-    def test_a_socket_that_a_killed_one_left_is_replaced(self) -> None:
+    def test_the_stale_socket_of_a_killed_mta_is_replaced(self) -> None:
         path = self.path()
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(path)
@@ -488,12 +490,12 @@ class Binding(PortsTestCase):
         self.bind(f"unix:{path}")
         self.assertTrue(stat.S_ISSOCK(os.stat(path).st_mode))
 
-    def test_a_lock_without_its_socket_is_no_obstacle(self) -> None:
+    def test_a_stale_lock_without_its_socket_is_removed(self) -> None:
         path = self.path()
         os.symlink(str(os.getpid()), f"{path}.lock")
         self.bind(f"unix:address={path}")
 
-    def test_one_that_somebody_listens_on_is_left_alone(self) -> None:
+    def test_a_socket_with_a_listener_is_not_removed(self) -> None:
         path = self.path()
         with socket.socket(socket.AF_UNIX) as live:
             live.bind(path)
@@ -501,7 +503,7 @@ class Binding(PortsTestCase):
             self.refused(f"unix:{path}", "cannot listen on unix:")
             self.assertTrue(os.path.exists(path))
 
-    def test_what_is_no_socket_is_left_alone(self) -> None:
+    def test_a_file_that_is_not_a_socket_is_not_removed(self) -> None:
         path = self.path()
         with open(path, "wb") as file:
             file.write(b"mine")
@@ -509,7 +511,7 @@ class Binding(PortsTestCase):
         with open(path, "rb") as file:
             self.assertEqual(file.read(), b"mine")
 
-    def test_names_outlive_their_ports(self) -> None:
+    def test_names_are_kept_after_unbind(self) -> None:
         _, port = self.tcp()
         unbound = self.parent.unbind()
         self.assertEqual(self.parent.names, [f"smtp tcp {LOOPBACK}:{port}"])
@@ -517,32 +519,32 @@ class Binding(PortsTestCase):
 
 
 class Reach(SynchronousTestCase):
-    """`Ports.reach`, by which a loop of mail to ourselves is found."""
+    """`Ports.reach`, which finds loops of mail to ourselves."""
 
     def reach(self, bound_to: str, *asked: tuple[str, int]) -> list[bool]:
         ports = Ports(reactor)
         ports.bound.append(_Bound(bound_to, 25))  # type: ignore[arg-type]
         return [ports.reach(*each) for each in asked]
 
-    def test_a_port_of_one_address_is_reached_there_alone(self) -> None:
+    def test_a_port_of_one_address_is_reached_only_there(self) -> None:
         asked = (("127.0.0.1", 25), ("127.0.0.1", 26), ("127.0.0.2", 25))
         self.assertEqual(self.reach("127.0.0.1", *asked), [True, False, False])
 
-    def test_a_port_of_all_addresses_is_reached_at_all_of_this_machine(self) -> None:
+    def test_a_port_of_all_addresses_is_reached_at_all_addresses_of_this_machine(self) -> None:
         asked = (("127.0.0.1", 25), ("127.0.0.9", 25), ("192.0.2.1", 25), ("127.0.0.1", 26))
         self.assertEqual(self.reach("0.0.0.0", *asked), [True, True, False, False])
 
-    def test_nothing_is_bound_nothing_is_reached(self) -> None:
+    def test_without_ports_nothing_is_reached(self) -> None:
         self.assertFalse(Ports(reactor).reach("127.0.0.1", 25))
 
-    def test_a_unix_socket_is_no_address(self) -> None:
+    def test_a_unix_socket_has_no_address(self) -> None:
         ports = Ports(reactor)
         ports.bound.append(_Bound(None, None))  # type: ignore[arg-type]
         self.assertFalse(ports.reach("127.0.0.1", 25))
 
 
 class _Bound:
-    """Stands for a port that is bound."""
+    """Stands for a bound port."""
 
     def __init__(self, host: str | None, port: int | None) -> None:
         self.host, self._port = host, port

@@ -1,4 +1,4 @@
-"""Long work leaves the reactor its turns; a file that has not changed is no work."""
+"""Long computations leave the reactor its turns; an unchanged file is not parsed again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Slices(SynchronousTestCase):
         self.pace = Sliced(self.clock, inline_executor)
         self.done: list[int] = []
 
-    def test_a_turn_has_one_slice_and_as_much_time_for_all_else(self) -> None:
+    def test_slices_alternate_with_pauses_of_the_same_length(self) -> None:
         result = self.pace.work(counting(self.clock, 20, self.done))
         self.assertEqual(len(self.done), 7)
         self.clock.advance(0.001)
@@ -39,7 +39,7 @@ class Slices(SynchronousTestCase):
         self.clock.advance(0.002)
         self.assertEqual(self.successResultOf(result), "done")
 
-    def test_where_time_stands_still_all_is_one_slice(self) -> None:
+    def test_with_a_clock_that_stands_still_all_is_one_slice(self) -> None:
         def many() -> Work[int]:
             for _ in range(100_000):
                 yield
@@ -49,7 +49,7 @@ class Slices(SynchronousTestCase):
         self.assertEqual(finished(many()), 7)
         self.assertEqual(result_of(AtOnce().work(many())), 7)
 
-    def test_what_goes_wrong_is_a_failure_in_any_slice(self) -> None:
+    def test_an_exception_in_any_slice_is_a_failure(self) -> None:
         def failing(steps: int) -> Work[None]:
             yield from counting(self.clock, steps, self.done)  # type: ignore[misc]
             raise ValueError("line 3")
@@ -95,13 +95,13 @@ class Tables(SynchronousTestCase):
     def use(self, reading: Deferred[FileReading[list[str]]]) -> list[str]:
         return self.table.use(self.successResultOf(reading))
 
-    def test_reading_has_no_effect_until_it_is_used(self) -> None:
+    def test_reading_a_file_has_no_effect_before_use(self) -> None:
         reading = self.read()
         self.assertEqual(self.table.value, [])
         self.assertEqual(self.use(reading), [])
         self.assertEqual(self.table.value, ["1", "2"])
 
-    def test_what_has_not_changed_is_not_parsed_again(self) -> None:
+    def test_an_unchanged_file_is_not_parsed_again(self) -> None:
         self.use(self.read())
         before = self.table.value
         self.use(self.read())
@@ -116,7 +116,7 @@ class Tables(SynchronousTestCase):
         self.use(self.read(None))
         self.assertEqual(self.table.value, [])
 
-    def test_a_bad_file_leaves_the_old_one_in_force(self) -> None:
+    def test_an_invalid_file_leaves_the_old_table_in_force(self) -> None:
         self.use(self.read())
         self.files["a"] = b"1,?"
         self.failureResultOf(self.read(), ValueError)
@@ -127,7 +127,7 @@ class Tables(SynchronousTestCase):
         self.use(self.read())
         self.assertEqual(len(self.parsed), 2)
 
-    def test_what_another_process_has_found_good_is_parsed_when_it_is_used(self) -> None:
+    def test_a_file_that_another_process_has_parsed_is_parsed_at_its_use(self) -> None:
         checked = digests(self.successResultOf(self.read()))
         self.parsed.clear()
         reading = self.read(checked=checked)
@@ -137,5 +137,5 @@ class Tables(SynchronousTestCase):
         self.assertEqual(self.successResultOf(completed), ["1", "2"])
         self.table.use(left)
         self.assertEqual(self.table.value, ["1", "2"])
-        self.files["a"] = b"?"  # it has changed since
+        self.files["a"] = b"?"  # changed since then
         self.failureResultOf(self.read(checked=checked), ValueError)

@@ -1,4 +1,4 @@
-"""Timers that setting the wall clock neither delays nor hastens."""
+"""Timers by the monotonic clock, independent of changes of the wall clock."""
 
 import socket
 import threading
@@ -27,7 +27,7 @@ from twisted_mta.system.timers import (
 
 
 class Application:
-    """An application's reactor: times by the wall clock, and has its next turn when told to."""
+    """An application's reactor: uses the wall clock, and runs its next turn when told to."""
 
     seconds = staticmethod(runtime.seconds)
 
@@ -49,7 +49,7 @@ class Application:
 
 
 class SetAlarm:
-    """An alarm that rings when the test says."""
+    """An alarm that the test rings."""
 
     def __init__(self, ring: Callable[[], object]) -> None:
         self.ring = ring
@@ -83,7 +83,7 @@ class Timers(SynchronousTestCase):
         return self.alarms[0]
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and the alarm ring when it is due."""
+        """Advance the clock, and ring the alarm when it is due."""
         self.clock.advance(seconds)
         if self.alarm.at is not None and self.alarm.at <= self.clock.seconds():
             self.alarm.ring()
@@ -103,13 +103,13 @@ class Timers(SynchronousTestCase):
         self.assertEqual(self.made, [1, 2, 3])
         self.assertIsNone(self.alarm.at)
 
-    def test_a_call_of_no_seconds_is_made_in_the_next_turn_without_an_alarm(self) -> None:
+    def test_a_call_after_0_seconds_is_made_in_the_next_turn_without_an_alarm(self) -> None:
         self.later(0, "now")
         self.assertEqual(self.made, [])
         self.application.turn()
         self.assertEqual(self.made, ["now"])
 
-    def test_what_such_a_call_asks_for_is_made_in_the_turn_after(self) -> None:
+    def test_a_call_after_0_seconds_from_such_a_call_is_made_in_the_turn_after(self) -> None:
         def again() -> None:
             self.made.append("again")
             self.reactor.callLater(0, again)
@@ -119,13 +119,13 @@ class Timers(SynchronousTestCase):
             self.application.turn()
             self.assertEqual(self.made, ["again"] * count)
 
-    def test_a_turn_that_was_lost_is_asked_for_once_more(self) -> None:
+    def test_a_lost_turn_is_asked_for_again(self) -> None:
         self.later(0, "now")
         self.application.calls.clear()
         self.pass_time(1)
         self.assertEqual(self.made, ["now"])
 
-    def test_turn_after_turn_wakes_no_thread(self) -> None:
+    def test_calls_in_each_turn_wake_no_thread(self) -> None:
         self.later(300, "late")
         self.application.turn()
         before = self.alarm.at
@@ -135,7 +135,7 @@ class Timers(SynchronousTestCase):
             self.assertGreaterEqual(self.alarm.at or 0.0, self.clock.seconds() + 1.0)
         self.assertEqual(self.alarm.at, before)
 
-    def test_a_call_that_was_cancelled_is_not_made(self) -> None:
+    def test_a_cancelled_call_is_not_made(self) -> None:
         call = self.later(1, "cancelled")
         self.later(1, "made")
         call.cancel()
@@ -144,7 +144,7 @@ class Timers(SynchronousTestCase):
         self.assertEqual(self.made, ["made"])
         self.assertRaises(AlreadyCancelled, call.cancel)
 
-    def test_a_call_may_be_moved_both_ways(self) -> None:
+    def test_a_call_may_be_moved_earlier_and_later(self) -> None:
         late, early = self.later(10, "late"), self.later(20, "early")
         self.application.turn()
         self.pass_time(1)
@@ -158,7 +158,7 @@ class Timers(SynchronousTestCase):
         self.pass_time(8)
         self.assertEqual(self.made, ["early", "late"])
 
-    def test_one_call_that_fails_is_logged_and_the_others_are_made(self) -> None:
+    def test_a_failing_call_is_logged_and_the_others_are_made(self) -> None:
         self.reactor.callLater(1, lambda: 1 // 0)
         self.later(1, "made")
         self.pass_time(1)
@@ -176,7 +176,7 @@ class Timers(SynchronousTestCase):
         self.assertLess(len(self.reactor._calls), 200)
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
-    def test_calls_from_threads_are_made_even_if_the_first_turn_was_lost(self) -> None:
+    def test_calls_from_threads_are_made_even_after_a_lost_turn(self) -> None:
         self.later(300, "timer")
         self.reactor.callFromThread(self.made.append, "result")
         self.application.calls.clear()
@@ -184,10 +184,10 @@ class Timers(SynchronousTestCase):
         self.application.turn()
         self.assertEqual(self.made, ["result"])
 
-    def test_without_a_thread_the_reactor_times_it(self) -> None:
+    def test_if_no_thread_can_start_a_timer_of_the_reactor_is_used(self) -> None:
         self.alarm.fails = RuntimeError("can't start new thread")
         self.later(5, "late")
-        for _ in range(3):  # however often it is looked, there is one of these
+        for _ in range(3):  # there is only one such timer
             self.later(0, "now")
             self.application.turn()
             [timer] = self.application.own_timers.getDelayedCalls()
@@ -197,7 +197,7 @@ class Timers(SynchronousTestCase):
         self.application.own_timers.advance(5)
         self.assertEqual(self.made, ["now"] * 3 + ["late"])
 
-    def test_twisted_takes_it_for_a_clock(self) -> None:
+    def test_a_monotonic_reactor_works_with_twisteds_timers(self) -> None:
         looping = LoopingCall(self.made.append, "beat")
         looping.clock = self.reactor
         looping.start(10, now=False)
@@ -211,18 +211,18 @@ class Timers(SynchronousTestCase):
 
 
 class Whose(SynchronousTestCase):
-    def test_a_reactor_that_times_by_the_wall_clock_is_left_alone(self) -> None:
+    def test_a_reactor_with_the_wall_clock_is_not_changed(self) -> None:
         application = Application()
         ours = with_monotonic_time(application)
         self.assertIsNot(ours, application)
         self.assertIs(application.seconds, runtime.seconds)
         self.assertIs(ours.seconds, monotonic)
 
-    def test_the_clock_of_a_test_is_taken_as_it_is(self) -> None:
+    def test_the_clock_of_a_test_is_returned_unchanged(self) -> None:
         clock = Clock()
         self.assertIs(with_monotonic_time(clock), clock)
 
-    def test_a_reactor_of_our_own_becomes_monotonic_with_what_is_pending(self) -> None:
+    def test_our_own_reactor_becomes_monotonic_with_its_pending_timers(self) -> None:
         made: list[str] = []
         own = SelectReactor()
         self.addCleanup(lambda: [own.removeReader(each) for each in own.getReaders()])
@@ -250,7 +250,7 @@ class Whose(SynchronousTestCase):
 
 
 class Alarms(TestCase):
-    """The thread, in the real reactor, which these tests take for an application's."""
+    """The thread of an alarm, with the real reactor in the role of an application's."""
 
     timeout = 30
 
@@ -272,11 +272,11 @@ class Alarms(TestCase):
         fired.addCallback(lambda _: self.assertEqual(threads, [threading.current_thread()] * 2))
         return fired  # type: ignore[return-value]
 
-    def test_the_timeout_of_a_connection_is_one_of_these(self) -> None:
+    def test_the_timeout_of_a_connection_is_monotonic(self) -> None:
         ours = MonotonicReactor(reactor)
         failed: Deferred[Any] = Deferred()
         full = self.enterContext(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):  # from then on the system answers nobody
+        for _ in range(3):  # from then on the backlog is full
             client = self.enterContext(socket.socket())
             client.setblocking(False)
             client.connect_ex(full.getsockname())
@@ -291,7 +291,7 @@ class Alarms(TestCase):
         self.assertTrue(ours.getDelayedCalls())
         return self.assertFailure(failed, TimeoutError)
 
-    def test_a_thread_that_is_not_needed_ends(self) -> None:
+    def test_an_idle_thread_ends(self) -> None:
         self.patch(timers, "_IDLE", 0.0)
         self.patch(timers, "_LOST", 0.01)
         before = frozenset(threading.enumerate())

@@ -1,8 +1,7 @@
 """The file operations that durability depends on, on a real disk (`interfaces.Files`).
 
-The order in which callers use them is what makes a message survive a power cut; here each of them
-only does what it says. A failed sync is never tried again: the kernel may have dropped the pages
-and would report success the second time.
+A message survives a power cut because callers use these operations in the right order. A failed
+sync is never repeated: the kernel may have dropped the pages, and would report success.
 """
 
 from __future__ import annotations
@@ -16,30 +15,29 @@ from typing import IO
 
 from .ownership import mailbox_fault
 
-# What link(2) says on a file system that has no hard links (FAT, some network and FUSE mounts), or
+# Errors of link(2) on a file system without hard links (FAT, some network and FUSE mounts), or
 # under a security module that forbids them.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
-
-# What stat(2) says where there is nothing: everything else says that it is not known.
+# Errors of stat(2) if a path does not exist; after any other error, that is unknown.
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Return what tells a file or directory from all others of this machine: device and inode.
+    """Return (device, inode) of a file or directory, unique on this machine.
 
     Raises:
-        OSError: there is none, or it cannot be looked at.
+        OSError: it does not exist, or cannot be examined.
     """
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _sync_content(descriptor: int) -> None:
     if sys.platform == "darwin":
         _sync_device(descriptor)
     else:
-        # The size is part of what fdatasync keeps; only times are left out, and nobody needs them.
+        # fdatasync includes the size; it leaves out only times, which are not used.
         os.fdatasync(descriptor)
 
 
@@ -47,8 +45,8 @@ def _sync_device(descriptor: int) -> None:
     if sys.platform == "darwin":
         import fcntl
 
-        # On macOS fsync stops at the drive's own cache, which a power cut empties; F_FULLFSYNC
-        # goes on to the medium. Network file systems refuse it: fsync is all that they have.
+        # On macOS fsync reaches only the drive's cache, which a power cut empties; F_FULLFSYNC
+        # reaches the medium. Network file systems refuse it and have only fsync.
         try:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
         except OSError as error:
@@ -59,8 +57,8 @@ def _sync_device(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def _are_one(old: str, new: str) -> bool:
-    """Whether two names are there, of one and the same file."""
+def _are_same(old: str, new: str) -> bool:
+    """Whether two names exist, and are names of the same file."""
     try:
         return os.path.samestat(os.lstat(old), os.lstat(new))
     except OSError:
@@ -80,7 +78,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 class DiskFile:
-    """A new file that is being written (`interfaces.WritableFile`), without a buffer of its own."""
+    """A new file that is being written (`interfaces.WritableFile`), unbuffered."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -89,9 +87,9 @@ class DiskFile:
         """Append all of ``content``.
 
         Raises:
-            OSError: some of it could not be written; how much of it was is not known.
+            OSError: writing failed, after an unknown part of ``content``.
         """
-        # write(2) may take less than it was given: at a signal, at a limit, and at most 2 GiB.
+        # write(2) may write only a part: after a signal, at a limit, and at most 2 GiB.
         rest = memoryview(content)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
@@ -100,25 +98,25 @@ class DiskFile:
         """Return when content and size are as durable as the disk can make them.
 
         Raises:
-            OSError: they may be lost; a second try would not tell the truth.
+            OSError: they may be lost; the result of a second call would mean nothing.
         """
         _sync_content(self._descriptor)
 
     def close(self) -> None:
-        """Close the file; closing it again is no error."""
+        """Close the file; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 class DiskFiles:
-    """The disk. Keeps nothing, so it may be used from several threads at once."""
+    """The disk. Has no state, so several threads may use it at once."""
 
     def create(self, path: str) -> DiskFile:
         """Open a new file (mode 0600) for writing.
 
         Raises:
-            FileExistsError: there is one already, be it a dangling symbolic link.
+            FileExistsError: ``path`` exists, perhaps as a dangling symbolic link.
         """
         return DiskFile(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
@@ -127,27 +125,27 @@ class DiskFiles:
         return open(path, "rb", opener=_opener)
 
     def rename(self, old: str, new: str) -> OSError | None:
-        """Move a file within its file system, replacing none.
+        """Move a file within its file system, without replacing another.
 
-        A crash in between can leave both names, of one and the same file.
+        A crash can leave both names for the file.
 
         Returns:
-            None; or why ``old`` is still there beside ``new``: the file was moved all the same.
+            None; or why ``old`` still exists beside ``new``, although the file was moved.
 
         Raises:
-            FileExistsError: there is something at ``new``.
+            FileExistsError: ``new`` exists.
         """
-        # rename(2) would replace what is there; link(2) refuses.
+        # rename(2) would replace an existing file; link(2) refuses.
         try:
             os.link(old, new, follow_symlinks=False)
         except OSError as error:
-            # link(2), BUGS: over NFS it may fail although the server has made the link.
-            if _are_one(old, new):
+            # link(2), BUGS: over NFS it may fail although the server has created the link.
+            if _are_same(old, new):
                 return _unlinked(old)
             if error.errno not in _NO_LINKS:
                 raise
-            # Two steps, so another process could come between; names are unique by their making,
-            # and this only guards against a mistake.
+            # Two steps, so another process could create ``new`` in between. Names are unique by
+            # construction; this check only guards against mistakes.
             if os.path.lexists(new):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
             os.rename(old, new)
@@ -155,17 +153,17 @@ class DiskFiles:
         return _unlinked(old)
 
     def unlink(self, path: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file; a missing one is no error."""
         try:
             os.unlink(path)
         except FileNotFoundError:
             return
 
     def is_directory(self, path: str) -> bool:
-        """Whether there is a directory at ``path``.
+        """Whether ``path`` is a directory.
 
         Raises:
-            OSError: that cannot be found out.
+            OSError: it cannot be examined.
         """
         try:
             return stat.S_ISDIR(os.stat(path).st_mode)
@@ -175,15 +173,15 @@ class DiskFiles:
             raise
 
     def identity(self, path: str) -> tuple[int, int]:
-        """Return device and inode of what is at ``path``."""
+        """Return (device, inode) of ``path``."""
         return identity(path)
 
     def make_directories(self, path: str) -> None:
-        """Make ``path`` and what is missing above it (mode 0700), each synced in its parent.
+        """Create ``path`` and its missing parents (mode 0700), and sync each in its parent.
 
         Raises:
-            FileExistsError: something that is no directory has the name of ``path``.
-            NotADirectoryError: likewise, above it.
+            FileExistsError: ``path`` exists, and is not a directory.
+            NotADirectoryError: a path above it exists, and is not a directory.
         """
         path = os.path.abspath(path)
         if os.path.isdir(path):
@@ -195,11 +193,11 @@ class DiskFiles:
         except FileExistsError:
             if not os.path.isdir(path):
                 raise
-            # Somebody else made it just now, and may not have synced it yet.
+            # Another process has just created it, and may not have synced it yet.
         self.sync_directory(parent)
 
     def mailbox_fault(self, root: str, path: str) -> str:
-        """Say why mail that is written below ``path`` could end elsewhere; empty: it cannot."""
+        """Return why mail below ``path`` could end elsewhere; empty: it cannot."""
         return mailbox_fault(root, path, os.geteuid())
 
     def names(self, path: str) -> list[str]:
@@ -212,13 +210,10 @@ class DiskFiles:
         try:
             _sync_device(descriptor)
         finally:
-            with contextlib.suppress(OSError):  # it says nothing of what was synced
+            with contextlib.suppress(OSError):  # the sync has succeeded already
                 os.close(descriptor)
 
     def free(self, path: str) -> int:
-        """Return how many octets can still be written on the file system of ``path``.
-
-        What is kept for the superuser does not count, whoever we are.
-        """
+        """Return the free octets on the file system of ``path``; root's reserve is not included."""
         space = os.statvfs(path)
         return space.f_bavail * space.f_frsize

@@ -1,13 +1,13 @@
-"""Writing to connections: what is said in one turn of the reactor goes out together, when it ends.
+"""Writes to connections, gathered: all octets of one turn of the reactor are sent at its end.
 
-`transport.write` leaves octets to the reactor's next turn, which costs two calls to epoll and one
+`transport.write` leaves octets to the next turn of the reactor, with two calls of epoll and one
 turn for each reply: a sixth of the time of the reactor's thread, measured with one message after
-the other on 20 connections. Under TLS there is a timer for each reply, too.
+the other on 20 connections. TLS adds a timer for each reply.
 
-To write each reply where it is made is no better on a busy machine: the peer that is answered takes
-the processor from us in the middle of our turn, and sends a command that we then wake up for alone.
-Answered together, peers send together, and all that is done once a turn is done for many of them:
-with one process accepting, × 1.2 messages a second (docs/benchmark.rst).
+Writing each reply at once is no better on a busy machine: the peer takes the processor in the
+middle of our turn, and sends a command that wakes us for it alone. If peers get their replies
+together, they send commands together, and the work of one turn serves many: × 1.2 messages a second
+with one accepting process (docs/benchmark.rst).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .timers import with_monotonic_time
 
 
 class Outbox:
-    """What the connections of a process have to say, until the turn of the reactor ends.
+    """Octets for the connections of a process, until the end of the reactor's turn.
 
     Args:
-        reactor: of the connections' sockets; None: learned from the first.
+        reactor: of the connections; None: that of the first connection.
 
     Attributes:
-        writes: how often something was put in; it stands still where nobody is answered.
+        writes: the number of calls of `write`; it does not change while no reply is written.
     """
 
     _log = Logger()
@@ -39,7 +39,7 @@ class Outbox:
         self._held: dict[Any, bytes] = {}  # by transport, in the order of the first octet
 
     def write(self, transport: Any, octets: bytes) -> None:
-        """Have ``octets`` written when this turn ends; now, where no socket is below."""
+        """Write ``octets`` at the end of this turn; at once if the transport has no socket."""
         self.writes += 1
         held = self._held.get(transport)
         if held is not None:
@@ -51,13 +51,13 @@ class Outbox:
             return
         if not self._held:
             if self._reactor is None:
-                # The clock of a factory may be another, that of a test.
+                # The clock of a factory may be that of a test.
                 self._reactor = with_monotonic_time(connection.reactor)
             self._reactor.callLater(0, self._empty)
         self._held[transport] = octets
 
     def release(self, transport: Any) -> None:
-        """Write now what is held for ``transport``: something else is about to be done with it."""
+        """Write the gathered octets of ``transport`` now, before another operation on it."""
         octets = self._held.pop(transport, None)
         if octets:
             _write(transport, octets)
@@ -66,26 +66,26 @@ class Outbox:
         for transport in list(self._held):
             try:
                 self.release(transport)
-            except Exception:  # one connection's fault is not to silence the others
-                self._log.failure("what was to be said could not be written")
+            except Exception:  # a failure of one connection does not affect the others
+                self._log.failure("a reply could not be written")
                 transport.abortConnection()
 
 
 def start_tls(transport: Any, creator: Any) -> None:
-    """Begin a handshake; all that TLS has to say is written at once.
+    """Begin a TLS handshake, whose octets are written at once.
 
     Args:
-        transport: of a protocol; nothing is held for it.
-        creator: what makes our end of it (`IOpenSSLServerConnectionCreator`, or the client's).
+        transport: of a protocol; no octets are gathered for it.
+        creator: `IOpenSSLServerConnectionCreator` or `IOpenSSLClientConnectionCreator`.
     """
     transport.startTLS(creator)
     if isinstance(transport, Connection):
         tls: Any = transport.protocol
-        tls.transport = _AtOnce(tls.transport, transport)
+        tls.transport = _ImmediateTransport(tls.transport, transport)
 
 
-class _AtOnce:
-    """What TLS writes to: as it was, but for `write`."""
+class _ImmediateTransport:
+    """The transport below TLS, with a `write` that writes at once."""
 
     def __init__(self, below: Any, connection: Connection) -> None:
         self._below = below
@@ -101,7 +101,7 @@ class _AtOnce:
 
 
 def _below(transport: Any) -> Any:
-    """Return the connection with a socket that a transport is, or has below its TLS; or None."""
+    """Return the connection with a socket: the transport, or the one below its TLS; else None."""
     if isinstance(transport, Connection):
         return transport
     if isinstance(transport, BufferingTLSTransport):
@@ -110,24 +110,24 @@ def _below(transport: Any) -> Any:
 
 
 def _write(transport: Any, octets: bytes) -> None:
-    """Write ``octets``, by one system call if nothing else waits to be written.
+    """Write ``octets`` by one system call, unless others wait to be written.
 
-    Where the octets do not fit, or anything is unusual, they are left to the transport.
+    What is not written so is left to the transport.
     """
-    tls: Any = transport  # from the first octet; or by STARTTLS, or never:
+    tls: Any = transport  # implicit TLS; otherwise STARTTLS or no TLS:
     if isinstance(transport, Connection):
         tls = transport.protocol if transport.TLS and transport.connected else None
         if not transport.TLS:
             octets = _written(transport, octets)
     if isinstance(tls, BufferingTLSTransport) and not getattr(tls._aggregator, "_buffer", True):
-        # Past what gathers small writes until the next turn, unless something is there already.
+        # Bypass the aggregator, which holds small writes until the next turn, if it is empty.
         TLSMemoryBIOProtocol.write(tls, octets)
     elif octets:
         transport.write(octets)
 
 
 def _written(connection: Connection, octets: bytes) -> bytes:
-    """Write what can be written now; return the rest, if anybody waits for it."""
+    """Write what the socket takes now; return the rest, b"" if the connection is aborted."""
     if connection._aborting:
         return b""
     if (

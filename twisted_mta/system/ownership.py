@@ -1,11 +1,10 @@
-"""Whose files are: what other users could put in the place of ours, or read of them.
+"""Owners and modes: whether another user could replace our files, or write to them.
 
-Root is trusted, who may do all of it anyhow. So is a group that is the user's alone: its primary
-group, by its own name or by none, and without other members (many systems make one for each user,
-with a umask of 002). So is a group that no other user is in; and one that the process is in and
-that has no name, such as containers are given for their volume: only who starts processes can make
-them members of it. A directory with the sticky bit may be written by all: what is in there can be
-taken away by its owner alone.
+Root is trusted: it may do so anyhow. So are these groups: the user's own primary group, with the
+user's name or without a name, and without other members (many systems make one for each user, with
+a umask of 002); a group without any other user; a group without a name that the process belongs to,
+such as containers get for their volume, since only the container's manager can assign it. A
+directory with the sticky bit may be writable by all: only owners can remove files from it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MOST_LINKS = 40  # as many as Linux follows
 _CREDENTIALS = struct.Struct("=iII")  # unix(7): struct ucred
 _OVERFLOW = "/proc/sys/kernel/overflowuid"
 
-# What this program makes in a state directory; the rest of it is the operator's.
+# The files that this program creates in a state directory; others belong to the operator.
 _OURS = re.compile(
     r"(lock|queue\.(lock|sqlite(-\w+)?)|control\.sock|self-signed\.pem(\.new)?|srs\S*|body|tls"
     r"|shard-[0-9]+)\Z"
@@ -36,31 +35,31 @@ _OURS = re.compile(
 
 
 class NotOurs(Exception):
-    """Another user could have a hand in a file or directory; says what was found, and expected."""
+    """Another user could change a file or directory; the message has what was expected."""
 
 
 def require_ours(state_dir: str, user: int | None = None) -> None:
-    """See to it that nobody but a user, and root, has a hand in a state directory.
+    """Require that only a user, and root, can change a state directory.
 
     Args:
-        state_dir: it need not be there yet.
-        user: None: the one who runs this.
+        state_dir: need not exist.
+        user: None: the effective user.
 
     Raises:
-        NotOurs: somebody has.
-        OSError: it cannot be looked at.
+        NotOurs: another user can.
+        OSError: it cannot be examined.
     """
     for fault in state_faults(state_dir, os.geteuid() if user is None else user):
         raise NotOurs(fault)
 
 
 def state_faults(state_dir: str, user: int) -> Iterator[str]:
-    """Yield what is wrong with the owners and modes of a state directory, and of what is in it.
+    """Yield faults in owners and modes of a state directory and its files.
 
-    A symbolic link on the way there is followed if it is root's or the user's own.
+    A symbolic link in the path is followed if it belongs to root or the user.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: it cannot be examined.
     """
     faults = list(dict.fromkeys(path_faults(state_dir, user)))
     if faults:
@@ -72,7 +71,7 @@ def state_faults(state_dir: str, user: int) -> Iterator[str]:
 
 
 def path_faults(path: str, user: int) -> Iterator[str]:
-    """Yield why others could put something else in the place of a directory of the user's."""
+    """Yield why other users could replace a directory of the user."""
     directory = "/"
     steps = [each for each in os.path.abspath(path).split("/") if each]
     links = 0
@@ -84,7 +83,7 @@ def path_faults(path: str, user: int) -> Iterator[str]:
         try:
             found = os.lstat(here)
         except (FileNotFoundError, NotADirectoryError):
-            return  # to be made
+            return  # it does not exist yet
         if not stat.S_ISLNK(found.st_mode):
             directory = here
             continue
@@ -103,16 +102,16 @@ def path_faults(path: str, user: int) -> Iterator[str]:
 
 
 def _above_faults(path: str, found: os.stat_result, user: int) -> Iterator[str]:
-    """Yield why others could replace what is in a directory."""
+    """Yield why other users could replace what a directory contains."""
     if not _is_trusted(found.st_uid, user) and not _is_unmapped(found.st_uid):
         yield (
-            f"{_shown(path, found)} is above the state directory, and its owner could put another"
-            f" one in its place; {_expected(user)}"
+            f"{_shown(path, found)} is above the state directory, which its owner could replace;"
+            f" {_expected(user)}"
         )
     elif _others_write(found, user) and not found.st_mode & stat.S_ISVTX:
         yield (
-            f"{_shown(path, found)} is above the state directory and may be written by others, who"
-            " could put another one in its place; expected no such mode, or the sticky bit"
+            f"{_shown(path, found)} is above the state directory, which other users could replace;"
+            " expected no write permission for others, or the sticky bit"
         )
 
 
@@ -121,7 +120,7 @@ def _own_faults(path: str, found: os.stat_result, user: int) -> Iterator[str]:
     if not owned:
         yield f"{_shown(path, found)} is not ours; {_expected(user, root=False)}"
     elif _others_write(found, user):
-        yield f"{_shown(path, found)} may be written by others; expected mode 0700"
+        yield f"{_shown(path, found)} is writable by other users; expected mode 0700"
 
 
 def _content_faults(directory: str, user: int) -> Iterator[str]:
@@ -133,26 +132,26 @@ def _content_faults(directory: str, user: int) -> Iterator[str]:
         if stat.S_ISLNK(found.st_mode):
             yield (
                 f"{_shown(path, found)} is a symbolic link; expected a file or directory that this"
-                " program has made"
+                " program has created"
             )
         elif not _is_trusted(found.st_uid, user):
             yield f"{_shown(path, found)} is not ours; {_expected(user)}"
         elif stat.S_ISREG(found.st_mode) and name.endswith("lock") and found.st_nlink > 1:
             yield f"{_shown(path, found)} has {found.st_nlink} names; expected one"
         elif _others_write(found, user):
-            yield f"{_shown(path, found)} may be written by others; expected mode 0600 or 0700"
+            yield f"{_shown(path, found)} is writable by other users; expected mode 0600 or 0700"
         elif stat.S_ISDIR(found.st_mode) and name.startswith("shard-"):
             yield from _content_faults(path, user)
 
 
 def mailbox_fault(root: str, path: str, user: int) -> str:
-    """Say why mail that is written below ``path`` could end elsewhere; empty where it cannot.
+    """Return why mail that is written below ``path`` could end elsewhere; empty: it cannot.
 
     Args:
-        root: the directory of all Maildirs, which is looked at too.
-        path: below it, and there.
-        user: who delivers. Root trusts nobody's directories but its own; another user may deliver
-            into those of others, such as a store that is shared by a group.
+        root: the directory of all Maildirs, which is examined too.
+        path: an existing path below it.
+        user: the user that delivers. Root delivers only into its own directories; another user may
+            deliver into those of others, such as a store that a group shares.
     """
     names = os.path.relpath(path, root).split("/")
     for count in range(len(names) + 1):
@@ -163,26 +162,26 @@ def mailbox_fault(root: str, path: str, user: int) -> str:
                 return f"{_shown(here, found)} is a symbolic link; {_expected(user)}"
             found = os.stat(here)
         if user == 0 and found.st_uid != 0:
-            return f"{_shown(here, found)}: root delivers into its own directories alone"
+            return f"{_shown(here, found)}: root delivers only into its own directories"
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            return f"{_shown(here, found)} may be written by everybody"
+            return f"{_shown(here, found)} is writable by all users"
     return ""
 
 
 def others_may_write(found: os.stat_result) -> str:
-    """Say that others than its owner may write a file; empty where they may not."""
+    """Return that users other than the owner may write a file; empty: they may not."""
     if not _others_write(found, found.st_uid):
         return ""
     return f"mode {stat.S_IMODE(found.st_mode):04o}: others than its owner may write it"
 
 
 def open_log(path: str, flags: int, mode: int) -> int:
-    """Open a file by a name that may be a symbolic link of root's, or of the user who opens it.
+    """Open a file; a symbolic link has to belong to root, or to the user that opens it.
 
-    As root, a link that another user made would lead to whatever that user chose.
+    If root followed another user's link, it would write to any file which that user chose.
 
     Raises:
-        OSError: it cannot be opened; or there is a link of another user's.
+        OSError: it cannot be opened, or is a link of another user.
     """
     if _is_trusted_link(path, os.geteuid()):
         return os.open(path, flags, mode)
@@ -196,7 +195,7 @@ def open_log(path: str, flags: int, mode: int) -> int:
 
 
 def _is_trusted_link(path: str, user: int) -> bool:
-    """Whether that is a symbolic link which nobody else has made, or could replace."""
+    """Whether ``path`` is a symbolic link that no other user has made, or could replace."""
     try:
         link, above = os.lstat(path), os.stat(os.path.dirname(os.path.abspath(path)))
     except OSError:
@@ -210,7 +209,7 @@ def _is_trusted_link(path: str, user: int) -> bool:
 
 
 def name_of(user: int) -> str:
-    """Return how people call a user: by name, where there is one, and number."""
+    """Return a user's name, if it has one, and number."""
     try:
         return f"{pwd.getpwuid(user).pw_name} ({user})"
     except (KeyError, OverflowError):
@@ -233,7 +232,7 @@ def _is_trusted(owner: int, user: int) -> bool:
 
 
 def _is_unmapped(owner: int) -> bool:
-    """Whether that stands for root, and all others, of beyond this user namespace."""
+    """Whether an owner stands for all users outside of this user namespace."""
     with suppress(OSError, ValueError), open("/proc/self/uid_map", encoding="ascii") as file:
         if sum(int(line.split()[2]) for line in file) < 1 << 31:
             with open(_OVERFLOW, encoding="ascii") as overflow:
@@ -269,21 +268,21 @@ def _group_is_own(group: int, user: int) -> bool:
 
 
 class Peer(NamedTuple):
-    """The process at the other end of a UNIX socket; of one that listens, as it began to."""
+    """The process at the other end of a UNIX socket; of a listener, as it was when it began."""
 
     process: int
     user: int
 
 
 def peer(connected: socket.socket) -> Peer | None:
-    """Return the process at the other end of a UNIX socket; None where the system does not tell.
+    """Return the process at the other end of a UNIX socket; None: the system does not show it.
 
     Raises:
-        OSError: it is not connected.
+        OSError: the socket is not connected.
     """
     option = getattr(socket, "SO_PEERCRED", None)  # Linux
     if option is None:
         return None
-    said = connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
-    process, user, _ = _CREDENTIALS.unpack(said)
+    credentials = connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(credentials)
     return Peer(process, user)

@@ -1,12 +1,12 @@
-"""Timers by the monotonic clock: setting the wall clock neither delays nor hastens them.
+"""Timers by the monotonic clock, independent of changes of the wall clock.
 
-Twisted's reactors time by ``time.time``. When the wall clock is set back by an hour, each of their
-timers fires an hour late; when it is set ahead, all that is due within that hour fires at once, and
-connections that are well and alive have "timed out".
+Twisted's reactors use ``time.time``. If the wall clock is set back by an hour, their timers fire an
+hour late; if it is set ahead, all timers of that hour fire at once, and healthy connections time
+out.
 
-A process of our own has its reactor time by the monotonic clock (`use_monotonic_time`). The reactor
-of an application that embeds the mail transfer agent is the application's: it stays as it is, and
-our timers are kept beside it (`with_monotonic_time`).
+Our own processes make their reactor use the monotonic clock (`use_monotonic_time`). The reactor of
+an application that embeds the mail transfer agent is not changed: our timers are kept beside it
+(`with_monotonic_time`).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from twisted.logger import Logger
 from twisted.python import runtime
 from zope.interface import directlyProvides, providedBy
 
-_LOST = 1.0  # seconds after which the reactor is asked once more to call us in its next turn
-_IDLE = 5.0  # seconds after which the thread of an alarm ends that is not set
-_MANY_CANCELLED = 50  # calls that are kept although they were cancelled, where most are others
+_LOST = 1.0  # seconds after which the reactor is asked again to call us in its next turn
+_IDLE = 5.0  # seconds without a time set, after which the thread of an alarm ends
+_MANY_CANCELLED = 50  # cancelled calls; more are removed if they are most of all
 
 
 monotonic = time.monotonic  # noqa: TID251 - the one place where monotonic time comes from
-"""Returns seconds since some moment of the past, by the clock that is never set."""
+"""Returns seconds of the monotonic clock, since some moment in the past."""
 
 
 def use_monotonic_time(reactor: Any) -> None:
-    """Have the reactor of a process that is ours time by the monotonic clock.
+    """Make the reactor of our own process use the monotonic clock.
 
-    Timers that are pending already keep the time that they have left.
+    Pending timers keep their remaining time.
     """
-    if not _times_by_wall_clock(reactor):
+    if not _uses_wall_clock(reactor):
         return
     pending = [(call, call.getTime() - reactor.seconds()) for call in reactor.getDelayedCalls()]
     reactor.seconds = monotonic
@@ -53,22 +53,21 @@ def use_monotonic_time(reactor: Any) -> None:
 
 
 def with_monotonic_time(reactor: Any) -> Any:
-    """Return a reactor with monotonic timers: ``reactor``, unless it times by the wall clock.
+    """Return a reactor with monotonic timers: ``reactor`` itself unless it uses the wall clock.
 
-    The clocks of tests and a reactor that `use_monotonic_time` was called for are returned as they
-    are.
+    Clocks of tests, and reactors after `use_monotonic_time`, are returned unchanged.
     """
-    return MonotonicReactor(reactor) if _times_by_wall_clock(reactor) else reactor
+    return MonotonicReactor(reactor) if _uses_wall_clock(reactor) else reactor
 
 
 def is_posix(reactor: Any) -> bool:
-    """Whether ports and connections of Twisted's own can be made on it: not on one of a test."""
+    """Whether Twisted's own ports and connections work on a reactor; not on that of a test."""
     if isinstance(reactor, MonotonicReactor):
         return reactor.is_posix
     return isinstance(reactor, PosixReactorBase)
 
 
-def _times_by_wall_clock(reactor: Any) -> bool:
+def _uses_wall_clock(reactor: Any) -> bool:
     return getattr(reactor, "seconds", None) is runtime.seconds
 
 
@@ -76,17 +75,17 @@ class Waker(Protocol):
     """Calls the reactor's thread at a time of the monotonic clock."""
 
     def set(self, at: float | None) -> None:
-        """Ring at ``at``, or soon after, instead of at the time set before; None: not at all."""
+        """Ring at ``at`` or soon after, instead of at the time set before; None: not at all."""
         ...
 
 
 class MonotonicReactor:
-    """A reactor whose timers, and the timeouts of its connections, are monotonic.
+    """A reactor whose timers and connection timeouts are monotonic.
 
-    All else is done by the reactor itself, which goes on timing by the wall clock for others.
+    Everything else is passed to the reactor below, which still uses the wall clock for others.
 
     Args:
-        reactor: `IReactorTime`, `IReactorFromThreads`, and what else is asked of it.
+        reactor: `IReactorTime`, `IReactorFromThreads`, and all else that is used of it.
         seconds: the monotonic clock.
         waker: calls `_run` when the first timer is due; None: an `Alarm`.
     """
@@ -105,12 +104,12 @@ class MonotonicReactor:
         self._new: list[DelayedCall] = []  # since the last `_run`
         self._calls: list[DelayedCall] = []  # a heap, by time
         self._cancelled = 0  # of all these
-        self._disordered = False  # a call was moved forward, and the heap is none any more
+        self._disordered = False  # a call was moved forward: the heap is not ordered
         self._from_threads: deque[Callable[[], object]] = deque()
-        self._asked = False  # the reactor is to call `_run` in its next turn
+        self._asked = False  # whether the reactor will call `_run` in its next turn
         self._rings_at: float | None = None
         self._waker = (waker or Alarm)(self._ask)
-        self._instead: Any = None  # the reactor's own timer, where the waker cannot be set
+        self._fallback: Any = None  # a timer of the reactor, if the waker cannot be set
         self.is_posix = isinstance(reactor, PosixReactorBase)
         directlyProvides(self, providedBy(reactor))
 
@@ -126,7 +125,7 @@ class MonotonicReactor:
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> DelayedCall:
         """Call ``callable`` after ``delay`` seconds (`IReactorTime`)."""
-        assert delay >= 0, f"{delay} is not 0 seconds or more"
+        assert delay >= 0, f"found {delay}, expected 0 seconds or more"
         at = self.seconds() + delay
         call = DelayedCall(at, callable, args, kw, self._count_out, self._sooner, self.seconds)
         self._new.append(call)
@@ -136,7 +135,7 @@ class MonotonicReactor:
         return call
 
     def getDelayedCalls(self) -> Sequence[DelayedCall]:
-        """Return the timers that are pending (`IReactorTime`), in no order."""
+        """Return the pending timers (`IReactorTime`), in any order."""
         return [call for call in (*self._calls, *self._new) if not call.cancelled]
 
     # IReactorFromThreads.
@@ -144,14 +143,14 @@ class MonotonicReactor:
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         """Call ``callable`` in the reactor's thread, as soon as possible (`IReactorFromThreads`).
 
-        Some of Twisted's reactors make a timer of the call, of no seconds by the wall clock: that
-        waits for an hour if the clock is set back by one at that moment. `Alarm` asks once more.
+        Some of Twisted's reactors use a timer of 0 seconds by the wall clock for it, which waits
+        for an hour if the clock is set back by an hour at that moment. `Alarm` asks again.
         """
         self._from_threads.append(lambda: callable(*args, **kw))
         if not self._asked:
             self._ask()
 
-    # IReactorTCP and IReactorUNIX: what has timeouts.
+    # IReactorTCP and IReactorUNIX: connections, which have timeouts.
 
     def connectTCP(
         self,
@@ -178,10 +177,10 @@ class MonotonicReactor:
         connector.connect()
         return connector
 
-    # Inside.
+    # Private.
 
     def _ask(self) -> None:
-        """Have `_run` called in the reactor's thread; may be called in any."""
+        """Have `_run` called in the reactor's thread; may be called in any thread."""
         self._asked = True
         self._reactor.callFromThread(self._run)
 
@@ -190,17 +189,19 @@ class MonotonicReactor:
             self._set_waker(at)
 
     def _set_waker(self, at: float | None) -> None:
-        if at is not None and self._asked:  # it comes in the next turn, and sets this anew
+        if (
+            at is not None and self._asked
+        ):  # `_run` comes in the next turn, and sets the waker again
             at = max(at, self.seconds() + _LOST)
         self._rings_at = at
-        if self._instead is not None and self._instead.active():
-            self._instead.cancel()
+        if self._fallback is not None and self._fallback.active():
+            self._fallback.cancel()
         try:
             self._waker.set(at)
         except (MemoryError, OSError, RuntimeError):  # no thread or descriptor is left
-            # A timer of the reactor's own, by the wall clock, is better than none.
+            # A timer by the wall clock is better than none.
             assert at is not None
-            self._instead = self._reactor.callLater(max(0.0, at - self.seconds()), self._run)
+            self._fallback = self._reactor.callLater(max(0.0, at - self.seconds()), self._run)
 
     def _count_out(self, call: DelayedCall) -> None:
         self._cancelled += 1
@@ -211,7 +212,7 @@ class MonotonicReactor:
 
     def _run(self) -> None:
         """Make the calls that are due, and those from threads."""
-        self._asked = False  # first: what comes from a thread behind our back asks anew
+        self._asked = False  # reset first: calls from threads from now on ask again
         for _ in range(len(self._from_threads)):
             self._call(self._from_threads.popleft())
         new, self._new = self._new, []
@@ -245,43 +246,43 @@ class MonotonicReactor:
     def _call(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         try:
             callable(*args, **kw)
-        except Exception:  # as the reactor does: one call's fault is not that of the others
+        except Exception:  # as the reactor does: a failure of one call does not affect the others
             self._log.failure("while handling timed call {callable}", callable=callable)
 
 
 class Alarm:
     """A thread that rings at a time of the monotonic clock, and once a second until then.
 
-    The thread waits in poll(2), whose timeouts are monotonic everywhere; those of Python's locks
-    are not. It rings once a second because a ring may be lost, as `callFromThread` of
-    `MonotonicReactor` says.
+    The thread waits in poll(2), whose timeouts are monotonic on all systems; those of Python's
+    locks are not. It rings once a second because a ring may be lost: see
+    `MonotonicReactor.callFromThread`.
 
     Args:
-        ring: called in a thread.
+        ring: called in the thread.
     """
 
     def __init__(self, ring: Callable[[], object]) -> None:
         self._ring = ring
         self._lock = Lock()
         self._at: float | None = None
-        self._wakes_at = 0.0  # when the thread looks again by itself
-        self._woken: int | None = None  # the descriptor that wakes the thread; None: there is none
+        self._wakes_at = 0.0  # when the thread wakes without being woken
+        self._waking: int | None = None  # the descriptor that wakes the thread; None: no thread
 
     def set(self, at: float | None) -> None:
         """Ring at ``at``; None: not at all.
 
         Raises:
-            OSError, RuntimeError: the system has no descriptors, or no thread, for it.
+            OSError, RuntimeError: the system has no descriptor, or no thread, left.
         """
         with self._lock:
             self._at = at
             if at is None:
                 return
-            if self._woken is None:
+            if self._waking is None:
                 self._start()
             elif at < self._wakes_at:
-                with contextlib.suppress(BlockingIOError):  # it is being woken already
-                    os.write(self._woken, b"\0")
+                with contextlib.suppress(BlockingIOError):  # it is being woken
+                    os.write(self._waking, b"\0")
 
     def _start(self) -> None:
         reading, writing = os.pipe()
@@ -293,7 +294,7 @@ class Alarm:
             os.close(reading)
             os.close(writing)
             raise
-        self._woken = writing
+        self._waking = writing
 
     def _watch(self, reading: int) -> None:
         poll = select.poll()
@@ -307,13 +308,13 @@ class Alarm:
                     self._wakes_at = min(self._at, now + _LOST)
                 else:
                     idle_since = now if idle_since is None else idle_since
-                    # As often as otherwise, so that what is set for a second later wakes no thread.
+                    # Once a second, so that setting a later time need not wake the thread.
                     self._wakes_at = now + _LOST
                     if now >= idle_since + _IDLE:
-                        assert self._woken is not None
-                        os.close(self._woken)
+                        assert self._waking is not None
+                        os.close(self._waking)
                         os.close(reading)
-                        self._woken = None
+                        self._waking = None
                         return
                 left = self._wakes_at - now
             if left > 0 and poll.poll(left * 1000):
@@ -322,7 +323,7 @@ class Alarm:
             with self._lock:
                 ringing = self._at is not None
                 if self._at is not None:
-                    # Until it is set anew, by the reactor's thread in its next turn.
+                    # Until the reactor's thread sets it again, in its next turn.
                     self._at = max(self._at, monotonic() + _LOST)
             if ringing:
                 self._ring()
