@@ -120,7 +120,7 @@ class WithoutEDNS(ScriptedTestCase):
     async def test_a_server_that_knows_edns_gets_it_again_after_a_loss(self) -> None:
         await self.assertFound()
         self.asked_with_edns()
-        self.resolver._timing = Timing(0.4)  # pauses of 0.2 s
+        self.resolver._queries.timing = Timing(0.4)  # pauses of 0.2 s
         lost = [True]
         self.server.spoil = lambda wire: [] if lost and lost.pop() else [wire]
         await self.assertFound()

@@ -34,7 +34,7 @@ from ..queue.store.lock import StateLock
 from ..queue.store.spool import Spool
 from ..queue.store.sqlite import SQLiteStore
 from ..routing.exchangers import TargetLocator
-from ..routing.lookup import LookupReporter
+from ..routing.lookup_report import LookupReporter
 from ..server.intake import Intake
 from ..server.lmtp_direct import DirectDelivery
 from ..smtp.extension.standard import OUTGOING

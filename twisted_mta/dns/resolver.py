@@ -6,9 +6,7 @@ is for the caller to decide.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any
 
@@ -16,22 +14,22 @@ import dns.entropy
 import dns.rdata
 import dns.rdatatype
 from attrs import evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..mail.next_hop import Host
-from .cache import Cache, Key
+from .cache import Key
 from .failure import DNSFailure, LookupFailed, NoSuchDomain
 from .hosts_file import Hosts
 from .message import AAAA, MX, NXDOMAIN, A, Answer, Malformed, rdata, text_name, wire_name
 from .nameserver import NameServer
-from .query import NoAnswer, Query, Timing
+from .queries import Queries
+from .query import NoAnswer, Timing
 from .resolv_conf import ResolvConf
 from .system import SystemFiles
 
-_MOST_QUERIES = 64  # at a time; each has one socket for each name server
 _MOST_ALIASES = 8  # CNAME chains followed from one answer to the next
 _OTHER_FAMILY = 2.0  # seconds that the addresses of one family wait for those of the other
 _LONGEST_SEARCH = 2.0  # times the timeout of one lookup
@@ -105,39 +103,6 @@ class _AddressLookup:
             self.result.callback(())
 
 
-class _SharedQuery:
-    """A query, and the lookups that wait for its answer.
-
-    A lookup that is canceled leaves the others and the query as they are.
-
-    Attributes:
-        query: the query; None while it waits for its turn.
-    """
-
-    def __init__(self) -> None:
-        self.query: Query | None = None
-        self._waiting: dict[Deferred[Answer], None] = {}
-
-    def join(self) -> Deferred[Answer]:
-        """Return a Deferred for the answer."""
-        waiting: Deferred[Answer] = Deferred(self._leave)
-        self._waiting[waiting] = None
-        return waiting
-
-    def _leave(self, waiting: Deferred[Answer]) -> None:
-        self._waiting.pop(waiting, None)
-        waiting.errback(Failure(CancelledError()))
-
-    def end(self, result: Answer | NoAnswer) -> None:
-        """Fire the Deferreds of all waiting lookups."""
-        waiting, self._waiting = self._waiting, {}
-        for each in waiting:
-            if isinstance(result, NoAnswer):
-                each.errback(result)
-            else:
-                each.callback(result)
-
-
 class DNSResolver:
     """Looks up records (`interfaces.Resolver`), with a cache that honors their time to live.
 
@@ -169,24 +134,16 @@ class DNSResolver:
         self._reactor = reactor
         self._timeout = timeout
         self._hosts = hosts
-        self._new_id = new_id
         self._system = system or SystemFiles(reactor)
         self._configured = None if nameservers is None else [*map(NameServer, nameservers)]
-        self._resolv_conf: ResolvConf | None = None  # from which the following is made
-        self._nameservers: list[NameServer] = []
-        self._timing = Timing(timeout)
-        self._generation = 0  # of the name servers
-        self._rotation = 0
-        self._cache = Cache()
-        self._shared: dict[Key, _SharedQuery] = {}
-        self._running: dict[Query, None] = {}
-        self._pending: deque[tuple[Key, _SharedQuery]] = deque()
+        self._resolv_conf: ResolvConf | None = None  # in use
+        self._queries = Queries(reactor, timing=Timing(timeout), new_id=new_id)
 
     @property
     def nameservers(self) -> list[Host]:
         """The name servers in use."""
         self._check_system()
-        return [each.host for each in self._nameservers]
+        return [each.host for each in self._queries.nameservers]
 
     def lookup(self, domain: str, type: str) -> Deferred[Records]:
         """Return the records of one type; canceling does not end the query.
@@ -221,12 +178,7 @@ class DNSResolver:
 
     def stop(self) -> None:
         """Fail all queries, and leave nothing open; new lookups are possible."""
-        pending, self._pending = self._pending, deque()
-        self._shared.clear()
-        for _, shared in pending:
-            shared.end(NoAnswer("the query was stopped"))
-        for query in tuple(self._running):
-            query.stop()
+        self._queries.stop()
         self._system.stop()
 
     def _described(self, resolv_conf: ResolvConf) -> str:
@@ -320,16 +272,17 @@ class DNSResolver:
 
     async def _answer(self, key: Key) -> Answer:
         self._check_system()
-        generation = self._generation
+        queries = self._queries
+        generation = queries.generation
         try:
-            return await self._query(key)
+            return await queries.answer(key)
         except NoAnswer:
             # The system may have other name servers by now.
             self._system.reread_resolv_conf()
             self._check_system()
-            if self._generation == generation:
+            if queries.generation == generation:
                 raise
-            return await self._query(key)
+            return await queries.answer(key)
 
     def _check_system(self) -> None:
         """Use the current settings of the system."""
@@ -344,71 +297,23 @@ class DNSResolver:
                 now=self._described(resolv_conf),
                 before=self._described(before),
             )
+        queries = self._queries
         if self._configured is not None:
-            self._nameservers = self._configured
+            queries.nameservers = self._configured
             return
-        known = {each.host: each for each in self._nameservers}
-        self._nameservers = [
+        known = {each.host: each for each in queries.nameservers}
+        queries.nameservers = [
             known.get(host) or NameServer(host) for host in resolv_conf.nameservers
         ]
         timing = Timing(self._timeout)
-        self._timing = evolve(
+        queries.timing = evolve(
             timing,
             pause=resolv_conf.timeout or timing.pause,
             rounds=resolv_conf.attempts or timing.rounds,
         )
+        queries.rotate = resolv_conf.rotate
         if before is not None and before.nameservers != resolv_conf.nameservers:
-            # Another network may have other answers.
-            self._generation += 1
-            self._cache.clear()
-            self._shared.clear()
-
-    def _query(self, key: Key) -> Deferred[Answer]:
-        """Return the answer to a query: cached, or sent once for all lookups that need it."""
-        cached = self._cache.get(key, self._reactor.seconds())
-        if cached is not None:
-            return succeed(cached)
-        shared = self._shared.get(key)
-        if shared is None:
-            shared = self._shared[key] = _SharedQuery()
-            self._pending.append((key, shared))
-            self._start_pending()
-        return shared.join()
-
-    def _start_pending(self) -> None:
-        while self._pending and len(self._running) < _MOST_QUERIES:
-            key, shared = self._pending.popleft()
-            nameservers = self._nameservers
-            if self._configured is None and self._system.resolv_conf.rotate:
-                self._rotation = (self._rotation + 1) % len(nameservers)
-                nameservers = nameservers[self._rotation :] + nameservers[: self._rotation]
-            query = Query(
-                self._reactor,
-                *key,
-                nameservers,
-                self._timing,
-                new_id=self._new_id,
-                answered=partial(self._answered, key, shared, self._generation),
-            )
-            shared.query = query
-            self._running[query] = None
-            try:
-                query.start()
-            except Exception:  # an internal error; no lookup may wait for ever
-                self._log.failure("a query could not be sent")
-                query.stop()
-
-    def _answered(
-        self, key: Key, shared: _SharedQuery, generation: int, result: Answer | NoAnswer
-    ) -> None:
-        assert shared.query is not None
-        del self._running[shared.query]
-        if self._shared.get(key) is shared:
-            del self._shared[key]
-        if isinstance(result, Answer) and generation == self._generation:
-            self._cache.put(key, result, self._reactor.seconds())
-        shared.end(result)
-        self._start_pending()
+            queries.forget()  # another network may have other answers
 
 
 def _address(octets: bytes) -> str:

@@ -28,7 +28,7 @@ from ...queue.runner import Runner
 from ...queue.schedule.backoff import expiry
 from ...queue.store.attempts import PastAttempt
 from ...routing.alias_walk import ExpansionStep
-from ...routing.lookup import LookupReporter
+from ...routing.lookup_report import LookupReporter
 from ...server.intake import Intake
 from ...smtp.peer import Peer
 from ...smtp.server.session import Session
