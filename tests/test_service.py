@@ -1,4 +1,4 @@
-"""A whole mail transfer agent: how it begins, what passes through it, how it ends."""
+"""`MailTransferAgent`: start, mail on its way, faults and stop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RELAYED = (("next.example", f"smtp://{NEXT}"),)
 
 
 def next_hop(*replies: bytes) -> ScriptedPeer:
-    """Return a server that takes a message for each reply to a final dot, at least one."""
+    """Return a server that takes one message for each of the replies to final dots."""
     script: list[ScriptStep] = [
         ("send", b"220 mx.example ESMTP\r\n"),
         ("expect", b"EHLO mta.example\r\n"),
@@ -59,7 +59,7 @@ def next_hop(*replies: bytes) -> ScriptedPeer:
 
 
 class InMemory(SynchronousTestCase):
-    """A whole MTA in memory, on a clock."""
+    """An MTA in memory, on a test's clock."""
 
     def setUp(self) -> None:
         self.directory = os.path.abspath(self.mktemp())
@@ -76,7 +76,7 @@ class InMemory(SynchronousTestCase):
         return mta
 
 
-class Passing(InMemory):
+class Mail(InMemory):
     def test_mail_for_a_local_mailbox_is_in_its_maildir(self) -> None:
         mta = self.started()
         answer = mta.submit(MAIL, "bob@localhost")
@@ -86,7 +86,7 @@ class Passing(InMemory):
         self.assertTrue(mail.startswith(head))
         self.assertTrue(mail.endswith(b"\n" + MAIL.replace(b"\r\n", b"\n")))
 
-    def test_so_is_mail_that_came_under_tls(self) -> None:
+    def test_mail_over_tls_for_a_local_mailbox_is_in_its_maildir(self) -> None:
         mta = self.started()
         client = mta.connect()
         client.start_tls()
@@ -95,7 +95,7 @@ class Passing(InMemory):
         (mail,) = mta.mail("bob")
         self.assertIn(b"with ESMTPS id", mail)
 
-    def test_a_large_message_passes_through_a_file_that_is_gone_afterwards(self) -> None:
+    def test_the_body_file_of_a_large_message_is_removed_after_delivery(self) -> None:
         mta = self.started()
         self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
         (mail,) = mta.mail("bob")
@@ -103,7 +103,7 @@ class Passing(InMemory):
         self.assertIn("create", [operation for operation, path in self.files.operations])
         self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
 
-    def test_mail_for_others_goes_to_their_next_hop(self) -> None:
+    def test_mail_for_another_domain_goes_to_its_next_hop(self) -> None:
         mta = self.started(routes=RELAYED)
         peer = next_hop(b"250 taken\r\n")
         mta.reactor.listen(NEXT, 25, peer)
@@ -121,13 +121,13 @@ class Passing(InMemory):
         mta.advance(400)
         self.assertEqual(len(peer.contents), 1)
 
-    def test_five_days_later_it_is_returned(self) -> None:
+    def test_a_message_is_returned_after_five_days(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.submit(MAIL, "bob@next.example", sender="ann@localhost")
         for _ in range(5 * 24):
-            self.assertLessEqual(len(mta.mail("ann")), 1)  # that it is delayed
+            self.assertLessEqual(len(mta.mail("ann")), 1)  # the delay notice
             mta.advance(3600)
-        # Its next hop is left alone: it goes back when that has been tried once more.
+        # Its next hop is suspended: the message expires after one more attempt.
         mta.advance(mta.mta.config.queue.retry_maximum)
         delayed, notice = mta.mail("ann")
         self.assertIn(b"Action: delayed", delayed)
@@ -135,7 +135,7 @@ class Passing(InMemory):
         self.assertIn(b"Status: 5.4.7", notice)
         self.assertEqual(mta.status().queue["messages"], 0)
 
-    def test_the_same_seed_brings_the_same_run(self) -> None:
+    def test_the_same_seed_gives_the_same_run(self) -> None:
         runs = []
         for seed in (1, 1, 2):
             directory = os.path.abspath(self.mktemp())
@@ -147,7 +147,7 @@ class Passing(InMemory):
         self.assertEqual(runs[0], runs[1])
         self.assertNotEqual(runs[0], runs[2])
 
-    def test_how_things_stand_is_told(self) -> None:
+    def test_the_status_counts_messages_and_outcomes(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.submit(MAIL, "bob@localhost")
         mta.submit(MAIL, "bob@next.example")
@@ -159,14 +159,14 @@ class Passing(InMemory):
         self.assertEqual((status.counters["accepted"], status.counters["delivered"]), (2, 1))
         self.assertEqual([each.state for each in status.recent], ["deferred", "delivered"])
 
-    def test_how_things_stand_can_be_asked_before_the_start(self) -> None:
+    def test_the_status_can_be_asked_before_the_start(self) -> None:
         status = self.make().status()
         self.assertEqual((status.queue, status.healthy), ({}, False))
         self.assertEqual(status.unready, "the process is starting")
 
 
-class Beginning(InMemory):
-    def test_before_it_is_started_it_touches_nothing(self) -> None:
+class Starting(InMemory):
+    def test_making_the_service_touches_neither_disk_nor_network(self) -> None:
         threads = threading.active_count()
         directory = os.path.abspath(self.mktemp())
         MailTransferAgent(
@@ -180,7 +180,7 @@ class Beginning(InMemory):
         self.assertFalse(os.path.exists(directory))
         self.assertEqual(threading.active_count(), threads)
 
-    def test_with_privileges_it_binds_and_takes_no_connection_yet(self) -> None:
+    def test_privileged_start_binds_ports_and_takes_no_connections(self) -> None:
         mta = self.make()
         mta.mta.privilegedStartService()
         self.assertEqual(list(mta.reactor.ports), [SMTP])
@@ -189,12 +189,12 @@ class Beginning(InMemory):
         mta.mta.startService()
         self.assertTrue(mta.connect().received.startswith(b"220 mta.example "))
 
-    def test_started_at_once_it_does_both(self) -> None:
+    def test_a_start_without_privileges_binds_as_well(self) -> None:
         mta = self.make()
         mta.mta.startService()
         mta.connect()
 
-    def test_it_says_when_it_is_ready(self) -> None:
+    def test_when_ready_fires_once_connections_are_taken(self) -> None:
         mta = self.make()
         ready = mta.mta.when_ready()
         self.assertNoResult(ready)
@@ -202,7 +202,7 @@ class Beginning(InMemory):
         self.successResultOf(ready)
         self.successResultOf(mta.mta.when_ready())
 
-    def test_it_sets_no_signal_handler_and_no_log_observer(self) -> None:
+    def test_the_service_sets_no_signal_handler_and_no_log_observer(self) -> None:
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         handlers = [signal.getsignal(number) for number in numbers]
         observers = list(globalLogPublisher._observers)
@@ -211,7 +211,7 @@ class Beginning(InMemory):
         self.assertEqual(list(globalLogPublisher._observers), observers)
         mta.stop()
 
-    def test_several_live_in_one_process_and_write_to_each_other(self) -> None:
+    def test_several_services_in_one_process_send_each_other_mail(self) -> None:
         reactor = MemoryReactor()
         one = self.started(reactor=reactor, routes=(("other.example", "smtp://127.0.0.2:26"),))
         there = MemoryMTA(
@@ -229,7 +229,7 @@ class Beginning(InMemory):
 
 
 class Refusing(InMemory):
-    """What cannot be started leaves nothing behind."""
+    """A failed start leaves nothing behind."""
 
     def assertNothingLeft(self, mta: MemoryMTA) -> None:
         self.assertEqual(mta.mta.bound, [])
@@ -246,7 +246,7 @@ class Refusing(InMemory):
         self.failureResultOf(ready, error)
         return refusal
 
-    def test_a_second_one_on_the_same_state(self) -> None:
+    def test_a_state_directory_in_use_is_refused(self) -> None:
         first = self.started()
         second = self.make()
         refusal = self.refused(second, StateInUse)
@@ -257,7 +257,7 @@ class Refusing(InMemory):
         first.stop()
         self.assertNothingLeft(second)
 
-    def test_a_state_directory_that_others_may_write(self) -> None:
+    def test_a_state_directory_that_others_may_write_to_is_refused(self) -> None:
         os.makedirs(self.directory, exist_ok=True)
         os.chmod(self.directory, 0o777)
         mta = self.make()
@@ -265,7 +265,7 @@ class Refusing(InMemory):
         os.chmod(self.directory, 0o700)
         self.assertNothingLeft(mta)
 
-    def test_a_lock_that_leads_elsewhere(self) -> None:
+    def test_a_lock_that_is_a_symbolic_link_is_refused(self) -> None:
         os.makedirs(self.directory, exist_ok=True)
         with open(f"{self.directory}/victim", "w", encoding="ascii") as file:
             file.write("precious")
@@ -276,7 +276,7 @@ class Refusing(InMemory):
             self.assertEqual(file.read(), "precious")
         self.assertRaises(OSError, StateLock(f"{self.directory}/lock").acquire)
 
-    def test_a_port_that_is_taken(self) -> None:
+    def test_a_port_in_use_is_refused(self) -> None:
         mta = self.make(
             listeners=(
                 Listener(endpoint="tcp:25:interface=127.0.0.1"),
@@ -290,7 +290,7 @@ class Refusing(InMemory):
         taken.stopListening()
         self.assertNothingLeft(mta)
 
-    def test_a_queue_of_a_newer_program(self) -> None:
+    def test_a_queue_of_a_newer_version_is_refused(self) -> None:
         mta = self.make()
         database = sqlite3.connect(os.path.join(self.directory, "queue.sqlite"))
         database.execute("PRAGMA user_version = 99")
@@ -299,14 +299,14 @@ class Refusing(InMemory):
         os.unlink(os.path.join(self.directory, "queue.sqlite"))
         self.assertNothingLeft(mta)
 
-    def test_a_queue_that_cannot_be_opened(self) -> None:
+    def test_a_queue_that_cannot_be_opened_fails_the_start(self) -> None:
         mta = self.make()
         os.mkdir(os.path.join(self.directory, "queue.sqlite"))
         self.refused(mta, StoreError)
         os.rmdir(os.path.join(self.directory, "queue.sqlite"))
         self.assertNothingLeft(mta)
 
-    def test_a_certificate_that_is_none(self) -> None:
+    def test_a_file_that_is_no_certificate_is_refused(self) -> None:
         nothing = self.mktemp()
         with open(nothing, "wb"):
             pass
@@ -314,7 +314,7 @@ class Refusing(InMemory):
         self.refused(mta, CertificateError)
         self.assertNothingLeft(mta)
 
-    def test_what_was_stopped_is_not_started_again(self) -> None:
+    def test_a_stopped_service_does_not_start_again(self) -> None:
         mta = self.started()
         mta.stop()
         self.assertRaises(RuntimeError, mta.mta.startService)
@@ -329,8 +329,8 @@ class _Nothing:
     def doStop(self) -> None: ...
 
 
-class Ending(InMemory):
-    def test_nothing_is_left(self) -> None:
+class Stopping(InMemory):
+    def test_a_stop_leaves_no_timer_connection_or_lock(self) -> None:
         mta = self.started()
         mta.submit(MAIL, "bob@localhost")
         mta.stop()
@@ -339,20 +339,20 @@ class Ending(InMemory):
         again = self.started()
         self.assertEqual(again.status().queue["messages"], 0)
 
-    def test_what_was_never_started_can_be_stopped(self) -> None:
+    def test_a_service_that_was_not_started_can_be_stopped(self) -> None:
         mta = self.make()
         ready = mta.mta.when_ready()
         mta.stop()
         self.failureResultOf(ready, RuntimeError)
         self.assertEqual(mta.reactor.getDelayedCalls(), [])
 
-    def test_what_is_bound_and_never_started_frees_its_ports(self) -> None:
+    def test_a_stop_frees_ports_that_were_bound_without_a_start(self) -> None:
         mta = self.make()
         mta.mta.privilegedStartService()
         mta.stop()
         self.assertEqual(mta.reactor.ports, {})
 
-    def test_it_may_be_stopped_twice(self) -> None:
+    def test_a_service_may_be_stopped_twice(self) -> None:
         mta = self.started()
         first = mta.mta.stopService()
         second = mta.mta.stopService()
@@ -360,7 +360,7 @@ class Ending(InMemory):
         self.successResultOf(first)
         self.successResultOf(second)
 
-    def test_an_idle_session_is_told_421(self) -> None:
+    def test_a_stop_sends_421_to_an_idle_session(self) -> None:
         mta = self.started()
         client = mta.connect()
         mta.stop()
@@ -382,7 +382,7 @@ class Ending(InMemory):
         again = self.started()
         self.assertEqual(len(again.mail("bob")), 1)
 
-    def test_one_that_does_not_is_cut_off(self) -> None:
+    def test_a_transaction_that_outlasts_the_drain_timeout_gets_421(self) -> None:
         mta = self.started()
         client = mta.connect()
         client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>", "DATA")
@@ -393,7 +393,7 @@ class Ending(InMemory):
         again = self.started()
         self.assertEqual(again.status().queue["messages"], 0)
 
-    def test_a_delivery_under_way_is_finished(self) -> None:
+    def test_a_stop_lets_a_delivery_under_way_end(self) -> None:
         mta = self.started(routes=RELAYED)
         peer = next_hop()
         mta.reactor.listen(NEXT, 25, peer)
@@ -410,12 +410,12 @@ class Ending(InMemory):
         again = self.started(routes=RELAYED)
         self.assertEqual(again.status().queue["messages"], 0)
 
-    def test_one_that_takes_too_long_is_left_to_the_next_start(self) -> None:
+    def test_a_delivery_that_outlasts_the_drain_timeout_is_made_after_the_next_start(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.reactor.listen(NEXT, 25, next_hop())
         mta.submit(MAIL, "bob@next.example")
         stopped = mta.mta.stopService()
-        # Without the answer to the final dot there would be a second copy: it has a minute more.
+        # A delivery that waits for the reply to its final dot has a minute more.
         mta.advance(2 * mta.mta.config.drain_timeout)
         self.assertNoResult(stopped)
         mta.advance(60)
@@ -427,7 +427,7 @@ class Ending(InMemory):
         again.advance(600)
         self.assertEqual(len(peer.contents), 1)
 
-    def test_what_waits_for_its_time_is_there_at_the_next_start(self) -> None:
+    def test_deferred_mail_is_still_queued_at_the_next_start(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.submit(MAIL, "bob@next.example")
         mta.submit(LARGE, "bob@next.example")
@@ -439,7 +439,7 @@ class Ending(InMemory):
         again.advance(400)
         self.assertEqual((len(peer.contents), peer.problems), (2, []))
 
-    def test_a_disk_that_takes_nothing_does_not_keep_it_from_stopping(self) -> None:
+    def test_a_full_disk_does_not_prevent_the_stop(self) -> None:
         mta = self.started(routes=RELAYED)
         peer = next_hop()
         mta.reactor.listen(NEXT, 25, peer)
@@ -459,8 +459,8 @@ class Ending(InMemory):
         raise StoreError("disk I/O error")
 
 
-class Trouble(InMemory):
-    def test_a_full_disk_for_bodies_answers_452_and_mends_by_itself(self) -> None:
+class Faults(InMemory):
+    def test_a_full_disk_for_bodies_is_452_until_it_has_room(self) -> None:
         mta = self.started()
         self.files.capacity = 50_000
         answer = mta.submit(LARGE, "bob@localhost")
@@ -469,14 +469,14 @@ class Trouble(InMemory):
         mta.advance(1)
         self.assertTrue(mta.submit(LARGE, "bob@localhost").startswith("250 "))
 
-    def test_a_body_that_cannot_be_made_durable_answers_451(self) -> None:
+    def test_a_body_that_cannot_be_synced_is_451(self) -> None:
         mta = self.started()
         self.files.fail_next("sync", OSError(5, "Input/output error"))
         answer = mta.submit(LARGE, "bob@localhost")
         self.assertTrue(answer.startswith("451 4.3.0 "), answer)
         self.assertEqual(self.files.names(os.path.join(self.directory, "body")), [])
 
-    def test_a_commit_that_fails_answers_451_and_the_queue_opens_again(self) -> None:
+    def test_a_failed_commit_is_451_and_the_queue_opens_again(self) -> None:
         mta = self.started()
         store: Any = mta.mta.agent.shards[0].store
         store._database.execute("PRAGMA query_only = ON")
@@ -488,7 +488,7 @@ class Trouble(InMemory):
         self.assertEqual(len(mta.mail("bob")), 1)
         self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
 
-    def test_a_maildir_that_cannot_be_written_defers(self) -> None:
+    def test_a_maildir_that_cannot_be_written_to_defers(self) -> None:
         mta = self.started()
         self.files.fail_next("rename", OSError(5, "Input/output error"))
         self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
@@ -496,7 +496,7 @@ class Trouble(InMemory):
         mta.advance(400)
         self.assertEqual(len(mta.mail("bob")), 1)
 
-    def test_a_body_that_is_lost_while_it_waits_is_neither_sent_nor_forgotten(self) -> None:
+    def test_a_message_without_its_body_is_neither_sent_nor_forgotten(self) -> None:
         mta = self.started(routes=RELAYED)
         answer = mta.submit(LARGE, "bob@next.example")
         id = QueueId.parse(answer.split()[-1])
@@ -507,7 +507,7 @@ class Trouble(InMemory):
         queue = again.status().queue
         self.assertEqual((queue["messages"], queue["quarantined"]), (1, 1))
 
-    def test_after_a_power_failure_all_that_was_acknowledged_is_there(self) -> None:
+    def test_acknowledged_mail_survives_a_power_failure(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.submit(LARGE, "bob@next.example")
         mta.stop()
@@ -522,7 +522,7 @@ class Trouble(InMemory):
 
 
 class OnLoopback(TestCase):
-    """With real threads, sockets and files."""
+    """An MTA with real threads, sockets and files."""
 
     timeout = 60
 
@@ -536,7 +536,7 @@ class OnLoopback(TestCase):
             ),
             reactor=reactor,
         )
-        # Its threads would keep the run from ending, were it not stopped where a test fails.
+        # Its threads would prevent the end of the run where a test fails.
         self.addCleanup(mta.stopService)
         return mta
 
@@ -563,7 +563,7 @@ class OnLoopback(TestCase):
                 contents.append(file.read())
         return contents
 
-    async def test_a_message_passes_from_a_socket_to_a_maildir(self) -> None:
+    async def test_a_message_goes_from_a_socket_to_a_maildir(self) -> None:
         threads = threading.active_count()
         mta = self.make(web="tcp:0:interface=127.0.0.1")
         mta.startService()
@@ -581,7 +581,7 @@ class OnLoopback(TestCase):
         self.assertEqual(mta.bound, [])
         with socket.socket() as probe:
             self.assertNotEqual(probe.connect_ex(("127.0.0.1", port)), 0)
-        # What smtplib ran on is the reactor's.
+        # smtplib ran on a thread of the reactor.
         names = [thread.name for thread in threading.enumerate()]
         self.assertEqual([name for name in names if "twisted-mta" in name], [], threads)
 
@@ -600,7 +600,7 @@ class OnLoopback(TestCase):
         await mta.reload()
         await mta.stopService()
 
-    async def test_a_new_one_goes_on_where_the_one_before_has_stopped(self) -> None:
+    async def test_a_new_service_continues_where_a_stopped_one_was(self) -> None:
         directory = self.mktemp()
         down = (("*", "smtp://127.0.0.1:1"),)
         first = self.make(directory, routes=down, local_domains=("elsewhere.example",))
@@ -613,7 +613,7 @@ class OnLoopback(TestCase):
         self.assertEqual(status.queue["messages"], 1)
         await second.stopService()
 
-    async def test_ports_are_free_when_it_has_stopped(self) -> None:
+    async def test_ports_are_free_after_the_stop(self) -> None:
         first = self.make()
         first.startService()
         port = self.port(first)
@@ -636,7 +636,7 @@ class OnLoopback(TestCase):
             self.assertIn(str(port), str(refusal))
             self.assertEqual(mta.bound, [])
 
-    async def test_it_can_be_part_of_an_application(self) -> None:
+    async def test_the_service_can_be_part_of_an_application(self) -> None:
         parent = MultiService()
         parent.startService()
         mta = self.make()

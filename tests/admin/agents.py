@@ -1,4 +1,4 @@
-"""Agents that answer an operator's questions as a test says."""
+"""Scripted answers of agents to an operator's questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScriptedAgents:
         answers: a function of the arguments for each question, by name.
         answer_shard: answers questions about shards: takes shard, name and arguments.
         numbers: of the shards.
-        given_reports: what `reports` returns.
+        given_reports: the result of `reports`.
         reports_asked: how often `reports` was called.
     """
 

@@ -1,4 +1,4 @@
-"""The one answerer: what it asks of processes, what it tells, and what it does."""
+"""The API over HTTP: status, metrics, explanations, TLS hosts and actions."""
 
 import json
 from typing import Any
@@ -62,14 +62,14 @@ class AdminTestCase(SynchronousTestCase):
         answer = admin.answer(Request(method=method, path=path, **other))
         return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
 
-    def told(self, admin: Admin, path: str, method: str = "GET") -> tuple[int, Any]:
+    def json_of(self, admin: Admin, path: str, method: str = "GET") -> tuple[int, Any]:
         answer = self.ask(admin, path, method)
         self.assertEqual(answer.content_type, "application/json")
         return answer.code, json.loads(answer.body)
 
 
 class Explaining(AdminTestCase):
-    def test_what_was_asked_for_is_explained(self) -> None:
+    def test_explain_decodes_the_address_and_passes_it_on(self) -> None:
         self.agents.answers["explain"] = lambda wanted: {"mailbox": wanted["address"]}
         path = "/v1/explain/%22a%20b%2Fc%22@d.example"
         answer = self.ask(self.admin(), path, query="client=192.0.2.1")
@@ -78,16 +78,16 @@ class Explaining(AdminTestCase):
         query = {"address": '"a b/c"@d.example', "client": "192.0.2.1", "sender": None}
         self.assertEqual(self.agents.asked, [("explain", {"wanted": query})])
 
-    def test_what_is_not_there_and_what_is_nothing(self) -> None:
+    def test_explain_answers_404_for_unknown_ids_and_400_for_other_texts(self) -> None:
         self.agents.answers["explain"] = lambda wanted: None
         admin = self.admin()
-        self.assertEqual(self.told(admin, "/v1/explain/1M81ARNJN5BHJ")[0], 404)
-        code, facts = self.told(admin, "/v1/explain/x%1b")
+        self.assertEqual(self.json_of(admin, "/v1/explain/1M81ARNJN5BHJ")[0], 404)
+        code, facts = self.json_of(admin, "/v1/explain/x%1b")
         self.assertEqual(code, 400)
         self.assertIn("neither a queue id nor an address: x\\x1b; ", facts["error"])
-        self.assertEqual(self.told(admin, "/v1/explain/x", "POST")[0], 405)
+        self.assertEqual(self.json_of(admin, "/v1/explain/x", "POST")[0], 405)
 
-    def test_silence_is_an_error_after_a_while(self) -> None:
+    def test_explain_answers_503_after_28_seconds_of_silence(self) -> None:
         self.agents.answers["explain"] = lambda wanted: Deferred()
         answer = self.admin().answer(Request(method="GET", path="/v1/explain/a@b.example"))
         assert isinstance(answer, Deferred)
@@ -95,20 +95,20 @@ class Explaining(AdminTestCase):
         self.assertEqual(self.successResultOf(answer).code, 503)
 
 
-class Telling(AdminTestCase):
+class Reading(AdminTestCase):
     def test_the_status_is_versioned(self) -> None:
         admin = self.admin(listeners=lambda: ["smtp tcp 127.0.0.1:25"], wanted_listeners=1)
-        code, facts = self.told(admin, "/v1/status")
+        code, facts = self.json_of(admin, "/v1/status")
         self.assertEqual((code, facts["version"]), (200, 1))
         self.assertEqual(facts["listeners"], ["smtp tcp 127.0.0.1:25"])
         self.assertEqual((facts["hostname"], facts["ready"]), ("mail.example", True))
 
-    def test_what_was_counted_is_told_raw_and_for_prometheus(self) -> None:
+    def test_metrics_are_given_raw_and_for_prometheus(self) -> None:
         self.agents.given_reports = [report(0, accepted=2), report(1, accepted=3)]
         own = Metrics()
         own.count(table.WORKER_RESTARTS)
         admin = self.admin(metrics=own)
-        _, facts = self.told(admin, "/v1/metrics")
+        _, facts = self.json_of(admin, "/v1/metrics")
         self.assertEqual(facts["version"], 1)
         accepted = [{"labels": {}, "value": 5}]
         self.assertEqual(facts["metrics"]["twisted_mta_messages_accepted_total"], accepted)
@@ -124,23 +124,23 @@ class Telling(AdminTestCase):
         answer = self.ask(admin, "/metrics", accept="application/openmetrics-text")
         self.assertTrue(answer.content_type.startswith("application/openmetrics-text"))
 
-    def test_other_paths_say_what_there_is(self) -> None:
+    def test_other_paths_are_404_with_a_list_of_paths(self) -> None:
         admin = self.admin({"reload": list})
         for path in ("/", "/v1/", "/v1/reload/", "/v2/status", "/v1/stop"):
-            code, facts = self.told(admin, path)
+            code, facts = self.json_of(admin, path)
             self.assertEqual(code, 404)
             self.assertIn("GET /v1/status", facts["error"])
             self.assertIn("POST /v1/reload", facts["error"])
 
-    def test_the_hosts_that_tls_was_had_with(self) -> None:
+    def test_the_hosts_that_tls_was_used_with_are_listed(self) -> None:
         entry = {"host": "mx.example", "port": 25, "first": 1.0, "last": 2.0, "missing": None}
         self.agents.answers["tls"] = lambda domain: [entry]
         admin = self.admin()
-        self.assertEqual(self.told(admin, "/v1/tls"), (200, {"version": 1, "hosts": [entry]}))
-        self.assertEqual(self.told(admin, "/v1/tls/example")[0], 200)
+        self.assertEqual(self.json_of(admin, "/v1/tls"), (200, {"version": 1, "hosts": [entry]}))
+        self.assertEqual(self.json_of(admin, "/v1/tls/example")[0], 200)
         domains = [arguments["domain"] for _, arguments in self.agents.asked]
         self.assertEqual(domains, [None, "example"])
-        self.assertEqual(self.told(admin, "/v1/tls/example", "POST")[0], 405)
+        self.assertEqual(self.json_of(admin, "/v1/tls/example", "POST")[0], 405)
 
     def test_other_methods_are_not_allowed(self) -> None:
         admin = self.admin({"reload": lambda: self.fail("it was done")})
@@ -154,7 +154,7 @@ class Telling(AdminTestCase):
             self.assertEqual((answer.code, answer.headers["Allow"]), (405, allowed))
             self.assertIn(allowed, json.loads(answer.body)["error"])
 
-    def test_all_who_ask_at_once_share_one_answer(self) -> None:
+    def test_callers_at_one_time_share_one_answer(self) -> None:
         waiting: Deferred[ProcessReport] = Deferred()
         self.agents.given_reports = [PendingReport(waiting, report(0))]
         overview = self.overview()
@@ -168,8 +168,8 @@ class Telling(AdminTestCase):
         self.assertEqual(self.agents.reports_asked, 2)
 
 
-class Silence(AdminTestCase):
-    """Workers that hang, die and come again."""
+class SilentWorkers(AdminTestCase):
+    """Workers that hang, end and start again."""
 
     def state(self, overview: Overview) -> Status:
         asked = overview.status()
@@ -177,7 +177,7 @@ class Silence(AdminTestCase):
         self.clock.advance(1.5)
         return self.successResultOf(asked)
 
-    def test_a_worker_that_hangs_is_shown_as_that_after_a_second_and_a_half(self) -> None:
+    def test_a_worker_that_hangs_is_shown_as_not_answering_after_a_second_and_a_half(self) -> None:
         never: Deferred[ProcessReport] = Deferred()
         self.agents.given_reports = [report(0), PendingReport(never, report(1, restarts=2))]
         status = self.state(self.overview())
@@ -187,9 +187,9 @@ class Silence(AdminTestCase):
         )
         self.assertEqual(status.processes[1].restarts, 2)
         self.assertEqual(status.unready, "")
-        never.callback(report(1))  # too late, and no harm
+        never.callback(report(1))  # too late
 
-    def test_a_worker_that_hangs_still_is_not_waited_for_as_long(self) -> None:
+    def test_a_worker_that_still_hangs_gets_a_quarter_of_a_second(self) -> None:
         overview = self.overview()
         self.agents.given_reports = [PendingReport(Deferred(), report(0))]
         self.state(overview)
@@ -204,12 +204,12 @@ class Silence(AdminTestCase):
         again.callback(report(0))
         self.assertEqual(self.successResultOf(asked).state, "ready")
 
-    def test_a_worker_whose_pipe_breaks_is_shown_as_that_at_once(self) -> None:
+    def test_a_worker_whose_pipe_breaks_is_shown_as_not_answering_at_once(self) -> None:
         self.agents.given_reports = [PendingReport(fail(EOFError()), report(0))]
         status = self.successResultOf(self.overview().status())
         self.assertEqual(status.processes[0].state, "not answering")
 
-    def test_what_it_said_last_still_counts(self) -> None:
+    def test_the_last_report_of_a_silent_worker_still_counts(self) -> None:
         overview = self.overview()
         self.agents.given_reports = [report(0, accepted=7)]
         self.successResultOf(overview.status())
@@ -225,7 +225,7 @@ class Silence(AdminTestCase):
         self.agents.given_reports = [report(0, accepted=9)]
         self.assertEqual(self.successResultOf(overview.status()).counters["accepted"], 9)
 
-    def test_the_queue_of_a_worker_that_is_gone_still_counts(self) -> None:
+    def test_the_queue_of_a_worker_that_has_ended_still_counts(self) -> None:
         overview = self.overview()
         self.agents.given_reports = [report(0), report(1, queue={"messages": 20})]
         self.successResultOf(overview.status())
@@ -249,7 +249,7 @@ class Silence(AdminTestCase):
             status.incomplete, ("worker 1 is starting: its part of the queue is not counted",)
         )
 
-    def test_no_counter_goes_backwards_when_a_worker_dies(self) -> None:
+    def test_no_counter_goes_backwards_when_a_worker_ends(self) -> None:
         overview = self.overview()
         seen = []
         for reports in (
@@ -262,8 +262,8 @@ class Silence(AdminTestCase):
         self.assertEqual(seen, [12, 13, 14])
 
 
-class Doing(AdminTestCase):
-    def test_an_action_says_what_was_done(self) -> None:
+class Acting(AdminTestCase):
+    def test_an_action_returns_lines_that_say_what_was_done(self) -> None:
         done: Deferred[list[str]] = Deferred()
         admin = self.admin({"reload": lambda: done, "reopen-logs": lambda: None})
         answer = admin.answer(Request(method="POST", path="/v1/reload"))
@@ -274,23 +274,23 @@ class Doing(AdminTestCase):
             json.loads(self.successResultOf(answer).body),
             {"version": 1, "action": "reload", "lines": ["aliases: 3 more"]},
         )
-        code, facts = self.told(admin, "/v1/reopen-logs", "POST")
+        code, facts = self.json_of(admin, "/v1/reopen-logs", "POST")
         self.assertEqual((code, facts["lines"]), (200, []))
 
-    def test_a_refusal_says_why_on_one_printable_line(self) -> None:
+    def test_a_refused_action_says_why_on_one_printable_line(self) -> None:
         def refuse() -> None:
             raise ValueError("routes: \x1b[31mno\nsuch")
 
-        code, facts = self.told(self.admin({"reload": refuse}), "/v1/reload", "POST")
+        code, facts = self.json_of(self.admin({"reload": refuse}), "/v1/reload", "POST")
         self.assertEqual(code, 409)
         self.assertEqual(facts, {"error": "routes: \\x1b[31mno\\nsuch"})
 
-    def test_what_nobody_expected_is_in_the_log_as_well(self) -> None:
-        code, _ = self.told(self.admin({"reload": lambda: 1 / 0}), "/v1/reload", "POST")
+    def test_an_unexpected_error_of_an_action_is_logged_as_well(self) -> None:
+        code, _ = self.json_of(self.admin({"reload": lambda: 1 / 0}), "/v1/reload", "POST")
         self.assertEqual(code, 409)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_the_start_is_the_parents_where_it_says_so(self) -> None:
+    def test_the_time_of_the_start_is_the_parents(self) -> None:
         self.agents.given_reports = [evolve(report(0), started_at=NOW - 5)]
         status = self.successResultOf(self.overview(started_at=lambda: NOW - 500).status())
         self.assertEqual(status.started_at, NOW - 500)

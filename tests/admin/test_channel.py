@@ -1,4 +1,4 @@
-"""What a client of the page or the control socket can take of the process, and no more."""
+"""Bounds on what a client of the page or the control socket can use of the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOUNDS = Bounds(connections=5, per_peer=3, body=1000, idle=60, request=20, readi
 
 
 class Transport(StringTransport):
-    """Whose other end may stop reading."""
+    """A transport whose other end may stop reading."""
 
     reads = True
     aborting = False
@@ -78,14 +78,14 @@ class ChannelTestCase(SynchronousTestCase):
 
 
 class Pipelining(ChannelTestCase):
-    def test_one_request_is_looked_at_in_a_turn_of_the_reactor(self) -> None:
+    def test_one_request_is_read_in_a_turn_of_the_reactor(self) -> None:
         transport = self.connect(b"".join(GET % number for number in range(5)))
         self.assertEqual(self.asked, ["/0"])
         self.clock.advance(0)
         self.assertEqual(self.asked, ["/0", "/1", "/2", "/3", "/4"])
         self.assertEqual(transport.value().count(b"\r\n\r\nyes"), 5)
 
-    def test_the_next_one_waits_until_the_answer_is_there(self) -> None:
+    def test_the_next_request_waits_until_the_response_is_there(self) -> None:
         answers: list[Deferred[Response]] = []
 
         def later(request: Request) -> Deferred[Response]:
@@ -100,7 +100,7 @@ class Pipelining(ChannelTestCase):
         self.clock.advance(0)
         self.assertEqual(len(answers), 2)
 
-    def test_the_next_one_waits_until_the_answer_is_read(self) -> None:
+    def test_the_next_request_waits_until_the_response_is_read(self) -> None:
         transport = self.connect()
         transport.reads = False
         transport.protocol.dataReceived(GET % 1 + GET % 2)
@@ -110,7 +110,7 @@ class Pipelining(ChannelTestCase):
         self.clock.advance(0)
         self.assertEqual((self.asked, transport.gone), (["/1", "/2"], False))
 
-    def test_who_does_not_read_is_not_waited_for(self) -> None:
+    def test_a_client_that_does_not_read_is_disconnected(self) -> None:
         for last in (b"", b"Connection: close\r\n"):
             transport = self.connect()
             transport.reads = False
@@ -118,7 +118,7 @@ class Pipelining(ChannelTestCase):
             self.clock.advance(31)
             self.assertTrue(transport.aborting)
 
-    def test_who_looks_at_a_stream_page_by_page_has_more_time(self) -> None:
+    def test_a_client_of_a_streamed_response_has_more_time_to_read(self) -> None:
         outlets: list[Outlet] = []
 
         def begin(outlet: Outlet) -> Callable[[], object]:
@@ -137,7 +137,7 @@ class Pipelining(ChannelTestCase):
 
 
 class Time(ChannelTestCase):
-    def test_a_request_has_a_deadline_that_octets_do_not_put_off(self) -> None:
+    def test_octets_of_a_request_do_not_extend_its_deadline(self) -> None:
         transport = self.connect(b"GET / HTTP/1.1\r\nHost: local")
         for _ in range(19):
             self.clock.advance(1)
@@ -148,7 +148,7 @@ class Time(ChannelTestCase):
         transport.protocol.dataReceived(b"ost\r\n\r\n")
         self.assertEqual(self.asked, [])
 
-    def test_a_body_comes_in_that_time_as_well(self) -> None:
+    def test_the_deadline_of_a_request_includes_its_body(self) -> None:
         transport = self.connect(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
         for _ in range(20):
             transport.protocol.dataReceived(b"x")
@@ -166,7 +166,7 @@ class Time(ChannelTestCase):
         self.clock.advance(60)
         self.assertTrue(transport.gone)
 
-    def test_answers_have_a_share_of_the_time(self) -> None:
+    def test_responses_have_a_quarter_of_the_reactors_time(self) -> None:
         lane = Lane(self.clock)
         done: list[float] = []
 
@@ -183,28 +183,28 @@ class Time(ChannelTestCase):
             self.assertGreaterEqual(later - earlier, 0.039)
 
 
-class Room(ChannelTestCase):
-    def test_the_one_that_waits_longest_makes_room(self) -> None:
+class Connections(ChannelTestCase):
+    def test_the_connection_that_waits_longest_is_closed_for_a_new_one(self) -> None:
         hosts = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.5"]
         before = [self.connect(b"GET", host) for host in hosts]
         last = self.connect(GET % 1, "192.0.2.4")
         self.assertEqual([each.gone for each in before], [True, False, False, False, False])
         self.assertEqual(self.status(last), 200)
 
-    def test_a_peer_makes_room_for_itself_alone(self) -> None:
+    def test_a_peer_with_many_connections_loses_its_own_first(self) -> None:
         other = self.connect(b"GET", "192.0.2.2")
         before = [self.connect(b"GET") for _ in range(3)]
         self.connect(b"GET")
         self.assertEqual([each.gone for each in (other, *before)], [False, True, False, False])
 
-    def test_where_none_waits_the_new_one_is_refused(self) -> None:
+    def test_a_connection_is_refused_where_none_of_the_others_waits(self) -> None:
         self.answer = lambda request: Deferred()  # type: ignore[method-assign]
         before = [self.connect(GET % 1, f"192.0.2.{number}") for number in range(5)]
         last = self.connect(GET % 1, "192.0.2.9")
         self.assertEqual([each.gone for each in before], [False] * 5)
         self.assertEqual((self.status(last), last.gone), (503, True))
 
-    def test_what_has_ended_takes_no_room(self) -> None:
+    def test_closed_connections_do_not_count(self) -> None:
         for _ in range(20):
             transport = self.connect(GET % 1)
             self.assertEqual(self.status(transport), 200)
@@ -217,18 +217,18 @@ class Bodies(ChannelTestCase):
     def post(self, fields: bytes, body: bytes) -> Transport:
         return self.connect(b"POST / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\n" + body)
 
-    def test_a_body_is_taken_up_to_its_length(self) -> None:
+    def test_a_body_up_to_the_limit_is_taken(self) -> None:
         for fields, body in (
             (b"Content-Length: 10", b"x" * 10),
             (b"Transfer-Encoding: chunked", b"5\r\nxxxxx\r\n5\r\nxxxxx\r\n0\r\n\r\n"),
         ):
             self.assertEqual(self.status(self.post(fields, body)), 200)
 
-    def test_one_that_is_a_little_too_long_is_read_past(self) -> None:
+    def test_a_body_that_is_a_little_too_long_is_read_past(self) -> None:
         transport = self.post(b"Content-Length: 11", b"x" * 11)
         self.assertEqual((self.status(transport), transport.gone), (413, False))
 
-    def test_one_that_is_much_too_long_is_not_read(self) -> None:
+    def test_a_body_that_is_much_too_long_is_not_read(self) -> None:
         for fields, body in (
             (b"Content-Length: 1001", b""),
             (b"Content-Length: " + b"9" * 5000, b""),
@@ -241,7 +241,7 @@ class Bodies(ChannelTestCase):
             self.assertEqual((self.status(transport), transport.gone), (413, True), fields)
         self.assertEqual(self.asked, [])
 
-    def test_where_a_request_ends_is_never_a_matter_of_opinion(self) -> None:
+    def test_requests_with_an_ambiguous_length_are_refused(self) -> None:
         # RFC 9112 §6.3
         for fields in (
             b"Content-Length: 4\r\nTransfer-Encoding: chunked",

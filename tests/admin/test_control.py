@@ -1,4 +1,4 @@
-"""The control socket: who can connect, where it may be, and what its client makes of it."""
+"""The control socket: its permissions, its name in the state directory, and its client."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from twisted_mta.system.ownership import Peer
 
 
 def answer(request: Request) -> Response:
-    """Say what was asked; refuse what is not to be."""
+    """Return the method and the path of a request; refuse some paths."""
     if request.path == "/refused":
         return error_response("line 3 is wrong", 409)
     if request.path == "/text":
@@ -51,7 +51,7 @@ class ControlTestCase(TestCase):
 
 
 class Serving(ControlTestCase):
-    async def test_it_answers(self) -> None:
+    async def test_the_socket_answers_requests(self) -> None:
         self.start()
         for _ in range(2):
             said = await self.ask(lambda client: client.get("/v1/status"))
@@ -59,7 +59,7 @@ class Serving(ControlTestCase):
         said = await self.ask(lambda client: client.post("/v1/reload"))
         self.assertEqual(said, {"asked": "POST /v1/reload"})
 
-    def test_nobody_else_can_connect_whatever_the_umask_is(self) -> None:
+    def test_only_the_owner_can_connect_whatever_the_umask_is(self) -> None:
         modes: list[int] = []
         path = self.path
 
@@ -74,19 +74,19 @@ class Serving(ControlTestCase):
         modes.append(stat.S_IMODE(os.stat(path).st_mode))
         self.assertEqual(modes, [0o600, 0o600])
 
-    def test_the_umask_is_as_before(self) -> None:
+    def test_binding_leaves_the_umask_as_it_was(self) -> None:
         before = os.umask(0o027)
         self.addCleanup(os.umask, before)
         self.start()
         self.assertEqual(os.umask(0o027), 0o027)
 
-    def test_its_name_is_gone_at_the_end(self) -> Deferred[None]:
+    def test_a_stop_removes_the_name(self) -> Deferred[None]:
         served = self.start()
         stopped = served.stop()
         self.assertEqual(os.listdir(self.directory), [])
         return stopped.addCallback(lambda _: served.stop())
 
-    async def test_the_name_of_a_successor_is_left_alone(self) -> None:
+    async def test_a_stop_leaves_the_socket_of_a_successor_alone(self) -> None:
         first = self.start()
         os.unlink(self.path)
         second = self.start()
@@ -96,7 +96,7 @@ class Serving(ControlTestCase):
         await second.stop()
         self.assertEqual(os.listdir(self.directory), [])
 
-    async def test_what_a_killed_process_left_is_replaced(self) -> None:
+    async def test_the_socket_of_a_killed_process_is_replaced(self) -> None:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(self.path)
             left.listen()
@@ -105,7 +105,7 @@ class Serving(ControlTestCase):
         said = await self.ask(lambda client: client.get("/"))
         self.assertEqual(said, {"asked": "GET /"})
 
-    async def test_another_user_is_no_mta(self) -> None:
+    async def test_a_socket_of_another_user_is_not_trusted(self) -> None:
         self.start()
 
         self.patch(client, "peer", lambda connected: Peer(1, 6666))
@@ -113,7 +113,7 @@ class Serving(ControlTestCase):
             await self.ask(lambda client: client.get("/"))
         self.assertIn("user number 6666 answers there", str(caught.exception))
 
-    def test_what_is_no_socket_is_not_removed(self) -> None:
+    def test_a_file_that_is_no_socket_is_not_removed(self) -> None:
         with open(self.path, "w", encoding="ascii") as file:
             file.write("mine")
         error = self.assertRaises(OSError, self.start)
@@ -133,13 +133,13 @@ class Serving(ControlTestCase):
         await served.stop()
         self.assertEqual(os.listdir(deep), [])
 
-    def test_a_path_that_is_not_there_is_an_error_that_names_it(self) -> None:
+    def test_a_missing_directory_is_an_error_that_names_it(self) -> None:
         missing = os.path.join(self.directory, "missing", NAME)
         error = self.assertRaises(OSError, self.start, missing)
         self.assertIn("No such file", str(error))
 
 
-class Lost(ControlTestCase):
+class LostName(ControlTestCase):
     """Its name goes away while it is served."""
 
     def setUp(self) -> None:
@@ -157,7 +157,7 @@ class Lost(ControlTestCase):
         (line,) = self.logged
         self.assertIn("made anew", line)
 
-    async def test_who_is_connected_stays_so(self) -> None:
+    async def test_open_connections_go_on_when_the_name_is_made_anew(self) -> None:
         served = self.start()
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
@@ -170,7 +170,7 @@ class Lost(ControlTestCase):
         await served.stop()
         self.assertEqual(os.listdir(self.directory), [])
 
-    async def test_what_a_killed_process_put_there_is_replaced(self) -> None:
+    async def test_a_stale_socket_in_its_place_is_replaced(self) -> None:
         served = self.start()
         os.unlink(self.path)
         with socket.socket(socket.AF_UNIX) as left:
@@ -179,7 +179,7 @@ class Lost(ControlTestCase):
         served.look()
         self.assertEqual(await self.ask(lambda client: client.get("/")), {"asked": "GET /"})
 
-    def test_one_that_was_touched_is_still_ours(self) -> Deferred[None]:
+    def test_a_socket_file_that_was_touched_is_still_ours(self) -> Deferred[None]:
         served = self.start()
         os.utime(self.path, (1, 1))
         served.look()
@@ -188,7 +188,7 @@ class Lost(ControlTestCase):
         self.assertEqual(os.listdir(self.directory), [])
         return stopped
 
-    def test_nothing_is_made_in_the_place_of_a_directory_that_has_gone(self) -> None:
+    def test_no_socket_is_made_where_the_state_directory_has_gone(self) -> None:
         there = [True]
         served = self.start(in_place=lambda: there[0])
         os.unlink(self.path)
@@ -199,24 +199,24 @@ class Lost(ControlTestCase):
         served.look()
         self.assertEqual(os.listdir(self.directory), [NAME])
 
-    def test_another_process_that_listens_there_is_left_alone(self) -> None:
+    def test_the_socket_of_another_listening_process_is_left_alone(self) -> None:
         served = self.start()
-        self.patch(os, "getpid", lambda: 0)  # not the one that listens there
+        self.patch(os, "getpid", lambda: 0)  # another process listens there
         os.unlink(self.path)
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(self.path)
             other.listen(0)
-            for _ in range(3):  # of which the last ones find its queue full
+            for _ in range(3):  # the last of these find its queue full
                 served.look()
             (line,) = self.logged
             self.assertIn("another process", line)
-            other.accept()[0].close()  # it is still reached by that name
+            other.accept()[0].close()  # the other process is still reached by that name
             error = self.assertRaises(OSError, self.start)
             self.assertIn("another process", str(error))
         served.look()
         self.assertIn("made anew", self.logged[-1])
 
-    def test_a_directory_that_is_gone_is_said_once(self) -> None:
+    def test_a_missing_directory_is_logged_once(self) -> None:
         served = self.start()
         shutil.rmtree(self.directory)
         served.look()
@@ -227,7 +227,7 @@ class Lost(ControlTestCase):
         served.look()
         self.assertTrue(os.path.exists(self.path))
 
-    def test_after_its_end_it_is_not_made_anew(self) -> Deferred[None]:
+    def test_a_stopped_socket_is_not_made_anew(self) -> Deferred[None]:
         served = self.start()
         stopped = served.stop()
         served.look()
@@ -243,12 +243,12 @@ class Asking(ControlTestCase):
             return str(error)
         raise self.failureException(f"no {kind.__name__}")
 
-    async def test_where_nothing_runs_it_says_what_to_do(self) -> None:
+    async def test_without_an_mta_the_error_says_what_to_do(self) -> None:
         text = await self.failure(NotRunning)
         self.assertIn(self.path, text)
         self.assertIn("--state-dir", text)
 
-    async def test_a_socket_that_was_left_behind_is_not_a_running_mta(self) -> None:
+    async def test_a_stale_socket_is_not_a_running_mta(self) -> None:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(self.path)
         self.assertIn(self.path, await self.failure(NotRunning))
@@ -258,7 +258,7 @@ class Asking(ControlTestCase):
         self.assertEqual(await self.failure(Refused, "/refused"), "line 3 is wrong")
         self.assertEqual(await self.failure(Refused, "/text"), "<h1>no\\x1b</h1>")
 
-    async def test_silence_is_not_waited_for_for_ever(self) -> None:
+    async def test_a_silent_mta_is_a_timeout(self) -> None:
         self.start(answer=lambda request: Deferred())
         client = ControlClient(self.directory, timeout=0.05)
         try:
@@ -268,7 +268,7 @@ class Asking(ControlTestCase):
         else:
             self.fail("it answered")
 
-    async def test_what_is_no_http_is_said(self) -> None:
+    async def test_a_response_that_is_not_http_is_an_error(self) -> None:
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(self.path)
             other.listen()

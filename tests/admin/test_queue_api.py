@@ -1,4 +1,4 @@
-"""What an operator asks over HTTP: many shards answer as one."""
+"""The queue over HTTP: the answers of all shards are merged."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def name(id: int) -> str:
 
 
 class QueueAPITestCase(SynchronousTestCase):
-    """Shards with even and with odd ids; `asked` is what they were asked."""
+    """Two shards, with even and with odd ids; `asked` records the questions to them."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked: list[tuple[int, str, Mapping[str, Any]]] = []
         self.shards: dict[int, list[int]] = {0: [2, 4, 6, 8], 1: [1, 3, 5, 7]}
         self.gone: dict[int, None] = {}
-        self.looks = 2  # messages that a shard gives, or changes, at once
+        self.looks = 2  # messages that a shard lists, or changes, at once
         self.agents = ScriptedAgents()
         self.agents.numbers = (0, 1)
         self.agents.answer_shard = self.ask_shard
@@ -63,21 +63,21 @@ class QueueAPITestCase(SynchronousTestCase):
         )
         return self.successResultOf(answer) if isinstance(answer, Deferred) else answer
 
-    def told(self, path: str, method: str = "GET", code: int = 200, **other: Any) -> Any:
+    def json_of(self, path: str, method: str = "GET", code: int = 200, **other: Any) -> Any:
         answer = self.ask(path, method, **other)
         self.assertEqual(answer.code, code, answer.body)
         return json.loads(answer.body)
 
     def act(self, action: str, code: int = 200, **wish: Any) -> Any:
         body = json.dumps(wish).encode()
-        return self.told(f"/{action}", "POST", code, body=body, user="uid 7")
+        return self.json_of(f"/{action}", "POST", code, body=body, user="uid 7")
 
 
 class Listing(QueueAPITestCase):
     def test_pages_of_all_shards_are_one_list_in_the_order_of_ids(self) -> None:
         found, after = [], ""
         for _ in range(20):
-            page = self.told(f"?limit=3{after}")
+            page = self.json_of(f"?limit=3{after}")
             self.assertLessEqual(len(page["messages"]), 3)
             found += [message["id"] for message in page["messages"]]
             if page["next"] is None:
@@ -85,8 +85,10 @@ class Listing(QueueAPITestCase):
             after = f"&after={page['next']}"
         self.assertEqual(found, [name(id) for id in range(1, 9)])
 
-    def test_filters_are_handed_on(self) -> None:
-        self.told(f"?to=a%2Bb@x&from=%3C%3E&domain=x&state=held&older=60&id={name(1)}&id={name(2)}")
+    def test_filters_in_the_query_reach_the_shards(self) -> None:
+        self.json_of(
+            f"?to=a%2Bb@x&from=%3C%3E&domain=x&state=held&older=60&id={name(1)}&id={name(2)}"
+        )
         self.assertEqual(
             self.asked[0][2]["filters"],
             {
@@ -99,7 +101,7 @@ class Listing(QueueAPITestCase):
             },
         )
 
-    def test_what_cannot_be_read_is_refused_with_why(self) -> None:
+    def test_parameters_that_cannot_be_read_are_refused_with_why(self) -> None:
         for query, why in (
             ("colour=red", "found filter 'colour', expected one of id, to, from"),
             ("older=soon", "older: found 'soon', expected seconds"),
@@ -109,15 +111,15 @@ class Listing(QueueAPITestCase):
             ("after=x", "a queue id has"),
             ("domain=?", "domain: what is that?"),
         ):
-            self.assertIn(why, self.told(f"?{query}", code=400)["error"])
+            self.assertIn(why, self.json_of(f"?{query}", code=400)["error"])
 
     def test_a_shard_that_cannot_be_asked_is_named(self) -> None:
         self.gone[1] = None
-        page = self.told("?limit=9")
+        page = self.json_of("?limit=9")
         self.assertEqual(page["missing"], [{"shard": 1, "why": "shard 1 is gone"}])
         self.assertEqual([each["id"] for each in page["messages"]], [name(2), name(4)])
 
-    def test_one_that_hangs_is_not_waited_for_for_ever(self) -> None:
+    def test_a_shard_that_hangs_is_missing_after_20_seconds(self) -> None:
         self.agents.numbers = (0,)
         self.agents.answer_shard = lambda *_: Deferred()
         answer = self.api.answer(Request(method="GET", path="/v1/queue"))
@@ -128,18 +130,18 @@ class Listing(QueueAPITestCase):
 
 
 class Showing(QueueAPITestCase):
-    def test_a_message_is_found_wherever_it_is(self) -> None:
+    def test_a_message_is_found_in_any_shard(self) -> None:
         for id in (3, 4):
-            self.assertEqual(self.told(f"/{name(id)}")["message"]["id"], name(id))
+            self.assertEqual(self.json_of(f"/{name(id)}")["message"]["id"], name(id))
 
-    def test_one_that_is_nowhere_is_404_unless_nobody_knows(self) -> None:
-        self.assertIn("not in the queue", self.told(f"/{name(99)}", code=404)["error"])
+    def test_an_unknown_message_is_404_or_503_where_a_shard_is_missing(self) -> None:
+        self.assertIn("not in the queue", self.json_of(f"/{name(99)}", code=404)["error"])
         self.gone[1] = None
-        self.assertIn("shard 1 is gone", self.told(f"/{name(99)}", code=503)["error"])
-        self.told("/nonsense", code=400)
-        self.told(f"/{name(3)}/colour", code=404)
+        self.assertIn("shard 1 is gone", self.json_of(f"/{name(99)}", code=503)["error"])
+        self.json_of("/nonsense", code=400)
+        self.json_of(f"/{name(3)}/colour", code=404)
 
-    def test_a_content_comes_in_pieces(self) -> None:
+    def test_a_long_content_is_sent_in_pieces(self) -> None:
         answer = self.ask(f"/{name(3)}/body")
         self.assertEqual((answer.content_type, answer.size), ("message/rfc822", 25))
         assert answer.pieces is not None
@@ -147,14 +149,14 @@ class Showing(QueueAPITestCase):
         self.assertEqual([len(piece) for piece in pieces], [10, 10, 10, 0])
         self.assertEqual([each[2]["offset"] for each in self.asked[2:]], [10, 20])
 
-    def test_the_public_sees_envelopes_alone(self) -> None:
-        self.assertFalse(self.told(f"/{name(3)}", public=True)["message"]["content"])
-        self.told(f"/{name(3)}/body", code=403, public=True)
-        self.told("/remove", "POST", code=403, public=True, body=b'{"all": true}')
+    def test_public_requests_get_envelopes_only(self) -> None:
+        self.assertFalse(self.json_of(f"/{name(3)}", public=True)["message"]["content"])
+        self.json_of(f"/{name(3)}/body", code=403, public=True)
+        self.json_of("/remove", "POST", code=403, public=True, body=b'{"all": true}')
 
 
 class Acting(QueueAPITestCase):
-    def test_it_goes_through_all_shards(self) -> None:
+    def test_an_action_goes_through_all_shards(self) -> None:
         said = self.act("hold", all=True)
         self.assertEqual((said["recipients"], said["next"]), (8, None))
         self.assertEqual(
@@ -162,7 +164,7 @@ class Acting(QueueAPITestCase):
         )
         self.assertTrue(all(each["by"] == "uid 7" for _, _, each in self.asked))
 
-    def test_with_a_limit_it_stops_and_goes_on_where_it_was(self) -> None:
+    def test_an_action_with_a_limit_stops_and_continues_where_it_was(self) -> None:
         amounts, after = [], None
         while True:
             said = self.act("retry", domain="x", limit=3, after=after)
@@ -173,15 +175,15 @@ class Acting(QueueAPITestCase):
         self.assertEqual(sum(amounts), 8)
         self.assertLessEqual(max(amounts), 4)
 
-    def test_a_dry_run_is_one(self) -> None:
+    def test_a_dry_run_is_passed_on_to_the_shards(self) -> None:
         self.assertTrue(self.act("remove", all=True, dry_run=True)["dry_run"])
         self.assertTrue(all(each["dry_run"] for _, _, each in self.asked))
 
-    def test_everything_is_only_meant_where_it_is_said(self) -> None:
+    def test_an_action_on_all_messages_needs_all_true(self) -> None:
         self.assertIn("found no filters; expected", self.act("remove", 400)["error"])
         self.assertEqual(self.asked, [])
 
-    def test_what_cannot_be_read_is_refused(self) -> None:
+    def test_bodies_that_cannot_be_read_are_refused(self) -> None:
         for body in (
             b"[" * 500_000,
             b"{",
@@ -189,11 +191,11 @@ class Acting(QueueAPITestCase):
             b'{"all": true, "limit": "x"}',
             b'{"all": true, "dry_run": 1}',
         ):
-            self.told("/hold", "POST", 400, body=body)
+            self.json_of("/hold", "POST", 400, body=body)
         self.act("hold", 400, all=True, after="x")
         self.act("hold", 400, domain="?")
         for body in (b'{"all":' * 100_000, b"\xff", b"1" * 10_000):
-            self.told("/hold", "POST", 400, body=body)
+            self.json_of("/hold", "POST", 400, body=body)
         self.assertEqual(self.ask("/hold").headers["Allow"], "POST")
         self.assertEqual(self.ask("", "POST").code, 405)
 

@@ -1,4 +1,4 @@
-"""What a process says of itself, read from an agent at work in memory."""
+"""The report of a process, made from an agent at work in memory."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ class Reading(SynchronousTestCase):
     def report(self) -> ProcessReport:
         return process_report(self.agent, pid=1, state="ready", names=[NAME], number=3)
 
-    def test_a_report_has_what_passed(self) -> None:
+    def test_a_report_counts_messages_connections_and_outcomes(self) -> None:
         self.mta.submit(MAIL, "bob@localhost")
         self.mta.submit(MAIL, "bob@next.example")
         report = self.report()
@@ -48,11 +48,11 @@ class Reading(SynchronousTestCase):
         self.assertGreater(total(table.COMMIT_BATCHES), 0)
         self.assertEqual(ProcessReport.from_json(report.to_json()), report)
 
-    def test_connections_are_open_while_they_are(self) -> None:
+    def test_open_connections_are_reported(self) -> None:
         self.mta.connect()
         self.assertEqual(self.report().connections, {NAME: Connections(1, 1, 1000)})
 
-    def test_what_is_wrong_is_in_the_report_and_goes_by_itself(self) -> None:
+    def test_a_full_disk_is_a_trouble_until_it_has_room_again(self) -> None:
         self.assertEqual(self.report().troubles, ())
         self.files.capacity = 1000
         self.mta.advance(seconds=2)
@@ -64,7 +64,7 @@ class Reading(SynchronousTestCase):
         self.mta.advance(seconds=2)
         self.assertEqual(self.report().troubles, ())
 
-    def test_descriptors_that_are_left_to_mail_on_its_way_are_missing_to_connections(self) -> None:
+    def test_a_shortage_of_descriptors_for_connections_is_a_trouble(self) -> None:
         probe = os.dup(0)
         os.close(probe)
         self.patch(accepting, "limit", lambda: probe * 8 // 7 - 2)
@@ -74,21 +74,21 @@ class Reading(SynchronousTestCase):
         self.patch(accepting, "limit", lambda: probe * 8 // 7 + 2)
         self.assertEqual(self.report().troubles, ())
 
-    def test_a_quota_that_is_used_up_is_in_the_report(self) -> None:
+    def test_an_exhausted_quota_is_a_trouble(self) -> None:
         self.files.fail_next("create", OSError(errno.EDQUOT, "Disk quota exceeded"))
         self.assertEqual(self.mta.submit(LARGE, "bob@localhost")[:9], "452 4.3.1")
         (full,) = self.report().troubles
         self.assertEqual(full.text, "the queue cannot be written: Disk quota exceeded")
         self.mta.advance(seconds=6)
-        self.report()  # which has it tried again
+        self.report()  # which tries to write again
         self.mta.advance(seconds=1)
         self.assertEqual(self.report().troubles, ())
 
-    def test_early_data_is_counted(self) -> None:
+    def test_early_data_of_clients_is_counted(self) -> None:
         client = self.mta.connect()
         client.say("EHLO client.example\r\nNOOP")
         self.assertEqual(self.report().metrics.total(table.EARLY_DATA, kind="smtp"), 1)
 
-    def test_the_queue_is_closed_after_the_end(self) -> None:
+    def test_the_queue_is_reported_closed_after_the_stop(self) -> None:
         self.mta.stop()
         self.assertFalse(self.report().queue_open)

@@ -1,4 +1,4 @@
-"""What processes say of themselves, and what that comes to for all of them."""
+"""Reports of processes, and the status that they are merged into."""
 
 import json
 from typing import Any
@@ -59,12 +59,12 @@ def merged(*reports: ProcessReport, **other: Any) -> Status:
     return merge(reports, hostname="mail.example", version="1.2.3", now=NOW, **other)
 
 
-class Crossing(SynchronousTestCase):
+class ReportAsJSON(SynchronousTestCase):
     def test_a_report_survives_json(self) -> None:
         for each in (report(), report(3, accepted=7, restarts=2, queue_open=False)):
             self.assertEqual(ProcessReport.from_json(json.loads(json.dumps(each.to_json()))), each)
 
-    def test_what_is_no_report_is_a_value_error(self) -> None:
+    def test_json_of_another_shape_is_a_value_error(self) -> None:
         good = report().to_json()
         for change in (
             {"pid": None},
@@ -79,7 +79,7 @@ class Crossing(SynchronousTestCase):
         self.assertRaises(ValueError, ProcessReport.from_json, [])
         self.assertRaises(ValueError, ProcessReport.from_json, {})
 
-    def test_it_is_of_bounded_size_whatever_peers_say(self) -> None:
+    def test_a_report_is_of_bounded_size_however_long_replies_are(self) -> None:
         message = RecentMessage.shortened(
             id="A",
             received_at=NOW,
@@ -97,7 +97,7 @@ class Crossing(SynchronousTestCase):
 
 
 class Merging(SynchronousTestCase):
-    def test_many_answer_as_one(self) -> None:
+    def test_the_numbers_of_all_reports_are_added(self) -> None:
         status = merged(report(1, accepted=5), report(0, accepted=2))
         self.assertEqual(status.queue, {"messages": 4, "deferred": 2})
         self.assertEqual(status.connections, {"smtp tcp 127.0.0.1:25": Connections(2, 20)})
@@ -116,7 +116,7 @@ class Merging(SynchronousTestCase):
         self.assertEqual(len(status.recent), 50)
         self.assertEqual([each.id for each in status.recent[:4]], ["A0", "B0", "A1", "B1"])
 
-    def test_a_next_hop_that_several_leave_alone_is_shown_once(self) -> None:
+    def test_a_next_hop_that_several_processes_suspend_is_shown_once(self) -> None:
         status = merged(
             report(0, suspended=(suspended("smtp:a", 10, 2), suspended("smtp:b", 10, 5))),
             report(1, suspended=(suspended("smtp:a", 20, 3),)),
@@ -129,7 +129,7 @@ class Merging(SynchronousTestCase):
         self.assertEqual(len(merged(report(suspended=many)).suspended), 50)
         self.assertEqual(status.to_json()["suspended"][0]["last"], "451 4.4.1 Refused")
 
-    def test_its_json_is_versioned_and_complete(self) -> None:
+    def test_the_json_of_a_status_is_versioned_and_complete(self) -> None:
         facts = json.loads(json.dumps(merged(report(0), report(1)).to_json()))
         self.assertEqual((facts["version"], facts["program"]), (1, "1.2.3"))
         self.assertEqual((facts["ready"], facts["unready"]), (True, ""))
@@ -137,7 +137,7 @@ class Merging(SynchronousTestCase):
         self.assertEqual(facts["recent"][0]["recipients"], ["bob@localhost"])
         self.assertNotIn("metrics", facts)
 
-    def test_gauges_say_the_same(self) -> None:
+    def test_gauges_have_the_numbers_of_the_status(self) -> None:
         silent = report(1, state="not answering")
         numbers = gauges(merged(report(0), silent))
         self.assertEqual(numbers.total(table.QUEUE_MESSAGES), 4)
@@ -153,7 +153,7 @@ class Readiness(SynchronousTestCase):
     def unready(self, *reports: ProcessReport, **other: Any) -> str:
         return merged(*reports, **other).unready
 
-    def test_one_process_is_ready_when_it_says_so_and_its_queue_is_open(self) -> None:
+    def test_one_process_is_ready_when_its_state_is_and_its_queue_is_open(self) -> None:
         self.assertEqual(self.unready(report()), "")
         self.assertEqual(self.unready(report(state="starting")), "the process is starting")
         self.assertEqual(self.unready(report(state="draining")), "draining")
@@ -162,19 +162,19 @@ class Readiness(SynchronousTestCase):
         )
         self.assertEqual(self.unready(), "no process")
 
-    def test_every_listener_has_to_listen(self) -> None:
+    def test_every_listener_must_listen(self) -> None:
         two = ("smtp tcp 127.0.0.1:25", "web tcp 127.0.0.1:8025")
         self.assertEqual(self.unready(report(), listeners=two, wanted_listeners=2), "")
         self.assertEqual(
             self.unready(report(), listeners=two, wanted_listeners=3), "2 of 3 listeners listen"
         )
 
-    def test_all_workers_have_to_have_started_once(self) -> None:
+    def test_all_workers_must_have_started_once(self) -> None:
         self.assertEqual(
             self.unready(report(0), report(1, state="starting")), "worker 1 is starting"
         )
 
-    def test_a_worker_that_died_or_hangs_is_replaced_by_the_others(self) -> None:
+    def test_a_worker_that_has_ended_or_hangs_does_not_make_the_mta_unready(self) -> None:
         for gone in (
             report(1, state="starting", restarts=1),
             report(1, state="not answering"),
@@ -182,12 +182,12 @@ class Readiness(SynchronousTestCase):
             self.assertEqual(self.unready(report(0), gone), "")
             self.assertNotEqual(self.unready(gone), "")
 
-    def test_a_worker_that_would_refuse_mail_counts(self) -> None:
+    def test_a_worker_with_a_closed_queue_makes_the_mta_unready(self) -> None:
         self.assertEqual(
             self.unready(report(0), report(1, queue_open=False)), "the queue of worker 1 is closed"
         )
 
-    def test_what_stops_mail_anywhere_is_said(self) -> None:
+    def test_a_trouble_that_stops_mail_makes_the_mta_unready(self) -> None:
         full = Trouble(kind="disk", text="12 octets are free", stops=True)
         expired = Trouble(kind="certificate", text="mx.pem has expired")
         status = merged(report(0, troubles=(expired, full)), report(1, troubles=(full,)))
@@ -201,12 +201,12 @@ class Readiness(SynchronousTestCase):
         self.assertEqual(numbers.total(table.TROUBLE, kind="certificate"), 1)
         self.assertEqual(numbers.total(table.TROUBLE, kind="dns"), 0)
 
-    def test_what_stops_no_mail_is_said_and_leaves_it_ready(self) -> None:
+    def test_other_troubles_are_listed_and_leave_the_mta_ready(self) -> None:
         log = Trouble(kind="log", text="the log cannot be written")
         status = merged(report(0), troubles=[log])
         self.assertEqual((status.unready, status.troubles), ("", (log,)))
 
-    def test_listeners_without_a_place_are_said(self) -> None:
+    def test_a_listener_with_all_connections_in_use_is_a_trouble(self) -> None:
         name = "smtp tcp 127.0.0.1:25"
         half = report(0, connections={name: Connections(3, 9, 5)})
         other = report(1, connections={name: Connections(1, 9, 5)})
@@ -216,7 +216,7 @@ class Readiness(SynchronousTestCase):
             self.unready(half, full), f"all 5 connections of {name} are in use (max_connections)"
         )
 
-    def test_workers_that_are_not_there_are_said(self) -> None:
+    def test_missing_workers_are_troubles(self) -> None:
         ended = report(1, state="ended", restarts=1, counted_at=NOW - 5)
         new = report(2, state="starting", restarts=4, counted_at=0.0)
         status = merged(report(0), ended, new)
@@ -237,7 +237,7 @@ class Readiness(SynchronousTestCase):
             ),
         )
 
-    def test_it_is_healthy_while_a_queue_is_open(self) -> None:
+    def test_the_mta_is_healthy_while_a_queue_is_open(self) -> None:
         closed = report(0, queue_open=False)
         self.assertFalse(merged(closed).healthy)
         self.assertTrue(merged(closed, report(1)).healthy)

@@ -1,4 +1,4 @@
-"""The status page: what it shows, to whom, and that it takes nothing."""
+"""The status page: its content, the requests that it answers, and those that it refuses."""
 
 import json
 import os
@@ -56,12 +56,12 @@ HOSTS = ("mail.example.net",)
 
 
 def answer(request: Request) -> Response:
-    """Stand in for the administration."""
+    """Stand in for the API."""
     return Response(body=f"{request.method} {request.path}".encode("ascii"), content_type="x/y")
 
 
 class RawResponse:
-    """An answer, taken apart."""
+    """A response as it was written, parsed."""
 
     def __init__(self, octets: bytes) -> None:
         head, _, body = octets.partition(b"\r\n\r\n")
@@ -107,7 +107,7 @@ class PageTestCase(SynchronousTestCase):
 
 
 class Page(PageTestCase):
-    def test_it_shows_how_things_stand(self) -> None:
+    def test_the_page_shows_queue_counters_and_messages(self) -> None:
         page = self.ask()
         self.assertEqual(
             (page.code, page.headers["content-type"]), (200, "text/html; charset=utf-8")
@@ -127,7 +127,7 @@ class Page(PageTestCase):
         ):
             self.assertIn(text, page.body)
 
-    def test_before_the_first_message_it_says_so(self) -> None:
+    def test_the_page_says_that_no_message_has_come_yet(self) -> None:
         page = self.ask(status=lambda: evolve(STATUS, recent=()))
         self.assertIn("None yet.", page.body)
         self.assertNotIn("<table", page.body)
@@ -136,7 +136,7 @@ class Page(PageTestCase):
         page = self.ask(status=lambda: evolve(STATUS, recent=(evolve(MESSAGE, reverse_path=None),)))
         self.assertIn("<div>&lt;&gt;</div>", page.body)
 
-    def test_nothing_that_a_peer_said_becomes_markup(self) -> None:
+    def test_texts_of_peers_are_escaped(self) -> None:
         evil = "<script>alert('1')</script>\"&\x1b[2J\u202e\r\n"
         message = evolve(
             MESSAGE, id=evil, reverse_path=evil, recipients=(evil,), state=evil, last=evil
@@ -203,18 +203,18 @@ class Page(PageTestCase):
         ):
             self.assertIn(text, body)
 
-    def test_recipients_that_are_not_named_are_counted(self) -> None:
+    def test_the_number_of_other_recipients_is_shown(self) -> None:
         status = evolve(STATUS, recent=(evolve(MESSAGE, more=1000),))
         self.assertIn(
             '<div class="faint">and 1,000 more</div>', self.ask(status=lambda: status).body
         )
 
-    def test_why_it_is_not_ready_is_said_on_the_page(self) -> None:
+    def test_the_page_says_why_the_mta_is_not_ready(self) -> None:
         self.assertNotIn("not ready", self.ask().body)
         status = evolve(STATUS, unready="draining")
         self.assertIn("not ready: draining", self.ask(status=lambda: status).body)
 
-    def test_it_runs_no_script_and_lies_in_no_cache(self) -> None:
+    def test_the_page_runs_no_script_and_is_not_cached(self) -> None:
         page = self.ask()
         self.assertIn(
             "default-src 'none'; style-src 'sha256-", page.headers["content-security-policy"]
@@ -224,7 +224,7 @@ class Page(PageTestCase):
         self.assertEqual(page.headers["x-content-type-options"], "nosniff")
         self.assertNotIn("Twisted", page.headers["server"])
 
-    def test_the_style_is_sent_as_the_policy_hashes_it(self) -> None:
+    def test_the_policy_has_the_hash_of_the_style(self) -> None:
         page = self.ask()
         style = page.body.partition("<style>")[2].partition("</style>")[0]
         digest = b64encode(sha256(style.encode("utf-8")).digest()).decode("ascii")
@@ -232,7 +232,7 @@ class Page(PageTestCase):
 
 
 class Programs(PageTestCase):
-    def test_json_has_the_same_facts(self) -> None:
+    def test_the_json_of_the_page_has_the_same_facts(self) -> None:
         answer = self.ask("/status.json")
         self.assertEqual(answer.headers["content-type"], "application/json")
         facts = json.loads(answer.body)
@@ -240,7 +240,7 @@ class Programs(PageTestCase):
         self.assertEqual(facts["recent"][0]["recipients"], ["bob@localhost", "carol@localhost"])
         self.assertEqual(facts["now"], 1_790_000_000.0)
 
-    def test_healthy_is_while_the_status_can_be_told(self) -> None:
+    def test_all_pages_are_503_where_the_status_fails(self) -> None:
         answer = self.ask("/healthz")
         self.assertEqual((answer.code, answer.body), (200, "ok\n"))
 
@@ -253,11 +253,11 @@ class Programs(PageTestCase):
             self.assertNotIn("secret", answer.body)
             self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
-    def test_healthy_is_while_the_queue_is_open(self) -> None:
+    def test_healthz_is_200_while_a_queue_is_open(self) -> None:
         answer = self.ask("/healthz", status=lambda: evolve(STATUS, healthy=False))
         self.assertEqual((answer.code, answer.body), (503, "the queue is closed\n"))
 
-    def test_ready_is_while_connections_may_come(self) -> None:
+    def test_readyz_is_200_while_connections_may_come(self) -> None:
         answer = self.ask("/readyz")
         self.assertEqual((answer.code, answer.body), (200, "ready\n"))
         answer = self.ask("/readyz", status=lambda: evolve(STATUS, unready="worker 1 is starting"))
@@ -265,7 +265,7 @@ class Programs(PageTestCase):
         answer = self.ask("/healthz", status=lambda: evolve(STATUS, unready="draining"))
         self.assertEqual(answer.code, 200)
 
-    def test_what_is_wrong_is_said_to_those_who_look(self) -> None:
+    def test_readyz_lists_other_troubles(self) -> None:
         full = Trouble(kind="disk", text="12 octets are free", stops=True)
         log = Trouble(kind="log", text="the log cannot be written: <b>")
         troubled = evolve(
@@ -278,7 +278,7 @@ class Programs(PageTestCase):
         for text in ("not ready: 12 octets are free", "written: &lt;b&gt;", "worker 1 has ended"):
             self.assertIn(text, page)
 
-    def test_what_reads_is_passed_on_to_the_administration(self) -> None:
+    def test_reading_requests_are_passed_on_to_the_api(self) -> None:
         for path in ("/metrics", "/v1/status", "/v1/metrics"):
             answer = self.ask(path)
             self.assertEqual((answer.code, answer.body), (200, f"GET {path}"))
@@ -287,12 +287,12 @@ class Programs(PageTestCase):
             known = 200 if path == "/metrics" else 421
             self.assertEqual(self.ask(path, host="evil.example").code, known)
 
-    def test_what_acts_is_not_there(self) -> None:
+    def test_actions_are_404(self) -> None:
         for method in ("GET", "POST"):
             for path in ("/v1/reload", "/v1/reopen-logs", "/v1/", "/v1/status/"):
                 self.assertEqual(self.ask(path, method=method).code, 404)
 
-    def test_without_an_administration_there_is_the_page_alone(self) -> None:
+    def test_without_an_api_there_are_only_the_pages(self) -> None:
         self.answer = None
         self.assertEqual(self.ask("/metrics").code, 404)
         self.assertEqual(self.ask("/").code, 200)
@@ -311,21 +311,21 @@ class Requests(PageTestCase):
             self.assertNotIn("queued", answer.body)
         self.assertEqual(RawResponse(self.send(b"GET / HTTP/1.0\r\n\r\n").value()).code, 200)
 
-    def test_the_status_may_take_its_time(self) -> None:
+    def test_a_response_waits_for_the_status(self) -> None:
         status: Deferred[Status] = Deferred()
         transport = self.send(b"GET / HTTP/1.0\r\n\r\n", lambda: status)
         self.assertEqual(transport.value(), b"")
         status.callback(STATUS)
         self.assertEqual(RawResponse(transport.value()).code, 200)
 
-    def test_a_browser_that_left_is_not_answered(self) -> None:
+    def test_a_client_that_has_hung_up_is_not_answered(self) -> None:
         status: Deferred[Status] = Deferred()
         transport = self.send(b"GET / HTTP/1.0\r\n\r\n", lambda: status)
         self.connection.connectionLost(Failure(ConnectionError()))
         status.callback(STATUS)
         self.assertEqual(transport.value(), b"")
 
-    def test_it_can_only_be_read(self) -> None:
+    def test_other_methods_are_405(self) -> None:
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
             for path in ("/", "/status.json", "/healthz", "/readyz", "/metrics", "/v1/status"):
                 answer = self.ask(path, method=method)
@@ -338,12 +338,12 @@ class Requests(PageTestCase):
             answer.headers["content-length"], str(len(self.ask().body.encode("utf-8")))
         )
 
-    def test_other_paths_are_not_there(self) -> None:
+    def test_other_paths_are_404(self) -> None:
         for path in ("/status", "//", "/healthz/", "/../etc/passwd", "/%00"):
             self.assertEqual(self.ask(path).code, 404, path)
 
-    def test_a_name_that_is_not_ours_is_refused_however_it_resolves(self) -> None:
-        # A page elsewhere makes its own name point here, to read what its visitor sees.
+    def test_a_request_for_another_host_name_is_421(self) -> None:
+        # A hostile page makes its own name lead here, to read what its visitor can.
         for host in (
             "evil.example", "evil.example:8025", "localhost.evil.example", "", "[evil]",
             "127.0.0.1:80@evil.example", "[::1].evil.example", "[::1]:80@evil.example",
@@ -361,12 +361,12 @@ class Requests(PageTestCase):
         ):  # fmt: skip
             self.assertEqual(self.ask(host=host).code, 200, host)
 
-    def test_programs_that_watch_may_use_any_name(self) -> None:
+    def test_monitors_may_use_any_host_name(self) -> None:
         for host in ("evil.example", "10.0.0.1:80", "my_pod", "", "a@b"):
             for path in ("/metrics", "/healthz", "/readyz"):
                 self.assertEqual(self.ask(path, host=host).code, 200, (path, host))
 
-    def test_the_host_of_the_target_counts(self) -> None:
+    def test_the_host_in_the_target_replaces_the_host_field(self) -> None:
         # RFC 9112 §3.2.2
         for target, host, code in (
             ("http://localhost:8025/healthz", "evil.example", 200),
@@ -384,7 +384,7 @@ class Requests(PageTestCase):
         self.assertEqual(RawResponse(self.send(two).value()).code, 400)
         self.assertEqual(RawResponse(self.send(none).value()).code, 400)
 
-    def test_pages_from_elsewhere_are_not_answered(self) -> None:
+    def test_requests_from_pages_of_other_origins_are_403(self) -> None:
         for origin, path, code in (
             ("http://localhost:8025", "/", 200),
             ("https://mail.example.net", "/v1/status", 200),
@@ -398,7 +398,7 @@ class Requests(PageTestCase):
             answer = RawResponse(self.send(request.encode("ascii")).value())
             self.assertEqual(answer.code, code, (origin, path))
 
-    def test_what_took_long_to_tell_is_told_again_while_others_wait(self) -> None:
+    def test_a_slow_response_is_reused_while_other_requests_wait(self) -> None:
         asked: list[float] = []
 
         def status() -> Status:
@@ -419,9 +419,9 @@ class Requests(PageTestCase):
                 self.clock.advance(0.1)
             for transport in transports:
                 self.assertEqual(RawResponse(transport.value()).code, 200)
-            self.assertEqual(len(asked), 2)  # the first, and the last, behind whom nobody waits
+            self.assertEqual(len(asked), 2)  # the first and the last, which no other follows
 
-    def test_who_asks_alone_is_told_how_things_stand_now(self) -> None:
+    def test_a_single_request_gets_the_present_status(self) -> None:
         asked: list[float] = []
 
         def status() -> Status:
@@ -451,8 +451,8 @@ class Requests(PageTestCase):
         self.assertTrue(transport.value().endswith(b"\r\n\r\nok\n"))
 
 
-class AskedOfTheQueue(PageTestCase):
-    """Each look at the queue takes time of what takes mail: there is one at a time."""
+class QueueRequests(PageTestCase):
+    """A look through the queue takes time from mail: there is one at a time."""
 
     REQUEST = b"GET /v1/queue?from=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -472,7 +472,7 @@ class AskedOfTheQueue(PageTestCase):
         self.clock.advance(1)
         return connection, transport
 
-    def test_the_next_has_its_turn_whatever_became_of_the_one_before(self) -> None:
+    def test_the_next_request_has_its_turn_when_the_one_before_fails(self) -> None:
         (_, second), (_, third) = self.another(), self.another()
         self.assertEqual((len(self.asked), second.value()), (1, b""))
         self.asked[0].callback(Response(body=b"1"))
@@ -483,7 +483,7 @@ class AskedOfTheQueue(PageTestCase):
         self.asked[2].callback(Response(body=b"3"))
         self.assertEqual(third.value()[-1:], b"3")
 
-    def test_for_those_who_have_left_nothing_is_asked(self) -> None:
+    def test_nothing_is_asked_for_clients_that_have_hung_up(self) -> None:
         for _ in range(3000):
             connection, _transport = self.another()
             connection.connectionLost(Failure(ConnectionDone()))

@@ -1,4 +1,4 @@
-"""What the status page remembers of what has passed."""
+"""The last messages and the counts of an agent."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +13,7 @@ from twisted_mta.telemetry.metrics import Metrics, table
 from ..queue.mail import BODY, DEFERRED, DELIVERED, FAILED, NOW, message
 
 
-class Remembering(SynchronousTestCase):
+class LastMessages(SynchronousTestCase):
     def setUp(self) -> None:
         self.activity = Activity()
         self.message = message(1, "a@one.example", "b@two.example")
@@ -31,21 +31,21 @@ class Remembering(SynchronousTestCase):
         (progress,) = self.activity.recent()
         self.assertEqual((progress.state, progress.last), ("queued", ""))
 
-    def test_it_is_delivered_when_all_its_recipients_are(self) -> None:
+    def test_a_message_is_delivered_when_all_its_recipients_are(self) -> None:
         self.assertEqual(self.settle((0, DELIVERED)).state, "queued")
         progress = self.settle((1, DELIVERED))
         self.assertEqual((progress.state, progress.last), ("delivered", str(DELIVERED)))
 
-    def test_it_has_failed_when_one_of_them_has(self) -> None:
+    def test_a_message_has_failed_when_one_of_its_recipients_has(self) -> None:
         self.assertEqual(self.settle((0, DELIVERED), (1, FAILED)).state, "failed")
 
-    def test_it_is_deferred_as_long_as_one_of_them_is(self) -> None:
+    def test_a_message_is_deferred_as_long_as_one_of_its_recipients_is(self) -> None:
         self.assertEqual(self.settle((0, DEFERRED)).state, "deferred")
         self.assertEqual(self.settle((0, DEFERRED)).deferred, 1)
         self.assertEqual(self.settle((1, DELIVERED)).state, "deferred")
         self.assertEqual(self.settle((0, DELIVERED)).state, "delivered")
 
-    def test_everything_is_counted(self) -> None:
+    def test_accepted_messages_and_outcomes_are_counted(self) -> None:
         self.settle((0, DEFERRED), (1, FAILED))
         self.settle((0, DELIVERED))
         self.settle((0, DELIVERED), of=message(99))
@@ -54,13 +54,13 @@ class Remembering(SynchronousTestCase):
             (counts.accepted, counts.delivered, counts.deferred, counts.failed), (1, 2, 1, 1)
         )
 
-    def test_only_the_last_are_remembered_the_newest_first(self) -> None:
+    def test_the_last_50_messages_are_remembered_the_newest_first(self) -> None:
         for id in range(2, 200):
             self.activity.message_accepted(message(id))
         recent = self.activity.recent()
         self.assertEqual([int(each.id) for each in recent], list(range(199, 149, -1)))
 
-    def test_what_a_report_shows_of_them_is_of_bounded_size(self) -> None:
+    def test_a_message_in_a_report_is_of_bounded_size(self) -> None:
         many = message(7, *(f"r{number}@one.example" for number in range(1000)), sender=None)
         self.activity.message_accepted(many)
         outcome = (0, Reply.of(451, "4.1", *["x" * 400] * 100))
@@ -109,10 +109,10 @@ class Counting(SynchronousTestCase):
             ],
         )
 
-    def test_deliveries_are_timed_from_the_acceptance_on(self) -> None:
+    def test_deliveries_are_timed_from_the_acceptance_of_the_message(self) -> None:
         self.now = NOW + 20
         self.settle("lmtp:/run/lmtp", DELIVERED, FAILED)
-        self.now = NOW - 20  # somebody has set the clock
+        self.now = NOW - 20  # the clock was set back
         self.settle("lmtp:/run/lmtp", DELIVERED)
         ((key, distribution),) = self.metrics.snapshot().distributions.items()
         self.assertEqual(key, (table.DELIVERY_DELAY, "lmtp"))

@@ -1,4 +1,4 @@
-"""One process's share of the work: other settings all or none, shards of others, the end."""
+"""The agent of one process: reloads, a state directory that goes away, shards, start and stop."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class InMemory(SynchronousTestCase):
 
 
 class Reloading(InMemory):
-    """What clients are told shows which settings are in force."""
+    """Replies to clients show which settings are in force."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -125,7 +125,7 @@ class Reloading(InMemory):
         self.mta.reactor.settle()
         return reloaded
 
-    def test_all_that_changed_is_in_force_and_said(self) -> None:
+    def test_a_reload_puts_all_changes_in_force_and_lists_them(self) -> None:
         self.assertLess(OLD.items(), self.told().items())
         lines = self.successResultOf(self.reload(self.change()))
         self.assertEqual(self.told(), NEW)
@@ -133,7 +133,7 @@ class Reloading(InMemory):
         for word in ("routes = ", "max_message_size = ", "destinations = ", "mx.pem"):
             self.assertIn(word, said)
 
-    def test_one_thing_that_is_wrong_keeps_all_as_it_was(self) -> None:
+    def test_one_setting_that_cannot_be_used_keeps_all_others_as_they_were(self) -> None:
         wrong = {
             "a route": {"routes": (("x.example", "smtp://"),)},
             "its certificate": {"tls_certificate": "/nowhere.pem"},
@@ -169,7 +169,7 @@ class Reloading(InMemory):
         self.successResultOf(self.reload(self.change()))
         self.assertEqual(self.told(), NEW)
 
-    def test_a_file_that_is_spoilt_keeps_all_as_it_was(self) -> None:
+    def test_a_file_that_cannot_be_used_keeps_all_settings_as_they_were(self) -> None:
         before = self.told()
         for name in ("aliases", "mx.pem"):
             config = self.change()
@@ -177,14 +177,14 @@ class Reloading(InMemory):
             self.failureResultOf(self.reload(config), CannotReload)
             self.assertEqual(self.told(), before, name)
 
-    def test_without_other_settings_the_files_are_read_again(self) -> None:
+    def test_a_reload_without_settings_reads_the_files_again(self) -> None:
         self.change()
         self.successResultOf(self.reload())
         told = self.told()
         self.assertEqual((told["crew@localhost"], told["name"]), ("250", "new.example"))
         self.assertEqual((told["x@gone.example"], told["size"]), ("550", OLD["size"]))
 
-    def test_a_session_goes_on_under_the_rules_it_began_with(self) -> None:
+    def test_a_session_keeps_the_rules_that_it_began_with(self) -> None:
         client = self.mta.connect()
         client.say("MAIL FROM:<ann@sender.example>", "RCPT TO:<team@localhost>")
         self.successResultOf(self.reload(self.change()))
@@ -192,13 +192,13 @@ class Reloading(InMemory):
         self.assertTrue(client.send(MAIL + b".\r\n")[-1].startswith("250 "))
         self.assertEqual(len(self.mta.mail("bob")), 1)
 
-    def test_how_much_of_the_disk_stays_free_can_change(self) -> None:
+    def test_a_reload_changes_minimum_free_disk(self) -> None:
         self.files.capacity = 10 << 20
         self.successResultOf(self.reload(evolve(self.before, minimum_free_disk=1 << 40)))
         self.mta.advance(2)
         self.assertTrue(self.mta.submit(MAIL, "team@localhost").startswith("452 4.3.1 "))
 
-    def test_two_at_once_are_done_one_after_the_other(self) -> None:
+    def test_two_reloads_at_once_are_done_one_after_the_other(self) -> None:
         first, second = self.reload(self.change()), self.reload(self.before)
         self.successResultOf(first)
         self.successResultOf(second)
@@ -206,7 +206,7 @@ class Reloading(InMemory):
 
 
 class StateDirectoryGone(InMemory):
-    """What was opened goes away while mail comes in, and comes back."""
+    """The queue goes away while mail comes in, and comes back."""
 
     def reports(self, mta: MemoryMTA) -> bool:
         """Ask as a health check does; return whether the queue is open."""
@@ -215,7 +215,7 @@ class StateDirectoryGone(InMemory):
             report = process_report(mta.mta.agent, pid=1, state="ready", names=("smtp",))
         return report.queue_open
 
-    def test_it_is_refused_seen_and_over_by_itself(self) -> None:
+    def test_mail_is_refused_while_the_queue_is_gone_and_accepted_when_it_is_back(self) -> None:
         mta = self.started(routes=RELAYED)
         path = os.path.join(self.directory, "queue.sqlite")
         self.assertTrue(self.reports(mta))
@@ -232,7 +232,7 @@ class StateDirectoryGone(InMemory):
         self.assertEqual(len(mta.mail("bob")), 1)
         self.flushLoggedErrors(StoreError)
 
-    def test_it_is_seen_without_any_mail(self) -> None:
+    def test_a_queue_that_has_gone_is_noticed_without_any_mail(self) -> None:
         mta = self.started()
         path = os.path.join(self.directory, "queue.sqlite")
         os.rename(path, f"{path}.away")
@@ -242,7 +242,7 @@ class StateDirectoryGone(InMemory):
         self.assertTrue(self.reports(mta))
         self.flushLoggedErrors(StoreError)
 
-    def test_a_reload_meanwhile_makes_no_key_of_its_own(self) -> None:
+    def test_a_reload_makes_no_key_in_place_of_one_that_has_gone(self) -> None:
         aliases = self.write("aliases", "team: bob@far.example\n")
         users = self.write("users", "")
         os.chmod(users, 0o600)
@@ -253,7 +253,7 @@ class StateDirectoryGone(InMemory):
             self.successResultOf(mta.mta.reload(mta.mta.config))
             self.assertNotIn(path, self.files.tree())
 
-    def test_mailboxes_that_are_not_there_for_now_are_not_denied(self) -> None:
+    def test_a_mailbox_is_not_refused_while_its_maildir_is_gone(self) -> None:
         mta = self.started(recipients="existing")
         maildir = mta.mta.config.maildir
         self.files.make_directories(f"{maildir}/localhost/bob/new")
@@ -269,13 +269,13 @@ class StateDirectoryGone(InMemory):
 
 
 class Shards(InMemory):
-    def test_what_a_former_worker_left_is_delivered_by_whoever_has_its_shard(self) -> None:
+    def test_mail_of_a_former_worker_is_delivered_by_the_agent_that_has_its_shard(self) -> None:
         left = self.make(routes=RELAYED)
         os.makedirs(shard_directory(self.directory, 3))
         left.start()
         there = left.mta.agent.shards[1]
         self.assertEqual(there.number, 3)
-        left.mta.agent._home = there  # as in the worker whose own it was
+        left.mta.agent._home = there  # as in the worker whose own shard it was
         self.assertTrue(left.submit(MAIL, "bob@next.example").startswith("250 "))
         left.stop()
         again = self.make()
@@ -284,7 +284,7 @@ class Shards(InMemory):
         self.assertIn("shard 3 of a former worker is taken over: 1 messages", lines)
         self.assertEqual(again.mta.agent.shards[1].commit.census().messages, 1)
 
-    def test_new_mail_goes_to_its_own(self) -> None:
+    def test_new_mail_goes_to_the_agents_own_shard(self) -> None:
         os.makedirs(shard_directory(self.directory, 1))
         mta = self.started(routes=RELAYED)
         mta.submit(MAIL, "bob@next.example")
@@ -304,7 +304,7 @@ class InUse(InMemory):
         self.ready = self.mta.mta.when_ready()
         self.mta.start()
 
-    def test_it_waits_for_their_end(self) -> None:
+    def test_a_start_waits_for_the_end_of_those_workers(self) -> None:
         self.mta.advance(1)
         self.assertNoResult(self.ready)
         with self.assertRaises(ConnectionError):
@@ -314,7 +314,7 @@ class InUse(InMemory):
         self.successResultOf(self.ready)
         self.assertTrue(self.mta.submit(MAIL, "bob@localhost").startswith("250 "))
 
-    def test_who_does_not_end_in_five_seconds_is_another_mta(self) -> None:
+    def test_a_start_fails_where_they_do_not_end_within_five_seconds(self) -> None:
         for _ in range(60):
             self.mta.advance(0.1)
         self.failureResultOf(self.ready, StateInUse)
@@ -322,7 +322,7 @@ class InUse(InMemory):
         StateLock(os.path.join(self.directory, "lock")).acquire()
         self.assertEqual(self.mta.reactor.ports, {})
 
-    def test_a_stop_meanwhile_opens_nothing_any_more(self) -> None:
+    def test_a_stop_during_the_wait_opens_nothing(self) -> None:
         self.mta.stop()
         self.failureResultOf(self.ready, RuntimeError)
         self.orphan.release()
@@ -332,7 +332,7 @@ class InUse(InMemory):
         StateLock(os.path.join(self.directory, "queue.lock")).acquire()
         self.failureResultOf(self.mta.mta.when_ready(), RuntimeError)
 
-    def test_a_reload_meanwhile_is_done_after_the_start(self) -> None:
+    def test_a_reload_during_the_wait_is_done_after_the_start(self) -> None:
         config = evolve(self.mta.mta.config, drain_timeout=3.0)
         reloaded = self.mta.mta.reload(config)
         self.mta.advance(1)
@@ -342,7 +342,7 @@ class InUse(InMemory):
         self.assertEqual(len(self.successResultOf(reloaded)), 1)
         self.assertEqual(self.mta.mta.agent.config.drain_timeout, 3.0)
 
-    def test_a_reload_of_what_does_not_start_is_refused(self) -> None:
+    def test_a_reload_is_refused_where_the_start_fails(self) -> None:
         reloaded = self.mta.mta.reload()
         self.mta.stop()
         self.failureResultOf(reloaded, CannotReload)
@@ -350,7 +350,7 @@ class InUse(InMemory):
 
 
 class Hurrying(InMemory):
-    def test_a_next_hop_that_says_nothing_keeps_nobody_who_hurries(self) -> None:
+    def test_a_silent_next_hop_does_not_delay_a_hurried_stop(self) -> None:
         peer = ScriptedPeer(
             [
                 ("send", b"220 mx.example ESMTP\r\n"),
@@ -377,7 +377,7 @@ class Hurrying(InMemory):
             mta.advance(1)
         self.successResultOf(stopped)
 
-    def test_who_is_told_before_the_stop_hurries_then(self) -> None:
+    def test_a_hurry_before_the_stop_shortens_the_stop(self) -> None:
         mta = self.started(drain_timeout=600.0)
         client = mta.connect()
         client.say("MAIL FROM:<ann@sender.example>")

@@ -1,4 +1,4 @@
-"""Where mail goes next, by the routes and by what is special about some destinations."""
+"""The next hops of mailboxes, by routes and destinations, and the reading of aliases."""
 
 import os
 
@@ -17,8 +17,8 @@ from twisted_mta.system.slices import Sliced
 from twisted_mta.testing.files import UnsyncedFiles
 
 
-class Terms(SynchronousTestCase):
-    """Recipients for whom other terms hold are not to wait for each other at a shared host."""
+class Destinations(SynchronousTestCase):
+    """Recipients with different settings do not wait for each other at a shared host."""
 
     def mailboxes(
         self, *destinations: Destination, route: str = "smtp://relay.example"
@@ -40,7 +40,7 @@ class Terms(SynchronousTestCase):
         next_hop = mailboxes.route(Mailbox("bob", domain))
         return next_hop, next_hop.destination
 
-    def test_a_domain_with_terms_of_its_own_is_another_next_hop(self) -> None:
+    def test_a_domain_with_its_own_destination_is_another_next_hop(self) -> None:
         mailboxes = self.mailboxes(Destination(domain=".strict.example", tls="encrypt"))
         strict, pattern = self.route(mailboxes, "a.strict.example")
         self.assertEqual(pattern, ".strict.example")
@@ -50,7 +50,7 @@ class Terms(SynchronousTestCase):
         self.assertNotEqual(strict, others)
         self.assertEqual(str(strict), str(others))
 
-    def test_what_holds_for_the_host_or_for_all_makes_no_other(self) -> None:
+    def test_settings_for_the_host_or_for_all_make_no_other_next_hop(self) -> None:
         for destination in (
             Destination(domain="relay.example:25", tls="encrypt"),
             Destination(domain="*", tls="encrypt"),
@@ -60,7 +60,7 @@ class Terms(SynchronousTestCase):
 
 
 class ReadInSlices(SynchronousTestCase):
-    """Many aliases are read while mail comes in; until all are there, those of before hold."""
+    """A long file of aliases is read while mail comes in; until its end, the old aliases hold."""
 
     def setUp(self) -> None:
         self.path = self.mktemp()
@@ -104,7 +104,7 @@ class ReadInSlices(SynchronousTestCase):
 
         return Deferred.fromCoroutine(reload())
 
-    def test_the_old_ones_hold_until_all_new_ones_are_there(self) -> None:
+    def test_the_old_aliases_hold_until_all_new_ones_are_parsed(self) -> None:
         self.write("bob")
         reloaded = self.reload()
         seen = [self.leads_to()]
@@ -117,7 +117,7 @@ class ReadInSlices(SynchronousTestCase):
         self.assertEqual(seen[-1], "bob")
         self.assertEqual(self.lines, [f"{os.path.abspath(self.path)}: 3200 aliases; before: 3200"])
 
-    def test_a_mistake_in_the_last_line_keeps_all_of_them(self) -> None:
+    def test_an_error_in_the_last_line_keeps_all_old_aliases(self) -> None:
         self.write("bob")
         with open(self.path, "a", encoding="ascii") as file:
             file.write("last: |command\n")
@@ -127,14 +127,14 @@ class ReadInSlices(SynchronousTestCase):
         self.assertIn(":3201:", str(error))
         self.assertEqual(self.leads_to(), "ann")
 
-    def test_what_has_not_changed_takes_no_slice(self) -> None:
+    def test_a_file_that_has_not_changed_takes_no_slice(self) -> None:
         self.successResultOf(self.reload())
         self.assertEqual(self.lines, [])
         self.assertEqual(self.leads_to(), "ann")
 
 
 class Busy(Clock):
-    """Each look at it takes half a millisecond, as reading some lines does."""
+    """A clock that advances half a millisecond at each look, as if lines were read meanwhile."""
 
     def seconds(self) -> float:
         self.rightNow += 0.0005

@@ -1,4 +1,4 @@
-"""The command line of ``twistd mta``: what ``--help`` lists, and what is refused before a start."""
+"""The command line of ``twistd mta``: its help, its values, and its errors before the start."""
 
 import os
 import shutil
@@ -24,13 +24,13 @@ class Help(SynchronousTestCase):
         listed = [line.split()[0] for line in lines if line.startswith("  --")]
         self.assertEqual(listed, [f"--{name}" for name in (*OF_THE_CONTRACT, "version", "help")])
 
-    def test_an_option_shows_its_default(self) -> None:
+    def test_help_shows_the_default_of_an_option(self) -> None:
         text = Options().getUsage(width=200)
         self.assertIn("  --smtp ENDPOINT\n      where to listen for SMTP", text)
         self.assertIn("; repeatable [tcp:2525:interface=127.0.0.1]\n", text)
         self.assertIn("[$STATE_DIRECTORY, else ./mta-state]\n", text)
 
-    def test_it_fits_a_terminal_of_any_language(self) -> None:
+    def test_help_is_ascii_and_at_most_80_columns_wide(self) -> None:
         text = Options().getUsage(width=80)
         self.assertTrue(text.isascii())
         self.assertLessEqual(max(map(len, text.splitlines())), 80)
@@ -45,7 +45,7 @@ class CommandLine(SynchronousTestCase):
     def refusal(self, *words: str) -> str:
         return str(self.assertRaises(usage.UsageError, self.parse, *words))
 
-    def test_repeated_options_add_up(self) -> None:
+    def test_values_of_repeatable_options_add_up(self) -> None:
         config = self.parse(
             *("--smtp", "tcp:25", "--local-domain", "a.example"),
             *("--smtp=tcp:26", "--local-domain", "b.example"),
@@ -53,7 +53,7 @@ class CommandLine(SynchronousTestCase):
         self.assertEqual([one.endpoint for one in config.listeners], ["tcp:25", "tcp:26"])
         self.assertEqual(config.local_domains, ("a.example", "b.example"))
 
-    def test_of_others_the_last_one_holds(self) -> None:
+    def test_the_last_value_of_other_options_holds(self) -> None:
         self.assertEqual(self.parse("--web", "tcp:1", "--web", "off").config.web, None)
 
     def test_an_option_wins_over_the_file(self) -> None:
@@ -65,7 +65,7 @@ class CommandLine(SynchronousTestCase):
         config = self.parse("--config", file, "--web", "tcp:2").config
         self.assertEqual((config.web, config.maildir), ("tcp:2", "/srv/mail"))
 
-    def test_errors_are_usage_errors_with_their_whole_text(self) -> None:
+    def test_errors_of_settings_are_usage_errors(self) -> None:
         for words, text in (
             (("--recipients", "all"), '--recipients all: expected "any" or "existing"'),
             (
@@ -77,12 +77,12 @@ class CommandLine(SynchronousTestCase):
         ):
             self.assertEqual(self.refusal(*words), text)
 
-    def test_an_option_without_its_value_is_no_typing_error(self) -> None:
+    def test_an_option_without_its_value_gets_no_suggestion(self) -> None:
         options = Options()
         error = self.assertRaises(usage.UsageError, options.parseOptions, ["--smtp"])
         self.assertEqual(str(error), "option --smtp requires argument")
 
-    def test_a_route_that_leads_nowhere_is_refused_before_a_start(self) -> None:
+    def test_a_route_that_cannot_be_read_is_refused_before_the_start(self) -> None:
         for url in ("smtp://", "smtp://h:99999", "error:hello", "error:2.1.1 fine"):
             with self.assertRaises(usage.UsageError) as caught:
                 self.parse("--route", f"*={url}")
@@ -90,7 +90,7 @@ class CommandLine(SynchronousTestCase):
                 str(caught.exception).startswith(f"--route *={url}: "), caught.exception
             )
 
-    def test_a_route_of_the_file_is_refused_by_its_name(self) -> None:
+    def test_a_route_in_the_file_is_refused_with_the_name_of_the_file(self) -> None:
         path = self.mktemp()
         with open(path, "w") as file:
             file.write('[mta]\nroutes = {"A.Example" = "SMTP://"}\n')
@@ -101,7 +101,7 @@ class CommandLine(SynchronousTestCase):
 
 
 class LogFile(SynchronousTestCase):
-    """Where the log goes, by the words that stand before ``mta``."""
+    """The log that twistd's own options name."""
 
     def log(self, *words: str, toml: str = "") -> Log | None:
         twistd = ServerOptions()
@@ -117,16 +117,16 @@ class LogFile(SynchronousTestCase):
         assert log is not None
         return log.path
 
-    def test_in_the_foreground_it_is_standard_output(self) -> None:
+    def test_in_the_foreground_the_log_is_standard_output(self) -> None:
         for words in (["-n"], ["-n", "--logfile", "-"]):
             self.assertIsNone(self.path(*words), words)
 
-    def test_a_file_is_meant_from_where_twistd_was_started(self) -> None:
+    def test_the_path_of_the_log_is_relative_to_where_twistd_was_started(self) -> None:
         self.assertEqual(self.path("-n", "--logfile", "mta.log"), os.path.abspath("mta.log"))
         self.assertEqual(self.path("--logfile", "/var/log/mta.log"), "/var/log/mta.log")
         self.assertEqual(self.path("--rundir", "/"), os.path.abspath("twistd.log"))
 
-    def test_what_the_operator_chose_instead_is_left_to_twistd(self) -> None:
+    def test_other_logs_of_twistd_are_left_to_twistd(self) -> None:
         for words in (
             ["-n", "--syslog"],
             ["-n", "--logger", "twisted.logger.LogPublisher"],
@@ -134,7 +134,7 @@ class LogFile(SynchronousTestCase):
         ):
             self.assertIsNone(self.log(*words), words)
 
-    def test_the_file_of_settings_says_what_a_line_is(self) -> None:
+    def test_the_settings_choose_the_format_of_the_log(self) -> None:
         log = self.log("-n", toml='[log]\nformat = "json"\n')
         assert log is not None
         self.assertEqual(log.format, "json")

@@ -1,4 +1,4 @@
-"""The MTA as a process of its own: ``twistd -n mta``."""
+"""The MTA as a process: ``twistd -n mta``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PATIENCE = 30.0
 
 
 class Making(SynchronousTestCase):
-    def test_a_service_is_made_without_opening_anything(self) -> None:
+    def test_making_the_service_opens_nothing(self) -> None:
         directory = Path(self.mktemp()).absolute()
         threads = threading.active_count()
         handler = signal.getsignal(signal.SIGTERM)
@@ -103,7 +103,7 @@ class ProcessTestCase(SynchronousTestCase):
             stderr=subprocess.STDOUT,
             encoding="utf-8",
         )
-        # A process that hangs ends the pipe that the test reads from.
+        # A process that hangs is killed, which closes the pipe that the test reads.
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         try:
@@ -127,8 +127,8 @@ class Running:
     """A process that is ready.
 
     Attributes:
-        ready: the line that said so.
-        port: where it speaks SMTP.
+        ready: its line in the log.
+        port: of its SMTP listener.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -162,8 +162,8 @@ class Running:
         return client
 
 
-class Life(ProcessTestCase):
-    def test_it_is_ready_once_it_listens_and_ends_with_status_zero(self) -> None:
+class Lifecycle(ProcessTestCase):
+    def test_the_process_is_ready_once_it_listens_and_exits_with_status_0(self) -> None:
         with self.running("--web", "tcp:0:interface=127.0.0.1") as mta:
             self.assertRegex(mta.ready, r"ready: smtp tcp 127\.0\.0\.1:\d+, web tcp 127\.0\.0\.1:")
             with mta.client() as client:
@@ -172,7 +172,7 @@ class Life(ProcessTestCase):
         self.assertEqual(status, 0, rest)
         self.assertNotIn("Traceback", rest)
 
-    def test_it_may_be_ended_as_soon_as_it_says_that_it_is_ready(self) -> None:
+    def test_the_process_may_be_ended_as_soon_as_it_is_ready(self) -> None:
         ended = subprocess.run(
             [sys.executable, "-c", ENDED_WHEN_READY, *self.command()[1:]],
             cwd=self.home,
@@ -184,7 +184,7 @@ class Life(ProcessTestCase):
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         self.assertIn("Server Shut Down.", ended.stdout)
 
-    def test_it_says_what_to_try(self) -> None:
+    def test_the_log_says_what_to_try(self) -> None:
         with self.running() as mta:
             line = mta.wait_for("try")
             command = line[line.index("python3 -c") :].replace("python3", sys.executable, 1)
@@ -201,7 +201,7 @@ class Life(ProcessTestCase):
             ).stdout
             self.assertIn(b"It works.", content)
 
-    def test_a_transaction_that_is_open_is_finished_first(self) -> None:
+    def test_an_open_transaction_ends_before_the_process(self) -> None:
         with self.running() as mta:
             client = mta.client()
             for command in ("MAIL FROM:<ann@sender.example>", "RCPT TO:<bob@localhost>", "DATA"):
@@ -215,7 +215,7 @@ class Life(ProcessTestCase):
             status, rest = mta.end()
         self.assertEqual(status, 0, rest)
 
-    def test_the_same_signal_told_twice_at_once_changes_nothing(self) -> None:
+    def test_the_same_signal_twice_at_once_counts_as_one(self) -> None:
         with self.running() as mta:
             client = mta.client()
             client.docmd("MAIL FROM:<ann@sender.example>")
@@ -227,7 +227,7 @@ class Life(ProcessTestCase):
         self.assertEqual(status, 0, rest)
         self.assertNotIn("Traceback", rest)
 
-    def test_told_once_more_while_it_drains_it_waits_for_nothing(self) -> None:
+    def test_a_second_signal_during_the_drain_cuts_sessions_off(self) -> None:
         settings = self.home / "mta.toml"
         settings.write_text('[mta]\ndrain_timeout = "1 h"\n', encoding="utf-8")
         with self.running("--config", str(settings)) as mta:
@@ -235,7 +235,7 @@ class Life(ProcessTestCase):
             client.docmd("MAIL FROM:<ann@sender.example>")
             mta.process.send_signal(signal.SIGTERM)
             mta.wait_for("Closed")
-            # What comes within half a second is taken for the same signal.
+            # A signal within half a second counts as the same one.
             self.assertRaises(subprocess.TimeoutExpired, mta.process.wait, 0.6)
             status, rest = mta.end(signal.SIGTERM)
             client.close()
@@ -243,7 +243,7 @@ class Life(ProcessTestCase):
         self.assertIn("told once more to end", rest)
         self.assertNotIn("Traceback", rest)
 
-    def test_the_state_is_for_its_owner_alone(self) -> None:
+    def test_only_the_owner_can_read_the_state_directory(self) -> None:
         with self.running() as mta:
             state = self.home / "mta-state"
             self.assertEqual(state.stat().st_mode & 0o777, 0o700)
@@ -257,50 +257,50 @@ class Life(ProcessTestCase):
 
 
 class Refusing(ProcessTestCase):
-    def test_an_option_that_is_not_known(self) -> None:
+    def test_an_unknown_option_is_refused(self) -> None:
         ended = self.run_to_its_end("--hostnaem", "x")
         self.assertEqual(ended.returncode, 1, ended)
         self.assertIn("hostnaem", ended.stdout + ended.stderr)
         self.assertNotIn("Traceback", ended.stdout + ended.stderr)
 
-    def test_a_value_that_cannot_be(self) -> None:
+    def test_a_value_that_cannot_be_used_is_refused(self) -> None:
         ended = self.run_to_its_end("--relay-from", "300.0.0.0/8")
         self.assertEqual(ended.returncode, 1, ended)
         self.assertIn("300.0.0.0/8", ended.stdout + ended.stderr)
         self.assertNotIn("Traceback", ended.stdout + ended.stderr)
         self.assertFalse((self.home / "mta-state").exists())
 
-    def test_a_port_that_is_in_use(self) -> None:
+    def test_a_port_in_use_fails_the_start(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             ended = self.run_to_its_end("--smtp", endpoint)
         self.assertOneClearLine(ended, endpoint, "ddress already in use")
 
-    def test_a_state_directory_that_is_in_use(self) -> None:
+    def test_a_state_directory_in_use_fails_the_start(self) -> None:
         with self.running() as mta:
             ended = self.run_to_its_end()
             self.assertOneClearLine(ended, str(self.home / "mta-state"), str(mta.process.pid))
             with mta.client() as client:
                 self.assertEqual(client.noop()[0], 250)
 
-    def test_a_state_directory_that_cannot_be_made(self) -> None:
+    def test_a_state_directory_that_cannot_be_made_fails_the_start(self) -> None:
         (self.home / "file").touch()
         ended = self.run_to_its_end("--state-dir", str(self.home / "file" / "state"))
         self.assertOneClearLine(ended, str(self.home / "file"))
 
-    def test_a_certificate_that_cannot_be_read(self) -> None:
+    def test_a_certificate_that_cannot_be_read_fails_the_start(self) -> None:
         ended = self.run_to_its_end("--tls-certificate", str(self.home / "none.pem"))
         self.assertOneClearLine(ended, "none.pem")
 
-    def test_a_queue_that_is_no_queue(self) -> None:
+    def test_a_file_that_is_no_queue_fails_the_start(self) -> None:
         state = self.home / "mta-state"
         state.mkdir(mode=0o700)
         (state / "queue.sqlite").write_bytes(os.urandom(10_000))  # noqa: TID251 - any will do
         ended = self.run_to_its_end()
         self.assertOneClearLine(ended, "queue.sqlite")
 
-    def test_workers_that_cannot_be_started(self) -> None:
-        # It is known before the reactor runs, and ends that too.
+    def test_workers_that_cannot_start_fail_the_start(self) -> None:
+        # The failure is known before the reactor runs, and stops that, too.
         program = [sys.executable, "-c", WITHOUT_WORKERS, *self.command("--workers", "2")[1:]]
         ended = subprocess.run(
             program,
@@ -315,7 +315,7 @@ class Refusing(ProcessTestCase):
 
 
 class InTheBackground(ProcessTestCase):
-    def test_a_start_that_fails_is_told_to_the_one_who_started_it(self) -> None:
+    def test_a_failed_start_in_the_background_is_reported_to_the_operator(self) -> None:
         ended = subprocess.run(
             [
                 str(Path(sys.executable).with_name("twistd")),
@@ -329,5 +329,5 @@ class InTheBackground(ProcessTestCase):
         )
         self.assertEqual(ended.returncode, 1, ended)
         self.assertIn("cannot listen on tcp:0:interface=300.1.1.1", ended.stderr + ended.stdout)
-        # What went into the background ends a moment after it has said why.
+        # The process in the background ends a moment after it has given the reason.
         eventually(lambda: os.listdir(self.home) == ["log"], "the pid file to be removed")

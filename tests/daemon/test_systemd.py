@@ -1,4 +1,4 @@
-"""What systemd hears, by a datagram socket as it has one."""
+"""Notifications to a service manager, received by a datagram socket."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ALIVE = "WATCHDOG=1"
 MINUTE = "60000000"  # microseconds
 
 
-class Told(SynchronousTestCase):
-    """A service manager that keeps what it is told."""
+class NotifyTestCase(SynchronousTestCase):
+    """A service manager that records notifications."""
 
     def setUp(self) -> None:
         # The name of a socket has 107 octets at most: the folder of the test runner may be deep.
@@ -42,7 +42,7 @@ class Told(SynchronousTestCase):
         )
 
     def said(self) -> list[str]:
-        """Return what it was told since it was last asked."""
+        """Return the notifications since the last call."""
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -50,20 +50,20 @@ class Told(SynchronousTestCase):
         return found
 
 
-class Life(Told):
-    def test_nothing_is_said_before_it_is_ready(self) -> None:
+class Lifecycle(NotifyTestCase):
+    def test_no_reload_is_notified_before_the_service_is_ready(self) -> None:
         self.manager(WATCHDOG_USEC=MINUTE)
         self.clock.advance(120.0)
         self.assertEqual(self.said(), [])
 
-    def test_it_is_ready_once_and_stops_once(self) -> None:
+    def test_ready_and_stopping_are_notified(self) -> None:
         manager = self.manager()
         manager.ready()
         self.assertEqual(self.said(), [READY])
         manager.stopping()
         self.assertEqual(self.said(), [STOPPING])
 
-    def test_a_reload_begins_at_a_time_and_ends(self) -> None:
+    def test_a_reload_is_notified_with_its_time_and_its_end(self) -> None:
         manager = self.manager()
         manager.ready()
         self.clock.advance(2.5)
@@ -73,13 +73,13 @@ class Life(Told):
         manager.reloaded()
         self.assertEqual(self.said(), [READY])
 
-    def test_a_reload_during_the_start_does_not_make_it_ready(self) -> None:
+    def test_a_reload_during_the_start_does_not_notify_ready(self) -> None:
         manager = self.manager()
         manager.reloading()
         manager.reloaded()
         self.assertEqual(self.said(), [])
 
-    def test_a_reload_does_not_undo_the_end(self) -> None:
+    def test_a_reload_during_the_drain_notifies_nothing(self) -> None:
         manager = self.manager()
         manager.ready()
         manager.reloading()
@@ -90,8 +90,8 @@ class Life(Told):
         self.assertEqual(self.said(), [])
 
 
-class Watchdog(Told):
-    def test_it_is_alive_at_half_the_time_that_it_is_given(self) -> None:
+class Watchdog(NotifyTestCase):
+    def test_the_watchdog_is_notified_at_half_its_time(self) -> None:
         self.manager(WATCHDOG_USEC=MINUTE).ready()
         self.assertEqual(self.said(), [READY, ALIVE])
         self.clock.advance(29.9)
@@ -101,7 +101,7 @@ class Watchdog(Told):
         self.clock.advance(30.0)
         self.assertEqual(self.said(), [ALIVE])
 
-    def test_a_drain_is_alive(self) -> None:
+    def test_the_watchdog_is_notified_during_a_drain(self) -> None:
         manager = self.manager(WATCHDOG_USEC=MINUTE)
         manager.ready()
         manager.stopping()
@@ -109,7 +109,7 @@ class Watchdog(Told):
         self.clock.advance(30.0)
         self.assertEqual(self.said(), [ALIVE])
 
-    def test_nobody_who_does_not_ask_is_told(self) -> None:
+    def test_without_a_watchdog_none_is_notified(self) -> None:
         for wanted in ({}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}):
             self.manager(**wanted).ready()
             self.clock.advance(600.0)
@@ -117,8 +117,8 @@ class Watchdog(Told):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class Addresses(Told):
-    def test_a_name_that_begins_with_an_at_sign_is_abstract(self) -> None:
+class Addresses(NotifyTestCase):
+    def test_an_address_with_an_at_sign_is_abstract(self) -> None:
         name = f"twisted-mta/{os.getpid()}/a@b"
         try:
             self.heard = self.bound(f"\0{name}")
@@ -127,27 +127,27 @@ class Addresses(Told):
         self.manager(NOTIFY_SOCKET=f"@{name}").ready()
         self.assertEqual(self.said(), [READY])
 
-    def test_without_one_nothing_is_said(self) -> None:
+    def test_without_an_address_nothing_is_sent(self) -> None:
         manager = ServiceManager({}, clock=self.clock, monotonic=lambda: 0)
         manager.ready()
         manager.reloading()
         manager.stopping()
         self.assertEqual(self.said(), [])
 
-    def test_whoever_is_gone_does_not_disturb(self) -> None:
+    def test_a_service_manager_that_has_gone_is_no_error(self) -> None:
         os.unlink(self.path)
         manager = self.manager(WATCHDOG_USEC=MINUTE)
         manager.ready()
         self.clock.advance(30.0)
         manager.stopping()
 
-    def test_whoever_does_not_read_does_not_hold_up_what_is_said_again(self) -> None:
+    def test_watchdog_notifications_do_not_wait_for_a_full_socket(self) -> None:
         self.manager(WATCHDOG_USEC=MINUTE).ready()
         sent = 1
-        while sent:  # until one that has sent nothing yet cannot send anything
+        while sent:  # until a new socket cannot send
             sent = self.flood()
         before = os.times().elapsed
-        self.clock.advance(30.0)  # while this waits, so does all mail
+        self.clock.advance(30.0)  # mail must not wait for this
         self.assertLess(os.times().elapsed - before, 0.5)
         self.assertNotIn(ALIVE, self.said()[2:])
 

@@ -19,7 +19,7 @@ HOP = ("hop", "mx.example")
 PEER = ("peer", "25", "192.0.2.7")
 
 
-class House:
+class Simulation:
     """A ledger and the limits of some workers, with a slow pipe to each.
 
     Attributes:
@@ -111,268 +111,270 @@ class House:
             worker.close()
 
 
-class HouseTestCase(SynchronousTestCase):
+class SimulationTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.house = House()
-        self.addCleanup(self.house.close)
+        self.simulation = Simulation()
+        self.addCleanup(self.simulation.close)
 
 
-class OverWorkers(HouseTestCase):
+class OverWorkers(SimulationTestCase):
     def test_no_more_than_the_limit_is_taken_by_all_together(self) -> None:
         self.assertEqual(
-            [self.house.take(worker) for worker in (0, 1, 2, 0, 1)],
+            [self.simulation.take(worker) for worker in (0, 1, 2, 0, 1)],
             [True, True, True, False, False],
         )
-        self.house.workers[2].give_back(PEER)
-        self.house.settle()
-        self.assertEqual([self.house.take(worker) for worker in (0, 1)], [True, False])
+        self.simulation.workers[2].give_back(PEER)
+        self.simulation.settle()
+        self.assertEqual([self.simulation.take(worker) for worker in (0, 1)], [True, False])
 
-    def test_nobody_is_refused_on_account_of_what_another_only_keeps(self) -> None:
+    def test_spare_credits_of_another_worker_refuse_no_request(self) -> None:
         for _ in range(3):
-            self.house.take(0)
+            self.simulation.take(0)
         for _ in range(3):
-            self.house.workers[0].give_back(PEER)
-        self.house.settle()
-        self.assertEqual(self.house.ledger.held(PEER), 3)
-        self.assertEqual([self.house.take(1) for _ in range(4)], [True, True, True, False])
+            self.simulation.workers[0].give_back(PEER)
+        self.simulation.settle()
+        self.assertEqual(self.simulation.ledger.held(PEER), 3)
+        self.assertEqual([self.simulation.take(1) for _ in range(4)], [True, True, True, False])
 
-    def test_large_limits_are_taken_in_small_chunks_and_are_as_exact(self) -> None:
-        self.assertTrue(self.house.take(0, limit=645))
-        before = self.house.sent
-        self.assertEqual([self.house.take(0, limit=645) for _ in range(7)], [True] * 7)
-        self.assertEqual(self.house.sent, before)
-        taken = sum(self.house.take(1, limit=645) for _ in range(660))
+    def test_credits_of_large_limits_are_asked_for_in_chunks_and_stay_exact(self) -> None:
+        self.assertTrue(self.simulation.take(0, limit=645))
+        before = self.simulation.sent
+        self.assertEqual([self.simulation.take(0, limit=645) for _ in range(7)], [True] * 7)
+        self.assertEqual(self.simulation.sent, before)
+        taken = sum(self.simulation.take(1, limit=645) for _ in range(660))
         self.assertEqual(taken, 637)
 
-    def test_who_waits_is_served_in_turn_whichever_worker_it_is_in(self) -> None:
+    def test_requests_that_wait_are_served_in_order_in_whichever_worker(self) -> None:
         for _ in range(3):
-            self.assertTrue(self.house.take(0, HOP))
+            self.assertTrue(self.simulation.take(0, HOP))
         heard: list[str] = []
         for name, worker in (("a", 1), ("b", 0), ("c", 2), ("d", 1)):
-            self.house.wait(worker, name, heard)
-            self.house.settle()
-        # The first worker has one that waits itself, and hands over all the same.
+            self.simulation.wait(worker, name, heard)
+            self.simulation.settle()
+        # A request waits in the first worker as well; it hands credits over all the same.
         for names in ("a", "ab", "abc"):
-            self.house.workers[0].give_back(HOP)
-            self.house.settle()
+            self.simulation.workers[0].give_back(HOP)
+            self.simulation.settle()
             self.assertEqual("".join(heard), names)
-        self.house.workers[2].give_back(HOP)
-        self.house.settle()
+        self.simulation.workers[2].give_back(HOP)
+        self.simulation.settle()
         self.assertEqual("".join(heard), "abcd")
 
-    def test_nobody_overtakes_who_waits_in_the_same_worker(self) -> None:
-        self.house.take(0, HOP, 1)
+    def test_no_request_overtakes_another_that_waits_in_the_same_worker(self) -> None:
+        self.simulation.take(0, HOP, 1)
         heard: list[str] = []
-        self.house.wait(0, "a", heard, 1)
-        self.house.workers[0].give_back(HOP)  # nobody has told it that somebody waits
-        self.house.wait(0, "b", heard, 1)
+        self.simulation.wait(0, "a", heard, 1)
+        self.simulation.workers[0].give_back(HOP)  # it does not know that a request waits
+        self.simulation.wait(0, "b", heard, 1)
         self.assertEqual(heard, [])
-        self.house.settle()
+        self.simulation.settle()
         self.assertEqual(heard, ["a"])
 
-    def test_what_another_only_keeps_goes_to_who_waits(self) -> None:
-        self.house.take(0, HOP, 1)
-        self.house.workers[0].give_back(HOP)
+    def test_spare_credits_of_another_worker_serve_a_request_that_waits(self) -> None:
+        self.simulation.take(0, HOP, 1)
+        self.simulation.workers[0].give_back(HOP)
         heard: list[str] = []
-        self.house.wait(1, "a", heard, 1)
-        self.house.settle()
+        self.simulation.wait(1, "a", heard, 1)
+        self.simulation.settle()
         self.assertEqual(heard, ["a"])
 
-    def test_who_has_ceased_to_wait_holds_up_nobody(self) -> None:
-        self.house.take(0, HOP, 1)
+    def test_a_cancelled_request_delays_no_other(self) -> None:
+        self.simulation.take(0, HOP, 1)
         heard: list[str] = []
-        given_up = self.house.wait(1, "a", heard, 1)
-        self.house.wait(2, "b", heard, 1)
-        self.house.settle()
+        given_up = self.simulation.wait(1, "a", heard, 1)
+        self.simulation.wait(2, "b", heard, 1)
+        self.simulation.settle()
         given_up.cancel()
         self.failureResultOf(given_up, CancelledError)
-        self.house.workers[0].give_back(HOP)
-        self.house.settle()
+        self.simulation.workers[0].give_back(HOP)
+        self.simulation.settle()
         self.assertEqual(heard, ["b"])
 
-    def test_nor_long_afterwards(self) -> None:
-        self.house.take(0, HOP, 1)
-        self.house.take(1)
-        self.house.workers[1].give_back(PEER)
-        given_up = self.house.wait(1, "a", [], 1)
-        self.house.settle()
+    def test_a_cancelled_request_delays_no_other_long_afterwards(self) -> None:
+        self.simulation.take(0, HOP, 1)
+        self.simulation.take(1)
+        self.simulation.workers[1].give_back(PEER)
+        given_up = self.simulation.wait(1, "a", [], 1)
+        self.simulation.settle()
         given_up.cancel()
         self.failureResultOf(given_up, CancelledError)
-        self.house.pass_time(5)
-        self.house.workers[0].give_back(HOP)
-        self.house.pass_time(5)
-        self.assertEqual(self.house.ledger.grants(), {})
+        self.simulation.pass_time(5)
+        self.simulation.workers[0].give_back(HOP)
+        self.simulation.pass_time(5)
+        self.assertEqual(self.simulation.ledger.grants(), {})
 
-    def test_a_worker_that_dies_holds_nothing(self) -> None:
+    def test_a_worker_that_has_died_holds_no_credits(self) -> None:
         for _ in range(3):
-            self.house.take(0, HOP)
+            self.simulation.take(0, HOP)
         heard: list[str] = []
-        self.house.wait(0, "dead", heard)
-        self.house.wait(1, "a", heard)
-        self.house.wait(2, "b", heard)
-        self.house.settle()
-        self.house.kill(0)
-        self.house.settle()
+        self.simulation.wait(0, "dead", heard)
+        self.simulation.wait(1, "a", heard)
+        self.simulation.wait(2, "b", heard)
+        self.simulation.settle()
+        self.simulation.kill(0)
+        self.simulation.settle()
         self.assertEqual(heard, ["a", "b"])
-        self.assertEqual(self.house.ledger.held(HOP), 2)
+        self.assertEqual(self.simulation.ledger.held(HOP), 2)
 
-    def test_a_worker_that_dies_while_it_is_asked(self) -> None:
-        self.house.take(0, limit=1)
-        self.house.deaf.append(0)
-        asked = self.house.workers[1].take(PEER, 1)
+    def test_a_worker_may_die_while_credits_are_recalled_from_it(self) -> None:
+        self.simulation.take(0, limit=1)
+        self.simulation.deaf.append(0)
+        asked = self.simulation.workers[1].take(PEER, 1)
         assert isinstance(asked, Deferred)
-        self.house.settle()
+        self.simulation.settle()
         self.assertNoResult(asked)
-        self.house.kill(0)
-        self.house.settle()
+        self.simulation.kill(0)
+        self.simulation.settle()
         self.assertIs(self.successResultOf(asked), True)
-        self.assertEqual(self.house.ledger.grants(), {PEER: 1})
-        self.house.kill(1)
-        self.house.clock.advance(2)
-        self.assertEqual(self.house.ledger.grants(), {})
+        self.assertEqual(self.simulation.ledger.grants(), {PEER: 1})
+        self.simulation.kill(1)
+        self.simulation.clock.advance(2)
+        self.assertEqual(self.simulation.ledger.grants(), {})
 
-    def test_a_worker_that_dies_while_it_asks(self) -> None:
-        self.house.take(0, limit=1)
-        self.house.workers[0].give_back(PEER)
-        self.house.deaf.append(0)
-        self.house.workers[1].take(PEER, 1)
-        self.house.settle()
-        self.house.kill(1)
-        self.house.deaf.clear()
-        self.house.settle()
-        self.assertEqual(self.house.ledger.grants(), {})
+    def test_a_worker_may_die_while_it_asks(self) -> None:
+        self.simulation.take(0, limit=1)
+        self.simulation.workers[0].give_back(PEER)
+        self.simulation.deaf.append(0)
+        self.simulation.workers[1].take(PEER, 1)
+        self.simulation.settle()
+        self.simulation.kill(1)
+        self.simulation.deaf.clear()
+        self.simulation.settle()
+        self.assertEqual(self.simulation.ledger.grants(), {})
 
-    def test_what_is_given_while_it_is_asked_for(self) -> None:
-        self.house.take(0, limit=1)
-        self.house.workers[0].give_back(PEER)
+    def test_a_credit_may_be_returned_while_it_is_recalled(self) -> None:
+        self.simulation.take(0, limit=1)
+        self.simulation.workers[0].give_back(PEER)
         for _ in range(2):
-            self.house.clock.advance(2)  # it goes back
-        asked = self.house.workers[1].take(PEER, 1)
+            self.simulation.clock.advance(2)  # it goes back
+        asked = self.simulation.workers[1].take(PEER, 1)
         assert isinstance(asked, Deferred)
-        self.house.deliver(1, up=True)
-        self.house.settle()
+        self.simulation.deliver(1, up=True)
+        self.simulation.settle()
         self.assertIs(self.successResultOf(asked), True)
 
-    def test_what_is_granted_while_an_answer_is_awaited_can_be_had_again(self) -> None:
+    def test_a_credit_granted_while_an_answer_is_awaited_can_be_used_again(self) -> None:
         for worker in (0, 0, 1, 1):
-            self.house.take(worker, limit=4)
-        first, second, third = self.house.workers
+            self.simulation.take(worker, limit=4)
+        first, second, third = self.simulation.workers
         first.give_back(PEER)
         asked = third.take(PEER, 4)
-        self.house.deliver(2, up=True)  # the first worker is asked for what it has to spare, …
-        self.assertIs(first.take(PEER, 4), True)  # … and has used it meanwhile
-        self.house.deliver(1, up=False)
+        self.simulation.deliver(2, up=True)  # the first worker's spare credits are recalled, …
+        self.assertIs(first.take(PEER, 4), True)  # … and are in use meanwhile
+        self.simulation.deliver(1, up=False)
         second.give_back(PEER)
         second.give_back(PEER)
-        while self.house.deliver(1, up=True):
+        while self.simulation.deliver(1, up=True):
             pass
         more = first.take(PEER, 4)
-        self.house.deliver(0, up=True)
-        self.house.settle()
+        self.simulation.deliver(0, up=True)
+        self.simulation.settle()
         assert isinstance(asked, Deferred) and isinstance(more, Deferred)
         self.assertEqual([self.successResultOf(each) for each in (asked, more)], [True, True])
         for _ in range(3):
             first.give_back(PEER)
-        self.house.settle()
-        self.assertEqual([self.house.take(1, limit=4) for _ in range(4)], [True] * 3 + [False])
+        self.simulation.settle()
+        self.assertEqual([self.simulation.take(1, limit=4) for _ in range(4)], [True] * 3 + [False])
 
     def test_a_worker_that_does_not_answer_is_not_waited_for(self) -> None:
-        self.house.take(0, limit=1)
-        self.house.workers[0].give_back(PEER)
-        self.house.deaf.append(0)
-        asked = self.house.workers[1].take(PEER, 1)
+        self.simulation.take(0, limit=1)
+        self.simulation.workers[0].give_back(PEER)
+        self.simulation.deaf.append(0)
+        asked = self.simulation.workers[1].take(PEER, 1)
         assert isinstance(asked, Deferred)
-        self.house.pass_time(0.9)
+        self.simulation.pass_time(0.9)
         self.assertNoResult(asked)
-        self.house.pass_time(0.2)
+        self.simulation.pass_time(0.2)
         self.assertIs(self.successResultOf(asked), False)
-        self.assertFalse(self.house.take(2, limit=1))  # nor again
-        self.house.deaf.clear()
-        self.house.settle()
-        self.assertTrue(self.house.take(2, limit=1))
+        self.assertFalse(self.simulation.take(2, limit=1))  # nor for the next request
+        self.simulation.deaf.clear()
+        self.simulation.settle()
+        self.assertTrue(self.simulation.take(2, limit=1))
 
-    def test_without_the_parent_each_worker_has_its_share(self) -> None:
+    def test_while_the_parent_is_silent_each_worker_has_its_share(self) -> None:
         for worker in (0, 1):
-            self.house.workers[worker].workers = 2
-        self.house.take(1, limit=6)
-        self.house.deaf += [0, 1]
-        asked = [self.house.workers[0].take(PEER, 6) for _ in range(5)]
+            self.simulation.workers[worker].workers = 2
+        self.simulation.take(1, limit=6)
+        self.simulation.deaf += [0, 1]
+        asked = [self.simulation.workers[0].take(PEER, 6) for _ in range(5)]
         heard: list[str] = []
         for name in "abc":
-            self.house.wait(0, name, heard, limit=4)
-        self.house.pass_time(2.9)
+            self.simulation.wait(0, name, heard, limit=4)
+        self.simulation.pass_time(2.9)
         self.assertFalse(any(isinstance(each, Deferred) and each.called for each in asked))
-        self.house.pass_time(0.3)
+        self.simulation.pass_time(0.3)
         answers = [self.successResultOf(each) for each in asked if isinstance(each, Deferred)]
         self.assertEqual(answers, [True] * 3 + [False] * 2)
         self.assertEqual(heard, ["a", "b"])
-        self.assertIs(self.house.workers[0].take(PEER, 6), False)
-        self.house.workers[0].give_back(HOP)
+        self.assertIs(self.simulation.workers[0].take(PEER, 6), False)
+        self.simulation.workers[0].give_back(HOP)
         self.assertEqual(heard, ["a", "b", "c"])
-        self.house.workers[0].give_back(PEER)
-        self.assertIs(self.house.workers[0].take(PEER, 6), True)
-        # It is back: what was taken meanwhile is counted, and the limit is exact again.
-        self.house.deaf.clear()
-        self.house.settle()
-        self.assertEqual([self.house.take(1, limit=6) for _ in range(3)], [True, True, False])
+        self.simulation.workers[0].give_back(PEER)
+        self.assertIs(self.simulation.workers[0].take(PEER, 6), True)
+        # It is back: loans count, and the limit is exact again.
+        self.simulation.deaf.clear()
+        self.simulation.settle()
+        self.assertEqual([self.simulation.take(1, limit=6) for _ in range(3)], [True, True, False])
         for _ in range(3):
-            self.house.workers[0].give_back(PEER)
-            self.house.workers[1].give_back(PEER)
-        self.house.workers[0].give_back(HOP)
-        self.house.workers[0].give_back(HOP)
-        self.house.pass_time(10)
-        self.assertEqual(self.house.ledger.grants(), {})
-        self.assertEqual(self.house.workers[0]._credits, {})
+            self.simulation.workers[0].give_back(PEER)
+            self.simulation.workers[1].give_back(PEER)
+        self.simulation.workers[0].give_back(HOP)
+        self.simulation.workers[0].give_back(HOP)
+        self.simulation.pass_time(10)
+        self.assertEqual(self.simulation.ledger.grants(), {})
+        self.assertEqual(self.simulation.workers[0]._credits, {})
 
-    def test_a_worker_that_did_not_run_itself_does_not_take_the_parent_for_dead(self) -> None:
-        limits = self.house.workers[0]
+    def test_a_worker_that_did_not_run_does_not_think_that_the_parent_is_silent(self) -> None:
+        limits = self.simulation.workers[0]
         limits.workers = 2
-        self.house.take(1, limit=1)
+        self.simulation.take(1, limit=1)
         asked = limits.take(PEER, 1)
         assert isinstance(asked, Deferred)
-        self.house.clock.advance(30)  # all that came meanwhile is read only now
-        self.house.settle()
-        self.house.clock.advance(0.2)
+        self.simulation.clock.advance(30)  # messages that came meanwhile are read only now
+        self.simulation.settle()
+        self.simulation.clock.advance(0.2)
         self.assertIs(self.successResultOf(asked), False)
         self.assertIs(limits._parent, Parent.ALIVE)
 
-    def test_a_lower_limit_takes_nothing_away_and_gives_nothing(self) -> None:
+    def test_a_lower_limit_takes_no_credits_in_use_and_grants_none(self) -> None:
         for worker in (0, 0, 1):
-            self.house.take(worker)
-        self.house.workers[0].give_back(PEER)
-        self.assertFalse(self.house.take(0, limit=2))  # though it has one to spare
-        self.assertFalse(self.house.take(2, limit=2))
-        self.house.workers[1].give_back(PEER)
-        self.house.settle()
-        self.assertEqual([self.house.take(2, limit=2) for _ in range(2)], [True, False])
-        self.assertTrue(self.house.take(2, limit=3))
+            self.simulation.take(worker)
+        self.simulation.workers[0].give_back(PEER)
+        self.assertFalse(self.simulation.take(0, limit=2))  # although one is spare
+        self.assertFalse(self.simulation.take(2, limit=2))
+        self.simulation.workers[1].give_back(PEER)
+        self.simulation.settle()
+        self.assertEqual([self.simulation.take(2, limit=2) for _ in range(2)], [True, False])
+        self.assertTrue(self.simulation.take(2, limit=3))
 
-    def test_what_is_kept_for_a_few_seconds_goes_back_and_all_is_forgotten(self) -> None:
+    def test_credits_that_stay_spare_for_seconds_go_back(self) -> None:
         for worker, key in ((0, HOP), (0, PEER), (1, PEER)):
-            self.house.take(worker, key)
-            self.house.workers[worker].give_back(key)
-        self.house.pass_time(1)
-        self.assertEqual((self.house.ledger.held(HOP), self.house.ledger.held(PEER)), (1, 2))
-        before = self.house.sent
-        self.house.pass_time(4)
-        self.assertEqual(self.house.ledger.grants(), {})
-        self.assertEqual(self.house.sent, before + 2)  # both keys of a worker in one
-        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+            self.simulation.take(worker, key)
+            self.simulation.workers[worker].give_back(key)
+        self.simulation.pass_time(1)
+        self.assertEqual(
+            (self.simulation.ledger.held(HOP), self.simulation.ledger.held(PEER)), (1, 2)
+        )
+        before = self.simulation.sent
+        self.simulation.pass_time(4)
+        self.assertEqual(self.simulation.ledger.grants(), {})
+        self.assertEqual(self.simulation.sent, before + 2)  # both keys of a worker in one message
+        self.assertEqual(self.simulation.clock.getDelayedCalls(), [])
 
-    def test_what_makes_no_sense_is_refused(self) -> None:
-        self.house.take(0)
+    def test_messages_that_make_no_sense_are_refused(self) -> None:
+        self.simulation.take(0)
         for message in (["give", [[PEER, 2]]], ["answer", HOP, 0], ["take"]):
             with self.assertRaises(ValueError):
-                self.house.ledger.receive(0, message)
+                self.simulation.ledger.receive(0, message)
         with self.assertRaises(ValueError):
-            self.house.workers[0].receive(["grant"])
+            self.simulation.workers[0].receive(["grant"])
 
 
-class Talk(HouseTestCase):
-    """A message costs as much as a small part of a connection: few are to be sent."""
+class Messages(SimulationTestCase):
+    """Messages cost time, so few are sent."""
 
-    def test_steady_load_is_not_talked_about(self) -> None:
-        house, everybody = self.house, ("connections", "25")
+    def test_steady_load_needs_few_messages(self) -> None:
+        simulation, everybody = self.simulation, ("connections", "25")
         keys = [("peer", "25", f"192.0.2.{number}") for number in range(10)]
         opened: deque[tuple[int, LimitKey]] = deque()
         connections = 0
@@ -382,68 +384,68 @@ class Talk(HouseTestCase):
             # Of 5 connections 2 are one worker's, 2 another's, and 1 the third's.
             worker, key = (0, 0, 1, 1, 2)[connections % 5], keys[connections // 5 % 10]
             connections += 1
-            self.assertTrue(house.take(worker, everybody, 1000))
-            self.assertTrue(house.take(worker, key, 50))
+            self.assertTrue(simulation.take(worker, everybody, 1000))
+            self.assertTrue(simulation.take(worker, key, 50))
             opened.append((worker, key))
 
         def close_one() -> None:
             worker, key = opened.popleft()
-            house.workers[worker].give_back(everybody)
-            house.workers[worker].give_back(key)
+            simulation.workers[worker].give_back(everybody)
+            simulation.workers[worker].give_back(key)
 
         for _ in range(20):
             open_one()
-        house.pass_time(3)
-        before, sent = connections, house.sent
+        simulation.pass_time(3)
+        before, sent = connections, simulation.sent
         for _ in range(100):
             for _ in range(20):  # all of them anew, every 0.1 s
                 close_one()
                 open_one()
-            house.pass_time(0.1)
+            simulation.pass_time(0.1)
         self.assertEqual(connections - before, 2000)
-        self.assertLess(house.sent - sent, 200)
+        self.assertLess(simulation.sent - sent, 200)
 
-    def test_a_full_house_is_not_asked_over_and_over(self) -> None:
+    def test_requests_over_the_limit_cost_two_messages_each(self) -> None:
         for worker in (0, 1, 2):
-            self.house.take(worker)
-        self.assertFalse(self.house.take(0))
-        before = self.house.sent
+            self.simulation.take(worker)
+        self.assertFalse(self.simulation.take(0))
+        before = self.simulation.sent
         for number in range(30):
-            self.assertFalse(self.house.take(number % 3))
-        self.assertEqual(self.house.sent, before + 60)  # a question and its answer
+            self.assertFalse(self.simulation.take(number % 3))
+        self.assertEqual(self.simulation.sent, before + 60)  # an ask and a refuse each
         for _ in range(30):
-            self.assertFalse(self.house.take(0, limit=1))  # which it knows by itself
-        self.assertEqual(self.house.sent, before + 60)
+            self.assertFalse(self.simulation.take(0, limit=1))  # the worker refuses by itself
+        self.assertEqual(self.simulation.sent, before + 60)
 
-    def test_handing_over_costs_two_messages(self) -> None:
+    def test_handing_over_a_credit_costs_two_messages(self) -> None:
         for _ in range(3):
-            self.house.take(0, HOP)
+            self.simulation.take(0, HOP)
         heard: list[str] = []
         for number in range(60):
-            self.house.wait(number % 3, "x", heard)
-        self.house.settle()
-        before = self.house.sent
+            self.simulation.wait(number % 3, "x", heard)
+        self.simulation.settle()
+        before = self.simulation.sent
         holders = deque([0, 0, 0])
         for number in range(50):
-            self.house.workers[holders.popleft()].give_back(HOP)
-            self.house.settle()
+            self.simulation.workers[holders.popleft()].give_back(HOP)
+            self.simulation.settle()
             holders.append(number % 3)
-        self.assertEqual((len(heard), self.house.sent - before), (50, 100))
+        self.assertEqual((len(heard), self.simulation.sent - before), (50, 100))
 
-    def test_who_waits_again_instead_asks_no_second_time(self) -> None:
-        self.house.take(0, HOP, 1)
+    def test_a_request_that_replaces_a_cancelled_one_costs_no_message(self) -> None:
+        self.simulation.take(0, HOP, 1)
         heard: list[str] = []
-        waiting = self.house.wait(1, "a", heard, 1)
-        self.house.settle()
-        before = self.house.sent
+        waiting = self.simulation.wait(1, "a", heard, 1)
+        self.simulation.settle()
+        before = self.simulation.sent
         for _ in range(9):
             waiting.cancel()
             self.failureResultOf(waiting, CancelledError)
-            waiting = self.house.wait(1, "b", heard, 1)
-        self.house.settle()
-        self.assertEqual(self.house.sent, before)
-        self.house.workers[0].give_back(HOP)
-        self.house.settle()
+            waiting = self.simulation.wait(1, "b", heard, 1)
+        self.simulation.settle()
+        self.assertEqual(self.simulation.sent, before)
+        self.simulation.workers[0].give_back(HOP)
+        self.simulation.settle()
         self.assertEqual(heard, ["b"])
 
 
@@ -465,13 +467,13 @@ _event = st.one_of(
 )
 
 
-class Whatever(SynchronousTestCase):
+class RandomEventOrders(SynchronousTestCase):
     """Any order of events, and of messages on their way."""
 
     @settings(max_examples=400, deadline=None)
     @given(st.lists(_event, max_size=60))
     def test_limits_hold_and_nothing_is_lost(self, events: Sequence[tuple[str, Any]]) -> None:
-        house = House(WORKERS)
+        simulation = Simulation(WORKERS)
         used: list[tuple[int, LimitKey]] = []
         waiting: list[tuple[int, Deferred[Any]]] = []
 
@@ -479,13 +481,13 @@ class Whatever(SynchronousTestCase):
             return sum(1 for _, each in used if each == key)
 
         def ask(worker: int, key: LimitKey, answer: bool | Deferred[bool]) -> None:
-            limits = house.workers[worker]
+            limits = simulation.workers[worker]
 
             def answered(taken: bool) -> None:
-                if taken and house.workers[worker] is limits:  # else it died meanwhile
+                if taken and simulation.workers[worker] is limits:  # otherwise it has died
                     used.append((worker, key))
                     self.assertLessEqual(in_use(key), LIMIT)
-                    self.assertLessEqual(house.ledger.held(key), LIMIT)
+                    self.assertLessEqual(simulation.ledger.held(key), LIMIT)
 
             if isinstance(answer, bool):
                 answered(answer)
@@ -502,51 +504,51 @@ class Whatever(SynchronousTestCase):
 
         def give_back(index: int) -> None:
             worker, key = used.pop(index)
-            house.workers[worker].give_back(key)
+            simulation.workers[worker].give_back(key)
 
         for what, which in events:
             if what == "take":
-                ask(which, PEER, house.workers[which].take(PEER, LIMIT))
+                ask(which, PEER, simulation.workers[which].take(PEER, LIMIT))
             elif what == "wait":
-                ask(which, HOP, house.workers[which].wait(HOP, LIMIT))
+                ask(which, HOP, simulation.workers[which].wait(HOP, LIMIT))
             elif what == "cancel" and waiting:
                 waiting[which % len(waiting)][1].cancel()
             elif what == "give back" and used:
                 give_back(which % len(used))
             elif what in ("up", "down"):
-                house.deliver(which, up=what == "up")
+                simulation.deliver(which, up=what == "up")
             elif what == "time":
-                house.clock.advance(which)
+                simulation.clock.advance(which)
             elif what == "settle":
-                house.settle()
+                simulation.settle()
             elif what == "die":
-                house.kill(which)
+                simulation.kill(which)
                 used[:] = [each for each in used if each[0] != which]
                 waiting[:] = [each for each in waiting if each[0] != which]
             elif what == "take now":
-                house.settle()
+                simulation.settle()
                 free = in_use(PEER) < LIMIT
-                self.assertEqual(house.take(which), free)
+                self.assertEqual(simulation.take(which), free)
                 if free:
                     used.append((which, PEER))
-        house.settle()
+        simulation.settle()
         while used:
             give_back(0)
-            house.settle()
+            simulation.settle()
         self.assertEqual(waiting, [])
         for key in (PEER, HOP):
             self.assertEqual(
-                [house.take(number % WORKERS, key, LIMIT) for number in range(LIMIT + 1)],
+                [simulation.take(number % WORKERS, key, LIMIT) for number in range(LIMIT + 1)],
                 [True] * LIMIT + [False],
             )
             for number in range(LIMIT):
-                house.workers[number % WORKERS].give_back(key)
-        house.pass_time(5)
-        self.assertEqual(house.ledger.grants(), {})
-        self.assertEqual(house.clock.getDelayedCalls(), [])
+                simulation.workers[number % WORKERS].give_back(key)
+        simulation.pass_time(5)
+        self.assertEqual(simulation.ledger.grants(), {})
+        self.assertEqual(simulation.clock.getDelayedCalls(), [])
 
 
 class TheInterface(SynchronousTestCase):
     def test_the_interface_is_kept(self) -> None:
-        limits: Limits = House().workers[0]
+        limits: Limits = Simulation().workers[0]
         self.assertIsInstance(limits.take(PEER, 1), Deferred)

@@ -1,4 +1,4 @@
-"""What a parent and its worker say to each other."""
+"""The pipe between a parent and a worker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import CallFailed, Pipe, PipeClosed
 
 
-class Hearing(Pipe):
-    """A pipe that keeps what it was sent."""
+class RecordingPipe(Pipe):
+    """A pipe that records the octets that it receives."""
 
     heard = b""
 
@@ -24,13 +24,13 @@ class Hearing(Pipe):
 
 
 class End:
-    """One end of a pipe: what it was asked for, and whether it has lost the other."""
+    """One end of a pipe: the calls that it got, and how often it was lost."""
 
     def __init__(self, clock: Clock, *, client: bool) -> None:
         self.said: list[Any] = []
         self.lost = 0
         self.later: Deferred[Any] = Deferred()
-        self.pipe = Hearing(
+        self.pipe = RecordingPipe(
             {
                 "add": lambda a, b: a + b,
                 "say": lambda word: self.said.append(word),
@@ -51,7 +51,7 @@ class End:
         self.lost += 1
 
 
-class Talking(SynchronousTestCase):
+class Calls(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.parent = End(self.clock, client=True)
@@ -75,7 +75,7 @@ class Talking(SynchronousTestCase):
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
         self.assertEqual(self.answer(self.worker.pipe.call("add", a="x", b="y")), "xy")
 
-    def test_answers_find_their_calls_in_whichever_order_they_come(self) -> None:
+    def test_answers_may_come_in_any_order(self) -> None:
         first = self.parent.pipe.call("later")
         second = self.parent.pipe.call("add", a=1, b=1)
         self.assertEqual(self.answer(second), 2)
@@ -83,26 +83,26 @@ class Talking(SynchronousTestCase):
         self.worker.later.callback([1, {"two": None}])
         self.assertEqual(self.answer(first), [1, {"two": None}])
 
-    def test_what_is_told_arrives_in_its_order_and_nothing_comes_back(self) -> None:
+    def test_calls_without_an_answer_arrive_in_order(self) -> None:
         for number in range(5):
             self.parent.pipe.tell("say", word=number)
         self.settle()
         self.assertEqual(self.worker.said, [0, 1, 2, 3, 4])
         self.assertEqual(self.parent.pipe.heard, b"")
 
-    def test_a_failure_keeps_its_name_and_its_text(self) -> None:
+    def test_a_failed_call_keeps_the_name_and_the_text_of_the_error(self) -> None:
         called = self.parent.pipe.call("fail")
         self.settle()
         error = self.failureResultOf(called, CallFailed).value
         self.assertEqual((error.error, str(error)), ("OSError", "the disk is full"))
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
 
-    def test_a_failure_that_nobody_waits_for_is_logged(self) -> None:
+    def test_a_failed_call_without_an_answer_is_logged(self) -> None:
         self.parent.pipe.tell("fail")
         self.settle()
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
-    def test_what_is_not_there_to_ask_for_is_a_failure_and_the_pipe_stays(self) -> None:
+    def test_an_unknown_call_fails_and_the_pipe_stays_open(self) -> None:
         for name, arguments in (("nothing", {}), ("add", {"c": 1}), ("unsayable", {})):
             called = self.parent.pipe.call(name, **arguments)
             self.settle()
@@ -112,7 +112,7 @@ class Talking(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
 
-    def test_whoever_waits_hears_that_the_other_end_is_gone(self) -> None:
+    def test_calls_under_way_fail_when_the_other_end_closes(self) -> None:
         waiting = [self.parent.pipe.call("later") for _ in range(2)]
         self.settle()
         self.worker.transport.loseConnection()
@@ -121,9 +121,9 @@ class Talking(SynchronousTestCase):
             self.failureResultOf(each, PipeClosed)
         self.parent.pipe.tell("say")
         self.assertEqual((self.parent.lost, self.worker.lost), (1, 1))
-        self.worker.later.callback(None)  # nobody is there to hear it
+        self.worker.later.callback(None)  # the other end has closed
 
-    def test_who_gave_up_hears_nothing_of_the_answer(self) -> None:
+    def test_the_answer_to_a_cancelled_call_is_dropped(self) -> None:
         called = self.parent.pipe.call("later")
         self.settle()
         called.cancel()
@@ -132,7 +132,7 @@ class Talking(SynchronousTestCase):
         self.settle()
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
 
-    def test_what_one_answer_gives_up_may_be_the_next_to_fail(self) -> None:
+    def test_one_failing_call_may_cancel_another(self) -> None:
         first, second = (self.parent.pipe.call("later") for _ in range(2))
         first.addErrback(lambda _: second.cancel())
         self.settle()
@@ -146,14 +146,14 @@ class Talking(SynchronousTestCase):
             self.answer(self.parent.pipe.call("size", text="é" * 2_000_000)), 2_000_000
         )
 
-    def test_pieces_are_put_together(self) -> None:
+    def test_a_message_may_arrive_in_pieces(self) -> None:
         said = json.dumps({"call": "add", "id": 7, "arguments": {"a": 1, "b": 1}}).encode("ascii")
         for octet in len(said).to_bytes(4, "big") + said:
             self.worker.pipe.dataReceived(bytes((octet,)))
         self.settle()
-        self.assertEqual(self.parent.lost, 0)  # the answer to a call that it has not made
+        self.assertEqual(self.parent.lost, 0)  # an answer without a call is dropped
 
-    def test_what_cannot_be_read_ends_the_pipe(self) -> None:
+    def test_a_message_that_cannot_be_read_closes_the_pipe(self) -> None:
         for garbage in (b"{", b"\xff", b"[]", b"null", b'{"id": 1}', b'{"call": "add"}'):
             self.setUp()
             waiting = self.worker.pipe.call("later")
@@ -164,7 +164,7 @@ class Talking(SynchronousTestCase):
             self.failureResultOf(waiting, PipeClosed)
             self.assertEqual(len(self.flushLoggedErrors()), 1)
 
-    def test_what_is_too_long_ends_the_pipe(self) -> None:
+    def test_a_message_that_is_too_long_closes_the_pipe(self) -> None:
         self.parent.transport.write((Pipe.MAX_LENGTH + 1).to_bytes(4, "big"))
         self.settle()
         self.assertEqual((self.parent.lost, self.worker.lost), (1, 1))

@@ -1,4 +1,4 @@
-"""A worker's own side: what it takes from its parent, before anything is open."""
+"""A worker's own side of the calls of its parent."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from twisted_mta.workers.process import packed
 from twisted_mta.workers.worker import Worker
 
 
-class Ended(Clock):
-    """A reactor that is told to stop."""
+class StoppableClock(Clock):
+    """A clock that counts how often it is stopped, as a reactor."""
 
     stops = 0
 
@@ -28,9 +28,9 @@ class Ended(Clock):
         self.stops += 1
 
 
-class Told(SynchronousTestCase):
+class Lifecycle(SynchronousTestCase):
     def setUp(self) -> None:
-        self.reactor = Ended()
+        self.reactor = StoppableClock()
         self.worker = Worker(1, self.reactor, Log("text", worker=1))
         self.parent = Pipe({}, lambda: None)
         here = address("127.0.0.1", 1)
@@ -57,30 +57,30 @@ class Told(SynchronousTestCase):
         config = Config(state_dir=self.state, workers=2, listeners=())
         return self.call("start", settings=packed(config), shards=[1], endpoints=[], **more)
 
-    def test_told_to_end_before_it_began_it_ends_once(self) -> None:
+    def test_a_worker_that_is_drained_before_its_start_ends_once(self) -> None:
         for name in ("drain", "drain", "hurry"):
             self.parent.tell(name)
         self.settle()
         self.assertEqual(self.reactor.stops, 1)
 
-    def test_told_to_end_it_does_not_begin(self) -> None:
+    def test_a_drained_worker_does_not_start(self) -> None:
         self.call("drain")
         error = self.failureResultOf(self.start(), CallFailed).value
         self.assertEqual(str(error), "told to end before it began")
 
-    def test_where_a_queue_was_and_is_none_it_makes_none(self) -> None:
+    def test_a_queue_that_has_gone_is_not_made_anew(self) -> None:
         error = self.failureResultOf(self.start(create=False), CallFailed).value
         self.assertIn(f"{self.state}/shard-1/queue.sqlite was there before", str(error))
         self.assertFalse(os.path.exists(self.state))
 
-    def test_the_pipe_that_it_closes_itself_is_no_alarm(self) -> None:
+    def test_a_pipe_that_the_worker_closes_itself_sets_no_alarm(self) -> None:
         self.call("drain")
-        self.ours.loseConnection()  # as the reactor does when it ends
+        self.ours.loseConnection()  # as the reactor does at its end
         self.settle()
         self.assertEqual(signal.getitimer(signal.ITIMER_REAL), (0.0, 0.0))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_a_parent_that_is_gone_is_one(self) -> None:
+    def test_the_loss_of_the_parent_sets_an_alarm(self) -> None:
         before = signal.getsignal(signal.SIGALRM)
         try:
             self.theirs.loseConnection()
@@ -94,7 +94,7 @@ class Told(SynchronousTestCase):
         self.assertEqual(self.reactor.stops, 1)
 
 
-class Share(SynchronousTestCase):
+class MemoryShare(SynchronousTestCase):
     def share(self, memory: int, workers: int) -> int:
         worker = Worker(0, Clock(), Log("text", worker=0))
         config = Config(
@@ -102,8 +102,8 @@ class Share(SynchronousTestCase):
         )
         return worker._share(packed(config)).message_memory
 
-    def test_all_have_the_same_of_the_memory_for_messages(self) -> None:
+    def test_workers_share_the_memory_for_messages_equally(self) -> None:
         self.assertEqual(self.share(256 << 20, 4), 64 << 20)
 
-    def test_it_is_enough_for_one_message_however_many_they_are(self) -> None:
+    def test_a_share_of_the_memory_is_enough_for_one_message(self) -> None:
         self.assertEqual(self.share(1 << 20, 64), 65_536)

@@ -1,4 +1,4 @@
-"""The workers of one parent, with processes that are only pretended."""
+"""The workers of one parent, with scripted processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import logged_lines
-from tests.workers.pretended import PretendedPorts, PretendedReactor, Process
+from tests.workers.scripted import FakePorts, ScriptedProcess, ScriptedReactor
 from twisted_mta import Config
 from twisted_mta.admin.questions import PendingReport
 from twisted_mta.admin.report import ProcessReport
@@ -27,8 +27,8 @@ class WorkersTestCase(SynchronousTestCase):
     workers = 2
 
     def setUp(self) -> None:
-        self.reactor = PretendedReactor()
-        self.ports = PretendedPorts()
+        self.reactor = ScriptedReactor()
+        self.ports = FakePorts()
         self.lines: list[bytes] = []
         self.metrics = Metrics()
         self.config = Config(
@@ -49,11 +49,11 @@ class WorkersTestCase(SynchronousTestCase):
         self.said = logged_lines(self)
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[ScriptedProcess]:
         return self.reactor.processes
 
     @property
-    def alive(self) -> list[Process]:
+    def alive(self) -> list[ScriptedProcess]:
         return [process for process in self.processes if not process.ended]
 
     def begin(self) -> Deferred[None]:
@@ -80,7 +80,7 @@ class WorkersTestCase(SynchronousTestCase):
 class Starting(WorkersTestCase):
     workers = 3
 
-    def test_each_is_told_its_settings_its_shards_and_what_it_inherits(self) -> None:
+    def test_each_process_gets_settings_shards_and_descriptors(self) -> None:
         for name in ("LISTEN_FDS", "NOTIFY_SOCKET"):
             self.patch(os, "environ", {**os.environ, name: "1"})
         self.parent.start([(0, 3), (1,), (2,)])
@@ -100,7 +100,7 @@ class Starting(WorkersTestCase):
         path = first.environment["PYTHONPATH"].split(os.pathsep)
         self.assertTrue(all(map(os.path.isabs, path)))
 
-    def test_no_descriptor_is_left_open_here(self) -> None:
+    def test_the_parent_leaves_no_descriptor_open(self) -> None:
         gc.collect()
         before = len(os.listdir("/dev/fd"))
         self.working()
@@ -111,7 +111,7 @@ class Starting(WorkersTestCase):
         self.successResultOf(self.stop())
         self.assertEqual(len(os.listdir("/dev/fd")), before)
 
-    def test_no_connection_is_left_to_the_dead(self) -> None:
+    def test_no_connection_is_left_to_a_dead_worker(self) -> None:
         self.working()
         first, second, _ = (
             SharedCounts(self.parent.counts.descriptor, number) for number in range(3)
@@ -123,7 +123,7 @@ class Starting(WorkersTestCase):
         self.processes[1].exit(signal=9)
         self.assertFalse(first.ahead)
 
-    def test_it_has_started_when_all_have_opened_their_queues(self) -> None:
+    def test_the_start_ends_when_all_workers_have_opened_their_queues(self) -> None:
         opened: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(
             start=opened if process.pid == 101 else None
@@ -138,14 +138,14 @@ class Starting(WorkersTestCase):
         self.reactor.settle()
         self.assertTrue(all(process.names[-1] == "serve" for process in self.processes))
 
-    def test_one_that_cannot_open_its_queue_ends_all(self) -> None:
+    def test_a_worker_that_cannot_open_its_queue_ends_all(self) -> None:
         failing = OSError("no such disk")
         self.reactor.born = lambda process: process.replies.update(
             start=failing if process.pid == 101 else None, drain=None
         )
         started = self.begin()
         self.assertTrue(all(process.names[-1] == "drain" for process in self.processes))
-        self.assertNoResult(started)  # as long as they have the locks
+        self.assertNoResult(started)  # while they hold the locks
         for process in self.processes:
             process.exit()
         error = self.failureResultOf(started, WorkerFailed).value
@@ -155,7 +155,7 @@ class Starting(WorkersTestCase):
         self.assertEqual(len(self.processes), 3)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_one_that_dies_before_has_a_successor_and_the_start_waits(self) -> None:
+    def test_a_worker_that_dies_during_the_start_has_a_successor(self) -> None:
         self.reactor.born = lambda process: process.replies.update(
             start=Deferred() if process.pid == 100 else None
         )
@@ -166,7 +166,7 @@ class Starting(WorkersTestCase):
         self.successResultOf(started)
         self.assertEqual(self.processes[3].heard[0][1]["shards"], [0])
 
-    def test_one_that_always_dies_before_fails_the_start(self) -> None:
+    def test_a_worker_that_always_dies_during_the_start_fails_it(self) -> None:
         never: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(start=never)
         started = self.begin()
@@ -179,7 +179,7 @@ class Starting(WorkersTestCase):
         error = self.failureResultOf(started, WorkerFailed).value
         self.assertIn("worker 1 has ended with status 1, as 4 did before it", str(error))
 
-    def test_what_the_system_refuses_fails_the_start(self) -> None:
+    def test_a_process_that_cannot_be_spawned_fails_the_start(self) -> None:
         self.reactor.refusal = OSError("too many processes")
         started = self.begin()
         error = self.failureResultOf(started, WorkerFailed).value
@@ -200,13 +200,13 @@ class Logging(WorkersTestCase):
             heard.append(process.pipes[1].reading)
         return heard
 
-    def test_what_a_worker_logs_is_heard_at_once(self) -> None:
+    def test_the_log_of_a_worker_is_read_at_once(self) -> None:
         self.working()
         self.assertTrue(all(self.log(5)))
         self.assertTrue(all(self.log(100, pause=0.003)))
         self.assertEqual(len(self.lines), 105)
 
-    def test_a_very_busy_one_is_heard_50_times_a_second(self) -> None:
+    def test_the_log_of_a_very_busy_worker_is_read_50_times_a_second(self) -> None:
         self.working()
         self.assertEqual(self.log(18, pause=0.001), [True] * 17 + [False])
         for _ in range(3):
@@ -217,16 +217,16 @@ class Logging(WorkersTestCase):
         self.assertEqual(self.log(1), [True])
         self.assertEqual(len(self.lines), 22)
 
-    def test_one_that_has_more_to_say_is_heard_on(self) -> None:
+    def test_a_log_with_more_than_one_read_is_read_on(self) -> None:
         self.working()
         self.log(17)
         process = self.processes[0]
         for _ in range(20):
-            process.protocol.childDataReceived(1, b"x" * 8191 + b"\n")  # as much as is read at once
+            process.protocol.childDataReceived(1, b"x" * 8191 + b"\n")  # a full read
             self.assertTrue(process.pipes[1].reading)
         self.assertEqual(self.log(1), [False])
 
-    def test_one_that_dies_meanwhile_is_no_error(self) -> None:
+    def test_a_worker_may_die_while_its_log_is_not_read(self) -> None:
         self.working()
         self.log(18)
         del self.processes[0].pipes[1]
@@ -236,7 +236,7 @@ class Logging(WorkersTestCase):
 
 
 class Restarting(WorkersTestCase):
-    def test_a_successor_goes_on_where_the_dead_one_was(self) -> None:
+    def test_a_successor_takes_over_the_shards_of_a_dead_worker(self) -> None:
         self.working()
         self.processes[1].exit(signal=9)
         self.assertIn(
@@ -247,7 +247,7 @@ class Restarting(WorkersTestCase):
         successor = self.processes[2]
         self.assertEqual(successor.names, ["start", "serve"])
         self.assertEqual(successor.heard[0][1]["shards"], [1])
-        self.assertFalse(successor.heard[0][1]["create"])  # there was a queue
+        self.assertFalse(successor.heard[0][1]["create"])  # it exists already
         self.assertIn("worker 1 works again", self.said)
         self.assertEqual(self.processes[0].names, ["start", "serve"])
         restarts = list(self.metrics.snapshot().series(table.WORKER_RESTARTS))
@@ -274,7 +274,7 @@ class Restarting(WorkersTestCase):
     def restarts(self) -> list[Any]:
         return [call for call in self.reactor.getDelayedCalls() if "_again" in str(call.func)]
 
-    def test_what_the_system_refuses_is_tried_again(self) -> None:
+    def test_a_successor_that_cannot_be_spawned_is_tried_again(self) -> None:
         self.working()
         self.reactor.refusal = OSError("no memory")
         self.processes[0].exit(signal=9)
@@ -288,7 +288,7 @@ class Restarting(WorkersTestCase):
         self.assertEqual(len(self.alive), 2)
         self.successResultOf(self.stop())
 
-    def test_a_stop_waits_for_none_that_could_not_be_started(self) -> None:
+    def test_a_stop_does_not_wait_for_a_process_that_was_not_spawned(self) -> None:
         self.working()
         self.reactor.refusal = OSError("no memory")
         self.processes[0].exit(signal=9)
@@ -296,7 +296,7 @@ class Restarting(WorkersTestCase):
         self.successResultOf(self.stop())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_what_one_learns_of_tls_is_for_the_others_to_read(self) -> None:
+    def test_tls_news_of_one_worker_reach_the_others(self) -> None:
         self.working()
         teller, *others = self.processes
         teller.pipe.tell("tls_news")
@@ -304,14 +304,14 @@ class Restarting(WorkersTestCase):
         self.assertNotIn("tls_news", teller.names)
         self.assertEqual([each.names[-1] for each in others], ["tls_news"] * len(others))
 
-    def test_any_signal_has_a_word(self) -> None:
+    def test_the_end_by_any_signal_is_described(self) -> None:
         self.working()
         self.processes[0].exit(signal=35)
         self.assertIn("worker 0 was ended by signal 35; ", " ".join(self.said))
         self.advance(0.1)
         self.assertEqual(len(self.alive), 2)
 
-    def test_one_whose_pipe_is_closed_and_that_does_not_end_is_killed(self) -> None:
+    def test_a_process_that_closes_its_pipe_and_does_not_end_is_killed(self) -> None:
         self.working()
         self.processes[0].transport.loseConnection()
         self.reactor.settle()
@@ -322,7 +322,7 @@ class Restarting(WorkersTestCase):
         self.advance(0.1)
         self.assertEqual(len(self.alive), 2)
 
-    def test_what_the_dead_one_held_is_free(self) -> None:
+    def test_the_credits_of_a_dead_worker_are_free(self) -> None:
         self.working()
         first, second = self.processes
         for process in (first, second, second):
@@ -333,15 +333,15 @@ class Restarting(WorkersTestCase):
         self.reactor.settle()
         self.assertEqual(self.granted(second), 2)
 
-    def granted(self, process: Process) -> int:
+    def granted(self, process: ScriptedProcess) -> int:
         said = [arguments["message"] for name, arguments in process.heard if name == "limits"]
         return sum(count for verb, _, count, *_ in (m for m in said if m[0] == "grant"))
 
-    def test_what_it_said_and_nobody_heard_is_not_for_its_successor(self) -> None:
+    def test_unread_messages_of_a_dead_process_do_not_count_for_its_successor(self) -> None:
         self.working()
         first = self.processes[0]
         first.pipe.tell("limits", message=["ask", KEY, 2, 1, False])
-        first.exit(signal=9)  # before that was read
+        first.exit(signal=9)  # before the message was read
         self.reactor.settle()
         self.assertEqual(self.parent.ledger.held(tuple(KEY)), 0)
         self.advance(0.1)
@@ -353,7 +353,7 @@ class Hanging(WorkersTestCase):
         for _ in range(seconds):
             self.advance(1)
 
-    def test_one_that_hangs_is_killed_and_replaced(self) -> None:
+    def test_a_worker_that_hangs_is_killed_and_replaced(self) -> None:
         self.working()
         self.processes[1].hangs = True
         self.pass_time(30)
@@ -371,7 +371,7 @@ class Hanging(WorkersTestCase):
     def test_time_in_which_the_parent_did_not_run_does_not_count(self) -> None:
         self.working()
         stopped: list[Deferred[None]] = []
-        for process in self.processes:  # all are stopped, and so are we
+        for process in self.processes:  # all processes are stopped, the parent included
             stopped.append(Deferred())
             process.replies["ping"] = stopped[-1]
         self.pass_time(20)
@@ -383,7 +383,7 @@ class Hanging(WorkersTestCase):
         self.pass_time(100)
         self.assertEqual(len(self.processes), 2)
 
-    def test_a_busy_one_that_says_something_is_alive(self) -> None:
+    def test_a_worker_that_sends_messages_does_not_hang(self) -> None:
         self.working()
         self.processes[0].hangs = True
         for _ in range(5):
@@ -391,14 +391,14 @@ class Hanging(WorkersTestCase):
             self.processes[0].pipe.tell("tls_news")
         self.assertFalse(self.processes[0].killed)
 
-    def test_one_that_takes_its_time_to_start_is_left_alone(self) -> None:
+    def test_a_worker_that_starts_slowly_is_not_killed(self) -> None:
         never: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(start=never)
         self.begin()
         self.pass_time(120)
         self.assertFalse(any(process.killed for process in self.processes))
 
-    def test_one_that_dies_again_and_again_is_said_to(self) -> None:
+    def test_a_worker_that_ends_again_and_again_is_a_trouble(self) -> None:
         self.working()
         for _ in range(3):
             self.assertEqual(self.parent.troubles(), [])
@@ -419,10 +419,10 @@ class Stopping(WorkersTestCase):
         self.reactor.born = lambda process: process.replies.update(drain=None, hurry=None)
         self.working()
 
-    def test_it_is_over_when_all_have_ended(self) -> None:
+    def test_a_stop_ends_when_all_processes_have_ended(self) -> None:
         self.drains()
         stopped = self.stop()
-        self.assertEqual(self.ports.bound, [])  # nobody is to be kept waiting
+        self.assertEqual(self.ports.bound, [])  # no client is accepted and left waiting
         self.assertEqual([each.names[-1] for each in self.processes], ["drain", "drain"])
         self.processes[0].exit()
         self.assertNoResult(stopped)
@@ -431,7 +431,7 @@ class Stopping(WorkersTestCase):
         self.reactor.settle()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_whoever_asks_hears_of_the_end(self) -> None:
+    def test_every_stop_fires_at_the_end(self) -> None:
         self.drains()
         stops = [self.stop(), self.stop()]
         self.assertEqual([each.names.count("drain") for each in self.processes], [1, 1])
@@ -441,11 +441,11 @@ class Stopping(WorkersTestCase):
             self.successResultOf(stopped)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_what_was_not_started_has_ended(self) -> None:
+    def test_a_stop_without_a_start_ends_at_once(self) -> None:
         self.successResultOf(self.stop())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_no_successor_is_born_any_more(self) -> None:
+    def test_a_stop_starts_no_successor(self) -> None:
         self.drains()
         self.processes[0].exit(signal=9)
         stopped = self.stop()
@@ -455,7 +455,7 @@ class Stopping(WorkersTestCase):
         self.advance(120)
         self.assertEqual(len(self.processes), 2)
 
-    def test_one_that_is_about_to_start_is_told_too(self) -> None:
+    def test_a_stop_drains_a_worker_that_is_starting(self) -> None:
         opened: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(start=opened)
         started = self.begin()
@@ -463,7 +463,7 @@ class Stopping(WorkersTestCase):
         self.assertEqual([each.names for each in self.processes], [["start", "drain"]] * 2)
         self.assertNoResult(started)
 
-    def test_one_that_does_not_end_is_killed_when_all_time_is_over(self) -> None:
+    def test_a_worker_that_does_not_end_is_killed_after_all_timeouts(self) -> None:
         self.drains()
         stopped = self.stop()
         self.processes[0].exit()
@@ -474,7 +474,7 @@ class Stopping(WorkersTestCase):
         self.assertTrue(self.processes[1].killed)
         self.assertIn("worker 1 does not end, and is killed", self.said)
 
-    def test_one_that_hears_nothing_of_it_is_killed_much_earlier(self) -> None:
+    def test_a_worker_that_does_not_answer_a_drain_is_killed_earlier(self) -> None:
         self.working()
         self.processes[0].hangs = True
         stopped = self.stop()
@@ -485,14 +485,14 @@ class Stopping(WorkersTestCase):
         self.assertTrue(self.processes[0].killed)
         self.assertIn("worker 0 does not hear that it is to end, and is killed", self.said)
 
-    def test_one_that_cannot_is_killed_at_once(self) -> None:
+    def test_a_worker_that_fails_to_drain_is_killed_at_once(self) -> None:
         self.working()
         self.processes[0].replies["drain"] = AttributeError("no port")
         self.successResultOf(self.stop())
         self.assertTrue(self.processes[0].killed)
         self.assertIn("worker 0 cannot end (no port), and is killed", self.said)
 
-    def test_hurrying_shortens_that(self) -> None:
+    def test_a_hurry_shortens_the_time_of_a_stop(self) -> None:
         self.drains()
         stopped = self.stop()
         self.parent.hurry()
@@ -501,7 +501,7 @@ class Stopping(WorkersTestCase):
         self.advance(10)
         self.successResultOf(stopped)
 
-    def test_a_hurry_before_the_stop_ends_nobody_yet(self) -> None:
+    def test_a_hurry_before_the_stop_ends_no_worker(self) -> None:
         self.drains()
         self.parent.hurry()
         self.reactor.settle()
@@ -530,7 +530,7 @@ class Reloading(WorkersTestCase):
     def refused(self, prepared: Deferred[Any]) -> str:
         return str(self.failureResultOf(prepared, WorkerFailed).value)
 
-    def test_all_make_ready_before_the_first_uses_it(self) -> None:
+    def test_all_workers_prepare_settings_before_the_first_uses_them(self) -> None:
         self.reactor.born = lambda process: process.replies.update(use=["a.pem is new"])
         self.working()
         prepared = self.prepare()
@@ -543,7 +543,7 @@ class Reloading(WorkersTestCase):
         self.assertEqual(self.processes[2].settings, self.after)
         self.assertEqual(self.processes[2].names, ["start", "serve"])
 
-    def test_one_reads_after_the_other_and_knows_what_was_found_good(self) -> None:
+    def test_workers_read_files_in_turn_and_learn_which_are_good(self) -> None:
         self.working()
         first, second = self.processes
         first.replies["prepare"] = read = Deferred()
@@ -560,7 +560,7 @@ class Reloading(WorkersTestCase):
         self.reactor.settle()
         self.assertEqual(second.names[-1], "use")
 
-    def test_if_one_cannot_all_forget_it(self) -> None:
+    def test_all_forget_settings_that_one_worker_cannot_use(self) -> None:
         self.working()
         self.processes[1].replies["prepare"] = ValueError("a.pem is no certificate")
         self.assertEqual(self.refused(self.prepare()), "a.pem is no certificate")
@@ -570,7 +570,7 @@ class Reloading(WorkersTestCase):
         self.advance(0.1)
         self.assertEqual(self.processes[2].settings, self.config)
 
-    def test_if_one_dies_over_it_all_forget_it(self) -> None:
+    def test_all_forget_settings_while_preparing_which_one_worker_dies(self) -> None:
         self.working()
         self.processes[1].replies["prepare"] = Deferred()
         prepared = self.prepare()
@@ -580,7 +580,7 @@ class Reloading(WorkersTestCase):
         self.reactor.settle()
         self.assertEqual(self.processes[0].names[-1], "forget")
 
-    def test_if_one_hangs_all_forget_it(self) -> None:
+    def test_all_forget_settings_while_preparing_which_one_worker_hangs(self) -> None:
         self.working()
         self.processes[0].hangs = True
         prepared = self.prepare()
@@ -592,14 +592,14 @@ class Reloading(WorkersTestCase):
         self.assertEqual(self.processes[1].names[-1], "serve")  # its turn has not come
         self.assertEqual(len(self.alive), 2)
 
-    def test_if_there_is_nobody_to_ask_nothing_is_put_in_force(self) -> None:
+    def test_without_a_worker_no_settings_are_put_in_force(self) -> None:
         self.working()
         for process in self.processes:
             process.exit(signal=9)
         self.assertIn("no worker is there", self.refused(self.prepare()))
         self.assertEqual(self.parent.config, self.config)
 
-    def test_one_that_dies_between_has_a_successor_with_the_new_settings(self) -> None:
+    def test_the_successor_of_a_worker_that_dies_after_preparing_has_the_new_settings(self) -> None:
         self.working()
         prepared = self.prepare()
         self.processes[1].exit(signal=9)
@@ -607,7 +607,7 @@ class Reloading(WorkersTestCase):
         self.advance(0.1)
         self.assertEqual(self.processes[2].settings, self.after)
 
-    def test_a_successor_that_began_between_is_started_anew(self) -> None:
+    def test_a_successor_that_began_with_the_old_settings_is_started_anew(self) -> None:
         self.working()
         prepared = self.prepare()
         self.processes[1].exit(signal=9)
@@ -619,7 +619,7 @@ class Reloading(WorkersTestCase):
         self.assertEqual(self.processes[3].settings, self.after)
         self.assertEqual(self.processes[3].names, ["start", "serve"])
 
-    def test_so_is_one_that_had_not_opened_its_queue_yet(self) -> None:
+    def test_a_successor_with_the_old_settings_that_is_still_starting_is_started_anew(self) -> None:
         self.working()
         opened: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(
@@ -635,7 +635,7 @@ class Reloading(WorkersTestCase):
         self.advance(0.2)
         self.assertEqual(self.processes[3].settings, self.after)
 
-    def test_one_that_does_not_use_it_is_killed_since_the_others_do(self) -> None:
+    def test_a_worker_that_does_not_use_new_settings_is_killed(self) -> None:
         for reply in (ValueError("a mistake of ours"), Deferred()):
             self.setUp()
             self.working()
@@ -655,7 +655,7 @@ class Reporting(WorkersTestCase):
         self.reactor.settle()
         return reports
 
-    def test_one_that_hangs_is_asked_once(self) -> None:
+    def test_a_worker_that_hangs_is_asked_for_one_report(self) -> None:
         self.working()
         hanging = self.processes[1]
         answer: Deferred[Any] = Deferred()
@@ -666,7 +666,7 @@ class Reporting(WorkersTestCase):
             self.assertEqual(self.successResultOf(first).pid, 100)
             self.assertNoResult(second)
             second.addErrback(lambda _: None)
-            second.cancel()  # its time is over
+            second.cancel()  # it has timed out
             silent.append(second)
         self.assertEqual(hanging.names.count("report"), 1)
         _, last = self.asked()
@@ -677,7 +677,7 @@ class Reporting(WorkersTestCase):
         self.asked()
         self.assertEqual(hanging.names.count("report"), 2)
 
-    def test_one_that_dies_over_it_has_not_answered(self) -> None:
+    def test_the_report_of_a_worker_that_dies_fails(self) -> None:
         self.working()
         self.processes[0].replies["report"] = Deferred()
         first, _ = self.asked()
@@ -685,7 +685,7 @@ class Reporting(WorkersTestCase):
         self.reactor.settle()
         self.failureResultOf(first)
 
-    def test_one_that_is_gone_is_shown_as_that(self) -> None:
+    def test_a_worker_without_a_process_is_reported_as_ended(self) -> None:
         self.working()
         self.processes[0].exit(signal=9)
         self.reactor.settle()
@@ -694,7 +694,7 @@ class Reporting(WorkersTestCase):
         self.assertEqual((gone.number, gone.state, gone.pid), (0, "ended", 0))
         self.assertIsInstance(there, PendingReport)
 
-    def test_one_that_starts_is_shown_as_that(self) -> None:
+    def test_a_worker_that_starts_is_reported_as_starting(self) -> None:
         never: Deferred[None] = Deferred()
         self.reactor.born = lambda process: process.replies.update(start=never)
         self.begin()

@@ -1,4 +1,4 @@
-"""What is said of addresses and messages, fact by fact and word by word."""
+"""Explanations of addresses and messages: their facts and their words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ExplainerTestCase(SynchronousTestCase):
 
 
 class Addresses(ExplainerTestCase):
-    def test_a_mailbox_here(self) -> None:
+    def test_mail_for_a_local_mailbox_goes_to_its_maildir(self) -> None:
         world = self.world()
         facts = world.explain("Ann+tag@LOCALHOST", client=None)
         self.assertEqual((facts["mailbox"], facts["where"]), ("Ann+tag@localhost", "local"))
@@ -41,13 +41,13 @@ class Addresses(ExplainerTestCase):
         self.assertTrue(recipient["way"]["maildir"].endswith("/localhost/ann"))
         self.assertIn("Route: maildir (local domain localhost)", self.text(facts))
 
-    def test_what_is_wrong_with_the_whole_is_said_as_well(self) -> None:
+    def test_troubles_of_the_whole_mta_are_said_as_well(self) -> None:
         facts = self.world().explain("ann@localhost", client=None)
         troubles = [{"text": "12 octets are free"}, {"text": "no log"}]
         text = self.text({**facts, "unready": "12 octets are free", "troubles": troubles})
         self.assertIn("\n\nNo mail is accepted now: 12 octets are free\nTrouble: no log", text)
 
-    def test_aliases_step_by_step_with_the_loop_that_is_cut(self) -> None:
+    def test_aliases_are_explained_step_by_step_and_a_loop_is_cut(self) -> None:
         world = self.world(aliases="staff: ann, all\nall: staff, eve@a.example\n")
         facts = world.explain("staff@us.example", client=None, sender="s@elsewhere.example")
         self.assertEqual(
@@ -64,7 +64,7 @@ class Addresses(ExplainerTestCase):
         self.assertIn("  <staff@us.example>: alias in line 1: <ann@us.example>", text)
         self.assertIn("Reverse-path: becomes <SRS0=", text)
 
-    def test_members_that_do_not_exist(self) -> None:
+    def test_members_of_an_alias_that_do_not_exist_are_named(self) -> None:
         aliases = "carol: carol, carol@a.example\nteam: carol, ghost, eve\ndead: ghost\n"
         aliases += "owner-team: carol\n"
         world = self.world(
@@ -95,7 +95,7 @@ class Addresses(ExplainerTestCase):
         refusing = self.world(aliases=aliases, recipients="existing", missing_members="refuse")
         self.assertIn("550 5.1.1", refusing.explain("carol@us.example")["refused"])
 
-    def test_what_is_refused_and_who_may_relay(self) -> None:
+    def test_a_refusal_depends_on_whether_the_client_may_relay(self) -> None:
         world = self.world(aliases="x: y@a.example\n", relay_from=("192.0.2.0/24",))
         for address, client, refused in (
             ("b@a.example", "192.0.2.7", None),
@@ -104,12 +104,12 @@ class Addresses(ExplainerTestCase):
         ):
             self.assertEqual(world.explain(address, client=client)["refused"], refused)
 
-    def test_a_mailbox_that_is_not_there_is_not_called_one(self) -> None:
+    def test_a_mailbox_that_does_not_exist_is_not_called_a_mailbox(self) -> None:
         text = self.text(self.world(recipients="existing").explain("nobody@us.example"))
         self.assertIn("<nobody@us.example>: a name in a local domain.", text)
         self.assertIn("Refused at RCPT: 550 5.1.1", text)
 
-    def test_mail_exchangers_in_their_order_and_why_some_are_passed_over(self) -> None:
+    def test_exchangers_are_listed_in_order_with_why_some_are_passed_over(self) -> None:
         world = self.world(
             mail_exchangers={
                 "a.example": [
@@ -134,7 +134,7 @@ class Addresses(ExplainerTestCase):
         )
         self.assertEqual([each["host"] for each in way["targets"]], ["mx1.host", "mx3.host"])
 
-    def test_where_the_dns_says_no_that_is_said(self) -> None:
+    def test_a_negative_answer_of_the_dns_is_explained(self) -> None:
         facts = self.world().explain("b@nowhere.example")
         failure = facts["recipients"][0]["way"]["failure"]
         self.assertEqual(failure, "550 5.1.2 The domain nowhere.example does not exist")
@@ -146,7 +146,7 @@ class TLSLevels(ExplainerTestCase):
         tls = world.explain(address)["recipients"][0]["way"]["targets"][0]["tls"]
         return tls["level"], tls["from"]
 
-    def test_the_level_in_force_and_where_it_came_from(self) -> None:
+    def test_the_tls_level_and_the_setting_it_comes_from_are_named(self) -> None:
         """RFC 3207 §4.1, §6."""
         for destination, route, expected in (
             (None, None, ("may", "default")),
@@ -170,7 +170,7 @@ class TLSLevels(ExplainerTestCase):
             )
             self.assertEqual(self.level(world), expected)
 
-    def test_tls_that_was_had_before_is_demanded_again(self) -> None:
+    def test_tls_is_required_of_a_host_that_used_it_before(self) -> None:
         destination = Destination(domain="a.example", tls_memory="require")
         world = self.world(destinations=(destination,))
         world.mta.mta.agent.memory.remember("mx1.host", 25)
@@ -188,7 +188,7 @@ class Messages(ExplainerTestCase):
         id = world.mta.submit(CONTENT, address, sender="s@sender.example").split()[-1]
         return id, world.explain_id(id)
 
-    def test_mail_that_has_to_be_there_by_a_time_is_returned_then(self) -> None:
+    def test_a_message_with_a_deadline_expires_then(self) -> None:
         world = self.world()
         client = world.mta.connect()
         client.say("EHLO c.example", "MAIL FROM:<s@sender.example> BY=900;R")
@@ -202,14 +202,14 @@ class Messages(ExplainerTestCase):
             self.assertAlmostEqual(each["expires_at"], facts["received_at"] + 900, delta=2)
         self.assertIn("(in 15 min", self.text(facts))
 
-    def test_what_waits_for_others_is_not_said_to_go_at_once(self) -> None:
+    def test_a_recipient_that_waits_for_a_limit_is_tried_as_soon_as_it_allows(self) -> None:
         facts = {"holds": [], "next_attempt": 100.0, "expires_at": 200.0}
         self.assertIn("tried at once.", following(facts, 150.0))
         for kind in ("connections", "concurrency", "limits"):
             said = following({**facts, "holds": [{"kind": kind}]}, 150.0)
             self.assertIn("tried as soon as a limit allows it.", said)
 
-    def test_a_greylisted_recipient(self) -> None:
+    def test_a_greylisted_recipient_is_explained(self) -> None:
         world = self.world()
         world.serve("192.0.2.1", offers_tls=False, answer=b"451 4.7.1 Greylisted\x1b\r\n")
         _, facts = self.queued(world)
@@ -224,7 +224,7 @@ class Messages(ExplainerTestCase):
         self.assertNotIn("\x1b", text)
         self.assertRegex(text, r"Next: tried \S+ \S+, in [45] min")
 
-    def test_under_which_tls_an_attempt_was(self) -> None:
+    def test_an_attempt_names_its_tls(self) -> None:
         world = self.world()
         world.serve("192.0.2.1", answer=b"451 4.7.1 Later\r\n")
         _, facts = self.queued(world)
@@ -233,7 +233,7 @@ class Messages(ExplainerTestCase):
         self.assertIn("(TLSv1.3): 451 4.7.1 Later", self.text(facts))
         self.assertTrue([each for each in attempt["conversation"] if each.startswith("* TLSv1.3")])
 
-    def test_a_next_hop_that_is_left_alone(self) -> None:
+    def test_a_suspended_next_hop_is_explained(self) -> None:
         world = self.world()
         _, facts = self.queued(world)
         (recipient,) = facts["recipients"]
@@ -244,18 +244,18 @@ class Messages(ExplainerTestCase):
         self.assertEqual(recipient["tried"], 0)
         self.assertEqual([each["kind"] for each in recipient["holds"]], ["suspended"])
 
-    def test_one_that_is_not_there(self) -> None:
+    def test_a_message_that_is_not_in_the_queue_has_no_explanation(self) -> None:
         self.assertIsNone(self.world().explain_id("0000000000001"))
 
 
-class Asked(SynchronousTestCase):
-    def test_ids_and_addresses(self) -> None:
+class Queries(SynchronousTestCase):
+    def test_an_operator_asks_by_id_or_by_address(self) -> None:
         self.assertEqual(explain_query("1m81arnjn5bhj"), {"id": "1M81ARNJN5BHJ"})
         for what in ("a@b.example", "<a@b.example>", "postmaster", '"a b"@[192.0.2.1]'):
             self.assertEqual(explain_query(what)["address"], what)
         self.assertEqual(explain_query("a@b", client="2001:DB8::1")["client"], "2001:db8::1")
 
-    def test_what_is_neither_is_refused_by_name(self) -> None:
+    def test_a_text_that_is_neither_id_nor_address_is_refused(self) -> None:
         for what, more in (
             ("x\x1b", {}),
             ("a@", {}),
@@ -267,7 +267,7 @@ class Asked(SynchronousTestCase):
                 explain_query(what, **more)
             self.assertNotIn("\x1b", str(caught.exception))
 
-    def test_of_several_processes_each_says_how_next_hops_stand_with_it(self) -> None:
+    def test_the_merged_explanation_has_the_state_of_next_hops_in_each_worker(self) -> None:
         def answer(active: int) -> dict[str, Any]:
             way = {"next_hop": "smtp:x", "standings": [{"active": active}]}
             return {"recipients": [{"way": way}]}

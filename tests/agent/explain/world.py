@@ -1,4 +1,4 @@
-"""A mail transfer agent in memory among servers of which each does as it is told."""
+"""A mail transfer agent in memory among scripted servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twisted_mta.testing.reactor import MemoryPort, MemoryReactor
 from twisted_mta.testing.resolver import FakeResolver
 from twisted_mta.testing.tls import PeerTLS
 
-SENDER = ""  # nobody is told of failures: a notice would be one more delivery
+SENDER = ""  # null: a bounce would be one more delivery
 
 
 @define
@@ -29,8 +29,8 @@ class Server(Factory):
 
     Attributes:
         offers_tls: whether it offers STARTTLS.
-        answer: to RCPT.
-        under_tls: of each MAIL that came, whether that was under TLS.
+        answer: its reply to RCPT.
+        under_tls: for each MAIL, whether it came under TLS.
     """
 
     noisy = False
@@ -94,10 +94,10 @@ class Dialogue(Protocol):
 
 
 class Reactor(MemoryReactor):
-    """Remembers who is connected to.
+    """Records connections to servers.
 
     Attributes:
-        dialled: (address, port) of each attempt that was not our own.
+        dialled: (address, port) of each connection to a server.
     """
 
     def __init__(self) -> None:
@@ -111,11 +111,11 @@ class Reactor(MemoryReactor):
 
 
 class World:
-    """All of it.
+    """The agent, its servers and its DNS.
 
     Attributes:
         settled: the log's events about outcomes, since `forget`.
-        servers: by address; where there is none, connections are refused.
+        servers: by address; connections to other addresses are refused.
     """
 
     def __init__(

@@ -46,8 +46,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _HTML = "text/html; charset=utf-8"
-# RFC 9110 §7.2: Host = uri-host [ ":" port ], without a user; the name is one that the DNS can
-# have.
+# RFC 9110 §7.2: Host = uri-host [ ":" port ], without a user; of names, those that the DNS allows.
 _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z._-]+))(?::[0-9]{0,5})?", re.ASCII
 )
@@ -139,9 +138,8 @@ class _Pages:
         self, status: StatusReport, hosts: Sequence[str], answer: Responder | None
     ) -> None:
         self._status = status
-        self._kept: dict[
-            tuple[str, str], tuple[float, Response]
-        ] = {}  # until when, by path and Accept
+        # By path and Accept: until when a response is reused.
+        self._kept: dict[tuple[str, str], tuple[float, Response]] = {}
         self._hosts = tuple(host.lower().removesuffix(".") for host in ("localhost", *hosts))
         self._answer = answer
         self._in_turn = _InTurn(answer)

@@ -1,4 +1,4 @@
-"""Processes of workers that are only pretended, and the reactor and ports to go with them."""
+"""Scripted processes of workers, with a reactor that spawns them, and ports."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import Pipe
 
 
-class Process:
-    """A worker's process: it opens its queue and ends when it is told to, unless told otherwise.
+class ScriptedProcess:
+    """A worker's process: by default it opens its queue, and ends when it is drained.
 
     Attributes:
-        heard: what its parent has said, in order: names and arguments.
-        replies: what it answers, by name, instead of None: a value, an exception or a Deferred.
-        hangs: it takes nothing in.
-        pipes: what its parent reads, by descriptor.
+        heard: the calls of its parent, in order: names and arguments.
+        replies: its answers, by name, instead of None: a value, an exception or a Deferred.
+        hangs: whether it answers nothing.
+        pipes: the parent's readers of its output, by descriptor.
     """
 
     def __init__(self, clock: Clock, pid: int) -> None:
@@ -34,7 +34,7 @@ class Process:
         report = ProcessReport(pid=pid, state="ready", started_at=1.0)
         self.replies: dict[str, Any] = {"use": [], "report": report.to_json()}
         self.hangs = False
-        self.pipes = {1: Reading()}
+        self.pipes = {1: FakePipeReader()}
         self.ended = False
         self.killed = False
         self.protocol: Any = None
@@ -57,13 +57,13 @@ class Process:
 
     @property
     def settings(self) -> Config:
-        """What it was started with."""
+        """The settings that it was started with."""
         config: Config = loads(b64decode(self.heard[0][1]["settings"]))
         return config
 
     def _answer(self, name: str) -> Callable[..., Any]:
         def answer(**arguments: Any) -> Any:
-            if name != "ping":  # which comes each second
+            if name != "ping":  # it comes each second
                 self.heard.append((name, arguments))
             reply = self.replies.get(name)
             if isinstance(reply, Exception):
@@ -85,15 +85,15 @@ class Process:
         self.protocol.processExited(reason)
         self.protocol.processEnded(reason)
 
-    # What Twisted offers.
+    # As `IProcessTransport`.
 
     def signalProcess(self, name: str) -> None:
         self.killed = name == "KILL"
         self.exit(signal=9)
 
 
-class Reading:
-    """Stands for a parent's end of what a process writes to."""
+class FakePipeReader:
+    """Stands in for the parent's reader of a process's output."""
 
     def __init__(self) -> None:
         self.reading = True
@@ -105,24 +105,24 @@ class Reading:
         self.reading = True
 
 
-class PretendedReactor(Clock):
-    """Starts no process.
+class ScriptedReactor(Clock):
+    """A reactor whose processes are scripted.
 
     Attributes:
-        processes: all that there ever were.
-        refusal: what starting one raises.
-        born: called with each one.
+        processes: all that were spawned.
+        refusal: the error of the next spawning.
+        born: called with each new process.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.processes: list[Process] = []
+        self.processes: list[ScriptedProcess] = []
         self.refusal: Exception | None = None
-        self.born: Callable[[Process], object] = lambda process: None
-        self._next: Process | None = None
+        self.born: Callable[[ScriptedProcess], object] = lambda process: None
+        self._next: ScriptedProcess | None = None
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
-        self._next = process = Process(self, 100 + len(self.processes))
+        self._next = process = ScriptedProcess(self, 100 + len(self.processes))
         process.theirs.protocol = protocol = factory.buildProtocol(None)
         process.transport.protocol = process.pipe
         process.pipe.makeConnection(process.transport)  # type: ignore[no-untyped-call]
@@ -151,8 +151,8 @@ class PretendedReactor(Clock):
             self.advance(0)
 
 
-class Port:
-    """Stands for a listening port."""
+class FakePort:
+    """Stands in for a listening port."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -161,17 +161,17 @@ class Port:
         return self._descriptor
 
 
-class PretendedPorts:
+class FakePorts:
     def __init__(self) -> None:
-        self.bound: list[Any] = [_Bound(Port(70)), _Bound(Port(71))]
+        self.bound: list[Any] = [_FakeBound(FakePort(70)), _FakeBound(FakePort(71))]
 
     def unbind(self) -> Deferred[None]:
         self.bound = []
         return succeed(None)
 
 
-class _Bound:
+class _FakeBound:
     kind = "smtp"
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: FakePort) -> None:
         self.port = port

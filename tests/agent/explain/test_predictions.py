@@ -1,4 +1,4 @@
-"""What `explain` says is what the program then does: shown on worlds that are drawn at random."""
+"""The program does what `explain` has said, in random configurations."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def place(address: str, target: dict[str, Any]) -> tuple[str, int]:
     return address, target["port"]
 
 
-class Foretold(SynchronousTestCase):
+class Predictions(SynchronousTestCase):
     def world(self, **drawn: Any) -> World:
         return World(
             self.mktemp(),
@@ -116,7 +116,7 @@ class Foretold(SynchronousTestCase):
         destinations=destinations,
         acts=st.lists(st.tuples(servers, pauses, recipients), min_size=1, max_size=4),
     )
-    def test_of_an_address_and_of_what_is_then_queued(self, acts: Any, **drawn: Any) -> None:
+    def test_explanations_come_true(self, acts: Any, **drawn: Any) -> None:
         world = self.world(**drawn)
         try:
             for placed, pause, recipient in acts:
@@ -130,7 +130,7 @@ class Foretold(SynchronousTestCase):
     def foretell(self, world: World, recipient: str) -> None:
         """Ask, send, and compare; then ask of what is left, let time pass, and compare again."""
         facts = world.explain(recipient)
-        self.assertEqual(world.reactor.dialled, [], "who asks has nothing sent")
+        self.assertEqual(world.reactor.dialled, [], "a question has nothing sent")
         answer = world.mta.submit(CONTENT, recipient, sender=SENDER)
         if facts["refused"]:
             event("refused")
