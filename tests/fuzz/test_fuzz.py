@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.mail.reply import Reply
 from twisted_mta.smtp.client import session
 from twisted_mta.smtp.client.awaited import Awaited
+from twisted_mta.smtp.client.machine import Event
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.data import DataReader, NewlineNormalizer
 from twisted_mta.smtp.server import session as server
@@ -134,20 +135,21 @@ class BrokenCode(SynchronousTestCase):
     def test_a_recipient_that_is_forgotten(self) -> None:
         def broken(session: ClientSession, reply: Reply, steps: list[Any]) -> None:
             session._transaction = None
-            session._unsent.clear()
+            session._held_back.clear()
+            session._enter(Event.ENDED)
 
         actions = {**session._ACTIONS, Awaited.MAIL: (broken,) * 4}
         self.assertFound("client", session, "_ACTIONS", actions)
 
     def test_one_reply_of_lmtp_taken_for_everyone(self) -> None:
         def broken(session: ClientSession, reply: Reply) -> None:
-            session._current.settle(session._current.taken, reply)
+            session._current.settle(session._current.accepted, reply)
 
         self.assertFound("client", ClientSession, "_settle_next", broken, seed=2)
 
     def test_credentials_in_clear(self) -> None:
         def broken(session: ClientSession) -> bool:
-            return session._level == "encrypt"
+            return session._tls_level == "encrypt"
 
         self.assertFound("client", ClientSession, "_needs_tls", property(broken))
 
