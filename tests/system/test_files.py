@@ -111,11 +111,11 @@ class OnDisk(Contract, SynchronousTestCase):
 
     def test_without_hard_links_a_file_is_renamed(self) -> None:
         self.without_links()
-        self.test_a_file_is_moved_and_its_old_name_is_gone()
+        self.test_a_moved_file_has_only_its_new_name()
 
     def test_without_hard_links_moving_onto_an_existing_file_fails(self) -> None:
         self.without_links()
-        self.test_a_file_is_never_moved_over_another()
+        self.test_moving_onto_an_existing_file_fails()
 
     def test_a_linked_file_is_moved_even_if_its_old_name_stays(self) -> None:
         def broken(*arguments: object) -> None:
@@ -135,7 +135,7 @@ class OnDisk(Contract, SynchronousTestCase):
             raise FileExistsError(errno.EEXIST, "the answer to the first request was lost")
 
         self.patch(os, "link", link)
-        self.test_a_file_is_moved_and_its_old_name_is_gone()
+        self.test_a_moved_file_has_only_its_new_name()
 
     def test_a_failure_to_close_a_synced_directory_is_ignored(self) -> None:
         real = os.close
