@@ -19,7 +19,7 @@ exclude_patterns = ["_build", "_ext"]
 language = "en"
 default_role = "py:obj"
 
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "no-value": True}
 autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

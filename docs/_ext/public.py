@@ -28,6 +28,8 @@ from twisted_mta.config.setting import Setting
 
 _GOOGLE = Config(napoleon_use_ivar=True, napoleon_use_rtype=False)
 
+_INTERFACE = re.compile(r"<InterfaceClass [\w.]*?(\w+)>")
+
 logger = logging.getLogger(__name__)
 
 
@@ -81,6 +83,27 @@ def _format(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: 
         lines.append("")
 
 
+def _shorten(
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: Any,
+    options: Any,
+    signature: str | None,
+    returned: str,
+) -> tuple[str, str | None] | None:
+    """Return a signature that a person can read."""
+    if signature is None:
+        return None
+    if getattr(value, "_is_protocol", False):
+        return "", returned
+    if isinstance(value, type) and attrs.has(value):
+        if any(Setting in each.metadata for each in attrs.fields(value)):
+            return "(**settings)", returned  # they are described one by one
+        signature = re.sub(r"attr_dict\['\w+'\]\.default|\bNOTHING\b", "...", signature)
+    return _INTERFACE.sub(r"\1", signature), _INTERFACE.sub(r"\1", returned or "")
+
+
 def _resolve(path: str) -> object:
     """Return the object of a dotted path."""
     parts = path.split(".")
@@ -117,5 +140,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the reading and the check."""
     app.add_config_value("public_modules", [], "env")
     app.connect("autodoc-process-docstring", _format)
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("env-check-consistency", _check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
