@@ -253,13 +253,13 @@ class Conversion(EndToEndTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.asked: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self.calls: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
         self.serve(ServerOptions())
 
     def make_relay(self, level: TLSLevel) -> Relay:
         def executor(function: Any, /, *arguments: Any, **named: Any) -> Deferred[Any]:
             waiting: Deferred[Any] = Deferred()
-            self.asked.append((partial(function, *arguments, **named), waiting))
+            self.calls.append((partial(function, *arguments, **named), waiting))
             return waiting
 
         return Relay(
@@ -273,7 +273,7 @@ class Conversion(EndToEndTestCase):
 
     def work(self) -> None:
         """Run one call of the executor."""
-        function, waiting = self.asked.popleft()
+        function, waiting = self.calls.popleft()
         try:
             result = function()
         except Exception:
@@ -293,8 +293,8 @@ class Conversion(EndToEndTestCase):
         for size in (1000, 500_000):
             delivering = self.begin(size)
             pieces = 0
-            while self.asked:
-                self.assertEqual(len(self.asked), 1)
+            while self.calls:
+                self.assertEqual(len(self.calls), 1)
                 self.assertNoResult(delivering)
                 before = self.read.read
                 self.network.advance(1)
@@ -313,13 +313,13 @@ class Conversion(EndToEndTestCase):
             delivering = self.begin(500_000)
             for _ in range(4):
                 self.work()
-            self.assertGreater(len(self.asked), 0)
+            self.assertGreater(len(self.calls), 0)
             if lost:
                 self.network.connections[-1][1].abortConnection()
                 self.network.settle()
             else:
                 self.read.torn_at = 0
-            while self.asked:
+            while self.calls:
                 self.work()
             [outcome] = self.successResultOf(delivering)
             self.assertEqual(outcome.reply.code // 100, 4)

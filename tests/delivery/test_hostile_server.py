@@ -51,9 +51,9 @@ class HostileTestCase(HopTestCase):
         self.network.listen(FIRST.address, FIRST.port, peer)
         delivering = self.relay.deliver(hop, message())
         self.network.settle()
-        for heard, segments in zip(expected, pieces, strict=True):
-            if heard is not None:
-                peer.script.append(heard)
+        for command, segments in zip(expected, pieces, strict=True):
+            if command is not None:
+                peer.script.append(command)
                 peer._play()
             for segment in segments:
                 if not peer.lost:
@@ -212,11 +212,12 @@ class ReplyTests(HostileTestCase):
         (("content",), b"250 2.0.0 Queued\r\n"),
     )
 
-    def say(self, where: int, *said: bytes) -> tuple[ScriptedPeer, Outcome | None]:
+    def reply_with(self, where: int, *reply_octets: bytes) -> tuple[ScriptedPeer, Outcome | None]:
         """Send other octets in place of one of the four replies."""
-        *before, (heard, _) = self.BEFORE[: where + 1]
+        *before, (command, _) = self.BEFORE[: where + 1]
         return self.play(
-            [*(one for one, _ in before), heard], [*((octets,) for _, octets in before), said]
+            [*(one for one, _ in before), command],
+            [*((octets,) for _, octets in before), reply_octets],
         )
 
     def test_a_long_reply_line_is_cut_and_its_code_holds(self) -> None:
@@ -224,7 +225,7 @@ class ReplyTests(HostileTestCase):
         for where, (_, reply) in enumerate(self.BEFORE):
             line, _, rest = reply.partition(b"\r\n")
             longer = (line[:3] + b" " + b"x" * 2000 + b"\r\n") if where != 1 else reply
-            peer, outcome = self.say(where, longer + (rest if where == 2 else b""))
+            peer, outcome = self.reply_with(where, longer + (rest if where == 2 else b""))
             if where == 3:
                 assert outcome is not None
                 self.assertTrue(outcome.delivered)
@@ -235,14 +236,16 @@ class ReplyTests(HostileTestCase):
 
     def test_a_reply_with_different_codes(self) -> None:
         """RFC 5321 §4.2.1: of codes of one class the last counts; several classes defer."""
-        for said, code, uncertain in (
+        for reply_octets, code, uncertain in (
             (b"250-ok\r\n251 queued\r\n", 251, False),
             (b"554-no\r\n550 5.1.1 nobody\r\n", 550, False),
             (b"250-ok\r\n550 no\r\n", 451, True),
             (b"550-no\r\n250 ok\r\n", 451, True),
         ):
-            for cut in range(len(said)):
-                _, outcome = self.say(3, *filter(None, (said[:cut], said[cut:])))
+            for cut in range(len(reply_octets)):
+                _, outcome = self.reply_with(
+                    3, *filter(None, (reply_octets[:cut], reply_octets[cut:]))
+                )
                 assert outcome is not None
                 self.assertEqual((outcome.reply.code, outcome.uncertain), (code, uncertain))
                 if code == 451:
@@ -254,14 +257,14 @@ class ReplyTests(HostileTestCase):
         """A line, or a reply of many lines, needs bounded memory; a refusal remains a refusal."""
         for where in range(4):
             for endless in (b"2" * 100_000, b"250 " + b"x" * 100_000, b"250-more\r\n" * 1000):
-                peer, outcome = self.say(where, endless)
+                peer, outcome = self.reply_with(where, endless)
                 assert outcome is not None
                 self.assertEqual(outcome.reply.code // 100, 4)
                 self.assertEqual(outcome.uncertain, where == 3)
                 self.assertTrue(peer.lost)
                 self.fresh()
         for endless in (b"550 " + b"x" * 100_000, b"550-more\r\n" * 1000):
-            _, outcome = self.say(3, endless)
+            _, outcome = self.reply_with(3, endless)
             assert outcome is not None
             self.assertEqual(outcome.reply.code, 550)
             self.fresh()
@@ -282,8 +285,8 @@ class ReplyTests(HostileTestCase):
                 b"\0250 Ok\r\n",
             ):
                 for cut in (0, 1, len(octets) - 1):
-                    said = tuple(filter(None, (octets[:cut], octets[cut:])))
-                    peer, outcome = self.say(where, *said)
+                    reply_octets = tuple(filter(None, (octets[:cut], octets[cut:])))
+                    peer, outcome = self.reply_with(where, *reply_octets)
                     assert outcome is not None, (where, octets)
                     self.assertEqual(outcome.reply.code // 100, 4)
                     self.assertEqual(outcome.uncertain, where == 3)
@@ -293,7 +296,7 @@ class ReplyTests(HostileTestCase):
     def test_control_characters_in_replies_are_escaped(self) -> None:
         """The code counts, and the text is escaped everywhere."""
         evil = "5.7.1 \0\x1b[2J\r\v\x7f\u202e"
-        _, outcome = self.say(3, f"550 {evil}\r\n".encode())
+        _, outcome = self.reply_with(3, f"550 {evil}\r\n".encode())
         assert outcome is not None
         self.assertTrue(outcome.failed)
         self.assertEqual(str(outcome.reply), r"550 5.7.1 \x00\x1b[2J\r\x0b\x7f\u202e")
@@ -302,7 +305,7 @@ class ReplyTests(HostileTestCase):
     def test_421_at_any_command_ends_the_session(self) -> None:
         for where in range(4):
             for pieces in self.dialogues(b"421 4.3.2 Busy\r\n"):
-                peer, outcome = self.say(where, *pieces[0])
+                peer, outcome = self.reply_with(where, *pieces[0])
                 assert outcome is not None
                 self.assertEqual(str(outcome.reply), "421 4.3.2 Busy")
                 self.assertFalse(outcome.uncertain)
@@ -324,9 +327,9 @@ class ReplyTests(HostileTestCase):
         """Before the final dot the next target is tried; after it the outcome is uncertain."""
         for where in range(4):
             for end in (("close",), ("abort",)):
-                *before, (heard, _) = self.BEFORE[: where + 1]
+                *before, (command, _) = self.BEFORE[: where + 1]
                 _, outcome = self.play(
-                    [*(one for one, _ in before), heard],
+                    [*(one for one, _ in before), command],
                     [*((octets,) for _, octets in before), ()],
                     end,  # type: ignore[arg-type]
                 )
@@ -341,7 +344,7 @@ class ReplyTests(HostileTestCase):
         """A reply behind the last of a group: the server is out of step."""
         for where in range(3):
             octets = self.BEFORE[where][1] + b"250 Ok\r\n"
-            peer, outcome = self.say(where, octets)
+            peer, outcome = self.reply_with(where, octets)
             assert outcome is not None
             self.assertEqual(outcome.reply.code // 100, 4)
             self.assertEqual(peer.contents, [])

@@ -45,7 +45,7 @@ class NameServer(DatagramProtocol):
         self.truncates = False
         self.spoil: Callable[[bytes], list[bytes]] = lambda wire: [wire]
 
-    def asked(self) -> list[str]:
+    def questions(self) -> list[str]:
         return [self.question(query) for query in self.queries]
 
     def question(self, query: dns.message.Message) -> str:

@@ -51,10 +51,10 @@ class ScriptedTestCase(TestCase):
             hosts={},
         )
 
-    def asked_with_edns(self) -> list[bool]:
-        asked = [query.edns >= 0 for query in self.server.queries]
+    def queried_with_edns(self) -> list[bool]:
+        with_edns = [query.edns >= 0 for query in self.server.queries]
         self.server.queries.clear()
-        return asked
+        return with_edns
 
 
 class WithoutEDNS(ScriptedTestCase):
@@ -83,9 +83,9 @@ class WithoutEDNS(ScriptedTestCase):
             self.resolver = self.make_resolver(self.port)
             self.say(dns.rcode.from_text(rcode))
             await self.assertFound()
-            self.assertEqual(self.asked_with_edns(), [True, False], rcode)
+            self.assertEqual(self.queried_with_edns(), [True, False], rcode)
             await self.assertFound()
-            self.assertEqual(self.asked_with_edns(), [False], rcode)
+            self.assertEqual(self.queried_with_edns(), [False], rcode)
 
     async def test_an_error_of_a_header_alone_counts_as_an_answer(self) -> None:
         self.server.answers_edns = lambda query: (
@@ -98,33 +98,33 @@ class WithoutEDNS(ScriptedTestCase):
             self.resolver = self.make_resolver(self.port)
             self.say(dns.rcode.NOERROR, cut=cut)
             await self.assertFound()
-            self.assertEqual(self.asked_with_edns(), [True, False], cut)
+            self.assertEqual(self.queried_with_edns(), [True, False], cut)
 
     async def test_silence_to_edns_has_the_same_effect(self) -> None:
         self.server.answers_edns = lambda query: None
         self.resolver = self.make_resolver(self.port, timeout=0.4)
         await self.assertFound()
-        self.assertEqual(self.asked_with_edns(), [True, False])
+        self.assertEqual(self.queried_with_edns(), [True, False])
         await self.assertFound()
-        self.assertEqual(self.asked_with_edns(), [False])
+        self.assertEqual(self.queried_with_edns(), [False])
 
     async def test_edns_is_tried_again_after_a_while(self) -> None:
         self.say(dns.rcode.FORMERR)
         await self.assertFound()
         self.server.answers_edns = None
-        self.asked_with_edns()
+        self.queried_with_edns()
         self.clock.offset = 3601.0
         await self.assertFound()
-        self.assertEqual(self.asked_with_edns(), [True])
+        self.assertEqual(self.queried_with_edns(), [True])
 
     async def test_a_server_that_knows_edns_gets_it_again_after_a_loss(self) -> None:
         await self.assertFound()
-        self.asked_with_edns()
+        self.queried_with_edns()
         self.resolver._queries.timing = Timing(0.4)  # pauses of 0.2 s
         lost = [True]
         self.server.spoil = lambda wire: [] if lost and lost.pop() else [wire]
         await self.assertFound()
-        self.assertEqual(self.asked_with_edns(), [True, True])
+        self.assertEqual(self.queried_with_edns(), [True, True])
 
     async def test_a_server_that_refuses_without_edns_too_fails_the_lookup(self) -> None:
         self.server.rcode = dns.rcode.REFUSED
@@ -143,12 +143,12 @@ class NegativeByType(ScriptedTestCase):
         return exchangers.locate(NextHop("smtp", domain=domain))
 
     async def assertTargets(self, domain: str, *expected: str) -> None:
-        for _ in ("asked", "remembered"):
+        for _ in ("queried", "cached"):
             found = [each.address for each in await self.locate(domain)]
             self.assertEqual(found, list(expected), domain)
 
     async def assertNone(self, domain: str, expected: str) -> None:
-        for _ in ("asked", "remembered"):
+        for _ in ("queried", "cached"):
             with self.assertRaises(NoTarget) as raised:
                 await self.locate(domain)
             self.assertEqual(str(raised.exception.reply)[: len(expected)], expected)
@@ -170,14 +170,14 @@ class NegativeByType(ScriptedTestCase):
         self.server.nxdomain += ["example. MX", "example. AAAA"]
         await self.assertTargets("example", "192.0.2.1")
         self.assertEqual(
-            sorted(self.server.asked()), ["example. A", "example. AAAA", "example. MX"]
+            sorted(self.server.questions()), ["example. A", "example. AAAA", "example. MX"]
         )
 
     async def test_a_domain_does_not_exist_where_all_answers_agree(self) -> None:
         await self.assertNone("gone.example", "550 5.1.2")
-        asked = self.server.asked()
-        self.assertEqual(len(asked), 3)
-        self.assertEqual(sorted(asked), sorted(dict.fromkeys(asked)))  # each once
+        questions = self.server.questions()
+        self.assertEqual(len(questions), 3)
+        self.assertEqual(sorted(questions), sorted(dict.fromkeys(questions)))  # each once
 
     async def test_a_domain_without_agreement_exists_and_has_no_address(self) -> None:
         self.server.records["example. A"] = (60,)
@@ -314,7 +314,7 @@ class SharedQueries(ScriptedTestCase):
         found = await gatherResults([self.resolver.addresses("mx.example") for _ in range(5)])
         self.assertEqual(found, [["192.0.2.1"]] * 5)
         self.assertEqual(
-            sorted(self.server.asked()), ["example. MX", "mx.example. A", "mx.example. AAAA"]
+            sorted(self.server.questions()), ["example. MX", "mx.example. A", "mx.example. AAAA"]
         )
 
     async def test_a_canceled_lookup_leaves_the_others(self) -> None:
@@ -325,7 +325,7 @@ class SharedQueries(ScriptedTestCase):
         self.assertEqual(await second, [(10, "mx.example")])
         await self.assertFailure(first, CancelledError)
         await self.assertFailure(third, CancelledError)
-        self.assertEqual(self.server.asked(), ["example. MX"])
+        self.assertEqual(self.server.questions(), ["example. MX"])
 
     async def test_the_answer_is_cached_even_if_all_lookups_are_canceled(self) -> None:
         self.server.records["example. MX"] = (60, "10 mx.example.")
@@ -333,14 +333,14 @@ class SharedQueries(ScriptedTestCase):
         lookup.cancel()
         await self.assertFailure(lookup, CancelledError)
         self.assertEqual(await self.resolver.mail_exchangers("example"), [(10, "mx.example")])
-        self.assertEqual(self.server.asked(), ["example. MX"])
+        self.assertEqual(self.server.questions(), ["example. MX"])
 
     async def test_a_failure_reaches_all_lookups(self) -> None:
         self.server.rcode = dns.rcode.SERVFAIL
         lookups = [self.resolver.mail_exchangers("example") for _ in range(3)]
         for lookup in lookups:
             await self.assertFailure(lookup, LookupFailed)
-        self.assertEqual(self.server.asked(), ["example. MX"])
+        self.assertEqual(self.server.questions(), ["example. MX"])
 
     async def test_stopping_fails_running_queries_and_leaves_nothing_open(self) -> None:
         self.server.silent = True

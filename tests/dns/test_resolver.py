@@ -211,7 +211,7 @@ class Lookups(TestCase):
         self.server.records["signed.example. MX"] = (60, "10 mx.example.")
         self.assertFalse((await self.resolver.lookup("example", "MX")).authenticated)
         self.server.flags = dns.flags.AD
-        for _ in ("asked", "remembered"):
+        for _ in ("queried", "cached"):
             self.assertTrue((await self.resolver.lookup("signed.example", "MX")).authenticated)
         for query in self.server.queries:
             self.assertTrue(query.flags & dns.flags.AD)
@@ -223,8 +223,8 @@ class Lookups(TestCase):
         for _ in range(3):
             await self.resolver.mail_exchangers("example")
             await self.resolver.mail_exchangers("brief.example")
-        self.assertEqual(self.server.asked().count("example. MX"), 1)
-        self.assertEqual(self.server.asked().count("brief.example. MX"), 3)
+        self.assertEqual(self.server.questions().count("example. MX"), 1)
+        self.assertEqual(self.server.questions().count("brief.example. MX"), 3)
 
     async def test_negative_answers_with_a_ttl_are_cached(self) -> None:
         # RFC 2308 §5

@@ -312,7 +312,7 @@ class ChangingNameServers(ChangingTestCase):
         self.name(0, "options no-aaaa\n")
         self.first.records["example. A"] = (60, "192.0.2.1")
         self.assertEqual(await self.resolver().addresses("example"), ["192.0.2.1"])
-        self.assertEqual(self.first.asked(), ["example. A"])
+        self.assertEqual(self.first.questions(), ["example. A"])
 
 
 class Searching(ChangingTestCase):
@@ -343,7 +343,7 @@ class Searching(ChangingTestCase):
         with self.assertRaises(NoTarget) as raised:
             await self.locate(NextHop("smtp", domain="mailhog"))
         self.assertIn("550 5.1.2", str(raised.exception.reply))
-        self.assertEqual([asked for asked in self.first.asked() if "cluster" in asked], [])
+        self.assertEqual([each for each in self.first.questions() if "cluster" in each], [])
 
     async def test_a_failed_lookup_ends_the_search(self) -> None:
         # The next candidate may be another host.
@@ -351,7 +351,7 @@ class Searching(ChangingTestCase):
         with self.assertRaises(NoTarget) as raised:
             await self.of_host("hub")
         self.assertIn("451 4.4.3", str(raised.exception.reply))
-        self.assertNotIn("hub.cluster.test. A", self.first.asked())
+        self.assertNotIn("hub.cluster.test. A", self.first.questions())
 
     async def test_a_host_of_a_route_that_is_not_found_defers(self) -> None:
         with self.assertRaises(NoTarget) as raised:

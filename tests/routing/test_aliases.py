@@ -62,7 +62,7 @@ class Parsing(SynchronousTestCase):
         self.assertTrue(str(error).isprintable())
 
     def test_includes_programs_and_files_are_refused_by_name(self) -> None:
-        for target, said in (
+        for target, reason in (
             (":include:/etc/list", ":include: and the like are not read"),
             ("|/usr/bin/vacation bob", "no program is run"),
             ('"|/usr/bin/vacation bob"', "no program is run"),
@@ -70,7 +70,7 @@ class Parsing(SynchronousTestCase):
             ("/dev/null", "no file is written to"),
             ("\\bob", "no backslash is needed"),
         ):
-            expected = r"a\nb:3: " + f'"{target}": {said}'
+            expected = r"a\nb:3: " + f'"{target}": {reason}'
             self.assertRefused(f"x: y\na: b,\n  {target}", expected)
 
     def test_each_mistake_is_reported_with_its_line_and_the_expectation(self) -> None:

@@ -174,10 +174,10 @@ class MissingMembers(ExpansionTestCase):
         )
 
     def test_each_member_is_looked_up_once(self) -> None:
-        asked: list[str] = []
+        looked_up: list[str] = []
 
         def exists(mailbox: Mailbox) -> bool:
-            asked.append(str(mailbox))
+            looked_up.append(str(mailbox))
             return False
 
         aliases = parse_aliases(b"all: a, b, c, x@else.example", name="aliases", ours=LOCAL)
@@ -187,7 +187,7 @@ class MissingMembers(ExpansionTestCase):
             )
         )
         expander.expand(Mailbox("all", "us.example"), SENDER)
-        self.assertEqual(asked, ["a@us.example", "b@us.example", "c@us.example"])
+        self.assertEqual(looked_up, ["a@us.example", "b@us.example", "c@us.example"])
 
     def test_the_steps_have_each_missing_member(self) -> None:
         self.mailboxes = ["eve@us.example"]

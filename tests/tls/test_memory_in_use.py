@@ -188,16 +188,16 @@ class CredentialTests(HopTestCase):
 
     def test_scram_keys_are_derived_on_the_executor(self) -> None:
         nonce = "rOprNGfwEbeRWgbNEkqO"
-        asked: list[tuple[Any, Deferred[Any]]] = []
+        calls: list[tuple[Any, Deferred[Any]]] = []
 
         def executor(function: Any, /, *arguments: Any) -> Deferred[Any]:
-            asked.append((function, Deferred()))
-            return asked[-1][1]
+            calls.append((function, Deferred()))
+            return calls[-1][1]
 
         self.use(self.destination, nonce=lambda: nonce, executor=executor)
         challenge = f"r={nonce}x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=600000".encode()
         for lost in (False, True):
-            asked.clear()
+            calls.clear()
             peer = self.server(
                 *TLS_OPENING,
                 ("send", b"220 Go\r\n"),
@@ -213,7 +213,7 @@ class CredentialTests(HopTestCase):
             delivering = self.relay.deliver(self.hop, message())
             self.network.settle()
             self.network.advance(60)
-            [(function, derived)] = asked
+            [(function, derived)] = calls
             self.assertEqual(peer.received.count(b"AUTH"), 1)
             if lost:
                 self.network.connections[-1][1].abortConnection()

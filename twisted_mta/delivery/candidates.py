@@ -49,7 +49,7 @@ def candidates(
     passed_over = [target for target in targets if target not in tried]
     # The connection that served the next hop last is used without any lookup.
     serving = connections.pool.serving(next_hop, host_terms)
-    found = []
+    result = []
     for target in (*tried, *passed_over):
         terms = terms_for(target, next_hop, host_terms)
         reason = ""
@@ -60,7 +60,7 @@ def candidates(
                 if seconds
                 else f"at most {connections.settings.targets} addresses are tried per delivery"
             )
-        found.append(
+        result.append(
             Candidate(
                 target=target,
                 terms=terms,
@@ -72,5 +72,5 @@ def candidates(
             )
         )
     if serving is not None:
-        found.sort(key=lambda candidate: candidate.target != serving.target)
-    return found
+        result.sort(key=lambda candidate: candidate.target != serving.target)
+    return result

@@ -32,11 +32,14 @@ class _WatchedFile:
     def changed(self) -> bool:
         """Whether it was replaced or written to since the last call; never raises."""
         try:
-            found = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError:
             state: object = None
         else:
-            state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            state = (
+                *(status.st_dev, status.st_ino, status.st_size),
+                *(status.st_mtime_ns, status.st_ctime_ns),
+            )
         before, self._state = self._state, state
         return state != before
 
@@ -125,9 +128,9 @@ class SystemFiles:
         return waiting
 
     def _read_resolv_conf(self) -> None:
-        found: ResolvConf = read_resolv_conf(self._resolv_conf_file.path)
-        if found != self.resolv_conf:
-            self.resolv_conf = found
+        current: ResolvConf = read_resolv_conf(self._resolv_conf_file.path)
+        if current != self.resolv_conf:
+            self.resolv_conf = current
 
     def _read_hosts(self) -> None:
         """Begin to read the hosts file; a small one is read at once."""

@@ -114,11 +114,11 @@ class Aliases:
         for name in dict.fromkeys((local_part, user)):
             if not name:  # '""@us.example', or only a tag: that is not the key of the catch-all
                 continue
-            found = entries.get(f"{name}@{mailbox.domain}")
-            if found is None and bare:
-                found = entries.get(name)
-            if found is not None:
-                return found
+            alias = entries.get(f"{name}@{mailbox.domain}")
+            if alias is None and bare:
+                alias = entries.get(name)
+            if alias is not None:
+                return alias
         return None
 
     def catch_all(self, domain: str) -> Alias | None:

@@ -187,15 +187,15 @@ def _items(scheme: str, rest: str) -> Iterator[str]:
 def _hosts(scheme: str, rest: str, default_port: int) -> Iterator[Host]:
     for item in _items(scheme, rest):
         text = item.removeprefix("//").removesuffix("/")
-        found = _HOST.fullmatch(text)
+        match = _HOST.fullmatch(text)
         try:
-            if not found:
+            if not match:
                 raise ValueError
-            if found["v6"] is not None:
-                name = domain_name(f"[IPv6:{found['v6']}]")[6:-1]
+            if match["v6"] is not None:
+                name = domain_name(f"[IPv6:{match['v6']}]")[6:-1]
             else:
-                name = domain_name(found["name"])
-            port = default_port if found["port"] is None else int(found["port"])
+                name = domain_name(match["name"])
+            port = default_port if match["port"] is None else int(match["port"])
             if not 0 < port < 65536:
                 raise ValueError
         except ValueError:  # AddressError is one
@@ -225,11 +225,11 @@ def _sockets(scheme: str, rest: str) -> Iterator[Host]:
 
 
 def _error(rest: str) -> Reply:
-    found = _STATUS.fullmatch(rest.strip())
-    if not found:
+    match = _STATUS.fullmatch(rest.strip())
+    if not match:
         raise ValueError(
             f"not an enhanced status code and text: {rest!a}; expected error:5.1.1 No such "
             "user, or error:4.3.2 Try again later"
         )
-    text = printable(found[3] or "Not accepted here")
-    return Reply.of(550 if found[1] == "5" else 450, found[2], text)
+    text = printable(match[3] or "Not accepted here")
+    return Reply.of(550 if match[1] == "5" else 450, match[2], text)

@@ -76,13 +76,13 @@ class SenderRewriting:
             reverse_path: of the message to forward.
             now: seconds since the epoch.
         """
-        found = _SRS.fullmatch(reverse_path.local_part)
+        match = _SRS.fullmatch(reverse_path.local_part)
         local_part: str | None = None
-        if found and found[1] == "0":
+        if match and match[1] == "0":
             # The tail keeps the separator after SRS0, so that the mailbox can be restored.
             local_part = self._forwarded(reverse_path.domain, reverse_path.local_part[4:])
-        elif found:
-            _, domain, tail = (*found[2].split("=", 2), "", "")[:3]
+        elif match:
+            _, domain, tail = (*match[2].split("=", 2), "", "")[:3]
             if domain and tail:
                 local_part = self._forwarded(domain, tail)
         if local_part is None:
@@ -104,14 +104,14 @@ class SenderRewriting:
             TooOld: it was written more than 21 days ago.
             BadSRS: it was not written here.
         """
-        found = _SRS.fullmatch(mailbox.local_part)
-        if not found:
+        match = _SRS.fullmatch(mailbox.local_part)
+        if not match:
             raise BadSRS("not a rewritten mailbox")
-        given, _, rest = found[2].partition("=")
-        if not hmac.compare_digest(given.upper().encode(), self._hash(found[1], rest).encode()):
+        digest, _, rest = match[2].partition("=")
+        if not hmac.compare_digest(digest.upper().encode(), self._hash(match[1], rest).encode()):
             raise BadSRS("not a mailbox that was made here")
         try:
-            if found[1] == "1":
+            if match[1] == "1":
                 domain, _, tail = rest.partition("=")
                 return Mailbox(f"SRS0{tail}", domain_name(domain))
             written, domain, local_part = rest.split("=", 2)

@@ -59,7 +59,7 @@ class CertifiedKey:
         chain = read_certificates(certificate_file)
         key = _read_key(key_file)
         if not belong(chain[0], key):
-            others = [number for number, one in enumerate(chain, 1) if belong(one, key)]
+            others = [place for place, each in enumerate(chain, 1) if belong(each, key)]
             hint = (
                 f"expected certificate {others[0]} of the file, whose key it is, to be the first"
                 if others
