@@ -28,11 +28,11 @@ def _kill(arguments: argparse.Namespace) -> bool:
             say=lambda line: print(line, flush=True),
         ).run(arguments.rounds, arguments.drain)
     print(verdict)
-    noticed = {
+    disturbances = {
         "TERM": len(verdict.explained),  # a drain makes no second copy
-        "HUP": len(verdict.explained) + verdict.disturbed + verdict.refused,  # nobody notices
+        "HUP": len(verdict.explained) + verdict.disturbed + verdict.refused,  # no peer notices
     }
-    return verdict.good and not noticed.get("TERM" if arguments.clock else arguments.signal)
+    return verdict.good and not disturbances.get("TERM" if arguments.clock else arguments.signal)
 
 
 def _memory(arguments: argparse.Namespace) -> bool:
@@ -43,9 +43,9 @@ def _memory(arguments: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    """Run what was asked for; 0 if the promise was kept."""
+    """Run the command of the arguments; return 0 if the promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=50, help="how many faults (50)")
+    parser.add_argument("--rounds", type=int, default=50, help="number of faults (50)")
     parser.add_argument("--seed", type=int, default=0, help="of moments and messages (0)")
     parser.add_argument("--rate", type=float, default=200.0, help="messages a second (200)")
     parser.add_argument(
@@ -58,14 +58,18 @@ def main() -> int:
     parser.add_argument(
         "--clock",
         action="store_true",
-        help="set its wall clock ahead and back instead (needs a C compiler)",
+        help="set the MTA's wall clock ahead and back instead (needs a C compiler)",
     )
     parser.set_defaults(program=MTA)
     for option, program, text in (
-        ("--calls", TracedMTA, "also kill it at the n-th fsync, link, unlink or send (strace)"),
-        ("--gone", DetachableMTA, "take its state directory away instead"),
-        ("--unmounted", MountedMTA, "unmount that instead (needs root)"),
-        ("--exhausted", ExhaustedMTA, "let it run out of memory and threads instead"),
+        (
+            "--calls",
+            TracedMTA,
+            "also kill the MTA at the n-th fsync, link, unlink or send (strace)",
+        ),
+        ("--gone", DetachableMTA, "move its state directory away instead"),
+        ("--unmounted", MountedMTA, "unmount its state directory instead (needs root)"),
+        ("--exhausted", ExhaustedMTA, "let the MTA run out of memory and threads instead"),
     ):
         parser.add_argument(option, action="store_const", dest="program", const=program, help=text)
     parser.add_argument("--drain", type=float, default=60.0, help="seconds to wait at the end (60)")

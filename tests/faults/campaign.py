@@ -1,4 +1,4 @@
-"""Kill the MTA under load, again and again, and see what became of every message."""
+"""A campaign: faults of the MTA under load, and a verdict on every message."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ retry_maximum = "2 s"
 """
 
 _ON_ITS_WAY = 0.1
-"""Seconds in which the sink reads what the MTA had still sent: it counts as before the fault."""
+"""Seconds in which the sink reads octets that the MTA sent before the fault."""
 
 _ORPHANED = 1.0
-"""Seconds in which workers end when their parent is killed."""
+"""Seconds in which workers have to end when their parent is killed."""
 
 _STEPS = (-7200.0, -3600.0, -40.0, -2.0, 0.0, 2.0, 40.0, 3600.0, 7200.0)
-"""Seconds that the clock is set to, from the true time."""
+"""Seconds from the true time to which the clock is set."""
 
 _RETURNED = re.compile(rb"^X-Campaign: (\S+)", re.MULTILINE)
 _FINAL_RECIPIENT = re.compile(rb"^Final-Recipient: *rfc822; *(\S+)", re.MULTILINE | re.IGNORECASE)
 
 
 class Maildirs:
-    """The local mailboxes, read bit by bit: each file once.
+    """The local mailboxes, of which each file is read once.
 
     Args:
-        root: the folder above all of them.
+        root: the folder above all mailboxes.
     """
 
     def __init__(self, root: Path) -> None:
@@ -58,7 +58,7 @@ class Maildirs:
         self._returned: dict[Path, list[tuple[str, str]]] = {}
 
     def read(self) -> None:
-        """Look at what has come since."""
+        """Read the files that are new."""
         for folder in sorted(self._root.glob("*/*/new")):
             recipient = f"{folder.parent.name}@{folder.parent.parent.name}"
             for path in sorted(folder.iterdir()):
@@ -87,12 +87,12 @@ class Maildirs:
 
     @property
     def copies(self) -> list[Copy]:
-        """All messages read so far."""
+        """The messages read so far."""
         return list(self._seen.values())
 
     @property
     def failed(self) -> list[tuple[str, str]]:
-        """(id, recipient) of all failures that came back to the sender so far."""
+        """Id and recipient of the failures that were returned to the sender so far."""
         return [failure for failures in self._returned.values() for failure in failures]
 
 
@@ -100,19 +100,19 @@ class Campaign:
     """A number of faults, and the oracle's verdict on them.
 
     Args:
-        home: a folder for everything.
-        seed: of the moments of the faults and of the messages.
+        home: a folder for all files.
+        seed: of the times of the faults and of the messages.
         rate: messages a second.
         fault: the signal that ends the MTA each time; or ``CLOCK``, which sets its wall clock ahead
             or back.
         options: further options of ``twistd mta``.
-        workers: how many processes do the work. With more than one, SIGKILL strikes a worker or
-            the parent, never both.
-        program: what is tried. A `TracedMTA` is killed at system calls too; the state directory of
-            a `DetachableMTA` goes away and comes back, and an `ExhaustedMTA` runs out of memory and
-            threads, instead of being killed; the suite's own control puts something worse in its
-            place.
-        say: told about each round.
+        workers: number of workers. With more than one, SIGKILL strikes a worker or the parent,
+            never both.
+        program: the program under test. A `TracedMTA` is also killed at system calls. Instead of
+            being killed, the state directory of a `DetachableMTA` goes away and comes back, and an
+            `ExhaustedMTA` runs out of memory and threads. The negative control is a `Forgetful`
+            one.
+        say: called with a line about each round.
     """
 
     def __init__(
@@ -150,15 +150,15 @@ class Campaign:
         self._faults: list[float] = []
 
     def run(self, rounds: int, drain: float = 60.0) -> Verdict:
-        """Go through ``rounds`` faults, let the queue drain, and return the verdict.
+        """Cause ``rounds`` faults, let the queue drain, and return the verdict.
 
         Args:
-            rounds: how many faults.
-            drain: seconds to wait, after the last arrival, for messages that are missing.
+            rounds: number of faults.
+            drain: seconds to wait, after the last arrival, for missing messages.
 
         Raises:
-            Unready: the MTA did not start again, or did not end in order at the end, or a sender
-                waits for a reply that does not come.
+            Unready: the MTA did not start again, or did not end in order, or a sender waits for a
+                reply that does not come.
         """
         try:
             self._mta.start()
@@ -184,8 +184,8 @@ class Campaign:
         ]
 
     def _one_fault(self, number: int) -> None:
-        # Some faults come in the middle of the work, some right after the start, when what the
-        # last one left behind is being taken up.
+        # Some faults come under load, some right after the start, during the recovery from the last
+        # fault.
         time.sleep(self._random.choice((0.0, 0.1, 0.5, 1.0)) + self._random.random())
         if self._fault == signal.SIGHUP:
             self._reload(number)
@@ -233,7 +233,7 @@ class Campaign:
         self._faults.append(time.time())
 
     def _reload(self, number: int) -> None:
-        """Change a setting, and let the MTA read it: nobody is to notice."""
+        """Change a setting, and reload the MTA: no peer may notice."""
         changed = f'{_CONFIGURATION}lifetime = "{number + 1} days"\n'
         (self._mta.home / "mta.toml").write_text(changed, encoding="utf-8")
         os.kill(self._mta.pid, signal.SIGHUP)
@@ -243,13 +243,13 @@ class Campaign:
         self._say(f"reload {number}")
 
     def _take_away(self, mta: DetachableMTA, number: int) -> None:
-        """Take the state directory away for a while: nothing is taken meanwhile, nor made."""
+        """Move the state directory away for a while; meanwhile no mail may be accepted."""
         mta.detach()
         gone = time.time()
-        self._faults.append(gone)  # a Maildir may have gone before it could be synced
-        mta.wait_for(lambda: not mta.is_ready(), "the state directory is missed")
+        self._faults.append(gone)  # a Maildir may have gone before it was synced
+        mta.wait_for(lambda: not mta.is_ready(), "the MTA to miss its state directory")
         missed = time.time()
-        if self._workers > 1:  # its successor makes no queue of its own
+        if self._workers > 1:  # the next worker must make no queue of its own
             os.kill(self._random.choice(children(mta.pid)), signal.SIGKILL)
             self._faults.append(missed)
         time.sleep(1 + 2 * self._random.random())
@@ -287,9 +287,9 @@ class Campaign:
         )
 
     def _goes_on(self, mta: MTA, acked: int) -> None:
-        # The store is opened anew after a minute at the latest, and much earlier here.
-        eventually(mta.is_ready, "it is ready again", 70.0)
-        eventually(lambda: len(self._acked()) > acked + 10, "mail is taken again", 70.0)
+        # The store is opened again after a minute at the latest, and much earlier here.
+        eventually(mta.is_ready, "the MTA to be ready again", 70.0)
+        eventually(lambda: len(self._acked()) > acked + 10, "mail to be accepted again", 70.0)
 
     def _acked(self) -> list[str]:
         return [line for line in self._lines() if line.startswith("acked")]
@@ -308,13 +308,13 @@ class Campaign:
         return workers if len(workers) == self._workers else []
 
     def _die_at_a_call(self, mta: TracedMTA) -> None:
-        # Death comes in the place of the n-th call of this kind in some thread, maybe while it
-        # starts; a call that is not made that often lets it live, and then it is killed anyway.
+        # The MTA is killed in the place of the n-th call of this name in some thread, maybe during
+        # its start; if there are fewer calls, it is killed after them.
         call = self._random.choice(DEADLY)
         mta.inject = f"{call}:signal=KILL:when={self._random.randrange(1, 40)}"
         with contextlib.suppress(Unready):
             mta.start()
-            eventually(lambda: not mta.alive(), "its death", 3.0)
+            eventually(lambda: not mta.alive(), "the death of the MTA", 3.0)
         self._say(f"{'lived on' if mta.alive() else 'died'}: {mta.inject}")
         mta.inject = ""
         self._kill()

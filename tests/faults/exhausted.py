@@ -1,11 +1,11 @@
-"""An MTA that runs out of memory and threads for a while, whenever its campaign wants it to.
+"""An MTA that runs out of memory and threads for a while, at the campaign's command.
 
 Started in the place of ``twistd``:
 
     python tests/faults/exhausted.py FILE SEED -n --pidfile= mta …
 
-As long as there is FILE, what it names fails: with ``memory`` allocations, here and there in what
-stands between a message and its outcome; with ``threads`` each start of one, and the thread of the
+As long as FILE exists, it names the faults: with ``memory`` allocations fail, here and there
+between a message and its outcome; with ``threads`` no thread can be started, and the thread of the
 queue is killed now and then.
 """
 
@@ -27,29 +27,29 @@ else:  # as a program of its own
 
 
 KINDS = ("memory", "threads", "memory threads")
-"""What FILE may say."""
+"""The contents that FILE may have."""
 
 
 class ExhaustedMTA(MTA):
-    """The real one, with the faults of this module."""
+    """The MTA, with the faults of this module."""
 
     @property
     def switch(self) -> Path:
-        """Return the file that makes it fail."""
+        """Return the file that switches the faults on."""
         return self.home / "exhausted"
 
     def command(self) -> list[str | Path]:
-        """Return what starts it."""
+        """Return the command that starts it."""
         _, *arguments = super().command()
         return [sys.executable, Path(__file__), self.switch, "7", *arguments]
 
 
 class Faults:
-    """What fails while the switch is there.
+    """The faults while the switch exists.
 
     Args:
         switch: the file.
-        draw: when.
+        draw: the source of chance.
     """
 
     def __init__(self, switch: Path, draw: random.Random) -> None:
@@ -57,7 +57,7 @@ class Faults:
         self._draw = draw
 
     def hits(self, kind: str, chance: float = 1.0) -> bool:
-        """Whether something of a kind is to fail now."""
+        """Whether a fault of a kind strikes now."""
         try:
             wanted = kind in self._switch.read_text("ascii")
         except FileNotFoundError:
@@ -65,7 +65,7 @@ class Faults:
         return wanted and self._draw.random() < chance
 
     def before(self, owner: Any, name: str, chance: float) -> None:
-        """Let a method fail before it has done anything."""
+        """Let a method raise before it has done anything."""
         working: Callable[..., Any] = getattr(owner, name)
 
         def failing(*args: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ class Faults:
         setattr(owner, name, failing)
 
     def after(self, owner: Any, name: str, chance: float) -> None:
-        """Let a method fail once it has done all: it is not known to its caller."""
+        """Let a method raise after it has done its work, which its caller does not learn."""
         working: Callable[..., Any] = getattr(owner, name)
 
         def failing(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,7 @@ class Faults:
         setattr(owner, name, failing)
 
     def no_threads(self) -> None:
-        """Let the start of a thread fail."""
+        """Let the start of a thread raise."""
         start = threading.Thread.start
 
         def failing(thread: threading.Thread) -> None:
@@ -99,7 +99,7 @@ class Faults:
         threading.Thread.start = failing  # type: ignore[method-assign]
 
     def kill_threads(self, reactor: Any, name: str) -> None:
-        """Kill those of a name from time to time, at whatever they are."""
+        """Kill the threads of a name from time to time, wherever they are."""
         for thread in threading.enumerate():
             if name in thread.name and thread.ident is not None and self.hits("threads", 0.2):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(

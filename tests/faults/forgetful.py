@@ -1,7 +1,6 @@
-"""The campaign's negative control: a mail server that acknowledges what it has only in memory.
+"""The campaign's negative control: a mail server that acknowledges mail in memory.
 
-A campaign that finds nothing wrong with it would prove nothing about anything else. Started in the
-place of the MTA:
+A campaign that finds no loss with it proves nothing about the MTA. Started in the place of the MTA:
 
     python tests/faults/forgetful.py SMTP_PORT MAILDIR SINK_PORT
 """
@@ -25,14 +24,14 @@ else:  # as a program of its own
     from tests.functional.sink import Content, Session
 
 DELAY = 0.5
-"""Seconds for which a message is nowhere but in memory."""
+"""Seconds for which a message is in memory only."""
 
 
 class Forgetful(MTA):
-    """Its command line, with the interface of the real one."""
+    """The forgetful server, with the interface of the MTA."""
 
     def command(self) -> list[str | Path]:
-        """Return what starts it."""
+        """Return the command that starts it."""
         route = self.options[self.options.index("--route") + 1]
         return [
             sys.executable,
@@ -45,11 +44,11 @@ class Forgetful(MTA):
 
 class _Memory(io.BytesIO):
     def close(self) -> None:
-        """Keep what was written."""
+        """Keep the content."""
 
 
 class Acceptance:
-    """What `Session` asks of the sink's options; here, mail is delivered after a while."""
+    """The options of a sink's `Session`, with delivery after a while."""
 
     delay = 0.0
 
@@ -68,7 +67,7 @@ class Acceptance:
         return content, None
 
     def enter(self, content: Content, recipients: list[str], at: float) -> None:
-        """Take responsibility without doing anything for it."""
+        """Take responsibility for a message without storing it."""
         octets = self._held.pop(content).getvalue()
         loop = asyncio.get_running_loop()
         loop.call_later(DELAY, lambda: loop.create_task(self._deliver(octets, recipients)))

@@ -12,31 +12,27 @@ from ..functional.mta import MTA
 
 
 class DetachableMTA(MTA):
-    """Its state directory is moved away, and an empty one is in its place.
-
-    Attributes:
-        kept: where its state is whenever it is not away.
-    """
+    """An MTA whose state directory is moved away, with an empty one in its place."""
 
     @property
     def kept(self) -> Path:
-        """Return it."""
+        """The directory that has the state while it is not away."""
         return self.state
 
     def detach(self) -> None:
-        """Take the state directory away."""
+        """Move the state directory away."""
         self.state.rename(self._away)
         self.state.mkdir(mode=0o700)
 
     def attach(self) -> None:
-        """Put it back."""
+        """Move the state directory back."""
         shutil.rmtree(self.state)
         self._away.rename(self.state)
 
     def intruders(self) -> list[str]:
-        """Return the files that were made in its place while it is away.
+        """Return the files that were made in the place of the state directory.
 
-        Directories may be there, of a mailbox that was just being made as it went.
+        There may be directories, of a mailbox that was being made as it went away.
         """
         return [str(path) for path in self.state.rglob("*") if not path.is_dir()]
 
@@ -46,9 +42,9 @@ class DetachableMTA(MTA):
 
 
 class MountedMTA(DetachableMTA):
-    """Its state directory is a file system of its own, in a mount namespace of its own.
+    """An MTA whose state directory is a file system of its own, in a mount namespace of its own.
 
-    It is unmounted lazily, as an operator does where the file system is busy: what is open stays
+    The file system is unmounted lazily, as operators do with one that is busy: open files stay
     open, and can be written. Only root can do that, and only on Linux.
     """
 
@@ -59,11 +55,11 @@ class MountedMTA(DetachableMTA):
 
     @property
     def kept(self) -> Path:
-        """Return what is mounted, which is elsewhere for those outside the namespace."""
+        """The directory that is mounted, as it is named outside the namespace."""
         return self.home / "disk"
 
     def command(self) -> list[str | Path]:
-        """Return what starts it, with the state directory mounted."""
+        """Return the command that mounts the state directory and starts the MTA."""
         script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
         return [
             *(path_of("unshare"), "--mount", "--propagation", "private"),
@@ -72,11 +68,11 @@ class MountedMTA(DetachableMTA):
         ]
 
     def detach(self) -> None:
-        """Unmount it."""
+        """Unmount the state directory."""
         self._within("umount", "-l", self.state)
 
     def attach(self) -> None:
-        """Mount it again."""
+        """Mount the state directory again."""
         self._within("mount", "--bind", self.kept, self.state)
 
     def _within(self, *command: str | Path) -> None:
@@ -85,8 +81,8 @@ class MountedMTA(DetachableMTA):
             raise OSError(done.stdout)
 
 
-def mounts_can_be_had() -> bool:
-    """Whether `MountedMTA` works here."""
+def can_mount() -> bool:
+    """Whether this process can run a `MountedMTA`."""
     if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
         return False
     tried = subprocess.run(

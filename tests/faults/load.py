@@ -1,4 +1,4 @@
-"""A load generator that writes down what it offered and what was acknowledged.
+"""A load generator with a ledger of the messages that it offered, and of their replies.
 
 It runs as a program of its own, outside the reach of the faults, on the standard library alone:
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 SENDER = "campaign@localhost"
-"""Where failures are returned to: a mailbox of the MTA itself."""
+"""The reverse-path: a mailbox of the MTA itself."""
 
 RECIPIENTS = (
     *(f"user{number}@localhost" for number in range(8)),
@@ -37,7 +37,7 @@ RECIPIENTS = (
 
 _KIB = 1024
 _PER_CONNECTION = 20
-_PATIENCE = 20.0  # seconds for an answer at the end
+_PATIENCE = 20.0  # seconds to wait for the last replies
 
 
 class Broken(Exception):
@@ -62,7 +62,7 @@ def content(name: str, seed: int) -> bytes:
 
 
 class Ledger:
-    """What was offered and answered; every line is in the file before the caller goes on."""
+    """The ledger of offers and replies; each line is in the file before the caller goes on."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -101,12 +101,12 @@ class Connection:
             raise Broken
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._writer.close()
 
 
 class Load:
-    """All senders together: ids, pace and ledger are common to them."""
+    """All senders, with ids, pace and ledger in common."""
 
     def __init__(self, arguments: argparse.Namespace, ledger: Ledger) -> None:
         self._port: int = arguments.port
@@ -118,7 +118,7 @@ class Load:
         self.ending = False
 
     async def send_on(self) -> None:
-        """Send message after message, connecting again and again."""
+        """Send messages one after the other, over one connection after the other."""
         while not self.ending:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -162,7 +162,7 @@ class Load:
 
 
 async def send(arguments: argparse.Namespace) -> int:
-    """Run all senders until SIGTERM; each finishes the message that it is at.
+    """Run all senders until SIGTERM; each finishes its message.
 
     Returns:
         How many of them still wait for a reply long after that.

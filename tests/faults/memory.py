@@ -1,4 +1,4 @@
-"""How much memory large messages take: many at once, each far larger than what may be held."""
+"""The memory that many large messages take at once, each far larger than the limit in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 SENDERS = 20
 LARGE = 40 * MIB
 MOST = 64 * MIB
-"""Octets by which the MTA may grow, whatever arrives."""
+"""Octets by which the memory of the MTA may grow."""
 
 _PIECE = (b"0123456789abcdef" * 4 + b"\r\n") * 1000
 
@@ -30,8 +30,8 @@ class Measured:
 
     Attributes:
         before: after a few small messages.
-        peak: the most while all the large ones were received, stored and delivered.
-        senders: how many there were.
+        peak: the maximum while all large messages were received, stored and delivered.
+        senders: number of messages at once.
         size: octets of each message.
     """
 
@@ -42,12 +42,12 @@ class Measured:
 
     @property
     def growth(self) -> int:
-        """Octets that were added."""
+        """Octets by which the memory has grown."""
         return self.peak - self.before
 
     @property
     def within(self) -> bool:
-        """Whether that is less than what is allowed."""
+        """Whether that is allowed."""
         return self.growth < MOST
 
     def __str__(self) -> str:
@@ -60,11 +60,11 @@ class Measured:
 
 
 def resident(pid: int, field: str) -> int:
-    """Return ``VmRSS`` (now) or ``VmHWM`` (the most so far) of a process, in octets."""
+    """Return ``VmRSS`` (now) or ``VmHWM`` (the maximum so far) of a process, in octets."""
     status = Path(f"/proc/{pid}/status").read_text("ascii")
-    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    match = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert match is not None
+    return int(match[1]) * 1024
 
 
 def _pieces(size: int) -> Iterator[bytes]:

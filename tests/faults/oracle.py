@@ -1,4 +1,4 @@
-"""What became of every message: lost, corrupt and doubled ones are found by comparing ledgers.
+"""The oracle: compare the ledgers for messages that were lost, corrupted or doubled.
 
 Pure: lines in, a verdict out.
 """
@@ -16,9 +16,9 @@ class Offer:
 
     Attributes:
         digest: SHA-256 of its content, in hex.
-        recipients: to whom.
-        acked: whether it was answered with 250.
-        answered: whether it was answered at all.
+        recipients: addresses.
+        acked: whether the reply was 250.
+        answered: whether there was a reply.
     """
 
     digest: str
@@ -29,11 +29,11 @@ class Offer:
 
 @frozen
 class Copy:
-    """A message where it arrived: one for each recipient.
+    """A message that arrived, one for each recipient.
 
     Attributes:
         name: its id.
-        recipient: whose it is.
+        recipient: its address.
         digest: SHA-256 of its content, in hex.
         time: of its arrival, seconds since the epoch.
     """
@@ -46,22 +46,22 @@ class Copy:
 
 @define
 class Verdict:
-    """What the oracle found.
+    """The findings of the oracle.
 
     Attributes:
         offered: messages offered.
-        acked: messages answered with 250.
-        refused: messages answered with anything else.
-        unanswered: messages in flight as a connection broke: these may arrive, or not.
+        acked: messages with a reply of 250.
+        refused: messages with any other reply.
+        unanswered: messages in flight as a connection broke, which may arrive or not.
         arrived: copies, over all recipients.
         failed: (id, recipient) that were returned to the sender.
-        lost: (id, recipient) that were acknowledged and are nowhere. Must be empty.
-        corrupt: copies that differ from what was offered, or that nobody offered. Must be empty.
+        lost: (id, recipient) that were acknowledged and did not arrive. Must be empty.
+        corrupt: copies that differ from the offer, or that were not offered. Must be empty.
         explained: second copies with a fault between them and the first one, soon after the first.
         unexplained: all other second copies. Must be empty.
         lag: the longest time, in seconds, from a first copy to the fault that caused the second.
-        disturbed: connections that could not be made, or broke off.
-        in_flight: copies that arrived shortly before a fault: the most that it can have doubled.
+        disturbed: connections that could not be opened, or broke.
+        in_flight: copies that arrived shortly before a fault: at most so many can be doubled.
     """
 
     offered: int = 0
@@ -103,7 +103,7 @@ class Verdict:
 
 
 def read_offers(lines: Iterable[str]) -> dict[str, Offer]:
-    """Return what the ledger of the load generator says, by id."""
+    """Return the offers in the ledger of the load generator, by id."""
     offers: dict[str, Offer] = {}
     for line in lines:
         kind, _, name, *rest = line.split()
@@ -118,12 +118,12 @@ def read_offers(lines: Iterable[str]) -> dict[str, Offer]:
 
 
 def disturbances(lines: Iterable[str]) -> int:
-    """Return how many connections of the load generator could not be made, or broke off."""
+    """Return how many connections of the load generator could not be opened, or broke."""
     return sum(line.startswith("disturbed ") for line in lines)
 
 
 def read_copies(lines: Iterable[str]) -> list[Copy]:
-    """Return what the ledger of the sink says, a copy for each recipient."""
+    """Return the copies in the ledger of the sink, one for each recipient."""
     copies: list[Copy] = []
     for line in lines:
         time, name, digest, _, *recipients = line.split()
@@ -134,7 +134,7 @@ def read_copies(lines: Iterable[str]) -> list[Copy]:
 def outstanding(
     offers: Mapping[str, Offer], copies: Iterable[Copy], failed: Iterable[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
-    """Return the (id, recipient) that were acknowledged and have neither arrived nor come back."""
+    """Return the (id, recipient) that were acknowledged, and neither arrived nor were returned."""
     known = {(copy.name, copy.recipient) for copy in copies}
     known.update(failed)
     return [
@@ -154,14 +154,14 @@ def judge(
     window: float = 0.5,
     failed: Sequence[tuple[str, str]] = (),
 ) -> Verdict:
-    """Compare what was promised with what arrived.
+    """Compare the offers with the copies that arrived.
 
     Args:
-        offers: what was offered, by id.
-        copies: what arrived anywhere.
+        offers: by id.
+        copies: that arrived anywhere.
         faults: times of the faults, seconds since the epoch.
-        window: seconds before a fault within which an answer to a final dot may not have been
-            recorded; earlier first copies do not excuse a second one.
+        window: seconds before a fault in which a reply to a final dot may not have been recorded;
+            a first copy before that does not explain a second one.
         failed: (id, recipient) that were returned to the sender.
     """
     verdict = Verdict(

@@ -1,4 +1,4 @@
-"""Killed at random moments under load, the MTA keeps what it has acknowledged."""
+"""The MTA keeps all acknowledged mail through faults under load."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..functional.mta import MTA
 from .campaign import Campaign
 from .exhausted import ExhaustedMTA
 from .forgetful import Forgetful
-from .gone import DetachableMTA, MountedMTA, mounts_can_be_had
+from .gone import DetachableMTA, MountedMTA, can_mount
 from .memory import MIB, grown_by
 
 
@@ -49,8 +49,8 @@ class Faults(SynchronousTestCase):
         self.assertTrue(verdict.good, str(verdict))
         self.assertGreater(verdict.refused, 10, str(verdict))
 
-    def test_nor_does_one_that_is_unmounted_under_two_workers_one_of_which_dies(self) -> None:
-        if not mounts_can_be_had():
+    def test_an_unmounted_state_directory_and_a_killed_worker_lose_nothing(self) -> None:
+        if not can_mount():
             raise SkipTest("only root can mount")
         verdict = Campaign(self.home, seed=4, program=MountedMTA, workers=2).run(1)
         self.assertTrue(verdict.good, str(verdict))
@@ -75,5 +75,5 @@ class Faults(SynchronousTestCase):
 
     def test_twenty_large_messages_at_once_do_not_fill_the_memory(self) -> None:
         need_proc()
-        measured = grown_by(self.home, size=16 * MIB)  # 320 MiB in all, for 64 that are allowed
+        measured = grown_by(self.home, size=16 * MIB)  # 320 MiB in all; 64 are allowed
         self.assertTrue(measured.within, str(measured))

@@ -1,4 +1,4 @@
-"""The oracle finds what it is there to find: a campaign that sees nothing proves nothing."""
+"""The oracle finds lost, corrupt and doubled messages, so that its silence proves something."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,33 +18,33 @@ class Oracle(SynchronousTestCase):
     def verdict(self, *copies: Copy, faults: tuple[float, ...] = ()) -> Verdict:
         return judge(read_offers(OFFERED), copies, faults=faults)
 
-    def test_what_arrived_once_and_unchanged_is_good(self) -> None:
+    def test_a_message_that_arrived_once_and_unchanged_is_good(self) -> None:
         verdict = self.verdict(Copy("1", "a@x", "aa", 10.5), Copy("1", "b@x", "aa", 10.6))
         self.assertTrue(verdict.good)
         counts = (verdict.offered, verdict.acked, verdict.refused, verdict.unanswered)
         self.assertEqual(counts, (3, 1, 1, 1))
 
-    def test_a_recipient_who_got_nothing_is_lost_mail(self) -> None:
+    def test_a_recipient_without_a_copy_is_lost(self) -> None:
         verdict = self.verdict(Copy("1", "a@x", "aa", 10.5))
         self.assertEqual(verdict.lost, [("1", "b@x")])
         self.assertFalse(verdict.good)
 
-    def test_what_was_returned_is_not_lost(self) -> None:
+    def test_a_returned_recipient_is_not_lost(self) -> None:
         offers = read_offers(OFFERED)
         copies = [Copy("1", "a@x", "aa", 10.5)]
         self.assertEqual(outstanding(offers, copies, [("1", "b@x")]), [])
 
-    def test_what_was_never_acknowledged_may_arrive_or_not(self) -> None:
+    def test_a_message_without_a_reply_may_arrive_or_not(self) -> None:
         both = (Copy("1", "a@x", "aa", 10.5), Copy("1", "b@x", "aa", 10.6))
         self.assertTrue(self.verdict(*both, Copy("3", "a@x", "cc", 13.0)).good)
 
-    def test_other_content_is_corrupt(self) -> None:
+    def test_a_copy_with_other_content_is_corrupt(self) -> None:
         copies = (Copy("1", "a@x", "aa", 10.5), Copy("1", "b@x", "ab", 10.6))
         verdict = self.verdict(*copies)
         self.assertEqual(verdict.corrupt, [copies[1]])
         self.assertFalse(verdict.good)
 
-    def test_a_message_that_nobody_offered_is_corrupt(self) -> None:
+    def test_a_copy_that_was_not_offered_is_corrupt(self) -> None:
         both = (Copy("1", "a@x", "aa", 10.5), Copy("1", "b@x", "aa", 10.6))
         self.assertFalse(self.verdict(*both, Copy("-", "a@x", "dd", 11.0)).good)
         self.assertFalse(self.verdict(*both, Copy("1", "c@x", "aa", 11.0)).good)

@@ -1,4 +1,4 @@
-"""The order of things on the disk: what is promised is durable before it is promised."""
+"""The order on the disk, by system calls: mail is durable before it is acknowledged."""
 
 import re
 
@@ -21,14 +21,14 @@ class Order(ProgramTestCase):
         self.mta = self.enterContext(TracedMTA(self.home, "--route", route))
 
     def calls(self) -> list[str]:
-        """End the MTA and return what it did from the first MAIL on."""
+        """End the MTA; return its system calls from the first MAIL on."""
         self.assertEqual(self.mta.terminate(), 0)
         calls = self.mta.calls()
         first = next(number for number, call in enumerate(calls) if '"250 2.1.0' in call)
         return calls[first:]
 
     def assertOrder(self, calls: list[str], *patterns: str) -> None:
-        """Each pattern matches a call, and each behind the one before."""
+        """Each pattern matches a call behind that of the pattern before."""
         place = 0
         for pattern in patterns:
             rest = [n for n in range(place, len(calls)) if re.search(pattern, calls[n])]
@@ -89,7 +89,7 @@ class Order(ProgramTestCase):
             r"^f(data)?sync\(.*-wal>",  # settled
         )
 
-    def test_nothing_is_relayed_before_it_is_committed(self) -> None:
+    def test_a_message_is_committed_before_it_is_relayed(self) -> None:
         submit(self.mta.smtp, message(), "bob@relay.example", starttls=False)
         self.sink.wait_for_messages()
         calls = self.calls()
@@ -98,7 +98,7 @@ class Order(ProgramTestCase):
 
 
 class Trace(SynchronousTestCase):
-    def test_a_call_counts_when_it_comes_back(self) -> None:
+    def test_calls_are_in_the_order_of_their_return(self) -> None:
         lines = (
             "7 fsync(3</a> <unfinished ...>",
             '8 sendto(4<s>, "250 ", 4) = 4',

@@ -10,10 +10,10 @@ from ..functional.machine import path_of
 from ..functional.mta import MTA
 
 DURABLE = ("fsync", "fdatasync", "link", "linkat", "rename", "renameat", "renameat2", "unlink")
-"""The calls between which a crash leaves something else on the disk."""
+"""The calls that change the state on the disk."""
 
 DEADLY = ("fdatasync", "fsync", "linkat", "rename", "sendto", "unlink")
-"""The calls in whose place death comes: one of `DURABLE`, or one that says something to a peer."""
+"""The calls at which the MTA is killed: they change the disk, or send to a peer."""
 
 _SPEECH = ("sendto", "sendmsg", "write", "writev")
 _CALL = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
@@ -24,15 +24,14 @@ class TracedMTA(MTA):
     """An MTA whose system calls are written to ``trace`` in its folder.
 
     Attributes:
-        inject: what strace is to do at which call, as its option ``inject`` has it; empty for
-            nothing.
+        inject: the value of strace's option ``inject``; empty: none.
     """
 
     inject = ""
 
     @property
     def trace(self) -> Path:
-        """Where the calls are written."""
+        """The file that the calls are written to."""
         return self.home / "trace"
 
     def command(self) -> list[str | Path]:
@@ -46,12 +45,12 @@ class TracedMTA(MTA):
         ]
 
     def calls(self) -> list[str]:
-        """Return what it did, a line for each call, in the order in which calls came back."""
+        """Return a line for each call, in the order in which calls returned."""
         return completed(self.trace.read_text("utf-8", "replace").splitlines())
 
 
 def completed(lines: Sequence[str]) -> list[str]:
-    """Return ``name(arguments) = result`` for each call that came back, in that order.
+    """Return ``name(arguments) = result`` for each call that returned, in that order.
 
     With several threads strace writes a call in two pieces when others come between.
     """
