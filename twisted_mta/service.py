@@ -40,7 +40,7 @@ from .telemetry.metrics import Metrics, table
 from .workers.single import SingleProcess
 from .workers.workers import Workers
 
-_COUNTING = 5.0  # seconds between two looks at what workers have counted
+_COUNTING = 5.0  # seconds between two reports of workers, so that their counts are kept
 
 __all__ = ["CannotReload", "Environment", "MailTransferAgent"]
 
@@ -60,7 +60,7 @@ class ServiceState(enum.Enum):
 
 
 class ServiceEvent(enum.Enum):
-    """What happens to a `MailTransferAgent`."""
+    """An event in the life of a `MailTransferAgent`."""
 
     START = "start"
     OPENED = "the queue was opened"
@@ -129,7 +129,7 @@ class MailTransferAgent(Service):
             actions: of the operator, besides ``reload`` or instead of it.
             control: whether the tool has a socket in the state directory
                 (`admin.control.client.NAME`).
-            troubles: returns what is wrong around the service, for example with its log.
+            troubles: returns troubles outside the service, for example of its log.
 
         Raises:
             ValueError: a route cannot be read; or there are workers, and an environment.
@@ -331,7 +331,7 @@ class MailTransferAgent(Service):
         self._web.unbind()
 
     def stopService(self) -> Deferred[None]:
-        """Drain: take no more connections, let what is under way end, close the queue.
+        """Drain: take no more connections, let sessions and deliveries end, close the queue.
 
         Returns:
             Fires when the ports are free, the threads and processes have ended, and the state

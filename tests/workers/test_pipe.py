@@ -85,7 +85,7 @@ class Calls(SynchronousTestCase):
 
     def test_calls_without_an_answer_arrive_in_order(self) -> None:
         for number in range(5):
-            self.parent.pipe.tell("say", word=number)
+            self.parent.pipe.send("say", word=number)
         self.settle()
         self.assertEqual(self.worker.said, [0, 1, 2, 3, 4])
         self.assertEqual(self.parent.pipe.heard, b"")
@@ -98,7 +98,7 @@ class Calls(SynchronousTestCase):
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
 
     def test_a_failed_call_without_an_answer_is_logged(self) -> None:
-        self.parent.pipe.tell("fail")
+        self.parent.pipe.send("fail")
         self.settle()
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
@@ -107,7 +107,7 @@ class Calls(SynchronousTestCase):
             called = self.parent.pipe.call(name, **arguments)
             self.settle()
             self.failureResultOf(called, CallFailed)
-        self.parent.pipe.tell("nothing")
+        self.parent.pipe.send("nothing")
         self.settle()
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
         self.assertEqual(self.answer(self.parent.pipe.call("add", a=1, b=2)), 3)
@@ -119,7 +119,7 @@ class Calls(SynchronousTestCase):
         self.settle()
         for each in (*waiting, self.parent.pipe.call("add", a=1, b=2)):
             self.failureResultOf(each, PipeClosed)
-        self.parent.pipe.tell("say")
+        self.parent.pipe.send("say")
         self.assertEqual((self.parent.lost, self.worker.lost), (1, 1))
         self.worker.later.callback(None)  # the other end has closed
 

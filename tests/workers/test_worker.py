@@ -59,14 +59,14 @@ class Lifecycle(SynchronousTestCase):
 
     def test_a_worker_that_is_drained_before_its_start_ends_once(self) -> None:
         for name in ("drain", "drain", "hurry"):
-            self.parent.tell(name)
+            self.parent.send(name)
         self.settle()
         self.assertEqual(self.reactor.stops, 1)
 
     def test_a_drained_worker_does_not_start(self) -> None:
         self.call("drain")
         error = self.failureResultOf(self.start(), CallFailed).value
-        self.assertEqual(str(error), "told to end before it began")
+        self.assertEqual(str(error), "drained before it was started")
 
     def test_a_queue_that_has_gone_is_not_made_anew(self) -> None:
         error = self.failureResultOf(self.start(create=False), CallFailed).value

@@ -299,7 +299,7 @@ class Restarting(WorkersTestCase):
     def test_tls_news_of_one_worker_reach_the_others(self) -> None:
         self.working()
         teller, *others = self.processes
-        teller.pipe.tell("tls_news")
+        teller.pipe.send("tls_news")
         self.reactor.settle()
         self.assertNotIn("tls_news", teller.names)
         self.assertEqual([each.names[-1] for each in others], ["tls_news"] * len(others))
@@ -326,7 +326,7 @@ class Restarting(WorkersTestCase):
         self.working()
         first, second = self.processes
         for process in (first, second, second):
-            process.pipe.tell("limits", message=["ask", KEY, 2, 1, False])
+            process.pipe.send("limits", message=["ask", KEY, 2, 1, False])
         self.reactor.settle()
         self.assertEqual([self.granted(first), self.granted(second)], [1, 1])
         first.exit(signal=9)
@@ -340,7 +340,7 @@ class Restarting(WorkersTestCase):
     def test_unread_messages_of_a_dead_process_do_not_count_for_its_successor(self) -> None:
         self.working()
         first = self.processes[0]
-        first.pipe.tell("limits", message=["ask", KEY, 2, 1, False])
+        first.pipe.send("limits", message=["ask", KEY, 2, 1, False])
         first.exit(signal=9)  # before the message was read
         self.reactor.settle()
         self.assertEqual(self.parent.ledger.held(tuple(KEY)), 0)
@@ -388,7 +388,7 @@ class Hanging(WorkersTestCase):
         self.processes[0].hangs = True
         for _ in range(5):
             self.pass_time(25)
-            self.processes[0].pipe.tell("tls_news")
+            self.processes[0].pipe.send("tls_news")
         self.assertFalse(self.processes[0].killed)
 
     def test_a_worker_that_starts_slowly_is_not_killed(self) -> None:

@@ -50,13 +50,13 @@ _TLS_TIMEOUT = 1.5  # seconds
 _EXPLAIN_TIMEOUT = 28.0  # seconds; the DNS is asked, and the tool waits for 30
 
 Action = Callable[[], Any]
-"""Does what an operator asks for: returns lines that say what was done (or a Deferred of them, or
-None), and fails where it is refused."""
+"""Does one action of an operator: returns lines for the operator (or a Deferred of them, or None),
+and fails where the action is refused."""
 
 
 @frozen(kw_only=True)
 class Actions:
-    """What an operator can have done.
+    """The actions of an operator.
 
     Attributes:
         by_name: as they follow ``/v1/``.
@@ -73,7 +73,7 @@ class Admin:
     Args:
         agents: are asked.
         overview: of all processes.
-        actions: what can be done.
+        actions: of the operator.
         version: of twisted-mta.
         clock: for time-outs.
     """

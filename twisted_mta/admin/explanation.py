@@ -20,7 +20,7 @@ ExplainQuery = Mapping[str, str | None]
 def explain_query(
     text: str, *, client: str | None = None, sender: str | None = None
 ) -> ExplainQuery:
-    """Read what an operator asks for.
+    """Read the query of an operator.
 
     Args:
         text: a queue id, or an address.

@@ -71,7 +71,7 @@ class LocalAgent:
         return ()
 
     def trace(self, wanted: Filter, deliver: Deliver) -> Callable[[], object]:
-        """Open a trace; return what closes it."""
+        """Open a trace; return a function that closes it."""
         self._traces = name = self._traces + 1
         self._agent.tracing.open(name, wanted, deliver)
         return lambda: self._agent.tracing.close(name)

@@ -22,7 +22,7 @@ _PATIENCE = 0.25
 
 @frozen(kw_only=True)
 class Installation:
-    """What is known of the MTA without asking a process.
+    """Facts of the MTA that no process has to be asked for.
 
     Attributes:
         hostname: its name.
@@ -30,8 +30,8 @@ class Installation:
         listeners: returns the bound ports, one text for each.
         wanted_listeners: how many listeners there are to be, once it has started.
         started_at: returns when it was started, wall time; None: when its oldest process was.
-        troubles: returns what is wrong, besides what reports say.
-        metrics: what this process counts besides its report: a parent's restarts of workers.
+        troubles: returns those that are not in reports.
+        metrics: of this process, where they are not in its report: a parent counts restarts.
     """
 
     hostname: str
@@ -44,10 +44,10 @@ class Installation:
 
 
 class Overview:
-    """Asks all processes for their reports, and remembers what those said that are silent now.
+    """Asks all processes for their reports, and remembers the last report of each.
 
     Args:
-        installation: what is known besides.
+        installation: other facts.
         reports: see `questions.Agents.reports`.
         clock: for time-outs.
         wall_time: for people.
@@ -90,7 +90,7 @@ class Overview:
         return answered
 
     def snapshot(self) -> Deferred[Snapshot]:
-        """Ask all processes; fires with what they, and those that have ended, have counted."""
+        """Ask all processes; fires with the metrics of all, including those that have ended."""
         return self.status().addCallback(
             lambda status: added((status.metrics, gauges(status))),
         )
@@ -128,10 +128,10 @@ class Overview:
         )
 
     def _completed(self, report: ProcessReport) -> ProcessReport:
-        """Return the report of a process that is silent, or gone, with what it said last.
+        """Return a report; where a process is silent, or has ended, with its last numbers.
 
-        The numbers are those of the very process; the census is that of the queue, which its
-        successor takes over.
+        The metrics are those of the same process. The census is that of the worker's part of the
+        queue, which a successor takes over.
         """
         if report.state in ("ready", "draining"):
             self._counted[report.number] = report.queue, self._wall_time()

@@ -6,7 +6,7 @@ of the question. Arguments and answers are therefore JSON.
 
 A report is not in the table, although every process gives one (`reporter.process_report`): the
 parent knows something of a worker that cannot answer, and `overview` remembers the last report of
-each. Nor is a trace, whose answer has no end.
+each. A trace is not, because it has no end.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class PendingReport:
 
     Attributes:
         report: its answer; it may fail, or never come.
-        otherwise: what its parent knows of the process without the answer.
+        otherwise: the report that its parent can give without the answer.
     """
 
     report: Deferred[ProcessReport]
@@ -165,9 +165,9 @@ class Agents(Protocol):
         ...
 
     def troubles(self) -> Sequence[Trouble]:
-        """Return what is wrong with the processes themselves."""
+        """Return the troubles of the processes themselves."""
         ...
 
     def trace(self, wanted: Filter, deliver: Deliver) -> Callable[[], object]:
-        """Open a trace in all processes; return what closes it."""
+        """Open a trace in all processes; return a function that closes it."""
         ...

@@ -74,7 +74,7 @@ def process_report(
 
 
 def recent_message(progress: Progress) -> RecentMessage:
-    """Return what is shown of a message, of bounded size."""
+    """Return a message as reports have it, of bounded size."""
     return RecentMessage.shortened(
         id=str(progress.id),
         received_at=progress.received_at,

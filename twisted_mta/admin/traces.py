@@ -13,7 +13,7 @@ from .status import VERSION
 
 
 class Traces:
-    """Opens traces for readers.
+    """Opens traces for clients.
 
     Args:
         open_trace: see `questions.Agents.trace`.
@@ -38,7 +38,7 @@ class Traces:
         return Stream(lambda outlet: self._begin(wanted, outlet))
 
     def _begin(self, wanted: Filter, outlet: Outlet) -> Callable[[], object]:
-        """Open a trace that goes to a reader; return what ends it."""
+        """Open a trace for a client; return a function that ends it."""
 
         def write(events: Sequence[Event], lost: int) -> None:
             lines = [json.dumps(event) for event in events]

@@ -87,7 +87,7 @@ class Agent:
         config: the settings.
         reactor: IReactorTime, IReactorTCP, IReactorUDP, IReactorFromThreads, …
         environment: everything that it uses besides the reactor; None: the real one.
-        limits: count what is in use, over all processes; None: over this one.
+        limits: counts over all processes; None: over this one.
         is_own_address: whether mail for an address and a port would come back to us.
         worker: which process this is, from 0.
         tls_written: called when the agents of other processes may read what this one has learned of
@@ -96,7 +96,7 @@ class Agent:
     Attributes:
         config: the settings in force.
         started_at: wall time at which it was made.
-        metrics: what it counts.
+        metrics: of this process.
         activity: the last messages.
         authentication: decides which clients are authenticated, and as which senders.
         mailboxes: know which mailboxes are ours, and where mail goes next.

@@ -1,4 +1,4 @@
-"""Metrics that are read from an agent: what its parts count by themselves."""
+"""Metrics that are read from the parts of an agent, which count by themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNTED_BY_FACTORIES = (
 
 
 def read_agent(agent: Agent) -> None:
-    """Have the agent's metrics read what its parts count; called once for each agent."""
+    """Have the agent's metrics read the counts of its parts; called once for each agent."""
     metrics = agent.metrics
     for listener, factory in zip(agent.config.listeners, agent.listeners.factories, strict=True):
         for metric, attribute in _COUNTED_BY_FACTORIES:

@@ -1,4 +1,4 @@
-"""What the parts of an agent share: the clock, files, threads, random numbers and the DNS."""
+"""Resources that the parts of an agent share: clock, files, threads, random numbers, DNS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Resources:
     Args:
         config: for the name servers.
         reactor: IReactorTime, IReactorUDP, IReactorFromThreads, …
-        environment: what was handed in.
+        environment: of the agent.
         worker: which process this is, from 0.
 
     Attributes:

@@ -23,7 +23,7 @@ def minimum_free(config: Config) -> int:
 def intake_policy(
     config: Config, listener: Listener, local_domains: tuple[str, ...]
 ) -> IntakePolicy:
-    """Return what a listener accepts.
+    """Return the policy of a listener's intake.
 
     Args:
         config: the configuration.

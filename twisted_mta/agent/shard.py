@@ -52,7 +52,7 @@ class Shard:
     tallies: Tallies
 
     def recover(self, *, taken_over: bool) -> None:
-        """Open the store, and log what a crash has left behind.
+        """Open the store, and log the messages that a crash has damaged.
 
         Args:
             taken_over: whether the shard was another worker's.

@@ -1,4 +1,4 @@
-"""Counts of what is in use, exact within one process."""
+"""Limits: exact counts within one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..interfaces import LimitKey
 
 @define(eq=False)
 class _Count:
-    """What is in use of one key."""
+    """The count of one key."""
 
     limit: int
     used: int = 0

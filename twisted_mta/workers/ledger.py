@@ -1,4 +1,4 @@
-"""The parent's count of what is in use: which worker holds how many credits of each limit.
+"""The parent's side of limits over all workers: which worker holds how many credits of each.
 
 Theory of operation. One process counts by itself (`system.limits.LocalLimits`). With several
 workers the parent has the `Ledger`, each worker a `limits.WorkerLimits`, and they exchange one-way
@@ -47,7 +47,7 @@ _PATIENCE = 1.0  # seconds for a worker to answer; it needs far less than a mill
 
 
 class Holding(enum.Enum):
-    """What a worker does with the credits of a key that come free in it."""
+    """The way in which a worker treats credits of a key that come free."""
 
     RETURNING = "returns each credit at once"
     KEEPING = "keeps spare credits"
@@ -56,7 +56,7 @@ class Holding(enum.Enum):
 
 
 class HoldingEvent(enum.Enum):
-    """What changes that."""
+    """A message, or a timeout, that changes that."""
 
     LAST_GRANT = "granted, and no other request waits"
     RECALL = "recalled"

@@ -1,4 +1,4 @@
-"""A worker's count of what is in use, exact over all workers by credits of the `ledger`."""
+"""The worker's side of limits over all workers: exact counts by credits of the `ledger`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Credits:
 
 
 class Parent(enum.Enum):
-    """What a worker thinks of its parent."""
+    """The parent, as a worker sees it."""
 
     ALIVE = "it sends messages"
     SUSPECTED = "it is silent, or this worker did not run"
@@ -48,7 +48,7 @@ class WorkerLimits:
 
     A parent that is stopped does not answer. After `_ALONE_AFTER` seconds of its silence the worker
     takes the credits that it needs up to its share, the limit divided by the number of workers.
-    Such *loans* are paid back out of what the parent grants afterwards, or as they come free.
+    Such *loans* are paid back out of later grants, or as they come free.
 
     Args:
         send: sends a message to the ledger. It may not call back before it returns.
@@ -68,7 +68,7 @@ class WorkerLimits:
         self._parent = Parent.ALIVE
         self._doubt: IDelayedCall | None = None  # looks whether the parent lives
 
-    # For those who count.
+    # `interfaces.Limits`.
 
     def take(self, key: LimitKey, limit: int) -> bool | Deferred[bool]:
         """Count one in, if that keeps within ``limit``; return whether it was."""

@@ -42,7 +42,7 @@ class Pipe(Int32StringReceiver):
     """One end.
 
     Args:
-        calls: what the other end can call.
+        calls: those that the other end can make.
         lost: called when the other end has closed the pipe.
     """
 
@@ -73,7 +73,7 @@ class Pipe(Int32StringReceiver):
         self._send({"call": name, "id": id, "arguments": arguments})
         return answered
 
-    def tell(self, name: str, **arguments: Any) -> None:
+    def send(self, name: str, **arguments: Any) -> None:
         """Call ``name`` at the other end, without an answer."""
         if not self._closed:
             self._send({"call": name, "arguments": arguments})

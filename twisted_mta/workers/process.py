@@ -75,7 +75,7 @@ class ProcessState(enum.Enum):
 
 
 class ProcessEvent(enum.Enum):
-    """What happens to a worker's process."""
+    """An event in the life of a worker's process."""
 
     SPAWNED = "spawned"
     OPENED = "its queue was opened"
@@ -106,7 +106,7 @@ class WorkerFailed(Exception):
 
 
 class Parent(Protocol):
-    """What a worker's process needs of its parent (`workers.Workers`)."""
+    """The parent, as a worker's process needs it (`workers.Workers`)."""
 
     @property
     def config(self) -> Config:
@@ -327,10 +327,10 @@ class WorkerProcess(ProcessProtocol):
                 childFDs=descriptors,
             )
 
-    def tell(self, name: str, **arguments: Any) -> None:
+    def send(self, name: str, **arguments: Any) -> None:
         """Send a call that needs no answer."""
         if self._pipe is not None:
-            self._pipe.tell(name, **arguments)
+            self._pipe.send(name, **arguments)
 
     def call(self, name: str, **arguments: Any) -> Deferred[Any]:
         """Send a call (`Pipe.call`)."""
@@ -445,7 +445,7 @@ class WorkerProcess(ProcessProtocol):
                 "worker {number} began with the settings of before, and is started anew",
                 number=self.number,
             )
-            self.tell("drain")
+            self.send("drain")
 
     def _started(self, _: Any, pipe: ProcessPipe) -> None:
         if pipe is not self._pipe:
@@ -455,7 +455,7 @@ class WorkerProcess(ProcessProtocol):
         self._silent, self._pinged = 0, False
         self._parent.opened(self)
         if self._parent.serving:
-            self.tell("serve")
+            self.send("serve")
         if self.restarts:
             self._log.info("worker {number} works again", number=self.number)
         self.catch_up()
@@ -468,7 +468,7 @@ class WorkerProcess(ProcessProtocol):
             return  # `processEnded` logs the end of the process
         why = reason_of(failure)
         self._log.error("worker {number} cannot start: {why}", number=self.number, why=why)
-        self.tell("drain")  # it ends, and another is started unless all end
+        self.send("drain")  # it ends, and another is started unless all end
         self._fail(why)
 
     def _fail(self, why: str) -> None:

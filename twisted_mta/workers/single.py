@@ -15,7 +15,7 @@ from ..system.ports import Ports
 
 
 class SingleProcess(LocalAgent):
-    """Does in this process what `workers.Workers` lets others do.
+    """Does the work in this process; the counterpart of `workers.Workers`.
 
     Args:
         agent: does the work.
@@ -49,5 +49,5 @@ class SingleProcess(LocalAgent):
         self._agent.hurry()
 
     async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        """Prepare other settings; return what puts them in force."""
+        """Prepare other settings; return a function that puts them in force."""
         return (await self._agent.prepare(config)).use

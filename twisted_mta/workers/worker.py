@@ -49,7 +49,7 @@ class WorkerState(enum.Enum):
 
 
 class WorkerEvent(enum.Enum):
-    """What the parent asks for, and the end."""
+    """A call of the parent, or the end of the drain."""
 
     START = "start"
     DRAIN = "drain"
@@ -158,7 +158,7 @@ class Worker:
             RuntimeError: it is to end.
         """
         if self._state is not WorkerState.NEW:
-            raise RuntimeError("told to end before it began")
+            raise RuntimeError("drained before it was started")
         config = self._share(settings)
         self._limits.workers = config.workers
         self._agent = agent = Agent(
@@ -167,7 +167,7 @@ class Worker:
             limits=self._limits,
             is_own_address=self._ports.reach,
             worker=self._number,
-            tls_written=lambda: self.pipe.tell("tls_news"),
+            tls_written=lambda: self.pipe.send("tls_news"),
         )
         self._local = LocalAgent(
             agent, ports=self._ports, state=self._process_state, number=self._number
@@ -280,7 +280,7 @@ class Worker:
         """Open a trace, and send its lines to the parent."""
 
         def deliver(events: Sequence[Event], lost: int) -> None:
-            self.pipe.tell("traced", trace=trace, events=events, lost=lost)
+            self.pipe.send("traced", trace=trace, events=events, lost=lost)
 
         self._started_agent.tracing.open(trace, Filter.parse(wanted), deliver)
 
@@ -297,4 +297,4 @@ class Worker:
             self._agent.tls_news()
 
     def _count(self, message: CreditMessage) -> None:
-        self.pipe.tell("limits", message=message)
+        self.pipe.send("limits", message=message)

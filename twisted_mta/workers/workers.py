@@ -43,7 +43,7 @@ class WorkersState(enum.Enum):
 
 
 class WorkersEvent(enum.Enum):
-    """What is done with the workers."""
+    """An event in the life of all workers."""
 
     SERVE = "serve"
     STOP = "stop"
@@ -159,7 +159,7 @@ class Workers:
         """Let them take connections."""
         self._happened(WorkersEvent.SERVE)
         for worker in self._workers:
-            worker.tell("serve")
+            worker.send("serve")
 
     def stop(self) -> Deferred[None]:
         """Let them drain and end; fires when no process is left, however often it is called."""
@@ -184,7 +184,7 @@ class Workers:
         if not self.stopping:
             return
         for worker in self._workers:
-            worker.tell("hurry")
+            worker.send("hurry")
         if self._killing is not None and self._killing.active():
             self._killing.reset(min(_PATIENCE, self._killing.getTime() - self._reactor.seconds()))
 
@@ -195,7 +195,7 @@ class Workers:
     # Settings.
 
     async def prepare(self, config: Config) -> Callable[[], Deferred[list[str]]]:
-        """Let all prepare other settings; return what puts them in force.
+        """Let all prepare other settings; return a function that puts them in force.
 
         Raises:
             WorkerFailed: a worker cannot use them, and why; nothing has changed in any.
@@ -212,7 +212,7 @@ class Workers:
             done, answer = await self._call(pipe, "prepare", settings=settings, checked=checked)
             if not done:
                 for each in asked:
-                    each.tell("forget")
+                    each.send("forget")
                 raise WorkerFailed(_refusal(pipe, answer))
             checked.update(answer or {})
         return lambda: Deferred.fromCoroutine(self._use(config, pipes))
@@ -283,18 +283,18 @@ class Workers:
         return [worker.trouble for worker in self._workers if worker.trouble is not None]
 
     def trace(self, wanted: Filter, deliver: Deliver) -> Callable[[], object]:
-        """Open a trace in all of them, those included that start later; return what closes it."""
+        """Open a trace in all, also in those that start later; return a function that closes it."""
         self._last_trace = name = self._last_trace + 1
         self._traces[name] = wanted, deliver
 
         def close() -> None:
             del self._traces[name]
             for worker in self._workers:
-                worker.tell("untrace", trace=name)
+                worker.send("untrace", trace=name)
 
         for worker in self._workers:
             if worker.ready:
-                worker.tell("trace", trace=name, wanted=wanted.to_json())
+                worker.send("trace", trace=name, wanted=wanted.to_json())
         return close
 
     # For each worker's process (`process.Parent`).
@@ -311,9 +311,9 @@ class Workers:
         return self._counts
 
     def opened(self, worker: WorkerProcess) -> None:
-        """Tell a worker that can be asked of the open traces."""
+        """Open the present traces in a worker that has started."""
         for name, (wanted, _) in self._traces.items():
-            worker.tell("trace", trace=name, wanted=wanted.to_json())
+            worker.send("trace", trace=name, wanted=wanted.to_json())
 
     def exited(self) -> None:
         """Complete a stop if no process is left."""
@@ -340,7 +340,7 @@ class Workers:
         """Let all others read what one worker has learned of TLS."""
         for worker in self._workers:
             if worker is not source and worker.ready:
-                worker.tell("tls_news")
+                worker.send("tls_news")
 
     def log_lines(self, lines: bytes) -> None:
         """Write lines that a worker has logged."""
@@ -363,4 +363,4 @@ def _original_failure(failure: Failure) -> Failure:
 
 
 def _send_credits(worker: Any, message: CreditMessage) -> None:
-    worker.tell("limits", message=message)
+    worker.send("limits", message=message)

@@ -178,7 +178,7 @@ class TLSLevels(ExplainerTestCase):
             self.level(world),
             (
                 "encrypt",
-                "tls_memory = require ([[destination]] a.example): TLS was had with it before",
+                "tls_memory = require ([[destination]] a.example): TLS was used with it before",
             ),
         )
 

@@ -79,7 +79,7 @@ def _page(status: Status) -> Tag:
             ),
             tags.main(
                 _numbers("Queue", status.queue),
-                _numbers("Age of what is there", status.ages) if any(status.ages.values()) else "",
+                _numbers("Age of recipients", status.ages) if any(status.ages.values()) else "",
                 _numbers("Why it was deferred", status.reasons)
                 if any(status.reasons.values())
                 else "",
@@ -117,14 +117,13 @@ def _listeners(status: Status) -> Flattenable:
     names = dict.fromkeys((*status.listeners, *status.connections))
     if not names:
         return ""
-    said = [(name, status.connections.get(name)) for name in names]
     rows = [
         (
             printable(name),
             "" if each is None else f"{each.open:,}",
             f"{each.taken:,}" if each else "",
         )
-        for name, each in said
+        for name, each in ((name, status.connections.get(name)) for name in names)
     ]
     return tags.section(
         tags.h2("Listeners"), _table(("Listener", "Open", "Taken"), ("", "whole", "whole"), rows)

@@ -1,1 +1,1 @@
-"""Why mail is where it is, and what would become of it: facts for programs, words for people."""
+"""Explanations: why a message is still in the queue, and where mail for an address would go."""

@@ -93,7 +93,7 @@ def tls(config: Config, next_hop: NextHop, domain: str, candidate: Candidate) ->
         source = f"the account of [[destination]] {destination.domain}: it never goes in clear"
     if candidate.level != candidate.terms.level:
         where = origin(config, destination, "tls_memory")
-        source = f"tls_memory = require ({where}): TLS was had with it before"
+        source = f"tls_memory = require ({where}): TLS was used with it before"
     memory = candidate.memory
     return {
         "level": candidate.level,
