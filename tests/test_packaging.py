@@ -26,7 +26,7 @@ test -x {home}/venv/bin/twisted-mta
 
 
 class Installation(SynchronousTestCase):
-    def test_both_ways_of_installing_make_twistd_list_mta(self) -> None:
+    def test_an_installed_and_an_editable_package_make_twistd_list_mta(self) -> None:
         # Side by side: most of the time goes into fetching and unpacking what we depend on.
         running = {}
         # trial -j names all packages of its own there: pip would find nothing left to install.

@@ -112,7 +112,7 @@ class Mail(InMemory):
         self.assertIn(b"Good morning!", peer.contents[0])
         self.assertEqual(mta.status().queue["messages"], 0)
 
-    def test_a_next_hop_that_is_down_is_tried_again(self) -> None:
+    def test_mail_for_a_next_hop_that_is_down_is_retried(self) -> None:
         mta = self.started(routes=RELAYED)
         mta.submit(MAIL, "bob@next.example")
         self.assertEqual(mta.status().queue["deferred"], 1)

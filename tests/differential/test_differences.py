@@ -10,7 +10,7 @@ from .table import PAGE, Place, by_place, load, page
 
 
 class AgainstPostfix(SynchronousTestCase):
-    def test_we_differ_where_the_table_says_so_and_nowhere_else(self) -> None:
+    def test_we_differ_from_others_only_where_the_table_has_it(self) -> None:
         need(self, "postfix", "openssl")
         known = by_place(load())
         found = {}
@@ -25,18 +25,18 @@ class AgainstPostfix(SynchronousTestCase):
 
 
 class Table(SynchronousTestCase):
-    def test_the_page_is_what_the_table_says(self) -> None:
+    def test_the_page_of_differences_is_made_from_the_table(self) -> None:
         self.assertEqual(
             PAGE.read_text("utf-8"),
             page(load()),
             "run python -m tests.differential --write",
         )
 
-    def test_each_difference_has_a_reason_and_is_seen(self) -> None:
+    def test_each_difference_in_the_table_is_observed_and_has_a_reason(self) -> None:
         for each in load():
             self.assertTrue(each.title and len(each.reason) > 40 and each.seen, each.title)
 
-    def test_each_place_is_in_a_dialogue_and_has_one_reason(self) -> None:
+    def test_each_place_in_the_table_is_in_a_dialogue_and_has_one_reason(self) -> None:
         said = {(dialogue.name, write) for dialogue in dialogues() for write, _ in dialogue.writes}
         places = [each for one in load() for each in one.seen]
         self.assertEqual(
@@ -52,7 +52,7 @@ class Table(SynchronousTestCase):
 
 
 class Comparison(SynchronousTestCase):
-    def test_another_digit_a_reply_more_and_a_message_less_are_differences(self) -> None:
+    def test_another_code_one_more_reply_and_one_less_message_are_differences(self) -> None:
         ours = {"MAIL": "2", "DATA": "3", ".": "2", "(message 1)": "to b: x"}
         theirs = {"MAIL": "5", "DATA": "33", ".": "2"}
         self.assertEqual(
@@ -64,9 +64,9 @@ class Comparison(SynchronousTestCase):
             ],
         )
 
-    def test_the_same_is_no_difference(self) -> None:
+    def test_equal_dialogues_are_no_difference(self) -> None:
         self.assertEqual(list(compared("d", {"QUIT": "2."}, {"QUIT": "2."})), [])
 
-    def test_what_comes_after_one_has_closed_is_not_compared(self) -> None:
+    def test_replies_after_a_closed_connection_are_not_compared(self) -> None:
         found = compared("d", {"X": "5", "NOOP": "2"}, {"X": "5.", "NOOP": ""})
         self.assertEqual(list(found), [Place("d", "X", "5", "5.")])

@@ -37,19 +37,19 @@ class ShortSearch(SynchronousTestCase):
         self.assertEqual([f"{one.error}\n{one.case.text()}" for one in result.findings], [])
         self.assertGreater(result.executions, 100)
 
-    def test_session(self) -> None:
+    def test_the_session_target_holds_for_a_search(self) -> None:
         self.assertHolds("session")
 
-    def test_address(self) -> None:
+    def test_the_address_target_holds_for_a_search(self) -> None:
         self.assertHolds("address")
 
-    def test_data(self) -> None:
+    def test_the_data_target_holds_for_a_search(self) -> None:
         self.assertHolds("data")
 
-    def test_header(self) -> None:
+    def test_the_header_target_holds_for_a_search(self) -> None:
         self.assertHolds("header")
 
-    def test_client(self) -> None:
+    def test_the_client_target_holds_for_a_search(self) -> None:
         self.assertHolds("client")
 
     def test_memory_does_not_grow(self) -> None:
@@ -58,14 +58,14 @@ class ShortSearch(SynchronousTestCase):
 
 
 class Corpus(SynchronousTestCase):
-    def test_it_is_small_and_each_case_is_of_a_target_and_holds(self) -> None:
+    def test_each_case_of_the_corpus_is_small_and_holds(self) -> None:
         paths = sorted(CORPUS.iterdir())
         self.assertLess(sum(path.stat().st_size for path in paths), 512 * 1024)
         for path in paths:
             case = Case.parse(path.read_text("ascii"))
             self.assertIsNone(failure(TARGETS[case.target], case), path.name)
 
-    def test_every_target_has_some(self) -> None:
+    def test_every_target_has_cases_in_the_corpus(self) -> None:
         self.assertEqual([name for name in TARGETS if not load(name)], [])
 
 
@@ -89,7 +89,7 @@ class BrokenCode(SynchronousTestCase):
         again = Case.parse(finding.case.text())
         self.assertIsNotNone(failure(TARGETS[name], again), finding.case.text())
 
-    def test_a_dot_between_bare_line_feeds_that_ends_the_content(self) -> None:
+    def test_a_dot_between_bare_line_feeds_that_ends_the_content_is_noticed(self) -> None:
         read = DataReader.read
 
         def broken(reader: DataReader, octets: bytes) -> tuple[bytes, bytes]:
@@ -97,7 +97,7 @@ class BrokenCode(SynchronousTestCase):
 
         self.assertFound("data", DataReader, "read", broken)
 
-    def test_a_dot_too_many_is_taken_away(self) -> None:
+    def test_removing_one_dot_too_many_is_noticed(self) -> None:
         read = DataReader.read
 
         def broken(reader: DataReader, octets: bytes) -> tuple[bytes, bytes]:
@@ -106,14 +106,14 @@ class BrokenCode(SynchronousTestCase):
 
         self.assertFound("session", DataReader, "read", broken, seed=7)
 
-    def test_newlines_that_depend_on_where_they_are_cut(self) -> None:
+    def test_newlines_that_depend_on_the_cut_are_noticed(self) -> None:
         def broken(normalizer: NewlineNormalizer, content: bytes) -> bytes:
             lines = content.replace(b"\0", b"").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             return lines.replace(b"\n", b"\r\n")
 
         self.assertFound("data", NewlineNormalizer, "feed", broken)
 
-    def test_what_stands_behind_starttls_is_obeyed(self) -> None:
+    def test_obeying_a_command_behind_starttls_is_noticed(self) -> None:
         established = Session.tls_established
 
         def broken(session: Session, facts: Any) -> None:
@@ -125,14 +125,14 @@ class BrokenCode(SynchronousTestCase):
 
         self.assertFound("session", Session, "tls_established", broken)
 
-    def test_a_reply_too_many(self) -> None:
+    def test_one_reply_too_many_is_noticed(self) -> None:
         def broken(session: Session, argument: str) -> None:
             session._reply(Reply.of(252, "0.0", "Perhaps"))
             session._reply(Reply.of(250, "0.0", "OK"))
 
         self.assertFound("session", server, "_COMMANDS", {**server._COMMANDS, "VRFY": broken})
 
-    def test_a_recipient_that_is_forgotten(self) -> None:
+    def test_a_forgotten_recipient_is_noticed(self) -> None:
         def broken(session: ClientSession, reply: Reply, steps: list[Any]) -> None:
             session._transaction = None
             session._held_back.clear()
@@ -141,13 +141,13 @@ class BrokenCode(SynchronousTestCase):
         actions = {**session._ACTIONS, Awaited.MAIL: (broken,) * 4}
         self.assertFound("client", session, "_ACTIONS", actions)
 
-    def test_one_reply_of_lmtp_taken_for_everyone(self) -> None:
+    def test_one_lmtp_reply_taken_for_all_recipients_is_noticed(self) -> None:
         def broken(session: ClientSession, reply: Reply) -> None:
             session._current.settle(session._current.accepted, reply)
 
         self.assertFound("client", ClientSession, "_settle_next", broken, seed=2)
 
-    def test_credentials_in_clear(self) -> None:
+    def test_credentials_in_clear_are_noticed(self) -> None:
         def broken(session: ClientSession) -> bool:
             return session._tls_level == "encrypt"
 
@@ -155,17 +155,17 @@ class BrokenCode(SynchronousTestCase):
 
 
 class Reproducers(SynchronousTestCase):
-    def test_a_case_survives_its_file(self) -> None:
+    def test_a_case_is_read_back_from_its_file(self) -> None:
         octets = bytes(range(256)) + b"\\x41\\ \r\n "
         case = Case("session", (1, 0, 3), (), (octets, b"", b"end ", b" "))
         self.assertEqual(Case.parse(case.text()), case)
         self.assertTrue(case.text().isascii())
 
-    def test_a_file_that_holds_no_case_says_why(self) -> None:
+    def test_a_file_without_a_case_is_an_error_that_says_why(self) -> None:
         for text in ("EHLO x", "knobs one", "> \\x4"):
             self.assertRaises(Unreadable, Case.parse, text)
 
-    def test_a_finding_is_kept_with_its_error(self) -> None:
+    def test_a_finding_is_stored_with_its_error(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         case = Case("data", pieces=(b"a\r\n",))
@@ -174,7 +174,7 @@ class Reproducers(SynchronousTestCase):
         self.assertIn("# not good\n", path.read_text("ascii"))
         self.assertEqual(Case.parse(path.read_text("ascii")), case)
 
-    def test_what_is_not_needed_is_left_out(self) -> None:
+    def test_a_case_is_reduced_to_the_pieces_that_fail(self) -> None:
         case = Case("data", (1, 1), (3,), (b"some text", b"x" * 300 + b"BAD" + b"y" * 300, b"more"))
         small = smaller(case, lambda other: any(b"BAD" in piece for piece in other.pieces))
         self.assertEqual(small, Case("data", (0, 0), (0,), (b"BAD",)))

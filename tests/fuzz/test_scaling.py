@@ -64,7 +64,7 @@ class Readers(SynchronousTestCase):
             case = new(draw)
             self.assertIsNone(failure(SCALING, case), case.text())
 
-    def test_each_reader_reads_what_each_frame_holds(self) -> None:
+    def test_each_reader_reads_each_frame_with_each_word(self) -> None:
         for reader in READERS.values():
             for start, end in reader.frames:
                 for word in reader.words:
@@ -78,11 +78,11 @@ class Measuring(SynchronousTestCase):
         reader = Reader(name="x", read=read, words=(b"a",), most=1 << 14)
         return measured(reader, Shape(b"", b"", (b"a",)))
 
-    def test_the_square(self) -> None:
+    def test_quadratic_work_is_noticed(self) -> None:
         found = self.measured(lambda octets: [octets.count(b"b") for _ in octets])
         self.assertTrue(found.steep, str(found))
 
-    def test_a_share(self) -> None:
+    def test_linear_work_is_not_taken_for_quadratic(self) -> None:
         found = self.measured(lambda octets: [octets.count(b"b") for _ in range(2000)])
         self.assertFalse(found.steep, str(found))
 
@@ -90,7 +90,7 @@ class Measuring(SynchronousTestCase):
 class BrokenCode(SynchronousTestCase):
     """Each of these was so."""
 
-    def test_two_groups_of_spaces_beside_each_other(self) -> None:
+    def test_two_adjacent_groups_of_spaces_in_a_pattern_are_noticed(self) -> None:
         self.assertIsNone(failure(SCALING, SPACES))
         space = rb"(?:\s|\([^()]*\))*"
         broken = re.compile(space + rb"([^\s();]+)" + space + rb";?" + space)
@@ -98,7 +98,7 @@ class BrokenCode(SynchronousTestCase):
         self.patch(entity, "_LONGEST_FIELD", 1 << 20)
         self.assertIn("too fast", str(failure(SCALING, SPACES)))
 
-    def test_a_search_from_each_part_to_the_end(self) -> None:
+    def test_a_search_from_each_part_to_the_end_is_noticed(self) -> None:
         self.assertIsNone(failure(SCALING, PARTS))
         header = ContentReader.header
 
@@ -110,7 +110,7 @@ class BrokenCode(SynchronousTestCase):
         self.patch(ContentReader, "header", broken)
         self.assertIn("too fast", str(failure(SCALING, PARTS)))
 
-    def test_a_search_for_each_multipart_from_each_line_to_the_end(self) -> None:
+    def test_a_search_for_each_multipart_from_each_line_to_the_end_is_noticed(self) -> None:
         self.assertIsNone(failure(SCALING, LEVELS))
 
         def broken(reader: ContentReader, start: int) -> int:
@@ -120,7 +120,7 @@ class BrokenCode(SynchronousTestCase):
         self.patch(ContentReader, "_next_candidate", broken)
         self.assertIn("too fast", str(failure(SCALING, LEVELS)))
 
-    def test_characters_that_combine_put_in_order(self) -> None:
+    def test_normalizing_combining_characters_without_a_limit_is_noticed(self) -> None:
         self.assertIsNone(failure(SCALING, MARKS))
         self.patch(saslprep, "_LONGEST_PREPARED", 1 << 20)
         self.assertIn("too fast", str(failure(SCALING, MARKS)))
@@ -187,7 +187,7 @@ class TheReactor(SynchronousTestCase):
             longest = max(longest, time.thread_time() - began)
         return longest
 
-    def test_the_worst_message(self) -> None:
+    def test_the_worst_message_keeps_the_reactor_below_100_ms(self) -> None:
         for name, content in _worst():
             for _ in range(3):
                 longest = self.longest(content)

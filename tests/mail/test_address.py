@@ -22,26 +22,26 @@ class Paths(SynchronousTestCase):
         self.assertEqual(end, len(text))
         return mailbox
 
-    def test_the_usual_form_keeps_the_case_of_the_local_part_alone(self) -> None:
+    def test_a_path_keeps_the_case_of_the_local_part_and_lowers_the_domain(self) -> None:
         self.assertEqual(
             self.one("<Bob.B+x@Mail.EXAMPLE.net>"), Mailbox("Bob.B+x", "mail.example.net")
         )
 
-    def test_the_null_path(self) -> None:
+    def test_the_null_path_is_none(self) -> None:
         self.assertIsNone(self.one("<>"))
 
-    def test_postmaster_needs_no_domain_in_any_case(self) -> None:
+    def test_postmaster_in_any_case_needs_no_domain(self) -> None:
         self.assertEqual(self.one("<POSTmaster>"), Mailbox("postmaster", ""))
 
     def test_source_routes_are_dropped(self) -> None:
         for route in ("@a.example:", "@a.example,@b.example:", "@[192.0.2.1],@[IPv6:::1]:"):
             self.assertEqual(self.one(f"<{route}u@c.example>"), Mailbox("u", "c.example"))
 
-    def test_quotes_mean_nothing_where_they_are_not_needed(self) -> None:
+    def test_quotes_that_are_not_needed_are_dropped(self) -> None:
         for spelling in ('"user.name"', '"user\\.name"', '"\\u\\s\\e\\r.name"'):
             self.assertEqual(self.one(f"<{spelling}@x.example>"), Mailbox("user.name", "x.example"))
 
-    def test_quoted_local_parts_keep_what_is_special(self) -> None:
+    def test_quotes_that_are_needed_are_written_again(self) -> None:
         for spelling, local_part in (
             ('"a@b"', "a@b"),
             ('"a b"', "a b"),
@@ -54,11 +54,11 @@ class Paths(SynchronousTestCase):
             self.assertEqual(mailbox, Mailbox(local_part, "x.example"))
             self.assertEqual(str(mailbox), f"{spelling}@x.example")
 
-    def test_it_ends_at_its_own_bracket(self) -> None:
+    def test_a_quoted_bracket_does_not_end_a_path(self) -> None:
         text = 'TO:<"a>b"@x.example> SIZE=1'
         self.assertEqual(path(text, 3), (Mailbox("a>b", "x.example"), 20))
 
-    def test_what_is_no_path(self) -> None:
+    def test_a_malformed_path_is_an_address_error(self) -> None:
         for text in (
             "",
             "<",
@@ -123,7 +123,7 @@ class Domains(SynchronousTestCase):
         ):
             self.assertEqual(domain_name(text), canonical)
 
-    def test_what_idna_forbids(self) -> None:
+    def test_a_domain_that_idna_forbids_is_an_address_error(self) -> None:
         for text in (
             "\u2603\ufe0f\u200d.example",
             "a\u0301\u0301\ud7ff.example",
@@ -132,7 +132,7 @@ class Domains(SynchronousTestCase):
         ):
             self.assertRaises(AddressError, domain_name, text)
 
-    def test_literals_and_addresses(self) -> None:
+    def test_an_ip_address_becomes_a_literal_and_back(self) -> None:
         self.assertEqual(address_literal("192.0.2.1"), "[192.0.2.1]")
         self.assertEqual(address_literal("fe80::1%eth0"), "[IPv6:fe80::1]")
         self.assertEqual(literal_address("[IPv6:::1]"), "::1")
@@ -147,7 +147,7 @@ class Domains(SynchronousTestCase):
         self.assertEqual(domain_name(name), name)
         self.assertTrue(name.isascii())
 
-    def test_u_labels_for_people(self) -> None:
+    def test_a_labels_become_u_labels_only_if_they_come_back(self) -> None:
         for canonical, shown in (
             ("xn--bcher-kva.example", "bücher.example"),
             ("xn--r8jz45g.xn--zckzah", "例え.テスト"),
@@ -165,7 +165,7 @@ class Domains(SynchronousTestCase):
             r"[a-zäöüßéèñçøåαβγδабвгд中文例え]{1,12}(\.[a-zäöüéñбвг中]{2,6})?", fullmatch=True
         )
     )
-    def test_u_labels_come_back_as_the_same_a_labels(self, text: str) -> None:
+    def test_u_labels_become_the_same_a_labels_again(self, text: str) -> None:
         try:
             name = domain_name(text)
         except AddressError:
@@ -181,16 +181,16 @@ _LOCAL = st.text(
 
 
 class Folding(SynchronousTestCase):
-    def test_two_spellings_of_one_character_are_one(self) -> None:
+    def test_two_encodings_of_one_character_fold_to_one(self) -> None:
         self.assertEqual(folded("Do\u0308rte"), folded("d\u00f6rte"))
 
     @given(_LOCAL)
-    def test_it_is_done_once_and_for_all(self, local_part: str) -> None:
+    def test_folding_twice_changes_nothing(self, local_part: str) -> None:
         once = folded(local_part)
         self.assertEqual(folded(once), once)
         self.assertEqual(folded(local_part.upper().lower()), folded(local_part.upper()))
 
-    def test_what_no_mailbox_is_called_is_not_normalized(self) -> None:
+    def test_a_local_part_over_1024_characters_is_not_normalized(self) -> None:
         marks = "a" + "\u0301\u0323" * 400
         self.assertEqual(folded(marks), folded(folded(marks)))
         self.assertNotEqual(folded(marks), marks)
@@ -199,13 +199,13 @@ class Folding(SynchronousTestCase):
 
 class RoundTrip(SynchronousTestCase):
     @given(_LOCAL, st.sampled_from(["x.example", "[192.0.2.1]", "[IPv6:2001:db8::1]"]))
-    def test_a_mailbox_is_read_as_it_was_written(self, local_part: str, domain: str) -> None:
+    def test_a_written_mailbox_is_read_back_unchanged(self, local_part: str, domain: str) -> None:
         mailbox = Mailbox(local_part, domain)
         self.assertEqual(Mailbox.parse(str(mailbox)), mailbox)
         self.assertEqual(path(f"<{mailbox}>"), (mailbox, len(str(mailbox)) + 2))
 
     @given(st.text(max_size=60), st.text(alphabet='"\\@<>:,.[] ab', max_size=40))
-    def test_whatever_is_read_is_canonical(self, anything: str, tricky: str) -> None:
+    def test_every_mailbox_that_is_read_is_canonical(self, anything: str, tricky: str) -> None:
         for text in (anything, f"<{anything}>", f"<{tricky}>", f"<{tricky}@b.example>"):
             try:
                 mailbox, end = path(text)

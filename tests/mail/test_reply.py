@@ -9,17 +9,17 @@ from twisted_mta.mail.reply import Reply
 
 
 class OnTheWire(SynchronousTestCase):
-    def test_one_line(self) -> None:
+    def test_a_reply_has_code_enhanced_code_and_text(self) -> None:
         self.assertEqual(Reply.of(550, "7.1", "No").wire, b"550 5.7.1 No\r\n")
 
-    def test_several_lines_each_with_the_status(self) -> None:
+    def test_each_line_of_a_reply_has_the_enhanced_code(self) -> None:
         reply = Reply.of(250, "1.5", "one", "two")
         self.assertEqual(reply.wire, b"250-2.1.5 one\r\n250 2.1.5 two\r\n")
 
-    def test_without_status(self) -> None:
+    def test_a_reply_may_have_no_enhanced_code(self) -> None:
         self.assertEqual(Reply.of(354, None, "Go").wire, b"354 Go\r\n")
 
-    def test_nothing_in_the_text_ends_the_line(self) -> None:
+    def test_no_character_of_the_text_ends_the_line(self) -> None:
         reply = Reply.of(501, "5.4", "a\r\n250 OK\x00\x1b[2J\u2028ü")
         self.assertEqual(reply.wire.count(b"\r\n"), 1)
         self.assertNotIn(b"\x1b", reply.wire)
@@ -36,20 +36,20 @@ class OnTheWire(SynchronousTestCase):
 
 
 class OfPeers(SynchronousTestCase):
-    def test_the_status_is_split_off(self) -> None:
+    def test_the_enhanced_code_of_a_peer_is_split_off_the_text(self) -> None:
         reply = Reply.from_lines(450, ("4.2.1 Busy", "4.2.1 Try later"))
         self.assertEqual(reply, Reply(450, "2.1", ("Busy", "Try later")))
 
-    def test_a_class_that_contradicts_the_code_is_dropped(self) -> None:
+    def test_an_enhanced_code_that_contradicts_the_reply_code_is_dropped(self) -> None:
         self.assertEqual(Reply.from_lines(550, ("2.1.5 OK",)), Reply(550, None, ("OK",)))
 
-    def test_shown_it_is_one_safe_line(self) -> None:
+    def test_a_reply_as_a_string_is_one_printable_line(self) -> None:
         self.assertEqual(str(Reply(550, "1.1", ("a\r\n", "\x1b"))), r"550 5.1.1 a\r\n \x1b")
         self.assertEqual(printable("ü\U0001f600"), r"\xfc\U0001f600")
 
 
 class InUTF8(SynchronousTestCase):
-    def test_a_line_is_as_long_as_any_other_and_no_character_is_cut_in_two(self) -> None:
+    def test_a_long_utf_8_line_is_cut_between_two_characters(self) -> None:
         for more in range(4):
             wire = Reply(250, None, ("a" * more + "ü" * 600,), utf8=True).wire
             self.assertIn(len(wire), (511, 512))

@@ -63,7 +63,7 @@ class Kept(SynchronousTestCase):
         [reply] = client.send(b"BDAT %d LAST\r\n%s" % (len(content) - half, content[half:]))
         self.assertRegex(reply, "^250 2.0.0 Queued as")
 
-    def test_from_the_client_to_the_maildir_of_another_host(self) -> None:
+    def test_binary_content_is_relayed_unchanged_to_the_maildir_of_another_host(self) -> None:
         """In rows and files of the queue, over a restart, by TLS, and as a whole file."""
         mta = self.here()
         for content in CONTENTS:
@@ -85,7 +85,7 @@ class Kept(SynchronousTestCase):
             self.assertIn(b"ESMTPS", head)
             self.assertEqual(head.count(b"Received: "), 2)
 
-    def test_to_a_maildir_here(self) -> None:
+    def test_binary_content_is_delivered_unchanged_to_a_local_maildir(self) -> None:
         mta = self.here()
         self.addCleanup(mta.stop)
         for content in CONTENTS:
@@ -93,7 +93,7 @@ class Kept(SynchronousTestCase):
             mta.advance(1)
             self.assertTrue(mta.mail("bob")[-1].endswith(b"\r\n" + content))
 
-    def test_as_lines_of_7_bits_where_the_next_hop_takes_no_other(self) -> None:
+    def test_binary_content_is_converted_for_a_next_hop_without_binarymime(self) -> None:
         peer = self.next_hop(
             ("expect", b"MAIL FROM:<ann@localhost>\r\n"),
             ("send", b"250 ok\r\n"),
@@ -121,7 +121,7 @@ class Kept(SynchronousTestCase):
         self.assertEqual(mta.status().queue["messages"], 0)
         self.assertEqual(mta.mail("ann"), [])
 
-    def test_returned_where_the_next_hop_cannot_take_it_and_it_is_signed(self) -> None:
+    def test_signed_binary_content_is_returned_if_the_next_hop_lacks_binarymime(self) -> None:
         """As what it is, with its header alone, and no octet of it was sent."""
         peer = self.next_hop()
         mta = self.here()

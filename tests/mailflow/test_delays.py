@@ -53,7 +53,7 @@ class Delays(SynchronousTestCase):
         assert isinstance(blocks, list)
         return blocks  # type: ignore[return-value]
 
-    def test_in_five_days_a_sender_hears_of_the_delay_once_and_then_of_the_failure(self) -> None:
+    def test_in_five_days_a_sender_gets_one_delay_notice_and_one_bounce(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
@@ -78,7 +78,7 @@ class Delays(SynchronousTestCase):
         for action, times in (("delayed", 1), ("failed", 1)):
             self.assertEqual(counted[NOTICES, action], times)
 
-    def test_mail_that_has_had_no_attempt_of_its_own_is_told_of_too(self) -> None:
+    def test_mail_without_an_attempt_of_its_own_gets_a_delay_notice(self) -> None:
         """A next hop that is left alone gets one message as a probe, and the others wait."""
         mta = self.started()
         self.addCleanup(mta.stop)
@@ -94,7 +94,7 @@ class Delays(SynchronousTestCase):
         self.pass_until(mta, 12)
         self.assertEqual({len(mta.mail(f"ann{number}")) for number in range(120)}, {1})
 
-    def test_what_goes_different_ways_is_told_of_together(self) -> None:
+    def test_recipients_with_different_next_hops_share_a_delay_notice(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", "carol@other.example", sender="ann@localhost")
@@ -104,7 +104,7 @@ class Delays(SynchronousTestCase):
             [[("bob@a.example", "delayed"), ("carol@other.example", "delayed")]],
         )
 
-    def test_a_restart_does_not_tell_again(self) -> None:
+    def test_a_restart_sends_no_second_delay_notice(self) -> None:
         mta = self.started()
         mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
         self.pass_until(mta, 4.2)
@@ -121,7 +121,7 @@ class Delays(SynchronousTestCase):
         self.pass_until(again, 20)
         self.assertEqual(len(again.mail("ann")), 1)
 
-    def test_who_does_not_want_to_hear_of_it_does_not(self) -> None:
+    def test_notify_decides_whether_a_delay_notice_is_sent(self) -> None:
         """RFC 3461 §4.1."""
         mta = self.started()
         self.addCleanup(mta.stop)
@@ -139,14 +139,14 @@ class Delays(SynchronousTestCase):
         self.assertEqual(self.actions(mta, "cat"), [[("bob@a.example", "delayed")]])
         self.assertEqual(mta.status().queue["failures"], 2)
 
-    def test_nobody_is_told_where_warnings_are_off(self) -> None:
+    def test_without_delay_warning_no_delay_notice_is_sent(self) -> None:
         mta = self.started(queue=QueueSettings(delay_warning=None))
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
         self.pass_until(mta, 100)
         self.assertEqual(mta.mail("ann"), [])
 
-    def test_a_notice_that_is_late_is_told_of_to_nobody(self) -> None:
+    def test_mail_with_the_null_reverse_path_gets_no_delay_notice(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", sender="")

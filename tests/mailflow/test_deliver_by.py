@@ -83,13 +83,13 @@ class InMemory(SynchronousTestCase):
 class Returned(InMemory):
     """Mode R."""
 
-    def test_it_is_delivered_here_in_time(self) -> None:
+    def test_mail_with_by_is_delivered_to_a_local_mailbox_in_time(self) -> None:
         mta = self.here()
         self.submit(mta, "60;R", "bob@localhost")
         self.assertEqual(len(mta.mail("bob")), 1)
         self.assertEqual(mta.mail("ann"), [])
 
-    def test_it_goes_on_with_the_time_that_is_left(self) -> None:
+    def test_a_next_hop_with_deliverby_gets_the_time_that_is_left(self) -> None:
         mta = self.here()
         self.submit(mta, "3600;RT")
         mta.advance(100)
@@ -99,21 +99,21 @@ class Returned(InMemory):
         self.assertEqual(len(peer.contents), 1)
         self.assertIn(self.left(peer), range(3600 - 401, 3600 - 100))
 
-    def test_not_to_a_next_hop_that_might_deliver_it_late(self) -> None:
+    def test_mail_in_mode_r_is_returned_if_the_next_hop_lacks_deliverby(self) -> None:
         peer = self.next_hop("SIZE")
         mta = self.here()
         self.submit(mta, "3600;R")
         self.assertNotIn(b"MAIL", peer.received)
         self.assertReturned(mta, "5.3.3")
 
-    def test_not_to_one_that_needs_longer(self) -> None:
+    def test_mail_in_mode_r_is_returned_if_the_next_hop_needs_more_time(self) -> None:
         peer = self.next_hop("DELIVERBY 600")
         mta = self.here()
         self.submit(mta, "599;R")
         self.assertNotIn(b"MAIL", peer.received)
         self.assertReturned(mta, "5.4.7")
 
-    def test_a_server_of_mailboxes_need_not_know_of_it(self) -> None:
+    def test_an_lmtp_server_needs_no_deliverby(self) -> None:
         peer = self.next_hop(
             "8BITMIME", *self.taken("", "bob@store.example"), port=24, hello="LHLO"
         )
@@ -122,7 +122,7 @@ class Returned(InMemory):
         self.assertEqual(peer.problems, [])
         self.assertEqual(len(peer.contents), 1)
 
-    def test_it_is_returned_when_the_time_is_over(self) -> None:
+    def test_mail_in_mode_r_is_returned_when_its_time_is_over(self) -> None:
         """And the next hop, which is there again by then, is not asked."""
         mta = self.here()
         self.submit(mta, "600;R")
@@ -133,7 +133,7 @@ class Returned(InMemory):
         self.assertNotIn(b"MAIL", peer.received)
         self.assertReturned(mta, "5.4.7")
 
-    def test_a_restart_changes_nothing(self) -> None:
+    def test_mail_in_mode_r_is_returned_in_time_after_a_restart(self) -> None:
         mta = self.here()
         self.submit(mta, "7200;R")
         mta.stop()
@@ -144,7 +144,7 @@ class Returned(InMemory):
         self.assertNotIn(b"MAIL", peer.received)
         self.assertReturned(mta, "5.4.7")
 
-    def test_a_long_queue_to_a_next_hop_that_is_down_does_not_hide_it(self) -> None:
+    def test_mail_in_mode_r_is_returned_in_time_from_a_long_queue(self) -> None:
         mta = self.here()
         for _ in range(60):
             mta.submit(PLAIN, "bob@next.example", sender="eve@localhost")
@@ -159,7 +159,7 @@ class Returned(InMemory):
 class Notified(InMemory):
     """Mode N."""
 
-    def test_it_goes_on_with_the_time_that_is_left_or_has_passed(self) -> None:
+    def test_a_next_hop_with_deliverby_gets_the_time_that_is_left_or_has_passed(self) -> None:
         mta = self.here()
         self.submit(mta, "60;N")
         peer = self.next_hop("DELIVERBY", *self.taken(r" BY=-\d+;N"))
@@ -168,7 +168,7 @@ class Notified(InMemory):
         self.assertEqual(len(peer.contents), 1)
         self.assertIn(self.left(peer), range(60 - 401, 0))
 
-    def test_its_sender_hears_that_it_is_late_once(self) -> None:
+    def test_mail_in_mode_n_gets_one_delay_notice_and_is_tried_on(self) -> None:
         """Whether or not the operator has notices of delay sent; and it is tried on."""
         mta = self.here()
         self.next_hop("8BITMIME", ("expect", b"MAIL FROM:<ann@localhost>"), ("close",))
@@ -181,7 +181,7 @@ class Notified(InMemory):
         self.assertEqual(len(mta.mail("ann")), 1)
         self.assertEqual(mta.status().queue["messages"], 1)
 
-    def test_it_goes_to_next_hops_that_do_not_know_of_it(self) -> None:
+    def test_mail_in_mode_n_goes_to_a_next_hop_without_deliverby(self) -> None:
         peer = self.next_hop("8BITMIME", *self.taken(""))
         self.submit(self.here(), "60;N")
         self.assertEqual(peer.problems, [])

@@ -106,7 +106,7 @@ class ForeignExtension(SynchronousTestCase):
         client.say("DATA")
         return client.send(CONTENT + b".\r\n")
 
-    def test_it_is_announced_read_and_obeyed(self) -> None:
+    def test_a_foreign_extension_is_announced_and_its_command_and_parameters_are_read(self) -> None:
         mta = self.running()
         self.addCleanup(mta.stop)
         client = mta.connect(greet=False)
@@ -116,7 +116,7 @@ class ForeignExtension(SynchronousTestCase):
         self.assertEqual(client.say("MAIL FROM:<> XTICKET=7"), ["501 5.5.4 Syntax: XTICKET=payer"])
         self.assertEqual(client.say("MAIL FROM:<> XSEAT=7")[0][:9], "555 5.5.4")
 
-    def test_it_goes_on_to_a_next_hop_that_has_it(self) -> None:
+    def test_parameters_of_a_foreign_extension_are_sent_to_a_next_hop_with_it(self) -> None:
         mta = self.running()
         self.addCleanup(mta.stop)
         there = hop(b"XTICKET 10", b" XTICKET=bob", b"<a@far.example> XSEAT=7", b"<b@far.example>")
@@ -124,7 +124,7 @@ class ForeignExtension(SynchronousTestCase):
         self.submit(mta, " XTICKET=bob", "<a@far.example> XSEAT=7", "<b@far.example> XSEAT=11")
         self.assertEqual((there.problems, there.finished), ([], True))
 
-    def test_it_is_kept_in_the_queue_over_a_restart(self) -> None:
+    def test_parameters_of_a_foreign_extension_survive_a_restart(self) -> None:
         directory = self.mktemp()
         mta = self.running(directory)
         self.submit(mta, " XTICKET=bob", "<a@far.example> XSEAT=7")
@@ -136,7 +136,7 @@ class ForeignExtension(SynchronousTestCase):
         again.advance(7200)
         self.assertEqual((there.problems, there.finished), ([], True))
 
-    def test_what_becomes_of_it_where_the_next_hop_lacks_it_is_its_own_to_say(self) -> None:
+    def test_a_foreign_extension_decides_about_a_next_hop_without_it(self) -> None:
         mta = self.running()
         self.addCleanup(mta.stop)
         there = hop(b"SIZE", b" SIZE=%d", b"<b@far.example>")

@@ -50,7 +50,7 @@ class Held(SynchronousTestCase):
         self.assertRegex(client.send(PLAIN + b".\r\n")[0], "^250 2.0.0 Queued as")
         mta.advance(1)
 
-    def test_it_is_held_for_so_many_seconds(self) -> None:
+    def test_holdfor_holds_mail_for_that_many_seconds(self) -> None:
         mta = self.here()
         self.submit(mta, "HOLDFOR=3600")
         mta.advance(3590)
@@ -60,7 +60,7 @@ class Held(SynchronousTestCase):
         self.assertEqual(len(mta.mail("bob")), 1)
         self.assertEqual(mta.status().queue["messages"], 0)
 
-    def test_it_is_held_until_that_time(self) -> None:
+    def test_holduntil_holds_mail_until_that_time(self) -> None:
         mta = self.here()
         until = datetime.fromtimestamp(EPOCH + 20 * DAY, UTC)
         self.submit(mta, f"HOLDUNTIL={until:%Y-%m-%dT%H:%M:%SZ}")
@@ -69,7 +69,7 @@ class Held(SynchronousTestCase):
         mta.advance(200)
         self.assertEqual(len(mta.mail("bob")), 1)
 
-    def test_over_restarts(self) -> None:
+    def test_held_mail_stays_held_over_restarts(self) -> None:
         """And the start takes it for nothing that a wrong clock has put off."""
         mta = self.here()
         self.submit(mta, f"HOLDFOR={MONTH}")
@@ -81,7 +81,7 @@ class Held(SynchronousTestCase):
         mta.advance(4 * DAY)
         self.assertEqual(len(mta.mail("bob")), 1)
 
-    def test_its_lifetime_begins_then(self) -> None:
+    def test_the_lifetime_of_held_mail_begins_with_its_release(self) -> None:
         mta = self.here()
         self.submit(mta, f"HOLDFOR={10 * DAY}", "bob@next.example")
         mta.advance(10 * DAY + 60)
@@ -92,14 +92,14 @@ class Held(SynchronousTestCase):
         mta.advance(DAY)
         self.assertIn(b"\nAction: failed\n", mta.mail("ann")[-1])
 
-    def test_it_holds_up_nothing_else(self) -> None:
+    def test_held_mail_does_not_delay_other_mail(self) -> None:
         mta = self.here()
         self.submit(mta, f"HOLDFOR={DAY}")
         mta.submit(PLAIN, "bob@localhost")
         mta.advance(1)
         self.assertEqual(len(mta.mail("bob")), 1)
 
-    def test_it_is_in_time_to_be_returned_after_that(self) -> None:
+    def test_held_mail_with_by_is_returned_when_that_time_is_over(self) -> None:
         mta = self.here()
         self.submit(mta, f"HOLDFOR={DAY} BY={DAY + 600};R", "bob@next.example")
         mta.advance(DAY + 500)
@@ -119,13 +119,13 @@ class Offered(SynchronousTestCase):
         self.addCleanup(mta.stop)
         return [line[4:] for line in mta.connect(greet=False).say("EHLO client.example")]
 
-    def test_to_users_alone(self) -> None:
+    def test_future_release_is_announced_on_submission_listeners_alone(self) -> None:
         self.assertIn(
             "FUTURERELEASE 2592000 2027-02-14T08:00:00Z", self.announced(kind="submission")
         )
         self.assertNotIn("FUTURERELEASE", " ".join(self.announced()))
 
-    def test_for_as_long_as_the_operator_says_or_not_at_all(self) -> None:
+    def test_max_future_release_sets_the_announced_limit_or_turns_it_off(self) -> None:
         found = self.announced(kind="submission", max_future_release=86400)
         self.assertIn("FUTURERELEASE 86400 2027-01-16T08:00:00Z", found)
         found = self.announced(kind="submission", max_future_release=0)

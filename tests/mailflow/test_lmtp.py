@@ -27,7 +27,7 @@ class LMTPTestCase(SynchronousTestCase):
 
 
 class IntoTheQueue(LMTPTestCase):
-    def test_mail_is_queued_and_every_recipient_is_told(self) -> None:
+    def test_mail_is_queued_and_every_recipient_gets_a_reply(self) -> None:
         mta = self.running()
         answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost", "bob@localhost")
         self.assertEqual(len(answer), 3)
@@ -36,7 +36,7 @@ class IntoTheQueue(LMTPTestCase):
         self.assertEqual(len(mta.mail("bob")), 1)
         self.assertEqual(len(mta.mail("eve")), 1)
 
-    def test_the_trace_field_says_lmtp(self) -> None:
+    def test_the_received_field_names_lmtp_or_lmtps(self) -> None:
         mta = self.running()
         self.client(mta).mail(CONTENT, "bob@localhost")
         (message,) = mta.mail("bob")
@@ -48,11 +48,11 @@ class IntoTheQueue(LMTPTestCase):
         (message,) = mta.mail("eve")
         self.assertIn(b"with LMTPS id", message)
 
-    def test_nobody_may_relay_not_even_who_may_by_smtp(self) -> None:
+    def test_lmtp_never_relays(self) -> None:
         answer = self.client(self.running()).mail(CONTENT, "bob@elsewhere.example")
         self.assertEqual(answer, ["550 5.7.1 Relaying denied"])
 
-    def test_an_alias_of_ours_may_lead_elsewhere(self) -> None:
+    def test_lmtp_takes_a_local_alias_that_leads_elsewhere(self) -> None:
         aliases = self.mktemp()
         with open(aliases, "w", encoding="ascii") as file:
             file.write("team: bob@elsewhere.example\n")
@@ -60,7 +60,7 @@ class IntoTheQueue(LMTPTestCase):
         (answer,) = self.client(mta).mail(CONTENT, "team@localhost")
         self.assertTrue(answer.startswith("250 2.0.0 Queued as "), answer)
 
-    def test_a_drain_lets_a_transaction_end_and_tells_everybody(self) -> None:
+    def test_a_drain_lets_a_transaction_end_with_a_reply_for_each_recipient(self) -> None:
         mta = self.running()
         client = self.client(mta)
         client.say("MAIL FROM:<>", "RCPT TO:<bob@localhost>", "RCPT TO:<eve@localhost>", "DATA")
@@ -68,7 +68,7 @@ class IntoTheQueue(LMTPTestCase):
         answer = client.send(CONTENT + b".\r\n")
         self.assertEqual([line[:4] for line in answer], ["250 ", "250 ", "421 "])
 
-    def test_silence_ends_with_421(self) -> None:
+    def test_an_idle_lmtp_session_ends_with_421(self) -> None:
         mta = self.running()
         client = self.client(mta)
         mta.advance(301)
@@ -93,7 +93,7 @@ class StraightToMaildirs(LMTPTestCase):
     def queued(self, mta: MemoryMTA) -> int:
         return mta.status().queue.messages
 
-    def test_mail_is_in_the_maildirs_when_it_is_answered(self) -> None:
+    def test_direct_mail_is_in_the_maildirs_before_the_reply(self) -> None:
         mta = self.direct()
         answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")
         self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"] * 2)
@@ -104,13 +104,13 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertEqual(mta.mta.activity.accepted, 1)
         self.assertEqual(mta.mta.activity.delivered, 2)
 
-    def test_whoever_is_named_twice_has_one_copy_and_two_answers(self) -> None:
+    def test_a_recipient_named_twice_gets_one_copy_and_two_replies(self) -> None:
         mta = self.direct()
         answer = self.client(mta).mail(CONTENT, "bob@localhost", "Bob@localhost")
         self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"] * 2)
         self.assertEqual(len(mta.mail("bob")), 1)
 
-    def test_each_recipient_has_its_own_answer(self) -> None:
+    def test_each_recipient_of_direct_mail_has_its_own_reply(self) -> None:
         mta = self.direct()
         mta.files.make_directories(f"{mta.mta.config.maildir}/localhost")
         mta.files.create(f"{mta.mta.config.maildir}/localhost/eve").close()
@@ -118,14 +118,14 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)
         self.assertEqual(len(mta.mail("bob")), 1)
 
-    def test_a_large_message_leaves_nothing_in_the_spool(self) -> None:
+    def test_a_large_direct_message_leaves_no_body_file(self) -> None:
         mta = self.direct()
         content = CONTENT + b"x" * 70 + b"\r\n" * 100_000
         answer = self.client(mta).mail(content, "bob@localhost")
         self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
         self.assertEqual([path for path in mta.files.tree() if "/body/" in path], [])
 
-    def test_an_alias_that_leads_elsewhere_is_queued(self) -> None:
+    def test_direct_mail_for_an_alias_that_leads_elsewhere_is_queued(self) -> None:
         mta = self.direct(
             aliases=self.aliases("team: bob, eve@elsewhere.example\n"),
             routes=(("*", "smtp://192.0.2.1"),),
@@ -136,13 +136,13 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertEqual(answer[2], answer[1])
         self.assertEqual((len(mta.mail("ann")), len(mta.mail("bob"))), (1, 1))
 
-    def test_an_alias_for_one_mailbox_is_delivered_at_once(self) -> None:
+    def test_direct_mail_for_an_alias_of_one_mailbox_is_delivered_at_once(self) -> None:
         mta = self.direct(aliases=self.aliases("team: bob\n"))
         answer = self.client(mta).mail(CONTENT, "team@localhost")
         self.assertEqual(answer, ["250 2.0.0 Delivered to the mailbox"])
         self.assertIn(b"X-Original-To: team@localhost", mta.mail("bob")[0])
 
-    def test_a_power_cut_at_any_moment_loses_nothing_that_was_answered(self) -> None:
+    def test_a_power_cut_at_any_moment_loses_no_accepted_mail(self) -> None:
         answered = []
         for operations in range(1, 40):
             mta = self.direct()
@@ -158,14 +158,14 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertIn("451", answered)
         self.assertEqual(answered[-2:], ["250", "250"])
 
-    def test_a_full_disk_is_each_recipients_own_answer(self) -> None:
+    def test_a_full_disk_defers_each_recipient_by_itself(self) -> None:
         mta = self.direct()
         mta.files.fail_next("write", OSError(errno.ENOSPC, "full"), after=1)
         answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")
         self.assertEqual([line[:9] for line in answer], ["250 2.0.0", "452 4.3.1"])
         self.assertEqual((len(mta.mail("bob")), len(mta.mail("eve"))), (1, 0))
 
-    def test_what_is_queued_waits_for_the_commit_and_may_be_refused(self) -> None:
+    def test_a_queued_recipient_is_deferred_if_the_commit_fails(self) -> None:
         mta = self.direct(aliases=self.aliases("team: bob, eve\n"))
         for shard in mta.mta.agent.shards:
             shard.commit.stop()
@@ -173,7 +173,7 @@ class StraightToMaildirs(LMTPTestCase):
         self.assertEqual([line[:3] for line in answer], ["250", "451"], answer)
         self.assertEqual((len(mta.mail("ann")), len(mta.mail("bob"))), (1, 0))
 
-    def test_who_is_to_be_told_of_success_is_told_and_so_it_is_queued(self) -> None:
+    def test_a_recipient_with_notify_success_is_queued_for_its_notice(self) -> None:
         mta = self.direct()
         client = self.client(mta)
         client.say("MAIL FROM:<ann@localhost>")
@@ -187,7 +187,7 @@ class StraightToMaildirs(LMTPTestCase):
         (notice,) = mta.mail("ann")
         self.assertIn(b"Action: delivered", notice)
 
-    def test_a_route_beats_local_delivery(self) -> None:
+    def test_a_route_beats_direct_delivery(self) -> None:
         mta = self.direct(routes=(("localhost", "discard:"),))
         answer = self.client(mta).mail(CONTENT, "bob@localhost")
         self.assertTrue(answer[0].startswith("250 2.0.0 Queued as "), answer)

@@ -14,7 +14,7 @@ from .together import CONTENT, Together
 class Lists(Together):
     """Each copy that leaves by an alias names it, and mail that comes back to it ends there."""
 
-    def test_a_list_with_two_members_that_forward_back(self) -> None:
+    def test_a_list_whose_two_members_forward_back_gets_each_copy_once(self) -> None:
         aliases = {
             "a": "team: eve, one@b.example, two@c.example",
             "b": "one: team@a.example",
@@ -33,7 +33,7 @@ class Lists(Together):
             self.assertIn(b"Final-Recipient: rfc822; team@a.example", notice)
             self.assertIn(b"Delivered-To: team@a.example", notice)
 
-    def test_both_at_one_server(self) -> None:
+    def test_two_members_at_one_server_that_forward_back_make_no_loop(self) -> None:
         self.begin(
             "ab",
             {
@@ -45,7 +45,7 @@ class Lists(Together):
         self.settle()
         self.assertEqual([self.accepted(name) for name in "ab"], [2, 1])
 
-    def test_whatever_tag_or_case_it_comes_back_with(self) -> None:
+    def test_mail_that_comes_back_with_another_tag_or_case_is_a_loop(self) -> None:
         for back in ("team+again@a.example", "TEAM@a.example", "other@a.example"):
             self.setUp()
             aliases = {"a": "team: one@b.example\nother: team", "b": f"one: {back}"}
@@ -54,7 +54,7 @@ class Lists(Together):
             self.settle()
             self.assertEqual([self.accepted(name) for name in "ab"], [2, 1], back)
 
-    def test_without_a_sender_it_ends_in_records(self) -> None:
+    def test_a_loop_with_the_null_reverse_path_ends_in_unreported_failures(self) -> None:
         self.begin("ab", {"a": "team: one@b.example, eve", "b": "one: team@a.example"})
         self.send("team@a.example", sender="")
         self.settle()
@@ -62,7 +62,7 @@ class Lists(Together):
         self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
         self.assertEqual(len(self.mail("a", "eve")), 1)
 
-    def test_a_notice_of_our_own_is_marked_as_well(self) -> None:
+    def test_a_loop_of_a_notice_ends_too(self) -> None:
         """To a sender who is an alias here, and forwards to where it comes back from."""
         aliases = {"a": "ann: one@b.example", "b": "one: ann@a.example"}
         self.begin("ab", aliases, b={"recipients": "existing"})
@@ -72,7 +72,7 @@ class Lists(Together):
         self.assertEqual([self.accepted(name) for name in "ab"], [1, 1])
         self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
 
-    def test_where_only_some_recipients_are_in_a_loop_the_others_get_it(self) -> None:
+    def test_recipients_outside_the_loop_get_the_mail(self) -> None:
         self.begin("ab", {"a": "team: one@b.example, eve", "b": "one: team@a.example"})
         content = b"Delivered-To: team@a.example\r\n" + CONTENT
         answer = self.send("team@a.example", "zoe@a.example", content=content)
@@ -86,7 +86,7 @@ class Lists(Together):
             b"<eve@a.example>\n    to which mail for <team@a.example> is forwarded", notice
         )
 
-    def test_where_all_are_it_is_refused(self) -> None:
+    def test_a_message_whose_recipients_are_all_in_a_loop_is_refused(self) -> None:
         self.begin("a", {"a": "team: eve"})
         for field in (
             b"Delivered-To: team@a.example\r\n",
@@ -99,7 +99,7 @@ class Lists(Together):
         self.assertTrue(answer.startswith("554 5.4.6 "), answer)
         self.assertEqual(self.mail("a", "eve"), [])
 
-    def test_what_others_have_delivered_is_no_loop(self) -> None:
+    def test_delivered_to_fields_of_other_hosts_are_no_loop(self) -> None:
         self.begin("a", {"a": "team: eve\nt\u00e9: bob"})
         for number, field in enumerate(
             (
@@ -117,10 +117,10 @@ class Lists(Together):
             self.settle()
             self.assertEqual(len(self.mail("a", "eve")), number)
 
-    def test_by_lmtp_each_recipient_has_its_answer(self) -> None:
+    def test_direct_lmtp_refuses_a_loop_for_each_recipient(self) -> None:
         self.answer_each("direct")
 
-    def test_by_lmtp_into_the_queue_as_well(self) -> None:
+    def test_queued_lmtp_refuses_a_loop_for_each_recipient(self) -> None:
         self.answer_each("queue")
 
     def answer_each(self, lmtp: Literal["queue", "direct"]) -> None:
@@ -146,7 +146,7 @@ class Lists(Together):
         self.settle()
         self.assertEqual([len(self.mail("a", name)) for name in ("zoe", "ann")], [2, 1])
 
-    def test_an_alias_that_leads_nowhere_else_is_not_said_to_be_distributed(self) -> None:
+    def test_an_alias_in_a_loop_is_not_reported_as_expanded(self) -> None:
         self.begin("a", {"a": "team: eve, bob\nall: team, zoe, dave"})
         content = b"Delivered-To: team@a.example\r\n" + CONTENT
         client = self.mtas["a"].connect(("127.0.0.1", 25))
@@ -159,7 +159,7 @@ class Lists(Together):
         self.assertIn(b"Final-Recipient: rfc822; all@a.example\nAction: expanded", notice)
         self.assertNotIn(b"team@a.example\nAction: expanded", notice)
 
-    def test_who_is_reached_by_another_alias_as_well_gets_it(self) -> None:
+    def test_a_recipient_reached_by_another_alias_too_gets_the_mail(self) -> None:
         self.begin("a", {"a": "team: eve\nall: bob, eve"})
         content = b"Delivered-To: team@a.example\r\n" + CONTENT
         answer = self.send("team@a.example", "all@a.example", content=content)
@@ -167,7 +167,7 @@ class Lists(Together):
         self.settle()
         self.assertEqual([len(self.mail("a", name)) for name in ("eve", "bob", "ann")], [1, 1, 0])
 
-    def test_aliases_of_the_same_members_are_all_named(self) -> None:
+    def test_a_copy_for_members_of_two_aliases_names_both(self) -> None:
         """Where both are written, mail that comes back to both has come through each of them."""
         members = "one@b.example, two@b.example, one@c.example, two@c.example"
         back = "left@a.example, right@a.example"
@@ -183,7 +183,7 @@ class Lists(Together):
             for name in (b"left", b"right"):
                 self.assertIn(b"Delivered-To: " + name + b"@a.example", notice)
 
-    def test_a_catch_all_that_comes_back_to_others_of_its_domain(self) -> None:
+    def test_a_catch_all_that_leads_back_to_its_own_domain_makes_no_endless_loop(self) -> None:
         self.begin(
             "ab",
             {
@@ -206,7 +206,7 @@ class Lists(Together):
         (notice,) = self.mail("a", "ann")
         self.assertIn(rb"Delivered-To: t\x{E9}am@a.example", notice)
 
-    def test_a_copy_names_no_alias_of_other_recipients(self) -> None:
+    def test_a_copy_names_only_the_aliases_of_its_recipient(self) -> None:
         self.begin("ab", {"a": "secret: x@b.example\nteam: y@b.example, y2@b.example"})
         self.send("secret@a.example", "team@a.example", "z@b.example")
         self.settle()
@@ -225,7 +225,7 @@ class Lists(Together):
         )
         self.assertEqual(self.accepted("b"), 3)
 
-    def test_after_a_restart_too(self) -> None:
+    def test_a_copy_sent_after_a_restart_names_its_aliases(self) -> None:
         self.begin("ab", {"a": "team: sub\nsub: one@b.example"})
         self.mtas["b"].stop()
         self.send("team@a.example")
@@ -261,7 +261,7 @@ class Lists(Together):
 
 
 class Smarthosts(Together):
-    def test_a_smarthost_that_sends_back_ends_by_the_number_of_hops(self) -> None:
+    def test_two_smarthosts_of_each_other_stop_at_the_limit_of_hops(self) -> None:
         self.begin(
             "ab",
             {},
@@ -282,7 +282,7 @@ class Postmasters(Together):
     def begin_two(self, aliases: dict[str, str], **settings: Any) -> None:
         self.begin("ab", aliases, queue=QueueSettings(bounce_postmaster=True), **settings)
 
-    def test_two_that_route_to_each_other(self) -> None:
+    def test_two_postmasters_that_forward_to_each_other_make_no_loop(self) -> None:
         """Neither postmaster can be reached: all of that ends in records."""
         self.begin_two(
             {"a": "postmaster: boss@b.example", "b": "postmaster: boss@a.example"},
@@ -293,7 +293,7 @@ class Postmasters(Together):
         self.assertLessEqual(self.accepted("a") + self.accepted("b"), 2)
         self.assertGreaterEqual(self.failures("a") + self.failures("b"), 1)
 
-    def test_notices_that_go_to_the_other_ones_lists(self) -> None:
+    def test_two_postmasters_that_forward_to_each_others_lists_make_no_loop(self) -> None:
         """They do not say postmaster in their envelope by then."""
         aliases = {
             "a": "postmaster: ops-b@b.example\nops-a: gone@b.example",
@@ -305,14 +305,14 @@ class Postmasters(Together):
         self.assertLessEqual(self.accepted("a") + self.accepted("b"), 3)
         self.assertGreaterEqual(self.failures("a") + self.failures("b"), 1)
 
-    def test_a_loop_without_a_sender(self) -> None:
+    def test_a_loop_with_the_null_reverse_path_is_not_reported_to_postmaster(self) -> None:
         self.begin_two({"a": "team: one@b.example", "b": "one: team@a.example"})
         self.send("team@a.example", sender="")
         self.settle()
         self.assertEqual([self.mail(name, "postmaster") for name in "ab"], [[], []])
         self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
 
-    def test_what_is_no_loop_is_told_once(self) -> None:
+    def test_mail_without_a_sender_that_fails_is_reported_to_postmaster_once(self) -> None:
         self.begin_two({}, b={"recipients": "existing"})
         self.send("nobody@b.example", sender="")
         self.settle()

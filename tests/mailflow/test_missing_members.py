@@ -26,7 +26,7 @@ class MissingMembers(Together):
     def maildir(self, name: str) -> str:
         return f"{self.mtas['a'].mta.config.maildir}/a.example/{name}/new"
 
-    def test_a_local_copy_is_not_lost_without_a_word(self) -> None:
+    def test_a_local_copy_without_a_mailbox_bounces_to_the_sender(self) -> None:
         self.begin_with()
         self.assertTrue(self.send("carol@a.example").startswith("250 "))
         self.settle()
@@ -42,7 +42,7 @@ class MissingMembers(Together):
         self.assertEqual([len(self.mail(name, "carol")) for name in "ab"], [1, 2])
         self.assertEqual(len(self.mail("a", "ann")), 1)
 
-    def test_the_others_get_it_and_the_sender_one_notice(self) -> None:
+    def test_existing_members_get_the_mail_and_the_sender_one_bounce(self) -> None:
         self.begin_with()
         self.send("team@a.example", "eve@a.example")
         self.settle()
@@ -53,7 +53,7 @@ class MissingMembers(Together):
         self.assertEqual(notice.count(b"Status: 5.1.1"), 2)
         self.assertIn(b"<ghost@a.example>\n    to which mail for <team@a.example> is", notice)
 
-    def test_without_a_sender_or_where_it_wants_no_notice_there_is_a_record(self) -> None:
+    def test_without_a_notice_a_missing_member_is_an_unreported_failure(self) -> None:
         self.begin_with()
         self.send("carol@a.example", sender="")
         client = self.mtas["a"].connect(("127.0.0.1", 25))
@@ -64,14 +64,14 @@ class MissingMembers(Together):
         self.assertEqual(self.failures("a"), 2)
         self.assertEqual(self.mail("a", "ann"), [])
 
-    def test_a_postmaster_is_told_of_what_has_no_sender(self) -> None:
+    def test_bounce_postmaster_reports_missing_members_of_mail_without_a_sender(self) -> None:
         self.begin_with(queue=QueueSettings(bounce_postmaster=True))
         self.send("carol@a.example", sender="")
         self.settle()
         (told,) = self.mail("a", "postmaster")
         self.assertIn(b"Final-Recipient: rfc822; carol@a.example", told)
 
-    def test_where_a_list_has_an_owner_that_one_is_told(self) -> None:
+    def test_the_owner_of_a_list_gets_the_notice_instead_of_the_sender(self) -> None:
         self.begin_with(ALIASES + "owner-team: owner\nall: team, spook\n")
         client = self.mtas["a"].connect(("127.0.0.1", 25))
         client.say("MAIL FROM:<ann@a.example>", "RCPT TO:<all@a.example> NOTIFY=NEVER", "DATA")
@@ -89,7 +89,7 @@ class MissingMembers(Together):
             self.failures("a"), 1
         )  # spook's list has no owner, and its sender is quiet
 
-    def test_an_owner_that_leads_to_nobody_is_passed_over(self) -> None:
+    def test_an_owner_that_does_not_exist_is_passed_over(self) -> None:
         self.begin_with(ALIASES + "owner-team: spook\nall: team\nowner-all: owner\n")
         for list, reader in (("team", "ann"), ("all", "owner")):
             self.send(f"{list}@a.example")
@@ -97,7 +97,7 @@ class MissingMembers(Together):
             self.assertIn(b"Status: 5.1.1", b"".join(self.mail("a", reader)))
         self.assertFalse(self.mtas["a"].files.is_directory(self.maildir("owner-team")))
 
-    def test_a_sender_that_does_not_exist_gets_no_mailbox_by_a_notice(self) -> None:
+    def test_a_notice_makes_no_mailbox_for_a_local_sender_that_does_not_exist(self) -> None:
         """Else anybody could make mailboxes, with senders of ours that are none."""
         self.begin_with()
         for sender in ("forged", "dead"):
@@ -107,17 +107,17 @@ class MissingMembers(Together):
             self.assertTrue(self.send(f"{sender}@a.example").startswith("550 5.1.1 "))
         self.assertEqual(self.failures("a"), 4)
 
-    def test_a_list_of_none_is_refused(self) -> None:
+    def test_a_list_without_any_existing_member_is_refused(self) -> None:
         self.begin_with()
         self.assertTrue(self.send("dead@a.example").startswith("550 5.1.1 "))
 
-    def test_by_a_setting_so_is_every_list_with_one(self) -> None:
+    def test_missing_members_refuse_refuses_every_list_with_a_missing_member(self) -> None:
         self.begin_with(missing_members="refuse")
         for name in ("carol", "team", "dead"):
             self.assertTrue(self.send(f"{name}@a.example").startswith("550 5.1.1 "), name)
         self.assertTrue(self.send("eve@a.example").startswith("250 "))
 
-    def test_postmaster_is_taken_whatever_its_members_are(self) -> None:
+    def test_postmaster_is_accepted_with_missing_members(self) -> None:
         for setting in ("notice", "refuse"):
             self.setUp()
             self.begin_with("postmaster: ghost, eve\n", missing_members=setting)
@@ -126,7 +126,7 @@ class MissingMembers(Together):
             there = "eve" if setting == "notice" else "postmaster"
             self.assertEqual(len(self.mail("a", there)), 1, setting)
 
-    def test_a_member_that_a_route_refuses(self) -> None:
+    def test_a_member_refused_by_an_error_route_bounces(self) -> None:
         routes = (("refused.example", "error:5.1.6 Moved"), ("waits.example", "error:4.3.2 Later"))
         self.begin_with(
             "team: x@refused.example, y@waits.example, eve\n"
@@ -142,7 +142,7 @@ class MissingMembers(Together):
         # Nobody gets it now, but one may later: the client is to try again.
         self.assertTrue(self.send("all@a.example").startswith("450 4.3.2 "))
 
-    def test_by_lmtp_directly_nothing_is_lost_either(self) -> None:
+    def test_direct_lmtp_bounces_missing_members(self) -> None:
         self.begin_with("team: ghost, eve\n")
         client = self.mtas["a"].connect(("127.0.0.1", 24), greet=False)
         client.say("LHLO client.example")
@@ -152,7 +152,7 @@ class MissingMembers(Together):
         self.assertEqual(len(self.mail("a", "eve")), 1)
         self.assertEqual(len(self.mail("a", "ann")), 2)
 
-    def test_the_log_names_them(self) -> None:
+    def test_the_log_names_missing_members(self) -> None:
         self.begin_with()
         lines = logged_lines(self)
         self.send("carol@a.example")

@@ -117,7 +117,7 @@ class ByAnyHop(SynchronousTestCase):
         self.assertEqual(len(list(parsed.iter_parts())), 3)
         return parsed
 
-    def test_a_failure(self) -> None:
+    def test_a_bounce_reaches_the_sender_by_any_hop(self) -> None:
         for content in CONTENTS:
             for opening in (
                 HELO_ONLY,
@@ -137,7 +137,7 @@ class ByAnyHop(SynchronousTestCase):
                 self.assertIn(r"550 5.1.1 kein Empf\xe4nger", text)
                 mta.stop()
 
-    def test_a_failure_that_is_ours(self) -> None:
+    def test_a_bounce_of_our_own_reaches_the_sender_by_any_hop(self) -> None:
         """What the next hop of the message lacks, that of its notice may lack as well."""
         for content, recipient in (
             (UTF8, "bob@next.example"),
@@ -153,7 +153,7 @@ class ByAnyHop(SynchronousTestCase):
             self.assertIn("5.6.", next(self.heard(hop).iter_parts()).get_content())
             mta.stop()
 
-    def test_a_delay_and_a_success(self) -> None:
+    def test_a_delay_notice_and_a_success_notice_reach_the_sender_by_any_hop(self) -> None:
         for content in CONTENTS:
             mta = self.begin(queue=QueueSettings(delay_warning=3600.0))
             hop = self.hears(*greeted())
@@ -168,7 +168,7 @@ class ByAnyHop(SynchronousTestCase):
             self.assertIn("delivered", self.heard(hop)["Subject"])
             mta.stop()
 
-    def test_a_copy_for_postmaster(self) -> None:
+    def test_a_copy_for_postmaster_arrives_by_any_hop(self) -> None:
         """Of a message without a sender, and where the mail of postmaster goes elsewhere."""
         aliases = os.path.abspath(self.mktemp())
         with open(aliases, "w", encoding="utf-8") as file:
@@ -182,7 +182,7 @@ class ByAnyHop(SynchronousTestCase):
             self.assertIn("could not be delivered", self.heard(hop)["Subject"])
             mta.stop()
 
-    def test_a_sender_outside_ascii_whose_mail_goes_to_an_address_of_ascii(self) -> None:
+    def test_an_international_sender_forwarded_to_an_ascii_address_gets_the_bounce(self) -> None:
         aliases = os.path.abspath(self.mktemp())
         with open(aliases, "w", encoding="utf-8") as file:
             file.write(f"jürgen: {SENDER}\n")
@@ -193,7 +193,7 @@ class ByAnyHop(SynchronousTestCase):
         mta.advance(60)
         self.assertEqual(self.heard(hop)["To"].groups[0].display_name, "jürgen@localhost")
 
-    def test_a_sender_whose_address_cannot_be_said_there(self) -> None:
+    def test_a_bounce_to_an_international_sender_fails_without_smtputf8(self) -> None:
         """The one notice that a next hop may be unable to take: it leaves a record."""
         mta = self.begin()
         self.peer(NEXT, *greeted())
@@ -204,7 +204,7 @@ class ByAnyHop(SynchronousTestCase):
         self.assertEqual(hop.contents, [])
         self.assertEqual(mta.status().queue["failures"], 1)
 
-    def test_a_sender_outside_ascii_by_a_hop_that_can_take_it(self) -> None:
+    def test_a_bounce_to_an_international_sender_goes_by_a_hop_with_smtputf8(self) -> None:
         for opening in (greeted(b"8BITMIME", b"SMTPUTF8"), greeted(b"SMTPUTF8")):
             mta = self.begin()
             self.peer(NEXT, *greeted())
@@ -216,7 +216,7 @@ class ByAnyHop(SynchronousTestCase):
             self.assertIn(f"\r\nTo: <{reader}>\r\n".encode(), hop.contents[0])
             mta.stop()
 
-    def test_a_hostname_outside_ascii(self) -> None:
+    def test_a_bounce_names_an_international_host_name_in_ascii(self) -> None:
         mta = self.begin(hostname="bücher.example")
         hop = self.hears(
             ("send", b"220 mx.example\r\n"),

@@ -36,7 +36,7 @@ class Patience(SynchronousTestCase):
             mta.advance(STEP)
         self.assertEqual(len(mta.mail(sender)), 1)
 
-    def test_five_days_of_retries_and_then_a_notice(self) -> None:
+    def test_mail_is_retried_for_five_days_and_then_bounces(self) -> None:
         mta = self.started()
         for number in range(3):
             mta.submit(MAIL, f"bob{number}@a{number}.example", sender=f"ann{number}@localhost")
@@ -49,7 +49,7 @@ class Patience(SynchronousTestCase):
             self.assertIn(b"Status: 5.4.7", notice)
         self.assertEqual(self.successResultOf(mta.mta.status()).queue["messages"], 0)
 
-    def test_a_destination_has_its_own_lifetime_and_retries_by_domain_and_by_host(self) -> None:
+    def test_a_destination_by_domain_or_host_has_its_own_lifetime_and_retries(self) -> None:
         mta = self.started(
             Destination(domain="hasty.example", lifetime=DAY, retry_minimum=60.0),
             Destination(domain=f"{DEAD}:26", lifetime=2 * DAY),

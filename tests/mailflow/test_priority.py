@@ -52,7 +52,7 @@ class Priorities(SynchronousTestCase):
         self.reactor.listen(NEXT, 25, peer)
         return peer
 
-    def test_it_is_said_where_it_is_known(self) -> None:
+    def test_a_next_hop_with_mt_priority_gets_the_priority(self) -> None:
         for announced, said in (
             ("MT-PRIORITY MIXER", " MT-PRIORITY=-4"),
             ("MT-PRIORITY", " MT-PRIORITY=-4"),
@@ -66,7 +66,7 @@ class Priorities(SynchronousTestCase):
             self.assertEqual(peer.script, [])
             mta.stop()
 
-    def test_the_trace_field_says_it(self) -> None:
+    def test_the_received_field_names_the_priority(self) -> None:
         mta = self.here()
         self.assertRegex(self.submit(mta, 3, "bob@localhost"), "^250 2.1.0 ")
         self.submit(mta, 0, "bob@localhost")
@@ -74,7 +74,7 @@ class Priorities(SynchronousTestCase):
         self.assertRegex(first, rb"\n\tfor <bob@localhost>\n\tpriority 3; \w\w\w, ")
         self.assertNotIn(b"priority", second)
 
-    def test_strangers_are_told_that_theirs_is_like_all_other(self) -> None:
+    def test_a_high_priority_of_a_stranger_becomes_0(self) -> None:
         mta = self.here(relay_from=(ip_network("203.0.113.0/24"),))
         self.assertRegex(self.submit(mta, 9, "bob@localhost"), "^250 2.3.6 0 ")
         self.assertRegex(self.submit(mta, -9, "bob@localhost"), "^250 2.1.0 ")

@@ -100,7 +100,7 @@ class InMemory(SynchronousTestCase):
 
 
 class Here(InMemory):
-    def test_a_mailbox_outside_ascii(self) -> None:
+    def test_an_international_mailbox_is_delivered_in_any_spelling(self) -> None:
         """However its é is written, and in whatever case."""
         mta = self.here(local_domains=("bücher.example",), routes=())
         for spelling in ("jos\u00e9", "JOSE\u0301", "Jose\u0301+tag"):
@@ -114,7 +114,7 @@ class Here(InMemory):
         self.assertIn("\n\tfor <jos\u00e9@bücher.example>;", head)
         self.assertTrue(mails[0].endswith(UTF8.replace(b"\r\n", b"\n")))
 
-    def test_hostile_mailboxes_are_refused(self) -> None:
+    def test_hostile_international_mailboxes_are_refused(self) -> None:
         client = self.here().connect()
         client.say("MAIL FROM:<> SMTPUTF8")
         for local_part in ('"ü/x"', '".ü"', "ü\u202ex", '"/etc/ü"', '"ü/../x"'):
@@ -126,7 +126,7 @@ class Here(InMemory):
         self.submit(mta, UTF8, "jos\u00e9@localhost", "Jose\u0301@localhost")
         self.assertEqual(len(mta.mail("jos\u00e9")), 1)
 
-    def test_an_alias_outside_ascii(self) -> None:
+    def test_an_international_alias_is_expanded(self) -> None:
         path = os.path.abspath(self.mktemp())
         with open(path, "w", encoding="utf-8") as file:
             file.write("jürgen: bob@localhost\n")
@@ -136,7 +136,7 @@ class Here(InMemory):
 
 
 class Relayed(InMemory):
-    def test_to_another_of_us(self) -> None:
+    def test_international_mail_is_relayed_unchanged(self) -> None:
         there = self.there()
         self.submit(self.here(), UTF8, "用户@next.example", sender="jürgen@bücher.example")
         [mail] = there.mail("用户", "next.example")
@@ -144,7 +144,7 @@ class Relayed(InMemory):
         self.assertEqual(mail.count(b" with UTF8SMTP"), 2)
         self.assertIn("Return-Path: <jürgen@xn--bcher-kva.example>".encode(), mail)
 
-    def test_it_is_asked_for_where_it_is_needed(self) -> None:
+    def test_smtputf8_is_used_if_address_or_header_needs_it(self) -> None:
         for content, recipient, sender in (
             (UTF8, "bob@next.example", "ann@localhost"),
             (PLAIN, "ü@next.example", "ann@localhost"),
@@ -158,7 +158,7 @@ class Relayed(InMemory):
             self.assertEqual(len(peer.contents), 1)
             mta.stop()
 
-    def test_what_only_says_so_goes_anywhere(self) -> None:
+    def test_mail_that_needs_no_smtputf8_goes_without_it(self) -> None:
         """A domain as A-labels, a body of 8 bits: without SMTPUTF8, and without UTF-8 in `for`."""
         for content, body in ((PLAIN, ""), (EIGHT_BIT, " BODY=8BITMIME")):
             peer = self.next_hop(
@@ -173,7 +173,7 @@ class Relayed(InMemory):
             self.assertNotIn(b"\tfor <", sent)
             mta.stop()
 
-    def test_an_alias_leads_back_to_ascii(self) -> None:
+    def test_an_international_alias_of_an_ascii_address_needs_no_smtputf8(self) -> None:
         path = os.path.abspath(self.mktemp())
         with open(path, "w", encoding="utf-8") as file:
             file.write("jürgen: bob@next.example\n")
@@ -187,14 +187,14 @@ class Relayed(InMemory):
         self.assertIn(f"Status: {status}\n".encode(), notice)
         return notice.decode()
 
-    def test_an_address_that_the_next_hop_cannot_take(self) -> None:
+    def test_an_international_recipient_bounces_if_the_next_hop_lacks_smtputf8(self) -> None:
         peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
         mta = self.here()
         self.submit(mta, PLAIN, "ü@next.example", "bob@next.example")
         self.assertEqual(peer.problems, [])
         self.assertIn(r"Final-Recipient: utf-8; \x{FC}@next.example", self.returned(mta, "5.6.7"))
 
-    def test_a_header_that_the_next_hop_cannot_take(self) -> None:
+    def test_an_international_header_bounces_if_the_next_hop_lacks_smtputf8(self) -> None:
         peer = self.next_hop(LACKS_IT)
         mta = self.here()
         self.submit(mta, UTF8, "bob@next.example")
@@ -204,7 +204,7 @@ class Relayed(InMemory):
         types = [part.get_content_type() for part in parsed.walk()]
         self.assertIn("message/global", types)
 
-    def test_fields_of_8_bits_that_came_without_it_go_on_as_they_came(self) -> None:
+    def test_8_bit_fields_without_smtputf8_are_relayed_unchanged(self) -> None:
         """To refuse them would lose mail that other servers take."""
         peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
         mta = self.here()
@@ -213,7 +213,7 @@ class Relayed(InMemory):
         self.assertEqual(peer.problems, [])
         self.assertTrue(peer.contents[0].endswith(UTF8 + b".\r\n"))
 
-    def test_it_survives_a_restart(self) -> None:
+    def test_smtputf8_survives_a_restart(self) -> None:
         directory = os.path.abspath(self.mktemp())
         settings: dict[str, Any] = {
             "reactor": self.reactor,

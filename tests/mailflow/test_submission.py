@@ -7,7 +7,6 @@ from base64 import b64decode, b64encode
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from twisted.internet.defer import Deferred
 
 from tests.server.authority import Authority
 from tests.server.loopback import ClientTLS, LoopbackTestCase, listener, received
@@ -53,7 +52,7 @@ class SubmissionTestCase(LoopbackTestCase):
 
 
 class Submitting(SubmissionTestCase):
-    async def submit(self) -> None:
+    async def test_auth_comes_before_mail_and_tls_before_auth(self) -> None:
         agent = self.submission()
         client = await self.session(agent)
         self.assertEqual(
@@ -95,10 +94,7 @@ class Submitting(SubmissionTestCase):
         for secret in (PASSWORD, plain("ann")[11:], "wrong", plain("ann", "wrong")[11:]):
             self.assertNotIn(secret, logged)
 
-    def test_auth_comes_before_mail_and_tls_before_auth(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.submit())
-
-    async def implicit(self) -> None:
+    async def test_submission_under_implicit_tls_needs_no_starttls(self) -> None:
         agent = self.submission()
         client = await self.dial(self.port(agent, 1), ClientTLS())
         await client.reply()
@@ -106,10 +102,7 @@ class Submitting(SubmissionTestCase):
         self.assertEqual(await self.codes(client, plain("ann")), ["235 2.7.0"])
         self.assertEqual(await client.mail("far@away.example"), ["250", "250", "354", "250"])
 
-    def test_under_tls_from_the_first_octet(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.implicit())
-
-    async def smtp(self) -> None:
+    async def test_auth_on_an_smtp_listener_is_optional_and_lets_the_client_relay(self) -> None:
         agent = self.submission()
         client = await self.session(agent, number=2)
         self.assertEqual(await client.mail("far@away.example"), ["250", "550"])
@@ -118,20 +111,14 @@ class Submitting(SubmissionTestCase):
         self.assertIn(" with ESMTPA id ", received(agent.messages[-1]))
         self.assertNotIn(b"Message-ID", agent.messages[-1].trace)
 
-    def test_on_other_listeners_it_is_asked_of_nobody_and_lets_relay(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.smtp())
-
-    async def exist(self) -> None:
+    async def test_addresses_of_accounts_are_existing_mailboxes(self) -> None:
         agent = self.submission(recipients="existing")
         client = await self.session(agent, number=2)
         self.assertEqual(await client.mail("bob@mx.example"), ["250", "550"])
         await client.say("RSET")
         self.assertEqual(await client.mail("Ann+x@mx.example"), ["250", "250", "354", "250"])
 
-    def test_addresses_of_accounts_are_mailboxes_that_exist(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.exist())
-
-    async def limited(self) -> None:
+    async def test_an_account_has_a_limit_of_recipients_and_messages_an_hour(self) -> None:
         agent = self.agent(
             listener(auth="any", recipients_per_hour=2, messages_per_hour=1), users=self.users
         )
@@ -142,12 +129,9 @@ class Submitting(SubmissionTestCase):
         await client.say("RSET")
         self.assertEqual(await client.mail("far@away.example"), ["250", "450"])
 
-    def test_an_account_can_send_so_much_in_an_hour(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.limited())
-
 
 class Reloading(SubmissionTestCase):
-    async def again(self) -> None:
+    async def test_a_reload_takes_all_accounts_of_a_good_file_or_none_of_a_bad_one(self) -> None:
         agent = self.submission()
         client = await self.session(agent, number=2)
         self.add(Account.of("bob", PASSWORD, secret=secret_octets))
@@ -165,7 +149,7 @@ class Reloading(SubmissionTestCase):
         client = await self.session(agent, number=2)
         self.assertEqual(await self.codes(client, plain("bob")), ["235 2.7.0"])
 
-    async def first(self) -> None:
+    async def test_a_reload_names_the_first_account_as_changed(self) -> None:
         with changing(self.users) as accounts:
             accounts["ann"] = None
         agent = self.submission()
@@ -173,15 +157,9 @@ class Reloading(SubmissionTestCase):
         self.add(Account.of("bob", PASSWORD, secret=secret_octets))
         self.assertEqual(await agent.reload(), [f"{self.users}: 1 accounts, changed: bob"])
 
-    def test_the_first_account_is_news(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.first())
-
-    def test_accounts_are_read_again_all_or_none(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.again())
-
 
 class Throttled(SubmissionTestCase):
-    async def guess(self) -> None:
+    async def test_failures_are_limited_by_account_and_by_address(self) -> None:
         agent = self.submission(auth_failures_per_account=3, auth_failures_per_address=6)
         for name, password, code in (
             *(("ann", "wrong", "535 5.7.8"),) * 3,
@@ -193,18 +171,12 @@ class Throttled(SubmissionTestCase):
             self.assertEqual(await self.codes(client, plain(name, password)), [code])
             self.assertEqual(await self.codes(client, "NOOP"), ["250 2.0.0"])
 
-    def test_an_account_and_an_address_have_so_many_failures(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.guess())
-
-    async def end(self) -> None:
+    async def test_a_session_ends_after_five_failures(self) -> None:
         client = await self.session(self.submission(), number=2)
         replies = await self.codes(client, *[plain("ann", "wrong")] * 5)
         self.assertEqual(replies, ["535 5.7.8"] * 5)
         self.assertEqual((await client.reply())[:9], "421 4.7.0")
         self.assertEqual(await client.reply(), "CLOSED")
-
-    def test_a_session_has_five(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.end())
 
 
 class Bound(SubmissionTestCase):
@@ -240,27 +212,21 @@ class Bound(SubmissionTestCase):
         (reply,) = await client.say("")
         return reply[:9]
 
-    async def bound(self) -> None:
+    async def test_scram_plus_is_bound_to_the_connection(self) -> None:
         agent = self.submission()
         self.assertEqual(await self.exchange(agent, "tls-exporter"), "235 2.7.0")
         self.assertEqual(await self.exchange(agent, "tls-server-end-point"), "235 2.7.0")
         self.assertEqual(await self.exchange(agent, "tls-exporter", bytes(32)), "535 5.7.8")
         self.assertEqual(await self.exchange(agent, "tls-unique", bytes(12)), "535 5.7.8")
 
-    def test_the_exchange_is_bound_to_the_connection(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.bound())
-
-    async def hidden(self) -> None:
+    async def test_a_client_that_denies_our_channel_binding_is_refused(self) -> None:
         client = await self.session(self.submission(), ClientTLS())
         # RFC 5802 §6: "y" means that the client could bind, and was not told that we can.
         for flag, reply in (("y", "535 5.7.8"), ("n", "334 ")):
             said = await self.codes(client, f"AUTH SCRAM-SHA-256 {encoded(f'{flag},,n=ann,r=abc')}")
             self.assertTrue(said[0].startswith(reply[:4].strip()), said)
 
-    def test_who_hides_that_we_can_bind_is_found_out(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.hidden())
-
-    async def salts(self) -> None:
+    async def test_a_scram_salt_does_not_reveal_whether_an_account_exists(self) -> None:
         client = await self.session(self.submission(), ClientTLS())
         salts = {}
         for name in ("ann", "ANN", "nobody", "NoBody"):
@@ -272,12 +238,9 @@ class Bound(SubmissionTestCase):
         self.assertEqual(salts["nobody"], salts["NoBody"])
         self.assertNotEqual(salts["ann"], salts["nobody"])
 
-    def test_a_salt_does_not_say_whether_there_is_an_account(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.salts())
-
 
 class ByCertificate(SubmissionTestCase):
-    async def external(self) -> None:
+    async def test_external_needs_a_verified_certificate(self) -> None:
         authority = Authority()
         client_certificate = authority.issue("client.example")
         stranger = Authority().issue("stranger.example")
@@ -314,12 +277,9 @@ class ByCertificate(SubmissionTestCase):
             self.assertNotIn("EXTERNAL", greeting)
             self.assertEqual(await self.codes(client, "AUTH EXTERNAL ="), ["504 5.5.4"])
 
-    def test_external_is_for_certificates_that_verified(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.external())
-
 
 class Checkers(SubmissionTestCase):
-    async def memory(self) -> None:
+    async def test_a_strcred_checker_decides_on_auth(self) -> None:
         agent = self.agent(listener(auth="any"), auth="memory:bob:builder")
         client = await self.session(agent)
         (greeting,) = await client.say("EHLO client.example")
@@ -333,10 +293,7 @@ class Checkers(SubmissionTestCase):
             ["550 5.7.1", "250 2.1.0"],
         )
 
-    def test_a_checker_of_strcred_decides(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.memory())
-
-    async def useless(self) -> None:
+    async def test_a_checker_without_a_mechanism_authenticates_no_client(self) -> None:
         agent = self.agent(listener(kind="submission"), auth="anonymous")
         client = await self.session(agent, ClientTLS())
         self.assertEqual(
@@ -344,10 +301,7 @@ class Checkers(SubmissionTestCase):
             ["504 5.5.4", "530 5.7.0"],
         )
 
-    def test_one_that_brings_no_mechanism_lets_nobody_in(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.useless())
-
-    def test_what_it_was_told_is_not_shown(self) -> None:
+    def test_an_error_does_not_show_the_argument_of_the_checker(self) -> None:
         config = Config(auth="memory:bob:builder")
         self.assertNotIn("builder", repr(config))
         with self.assertRaises(ConfigError) as caught:

@@ -32,7 +32,7 @@ class Asking(SynchronousTestCase):
         self.announced = [line[4:] for line in client.say("EHLO client.example")]
         return client
 
-    def test_who_may_not_ask_learns_nothing(self) -> None:
+    def test_vrfy_and_expn_reveal_nothing_to_other_networks(self) -> None:
         elsewhere = (ip_network("192.0.2.0/24"),)
         for networks in ((), elsewhere):
             client = self.client(vrfy_from=networks, expn_from=networks)
@@ -42,7 +42,7 @@ class Asking(SynchronousTestCase):
                 self.assertEqual(client.say(f"VRFY {name}")[0][:9], "252 2.0.0")
                 self.assertEqual(client.say(f"EXPN {name}")[0][:9], "502 5.5.1")
 
-    def test_vrfy_says_who_is_here(self) -> None:
+    def test_vrfy_names_existing_mailboxes(self) -> None:
         client = self.client(vrfy_from=LOOPBACK)
         self.assertIn("VRFY", self.announced)
         self.assertNotIn("EXPN", self.announced)
@@ -58,7 +58,7 @@ class Asking(SynchronousTestCase):
             self.assertEqual(client.say(f"VRFY {asked}"), [answer], asked)
         self.assertEqual(client.say("VRFY bob@elsewhere.example")[0][:9], "252 2.0.0")
 
-    def test_expn_says_where_an_alias_leads(self) -> None:
+    def test_expn_lists_the_members_of_an_alias(self) -> None:
         client = self.client(expn_from=LOOPBACK)
         self.assertIn("EXPN", self.announced)
         self.assertEqual(
@@ -70,7 +70,7 @@ class Asking(SynchronousTestCase):
         self.assertEqual(client.say("EXPN nobody")[0][:9], "550 5.1.1")
         self.assertEqual(client.say("VRFY nobody")[0][:9], "252 2.0.0")
 
-    def test_what_cannot_be_asked_for(self) -> None:
+    def test_a_malformed_vrfy_is_refused(self) -> None:
         client = self.client(vrfy_from=LOOPBACK)
         for asked, answer in (
             ("VRFY", "501 5.5.4"),
@@ -81,7 +81,7 @@ class Asking(SynchronousTestCase):
         ):
             self.assertEqual(client.say(asked)[0][:9], answer, asked)
 
-    def test_an_answer_outside_ascii_comes_to_who_asks_for_it(self) -> None:
+    def test_an_international_answer_needs_the_smtputf8_parameter(self) -> None:
         client = self.client(vrfy_from=LOOPBACK, expn_from=LOOPBACK)
         for asked, answer in (
             ("VRFY jürgen", "553 5.6.7 Addresses outside ASCII need SMTPUTF8"),
@@ -93,13 +93,13 @@ class Asking(SynchronousTestCase):
             (line,) = client.say(asked)
             self.assertTrue(line.startswith(answer), (asked, line))
 
-    def test_it_may_be_asked_before_ehlo_and_inside_a_transaction(self) -> None:
+    def test_vrfy_is_allowed_inside_a_transaction(self) -> None:
         client = self.client(vrfy_from=LOOPBACK)
         client.say("MAIL FROM:<ann@sender.example>")
         self.assertEqual(client.say("VRFY bob"), ["250 2.1.5 <bob@here.example>"])
         self.assertEqual(client.say("RCPT TO:<bob@here.example>")[0][:3], "250")
 
-    def test_help_lists_what_may_be_said_here(self) -> None:
+    def test_help_lists_the_commands_of_the_listener(self) -> None:
         (line,) = self.client(expn_from=LOOPBACK).say("HELP")
         self.assertTrue(line.startswith("214 2.0.0 Commands: EHLO HELO STARTTLS MAIL"), line)
         self.assertIn(" VRFY ", line)
