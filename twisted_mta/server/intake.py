@@ -26,7 +26,7 @@ from ..message.delivery_fields import read_delivered_to
 from ..policy.capacity import Capacity
 from ..policy.relaying import Relaying
 from ..policy.submission import Submission
-from ..smtp.extension.lasting import decided, lasting
+from ..smtp.extension.envelope_parameters import envelope_parameters, reply_to_mail
 from ..smtp.extension.views import SessionView
 from ..smtp.server.session import Session
 from .intake_policy import IntakePolicy
@@ -121,7 +121,7 @@ class Intake:
     ) -> Decision:
         """Accept any reverse-path that the client may use, while there is capacity.
 
-        Parameters that cannot be kept are refused (`smtp.extension.lasting`).
+        Parameters that cannot be kept are refused (`smtp.extension.envelope_parameters`).
         """
         refusal = self._capacity.refusal()
         if refusal is None and self.submission is not None:
@@ -137,7 +137,7 @@ class Intake:
         if refusal is not None or not parameters:
             return refusal
         trusted = partial(self._relaying.allows, session)
-        return decided(parameters, now=self._wall_time(), trusted=trusted)
+        return reply_to_mail(parameters, now=self._wall_time(), trusted=trusted)
 
     def rcpt(
         self, session: Session, forward_path: Mailbox, parameters: Parameters
@@ -295,7 +295,7 @@ class Intake:
         assert transaction is not None
         received_at = self._wall_time()
         id = self._ids()
-        parameters = lasting(
+        parameters = envelope_parameters(
             transaction.parameters,
             now=received_at,
             trusted=partial(self._relaying.allows, session),

@@ -136,7 +136,7 @@ class ClientAuth:
             raise SASLError("not a challenge")
         try:
             octets = b64decode(challenge.lines[0].strip(" "), validate=True)
-        except ValueError:  # what is not ASCII is no binascii.Error, which is one of these
+        except ValueError:  # of which binascii.Error is one; text outside ASCII raises another
             raise SASLError("the challenge is not base64") from None
         held, self._held = self._held, None
         response = mechanism.respond(octets) if held is None else held

@@ -30,7 +30,7 @@ class DotStuffer:
             return chunk
         stuffed = chunk.replace(b"\r\n.", b"\r\n..")
         if self._tail == b"\r\n":
-            if chunk[0] == 0x2E:
+            if chunk.startswith(b"."):
                 stuffed = b"." + stuffed
         elif self._tail == b"\r" and chunk.startswith(b"\n."):
             stuffed = b"\n." + stuffed[1:]

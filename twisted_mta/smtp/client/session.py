@@ -366,7 +366,8 @@ class ClientSession:
             self._close_down(reply, steps)
             return
         self._due -= 1
-        _ACTIONS[self._awaited.popleft()][reply.code // 100 - 2](self, reply, steps)
+        row = _ACTIONS[self._awaited.popleft()]
+        row[reply.code // 100 - 2](self, reply, steps)  # rows begin with 2yz
 
     def _take_contradiction(self, contradiction: Contradiction, steps: list[Step]) -> None:
         """Take a reply of several classes: its command is deferred, whatever the server meant."""
@@ -634,9 +635,8 @@ class ClientSession:
             # RFC 2033 §4.2: a 503 is due here, and no reply would follow the final dot.
             self._unexpected(reply, steps)
         else:
-            self._send(
-                Awaited.NOTHING, "."
-            )  # RFC 2920 §3.1: 354 although no recipient was accepted
+            # RFC 2920 §3.1: 354 although no recipient was accepted; a lone dot ends it.
+            self._send(Awaited.NOTHING, ".")
 
     def _begin_content(self, steps: list[Step]) -> None:
         self._awaited.append(Awaited.BODY)
@@ -686,9 +686,9 @@ class ClientSession:
         self.turn += 1
 
     def _release(self) -> None:
-        unsent = self._held_back
-        while unsent and (self._pipelining or not self._awaited):
-            awaited, line = unsent.popleft()
+        held_back = self._held_back
+        while held_back and (self._pipelining or not self._awaited):
+            awaited, line = held_back.popleft()
             if awaited is Awaited.RSET:
                 self._reset_first = False
             self._awaited.append(awaited)

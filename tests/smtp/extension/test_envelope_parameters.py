@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.smtp.extension.deliverby import DeliverBy
-from twisted_mta.smtp.extension.lasting import decided, lasting
+from twisted_mta.smtp.extension.envelope_parameters import envelope_parameters, reply_to_mail
 
 NOW = 1_800_000_000.7
 
 
 def kept(trusted: bool = True, **parameters: str | int | None) -> Mapping[str, str | int | None]:
-    return lasting(_named(parameters), now=NOW, trusted=lambda: trusted)
+    return envelope_parameters(_named(parameters), now=NOW, trusted=lambda: trusted)
 
 
 def reply(trusted: bool = True, **parameters: str | int | None) -> str:
-    return str(decided(_named(parameters), now=NOW, trusted=lambda: trusted))
+    return str(reply_to_mail(_named(parameters), now=NOW, trusted=lambda: trusted))
 
 
 def _named(parameters: Mapping[str, str | int | None]) -> dict[str, str | int | None]:

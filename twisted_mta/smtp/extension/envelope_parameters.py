@@ -11,7 +11,9 @@ from .deliverby import DeliverBy
 from .mtpriority import lowered
 
 
-def decided(parameters: Parameters, *, now: float, trusted: Callable[[], bool]) -> Reply | None:
+def reply_to_mail(
+    parameters: Parameters, *, now: float, trusted: Callable[[], bool]
+) -> Reply | None:
     """Return the reply to MAIL that its parameters demand; None for the usual reply.
 
     Args:
@@ -29,10 +31,10 @@ def decided(parameters: Parameters, *, now: float, trusted: Callable[[], bool]) 
     return None
 
 
-def lasting(
+def envelope_parameters(
     parameters: Parameters, *, now: float, trusted: Callable[[], bool]
 ) -> dict[str, str | int | None]:
-    """Return the parameters for the envelope; for the arguments see `decided`."""
+    """Return the parameters for the envelope; for the arguments see `reply_to_mail`."""
     # SIZE is about this transaction alone. The submitter that AUTH names is believed of no client
     # (RFC 4954 §5).
     kept = {key: value for key, value in parameters.items() if key not in ("SIZE", "AUTH")}
