@@ -249,7 +249,7 @@ class Settings(FilesTestCase):
         client.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
         self.assertRaises(ssl.SSLError, shake_hands, context, client)
         error = self.assertRaises(CertificateError, self.context_of, ciphers="RC4-FOO")
-        self.assertIn('ciphers "RC4-FOO": OpenSSL knows no suite of TLS 1.2 by it;', str(error))
+        self.assertIn('ciphers "RC4-FOO": OpenSSL finds no suite of TLS 1.2 in it;', str(error))
 
     def test_contexts_by_server_name_have_the_settings_of_the_listener(self) -> None:
         other = authority.self_signed("a.example").save(self.directory, "a.pem")

@@ -350,8 +350,8 @@ def _context(settings: TLSSettings, key: CertifiedKey) -> SSL.Context:
         context.set_cipher_list((settings.ciphers or _SUITES).encode("ascii"))
     except (SSL.Error, UnicodeEncodeError):
         raise CertificateError(
-            f'ciphers "{printable(settings.ciphers or "")}": OpenSSL knows no suite of TLS 1.2'
-            " by this name; expected suites such as ECDHE+AESGCM"
+            f'ciphers "{printable(settings.ciphers or "")}": OpenSSL finds no suite of TLS 1.2'
+            " in it; expected a list such as ECDHE+AESGCM"
         ) from None
     # Sessions are resumed by tickets, which need no memory here.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
