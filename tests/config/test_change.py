@@ -1,4 +1,4 @@
-"""What a reload can change, and what only a start can."""
+"""Differences of configurations: those a reload applies, and those only a start can."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ FIXED = {
     "log": {"format"},
     "listener": {"endpoint", "implicit_tls", "proxy_protocol_from", "proxy_protocol_timeout"},
 }
-"""What is made by a start, whatever a reload says; everything else is looked up where it is used,
-or has its way there (`Agent.prepare`)."""
+"""Settings that only a start applies. All others are read when they are used, or handed over by
+`Agent.prepare`."""
 
 ONE_VALUE = {("queue", "url"), ("listener", "kind")}
-"""Settings that can have but one value yet."""
+"""Settings with only one possible value so far."""
 
 
 def another(name: str, value: Any) -> Any:
-    """Return another value that a setting could have."""
+    """Return another value of a setting."""
     named: dict[str, Any] = {
         "hostname": "other.example",
         "web": "tcp:8025",
@@ -88,7 +88,7 @@ def settings() -> Config:
 
 
 def one_by_one(before: Config) -> list[tuple[str, str, Config]]:
-    """Return (table, setting, settings in which that one alone is another)."""
+    """Return (table, setting, configuration with another value of it), for each setting."""
     found: list[tuple[str, str, Config]] = []
     for field in attrs.fields(Config):
         value = getattr(before, field.name)
@@ -112,14 +112,14 @@ def one_by_one(before: Config) -> list[tuple[str, str, Config]]:
 
 
 def changed_table(table: Any, name: str, value: Any) -> Any:
-    """Return a table with another value, past the rules by which some need others."""
+    """Return a table with another value, without the checks against other settings."""
     changed = copy(table)
     object.__setattr__(changed, name, value)
     return changed
 
 
 class Change(SynchronousTestCase):
-    def test_each_setting_can_change_or_is_refused(self) -> None:
+    def test_each_setting_is_applied_by_a_reload_or_fixed(self) -> None:
         before = settings()
         for table, name, after in one_by_one(before):
             refused, said = fixed(before, after), changes(before, after)
@@ -130,16 +130,16 @@ class Change(SynchronousTestCase):
             self.assertIn("; before: ", line)
             self.assertTrue(line.isprintable(), line)
 
-    def test_every_setting_is_looked_at(self) -> None:
+    def test_every_setting_is_compared(self) -> None:
         there = {(table, name) for table, name, _ in one_by_one(settings())}
         for table, names in FIXED.items():
             for name in names:
                 self.assertIn((table, name), there)
 
-    def test_nothing_is_said_of_what_is_as_it_was(self) -> None:
+    def test_equal_settings_are_no_difference(self) -> None:
         self.assertEqual(fixed(settings(), settings()) + changes(settings(), settings()), [])
 
-    def test_all_that_differs_is_said_at_once(self) -> None:
+    def test_all_differences_are_listed(self) -> None:
         before = settings()
         after = evolve(before, hostname="other.example", drain_timeout=1.0, recipients="any")
         self.assertEqual(len(fixed(before, after)), 1)
@@ -151,14 +151,14 @@ class Change(SynchronousTestCase):
             ],
         )
 
-    def test_listeners_stay_as_many_and_where_they_are(self) -> None:
+    def test_number_and_endpoints_of_listeners_are_fixed(self) -> None:
         before = settings()
         two = evolve(before, listeners=(*before.listeners, Listener(endpoint="tcp:26")))
         self.assertEqual(fixed(before, two), ["2 listeners; before: 1"])
         self.assertEqual(fixed(two, before), ["1 listeners; before: 2"])
         self.assertEqual(changes(before, two), [])
 
-    def test_a_listener_is_named(self) -> None:
+    def test_a_difference_of_a_listener_names_it(self) -> None:
         before = settings()
         after = evolve(before, listeners=(Listener(endpoint="tcp:25", max_recipients=7),))
         self.assertEqual(

@@ -1,4 +1,4 @@
-"""The log: what a line holds, as text and as JSON, and what becomes of lines that find no room."""
+"""The log: lines of text and JSON, lines that cannot be written, files and workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WHEN = 1_795_350_252.3456  # 2026-11-22T12:24:12.3456Z
 
 
 class Broken:
-    """Cannot be shown."""
+    """An object whose repr and str raise."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -45,7 +45,7 @@ class Broken:
 
 @implementer(ILogObserver)
 class Events:
-    """Keeps what it observes."""
+    """An observer that keeps events."""
 
     def __init__(self) -> None:
         self.seen: list[LogEvent] = []
@@ -55,7 +55,7 @@ class Events:
 
 
 def event(format: str | None = None, **fields: Any) -> LogEvent:
-    """Return an event as a logger makes it, with its time set to `WHEN`."""
+    """Return an event of a logger, at the time `WHEN`."""
     events = Events()
     Logger("mail.place", observer=events).info(format, **fields)
     return {**events.seen[0], "log_time": WHEN}
@@ -69,7 +69,7 @@ def failed() -> Failure:
 
 
 def logged_by(say: Callable[[LegacyPublisher], None]) -> LogEvent:
-    """Return the event that `twisted.python.log` makes."""
+    """Return an event of `twisted.python.log`."""
     events = Events()
     say(LegacyPublisher(observerPublisher=LogPublisher(), publishPublisher=LogPublisher(events)))
     return {**events.seen[0], "log_time": WHEN}
@@ -79,7 +79,7 @@ class LogTestCase(SynchronousTestCase):
     def written(
         self, *events: LogEvent, format: LogFormat = "text", worker: int | None = None
     ) -> str:
-        """Return what a log writes of events."""
+        """Return what a log writes for events."""
         octets: list[bytes] = []
 
         def write(descriptor: int, content: bytes | bytearray) -> int:
@@ -93,23 +93,23 @@ class LogTestCase(SynchronousTestCase):
 
 
 class Text(LogTestCase):
-    def test_it_observes(self) -> None:
+    def test_a_log_provides_the_interface_of_observers(self) -> None:
         self.assertTrue(verifyObject(ILogObserver, Log()))
 
-    def test_a_line_has_time_place_level_and_what_is_said(self) -> None:
+    def test_a_line_has_time_namespace_level_and_text(self) -> None:
         line = self.written(event("{id} to {who}, {delay:.2f} s", id=7, who="bob", delay=0.126))
         self.assertRegex(
             line,
             r"^2026-11-2\dT\d\d:\d\d:12\.345[+-]\d{4} \[mail\.place#info\] 7 to bob, 0\.13 s\n$",
         )
 
-    def test_every_second_has_its_own_stamp(self) -> None:
+    def test_each_second_has_its_own_time_stamp(self) -> None:
         first, second = event("a"), event("b")
         second["log_time"] = WHEN + 59.7
         lines = self.written(first, second, first).splitlines()
         self.assertEqual([line[14:23] for line in lines], ["24:12.345", "25:12.045", "24:12.345"])
 
-    def test_but_for_milliseconds_it_is_what_twistd_writes(self) -> None:
+    def test_apart_from_milliseconds_a_line_is_that_of_twistd(self) -> None:
         class Host:
             name = "mx"
 
@@ -152,7 +152,7 @@ class Text(LogTestCase):
     def test_a_worker_is_named(self) -> None:
         self.assertIn(" [mail.place#info worker=2] a\n", self.written(event("a"), worker=2))
 
-    def test_nothing_can_pass_for_a_line_of_its_own_or_move_a_terminal(self) -> None:
+    def test_line_ends_and_control_characters_in_a_text_are_escaped(self) -> None:
         said = "a\r2026 [x#info] b\n2026 [x#info] c\x1b[2J\x00\x85\u2028\u202e\udc80é"
         self.assertTrue(
             self.written(event("{said}", said=said)).endswith(
@@ -160,11 +160,11 @@ class Text(LogTestCase):
             )
         )
 
-    def test_a_place_cannot_either(self) -> None:
+    def test_control_characters_in_a_system_name_are_escaped(self) -> None:
         line = self.written({**event("a"), "log_system": "x] b\n2026"})
         self.assertEqual(line.count("\n"), 1)
 
-    def test_what_cannot_be_shown_raises_nothing(self) -> None:
+    def test_a_value_that_cannot_be_formatted_raises_nothing(self) -> None:
         for format in ("text", "json"):
             for each in (
                 event("{it}", it=Broken()),
@@ -220,7 +220,7 @@ class JSON(LogTestCase):
     def test_a_worker_is_named(self) -> None:
         self.assertEqual(self.object(event("a"), worker=2)["worker"], 2)
 
-    def test_values_of_other_kinds_are_shown_as_text(self) -> None:
+    def test_values_of_other_types_are_written_as_text(self) -> None:
         found = self.object(
             event(
                 "a",
@@ -237,13 +237,13 @@ class JSON(LogTestCase):
         self.assertEqual(found["lone"], "\udc80\x1b\u2028\n")
         self.assertIsInstance(found["broken"], str)
 
-    def test_a_field_never_takes_the_place_of_ours(self) -> None:
+    def test_a_field_with_a_reserved_name_is_renamed(self) -> None:
         found = self.object({**event("{message}", message="mine", worker=9), "level": 3}, worker=1)
         self.assertEqual((found["message"], found["message_"]), ("mine", "mine"))
         self.assertEqual((found["level"], found["level_"]), ("info", 3))
         self.assertEqual((found["worker"], found["worker_"]), (1, 9))
 
-    def test_an_event_of_fields_alone_is_written(self) -> None:
+    def test_an_event_without_a_text_is_written(self) -> None:
         self.assertEqual(self.object(event(None, count=1))["count"], 1)
         self.assertEqual(self.written(event(None), format="json"), "")
 
@@ -253,7 +253,7 @@ class JSON(LogTestCase):
         self.assertIn("Traceback", found["failure"])
         self.assertTrue(found["failure"].endswith("out of cheese"), found["failure"])
 
-    def test_an_event_of_the_old_way_says_nothing_twice(self) -> None:
+    def test_an_event_of_twisted_python_log_repeats_nothing(self) -> None:
         found = self.object(logged_by(lambda log: log.msg("old", system="here", extra=1)))
         self.assertEqual(
             found,
@@ -270,7 +270,7 @@ class JSON(LogTestCase):
         self.assertEqual((found["message"], found["level"]), ("Ow", "critical"))
         self.assertIn("out of cheese", found["failure"])
 
-    def test_another_observer_of_the_old_way_leaves_no_trace(self) -> None:
+    def test_fields_that_a_legacy_observer_adds_are_left_out(self) -> None:
         each = event("{id}", id=1)
         before = self.object(each)
         LegacyLogObserverWrapper(lambda _: None)(each)
@@ -279,7 +279,7 @@ class JSON(LogTestCase):
 
 
 class Disk:
-    """A descriptor with room for so many octets."""
+    """A descriptor that accepts a limited number of octets."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -295,12 +295,12 @@ class Disk:
 
 
 def text_of(octets: bytes) -> list[str]:
-    """Return what lines say behind their places."""
+    """Return the texts of lines."""
     return [line.partition("] ")[2] or line for line in octets.decode().splitlines()]
 
 
-class NoRoom(SynchronousTestCase):
-    def test_lines_wait_for_room_and_are_not_torn(self) -> None:
+class FullDisk(SynchronousTestCase):
+    def test_lines_wait_for_space_and_stay_whole(self) -> None:
         disk = Disk(100)
         log = Log(write=disk.write)
         for number in range(5):
@@ -310,7 +310,7 @@ class NoRoom(SynchronousTestCase):
         log(event("last"))
         self.assertEqual(text_of(disk.content), [*(f"line {n}" for n in range(5)), "last"])
 
-    def test_lines_beyond_are_counted_and_a_line_says_how_many(self) -> None:
+    def test_dropped_lines_are_counted_and_a_line_reports_their_number(self) -> None:
         disk = Disk(0)
         log = Log(write=disk.write)
         log(event("first"))
@@ -327,7 +327,7 @@ class NoRoom(SynchronousTestCase):
         self.assertIn(b"[twisted_mta.telemetry.log#warn]", disk.content)
         self.assertEqual(log.dropped, 3)
 
-    def test_one_line_alone_that_is_too_long_is_counted_too(self) -> None:
+    def test_a_single_line_that_is_too_long_is_counted(self) -> None:
         disk = Disk(0)
         log = Log(write=disk.write)
         log(event("x" * 1_100_000))
@@ -336,7 +336,7 @@ class NoRoom(SynchronousTestCase):
         self.assertEqual(len(text_of(disk.content)), 2)
         self.assertTrue(text_of(disk.content)[0].startswith("1 lines"), disk.content)
 
-    def test_the_rest_of_a_line_is_written_however_long(self) -> None:
+    def test_the_rest_of_a_partly_written_line_follows(self) -> None:
         disk = Disk(50)
         log = Log(write=disk.write)
         log(event("x" * 100_000))
@@ -344,7 +344,7 @@ class NoRoom(SynchronousTestCase):
         log(event("last"))
         self.assertEqual(text_of(disk.content), ["x" * 100_000, "last"])
 
-    def test_what_waits_is_written_at_the_end(self) -> None:
+    def test_waiting_lines_are_written_at_close(self) -> None:
         disk = Disk(0)
         log = Log(write=disk.write)
         log(event("one"))
@@ -352,7 +352,7 @@ class NoRoom(SynchronousTestCase):
         log.close()
         self.assertEqual(text_of(disk.content), ["one"])
 
-    def test_the_count_is_a_line_of_json(self) -> None:
+    def test_the_number_of_dropped_lines_is_a_line_of_json(self) -> None:
         disk = Disk(0)
         log = Log("json", write=disk.write)
         log(event("x" * 1_100_000))
@@ -361,7 +361,7 @@ class NoRoom(SynchronousTestCase):
         lost, _ = disk.content.splitlines()
         self.assertEqual(json.loads(lost)["count"], 1)
 
-    def test_a_worker_is_not_held_up_by_a_parent_that_does_not_read(self) -> None:
+    def test_a_parent_that_does_not_read_does_not_block_a_worker(self) -> None:
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         log = Log(descriptor=writer, worker=1)
@@ -395,7 +395,7 @@ class NoRoom(SynchronousTestCase):
         self.assertEqual(lines[-1], "again")
 
     def full_pipe(self, later: Callable[[Callable[[], None]], object]) -> tuple[Log, int, bytes]:
-        """Return a worker's log whose pipe is full, the end to read, and all that it was given."""
+        """Return a worker's log with a full pipe, the reading end, and all logged lines."""
         reader, writer = os.pipe()
         log = Log(descriptor=writer, worker=1, later=later)
         log.open()
@@ -408,7 +408,7 @@ class NoRoom(SynchronousTestCase):
             expected += line
         return log, reader, expected
 
-    def test_what_waits_is_tried_again_without_another_event(self) -> None:
+    def test_waiting_lines_are_written_without_another_event(self) -> None:
         asked: list[Callable[[], None]] = []
         log, reader, expected = self.full_pipe(asked.append)
         self.addCleanup(log.close)
@@ -423,7 +423,7 @@ class NoRoom(SynchronousTestCase):
         self.assertEqual(read, expected)
         self.assertEqual(asked, [])
 
-    def test_at_the_end_it_waits_for_who_reads(self) -> None:
+    def test_close_waits_for_the_reader(self) -> None:
         log, reader, expected = self.full_pipe(lambda call: None)
         read = bytearray()
 
@@ -437,7 +437,7 @@ class NoRoom(SynchronousTestCase):
         listener.join()
         self.assertEqual(bytes(read), expected)
 
-    def test_a_reader_that_has_gone_harms_nothing(self) -> None:
+    def test_a_reader_that_is_gone_is_no_error(self) -> None:
         reader, writer = os.pipe()
         log = Log(descriptor=writer)
         log.open()
@@ -463,7 +463,7 @@ class Files(SynchronousTestCase):
         finally:
             log.close()
 
-    def test_it_goes_on_behind_what_is_there_for_owner_and_group(self) -> None:
+    def test_an_existing_file_is_appended_to_and_a_new_one_is_for_owner_and_group(self) -> None:
         before = os.umask(0o022)
         self.addCleanup(os.umask, before)
         for said in ("one", "two"):
@@ -472,19 +472,19 @@ class Files(SynchronousTestCase):
         self.assertEqual(text_of(self.path.read_bytes()), ["one", "two"])
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
 
-    def test_what_was_said_before_it_was_opened_comes_first(self) -> None:
+    def test_events_before_open_come_first(self) -> None:
         log = Log(path=str(self.path))
         log(event("early"))
         log.open()
         self.assertEqual(text_of(self.path.read_bytes()), ["early"])
         log.close()
 
-    def test_lines_of_others_are_written_as_they_are(self) -> None:
+    def test_lines_of_workers_are_written_unchanged(self) -> None:
         with self.opened() as log:
             log.write_lines(b'{"worker":1}\n{"worker":2}\n')
         self.assertEqual(self.path.read_bytes(), b'{"worker":1}\n{"worker":2}\n')
 
-    def test_a_file_that_was_moved_away_is_left_for_a_new_one(self) -> None:
+    def test_reopen_leaves_a_renamed_file_for_a_new_one(self) -> None:
         with self.opened() as log:
             log(event("one"))
             self.path.rename(self.home / "old")
@@ -496,7 +496,7 @@ class Files(SynchronousTestCase):
             text_of(self.path.read_bytes()), [f"{self.path} was opened again", "three"]
         )
 
-    def test_a_path_that_cannot_be_opened_leaves_it_in_the_old_file(self) -> None:
+    def test_if_the_path_cannot_be_opened_the_log_continues_in_the_old_file(self) -> None:
         with self.opened() as log:
             self.path.rename(self.home / "old")
             self.path.mkdir()
@@ -511,7 +511,7 @@ class Files(SynchronousTestCase):
             ],
         )
 
-    def test_to_open_it_anew_costs_no_descriptor(self) -> None:
+    def test_reopen_leaks_no_descriptor(self) -> None:
         with self.opened() as log:
             log.reopen()
             free = os.dup(0)
@@ -522,22 +522,22 @@ class Files(SynchronousTestCase):
             os.close(again)
         self.assertEqual(again, free)
 
-    def test_standard_output_is_not_opened_anew(self) -> None:
+    def test_reopen_leaves_standard_output_alone(self) -> None:
         reader, writer = os.pipe()
         log = Log(descriptor=writer)
         log.open()
-        self.assertTrue(os.get_blocking(writer))  # others have it too
-        os.close(writer)  # somebody closes it: the log has its own
+        self.assertTrue(os.get_blocking(writer))  # other processes share it
+        os.close(writer)  # the log has its own copy
         self.assertTrue(log.reopen())
         log(event("on"))
         self.assertEqual(text_of(os.read(reader, 1000)), ["on"])
         log.close()
         os.close(reader)
 
-    def test_a_file_that_cannot_be_made_is_an_error_at_once(self) -> None:
+    def test_a_file_that_cannot_be_created_is_an_error(self) -> None:
         self.assertRaises(OSError, Log(path=str(self.home / "none" / "log")).open)
 
-    def test_its_descriptor_is_none_of_the_standard_ones_and_not_inherited(self) -> None:
+    def test_the_descriptor_is_not_a_standard_one_and_is_not_inherited(self) -> None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         with self.opened() as log:
             log.reopen()
@@ -564,7 +564,7 @@ class Workers(SynchronousTestCase):
         self.passed: list[bytes] = []
         self.lines = WholeLines(self.passed.append)
 
-    def test_lines_are_passed_on_whole_wherever_they_are_cut(self) -> None:
+    def test_lines_that_arrive_in_pieces_are_passed_on_whole(self) -> None:
         sent = b"one\ntwo\nthree\n"
         for cut in range(len(sent)):
             self.lines.received(sent[:cut])
@@ -573,12 +573,12 @@ class Workers(SynchronousTestCase):
             self.assertTrue(all(piece.endswith(b"\n") for piece in self.passed))
             self.passed.clear()
 
-    def test_a_line_without_an_end_gets_one(self) -> None:
+    def test_an_incomplete_line_is_ended(self) -> None:
         self.lines.received(b"one\nlast wor")
         self.lines.ended()
         self.lines.ended()
         self.assertEqual(self.passed, [b"one\n", b"last wor\n"])
 
-    def test_a_line_that_never_ends_is_cut(self) -> None:
+    def test_an_endless_line_is_broken(self) -> None:
         self.lines.received(b"x" * (3 << 20))
         self.assertTrue(self.passed)

@@ -1,4 +1,4 @@
-"""Live traces: what is told to whom, what is taken out, and who waits for whom (nobody)."""
+"""Live traces: filters, slow readers, sessions, and what is left out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OUT = SessionEnds(
 
 
 class Filters(SynchronousTestCase):
-    def test_which_sessions_are_wanted(self) -> None:
+    def test_a_filter_matches_sessions_by_direction_client_and_server(self) -> None:
         for said, inward, outward in (
             ({}, True, True),
             ({"direction": "in"}, True, False),
@@ -39,7 +39,7 @@ class Filters(SynchronousTestCase):
             self.assertEqual((wanted.matches(IN), wanted.matches(OUT)), (inward, outward), said)
             self.assertEqual(Filter.parse(wanted.to_json()), wanted)
 
-    def test_what_cannot_be_is_refused_by_name(self) -> None:
+    def test_an_invalid_filter_is_refused(self) -> None:
         for said in ({"client": "x\x1b"}, {"direction": "up"}, {"colour": "red"}):
             with self.assertRaises(ValueError) as caught:
                 Filter.parse(said)
@@ -57,7 +57,7 @@ class Buffers(SynchronousTestCase):
             ready=lambda: self.ready,
         )
 
-    def test_a_slow_reader_loses_lines_and_is_told_how_many(self) -> None:
+    def test_a_slow_reader_loses_lines_and_gets_their_number(self) -> None:
         self.ready = False
         for _ in range(5000):
             self.buffer.put({})
@@ -77,7 +77,7 @@ class Buffers(SynchronousTestCase):
         self.clock.advance(0.06)
         self.assertEqual(self.told, [(3, 0)])
 
-    def test_a_closed_one_leaves_no_timer(self) -> None:
+    def test_a_closed_buffer_leaves_no_timer(self) -> None:
         self.buffer.put({})
         self.buffer.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -96,7 +96,7 @@ class ByEnvelope(SynchronousTestCase):
         clock.pump([0.1] * 3)
         return [str(event["text"]) for event in told]
 
-    def test_the_session_is_told_from_its_beginning_once_it_matches(self) -> None:
+    def test_a_session_is_shown_from_its_beginning_once_it_matches(self) -> None:
         spoken = ("EHLO x", "MAIL FROM:<a@b.example> SIZE=1", "RCPT TO:<C@d.example>", "DATA")
         other = ("MAIL FROM:<x@y.example>", "RCPT TO:<z@y.example>", "QUIT")
         for said in (
@@ -109,21 +109,21 @@ class ByEnvelope(SynchronousTestCase):
         for said in ({"sender": "c@d.example"}, {"sender": "x@y.example", "recipient": "q@r"}):
             self.assertEqual(self.lines(said, *spoken, *other), [], said)
 
-    def test_the_null_reverse_path_can_be_asked_for(self) -> None:
+    def test_the_null_reverse_path_can_be_selected(self) -> None:
         self.assertEqual(len(self.lines({"sender": "<>"}, "MAIL FROM:<>")), 1)
 
 
-class TakenOut(SynchronousTestCase):
+class LeftOut(SynchronousTestCase):
     def setUp(self) -> None:
         self.lines: list[str] = []
         self.overhearing = Overhearing(lambda line: self.lines.append(str(line)))
 
-    def test_what_belongs_to_auth_and_what_is_no_command(self) -> None:
+    def test_credentials_and_lines_that_are_not_commands_are_left_out(self) -> None:
         self.overhearing.received(b"EHLO me")
         self.overhearing.received(b"AUTH PLAIN AHVzZXIAcGVuY2ls")
         self.overhearing.received(b"dXNlcg==", secret=True)
         self.overhearing.received(b"auth plain\tAHVzZXIAcGVuY2ls")
-        self.overhearing.received(b"cGVuY2ls")  # out of place: AUTH was refused
+        self.overhearing.received(b"cGVuY2ls")  # out of order: AUTH was refused
         self.overhearing.received(b"Subject: private")
         self.overhearing.sent(b"334 VXNlcm5hbWU6\r\n235 2.7.0 Known\r\n")
         self.overhearing.content(17)
@@ -169,7 +169,7 @@ class Sessions(SynchronousTestCase):
             if each["direction"] == direction
         ]
 
-    def test_both_sides_of_a_message_on_its_way_through(self) -> None:
+    def test_both_sessions_of_a_relayed_message_are_shown(self) -> None:
         world = self.world()
         world.serve("192.0.2.1")
         self.open(world)
@@ -188,7 +188,7 @@ class Sessions(SynchronousTestCase):
         self.assertIn("c RCPT TO:<b@a.example>", outward)
         self.assertNotIn("private", str(self.told))
 
-    def test_a_session_that_is_there_already_is_told_from_then_on(self) -> None:
+    def test_a_session_that_is_open_already_is_shown_from_then_on(self) -> None:
         world = self.world()
         client = world.mta.connect()
         self.open(world, client="127.0.0.1")
@@ -206,7 +206,7 @@ class Sessions(SynchronousTestCase):
         self.assertEqual(len(self.texts(world, "in")), 3)
         self.assertIsNone(client.transport.other.protocol.session.overheard)
 
-    def test_a_connection_that_cannot_be_had(self) -> None:
+    def test_a_failed_connection_is_shown(self) -> None:
         world = self.world()
         self.open(world, next_hop="mx1.host")
         world.mta.submit(CONTENT, "b@a.example", sender="s@sender.example")
@@ -214,7 +214,7 @@ class Sessions(SynchronousTestCase):
         self.assertEqual(first, "n to mx1.host[192.0.2.1]:25")
         self.assertTrue(second.startswith("n no connection: "))
 
-    def test_content_where_commands_stand_is_not_told(self) -> None:
+    def test_content_sent_among_commands_is_left_out(self) -> None:
         world = self.world()
         self.open(world)
         client = world.mta.connect()
@@ -223,7 +223,7 @@ class Sessions(SynchronousTestCase):
         self.texts(world, "in")
         self.assertNotIn("private", str(self.told))
 
-    def test_no_password_is_told(self) -> None:
+    def test_passwords_are_left_out(self) -> None:
         world = self.world(
             destinations=(Destination(domain="a.example", tls="encrypt"),),
         )
@@ -235,7 +235,7 @@ class Sessions(SynchronousTestCase):
         self.assertIn("AUTH PLAIN (taken out)", str(self.told))
         self.assertNotIn(secret, str(self.told))
 
-    def test_nobody_listens_as_long_as_no_trace_is_open(self) -> None:
+    def test_without_an_open_trace_sessions_have_no_listener(self) -> None:
         world = self.world()
         world.serve("192.0.2.1")
         client = world.mta.connect()

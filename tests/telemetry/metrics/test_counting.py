@@ -1,4 +1,4 @@
-"""What is counted, by whom, and that sums never go backwards."""
+"""Metrics: the table, counting, snapshots, and sums that never decrease."""
 
 import json
 
@@ -8,13 +8,13 @@ from twisted_mta.telemetry.metrics import TABLE, Metric, Metrics, Snapshot, Tota
 
 
 class Table(SynchronousTestCase):
-    def test_every_metric_is_in_it_once(self) -> None:
+    def test_every_metric_is_in_the_table_once(self) -> None:
         declared = [each for each in vars(table).values() if isinstance(each, Metric)]
         self.assertEqual(declared, list(TABLE))
         names = [metric.name for metric in TABLE]
         self.assertEqual(sorted(names), sorted(dict.fromkeys(names)))
 
-    def test_names_say_what_they_are(self) -> None:
+    def test_names_follow_the_conventions_of_prometheus(self) -> None:
         for metric in TABLE:
             self.assertTrue(metric.name.startswith("twisted_mta_"), metric)
             self.assertEqual(metric.name.endswith("_total"), metric.kind == "counter", metric)
@@ -38,7 +38,7 @@ class Counting(SynchronousTestCase):
         self.assertEqual(snapshot.total(table.MESSAGES_ACCEPTED), 2)
         self.assertEqual(snapshot.total(table.OCTETS_ACCEPTED), 1000)
 
-    def test_each_combination_of_labels_counts_for_itself(self) -> None:
+    def test_each_combination_of_labels_is_counted_separately(self) -> None:
         for transport, outcome in (("smtp", "delivered"), ("smtp", "failed"), ("lmtp", "failed")):
             self.metrics.count(table.OUTCOMES, transport, outcome, "0")
         snapshot = self.metrics.snapshot()
@@ -46,7 +46,7 @@ class Counting(SynchronousTestCase):
         self.assertEqual(snapshot.total(table.OUTCOMES, outcome="failed"), 2)
         self.assertEqual(snapshot.total(table.OUTCOMES, outcome="failed", transport="smtp"), 1)
 
-    def test_a_label_value_that_is_not_in_the_table_is_other_however_many_there_are(self) -> None:
+    def test_all_label_values_that_are_not_in_the_table_count_as_other(self) -> None:
         for number in range(1000):
             self.metrics.count(table.EARLY_DATA, f"listener {number}")
             self.metrics.observe(table.DELIVERY_DELAY, 1.0, f"transport {number}")
@@ -64,7 +64,7 @@ class Counting(SynchronousTestCase):
         self.assertEqual(distribution.counts[-1], 1)
         self.assertAlmostEqual(distribution.sum, 2 * bounds[0] + bounds[-1] + 1.0001)
 
-    def test_what_others_keep_is_read_when_it_is_asked_for(self) -> None:
+    def test_numbers_kept_elsewhere_are_read_at_each_snapshot(self) -> None:
         kept = [3, 4]
         self.metrics.read(table.COMMIT_BATCHES, lambda: kept[0])
         self.metrics.read(table.COMMIT_BATCHES, lambda: kept[1])
@@ -74,7 +74,7 @@ class Counting(SynchronousTestCase):
         self.assertEqual(self.metrics.snapshot().total(table.COMMIT_BATCHES), 9)
         self.assertEqual(list(self.metrics.snapshot().series(table.CERTIFICATE_EXPIRY)), [])
 
-    def test_the_wrong_number_of_labels_or_the_wrong_kind_is_a_mistake(self) -> None:
+    def test_a_wrong_number_of_labels_or_kind_is_a_value_error(self) -> None:
         metrics = self.metrics
         for mistake in (
             lambda: metrics.count(table.EARLY_DATA),
@@ -101,7 +101,7 @@ class Crossing(SynchronousTestCase):
         written = json.dumps(self.snapshot.to_json())
         self.assertEqual(Snapshot.from_json(json.loads(written)), self.snapshot)
 
-    def test_the_json_names_everything(self) -> None:
+    def test_json_has_names_labels_and_values(self) -> None:
         written = self.snapshot.to_json()
         self.assertEqual(
             written["twisted_mta_refused_total"],
@@ -112,11 +112,11 @@ class Crossing(SynchronousTestCase):
         self.assertEqual(len(histogram["counts"]), len(histogram["bounds"]) + 1)
         self.assertEqual(histogram["sum"], 2.5)
 
-    def test_what_another_version_counts_besides_is_left_out(self) -> None:
+    def test_unknown_metrics_of_another_version_are_left_out(self) -> None:
         written = {**self.snapshot.to_json(), "twisted_mta_news_total": [{"value": 1}]}
         self.assertEqual(Snapshot.from_json(written), self.snapshot)
 
-    def test_what_is_no_snapshot_is_a_value_error(self) -> None:
+    def test_json_of_another_shape_is_a_value_error(self) -> None:
         for written in (
             None,
             [],
@@ -148,7 +148,7 @@ class Sums(SynchronousTestCase):
         (distribution,) = total.distributions.values()
         self.assertEqual((distribution.counts[0], distribution.counts[-1]), (2, 1))
 
-    def test_what_a_process_counted_outlives_it_but_for_its_gauges(self) -> None:
+    def test_counters_of_a_process_outlive_it_and_gauges_do_not(self) -> None:
         totals = Totals()
         totals.heard((100, 1.0), counted(2, 400.0, 0.05))
         totals.heard((101, 1.0), counted(3, 500.0))
@@ -158,7 +158,7 @@ class Sums(SynchronousTestCase):
         self.assertEqual(totals.sum().total(table.DELIVERIES_ACTIVE), 1)
         self.assertEqual(len(totals.sum().distributions), 1)
 
-    def test_a_process_that_got_the_number_of_a_dead_one_begins_anew(self) -> None:
+    def test_a_process_with_the_number_of_a_dead_one_is_another(self) -> None:
         totals = Totals()
         totals.heard((100, 1.0), counted(2, 400.0))
         totals.heard((100, 2.0), counted(1, 400.0))

@@ -1,4 +1,4 @@
-"""What Prometheus reads, read back with the parsers of its own library."""
+"""The exposition formats, read back with the parsers of Prometheus' library."""
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text
@@ -23,20 +23,20 @@ class Exposition(SynchronousTestCase):
         self.assertEqual(len(found), 1, name)
         return float(found[0])
 
-    def test_every_metric_of_the_table_is_there_from_the_start(self) -> None:
+    def test_every_metric_of_the_table_is_exposed_from_the_start(self) -> None:
         written = exposition(Snapshot())
         self.assertEqual(written.content_type, TEXT)
         for metric in TABLE:
             self.assertIn(f"# TYPE {metric.name} {metric.kind}\n".encode(), written.content)
             self.assertIn(f"# HELP {metric.name} {metric.help}\n".encode(), written.content)
 
-    def test_what_has_few_labels_begins_at_zero(self) -> None:
+    def test_time_series_with_few_labels_begin_at_zero(self) -> None:
         self.assertEqual(self.sample("twisted_mta_messages_accepted_total"), 0)
         self.assertEqual(self.sample("twisted_mta_early_data_total", kind="smtp"), 0)
         self.assertEqual(self.sample("twisted_mta_reloads_total", result="failed"), 0)
         self.assertEqual(self.sample("twisted_mta_commit_duration_seconds_count"), 0)
 
-    def test_numbers_are_whole(self) -> None:
+    def test_counts_are_written_as_whole_numbers(self) -> None:
         self.metrics.count(table.OCTETS_ACCEPTED, by=123_456_789_012)
         self.metrics.count(table.OUTCOMES, "smtp", "failed", "1")
         self.assertEqual(self.sample("twisted_mta_accepted_octets_total"), 123_456_789_012)
@@ -56,10 +56,10 @@ class Exposition(SynchronousTestCase):
         self.assertEqual(self.sample(f"{name}_count", transport="smtp"), 4)
         self.assertAlmostEqual(self.sample(f"{name}_sum", transport="smtp"), 1_000_000.75)
 
-    def test_the_version_is_told(self) -> None:
+    def test_build_info_has_the_version(self) -> None:
         self.assertEqual(self.sample("twisted_mta_build_info", version="1.2.3"), 1)
 
-    def test_openmetrics_is_written_for_those_who_ask_whatever_version_they_name(self) -> None:
+    def test_openmetrics_is_written_if_accept_names_it_in_any_version(self) -> None:
         for accept in (
             "application/openmetrics-text",
             "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",

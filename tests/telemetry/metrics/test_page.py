@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent.parent / "docs" / "admin.rs
 
 
 class Page(SynchronousTestCase):
-    def test_every_metric_and_every_label_is_on_it(self) -> None:
+    def test_the_page_has_every_metric_and_label(self) -> None:
         text = PAGE.read_text(encoding="utf-8")
         table = text[text.index("   * - Metric\n") : text.index("Some questions")]
         for metric in TABLE:

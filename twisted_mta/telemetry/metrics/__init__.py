@@ -1,7 +1,7 @@
-"""Counters, gauges and histograms: what they are, one process's, and the sum of many.
+"""Counters, gauges and histograms of one process, and their sums over many.
 
-`Metrics` counts in one process, `Snapshot` is what it has counted and crosses to another, `added`
-and `Totals` sum over processes, and `exposition` writes the sum as Prometheus reads it.
+`Metrics` counts in one process; a `Snapshot` of it crosses to another; `added` and `Totals` sum
+over processes; `exposition` writes the sum for Prometheus.
 """
 
 from .counting import Metrics

@@ -1,4 +1,4 @@
-"""What one process counts."""
+"""The metrics of one process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .table import OTHER, Metric
 class Metrics:
     """Counters, gauges and histograms of one process.
 
-    For the reactor's thread alone: nothing is locked. Label values are given in the order of the
-    table; one that is not there is counted as ``other``.
+    Only for the reactor's thread: nothing is locked. Label values are given in the order of the
+    table; a value that is not in the table counts as ``other``.
     """
 
     def __init__(self) -> None:
@@ -23,10 +23,10 @@ class Metrics:
         self._read: list[tuple[Key, Callable[[], float | None]]] = []
 
     def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
-        """Raise a counter.
+        """Increase a counter.
 
         Raises:
-            ValueError: it has not so many labels, or is no counter.
+            ValueError: the number of labels is wrong, or it is not a counter.
         """
         key: Key = (metric, *labels)
         try:
@@ -36,18 +36,18 @@ class Metrics:
             self._numbers[key] = self._numbers.get(key, 0) + by
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
-        """Say what a gauge shows from now on.
+        """Set a gauge.
 
         Raises:
-            ValueError: it has not so many labels, or is no gauge.
+            ValueError: the number of labels is wrong, or it is not a gauge.
         """
         self._numbers[_bounded((metric, *labels), "gauge")] = value
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
-        """Put a value into a histogram.
+        """Add a value to a histogram.
 
         Raises:
-            ValueError: it has not so many labels, or is no histogram.
+            ValueError: the number of labels is wrong, or it is not a histogram.
         """
         key: Key = (metric, *labels)
         counts = self._observed.get(key)
@@ -59,17 +59,17 @@ class Metrics:
         self._sums[key] += value
 
     def read(self, metric: Metric, number: Callable[[], float | None], *labels: str) -> None:
-        """Ask for a number that somebody else keeps, each time that a snapshot is taken.
+        """Call ``number`` at each snapshot, for a counter or gauge that is kept elsewhere.
 
-        Several numbers of one time series are added up; None is no number.
+        Several numbers of one time series are added; None: no number.
 
         Raises:
-            ValueError: it has not so many labels, or is a histogram.
+            ValueError: the number of labels is wrong, or it is a histogram.
         """
         self._read.append((_bounded((metric, *labels), "counter", "gauge"), number))
 
     def snapshot(self) -> Snapshot:
-        """Return all that was counted so far."""
+        """Return all metrics as they are now."""
         numbers = dict(self._numbers)
         for key, read in self._read:
             number = read()
@@ -85,7 +85,7 @@ class Metrics:
 
 
 def _bounded(key: Key, *kinds: str) -> Key:
-    """Return the key with ``other`` for each label value that the table does not have."""
+    """Return the key with ``other`` for each label value that is not in the table."""
     metric, *values = key
     if metric.kind not in kinds or len(values) != len(metric.labels):
         raise ValueError(f"{metric.name} is a {metric.kind} with labels {list(metric.labels)}")

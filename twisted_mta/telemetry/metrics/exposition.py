@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them: its own text format, or OpenMetrics where that is asked for."""
+"""Metrics for Prometheus: in its text format, or in OpenMetrics on request."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .table import PREFIX, TABLE, Metric
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# A counter that appears only when it first counts hides that first time from `rate()`; metrics with
-# so few time series show all of them from the start.
+# A counter that appears with its first event hides that event from `rate()`; so metrics with few
+# time series expose all of them from the start.
 _SHOWN_FROM_THE_START = 16
 
 
@@ -33,10 +33,10 @@ _openmetrics: Callable[[Any], bytes] = openmetrics.generate_latest
 
 @frozen
 class Exposition:
-    """Metrics, written.
+    """The text of metrics.
 
     Attributes:
-        content_type: of the format that was chosen.
+        content_type: of the format.
         content: the text.
     """
 
@@ -50,12 +50,12 @@ def exposition(snapshot: Snapshot, *, version: str = "", accept: str = "") -> Ex
     Args:
         snapshot: of all processes together.
         version: of this program, for its information metric.
-        accept: the Accept field of who asks: OpenMetrics is written where it is named there.
+        accept: the Accept field of the request; OpenMetrics is written if it is named there.
     """
     registry: Any = CollectorRegistry()
     registry.register(_Collector(snapshot, version))
-    # The version that is asked for is not looked at: a number that cannot be read would be an
-    # error, and 1.0.0 is what every scraper takes.
+    # The version in Accept is ignored: an invalid one would be an error, and every scraper accepts
+    # 1.0.0.
     if any(
         kind.partition(";")[0].strip().lower() == "application/openmetrics-text"
         for kind in accept.split(",")
@@ -70,7 +70,7 @@ class _Collector:
         self._version = version
 
     def describe(self) -> list[Family]:
-        """Return nothing: the registry has one collector, and need not look for duplicates."""
+        """Return nothing: with one collector the registry need not look for duplicates."""
         return []
 
     def collect(self) -> Iterator[Family]:
@@ -85,7 +85,7 @@ class _Collector:
 
 
 def _keys(metric: Metric, counted: dict[Key, Any]) -> list[Key]:
-    """Return the time series to show, in the order of the table."""
+    """Return the time series to expose, in the order of the table."""
     shown: dict[Key, None] = {}
     if metric.kind != "gauge" and metric.combinations <= _SHOWN_FROM_THE_START:
         for values in product(*metric.labels.values()):
@@ -102,9 +102,9 @@ def _family(metric: Metric, snapshot: Snapshot) -> Family:
         seen = {key: value for key, value in snapshot.distributions.items() if key[0] is metric}
         les = [*(str(float(bound)) for bound in metric.bounds), "+Inf"]
         for key in _keys(metric, seen):
-            one = seen.get(key, none)
-            cumulative = accumulate(one.counts)
-            histogram.add_metric(list(key[1:]), list(zip(les, cumulative, strict=True)), one.sum)
+            distribution = seen.get(key, none)
+            buckets = list(zip(les, accumulate(distribution.counts), strict=True))
+            histogram.add_metric(list(key[1:]), buckets, distribution.sum)
         return histogram
     counted = {key: number for key, number in snapshot.numbers.items() if key[0] is metric}
     family: CounterMetricFamily | GaugeMetricFamily = (

@@ -1,4 +1,4 @@
-"""What was counted, as a value that crosses from one process to another and can be added up."""
+"""A snapshot of metrics: a value that crosses between processes and can be added up."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from attrs import field, frozen
 from .table import TABLE, Metric
 
 Key: TypeAlias = tuple[Metric, *tuple[str, ...]]
-"""A metric and the values of its labels, in their order: one time series."""
+"""One time series: a metric and the values of its labels, in their order."""
 
 _BY_NAME = {metric.name: metric for metric in TABLE}
 
 
 @frozen
 class Distribution:
-    """What a histogram has seen.
+    """The observations of a histogram.
 
     Attributes:
-        counts: observations in each bucket, not cumulative; the last is above all bounds.
-        sum: of all that was observed.
+        counts: observations in each bucket, not cumulative; the last bucket is above all bounds.
+        sum: of all observed values.
     """
 
     counts: tuple[int, ...]
@@ -29,7 +29,7 @@ class Distribution:
 
     def __add__(self, other: Distribution) -> Distribution:
         return Distribution(
-            tuple(one + two for one, two in zip(self.counts, other.counts, strict=True)),
+            tuple(map(sum, zip(self.counts, other.counts, strict=True))),
             self.sum + other.sum,
         )
 
@@ -38,7 +38,7 @@ class Distribution:
 class Snapshot:
     """The metrics of one process, or of several, at one moment.
 
-    What was never counted is not in it.
+    Time series that were never counted are not in it.
 
     Attributes:
         numbers: counters and gauges.
@@ -55,7 +55,7 @@ class Snapshot:
                 yield key[1:], number
 
     def total(self, metric: Metric, **labels: str) -> float:
-        """Return the sum over all time series of a counter that have these ``labels``."""
+        """Return the sum over all time series of a counter with these ``labels``."""
         places = {name: place for place, name in enumerate(metric.labels)}
         return sum(
             number
@@ -64,7 +64,7 @@ class Snapshot:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it in plain types: by name, a list of ``{"labels": …, "value": …}``.
+        """Return plain types: by name, a list of ``{"labels": …, "value": …}``.
 
         Histograms have ``bounds``, ``counts`` and ``sum`` instead of a value.
         """
@@ -84,10 +84,10 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, written: Any) -> Snapshot:
-        """Return what `to_json` wrote; metrics that are not in the table are left out.
+        """Return the snapshot that `to_json` wrote, without metrics that are not in the table.
 
         Raises:
-            ValueError: it has another shape.
+            ValueError: ``written`` has another shape.
         """
         numbers: dict[Key, float] = {}
         distributions: dict[Key, Distribution] = {}
@@ -101,7 +101,10 @@ class Snapshot:
                     if metric.kind == "histogram":
                         counts = tuple(int(count) for count in each["counts"])
                         if len(counts) != len(metric.bounds) + 1:
-                            raise ValueError(f"{name} has other buckets")
+                            raise ValueError(
+                                f"{name}: found {len(counts)} buckets,"
+                                f" expected {len(metric.bounds) + 1}"
+                            )
                         distributions[key] = Distribution(counts, float(each["sum"]))
                     else:
                         value = each["value"]
@@ -116,7 +119,7 @@ def _labels(key: Key) -> dict[str, str]:
 
 
 def added(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Return the sum of what several processes have counted; gauges fold as the table says."""
+    """Return the sum of the metrics of several processes; gauges fold as the table says."""
     numbers: dict[Key, float] = {}
     distributions: dict[Key, Distribution] = {}
     for snapshot in snapshots:
@@ -134,7 +137,7 @@ def added(snapshots: Iterable[Snapshot]) -> Snapshot:
 
 
 def without_gauges(snapshot: Snapshot) -> Snapshot:
-    """Return what of a snapshot outlives its process."""
+    """Return the part of a snapshot that outlives its process."""
     return Snapshot(
         {key: number for key, number in snapshot.numbers.items() if key[0].kind == "counter"},
         snapshot.distributions,
@@ -142,13 +145,13 @@ def without_gauges(snapshot: Snapshot) -> Snapshot:
 
 
 Life: TypeAlias = tuple[int, float]
-"""One life of a process: its id, and when it was started, since ids come again."""
+"""A process: its id and the time of its start, since ids are reused."""
 
 
 class Totals:
-    """The sum over all processes, those that are gone included: no counter ever goes backwards.
+    """The sum over all processes, past ones included: no counter ever decreases.
 
-    What a process had counted since it was last heard is lost with it; the rest is kept.
+    If a process dies, only what it has counted since its last report is lost.
     """
 
     def __init__(self) -> None:
@@ -156,14 +159,14 @@ class Totals:
         self._last: dict[Life, Snapshot] = {}
 
     def heard(self, life: Life, snapshot: Snapshot) -> None:
-        """A process has said what it has counted so far."""
+        """Take the report of a process."""
         self._last[life] = snapshot
 
     def alive(self, lives: Sequence[Life]) -> None:
-        """These are all processes that are alive: keep what the others have left."""
+        """Take the list of all processes that are alive; keep the counters of all others."""
         for life in [life for life in self._last if life not in lives]:
             self._gone = added((self._gone, without_gauges(self._last.pop(life))))
 
     def sum(self) -> Snapshot:
-        """Return the sum of what all of them said last."""
+        """Return the sum of all last reports."""
         return added((self._gone, *self._last.values()))

@@ -1,7 +1,7 @@
-"""All metrics there are, with their names, labels and the values that a label may have.
+"""The table of all metrics, with their labels and the values of each label.
 
-Labels are bounded by construction: what is not in the table is counted as ``other``, so no peer can
-make a time series of its own. Names never change their meaning; a new meaning gets a new name.
+Labels are bounded: a value that is not in the table counts as ``other``, so no peer can create a
+time series. Names never change their meaning; a new meaning gets a new name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 PREFIX = "twisted_mta_"
 OTHER = "other"
-"""The label value of whatever is not in the table."""
+"""The label value for all values that are not in the table."""
 
 
 @frozen(eq=False)  # compared and hashed by identity, which is what counting needs to be quick
@@ -23,11 +23,11 @@ class Metric:
 
     Attributes:
         name: as Prometheus shows it.
-        kind: what it is.
+        kind: counter, gauge or histogram.
         help: one sentence for people.
-        labels: the values that each label may have; besides them there is ``other``.
+        labels: the values of each label, beside ``other``.
         bounds: of a histogram: the upper bounds of its buckets, rising.
-        fold: of a gauge: how those of several processes make one.
+        fold: of a gauge: how those of several processes are combined.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Metric:
 
     @property
     def combinations(self) -> int:
-        """How many time series it has at most (of a histogram: histograms)."""
+        """The most time series (of a histogram: histograms)."""
         return prod(len(values) + 1 for values in self.labels.values())
 
     def __repr__(self) -> str:
@@ -58,9 +58,9 @@ _PROTOCOL = (
     *("LMTP", "LMTPS", "LMTPA", "LMTPSA"),
     *("UTF8LMTP", "UTF8LMTPS", "UTF8LMTPA", "UTF8LMTPSA"),
 )
-# From what a Maildir takes to the last retry of a day.
+# From delivery into a Maildir to the last retry of a day.
 _DELAYS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0)
-# From a commit on a good disk to one that makes clients time out.
+# From a commit on a fast disk to one during which clients time out.
 _COMMITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 # Sessions.
@@ -84,7 +84,7 @@ CONNECTIONS_OPEN = Metric(
 SESSIONS = Metric(
     f"{PREFIX}sessions_total",
     "counter",
-    "Sessions that have ended, by the version of TLS that they had in the end.",
+    "Sessions that have ended, by their version of TLS at the end.",
     {"kind": _KIND, "tls": _TLS},
 )
 EARLY_DATA = Metric(
@@ -96,38 +96,38 @@ EARLY_DATA = Metric(
 DOWNGRADES = Metric(
     f"{PREFIX}tls_downgrades_total",
     "counter",
-    "MAIL in clear from where TLS is known to come (RFC 3207 §6).",
+    "MAIL commands in clear from networks that are known to use TLS (RFC 3207 §6).",
     {"kind": _KIND},
 )
 HANDSHAKES_FAILED = Metric(
     f"{PREFIX}tls_handshakes_failed_total",
     "counter",
-    "TLS handshakes that failed, with clients of ours or with next hops.",
+    "TLS handshakes that failed, with our clients or with next hops.",
     {"side": ("server", "client")},
 )
 CERTIFICATE_EXPIRY = Metric(
     f"{PREFIX}certificate_expiry_timestamp_seconds",
     "gauge",
-    "When the first of the certificates in force expires, in seconds since the epoch.",
+    "Time at which the first of the certificates in force expires, in seconds since the epoch.",
     fold="min",
 )
 
-# Messages coming in.
+# Messages received.
 
 MESSAGES_ACCEPTED = Metric(
     f"{PREFIX}messages_accepted_total",
     "counter",
-    "Messages that were taken responsibility for.",
+    "Messages that were accepted.",
 )
 RECIPIENTS_ACCEPTED = Metric(
     f"{PREFIX}recipients_accepted_total",
     "counter",
-    "Recipients of the messages that were taken responsibility for.",
+    "Recipients of the messages that were accepted.",
 )
 OCTETS_ACCEPTED = Metric(
     f"{PREFIX}accepted_octets_total",
     "counter",
-    "Octets of the bodies that were taken responsibility for.",
+    "Octets of the messages that were accepted.",
 )
 TRANSACTIONS = Metric(
     f"{PREFIX}transactions_total",
@@ -146,8 +146,8 @@ REFUSED = Metric(
 AUTHENTICATIONS = Metric(
     f"{PREFIX}authentications_total",
     "counter",
-    "AUTH commands that were judged: who it is, wrong, not heard because there were too many"
-    " failures, or not to be judged now.",
+    "AUTH commands by result: accepted, failed, refused after too many failures, or not checked"
+    " because of an error.",
     {
         "mechanism": (
             *("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
@@ -157,12 +157,12 @@ AUTHENTICATIONS = Metric(
     },
 )
 
-# Messages going out.
+# Messages delivered.
 
 OUTCOMES = Metric(
     f"{PREFIX}outcomes_total",
     "counter",
-    "What attempts came to, one for each recipient, by transport and the subject of the enhanced"
+    "Outcomes of attempts, one for each recipient, by transport and the subject of the enhanced"
     " status code (RFC 3463 §3).",
     {
         "transport": _TRANSPORT,
@@ -173,45 +173,44 @@ OUTCOMES = Metric(
 DELIVERY_DELAY = Metric(
     f"{PREFIX}delivery_delay_seconds",
     "histogram",
-    "Time from acceptance to delivery of each recipient that was delivered.",
+    "Time from acceptance to delivery, for each delivered recipient.",
     {"transport": _TRANSPORT},
     bounds=_DELAYS,
 )
 NEXT_HOP_CONNECTIONS = Metric(
     f"{PREFIX}next_hop_connections_total",
     "counter",
-    "Connections to next hops that were made, that served another transaction, or could not be"
-    " made.",
+    "Connections to next hops: opened, reused for another transaction, or failed.",
     {"result": ("opened", "reused", "failed")},
 )
 TRACES_OPEN = Metric(
     f"{PREFIX}traces_open",
     "gauge",
-    "Live traces that somebody reads.",
+    "Live traces that are open.",
     fold="max",
 )
 NEXT_HOPS_SUSPENDED = Metric(
     f"{PREFIX}next_hops_suspended",
     "gauge",
-    "Next hops that are left alone because they cannot be reached; of several processes, the most"
-    " that one of them leaves alone.",
+    "Next hops that are suspended because they cannot be reached; with several processes, the"
+    " highest number of one of them.",
     fold="max",
 )
 TLS_ALARMS = Metric(
     f"{PREFIX}tls_alarms_total",
     "counter",
-    "Connections that went on, or were given up, without the TLS that was had with the same next"
-    " hop before (RFC 3207 §6).",
+    "Connections without TLS to next hops that had TLS before (RFC 3207 §6), whether mail was sent"
+    " or not.",
 )
 TLS_CLEAR_RETRIES = Metric(
     f"{PREFIX}tls_clear_retries_total",
     "counter",
-    "Connections that were made again in clear, because the TLS handshake had failed.",
+    "Connections that were repeated in clear after a failed TLS handshake.",
 )
 CREDENTIALS_REFUSED = Metric(
     f"{PREFIX}credentials_refused_total",
     "counter",
-    "Times that a next hop did not take our account and password.",
+    "Times that a next hop refused our credentials.",
 )
 DELIVERIES_ACTIVE = Metric(
     f"{PREFIX}deliveries_active", "gauge", "Delivery transactions under way now."
@@ -219,7 +218,7 @@ DELIVERIES_ACTIVE = Metric(
 NOTICES = Metric(
     f"{PREFIX}notices_total",
     "counter",
-    "Delivery status notifications that were made, by their action (RFC 3464 §2.3.3).",
+    "Delivery status notifications that were written, by their action (RFC 3464 §2.3.3).",
     {"action": ("failed", "delayed", "delivered", "relayed", "expanded")},
 )
 
@@ -231,12 +230,12 @@ COMMIT_BATCHES = Metric(
 COMMIT_OPERATIONS = Metric(
     f"{PREFIX}commit_operations_total",
     "counter",
-    "Operations in them; divided by the batches it says how many shared one sync of the disk.",
+    "Operations in the committed transactions; per batch, how many shared one sync of the disk.",
 )
 COMMIT_DURATION = Metric(
     f"{PREFIX}commit_duration_seconds",
     "histogram",
-    "Time that each transaction of the queue took.",
+    "Time of each transaction of the queue.",
     bounds=_COMMITS,
 )
 QUEUE_MESSAGES = Metric(f"{PREFIX}queue_messages", "gauge", "Messages in the queue.")
@@ -246,25 +245,27 @@ QUEUE_RECIPIENTS = Metric(
 QUEUE_DEFERRED = Metric(
     f"{PREFIX}queue_deferred_recipients", "gauge", "Recipients that were tried before."
 )
-QUEUE_LEASED = Metric(f"{PREFIX}queue_leased_recipients", "gauge", "Recipients at work now.")
+QUEUE_LEASED = Metric(
+    f"{PREFIX}queue_leased_recipients", "gauge", "Recipients that are leased for delivery."
+)
 QUEUE_QUARANTINED = Metric(
-    f"{PREFIX}queue_quarantined_messages", "gauge", "Messages whose body is gone."
+    f"{PREFIX}queue_quarantined_messages", "gauge", "Messages whose body file is lost."
 )
 QUEUE_AGE = Metric(
     f"{PREFIX}queue_age_recipients",
     "gauge",
-    "Recipients in the queue by the time since their message was accepted: up to so long, and"
-    " longer than the one before. Counted every 30 seconds while somebody asks.",
+    "Recipients in the queue by the age of their message: up to that age, and above the one before."
+    " Counted every 30 seconds while metrics are requested.",
     {"age": ("5m", "1h", "4h", "1d", "5d", "older")},
 )
 QUEUE_DEFERRED_FOR = Metric(
     f"{PREFIX}queue_deferred_by_reason_recipients",
     "gauge",
-    "Recipients that were tried before, by why the last attempt came to nothing; counted likewise.",
+    "Recipients that were tried before, by the reason of the last failure; counted like the ages.",
     {"reason": ("unreachable", "dns", "tls", "throttled", "refused", "internal")},
 )
 QUEUE_HELD = Metric(
-    f"{PREFIX}queue_held_recipients", "gauge", "Recipients that the operator holds."
+    f"{PREFIX}queue_held_recipients", "gauge", "Recipients on hold by the operator."
 )
 OPERATED = Metric(
     f"{PREFIX}queue_operations_total",
@@ -275,16 +276,16 @@ OPERATED = Metric(
 QUEUE_FAILURES = Metric(
     f"{PREFIX}queue_unreported_failures",
     "gauge",
-    "Records of failures that no notice was sent for.",
+    "Records of failures for which no notice was sent.",
 )
 
 # The program.
 
-READY = Metric(f"{PREFIX}ready", "gauge", "1 while /readyz says so, else 0.", fold="min")
+READY = Metric(f"{PREFIX}ready", "gauge", "1 while /readyz answers 200, else 0.", fold="min")
 PROCESSES = Metric(
     f"{PREFIX}processes",
     "gauge",
-    "Processes that work on mail, by state.",
+    "Processes that handle mail, by state.",
     {"state": ("starting", "ready", "draining", "not answering", "ended")},
 )
 TROUBLES = (
@@ -294,23 +295,23 @@ TROUBLES = (
 TROUBLE = Metric(
     f"{PREFIX}trouble",
     "gauge",
-    "1 while something is wrong: of disk, memory, descriptors, connections and queue no mail is"
-    " taken meanwhile; of all, /v1/status says what.",
+    "1 while there is a trouble, which /v1/status describes; during those of disk, memory,"
+    " descriptors, connections and queue no mail is accepted.",
     {"kind": TROUBLES},
     fold="max",
 )
 WORKER_HANGS = Metric(
     f"{PREFIX}worker_hangs_total",
     "counter",
-    "Workers that did not answer for so long that they were killed.",
+    "Workers that were killed because they did not answer.",
 )
 WORKER_RESTARTS = Metric(
-    f"{PREFIX}worker_restarts_total", "counter", "Workers that had to be started again."
+    f"{PREFIX}worker_restarts_total", "counter", "Workers that were started again."
 )
 RELOADS = Metric(
     f"{PREFIX}reloads_total",
     "counter",
-    "Reloads of the configuration and the files it names.",
+    "Reloads of the configuration and the files that it names.",
     {"result": ("ok", "failed")},
 )
 LOG_LINES_DROPPED = Metric(
@@ -319,7 +320,7 @@ LOG_LINES_DROPPED = Metric(
 START_TIME = Metric(
     f"{PREFIX}start_time_seconds",
     "gauge",
-    "When it was started, in seconds since the epoch.",
+    "Time of the start, in seconds since the epoch.",
     fold="min",
 )
 
