@@ -181,6 +181,14 @@ def folded(local_part: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).lower())
 
 
+def is_postmaster(mailbox: Mailbox) -> bool:
+    """Whether the local part is ``postmaster``, in any case, with or without a tag.
+
+    It exists in every domain that takes mail (RFC 5321 §4.5.1).
+    """
+    return folded(mailbox.local_part).partition("+")[0] == "postmaster"
+
+
 def _literal(text: str) -> str:
     # RFC 5321 §4.1.3: "[" ( IPv4-address-literal / "IPv6:" IPv6-addr ) "]". No other tag was ever
     # registered, so we could deliver to no General-address-literal.

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ..interfaces import Ids
-from ..mail.address import Mailbox, folded
+from ..mail.address import Mailbox, is_postmaster
 from ..mail.body import MemoryBody
 from ..mail.envelope import Envelope, Parameters, Recipient, RecipientNumber
 from ..mail.message import Message
@@ -219,8 +219,8 @@ class Notices:
             each
             for each in failed
             if not (
-                _is_postmaster(each.recipient.original or each.recipient.mailbox)
-                or _is_postmaster(each.recipient.mailbox)
+                is_postmaster(each.recipient.original or each.recipient.mailbox)
+                or is_postmaster(each.recipient.mailbox)
                 or _is_mail_loop(each.outcome.reply)
             )
         ]
@@ -306,10 +306,6 @@ class Notices:
             shown = printable(str(mailbox))
             self._log.failure("the recipients of notices to <{mailbox}> are unknown", mailbox=shown)
             return itself(mailbox)
-
-
-def _is_postmaster(mailbox: Mailbox) -> bool:
-    return folded(mailbox.local_part).partition("+")[0] == "postmaster"
 
 
 def _is_mail_loop(reply: Reply) -> bool:

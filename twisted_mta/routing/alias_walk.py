@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 from attrs import frozen
 
-from ..mail.address import Mailbox, folded
+from ..mail.address import Mailbox, folded, is_postmaster
 from ..mail.reply import Reply
 from .alias_file import MOST_MEMBERS
 from .aliases import Alias
-from .mailbox_lookup import MailboxLookup, is_postmaster
+from .mailbox_lookup import MailboxLookup
 from .routes import NO_SUCH_MAILBOX
 from .srs import is_srs
 

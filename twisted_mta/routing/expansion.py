@@ -18,14 +18,14 @@ from collections.abc import Iterator, Sequence
 
 from twisted.logger import Logger
 
-from ..mail.address import Mailbox
+from ..mail.address import Mailbox, is_postmaster
 from ..mail.envelope import Recipient, RecipientNumber
 from ..mail.final_recipient import FinalRecipient
 from ..mail.printable import printable
 from ..mail.reply import Reply
 from .alias_walk import AliasWalk, ExpansionStep, passed_alias
 from .aliases import Alias
-from .mailbox_lookup import MailboxLookup, is_postmaster
+from .mailbox_lookup import MailboxLookup
 from .routes import NO_SUCH_MAILBOX
 
 

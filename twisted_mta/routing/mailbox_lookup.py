@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ..interfaces import WallTime
-from ..mail.address import Mailbox, folded
+from ..mail.address import Mailbox, is_postmaster
 from ..mail.reply import Reply
 from .aliases import Alias, Aliases
 from .srs import BadSRS, SenderRewriting, TooOld
@@ -109,8 +109,3 @@ class MailboxLookup:
             # In a domain that SRS does not use, it may be an ordinary mailbox of that name.
             return NOT_OURS if mailbox.domain == srs.domain else None
         return restored if reverse_path is None else NOTICES_ONLY
-
-
-def is_postmaster(mailbox: Mailbox) -> bool:
-    """Whether the local part is ``postmaster``, in any case, with or without a tag."""
-    return folded(mailbox.local_part).partition("+")[0] == "postmaster"

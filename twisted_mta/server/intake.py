@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..interfaces import Accept, Expand, Ids, NewBody, Refused, Sink, Take, WallTime
-from ..mail.address import Mailbox, literal_address, u_labels
+from ..mail.address import Mailbox, is_postmaster, literal_address, u_labels
 from ..mail.decision import ContentDecision, Decision
 from ..mail.envelope import Parameters, RecipientNumber
 from ..mail.final_recipient import Expansions, FinalRecipient
@@ -255,7 +255,7 @@ class Intake:
                 return final
             refusal = missing[0].refusal or NO_SUCH_MAILBOX
         postmaster = Mailbox("postmaster", self.policy.local_domains[0])
-        if not _is_postmaster(mailbox) or self._undeliverable(postmaster):
+        if not is_postmaster(mailbox) or self._undeliverable(postmaster):
             return refusal
         # RFC 5321 §4.5.1: postmaster exists, even if its alias leads nowhere.
         self._log.warn(
@@ -270,7 +270,7 @@ class Intake:
         """Return the reply with which mail for a mailbox is known to fail, or None."""
         ours = mailbox.domain in self._local
         # RFC 5321 §4.5.1: postmaster always exists.
-        if ours and not _is_postmaster(mailbox) and not self._exists(mailbox):
+        if ours and not is_postmaster(mailbox) and not self._exists(mailbox):
             return NO_SUCH_MAILBOX
         return self._refusal(mailbox)
 
@@ -366,10 +366,6 @@ class Intake:
 def _domain_of(delivered_to: bytes) -> bytes:
     """Return the domain in a Delivered-To field as it is written, in lower case."""
     return delivered_to.rpartition(b"@")[2].rstrip(b" \t\r\n>.").lower()
-
-
-def _is_postmaster(mailbox: Mailbox) -> bool:
-    return mailbox.local_part.partition("+")[0].lower() == "postmaster"
 
 
 def _reverse_path(session: SessionView) -> Mailbox | None:
