@@ -14,7 +14,7 @@ from twisted_mta.smtp.client.step import Close, Derive, Ready, TLSLevel
 from twisted_mta.smtp.sasl import client
 from twisted_mta.smtp.sasl.client import Credentials
 
-from ..playing import FACTS, NONCE, Player, message
+from ..player import FACTS, NONCE, Player, message
 
 USER = Credentials("user", "pencil")
 PLAIN = b64encode(b"\0user\0pencil").decode()

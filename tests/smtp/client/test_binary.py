@@ -10,7 +10,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, SendBody
 
-from ..playing import CONTENT, GROUP, PLAIN_OPENING, Player, message
+from ..player import CONTENT, GROUP, PLAIN_OPENING, Player, message
 
 TRACE = b"Received: by client.example\r\n"
 EVERY_OCTET = bytes(range(256)) + b"\r\n.\r\n\n.\n\r.\r\0\r\n.\r"

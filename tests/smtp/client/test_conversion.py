@@ -7,7 +7,7 @@ from twisted_mta.mail.body import MemoryBody
 from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.step import NeedsConversion, Ready
 
-from ..playing import OPENING, PLAIN_OPENING, Player, message
+from ..player import OPENING, PLAIN_OPENING, Player, message
 
 PARAMETERS: tuple[dict[str, str | int | None], ...] = ({"BODY": "8BITMIME"}, {"BODY": "BINARYMIME"})
 

@@ -6,7 +6,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, TransactionDone
 
-from ..playing import CONTENT, Player, message
+from ..player import CONTENT, Player, message
 
 OPENING = """
     S: 220 store.example LMTP

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.smtp.client.outgoing import DotStuffer
 
-from ..playing import PLAIN_OPENING, Player, message
+from ..player import PLAIN_OPENING, Player, message
 
 
 def naively_stuffed(content: bytes) -> bytes:

@@ -7,7 +7,7 @@ from twisted_mta.mail.message import Message
 from twisted_mta.smtp.client.session import ClientSession
 from twisted_mta.smtp.client.step import Close, Ready, StartTLS
 
-from ..playing import CONTENT, FACTS, GROUP, OPENING, PLAIN_OPENING, Player, message
+from ..player import CONTENT, FACTS, GROUP, OPENING, PLAIN_OPENING, Player, message
 
 
 class DialogueTests(SynchronousTestCase):

@@ -16,7 +16,7 @@ from twisted_mta.smtp.command import CommandError
 from twisted_mta.smtp.extension.dsn import DSN
 from twisted_mta.smtp.extension.standard import extensions_for_lines, standard_extensions
 
-from ..playing import message
+from ..player import message
 
 
 class XText(SynchronousTestCase):

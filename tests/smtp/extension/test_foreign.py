@@ -10,7 +10,7 @@ from twisted_mta.smtp.extension.views import SessionView
 from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.step import Mail
 
-from .talking import FACTS, SessionTestCase
+from .session_case import FACTS, SessionTestCase
 
 
 class ForeignExtension(SessionTestCase):

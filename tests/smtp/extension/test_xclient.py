@@ -9,7 +9,7 @@ from twisted_mta.smtp.server.machine import State
 from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.step import Downgrade, Represent, Violation
 
-from .talking import FACTS, PROXY, SessionTestCase
+from .session_case import FACTS, PROXY, SessionTestCase
 
 
 class XClientTestCase(SessionTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.smtp.client.awaited import Deadlines
 from twisted_mta.smtp.client.step import Close, SendBody, TransactionDone
 
-from ..playing import GROUP, OPENING, PLAIN_OPENING, Player, message
+from ..player import GROUP, OPENING, PLAIN_OPENING, Player, message
 
 WHOLE = [
     (b"220 mx.example\r\n", "greeting", "before the greeting"),

@@ -1,4 +1,4 @@
-"""SASL mechanisms: the examples of their standards, and servers that cheat."""
+"""The SASL mechanisms of a client: the examples of their standards, and servers that cheat."""
 
 from base64 import b64decode, b64encode
 

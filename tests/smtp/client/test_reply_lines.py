@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.smtp.client.step import Close, Ready, StartTLS
 from twisted_mta.smtp.sasl.client import Credentials
 
-from ..playing import FACTS, PLAIN_OPENING, Player, message
+from ..player import FACTS, PLAIN_OPENING, Player, message
 from .test_lmtp import sent
 
 TWO = ("b@example.net", "c@example.net")
