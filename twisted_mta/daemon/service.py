@@ -55,23 +55,25 @@ _TRY = (
 )
 
 
+class CannotStart(Exception):
+    """The program cannot start; the text is for the operator."""
+
+
 def makeService(options: Options) -> IService:
     """Return the service that twistd runs. It opens and starts nothing yet: twistd forks first."""
     from twisted.internet import reactor  # noqa: TID251 - twistd has chosen it, and runs this one
 
     use_monotonic_time(reactor)
-    return _Daemon(options, reactor)
+    return Daemon(options, reactor)
 
 
-_NOTHING_CHANGED = "nothing has changed"
+class Daemon(MultiService):
+    """A mail transfer agent as the process of twistd.
 
-
-class CannotStart(Exception):
-    """The program cannot start; the text is for the operator."""
-
-
-class _Daemon(MultiService):
-    """A mail transfer agent as a process of its own."""
+    Args:
+        options: of the command line, parsed.
+        reactor: the one that twistd runs.
+    """
 
     _log = Logger()
 
@@ -83,8 +85,8 @@ class _Daemon(MultiService):
         self._root_wanted = twistd is not None and twistd.get("uid") == 0
         self._options = options
         self._reactor = reactor
-        self._ending = False
-        self._catching = False
+        self._stopping = False
+        self._catches_signals = False
         self._stopped_at = 0.0  # by the clock
         self._mta = MailTransferAgent(
             options.config,
@@ -126,7 +128,7 @@ class _Daemon(MultiService):
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except CannotListen as error:
-            raise self._end(error) from None
+            raise self._start_error(error) from None
 
     def startService(self) -> None:
         """Start, or end with the reason why not."""
@@ -139,7 +141,7 @@ class _Daemon(MultiService):
             raise_limit()
         ready = self._mta.when_ready()
         try:
-            self._shed_privileges()
+            self._refuse_root()
             super().startService()  # type: ignore[no-untyped-call]
         except (
             CannotStart,
@@ -152,19 +154,19 @@ class _Daemon(MultiService):
             ValueError,
         ) as error:
             ready.addErrback(lambda _: None)
-            raise self._end(error) from None
-        ready.addCallbacks(lambda _: self._is_ready(), self._is_not)
+            raise self._start_error(error) from None
+        ready.addCallbacks(lambda _: self._started(), self._start_failed)
 
     def stopService(self) -> Deferred[Any]:
         """Drain."""
-        self._ending = True
+        self._stopping = True
         if self._reporting.running:
             self._reporting.stop()
         self._manager.stopping()
         stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
         return stopped
 
-    def _shed_privileges(self) -> None:
+    def _refuse_root(self) -> None:
         """Refuse to run as root where other machines can connect; twistd has shed its privileges.
 
         Raises:
@@ -182,7 +184,7 @@ class _Daemon(MultiService):
             "this runs as root, which it does not need to: twistd --uid USER --gid GROUP"
         )
 
-    def _end(self, error: Exception) -> BaseException:
+    def _start_error(self, error: Exception) -> BaseException:
         if isinstance(error, OSError) and error.filename is not None:
             # The reason comes first: in the background twistd cuts the text off after 100 octets.
             file = os.fsdecode(error.filename)
@@ -194,16 +196,16 @@ class _Daemon(MultiService):
         # exceptions only.
         return SystemExit(f"twisted-mta: {error}") if self._foreground else CannotStart(str(error))
 
-    def _is_ready(self) -> None:
+    def _started(self) -> None:
         gc.freeze()  # these objects stay: garbage collections skip them
         if self._mta.config.workers == 1:  # a parent asks its workers anyway
             self._reporting.start(_REPORTING, now=False)
         self._say_what_to_try()
         self._manager.ready()
 
-    def _is_not(self, failure: Failure) -> None:
+    def _start_failed(self, failure: Failure) -> None:
         """End the program: a start has failed after `startService` returned."""
-        if self._ending:
+        if self._stopping:
             return
         why = failure.getErrorMessage()
         self._log.critical("cannot start: {why}", why=why)
@@ -231,19 +233,19 @@ class _Daemon(MultiService):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
 
-        if not self._catching:
-            self._catching = True
+        if not self._catches_signals:
+            self._catches_signals = True
             self._reactor.addSystemEventTrigger("after", "shutdown", ignore)
 
     def _stop_or_hurry(self) -> None:
-        if not self._ending:
+        if not self._stopping:
             self._stop()
         elif self._reactor.seconds() - self._stopped_at >= _ONE_SIGNAL:
             self._log.warn("told once more to end: what is under way is cut off")
             self._mta.hurry()
 
     def _stop(self) -> None:
-        self._ending = True
+        self._stopping = True
         self._stopped_at = self._reactor.seconds()
 
         def stop() -> None:
@@ -272,7 +274,7 @@ class _Daemon(MultiService):
             return failure
 
         def reloaded(changes: list[str]) -> list[str]:
-            for change in changes or [_NOTHING_CHANGED]:
+            for change in changes or ["nothing has changed"]:
                 self._log.info("reloaded: {change}", change=change)
             return changes
 
@@ -295,17 +297,17 @@ class _Daemon(MultiService):
 
     def _say_what_to_try(self) -> None:
         mta = self._mta
-        tried = False
+        example_shown = False
         for bound in mta.bound:
             address: Any = bound.address
             if not hasattr(address, "port"):
                 continue  # a UNIX socket
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
             if bound.kind == "web":
-                shown = f"[{host}]" if ":" in host else host
-                self._log.info("look: http://{host}:{port}/", host=shown, port=address.port)
-            elif not tried and bound.kind == "smtp" and not bound.implicit_tls:
-                tried = True
+                literal = f"[{host}]" if ":" in host else host
+                self._log.info("look: http://{host}:{port}/", host=literal, port=address.port)
+            elif not example_shown and bound.kind == "smtp" and not bound.implicit_tls:
+                example_shown = True
                 domain = mta.config.local_domains[0]
                 self._log.info(_TRY, host=host, port=address.port, domain=domain)
                 self._log.info(

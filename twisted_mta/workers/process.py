@@ -31,6 +31,7 @@ from ..telemetry.log import WholeLines
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Event
 from .ledger import CreditMessage, Ledger
+from .log_reader import LOG, LogReader
 from .pipe import CallFailed, Pipe, PipeClosed, PipeEnd
 
 PIPE = 3
@@ -52,13 +53,6 @@ _OFTEN = 3  # early ends in a row, after which they are a trouble
 _HANGS = 30  # ticks of the parent without a message, after which a process is killed; one a second
 _MOST_FIRST_PROCESSES = 5  # that may end before a queue is open, until the start has failed
 _PATIENCE = 10.0  # seconds for a process to end without its pipe, or to answer that it will
-# Log lines are read at once, unless so many come that each would wake this process: then, after as
-# many reads as that with less than so many seconds in between, there is a pause.
-_MOST_HASTY = 16
-_HASTE = 0.002
-_PAUSE = 0.02
-_READ_AT_ONCE = 8192  # octets: `fdesc.readFromFD`
-_LOG = 1  # the descriptor that a worker logs to
 _PARENT_ONLY = (
     *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
@@ -237,12 +231,8 @@ class WorkerProcess(ProcessProtocol):
         self._early_ends = 0  # in a row
         self._asking = False
         self._asked: list[Deferred[ProcessReport]] = []
-        self._lines = {
-            _LOG: WholeLines(parent.log_lines),
-            2: WholeLines(self._complained),  # Python's own last words
-        }
-        self._read_at = -1.0  # by the clock
-        self._hasty = 0  # reads in a row with hardly a pause
+        self._log_reader = LogReader(parent.log_lines, clock=reactor)
+        self._errors = WholeLines(self._complained)  # Python's own last words
         self._restart: IDelayedCall | None = None
         self._killing: IDelayedCall | None = None
 
@@ -507,23 +497,11 @@ class WorkerProcess(ProcessProtocol):
     # Called by Twisted.
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """Pass on its log in whole lines; read less often where it logs very much."""
-        self._lines[childFD].received(data)
-        if childFD != _LOG:
-            return
-        now = self._reactor.seconds()
-        self._hasty = self._hasty + 1 if now - self._read_at < _HASTE else 0
-        self._read_at = now
-        # As long as more than one read is there, waiting gains nothing.
-        if self._hasty > _MOST_HASTY and len(data) < _READ_AT_ONCE:
-            transport: Any = self.transport
-            transport.pipes[_LOG].stopReading()
-            self._reactor.callLater(_PAUSE, self._read_on, transport)
-
-    def _read_on(self, transport: Any) -> None:
-        self._read_at = self._reactor.seconds()
-        if _LOG in transport.pipes:
-            transport.pipes[_LOG].startReading()
+        """Pass on its log, and what it writes to standard error."""
+        if childFD == LOG:
+            self._log_reader.received(data, self.transport)
+        else:
+            self._errors.received(data)
 
     def _complained(self, lines: bytes) -> None:
         for line in lines.decode("utf-8", "replace").splitlines():
@@ -544,8 +522,8 @@ class WorkerProcess(ProcessProtocol):
             pipe.transport.abortConnection()
         if self._killing is not None and self._killing.active():
             self._killing.cancel()
-        for lines in self._lines.values():
-            lines.ended()
+        self._log_reader.ended()
+        self._errors.ended()
         if parent.stopping:
             if not reason.check(ProcessDone):
                 self._log.error(
