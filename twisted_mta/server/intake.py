@@ -304,7 +304,6 @@ class Intake:
         named = None
         if len(transaction.recipients) == 1:
             named = self.canonical(session, transaction.recipients[0].mailbox)
-
         return Reception(
             session,
             policy=self.policy,
