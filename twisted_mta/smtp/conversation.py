@@ -191,7 +191,7 @@ class Overhearing:
 
 
 class LineSplitter:
-    """Makes lines of octets that are split anywhere; a line without an end is cut off."""
+    """A maker of lines from octets, split anywhere; a line without an end is cut off."""
 
     __slots__ = ("_open",)
 

@@ -13,7 +13,7 @@ _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with CR LF
 
 
 class _Watch:
-    """Watches content for octets that another program may take for the end of a line or message.
+    """A watch for octets that another program may take for the end of a line or message.
 
     Attributes:
         bare: whether a CR or LF outside CR LF, or a NUL, has been seen.
@@ -45,7 +45,7 @@ class _Watch:
 
 
 class DataReader(_Watch):
-    """Reads the content of one message after DATA, wherever TCP splits it.
+    """A reader of the content of one message after DATA, wherever TCP splits it.
 
     Attributes:
         finished: whether the end has been seen.
@@ -101,7 +101,7 @@ def _overlap(octets: bytes) -> int:
 
 
 class ChunkReader(_Watch):
-    """Reads the content of one message that comes in counted chunks (BDAT, RFC 3030 §2).
+    """A reader of the content of one message in counted chunks (BDAT, RFC 3030 §2).
 
     Dots have no meaning here, and a chunk may end anywhere, between CR and LF too.
 
@@ -135,7 +135,7 @@ class ChunkReader(_Watch):
 
 
 class NewlineNormalizer:
-    """Turns every bare CR and bare LF into CR LF and drops NULs, wherever content is split."""
+    """A filter that makes bare CR and bare LF CR LF and drops NUL, wherever content is split."""
 
     def __init__(self) -> None:
         self._after_cr = False

@@ -45,7 +45,7 @@ class AuthEnd:
 
 
 class ClientAuth:
-    """Tries the mechanisms that a server offers, the strongest first.
+    """The AUTH exchanges of one session: the mechanisms in common, the strongest first.
 
     Every line that it returns is secret.
 

@@ -8,7 +8,7 @@ from attrs import frozen
 
 
 class Awaited(Enum):
-    """What a client session waits for; the value is the field of `Deadlines` that bounds the wait.
+    """A wait of a client session; the value is the field of `Deadlines` that bounds it.
 
     ``HANDSHAKE`` and ``BODY`` are acts of the shell; all others are replies of the server.
     """

@@ -22,7 +22,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a client session as a whole."""
+    """An event of a client session as a whole."""
 
     OPENED = "session opened"
     BEGUN = "transaction begun"

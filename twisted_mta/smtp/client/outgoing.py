@@ -19,7 +19,7 @@ PIECE = 65_536
 
 
 class DotStuffer:
-    """Dot-stuffs content for DATA (RFC 5321 §4.5.2), wherever it is split."""
+    """The dot-stuffing of content for DATA (RFC 5321 §4.5.2), wherever it is split."""
 
     def __init__(self) -> None:
         self._tail = b"\r\n"  # the last two octets so far, if they are CR LF; else the last one

@@ -27,7 +27,7 @@ CHALLENGE_LIMIT = 12_288  # octets of text in a 334 to AUTH (RFC 4954 §4)
 
 
 class BrokenReply(Exception):
-    """The octets are not a reply; the text says why.
+    """Octets that are not a reply; the text says why.
 
     Attributes:
         reply: as much of it as could be read; None where not even its code could be.
@@ -54,7 +54,7 @@ class Contradiction:
 
 
 class ReplyReader:
-    """Splits octets into replies; holds at most 100 lines of 512 octets.
+    """A splitter of octets into replies; holds at most 100 lines of 512 octets.
 
     Attributes:
         challenged: whether a reply may be a challenge (334) now, whose one line may be longer.

@@ -28,7 +28,7 @@ BINARYMIME = Extension("BINARYMIME", mail={"BODY": _read_body})
 
 
 class OutgoingBinaryMIME(OutgoingExtension):
-    """Sends binary content by BDAT to servers with BINARYMIME; for others it is converted."""
+    """Binary content, sent by BDAT to servers with BINARYMIME, and converted for others."""
 
     keyword = "BINARYMIME"
     converts = True

@@ -86,7 +86,7 @@ def deliver_by(minimum: int = 0) -> Extension:
 
 
 class OutgoingDeliverBy(OutgoingExtension):
-    """Passes on the time that is left; a message to be returned goes only to servers that do so."""
+    """The time that is left, passed on; in mode R only to servers that return late messages."""
 
     keyword = "DELIVERBY"
 

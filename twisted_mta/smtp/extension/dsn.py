@@ -146,7 +146,7 @@ DSN = Extension(
 
 
 class OutgoingDSN(OutgoingExtension):
-    """Passes on the parameters unchanged, and adds none (RFC 3461 §5.2.1).
+    """The parameters, passed on unchanged; none is added (RFC 3461 §5.2.1).
 
     A next hop without DSN gets none of them; then the queue notifies the sender (§5.2.2).
     """

@@ -27,7 +27,7 @@ EIGHT_BIT_MIME = Extension("8BITMIME", mail={"BODY": _read_body}, mail_octets=17
 
 
 class OutgoingEightBitMIME(OutgoingExtension):
-    """Sends content of 8 bits to servers with 8BITMIME; for others it is converted."""
+    """Content of 8 bits, sent to servers with 8BITMIME, and converted for others."""
 
     keyword = "8BITMIME"
     converts = True

@@ -31,7 +31,7 @@ def lowered(priority: int) -> Reply:
 
 
 class OutgoingMTPriority(OutgoingExtension):
-    """Passes on the priority, and drops it where the server lacks the extension."""
+    """The priority, passed on to servers with MT-PRIORITY, and dropped for others."""
 
     keyword = "MT-PRIORITY"
 

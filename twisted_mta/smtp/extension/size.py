@@ -30,7 +30,7 @@ def size(maximum: int) -> Extension:
 
 
 class OutgoingSize(OutgoingExtension):
-    """Announces the size of a message, and fails messages over the limit of the server."""
+    """The size of a message, announced; a message over the limit of the server fails."""
 
     keyword = "SIZE"
 

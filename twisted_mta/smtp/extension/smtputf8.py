@@ -27,7 +27,7 @@ SMTPUTF8 = Extension("SMTPUTF8", mail={"SMTPUTF8": _read}, mail_octets=10)
 
 
 class OutgoingSMTPUTF8(OutgoingExtension):
-    """Sends messages that need SMTPUTF8 only to servers that have it."""
+    """Messages that need SMTPUTF8, sent only to servers that have it."""
 
     keyword = "SMTPUTF8"
 

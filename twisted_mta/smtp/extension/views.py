@@ -132,6 +132,8 @@ class OutgoingView(Protocol):
 class NewClient:
     """The result of a command in place of a reply: the session begins anew for another client.
 
+    Not within a transaction: then the command is to be refused.
+
     Attributes:
         peer: the client.
         local_address: our address that the client connected to; None where it is not known.

@@ -120,7 +120,7 @@ class LoginClient:
 
 
 class CramMD5Client:
-    """CRAM-MD5 (RFC 2195): proves that we have the password; the server proves nothing."""
+    """CRAM-MD5 (RFC 2195): a proof that we have the password; the server proves nothing."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials

@@ -10,4 +10,4 @@ Nonce: TypeAlias = Callable[[], str]
 
 
 class SASLError(Exception):
-    """The exchange has failed; the text says why, and holds no secret."""
+    """The failure of an exchange; the text says why, and holds no secret."""

@@ -48,7 +48,7 @@ ChallengeOrEvidence = bytes | Evidence
 
 @frozen(kw_only=True)
 class Circumstances:
-    """What a mechanism needs of the session.
+    """The circumstances of an exchange: all that a mechanism needs of the session.
 
     Attributes:
         hostname: our name.
@@ -93,7 +93,7 @@ NewMechanism = Callable[[Circumstances], ServerMechanism]
 
 
 class _Mechanism:
-    """What most mechanisms have in common."""
+    """The common part of most mechanisms."""
 
     def __init__(self, circumstances: Circumstances) -> None:
         self._circumstances = circumstances

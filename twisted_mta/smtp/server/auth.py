@@ -38,7 +38,7 @@ class Challenge:
 
 @frozen
 class Granted:
-    """The evidence is good, and this is the identity of the client."""
+    """The identity of a client whose evidence is good."""
 
     identity: str
 
@@ -48,7 +48,7 @@ Verdict = Granted | ScramSalt | Reply
 
 
 Next = Challenge | Authenticate | Granted | Reply
-"""What the session does next: send, judge, or end the exchange with success or with a refusal."""
+"""The next act of the session: a challenge, a judgment, or the end with success or refusal."""
 
 
 class ServerAuth:

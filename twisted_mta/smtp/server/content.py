@@ -9,7 +9,7 @@ from .settings import SessionSettings
 
 
 class Content:
-    """Reads the content of a message, and judges it by the settings of the session.
+    """The content of a message, read and judged by the settings of the session.
 
     Content that is refused is read on to its end, and none of it is passed on any more.
 

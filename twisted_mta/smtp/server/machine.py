@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a session.
+    """An event of a server session.
 
     Commands have their verb as value, so that a verb from the wire can be looked up as it is. All
     other values hold a space, which no verb can, so a client cannot name them.

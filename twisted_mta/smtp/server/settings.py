@@ -47,7 +47,7 @@ class AuthSettings:
 
 @frozen(kw_only=True)
 class SessionSettings:
-    """What a listener demands of its sessions, and offers in them.
+    """The settings of the sessions of a listener.
 
     Attributes:
         hostname: our name in the opening and in the reply to EHLO.
