@@ -175,7 +175,7 @@ class Exhausted(CommitTestCase):
         self.store.apply = apply  # type: ignore[method-assign]
         self.clock.pump([60, 60, 0])
         self.assertNotIn(1, self.store.messages)
-        self.assertEqual(self.commit._refused._being_forgotten, {})
+        self.assertEqual(self.commit._refused.being_forgotten, {})
         self.flush()
 
     def test_outcomes_are_kept_after_any_exception(self) -> None:

@@ -70,6 +70,8 @@ class State(Enum):
     STOPPING = "stopping"
     STOPPED = "stopped"
 
+    __hash__ = object.__hash__  # that of Enum is a call in Python, several times for each commit
+
 
 class Event(Enum):
     """The events that change the state."""
@@ -84,6 +86,8 @@ class Event(Enum):
     OPENED = "opened"
     OPENING_FAILED = "opening failed"
     NOTHING_LEFT = "nothing left to write, and a stop asked for"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
@@ -337,7 +341,7 @@ class GroupCommit:
             self._next_retry.reset(delay)
 
     def _forget_refused(self) -> None:
-        behind_others = self._refused.are_being_forgotten  # since that failed of late
+        behind_others = bool(self._refused.being_forgotten)  # since that failed of late
         pending = self._refused.forget()
         if behind_others:
             self._retry(pending)
@@ -353,7 +357,7 @@ class GroupCommit:
             self.batches += 1
             self.committed += len(batch)
         seconds = self._clock.seconds() - self._batch_begun
-        forgetting = self._refused.are_being_forgotten
+        forgetting = self._refused.being_forgotten
         for pending, result in zip(batch, results, strict=True):
             if forgetting and isinstance(result, Leased):
                 result = self._refused.left_out_of(result)

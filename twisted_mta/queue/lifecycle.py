@@ -37,19 +37,17 @@ class Lifecycle:
 
     Attributes:
         state: the state.
-        is_running: whether it is RUNNING; an attribute, since each message asks for it.
+        is_running: whether it is RUNNING.
+        is_stopping: whether it is STOPPING. Attributes, since they are read for each message.
     """
 
     def __init__(self) -> None:
         self.state = State.NEW
         self.is_running = False
+        self.is_stopping = False
 
     def enter(self, event: Event) -> None:
         """Change the state."""
         self.state = TRANSITIONS[self.state][event]
         self.is_running = self.state is State.RUNNING
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether it is STOPPING."""
-        return self.state is State.STOPPING
+        self.is_stopping = self.state is State.STOPPING

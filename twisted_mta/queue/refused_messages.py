@@ -22,16 +22,12 @@ class RefusedMessages:
 
     Attributes:
         in_doubt: ids that the store is still to be told of.
+        being_forgotten: ids that the store was told of, and has not yet forgotten.
     """
 
     def __init__(self) -> None:
         self.in_doubt: list[QueueId] = []
-        self._being_forgotten: dict[QueueId, None] = {}
-
-    @property
-    def are_being_forgotten(self) -> bool:
-        """Whether the store was told to forget messages and has not yet done so."""
-        return bool(self._being_forgotten)
+        self.being_forgotten: dict[QueueId, None] = {}
 
     def add_failed(self, batch: Iterable[Pending]) -> None:
         """Add the messages of a batch that failed: rows and files may exist."""
@@ -47,12 +43,12 @@ class RefusedMessages:
     def forget(self) -> Pending:
         """Return the operation that removes the messages in doubt."""
         ids, self.in_doubt = self.in_doubt, []
-        self._being_forgotten.update(dict.fromkeys(ids))
+        self.being_forgotten.update(dict.fromkeys(ids))
         done: Deferred[Any] = Deferred()
 
         def forgotten(_: Result) -> None:
             for id in ids:
-                self._being_forgotten.pop(id, None)
+                self.being_forgotten.pop(id, None)
 
         # It fails only where the queue is stopped before it is written.
         done.addCallbacks(forgotten, lambda failure: None)
@@ -60,5 +56,5 @@ class RefusedMessages:
 
     def left_out_of(self, leased: Leased) -> Leased:
         """Return ``leased`` without the messages that are being forgotten."""
-        messages = tuple(each for each in leased.messages if each.id not in self._being_forgotten)
+        messages = tuple(each for each in leased.messages if each.id not in self.being_forgotten)
         return evolve(leased, messages=messages)
