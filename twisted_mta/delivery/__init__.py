@@ -1,1 +1,1 @@
-"""The sending side: SMTP to other hosts, Maildirs here."""
+"""Deliver messages: to other hosts by SMTP or LMTP, and into Maildirs here."""

@@ -1,1 +1,1 @@
-"""From a forward-path to a next hop."""
+"""Decide where mail goes: routes, exchangers, aliases, and rewritten reverse-paths."""

@@ -1,1 +1,1 @@
-"""TLS, as a server and as a client: certificates, contexts, the memory of hosts."""
+"""TLS of listeners and to next hops: certificates, contexts, and the memory of hosts."""
