@@ -1,4 +1,4 @@
-"""Binary mail (RFC 3030 §3) through whole MTAs: kept to the Maildir, made 7 bits, or returned."""
+"""Binary mail (RFC 3030 §3) through whole MTAs: kept unchanged, converted, or returned."""
 
 import email
 import os
@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta.config import Listener
 from twisted_mta.testing.files import UnsyncedFiles
 from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.reactor import MemoryReactor
 
-NEXT = "192.0.2.1"
+from .next_hop import NEXT, QUIT, accepting, announcing, listen
+
 LARGE = bytes(range(256)) * 1000
 CONTENTS = (
     b"Subject: x\r\n\r\n" + bytes(range(256)) + b"\r\n.\r\n\n.\n\r.\r\0\r",
@@ -27,7 +27,7 @@ class Kept(SynchronousTestCase):
         self.directory = os.path.abspath(self.mktemp())
         self.files = UnsyncedFiles()
 
-    def here(self, **settings: Any) -> MemoryMTA:
+    def started(self, **settings: Any) -> MemoryMTA:
         mta = MemoryMTA(
             self.directory,
             reactor=self.reactor,
@@ -38,7 +38,7 @@ class Kept(SynchronousTestCase):
         mta.start()
         return mta
 
-    def there(self) -> MemoryMTA:
+    def next_mta(self) -> MemoryMTA:
         mta = MemoryMTA(
             self.mktemp(),
             reactor=self.reactor,
@@ -64,17 +64,17 @@ class Kept(SynchronousTestCase):
         self.assertRegex(reply, "^250 2.0.0 Queued as")
 
     def test_binary_content_is_relayed_unchanged_to_the_maildir_of_another_host(self) -> None:
-        """In rows and files of the queue, over a restart, by TLS, and as a whole file."""
-        mta = self.here()
+        # The contents wait in rows and in body files, over a restart, and are sent over TLS.
+        mta = self.started()
         for content in CONTENTS:
             self.submit(mta, content, "bob@next.example")
-        mta.advance(60)  # nobody listens there
+        mta.advance(60)  # no server listens there yet
         mta.stop()
-        there = self.there()
-        mta = self.here()
+        next_mta = self.next_mta()
+        mta = self.started()
         self.addCleanup(mta.stop)
         mta.advance(24 * 3600)
-        stored = there.mail("bob", "next.example")
+        stored = next_mta.mail("bob", "next.example")
         self.assertEqual(len(stored), len(CONTENTS))
         for file in stored:
             [content] = [content for content in CONTENTS if file.endswith(content)]
@@ -86,7 +86,7 @@ class Kept(SynchronousTestCase):
             self.assertEqual(head.count(b"Received: "), 2)
 
     def test_binary_content_is_delivered_unchanged_to_a_local_maildir(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.addCleanup(mta.stop)
         for content in CONTENTS:
             self.submit(mta, content, "bob@localhost")
@@ -94,17 +94,13 @@ class Kept(SynchronousTestCase):
             self.assertTrue(mta.mail("bob")[-1].endswith(b"\r\n" + content))
 
     def test_binary_content_is_converted_for_a_next_hop_without_binarymime(self) -> None:
-        peer = self.next_hop(
-            ("expect", b"MAIL FROM:<ann@localhost>\r\n"),
-            ("send", b"250 ok\r\n"),
-            ("expect", b"RCPT TO:<bob@next.example>\r\n"),
-            ("send", b"250 ok\r\n"),
-            ("expect", b"DATA\r\n"),
-            ("send", b"354 go\r\n"),
-            ("content",),
-            ("send", b"250 taken\r\n"),
+        peer = listen(
+            self.reactor,
+            *announcing("8BITMIME"),
+            *accepting("MAIL FROM:<ann@localhost>", "bob@next.example"),
+            *QUIT,
         )
-        mta = self.here()
+        mta = self.started()
         self.addCleanup(mta.stop)
         fields = b"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: image/x-raw\r\n"
         self.submit(
@@ -122,9 +118,8 @@ class Kept(SynchronousTestCase):
         self.assertEqual(mta.mail("ann"), [])
 
     def test_signed_binary_content_is_returned_if_the_next_hop_lacks_binarymime(self) -> None:
-        """As what it is, with its header alone, and no octet of it was sent."""
-        peer = self.next_hop()
-        mta = self.here()
+        peer = listen(self.reactor, *announcing("8BITMIME"), *QUIT)
+        mta = self.started()
         self.addCleanup(mta.stop)
         signed = (
             b"Subject: x\r\nMIME-Version: 1.0\r\n"
@@ -143,18 +138,3 @@ class Kept(SynchronousTestCase):
         returned = email.message_from_bytes(notice).get_payload()[-1]
         self.assertEqual(returned.get_content_type(), "text/rfc822-headers")  # type: ignore[union-attr]
         self.assertIn("Subject: x\n", str(returned))
-
-    def next_hop(self, *steps: ScriptStep) -> ScriptedPeer:
-        """Return a next hop that offers 8BITMIME, and not BINARYMIME."""
-        peer = ScriptedPeer(
-            [
-                ("send", b"220 mx.example\r\n"),
-                ("expect", b"EHLO mta.example\r\n"),
-                ("send", b"250-mx.example\r\n250 8BITMIME\r\n"),
-                *steps,
-                ("expect", b"QUIT\r\n"),
-                ("close",),
-            ]
-        )
-        self.reactor.listen(NEXT, 25, peer)
-        return peer

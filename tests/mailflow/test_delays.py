@@ -1,4 +1,4 @@
-"""Simulated days: when a sender hears that mail is late, and that it hears so once."""
+"""Delay notices over simulated days: when a sender gets one, and that it gets no second."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Delays(SynchronousTestCase):
         mta.start()
         return mta
 
-    def pass_until(self, mta: MemoryMTA, hours: float) -> None:
+    def advance_until(self, mta: MemoryMTA, hours: float) -> None:
         while mta.reactor.seconds() < hours * HOUR:
             mta.advance(STEP)
 
     def actions(self, mta: MemoryMTA, sender: str) -> list[list[tuple[str, str]]]:
-        """Return (final recipient, action) of each notice that a sender has."""
+        """Return (final recipient, action) of each block in each notice to a sender."""
         return [
             [
                 (block["Final-Recipient"].partition("; ")[2], block["Action"])
@@ -57,48 +57,48 @@ class Delays(SynchronousTestCase):
         mta = self.started()
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
-        self.pass_until(mta, 4)
+        self.advance_until(mta, 4)
         self.assertEqual(mta.mail("ann"), [])
-        self.pass_until(mta, 4.2)
+        self.advance_until(mta, 4.2)
         self.assertEqual(self.actions(mta, "ann"), [[("bob@a.example", "delayed")]])
-        self.pass_until(mta, 120)
+        self.advance_until(mta, 120)
         self.assertEqual(len(mta.mail("ann")), 1)
-        self.pass_until(mta, 122)
+        self.advance_until(mta, 122)
         self.assertEqual(
             self.actions(mta, "ann"),
             [[("bob@a.example", "delayed")], [("bob@a.example", "failed")]],
         )
-        (warning, _) = mta.mail("ann")
-        (_, block) = self.blocks(warning)
+        (delay_notice, _) = mta.mail("ann")
+        (_, block) = self.blocks(delay_notice)
         self.assertEqual(block["Status"], "4.4.1")
         self.assertEqual(block["Will-Retry-Until"], "Wed, 20 Jan 2027 08:00:00 +0000")
-        self.assertIn(b"until Wed, 20 Jan 2027 08:00:00 +0000", b" ".join(warning.split()))
+        self.assertIn(b"until Wed, 20 Jan 2027 08:00:00 +0000", b" ".join(delay_notice.split()))
         self.assertEqual(mta.status().queue["messages"], 0)
         counted = mta.mta.agent.metrics.snapshot().numbers
         for action, times in (("delayed", 1), ("failed", 1)):
             self.assertEqual(counted[NOTICES, action], times)
 
     def test_mail_without_an_attempt_of_its_own_gets_a_delay_notice(self) -> None:
-        """A next hop that is left alone gets one message as a probe, and the others wait."""
+        # A suspended next hop gets one message as a probe, and the others wait.
         mta = self.started()
         self.addCleanup(mta.stop)
         for number in range(120):
             mta.submit(MAIL, f"bob{number}@a.example", sender=f"ann{number}@localhost")
-        self.pass_until(mta, 4)
+        self.advance_until(mta, 4)
         self.assertEqual(mta.mail("ann119"), [])
-        self.pass_until(mta, 4.5)
+        self.advance_until(mta, 4.5)
         for number in range(120):
             self.assertEqual(
                 self.actions(mta, f"ann{number}"), [[(f"bob{number}@a.example", "delayed")]]
             )
-        self.pass_until(mta, 12)
+        self.advance_until(mta, 12)
         self.assertEqual({len(mta.mail(f"ann{number}")) for number in range(120)}, {1})
 
     def test_recipients_with_different_next_hops_share_a_delay_notice(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", "carol@other.example", sender="ann@localhost")
-        self.pass_until(mta, 5)
+        self.advance_until(mta, 5)
         self.assertEqual(
             self.actions(mta, "ann"),
             [[("bob@a.example", "delayed"), ("carol@other.example", "delayed")]],
@@ -107,7 +107,7 @@ class Delays(SynchronousTestCase):
     def test_a_restart_sends_no_second_delay_notice(self) -> None:
         mta = self.started()
         mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
-        self.pass_until(mta, 4.2)
+        self.advance_until(mta, 4.2)
         self.assertEqual(len(mta.mail("ann")), 1)
         mta.stop()
         again = MemoryMTA(
@@ -118,11 +118,11 @@ class Delays(SynchronousTestCase):
         )
         self.addCleanup(again.stop)
         again.start()
-        self.pass_until(again, 20)
+        self.advance_until(again, 20)
         self.assertEqual(len(again.mail("ann")), 1)
 
     def test_notify_decides_whether_a_delay_notice_is_sent(self) -> None:
-        """RFC 3461 §4.1."""
+        # RFC 3461 §4.1
         mta = self.started()
         self.addCleanup(mta.stop)
         for sender, notify in (("ann", "FAILURE"), ("bea", "NEVER"), ("cat", "DELAY")):
@@ -133,7 +133,7 @@ class Delays(SynchronousTestCase):
                 "DATA",
             )
             client.send(MAIL + b".\r\n")
-        self.pass_until(mta, 122)
+        self.advance_until(mta, 122)
         self.assertEqual(self.actions(mta, "ann"), [[("bob@a.example", "failed")]])
         self.assertEqual(self.actions(mta, "bea"), [])
         self.assertEqual(self.actions(mta, "cat"), [[("bob@a.example", "delayed")]])
@@ -143,13 +143,13 @@ class Delays(SynchronousTestCase):
         mta = self.started(queue=QueueSettings(delay_warning=None))
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", sender="ann@localhost")
-        self.pass_until(mta, 100)
+        self.advance_until(mta, 100)
         self.assertEqual(mta.mail("ann"), [])
 
     def test_mail_with_the_null_reverse_path_gets_no_delay_notice(self) -> None:
         mta = self.started()
         self.addCleanup(mta.stop)
         mta.submit(MAIL, "bob@a.example", sender="")
-        self.pass_until(mta, 122)
+        self.advance_until(mta, 122)
         self.assertEqual(mta.status().queue["messages"], 0)
         self.assertEqual(mta.status().queue["failures"], 1)

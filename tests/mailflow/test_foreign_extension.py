@@ -1,6 +1,7 @@
-"""An extension from outside the package: the session, the queue and the client do not know it.
+"""An extension from outside the package, unknown to the session, the queue and the client.
 
-XTICKET is made up: MAIL may say who pays, RCPT where somebody sits, and XTICKETS how many are left.
+XTICKET is made up: MAIL may name a payer, RCPT a seat, and XTICKETS counts the tickets that are
+left.
 """
 
 import re

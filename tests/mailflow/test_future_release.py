@@ -1,4 +1,4 @@
-"""Mail that is submitted now and goes later (RFC 4865), through whole MTAs."""
+"""Mail with a future release (RFC 4865) through whole MTAs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Held(SynchronousTestCase):
         self.reactor = MemoryReactor()
         self.directory = os.path.abspath(self.mktemp())
 
-    def here(self, **settings: Any) -> MemoryMTA:
+    def started(self, **settings: Any) -> MemoryMTA:
         mta = MemoryMTA(
             self.directory,
             reactor=self.reactor,
@@ -51,7 +51,7 @@ class Held(SynchronousTestCase):
         mta.advance(1)
 
     def test_holdfor_holds_mail_for_that_many_seconds(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.submit(mta, "HOLDFOR=3600")
         mta.advance(3590)
         self.assertEqual(mta.mail("bob"), [])
@@ -61,7 +61,7 @@ class Held(SynchronousTestCase):
         self.assertEqual(mta.status().queue["messages"], 0)
 
     def test_holduntil_holds_mail_until_that_time(self) -> None:
-        mta = self.here()
+        mta = self.started()
         until = datetime.fromtimestamp(EPOCH + 20 * DAY, UTC)
         self.submit(mta, f"HOLDUNTIL={until:%Y-%m-%dT%H:%M:%SZ}")
         mta.advance(20 * DAY - 100)
@@ -70,19 +70,19 @@ class Held(SynchronousTestCase):
         self.assertEqual(len(mta.mail("bob")), 1)
 
     def test_held_mail_stays_held_over_restarts(self) -> None:
-        """And the start takes it for nothing that a wrong clock has put off."""
-        mta = self.here()
+        # A start does not take the hold for a due time of a wrong clock.
+        mta = self.started()
         self.submit(mta, f"HOLDFOR={MONTH}")
         for _ in range(3):
             mta.stop()
-            mta = self.here()
+            mta = self.started()
             mta.advance(9 * DAY)
             self.assertEqual(mta.mail("bob"), [])
         mta.advance(4 * DAY)
         self.assertEqual(len(mta.mail("bob")), 1)
 
     def test_the_lifetime_of_held_mail_begins_with_its_release(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.submit(mta, f"HOLDFOR={10 * DAY}", "bob@next.example")
         mta.advance(10 * DAY + 60)
         self.assertEqual(mta.mail("ann"), [])
@@ -93,14 +93,14 @@ class Held(SynchronousTestCase):
         self.assertIn(b"\nAction: failed\n", mta.mail("ann")[-1])
 
     def test_held_mail_does_not_delay_other_mail(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.submit(mta, f"HOLDFOR={DAY}")
         mta.submit(PLAIN, "bob@localhost")
         mta.advance(1)
         self.assertEqual(len(mta.mail("bob")), 1)
 
     def test_held_mail_with_by_is_returned_when_that_time_is_over(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.submit(mta, f"HOLDFOR={DAY} BY={DAY + 600};R", "bob@next.example")
         mta.advance(DAY + 500)
         self.assertEqual(mta.mail("ann"), [])

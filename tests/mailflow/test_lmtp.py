@@ -1,4 +1,4 @@
-"""LMTP as an operator has it: a listener beside the others, for mail to local mailboxes."""
+"""LMTP listeners of whole MTAs: into the queue, and directly into Maildirs."""
 
 import errno
 
@@ -76,7 +76,7 @@ class IntoTheQueue(LMTPTestCase):
 
 
 class StraightToMaildirs(LMTPTestCase):
-    """``lmtp_delivery = "direct"``: no queue in between."""
+    """``lmtp_delivery = "direct"``: delivery before the reply, without the queue."""
 
     def direct(self, **settings: object) -> MemoryMTA:
         listener = Listener(

@@ -1,4 +1,4 @@
-"""Mail that goes in circles ends: each alias sees it once, and failures of notices make no more."""
+"""Mail loops end: each alias expands a message once, and a failed notice makes no other notice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Literal
 from twisted_mta.config import Listener, QueueSettings
 from twisted_mta.testing.memory_mta import MemoryMTA
 
-from .together import CONTENT, Together
+from .routed_mtas import CONTENT, RoutedTestCase
 
 
-class Lists(Together):
-    """Each copy that leaves by an alias names it, and mail that comes back to it ends there."""
+class Lists(RoutedTestCase):
+    """Each forwarded copy names its aliases, and mail that comes back to one of them is refused."""
 
     def test_a_list_whose_two_members_forward_back_gets_each_copy_once(self) -> None:
         aliases = {
@@ -24,7 +24,7 @@ class Lists(Together):
         self.assertTrue(self.send("team@a.example").startswith("250 "))
         self.settle()
         self.assertEqual(len(self.mail("a", "eve")), 1)
-        # The message, and two notices of the two that were refused here.
+        # The message, and a notice for each of the two copies that came back.
         self.assertEqual([self.accepted(name) for name in "abc"], [3, 1, 1])
         notices = self.mail("a", "ann")
         self.assertEqual(len(notices), 2)
@@ -63,12 +63,12 @@ class Lists(Together):
         self.assertEqual(len(self.mail("a", "eve")), 1)
 
     def test_a_loop_of_a_notice_ends_too(self) -> None:
-        """To a sender who is an alias here, and forwards to where it comes back from."""
+        # The sender is an alias here, whose target forwards back.
         aliases = {"a": "ann: one@b.example", "b": "one: ann@a.example"}
         self.begin("ab", aliases, b={"recipients": "existing"})
         self.send("nobody@b.example", sender="ann@a.example")
         self.settle()
-        # The message was taken here and refused there; its notice was taken there and refused here.
+        # a accepted the message, b refused it; b accepted the notice, a refused it.
         self.assertEqual([self.accepted(name) for name in "ab"], [1, 1])
         self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
 
@@ -140,7 +140,7 @@ class Lists(Together):
         )
         self.settle()
         self.assertEqual([len(self.mail("a", name)) for name in ("zoe", "bob", "ann")], [1, 1, 0])
-        # Of an alias that leads to others too it is told in a notice.
+        # The loop in an alias that also leads to others is reported in a notice.
         answer = mail("both@a.example")
         self.assertEqual([each[:9] for each in answer], ["250 2.0.0"])
         self.settle()
@@ -168,14 +168,14 @@ class Lists(Together):
         self.assertEqual([len(self.mail("a", name)) for name in ("eve", "bob", "ann")], [1, 1, 0])
 
     def test_a_copy_for_members_of_two_aliases_names_both(self) -> None:
-        """Where both are written, mail that comes back to both has come through each of them."""
+        # Mail that comes back to either of the two has then passed that one.
         members = "one@b.example, two@b.example, one@c.example, two@c.example"
         back = "left@a.example, right@a.example"
         far = f"one: {back}\ntwo: {back}"
         self.begin("abc", {"a": f"left: {members}\nright: {members}", "b": far, "c": far})
         self.send("left@a.example", "right@a.example")
         self.settle()
-        # The message, and a notice of each of the two that were refused here.
+        # The message, and a notice for each of the two copies that came back.
         self.assertEqual([self.accepted(name) for name in "abc"], [3, 1, 1])
         notices = self.mail("a", "ann")
         self.assertEqual(len(notices), 2)
@@ -196,7 +196,7 @@ class Lists(Together):
         self.assertLess(self.accepted("a"), 6)
 
     def test_an_international_alias_is_named_in_ascii(self) -> None:
-        """So a copy needs no more of the next hop than the message does."""
+        # The copy needs no extension that the message does not need.
         self.begin(
             "ab", {"a": "team: t\u00e9am\nt\u00e9am: one@b.example", "b": "one: team@a.example"}
         )
@@ -210,12 +210,12 @@ class Lists(Together):
         self.begin("ab", {"a": "secret: x@b.example\nteam: y@b.example, y2@b.example"})
         self.send("secret@a.example", "team@a.example", "z@b.example")
         self.settle()
-        found = {
+        named = {
             name: re.findall(rb"(?m)^Delivered-To: (\S+)$", b"".join(self.mail("b", name)))
             for name in ("x", "y", "y2", "z")
         }
         self.assertEqual(
-            found,
+            named,
             {
                 "x": [b"x@b.example", b"secret@a.example"],
                 "y": [b"y@b.example", b"team@a.example"],
@@ -260,7 +260,7 @@ class Lists(Together):
         )
 
 
-class Smarthosts(Together):
+class Smarthosts(RoutedTestCase):
     def test_two_smarthosts_of_each_other_stop_at_the_limit_of_hops(self) -> None:
         self.begin(
             "ab",
@@ -276,14 +276,14 @@ class Smarthosts(Together):
         self.assertIn(b"Status: 5.4.6", notices[0])
 
 
-class Postmasters(Together):
-    """With `bounce_postmaster` what cannot be told to a sender is told once, to one postmaster."""
+class Postmasters(RoutedTestCase):
+    """With `bounce_postmaster`, a bounce without a sender goes to one postmaster, once."""
 
     def begin_two(self, aliases: dict[str, str], **settings: Any) -> None:
         self.begin("ab", aliases, queue=QueueSettings(bounce_postmaster=True), **settings)
 
     def test_two_postmasters_that_forward_to_each_other_make_no_loop(self) -> None:
-        """Neither postmaster can be reached: all of that ends in records."""
+        # Neither postmaster can be reached: the failures stay unreported.
         self.begin_two(
             {"a": "postmaster: boss@b.example", "b": "postmaster: boss@a.example"},
             recipients="existing",
@@ -294,7 +294,7 @@ class Postmasters(Together):
         self.assertGreaterEqual(self.failures("a") + self.failures("b"), 1)
 
     def test_two_postmasters_that_forward_to_each_others_lists_make_no_loop(self) -> None:
-        """They do not say postmaster in their envelope by then."""
+        # The envelopes name the lists then, no longer postmaster.
         aliases = {
             "a": "postmaster: ops-b@b.example\nops-a: gone@b.example",
             "b": "postmaster: ops-a@a.example\nops-b: gone@a.example",
@@ -316,6 +316,6 @@ class Postmasters(Together):
         self.begin_two({}, b={"recipients": "existing"})
         self.send("nobody@b.example", sender="")
         self.settle()
-        (told,) = self.mail("a", "postmaster")
-        self.assertIn(b"To: <postmaster@a.example>", told)
+        (notice,) = self.mail("a", "postmaster")
+        self.assertIn(b"To: <postmaster@a.example>", notice)
         self.assertEqual(self.failures("a"), 0)

@@ -1,4 +1,4 @@
-"""Lists with members that do not exist: the others get the mail, and somebody is told."""
+"""Lists with members that do not exist: the others get the mail, and a notice is sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from tests.logs import logged_lines
 from twisted_mta.config import QueueSettings
 
-from .together import CONTENT, Together
+from .routed_mtas import CONTENT, RoutedTestCase
 
 ALIASES = """\
 carol: carol, carol@b.example
@@ -16,7 +16,7 @@ dead: ghost, spook
 """
 
 
-class MissingMembers(Together):
+class MissingMembers(RoutedTestCase):
     def begin_with(self, aliases: str = ALIASES, **settings: Any) -> None:
         settings = {"recipients": "existing", **settings}
         self.begin("ab", {"a": aliases}, a=settings)
@@ -35,7 +35,7 @@ class MissingMembers(Together):
         self.assertIn(b"Final-Recipient: rfc822; carol@a.example", notice)
         self.assertIn(b"Action: failed\nStatus: 5.1.1", notice)
         self.assertFalse(self.mtas["a"].files.is_directory(self.maildir("carol")))
-        # With its mailbox it is what it says: a copy here, and one there.
+        # With a mailbox, there is one copy here and one there.
         self.mtas["a"].files.make_directories(self.maildir("carol"))
         self.send("carol@a.example")
         self.settle()
@@ -68,8 +68,8 @@ class MissingMembers(Together):
         self.begin_with(queue=QueueSettings(bounce_postmaster=True))
         self.send("carol@a.example", sender="")
         self.settle()
-        (told,) = self.mail("a", "postmaster")
-        self.assertIn(b"Final-Recipient: rfc822; carol@a.example", told)
+        (notice,) = self.mail("a", "postmaster")
+        self.assertIn(b"Final-Recipient: rfc822; carol@a.example", notice)
 
     def test_the_owner_of_a_list_gets_the_notice_instead_of_the_sender(self) -> None:
         self.begin_with(ALIASES + "owner-team: owner\nall: team, spook\n")
@@ -98,7 +98,7 @@ class MissingMembers(Together):
         self.assertFalse(self.mtas["a"].files.is_directory(self.maildir("owner-team")))
 
     def test_a_notice_makes_no_mailbox_for_a_local_sender_that_does_not_exist(self) -> None:
-        """Else anybody could make mailboxes, with senders of ours that are none."""
+        # Otherwise a client could make mailboxes by forged senders of our domains.
         self.begin_with()
         for sender in ("forged", "dead"):
             self.send("team@a.example", sender=f"{sender}@a.example")
@@ -139,7 +139,7 @@ class MissingMembers(Together):
         (notice,) = self.mail("a", "ann")
         self.assertIn(b"550 5.1.6 Moved", notice)
         self.assertNotIn(b"waits.example", notice)
-        # Nobody gets it now, but one may later: the client is to try again.
+        # No member gets it now, but one may later: the client has to try again.
         self.assertTrue(self.send("all@a.example").startswith("450 4.3.2 "))
 
     def test_direct_lmtp_bounces_missing_members(self) -> None:

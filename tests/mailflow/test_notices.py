@@ -1,4 +1,4 @@
-"""Notices through whole MTAs: each reaches its sender, whatever next hop leads there."""
+"""Notices through whole MTAs: each reaches its sender by any next hop."""
 
 import email
 import email.policy
@@ -13,7 +13,9 @@ from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.reactor import MemoryReactor
 
-NEXT, AWAY = "192.0.2.1", "192.0.2.2"
+from .next_hop import NEXT, QUIT, announcing, listen
+
+AWAY = "192.0.2.2"
 SENDER = "ann@away.example"
 
 UTF8 = "Subject: schön\r\nFrom: Jürgen <jürgen@bücher.example>\r\n\r\nfür dich\r\n".encode()
@@ -36,33 +38,25 @@ HELO_ONLY: tuple[ScriptStep, ...] = (
 REFUSED = "550 5.1.1 kein Empfänger\r\n".encode("latin-1")
 
 
-def greeted(*keywords: bytes) -> tuple[ScriptStep, ...]:
-    """Return how a server begins that announces these extensions."""
-    lines = [b"mx.example", *keywords]
-    reply = b"".join(b"250-%s\r\n" % line for line in lines[:-1]) + b"250 %s\r\n" % lines[-1]
-    return (("send", b"220 mx.example\r\n"), ("expect", b"EHLO mta.example\r\n"), ("send", reply))
-
-
-def asked(*commands: str, reply: bytes = b"250 ok\r\n") -> tuple[ScriptStep, ...]:
+def commands(*expected: str, reply: bytes = b"250 ok\r\n") -> tuple[ScriptStep, ...]:
     steps: list[ScriptStep] = []
-    for command in commands:
+    for command in expected:
         steps += [("expect", f"{command}\r\n".encode()), ("send", reply)]
     return tuple(steps)
 
 
-TAKEN: tuple[ScriptStep, ...] = (
-    *asked("DATA", reply=b"354 go\r\n"),
+ACCEPTED: tuple[ScriptStep, ...] = (
+    *commands("DATA", reply=b"354 go\r\n"),
     ("content",),
     ("send", b"250 2.0.0 ok\r\n"),
 )
-BYE: tuple[ScriptStep, ...] = (("expect", b"QUIT\r\n"), ("close",))
 
 
-class ByAnyHop(SynchronousTestCase):
+class Notices(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
 
-    def begin(self, **settings: Any) -> MemoryMTA:
+    def started(self, **settings: Any) -> MemoryMTA:
         routes = (
             ("next.example", f"smtp://{NEXT}"),
             ("away.example", f"smtp://{AWAY}"),
@@ -73,22 +67,22 @@ class ByAnyHop(SynchronousTestCase):
         return mta
 
     def peer(self, address: str, *steps: ScriptStep) -> ScriptedPeer:
-        peer = ScriptedPeer([*steps, *BYE])
-        self.reactor.listen(address, 25, peer)
-        return peer
+        return listen(self.reactor, *steps, *QUIT, address=address)
 
-    def refuses(self, recipient: str, mail: str) -> ScriptedPeer:
+    def refusing(self, recipient: str, mail: str) -> ScriptedPeer:
         return self.peer(
             NEXT,
-            *greeted(b"8BITMIME", b"SMTPUTF8"),
-            *asked(f"MAIL FROM:<{SENDER}>{mail}"),
-            *asked(f"RCPT TO:<{recipient}>", reply=REFUSED),
+            *announcing("8BITMIME", "SMTPUTF8"),
+            *commands(f"MAIL FROM:<{SENDER}>{mail}"),
+            *commands(f"RCPT TO:<{recipient}>", reply=REFUSED),
         )
 
-    def hears(self, *opening: ScriptStep, mail: str = "", reader: str = SENDER) -> ScriptedPeer:
+    def expecting_notice(
+        self, *opening: ScriptStep, mail: str = "", reader: str = SENDER
+    ) -> ScriptedPeer:
         """Return the next hop of the sender, which expects a notice."""
         return self.peer(
-            AWAY, *opening, *asked(f"MAIL FROM:<>{mail}", f"RCPT TO:<{reader}>"), *TAKEN
+            AWAY, *opening, *commands(f"MAIL FROM:<>{mail}", f"RCPT TO:<{reader}>"), *ACCEPTED
         )
 
     def submit(
@@ -104,8 +98,8 @@ class ByAnyHop(SynchronousTestCase):
         client.say("DATA")
         self.assertRegex(client.send(content + b".\r\n")[0], "^250 2.0.0 Queued as")
 
-    def heard(self, peer: ScriptedPeer) -> EmailMessage:
-        """Return the notice, which is of 7 bits and of lines that can be sent."""
+    def notice(self, peer: ScriptedPeer) -> EmailMessage:
+        """Return the notice that a next hop got, after checks that any other could take it too."""
         self.assertEqual(peer.problems, [])
         [content] = peer.contents
         self.assertTrue(content.isascii())
@@ -121,83 +115,83 @@ class ByAnyHop(SynchronousTestCase):
         for content in CONTENTS:
             for opening in (
                 HELO_ONLY,
-                greeted(),
-                greeted(b"8BITMIME"),
-                greeted(b"8BITMIME", b"SMTPUTF8"),
-                greeted(b"SMTPUTF8"),  # which RFC 6531 §3.1 does not allow
+                announcing(),
+                announcing("8BITMIME"),
+                announcing("8BITMIME", "SMTPUTF8"),
+                announcing("SMTPUTF8"),  # without 8BITMIME, which RFC 6531 §3.1 demands
             ):
                 mail = " SMTPUTF8 BODY=8BITMIME" if content is UTF8 else " BODY=8BITMIME"
-                mta = self.begin()
-                refused = self.refuses("bob@next.example", mail)
-                hop = self.hears(*opening)
+                mta = self.started()
+                refused = self.refusing("bob@next.example", mail)
+                hop = self.expecting_notice(*opening)
                 self.submit(mta, content, "bob@next.example")
                 mta.advance(60)
                 self.assertEqual(refused.problems, [])
-                text = next(self.heard(hop).iter_parts()).get_content()
+                text = next(self.notice(hop).iter_parts()).get_content()
                 self.assertIn(r"550 5.1.1 kein Empf\xe4nger", text)
                 mta.stop()
 
     def test_a_bounce_of_our_own_reaches_the_sender_by_any_hop(self) -> None:
-        """What the next hop of the message lacks, that of its notice may lack as well."""
+        # The next hop of the notice lacks the extension that the other next hop lacks too.
         for content, recipient in (
             (UTF8, "bob@next.example"),
             (BODY, "jörg@next.example"),
             (SIGNED, "bob@next.example"),
             (LATIN1, "bob@next.example"),
         ):
-            mta = self.begin()
-            self.peer(NEXT, *greeted())
-            hop = self.hears(*greeted())
+            mta = self.started()
+            self.peer(NEXT, *announcing())
+            hop = self.expecting_notice(*announcing())
             self.submit(mta, content, recipient)
             mta.advance(60)
-            self.assertIn("5.6.", next(self.heard(hop).iter_parts()).get_content())
+            self.assertIn("5.6.", next(self.notice(hop).iter_parts()).get_content())
             mta.stop()
 
     def test_a_delay_notice_and_a_success_notice_reach_the_sender_by_any_hop(self) -> None:
         for content in CONTENTS:
-            mta = self.begin(queue=QueueSettings(delay_warning=3600.0))
-            hop = self.hears(*greeted())
-            self.submit(mta, content, "bob@next.example")  # nothing listens there
+            mta = self.started(queue=QueueSettings(delay_warning=3600.0))
+            hop = self.expecting_notice(*announcing())
+            self.submit(mta, content, "bob@next.example")  # no server listens there
             mta.advance(2 * 3600)
-            self.assertIn("delayed", self.heard(hop)["Subject"])
+            self.assertIn("delayed", self.notice(hop)["Subject"])
             mta.stop()
-            mta = self.begin()
-            hop = self.hears(*greeted())
+            mta = self.started()
+            hop = self.expecting_notice(*announcing())
             self.submit(mta, content, "bob@localhost", rcpt=" NOTIFY=SUCCESS")
             mta.advance(60)
-            self.assertIn("delivered", self.heard(hop)["Subject"])
+            self.assertIn("delivered", self.notice(hop)["Subject"])
             mta.stop()
 
     def test_a_copy_for_postmaster_arrives_by_any_hop(self) -> None:
-        """Of a message without a sender, and where the mail of postmaster goes elsewhere."""
+        # The message has no sender, and the alias of postmaster leads to another host.
         aliases = os.path.abspath(self.mktemp())
         with open(aliases, "w", encoding="utf-8") as file:
             file.write(f"postmaster: {SENDER}\n")
         for content in CONTENTS:
-            mta = self.begin(queue=QueueSettings(bounce_postmaster=True), aliases=aliases)
-            self.peer(NEXT, *greeted())
-            hop = self.hears(*greeted())
+            mta = self.started(queue=QueueSettings(bounce_postmaster=True), aliases=aliases)
+            self.peer(NEXT, *announcing())
+            hop = self.expecting_notice(*announcing())
             self.submit(mta, content if content is UTF8 else SIGNED, "bob@next.example", sender="")
             mta.advance(60)
-            self.assertIn("could not be delivered", self.heard(hop)["Subject"])
+            self.assertIn("could not be delivered", self.notice(hop)["Subject"])
             mta.stop()
 
     def test_an_international_sender_forwarded_to_an_ascii_address_gets_the_bounce(self) -> None:
         aliases = os.path.abspath(self.mktemp())
         with open(aliases, "w", encoding="utf-8") as file:
             file.write(f"jürgen: {SENDER}\n")
-        mta = self.begin(aliases=aliases)
-        self.peer(NEXT, *greeted())
-        hop = self.hears(*greeted())
+        mta = self.started(aliases=aliases)
+        self.peer(NEXT, *announcing())
+        hop = self.expecting_notice(*announcing())
         self.submit(mta, UTF8, "bob@next.example", sender="jürgen@localhost")
         mta.advance(60)
-        self.assertEqual(self.heard(hop)["To"].groups[0].display_name, "jürgen@localhost")
+        self.assertEqual(self.notice(hop)["To"].groups[0].display_name, "jürgen@localhost")
 
     def test_a_bounce_to_an_international_sender_fails_without_smtputf8(self) -> None:
-        """The one notice that a next hop may be unable to take: it leaves a record."""
-        mta = self.begin()
-        self.peer(NEXT, *greeted())
-        hop = self.peer(AWAY, *greeted(b"8BITMIME"))
+        # The one notice that a next hop may refuse becomes an unreported failure.
+        mta = self.started()
+        self.peer(NEXT, *announcing())
+        hop = self.peer(AWAY, *announcing("8BITMIME"))
         self.submit(mta, BODY, "jörg@next.example", sender="jürgen@away.example")
         mta.advance(60)
         self.assertEqual(hop.problems, [])
@@ -205,11 +199,11 @@ class ByAnyHop(SynchronousTestCase):
         self.assertEqual(mta.status().queue["failures"], 1)
 
     def test_a_bounce_to_an_international_sender_goes_by_a_hop_with_smtputf8(self) -> None:
-        for opening in (greeted(b"8BITMIME", b"SMTPUTF8"), greeted(b"SMTPUTF8")):
-            mta = self.begin()
-            self.peer(NEXT, *greeted())
+        for opening in (announcing("8BITMIME", "SMTPUTF8"), announcing("SMTPUTF8")):
+            mta = self.started()
+            self.peer(NEXT, *announcing())
             reader = "jürgen@away.example"
-            hop = self.hears(*opening, mail=" SMTPUTF8", reader=reader)
+            hop = self.expecting_notice(*opening, mail=" SMTPUTF8", reader=reader)
             self.submit(mta, UTF8, "bob@next.example", sender=reader)
             mta.advance(60)
             self.assertEqual(hop.problems, [])
@@ -217,12 +211,12 @@ class ByAnyHop(SynchronousTestCase):
             mta.stop()
 
     def test_a_bounce_names_an_international_host_name_in_ascii(self) -> None:
-        mta = self.begin(hostname="bücher.example")
-        hop = self.hears(
+        mta = self.started(hostname="bücher.example")
+        hop = self.expecting_notice(
             ("send", b"220 mx.example\r\n"),
             ("expect", b"EHLO xn--bcher-kva.example\r\n"),
             ("send", b"250 mx.example\r\n"),
         )
         self.submit(mta, UTF8, "bob@localhost", rcpt=" NOTIFY=SUCCESS")
         mta.advance(60)
-        self.heard(hop)
+        self.notice(hop)

@@ -1,4 +1,4 @@
-"""Simulated days: how often a next hop that is dead is tried, and when mail for it comes back."""
+"""Retries over simulated days: how often a dead next hop is tried, and when its mail bounces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR, DAY = 3600.0, 86400.0
 STEP = 300.0
 
 
-class Patience(SynchronousTestCase):
+class Retries(SynchronousTestCase):
     def started(self, *destinations: Destination) -> MemoryMTA:
         mta = MemoryMTA(
             os.path.abspath(self.mktemp()),
@@ -28,7 +28,7 @@ class Patience(SynchronousTestCase):
         return mta
 
     def assertReturned(self, mta: MemoryMTA, sender: str, hours: int) -> None:
-        """A notice comes so many hours after the start, with the probe that is due next."""
+        """Check that the sender gets one notice, with the first probe after ``hours``."""
         while mta.reactor.seconds() < hours * HOUR:
             self.assertEqual(mta.mail(sender), [], f"after {mta.reactor.seconds() / HOUR} hours")
             mta.advance(STEP)
@@ -42,7 +42,7 @@ class Patience(SynchronousTestCase):
             mta.submit(MAIL, f"bob{number}@a{number}.example", sender=f"ann{number}@localhost")
         self.assertReturned(mta, "ann0", 120)
         connections = mta.mta.agent.traffic.unconnected
-        # One probe for all three of them: every hour, and some more at first.
+        # One probe for all three messages: every hour, and some more at first.
         self.assertTrue(110 <= connections <= 135, connections)
         for number in range(3):
             (notice,) = mta.mail(f"ann{number}")

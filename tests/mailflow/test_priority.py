@@ -1,4 +1,4 @@
-"""Mail that goes before other mail (RFC 6710), through whole MTAs."""
+"""Mail with a priority (MT-PRIORITY, RFC 6710) through whole MTAs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.testing.memory_mta import MemoryMTA
-from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.reactor import MemoryReactor
 
-NEXT = "192.0.2.1"
+from .next_hop import NEXT, announcing, listen
+
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 
 
@@ -19,7 +19,7 @@ class Priorities(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
 
-    def here(self, **settings: Any) -> MemoryMTA:
+    def started(self, **settings: Any) -> MemoryMTA:
         mta = MemoryMTA(
             self.mktemp(),
             reactor=self.reactor,
@@ -40,34 +40,22 @@ class Priorities(SynchronousTestCase):
         mta.advance(1)
         return answer
 
-    def next_hop(self, announced: str, *steps: ScriptStep) -> ScriptedPeer:
-        peer = ScriptedPeer(
-            [
-                ("send", b"220 mx.example\r\n"),
-                ("expect", b"EHLO mta.example\r\n"),
-                ("send", f"250-mx.example\r\n250 {announced}\r\n".encode()),
-                *steps,
-            ]
-        )
-        self.reactor.listen(NEXT, 25, peer)
-        return peer
-
     def test_a_next_hop_with_mt_priority_gets_the_priority(self) -> None:
-        for announced, said in (
+        for announced, parameter in (
             ("MT-PRIORITY MIXER", " MT-PRIORITY=-4"),
             ("MT-PRIORITY", " MT-PRIORITY=-4"),
             ("8BITMIME", ""),
         ):
-            mail = f"MAIL FROM:<ann@localhost>{said}\r\n".encode()
-            peer = self.next_hop(announced, ("expect", mail))
-            mta = self.here()
+            mail = f"MAIL FROM:<ann@localhost>{parameter}\r\n".encode()
+            peer = listen(self.reactor, *announcing(announced), ("expect", mail))
+            mta = self.started()
             self.submit(mta, -4)
             self.assertEqual(peer.problems, [])
             self.assertEqual(peer.script, [])
             mta.stop()
 
     def test_the_received_field_names_the_priority(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.assertRegex(self.submit(mta, 3, "bob@localhost"), "^250 2.1.0 ")
         self.submit(mta, 0, "bob@localhost")
         first, second = mta.mail("bob")
@@ -75,7 +63,7 @@ class Priorities(SynchronousTestCase):
         self.assertNotIn(b"priority", second)
 
     def test_a_high_priority_of_a_stranger_becomes_0(self) -> None:
-        mta = self.here(relay_from=(ip_network("203.0.113.0/24"),))
+        mta = self.started(relay_from=(ip_network("203.0.113.0/24"),))
         self.assertRegex(self.submit(mta, 9, "bob@localhost"), "^250 2.3.6 0 ")
         self.assertRegex(self.submit(mta, -9, "bob@localhost"), "^250 2.1.0 ")
         first, second = mta.mail("bob")

@@ -1,4 +1,4 @@
-"""Mail with addresses and header fields outside ASCII, through whole MTAs."""
+"""International mail (SMTPUTF8, RFC 6531) through whole MTAs."""
 
 import email
 import email.policy
@@ -13,19 +13,20 @@ from twisted_mta.testing.memory_mta import MemoryMTA
 from twisted_mta.testing.peer import ScriptedPeer, ScriptStep
 from twisted_mta.testing.reactor import MemoryReactor
 
-NEXT = "192.0.2.1"
+from .next_hop import NEXT, QUIT, accepting, announcing, listen
+
 PLAIN = b"Subject: x\r\n\r\nfine\r\n"
 UTF8 = "Subject: schön\r\nFrom: Jürgen <jürgen@bücher.example>\r\n\r\nfür dich\r\n".encode()
 EIGHT_BIT = "Subject: x\r\n\r\nfür dich\r\n".encode()
-LACKS_IT = b"250-mx.example\r\n250 8BITMIME\r\n"
-HAS_IT = b"250-mx.example\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+WITHOUT_SMTPUTF8 = ("8BITMIME",)
+WITH_SMTPUTF8 = ("8BITMIME", "SMTPUTF8")
 
 
-class InMemory(SynchronousTestCase):
+class InternationalTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
 
-    def here(self, **settings: Any) -> MemoryMTA:
+    def started(self, **settings: Any) -> MemoryMTA:
         mta = MemoryMTA(
             self.mktemp(),
             **{
@@ -41,7 +42,7 @@ class InMemory(SynchronousTestCase):
         self.addCleanup(mta.stop)
         return mta
 
-    def there(self) -> MemoryMTA:
+    def next_mta(self) -> MemoryMTA:
         mta = MemoryMTA(
             self.mktemp(),
             reactor=self.reactor,
@@ -54,19 +55,8 @@ class InMemory(SynchronousTestCase):
         self.addCleanup(mta.stop)
         return mta
 
-    def next_hop(self, announced: bytes, *steps: ScriptStep) -> ScriptedPeer:
-        peer = ScriptedPeer(
-            [
-                ("send", b"220 mx.example\r\n"),
-                ("expect", b"EHLO mta.example\r\n"),
-                ("send", announced),
-                *steps,
-                ("expect", b"QUIT\r\n"),
-                ("close",),
-            ]
-        )
-        self.reactor.listen(NEXT, 25, peer)
-        return peer
+    def next_hop(self, announced: tuple[str, ...], *steps: ScriptStep) -> ScriptedPeer:
+        return listen(self.reactor, *announcing(*announced), *steps, *QUIT)
 
     def submit(
         self, mta: MemoryMTA, content: bytes, *recipients: str, sender: str = "ann@localhost"
@@ -80,29 +70,13 @@ class InMemory(SynchronousTestCase):
         mta.advance(60)
         return client
 
-    def taken(self, mail: str, *recipients: str) -> tuple[ScriptStep, ...]:
-        return (
-            ("expect", f"MAIL FROM:<{mail}\r\n".encode()),
-            ("send", b"250 ok\r\n"),
-            *(
-                step
-                for each in recipients
-                for step in (
-                    ("expect", f"RCPT TO:<{each}>\r\n".encode()),
-                    ("send", b"250 ok\r\n"),
-                )
-            ),  # type: ignore[misc]
-            ("expect", b"DATA\r\n"),
-            ("send", b"354 go\r\n"),
-            ("content",),
-            ("send", "250 2.0.0 schön, für später\r\n".encode()),
-        )
+    def accepts(self, mail: str, recipient: str) -> tuple[ScriptStep, ...]:
+        return accepting(f"MAIL FROM:<{mail}", recipient, reply="250 2.0.0 schön, für später")
 
 
-class Here(InMemory):
+class DeliveredLocally(InternationalTestCase):
     def test_an_international_mailbox_is_delivered_in_any_spelling(self) -> None:
-        """However its é is written, and in whatever case."""
-        mta = self.here(local_domains=("bücher.example",), routes=())
+        mta = self.started(local_domains=("bücher.example",), routes=())
         for spelling in ("jos\u00e9", "JOSE\u0301", "Jose\u0301+tag"):
             self.submit(mta, UTF8, f"{spelling}@Bücher.example", sender="ü@bücher.example")
         mails = mta.mail("jos\u00e9", "xn--bcher-kva.example")
@@ -115,14 +89,14 @@ class Here(InMemory):
         self.assertTrue(mails[0].endswith(UTF8.replace(b"\r\n", b"\n")))
 
     def test_hostile_international_mailboxes_are_refused(self) -> None:
-        client = self.here().connect()
+        client = self.started().connect()
         client.say("MAIL FROM:<> SMTPUTF8")
         for local_part in ('"ü/x"', '".ü"', "ü\u202ex", '"/etc/ü"', '"ü/../x"'):
             [reply] = client.say(f"RCPT TO:<{local_part}@localhost>")
             self.assertRegex(reply, "^550 5.1.3 ")
 
     def test_one_mailbox_in_two_spellings_gets_one_copy(self) -> None:
-        mta = self.here()
+        mta = self.started()
         self.submit(mta, UTF8, "jos\u00e9@localhost", "Jose\u0301@localhost")
         self.assertEqual(len(mta.mail("jos\u00e9")), 1)
 
@@ -130,16 +104,16 @@ class Here(InMemory):
         path = os.path.abspath(self.mktemp())
         with open(path, "w", encoding="utf-8") as file:
             file.write("jürgen: bob@localhost\n")
-        mta = self.here(aliases=path)
+        mta = self.started(aliases=path)
         self.submit(mta, PLAIN, "JU\u0308RGEN@localhost")
         self.assertEqual(len(mta.mail("bob")), 1)
 
 
-class Relayed(InMemory):
+class Relayed(InternationalTestCase):
     def test_international_mail_is_relayed_unchanged(self) -> None:
-        there = self.there()
-        self.submit(self.here(), UTF8, "用户@next.example", sender="jürgen@bücher.example")
-        [mail] = there.mail("用户", "next.example")
+        next_mta = self.next_mta()
+        self.submit(self.started(), UTF8, "用户@next.example", sender="jürgen@bücher.example")
+        [mail] = next_mta.mail("用户", "next.example")
         self.assertTrue(mail.endswith(UTF8.replace(b"\r\n", b"\n")))
         self.assertEqual(mail.count(b" with UTF8SMTP"), 2)
         self.assertIn("Return-Path: <jürgen@xn--bcher-kva.example>".encode(), mail)
@@ -151,20 +125,23 @@ class Relayed(InMemory):
             (PLAIN, "bob@next.example", "ü@localhost"),
         ):
             body = "" if content.isascii() else " BODY=8BITMIME"
-            peer = self.next_hop(HAS_IT, *self.taken(f"{sender}> SMTPUTF8{body}", recipient))
-            mta = self.here()
+            peer = self.next_hop(
+                WITH_SMTPUTF8, *self.accepts(f"{sender}> SMTPUTF8{body}", recipient)
+            )
+            mta = self.started()
             self.submit(mta, content, recipient, sender=sender)
             self.assertEqual(peer.problems, [])
             self.assertEqual(len(peer.contents), 1)
             mta.stop()
 
     def test_mail_that_needs_no_smtputf8_goes_without_it(self) -> None:
-        """A domain as A-labels, a body of 8 bits: without SMTPUTF8, and without UTF-8 in `for`."""
+        # A domain as A-labels and a body of 8 bits need no SMTPUTF8; the `for` clause is left out.
         for content, body in ((PLAIN, ""), (EIGHT_BIT, " BODY=8BITMIME")):
             peer = self.next_hop(
-                LACKS_IT, *self.taken(f"ann@localhost>{body}", "bob@xn--bcher-kva.example")
+                WITHOUT_SMTPUTF8,
+                *self.accepts(f"ann@localhost>{body}", "bob@xn--bcher-kva.example"),
             )
-            mta = self.here()
+            mta = self.started()
             self.submit(mta, content, "bob@bücher.example")
             self.assertEqual(peer.problems, [])
             [sent] = peer.contents
@@ -177,8 +154,8 @@ class Relayed(InMemory):
         path = os.path.abspath(self.mktemp())
         with open(path, "w", encoding="utf-8") as file:
             file.write("jürgen: bob@next.example\n")
-        peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
-        self.submit(self.here(aliases=path), PLAIN, "jürgen@localhost")
+        peer = self.next_hop(WITHOUT_SMTPUTF8, *self.accepts("ann@localhost>", "bob@next.example"))
+        self.submit(self.started(aliases=path), PLAIN, "jürgen@localhost")
         self.assertEqual(peer.problems, [])
         self.assertEqual(len(peer.contents), 1)
 
@@ -188,15 +165,15 @@ class Relayed(InMemory):
         return notice.decode()
 
     def test_an_international_recipient_bounces_if_the_next_hop_lacks_smtputf8(self) -> None:
-        peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
-        mta = self.here()
+        peer = self.next_hop(WITHOUT_SMTPUTF8, *self.accepts("ann@localhost>", "bob@next.example"))
+        mta = self.started()
         self.submit(mta, PLAIN, "ü@next.example", "bob@next.example")
         self.assertEqual(peer.problems, [])
         self.assertIn(r"Final-Recipient: utf-8; \x{FC}@next.example", self.returned(mta, "5.6.7"))
 
     def test_an_international_header_bounces_if_the_next_hop_lacks_smtputf8(self) -> None:
-        peer = self.next_hop(LACKS_IT)
-        mta = self.here()
+        peer = self.next_hop(WITHOUT_SMTPUTF8)
+        mta = self.started()
         self.submit(mta, UTF8, "bob@next.example")
         self.assertNotIn(b"MAIL", peer.received)
         notice = self.returned(mta, "5.6.9")
@@ -205,9 +182,9 @@ class Relayed(InMemory):
         self.assertIn("message/global", types)
 
     def test_8_bit_fields_without_smtputf8_are_relayed_unchanged(self) -> None:
-        """To refuse them would lose mail that other servers take."""
-        peer = self.next_hop(LACKS_IT, *self.taken("ann@localhost>", "bob@next.example"))
-        mta = self.here()
+        # To refuse them would lose mail that other servers accept.
+        peer = self.next_hop(WITHOUT_SMTPUTF8, *self.accepts("ann@localhost>", "bob@next.example"))
+        mta = self.started()
         mta.submit(UTF8, "bob@next.example", sender="ann@localhost")
         mta.advance(60)
         self.assertEqual(peer.problems, [])
@@ -223,10 +200,10 @@ class Relayed(InMemory):
         mta.start()
         self.submit(mta, UTF8, "用户@next.example", sender="ü@localhost")
         mta.stop()
-        there = self.there()
+        next_mta = self.next_mta()
         mta = MemoryMTA(directory, **settings)
         mta.start()
         self.addCleanup(mta.stop)
         mta.advance(3600)
-        [mail] = there.mail("用户", "next.example")
+        [mail] = next_mta.mail("用户", "next.example")
         self.assertIn("Return-Path: <ü@localhost>".encode(), mail)

@@ -1,4 +1,4 @@
-"""A whole MTA with accounts, over real connections: AUTH, what is sent after it, what is logged."""
+"""Submission to a whole MTA over real connections: AUTH, limits, and the log."""
 
 import hmac
 import os
@@ -90,7 +90,7 @@ class Submitting(SubmissionTestCase):
         self.assertIn(" with=ESMTPSA user=ann tls=", logged)
         self.assertIn("127.0.0.1 authenticated as user=ann by PLAIN", logged)
         self.assertIn("127.0.0.1 failed to authenticate as user=nobody by PLAIN", logged)
-        # Neither the password nor what it was wrapped in is anywhere.
+        # Neither the password nor its encoded form is in the log.
         for secret in (PASSWORD, plain("ann")[11:], "wrong", plain("ann", "wrong")[11:]):
             self.assertNotIn(secret, logged)
 
@@ -221,7 +221,7 @@ class Bound(SubmissionTestCase):
 
     async def test_a_client_that_denies_our_channel_binding_is_refused(self) -> None:
         client = await self.session(self.submission(), ClientTLS())
-        # RFC 5802 §6: "y" means that the client could bind, and was not told that we can.
+        # RFC 5802 §6: "y" claims that the server did not announce channel binding.
         for flag, reply in (("y", "535 5.7.8"), ("n", "334 ")):
             said = await self.codes(client, f"AUTH SCRAM-SHA-256 {encoded(f'{flag},,n=ann,r=abc')}")
             self.assertTrue(said[0].startswith(reply[:4].strip()), said)
@@ -233,7 +233,8 @@ class Bound(SubmissionTestCase):
             (reply,) = await client.say(f"AUTH SCRAM-SHA-256 {encoded(f'n,,n={name},r=abc')}")
             salts[name] = b64decode(reply[4:]).decode().split(",")[1]
             await client.say("*")
-        # Letters may be in any case, so a salt that changed with it would say: no such account.
+        # Names match in any case: a salt that differed with the case would reveal a missing
+        # account.
         self.assertEqual(salts["ann"], salts["ANN"])
         self.assertEqual(salts["nobody"], salts["NoBody"])
         self.assertNotEqual(salts["ann"], salts["nobody"])

@@ -1,4 +1,4 @@
-"""VRFY and EXPN: who is here, for those who may ask; HELP: what may be said."""
+"""VRFY and EXPN for the networks that may use them, and HELP."""
 
 from ipaddress import ip_network
 
@@ -12,7 +12,7 @@ ADDRESS = ("127.0.0.1", 2525)
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
-class Asking(SynchronousTestCase):
+class Verification(SynchronousTestCase):
     def client(self, **listener: object) -> MemoryClient:
         aliases = self.mktemp()
         with open(aliases, "w", encoding="utf-8") as file:
@@ -46,7 +46,7 @@ class Asking(SynchronousTestCase):
         client = self.client(vrfy_from=LOOPBACK)
         self.assertIn("VRFY", self.announced)
         self.assertNotIn("EXPN", self.announced)
-        for asked, answer in (
+        for command, reply in (
             ("bob", "250 2.1.5 <bob@here.example>"),
             ("<bob@HERE.example>", "250 2.1.5 <bob@here.example>"),
             ("bob+x@here.example", "250 2.1.5 <bob+x@here.example>"),
@@ -55,7 +55,7 @@ class Asking(SynchronousTestCase):
             ("nobody", "550 5.1.1 No such mailbox here"),
             ("bob@localhost", "550 5.1.1 No such mailbox here"),
         ):
-            self.assertEqual(client.say(f"VRFY {asked}"), [answer], asked)
+            self.assertEqual(client.say(f"VRFY {command}"), [reply], command)
         self.assertEqual(client.say("VRFY bob@elsewhere.example")[0][:9], "252 2.0.0")
 
     def test_expn_lists_the_members_of_an_alias(self) -> None:
@@ -72,26 +72,26 @@ class Asking(SynchronousTestCase):
 
     def test_a_malformed_vrfy_is_refused(self) -> None:
         client = self.client(vrfy_from=LOOPBACK)
-        for asked, answer in (
+        for command, reply in (
             ("VRFY", "501 5.5.4"),
             ("VRFY <>", "501 5.5.4"),
             ("VRFY a b", "501 5.1.3"),
             ("VRFY bob@", "501 5.1.3"),
             ("VRFY bøb", "553 5.6.7"),
         ):
-            self.assertEqual(client.say(asked)[0][:9], answer, asked)
+            self.assertEqual(client.say(command)[0][:9], reply, command)
 
     def test_an_international_answer_needs_the_smtputf8_parameter(self) -> None:
         client = self.client(vrfy_from=LOOPBACK, expn_from=LOOPBACK)
-        for asked, answer in (
+        for command, reply in (
             ("VRFY jürgen", "553 5.6.7 Addresses outside ASCII need SMTPUTF8"),
             ("VRFY jürgen SMTPUTF8", "250 2.1.5 <jürgen@here.example>"),
             ("EXPN friends", "252 2.6.8 The reply has characters outside ASCII"),
             ("EXPN friends SMTPUTF8", "250 2.1.5 <jürgen@here.example>"),
             ("VRFY bob smtputf8", "250 2.1.5 <bob@here.example>"),
         ):
-            (line,) = client.say(asked)
-            self.assertTrue(line.startswith(answer), (asked, line))
+            (line,) = client.say(command)
+            self.assertTrue(line.startswith(reply), (command, line))
 
     def test_vrfy_is_allowed_inside_a_transaction(self) -> None:
         client = self.client(vrfy_from=LOOPBACK)

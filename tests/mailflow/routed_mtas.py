@@ -1,4 +1,4 @@
-"""Some MTAs in memory that route mail to each other."""
+"""Several MTAs in memory that route mail to each other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twisted_mta.testing.reactor import MemoryReactor
 CONTENT = b"Subject: Hello\r\nTo: team@a.example\r\n\r\nGood morning!\r\n"
 
 
-class Together(SynchronousTestCase):
-    """Some MTAs on one network, each with a domain of its own; each knows where the others are."""
+class RoutedTestCase(SynchronousTestCase):
+    """Several MTAs on one network, each with its own domain and routes to the others."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
@@ -64,9 +64,9 @@ class Together(SynchronousTestCase):
         self, *recipients: str, sender: str = "ann@a.example", content: bytes = CONTENT
     ) -> str:
         client = self.mtas["a"].connect(("127.0.0.1", 25))
-        answer = client.mail(content, *recipients, sender=sender)
+        reply = client.mail(content, *recipients, sender=sender)
         client.say("QUIT")
-        return answer[-1]
+        return reply[-1]
 
     def settle(self) -> None:
         for mta in self.mtas.values():
