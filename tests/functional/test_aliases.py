@@ -1,4 +1,4 @@
-"""Aliases, virtual domains and forwarding in our name, with smtp-sink as the next hop."""
+"""Aliases, virtual domains and forwarding with SRS, with smtp-sink as the next hop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Aliasing(ProgramTestCase):
         super().setUp()
         dumps = self.home / "dumps"
         dumps.mkdir()
-        dumps.chmod(0o777)  # smtp-sink gives up root's rights before it writes
+        dumps.chmod(0o777)  # smtp-sink drops root's privileges before it writes
         self.dumps = dumps
         self.sink = self.enterContext(SMTPSink(self.home, "-d", f"{dumps}/%M."))
         self.aliases = self.home / "aliases"
@@ -47,7 +47,7 @@ class Aliasing(ProgramTestCase):
         self.mta.start()
 
     def sunk(self, count: int) -> list[tuple[str, list[str]]]:
-        """Return (reverse-path, recipients) of each message at the sink, once it has so many."""
+        """Wait for ``count`` messages at the sink; return (reverse-path, recipients) of each."""
 
         def look() -> list[str]:
             texts = [path.read_text("ascii", "replace") for path in self.dumps.iterdir()]
@@ -73,7 +73,7 @@ class Aliasing(ProgramTestCase):
         ((code, text),) = raised.exception.recipients.values()
         self.assertEqual(f"{code} {text.decode()}"[: len(expected)], expected)
 
-    def test_mail_goes_to_everybody_that_aliases_lead_to(self) -> None:
+    def test_mail_goes_to_all_members_of_an_alias(self) -> None:
         submit(self.mta.smtp, message(), "List@virtual.example", "root@us.example")
         (mail,) = self.mta.wait_for_mail("us.example", "bob")
         self.assertRegex(
@@ -87,11 +87,11 @@ class Aliasing(ProgramTestCase):
         )
         self.assertRegex(reverse_path, r"\ASRS0=\w{6}=\w\w=sender\.example=ann@us\.example\Z")
 
-    def test_a_notice_comes_back_through_us_to_the_sender(self) -> None:
+    def test_a_notice_for_forwarded_mail_comes_back_to_the_sender(self) -> None:
         submit(self.mta.smtp, message(), "root@us.example")
         ((reverse_path, _),) = self.sunk(1)
         self.clear()
-        # After a restart it still holds: the key is kept, for us alone to read.
+        # It still does after a restart: the key is kept, and private.
         self.assertEqual(self.mta.terminate(), 0)
         (key,) = self.mta.state.glob("srs.key")
         self.assertEqual(key.stat().st_mode & 0o777, 0o600)
@@ -101,7 +101,7 @@ class Aliasing(ProgramTestCase):
         self.assertRefused(reverse_path, "550 5.7.1", sender="eve@other.example")
         self.assertRefused(reverse_path.replace("=ann@", "=victim@"), "550 5.1.1")
 
-    def test_what_has_no_alias_and_no_mailbox_is_refused(self) -> None:
+    def test_an_address_without_alias_and_mailbox_is_refused(self) -> None:
         self.assertRefused("bob@virtual.example", "550 5.1.1")
         self.assertRefused("carol@us.example", "550 5.1.1")
         self.assertRefused("carol@else.example", "550 5.7.1")
@@ -113,7 +113,7 @@ class Aliasing(ProgramTestCase):
         self.mta.process.send_signal(signal.SIGHUP)
         self.mta.wait_for(lambda: said in self.mta.output(), said)
 
-    def test_a_reload_takes_new_aliases_or_keeps_the_old(self) -> None:
+    def test_a_reload_applies_new_aliases_or_keeps_the_old(self) -> None:
         self.aliases.write_text(ALIASES + "new: bob@else.example\nnew: bob\n", encoding="utf-8")
         self.reload(f'{self.aliases}:5: "new" stands in line 4 already')
         submit(self.mta.smtp, message(), "root@us.example")
@@ -132,7 +132,7 @@ class Aliasing(ProgramTestCase):
         eventually(taken, "the new aliases")
         self.assertRefused("root@us.example", "550 5.1.1")
 
-    def test_a_bad_file_is_refused_at_the_start(self) -> None:
+    def test_a_start_with_an_invalid_file_of_aliases_fails(self) -> None:
         self.assertEqual(self.mta.terminate(), 0)
         self.aliases.write_text("bob: |/bin/sh\n", encoding="utf-8")
         self.mta.spawn(self.mta.command())

@@ -1,4 +1,4 @@
-"""Clients that people use, sending to a running MTA over STARTTLS."""
+"""Common clients, sending to a running MTA over STARTTLS."""
 
 import socket
 import subprocess
@@ -46,7 +46,7 @@ class Clients(ProgramTestCase):
         submit(self.mta.smtp, message(), "bob@localhost", starttls=False)
         self.assertDelivered(with_type="ESMTP")
 
-    def test_curl_delivers_when_it_insists_on_tls(self) -> None:
+    def test_curl_delivers_with_required_tls(self) -> None:
         need(self, "curl")
         (self.home / "message").write_bytes(message())
         sent = run(
@@ -59,7 +59,7 @@ class Clients(ProgramTestCase):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertDelivered()
 
-    def test_a_person_types_a_message_into_openssl_s_client(self) -> None:
+    def test_a_message_typed_into_openssl_s_client_is_delivered(self) -> None:
         need(self, "openssl")
         client = subprocess.Popen(
             [
@@ -102,7 +102,7 @@ class Clients(ProgramTestCase):
             self.assertTrue(line.startswith(answer), f"{said}: {line}")
         self.assertDelivered()
 
-    def test_quit_behind_the_final_dot_gets_both_replies_and_one_delivery(self) -> None:
+    def test_quit_after_the_final_dot_gets_both_replies_and_one_delivery(self) -> None:
         # RFC 2920 §3.1 lets a client send them together, and Postfix does.
         groups = (
             (b"EHLO client.example\r\n", 1),

@@ -76,7 +76,7 @@ _CLAWS_FOLDERS = """\
 
 
 class MailClients(ProgramTestCase):
-    """A running MTA with an account, and a client that has it."""
+    """A running MTA with an account, and a client with its credentials."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -108,7 +108,7 @@ class MailClients(ProgramTestCase):
         )
 
     def assertSubmitted(self, client: str) -> None:
-        """See that the one message came under TLS, from somebody who is known."""
+        """Assert that one message came under TLS, from an authenticated user."""
         (mail,) = self.mta.wait_for_mail("localhost", "bob")
         header, _, text = mail.partition(b"\n\n")
         self.assertTrue(mail.startswith(b"Return-Path: <ann@localhost>\n"), (client, mail))
@@ -123,7 +123,7 @@ class MailClients(ProgramTestCase):
         path.chmod(0o600)
         return path
 
-    def test_msmtp(self) -> None:
+    def test_msmtp_submits_a_message(self) -> None:
         need(self, "msmtp")
         settings = self.file(
             "msmtprc",
@@ -136,7 +136,7 @@ class MailClients(ProgramTestCase):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertSubmitted("msmtp")
 
-    def test_curl(self) -> None:
+    def test_curl_submits_a_message(self) -> None:
         need(self, "curl")
         (self.home / "message").write_bytes(message())
         sent = run(
@@ -150,7 +150,7 @@ class MailClients(ProgramTestCase):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertSubmitted("curl")
 
-    def test_s_nail(self) -> None:
+    def test_s_nail_submits_a_message(self) -> None:
         need(self, "s-nail")
         sent = run(
             "s-nail",
@@ -163,13 +163,13 @@ class MailClients(ProgramTestCase):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertSubmitted("s-nail")
 
-    def test_nodemailer(self) -> None:
+    def test_nodemailer_submits_a_message(self) -> None:
         need(self, "node")
         script = self.file("send.js", _NODE)
-        # Debian's library, for a node from elsewhere too.
+        # Debian's library, also for a node of another source.
         modules = os.pathsep.join(filter(None, (os.environ.get("NODE_PATH"), "/usr/share/nodejs")))
         if not any((Path(each) / "nodemailer").is_dir() for each in modules.split(os.pathsep)):
-            need(self, "node-nodemailer")  # not the name of a program: it is missing
+            need(self, "node-nodemailer")  # not a program's name, and so missing
         sent = run(
             "env", f"NODE_PATH={modules}", "node", script, self.mta.submission, self.certificate
         )
@@ -177,8 +177,8 @@ class MailClients(ProgramTestCase):
         self.assertIn("250 2.0.0 Queued as ", sent.stdout)
         self.assertSubmitted("nodemailer")
 
-    def test_claws_mail_under_a_display_of_its_own(self) -> None:
-        # Not in `.ci/run`, where its 400 MB would cost more time than all other packages do.
+    def test_claws_mail_submits_a_message(self) -> None:
+        # Not in `.ci/run`: its 400 MB take more time than all other packages.
         if os.environ.get("CI") and not os.environ.get("CLAWS_MAIL"):
             raise SkipTest(".ci/claws-mail runs this")
         for program in ("claws-mail", "Xvfb", "xdotool"):
@@ -212,7 +212,7 @@ class MailClients(ProgramTestCase):
         window = claws.wait_for(
             lambda: screen.window("Compose message"), "Claws Mail shows the message"
         )
-        # Its key for Send. A window that has just appeared may not listen yet.
+        # The key for Send. A new window may not accept keys yet.
         eventually(
             lambda: not screen.press(window, "ctrl+Return") or screen.gone("Compose message"),
             "Claws Mail has sent it",
@@ -221,7 +221,7 @@ class MailClients(ProgramTestCase):
 
 
 class Display(Program):
-    """A screen that nobody sees, of Xvfb.
+    """A virtual screen of Xvfb.
 
     Args:
         home: where programs that are shown on it have their home.
@@ -232,13 +232,13 @@ class Display(Program):
         self.number = ""
 
     def start(self) -> None:
-        # It looks for a free number itself: two that look at a time would find the same one.
+        # Xvfb chooses a free number: two tests that chose at a time would choose the same.
         number = self.home / "display"
         self.spawn(
             (
                 *("sh", "-c", 'exec "$@" 3>display', "sh"),
                 *("Xvfb", "-displayfd", "3", "-screen", "0", "1024x768x24", "-nolisten", "tcp"),
-                "-noreset",  # or it begins anew when xdotool leaves, and refuses who comes then
+                "-noreset",  # otherwise it resets, and refuses clients, when xdotool disconnects
             )
         )
         self.number = self.wait_for(
@@ -251,7 +251,7 @@ class Display(Program):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program is told that is to be shown here."""
+        """Variables for a program on this screen."""
         return {
             "DISPLAY": f":{self.number}",
             "HOME": str(self.home),
@@ -264,7 +264,7 @@ class Display(Program):
         return run("env", *settings, "xdotool", *arguments)
 
     def window(self, title: str) -> str:
-        """Return the window whose title has these words, empty where there is none."""
+        """Return the window whose title contains ``title``; empty: none."""
         found = self._xdotool("search", "--onlyvisible", "--name", title)
         return found.stdout.split()[-1] if found.returncode == 0 and found.stdout.split() else ""
 
@@ -273,5 +273,5 @@ class Display(Program):
         return not self.window(title)
 
     def press(self, window: str, key: str) -> bool:
-        """Press a key in a window; say whether that is still there."""
+        """Press a key in a window; return whether the window still exists."""
         return self._xdotool("windowfocus", window, "key", key).returncode == 0

@@ -1,4 +1,4 @@
-"""The wall clock is set back, or ahead, by an hour while mail comes and goes."""
+"""Steps of the wall clock by an hour, back and ahead, while mail is handled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ retry_minimum = "1 s"
 retry_maximum = "2 s"
 """
 SOON = 10.0
-"""Seconds that are long for any of this on a loaded machine, and no time beside an hour."""
+"""Seconds: long enough on a loaded machine, and short compared with an hour."""
 
 
 class ClockTestCase(ProgramTestCase):
@@ -67,7 +67,7 @@ class OnPoll(ClockTestCase):
         mta.environment = self.clock.environment
         return mta
 
-    def test_mail_is_taken_and_delivered_whatever_the_clock_says(self) -> None:
+    def test_mail_is_accepted_and_delivered_despite_steps_of_the_clock(self) -> None:
         with self.mta() as mta:
             self.send_while_it_is_set(mta.smtp, HOUR, 0.0, -HOUR)
             mta.wait_for_mail("localhost", "bob", 40)
@@ -84,10 +84,10 @@ class OnAsyncio(OnPoll):
     reactor = "asyncio"
 
 
-class InAProcessOfItsOwn(OnPoll):
+class OwnProcess(OnPoll):
     reactor = ""
 
-    def test_deferred_mail_is_tried_again_in_its_time_after_a_step_back(self) -> None:
+    def test_deferred_mail_is_retried_on_time_after_a_step_back(self) -> None:
         port = free_port()
         with self.mta("--route", f"*=smtp://{LOOPBACK}:{port}") as mta:
             submit(mta.smtp, message(), "bob@next.example")
@@ -96,7 +96,7 @@ class InAProcessOfItsOwn(OnPoll):
             with Sink(self.home, port=port) as sink:
                 eventually(lambda: len(sink.received()) == 1, "the message at its next hop", 60.0)
 
-    def test_a_next_hop_that_is_slow_has_all_its_time_after_a_step_ahead(self) -> None:
+    def test_a_slow_next_hop_does_not_time_out_after_a_step_ahead(self) -> None:
         with (
             Sink(self.home) as sink,
             self.mta("--route", f"*=smtp://{LOOPBACK}:{sink.port}") as mta,
@@ -110,7 +110,7 @@ class InAProcessOfItsOwn(OnPoll):
             self.assertNotIn(" deferred: ", mta.output())
             self.assertEqual(len(sink.received()), 1)
 
-    def test_an_idle_client_has_all_its_time_after_a_step_ahead(self) -> None:
+    def test_an_idle_client_does_not_time_out_after_a_step_ahead(self) -> None:
         with (
             self.mta() as mta,
             socket.create_connection((LOOPBACK, mta.smtp), timeout=SOON) as client,
@@ -122,14 +122,14 @@ class InAProcessOfItsOwn(OnPoll):
             self.assertTrue(client.recv(512).startswith(b"250 "))
 
 
-class WithWorkers(InAProcessOfItsOwn):
+class WithWorkers(OwnProcess):
     options = ("--workers", "2")
 
 
 class InAnApplication(ClockTestCase):
-    """The application's own timers stop for an hour, and those of the agent in it do not."""
+    """Timers of the application stop for an hour; timers of the agent in it do not."""
 
-    def test_its_timers_are_its_own_and_mail_does_not_wait_for_them(self) -> None:
+    def test_timers_of_the_agent_are_independent_of_the_applications(self) -> None:
         with Sink(self.home) as sink, Program(self.home, "application.log") as application:
             application.environment = {**self.clock.environment, "PYTHONPATH": str(ROOT)}
             module = ("-m", "tests.applications.embedding")

@@ -1,4 +1,4 @@
-"""What was sent is what arrives: nothing added but fields above, nothing changed, nothing cut."""
+"""Content arrives unchanged, below the fields that we add."""
 
 from .machine import LOOPBACK
 from .mail import (
@@ -24,7 +24,7 @@ class Content(ProgramTestCase):
         submit(self.mta.smtp, content, "bob@localhost", "bob@relay.example")
         (stored,) = self.mta.wait_for_mail("localhost", "bob")
         (relayed,) = self.sink.wait_for_messages()
-        # No assertEqual on the contents: nobody wants to read megabytes of difference.
+        # No assertEqual: its message would be megabytes of difference.
         self.assertTrue(stored.endswith(as_stored(content)), "changed on the way to the Maildir")
         self.assertTrue(relayed.endswith(content), "changed on the way to the next hop")
         above = relayed[: -len(content)]

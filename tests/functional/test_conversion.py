@@ -1,4 +1,4 @@
-"""Test mails that other software ships, converted to 7 bits, as other parsers read them then."""
+"""Messages from test suites of other software, converted to 7 bits, read by other parsers."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from twisted_mta.message.mime.sections import Header, Piece, sections
 from .machine import need, path_of
 
 FORMS = ("é".encode(), b"\xe9", b"\0", b"e")
-"""What stands for each e in a text: UTF-8, Latin-1, binary, or what stood there before."""
+"""Replacements of each e in a text: UTF-8, Latin-1, binary, or unchanged."""
 
 
 def shipped() -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the mails that CPython tests its own parser with."""
+    """Yield (name, content) of the messages of CPython's tests of its parser."""
     # Debian: libpython3.11-testsuite
     for path in sorted(Path(sysconfig.get_path("stdlib"), "test/test_email/data").glob("*.txt")):
         yield path.name, path.read_bytes()
 
 
 def eight_bit(content: bytes, form: bytes) -> bytes:
-    """Return a content whose texts, and what stands around its parts, have another e."""
+    """Return a content with each e replaced in its texts and around its parts."""
     changed: list[bytes] = []
     plain = False
     for section in sections([content]):
@@ -47,7 +47,7 @@ def eight_bit(content: bytes, form: bytes) -> bytes:
 
 
 def in_python(content: bytes) -> list[tuple[str, bytes]]:
-    """Return type and octets of each part that has no others, as Python's parser decodes it."""
+    """Return (type, octets) of each leaf part, as Python's parser decodes it."""
     parts: list[tuple[str, bytes]] = []
     for part in message_from_bytes(content).walk():
         payload = part.get_payload(decode=True)
@@ -57,7 +57,7 @@ def in_python(content: bytes) -> list[tuple[str, bytes]]:
 
 
 def in_reformime(content: bytes) -> list[tuple[str, bytes]]:
-    """Return the same as Courier's parser sees it."""
+    """Return the same by Courier's parser."""
 
     def ask(*arguments: str) -> bytes:
         command = [path_of("reformime"), *arguments]
@@ -85,7 +85,7 @@ class ShippedMails(SynchronousTestCase):
                 self.fail("CPython's own tests are not installed")
             raise SkipTest("CPython's own tests are not installed")
 
-    def test_their_parts_are_what_they_were(self) -> None:
+    def test_converted_parts_decode_to_the_original_octets(self) -> None:
         converted = 0
         for name, mail in self.mails:
             for form in FORMS:

@@ -1,4 +1,4 @@
-"""Debian's Dovecot behind us: mail goes into its mailboxes by LMTP."""
+"""Delivery to Debian's Dovecot by LMTP."""
 
 from .dovecot import Dovecot
 from .machine import LOOPBACK, eventually, need, run
@@ -37,14 +37,14 @@ class DovecotTestCase(ProgramTestCase):
 
 
 class DovecotAsNextHop(DovecotTestCase):
-    def test_mail_goes_into_mailboxes_by_tcp(self) -> None:
+    def test_mail_is_delivered_over_tcp(self) -> None:
         self.by_tcp()
         content = message_with_attachment(MIB)
         self.submit(content, "ann", "bob")
         self.assertStored("ann", content)
         self.assertStored("bob", content)
 
-    def test_mail_goes_into_mailboxes_by_a_unix_socket(self) -> None:
+    def test_mail_is_delivered_over_a_unix_socket(self) -> None:
         dovecot = Dovecot(self.home)
         self.start(f"lmtp+unix:{dovecot.socket}", dovecot)
         self.submit(message(), "ann", "bob")
@@ -52,7 +52,7 @@ class DovecotAsNextHop(DovecotTestCase):
         self.assertStored("bob", message())
 
     def test_each_recipient_has_its_own_reply(self) -> None:
-        """One is unknown, one has no room when all is said; the others have their mail."""
+        """One is unknown, the mailbox of one is full; the others get the mail."""
         self.by_tcp()
         self.submit(message(), "ann", "nobody", "full", "bob")
         self.assertStored("ann", message())
@@ -66,7 +66,7 @@ class DovecotAsNextHop(DovecotTestCase):
             self.assertIn(b"Remote-MTA", group)
         self.assertEqual(self.dovecot.mail("full"), [])
 
-    def test_a_burst_has_no_loss_and_no_copies(self) -> None:
+    def test_a_burst_is_delivered_without_loss_and_duplicates(self) -> None:
         need(self, "smtp-source")
         self.by_tcp()
         sent = run(
@@ -78,7 +78,7 @@ class DovecotAsNextHop(DovecotTestCase):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertEqual(len(self.dovecot.wait_for_mail("ann", 100)), 100)
 
-    def test_mail_waits_while_dovecot_is_away(self) -> None:
+    def test_mail_waits_while_dovecot_is_stopped(self) -> None:
         dovecot = Dovecot(self.home)
         configuration = '[queue]\nretry_minimum = "1 s"\n'
         self.mta = self.enterContext(
@@ -96,7 +96,7 @@ class DovecotAsNextHop(DovecotTestCase):
 
 
 class DovecotWithTLS(DovecotTestCase):
-    def test_lmtp_goes_under_tls_where_dovecot_has_it(self) -> None:
+    def test_lmtp_uses_tls_if_dovecot_offers_it(self) -> None:
         need(self, "openssl")
         pair = self.home / "pair.pem"
         made = run(

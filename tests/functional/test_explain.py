@@ -1,4 +1,4 @@
-"""``twisted-mta explain`` and ``trace`` with a real MTA, of one process and of two."""
+"""``twisted-mta explain`` and ``trace`` with a real MTA, of one process and with two workers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _interruptible() -> None:
-    """Control-C ends this process, even where the tests are a job in the background of a script."""
+    """Let Control-C end this process, even if the tests run in the background of a script."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def accepted(mta: MTA) -> list[str]:
-    """Return the ids of the messages that it has taken."""
+    """Return the ids of all accepted messages."""
     lines = mta.output().splitlines()
     return [line.split(" accepted: ")[0].split()[-1] for line in lines if " accepted: " in line]
 
@@ -43,10 +43,10 @@ class Explain(ProgramTestCase):
         route = f"dead.example=smtp://{LOOPBACK}:{self.nobody}"
         return MTA(self.home, "--workers", str(workers), "--route", route)
 
-    def test_a_message_that_waits_and_an_address(self) -> None:
+    def test_a_queued_message_and_an_address_are_explained(self) -> None:
         for workers in (1, 2):
             with self.mta(workers) as mta:
-                for _ in range(4):  # so that with two workers either may have one
+                for _ in range(4):  # so that each of two workers may have one
                     submit(mta.smtp, message(), "bob@dead.example")
                 mta.wait_for(lambda mta=mta: " deferred: " in mta.output(), "the first attempt")
                 mta.wait_for(lambda mta=mta: len(accepted(mta)) == 4, "all of them")
@@ -66,7 +66,7 @@ class Explain(ProgramTestCase):
                 self.assertEqual(mta.terminate(), 0, mta.output())
             shutil.rmtree(mta.state)
 
-    def test_nothing_runs(self) -> None:
+    def test_without_a_running_mta_the_exit_status_is_3(self) -> None:
         with tempfile.TemporaryDirectory() as nowhere:
             for command in (["explain", "a@b.example"], ["trace"]):
                 done = subprocess.run(
@@ -77,7 +77,7 @@ class Explain(ProgramTestCase):
 
 class Traces(ProgramTestCase):
     def trace(self, mta: MTA, *words: str) -> tuple[subprocess.Popen[str], Path]:
-        """Begin to trace; returns when it has begun."""
+        """Start a trace; return when it has begun."""
         path = self.home / "trace.out"
         with path.open("w") as out:
             process = subprocess.Popen(
@@ -92,7 +92,7 @@ class Traces(ProgramTestCase):
         eventually(lambda: bool(path.read_text()), "the trace has begun")
         return process, path
 
-    def test_a_session_of_swaks_is_told_as_it_happens_until_control_c(self) -> None:
+    def test_a_session_of_swaks_is_shown_live_until_control_c(self) -> None:
         if shutil.which("swaks") is None:
             raise SkipTest("swaks is not installed")
         for workers in (1, 2):
@@ -125,7 +125,7 @@ class Traces(ProgramTestCase):
                 self.assertEqual(mta.terminate(), 0, mta.output())
             shutil.rmtree(mta.state)
 
-    def test_lines_of_json(self) -> None:
+    def test_a_trace_in_json_has_one_object_per_line(self) -> None:
         with MTA(self.home) as mta:
             process, path = self.trace(mta, "--json", "--in")
             submit(mta.smtp, message(), "bob@localhost")
@@ -134,7 +134,7 @@ class Traces(ProgramTestCase):
             self.assertEqual(begun, {"version": 1, "direction": "in"})
             event: dict[str, Any] = events[0]
             self.assertEqual(sorted(event), ["at", "direction", "peer", "session", "text", "who"])
-            # A reader that goes away takes nothing with it.
+            # A reader that disappears does not affect the MTA.
             process.kill()
             submit(mta.smtp, message(), "bob@localhost")
             self.assertEqual(mta.terminate(), 0, mta.output())

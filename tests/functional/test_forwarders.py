@@ -1,4 +1,4 @@
-"""Mail exchangers as resolvers and forwarders tell them that stand before a name server."""
+"""Lookups of mail exchangers through a resolver and a forwarder."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class ByUnbound(ForwardedTestCase):
         home = self.enterContext(folder("unbound"))
         self.ask(Unbound(home, zones, server='    local-zone: "gone.example" always_nxdomain'))
 
-    async def test_domains_are_found_or_not(self) -> None:
+    async def test_domains_are_found_or_do_not_exist(self) -> None:
         await self.assertTargets("mail.example", "2001:db8::1", "192.0.2.1")
         await self.assertTargets("there.mail.example", "192.0.2.3")
         await self.assertNone("gone.example", "550 5.1.2")
         self.assertEqual(len(await self.resolver.mail_exchangers("many.mail.example")), 90)
 
-    async def test_a_name_server_behind_it_that_is_gone_is_waited_for(self) -> None:
+    async def test_a_dead_name_server_behind_it_is_a_temporary_failure(self) -> None:
         self.nsd.terminate()
         await self.assertNone("mail.example", "451 4.4.3")
 
@@ -90,27 +90,27 @@ class ByDnsmasq(ForwardedTestCase):
         self.forwarder = Dnsmasq(self.enterContext(folder("dnsmasq")), self.nsd.port, *options)
         self.ask(self.forwarder)
 
-    async def test_domains_are_found_or_not(self) -> None:
+    async def test_domains_are_found_or_do_not_exist(self) -> None:
         self.dnsmasq()
         await self.assertTargets("mail.example", "2001:db8::1", "192.0.2.1")
         await self.assertNone("gone.mail.example", "550 5.1.2")
         self.assertEqual(len(await self.resolver.mail_exchangers("many.mail.example")), 90)
 
-    async def test_a_host_that_it_knows_itself_and_its_upstream_does_not(self) -> None:
-        # MX is asked upstream, where it is NXDOMAIN.
+    async def test_a_host_that_only_the_forwarder_knows_is_found(self) -> None:
+        # The question for MX goes upstream, where it is NXDOMAIN.
         self.dnsmasq("--host-record=relay.internal,192.0.2.7")
         await self.assertTargets("relay.internal", "192.0.2.7")
 
-    async def test_a_family_that_it_withholds(self) -> None:
+    async def test_a_filtered_address_family_does_not_hide_the_other(self) -> None:
         self.dnsmasq("--filter-AAAA")
         await self.assertTargets("mail.example", "192.0.2.1")
 
-    async def test_a_domain_that_it_blocks_and_datagrams_that_it_cuts(self) -> None:
+    async def test_a_blocked_domain_and_truncated_answers(self) -> None:
         self.dnsmasq("--address=/blocked.example/", "--edns-packet-max=512")
         await self.assertNone("blocked.example", "550 5.1.2")
         self.assertEqual(len(await self.resolver.mail_exchangers("many.mail.example")), 90)
 
-    async def test_many_at_once_are_asked_once(self) -> None:
+    async def test_simultaneous_lookups_share_one_question(self) -> None:
         self.dnsmasq("--log-queries")
         await gatherResults([self.locate("mail.example") for _ in range(20)])
         said = self.forwarder.output()

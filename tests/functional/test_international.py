@@ -1,4 +1,4 @@
-"""Addresses and header fields outside ASCII: programs that know of them, and one that does not."""
+"""SMTPUTF8: addresses and header fields outside ASCII, with servers that support it or not."""
 
 import smtplib
 
@@ -13,7 +13,7 @@ ASCII = message()
 
 
 def submit(port: int, content: bytes, *recipients: str, sender: str) -> None:
-    """Send a message with SMTPUTF8, as smtplib says it."""
+    """Send a message with SMTPUTF8 by smtplib."""
     with smtplib.SMTP(LOOPBACK, port, timeout=120.0) as client:
         client.ehlo("client.example")
         if client.has_extn("starttls"):
@@ -40,7 +40,7 @@ class Clients(ProgramTestCase):
         self.assertIn(" with UTF8SMTPS id ", header)
         self.assertIn(" for <josé@bücher.example>; ", header)
 
-    def test_curl_reaches_one_too(self) -> None:
+    def test_curl_reaches_a_mailbox_outside_ascii(self) -> None:
         need(self, "curl")
         (self.home / "message").write_bytes(CONTENT)
         sent = run(
@@ -55,9 +55,9 @@ class Clients(ProgramTestCase):
 
 
 class PostfixBetween(ProgramTestCase):
-    """Ours to Postfix, and Postfix to another of ours."""
+    """Mail from our MTA to Postfix, and from there to another of ours."""
 
-    def test_all_is_kept_on_the_way(self) -> None:
+    def test_a_message_is_relayed_unchanged(self) -> None:
         need(self, "postfix")
         for name in ("first", "last"):
             (self.home / name).mkdir()
@@ -86,7 +86,7 @@ class DovecotBehind(ProgramTestCase):
         route = f"store.example=lmtp://{LOOPBACK}:{self.dovecot.port}"
         self.mta = self.enterContext(MTA(self.home, "--route", route))
 
-    def test_what_it_can_take_goes_there_and_the_sender_hears_of_the_rest(self) -> None:
+    def test_mail_for_ascii_addresses_is_delivered_and_the_rest_bounced(self) -> None:
         submit(
             self.mta.smtp, ASCII, "ann@store.example", "josé@store.example", sender="bob@localhost"
         )
@@ -95,7 +95,7 @@ class DovecotBehind(ProgramTestCase):
         (report,) = self.mta.wait_for_mail("localhost", "bob")
         self.assertIn(b"Status: 5.6.7\n", report)
 
-    def test_a_header_that_it_cannot_take(self) -> None:
+    def test_a_message_with_a_header_outside_ascii_is_bounced(self) -> None:
         submit(self.mta.smtp, CONTENT, "ann@store.example", sender="bob@localhost")
         (report,) = self.mta.wait_for_mail("localhost", "bob")
         self.assertIn(b"Status: 5.6.9\n", report)

@@ -1,4 +1,4 @@
-"""LMTP with the programs that speak it: swaks, smtplib, and Postfix as the client."""
+"""LMTP with swaks, smtplib and Postfix as clients."""
 
 import smtplib
 
@@ -9,7 +9,7 @@ from .postfix import Postfix
 
 
 class ByLMTP(ProgramTestCase):
-    """A running MTA that is listened to by TCP and by a UNIX socket."""
+    """A running MTA with LMTP listeners on TCP and a UNIX socket."""
 
     delivery = "queue"
 
@@ -29,7 +29,7 @@ class ByLMTP(ProgramTestCase):
         self.assertIn(f" with {with_type} id ".encode("ascii"), received)
         self.assertIn(b"Good morning!", mail)
 
-    def test_swaks_over_starttls(self) -> None:
+    def test_swaks_delivers_over_starttls(self) -> None:
         need(self, "swaks")
         sent = run(
             "swaks",
@@ -42,7 +42,7 @@ class ByLMTP(ProgramTestCase):
         self.assertDelivered("bob", "LMTPS")
         self.assertDelivered("eve", "LMTPS")
 
-    def test_smtplib_over_tcp_and_over_a_unix_socket(self) -> None:
+    def test_smtplib_delivers_over_tcp_and_a_unix_socket(self) -> None:
         with smtplib.LMTP(LOOPBACK, self.mta.lmtp) as client:
             client.starttls(context=trusting())
             client.sendmail("ann@sender.example", ["bob@localhost"], message())
@@ -51,7 +51,7 @@ class ByLMTP(ProgramTestCase):
             client.sendmail("ann@sender.example", ["eve@localhost"], message())
         self.assertDelivered("eve", "LMTP")
 
-    def test_postfix_delivers_to_us_by_tcp_and_by_a_unix_socket(self) -> None:
+    def test_postfix_delivers_over_tcp_and_a_unix_socket(self) -> None:
         need(self, "postfix")
         postfix = Postfix(
             self.home,
@@ -73,11 +73,11 @@ class ByLMTP(ProgramTestCase):
 
 
 class StraightToMaildirs(ByLMTP):
-    """The same, without a queue in between."""
+    """The same with direct delivery, without the queue."""
 
     delivery = "direct"
 
-    def test_a_mailbox_that_cannot_be_written_is_the_clients_to_try_again(self) -> None:
+    def test_a_mailbox_that_cannot_be_written_is_deferred_to_the_client(self) -> None:
         broken = self.mta.maildir("localhost", "eve")
         broken.parent.mkdir(parents=True)
         broken.write_text("no folder")

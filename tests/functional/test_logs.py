@@ -1,4 +1,4 @@
-"""The log of a real process: text and JSON, in the foreground and in the background, reopened."""
+"""The log of a real process: text and JSON, in foreground and background, and reopening."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ JSON = '[log]\nformat = "json"\n'
 
 
 def objects(text: str) -> list[Any]:
-    """Return what each line of a log in JSON says."""
+    """Return the objects of a log in JSON."""
     return [json.loads(line) for line in text.splitlines()]
 
 
 class Foreground(ProgramTestCase):
-    def test_a_message_is_followed_by_its_id(self) -> None:
+    def test_lines_about_a_message_have_its_id(self) -> None:
         with MTA(self.home) as mta:
             submit(mta.smtp, message(), "bob@localhost")
             lines = mta.wait_for(lambda: re.findall(r".* delivered: .*", mta.output()), "delivery")
@@ -39,7 +39,7 @@ class Foreground(ProgramTestCase):
         self.assertIn("starting up.", said.splitlines()[0])
         self.assertTrue(said.endswith("Server Shut Down.\n"), said)
 
-    def test_json_can_be_read_by_programs(self) -> None:
+    def test_each_line_of_json_is_an_object(self) -> None:
         with MTA(self.home, toml=JSON) as mta:
             submit(mta.smtp, message(), "bob@localhost")
             mta.wait_for(lambda: '"status":"delivered"' in mta.output(), "delivery")
@@ -51,7 +51,7 @@ class Foreground(ProgramTestCase):
         self.assertLess(delivered["delay"], PATIENCE)
         self.assertEqual(events[-1]["message"], "Server Shut Down.")
 
-    def test_the_lines_of_workers_are_among_them_and_say_so(self) -> None:
+    def test_lines_of_workers_have_their_number(self) -> None:
         with MTA(self.home, "--workers", "2", toml=JSON) as mta:
             submit(mta.smtp, message(), "bob@localhost")
             mta.wait_for(lambda: '"status":"delivered"' in mta.output(), "delivery")
@@ -65,10 +65,10 @@ class Foreground(ProgramTestCase):
 
 
 class Background(ProgramTestCase):
-    """``twistd`` without ``-n``: its processes are known by the file with the process id alone."""
+    """``twistd`` without ``-n``: only the pid file names its process."""
 
     def start(self, *words: str, toml: str = "") -> int:
-        """Return the port of a daemon that logs to ``log``, by a path that is relative."""
+        """Start a daemon that logs to ``log``, a relative path; return its port."""
         (self.home / "mta.toml").write_text(toml, encoding="utf-8")
         (self.home / "elsewhere").mkdir()
         self.addCleanup(self.end, signal.SIGKILL)
@@ -106,7 +106,7 @@ class Background(ProgramTestCase):
                 os.kill(pid, number)
             eventually(lambda: not runs(pid), "the end")
 
-    def test_a_log_that_is_moved_away_goes_on_in_a_new_file(self) -> None:
+    def test_after_a_rename_and_sigusr1_the_log_continues_in_a_new_file(self) -> None:
         port = self.start("--logfile", "log")
         (self.home / "log").rename(self.home / "log.1")
         submit(port, message(), "bob@localhost")
@@ -118,7 +118,7 @@ class Background(ProgramTestCase):
         self.assertTrue(self.log().endswith("Server Shut Down.\n"), self.log())
         self.assertEqual(os.listdir(self.home / "elsewhere"), [])
 
-    def test_lines_of_json_begin_with_the_first(self) -> None:
+    def test_the_first_line_is_json_already(self) -> None:
         self.start("--logfile", "log", toml=JSON)
         self.end(signal.SIGTERM)
         events = objects(self.log())
@@ -137,19 +137,19 @@ class Elsewhere(ProgramTestCase):
             check=False,
         )
 
-    def test_another_observer_is_left_in_its_place(self) -> None:
+    def test_an_observer_of_the_operator_is_not_replaced(self) -> None:
         mta = MTA(self.home, toml=JSON)
         self.addCleanup(mta.kill)
         mta.smtp = free_port()
         program, *words = mta.command()
-        # A publisher without observers is one that writes nothing.
+        # A publisher without observers writes nothing.
         mta.spawn([program, "--logger", "twisted.logger.LogPublisher", *words])
         mta.wait_for(lambda: listens(mta.smtp), "it listens")
         submit(mta.smtp, message(), "bob@localhost")
         self.assertEqual(mta.terminate(), 0)
         self.assertEqual(mta.output(), "")
 
-    def test_a_log_that_cannot_be_written_is_said_before_the_start(self) -> None:
+    def test_a_log_that_cannot_be_opened_is_an_error_before_the_start(self) -> None:
         for words in (["-n"], []):
             ended = self.run_to_its_end(*words, "--logfile", "none/log")
             self.assertEqual(ended.returncode, 1, ended)

@@ -1,4 +1,4 @@
-"""Mail in circles between us and Debian's Postfix: each side knows the other's marks."""
+"""Mail loops between us and Debian's Postfix: each recognizes the other's marks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ relay_from = ["127.0.0.0/8"]
 
 class WithPostfix(ProgramTestCase):
     def begin(self, ours: str, theirs: str, **settings: str) -> None:
-        """Start both; ``theirs`` are aliases of Postfix's local domain, them.example."""
+        """Start both; ``theirs`` are aliases of them.example, the local domain of Postfix."""
         need(self, "postfix", "postalias")
         smtp = free_port()
         their_aliases = self.home / "their-aliases"
@@ -52,7 +52,7 @@ class WithPostfix(ProgramTestCase):
         self.enterContext(self.mta)
 
     def quiet(self) -> None:
-        """Wait until nothing is under way any more."""
+        """Wait until no mail is in either queue."""
 
         def is_quiet() -> bool:
             return self.postfix.queued() == 0 and self.ended() == self.accepted()
@@ -68,7 +68,7 @@ class WithPostfix(ProgramTestCase):
             bool(re.search(rf"{each} (?:delivered|failed)", self.mta.output())) for each in ids
         )
 
-    def test_a_list_whose_members_there_forward_back(self) -> None:
+    def test_a_list_with_members_that_forward_back_ends(self) -> None:
         self.begin(
             "team: eve, one@them.example, two@them.example",
             "one team@us.example\ntwo team@us.example\n",
@@ -77,13 +77,13 @@ class WithPostfix(ProgramTestCase):
         notices = self.mta.wait_for_mail("us.example", "ann")
         self.quiet()
         self.assertEqual(len(self.mta.mail("us.example", "eve")), 1)
-        # One message, and the notices of what Postfix could not give back to us.
+        # One message, and the notices about mail that Postfix could not return to us.
         self.assertLessEqual(self.accepted(), 3)
         self.assertIn(b"5.4.6", notices[0])
         self.assertIn(b"Delivered-To: team@us.example", notices[0])
 
-    def test_a_copy_for_the_mailbox_behind_us_is_no_loop_there(self) -> None:
-        """A gateway with "carol: carol, a copy"; Postfix would find its own address above it."""
+    def test_a_copy_for_the_mailbox_at_postfix_is_no_loop(self) -> None:
+        """With "carol: carol, a copy" on a gateway; Delivered-To would be a loop for Postfix."""
         self.begin(
             "",
             "",

@@ -1,4 +1,4 @@
-"""Programs that people send their mail with, submitting to a running MTA with AUTH."""
+"""Mail programs that submit to a running MTA with AUTH."""
 
 import smtplib
 import subprocess
@@ -66,7 +66,7 @@ class Swaks(Submission):
             *options,
         )
 
-    def test_plain_over_starttls(self) -> None:
+    def test_plain_over_starttls_is_accepted(self) -> None:
         sent = self.swaks(
             *("--port", str(self.mta.submission), "--tls", "--auth", "PLAIN"),
             *("--auth-user", "ann", "--auth-password", PASSWORD),
@@ -74,7 +74,7 @@ class Swaks(Submission):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertSubmitted()
 
-    def test_login_under_tls_from_the_first_octet(self) -> None:
+    def test_login_under_implicit_tls_is_accepted(self) -> None:
         sent = self.swaks(
             *("--port", str(self.mta.submissions), "--tls-on-connect", "--auth", "LOGIN"),
             *("--auth-user", "ann", "--auth-password", PASSWORD),
@@ -82,7 +82,7 @@ class Swaks(Submission):
         self.assertEqual(sent.returncode, 0, sent.stdout)
         self.assertSubmitted()
 
-    def test_cram_md5_where_the_checker_has_passwords(self) -> None:
+    def test_cram_md5_is_offered_if_the_checker_has_passwords(self) -> None:
         sent = self.swaks(
             *("--port", str(self.mta.submission), "--tls", "--auth", "CRAM-MD5"),
             *("--auth-user", "tim", "--auth-password", "toady", "--from", "tim@localhost"),
@@ -93,7 +93,7 @@ class Swaks(Submission):
         (mail,) = self.mta.wait_for_mail("localhost", "bob")
         self.assertIn(b" with ESMTPSA ", b" ".join(mail.split()))
 
-    def test_a_wrong_password_and_somebody_elses_address_are_refused(self) -> None:
+    def test_a_wrong_password_and_another_users_address_are_refused(self) -> None:
         sent = self.swaks(
             *("--port", str(self.mta.submission), "--tls", "--auth", "PLAIN"),
             *("--auth-user", "ann", "--auth-password", "sesame"),
@@ -109,14 +109,14 @@ class Swaks(Submission):
 
 
 class Others(Submission):
-    def test_smtplib_finds_a_mechanism_itself(self) -> None:
+    def test_smtplib_chooses_a_mechanism(self) -> None:
         with smtplib.SMTP(LOOPBACK, self.mta.submission) as client:
             client.starttls(context=trusting())
             client.login("ann", PASSWORD)
             client.sendmail("ann@sender.example", ["bob@localhost"], message())
         self.assertSubmitted()
 
-    def test_curl(self) -> None:
+    def test_curl_submits_a_message(self) -> None:
         need(self, "curl")
         (self.home / "message").write_bytes(message())
         sent = run(
@@ -149,16 +149,16 @@ class Others(Submission):
         name = mechanism.upper()
         self.assertIn(f"authenticated as user=ann by {name}", self.mta.output())
 
-    def test_msmtp_by_scram_sha_256(self) -> None:
+    def test_msmtp_authenticates_by_scram_sha_256(self) -> None:
         self.msmtp("scram-sha-256")
 
-    def test_msmtp_by_scram_sha_1(self) -> None:
+    def test_msmtp_authenticates_by_scram_sha_1(self) -> None:
         self.msmtp("scram-sha-1")
 
-    def test_msmtp_by_plain(self) -> None:
+    def test_msmtp_authenticates_by_plain(self) -> None:
         self.msmtp("plain")
 
-    def test_s_nail(self) -> None:
+    def test_s_nail_submits_a_message(self) -> None:
         need(self, "s-nail")
         (self.home / "rc").write_text(
             f"""

@@ -1,4 +1,4 @@
-"""Mail exchangers as a real name server has them: NSD, on loopback."""
+"""Lookups of mail exchangers with a real name server, NSD, on loopback."""
 
 from __future__ import annotations
 
@@ -94,10 +94,15 @@ class Exchanging(TestCase):
         reply = str(raised.exception.reply)
         for each in expected:
             self.assertIn(each, reply)
-        for word in ("dns.", "Do53", "IN MX", LOOPBACK):  # words of a library, for programmers
+        for word in (
+            "dns.",
+            "Do53",
+            "IN MX",
+            LOOPBACK,
+        ):  # words of the library, for programmers only
             self.assertNotIn(word, reply)
 
-    async def test_domains_that_take_mail(self) -> None:
+    async def test_domains_that_accept_mail(self) -> None:
         first, *_ = found = [each.address for each in await self.locate("mail.example")]
         self.assertEqual(first, "2001:db8::1")
         self.assertEqual(sorted(found[1:3]), ["192.0.2.1", "192.0.2.11"])
@@ -107,7 +112,7 @@ class Exchanging(TestCase):
         await self.assertTargets("any.wild.mail.example", "192.0.2.2")
         await self.assertTargets("partly.mail.example", "192.0.2.2")
 
-    async def test_an_answer_too_large_for_a_datagram(self) -> None:
+    async def test_an_answer_that_is_too_large_for_a_datagram_is_read_over_tcp(self) -> None:
         found = await self.resolver.mail_exchangers("many.mail.example")
         self.assertEqual(len(found), 80)
 
@@ -120,19 +125,19 @@ class Exchanging(TestCase):
         self.assertEqual(len(await self.locate("byhost.mail.example")), 3)
         await self.assertNone("dangling.mail.example", "550 5.1.2", "does not exist")
 
-    async def test_domains_that_take_none(self) -> None:
+    async def test_domains_that_accept_no_mail(self) -> None:
         await self.assertNone("null.mail.example", "556 5.1.10")
         await self.assertNone("text.mail.example", "550 5.4.4")
         await self.assertNone("gone.mail.example", "550 5.1.2", "does not exist")
         await self.assertNone("nothing.mail.example", "550 5.4.4")
         await self.assertNone("bogus.mail.example", "550 5.4.4")
 
-    async def test_where_we_are_an_exchanger_ourselves(self) -> None:
+    async def test_exchangers_behind_ourselves_are_left_out(self) -> None:
         found = [each.name for each in await self.locate("us.mail.example")]
         self.assertEqual(found, ["mx1.mail.example"] * 3)
         await self.assertNone("best.mail.example", "554 5.4.6")
 
-    async def test_what_cannot_be_known_now_is_waited_for(self) -> None:
+    async def test_lookups_that_fail_temporarily_defer_mail(self) -> None:
         for domain, reason in (
             ("broken.example", "SERVFAIL"),
             ("tobroken.mail.example", "SERVFAIL"),
@@ -144,7 +149,7 @@ class Exchanging(TestCase):
         await self.assertNone("failing.mail.example", "451 4.4.4")
         await self.assertTargets("failover.mail.example", "192.0.2.2")
 
-    async def test_a_name_server_that_is_gone_is_waited_for_and_the_next_one_asked(self) -> None:
+    async def test_after_a_timeout_the_next_name_server_is_asked(self) -> None:
         gone = self.server.port
         await self.assertTargets("implicit.mail.example", "192.0.2.5")
         remembering = self.resolver
@@ -156,7 +161,7 @@ class Exchanging(TestCase):
         await self.assertNone(
             "implicit.mail.example", "451 4.4.3", "no name server listens at its address"
         )
-        # What was looked up before holds for its time to live.
+        # Cached answers are used for their time to live.
         self.resolver = remembering
         await self.assertTargets("implicit.mail.example", "192.0.2.5")
         await self.assertNone("mail.example", "451 4.4.3")

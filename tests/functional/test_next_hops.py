@@ -1,4 +1,4 @@
-"""Next hops as they see us: probes, limits, patience, and those behind them who do not wait."""
+"""Next hops: fairness, suspension and probes, and limits, as the servers see them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tool(mta: MTA, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(mta: MTA) -> dict[str, Any]:
-    """Return what the page says to programs."""
+    """Return the status as JSON."""
     with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/status.json", timeout=30) as answer:
         told: dict[str, Any] = json.loads(answer.read())
     return told
@@ -76,23 +76,23 @@ class Fairness(ProgramTestCase):
         flood(mta.smtp, [f"u{number}@bad.example" for number in range(self.MANY)])
         return mta, good
 
-    def test_many_for_a_next_hop_that_hangs_delay_nobody_else(self) -> None:
+    def test_mail_for_a_hanging_next_hop_delays_no_other_mail(self) -> None:
         bad = self.enterContext(Hop())
         bad.greeting = None
         mta, good = self.queue(bad)
         self.assertOthersDoNotWait(mta, good)
         self.assertLessEqual(bad.connections, 20)
-        # What the good one has taken is off the queue a moment later.
+        # Delivered mail leaves the queue a moment later.
         eventually(lambda: status(mta)["queue"]["messages"] == self.MANY, "those others to be gone")
 
-    def test_many_for_one_that_is_slow_delay_nobody_else(self) -> None:
+    def test_mail_for_a_slow_next_hop_delays_no_other_mail(self) -> None:
         bad = self.enterContext(Hop())
         bad.delay = 1.0
         mta, good = self.queue(bad)
         self.assertOthersDoNotWait(mta, good)
         self.assertLessEqual(bad.most, 20)
 
-    def test_many_for_one_that_is_down_delay_nobody_else(self) -> None:
+    def test_mail_for_a_next_hop_that_is_down_delays_no_other_mail(self) -> None:
         mta, good = self.queue(Hop(free_port()), QUICK.format(1))
         self.assertOthersDoNotWait(mta, good)
 
@@ -112,9 +112,9 @@ class Down(ProgramTestCase):
     def fill(self, mta: MTA, count: int) -> None:
         flood(mta.smtp, [f"u{number}@next.example" for number in range(count)])
 
-    def test_a_thousand_messages_send_one_probe_each_time(self) -> None:
+    def test_a_thousand_messages_cause_one_probe_at_a_time(self) -> None:
         hop = self.enterContext(Hop())
-        hop.greeting = ""  # a connection, and nothing on it
+        hop.greeting = ""  # it accepts connections, and is silent
         mta = self.start(hop, toml=QUICK.format(2))
         self.fill(mta, self.MANY)
         first = eventually(lambda: status(mta)["suspended"], "a suspension")
@@ -135,7 +135,7 @@ class Down(ProgramTestCase):
         suspended = re.findall(r"cannot be reached, and is suspended", mta.output())
         self.assertLessEqual(len(suspended), 8)
 
-    def test_421_in_the_greeting_suspends_it(self) -> None:
+    def test_421_in_the_greeting_suspends_the_next_hop(self) -> None:
         hop = self.enterContext(Hop())
         hop.greeting = "421 4.3.2 not today"
         mta = self.start(hop, toml=QUICK.format(2))
@@ -147,18 +147,18 @@ class Down(ProgramTestCase):
         hop.greeting = "220 back"
         self.all_at(hop, 200)
 
-    def test_one_that_defers_everything_is_asked_again_and_delivers_in_the_end(self) -> None:
+    def test_a_next_hop_that_defers_everything_is_retried_until_it_accepts(self) -> None:
         hop = self.enterContext(Hop())
         hop.replies["RCPT"] = "450 4.2.1 later"
         mta = self.start(hop, toml=QUICK.format(1))
         self.fill(mta, 100)
         eventually(lambda: mta.output().count(" deferred: ") >= 100, "100 deferrals")
         self.assertEqual(status(mta)["suspended"], [])
-        self.assertLessEqual(hop.connections, 30)  # they are used again
+        self.assertLessEqual(hop.connections, 30)  # connections are reused
         del hop.replies["RCPT"]
         self.all_at(hop, 100)
 
-    def test_one_that_drops_after_the_dot_may_get_copies_and_the_log_says_so(self) -> None:
+    def test_a_connection_lost_after_the_dot_may_cause_duplicates_and_is_logged(self) -> None:
         hop = self.enterContext(Hop())
         hop.replies["."] = ""
         mta = self.start(hop, toml=QUICK.format(1))
@@ -194,7 +194,7 @@ class Limits(ProgramTestCase):
         for thread in threads:
             thread.join()
 
-    def test_connections_at_once_over_all_workers(self) -> None:
+    def test_the_limit_of_connections_covers_all_workers(self) -> None:
         hop = self.enterContext(Hop())
         hop.delay = 0.05
         mta = self.limited(hop, "connections = 3")
@@ -204,18 +204,18 @@ class Limits(ProgramTestCase):
         self.assertGreaterEqual(hop.most, 2)
         self.assertEqual(len(hop.recipients()), 120)
 
-    def test_rate_over_all_workers(self) -> None:
+    def test_the_rate_limit_covers_all_workers(self) -> None:
         hop = self.enterContext(Hop())
         mta = self.limited(hop, 'rate = "10/s"')
         self.flood(mta, 60)
         came = sorted(each.began for each in hop.wait_for(60))
-        # The first second may have its ten at once; then it is one each tenth of a second.
+        # The first ten may go at once; then one each tenth of a second.
         self.assertGreater(came[-1] - came[0], 4.5)
         self.assertLess(came[-1] - came[0], 12.0)
         for one, eleventh in zip(came, came[21:], strict=False):
             self.assertGreater(eleventh - one, 0.8)
 
-    def test_recipients_of_a_message_and_messages_of_a_connection(self) -> None:
+    def test_limits_of_recipients_per_message_and_messages_per_connection(self) -> None:
         hop = self.enterContext(Hop())
         mta = self.limited(hop, "recipients_per_message = 7", "messages_per_connection = 4")
         submit(mta.smtp, message(), *(f"u{n}@next.example" for n in range(100)), starttls=False)

@@ -1,4 +1,4 @@
-"""What senders are told, with a real MTA as next hop, and as other programs read it."""
+"""Notices, with Postfix as next hop, and read by another parser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def submit_asking(
     sender: str = "ann",
     content: bytes = message(),
 ) -> None:
-    """Send a message from a mailbox at localhost with parameters of DSN."""
+    """Send a message from a mailbox at localhost with DSN parameters."""
     with smtplib.SMTP(LOOPBACK, port, timeout=60.0) as client:
         client.ehlo("client.example")
         for code, text in (
@@ -40,7 +40,7 @@ class NoticesTestCase(ProgramTestCase):
 
 class PostfixBehindUs(NoticesTestCase):
     def begin(self, **settings: str) -> MTA:
-        """Start Postfix behind us; what it has to say to ann@localhost comes back to us."""
+        """Start Postfix as next hop; its notices to ann@localhost come back to us."""
         need(self, "postfix")
         sink = self.enterContext(Sink(self.home))
         postfix = Postfix(self.home)
@@ -55,7 +55,7 @@ class PostfixBehindUs(NoticesTestCase):
         self.sink = sink
         return mta
 
-    def test_it_is_passed_on_what_the_sender_asks_for_and_tells_of_success_itself(self) -> None:
+    def test_a_next_hop_with_dsn_gets_the_request_and_sends_the_notice(self) -> None:
         mta = self.begin()
         submit_asking(
             mta.smtp,
@@ -72,7 +72,7 @@ class PostfixBehindUs(NoticesTestCase):
         self.assertIn("\nFinal-Recipient: rfc822; bob@elsewhere.example\n", notice)
         self.assertIn("\nAction: relayed\n", notice)
 
-    def test_where_it_does_not_know_dsn_we_tell(self) -> None:
+    def test_for_a_next_hop_without_dsn_we_send_the_notice(self) -> None:
         mta = self.begin(smtpd_discard_ehlo_keywords="dsn")
         submit_asking(mta.smtp, "bob@elsewhere.example", "NOTIFY=SUCCESS", mail=("ENVID=4711",))
         self.sink.wait_for_messages()
@@ -83,9 +83,9 @@ class PostfixBehindUs(NoticesTestCase):
 
 
 class AsReformimeReadsIt(NoticesTestCase):
-    """The parser of Courier, by which maildrop's users sort such mail."""
+    """Courier's parser, which maildrop uses to filter mail."""
 
-    def test_address_and_action(self) -> None:
+    def test_recipient_and_action_are_read(self) -> None:
         need(self, "reformime")
         sink = self.enterContext(Sink(self.home))
         route = f"*=smtp://{LOOPBACK}:{sink.port}"
@@ -102,8 +102,8 @@ class AsReformimeReadsIt(NoticesTestCase):
             read = run("reformime", "-D", text=mail.decode("ascii"))
             self.assertEqual(read.stdout.split(), [action, "old@x.example"])
 
-    def test_what_is_not_ascii(self) -> None:
-        """It reads both, however the parts beside them are encoded."""
+    def test_a_notice_outside_ascii_is_read(self) -> None:
+        """It reads both, whatever the encoding of the parts beside them."""
         need(self, "reformime")
         mta = self.enterContext(MTA(self.home))
         header, body = message().split(b"\r\n\r\n", 1)

@@ -1,4 +1,4 @@
-"""What operators see: readiness, a clean end, restarts that resume, and failures that come back."""
+"""Operation: readiness, clean end, restart with a queue, and mail that is returned."""
 
 import email
 import signal
@@ -26,16 +26,16 @@ lifetime = "2 s"
 
 
 class Life(ProgramTestCase):
-    def test_it_listens_where_it_says_when_it_is_ready(self) -> None:
+    def test_when_ready_it_listens_on_the_logged_ports(self) -> None:
         with MTA(self.home) as mta:
             self.assertTrue(listens(mta.smtp))
             self.assertTrue(listens(mta.web))
 
-    def test_the_state_folder_is_for_its_owner_alone(self) -> None:
+    def test_the_state_directory_is_private(self) -> None:
         with MTA(self.home) as mta:
             self.assertEqual(mta.state.stat().st_mode & 0o777, 0o700)
 
-    def test_a_termination_signal_ends_it_with_status_zero(self) -> None:
+    def test_sigterm_ends_it_with_status_0(self) -> None:
         with MTA(self.home) as mta:
             self.assertEqual(mta.terminate(), 0)
 
@@ -60,7 +60,7 @@ class Life(ProgramTestCase):
 
 class Restart(ProgramTestCase):
     def held(self, stop: signal.Signals) -> None:
-        """Take a message while the next hop is down, end, and deliver it after both are up."""
+        """Accept a message while the next hop is down; stop; deliver it after both are up."""
         port = free_port()
         mta = MTA(self.home, "--route", f"relay.example=smtp://{LOOPBACK}:{port}", toml=IMPATIENT)
         self.addCleanup(mta.kill)
@@ -76,13 +76,13 @@ class Restart(ProgramTestCase):
         (mail,) = sink.wait_for_messages()
         self.assertTrue(mail.endswith(message("Patience")), mail)
 
-    def test_what_was_queued_is_delivered_after_a_restart(self) -> None:
+    def test_queued_mail_is_delivered_after_a_restart(self) -> None:
         self.held(signal.SIGTERM)
 
-    def test_what_was_queued_is_delivered_after_a_kill(self) -> None:
+    def test_queued_mail_is_delivered_after_a_kill(self) -> None:
         self.held(signal.SIGKILL)
 
-    def test_a_next_hop_that_comes_back_is_served_without_a_restart(self) -> None:
+    def test_mail_is_delivered_when_the_next_hop_is_up_again(self) -> None:
         port = free_port()
         route = f"relay.example=smtp://{LOOPBACK}:{port}"
         mta = self.enterContext(MTA(self.home, "--route", route, toml=IMPATIENT))
@@ -105,7 +105,7 @@ class Failure(ProgramTestCase):
         self.assertEqual(fields["Action"], "failed")
         self.assertRegex(fields["Status"], status)
 
-    def test_mail_that_cannot_be_delivered_in_its_lifetime_is_returned(self) -> None:
+    def test_mail_that_is_not_delivered_within_its_lifetime_is_returned(self) -> None:
         route = f"down.example=smtp://{LOOPBACK}:{free_port()}"
         mta = self.enterContext(MTA(self.home, "--route", route, toml=HOPELESS))
         submit(mta.smtp, message(), "bob@down.example", sender="ann@localhost")

@@ -1,4 +1,4 @@
-"""Between two Postfixes: Debian's MTA hands mail to ours, and takes mail from ours."""
+"""Debian's Postfix as client of our MTA, and as its next hop."""
 
 from .machine import LOOPBACK, eventually, need, run
 from .mail import MIB, ProgramTestCase, as_stored, message, message_with_attachment, submit
@@ -89,11 +89,11 @@ class PostfixAsNextHop(ProgramTestCase):
             header, rb"\(using TLSv1\.3 .* by postfix\.example \(Postfix\) with ESMTPS "
         )
 
-    def test_mail_for_elsewhere_goes_to_postfix_over_starttls(self) -> None:
+    def test_mail_for_other_domains_is_relayed_to_postfix_over_starttls(self) -> None:
         submit(self.mta.smtp, message(), "bob@elsewhere.example")
         self.assertArrives(message())
 
-    def test_a_large_message_for_elsewhere_arrives_byte_for_byte(self) -> None:
+    def test_a_large_relayed_message_arrives_byte_for_byte(self) -> None:
         content = message_with_attachment(3 * MIB)
         submit(self.mta.smtp, content, "bob@elsewhere.example")
         self.assertArrives(content)

@@ -1,4 +1,4 @@
-"""Behind a real load balancer, Debian's HAProxy, and spoken to by a real client of XCLIENT."""
+"""The PROXY protocol with Debian's HAProxy, and XCLIENT with swaks."""
 
 import smtplib
 
@@ -43,7 +43,7 @@ class Proxies(ProgramTestCase):
         )
 
     def trace(self, number: int) -> bytes:
-        """Return the header sections of that many messages, unfolded."""
+        """Wait for ``count`` messages; return their header sections, unfolded."""
         mail = self.mta.wait_for_mail("localhost", "bob", number)
         return b"\n".join(b" ".join(each.split(b"\n\n", 1)[0].split()) for each in mail)
 
@@ -73,7 +73,7 @@ class Proxies(ProgramTestCase):
         self.assertNotIn(BALANCER.encode(), trace)
         self.assertNotIn("PROXY protocol", self.mta.output())
 
-    def test_implicit_tls_goes_through_it_from_end_to_end(self) -> None:
+    def test_implicit_tls_passes_haproxy_end_to_end(self) -> None:
         haproxy = self.balancer(v2=("implicit", "send-proxy-v2"))
         self.send(
             smtplib.SMTP_SSL(
@@ -86,7 +86,7 @@ class Proxies(ProgramTestCase):
         )
         self.assertIn(b"Received: from client.example ([127.0.0.2]) (TLSv1.3", self.trace(1))
 
-    def test_health_checks_need_the_header_and_find_it_up(self) -> None:
+    def test_health_checks_with_the_header_succeed(self) -> None:
         options = ("option log-health-checks", "option smtpchk EHLO check.example")
         check = "\n    ".join(("check inter 100 fall 1", *options))
         haproxy = self.balancer(
@@ -99,7 +99,7 @@ class Proxies(ProgramTestCase):
             haproxy.wait_for(lambda said=said: said in haproxy.output(), said)
         self.assertNotRegex(haproxy.output(), r"server v[12]/mta failed")
 
-    def test_xclient_as_swaks_says_it(self) -> None:
+    def test_xclient_of_swaks_names_the_client(self) -> None:
         for when in ((), ("-tls",)):
             sent = run(
                 "swaks",

@@ -1,4 +1,4 @@
-"""A message through every state by the operator's tool, on a real MTA, alone and with workers."""
+"""``twisted-mta queue`` with a real MTA, of one process and with workers."""
 
 import json
 import urllib.error
@@ -38,7 +38,7 @@ class QueueToolTestCase(ProgramTestCase):
         self.mta.start()
 
     def tool(self, *words: str, status: int = 0) -> str:
-        """Run the tool, in this process; return what it has written."""
+        """Run the tool in this process; return its output."""
         ran = CliRunner().invoke(main, ["queue", *words, "--state-dir", str(self.mta.state)])
         self.assertEqual(ran.exit_code, status, ran.output)
         return ran.output
@@ -63,7 +63,7 @@ class QueueToolTestCase(ProgramTestCase):
 
 
 class States(QueueToolTestCase if TYPE_CHECKING else object):  # type: ignore[misc]
-    """What holds for one process and for several."""
+    """Behavior of one process and of several."""
 
     def test_a_message_goes_through_every_state(self) -> None:
         self.hop.start()
@@ -107,7 +107,7 @@ class States(QueueToolTestCase if TYPE_CHECKING else object):  # type: ignore[mi
         eventually(lambda: self.hop.recipients() == ["bob@a.far.example"], "the first of them")
         eventually(lambda: self.states() == ["held", "held"], "two that are held")
 
-        # Held is on the disk.
+        # Holds are on the disk.
         self.assertEqual(self.mta.terminate(), 0)
         self.mta.start()
         self.assertEqual(self.states(), ["held", "held"])
@@ -128,7 +128,7 @@ class States(QueueToolTestCase if TYPE_CHECKING else object):  # type: ignore[mi
         self.assertEqual(self.hop.recipients(), ["bob@a.far.example", "carol@b.far.example"])
         self.assertEqual(self.mta.terminate(), 0)
 
-    def test_many_are_gone_through_in_parts(self) -> None:
+    def test_long_lists_and_actions_are_done_in_parts(self) -> None:
         flood(self.mta.smtp, [f"u{number}@a.far.example" for number in range(600)])
         self.assertIn(
             "held: 600 recipients of 600 messages",
@@ -149,7 +149,7 @@ class States(QueueToolTestCase if TYPE_CHECKING else object):  # type: ignore[mi
 
 
 class Alone(States, QueueToolTestCase):
-    def test_a_next_hop_that_was_down_is_probed_at_once(self) -> None:
+    def test_retry_probes_a_suspended_next_hop_at_once(self) -> None:
         submit(self.mta.smtp, message(), "bob@a.far.example")
         submit(self.mta.smtp, message(), "bob@a.far.example")
         eventually(lambda: self.listed() and self.idle(), "a next hop that is left alone")
@@ -157,7 +157,7 @@ class Alone(States, QueueToolTestCase):
         self.tool("retry", "--all")
         self.hop.wait_for(2)
 
-    def test_a_large_content_comes_whole(self) -> None:
+    def test_a_large_content_is_shown_completely(self) -> None:
         sent = message_with_attachment(2 * MIB)
         submit(self.mta.smtp, sent, "bob@a.far.example")
         eventually(self.listed, "a message")
@@ -167,8 +167,8 @@ class Alone(States, QueueToolTestCase):
         self.assertTrue(content == sent)
         self.assertTrue(trace.startswith(b"Received: "))
 
-    def test_what_is_in_delivery_ends_first(self) -> None:
-        self.hop.greeting = None  # hangs
+    def test_a_delivery_under_way_ends_before_an_action(self) -> None:
+        self.hop.greeting = None  # it hangs
         self.hop.start()
         submit(self.mta.smtp, message(), "bob@a.far.example")
         eventually(lambda: self.hop.connections, "a connection")
@@ -180,7 +180,7 @@ class Alone(States, QueueToolTestCase):
         eventually(lambda: self.listed() == [], "the end of it")
         self.assertIn("removed by the operator: from=<ann@", self.mta.output())
 
-    def test_the_page_shows_envelopes_and_no_contents(self) -> None:
+    def test_the_status_page_shows_envelopes_and_no_content(self) -> None:
         submit(self.mta.smtp, message("Secret"), "bob@a.far.example")
         eventually(lambda: self.listed() and self.idle(), "a message")
         page = f"http://{LOOPBACK}:{self.mta.web}/v1/queue"
@@ -203,7 +203,7 @@ class Alone(States, QueueToolTestCase):
         self.assertEqual(got("/remove", b'{"all": true}')[0], 405)
         self.assertEqual(len(self.listed()), 1)
 
-    def test_what_cannot_be_meant_is_refused(self) -> None:
+    def test_invalid_selections_are_refused(self) -> None:
         self.tool("remove", status=2)
         self.tool("remove", "--all", "--to", "x@y", status=2)
         self.tool("show", "nonsense", status=2)

@@ -20,12 +20,12 @@ _OUTCOME = re.compile(
     r'.* reply="([^"]*)"'
 )
 
-# Without pipelining wherever smtp-sink refuses, with it wherever it disconnects or is slow.
+# Without pipelining if smtp-sink refuses; with it if smtp-sink disconnects or is slow.
 _HARD = "500 5.3.0 Error: command failed"
 _SOFT = "450 4.3.0 Error: command failed"
 _LOST = "connection lost"
 Expected = Mapping[str, tuple[tuple[str, ...], str, str]]
-"""By domain: options of smtp-sink, the outcome, and what the reply begins with or contains."""
+"""By domain: options of smtp-sink, the outcome, and the beginning of the reply."""
 
 SMTP: Expected = {
     "all-is-well": ((), "delivered", "250 2.0.0"),
@@ -85,7 +85,7 @@ class Refusals(ProgramTestCase):
         self.mta = stack.enter_context(MTA(self.home, "--local-domain", "localhost", *routes))
 
     def outcomes(self, count: int) -> dict[tuple[str, str], tuple[str, str]]:
-        """Return the first outcome and its reply by domain and user, once there are ``count``."""
+        """Wait for ``count`` outcomes; return the first, with its reply, by domain and user."""
 
         def found() -> dict[tuple[str, str], tuple[str, str]]:
             outcomes: dict[tuple[str, str], tuple[str, str]] = {}
@@ -116,14 +116,14 @@ class Refusals(ProgramTestCase):
             self.assertEqual((domain, warned), (domain, domain in uncertain))
 
     def assertReturned(self, cases: Expected) -> None:
-        """A report for each that failed, and for no other."""
+        """Assert a notice for each failed recipient, and for no other."""
         failed = [domain for domain, (_, outcome, _) in cases.items() if outcome == "failed"]
         reports = b"".join(self.mta.wait_for_mail("localhost", "sender", len(failed)))
         for domain in cases:
             returned = f"Final-Recipient: rfc822; bob@{domain}.example".encode() in reports
             self.assertEqual((domain, returned), (domain, domain in failed))
 
-    def test_smtp(self) -> None:
+    def test_outcomes_of_refusals_by_smtp(self) -> None:
         self.start("smtp", SMTP)
         self.assertBecomes(SMTP, ("bob",), ("lost-dot",))
         self.assertReturned(SMTP)
@@ -131,14 +131,14 @@ class Refusals(ProgramTestCase):
             if outcome == "delivered":
                 self.assertEqual((domain, self.sinks[domain].count()), (domain, 1))
 
-    def test_lmtp_for_two_recipients(self) -> None:
+    def test_outcomes_of_refusals_by_lmtp_for_two_recipients(self) -> None:
         self.start("lmtp", LMTP)
         # The 421 is the reply for ann; bob has none.
         self.assertBecomes(LMTP, ("ann", "bob"), ("lost-dot", "closing-dot"))
         self.assertReturned(LMTP)
 
-    def test_content_refused_in_its_middle(self) -> None:
-        """smtp-sink says 550 and reads no more: that is the answer; no final dot is sent."""
+    def test_a_reply_in_the_middle_of_the_content_is_the_outcome(self) -> None:
+        """smtp-sink replies 550 and stops reading; no final dot is sent."""
         cases: Expected = {"breaks-off": (("-A", "0"), "failed", "550")}
         self.start("smtp", cases)
         submit(

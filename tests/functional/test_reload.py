@@ -1,4 +1,4 @@
-"""SIGHUP: a new certificate without a restart, and a bad one without an outage."""
+"""SIGHUP: a new certificate without a restart; an invalid one changes nothing."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ class Reload(ProgramTestCase):
             assert isinstance(client.sock, ssl.SSLSocket)
             return client.sock.getpeercert(binary_form=True)
 
-    def test_hanging_up_shows_the_new_certificate_and_drops_no_connection(self) -> None:
+    def test_sighup_loads_the_new_certificate_and_drops_no_connection(self) -> None:
         old, new = self_signed("old.example"), self_signed("new.example")
         path = old.save(str(self.home), "mx.pem")
         with MTA(self.home, "--tls-certificate", path) as mta:

@@ -1,4 +1,4 @@
-"""TLS to next hops by level, what is remembered of it, and accounts, which only TLS gets to see."""
+"""TLS to next hops: levels, the memory, and credentials, which are sent only under TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .mail import ProgramTestCase, message, submit
 from .mta import MTA
 from .test_next_hops import metric, status, tool
 
-NAME = "localhost"  # the system knows its address, whatever the DNS says
+NAME = "localhost"  # the system resolves it without the DNS
 PASSWORD = "correct horse battery staple"
 QUICK = '[queue]\nretry_minimum = "1 s"\nretry_maximum = "1 s"\n'
 
@@ -36,7 +36,7 @@ class Securing(ProgramTestCase):
         return self.context(issued, "good")
 
     def outcome(self, mta: MTA, domain: str) -> str:
-        """Return the first line about a recipient in a domain."""
+        """Return the first line of the log about a recipient in a domain."""
         line = rf"(?:delivered|deferred|failed): from=.* to=<bob@{re.escape(domain)}>.*"
         return eventually(
             lambda: next(iter(re.findall(line, mta.output())), ""), f"an outcome at {domain}"
@@ -48,7 +48,7 @@ class Securing(ProgramTestCase):
 
 
 class Levels(Securing):
-    def test_what_each_level_makes_of_each_certificate(self) -> None:
+    def test_outcomes_of_each_level_with_each_certificate(self) -> None:
         issue = self.authority.issue
         contexts = {
             "clear": None,
@@ -66,7 +66,7 @@ class Levels(Securing):
             hop.context = context
             for level in ("none", "may", "encrypt", "verify"):
                 domain = f"{level}.{kind}.example"
-                # A next hop for each level: the DNS is not asked for what routes name.
+                # A next hop for each level: hosts of routes are not looked up in the DNS.
                 routes.append(f'"{domain}" = "smtp://{NAME}:{hop.port}"')
                 destinations.append(
                     f'[[destination]]\ndomain = "{domain}"\ntls = "{level}"\n'
@@ -120,12 +120,12 @@ class Remembering(Securing):
         self.assertEqual((host["host"], host["port"], host["missing"]), (NAME, hop.port, None))
         self.assertEqual(self.hosts(mta, "elsewhere.example"), [])
         hop.context = None
-        # An idle connection would still be under TLS.
+        # An idle connection would still have TLS.
         self.assertEqual(mta.terminate(), 0)
         mta.start()
         return hop, mta
 
-    def test_starttls_that_is_gone_is_an_alarm_and_the_mail_goes_after_a_restart_too(self) -> None:
+    def test_missing_starttls_is_an_alarm_and_mail_is_delivered_even_after_a_restart(self) -> None:
         hop, mta = self.remember()
         self.assertRegex(self.send(mta, "plain.example"), r"delivered(?!.* tls=)")
         self.assertIsNone(hop.transactions[-1].tls)
@@ -137,7 +137,7 @@ class Remembering(Securing):
         plain = tool(mta, "tls")
         self.assertRegex(plain.stdout, rf"\nlocalhost\t{hop.port}\t20\d\d-.*\t20.*\t20")
 
-    def test_where_it_is_required_the_mail_waits_until_it_is_back(self) -> None:
+    def test_with_tls_memory_require_mail_waits_until_starttls_is_back(self) -> None:
         hop, mta = self.remember()
         line = self.send(mta, "patient.example")
         self.assertRegex(line, r"deferred.*tls_memory requires it")
@@ -148,7 +148,7 @@ class Remembering(Securing):
         (host,) = self.hosts(mta)
         self.assertIsNone(host["missing"])
 
-    def test_workers_answer_as_one(self) -> None:
+    def test_workers_share_the_tls_memory(self) -> None:
         hop, mta = self.begin("--workers", "2")
         for number in range(6):
             submit(mta.smtp, message(), f"bob@d{number}.example", starttls=False)
@@ -179,7 +179,7 @@ class Accounts(Securing):
             self.assertNotIn(secret, clear)
         self.assertNotIn("AUTH", clear)
 
-    def test_mail_goes_with_it_under_tls(self) -> None:
+    def test_mail_is_sent_with_credentials_under_tls(self) -> None:
         hop, mta = self.smarthost(PASSWORD)
         hop.context = self.good()
         submit(mta.smtp, message(), "bob@elsewhere.example", starttls=False)
@@ -187,7 +187,7 @@ class Accounts(Securing):
         self.assertEqual((sent.account, sent.tls), ("branch", "TLSv1.3"))
         self.assertSecret(hop, mta, PASSWORD)
 
-    def test_without_tls_it_is_not_said_however_it_is_asked_for(self) -> None:
+    def test_credentials_are_never_sent_in_clear(self) -> None:
         hop, mta = self.smarthost(PASSWORD)
         hop.extensions.append("AUTH PLAIN LOGIN")
         submit(mta.smtp, message(), "bob@elsewhere.example", starttls=False)
@@ -197,7 +197,7 @@ class Accounts(Securing):
         hop.context = self.good()
         hop.wait_for(1)
 
-    def test_a_wrong_one_defers_and_an_alarm_is_counted(self) -> None:
+    def test_refused_credentials_defer_mail_and_are_counted(self) -> None:
         hop, mta = self.smarthost("wrong horse")
         hop.context = self.good()
         submit(mta.smtp, message(), "bob@elsewhere.example", starttls=False)

@@ -1,4 +1,4 @@
-"""The sink that the other tests trust: whole messages at every split, and a true ledger."""
+"""The sink of the other tests: any split of the stream gives the same ledger."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ from .sink import Options, Session
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written to it."""
+    """A transport that keeps what is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Ledger(SynchronousTestCase):
         (self.home / "ledger").unlink()
         return [line.split() for line in lines]
 
-    def test_a_message_is_entered_with_its_id_hash_and_recipients(self) -> None:
+    def test_a_message_is_recorded_with_id_hash_and_recipients(self) -> None:
         ((_, name, digest, size, *recipients),) = self.entries(DIALOGUE)
         expected = CONTENT[CONTENT.index(b"X-Campaign") :]
         self.assertEqual(name, "7")
@@ -66,7 +66,7 @@ class Ledger(SynchronousTestCase):
         (copy,) = (self.home / "messages").glob("*.eml")
         self.assertEqual(copy.read_bytes(), CONTENT)
 
-    def test_no_split_changes_what_is_entered(self) -> None:
+    def test_no_split_of_the_stream_changes_the_ledger(self) -> None:
         whole = self.entries(DIALOGUE)[0][1:]
         for split in range(1, len(DIALOGUE)):
             pieces = (DIALOGUE[:split], DIALOGUE[split:])
@@ -74,7 +74,7 @@ class Ledger(SynchronousTestCase):
         octets = [DIALOGUE[place : place + 1] for place in range(len(DIALOGUE))]
         self.assertEqual(self.entries(*octets)[0][1:], whole)
 
-    def test_a_message_without_our_field_is_entered_whole(self) -> None:
+    def test_a_message_without_our_field_is_recorded_completely(self) -> None:
         text = DIALOGUE.replace(b"X-Campaign", b"X-Other")
         ((_, name, _, size, *_),) = self.entries(text)
         self.assertEqual(name, "-")

@@ -1,4 +1,4 @@
-"""A smarthost that wants to know who we are: Postfix, whose users Dovecot knows."""
+"""A smarthost with AUTH: Postfix, with the accounts of Dovecot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FACTS = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
 
 
 class Shell:
-    """Takes the steps of a session over a blocking socket, for one message.
+    """Runs a client session over a blocking socket, for one message.
 
     Args:
         port: of the server.
@@ -64,7 +64,7 @@ class Shell:
         self._socket = socket.create_connection((LOOPBACK, port), 60.0)
 
     def run(self) -> None:
-        """Return when the connection is over."""
+        """Return when the connection has ended."""
         try:
             while not self._session.closed:
                 octets = self._socket.recv(65536)
@@ -140,7 +140,7 @@ class Smarthost(ProgramTestCase):
         shell.run()
         return shell
 
-    def test_every_mechanism(self) -> None:
+    def test_every_mechanism_authenticates(self) -> None:
         for mechanism in CLIENT_MECHANISMS:
             shell = self.talk(PASSWORD, mechanism)
             assert shell.outcome is not None, (mechanism, shell.unusable)
@@ -153,7 +153,7 @@ class Smarthost(ProgramTestCase):
             )
         self.sink.wait_for_messages(len(CLIENT_MECHANISMS))
 
-    def test_a_wrong_password_defers(self) -> None:
+    def test_a_wrong_password_defers_the_message(self) -> None:
         shell = self.talk("wrong", "SCRAM-SHA-256")
         assert shell.unusable is not None
         self.assertTrue(shell.unusable.credentials_refused, shell.unusable)
@@ -176,7 +176,7 @@ class Smarthost(ProgramTestCase):
             )
         )
 
-    def test_mail_for_elsewhere_goes_with_our_account(self) -> None:
+    def test_mail_is_relayed_with_our_account(self) -> None:
         mta = self.mta(PASSWORD)
         submit(mta.smtp, message(), "bob@elsewhere.example")
         (mail,) = self.sink.wait_for_messages()
@@ -184,7 +184,7 @@ class Smarthost(ProgramTestCase):
         self.assertIn("sasl_method=SCRAM-SHA-256, sasl_username=ann", self.postfix.output())
         self.assertNotIn(PASSWORD, mta.output())
 
-    def test_mail_waits_where_the_password_is_wrong(self) -> None:
+    def test_mail_waits_while_the_password_is_wrong(self) -> None:
         mta = self.mta("wrong")
         submit(mta.smtp, message(), "bob@elsewhere.example", sender="sender@localhost")
         eventually(

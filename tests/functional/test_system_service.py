@@ -1,4 +1,4 @@
-"""The MTA as others start it: systemd, and the engine of a container.
+"""The MTA as a service: under systemd, and in a container.
 
 What the pages on both say is read from them, and tried as far as it can be without a systemd and an
 engine that run.
@@ -41,7 +41,7 @@ _BIN = Path(sys.executable).parent
 
 
 def blocks(page: str) -> Mapping[str, str]:
-    """Return the blocks of a page that have a caption, by it."""
+    """Return the code blocks of a page, by caption."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     captioned = re.findall(r"^ +:caption: (.*)\n\n((?: {3}.*\n|\n)+)", text, re.MULTILINE)
     return {caption: textwrap.dedent(block).strip() + "\n" for caption, block in captioned}
@@ -58,7 +58,7 @@ class Units(ProgramTestCase):
             if caption.startswith(place)
         }
         for name, block in self.units.items():
-            # Its programs are where this test has them.
+            # The programs of this test's environment.
             block = block.replace("/opt/mta/bin", str(_BIN))
             (self.home / name).parent.mkdir(exist_ok=True)
             (self.home / name).write_text(block, encoding="utf-8")
@@ -76,26 +76,26 @@ class Units(ProgramTestCase):
         self.assertEqual(done.returncode, 0, said)
         return said
 
-    def test_systemd_understands_every_line(self) -> None:
+    def test_systemd_accepts_every_line_of_the_units(self) -> None:
         self.assertEqual(
             list(self.units), ["mta.service", "mta.socket", "mta.service.d/sockets.conf"]
         )
         self.assertEqual(self.analyze("verify", "--man=no", "./mta.socket", "./mta.service"), "")
 
-    def test_little_is_left_that_a_service_could_do(self) -> None:
+    def test_the_exposure_of_the_service_is_low(self) -> None:
         for drop_in in (True, False):
             if not drop_in:
                 shutil.rmtree(self.home / "mta.service.d")
             said = self.analyze("security", "--offline=true", "--threshold=20", "./mta.service")
             self.assertIn("Overall exposure level for mta.service: 1.", said)
 
-    def test_a_stop_has_time_for_the_last_answers(self) -> None:
-        """`drain_timeout`, 60 s for the next hops, and 10 s until a parent kills its workers."""
+    def test_the_stop_timeout_covers_the_drain(self) -> None:
+        """`drain_timeout`, 60 s for next hops, and 10 s until the parent kills its workers."""
         stop = re.search(r"^TimeoutStopSec=(\d+)$", self.units["mta.service"], re.MULTILINE)
         assert stop is not None
         self.assertGreaterEqual(int(stop[1]), 10 + 60 + 10)
 
-    def test_every_line_has_its_reason(self) -> None:
+    def test_every_line_of_the_unit_is_explained(self) -> None:
         text = (ROOT / "docs" / "systemd.rst").read_text(encoding="utf-8")
         reasons = text[text.index("Why each line is there") :]
         given = re.findall(r"``([A-Za-z]+)(…?)=", reasons)
@@ -111,7 +111,7 @@ class Units(ProgramTestCase):
 
 
 class Notified(ProgramTestCase):
-    """A socket such as systemd listens on."""
+    """A notification socket like that of systemd."""
 
     def setUp(self) -> None:
         need_proc()
@@ -121,13 +121,13 @@ class Notified(ProgramTestCase):
         self.heard.settimeout(PATIENCE)
 
     def said(self) -> Iterator[list[str]]:
-        """Yield what is said, but for signs of life."""
+        """Yield all notifications apart from the watchdog's."""
         while True:
             lines = self.heard.recv(4096).decode("utf-8").splitlines()
             if lines != ["WATCHDOG=1"]:
                 yield lines
 
-    def test_systemd_is_told_what_the_parent_does(self) -> None:
+    def test_the_parent_notifies_systemd_of_its_state(self) -> None:
         toml = "[mta]\nmax_hops = 50\n"
         mta = MTA(self.home, "--workers", "2", "--config", "mta.toml")
         (self.home / "mta.toml").write_text(toml, encoding="utf-8")
@@ -162,7 +162,7 @@ class Notified(ProgramTestCase):
         self.assertEqual(mta.wait(), 0, mta.output())
 
 
-# Becomes a program to which the sockets of its first arguments are handed over, as systemd does.
+# Becomes a program that gets the sockets of its first arguments, as from systemd.
 _HAND_OVER = """
 import fcntl, os, sys
 count = int(sys.argv[1])
@@ -175,7 +175,7 @@ os.execv(sys.argv[2 + count], sys.argv[2 + count :])
 
 
 class Activator(MTA):
-    """systemd's own program, which waits for a client and becomes the MTA then.
+    """systemd-socket-activate, which waits for a client and then becomes the MTA.
 
     Args:
         home: see `MTA`.
@@ -188,7 +188,7 @@ class Activator(MTA):
         self.descriptors = [each.fileno() for each in sockets]
 
     def command(self) -> list[str | Path]:
-        """Return what starts it, on these sockets and no others."""
+        """Return the command line, with these sockets and no others."""
         command = super().command()
         place = command.index("--smtp")
         del command[place : place + 2]
@@ -198,7 +198,7 @@ class Activator(MTA):
         return [path_of("systemd-socket-activate"), f"--fdname={names}", *command]
 
     def spawn(self, arguments: Sequence[str | Path]) -> None:
-        """Start it."""
+        """Start it with the sockets."""
         handed = list(map(str, (len(self.descriptors), *self.descriptors)))
         with self.log.open("ab") as log:
             self._logged_before = log.tell()
@@ -212,7 +212,7 @@ class Activator(MTA):
 
 
 class Activated(ProgramTestCase):
-    def test_each_message_is_taken_while_it_is_started_anew(self) -> None:
+    def test_each_message_is_accepted_across_restarts(self) -> None:
         need(self, "systemd-socket-activate")
         sockets = [self.enterContext(socket.create_server((LOOPBACK, 0))) for _ in range(2)]
         ports = [each.getsockname()[1] for each in sockets]
@@ -223,7 +223,7 @@ class Activated(ProgramTestCase):
             mta.spawn(mta.command())
             mta.wait_for(lambda: "Listening on" in mta.output(), "the activator")
             self.assertNotIn("ready: ", mta.output())
-            for port in (*ports, *ports):  # the first of them wakes it
+            for port in (*ports, *ports):  # the first connection starts it
                 submit(port, message(), "bob@localhost")
                 taken += 1
             self.assertEqual(len(children(mta.pid)), 2)
@@ -235,7 +235,7 @@ class Activated(ProgramTestCase):
 
 
 class First(ProgramTestCase):
-    """Process number 1, as in a container, where every one has the same number."""
+    """The MTA as process 1, as in a container."""
 
     def setUp(self) -> None:
         need_proc()
@@ -249,7 +249,7 @@ class First(ProgramTestCase):
             raise SkipTest(f"no process namespace can be had here: {tried.stderr.strip()}")
 
     def start(self, mta: MTA, command: list[str | Path]) -> int:
-        """Start it, and return its number outside."""
+        """Start it; return its process id outside of the namespace."""
         mta.spawn([*self.unshare, *command])
         mta.wait_for(lambda: "ready: " in mta.output(), "the start")
         (first,) = children(mta.pid)
@@ -257,7 +257,7 @@ class First(ProgramTestCase):
         self.assertRegex(status, r"\nNSpid:\t\d+\t1\n")
         return first
 
-    def test_the_recipe_starts_it_and_looks_after_it(self) -> None:
+    def test_the_documented_command_starts_it_and_restarts_workers(self) -> None:
         recipe = blocks("containers.rst")["Containerfile"].replace("/opt/mta/bin", str(_BIN))
         written = {
             name: json.loads(words)
@@ -291,7 +291,7 @@ class First(ProgramTestCase):
         self.assertEqual(mta.wait(), 0, mta.output())
         self.assertIn(f"STOPSIGNAL {signal.SIGTERM.name}\n", recipe)
 
-    def test_what_one_that_was_killed_leaves_behind_is_no_obstacle(self) -> None:
+    def test_files_of_a_killed_process_with_the_same_number_are_no_obstacle(self) -> None:
         path = self.home / "mta.sock"
         mta = MTA(self.home, "--smtp", f"unix:{path}", "--workers", "2")
         mta.smtp = free_port()
@@ -307,7 +307,7 @@ class First(ProgramTestCase):
             os.kill(first, signal.SIGKILL)
             mta.wait()
             eventually(lambda: not any(map(runs, workers)), "the end of the workers")  # noqa: B023
-            # All of these name process 1, which there will be again.
+            # All of these files name process 1, which will exist again.
             self.assertEqual(os.readlink(f"{path}.lock"), "1")
             self.assertEqual((mta.state / "lock").read_text("ascii"), "1\n")
             self.assertTrue((mta.state / "control.sock").is_socket())
@@ -316,7 +316,7 @@ class First(ProgramTestCase):
 
 
 class Background(ProgramTestCase):
-    """``twistd`` without ``-n``, whose first process says how the start went."""
+    """``twistd`` without ``-n``, whose first process reports the result of the start."""
 
     def setUp(self) -> None:
         need_proc()
@@ -336,11 +336,11 @@ class Background(ProgramTestCase):
         )
 
     def end(self) -> None:
-        """End what goes on, if anything does."""
+        """End the daemon if it runs."""
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int(self.pidfile.read_text("ascii")), signal.SIGKILL)
 
-    def test_it_works_with_workers_and_drains(self) -> None:
+    def test_a_daemon_with_workers_accepts_mail_and_drains(self) -> None:
         done = self.start()
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout + done.stderr, "")
@@ -354,12 +354,12 @@ class Background(ProgramTestCase):
         eventually(lambda: not any(map(runs, (pid, *workers))), "its end")
         self.assertFalse(self.pidfile.exists())
 
-    def test_a_start_that_fails_says_so(self) -> None:
+    def test_a_failed_start_is_reported_by_the_first_process(self) -> None:
         with socket.create_server((LOOPBACK, self.mta.smtp)):
             done = self.start()
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"cannot listen on tcp:{self.mta.smtp}", done.stderr)
-        # It tells the one who started it before it is gone itself.
+        # It reports the failure before it ends itself.
         eventually(lambda: "Address already in use" in self.log.read_text("utf-8"), "the log")
         eventually(lambda: not self.pidfile.exists(), "its end")
         self.assertFalse(self.pidfile.exists())

@@ -1,4 +1,4 @@
-"""From the final dot to the next hop: names of the DNS, lists of hosts, aliases, contents."""
+"""From the final dot to the next hop: the DNS, lists of hosts, aliases, conversion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ boss@virtual.example: team
 
 class WayOut(ProgramTestCase):
     def line(self, mta: MTA, recipient: str) -> str:
-        """Return the first line about a recipient."""
+        """Return the first line of the log about a recipient."""
         line = rf"(?:delivered|deferred|failed): from=.* to=<{re.escape(recipient)}>.*"
         return eventually(
             lambda: next(iter(re.findall(line, mta.output())), ""), f"an outcome for {recipient}"
@@ -28,7 +28,7 @@ class WayOut(ProgramTestCase):
 
 
 class Names(WayOut):
-    """The whole way by a real name server; all exchangers listen at one port of loopback."""
+    """Delivery by a real name server; all exchangers listen on one port of loopback."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -60,7 +60,7 @@ mta      A 127.0.0.1
         )
         self.mta = self.enterContext(MTA(self.home, "--hostname", "mta.z.example", toml=toml))
 
-    def test_where_mail_goes_and_what_becomes_of_it(self) -> None:
+    def test_outcomes_of_mail_by_the_records_of_its_domain(self) -> None:
         expected = {
             "best.z": r"delivered: .* relay=here\.z\.example\[127\.0\.0\.1\]",
             "second.z": r"delivered: .* relay=here\.z\.example\[127\.0\.0\.1\]",
@@ -98,7 +98,7 @@ class Lists(WayOut):
                 with MTA(self.home, "--route", route) as mta:
                     submit(mta.smtp, message(), "bob@next.example", starttls=False)
                     self.assertRegex(self.line(mta, "bob@next.example"), rf"del.*:{second.port} ")
-                    # Killed now, the next one would deliver it once more: that is allowed.
+                    # If it were killed now, the next one might deliver a duplicate.
                     self.assertEqual(mta.terminate(), 0, mta.output())
                     self.assertEqual(first.connections, 1)
         down = free_port()
@@ -107,7 +107,7 @@ class Lists(WayOut):
             submit(mta.smtp, message(), "bob@next.example", starttls=False)
             self.assertRegex(self.line(mta, "bob@next.example"), rf"delivered.*:{second.port} ")
 
-    def test_a_list_is_not_gone_down_for_what_is_said_of_the_message(self) -> None:
+    def test_a_reply_about_the_message_does_not_lead_to_the_next_host(self) -> None:
         first, second = self.enterContext(Hop()), self.enterContext(Hop())
         first.replies["RCPT"] = "550 5.1.1 nobody"
         route = f"next.example=smtp://{LOOPBACK}:{first.port},{LOOPBACK}:{second.port}"
@@ -116,8 +116,8 @@ class Lists(WayOut):
             self.assertRegex(self.line(mta, "bob@next.example"), r"failed.*550 5\.1\.1 ")
         self.assertEqual(second.connections, 0)
 
-    def test_mail_for_others_is_not_held_up_by_terms_for_one_domain(self) -> None:
-        """At a host that has no TLS, what must have it waits; what need not goes on."""
+    def test_settings_of_one_domain_do_not_delay_mail_for_others(self) -> None:
+        """At a host without TLS, mail that requires TLS waits, and other mail is delivered."""
         hop = self.enterContext(Hop())
         toml = (
             f'[mta]\nroutes = {{"*" = "smtp://{LOOPBACK}:{hop.port}"}}\n'
@@ -145,7 +145,7 @@ class Ours(WayOut):
         )
         return self.enterContext(MTA(self.home, toml=toml))
 
-    def test_a_notice_to_an_alias_goes_where_it_leads(self) -> None:
+    def test_a_notice_to_an_alias_is_forwarded(self) -> None:
         hop = self.enterContext(Hop())
         hop.replies["RCPT"] = "550 5.1.1 nobody"
         mta = self.start(hop)
@@ -156,7 +156,7 @@ class Ours(WayOut):
                 self.assertIn(b"multipart/report", mail)
         self.assertEqual(mta.mail("us.example", "team"), [])
 
-    def test_a_tag_leads_to_the_mailbox(self) -> None:
+    def test_mail_with_a_tag_is_delivered_into_the_mailbox(self) -> None:
         hop = self.enterContext(Hop())
         mta = self.start(hop)
         submit(mta.smtp, message(), "Carol+news@us.example", starttls=False)
@@ -175,7 +175,7 @@ class Content(WayOut):
             MTA(self.home, "--route", f"next.example=smtp://{LOOPBACK}:{hop.port}")
         )
 
-    def test_8_bits_are_kept_where_they_are_taken_and_converted_where_not(self) -> None:
+    def test_8_bit_content_is_converted_only_for_hosts_without_8bitmime(self) -> None:
         hop = self.enterContext(Hop())
         mta = self.start(hop)
         submit(mta.smtp, self.EIGHT, "bob@next.example", starttls=False)
@@ -192,7 +192,7 @@ class Content(WayOut):
         text = email.message_from_bytes(converted.content).get_payload(decode=True)
         self.assertEqual(text, "Grüße aus Łódź\r\n".encode())
 
-    def test_what_is_too_large_for_it_is_not_sent(self) -> None:
+    def test_a_message_above_the_next_hops_size_is_not_sent(self) -> None:
         hop = self.enterContext(Hop())
         hop.extensions = ["SIZE 1000"]
         mta = self.start(hop)

@@ -1,4 +1,4 @@
-"""``--workers N``: one program, whichever of its processes dies."""
+"""``--workers N``: the program survives the death of any process."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Workers(ProgramTestCase):
         )
 
     def taken_by(self, mta: MTA) -> Counter[str]:
-        """Return how many messages each worker has accepted, by its own lines."""
+        """Return the number of messages that each worker has accepted, by the log."""
         accepted = [line for line in mta.output().splitlines() if " accepted: " in line]
         return Counter(line.partition(" worker=")[2].partition("]")[0] for line in accepted)
 
     def connections(self, mta: MTA) -> list[int]:
-        """Return how many connections each worker has open now, as the page says."""
+        """Return the number of open connections of each worker, by the status page."""
         with urlopen(f"http://{LOOPBACK}:{mta.web}/status.json", timeout=30) as answer:
             processes = json.load(answer)["processes"]
         return [process["connections"]["open"] for process in processes]
@@ -61,7 +61,7 @@ class Workers(ProgramTestCase):
 class Life(Workers):
     def test_connections_are_spread_evenly(self) -> None:
         with self.mta() as mta:
-            # So many that a moment without a processor does not decide.
+            # So many that short delays of a worker do not matter.
             for _ in range(120):
                 submit(mta.smtp, message(), "bob@localhost")
             mta.wait_for_mail("localhost", "bob", 120)
@@ -71,15 +71,15 @@ class Life(Workers):
         self.assertEqual(sum(taken.values()), 120)
         self.assertGreaterEqual(min(taken["0"], taken["1"]), 30, taken)
 
-    def test_a_burst_is_spread_too(self) -> None:
-        """A loop that takes all that there are would give nearly everything to one of them."""
+    def test_a_burst_is_spread_evenly(self) -> None:
+        """A worker that accepted all waiting connections in a loop would get nearly all."""
         with self.mta() as mta:
-            # A worker that gets no processor can take no connection: then it is tried again.
+            # A worker without processor time accepts nothing: the burst is repeated then.
             spread = [self.burst(mta) for _ in range(3)]
         self.assertGreaterEqual(max(map(min, spread)), 8, spread)
 
     def burst(self, mta: MTA) -> list[int]:
-        """Return how many of 40 connections that are made at once each worker takes."""
+        """Return how many of 40 simultaneous connections each worker accepts."""
         clients = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(40)]
         for client in clients:
             self.assertEqual(client.makefile("rb").readline()[:3], b"220")
@@ -91,7 +91,7 @@ class Life(Workers):
         eventually(lambda: not any(self.connections(mta)), "their end")
         return taken
 
-    def test_a_worker_that_is_killed_has_a_successor_and_the_other_notices_nothing(self) -> None:
+    def test_a_killed_worker_is_replaced_without_effect_on_the_other(self) -> None:
         with self.mta() as mta:
             first, second = self.workers(mta)
             clients = [self.client(mta) for _ in range(8)]
@@ -114,7 +114,7 @@ class Life(Workers):
             mta.wait_for_mail("localhost", "bob", alive + 1)
             self.assertEqual(mta.terminate(), 0, mta.output())
 
-    def test_a_worker_that_hangs_is_replaced(self) -> None:
+    def test_a_hanging_worker_is_replaced(self) -> None:
         with self.mta() as mta:
             first, second = self.workers(mta)
             os.kill(second, signal.SIGSTOP)
@@ -125,7 +125,7 @@ class Life(Workers):
             submit(mta.smtp, message(), "bob@localhost")
             mta.wait_for_mail("localhost", "bob")
 
-    def test_while_the_parent_stands_still_its_workers_go_on(self) -> None:
+    def test_workers_continue_while_the_parent_is_stopped(self) -> None:
         with self.mta() as mta:
             workers = self.workers(mta)
             submit(mta.smtp, message(), "bob@localhost")
@@ -139,7 +139,7 @@ class Life(Workers):
             self.assertEqual(self.workers(mta), workers)
             self.assertEqual(mta.terminate(), 0, mta.output())
 
-    def test_a_parent_that_is_killed_takes_its_workers_with_it(self) -> None:
+    def test_workers_end_when_the_parent_is_killed(self) -> None:
         with self.mta() as mta:
             workers = self.workers(mta)
             client = self.client(mta)
@@ -157,7 +157,7 @@ class Life(Workers):
             mta.wait_for_mail("localhost", "bob")
             self.assertEqual(mta.terminate(), 0, mta.output())
 
-    def test_so_it_does_with_one_that_was_stopped(self) -> None:
+    def test_even_a_stopped_worker_ends_when_the_parent_is_killed(self) -> None:
         if sys.platform != "linux":
             self.skipTest("Linux alone wakes a process when its parent dies")
         with self.mta() as mta:
@@ -170,7 +170,7 @@ class Life(Workers):
                 for worker in filter(runs, workers):
                     os.kill(worker, signal.SIGKILL)
 
-    def test_a_new_start_need_not_wait_for_the_workers_of_the_old_parent(self) -> None:
+    def test_a_start_after_a_kill_waits_for_no_old_worker(self) -> None:
         for workers in (2, 1):
             with self.mta() as mta:
                 mta.kill()
@@ -178,7 +178,7 @@ class Life(Workers):
                 submit(mta.smtp, message(), "bob@localhost")
                 self.assertEqual(mta.terminate(), 0, mta.output())
 
-    def test_a_second_one_on_the_same_state_is_refused(self) -> None:
+    def test_a_second_mta_on_the_same_state_is_refused(self) -> None:
         with self.mta() as mta:
             other = MTA(self.home, "--workers", "2", "--web", "off")
             ended = subprocess.run(
@@ -189,19 +189,19 @@ class Life(Workers):
             self.assertIn(f"is in use by another MTA (process {mta.pid})", said)
             submit(mta.smtp, message(), "bob@localhost")
 
-    def test_fewer_workers_take_over_what_the_others_left(self) -> None:
+    def test_after_a_start_with_fewer_workers_all_queued_mail_is_delivered(self) -> None:
         sink = Sink(self.home, port=free_port())
         self.addCleanup(sink.kill)
         toml = '[queue]\nretry_minimum = "1 s"\nretry_maximum = "1 s"\n'
         route = ("--route", f"relay.example=smtp://{LOOPBACK}:{sink.port}")
         with self.mta(*route, workers=3, toml=toml) as mta:
-            # Who takes a connection is the kernel's choice; it is held until another takes one too.
+            # The kernel chooses the worker; connections are held until each has one.
             clients = [self.client(mta)]
             while sum(map(bool, self.connections(mta))) < 2:
                 clients.append(self.client(mta))
             for client in clients:
                 client.sendmail("ann@sender.example", ["bob@relay.example"], message())
-            # Each says so in its own time.
+            # Each logs it in its own time.
             mta.wait_for(lambda: len(self.taken_by(mta)) >= 2, "what two of them have to deliver")
             self.assertEqual(mta.terminate(), 0, mta.output())
         sink.start()
@@ -211,7 +211,7 @@ class Life(Workers):
             self.assertEqual(mta.terminate(), 0, mta.output())
         self.assertEqual(len(sink.received()), len(clients))
 
-    def test_a_queue_that_cannot_be_opened_ends_the_start(self) -> None:
+    def test_a_start_fails_if_a_queue_cannot_be_opened(self) -> None:
         shard = self.home / "mta-state" / "shard-1"
         shard.mkdir(parents=True, mode=0o700)
         (shard / "queue.sqlite").write_bytes(b"this is no database" * 1000)
@@ -224,7 +224,7 @@ class Life(Workers):
 
 
 class Limits(Workers):
-    def test_connections_of_one_peer_are_counted_over_all_workers(self) -> None:
+    def test_the_limit_of_connections_per_peer_covers_all_workers(self) -> None:
         toml = "[mta]\nmax_connections_per_peer = 5\n"
         with self.mta(toml=toml) as mta:
             for _ in range(3):
@@ -240,7 +240,7 @@ class Limits(Workers):
         with socket.create_connection((LOOPBACK, mta.smtp), 30) as client:
             return client.makefile("rb").readline()[:3]
 
-    def test_what_a_dead_worker_held_is_free_again(self) -> None:
+    def test_limits_used_by_a_dead_worker_are_free_again(self) -> None:
         with self.mta(toml="[mta]\nmax_connections = 6\n") as mta:
             sockets = [socket.create_connection((LOOPBACK, mta.smtp), 30) for _ in range(6)]
             for each in sockets:
@@ -272,7 +272,7 @@ class Endpoints(Workers):
             self.assertNotIn("Traceback", mta.output())
         self.assertFalse(path.exists())
 
-    def test_a_socket_that_a_killed_one_left_behind_is_no_obstacle(self) -> None:
+    def test_the_stale_socket_of_a_killed_mta_is_replaced(self) -> None:
         path = self.home / "mta.sock"
         with self.mta("--smtp", f"unix:{path}") as mta:
             mta.kill()
@@ -286,7 +286,7 @@ class Endpoints(Workers):
                 client.connect(str(path))
                 self.assertEqual(client.makefile("rb").readline()[:3], b"220")
 
-    def test_tls_from_the_first_octet(self) -> None:
+    def test_implicit_tls_works_with_workers(self) -> None:
         path = self_signed("mx.example").save(str(self.home), "mx.pem")
         port, other = free_port(), free_port()
         toml = (
@@ -301,13 +301,13 @@ class Endpoints(Workers):
                     client.sendmail("ann@sender.example", ["bob@localhost"], message())
             mta.wait_for_mail("localhost", "bob", 4)
 
-    def test_a_socket_that_systemd_hands_over(self) -> None:
+    def test_a_socket_passed_by_systemd_is_used_by_workers(self) -> None:
         with socket.socket() as handed:
             handed.bind((LOOPBACK, 0))
             handed.listen()
             port = handed.getsockname()[1]
             mta = self.mta("--smtp", "systemd:domain=INET:index=0", "--recipients", "any")
-            # systemd says so to the very process that it starts.
+            # systemd sets these variables for the process that it starts.
             command = [
                 *(
                     "/bin/sh",
@@ -331,12 +331,12 @@ class Endpoints(Workers):
             finally:
                 process.kill()
                 process.wait()
-            # It is systemd's, and it listens on.
+            # The socket belongs to systemd, and still listens.
             self.assertTrue(listens(port))
 
 
 class Signals(Workers):
-    def test_a_transaction_that_is_not_finished_in_time_is_told_so(self) -> None:
+    def test_a_transaction_that_does_not_end_in_time_gets_421(self) -> None:
         for workers in (1, 2):
             with self.mta(workers=workers, toml='[mta]\ndrain_timeout = "1 s"\n') as mta:
                 clients = [self.client(mta) for _ in range(4)]
@@ -352,7 +352,7 @@ class Signals(Workers):
                     self.assertEqual(client.getreply()[0], 421)
                     client.close()
 
-    def test_a_second_signal_hurries(self) -> None:
+    def test_a_second_signal_ends_the_drain(self) -> None:
         for workers in (1, 2):
             with self.mta(workers=workers, toml='[mta]\ndrain_timeout = "10 min"\n') as mta:
                 client = self.client(mta)
@@ -360,13 +360,13 @@ class Signals(Workers):
                 client.docmd("MAIL FROM:<ann@sender.example>")
                 os.kill(mta.pid, signal.SIGTERM)
                 mta.wait_for(lambda: "Closed)" in mta.output(), "the drain")
-                time.sleep(0.6)  # two signals within half a second are one
+                time.sleep(0.6)  # two signals within half a second count as one
                 self.assertTrue(mta.alive())
                 self.assertEqual(mta.terminate(), 0, mta.output())
                 self.assertEqual(client.getreply()[0], 421)
                 client.close()
 
-    def test_an_open_transaction_is_finished_by_its_worker(self) -> None:
+    def test_an_open_transaction_is_completed_during_the_drain(self) -> None:
         with self.mta() as mta:
             clients = [self.client(mta) for _ in range(4)]
             for client in clients:
@@ -381,7 +381,7 @@ class Signals(Workers):
         with self.mta() as mta:
             mta.wait_for_mail("localhost", "bob", 4)
 
-    def test_hanging_up_reloads_all_workers_or_none(self) -> None:
+    def test_sighup_reloads_all_workers_or_none(self) -> None:
         toml = """
 [mta]
 max_message_size = "1 MiB"
@@ -411,14 +411,14 @@ routes = {"a.example" = "error:5.1.1 gone"}
                 last = [line for line in mta.output().splitlines() if "nothing was" in line][-1]
                 self.assertIn(why, last)
                 self.assertEqual(self.sizes(mta), {str(2 << 20)})
-            # A successor has what is in force, and not what the file says.
+            # A new worker has the settings in force, not those of the file.
             os.kill(self.workers(mta)[0], signal.SIGKILL)
             mta.wait_for(lambda: " works again" in mta.output(), "the successor")
             self.assertEqual(self.sizes(mta), {str(2 << 20)})
             self.assertEqual(mta.terminate(), 0, mta.output())
 
     def sizes(self, mta: MTA) -> set[str]:
-        """Return the limits that ten sessions are told, of whichever workers."""
+        """Return the limits in the replies to ten sessions, of any workers."""
         found = set()
         for _ in range(10):
             with smtplib.SMTP(LOOPBACK, mta.smtp, timeout=30) as client:
@@ -426,7 +426,7 @@ routes = {"a.example" = "error:5.1.1 gone"}
                 found.add(client.esmtp_features["size"])
         return found
 
-    def test_what_a_terminal_says_to_all_is_for_the_parent_to_hear(self) -> None:
+    def test_signals_of_the_terminal_are_handled_by_the_parent_alone(self) -> None:
         with self.mta() as mta:
             workers = self.workers(mta)
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -435,7 +435,7 @@ routes = {"a.example" = "error:5.1.1 gone"}
             submit(mta.smtp, message(), "bob@localhost")
             self.assertEqual(self.workers(mta), workers)
 
-    def test_systemd_tells_every_process_to_end(self) -> None:
+    def test_sigterm_to_all_processes_drains_once(self) -> None:
         with self.mta() as mta:
             workers = self.workers(mta)
             for process in (*workers, mta.pid):
@@ -448,21 +448,21 @@ class Privileges(Workers):
     def setUp(self) -> None:
         super().setUp()
         if os.geteuid() != 0:
-            self.skipTest("only root can shed privileges")
+            self.skipTest("only root can drop privileges")
 
-    def test_root_is_refused_where_others_can_reach_it(self) -> None:
+    def test_running_as_root_on_a_public_or_privileged_port_is_refused(self) -> None:
         for endpoint in ("tcp:0", f"tcp:1023:interface={LOOPBACK}"):
             mta = self.mta("--smtp", endpoint)
             mta.spawn(mta.command())
             self.assertEqual(mta.wait(), 1, mta.output())
             self.assertIn("as root; twistd --uid USER --gid GROUP", mta.output())
 
-    def test_ports_are_bound_before_and_the_queue_is_opened_after_the_privileges_are_shed(
+    def test_ports_are_bound_before_and_the_queue_opened_after_dropping_privileges(
         self,
     ) -> None:
         nobody = pwd.getpwnam("nobody")
-        if not _for_everybody(sys.executable, nobody):
-            self.skipTest(f"{sys.executable} is not for everybody's use")
+        if not _usable_by(sys.executable, nobody):
+            self.skipTest(f"{sys.executable} is not usable by all users")
         state = self.home / "state"
         state.mkdir(mode=0o700)
         os.chown(state, nobody.pw_uid, nobody.pw_gid)
@@ -495,8 +495,8 @@ class Privileges(Workers):
                 self.assertEqual(mta.terminate(), 0, mta.output())
 
 
-def _for_everybody(interpreter: str, user: pwd.struct_passwd) -> bool:
-    """Whether ``user`` can run our Python, with all that it imports."""
+def _usable_by(interpreter: str, user: pwd.struct_passwd) -> bool:
+    """Whether ``user`` can run this Python with all imported modules."""
     try:
         seen = subprocess.run(
             [interpreter, "-c", "import importlib.readers, twisted_mta"],
@@ -510,7 +510,7 @@ def _for_everybody(interpreter: str, user: pwd.struct_passwd) -> bool:
 
 
 class _Killed:
-    """Ends an MTA that was not started in the usual way."""
+    """Kills an MTA that was started in another way."""
 
     def __init__(self, mta: MTA) -> None:
         self.close = mta.kill
