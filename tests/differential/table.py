@@ -17,8 +17,8 @@ _INTRODUCTION = """\
 .. This page is written by ``python -m tests.differential --write`` from
    ``tests/differential/differences.toml``, and a test compares the two.
 
-How we differ from Postfix
-==========================
+Differences from Postfix
+========================
 
 See where a client gets another reply here than from Postfix, and why.
 
