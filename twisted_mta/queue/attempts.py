@@ -21,7 +21,7 @@ from .schedule.next_hops import verdict
 from .schedule.slots import Slot, Slots
 from .settlement import BROKEN, DISCARDED, same_for_all
 
-_PAUSE = 5.0  # seconds until limits that could not be asked are asked again
+_PAUSE = 5.0  # seconds until a slot that could not be acquired is tried again
 _SLICE = (
     0.0005  # seconds of a reactor turn in which transactions begin; then others have their turn
 )
@@ -112,7 +112,7 @@ class Attempts:
                 refused=refused,
             )
         except Exception:
-            self._log.failure("limits could not be asked for")
+            self._log.failure("a delivery slot could not be acquired")
             refused()
 
     def _begin(self, queue: NextHopQueue, slot: Slot | None) -> None:

@@ -10,7 +10,7 @@ new thread. The transaction is not repeated as it was, because after a failed fs
 what is on the disk. An `Accept` fails, so that its client tries again; the store closes and is
 opened again with back-off, in this process, since nothing restarts an embedded MTA. Operations that
 must be written are kept and tried again until they are, however often that fails: a `Settle`,
-because the next hop has given its answer and cannot be asked again, and a `Forget`, because the
+because the next hop has replied and cannot be asked again, and a `Forget`, because the
 senders of its messages were told to try again. They go behind new operations (`pending.Retries`),
 so that one which cannot be written stops no other. An operator's operation is not kept: the
 operator hears of the failure, and an action that took effect minutes later would surprise.
@@ -85,7 +85,7 @@ class Event(Enum):
     BACKOFF_OVER = "back-off over"
     OPENED = "opened"
     OPENING_FAILED = "opening failed"
-    NOTHING_LEFT = "nothing left to write, and a stop asked for"
+    NOTHING_LEFT = "nothing left to write before the stop"
 
     __hash__ = object.__hash__
 

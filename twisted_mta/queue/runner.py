@@ -199,7 +199,7 @@ class Runner:
     def accept(self, message: Message) -> Deferred[None]:
         """Put a message into the queue and begin to deliver it (`interfaces.Accept`)."""
         now = self._wall_time()
-        if message.received_at > now:  # the clock was set back while its content came
+        if message.received_at > now:  # the clock was set back during the transfer
             message = evolve(message, received_at=now)
         if message.expanded or message.refused:
             return self._accept_with_notices(message)

@@ -67,7 +67,7 @@ class Slot:
         self._pending = None
         self.give_back()
         if not failure.check(CancelledError):
-            self._log.failure("a limit could not be asked for", failure)
+            self._log.failure("a delivery slot could not be acquired", failure)
         self._failed(self)
 
     def keep(self, key: LimitKey) -> bool:

@@ -143,7 +143,7 @@ class Forget:
     """Remove messages that were refused, if they are in the store at all.
 
     After a failed commit it is not known whether its messages are on the disk. Their senders were
-    told to try again, so whatever is on the disk would be a second copy.
+    told to try again, so a message that is on the disk would be a second copy.
     """
 
     ids: tuple[QueueId, ...]
@@ -243,8 +243,8 @@ class Leased:
 
     Attributes:
         messages: each with its leased recipients and no others.
-        rest: for each domain that was asked for, the wall time before which nothing else that was
-            asked for is due; None: there is nothing else.
+        rest: for each wanted domain, the wall time before which no further recipient of it is due;
+            None: there is none.
         through: of `Overdue`: the id up to which all was looked at; None: up to the end.
     """
 

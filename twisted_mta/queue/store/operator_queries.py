@@ -251,18 +251,18 @@ def tally(database: sqlite3.Connection, tally: Tally) -> Tallied:
 
 def _slice(
     database: sqlite3.Connection,
-    asked: Browse | Intervene,
+    operation: Browse | Intervene,
     leased: IsLeased,
     action: Action | None = None,
 ) -> tuple[dict[QueueId, list[QueuedRecipient]], int, QueueId | None]:
     """Return the recipients of a slice that the selection picks, whatever their messages are."""
-    selection, after = asked.selection, asked.after
+    selection, after = operation.selection, operation.after
     last = _LAST if selection.before is None else selection.before
     if selection.ids is not None:
         rows, looked_at, following = _named(database, selection.ids, after, last)
     else:
         condition, values = narrowed(selection, action)
-        rows, looked_at, following = _walked(database, asked, last, condition, values)
+        rows, looked_at, following = _walked(database, operation, last, condition, values)
     selected: dict[QueueId, list[QueuedRecipient]] = {}
     for row in rows:
         recipient = _queued(row, leased)
@@ -287,7 +287,7 @@ def _named(database: sqlite3.Connection, named: Sequence[QueueId], after: int, l
 
 def _walked(
     database: sqlite3.Connection,
-    asked: Browse | Intervene,
+    operation: Browse | Intervene,
     last: int,
     condition: str,
     values: Sequence[object],
@@ -298,28 +298,28 @@ def _walked(
     recipients that do not match, so that a few among very many are found without the interpreter;
     but over a bounded number of them, since other operations wait meanwhile.
     """
-    domain = asked.selection.domain
-    if domain is not None and domain[:1] != "." and _is_rare(database, domain, asked.after):
+    domain = operation.selection.domain
+    if domain is not None and domain[:1] != "." and _is_rare(database, domain, operation.after):
         rows = database.execute(
             f"{_SELECT_OF_DOMAIN} WHERE message > ?2 AND message < ?3 AND {condition}"
             " ORDER BY message, number LIMIT ?",
-            (domain, asked.after, last, *values, asked.limit),
+            (domain, operation.after, last, *values, operation.limit),
         ).fetchall()
-        following = _whole(database, rows, asked.limit, condition, values)
+        following = _whole(database, rows, operation.limit, condition, values)
         return rows, len(rows), following
     # Where all recipients match, none is passed over.
-    reach = asked.limit if condition == EVERYTHING else max(asked.limit, asked.reach)
-    end, looked_at = _reached(database, asked.after, last, reach)
+    reach = operation.limit if condition == EVERYTHING else max(operation.limit, operation.reach)
+    end, looked_at = _reached(database, operation.after, last, reach)
     if not looked_at:
         return [], 0, None
     rows = database.execute(
         f"{_SELECT} WHERE message > ? AND message <= ? AND {condition}"
         " ORDER BY message, number LIMIT ?",
-        (asked.after, end, *values, asked.limit),
+        (operation.after, end, *values, operation.limit),
     ).fetchall()
-    following = _whole(database, rows, asked.limit, condition, values)
+    following = _whole(database, rows, operation.limit, condition, values)
     if following is not None:
-        looked_at = _between(database, asked.after, following)
+        looked_at = _between(database, operation.after, following)
     elif looked_at == reach:
         following = QueueId(end)
     return rows, looked_at, following

@@ -1,24 +1,24 @@
--- The queue, version 1. What the states mean is said in contract.py.
+-- Version 1: the queue. contract.py describes the states.
 
 CREATE TABLE message (
     id              INTEGER PRIMARY KEY,   -- the queue id: ordered by time of arrival
     sender_local    TEXT,                  -- reverse-path; both NULL: the null reverse-path
     sender_domain   TEXT,
     parameters      TEXT NOT NULL,         -- ESMTP parameters of MAIL, a JSON object
-    trace           BLOB NOT NULL,         -- fields that stand before the body
-    body            BLOB,                  -- NULL: in the file that is named as the id
+    trace           BLOB NOT NULL,         -- header fields before the body
+    body            BLOB,                  -- NULL: it is in a file with the id as name
     size            INTEGER NOT NULL,      -- octets of the body
     received_at     REAL NOT NULL,         -- wall time, seconds since the epoch
     expires_at      REAL NOT NULL,
-    quarantine      TEXT                   -- why it is never tried, NULL if it is
+    quarantine      TEXT                   -- why it is never tried; NULL: it is
 ) STRICT;
 
--- Which files should be there is asked at every start.
+-- Every start lists the files that there should be.
 CREATE INDEX message_in_file ON message (id) WHERE body IS NULL;
 
 CREATE TABLE recipient (
     message         INTEGER NOT NULL REFERENCES message (id),
-    number          INTEGER NOT NULL,      -- its place in the envelope, from 0
+    number          INTEGER NOT NULL,      -- in the envelope, from 0
     local_part      TEXT NOT NULL,
     domain          TEXT NOT NULL,
     parameters      TEXT NOT NULL,         -- ESMTP parameters of RCPT, a JSON object
@@ -27,13 +27,13 @@ CREATE TABLE recipient (
     last_code       INTEGER,               -- the last reply
     last_status     TEXT,
     last_text       TEXT,
-    last_remote     TEXT,                  -- who gave it
+    last_remote     TEXT,                  -- the host of the last reply; NULL: it is ours
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX recipient_due ON recipient (next_attempt) WHERE next_attempt IS NOT NULL;
 
--- Failures that could not be reported to a sender.
+-- Failures that no notice reports.
 CREATE TABLE failure (
     message         INTEGER NOT NULL,
     number          INTEGER NOT NULL,

@@ -1,19 +1,19 @@
--- Version 2: mail that is forwarded, leases by domain, and counts that are kept.
+-- Version 2: forwarded mail, leases by domain, and kept counts.
 
--- What the sender wrote, where an alias led to another mailbox; both NULL: the same.
+-- The address that the sender wrote, where an alias led to the mailbox; both NULL: the mailbox.
 ALTER TABLE recipient ADD COLUMN original_local TEXT;
 ALTER TABLE recipient ADD COLUMN original_domain TEXT;
 
--- The reverse-path on the wire, where it is not the envelope's; both NULL: it is.
+-- The reverse-path on the wire; both NULL: that of the envelope.
 ALTER TABLE recipient ADD COLUMN reverse_local TEXT;
 ALTER TABLE recipient ADD COLUMN reverse_domain TEXT;
 
--- What is due is asked for by domain: those that are blocked are never walked over.
+-- Due recipients are found by domain, so that those of blocked domains are not walked over.
 DROP INDEX recipient_due;
 CREATE INDEX recipient_due ON recipient (domain, next_attempt) WHERE next_attempt IS NOT NULL;
 
--- How much there is, kept by the transactions that change it: counting a million rows with their
--- bodies takes seconds. One row.
+-- The counts of the queue, in one row that every transaction keeps up to date: counting a million
+-- rows with their bodies takes seconds.
 CREATE TABLE census (
     messages        INTEGER NOT NULL,
     recipients      INTEGER NOT NULL,

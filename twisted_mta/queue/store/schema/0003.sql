@@ -1,3 +1,3 @@
--- Version 3: senders are told of a delay, once.
+-- Version 3: a delay is reported to the sender once.
 
-ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;    -- 1: the sender was told
+ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;    -- 1: it was reported

@@ -1,14 +1,14 @@
--- Version 4: what the operator holds back, and what is to go.
+-- Version 4: recipients that the operator holds or removes.
 
--- Since when the operator holds it, wall time; NULL: not held. What is held has no next attempt.
+-- Since when the operator holds it, wall time; NULL: it is not held. It has no next attempt then.
 ALTER TABLE recipient ADD COLUMN held REAL;
 
--- When the operator removed it while it was leased, wall time; it goes as its lease ends, unless it
--- was delivered first. It has no next attempt.
+-- When the operator removed it while it was leased, wall time; NULL: it is not removed. It leaves
+-- with its lease, unless it is delivered. It has no next attempt.
 ALTER TABLE recipient ADD COLUMN removing REAL;
 
--- Those that a process left behind are looked for at every start, and those held are counted where
--- a body was lost: both are few.
+-- Every start searches for removed recipients, and counts held ones where a body file is missing:
+-- there are few of both.
 CREATE INDEX recipient_held ON recipient (message) WHERE held IS NOT NULL;
 CREATE INDEX recipient_removing ON recipient (message) WHERE removing IS NOT NULL;
 

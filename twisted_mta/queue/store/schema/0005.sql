@@ -1,5 +1,5 @@
--- Attempts in vain: why a recipient is still here. Nothing is written, and nothing is looked for, as
--- long as the first attempt succeeds.
+-- Version 5: attempts that ended in a deferral. No row is written or searched for where the first
+-- attempt is final.
 
 CREATE TABLE attempt (
     message         INTEGER NOT NULL,
@@ -10,15 +10,15 @@ CREATE TABLE attempt (
     code            INTEGER NOT NULL,      -- the reply
     status          TEXT,
     text            TEXT NOT NULL,
-    remote          TEXT,                  -- who gave it; NULL: it is ours
-    tls             TEXT,                  -- what protected it, a JSON object; NULL: nothing
-    uncertain       INTEGER NOT NULL,      -- 1: the end of the content was sent, and not answered
-    unreachable     INTEGER NOT NULL,      -- 1: it is about the next hop, and not the message
-    conversation    INTEGER,               -- which one; NULL: none, or not kept any more
+    remote          TEXT,                  -- the host that gave it; NULL: it is ours
+    tls             TEXT,                  -- TLSFacts, a JSON object; NULL: no TLS
+    uncertain       INTEGER NOT NULL,      -- 1: the final dot was sent and not answered
+    unreachable     INTEGER NOT NULL,      -- 1: the failure is the next hop's, not the message's
+    conversation    INTEGER,               -- its transcript; NULL: none, or no longer kept
     PRIMARY KEY (message, number, attempt)
 ) STRICT, WITHOUT ROWID;
 
--- What was said, once for all recipients that were tried together.
+-- Transcripts of sessions, each once for all recipients that were tried together.
 CREATE TABLE conversation (
     id              INTEGER PRIMARY KEY,
     message         INTEGER NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE conversation (
 
 CREATE INDEX conversation_of ON conversation (message);
 
--- Whatever a recipient leaves by, its attempts go with it, and with the last of them what was said.
+-- The attempts leave with their recipient, and the transcripts with the last attempt.
 CREATE TRIGGER recipient_gone AFTER DELETE ON recipient WHEN OLD.attempts > 0 BEGIN
     DELETE FROM attempt WHERE message = OLD.message AND number = OLD.number;
     DELETE FROM conversation WHERE message = OLD.message

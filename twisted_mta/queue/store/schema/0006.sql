@@ -1,12 +1,12 @@
--- Version 6: mail that goes before other mail or behind it, or has to come back by a time of its own.
+-- Version 6: priorities and return times.
 
--- Twice the priority (RFC 6710), and one more where it is returned rather than late (RFC 2852); 0 is
--- the mail of every day.
+-- Twice the priority (RFC 6710), plus one where the message has a return time (RFC 2852); most mail
+-- has 0.
 ALTER TABLE recipient ADD COLUMN level INTEGER NOT NULL DEFAULT 0;
 
--- Each level of a domain is asked for by itself, so that a flood of one hides nothing of another. A
--- row is in one of the two indexes: what has no level costs what it did. That has its level in there,
--- too, 0 as it is: or each row would be read to see that.
+-- Each level of a domain is leased by itself, so that a flood of one hides no mail of another. A row
+-- is in one of the two indexes, so mail of level 0 costs no more than before. Its index has the level
+-- as well, so that rows need not be read to check the condition.
 DROP INDEX recipient_due;
 CREATE INDEX recipient_due ON recipient (domain, next_attempt, level)
     WHERE next_attempt IS NOT NULL AND level = 0;

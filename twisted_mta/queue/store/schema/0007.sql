@@ -1,5 +1,5 @@
--- Version 7: mail that comes back to an alias that it has left by is in a loop.
+-- Version 7: aliases, so that mail which returns to one of them is known to loop.
 
--- The aliases that led from what the sender wrote to this mailbox, one a line, the first one first;
--- NULL: none.
+-- The aliases that led from the address that the sender wrote to this mailbox, in their order, one on
+-- each line; NULL: none.
 ALTER TABLE recipient ADD COLUMN aliases TEXT;
