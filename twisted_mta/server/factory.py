@@ -40,8 +40,8 @@ from .message_delivery import AnyDelivery, NoDelivery, delivery_of
 from .protocol import ESMTPProtocol
 from .timeouts import Timeouts
 
-_MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets: as Exim; Postfix has 10 MB
-_MAX_RECIPIENTS = 1000  # of a transaction: as Postfix; RFC 5321 §4.5.3.1.8 asks for 100 at least
+_MAX_MESSAGE_SIZE = 50 * 1024 * 1024  # octets
+_MAX_RECIPIENTS = 1000  # of a transaction; RFC 5321 §4.5.3.1.8 asks for 100 at least
 
 TOO_MANY_CONNECTIONS = Reply.of(421, "7.0", "Too many connections")
 NOT_COUNTED = Reply.of(421, "3.0", "Local error, try again later")
@@ -64,7 +64,7 @@ class ESMTPFactory(ServerFactory):
             delivery can keep.
         timeouts: None: the defaults of `Timeouts`.
         max_connections: at a time.
-        max_connections_per_peer: at a time from one address; Postfix has 50, too.
+        max_connections_per_peer: at a time from one address.
         limits: counts connections as ``("connections", name)`` and ``("peer", name, address)``,
             but no refused ones; None: of this factory alone.
         kind: of the listener, for ``metrics``.

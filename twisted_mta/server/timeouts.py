@@ -20,7 +20,7 @@ class Timeouts:
 
     Attributes:
         command: from our reply to the end of the next command. RFC 5321 §4.5.3.2.7 asks for 5
-            minutes; Postfix and Exim allow as long.
+            minutes.
         data: without a single octet, within the content of a message; RFC 5321 §4.5.3.2.5 has the
             client wait as long for each block to be taken.
         handshake: from 220 (or, under implicit TLS, the start of the connection) to the end of the
@@ -28,10 +28,8 @@ class Timeouts:
         rate_grace: from the start of the content, before ``minimum_rate`` is enforced.
         minimum_rate: octets per second, averaged over the whole content; a modem of 9,600 bit/s
             sends twice as many.
-        errors_unslowed: errors in a session (not seconds) before its replies are delayed; Postfix
-            delays after 10.
-        error_delay: by which each later reply to an error is delayed, as in Postfix; 0 disables the
-            delay.
+        errors_unslowed: errors in a session (not seconds) before its replies are delayed.
+        error_delay: by which each later reply to an error is delayed; 0 disables the delay.
     """
 
     command: float = 300.0
