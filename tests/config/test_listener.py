@@ -73,6 +73,34 @@ class TLSOfListeners(ConfigTestCase):
             ],
         )
 
+    def test_without_tls_no_setting_may_need_it(self) -> None:
+        self.assertEqual(self.listener('tls = "none"').tls, "none")
+        submission = self.listener('kind = "submission"\ntls = "none"\nauth = "any"')
+        self.assertEqual((submission.tls, submission.auth), ("none", "any"))
+        for toml, name in (
+            ("require_tls = true", "require_tls"),
+            ("implicit_tls = true", "implicit_tls"),
+            ('kind = "submissions"\nauth = "any"', "implicit_tls"),
+            ('client_certificates = "ask"', "client_certificates"),
+            ('require_tls_from = ["192.0.2.0/24"]', "require_tls_from"),
+            ("minimum_cipher_bits = 128", "minimum_cipher_bits"),
+            ('[[listener.sni]]\nnames = ["a.example"]\ncertificate = "/a.pem"', "sni"),
+        ):
+            self.assertEqual(
+                self.refusal({}, f'[[listener]]\nendpoint = "tcp:25"\ntls = "none"\n{toml}'),
+                f'FILE: [[listener]] 1, tls = "none": contradicts {name}; expected tls = "may"',
+            )
+        for kind in ("smtp", "submission"):
+            self.assertEqual(
+                self.refusal(
+                    {},
+                    f'[[listener]]\nendpoint = "tcp:25"\nkind = "{kind}"\ntls = "none"\n'
+                    'auth = "tls"',
+                ),
+                'FILE: [[listener]] 1, tls = "none": auth = "tls" offers AUTH under TLS alone, so'
+                ' no user could send; expected auth = "any", which takes passwords in clear',
+            )
+
     def test_an_error_names_the_listener_and_the_expectation(self) -> None:
         for toml, text in (
             (

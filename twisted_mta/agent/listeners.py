@@ -85,7 +85,7 @@ class Listeners:
                 intake,
                 clock=reactor,
                 settings=self._session_settings(config, listener, intake),
-                tls=context,
+                tls=_offered(listener, context),
                 timeouts=_timeouts(listener),
                 max_connections=listener.max_connections,
                 max_connections_per_peer=listener.max_connections_per_peer,
@@ -105,14 +105,17 @@ class Listeners:
 
     def _first_expiry(self) -> float | None:
         """Return the wall time at which the first certificate in force expires."""
-        expiries = [context.expires_at for context in self._contexts if context.ready]
-        return min(expiries, default=None)
+        return min((context.expires_at for context in self._in_force()), default=None)
 
     def certificate_faults(self) -> list[str]:
         """Return each fault in the dates of the certificates in force, once."""
         now = self._wall_time()
-        contexts = [context for context in self._contexts if context.ready]
-        return list(dict.fromkeys(fault for each in contexts for fault in each.faults(now)))
+        return list(dict.fromkeys(fault for each in self._in_force() for fault in each.faults(now)))
+
+    def _in_force(self) -> list[ServerContext]:
+        """Return the contexts of the listeners that offer TLS, once their certificates are read."""
+        offered = map(_offered, self._config.listeners, self._contexts)
+        return [context for context in offered if context is not None and context.ready]
 
     def port_factory(self, number: int) -> Any:
         """Return the factory for the port of a listener, with its implicit TLS and proxy header.
@@ -195,14 +198,17 @@ class Listeners:
         loaded: list[tuple[ServerContext, LoadedContexts]] = []
         files = CertificateFiles()
         for listener, context in zip(config.listeners, self._contexts, strict=True):
+            if listener.tls == "none":
+                continue
             contexts = yield from context.load(_tls_settings(config, listener), files)
             loaded.append((context, contexts))
 
         def use() -> list[str]:
             self._config = config
-            for listener, intake, factory in zip(
-                config.listeners, self.intakes, self.factories, strict=True
+            for listener, intake, factory, context in zip(
+                config.listeners, self.intakes, self.factories, self._contexts, strict=True
             ):
+                factory.tls = _offered(listener, context)
                 factory.settings = self._session_settings(config, listener, intake)
                 factory.authenticator = self._authentication.authenticator
                 factory.timeouts = _timeouts(listener)
@@ -213,7 +219,7 @@ class Listeners:
                 line for context, contexts in loaded for line in context.use(contexts)
             )
             warnings = dict.fromkeys(
-                line for context in self._contexts for line in context.warnings(self._wall_time())
+                line for context, _ in loaded for line in context.warnings(self._wall_time())
             )
             for warning in warnings:
                 self._log.warn("{text}", text=warning)
@@ -226,14 +232,15 @@ def own_certificate(config: Config, *, files: Files, wall_time: WallTime) -> str
     """Make a self-signed certificate, unless there is one or none is needed. Blocks.
 
     Returns:
-        The path of the self-signed certificate; None where another is configured, or there are no
-        listeners.
+        The path of the self-signed certificate; None where another is configured, or no listener
+        has TLS.
 
     Raises:
         CertificateError: the file exists and cannot be used.
         OSError: the file cannot be made.
     """
-    if not config.listeners or config.tls_certificate is not None:
+    without_tls = all(listener.tls == "none" for listener in config.listeners)
+    if without_tls or config.tls_certificate is not None:
         return None
     path, _ = self_signed(config.state_dir, config.hostname, files=files, wall_time=wall_time)
     return path
@@ -255,6 +262,11 @@ def _timeouts(listener: Listener) -> Timeouts:
         errors_unslowed=listener.slow_after_errors,
         error_delay=listener.error_delay,
     )
+
+
+def _offered(listener: Listener, context: ServerContext) -> ServerContext | None:
+    """Return the TLS that a listener offers; None without."""
+    return None if listener.tls == "none" else context
 
 
 def _tls_settings(config: Config, listener: Listener) -> TLSSettings:

@@ -14,6 +14,12 @@ from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certi
 from .endpoint import Endpoint, endpoint
 from .setting import ConfigError, setting, shown
 
+# Settings without effect where there is no TLS.
+_NEED_TLS = (
+    *("implicit_tls", "require_tls", "require_tls_from", "client_certificates", "sni"),
+    "minimum_cipher_bits",
+)
+
 
 @frozen(kw_only=True)
 class Listener:
@@ -32,6 +38,12 @@ class Listener:
     )
     endpoint: str = setting(
         endpoint, "Twisted server endpoint string to listen on", default_text="required"
+    )
+    tls: Literal["none", "may"] = setting(
+        read.choice("none", "may"),
+        "none: no TLS at all, for applications on this host that refuse a certificate which they"
+        " cannot verify",
+        default="may",
     )
     require_tls: bool = setting(
         read.flag,
@@ -268,6 +280,8 @@ class Listener:
                 f"implicit_tls = {shown(self.implicit_tls)}: contradicts kind ="
                 f" {shown(self.kind)}; expected kind = {shown(other)}"
             )
+        if self.tls == "none":
+            self._check_without_tls()
         if self.implicit_tls and Endpoint.parse(self.endpoint).kind == "ssl":
             raise ConfigError(
                 f"endpoint = {shown(self.endpoint)}: TLS twice, since implicit_tls is true;"
@@ -308,6 +322,17 @@ class Listener:
                     f"relay_certificates = {shown([str(each)])}: it cannot be verified;"
                     " expected client_certificate_authorities, a PEM file"
                 )
+
+    def _check_without_tls(self) -> None:
+        if self.auth == "tls":
+            raise ConfigError(
+                'tls = "none": auth = "tls" offers AUTH under TLS alone, so no user could send;'
+                ' expected auth = "any", which takes passwords in clear'
+            )
+        for name in _NEED_TLS:
+            value = getattr(self, name)
+            if value not in (False, "none", 0, ()):
+                raise ConfigError(f'tls = "none": contradicts {name}; expected tls = "may"')
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ _RENEW = "renew it"
 def certificates(config: Config, machine: Machine) -> Iterator[Finding]:
     """Yield findings about certificates, keys and authorities of listeners."""
     broken = bool((yield from _authorities(config)))
-    if not config.listeners:
+    if all(listener.tls == "none" for listener in config.listeners):
         return
     for (certificate, key), names in _files(config).items():
         try:
@@ -95,6 +95,8 @@ def _contexts(config: Config) -> Iterator[Finding]:
     """Yield what OpenSSL refuses of files that could be read."""
     problems: dict[str, None] = {}
     for listener in config.listeners:
+        if listener.tls == "none":
+            continue
         try:
             ServerContext(_tls_settings(config, listener)).reload()
         except CertificateError as error:
