@@ -16,7 +16,8 @@ from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
 from .lifecycle import Lifecycle
 from .runner_settings import RunnerSettings
 from .schedule.delivery import Delivery
-from .schedule.fair_share import FairShare, Kind, NextHopQueue
+from .schedule.fair_share import FairShare
+from .schedule.next_hop_queue import Kind, NextHopQueue
 from .schedule.next_hops import verdict
 from .schedule.slots import Slot, Slots
 from .settlement import BROKEN, DISCARDED, same_for_all

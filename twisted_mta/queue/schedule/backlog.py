@@ -21,7 +21,8 @@ from ..commit import GroupCommit
 from ..ids import first_id
 from ..store.contract import Lease, Leased, Survey, Want
 from .due_times import DueTimes
-from .fair_share import FairShare, NextHopQueue, Reading
+from .fair_share import FairShare, Reading
+from .next_hop_queue import NextHopQueue
 
 _PAUSE = 5.0  # seconds until an operation that the store could not do is tried again
 # Seconds; the wall clock may be set ahead meanwhile, and the mail that it passes is due. Looking

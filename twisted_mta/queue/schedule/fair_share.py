@@ -24,7 +24,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from typing import NamedTuple
 
 from ...mail.envelope import RecipientNumber
@@ -32,11 +31,11 @@ from ...mail.next_hop import NextHop
 from ...mail.queue_id import QueueId
 from .backoff import Backoff
 from .delivery import Delivery, Place
+from .next_hop_queue import LOCAL, PROVEN, UNPROVEN, Kind, NextHopQueue
 from .next_hop_status import NextHopStatus
 from .next_hops import UNLIMITED, NextHopLimits, NextHopState, Suspension
 
 _WINDOW = 300  # places in memory of each kind at least; 4 KiB each, 64 KiB at most
-_WAITING = 80  # places of a next hop beyond its transactions at most; a lease fills half of them
 _LEASE = 200  # messages of one lease at most
 _SWEEP = 50  # domains of a suspended next hop whose expired mail is read at once
 _COMPANIONS = 1000  # domains of a next hop that may come with mail that is leased for another
@@ -46,82 +45,8 @@ LimitsOf = Callable[[NextHop], NextHopLimits]
 """Returns the limits of a next hop from the configuration."""
 
 
-class Kind(IntEnum):
-    """The kinds of next hops, each with places in memory of its own."""
-
-    LOCAL = 0  # Maildirs, and mail that is discarded or refused here
-    PROVEN = 1  # reached by the last attempt
-    UNPROVEN = 2  # not reached by the last attempt, or not tried yet
-
-
 # Attributes of an Enum cost a call each, too much for each message.
-_LOCAL, _PROVEN, _UNPROVEN = Kind.LOCAL, Kind.PROVEN, Kind.UNPROVEN
 _NONE, _CLAIMED, _TAKEN = Place.NONE, Place.CLAIMED, Place.TAKEN
-
-
-class NextHopQueue:
-    """The mail for one next hop.
-
-    Attributes:
-        state: whether the next hop can be reached, and how many transactions it takes.
-        next_hop: the next hop.
-        kind: its kind.
-        waiting: deliveries in memory that have not begun, the most urgent first.
-        due: due time and name of the domains that have mail due in the store; a heap.
-        places: places in memory that it has.
-        claimed: those of them that are claimed for mail that is being committed or read.
-        acquiring: transactions that wait for a delivery slot.
-        sweep: domains whose expired mail is to be read while the next hop is suspended.
-        failed_in: the number of the operator's intervention that was the latest when an attempt
-            failed to reach the next hop.
-    """
-
-    __slots__ = (
-        "acquiring",
-        "claimed",
-        "due",
-        "failed_in",
-        "kind",
-        "next_hop",
-        "places",
-        "state",
-        "sweep",
-        "waiting",
-    )
-
-    def __init__(self, state: NextHopState) -> None:
-        self.state = state
-        self.next_hop = state.next_hop
-        self.kind = _UNPROVEN
-        self.waiting: deque[Delivery] = deque()
-        self.due: list[tuple[float, str]] = []
-        self.places = 0
-        self.claimed = 0
-        self.acquiring = 0
-        self.sweep: deque[str] = deque()
-        self.failed_in = 0
-
-    @property
-    def share(self) -> int:
-        """Places in memory that it may have while there are plenty."""
-        limit = self.state.limit
-        return limit + (limit if self.kind is _UNPROVEN else min(4 * limit, _WAITING))
-
-    def free_places(self, now: float, *, plenty: bool) -> int:
-        """Return how many more places its state allows.
-
-        Args:
-            now: by the clock.
-            plenty: whether it may have more places than can begin at once.
-        """
-        if self.state.suspension is None:
-            return (self.share if plenty else self.state.limit) - self.places
-        return self.state.allowance(now) - len(self.waiting) - self.claimed
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no mail for it."""
-        return not (self.places or self.due or self.waiting)
 
 
 class Reading(NamedTuple):
@@ -178,7 +103,7 @@ class FairShare:
         limits = self._limits(next_hop)
         state = NextHopState(next_hop, limits, limits.connections or self._per_hop)
         queue = NextHopQueue(state)
-        queue.kind = _UNPROVEN if next_hop.remote else _LOCAL
+        queue.kind = UNPROVEN if next_hop.remote else LOCAL
         return queue
 
     def limits(self, next_hop: NextHop) -> NextHopLimits:
@@ -231,7 +156,7 @@ class FairShare:
     def _sort_in(self, queue: NextHopQueue) -> None:
         """Put a queue where its state says: its kind, and whether it is readable or idle."""
         next_hop = queue.next_hop
-        kind = _LOCAL if not next_hop.remote else _PROVEN if queue.state.proven else _UNPROVEN
+        kind = LOCAL if not next_hop.remote else PROVEN if queue.state.proven else UNPROVEN
         if kind is not queue.kind:
             self._places_of_kind[queue.kind] -= queue.places
             self._places_of_kind[kind] += queue.places
@@ -443,7 +368,7 @@ class FairShare:
             progress = False
             for next_hop in list(self._waiting):
                 queue = self._waiting[next_hop]
-                remote, unproven = next_hop.remote, queue.kind is _UNPROVEN
+                remote, unproven = next_hop.remote, queue.kind is UNPROVEN
                 if (remote and remote_left <= 0) or (unproven and unproven_left <= 0):
                     continue
                 if queue.acquiring >= min(len(queue.waiting), queue.state.allowance(now)):
@@ -475,7 +400,7 @@ class FairShare:
         next_hop = queue.next_hop
         if not queue.waiting or queue.state.allowance(now) <= 0:
             return None
-        unproven = queue.kind is _UNPROVEN
+        unproven = queue.kind is UNPROVEN
         if next_hop.remote and (
             self.remote >= self.concurrency
             or (unproven and self._unproven >= self._most_unproven())
@@ -499,7 +424,7 @@ class FairShare:
         """
         if queue.next_hop.remote:
             self.remote -= 1
-        if kind is _UNPROVEN:
+        if kind is UNPROVEN:
             self._unproven -= 1
         self._sort_in(queue)
 
