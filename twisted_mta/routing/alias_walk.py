@@ -179,7 +179,8 @@ class AliasWalk:
         elif mailbox is self._start:
             # Whether a mailbox without an alias is accepted is for the caller to decide.
             self._finals[key] = Final(mailbox, self._passed)
-            self._note(mailbox, "mailbox")
+            if self._steps is not None:  # most mailboxes end here: no call without need
+                self._note(mailbox, "mailbox")
         elif lookup.is_mailbox(mailbox):
             self._finals.setdefault(key, Final(mailbox, self._passed, lookup.refusal(mailbox)))
             self._note(mailbox, "mailbox")
