@@ -1,11 +1,11 @@
-"""``python -m tests.differential``: show how we differ from Postfix, or write the page about it."""
+"""``python -m tests.differential``: print our differences from Postfix, or write their page."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from .contest import contest, dialogues
+from .servers import both_servers, dialogues
 from .table import PAGE, by_place, load, page
 
 
@@ -21,7 +21,7 @@ def main() -> int:
         PAGE.write_text(page(load()), "utf-8")
         return 0
     found = 0
-    with contest() as both:
+    with both_servers() as both:
         for dialogue in dialogues():
             if arguments.dialogue and dialogue.name not in arguments.dialogue:
                 continue

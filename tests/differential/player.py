@@ -1,4 +1,4 @@
-"""Plays a dialogue with a server on a port, whatever it answers, and writes down what it said."""
+"""A player of dialogues with any server on a port, which records the replies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..functional.machine import LOOPBACK
 from ..functional.mail import trusting
 
 PATIENCE = 20.0
-"""Seconds to wait for a reply that has to come."""
+"""Seconds to wait for an expected reply."""
 
 _REPLY = re.compile(rb"(?:\d{3}-[^\r\n]*\r\n)*\d{3}(?: [^\r\n]*)?\r\n")
 
@@ -36,11 +36,11 @@ class Entry(Protocol):
 
 @frozen
 class Exchange:
-    """What the client wrote in one piece, and what came of it.
+    """One write of the client, with the replies.
 
     Attributes:
-        said: the octets, escaped and short; unique within a dialogue.
-        replies: the first digits of all replies; ``.`` where the server closed the connection.
+        said: the octets, escaped and shortened; unique within a dialogue.
+        replies: the first digits of all replies; ``.``: the server closed the connection.
     """
 
     said: str
@@ -49,7 +49,7 @@ class Exchange:
 
 @define
 class Dialogue:
-    """A transcript as a list of writes, with the replies that it expects of us."""
+    """A transcript as a list of writes, with the replies that it expects of our server."""
 
     name: str
     writes: list[tuple[str, bytes | None]] = field(factory=list)
@@ -57,7 +57,7 @@ class Dialogue:
 
     @classmethod
     def load(cls, path: Path) -> Dialogue | None:
-        """Return the dialogue in a transcript; None where it is about settings of our own."""
+        """Return the dialogue of a transcript; None: it needs settings of our server alone."""
         transcript = Transcript.load(path)
         options = transcript.options
         told = [line.split() for line in path.read_text("utf-8").splitlines() if line[:1] == "@"]
@@ -99,20 +99,20 @@ class Player:
     """One connection to a server.
 
     Args:
-        port: where it listens on the loopback interface.
-        patience: seconds to wait for what is expected.
+        port: the port of the server on the loopback interface.
+        patience: seconds to wait for an expected reply.
     """
 
     def __init__(self, port: int, patience: float = PATIENCE) -> None:
         self._socket: socket.socket = socket.create_connection((LOOPBACK, port), PATIENCE)
         self._patience = patience
         self._unread = b""
-        self._closed = False  # that the server has closed the connection was said
-        self._ended = False  # it was seen
+        self._closed = False  # the end of the connection was reported
+        self._ended = False  # the end of the connection was seen
         self.accepted = 0
 
     def play(self, dialogue: Dialogue, expected: Sequence[str]) -> list[Exchange]:
-        """Play ``dialogue``; ``expected`` says how many replies to wait for after each write."""
+        """Play ``dialogue``; ``expected`` has, for each write, the replies to wait for."""
         exchanges = []
         content = False
         for (said, octets), awaited in zip(dialogue.writes, expected, strict=True):
@@ -147,11 +147,13 @@ class Player:
 
     def _write(self, octets: bytes) -> None:
         if octets and not self._closed:
-            with contextlib.suppress(OSError):  # then there is nothing to read either
+            with contextlib.suppress(
+                OSError
+            ):  # the connection has ended, which `_read` will notice
                 self._socket.sendall(octets)
 
     def _read(self, awaited: str) -> str:
-        """Return first digits until there are as many as are awaited, or the server closes."""
+        """Return the first digits of replies, up to the awaited number or the end."""
         if self._closed:
             return ""
         closes = awaited.endswith(".")
@@ -162,8 +164,8 @@ class Player:
                 break
             replies += self._replies()
         else:
-            # What else has come already. That the server has closed is not looked at here, where
-            # it may be seen or not, but when something is awaited that does not come any more.
+            # Further replies that have arrived. The end of the connection is not reported here,
+            # where it may be seen or not, but when an awaited reply does not come.
             while self._receive(0.0):
                 replies += self._replies()
             return replies
@@ -188,13 +190,13 @@ class Player:
 
     def _replies(self) -> str:
         digits = ""
-        while found := _REPLY.match(self._unread):
-            digits += found[0].decode("latin-1").splitlines()[-1][0]
-            self._unread = self._unread[found.end() :]
+        while reply := _REPLY.match(self._unread):
+            digits += reply[0].decode("latin-1").splitlines()[-1][0]
+            self._unread = self._unread[reply.end() :]
         return digits
 
     def _end(self) -> str:
-        """Say that nothing more comes, and return what the server still says."""
+        """Shut down our side, and return the replies that the server still sends."""
         if self._closed:
             return ""
         with contextlib.suppress(OSError):

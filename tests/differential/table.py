@@ -1,4 +1,4 @@
-"""The known differences between us and Postfix: read from ``differences.toml``, shown as a page."""
+"""The known differences from Postfix: read from ``differences.toml``, written as a page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ that each side prepends are not compared.
 
 @frozen
 class Place:
-    """Where a difference shows: what was said in which dialogue, and what each side made of it."""
+    """A place of a difference: a write in a dialogue, and the replies of each side."""
 
     dialogue: str
     said: str
@@ -52,13 +52,13 @@ class Place:
 
     @classmethod
     def parse(cls, line: str) -> Place:
-        """Return the place that a line of the table names."""
+        """Return the place in a line of the table."""
         return cls(*(part.strip() for part in line.split(" | ")))
 
 
 @frozen
 class Difference:
-    """One difference, its reason, and everywhere it shows."""
+    """A difference, its reason, and its places."""
 
     title: str
     reason: str
@@ -79,7 +79,7 @@ def load() -> list[Difference]:
 
 
 def by_place(differences: Sequence[Difference]) -> Mapping[tuple[str, str], Place]:
-    """Return all places by dialogue and what was said."""
+    """Return all places by dialogue and write."""
     return {(each.dialogue, each.said): each for one in differences for each in one.seen}
 
 
@@ -108,5 +108,5 @@ def page(differences: Sequence[Difference]) -> str:
 
 
 def _literal(text: str) -> str:
-    # A backslash is taken literally between double backquotes; a backquote would end it.
+    # Between double backquotes a backslash is literal, and a backquote would end the literal.
     return f"``{text.replace('`', chr(39))}``" if text and text != "-" else "nothing"

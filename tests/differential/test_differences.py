@@ -1,11 +1,11 @@
-"""The same dialogues with Debian's Postfix: every difference is known, and has its reason."""
+"""The same dialogues with our server and Debian's Postfix: each difference has a reason."""
 
 from collections import Counter
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from ..functional.machine import need
-from .contest import compared, contest, dialogues
+from .servers import both_servers, compared, dialogues
 from .table import PAGE, Place, by_place, load, page
 
 
@@ -14,14 +14,14 @@ class AgainstPostfix(SynchronousTestCase):
         need(self, "postfix", "openssl")
         known = by_place(load())
         found = {}
-        with contest() as both:
+        with both_servers() as both:
             for dialogue in dialogues():
                 for place in both.play(dialogue, known):
                     found[place.dialogue, place.said] = place
         unexplained = [str(place) for key, place in found.items() if known.get(key) != place]
         self.assertEqual(unexplained, [], "differences that the table does not explain")
         gone = [str(place) for key, place in known.items() if key not in found]
-        self.assertEqual(gone, [], "differences of the table that are no more")
+        self.assertEqual(gone, [], "differences of the table that were not observed")
 
 
 class Table(SynchronousTestCase):

@@ -1,8 +1,8 @@
-"""``python -m tests.fuzz``: look for inputs that break a property, for as long as it is told to.
+"""``python -m tests.fuzz``: search for inputs that break a property, for a given time.
 
-Everything is drawn from the seed. What is found is made small and written to a file that this
-command takes as an argument, to run it again. It ends with 1 if anything was found, or if memory
-grew.
+All random choices follow from the seed. A finding is reduced and written to a file, which this
+command takes as an argument to run it again. The exit status is 1 if there is a finding or memory
+grows.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import Path
 
 from .case import Case, Unreadable
 from .corpus import CORPUS, distilled, keep, load
-from .engine import Finding, Search, growth
+from .search import Finding, Search, growth
 from .targets.all import TARGETS
 
-_HANG = 120.0  # seconds after which one turn that does not end is shown, and the process ended
-_TURN = 20.0  # seconds of one target before it is the next one's turn
+_HANG = 120.0  # seconds beyond its turn after which a search is killed with a traceback
+_TURN = 20.0  # seconds of one target before the next one
 _REPEATED = 100_000
-_SMALL = 2_000  # octets of a case that is repeated
-_GROWTH = 64 * 1024  # octets that so many cases may leave behind: counters, caches that fill up
+_SMALL = 2_000  # octets of a case that is repeated for the memory check
+_GROWTH = 64 * 1024  # octets that all these may leave in memory: counters, caches
 
 
 def resident() -> float:
-    """Return the memory of this process in MiB, 0 where the system does not say."""
+    """Return the resident memory of this process in MiB; 0: unknown."""
     try:
         return int(Path("/proc/self/statm").read_text("ascii").split()[1]) / 256
     except OSError:
@@ -36,14 +36,14 @@ def resident() -> float:
 
 
 def replay(paths: Sequence[Path]) -> bool:
-    """Run the cases in files and show what is wrong with them; return whether nothing is."""
+    """Run the cases in files and print their failures; return whether there are none."""
     good = True
     for path in paths:
         try:
             case = Case.parse(path.read_text("ascii"))
             TARGETS[case.target].check(case)
         except (Unreadable, KeyError) as error:
-            sys.exit(f"{path} holds no case: {error}")
+            sys.exit(f"{path} is not a case: {error}")
         except Exception:
             good = False
             print(f"{path}:\n{traceback.format_exc()}")
@@ -53,14 +53,14 @@ def replay(paths: Sequence[Path]) -> bool:
 
 
 def report(finding: Finding, folder: Path) -> None:
-    """Write a finding to a file, and print what runs it again."""
+    """Write a finding to a file, and print the command that runs it again."""
     path = keep(finding.case, folder, "failure-", finding.error)
     print(f"\n{finding.trace}\n{finding.case.text()}")
     print(f"run it again: python -m tests.fuzz {path}\n", flush=True)
 
 
 def search(searches: Sequence[Search], seconds: float, folder: Path) -> None:
-    """Search all targets by turns, and report what is found as it is found."""
+    """Search all targets in turn, and report each finding at once."""
     reported = dict.fromkeys((each.target.name for each in searches), 0)
     began = time.monotonic()
     while (left := seconds - (time.monotonic() - began)) > 0:
@@ -76,7 +76,7 @@ def search(searches: Sequence[Search], seconds: float, folder: Path) -> None:
 
 
 def steady(searches: Sequence[Search], executions: int) -> bool:
-    """Run what was kept again and again; return whether memory stays what it is."""
+    """Run the kept cases again and again; return whether memory does not grow."""
     good = True
     for each in searches:
         cases = [case for case in each.result.kept if case.size <= _SMALL]
@@ -88,19 +88,21 @@ def steady(searches: Sequence[Search], executions: int) -> bool:
 
 
 def main() -> int:
-    """Do what was asked for; 0 if every property holds."""
+    """Run the command; return 0 if every property holds."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="in all (600)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of the whole search (600)")
+    parser.add_argument("--seed", type=int, default=0, help="of all random choices (0)")
     parser.add_argument("--target", choices=(*TARGETS, "all"), default="all", help="(all)")
-    parser.add_argument("--failures", type=Path, default=Path(), help="where they go (here)")
+    parser.add_argument("--failures", type=Path, default=Path(), help="folder for findings (here)")
     parser.add_argument(
-        "--repeat", type=int, default=_REPEATED, help="cases, to see whether memory grows (100000)"
+        "--repeat", type=int, default=_REPEATED, help="cases of the memory check (100000)"
     )
     parser.add_argument(
-        "--keep", action="store_true", help="put cases that reach something new into the corpus"
+        "--keep", action="store_true", help="write the cases that reach new lines into the corpus"
     )
-    parser.add_argument("--missed", action="store_true", help="show the lines that none reached")
+    parser.add_argument(
+        "--missed", action="store_true", help="print the lines that no case reached"
+    )
     parser.add_argument("case", nargs="*", type=Path, help="files of cases to run instead")
     arguments = parser.parse_args()
     if arguments.case:

@@ -1,4 +1,4 @@
-r"""A case: the input of one execution, as values and as a file that people can read.
+r"""A case: the input of one execution, as values and as a readable file.
 
     target session
     knobs 1 0 0 1
@@ -6,8 +6,8 @@ r"""A case: the input of one execution, as values and as a file that people can 
     > EHLO client.example\r\n
     > MAIL FROM:<a@client.example>\r\nRCPT TO:<b@mx.example>\r\n
 
-The target says what its knobs and pieces mean; choices are drawn one after the other, again from
-the beginning when they are used up. Octets stand with the escapes of Python.
+The target defines its knobs and pieces. Choices are taken one after the other, and from the first
+again after the last. Octets are written with the escapes of Python.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from attrs import frozen
 
 
 class Unreadable(ValueError):
-    """A file does not hold a case; says why."""
+    """A file is not a case; the message says why."""
 
 
 @frozen
 class Case:
-    """What one execution is made of.
+    """The input of one execution.
 
     Attributes:
-        target: the name of the target that it is for.
-        knobs: settings, small numbers that are never negative; those that lack are 0.
-        choices: what is decided while it runs, likewise.
-        pieces: octets in the order in which they are handed over.
+        target: the name of its target.
+        knobs: settings, as small numbers from 0; missing ones are 0.
+        choices: decisions during the execution, likewise.
+        pieces: octets, in the order in which the code under test gets them.
     """
 
     target: str
@@ -36,16 +36,16 @@ class Case:
     pieces: tuple[bytes, ...] = ()
 
     def knob(self, place: int, values: int) -> int:
-        """Return one of ``values`` numbers from 0."""
+        """Return a knob as a number below ``values``."""
         return self.knobs[place] % values if place < len(self.knobs) else 0
 
     @property
     def size(self) -> int:
-        """Octets in all pieces."""
+        """The octets of all pieces."""
         return sum(map(len, self.pieces))
 
     def text(self) -> str:
-        """Return the file that holds it."""
+        """Return the text of its file."""
         lines = [f"target {self.target}"]
         for name, numbers in (("knobs", self.knobs), ("choices", self.choices)):
             if numbers:
@@ -55,10 +55,10 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """Return the case that a file holds; lines that begin with ``#`` are comments.
+        """Return the case in the text of a file; lines that begin with ``#`` are comments.
 
         Raises:
-            Unreadable: it holds none.
+            Unreadable: the text is not a case.
         """
         target = ""
         numbers: dict[str, tuple[int, ...]] = {}
@@ -80,7 +80,7 @@ class Case:
 
 
 def _escaped(octets: bytes) -> str:
-    # Line ends, what is not printable ASCII, and a space that nobody would see are escaped.
+    # Line ends, all but printable ASCII, and a trailing space are escaped.
     text = octets.decode("latin-1").encode("unicode_escape").decode("ascii")
     return text[:-1] + "\\x20" if text.endswith(" ") else text
 

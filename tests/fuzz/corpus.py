@@ -1,4 +1,4 @@
-"""Cases in files: those that every run begins with, and those that broke something."""
+"""Cases in files: the corpus that every search begins with, and findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(target: str, folder: Path = CORPUS) -> list[Case]:
 
 
 def keep(case: Case, folder: Path, prefix: str = "", comment: str = "") -> Path:
-    """Write a case to a file that is named by its content, and return its path."""
+    """Write a case to a file named after its content; return the path."""
     text = case.text()
     name = hashlib.sha256(text.encode("ascii")).hexdigest()[:10]
     path = folder / f"{prefix}{case.target}-{name}.case"
@@ -30,7 +30,7 @@ def keep(case: Case, folder: Path, prefix: str = "", comment: str = "") -> Path:
 
 
 def distilled(target: Target, cases: Iterable[Case]) -> list[Case]:
-    """Return the few cases that reach between them what all of them reach, small ones first."""
+    """Return a few of the cases that together reach the same lines, small ones first."""
     coverage = Coverage(target.modules)
     few = []
     lines = 0

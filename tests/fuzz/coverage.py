@@ -1,4 +1,4 @@
-"""Which parts of the code under test a run has reached: steps from one line to another."""
+"""Coverage of the code under test: the steps from line to line that cases have reached."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any
 
 Step = tuple[CodeType, int, int]
-"""A function, and two lines of it that ran one after the other; 0 is its beginning or end."""
+"""A function, and two lines of it that ran in succession; 0 is its beginning or end."""
 
-Often = tuple[Step, int]
-"""A step, and how often a run took it: the bits of that number, so that 4 is as good as 7."""
+CountedStep = tuple[Step, int]
+"""A step, and the number of bits of how often one run took it: 4 times counts like 7."""
 
 
 class Coverage:
-    """Traces what runs inside its ``with`` statement, in some modules only.
+    """Tracing of some modules inside a ``with`` statement.
 
     Attributes:
-        reached: every step since the beginning, and how often runs took it.
+        reached: every step of all runs, with its count.
     """
 
     def __init__(self, modules: Sequence[ModuleType]) -> None:
         self._files = {str(module.__file__): module for module in modules}
-        self.reached: dict[Often, None] = {}
+        self.reached: dict[CountedStep, None] = {}
         self._run: dict[Step, int] = {}
         self._before: Any = None
 
@@ -44,14 +44,14 @@ class Coverage:
         sys.settrace(self._before)
 
     def news(self) -> int:
-        """Return how many steps the last run was the first to reach, and remember them."""
+        """Add the steps of the last run; return how many of them are new."""
         known = len(self.reached)
         for step, times in self._run.items():
             self.reached[step, times.bit_length()] = None
         return len(self.reached) - known
 
     def lines(self) -> tuple[int, int]:
-        """Return how many lines inside functions were reached, and how many there are."""
+        """Return the number of lines inside functions that were reached, and of all."""
         everything = [
             (file, line) for file in self._files for line in _lines_of_functions(Path(file))
         ]
@@ -59,7 +59,7 @@ class Coverage:
         return len(reached.intersection(everything)), len(everything)
 
     def missed(self) -> list[str]:
-        """Return the lines inside functions that were not reached, as ``module:line``."""
+        """Return the lines inside functions that no run reached, as ``module:line``."""
         reached = self._reached_lines()
         return [
             f"{module.__name__}:{line}"
@@ -69,7 +69,7 @@ class Coverage:
         ]
 
     def steps(self) -> int:
-        """Return how many steps were reached."""
+        """Return the number of steps that were reached."""
         return len({step for step, _ in self.reached})
 
     def _reached_lines(self) -> frozenset[tuple[str, int]]:
@@ -98,14 +98,14 @@ class Coverage:
 
 
 def _lines_of_functions(path: Path) -> Iterator[int]:
-    found = set()
+    numbers = set()
     waiting = [compile(path.read_text(encoding="utf-8"), str(path), "exec")]
     while waiting:
         code = waiting.pop()
         waiting.extend(each for each in code.co_consts if isinstance(each, CodeType))
         if code.co_flags & inspect.CO_NEWLOCALS:
             lines = {line for _, _, line in code.co_lines() if line}
-            if not code.co_name.startswith("<"):  # the line of ``def`` runs when it is defined
+            if not code.co_name.startswith("<"):  # the line of ``def`` runs at its definition
                 lines.discard(code.co_firstlineno)
-            found |= lines
-    yield from sorted(found)
+            numbers |= lines
+    yield from sorted(numbers)

@@ -1,4 +1,4 @@
-"""How a case becomes another: octets, pieces, knobs and choices changed, mostly a little."""
+"""Small random changes of a case: of octets, pieces, knobs and choices."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from attrs import evolve
 from .case import Case
 
 LARGEST = 20_000
-"""Octets of a case beyond which nothing more is put in."""
+"""The most octets of a changed case."""
 
 _NUMBERS = 16
 
 
 class Mutation:
-    """Changes cases.
+    """A source of changed cases.
 
     Args:
-        draw: where chance comes from.
-        words: octets that are worth putting in.
-        knobs: how many a case has.
+        draw: the source of random numbers.
+        words: octets to insert.
+        knobs: the number of knobs of a case.
     """
 
     def __init__(self, draw: Random, words: Sequence[bytes], knobs: int) -> None:
@@ -39,7 +39,7 @@ class Mutation:
         )
 
     def changed(self, case: Case, other: Case) -> Case:
-        """Return ``case`` with one or a few changes; some may bring in parts of ``other``."""
+        """Return ``case`` with one or a few changes; some insert parts of ``other``."""
         for _ in range(self._draw.choice((1, 1, 1, 2, 3, 6))):
             case = self._once(case, other)
         return case

@@ -1,8 +1,8 @@
-"""A strict and naive reader of one session: what RFC 5321 makes of what a client wrote.
+"""A strict and naive reader of one session, by RFC 5321: the reference for the session target.
 
-It is slow, keeps everything, and shares no code with what it judges. It takes the writes of a
-client and the replies of the server, in order, and says where they do not fit: a reply too many or
-too few, a command accepted out of place, content other than what was sent.
+It is slow, keeps everything, and shares no code with the code under test. It takes the writes of a
+client and the replies of the server, in order, and reports where they disagree: one reply too many
+or too few, a command accepted out of order, content other than what was sent.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from attrs import define, field, frozen
 
 
 class OutOfStep(AssertionError):
-    """Replies and commands do not go together; says how."""
+    """Replies and commands disagree; the message says how."""
 
 
 @frozen
-class Said:
-    """One reply of the server.
+class ServerReply:
+    """A reply of the server.
 
     Attributes:
-        code: its three digits.
-        status: its enhanced status code, empty without one.
-        text: the text of its last line.
+        code: the reply code.
+        status: the enhanced status code; empty without one.
+        text: the text of the last line.
     """
 
     code: int
@@ -38,7 +38,7 @@ class Said:
 
 @frozen
 class Taken:
-    """A message for which the server took responsibility."""
+    """A message that the server accepted."""
 
     recipients: int
     content: bytes
@@ -46,7 +46,7 @@ class Taken:
 
 @frozen(kw_only=True)
 class Demands:
-    """What the listener was told, as far as the reader needs to know it."""
+    """The settings of the listener that the reader needs."""
 
     chunking: bool = False
     binarymime: bool = False
@@ -62,7 +62,7 @@ _LAST_IN_GROUP = ("EHLO", "DATA", "STARTTLS", "AUTH")  # RFC 2920 §3.1
 _BINARY = re.compile(rb"\sBODY=BINARYMIME(?:\s|$)", re.IGNORECASE)  # RFC 3030 §3
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 
-# What each command may be answered, beside the decisions 4yz and 5yz and what holds everywhere.
+# The reply codes of each command, besides those of decisions and those of `_ANYWHERE`.
 _ANSWERS = {
     "EHLO": (250, 501),
     "HELO": (250, 501),
@@ -81,7 +81,7 @@ _ANYWHERE = (421, 500, 503, 530, 554)
 
 
 def without_dots(stuffed: bytes) -> bytes:
-    """Return what a content is without dot-stuffing, line by line (RFC 5321 §4.5.2)."""
+    """Return a content without its dot-stuffing, line by line (RFC 5321 §4.5.2)."""
     return b"\r\n".join(line.removeprefix(b".") for line in stuffed.split(b"\r\n"))
 
 
@@ -102,16 +102,16 @@ def normalized(content: bytes) -> bytes:
 
 @define
 class Reader:
-    """Reads one session.
+    """A reader of one session.
 
     Attributes:
-        taken: the messages that the server took, with what their content has to be.
-        ambiguous_from: how many replies came before the first command behind which octets stood
-            that had no business there: from there on it depends on TCP what the server sees.
+        taken: the messages that the server accepted, with the content that they must have.
+        ambiguous_from: the number of replies before the first command that has octets behind it
+            out of turn: from there on it depends on TCP what the server sees. None: there is none.
     """
 
     demands: Demands
-    replies: deque[Said]
+    replies: deque[ServerReply]
     decisions: Sequence[int] = ()
     taken: list[Taken] = field(factory=list)
     ambiguous_from: int | None = None
@@ -119,13 +119,13 @@ class Reader:
     used: int = 0
     _greeted: bool = False
     _sender: bool = False
-    _binary: bool = False  # the content of this transaction is octets, and not lines
+    _binary: bool = False  # the content of this transaction is octets, not lines
     _recipients: int = 0
     _errors: int = 0
     _chunk: int = 0
-    _chunk_due: bool = False  # a chunk is being read whose reply is still to come
+    _chunk_due: bool = False  # the reply to the current chunk is still to come
     _last: bool = False
-    _chunks: bytes | None = None  # what came in chunks so far
+    _chunks: bytes | None = None  # the content of the chunks so far
     _first: bool = False
     _failed: bool = False
     _content: bool = False
@@ -133,27 +133,27 @@ class Reader:
     _buffer: bytes = b""
 
     def read(self, write: bytes) -> None:
-        """Read what the client wrote in one piece, having read all replies before.
+        """Read one write of the client, after all earlier replies.
 
         Raises:
-            OutOfStep: the server did not say what it had to say.
+            OutOfStep: a reply is missing or wrong.
         """
         self._buffer += write
         while (self._buffer or self._chunk_is_complete) and not self.closed and self._go_on():
             pass
 
     def end(self) -> None:
-        """Say that this was all.
+        """End the session.
 
         Raises:
-            OutOfStep: the server has said more.
+            OutOfStep: there is another reply.
         """
         self.refuse_early()
         if self.replies:
-            raise OutOfStep(f"nobody asked for {self.replies[0]}")
+            raise OutOfStep(f"a reply without a command: {self.replies[0]}")
 
     def refuse_early(self) -> None:
-        """Take the refusal of a chunk that has not come to its end, if there was one."""
+        """Take the refusal of an unfinished chunk, if there is one."""
         early = self._chunk_due and self._first and self.replies
         if early and self.replies[0].code in self.decisions:
             self._chunk_due = False
@@ -165,7 +165,7 @@ class Reader:
 
     @property
     def owed(self) -> int:
-        """How many replies may have been given that are not due yet: the refusal of a chunk."""
+        """The number of replies that may come early: the refusal of a chunk."""
         return int(self._chunk_due)
 
     def _go_on(self) -> bool:
@@ -197,7 +197,7 @@ class Reader:
     # Commands.
 
     def _no_command(self, what: str, line: bytes) -> None:
-        # RFC 3030 §2: behind BDAT comes its chunk, and nobody knows how long it is.
+        # RFC 3030 §2: a chunk of unknown size follows BDAT.
         if line[:4].upper() == b"BDAT":
             self._expect("BDAT", (501,), line, error=False)
             self.closed = True
@@ -228,8 +228,8 @@ class Reader:
             self._chunk_due = True
             self._last = chunk[2] is not None
             return
-        said = self._expect(verb, _ANSWERS.get(verb, (500, 502, 503)), line)
-        if said.code < 400:
+        reply = self._expect(verb, _ANSWERS.get(verb, (500, 502, 503)), line)
+        if reply.code < 400:
             self._accepted(verb, line)
 
     def _chunk_in_place(self) -> bool:
@@ -251,15 +251,15 @@ class Reader:
             codes += tuple(self.decisions)
         self._first = False
         recipients = self._recipients
-        said = self._expect("a chunk", codes, b"BDAT")
-        if said.code != 250 or self._last:
+        reply = self._expect("a chunk", codes, b"BDAT")
+        if reply.code != 250 or self._last:
             self._forget()
             self._failed = not self._last
-        if said.code == 250 and self._last:
+        if reply.code == 250 and self._last:
             self._take(recipients, content, binary=binary)
 
     def _verb(self, line: bytes) -> str | None:
-        """Return the command, None where the line cannot be one."""
+        """Return the verb; None: the line cannot be a command."""
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
@@ -271,7 +271,7 @@ class Reader:
             return None
         verb = verb.upper()
         longest = self.demands.longest_line if verb in self.demands.long_verbs else 512
-        # One line may be longer for MAIL than for RCPT: then RCPT may be too long as well.
+        # Lines of MAIL may be longer than lines of RCPT, so RCPT may be too long too.
         if len(line) + 2 > longest:
             return None
         if len(line) + 2 > 512 and self.replies and self.replies[0].code == 500:
@@ -287,7 +287,7 @@ class Reader:
         elif verb == "MAIL":
             self._demand(self._greeted and not self._sender and not self._failed, verb, line)
             self._sender = True
-            # The path may have anything in it, and a parameter that is taken has no bracket.
+            # The path may hold anything, and no accepted parameter has a bracket.
             self._binary = _BINARY.search(line.rpartition(b">")[2]) is not None
             self._demand(self.demands.binarymime or not self._binary, verb, line)
         elif verb == "RCPT":
@@ -314,7 +314,7 @@ class Reader:
 
     def _demand(self, condition: bool, verb: str, line: bytes) -> None:
         if not condition:
-            raise OutOfStep(f"{verb} was accepted out of place: {line!r}")
+            raise OutOfStep(f"{verb} was accepted out of order: {line!r}")
 
     # Content.
 
@@ -328,8 +328,8 @@ class Reader:
         recipients = self._recipients
         self._forget()
         faults = self._faults(content)
-        said = self._expect("the end of the content", faults or (250, *self.decisions), b".")
-        if said.code == 250:
+        reply = self._expect("the end of the content", faults or (250, *self.decisions), b".")
+        if reply.code == 250:
             self._take(recipients, content)
         return True
 
@@ -353,7 +353,7 @@ class Reader:
 
     # Replies.
 
-    def _next(self, line: bytes) -> Said:
+    def _next(self, line: bytes) -> ServerReply:
         if not self.replies:
             raise OutOfStep(f"no reply to {line[:80]!r}")
         self.used += 1
@@ -361,19 +361,19 @@ class Reader:
 
     def _expect(
         self, what: str, codes: tuple[int, ...], line: bytes, *, error: bool = True
-    ) -> Said:
-        said = self._next(line)
-        decided = what in ("MAIL", "RCPT", "DATA") and said.code in self.decisions
-        everywhere = said.code in _ANYWHERE and what not in ("the end of the content", "a chunk")
-        if not (said.code in codes or decided or everywhere):
-            raise OutOfStep(f"{what} was answered {said}: {line[:80]!r}")
-        if said.code == 421:
+    ) -> ServerReply:
+        reply = self._next(line)
+        decided = what in ("MAIL", "RCPT", "DATA") and reply.code in self.decisions
+        everywhere = reply.code in _ANYWHERE and what not in ("the end of the content", "a chunk")
+        if not (reply.code in codes or decided or everywhere):
+            raise OutOfStep(f"{what} was answered {reply}: {line[:80]!r}")
+        if reply.code == 421:
             self.closed = True
-        elif said.code >= 500 and error:
+        elif reply.code >= 500 and error:
             self._errors += 1
             if self._errors >= self.demands.max_errors:
                 last = self._next(line)
                 if last.code != 421:
-                    raise OutOfStep(f"after {self._errors} errors there came {last}")
+                    raise OutOfStep(f"after {self._errors} errors: found {last}, expected 421")
                 self.closed = True
-        return said
+        return reply

@@ -1,10 +1,9 @@
-"""Whether a reader takes more than its share of time: four times the octets, four times the time.
+"""Whether the time of a reader grows faster than its octets: measurements at growing sizes.
 
-A shape is a few octets that are repeated, as often as it takes to fill a size, between a beginning
-and an end. It is read at sizes that grow fourfold, and what is compared is the processor time of
-this thread, the least of several runs: whatever else the machine does makes no run shorter. Times
-below a floor are noise, so sizes grow until they are above it, or are the largest that the reader
-is given.
+A shape is a few octets, repeated to fill any size, between a beginning and an end. It is read at
+sizes that grow fourfold. The measure is the processor time of this thread, the least of several
+runs, as a busy machine makes no run shorter. Times below a floor are noise, so the sizes grow until
+the time is above it, or to the largest size that the reader gets.
 """
 
 from __future__ import annotations
@@ -20,36 +19,40 @@ FLOOR = 0.005
 """Seconds below which times are not compared."""
 
 STEEPEST = 10.0
-"""How much longer four times the octets may take: 4 is linear, 16 is quadratic."""
+"""The largest ratio of times for four times the octets: 4 is linear, 16 is quadratic."""
 
 HELD = 0.25
-"""Seconds for which one call may keep the reactor. It is to be 0.02, on any machine and however
-busy it is; `test_scaling` looks at the worst message more closely."""
+"""Seconds that one call may keep the reactor.
+
+The aim is 0.02 on any machine; `test_scaling` measures the worst message more closely.
+"""
 
 _SMALLEST = 256
 _LARGER = 4  # than the size before
 _RUNS = 3
-_LOOKS = 4  # more, before anything is held against a reader
-_ENOUGH = 0.2  # seconds of runs of one size, which are long enough to be told from others
+_LOOKS = 4  # more runs before a time counts as steep
+_ENOUGH = 0.2  # seconds of runs of one size, after which there is no other run
 _LONGEST = 1.0  # seconds of one run, after which no larger size is tried
 
 Place = Literal["reactor", "turns", "thread", "start", "library"]
-"""Where a reader is at work: in the reactor, where nothing else happens meanwhile; there, but in
-turns; in a thread beside it; before there is anything to do; or in a library, which has its time
-bounded by what it is given."""
+"""Where a reader runs.
+
+In the reactor, which it blocks; in the reactor in short turns; in a thread; at the start of the
+program; or in a library that gets inputs of bounded size.
+"""
 
 
 @frozen(kw_only=True)
 class Reader:
-    """What reads octets that others have written.
+    """A function of the program that reads octets of strangers.
 
     Attributes:
-        name: what it is called in a case.
-        read: reads some, whatever they are.
-        words: octets that mean something to it.
-        frames: what may stand before and behind what is repeated.
-        most: octets that are tried; in the reactor, those that it is given in one call at most.
-        place: see there.
+        name: its name in a case.
+        read: the function; it takes any octets.
+        words: octets that have a meaning in its grammar.
+        frames: beginnings and ends to put around repeated octets.
+        most: the most octets of a measurement; in the reactor, those of one call at most.
+        place: where it runs.
     """
 
     name: str
@@ -62,12 +65,12 @@ class Reader:
 
 @frozen
 class Shape:
-    """Octets of any size.
+    """A pattern for octets of any size.
 
     Attributes:
-        start: what they begin with.
-        end: what they end with.
-        repeated: what is repeated one behind the other, each as many octets: ``aaa…bbb…``.
+        start: the beginning.
+        end: the end.
+        repeated: the octets that are repeated, each to the same size: ``aaa…bbb…``.
     """
 
     start: bytes
@@ -85,17 +88,17 @@ class Shape:
 
 @frozen
 class Measured:
-    """How long a reader took.
+    """The times of a reader.
 
     Attributes:
-        times: seconds by size, smallest first.
+        times: seconds by size, the smallest first.
     """
 
     times: dict[int, float] = field(factory=dict)
 
     @property
     def steep(self) -> bool:
-        """Whether the last size took too much longer than the one before."""
+        """Whether the last size took far more than four times the time of the one before."""
         if len(self.times) < 2:
             return False
         *_, before, last = self.times.values()
@@ -111,31 +114,31 @@ class Measured:
 
 
 def measured(reader: Reader, shape: Shape) -> Measured:
-    """Return how long ``reader`` takes for growing sizes of ``shape``, up to one that is steep.
+    """Return the times of ``reader`` for growing sizes of ``shape``, up to the first steep one.
 
-    What looks steep is looked at a few times more: only what is so each time is.
+    A time that seems steep is measured a few times more, and counts only if it stays so.
     """
-    found = Measured()
+    result = Measured()
     collecting = gc.isenabled()
-    gc.disable()  # it comes at any time, and takes as long as all else that is alive
+    gc.disable()  # a collection comes at any time, and takes longer the more objects there are
     try:
         for size in _sizes(reader.most):
             octets = shape.octets(size)
-            found.times[size] = _least(reader, octets, _RUNS)
+            result.times[size] = _least(reader, octets, _RUNS)
             for _ in range(_LOOKS):
-                if not found.steep:
+                if not result.steep:
                     break
-                found.times[size] = min(found.times[size], _least(reader, octets, 1))
-            if found.steep or found.times[size] > _LONGEST:
+                result.times[size] = min(result.times[size], _least(reader, octets, 1))
+            if result.steep or result.times[size] > _LONGEST:
                 break
     finally:
         if collecting:
             gc.enable()
-    return found
+    return result
 
 
 def _sizes(most: int) -> Iterator[int]:
-    """Yield sizes that grow, the last of which is ``most``."""
+    """Yield growing sizes up to ``most``."""
     sizes = [most]
     while sizes[-1] // _LARGER >= _SMALLEST:
         sizes.append(sizes[-1] // _LARGER)

@@ -1,4 +1,4 @@
-"""A short search of every target, the corpus once more, and whether broken code would be found."""
+"""A short search of every target, the corpus, and the discovery of broken code."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from twisted_mta.smtp.server.session import Session
 
 from .case import Case, Unreadable
 from .corpus import CORPUS, keep, load
-from .engine import Search, failure, growth, smaller
+from .search import Search, failure, growth, smaller
 from .targets.all import TARGETS
 
 SECONDS = 1.0  # for each target
-STRETCH = 0.1  # seconds until it is looked whether broken code has been found
-PATIENCE = 120.0  # seconds until it has to be found; mostly it takes less than one
+STRETCH = 0.1  # seconds of search between two looks at its findings
+PATIENCE = 120.0  # seconds until broken code has to be found; mostly it takes less than one
 
 
 class ShortSearch(SynchronousTestCase):
-    """A moment of the long run, from the corpus on."""
+    """The first second of a search, from the corpus."""
 
     def assertHolds(self, name: str) -> None:
         search = Search(TARGETS[name], seed=1, corpus=load(name))
@@ -70,9 +70,9 @@ class Corpus(SynchronousTestCase):
 
 
 class BrokenCode(SynchronousTestCase):
-    """What the search is for: each of these has been a hole in some mail server.
+    """Each of these faults was in some mail server, and a search finds it.
 
-    A seed other than 1 is one that comes to it sooner; all of them do.
+    A seed other than 1 finds it sooner; all seeds find it.
     """
 
     def assertFound(
@@ -84,7 +84,7 @@ class BrokenCode(SynchronousTestCase):
         while not result.findings and result.seconds < PATIENCE:
             result = search.run(STRETCH)
         self.assertTrue(result.findings, f"{result.executions} cases did not find it")
-        # And it is found by the reproducer that would be written to a file.
+        # The file of the finding reproduces it.
         finding = result.findings[0]
         again = Case.parse(finding.case.text())
         self.assertIsNotNone(failure(TARGETS[name], again), finding.case.text())

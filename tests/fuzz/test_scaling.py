@@ -1,4 +1,4 @@
-"""A few shapes for every reader, those that once took long, and the longest call of the reactor."""
+"""The time of every reader, shapes that once took long, and the longest call of the reactor."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from twisted_mta.smtp.server.session import Session
 from twisted_mta.smtp.server.step import Finish, Mail, Open, Rcpt, Write
 from twisted_mta.testing.server_options import ServerOptions
 
-from .engine import failure
 from .readers import READERS
 from .scaling import Measured, Reader, Shape, measured
+from .search import failure
 from .targets.scaling import SCALING, case_of, new
 
 SEED = 1
@@ -72,8 +72,6 @@ class Readers(SynchronousTestCase):
 
 
 class Measuring(SynchronousTestCase):
-    """What grows too fast is told from what does not, by the work that it does."""
-
     def measured(self, read: Callable[[bytes], object]) -> Measured:
         reader = Reader(name="x", read=read, words=(b"a",), most=1 << 14)
         return measured(reader, Shape(b"", b"", (b"a",)))
@@ -88,7 +86,7 @@ class Measuring(SynchronousTestCase):
 
 
 class BrokenCode(SynchronousTestCase):
-    """Each of these was so."""
+    """Each of these faults was once in the program, and the target finds it."""
 
     def test_two_adjacent_groups_of_spaces_in_a_pattern_are_noticed(self) -> None:
         self.assertIsNone(failure(SCALING, SPACES))
@@ -145,12 +143,12 @@ def _worst() -> Iterator[tuple[str, bytes]]:
 
 
 class TheReactor(SynchronousTestCase):
-    """The content of one message keeps it for a few milliseconds at a time, whatever it is."""
+    """No content of a message keeps the reactor for more than milliseconds."""
 
-    most = 0.1  # seconds: five times what is promised, for a machine that is slow
+    most = 0.1  # seconds: five times the promise, for slow machines
 
     def longest(self, content: bytes) -> float:
-        """Return the seconds of the longest call with a read of a message, or with its end."""
+        """Return the seconds of the longest call for one read of a message, or for its end."""
         queue = Queue()
         intake = queue.intake(
             submission=SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)

@@ -1,6 +1,6 @@
-"""Every reader of the program, each as a function of octets, with words that mean something to it.
+"""Every reader of the program as a function of octets, with the words of its grammar.
 
-What a reader refuses is not of interest here: how long it takes to do so is.
+Only the time of a reader is of interest here, not whether it refuses the octets.
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ from . import addresses, content, dialogue, operator
 _ALL = (*content.READERS, *addresses.READERS, *dialogue.READERS, *operator.READERS)
 
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
-"""By their names."""
+"""All readers by name."""

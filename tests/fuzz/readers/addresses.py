@@ -1,4 +1,4 @@
-"""The readers of addresses, and of what stands for one."""
+"""The readers of addresses, and of addresses in other encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The readers of what a client or a server says, and of what comes before and beside that."""
+"""The readers of commands and replies, of SASL, and of PROXY headers."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _proxy(octets: bytes) -> None:
 
 
 def _checked(octets: bytes) -> bytes:
-    """Return a header of version 2 with a checksum that is wrong, and so much else."""
+    """Return a PROXY header of version 2 with a wrong checksum and other octets."""
     rest = b"\1" * 12 + b"\x03\x00\x04abcd" + b"\x04" + len(octets).to_bytes(2, "big") + octets
     return b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + min(4096, len(rest)).to_bytes(2, "big") + rest
 
@@ -227,7 +227,7 @@ def _message() -> Message:
 
 
 def _client(*before: bytes, auth: bool = False, segment: int = 0) -> Callable[[bytes], None]:
-    """Return what reads octets of a server that has said something before."""
+    """Return a reader of a server's octets after an earlier reply."""
 
     def read(octets: bytes) -> None:
         session = ClientSession(

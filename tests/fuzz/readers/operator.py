@@ -1,9 +1,9 @@
-"""The readers of files, of requests to the page and the socket, and of answers of the DNS."""
+"""The readers of files, of HTTP requests, and of DNS answers."""
 
 from __future__ import annotations
 
 import os
-import random  # seeded, so that every run draws the same
+import random  # seeded: every run gets the same numbers
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -53,7 +53,7 @@ def _aliases(octets: bytes) -> None:
 
 @cache
 def _lists(count: int) -> Expander:
-    """A list of so many members: half of them elsewhere, half of them lists."""
+    """A list of many members: half of them on other hosts, half of them lists."""
     members = [f"m{number}" if number % 2 else f"m{number}@away.example" for number in range(count)]
     lines = [f"list: {','.join(members)}"]
     lines += [f"m{number}: m{number + 2}" for number in range(1, count - 2, 2)]
@@ -166,7 +166,7 @@ _A = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x7f\x00\x00\x01"
 
 
 def _exchangers(octets: bytes) -> None:
-    """As many mail exchangers as fit into an answer of that size."""
+    """As many mail exchangers as fit into an answer of one size."""
     count = len(octets) // 16
     names = [f"{octets[:8].hex()}{number}.mx.example" for number in range(count)]
     resolver = FakeResolver(
@@ -287,7 +287,7 @@ READERS = (
             ),
         ),
         frames=((b"", b""), (b"a = [", b"]\n"), (b'a = "', b'"\n'), (b"a = ", b"\n")),
-        most=4096,  # of a key with so many dots more take the square: the operator's own mistake
+        most=4096,  # a key with more dots takes quadratic time: a mistake of the operator alone
         place="start",
     ),
     Reader(

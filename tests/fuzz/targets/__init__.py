@@ -1,4 +1,4 @@
-"""What is fuzzed: each target runs one case and says whether a property was broken."""
+"""The targets: each runs one case and checks the properties of some code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..case import Case
 
 
 class Broken(AssertionError):
-    """A property does not hold; says which, and where."""
+    """A property does not hold; the message says which, and where."""
 
 
 def demand(condition: object, text: str) -> None:
     """Fail unless ``condition`` holds.
 
     Raises:
-        Broken: it does not.
+        Broken: it is false.
     """
     if not condition:
         raise Broken(text)
@@ -28,17 +28,17 @@ def demand(condition: object, text: str) -> None:
 
 @frozen(kw_only=True)
 class Target:
-    """Something to fuzz.
+    """A target.
 
     Attributes:
-        name: what it is called on the command line.
+        name: its name on the command line.
         shows: the properties that are checked, for people.
         modules: the code under test, whose coverage guides the search.
-        new: makes a case from nothing, by the grammar of the target.
-        words: octets that are worth putting into pieces.
-        knobs: how many there are.
-        probe: runs a case once, as it stands, under the eyes of the coverage.
-        check: runs it in every way and demands all properties.
+        new: makes a new case by the grammar of the target.
+        words: octets to insert into pieces.
+        knobs: the number of knobs.
+        probe: runs a case once, unchanged, for its coverage.
+        check: runs a case in every way and checks all properties.
     """
 
     name: str
@@ -58,7 +58,7 @@ def pieces(octets: bytes, draw: Random, most: int = 6) -> list[bytes]:
 
 
 def one_by_one(octets: bytes, near: int = 300) -> list[bytes]:
-    """Cut ``octets`` into single ones, but for the middle of long runs, which are all alike."""
+    """Cut ``octets`` into single ones, except in the middle of long repetitions."""
     cut = []
     start = 0
     for run in _ALIKE.finditer(octets):

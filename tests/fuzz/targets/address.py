@@ -1,4 +1,4 @@
-"""Addresses: whatever parses is canonical, holds nothing that could break a line, and is quick.
+"""The address target: an address that parses is canonical, breaks no line, and parses fast.
 
 Pieces: one text. What is a path to MAIL and RCPT is the same mailbox without its brackets.
 """
@@ -24,10 +24,10 @@ _DOMAIN = re.compile(
 
 
 def probe(case: Case) -> None:
-    """Read the text as a mailbox, as a path and as a domain."""
+    """Parse the text as a mailbox, as a path and as a domain."""
     text = b"".join(case.pieces).decode("utf-8", "surrogateescape")
     if re.search("[\ud800-\udfff]", text):
-        return  # never gets past the reading of the command line
+        return  # the command line refuses it before
     for read in (Mailbox.parse, lambda text: path(text)[0], domain_name):
         try:
             found = read(text)
@@ -66,7 +66,7 @@ def _look_at_domain(domain: str) -> None:
 
 
 def _compare(text: str) -> None:
-    """Demand that brackets and a source route change nothing."""
+    """Check that brackets and a source route change nothing."""
     try:
         mailbox: Mailbox | None = Mailbox.parse(text)
     except AddressError:

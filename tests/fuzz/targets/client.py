@@ -1,4 +1,4 @@
-"""The client's session against any server: nothing said too early, no recipient forgotten.
+"""The client target: a client session sends nothing too early and forgets no recipient.
 
 Knobs: TLS level, recipients, transactions, whether handshakes succeed, their objection, content,
 BODY, how it ends (connection lost, timed out, quit), whether a body breaks off, the dialect,
@@ -115,7 +115,7 @@ def _message(case: Case, number: int) -> Message:
 
 @define
 class Transaction:
-    """What is known of one transaction from outside."""
+    """One transaction, as the outside sees it."""
 
     message: Message
     content_sent: bool = False
@@ -127,7 +127,7 @@ class Transaction:
 
 @define
 class Played:
-    """What came of one play."""
+    """The result of one play."""
 
     transactions: list[Transaction] = field(factory=list)
     out_of_turn: bool = False
@@ -141,7 +141,7 @@ class Played:
 
 
 class Player:
-    """The shell of a session that plays one case, with the server's writes cut in one way."""
+    """The shell of a session that plays one case, with one cut of the server's writes."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -161,7 +161,7 @@ class Player:
         self._heard = b""
         self._said = b""
         self._owed = 1  # replies: the greeting
-        self._ahead = b""  # what may become the next reply
+        self._ahead = b""  # octets of the next reply, unfinished
         self._closed = False
         self._finished = False
 
@@ -197,7 +197,7 @@ class Player:
         return None
 
     def _count(self, octets: bytes) -> None:
-        # A reply that comes before its command depends on TCP: seen too early, or just in time.
+        # Whether a reply arrives before its command depends on TCP.
         *lines, self._ahead = (self._ahead + octets).split(b"\r\n")
         for line in lines:
             if self._owed == 0:
@@ -406,7 +406,7 @@ _WORDS = (
 
 
 def new(draw: Random) -> Case:
-    """Return a new server: mostly one that makes sense."""
+    """Return the writes of a new server, mostly a sensible one."""
     writes = [_WORDS[0]] if draw.random() < 0.9 else []
     writes.append(draw.choice(_WORDS[1:2] + _WORDS[8:13]))
     if b"STARTTLS" in writes[-1]:

@@ -1,4 +1,4 @@
-"""The framing of content: DATA, counted chunks, normalized newlines, and dot-stuffing.
+"""The data target: DATA, counted chunks, normalized newlines, and dot-stuffing.
 
 Knobs: whether long lines are looked for. Pieces: octets behind DATA as TCP cut them. The same
 octets are also taken as a content to send, and as counted chunks.
@@ -25,7 +25,7 @@ _WORDS = (
 
 
 def probe(case: Case) -> None:
-    """Read the pieces as they are cut.
+    """Read the pieces with their cuts.
 
     Raises:
         Broken: what comes out is not what went in.
@@ -37,7 +37,7 @@ def probe(case: Case) -> None:
 
 
 def check(case: Case) -> None:
-    """Read them cut in other ways too."""
+    """Read the pieces cut in other ways too."""
     probe(case)
     octets = b"".join(case.pieces)
     draw = Random(case.size)
@@ -109,7 +109,7 @@ def _stuff(cuts: Sequence[bytes]) -> None:
 
 
 def new(draw: Random) -> Case:
-    """Return a new content, cut somehow."""
+    """Return a new content, cut at random places."""
     octets = b"".join(draw.choice(_WORDS[:-1]) for _ in range(draw.randrange(20)))
     if draw.random() < 0.02:
         octets += _WORDS[-1] + octets

@@ -1,4 +1,4 @@
-"""The grammar that dialogues are made by: mostly sensible, with nonsense of every kind."""
+"""The grammar of random dialogues: mostly sensible, with faults of every kind."""
 
 from __future__ import annotations
 

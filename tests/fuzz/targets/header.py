@@ -1,6 +1,6 @@
-"""The reading of header sections: measured as they stream by, and taken apart into fields.
+"""The header target: the scanner and the fields of a header section.
 
-Pieces: the content as it was cut.
+Pieces: the chunks of the content.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _WORDS = (
 )
 _NAME = re.compile(rb"received[ \t]*:", re.IGNORECASE)
 _LONG_NAME = re.compile(rb"received[ \t]{900,}", re.IGNORECASE)
-_KEPT = 1002  # octets that may be kept of what may yet become a field name
+_KEPT = 1002  # octets that the scanner may keep of an unfinished field name
 
 
 def probe(case: Case) -> None:
-    """Scan the pieces, and take the whole apart.
+    """Scan the pieces, and read the fields of the whole.
 
     Raises:
-        Broken: they are measured wrongly, or a field cannot be believed.
+        Broken: a number or a field differs from a naive reading.
     """
     _scan(case.pieces)
     _take_apart(b"".join(case.pieces))
 
 
 def check(case: Case) -> None:
-    """Scan them cut in other ways too."""
+    """Scan the content cut in other ways too."""
     probe(case)
     octets = b"".join(case.pieces)
     draw = Random(case.size)
@@ -91,7 +91,7 @@ def _take_apart(content: bytes) -> None:
 
 
 def new(draw: Random) -> Case:
-    """Return a new header section, cut somehow."""
+    """Return a new header section, cut at random places."""
     octets = b""
     for _ in range(draw.randrange(12)):
         octets += draw.choice(_WORDS) + draw.choice((b"\r\n", b"\r\n", b"\r\n", b"", b"\n"))
@@ -100,7 +100,7 @@ def new(draw: Random) -> Case:
 
 HEADER = Target(
     name="header",
-    shows="hops, size and fields agree with a naive reading, however the content was cut",
+    shows="hops, size and fields agree with a naive reading, for every cut of the content",
     modules=(header,),
     new=new,
     words=_WORDS,

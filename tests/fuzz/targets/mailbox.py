@@ -1,4 +1,4 @@
-"""Addresses and what looks like them."""
+"""Random addresses, and texts that look like addresses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUTES = (b"", b"", b"", b"@hop.example:", b"@a,@b.example:", b"@[192.0.2.1]:",
 
 
 def mailbox(draw: Random) -> bytes:
-    """Return a mailbox, mostly."""
+    """Return a random text, mostly a mailbox."""
     at = b"@" if draw.random() < 0.95 else draw.choice((b"", b"@@", b" @ ", b"%"))
     if draw.random() < 0.5:
         return b"user" + at + draw.choice((b"example.net", b"mx.example"))
@@ -31,7 +31,7 @@ def mailbox(draw: Random) -> bytes:
 
 
 def path(draw: Random) -> bytes:
-    """Return a path, mostly."""
+    """Return a random text, mostly a path."""
     kind = draw.random()
     if kind < 0.08:
         return b"<>"

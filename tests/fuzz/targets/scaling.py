@@ -1,6 +1,6 @@
-"""The time that every reader of the program takes, for octets that are made to take long.
+"""The scaling target: the time of every reader, for octets that are made to take long.
 
-Pieces: the name of a reader, what its octets begin and end with, and what is repeated between.
+Pieces: the name of a reader, the beginning and the end of its octets, and the repeated octets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..readers import READERS
 from ..scaling import HELD, Reader, Shape, measured
 from . import Target, demand
 
-_SMALL = 1_000  # octets that are read under the eyes of the coverage
+_SMALL = 1_000  # octets that are read for the coverage
 
 
 def probe(case: Case) -> None:
@@ -40,7 +40,7 @@ def probe(case: Case) -> None:
 
 
 def check(case: Case) -> None:
-    """Read more and more of it.
+    """Measure the reader at growing sizes.
 
     Raises:
         Broken: the time grows faster than the octets, or is too long for the reactor.

@@ -1,4 +1,4 @@
-"""The server's session against any client: framing, order of replies, content, the end.
+"""The session target: framing, order of replies, content and end of a server session.
 
 Knobs: TLS (none, ready, failed, implicit), whether TLS is required, whether it suffices, bare
 newlines, long lines, size limit, recipients, errors, whether chunks are offered and binary content
@@ -44,7 +44,7 @@ from twisted_mta.smtp.server.step import (
 )
 
 from ..case import Case
-from ..reference import Demands, OutOfStep, Reader, Said, Taken
+from ..reference import Demands, OutOfStep, Reader, ServerReply, Taken
 from . import Broken, Target, demand, one_by_one, pieces
 from .dialogue import WORDS, dialogue
 
@@ -71,7 +71,7 @@ Cut = Callable[[bytes], Iterable[bytes]]
 
 
 def settings(case: Case) -> SessionSettings:
-    """Return the settings that the knobs of ``case`` stand for."""
+    """Return the settings that the knobs of ``case`` select."""
     limit = _SIZES[case.knob(SIZE, len(_SIZES))]
     return SessionSettings(
         hostname="mx.example",
@@ -98,15 +98,15 @@ def settings(case: Case) -> SessionSettings:
 
 @define
 class Played:
-    """What came of one play: replies, messages, and how many replies came up to each write."""
+    """The result of one play: replies, messages, and the number of replies up to each write."""
 
-    replies: list[Said] = field(factory=list)
+    replies: list[ServerReply] = field(factory=list)
     messages: list[Taken] = field(factory=list)
     after: list[int] = field(factory=list)
 
 
 class Player:
-    """The shell of a session that plays one case, with its writes cut in one way."""
+    """The shell of a session that plays one case, with one cut of its writes."""
 
     def __init__(self, case: Case, late: int) -> None:
         ready = (None, lambda: True, lambda: False, lambda: True)[case.knob(TLS, 4)]
@@ -126,7 +126,7 @@ class Player:
         self._hear()
 
     def play(self, writes: Sequence[bytes], cut: Cut, end_after: int) -> Played:
-        """Play all writes; ``end_after`` so many of them, end the session ourselves (0: never)."""
+        """Play all writes; end the session from our side after ``end_after`` writes (0: never)."""
         for number, write in enumerate(writes, 1):
             for octets in cut(write):
                 self.session.receive(octets)
@@ -221,7 +221,7 @@ class Player:
             if found[2] == b" ":
                 several = []
                 status, text = (found[3] or b"").decode(), found[4].decode()
-                self.played.replies.append(Said(int(found[1]), status, text))
+                self.played.replies.append(ServerReply(int(found[1]), status, text))
         demand(not several, "a reply without its last line")
 
 
@@ -257,7 +257,7 @@ def check(case: Case) -> None:
 
 
 def _codes(played: Played) -> list[str]:
-    # Which of several faults a content is refused for depends on what was seen of it first.
+    # A content with several faults is refused for the one that is noticed first.
     return [
         "55x"
         if said.code in (550, 552) and said.status in ("5.6.0", "5.3.4")
@@ -275,7 +275,7 @@ def _end(case: Case) -> int:
 
 
 def _read(case: Case, played: Played) -> int | None:
-    """Demand that the replies are those to the commands; return from where on TCP decides."""
+    """Check the replies against the commands; return the reply from which on TCP decides."""
     told = settings(case)
     reader = Reader(
         Demands(
@@ -304,7 +304,7 @@ def _read(case: Case, played: Played) -> int | None:
                     reader.used += 1
                     reader.closed = True
             more = after - reader.used
-            # The refusal of a chunk that has not come to its end may be the error too many.
+            # The refusal of an unfinished chunk may be one error too many.
             last = reader.owed and more == 2 and reader.replies[1].code == 421
             demand(last or more in (0, reader.owed), f"{more} replies too many")
         reader.end()
@@ -316,7 +316,7 @@ def _read(case: Case, played: Played) -> int | None:
     return reader.ambiguous_from
 
 
-_IDLE = Said(421, "4.4.2", "Idle for too long")
+_IDLE = ServerReply(421, "4.4.2", "Idle for too long")
 
 
 def new(draw: Random) -> Case:

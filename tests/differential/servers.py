@@ -1,4 +1,4 @@
-"""The two servers side by side, with a next hop for each, and what they made of a dialogue."""
+"""Both servers, each with a next hop, and the comparison of their replies and messages."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ HERE = Path(__file__).parent
 FOLDERS = (HERE / "dialogues", HERE.parent / "transcripts")
 
 _TRACE = re.compile(rb"\AReceived:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
-_LONGEST = 60  # octets of a content that are shown; of longer ones the hash is compared
+_LONGEST = 60  # octets of a content that are shown; a longer content is compared by its hash
 
-# As it comes, but for what both have to be told (limits, names, to leave contents alone), and with
-# the protections that later versions have switched on by themselves, from everybody.
+# The defaults of Debian, except for settings that both servers need (limits, names, unchanged
+# contents), and with the protections that later versions turn on by default, for every client.
 _POSTFIX = {
     "smtpd_forbid_bare_newline": "normalize",
     "smtpd_forbid_bare_newline_exclusions": "",
@@ -50,20 +50,20 @@ error_delay = "0 s"
 
 
 def dialogues() -> list[Dialogue]:
-    """Return all dialogues that both servers can be asked for."""
+    """Return all dialogues that both servers can hold."""
     paths = [path for each in FOLDERS for path in sorted(each.glob("*.smtp"))]
     return [dialogue for path in paths if (dialogue := Dialogue.load(path)) is not None]
 
 
 @frozen
-class Contestant:
-    """A server and its next hop."""
+class Server:
+    """A running server and its next hop."""
 
     port: int
     sink: Sink
 
     def play(self, dialogue: Dialogue, expected: Sequence[str], patience: float) -> dict[str, str]:
-        """Return what came of what was said, the messages at the end."""
+        """Return the replies by write, and the messages at the next hop by number."""
         before = len(self._entered())
         player = Player(self.port, patience)
         try:
@@ -82,7 +82,7 @@ class Contestant:
         return rows
 
     def _entered(self) -> list[list[str]]:
-        # A line that is being written has no end yet.
+        # The last line may be unfinished.
         lines = self.sink.ledger.read_text("utf-8").split("\n")[:-1]
         return [line.split(" ") for line in lines]
 
@@ -101,8 +101,8 @@ class Contestant:
 
 
 @contextlib.contextmanager
-def contest() -> Iterator[Contest]:
-    """Start both servers and their next hops, and stop them afterwards."""
+def both_servers() -> Iterator[BothServers]:
+    """Start both servers and their next hops; stop them at the end."""
     with contextlib.ExitStack() as stack:
         ours, theirs = (Path(stack.enter_context(folder(name))) for name in ("ours", "theirs"))
         sinks = [stack.enter_context(Sink(home)) for home in (ours, theirs)]
@@ -122,7 +122,7 @@ def contest() -> Iterator[Contest]:
                 },
             )
         )
-        yield Contest(Contestant(mta.smtp, sinks[0]), Contestant(postfix.port, sinks[1]))
+        yield BothServers(Server(mta.smtp, sinks[0]), Server(postfix.port, sinks[1]))
 
 
 def _pair(home: Path) -> Path:
@@ -138,11 +138,11 @@ def _pair(home: Path) -> Path:
 
 
 @frozen
-class Contest:
-    """Both servers, running."""
+class BothServers:
+    """Our server and Postfix, running."""
 
-    ours: Contestant
-    theirs: Contestant
+    ours: Server
+    theirs: Server
 
     def play(
         self,
@@ -150,15 +150,15 @@ class Contest:
         known: Mapping[tuple[str, str], Place],
         patience: float = PATIENCE,
     ) -> list[Place]:
-        """Hold ``dialogue`` with both, and return where they differ.
+        """Hold ``dialogue`` with both servers; return the places where they differ.
 
         Args:
-            dialogue: what is said.
-            known: the differences that are known: how many replies to wait for.
-            patience: seconds to wait for each reply that is expected.
+            dialogue: the dialogue.
+            known: the known differences, which say how many replies to wait for.
+            patience: seconds to wait for each expected reply.
 
         Raises:
-            AssertionError: our server does not say what the transcript says.
+            AssertionError: our server deviates from the transcript.
         """
         theirs = [
             known[dialogue.name, said].theirs.replace("-", "")
@@ -173,18 +173,18 @@ class Contest:
         for (said, _), expected in zip(dialogue.writes, dialogue.expected, strict=True):
             if ours[said].rstrip(".") != expected.rstrip("."):
                 raise AssertionError(
-                    f"{dialogue.name}: to {said!r} we say {ours[said]!r}, and not {expected!r}"
+                    f"{dialogue.name}: {said!r} gets {ours[said]!r} from us, expected {expected!r}"
                 )
         return list(compared(dialogue.name, ours, there.result()))
 
 
 def compared(name: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Place]:
-    """Yield where what we made of a dialogue differs from what they made of it."""
+    """Yield the places of a dialogue where our replies and messages differ from theirs."""
     closed = False
     for said in {**ours, **theirs}:
         here, there = ours.get(said) or "-", theirs.get(said) or "-"
         message = said.startswith("(message")
-        # Once one of them has closed the connection, only messages are left to compare.
+        # After one of them has closed the connection, only messages are compared.
         if here != there and (message or not closed):
             yield Place(name, said, here, there)
         closed = closed or here.endswith(".") or there.endswith(".")

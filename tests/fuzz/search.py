@@ -1,4 +1,4 @@
-"""The search: cases are made and changed, run, and kept where they reach what none has reached."""
+"""The search: make and change cases, run them, and keep those that reach new lines."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .mutation import Mutation
 from .targets import Target
 
 SLOW = 5.0
-"""Seconds of processor time that no case may take."""
+"""The limit of processor time for one case, in seconds."""
 
-_FRESH = 0.15  # of all cases are new ones, the others are changed ones
+_FRESH = 0.15  # share of new cases; the others are changed ones
 _MOST_KEPT = 4000
 
 
 @frozen
 class Finding:
-    """A case that breaks a property, as small as it could be made."""
+    """A case that breaks a property, reduced."""
 
     case: Case
     error: str
@@ -35,14 +35,14 @@ class Finding:
 
 @define
 class Result:
-    """What came of searching one target.
+    """The result of searching one target.
 
     Attributes:
-        executions: cases that were run.
-        seconds: how long that took.
-        lines: how many lines of the code under test were reached, and how many there are.
-        steps: from line to line.
-        kept: cases that reached something new, the smallest first.
+        executions: the number of executed cases.
+        seconds: the duration.
+        lines: the number of lines of the code under test that were reached, and of all.
+        steps: the number of steps from line to line.
+        kept: the cases that reached a new step, the smallest first.
         findings: one for each kind of error.
     """
 
@@ -65,14 +65,14 @@ class Result:
 
 
 class Search:
-    """Searches one target; the same seed and corpus give the same cases.
+    """The search of one target; the same seed and corpus give the same cases.
 
     Args:
-        target: what is fuzzed.
-        seed: of everything that is drawn.
-        corpus: cases to begin with.
-        traced: of how many changed cases one is run under the eyes of the coverage; it costs about
-            as much as all the checks.
+        target: the target.
+        seed: the seed of all random choices.
+        corpus: the cases to begin with.
+        traced: one of so many changed cases is traced for its coverage, which takes about as long
+            as all checks.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Search:
         self._errors: dict[str, None] = {}
 
     def run(self, seconds: float, executions: int | None = None) -> Result:
-        """Search for so long, or for so many cases if that is given, and return what came of it."""
+        """Search for some seconds, or for at most ``executions`` cases; return the result."""
         start = time.monotonic()
         result = self.result
         for case in self._corpus:
@@ -113,7 +113,7 @@ class Search:
         draw = self._draw
         if not self._kept or draw.random() < _FRESH:
             return self.target.new(draw)
-        # Late cases are the ones that nobody has looked around yet.
+        # Late cases have been changed less often than early ones.
         place = max(draw.randrange(len(self._kept)) for _ in range(draw.choice((1, 2))))
         return self._mutation.changed(self._kept[place], draw.choice(self._kept))
 
@@ -144,7 +144,7 @@ class Search:
 
 
 def failure(target: Target, case: Case) -> BaseException | None:
-    """Return what is wrong with ``case``, None where every property holds."""
+    """Return the exception that ``case`` causes; None: every property holds."""
     began = time.process_time()
     try:
         target.check(case)
@@ -155,7 +155,7 @@ def failure(target: Target, case: Case) -> BaseException | None:
 
 
 def _kind(error: BaseException | None) -> str:
-    """Return what is the same in all cases that fail for one reason."""
+    """Return a text that is the same for all cases that fail for one reason."""
     if error is None:
         return ""
     frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
@@ -164,7 +164,7 @@ def _kind(error: BaseException | None) -> str:
 
 
 def smaller(case: Case, fails: Callable[[Case], bool], tries: int = 3000) -> Case:
-    """Return ``case`` with everything left out that is not needed to fail."""
+    """Return ``case`` without the octets and numbers that it does not need to fail."""
 
     def attempt(other: Case) -> bool:
         nonlocal case, tries
@@ -206,9 +206,9 @@ def _with(case: Case, place: int, piece: bytes) -> Case:
 
 
 def growth(target: Target, cases: Sequence[Case], executions: int) -> int:
-    """Run cases again and again; return by how many octets memory grew in one of two stretches.
+    """Run cases again and again in two stretches; return the smaller growth of memory, in octets.
 
-    What leaks does so in both; what is put into caches, or let go of elsewhere, does not.
+    A leak grows in both; a cache that fills does not.
     """
     tracemalloc.start()
     try:
