@@ -3,9 +3,9 @@
 import ast
 import re
 import textwrap
+import unittest
 from pathlib import Path
 from typing import Any
-from unittest import TestResult
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,7 +31,7 @@ class Examples(SynchronousTestCase):
     def test_a_test_of_an_agent_in_memory_passes(self) -> None:
         names: dict[str, Any] = {"__name__": "example"}
         exec(examples("testing.rst")[0], names)
-        result = TestResult()
+        result = unittest.TestResult()
         names["Returned"]("test_mail_is_returned_after_five_days").run(result)
         self.assertEqual((result.testsRun, result.errors, result.failures), (1, [], []))
 
