@@ -1,7 +1,7 @@
-"""``python -m tests.benchmark``: ours beside Postfix and others, on one machine in one run.
+"""``python -m tests.benchmark``: our MTA beside Postfix and others, on one machine in one run.
 
-With ``--quick`` it takes a minute or two and its figures mean nothing; without, ten or more, and
-nothing else should run meanwhile.
+With ``--quick`` it takes a minute or two, and its figures mean nothing. Otherwise it takes ten
+minutes or more, during which nothing else should run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .target import judged, targets
 
 
 def machine() -> dict[str, object]:
-    """Return what was measured, and on what."""
+    """Return facts about the machine and the software."""
     return {
         "processors": os.cpu_count(),
         "memory, GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)),
@@ -47,7 +47,7 @@ def machine() -> dict[str, object]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what is understood."""
+    """Return the parser of the command line."""
     full = Extent()
     made = argparse.ArgumentParser(
         prog="python -m tests.benchmark",
@@ -60,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
         "--seconds", type=float, help=f"of work for each contestant in a round ({full.seconds})"
     )
     made.add_argument(
-        "--workers", type=int, metavar="N", default=2, help="ours with N workers, too; 0: not (2)"
+        "--workers",
+        type=int,
+        metavar="N",
+        default=2,
+        help="also measure ours with N workers; 0: do not (2)",
     )
     made.add_argument("--only", action="append", choices=GROUPS, help="a part; repeatable")
     made.add_argument(
@@ -71,10 +75,10 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("/"),
         metavar="DIRECTORY",
-        help="where its packages were unpacked (see tests.benchmark.exim)",
+        help="directory of unpacked packages of Exim (see tests.benchmark.exim)",
     )
-    made.add_argument("--directory", help="where queues are kept, for another disk")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    made.add_argument("--directory", help="directory of the queues, for another disk")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     made.add_argument(
         "--page", action="store_true", help="write figures, tables and plot into the documentation"
     )
@@ -85,20 +89,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def extent(arguments: argparse.Namespace) -> Extent:
-    """Return how much is to be done."""
+    """Return the extent of the run."""
     asked = QUICK if arguments.quick else Extent()
     given = {
         name: value
         for name in ("rounds", "seconds")
         if (value := getattr(arguments, name)) is not None
     }
-    # The MTA needs about as many files as it has connections, and so does who opens them.
+    # The MTA and the client need about one file for each connection.
     given["crowd"] = min(asked.crowd, allow_files() - 1000)
     return evolve(asked, **given)
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """Return what was typed, without the places of one machine."""
+    """Return the command line, without paths of this machine."""
     words = ["python", "-m", "tests.benchmark"]
     if arguments.quick:
         words.append("--quick")
@@ -111,7 +115,7 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 def report(content: Mapping[str, Any]) -> str:
-    """Return what a run found, for a terminal."""
+    """Return the results of a run, for a terminal."""
     found = summaries(measurements(content))
     extent = content["extent"]
     reached = [judged(target, found) for target in targets(extent["queues"], extent["crowd"])]
@@ -128,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write the JSON.
 
     Returns:
-        The status: 0 however fast anyone was, 1 if someone failed.
+        The exit status: 0, or 1 if a contestant failed.
     """
     asked = parser()
     arguments = asked.parse_args(argv)

@@ -1,8 +1,8 @@
-"""``python -m tests.benchmark.backlog``: what a long queue costs, by its length.
+"""``python -m tests.benchmark.backlog``: the cost of a queue by its length.
 
-Each row has a queue of its own, over 10,000 domains, a tenth of it for one that cannot be reached.
-Opening and the survey are what a start waits for; a lease takes 200 messages of as many domains,
-and another passes by the domain that is blocked; what is accepted and settled is a batch of 64.
+Each row is a separate queue over 10,000 domains, a tenth of it for one blocked domain. A start
+waits for opening and survey; one lease takes 200 messages of 200 domains, another skips the blocked
+domain; messages are accepted and settled in batches of 64.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _message(number: int, domain: str, octets: int) -> Message:
 
 
 def _timed(what: Callable[[], object]) -> float:
-    """Return how many milliseconds something takes."""
+    """Return the milliseconds of a call."""
     began = time.perf_counter()
     what()
     return (time.perf_counter() - began) * 1000
@@ -61,13 +61,13 @@ def _best(store: SQLiteStore, times: int, batch: Callable[[int], Sequence[Operat
 
 
 def _resident() -> float:
-    """Return MiB of memory that this process has now."""
+    """Return the resident memory of this process, in MiB."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / (1 << 20)
 
 
 def measure(home: str, messages: int, octets: int) -> dict[str, float]:
-    """Fill a queue, open it as a start does, and work on it."""
+    """Fill a queue, open it like a start, and measure operations on it."""
     files = DiskFiles()
     spool = Spool(os.path.join(home, "body"), files=files, executor=inline_executor)
     path = os.path.join(home, "queue.sqlite")

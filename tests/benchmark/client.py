@@ -1,4 +1,4 @@
-"""A client that speaks SMTP over a blocking socket, with as little of its own as can be."""
+"""A minimal SMTP client over a blocking socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENVELOPE = (
     (b"RCPT TO:<bob@elsewhere.example>\r\n", b"250"),
     (b"DATA\r\n", b"354"),
 )
-"""What stands before a message, with the replies that are due."""
+"""The commands before a message, with their reply codes."""
 
 _HEADER = (
     b"From: <ann@sender.example>\r\nTo: <bob@elsewhere.example>\r\n"
@@ -22,14 +22,14 @@ _LINE = b"x" * 76 + b"\r\n"
 
 
 def content(octets: int) -> bytes:
-    """Return a message with a body of about ``octets``, and the final dot behind it."""
+    """Return a message with a body of about ``octets``, followed by the final dot."""
     return _HEADER + _LINE * max(1, octets // len(_LINE)) + b".\r\n"
 
 
 def client_tls() -> ssl.SSLContext:
-    """Return a context that takes any certificate and resumes nothing."""
-    # Not `ssl.create_default_context`: it loads all authorities of the system, and looking through
-    # them, although nothing is verified, nearly doubles the cost of a handshake (535, not 315 µs).
+    """Return a context that accepts any certificate and resumes no session."""
+    # Not `ssl.create_default_context`: it loads all authorities of the system, and searching them,
+    # although nothing is verified, nearly doubles the cost of a handshake (535, not 315 µs).
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -52,10 +52,10 @@ class Client:
         """Read one reply.
 
         Raises:
-            Unready: it does not begin with ``code``, or the connection was closed.
+            Unready: the reply has another code, or the connection was closed.
         """
         reply = b""
-        # The last line of a reply is the one without a hyphen behind its code.
+        # The last line of a reply has no hyphen after its code.
         while not reply.endswith(b"\n") or reply[reply.rfind(b"\n", 0, -1) + 4 :][:1] == b"-":
             octets = self.socket.recv(4096)
             if not octets:
@@ -70,7 +70,7 @@ class Client:
         self.expect(code)
 
     def greet(self, context: ssl.SSLContext | None = None) -> None:
-        """Say EHLO, and with a ``context`` once more after STARTTLS."""
+        """Send EHLO, and with a ``context`` again after STARTTLS."""
         self.expect(b"220")
         self.say(b"EHLO client.example\r\n", b"250")
         if context is not None:
@@ -79,16 +79,16 @@ class Client:
             self.say(b"EHLO client.example\r\n", b"250")
 
     def envelope(self) -> None:
-        """Send what stands before a message."""
+        """Send MAIL, RCPT and DATA."""
         for command, code in ENVELOPE:
             self.say(command, code)
 
     def send(self, message: bytes) -> None:
-        """Send one message and wait until it is taken."""
+        """Send one message, and wait until it is accepted."""
         self.envelope()
         self.say(message, b"250")
 
     def close(self) -> None:
-        """Say QUIT and close."""
+        """Send QUIT and close."""
         self.say(b"QUIT\r\n", b"221")
         self.socket.close()

@@ -1,11 +1,10 @@
-"""Who is measured: each is started with a folder, a certificate and a next hop of its own."""
+"""The contestants: mail servers, each with its own folder, certificate and next hop."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted_mta.telemetry.metrics.table import COMMIT_BATCHES, COMMIT_OPERATIONS, Metric
 from twisted_mta.testing.tls import certificate
 
-from ..functional.machine import LOOPBACK, ROOT, free_port, listens
+from ..functional.machine import LOOPBACK, free_port, listens
 from ..functional.mta import MTA
 from ..functional.postfix import Postfix
-from ..functional.program import Program
+from ..functional.program import Module
 from ..functional.sinks import SMTPSink
 from .exim import EXIM, Exim
 from .forgetful import NAMES, installed
@@ -29,7 +28,7 @@ from .results import THEIRS
 
 
 class Silence:
-    """A next hop that takes connections and never says anything: all mail stays in the queue."""
+    """A next hop that accepts connections and never replies: all mail stays in the queue."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -59,12 +58,12 @@ class Contestant:
 
     Attributes:
         name: for the table.
-        port: where it takes mail.
-        pid: the process above all its others.
+        port: of its SMTP listener.
+        pid: the parent of all its processes.
         hop: its next hop.
-        queued: how many messages it still has in its queue, as far as can be told.
-        commits: how many transactions its queue has committed, and operations in them.
-        counts_cpu: whether the CPU time of all its processes can be told.
+        queued: returns the number of messages in its queue; 0 if that is unknown.
+        commits: returns (transactions, operations) that its queue has committed.
+        counts_cpu: whether the CPU time of all its processes is known.
     """
 
     name: str
@@ -76,11 +75,11 @@ class Contestant:
     counts_cpu: bool = True
 
     def cpu(self) -> float:
-        """Return the seconds of CPU time of all its processes so far."""
+        """Return the CPU time of all its processes so far, in seconds."""
         return cpu_seconds(self.pid)
 
     def resident(self) -> int:
-        """Return the octets of memory of all its processes now."""
+        """Return the memory of all its processes, in octets."""
         return resident(self.pid)
 
 
@@ -96,14 +95,14 @@ def pair(home: Path) -> Path:
 
 
 def metrics(mta: MTA) -> str:
-    """Return what ``/metrics`` says."""
+    """Return the text of ``/metrics``."""
     with urllib.request.urlopen(f"http://{LOOPBACK}:{mta.web}/metrics", timeout=30) as page:
         text: str = page.read().decode("utf-8")
         return text
 
 
 def total(page: str, metric: Metric) -> float:
-    """Return the sum of a metric over all its labels, those of all workers among them."""
+    """Return the sum of a metric over all labels and workers."""
     starts = (f"{metric.name} ", f"{metric.name}{{")
     return sum(
         float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(starts)
@@ -111,24 +110,24 @@ def total(page: str, metric: Metric) -> float:
 
 
 def commits(mta: MTA) -> tuple[float, float]:
-    """Return how many transactions ours has committed, and operations in them."""
+    """Return (transactions, operations) that the queue of our MTA has committed."""
     page = metrics(mta)
     return total(page, COMMIT_BATCHES), total(page, COMMIT_OPERATIONS)
 
 
 def route(hop: SMTPSink | Silence) -> str:
-    """Return what sends all mail of the generators to a next hop."""
+    """Return the route of the generators' mail to a next hop."""
     return f"elsewhere.example=smtp://{LOOPBACK}:{hop.port}"
 
 
 @frozen
 class Field:
-    """Where contestants are put up, and by which rules.
+    """Starts contestants.
 
     Attributes:
         home: a folder on the disk that is measured.
         options: further options of ``twistd mta``.
-        exim: where packages of Exim were unpacked; ``/`` if it is installed.
+        exim: the directory of unpacked packages of Exim; ``/`` if it is installed.
     """
 
     home: Path
@@ -139,12 +138,12 @@ class Field:
     def contestant(
         self, name: str, *, silent: bool = False, toml: str = ""
     ) -> Iterator[Contestant]:
-        """Start one, and end it afterwards.
+        """Start a contestant, and stop it afterwards.
 
         Args:
-            name: of whom.
+            name: of the contestant.
             silent: whether its next hop is `Silence`, not a sink.
-            toml: configuration, for ours.
+            toml: configuration of our MTA.
         """
         place = self.home / f"{name} {len(os.listdir(self.home))}".replace(" ", "-")
         place.mkdir()
@@ -166,7 +165,7 @@ class Field:
         self, name: str, place: Path, hop: SMTPSink | Silence, toml: str
     ) -> Iterator[Contestant]:
         pem = str(pair(place))
-        # "2 workers", or any other name of ours in one process
+        # "2 workers"; any other name is one process
         workers = ("--workers", name.split()[0]) if name.endswith(" workers") else ()
         with MTA(
             place,
@@ -183,14 +182,14 @@ class Field:
             "relayhost": f"[{LOOPBACK}]:{hop.port}",
             "smtpd_tls_security_level": "may",
             "smtpd_tls_chain_files": str(pair(place)),
-            # As large as ours takes; the default, 10 MB, is below what is sent here.
+            # As large as our limit; the default of 10 MB is too small for the large message.
             "message_size_limit": str(100 << 20),
         }
         if isinstance(hop, Silence):
-            # By default it takes mail slower when what comes is more than what goes; here nothing
-            # goes, and what it can take is what is asked for.
+            # By default Postfix slows down acceptance when more mail arrives than leaves. Here no
+            # mail leaves, and acceptance alone is measured.
             settings["in_flow_delay"] = "0s"
-        # The defaults otherwise, those for durability among them.
+        # All other settings are the defaults, including those of durability.
         with Postfix(place, settings) as postfix:
             yield Contestant(THEIRS, postfix.port, postfix.pid, hop, postfix.queued)
 
@@ -198,31 +197,19 @@ class Field:
     def _exim(self, place: Path, hop: SMTPSink | Silence) -> Iterator[Contestant]:
         silent = isinstance(hop, Silence)
         with Exim(place, self.exim, hop.port, pair(place), deliver=not silent) as exim:
-            # A process of its own delivers each message. It seems that nobody waits for it, so that
-            # its time is handed on to nobody: better no figure than one that is too good.
+            # A separate process delivers each message. It seems that no process waits for it, so
+            # that its CPU time is lost: no figure is better than one that is too low.
             yield Contestant(EXIM, exim.port, exim.pid, hop, exim.queued, counts_cpu=silent)
 
     @contextlib.contextmanager
     def _forgetful(self, name: str, place: Path, hop: SMTPSink | Silence) -> Iterator[Contestant]:
         port = free_port()
-        with Program(place, "log") as program:
-            server = f"{__package__}.forgetful"
-            program.spawn(
-                (
-                    "env",
-                    f"PYTHONPATH={ROOT}",
-                    sys.executable,
-                    "-m",
-                    server,
-                    name,
-                    str(port),
-                    pair(place),
-                )
-            )
+        serving = (f"{__package__}.forgetful", name, str(port), pair(place))
+        with Module(place, "log", *serving) as program:
             program.wait_for(lambda: listens(port), f"{name} listens")
             yield Contestant(name, port, program.pid, hop)
 
 
 def others(exim: Path) -> list[str]:
-    """Return who can be measured beside Postfix and ours; Exim is looked for below ``exim``."""
+    """Return the other contestants that are installed; Exim may be below ``exim``."""
     return [*((EXIM,) if Exim.installed(exim) else ()), *filter(installed, NAMES)]

@@ -1,8 +1,8 @@
-"""Exim, in a view of the machine of its own.
+"""Exim, in a mount namespace of its own.
 
-It has users and paths built in, and Debian's package excludes Postfix's. So packages are only
+It has users and paths built in, and Debian's package excludes Postfix's. So its packages are only
 unpacked, and it runs in a mount namespace in which ``/etc`` is a folder of the benchmark. That
-needs root and unshare(1); without them, or without Exim, it is left out.
+needs root and unshare(1); without them, or without Exim, Exim is left out.
 
     python -m tests.benchmark.exim DIRECTORY
 
@@ -41,7 +41,7 @@ tls_advertise_hosts = *
 tls_certificate = {certificate}
 host_lookup =
 message_size_limit = 100M
-# By default it takes no more than 20 at once, and only queues what is beyond 10 on a connection.
+# By default it accepts 20 connections, and only queues messages after the 10th of a connection.
 smtp_accept_max = 100
 smtp_accept_queue_per_connection = 0
 queue_only = {queue_only}
@@ -65,8 +65,8 @@ class Exim(Program):
     """Exim as a daemon that relays everything to one host.
 
     Args:
-        home: where all it reads and writes is.
-        root: where its packages were unpacked; ``/`` if it is installed.
+        home: folder of all its files.
+        root: directory of its unpacked packages; ``/`` if it is installed.
         hop: port of the next hop.
         certificate: PEM file with a certificate and its key.
         deliver: whether it delivers at once; otherwise it only queues.
@@ -108,7 +108,7 @@ class Exim(Program):
 
     @classmethod
     def installed(cls, root: Path) -> bool:
-        """Whether it is below ``root``, and can be started here."""
+        """Whether it is below ``root``, and can be started."""
         try:
             unshared = os.geteuid() == 0 and not run("unshare", "-m", "true").returncode
         except Missing:
@@ -116,14 +116,14 @@ class Exim(Program):
         return unshared and (root / _PROGRAM).exists()
 
     def queued(self) -> int:
-        """Return how many messages are in its queue."""
+        """Return the number of messages in its queue."""
         return sum(1 for _ in (self.home / "spool" / "input").glob("*-H"))
 
     def start(self) -> None:
         script = f"mount --bind {self._etc} /etc\n"
         if self._root != Path("/"):
             libraries = " ".join(map(str, self._root.glob("usr/lib/*-linux-gnu")))
-            script += f"ldconfig {libraries}\n"  # into the /etc that only it sees
+            script += f"ldconfig {libraries}\n"  # into its own /etc
         script += f"exec {self._root / _PROGRAM} -bdf\n"
         self.spawn((path_of("unshare"), "-m", "sh", "-ec", script))
         self.wait_for(lambda: listens(self.port), "Exim listens")
@@ -136,7 +136,7 @@ class Exim(Program):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Download and unpack; nothing is installed."""
+    """Download and unpack the packages; nothing is installed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.exim", description=__doc__)
     parser.add_argument("directory", type=Path)
     directory: Path = parser.parse_args(arguments).directory

@@ -1,7 +1,7 @@
-"""``python -m tests.benchmark.fairness``: how long others wait behind a queue that goes nowhere.
+"""``python -m tests.benchmark.fairness``: the delay of other mail behind one bad next hop.
 
-A running MTA takes ``--messages`` for one domain whose next hop hangs, is down, or is slow; then
-one message after the other goes to another domain and to a local mailbox. Times are from before the
+A running MTA accepts ``--messages`` for a domain whose next hop hangs, is down, or is slow. Then
+single messages are sent to another domain and to a local mailbox. Times are from before the
 connection to the MTA until the message is at its next hop, or in its Maildir, in milliseconds.
 """
 
@@ -20,7 +20,7 @@ from ..functional.mta import MTA
 
 
 def measure(kind: str, messages: int, samples: int, workers: int) -> tuple[float, list[float]]:
-    """Return messages accepted each second, and the times of the others; none for the baseline."""
+    """Return messages accepted per second (0 for the baseline), and the times of other mail."""
     good, bad = Hop(), Hop()
     bad.greeting = None if kind == "hangs" else bad.greeting
     bad.delay = 1.0 if kind == "is slow" else 0.0
@@ -75,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.fairness", description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000)
-    parser.add_argument("--samples", type=int, default=20, help="messages to each of the others")
+    parser.add_argument(
+        "--samples", type=int, default=20, help="messages to the other domain and to the mailbox"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument(
         "--kinds", nargs="*", default=["is not there", "hangs", "is down", "is slow"]

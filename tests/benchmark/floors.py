@@ -1,4 +1,4 @@
-"""What the machine can do at the most, measured in the same run: nobody comes below these."""
+"""Limits of the machine, measured in the same run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .client import client_tls
 from .load import Work, send
 
 CONTESTANT = "the machine"
-"""Whom these figures are said of."""
+"""The name of the machine among the contestants."""
 
 _BODY = b"x" * 4096
 
 
 def floors(home: Path, certificate: Path, seconds: float) -> dict[str, float]:
-    """Measure them all, each for about so many seconds."""
+    """Measure all limits, each for about ``seconds``."""
     home.mkdir()
     home.chmod(0o755)
     figures = {}
@@ -55,7 +55,7 @@ def _rate(what: Callable[[], object], seconds: float) -> float:
 
 
 def syncs(path: Path, seconds: float) -> float:
-    """Return how many times a second 4 KiB are appended to a file and synced."""
+    """Return the rate per second of appending 4 KiB to a file with fsync."""
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
     def once() -> None:
@@ -69,7 +69,7 @@ def syncs(path: Path, seconds: float) -> float:
 
 
 def rows(path: Path, batch: int, seconds: float) -> float:
-    """Return how many rows of 4 KiB a second SQLite commits in batches, as durably as our queue."""
+    """Return the rows of 4 KiB per second that SQLite commits in batches, durably."""
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
@@ -89,7 +89,7 @@ def rows(path: Path, batch: int, seconds: float) -> float:
 
 
 def additions(seconds: float) -> float:
-    """Return how many millions of additions a second the interpreter makes: how fast it is here."""
+    """Return the millions of additions per second of the interpreter."""
 
     def once() -> None:
         total = 0
@@ -100,7 +100,7 @@ def additions(seconds: float) -> float:
 
 
 def handshakes(certificate: Path, seconds: float) -> float:
-    """Return how many full handshakes a second OpenSSL does in memory, client and server."""
+    """Return the full TLS handshakes per second in memory, with both client and server."""
     shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     shown.load_cert_chain(certificate)
     context = client_tls()
@@ -123,7 +123,7 @@ def handshakes(certificate: Path, seconds: float) -> float:
 
 
 def versions() -> dict[str, object]:
-    """Return what was measured with."""
+    """Return the versions of the software."""
     return {
         "sqlite": sqlite3.sqlite_version,
         "openssl of the generator": ssl.OPENSSL_VERSION,

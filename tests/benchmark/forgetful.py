@@ -1,9 +1,9 @@
-"""Servers that keep nothing: what answering costs with other libraries, without any durability.
+"""Servers without storage: the cost of SMTP alone, with other libraries and with our own factory.
 
     python -m tests.benchmark.forgetful aiosmtpd|twisted.mail|ESMTPFactory PORT CERTIFICATE
 
-They are the shortest programs that these libraries make, and forget what they take. Our own factory
-is among them: what our MTA takes beyond that is the queue's.
+Each is a minimal program that discards all messages. The difference between our factory and our MTA
+is the cost of the queue.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NAMES = ("aiosmtpd", "twisted.mail", OUR_FACTORY)
 
 
 def installed(name: str) -> bool:
-    """Whether a library is there."""
+    """Whether a library is installed."""
     return name == OUR_FACTORY or find_spec(name) is not None
 
 
 def aiosmtpd(port: int, certificate: str) -> None:
-    """Serve with aiosmtpd; it acknowledges what has no handler."""
+    """Serve with aiosmtpd."""
     from aiosmtpd.smtp import SMTP
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -102,7 +102,7 @@ def twisted_mail(port: int, certificate: str) -> None:
 
 
 def our_factory(port: int, certificate: str) -> None:
-    """Serve with our own factory, and a delivery of its own kind."""
+    """Serve with our own factory, and a delivery that discards."""
     from twisted.internet import reactor
 
     from twisted_mta import ESMTPFactory
@@ -138,7 +138,7 @@ def our_factory(port: int, certificate: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until ended."""
+    """Serve until the process ends."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.forgetful")
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("port", type=int)

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmark.idle``: what a connection that does nothing holds in memory."""
+"""``python -m tests.benchmark.idle``: the memory of an idle connection."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..functional.mta import MTA
 from .client import Client, client_tls
 
 CROWDED = "[mta]\nmax_connections = 20000\nmax_connections_per_peer = 20000\n"
-_BEFORE = 50  # connections that are not counted: what is made once is made for them
+_BEFORE = 50  # uncounted connections, for which one-time allocations are made
 
 
 def connect(port: int, context: ssl.SSLContext | None) -> Client:
-    """Return a connection that has said EHLO, after STARTTLS if there is a ``context``."""
+    """Return a connection after EHLO, with STARTTLS if there is a ``context``."""
     client = Client(port)
     client.greet(context)
     return client
@@ -28,7 +28,7 @@ def connect(port: int, context: ssl.SSLContext | None) -> Client:
 
 @contextlib.contextmanager
 def crowd(port: int, count: int, context: ssl.SSLContext | None = None) -> Iterator[None]:
-    """Have so many idle connections for a while."""
+    """Hold ``count`` idle connections."""
     held: list[Client] = []
     try:
         held.extend(connect(port, context) for _ in range(count))
@@ -39,7 +39,7 @@ def crowd(port: int, count: int, context: ssl.SSLContext | None = None) -> Itera
 
 
 def octets_each(mta: MTA, count: int, context: ssl.SSLContext | None) -> float:
-    """Return by how much the MTA grows with each of ``count`` idle connections."""
+    """Return the growth of the MTA for each of ``count`` idle connections, in octets."""
     with crowd(mta.smtp, _BEFORE, context):
         before = resident(mta.pid, "VmRSS")
         with crowd(mta.smtp, count, context):
@@ -47,20 +47,20 @@ def octets_each(mta: MTA, count: int, context: ssl.SSLContext | None) -> float:
 
 
 def allow_files() -> int:
-    """Raise the limit of open files of this process and those it starts; return what it is now."""
+    """Raise the limit of open files of this process and its children; return it."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def idle(home: Path, count: int, context: ssl.SSLContext | None) -> float:
-    """Return how many octets an idle connection takes in an MTA of its own."""
+    """Start an MTA; return the octets of an idle connection."""
     with MTA(home, toml=CROWDED) as mta:
         return octets_each(mta, count, context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure both kinds, each with an MTA of its own."""
+    """Measure connections in clear and under TLS, each with a new MTA."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.idle", description=__doc__)
     parser.add_argument("--connections", type=int, default=1000, help="how many (1000)")
     count = parser.parse_args(arguments).connections

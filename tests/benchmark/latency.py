@@ -1,11 +1,11 @@
-"""How long the final ``250`` takes while messages come at a given rate, whatever the answers do.
+"""The time until the final ``250``, with messages at a given rate, independent of the replies.
 
     python -m tests.benchmark.latency PORT --rate 500 --seconds 5
 
 The times at which messages are due are drawn beforehand (a Poisson process), and no message waits
-for another's reply as long as there are connections: a server that stands still for a second is not
-spared what would have come in that second. Two times are taken of each message: from its final dot
-to the ``250``, and from when it was due to the ``250``, which holds all that a sender waits for.
+for the reply to another while connections are free: a server that stalls for a second still gets
+the messages of that second. Two times of each message are measured: from its final dot to the
+``250``, and from its due time to the ``250``, which is the whole delay of a sender.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _COMMANDS = b"".join(command for command, _ in ENVELOPE)
 
 
 class Sender(asyncio.Protocol):
-    """One connection, which takes the next message that is due when it is free.
+    """One connection, which sends the next due message when it is free.
 
     Args:
-        load: whose messages it sends.
+        load: the source of messages.
     """
 
     transport: asyncio.Transport
@@ -70,16 +70,16 @@ class Sender(asyncio.Protocol):
             self._due, self._dot = None, 0.0
             self._load.free(self)
         elif self._due is None:
-            self._load.free(self)  # the answer to EHLO
+            self._load.free(self)  # the reply to EHLO
 
     def send(self, due: float) -> None:
-        """Begin with a message: MAIL, RCPT and DATA in one write, as RFC 2920 lets a sender do."""
+        """Begin a message: MAIL, RCPT and DATA in one write (RFC 2920)."""
         self._due = due
         self.transport.write(_COMMANDS)
 
 
 class Load:
-    """What is due, who is free, and how long everything took.
+    """The due messages, the free senders, and the measured times.
 
     Args:
         octets: of each message.
@@ -95,7 +95,7 @@ class Load:
         self.missing = 0
 
     def free(self, sender: Sender) -> None:
-        """Give a sender that is free what waits longest."""
+        """Give a free sender the message that has waited longest."""
         if self.waiting:
             sender.send(self.waiting.popleft())
         else:
@@ -109,22 +109,22 @@ class Load:
             self.waiting.append(at)
 
     def done(self, final: float, whole: float) -> None:
-        """Take the two times (seconds) of a message that was taken."""
+        """Record the two times (seconds) of an accepted message."""
         self.final.append(final)
         self.whole.append(whole)
         self.missing -= 1
 
     def fail(self, why: str) -> None:
-        """Remember what went wrong; the first counts."""
+        """Record a failure; the first counts."""
         if self.missing:
             self.failure = self.failure or why
 
 
 async def drive(port: int, rate: float, seconds: float, connections: int, octets: int) -> Load:
-    """Send for so many seconds, and wait for the last answer.
+    """Send for ``seconds``, and wait for the last reply.
 
     Raises:
-        RuntimeError: a message was not taken.
+        RuntimeError: a message was not accepted.
     """
     loop = asyncio.get_running_loop()
     load = Load(octets)
@@ -146,7 +146,7 @@ async def drive(port: int, rate: float, seconds: float, connections: int, octets
         if late > 0.0005:
             await asyncio.sleep(late)
         elif not len(load.final) % 16:
-            await asyncio.sleep(0)  # answers are read even if we are behind
+            await asyncio.sleep(0)  # read replies even when behind schedule
         if load.failure:
             break
         # A sleep may end a little early.
@@ -155,14 +155,14 @@ async def drive(port: int, rate: float, seconds: float, connections: int, octets
         await asyncio.sleep(0.01)
     for transport in transports:
         transport.close()
-    await asyncio.sleep(0)  # for them to be closed
+    await asyncio.sleep(0)  # lets them close
     if load.failure:
         raise RuntimeError(load.failure)
     return load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send, and print a line of JSON."""
+    """Send messages, and print the results as a line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.latency", description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--rate", type=float, required=True, help="messages a second")

@@ -1,11 +1,10 @@
-"""The same work for every contestant: many small messages, counted when they have arrived."""
+"""The load: the same messages for every contestant, counted when they have arrived."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable
 
 from attrs import evolve, frozen
 
@@ -17,10 +16,10 @@ PATIENCE = 600.0
 
 @frozen
 class Work:
-    """What a contestant is given.
+    """The messages for a contestant.
 
     Attributes:
-        messages: how many.
+        messages: their number.
         octets: the size of each, without header.
         sessions: parallel connections of the generator.
         kept: whether a connection carries many messages, or one.
@@ -36,11 +35,11 @@ class Work:
 
 @frozen
 class Sent:
-    """What the generator says.
+    """The result of the generator.
 
     Attributes:
         seconds: until its last ``250``.
-        cpu: seconds of CPU time of its own, 0 if it does not say.
+        cpu: CPU time of the generator, in seconds; 0: not known.
     """
 
     seconds: float
@@ -74,7 +73,7 @@ def _common(work: Work) -> tuple[object, ...]:
 
 
 def generated(module: str, *arguments: object) -> dict[str, float]:
-    """Run a generator of this package as a process of its own; return what it measured.
+    """Run a generator of this package as a process; return what it measured.
 
     Raises:
         Unready: it failed.
@@ -96,12 +95,12 @@ def generated(module: str, *arguments: object) -> dict[str, float]:
 
 
 def rates(contestant: Contestant, work: Work) -> dict[str, float]:
-    """Give a contestant its work, wait until all of it has arrived, and return what that took.
+    """Send a contestant its messages, wait until all have arrived, and return rates and costs.
 
-    Where the next hop is silent, nothing arrives, and there is no end to wait for.
+    With a silent next hop no message arrives, and only acceptance is measured.
 
     Raises:
-        Unready: it refused a message, or some did not arrive.
+        Unready: a message was refused, or did not arrive.
     """
     hop = contestant.hop
     expected = 0 if isinstance(hop, Silence) else hop.count() + work.messages
@@ -119,7 +118,7 @@ def rates(contestant: Contestant, work: Work) -> dict[str, float]:
         )
         figures["end to end/s"] = work.messages / (time.monotonic() - start)
         eventually(lambda: contestant.queued() == 0, f"{contestant.name} to empty its queue", 60.0)
-    time.sleep(0.2)  # what is done after the last message costs CPU time too
+    time.sleep(0.2)  # work after the last message costs CPU time too
     if contestant.counts_cpu:
         figures["CPU µs/message"] = (contestant.cpu() - cpu) * 1e6 / work.messages
     if sent.cpu:
@@ -134,16 +133,12 @@ def rates(contestant: Contestant, work: Work) -> dict[str, float]:
 
 
 def sized(contestant: Contestant, work: Work, seconds: float) -> Work:
-    """Return as much of ``work`` as keeps a contestant busy for about so many seconds.
+    """Return the amount of ``work`` that keeps a contestant busy for about ``seconds``.
 
-    It has to be warm to tell, so this warms it up, too.
+    This also warms up the contestant.
     """
     small = evolve(work, messages=max(work.sessions, work.messages // (1 + work.octets // 65536)))
     rates(contestant, small)
     found = rates(contestant, small)
     rate = found.get("end to end/s", found["accepted/s"])
     return evolve(work, messages=min(20_000, max(2 * work.sessions, int(rate * seconds))))
-
-
-Say = Callable[[str], object]
-"""Tells who waits what was measured just now."""

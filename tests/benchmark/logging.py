@@ -1,4 +1,4 @@
-"""``python -m tests.benchmark.logging``: what a log event costs, by our observer and Twisted's."""
+"""``python -m tests.benchmark.logging``: the cost of a log event, by our observer and Twisted's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted_mta.telemetry.log import Log
 
 from ..functional.machine import folder
 
-# As a delivery is logged.
+# The event of a delivery.
 _FORMAT = (
     "{id} {status}: from=<{sender}> to=<{recipient}>{_original} relay={relay}{_tls}"
     ' delay={delay:.2f} delays={delays} attempt={attempts} reply="{_quoted}"{_again}'
@@ -45,7 +45,7 @@ _FIELDS = {
 
 
 def microseconds(observer: ILogObserver, times: int) -> float:
-    """Return what one event costs from the call of the logger until the line is written."""
+    """Return the time of an event, from the call of the logger until the line is written."""
 
     class Source:
         log = Logger(observer=LogPublisher(observer))
@@ -60,14 +60,14 @@ def microseconds(observer: ILogObserver, times: int) -> float:
 
 @implementer(ILogObserver)
 class Nothing:
-    """Takes events and does nothing with them: what is left is the price of the logger."""
+    """An observer that does nothing: it shows the cost of the logger alone."""
 
     def __call__(self, event: LogEvent) -> None:
         """Do nothing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure all in turn, each to a file of its own."""
+    """Measure each observer with its own file."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.logging", description=__doc__)
     parser.add_argument("--events", type=int, default=20000, help="in each of 5 rounds (20000)")
     times = parser.parse_args(arguments).events

@@ -1,9 +1,9 @@
-"""``python -m tests.benchmark.operating``: what mail feels while an operator works on a long queue.
+"""``python -m tests.benchmark.operating``: the delay of mail during actions on a long queue.
 
-A running MTA has ``--messages`` deferred to 10,000 domains. Mail comes at a steady rate and is
+A running MTA has ``--messages`` deferred for 10,000 domains. Mail arrives at a steady rate and is
 delivered to a next hop, first alone, then while the tool lists, holds, releases, retries and
-removes all that is queued, each once. Times are in milliseconds from the final dot to the ``250``;
-from when a message was due, in brackets, which is all that its sender waits for.
+removes the whole queue, each once. Times are in milliseconds, from the final dot to the ``250``;
+in brackets from the due time of a message, which is the whole delay of its sender.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _load(port: int, rate: float, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-def _said(name: str, load: subprocess.Popen[str]) -> str:
+def _line(name: str, load: subprocess.Popen[str]) -> str:
     figures = json.loads(load.communicate()[0])
     times = " ".join(
         f"{which} {figures[f'{which} ms']:7.2f} ({figures[f'{which} ms from when due']:7.2f})"
@@ -53,7 +53,7 @@ def _said(name: str, load: subprocess.Popen[str]) -> str:
 
 
 def measure(messages: int, rate: float, seconds: float, say: Callable[[str], None]) -> None:
-    """Measure it, and say each line as it is known."""
+    """Measure, and pass each line to ``say`` when it is known."""
     with folder("operating") as home, Hop() as hop:
         mta = MTA(
             home,
@@ -62,9 +62,9 @@ def measure(messages: int, rate: float, seconds: float, say: Callable[[str], Non
         )
         fill(home / "mta-state", messages)
         with mta:
-            say(_said("mail alone", _load(mta.smtp, rate, seconds)))
+            say(_line("mail alone", _load(mta.smtp, rate, seconds)))
             for command in _COMMANDS:
-                # As long as the command is likely to take: what it does is in all of the figures.
+                # About as long as the command takes, so that its effect is in all figures.
                 load = _load(mta.smtp, rate, seconds)
                 time.sleep(1.0)
                 took = -time.monotonic()
@@ -72,7 +72,7 @@ def measure(messages: int, rate: float, seconds: float, say: Callable[[str], Non
                 ran = CliRunner().invoke(tool, words)
                 took += time.monotonic()
                 done = ran.output if command[0] != "list" else f"{len(ran.output):,} octets"
-                say(_said(f"{command[0]}, {took:.1f} s", load) + f"  {done.splitlines()[0]}")
+                say(_line(f"{command[0]}, {took:.1f} s", load) + f"  {done.splitlines()[0]}")
             assert mta.terminate() == 0
 
 

@@ -1,9 +1,9 @@
-"""The results of a run as they stand in the documentation.
+"""The results of a run in the documentation.
 
     python -m tests.benchmark.page
 
-reads ``docs/benchmark-results.json`` and writes the tables and the plot beside it. A test sees to
-it that they belong together.
+reads ``docs/benchmark-results.json`` and writes the tables and the plot beside it. A test compares
+them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _DRAWN = (
 
 
 def measurements(content: Mapping[str, Any]) -> list[Measurement]:
-    """Return what a run wrote down."""
+    """Return the measurements of a run."""
     return [Measurement(**one) for one in content["measurements"]]
 
 
 def plot(found: Sequence[Summary]) -> str:
-    """Return the rates of all contestants, and how they hold with the length of the queue."""
+    """Return charts of the rates of all contestants, and of ours by the length of the queue."""
     charts = [
         Chart(f"{one.scenario} (messages a second)", one.medians, NAMES)
         for drawn in _DRAWN

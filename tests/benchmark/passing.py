@@ -1,4 +1,4 @@
-"""One large message passing through: how fast it is taken, and how much memory it needs."""
+"""The relay of one large message: rates and memory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PIECE = 1 << 20
 
 
 def passing(contestant: Contestant, octets: int) -> dict[str, float]:
-    """Send one message of so many octets, wait until it has arrived, and say what that took.
+    """Send one message of ``octets``, wait until it has arrived, and return rates and memory.
 
-    Memory is the most that any of its processes has grown by; what it starts for the delivery of
-    the message alone is not counted.
+    Memory is the largest growth of one process; processes that are started for this delivery do not
+    count.
 
     Raises:
-        Unready: it was refused, or did not arrive.
+        Unready: the message was refused, or did not arrive.
     """
     hop = contestant.hop
     assert not isinstance(hop, Silence)
-    message = memoryview(content(octets - 1024))  # with its header not beyond our default limit
+    message = memoryview(content(octets - 1024))  # with its header within our default limit
     expected = hop.count() + 1
     client = Client(contestant.port)
     client.greet()

@@ -1,4 +1,4 @@
-"""Bars, drawn as SVG. Pure."""
+"""Bar charts as SVG. Pure."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from attrs import frozen
 from .table import amount
 
 _WIDTH = 760
-_LABEL = 150  # for the names, to the left of the bars
-_VALUE = 90  # for the figures, to the right of the longest
+_LABEL = 150  # for the names, left of the bars
+_VALUE = 90  # for the figures, right of the longest bar
 _BAR = 18
 _STEP = 24
 _TITLE = 34
 _GAP = 14
 
-# Readable on white and on black; who keeps nothing is grey.
-_COLOURS = ("#c2571a", "#1f77b4", "#5a9bd4", "#7a6fb0")
-_GREY = "#999999"
+# Readable on white and black; servers without storage are gray.
+_COLORS = ("#c2571a", "#1f77b4", "#5a9bd4", "#7a6fb0")
+_GRAY = "#999999"
 
 
 @frozen
 class Chart:
-    """Bars with one scale.
+    """Bars with a common scale.
 
     Attributes:
-        title: above them.
+        title: above the bars.
         bars: length by name, from the top.
-        faint: names that are drawn in grey.
+        faint: names that are drawn in gray.
     """
 
     title: str
@@ -43,10 +43,10 @@ class Chart:
 
 
 def svg(charts: Sequence[Chart]) -> str:
-    """Return charts, one below the other, each name in the same colour in all of them."""
+    """Return the charts below each other, with one color for each name."""
     names = [name for chart in charts for name in chart.bars if name not in chart.faint]
-    colours = {
-        name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(dict.fromkeys(names))
+    colors = {
+        name: _COLORS[number % len(_COLORS)] for number, name in enumerate(dict.fromkeys(names))
     }
     height = sum(chart.height for chart in charts)
     parts = [
@@ -56,12 +56,12 @@ def svg(charts: Sequence[Chart]) -> str:
     ]
     top = 0
     for chart in charts:
-        parts += _chart(chart, top, colours)
+        parts += _chart(chart, top, colors)
         top += chart.height
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _chart(chart: Chart, top: int, colours: Mapping[str, str]) -> list[str]:
+def _chart(chart: Chart, top: int, colors: Mapping[str, str]) -> list[str]:
     longest = max(chart.bars.values(), default=0.0) or 1.0
     parts = [
         f'<text x="10" y="{top + 22}" font-weight="bold" fill="#222222">'
@@ -70,12 +70,12 @@ def _chart(chart: Chart, top: int, colours: Mapping[str, str]) -> list[str]:
     for number, (name, value) in enumerate(chart.bars.items()):
         y = top + _TITLE + number * _STEP
         length = (_WIDTH - _LABEL - _VALUE) * value / longest
-        colour = _GREY if name in chart.faint else colours[name]
+        color = _GRAY if name in chart.faint else colors[name]
         middle = y + _BAR - 5
         parts += [
             f'<text x="{_LABEL - 8}" y="{middle}" text-anchor="end" fill="#222222">'
             f"{escape(name)}</text>",
-            f'<rect x="{_LABEL}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>',
+            f'<rect x="{_LABEL}" y="{y}" width="{length:.1f}" height="{_BAR}" fill="{color}"/>',
             f'<text x="{_LABEL + length + 6:.1f}" y="{middle}" fill="#222222">'
             f"{amount(value)}</text>",
         ]

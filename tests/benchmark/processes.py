@@ -1,4 +1,4 @@
-"""What processes cost, from ``/proc`` (Linux)."""
+"""CPU time and memory of processes, from ``/proc`` (Linux)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> list[str]:
-    # The name, in brackets, may hold spaces and brackets itself: read on from the last one.
+    # The name, in brackets, may contain spaces and brackets: continue after the last bracket.
     text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     return text[text.rindex(")") + 2 :].split()
 
 
 def family(pid: int) -> list[int]:
-    """Return ``pid`` and all processes below it that are alive now."""
+    """Return ``pid`` and all its descendants that run now."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             try:
                 parents[int(entry)] = int(_stat(int(entry))[1])
             except (FileNotFoundError, ProcessLookupError):
-                continue  # ended while we were looking
+                continue  # it has just ended
     members = [pid]
     for member in members:
         members.extend(child for child, parent in parents.items() if parent == member)
@@ -31,9 +31,9 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time, user and system, of ``pid`` and everything below it, living or ended.
+    """Return the CPU time, user and system, of ``pid`` and all its descendants, past ones included.
 
-    A process that ends hands its time to its parent, so the sum never goes back.
+    The time of a process that ends is added to its parent, so the sum never decreases.
     """
     ticks = 0
     for member in family(pid):
@@ -45,9 +45,9 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Return the octets of memory that ``pid`` and everything below it have now.
+    """Return the memory of ``pid`` and all its descendants, in octets.
 
-    What they share is counted once (PSS), where the system tells; it tells their owner alone.
+    Shared memory is counted once (PSS) if the system shows that, which it does only to the owner.
     """
     return sum(map(_resident, family(pid)))
 
@@ -63,15 +63,15 @@ def _field(pid: int, file: str, field: str) -> int:
     for line in Path(f"/proc/{pid}/{file}").read_text("utf-8", "replace").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    return 0  # a process that has ended and was not waited for has none
+    return 0  # a zombie has none
 
 
 def memory(pid: int, field: str) -> dict[int, int]:
-    """Return octets of each process of a family.
+    """Return the octets of each process of a family.
 
     Args:
-        pid: the process above all others.
-        field: ``VmRSS``, what is resident now, or ``VmHWM``, the most since `forget_peaks`.
+        pid: the parent of all.
+        field: ``VmRSS``: resident now; ``VmHWM``: the peak since `forget_peaks`.
     """
     found = {}
     for member in family(pid):
@@ -81,7 +81,7 @@ def memory(pid: int, field: str) -> dict[int, int]:
 
 
 def forget_peaks(pid: int) -> None:
-    """Let the peak of each process of a family be what it has now (proc(5), ``clear_refs``)."""
+    """Reset the memory peaks of all processes of a family (proc(5), ``clear_refs``)."""
     for member in family(pid):
         with contextlib.suppress(OSError):
             Path(f"/proc/{member}/clear_refs").write_text("5", "ascii")

@@ -1,4 +1,4 @@
-"""A long queue of deferred mail, written as the MTA would, for an MTA to be started with."""
+"""A long queue of deferred mail, written to the store before a start of the MTA."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DESTINATIONS = 10_000
 LENGTHS = (1000, 10_000, 100_000, 1_000_000)
 
 _BATCH = 1000
-_FIRST_DUE = 1800.0  # seconds from now: none of it is due while anything is measured
+_FIRST_DUE = 1800.0  # seconds from now: no message is due during a measurement
 _LAST_DUE = 3500.0  # less than the longest wait between two attempts
 _REPLY = Reply.of(451, "4.1", "Connection timed out")
 
 
 def scenario(messages: int) -> str:
-    """Return the name of the scenario with so many messages queued."""
+    """Return the name of the scenario with ``messages`` queued."""
     return f"{messages:,} queued"
 
 
@@ -61,7 +61,7 @@ def _batches(messages: int, octets: int) -> Iterator[Sequence[Operation]]:
 
 
 def opened(home: Path) -> SQLiteStore:
-    """Open the store in a folder as the MTA does; it is to be closed."""
+    """Open the store in a folder like the MTA; the caller closes it."""
     files = DiskFiles()
     spool = Spool(str(home / "body"), files=files, executor=inline_executor)
     store = SQLiteStore(str(home / "queue.sqlite"), spool=spool, files=files)
@@ -70,7 +70,7 @@ def opened(home: Path) -> SQLiteStore:
 
 
 def fill(state: Path, messages: int, octets: int = 300) -> float:
-    """Write a queue into a state folder that has none; return how many seconds that took."""
+    """Write a queue into an empty state directory; return the seconds that it took."""
     start = time.monotonic()
     home = Path(shard_directory(str(state), 0))
     home.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What was measured, and what comes of it: medians of rounds, and ratios by round. Pure."""
+"""Measurements, with their medians and ratios over rounds. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ OURS = "twisted-mta"
 THEIRS = "postfix"
 
 MANY = "{} workers"
-"""The name of ours with so many workers, beside ours in one process."""
+"""The name of our MTA with this number of workers."""
 
 
 @frozen
 class Measurement:
-    """One contestant, one scenario, one round.
+    """The figures of one contestant in one round of a scenario.
 
     Attributes:
-        scenario: what it was given to do.
-        contestant: who.
+        scenario: its name.
+        contestant: its name.
         round: from 1.
-        figures: by name, which tells the unit.
+        figures: by name, which contains the unit.
     """
 
     scenario: str
@@ -36,10 +36,10 @@ class Summary:
     """One figure of one scenario over all rounds.
 
     Attributes:
-        scenario: what was done.
-        figure: what was measured.
-        medians: by contestant, in the order in which they were measured first.
-        ratios: by contestant, of each round that Postfix was measured in too, to Postfix.
+        scenario: its name.
+        figure: its name.
+        medians: by contestant, in the order of their first measurement.
+        ratios: by contestant: to Postfix, for each round with a figure of Postfix.
     """
 
     scenario: str
@@ -76,11 +76,11 @@ def summaries(measurements: Sequence[Measurement]) -> list[Summary]:
 
 
 def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    # The machine is not as fast in every round: what is next to each other in time is compared.
+    # The speed of the machine changes from round to round, so figures of one round are compared.
     return [ours[number] / theirs[number] for number in sorted(ours) if theirs.get(number)]
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Return the value that ``part`` (0 to 1) of all ``values`` do not exceed."""
+    """Return the value that the fraction ``part`` (0 to 1) of all values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

@@ -1,7 +1,7 @@
-"""What contestants are given to do, and in which order.
+"""The scenarios of a run, and their order.
 
-All that take part in a scenario run side by side, and one after the other gets work: those that do
-nothing cost nothing. Who begins changes from round to round.
+All contestants of a scenario run at the same time, and get their messages one after the other: idle
+ones cost nothing. The order alternates from round to round.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ RELAYING: Mapping[str, Work] = {
 }
 
 GROUPS = ("floors", "accept", "relay", "passing", "idle", "crowd", "queued")
-"""What can be asked for alone, with ``--only``."""
+"""The parts of a run that ``--only`` selects."""
 
 Record = Callable[[Measurement], object]
 
 
 @frozen
 class Extent:
-    """How much is done.
+    """The extent of a run.
 
     Attributes:
         rounds: of each scenario.
-        seconds: that each contestant is busy in each round, about.
-        queues: how many messages lie in the queues that are started with.
-        crowd: idle connections while others work.
+        seconds: for which each contestant is busy in a round, about.
+        queues: lengths of the queues at a start.
+        crowd: idle connections beside active ones.
         idle: idle connections whose memory is measured.
-        large: octets of the one large message.
+        large: octets of the large message.
     """
 
     rounds: int = 5
@@ -84,7 +84,7 @@ class Extent:
 
 
 QUICK = Extent(1, 0.3, (1000, 10_000), 500, 200, 5 << 20)
-"""To see whether all of it works, in a minute; its figures mean nothing."""
+"""For a test of the benchmark itself, in a minute; its figures mean nothing."""
 
 
 @frozen
@@ -92,9 +92,9 @@ class Benchmark:
     """A whole run.
 
     Attributes:
-        place: where contestants are put up.
-        names: who takes part.
-        extent: how much is done.
+        place: starts contestants.
+        names: of the contestants.
+        extent: of the run.
         record: called with each measurement.
     """
 
@@ -108,7 +108,7 @@ class Benchmark:
         """Measure, in the order of `GROUPS`.
 
         Raises:
-            Unready: a contestant failed; what was recorded before is good.
+            Unready: a contestant failed; earlier measurements are valid.
         """
         steps = {
             "floors": self._floors,
@@ -125,7 +125,7 @@ class Benchmark:
 
     def _turns(self, running: Sequence[Contestant]) -> Iterator[tuple[int, Contestant]]:
         for number in range(1, self.extent.rounds + 1):
-            # Whoever comes second finds the disk busy with what the first one left.
+            # The second contestant finds the disk busy with the writes of the first.
             for contestant in running if number % 2 else reversed(running):
                 yield number, contestant
 
@@ -181,7 +181,7 @@ class Benchmark:
     def _passing(self) -> None:
         names = [name for name in self.names if name in (OURS, THEIRS)]
         with self._all(names) as running:
-            for contestant in running:  # what is made once is made for this one
+            for contestant in running:  # a warm-up, for one-time allocations
                 rates(contestant, Work(20, octets=100 << 10))
                 passing(contestant, 1 << 20)
             for number, contestant in self._turns(running):
@@ -228,7 +228,7 @@ class Benchmark:
                     with mta:
                         figures = {"start to ready, s": time.monotonic() - start}
                         if total(metrics(mta), QUEUE_MESSAGES) < length:
-                            raise Unready(f"{length:,} messages were to be in the queue")
+                            raise Unready(f"expected {length:,} messages in the queue")
                         contestant = Contestant(
                             OURS, mta.smtp, mta.pid, sink, commits=partial(commits, mta)
                         )
@@ -239,7 +239,7 @@ class Benchmark:
 
 
 def _rest(contestant: Contestant) -> None:
-    """Wait until a contestant has nothing left to do."""
+    """Wait until a contestant is idle."""
     before = -1.0
     while (now := contestant.cpu()) > before or contestant.queued():
         before = now

@@ -1,9 +1,9 @@
-"""``python -m tests.benchmark.storm``: what mail costs that goes to many domains and nowhere.
+"""``python -m tests.benchmark.storm``: the cost of failing attempts for many domains.
 
-An MTA is started with a queue of ``--domains`` messages, each for a domain of its own, all due, and
-takes mail at a given rate meanwhile; a name server on loopback answers for the domains. An attempt
-fails by a next hop that refuses connections (*refused*: MX, AAAA and A are asked), by SERVFAIL, or
-by a name server that is silent. The CPU time of the same rate without a queue is subtracted.
+An MTA is started with a queue of ``--domains`` messages, each for another domain, all due, and
+accepts mail at a given rate meanwhile; a name server on loopback answers for the domains. Attempts
+fail because the next hop refuses connections (*refused*: MX, AAAA and A are asked), by SERVFAIL, or
+because the name server is silent. The CPU time of the same rate without a queue is subtracted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from twisted_mta.queue.store.contract import Accept
 from twisted_mta.system.real_world import wall_time
 from twisted_mta.telemetry.metrics.table import OUTCOMES
 
-from ..functional.machine import LOOPBACK, ROOT, folder, free_port
+from ..functional.machine import LOOPBACK, folder, free_port
 from ..functional.mta import MTA
-from ..functional.program import Program
+from ..functional.program import Module
 from .contestant import metrics, total
 from .load import generated
 from .processes import cpu_seconds
@@ -38,11 +38,11 @@ KINDS = ("refused", "servfail", "silent")
 
 _BATCH = 1000
 _MX, _A = 15, 1
-_POINTER = b"\xc0\x0c"  # to the name that was asked for
+_POINTER = b"\xc0\x0c"  # to the name in the question
 
 
 def answer(query: bytes, kind: str) -> bytes:
-    """Return what the name server answers; as little work as can be, for it shares the machine."""
+    """Return the answer of the name server, with little work, since it shares the machine."""
     end = query.index(b"\0", 12) + 5
     type = int.from_bytes(query[end - 4 : end - 2], "big")
     rdata = b""
@@ -71,7 +71,7 @@ def serve(port: int, kind: str) -> None:
 
 
 def fill(state: Path, domains: int) -> None:
-    """Write a queue of mail from the null reverse-path that is due: it brings forth no notices."""
+    """Write a queue of due mail from the null reverse-path, which causes no notices."""
     home = Path(shard_directory(str(state), 0))
     home.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
@@ -103,27 +103,21 @@ def fill(state: Path, domains: int) -> None:
 def measure(
     home: Path, kind: str, domains: int, rate: float, seconds: float, workers: int
 ) -> dict[str, float]:
-    """Return what acceptance took during a storm, and what the storm cost."""
+    """Return the latency of acceptance during a storm, and the cost of the storm."""
     fill(home / "mta-state", domains)
     port, dead = free_port(), free_port()
     toml = f'[delivery]\nport = {dead}\n[dns]\nnameservers = ["{LOOPBACK}:{port}"]\n'
     route = ("--route", "elsewhere.example=discard:", "--workers", str(workers))
-    with Program(home, "nameserver.log") as nameserver:
-        nameserver.spawn(
-            (
-                *("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", f"{__package__}.storm"),
-                *("--kinds", kind, "--serve", str(port)),
-            )
+    serving = (f"{__package__}.storm", "--kinds", kind, "--serve", str(port))
+    with Module(home, "nameserver.log", *serving), MTA(home, *route, toml=toml) as mta:
+        cpu, attempts = cpu_seconds(mta.pid), total(metrics(mta), OUTCOMES)
+        figures = generated(
+            "latency", mta.smtp, "--rate", rate, "--seconds", seconds, "--octets", 4096
         )
-        with MTA(home, *route, toml=toml) as mta:
-            cpu, attempts = cpu_seconds(mta.pid), total(metrics(mta), OUTCOMES)
-            figures = generated(
-                "latency", mta.smtp, "--rate", rate, "--seconds", seconds, "--octets", 4096
-            )
-            figures["CPU s"] = cpu_seconds(mta.pid) - cpu
-            accepted = rate * seconds
-            figures["failed"] = max(0.0, total(metrics(mta), OUTCOMES) - attempts - accepted)
-            mta.terminate()
+        figures["CPU s"] = cpu_seconds(mta.pid) - cpu
+        accepted = rate * seconds
+        figures["failed"] = max(0.0, total(metrics(mta), OUTCOMES) - attempts - accepted)
+        mta.terminate()
     return figures
 
 
@@ -131,11 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.storm", description=__doc__)
     parser.add_argument("--domains", type=int, default=20_000)
-    parser.add_argument("--rate", type=float, default=100.0, help="messages taken a second (100)")
+    parser.add_argument(
+        "--rate", type=float, default=100.0, help="messages accepted per second (100)"
+    )
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--serve", type=int, help="be the name server, on this port")
+    parser.add_argument("--serve", type=int, help="run as the name server, on this port")
     options = parser.parse_args(arguments)
     if options.serve:
         serve(options.serve, options.kinds[0])

@@ -1,4 +1,4 @@
-"""Results as people read them. Pure."""
+"""Results as tables. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .results import THEIRS, Summary
 from .target import Verdict
 
 _WITHOUT_RATIO = ("messages/s", "CPU of the generator", "CPU µs/message of the generator")
-"""Figures of what was done, which do not compare those that it was done to."""
+"""Figures about the load, which do not compare contestants."""
 
 
 def amount(value: float) -> str:
-    """Return a figure with three digits that count.
+    """Return a figure with three significant digits.
 
     >>> amount(2487.92), amount(23.456), amount(0.4567)
     ('2,488', '23.5', '0.457')
@@ -26,7 +26,7 @@ def amount(value: float) -> str:
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as columns as wide as they have to be; all but the first are set to the right."""
+    """Return rows in aligned columns; all but the first are aligned right."""
     widths = [max(len(row[each]) for row in rows) for each in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -38,7 +38,7 @@ def grid(rows: Sequence[Sequence[str]]) -> str:
 
 
 def figures(scenario: str, found: Sequence[Summary]) -> list[list[str]]:
-    """Return the rows of one scenario: contestants across, figures down, ratios in brackets."""
+    """Return the rows of a scenario: a column for each contestant, ratios in brackets."""
     own = [one for one in found if one.scenario == scenario]
     names = list(dict.fromkeys(name for one in own for name in one.medians))
     heads = [f"{name} (keeps nothing)" if name in NAMES else name for name in names]
@@ -51,8 +51,8 @@ def figures(scenario: str, found: Sequence[Summary]) -> list[list[str]]:
 def _cell(one: Summary, name: str) -> str:
     if name not in one.medians:
         return "–"
-    apart = one.figure.startswith(_WITHOUT_RATIO)
-    ratio = None if name == THEIRS or apart else one.ratio(name)
+    has_ratio = name != THEIRS and not one.figure.startswith(_WITHOUT_RATIO)
+    ratio = one.ratio(name) if has_ratio else None
     return amount(one.medians[name]) + ("" if ratio is None else f" (×{ratio:.2f})")
 
 
@@ -74,14 +74,14 @@ def verdicts(judged: Sequence[Verdict]) -> list[list[str]]:
 
 
 def text(found: Sequence[Summary], judged: Sequence[Verdict]) -> str:
-    """Return everything, for a terminal."""
+    """Return all tables, for a terminal."""
     scenarios = dict.fromkeys(one.scenario for one in found)
     parts = [grid(figures(scenario, found)) for scenario in scenarios]
     return "\n\n".join([*parts, grid(verdicts(judged))])
 
 
 def rst(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows, the first of which is the head, as a table of reStructuredText."""
+    """Return rows, with a header row first, as a table of reStructuredText."""
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in rows:
         for number, cell in enumerate(row):

@@ -1,4 +1,4 @@
-"""What is to be reached, and whether it was. Pure."""
+"""Targets of the benchmark, and verdicts on them. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Target:
     """A bound for one figure.
 
     Attributes:
-        scenario: which.
-        figure: which.
+        scenario: its name.
+        figure: its name.
         bound: in the unit of the figure, or as a ratio.
         at_most: whether less is better.
-        against: whom the ratio is to; None: the figure itself.
-        ours: whose figure counts; empty: the better one of all that are ours.
-        reference: scenario of the one it is compared with, if that is another one.
+        against: the contestant to which the ratio is; None: no ratio.
+        ours: the contestants that count; empty: the best one of ours.
+        reference: the scenario of ``against``, if it is another one.
     """
 
     scenario: str
@@ -35,7 +35,7 @@ class Target:
     reference: str | None = None
 
     def __str__(self) -> str:
-        """What is asked for, in one phrase."""
+        """The target in one phrase."""
         sign = "≤" if self.at_most else "≥"
         than = "" if self.against is None else f" × {self.reference or self.against}"
         return f"{self.scenario}: {self.figure} {sign} {self.bound:g}{than}"
@@ -43,12 +43,12 @@ class Target:
 
 @frozen
 class Verdict:
-    """What became of a target.
+    """Whether a target was met.
 
     Attributes:
-        target: which.
-        measured: in the unit of the target; None: it was not measured.
-        whose: figure it is.
+        target: the target.
+        measured: in the unit of the target; None: not measured.
+        whose: the contestant of the figure.
     """
 
     target: Target
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether it was reached; None: it was not measured."""
+        """Whether the target was met; None: not measured."""
         if self.measured is None:
             return None
         if self.target.at_most:
@@ -66,7 +66,7 @@ class Verdict:
 
 
 def targets(lengths: Sequence[int] = queued.LENGTHS, crowd: int = 10_000) -> list[Target]:
-    """Return all targets, those about long queues for the longest of ``lengths``."""
+    """Return all targets; those of long queues apply to the longest of ``lengths``."""
     accepted, end_to_end, cpu = "accepted/s", "end to end/s", "CPU µs/message"
     long, short = (queued.scenario(each) for each in (max(lengths), min(lengths)))
     among = scenario.CROWD.format(crowd)
@@ -89,7 +89,7 @@ def targets(lengths: Sequence[int] = queued.LENGTHS, crowd: int = 10_000) -> lis
         Target(scenario.PASSING, "accepted MiB/s", 50.0),
         Target(long, "start to ready, s", 2.0, at_most=True),
         Target(long, "resident MiB when ready", 150.0, at_most=True),
-        # "No slower" has to allow for noise; 10 % is a choice, and not a measured spread.
+        # "No slower" has to allow for noise; 10 % is a choice, not a measured spread.
         Target(long, accepted, 0.9, against=OURS, ours=_IN_ONE_PROCESS, reference=short),
         Target(long, end_to_end, 0.9, against=OURS, ours=_IN_ONE_PROCESS, reference=short),
         Target(among, accepted, 0.8, against=without, ours=ours),
@@ -98,10 +98,9 @@ def targets(lengths: Sequence[int] = queued.LENGTHS, crowd: int = 10_000) -> lis
 
 
 def judged(target: Target, found: Sequence[Summary]) -> Verdict:
-    """Return what became of a target.
+    """Return the verdict on a target.
 
-    Ratios are the medians of those by round, where rounds were shared with Postfix; all others are
-    the ratios of medians.
+    Ratios to Postfix are medians of the ratios by round; all other ratios are those of medians.
     """
     by_name = {(one.scenario, one.figure): one for one in found}
     summary = by_name.get((target.scenario, target.figure))

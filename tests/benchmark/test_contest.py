@@ -1,4 +1,4 @@
-"""The benchmark counts what it says it counts."""
+"""The benchmark measures what it reports."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ from .tls_load import send_all
 
 
 class Processes(SynchronousTestCase):
-    def test_the_time_of_children_counts_while_they_live_and_when_they_have_ended(self) -> None:
+    def test_cpu_time_includes_running_and_ended_children(self) -> None:
         need_proc()
         busy = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ninput()"
         before = cpu_seconds(os.getpid())
@@ -51,7 +51,7 @@ class Processes(SynchronousTestCase):
         self.assertNotIn(child.pid, family(os.getpid()))
         self.assertGreater(cpu_seconds(os.getpid()) - before, 0.15)
 
-    def test_memory_is_that_of_the_whole_family(self) -> None:
+    def test_memory_includes_children(self) -> None:
         need_proc()
         child = subprocess.Popen(
             [sys.executable, "-c", "held = b'x' * (32 << 20)\nprint(flush=True)\ninput()"],
@@ -66,7 +66,7 @@ class Processes(SynchronousTestCase):
         self.assertGreater(memory(os.getpid(), "VmRSS")[child.pid], 32 << 20)
         self.assertGreater(resident(os.getpid()), resident(child.pid))
 
-    def test_a_peak_is_forgotten_when_it_is_over(self) -> None:
+    def test_a_memory_peak_can_be_reset(self) -> None:
         need_proc()
         child = subprocess.Popen(
             [
@@ -87,7 +87,7 @@ class Processes(SynchronousTestCase):
 
 
 class Commits(SynchronousTestCase):
-    def test_those_of_all_workers_are_added(self) -> None:
+    def test_commits_of_all_workers_are_added(self) -> None:
         page = (
             "# TYPE twisted_mta_commit_batches_total counter\n"
             'twisted_mta_commit_batches_total{process="1"} 10.0\n'
@@ -107,7 +107,7 @@ class Contest(SynchronousTestCase):
     def contestant(self, name: str, silent: bool = False) -> Contestant:
         return self.enterContext(self.field.contestant(name, silent=silent))
 
-    def test_both_contestants_do_the_same_work(self) -> None:
+    def test_both_contestants_are_measured_with_the_same_messages(self) -> None:
         need(self, "postfix")
         for name in (THEIRS, OURS):
             contestant = self.contestant(name)
@@ -120,17 +120,17 @@ class Contest(SynchronousTestCase):
                 self.assertGreater(figures["CPU µs/message"], 0)
                 self.assertEqual("operations/commit" in figures, name == OURS)
 
-    def test_a_next_hop_that_says_nothing_leaves_only_what_is_accepted(self) -> None:
+    def test_with_a_silent_next_hop_only_acceptance_is_measured(self) -> None:
         figures = rates(self.contestant(OURS, silent=True), Work(10, sessions=2))
         self.assertIn("accepted/s", figures)
         self.assertNotIn("end to end/s", figures)
 
-    def test_the_generator_of_tls_sends_as_many_as_it_was_told(self) -> None:
+    def test_the_generator_of_tls_load_sends_all_messages(self) -> None:
         contestant = self.contestant(OURS)
         send_all(contestant.port, 7, 3, 1000)
         self.arrived(contestant, 7)
 
-    def test_messages_that_are_due_are_all_sent_and_timed(self) -> None:
+    def test_all_due_messages_are_sent_and_timed(self) -> None:
         contestant = self.contestant(OURS)
         load = asyncio.run(drive(contestant.port, 200.0, 0.2, 4, 1000))
         self.assertGreater(len(load.final), 10)
@@ -150,13 +150,13 @@ class LongQueue(SynchronousTestCase):
         self.home = self.enterContext(folder("queued"))
         fill(self.home / "mta-state", 1500)
 
-    def test_an_mta_finds_what_was_filled_in(self) -> None:
+    def test_an_mta_finds_the_filled_queue(self) -> None:
         with MTA(self.home) as mta:
             page = metrics(mta)
         self.assertEqual(total(page, QUEUE_MESSAGES), 1500)
         self.assertEqual(total(page, QUEUE_DEFERRED), 1500)
 
-    def test_none_of_it_is_due_before_the_measurement_is_over(self) -> None:
+    def test_no_message_of_a_filled_queue_is_due_during_the_measurement(self) -> None:
         store = opened(self.home / "mta-state")
         self.addCleanup(store.close)
         now = wall_time()
@@ -167,7 +167,7 @@ class LongQueue(SynchronousTestCase):
 
 
 class Content(SynchronousTestCase):
-    def test_it_is_as_long_as_it_was_asked_for_and_ends_once(self) -> None:
+    def test_a_content_has_the_given_size_and_one_final_dot(self) -> None:
         made = content(4096)
         self.assertLess(abs(len(made) - 4096), 300)
         self.assertTrue(made.endswith(b"\r\n.\r\n"))
@@ -175,7 +175,7 @@ class Content(SynchronousTestCase):
 
 
 class Storms(SynchronousTestCase):
-    def test_the_name_server_says_what_its_kind_says(self) -> None:
+    def test_the_name_server_answers_according_to_its_kind(self) -> None:
         query = dns.message.make_query("d1.example.", "MX", use_edns=0)
         response = dns.message.from_wire(storm.answer(query.to_wire(), "refused"))
         self.assertTrue(query.is_response(response))
@@ -183,7 +183,7 @@ class Storms(SynchronousTestCase):
         response = dns.message.from_wire(storm.answer(query.to_wire(), "servfail"))
         self.assertEqual(response.rcode(), dns.rcode.SERVFAIL)
 
-    def test_attempts_that_fail_are_counted_and_mail_is_taken_meanwhile(self) -> None:
+    def test_failed_attempts_are_counted_while_mail_is_accepted(self) -> None:
         need_proc()
         with folder("storm") as home:
             figures = storm.measure(home, "refused", 30, 20.0, 1.0, workers=1)

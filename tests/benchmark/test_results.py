@@ -1,4 +1,4 @@
-"""What the benchmark makes of its figures: ratios, verdicts, tables and bars."""
+"""Results of the benchmark: ratios, verdicts, tables and charts."""
 
 from xml.etree import ElementTree
 
@@ -20,17 +20,17 @@ def measured(contestant: str, *rates: float, task: str = "task") -> list[Measure
 
 
 class Ratios(SynchronousTestCase):
-    def test_they_compare_rounds_not_medians(self) -> None:
+    def test_ratios_compare_rounds_not_medians(self) -> None:
         (found,) = summaries([*measured(OURS, 100, 300, 800), *measured(THEIRS, 50, 300, 100)])
         self.assertEqual(found.medians, {OURS: 300, THEIRS: 100})
         self.assertEqual(found.ratios, {OURS: [2.0, 1.0, 8.0]})
         self.assertEqual(found.ratio(OURS), 2.0)
 
-    def test_a_round_that_only_one_has_is_left_out(self) -> None:
+    def test_a_round_of_only_one_contestant_is_left_out(self) -> None:
         (found,) = summaries([*measured(OURS, 100, 300), *measured(THEIRS, 50)])
         self.assertEqual(found.ratios, {OURS: [2.0]})
 
-    def test_there_are_none_without_the_other(self) -> None:
+    def test_without_postfix_there_are_no_ratios(self) -> None:
         (found,) = summaries(measured(OURS, 100))
         self.assertIsNone(found.ratio(OURS))
 
@@ -46,7 +46,7 @@ class Verdicts(SynchronousTestCase):
         verdict = judged(target, summaries(found))
         return verdict.measured, verdict.whose, verdict.met
 
-    def test_the_better_one_of_ours_counts(self) -> None:
+    def test_the_best_of_our_contestants_counts(self) -> None:
         found = (
             *measured(OURS, 300),
             *measured("2 workers", 450),
@@ -58,22 +58,22 @@ class Verdicts(SynchronousTestCase):
         alone = Target("task", RATE, 4.0, against=THEIRS, ours=(OURS,))
         self.assertEqual(self.verdict(alone, *found), (3.0, OURS, False))
 
-    def test_less_is_better_where_it_is_said(self) -> None:
+    def test_a_target_may_be_an_upper_bound(self) -> None:
         found = (*measured(OURS, 300), *measured("2 workers", 450))
         target = Target("task", RATE, 400.0, at_most=True)
         self.assertEqual(self.verdict(target, *found), (300, OURS, True))
 
-    def test_one_scenario_is_compared_with_another(self) -> None:
+    def test_a_target_may_compare_two_scenarios(self) -> None:
         found = (*measured(OURS, 200, task="short"), *measured(OURS, 150, task="long"))
         target = Target("long", RATE, 0.9, against=OURS, reference="short")
         self.assertEqual(self.verdict(target, *found), (0.75, OURS, False))
 
-    def test_what_was_not_measured_is_neither_met_nor_missed(self) -> None:
+    def test_a_target_without_a_measurement_is_neither_met_nor_missed(self) -> None:
         target = Target("task", RATE, 4.0, against=THEIRS)
         self.assertEqual(self.verdict(target, *measured(OURS, 300)), (None, "", None))
         self.assertEqual(self.verdict(target), (None, "", None))
 
-    def test_every_target_names_a_scenario_that_is_measured(self) -> None:
+    def test_every_target_names_a_scenario_of_the_benchmark(self) -> None:
         known = {
             *scenario.ACCEPTING,
             *scenario.RELAYING,
@@ -91,7 +91,7 @@ class Tables(SynchronousTestCase):
         said = [amount(each) for each in (12345.6, 99.94, 9.876, 0.01234, 0.0)]
         self.assertEqual(said, ["12,346", "99.9", "9.88", "0.012", "0.000"])
 
-    def test_contestants_stand_beside_each_other_with_their_ratios(self) -> None:
+    def test_contestants_are_columns_with_their_ratios(self) -> None:
         found = summaries([*measured(THEIRS, 100), *measured(OURS, 250), *measured("aiosmtpd", 50)])
         self.assertEqual(
             figures("task", found),
@@ -101,19 +101,19 @@ class Tables(SynchronousTestCase):
             ],
         )
 
-    def test_what_a_contestant_was_not_given_is_a_dash(self) -> None:
+    def test_a_missing_figure_is_a_dash(self) -> None:
         found = [
             Summary("task", "one", {OURS: 1.0, THEIRS: 2.0}, {}),
             Summary("task", "other", {OURS: 1.0}, {}),
         ]
         self.assertEqual(figures("task", found)[2], ["other", "1.00", "–"])
 
-    def test_columns_are_as_wide_as_they_have_to_be(self) -> None:
+    def test_columns_are_as_wide_as_their_widest_cell(self) -> None:
         self.assertEqual(
             grid([["a", "long head"], ["word", "1"]]), "a     long head\nword          1"
         )
 
-    def test_a_verdict_is_said_in_words(self) -> None:
+    def test_a_verdict_is_written_in_words(self) -> None:
         target = Target("task", RATE, 2.5, against=THEIRS)
         said = verdicts([Verdict(target, 3.0, OURS), Verdict(target, 1.0, OURS), Verdict(target)])
         self.assertEqual(
@@ -125,7 +125,7 @@ class Tables(SynchronousTestCase):
             ],
         )
 
-    def test_pages_get_the_same_rows(self) -> None:
+    def test_rows_are_written_as_a_list_table(self) -> None:
         self.assertEqual(
             rst([["a", ""], ["b", "1"]]),
             ".. list-table::\n   :header-rows: 1\n\n   * - a\n     -\n   * - b\n     - 1\n",
@@ -134,22 +134,22 @@ class Tables(SynchronousTestCase):
 
 class Bars(SynchronousTestCase):
     def drawn(self, *charts: Chart) -> list[tuple[float, str]]:
-        """Return length and colour of each bar."""
+        """Return (length, color) of each bar."""
         picture = ElementTree.fromstring(svg(charts))
         background, *bars = picture.iter("{http://www.w3.org/2000/svg}rect")
         self.assertEqual(background.get("height"), picture.get("height"))
         return [(float(bar.attrib["width"]), bar.attrib["fill"]) for bar in bars]
 
-    def test_their_lengths_are_in_proportion(self) -> None:
+    def test_bars_have_proportional_lengths(self) -> None:
         (long, _), (short, _) = self.drawn(Chart("title", {"a": 200.0, "b": 50.0}))
         self.assertEqual(long, 4 * short)
 
-    def test_a_name_has_one_colour_in_all_charts_and_who_keeps_nothing_is_grey(self) -> None:
+    def test_a_name_has_one_color_in_all_charts_and_faint_names_are_gray(self) -> None:
         first = Chart("first", {"a": 1.0, "b": 1.0, "c": 2.0}, faint=("c",))
         (_, a), (_, b), (_, c), (_, again) = self.drawn(first, Chart("second", {"b": 3.0}))
         self.assertEqual(b, again)
         self.assertEqual(len({a, b, c}), 3)
         self.assertEqual(c, "#999999")
 
-    def test_names_are_text_whatever_they_hold(self) -> None:
+    def test_names_are_escaped(self) -> None:
         self.assertEqual(len(self.drawn(Chart("<&>", {'a & "b" <c>': 0.0}))), 1)

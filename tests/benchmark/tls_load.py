@@ -2,8 +2,8 @@
 
     python -m tests.benchmark.tls_load PORT --messages 1000 --sessions 20
 
-Each message has a connection of its own and a full handshake: nothing is resumed. It says as JSON
-how long it took and how much CPU time it needed itself, because that is missing to who is measured.
+Each message has its own connection with a full handshake. The output is JSON: the time, and the CPU
+time of the generator, which is not available to the contestant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def send_all(port: int, messages: int, sessions: int, octets: int) -> None:
     """Send ``messages`` by ``sessions`` threads.
 
     Raises:
-        Exception: what went wrong first.
+        Exception: the first failure.
     """
     context = client_tls()
     message = content(octets)
@@ -32,7 +32,7 @@ def send_all(port: int, messages: int, sessions: int, octets: int) -> None:
 
     def session() -> None:
         try:
-            for _ in tickets:  # one `next` is one byte code: threads do not disturb it
+            for _ in tickets:  # `next` is atomic among threads
                 client = Client(port)
                 client.greet(context)
                 client.send(message)
@@ -50,7 +50,7 @@ def send_all(port: int, messages: int, sessions: int, octets: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send, and print a line of JSON."""
+    """Send messages, and print the result as a line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark.tls_load", description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--messages", type=int, default=1000)

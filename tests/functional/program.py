@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from .machine import PATH, PATIENCE, Unready, eventually
+from .machine import PATH, PATIENCE, ROOT, Unready, eventually
 
 _T = TypeVar("_T")
 
@@ -118,3 +119,22 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class Module(Program):
+    """A module of these tests as a process: ``python -m MODULE``.
+
+    Args:
+        home: the working directory.
+        log: name of the file in ``home`` that the output is appended to.
+        module: its dotted name.
+        arguments: of the command line.
+    """
+
+    def __init__(self, home: Path, log: str, module: str, *arguments: str | Path) -> None:
+        super().__init__(home, log)
+        self.environment = {"PYTHONPATH": str(ROOT)}
+        self._command = (sys.executable, "-m", module, *arguments)
+
+    def start(self) -> None:
+        self.spawn(self._command)
