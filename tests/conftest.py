@@ -1,4 +1,4 @@
-"""pytest runs in a folder of its own: trial's TestCases make their files in the current one."""
+"""pytest runs in a temporary folder: trial's TestCases write to the current one."""
 
 import os
 import tempfile

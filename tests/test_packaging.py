@@ -1,4 +1,4 @@
-"""Installed as users install it: `twistd --help` lists `mta`, and the console script is there."""
+"""Installation: `twistd --help` lists `mta`, and the console script exists."""
 
 import os
 import shutil
@@ -27,9 +27,9 @@ test -x {home}/venv/bin/twisted-mta
 
 class Installation(SynchronousTestCase):
     def test_an_installed_and_an_editable_package_make_twistd_list_mta(self) -> None:
-        # Side by side: most of the time goes into fetching and unpacking what we depend on.
+        # In parallel: fetching and unpacking the dependencies takes most of the time.
         running = {}
-        # trial -j names all packages of its own there: pip would find nothing left to install.
+        # trial -j puts its own packages there, and pip would find nothing to install.
         environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
         for name, how in (("installed", ""), ("editable", "--editable")):
             home = Path(tempfile.mkdtemp(prefix=f"mta-{name}-"))

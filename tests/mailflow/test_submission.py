@@ -223,8 +223,10 @@ class Bound(SubmissionTestCase):
         client = await self.session(self.submission(), ClientTLS())
         # RFC 5802 §6: "y" claims that the server did not announce channel binding.
         for flag, reply in (("y", "535 5.7.8"), ("n", "334 ")):
-            said = await self.codes(client, f"AUTH SCRAM-SHA-256 {encoded(f'{flag},,n=ann,r=abc')}")
-            self.assertTrue(said[0].startswith(reply[:4].strip()), said)
+            codes = await self.codes(
+                client, f"AUTH SCRAM-SHA-256 {encoded(f'{flag},,n=ann,r=abc')}"
+            )
+            self.assertTrue(codes[0].startswith(reply[:4].strip()), codes)
 
     async def test_a_scram_salt_does_not_reveal_whether_an_account_exists(self) -> None:
         client = await self.session(self.submission(), ClientTLS())

@@ -1,4 +1,4 @@
-"""Makes ``twistd mta`` known to Twisted's plugin system; everything else is in `twisted_mta`."""
+"""The ``twistd mta`` plugin; the program itself is in `twisted_mta`."""
 
 from twisted.application.service import ServiceMaker
 

@@ -337,7 +337,7 @@ class Player:
             if outcome.delivered:
                 demand(transaction.content_sent, "delivered without content")
                 demand(transaction.heard_after, "delivered without an answer to the final dot")
-                demand(outcome.remote is not None, "delivered, and nobody said so")
+                demand(outcome.remote is not None, "delivered without a remote server")
             if outcome.uncertain:
                 demand(transaction.content_sent, "uncertain without content")
             demand(not re.search(r"[^\x20-\x7e]", str(outcome.reply)), "unsafe text")
@@ -445,7 +445,7 @@ def new(draw: Random) -> Case:
 
 CLIENT = Target(
     name="client",
-    shows="no exception, no content before 354, an outcome for every recipient, whatever comes",
+    shows="no exception, no content before 354, an outcome for every recipient, for any replies",
     modules=(session, auth, outgoing, reply, reply_reader, client),
     new=new,
     words=_WORDS,

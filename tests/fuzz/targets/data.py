@@ -50,8 +50,8 @@ def _read(cuts: Sequence[bytes], long_lines: bool) -> None:
     content, rest, fed = b"", b"", 0
     for place, piece in enumerate(cuts):
         fed += len(piece)
-        came, rest = reader.read(piece)
-        content += came
+        part, rest = reader.read(piece)
+        content += part
         demand(len(reader._held) <= 4, "more is held back than may be the end")
         if reader.finished:
             rest += b"".join(cuts[place + 1 :])
@@ -62,7 +62,7 @@ def _read(cuts: Sequence[bytes], long_lines: bool) -> None:
     demand(reader.finished == (end >= 0), "the end is elsewhere")
     if end >= 0:
         expected = without_dots(octets[: end + 2])[2:]
-        demand(content == expected, "the content is another")
+        demand(content == expected, "the content differs")
         demand(rest == octets[end + 5 :], "what stands behind the end is another")
         demand(reader.bare == is_broken(expected), "bare octets were overlooked, or invented")
         demand(
@@ -70,7 +70,7 @@ def _read(cuts: Sequence[bytes], long_lines: bool) -> None:
         )
     else:
         expected = without_dots(octets)[2:]
-        demand(expected.startswith(content), "the content is another")
+        demand(expected.startswith(content), "the content differs")
         demand(len(expected) - len(content) <= 4, "content is held back")
 
 
@@ -79,8 +79,8 @@ def _chunks(cuts: Sequence[bytes]) -> None:
     content = b""
     for piece in cuts:
         reader.left = len(piece)
-        came, rest = reader.read(piece + b"RSET\r\n")
-        content += came
+        part, rest = reader.read(piece + b"RSET\r\n")
+        content += part
         demand(rest == b"RSET\r\n" and not reader.left, "a chunk does not end where it ends")
     content += reader.end()
     demand(content == b"".join(cuts), "chunks were changed")
@@ -89,11 +89,13 @@ def _chunks(cuts: Sequence[bytes]) -> None:
 
 def _normalize(cuts: Sequence[bytes]) -> None:
     normalizer = NewlineNormalizer()
-    came = b"".join(map(normalizer.feed, cuts))
+    joined = b"".join(map(normalizer.feed, cuts))
     whole = NewlineNormalizer().feed(b"".join(cuts))
-    demand(came == whole, "what is normalized depends on how it was cut")
-    demand(not is_broken(whole), "what is normalized is still broken")
-    demand(whole == normalized(b"".join(cuts)), "normalized into something else")
+    demand(joined == whole, "normalization depends on the cut")
+    demand(not is_broken(whole), "normalized content is still broken")
+    demand(
+        whole == normalized(b"".join(cuts)), "normalized content differs from a naive normalization"
+    )
 
 
 def _stuff(cuts: Sequence[bytes]) -> None:
@@ -102,10 +104,10 @@ def _stuff(cuts: Sequence[bytes]) -> None:
     content = b"".join(cuts)
     demand(sent.endswith(b"\r\n.\r\n") or sent == b".\r\n", "no final dot")
     reader = DataReader()
-    came, rest = reader.read(sent)
+    received, rest = reader.read(sent)
     demand(reader.finished and not rest, "the content ends before its end")
     line_end = b"" if content.endswith(b"\r\n") or not content else b"\r\n"
-    demand(came == content + line_end, "what arrives is not what was sent")
+    demand(received == content + line_end, "the received content is not the sent one")
 
 
 def new(draw: Random) -> Case:

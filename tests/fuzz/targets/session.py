@@ -117,7 +117,7 @@ class Player:
         self._choices = case.choices or (0,)
         self._decided = 0
         self._late = late
-        self._asked: Mail | Rcpt | Open | Finish | None = None
+        self._question: Mail | Rcpt | Open | Finish | None = None
         self._content: bytearray | None = None
         self._recipients = 0
         if case.knob(TLS, 4) == 3:
@@ -132,7 +132,7 @@ class Player:
                 self.session.receive(octets)
                 self._advance()
                 self._look_at_memory(len(octets))
-            while self._asked is not None:
+            while self._question is not None:
                 self._decide()
                 self._advance()
             if number == end_after:
@@ -149,20 +149,20 @@ class Player:
         while True:
             step = self.session.step()
             if step is None:
-                if self._asked is None or self._late:
+                if self._question is None or self._late:
                     break
                 self._decide()
                 continue
             bound -= 1
             demand(bound > 0, "steps without end")
             self._take(step)
-        demand(self.session.deciding == (self._asked is not None), "deciding, and nobody asked")
+        demand(self.session.deciding == (self._question is not None), "deciding without a question")
 
     def _take(self, step: Step) -> None:
         demand(not self.closed, f"{step} after Close")
-        demand(self._asked is None, f"{step} before the answer to {self._asked}")
+        demand(self._question is None, f"{step} before the answer to {self._question}")
         if isinstance(step, Mail | Rcpt | Open | Finish):
-            self._asked = step
+            self._question = step
             if isinstance(step, Open):
                 transaction = self.session.transaction
                 demand(transaction and transaction.recipients, "content without a recipient")
@@ -181,7 +181,7 @@ class Player:
             demand(self.session.transaction is None, "a transaction outlives the session")
 
     def _decide(self) -> None:
-        asked, self._asked = self._asked, None
+        asked, self._question = self._question, None
         decision = _DECISIONS[self._choices[self._decided % len(self._choices)] % len(_DECISIONS)]
         self._decided += 1
         if isinstance(asked, Open):
@@ -260,9 +260,9 @@ def _codes(played: Played) -> list[str]:
     # A content with several faults is refused for the one that is noticed first.
     return [
         "55x"
-        if said.code in (550, 552) and said.status in ("5.6.0", "5.3.4")
-        else f"{said.code} {said.status}"
-        for said in played.replies
+        if reply.code in (550, 552) and reply.status in ("5.6.0", "5.3.4")
+        else f"{reply.code} {reply.status}"
+        for reply in played.replies
     ]
 
 
@@ -276,16 +276,16 @@ def _end(case: Case) -> int:
 
 def _read(case: Case, played: Played) -> int | None:
     """Check the replies against the commands; return the reply from which on TCP decides."""
-    told = settings(case)
+    listener = settings(case)
     reader = Reader(
         Demands(
-            chunking=told.chunking,
-            binarymime=BINARYMIME in told.extensions,
-            normalize=told.bare_newlines == "normalize",
-            reject_long_lines=told.long_lines == "reject",
-            max_message_size=told.max_message_size,
-            max_errors=told.max_errors,
-            longest_line=told.longest_line,
+            chunking=listener.chunking,
+            binarymime=BINARYMIME in listener.extensions,
+            normalize=listener.bare_newlines == "normalize",
+            reject_long_lines=listener.long_lines == "reject",
+            max_message_size=listener.max_message_size,
+            max_errors=listener.max_errors,
+            longest_line=listener.longest_line,
         ),
         deque(played.replies),
         decisions=_REFUSALS,

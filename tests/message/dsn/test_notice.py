@@ -354,10 +354,10 @@ class FailureNotice(SynchronousTestCase):
         self.assertFalse(plain.international)
 
     def test_an_international_orcpt_is_repeated_in_ascii_or_in_utf_8(self) -> None:
-        asked = evolve(BOB, parameters={"ORCPT": r"utf-8;d\x{F6}rte@example.net"})
-        _, blocks, _ = self.parts(self.notice(message(), failed(asked)))
+        bob = evolve(BOB, parameters={"ORCPT": r"utf-8;d\x{F6}rte@example.net"})
+        _, blocks, _ = self.parts(self.notice(message(), failed(bob)))
         self.assertEqual(blocks[1]["Original-Recipient"], r"utf-8; d\x{F6}rte@example.net")
-        other = evolve(asked, mailbox=Mailbox("ö", "example.net"))
+        other = evolve(bob, mailbox=Mailbox("ö", "example.net"))
         notice = self.notice(message(SMTPUTF8=None), failed(other))
         self.assertEqual(notice.parameters, {})
         status = self.decoded(notice, "message/global-delivery-status")
