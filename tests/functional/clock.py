@@ -1,4 +1,4 @@
-"""Setting the wall clock of a program ahead or back while it runs, and of no other."""
+"""Steps of the wall clock of one program while it runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SOURCE = Path(__file__).with_name("clock_step.c")
 
 
 class WallClock:
-    """The wall clock of the programs that are started in its environment.
+    """The wall clock of programs that are started with its `environment`.
 
     Args:
-        home: where the library goes that is loaded into them, with what it reads.
+        home: folder of the library that is preloaded, and of its file.
     """
 
     def __init__(self, home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Debian's Dovecot with a configuration of its own: LMTP, mailboxes, and SASL for Postfix."""
+"""Debian's Dovecot with its own configuration: LMTP, mailboxes, and SASL for Postfix."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ bob:{{PLAIN}}{password}::::::
 full:{{PLAIN}}{password}::::::userdb_quota_rule=*:storage=1B
 """
 
-# Users are known by their local parts. The quota is looked at when a message is stored, and not at
-# RCPT: that is what makes replies behind the content differ.
+# Users are known by their local parts. The quota is checked when a message is stored, and not at
+# RCPT: so the replies after the content differ by recipient.
 _SETTINGS = """\
 base_dir = {home}/run
 state_dir = {home}/run
@@ -69,12 +69,12 @@ service auth {{
 
 
 class Dovecot(Program):
-    """A Dovecot that takes mail by LMTP for ``ann``, ``bob`` and ``full``, whose mailbox is.
+    """A Dovecot with LMTP for ``ann``, ``bob``, and ``full``, whose mailbox is full.
 
     Args:
-        home: where its configuration, mailboxes and sockets go.
-        pair: a certificate with its key, for STARTTLS; none, no STARTTLS.
-        mechanisms: what it lets users prove themselves with.
+        home: folder of its configuration, mailboxes and sockets.
+        pair: PEM file with a certificate and its key; None: no STARTTLS.
+        mechanisms: of SASL.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Dovecot(Program):
         self._mechanisms = mechanisms
 
     def start(self) -> None:
-        """Start it and return when it listens."""
+        """Start it; return when it listens."""
         (self.home / "users").write_text(_USERS.format(password=PASSWORD), encoding="utf-8")
         mail = self.home / "mail"
         mail.mkdir(exist_ok=True)
@@ -117,14 +117,14 @@ class Dovecot(Program):
         return [path.read_bytes() for path in sorted(new.glob("*"))] if new.is_dir() else []
 
     def wait_for_mail(self, user: str, count: int = 1) -> list[bytes]:
-        """Return the messages of a user once there are ``count`` of them."""
+        """Wait for ``count`` messages of a user, and return all of them."""
         self.wait_for(
             lambda: len(self.mail(user)) >= count, f"{count} messages for {user} at Dovecot"
         )
         return self.mail(user)
 
     def output(self) -> str:
-        """Return its log, and what it said before it had one."""
+        """Return its log, after its output before the log."""
         log = self.home / "dovecot.log"
         return super().output() + (log.read_text("utf-8", "replace") if log.exists() else "")
 

@@ -1,4 +1,4 @@
-"""What stands between an MTA and name servers with authority: Unbound and dnsmasq, on loopback."""
+"""A resolver and a forwarder in front of a name server: Unbound and dnsmasq, on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ remote-control:
 
 
 class Forwarder(Program):
-    """One of them, on a port of its own."""
+    """A resolver or forwarder on its own port."""
 
     def __init__(self, home: Path, log: str) -> None:
         super().__init__(home, log)
@@ -38,11 +38,11 @@ class Forwarder(Program):
 
 
 class Unbound(Forwarder):
-    """A resolver that asks other name servers for some zones.
+    """A resolver that asks given name servers for some zones.
 
     Args:
-        home: where its files go.
-        zones: the port of the name server by the name of a zone.
+        home: folder of its files.
+        zones: the port of the name server, by zone.
         server: further lines of its section ``server``.
     """
 
@@ -62,12 +62,12 @@ class Unbound(Forwarder):
 
 
 class Dnsmasq(Forwarder):
-    """A forwarder that knows some hosts itself, as home routers and libvirt run it.
+    """A forwarder that also knows some hosts itself, as in home routers and libvirt.
 
     Args:
-        home: where its files go.
-        upstream: port of the name server that is asked for the rest.
-        options: further ones.
+        home: folder of its files.
+        upstream: port of the name server for all other names.
+        options: further options.
     """
 
     def __init__(self, home: Path, upstream: int, *options: str) -> None:

@@ -1,4 +1,4 @@
-"""Debian's HAProxy as a load balancer in front of the MTA, with a configuration of its own."""
+"""Debian's HAProxy as a load balancer in front of the MTA, with its own configuration."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ listen {name}
 
 
 class HAProxy(Program):
-    """A HAProxy that listens on loopback ports of its own.
+    """A HAProxy that listens on its own loopback ports.
 
     Args:
-        home: where its configuration and log go.
-        address: from which it connects to the MTA.
-        servers: for each name, the port of the MTA and the options of ``server``, such as
-            ``send-proxy``; a further line may follow behind a line end.
+        home: folder of its configuration and log.
+        address: its source address for connections to the MTA.
+        servers: by name, the port of the MTA and the options of ``server``, such as
+            ``send-proxy``; further lines may follow.
     """
 
     def __init__(self, home: Path, address: str, servers: Mapping[str, tuple[int, str]]) -> None:

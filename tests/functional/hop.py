@@ -1,7 +1,7 @@
-"""A next hop in this process that does what a test tells it, and remembers what it saw.
+"""A scripted next hop in this process, which records what it receives.
 
-What it says can be changed while it runs: what was a good server a moment ago hangs now, refuses,
-or has lost its STARTTLS.
+Its behavior can be changed while it runs: a good server can begin to hang or refuse, or lose
+STARTTLS.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Self
 
 from .machine import LOOPBACK, eventually
+from .program import Service
 
 _PATH = re.compile(rb"<([^>]*)>")
 
 
 @dataclass
 class Transaction:
-    """One message, or what there was of it.
+    """One transaction.
 
     Attributes:
         connection: the number of its connection, from 1.
         mail: the MAIL command.
-        recipients: those that were taken.
-        began: when MAIL came (`time.monotonic`).
-        ended: when the reply to the final dot went.
+        recipients: the accepted ones.
+        began: time of MAIL (`time.monotonic`).
+        ended: time of the reply to the final dot.
         content: without dot-stuffing.
-        tls: the version, or None.
-        account: who AUTH PLAIN said it was.
+        tls: the version; None: in clear.
+        account: the user of AUTH PLAIN; None: no AUTH.
     """
 
     connection: int
@@ -46,21 +46,22 @@ class Transaction:
     content: bytes = b""
 
 
-class Hop:
-    """Listens on a loopback port.
+class Hop(Service):
+    """A next hop on a loopback port.
 
     Attributes:
-        port: there; the same after `stop` and `start`.
-        greeting: the first line; None says nothing, "" closes the connection.
-        extensions: what EHLO offers; STARTTLS comes with `context`, AUTH under TLS with `accounts`.
-        context: for STARTTLS; None has none.
+        port: the same after `stop` and `start`.
+        greeting: the first line; None: silence; "": the connection is closed.
+        extensions: keywords of EHLO; STARTTLS is offered with `context`, AUTH under TLS with
+            `accounts`.
+        context: for STARTTLS; None: not offered.
         accounts: password by user.
-        replies: by verb, or ``"."``: what is said instead of what is usual.
+        replies: replacements of the usual replies, by verb or ``"."``.
         delay: seconds before the reply to the final dot.
-        connections: how many there were.
-        commands: all that came in clear, to look for what must not be there.
-        transactions: those whose final dot came, in that order.
-        most: the highest number of transactions at once.
+        connections: the number of all connections.
+        commands: all lines in clear, to assert that credentials are not among them.
+        transactions: those with a final dot, in that order.
+        most: the highest number of simultaneous transactions.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -80,7 +81,7 @@ class Hop:
         self._listening: socket.socket | None = None
 
     def start(self) -> None:
-        """Listen."""
+        """Listen on the port."""
         listening = self._listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((LOOPBACK, self.port))
@@ -89,7 +90,7 @@ class Hop:
         threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
 
     def stop(self) -> None:
-        """Be gone: listen no more, and drop all connections."""
+        """Stop listening, and drop all connections."""
         if self._listening is not None:
             with contextlib.suppress(OSError):
                 self._listening.shutdown(socket.SHUT_RDWR)
@@ -101,21 +102,18 @@ class Hop:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def wait_for(self, count: int, patience: float = 60.0) -> list[Transaction]:
-        """Return what came once there are ``count`` messages."""
+        """Wait for ``count`` messages; return all transactions."""
         eventually(lambda: len(self.transactions) >= count, f"{count} messages", patience)
         return list(self.transactions)
 
     def recipients(self) -> list[str]:
         """Return the recipients of all messages so far, sorted."""
-        return sorted(each for one in list(self.transactions) for each in one.recipients)
+        return sorted(
+            recipient
+            for transaction in list(self.transactions)
+            for recipient in transaction.recipients
+        )
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -280,7 +278,7 @@ class _Session:
 
 
 def flood(port: int, recipients: list[str], *, sender: str = "ann@sender.example") -> None:
-    """Submit a small message to each of ``recipients``, fast: by one connection, in groups."""
+    """Submit a small message to each of ``recipients``, fast: one connection, pipelined."""
     content = b"Subject: one of many\r\n\r\nGood morning!\r\n.\r\n"
     with socket.create_connection((LOOPBACK, port), 120.0) as connected:
         replies = connected.makefile("rb")

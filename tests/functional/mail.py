@@ -1,4 +1,4 @@
-"""Messages to send, their submission by smtplib, and test cases that start programs."""
+"""Messages, their submission by smtplib, and the base of tests that start programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 class ProgramTestCase(SynchronousTestCase):
-    """A test that has a folder for the programs that it starts."""
+    """A test with a folder for its programs."""
 
     home: Path
 
@@ -31,7 +31,7 @@ def message(subject: str = "Greetings", text: str = "Good morning!\r\n") -> byte
         "From: Ann <ann@sender.example>\r\n"
         "To: Bob <bob@localhost>\r\n"
         f"Subject: {subject}\r\n"
-        "Date: Mon, 02 Nov 2026 10:00:00 +0000\r\n"  # without these two, Postfix would add them
+        "Date: Mon, 02 Nov 2026 10:00:00 +0000\r\n"  # Postfix adds a missing one
         "Message-ID: <1@sender.example>\r\n"
         "\r\n"
         f"{text}"
@@ -57,9 +57,9 @@ def message_with_attachment(size: int) -> bytes:
 
 
 def message_full_of_dots(size: int) -> bytes:
-    """Return a message of ``size`` octets whose lines begin with dots, at every distance.
+    """Return a message of ``size`` octets with lines that begin with dots, at varying distances.
 
-    Whoever stuffs dots in pieces of a fixed size meets one at an edge of a piece sooner or later.
+    Code that stuffs dots in pieces of a fixed size meets one at an edge of a piece.
     """
     draw = random.Random(size)
     lines = [message("Dots", "")]
@@ -71,7 +71,7 @@ def message_full_of_dots(size: int) -> bytes:
 
 
 def trusting() -> ssl.SSLContext:
-    """Return a TLS context that takes any certificate, as opportunistic senders do."""
+    """Return a TLS context that accepts any certificate, like opportunistic senders."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -88,7 +88,7 @@ def submit(
     """Send a message to ``port``, under STARTTLS unless told otherwise.
 
     Raises:
-        smtplib.SMTPException: it was not taken for every recipient.
+        smtplib.SMTPException: it was not accepted for every recipient.
     """
     with smtplib.SMTP(LOOPBACK, port, timeout=120.0) as client:
         client.ehlo("client.example")
@@ -101,5 +101,5 @@ def submit(
 
 
 def as_stored(content: bytes) -> bytes:
-    """Return ``content`` as a Maildir holds it: with LF line ends."""
+    """Return ``content`` as stored in a Maildir, with LF line ends."""
     return content.replace(b"\r\n", b"\n")

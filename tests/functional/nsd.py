@@ -1,4 +1,4 @@
-"""NSD, a name server, on a free loopback port, with zones that it is given."""
+"""NSD, an authoritative name server, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ remote-control:
 
 
 class NSD(Program):
-    """A name server with authority for some zones; for all others it refuses.
+    """A name server with authority for some zones; it refuses questions for others.
 
     Args:
-        home: where its files go.
-        zones: by name, what follows the SOA and NS records; None for a zone that it has not got.
+        home: folder of its files.
+        zones: by name, the records after SOA and NS; None: a zone whose file is missing.
     """
 
     def __init__(self, home: Path, zones: Mapping[str, str | None]) -> None:
@@ -39,7 +39,7 @@ class NSD(Program):
         self.port = free_port()
 
     def start(self) -> None:
-        """Start it and return when it answers."""
+        """Start it; return when it answers."""
         lines = [_CONFIGURATION.format(address=LOOPBACK, port=self.port, home=self.home)]
         for name, records in self.zones.items():
             lines.append(f'zone:\n    name: "{name}"\n    zonefile: "{name}.zone"\n')
@@ -59,8 +59,8 @@ class NSD(Program):
             try:
                 self.wait_for(lambda: "nsd started" in self.output(), "NSD answers")
             except Unready:
-                # On a busy machine its processes miss each other now and then: "did not get start
-                # signal from main".
+                # On a busy machine a start fails now and then: "did not get start signal from
+                # main".
                 if attempt == 2 or self.alive():
                     raise
             else:

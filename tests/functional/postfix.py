@@ -1,4 +1,4 @@
-"""Debian's Postfix with a configuration and queue of its own, beside any that the machine runs."""
+"""Debian's Postfix with its own configuration and queue, beside that of the machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from .machine import LOOPBACK, PATIENCE, Unready, eventually, free_port, listens, run, runs
+from .program import Service
 
 _MASTER = """\
 {smtpd} inet n - n - - smtpd
@@ -58,15 +58,15 @@ _SETTINGS = {
 }
 
 
-class Postfix:
-    """A Postfix that listens on a loopback port of its own.
+class Postfix(Service):
+    """A Postfix that listens on its own loopback port.
 
-    It is started by its own ``postfix`` command, which leaves every other instance alone, and
-    stopped by its process id; it writes nothing outside ``home``.
+    Its ``postfix`` command starts it, without effect on other instances; its process id stops it.
+    It writes nothing outside ``home``.
 
     Args:
-        home: where its configuration, queue and log go.
-        settings: what ``main.cf`` is to say beside or instead of the defaults above.
+        home: folder of its configuration, queue and log.
+        settings: of ``main.cf``, beside or instead of the defaults above.
     """
 
     def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -78,7 +78,7 @@ class Postfix:
         self._settings = dict(settings or {})
 
     def start(self) -> None:
-        """Start it and return when it listens."""
+        """Start it; return when it listens."""
         data = self.home / "data"
         for path in (self.configuration, self.queue, data):
             path.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ class Postfix:
         (self.configuration / "master.cf").write_text(
             _MASTER.format(smtpd=f"{LOOPBACK}:{self.port}"), encoding="utf-8"
         )
-        # Postfix waits until files that were written just now have not changed for two seconds.
+        # Postfix waits until its files have not changed for two seconds.
         for name in ("main.cf", "master.cf"):
             os.utime(self.configuration / name, (0, 0))
         done = run("postfix", "-c", self.configuration, "start")
@@ -116,7 +116,7 @@ class Postfix:
         return int((self.queue / "pid" / "master.pid").read_text("ascii"))
 
     def queued(self) -> int:
-        """Return how many messages are in its queue."""
+        """Return the number of messages in its queue."""
         return sum(
             len(files)
             for name in ("maildrop", "incoming", "active", "deferred")
@@ -124,20 +124,13 @@ class Postfix:
         )
 
     def flush(self) -> None:
-        """Have it try again everything that it holds."""
+        """Make it retry all messages in its queue."""
         run("postqueue", "-c", self.configuration, "-f")
 
     def stop(self) -> None:
-        """Stop it; returns when its master is gone."""
+        """Stop it; return when its master has ended."""
         with contextlib.suppress(FileNotFoundError):
             master = self.pid
-            # As "postfix stop" does, which then looks only once a second whether it has ended.
+            # Like "postfix stop", which then checks only once a second whether it has ended.
             os.kill(master, signal.SIGTERM)
             eventually(lambda: not runs(master), "Postfix ends", PATIENCE)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

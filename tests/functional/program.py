@@ -15,8 +15,25 @@ from .machine import PATH, PATIENCE, ROOT, Unready, eventually
 _T = TypeVar("_T")
 
 
-class Program:
-    """A process whose output goes to a file; ``with`` starts it, and stops it at the end.
+class Service:
+    """A server of a test: ``with`` starts it, and stops it at the end."""
+
+    def start(self) -> None:
+        """Start it, and return when it is ready."""
+
+    def stop(self) -> None:
+        """End it, and return when it has ended."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Program(Service):
+    """A process whose output goes to a file.
 
     A subclass spawns its process in `start`. Of this class itself, `spawn` is called by the test.
 
@@ -34,11 +51,7 @@ class Program:
         self.log = home / log
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start the process, and return when it is ready."""
-
     def stop(self) -> None:
-        """End the process, and return when it has ended."""
         self.kill()
 
     def spawn(self, arguments: Sequence[str | Path]) -> None:
@@ -112,13 +125,6 @@ class Program:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 class Module(Program):

@@ -1,17 +1,16 @@
-"""A next hop that takes any message and keeps a ledger of it, outside the reach of faults.
+"""A next hop that accepts any message and records it in a ledger, unaffected by injected faults.
 
-It runs as a program of its own, on the standard library alone:
+It is a program that uses only the standard library:
 
     python tests/functional/sink.py --port 0 --ledger FILE [--messages DIR] [--delay SECONDS]
 
-The ledger has a line for each message, written before the message is answered with 250. Its time is
-that of the final dot, in seconds since the epoch: from then on it is for the sink to answer.
+The ledger has a line for each message, written before the reply 250. Its time is that of the final
+dot, in seconds since the epoch.
 
     <time> <id> <SHA-256> <octets> <recipient> …
 
-The id is what the field ``X-Campaign`` holds, and the hash covers the content from that field on:
-what relays prepend does not count, and everything else does. Without the field the id is ``-`` and
-the hash covers all.
+The id is the value of the field ``X-Campaign``, and the hash covers the content from that field on,
+without the fields that relays prepend. Without the field, the id is ``-`` and the hash covers all.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _PATH = re.compile(rb"<([^>]*)>")
 
 
 class Content:
-    """The content of one message as it streams in: its id, its hash, and a file if one is kept."""
+    """The content of one message as it arrives: its id, hash, and copy if messages are kept."""
 
     def __init__(self, copy: IO[bytes] | None = None) -> None:
         self.id = "-"
@@ -41,7 +40,7 @@ class Content:
         self._copy = copy
 
     def feed(self, octets: bytes) -> None:
-        """Take the next octets, already without dot-stuffing."""
+        """Add octets, without dot-stuffing."""
         if self._copy is not None:
             self._copy.write(octets)
         if self._head is None:
@@ -62,7 +61,7 @@ class Content:
         self.size += len(octets)
 
     def digest(self) -> str:
-        """Return the hash of everything that was fed."""
+        """Return the hash of all octets."""
         if self._head is not None:
             self._add(self._head)
             self._head = None
@@ -73,25 +72,25 @@ class Content:
 
 
 class Taking(Protocol):
-    """What a session needs to know about what it takes.
+    """What a session uses of the sink.
 
     Attributes:
-        delay: mean seconds before a message is answered.
+        delay: mean seconds before the reply to a message.
     """
 
     delay: float
 
     def content(self) -> tuple[Content, Path | None]:
-        """Return a new content, and where its copy is, if one is kept."""
+        """Return a new content and the path of its copy; None: no copy."""
         ...
 
     def enter(self, content: Content, recipients: list[str], at: float) -> None:
-        """Take a message whose final dot came at the wall time ``at``."""
+        """Record a message whose final dot came at the wall time ``at``."""
         ...
 
 
 class Options:
-    """What the sink was told, and its ledger."""
+    """The options of the sink, and its ledger."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.delay: float = arguments.delay
@@ -102,7 +101,7 @@ class Options:
         self._ledger: IO[str] = arguments.ledger.open("a", encoding="utf-8")
 
     def content(self) -> tuple[Content, Path | None]:
-        """Return a new content, and where its copy is."""
+        """Return a new content and the path of its copy; None: no copy."""
         self.taken += 1
         if self.messages is None:
             return Content(), None
@@ -110,7 +109,7 @@ class Options:
         return Content(path.open("wb")), path
 
     def enter(self, content: Content, recipients: list[str], at: float) -> None:
-        """Write a message down; returns when other processes can see it."""
+        """Record a message; return when other processes can read it."""
         words = (f"{at:.6f}", content.id, content.digest(), str(content.size), *recipients)
         self._ledger.write(" ".join(words) + "\n")
         self._ledger.flush()
@@ -121,7 +120,7 @@ class Options:
 
 
 class Session(asyncio.Protocol):
-    """One connection: strict about the end of DATA, and content with any envelope."""
+    """One connection: strict about the end of DATA, lenient about the envelope."""
 
     transport: asyncio.Transport
 
@@ -176,7 +175,7 @@ class Session(asyncio.Protocol):
             self._say("250 recipient")
         elif verb == b"DATA":
             self._content, self._copy = self._options.content()
-            self._held[:0] = b"\r\n"  # the line end that stands before the first line
+            self._held[:0] = b"\r\n"  # the line end before the first line
             self._first = True
             self._say("354 go on")
         elif verb == b"QUIT":
@@ -187,7 +186,7 @@ class Session(asyncio.Protocol):
             self._say("250 fine")
 
     def _read_content(self) -> bool:
-        """Take what has come of the content; return whether it is complete."""
+        """Consume the received content; return whether it is complete."""
         assert self._content is not None
         held = self._held
         end = held.find(b"\r\n.\r\n")
@@ -198,7 +197,7 @@ class Session(asyncio.Protocol):
             return True
         cut = len(held) - 4
         if cut > 0:
-            # Never cut through CR LF DOT DOT: it begins with the only CR that it has.
+            # Never split CR LF DOT DOT, which begins with its only CR.
             start = held.rfind(b"\r", max(0, cut - 3), cut)
             self._take(start if start >= 0 else cut)
         return False
@@ -236,7 +235,7 @@ class Session(asyncio.Protocol):
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    """Listen until the process is ended."""
+    """Listen until the process ends."""
     options = Options(arguments)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
