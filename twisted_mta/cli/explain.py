@@ -20,7 +20,7 @@ from .explanation import lines
 def explain(
     what: str, state_dir: str | None, from_client: str | None, sender: str | None, as_json: bool
 ) -> None:
-    """Explain why a message is still queued, or what happens to mail for an address.
+    """Explain why mail is still queued, or where mail would go.
 
     For an ID: of each recipient the route with its rule, what delays it now, the last attempts, and
     what happens next. For an ADDRESS: its aliases, its route, the mail exchangers in the order of

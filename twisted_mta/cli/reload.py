@@ -32,7 +32,9 @@ def reload(state_dir: str | None) -> None:
 @click.command("reopen-logs")
 @state_dir_option
 def reopen_logs(state_dir: str | None) -> None:
-    """Close and open the log files after they were renamed, as at SIGUSR1.
+    """Reopen the log files after they were renamed.
+
+    The same as SIGUSR1.
 
     Exit status: 0 done, 1 refused, 3 no MTA is running.
     """

@@ -25,7 +25,7 @@ _COLUMNS = ("Host", "Port", "First TLS", "Last TLS", "Missing since")
 @json_option
 @click.option("--probe", is_flag=True, help="ask the mail exchangers of DOMAIN (not built yet)")
 def tls(domain: str | None, state_dir: str | None, as_json: bool, probe: bool) -> None:
-    """Show the hosts that mail was delivered to under TLS, and where TLS is missing now.
+    """Show which hosts have had TLS, and where it is missing.
 
     DOMAIN selects one host, or all hosts below that domain. Hosts are mail exchangers and hosts of
     routes, not the domains that mail is addressed to.

@@ -75,21 +75,21 @@ def path_faults(path: str, user: int) -> Iterator[str]:
     directory = "/"
     steps = [each for each in os.path.abspath(path).split("/") if each]
     links = 0
-    found = os.lstat(directory)
+    status = os.lstat(directory)
     while steps:
-        yield from _above_faults(directory, found, user)
+        yield from _above_faults(directory, status, user)
         step = steps.pop(0)
         here = os.path.dirname(directory) if step == ".." else os.path.join(directory, step)
         try:
-            found = os.lstat(here)
+            status = os.lstat(here)
         except (FileNotFoundError, NotADirectoryError):
             return  # it does not exist yet
-        if not stat.S_ISLNK(found.st_mode):
+        if not stat.S_ISLNK(status.st_mode):
             directory = here
             continue
         links += 1
-        if not _is_trusted(found.st_uid, user):
-            yield f"{_shown(here, found)} is a symbolic link; {_expected(user)}"
+        if not _is_trusted(status.st_uid, user):
+            yield f"{_shown(here, status)} is a symbolic link; {_expected(user)}"
             return
         if links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
@@ -97,30 +97,30 @@ def path_faults(path: str, user: int) -> Iterator[str]:
         steps = [each for each in target.split("/") if each not in ("", ".")] + steps
         if target.startswith("/"):
             directory = "/"
-        found = os.lstat(directory)
-    yield from _own_faults(directory, found, user)
+        status = os.lstat(directory)
+    yield from _own_faults(directory, status, user)
 
 
-def _above_faults(path: str, found: os.stat_result, user: int) -> Iterator[str]:
+def _above_faults(path: str, status: os.stat_result, user: int) -> Iterator[str]:
     """Yield why other users could replace what a directory contains."""
-    if not _is_trusted(found.st_uid, user) and not _is_unmapped(found.st_uid):
+    if not _is_trusted(status.st_uid, user) and not _is_unmapped(status.st_uid):
         yield (
-            f"{_shown(path, found)} is above the state directory, which its owner could replace;"
+            f"{_shown(path, status)} is above the state directory, which its owner could replace;"
             f" {_expected(user)}"
         )
-    elif _others_write(found, user) and not found.st_mode & stat.S_ISVTX:
+    elif _others_write(status, user) and not status.st_mode & stat.S_ISVTX:
         yield (
-            f"{_shown(path, found)} is above the state directory, which other users could replace;"
+            f"{_shown(path, status)} is above the state directory, which other users could replace;"
             " expected no write permission for others, or the sticky bit"
         )
 
 
-def _own_faults(path: str, found: os.stat_result, user: int) -> Iterator[str]:
-    owned = found.st_uid == user or (found.st_uid == 0 and _group_is_own(found.st_gid, user))
+def _own_faults(path: str, status: os.stat_result, user: int) -> Iterator[str]:
+    owned = status.st_uid == user or (status.st_uid == 0 and _group_is_own(status.st_gid, user))
     if not owned:
-        yield f"{_shown(path, found)} is not ours; {_expected(user, root=False)}"
-    elif _others_write(found, user):
-        yield f"{_shown(path, found)} is writable by other users; expected mode 0700"
+        yield f"{_shown(path, status)} is not ours; {_expected(user, root=False)}"
+    elif _others_write(status, user):
+        yield f"{_shown(path, status)} is writable by other users; expected mode 0700"
 
 
 def _content_faults(directory: str, user: int) -> Iterator[str]:
@@ -128,19 +128,19 @@ def _content_faults(directory: str, user: int) -> Iterator[str]:
         if not _OURS.match(name):
             continue
         path = os.path.join(directory, name)
-        found = os.lstat(path)
-        if stat.S_ISLNK(found.st_mode):
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
             yield (
-                f"{_shown(path, found)} is a symbolic link; expected a file or directory that this"
+                f"{_shown(path, status)} is a symbolic link; expected a file or directory that this"
                 " program has created"
             )
-        elif not _is_trusted(found.st_uid, user):
-            yield f"{_shown(path, found)} is not ours; {_expected(user)}"
-        elif stat.S_ISREG(found.st_mode) and name.endswith("lock") and found.st_nlink > 1:
-            yield f"{_shown(path, found)} has {found.st_nlink} names; expected one"
-        elif _others_write(found, user):
-            yield f"{_shown(path, found)} is writable by other users; expected mode 0600 or 0700"
-        elif stat.S_ISDIR(found.st_mode) and name.startswith("shard-"):
+        elif not _is_trusted(status.st_uid, user):
+            yield f"{_shown(path, status)} is not ours; {_expected(user)}"
+        elif stat.S_ISREG(status.st_mode) and name.endswith("lock") and status.st_nlink > 1:
+            yield f"{_shown(path, status)} has {status.st_nlink} names; expected one"
+        elif _others_write(status, user):
+            yield f"{_shown(path, status)} is writable by other users; expected mode 0600 or 0700"
+        elif stat.S_ISDIR(status.st_mode) and name.startswith("shard-"):
             yield from _content_faults(path, user)
 
 
@@ -156,23 +156,23 @@ def mailbox_fault(root: str, path: str, user: int) -> str:
     names = os.path.relpath(path, root).split("/")
     for count in range(len(names) + 1):
         here = os.path.join(root, *names[:count])
-        found = os.lstat(here)
-        if stat.S_ISLNK(found.st_mode):
-            if not _is_trusted(found.st_uid, user):
-                return f"{_shown(here, found)} is a symbolic link; {_expected(user)}"
-            found = os.stat(here)
-        if user == 0 and found.st_uid != 0:
-            return f"{_shown(here, found)}: root delivers only into its own directories"
-        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            return f"{_shown(here, found)} is writable by all users"
+        status = os.lstat(here)
+        if stat.S_ISLNK(status.st_mode):
+            if not _is_trusted(status.st_uid, user):
+                return f"{_shown(here, status)} is a symbolic link; {_expected(user)}"
+            status = os.stat(here)
+        if user == 0 and status.st_uid != 0:
+            return f"{_shown(here, status)}: root delivers only into its own directories"
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            return f"{_shown(here, status)} is writable by all users"
     return ""
 
 
-def others_may_write(found: os.stat_result) -> str:
+def others_may_write(status: os.stat_result) -> str:
     """Return that users other than the owner may write a file; empty: they may not."""
-    if not _others_write(found, found.st_uid):
+    if not _others_write(status, status.st_uid):
         return ""
-    return f"mode {stat.S_IMODE(found.st_mode):04o}: others than its owner may write it"
+    return f"mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may write it"
 
 
 def open_log(path: str, flags: int, mode: int) -> int:
@@ -216,9 +216,9 @@ def name_of(user: int) -> str:
         return f"number {user}"
 
 
-def _shown(path: str, found: os.stat_result) -> str:
-    mode = stat.S_IMODE(found.st_mode)
-    return f"{printable(path)} (user {printable(name_of(found.st_uid))}, mode {mode:04o})"
+def _shown(path: str, status: os.stat_result) -> str:
+    mode = stat.S_IMODE(status.st_mode)
+    return f"{printable(path)} (user {printable(name_of(status.st_uid))}, mode {mode:04o})"
 
 
 def _expected(user: int, *, root: bool = True) -> str:
@@ -240,10 +240,10 @@ def _is_unmapped(owner: int) -> bool:
     return False
 
 
-def _others_write(found: os.stat_result, user: int) -> bool:
-    mode = found.st_mode
+def _others_write(status: os.stat_result, user: int) -> bool:
+    mode = status.st_mode
     return bool(mode & stat.S_IWOTH) or (
-        bool(mode & stat.S_IWGRP) and not _group_is_own(found.st_gid, user)
+        bool(mode & stat.S_IWGRP) and not _group_is_own(status.st_gid, user)
     )
 
 

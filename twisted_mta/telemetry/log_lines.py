@@ -60,7 +60,8 @@ def _traceback(failure: Any) -> str:
 def _safe(text: str) -> str:
     """Return text with indented lines after the first, and without control characters."""
     return "".join(
-        one if one.isprintable() or one in "\t\n" else ascii(one)[1:-1] for one in text.rstrip("\n")
+        character if character.isprintable() or character in "\t\n" else ascii(character)[1:-1]
+        for character in text.rstrip("\n")
     ).replace("\n", "\n\t")
 
 

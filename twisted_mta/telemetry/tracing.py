@@ -232,16 +232,16 @@ class _TraceOfSession:
 
     def line(self, line: Line, event: Event) -> None:
         """Deliver a line, or hold it back."""
-        wanted = self.trace.filter
-        if wanted.sender is None and wanted.recipient is None:
+        filter = self.trace.filter
+        if filter.sender is None and filter.recipient is None:
             self.trace.buffer.put(event)
             return
         path = _PATH.match(line.text) if line.speaker == "client" else None
         if path and path[1][0] in "Mm":  # MAIL: another transaction
-            self.sender_matched = wanted.sender is None or _matches(wanted.sender, path[2])
-            self.matched = self.sender_matched and wanted.recipient is None
-        elif path and self.sender_matched and wanted.recipient is not None:
-            self.matched = self.matched or _matches(wanted.recipient, path[2])
+            self.sender_matched = filter.sender is None or _matches(filter.sender, path[2])
+            self.matched = self.sender_matched and filter.recipient is None
+        elif path and self.sender_matched and filter.recipient is not None:
+            self.matched = self.matched or _matches(filter.recipient, path[2])
         if not self.matched:
             self.held.append(event)
             return
@@ -306,16 +306,16 @@ class Tracing:
         self._sessions = 0
 
     def open(
-        self, name: int, wanted: Filter, deliver: Callable[[Sequence[Event], int], object]
+        self, name: int, filter: Filter, deliver: Callable[[Sequence[Event], int], object]
     ) -> None:
         """Open a trace.
 
         Args:
             name: for `close`.
-            wanted: selects sessions.
+            filter: selects sessions.
             deliver: takes lines, and the number of lines lost since the last call.
         """
-        self.traces[name] = Trace(wanted, Buffer(clock=self._clock, deliver=deliver))
+        self.traces[name] = Trace(filter, Buffer(clock=self._clock, deliver=deliver))
         self.changed()
 
     def close(self, name: int) -> None:

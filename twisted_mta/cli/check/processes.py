@@ -99,10 +99,10 @@ class Processes:
         for _ in range(64):
             if process == to:
                 return True
-            found = re.search(r"^PPid:\s*(\d+)", self._read(process, "status"), re.MULTILINE)
-            if not found or process < 2:
+            parent = re.search(r"^PPid:\s*(\d+)", self._read(process, "status"), re.MULTILINE)
+            if not parent or process < 2:
                 break
-            process = int(found[1])
+            process = int(parent[1])
         return False
 
     def described(self, processes: Sequence[int]) -> str:
@@ -145,8 +145,8 @@ class Processes:
                     place = os.path.join(self._proc, str(process), "fd")
                     for descriptor in os.listdir(place):
                         with suppress(OSError):
-                            found = _SOCKET.fullmatch(os.readlink(os.path.join(place, descriptor)))
-                            if found and found[1] in inodes:
+                            inode = _SOCKET.fullmatch(os.readlink(os.path.join(place, descriptor)))
+                            if inode and inode[1] in inodes:
                                 owners.append(process)
                                 break
         return owners

@@ -164,13 +164,13 @@ class Questions:
             NoAnswer: one family cannot be looked up, and the other has no address.
             TooLate: the deadline has passed.
         """
-        found: list[str] = []
+        addresses: list[str] = []
         failure: NoAnswer | None = None
         for type in ("A", "AAAA"):
             try:
-                found += [record.address for record in self.lookup(name, type).records]
+                addresses += [record.address for record in self.lookup(name, type).records]
             except NoAnswer as error:
                 failure = error
-        if failure is not None and not found:
+        if failure is not None and not addresses:
             raise failure
-        return found
+        return addresses

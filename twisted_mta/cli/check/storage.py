@@ -106,7 +106,7 @@ def occupation(config: Config) -> Iterator[Finding | Running]:
 def _directory(where: str, path: str, machine: Machine, *, private: bool) -> Iterator[Finding]:
     shown = printable(path)
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         above = existing(path)
         if not os.path.isdir(above):
@@ -126,20 +126,20 @@ def _directory(where: str, path: str, machine: Machine, *, private: bool) -> Ite
         return
     if private:
         # As root, check for the owner of the directory: a warning says that this is root.
-        yield from _owners(where, path, machine.user() or found.st_uid)
-    elif (fault := mailbox_fault(path, path, machine.user() or found.st_uid)) != "":
+        yield from _owners(where, path, machine.user() or status.st_uid)
+    elif (fault := mailbox_fault(path, path, machine.user() or status.st_uid)) != "":
         yield Finding("error", where, f"{fault}: nothing is delivered there", "chmod o-w")
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
         yield Finding(
             "error", where, f"{shown} is not a directory", "move it away, or name another"
         )
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         yield Finding("error", where, f"{shown} is not writable", _GIVE)
-    elif private and found.st_mode & 0o077:
+    elif private and status.st_mode & 0o077:
         yield Finding(
             "warning",
             where,
-            f"other users can read {shown} (mode {found.st_mode & 0o777:04o})",
+            f"other users can read {shown} (mode {status.st_mode & 0o777:04o})",
             "chmod 0700",
         )
 
