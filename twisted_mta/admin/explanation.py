@@ -77,16 +77,19 @@ def merged_explanations(
     Args:
         answers: each with the number of the worker.
     """
-    found = [(number, answer) for number, answer in answers if answer is not None]
-    for number, answer in found:
+    explanations = []
+    for number, answer in answers:
+        if answer is None:
+            continue
+        explanations.append(answer)
         for way in _ways(answer):
-            for standing in way.get("standings", ()):
-                standing["worker"] = number
-    if not found:
+            for next_hop_status in way.get("standings", ()):
+                next_hop_status["worker"] = number
+    if not explanations:
         return None
-    first = found[0][1]
+    first, *others = explanations
     if "id" not in first:
-        for _, other in found[1:]:
+        for other in others:
             for way, same in zip(_ways(first), _ways(other), strict=False):
                 if way["next_hop"] == same["next_hop"] and "standings" in way:
                     way["standings"] += same.get("standings", ())

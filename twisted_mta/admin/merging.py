@@ -191,24 +191,24 @@ def _troubles(
     troubles: Sequence[Trouble],
 ) -> tuple[Trouble, ...]:
     """Return all troubles, each once, those first because of which no mail is accepted."""
-    found = list(troubles)
+    all_troubles = list(troubles)
     for process in processes:
         if process.state == "ready" and not process.queue_open:
             text = f"the queue of {process.name} is closed"
-            found.append(Trouble(kind="queue", text=text, stops=True))
+            all_troubles.append(Trouble(kind="queue", text=text, stops=True))
         elif process.state in ("not answering", "ended") or (
             process.state == "starting" and process.restarts
         ):
             text = f"{process.name} {_CONDITIONS[process.state]}"
-            found.append(Trouble(kind="workers", text=text))
+            all_troubles.append(Trouble(kind="workers", text=text))
     for name, each in connections.items():
         if each.open >= each.most > 0:
             text = f"all {each.most:,} connections of {name} are in use (max_connections)"
-            found.append(Trouble(kind="connections", text=text, stops=True))
+            all_troubles.append(Trouble(kind="connections", text=text, stops=True))
     at_work = [report for report in reports if report.state == "ready"]
     for report in at_work:
-        found += report.troubles
-    return tuple(sorted(dict.fromkeys(found), key=lambda each: not each.stops))
+        all_troubles += report.troubles
+    return tuple(sorted(dict.fromkeys(all_troubles), key=lambda each: not each.stops))
 
 
 def _incomplete(processes: Iterable[ProcessStatus]) -> Iterator[str]:

@@ -86,11 +86,11 @@ class QueueAPI:
     ) -> tuple[dict[int, Any], list[dict[str, Any]]]:
         """Ask about all shards; return their answers, and the shards without one, with reasons."""
         shards = self._agents.shards()
-        asked = [self._ask(shard, question, **arguments) for shard in shards]
+        pending = [self._ask(shard, question, **arguments) for shard in shards]
         answers: dict[int, Any] = {}
         missing: list[dict[str, Any]] = []
         for shard, (done, answer) in zip(
-            shards, await DeferredList(asked, consumeErrors=True), strict=True
+            shards, await DeferredList(pending, consumeErrors=True), strict=True
         ):
             if done:
                 answers[shard] = answer
@@ -155,8 +155,8 @@ class QueueAPI:
         return Response(body=b"", content_type=_CONTENT, size=size, pieces=piece)
 
     async def _act(self, action: str, request: Request) -> Response:
-        wanted = _Intervention.parse(request.body)
-        shards, after = self._cursor(wanted.after)
+        intervention = _Intervention.parse(request.body)
+        shards, after = self._cursor(intervention.after)
         counts = STEER.merge([])
         missing: list[dict[str, Any]] = []
 
@@ -165,7 +165,7 @@ class QueueAPI:
                 {
                     "version": VERSION,
                     "action": action,
-                    "dry_run": wanted.dry_run,
+                    "dry_run": intervention.dry_run,
                     **counts,
                     "next": following,
                     "missing": missing,
@@ -176,8 +176,8 @@ class QueueAPI:
             place: int | None = after
             while place is not None:
                 limit = _PART
-                if wanted.limit is not None:
-                    limit = min(_PART, wanted.limit - counts["looked_at"])
+                if intervention.limit is not None:
+                    limit = min(_PART, intervention.limit - counts["looked_at"])
                 if limit <= 0:
                     return response(f"{shard}.{QueueId(place) if place >= 0 else ''}")
                 try:
@@ -185,10 +185,10 @@ class QueueAPI:
                         shard,
                         STEER,
                         action=action,
-                        filters=wanted.filters,
+                        filters=intervention.filters,
                         after=place,
                         limit=limit,
-                        dry_run=wanted.dry_run,
+                        dry_run=intervention.dry_run,
                         by=request.user,
                     )
                 except ValueError:

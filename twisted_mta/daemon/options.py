@@ -69,11 +69,11 @@ def _of_setting(name: str, setting: Setting) -> Option:
 
 
 def _all_options() -> Mapping[str, Option]:
-    found = {name: _of_setting(name, entry.setting) for name, entry in BY_OPTION.items()}
-    found["config"] = Option(
+    options = {name: _of_setting(name, entry.setting) for name, entry in BY_OPTION.items()}
+    options["config"] = Option(
         "config", "FILE", "TOML file with the same settings and more; an option wins over it"
     )
-    return {name: found[name] for name in sorted(found, key=_place)}
+    return {name: options[name] for name in sorted(options, key=_place)}
 
 
 def _place(name: str) -> int:

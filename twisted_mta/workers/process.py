@@ -229,8 +229,8 @@ class WorkerProcess(ProcessProtocol):
         self._silent = 0  # ticks since a message came
         self._pinged = False
         self._early_ends = 0  # in a row
-        self._asking = False
-        self._asked: list[Deferred[ProcessReport]] = []
+        self._reporting = False  # whether a report was asked for
+        self._report_waiters: list[Deferred[ProcessReport]] = []
         self._log_reader = LogReader(parent.log_lines, clock=reactor)
         self._errors = WholeLines(self._complained)  # Python's own last words
         self._restart: IDelayedCall | None = None
@@ -344,20 +344,20 @@ class WorkerProcess(ProcessProtocol):
         if not self.ready:
             return known
         # A process that hangs is asked once: later it would have to answer every time.
-        self._asked = [each for each in self._asked if not each.called]
-        asked: Deferred[ProcessReport] = Deferred()
-        self._asked.append(asked)
-        if not self._asking:
-            self._asking = True
+        self._report_waiters = [each for each in self._report_waiters if not each.called]
+        answer: Deferred[ProcessReport] = Deferred()
+        self._report_waiters.append(answer)
+        if not self._reporting:
+            self._reporting = True
             self.call("report").addCallback(ProcessReport.from_json).addBoth(self._reported)
-        return PendingReport(asked, known)
+        return PendingReport(answer, known)
 
     def _reported(self, answer: ProcessReport | Failure) -> None:
-        asked, self._asked, self._asking = self._asked, [], False
+        waiters, self._report_waiters, self._reporting = self._report_waiters, [], False
         if isinstance(answer, ProcessReport):
             answer = evolve(answer, restarts=self.restarts)
-        for each in asked:
-            if not each.called:  # it was too late for this one
+        for each in waiters:
+            if not each.called:  # the answer is too late for this one
                 each.callback(answer)
 
     @property

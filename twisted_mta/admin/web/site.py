@@ -207,14 +207,14 @@ class _Pages:
         return page(await status if isinstance(status, Deferred) else status)
 
     def _ours(self, host: str) -> bool:
-        found = _HOST.fullmatch(host)
-        if not found:
+        match = _HOST.fullmatch(host)
+        if not match:
             return False
         try:
             # The address of another host cannot be made to lead here.
-            IPv4Address(found["name"]) if found["name"] else IPv6Address(found["v6"])
+            IPv4Address(match["name"]) if match["name"] else IPv6Address(match["v6"])
         except ValueError:
-            return bool(found["name"]) and found["name"].lower().removesuffix(".") in self._hosts
+            return bool(match["name"]) and match["name"].lower().removesuffix(".") in self._hosts
         return True
 
     def _of_ours(self, origin: str) -> bool:
