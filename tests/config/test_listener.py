@@ -101,6 +101,25 @@ class TLSOfListeners(ConfigTestCase):
                 ' no user could send; expected auth = "any", which takes passwords in clear',
             )
 
+    def test_mechanisms_of_auth_are_known_ones_in_any_case(self) -> None:
+        listener = self.listener('auth = "tls"\nauth_mechanisms = ["plain", "SCRAM-SHA-256"]')
+        self.assertEqual(listener.auth_mechanisms, ("PLAIN", "SCRAM-SHA-256"))
+        known = (
+            "SCRAM-SHA-256-PLUS, SCRAM-SHA-256, SCRAM-SHA-1, OAUTHBEARER, XOAUTH2, CRAM-MD5,"
+            " PLAIN, LOGIN, EXTERNAL"
+        )
+        for value, auth, problem in (
+            ('["PLAIN", "NTLM"]', "tls", f'["PLAIN", "NTLM"]: "NTLM": expected {known}'),
+            ("[1]", "tls", f"[1]: expected {known}"),
+            ('"PLAIN"', "tls", '"PLAIN": expected a list of mechanisms'),
+            ("[]", "tls", '[]: expected at least one mechanism, or auth = "off"'),
+            ('["PLAIN"]', "off", '["PLAIN"]: AUTH is not offered; expected auth = "tls"'),
+        ):
+            toml = f'[[listener]]\nendpoint = "tcp:25"\nauth = "{auth}"\nauth_mechanisms = {value}'
+            self.assertEqual(
+                self.refusal({}, toml), f"FILE: [[listener]] 1, auth_mechanisms = {problem}"
+            )
+
     def test_an_error_names_the_listener_and_the_expectation(self) -> None:
         for toml, text in (
             (

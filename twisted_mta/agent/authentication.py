@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from attrs import define, field, frozen
 from twisted.cred.checkers import ICredentialsChecker
@@ -161,9 +160,9 @@ class Authentication:
         if prepared.checker is not None:
             checkers.append(prepared.checker)
         if config.users is not None:
-            checkers.append(AccountsChecker(accounts, self._executor))
+            checkers.append(AccountsChecker(addresses, self._executor))
         prepared.in_force = _InForce(
-            addresses, self._authenticator(checkers, prepared.key) if checkers else None
+            addresses, self._authenticator(checkers, prepared.key, addresses) if checkers else None
         )
 
     def use(self, prepared: PreparedAuthentication) -> list[str]:
@@ -185,20 +184,19 @@ class Authentication:
 
     def settings(self, listener: Listener) -> AuthSettings | None:
         """Return the AUTH settings of a listener; None where it does not offer AUTH."""
-        if listener.auth == "off":
+        usable = {} if self.authenticator is None else self.authenticator.mechanisms
+        chosen = listener.auth_mechanisms or usable
+        mechanisms = {name: usable[name] for name in chosen if name in usable}
+        # On submission AUTH is required even where no mechanism can be used: no client can send.
+        if listener.auth == "off" or not (mechanisms or listener.is_submission):
             return None
-        more: dict[str, Any] = {
-            "in_clear": listener.auth == "any",
-            "nonce": self._nonce,
-            "required": listener.is_submission,
-            "max_failures": listener.max_auth_failures,
-        }
-        settings = None if self.authenticator is None else self.authenticator.settings(**more)
-        if settings is None and listener.is_submission:
-            # Without accounts, or any way to prove one, AUTH is required all the same: no client
-            # can send.
-            return AuthSettings(mechanisms={}, **more)
-        return settings
+        return AuthSettings(
+            mechanisms=mechanisms,
+            nonce=self._nonce,
+            in_clear=listener.auth == "any",
+            required=listener.is_submission,
+            max_failures=listener.max_auth_failures,
+        )
 
     def is_mailbox(self, mailbox: Mailbox) -> bool:
         """Whether mail for ``mailbox`` is mail for an account."""
@@ -209,7 +207,9 @@ class Authentication:
         self._throttle.close()
         self._sent.close()
 
-    def _authenticator(self, checkers: list[ICredentialsChecker], key: bytes) -> Authenticator:
+    def _authenticator(
+        self, checkers: list[ICredentialsChecker], key: bytes, addresses: AccountAddresses
+    ) -> Authenticator:
         # Of two checkers of the same credentials cred asks the last: here, the file's accounts.
         portal = Portal(AccountRealm())
         for checker in checkers:
@@ -219,6 +219,8 @@ class Authentication:
             throttle=self._throttle,
             clock=self._clock,
             secret=key,
+            account_of=addresses.name_of,
+            may_act_as=addresses.may_act_as,
             count=partial(self._metrics.count, table.AUTHENTICATIONS),
         )
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
-from ..mail.address import Mailbox, folded
+from ..mail.address import AddressError, Mailbox, domain_name, folded
 from ..system.slices import Work, finished
-from .accounts import Accounts, AccountsError, sender_address
+from .accounts import Account, Accounts, AccountsError, account_key, sender_address
 
 _PER_SLICE = 8  # accounts read before other work may have its turn
 
@@ -50,6 +50,35 @@ class AccountAddresses:
             mailboxes.update(dict.fromkeys(self._addresses(account.name)))
         return mailboxes
 
+    def find(self, login: str) -> Account | None:
+        """Return the account that a login names; None if there is none."""
+        return self.accounts.get(self.name_of(login))
+
+    def name_of(self, login: str) -> str:
+        """Return the name of the account that a login means, in any case, existing or not.
+
+        Mail clients log in with a mail address: with a local domain, it means the account of its
+        local part, unless there is an account of the whole name.
+        """
+        if account_key(login) in self.accounts.by_name:
+            return login
+        local_part, _, domain = login.rpartition("@")
+        try:
+            is_local = bool(local_part) and domain_name(domain) in self.local_domains
+        except AddressError:
+            is_local = False
+        return local_part if is_local else login
+
+    def may_act_as(self, name: str, authzid: str) -> bool:
+        """Whether an authorization identity is the account of that name, or an address of it."""
+        if account_key(self.name_of(authzid)) == account_key(name):
+            return True
+        try:
+            address = sender_address(authzid)
+        except AccountsError:
+            return False
+        return address[0] not in "*@" and address in self._addresses(name)
+
     def may_send_as(self, name: str, mailbox: Mailbox) -> bool:
         """Whether the account of that name may send as ``mailbox``."""
         local_part, domain = folded(mailbox.local_part), mailbox.domain
@@ -69,6 +98,9 @@ class AccountAddresses:
         return f"{_plain(mailbox.local_part)}@{mailbox.domain}" in self._mailboxes
 
     def _addresses(self, name: str) -> Sequence[str]:
+        account = self.find(name)
+        if account is not None:
+            name = account.name
         own: list[str] = []
         try:
             if "@" in name:
@@ -77,7 +109,6 @@ class AccountAddresses:
                 own += [sender_address(f"{name}@{domain}") for domain in self.local_domains]
         except AccountsError:
             pass  # a name that is no local part stands for no mailbox
-        account = self.accounts.get(name)
         return own if account is None else (*own, *account.addresses)
 
 

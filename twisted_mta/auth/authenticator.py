@@ -115,6 +115,10 @@ class Authenticator:
         secret: the source of salts for names without an account; the same in all processes, and
             after a restart.
         iterations: of SCRAM, for names without an account.
+        account_of: returns the name of the account that a login means, existing or not
+            (`AccountAddresses.name_of`): all its logins share one count of failures.
+        may_act_as: returns whether an account may have an authorization identity besides its name
+            and its login.
         challengers: by name, an application's own mechanisms that replace ours: callables that
             return a challenger of ``twisted.mail``.
         count: called with the mechanism and the result of each verdict.
@@ -126,6 +130,8 @@ class Authenticator:
     clock: Clock
     secret: bytes = field(repr=False)
     iterations: int = SCRAM_ITERATIONS
+    account_of: Callable[[str], str] = str
+    may_act_as: Callable[[str, str], bool] = field(default=lambda name, authzid: False)
     challengers: Mapping[str, Callable[[], Any]] = field(factory=dict)
     count: Callable[[str, str], object] = field(default=lambda mechanism, result: None)
 
@@ -183,18 +189,32 @@ class Authenticator:
         known = None
         if checker is not None and IScramSalts.providedBy(checker):
             known = await maybeDeferred(checker.scram_salt, lookup.username, lookup.algorithm)
-        # A name without an account has the same salt each time, in any case, as accounts have.
-        made = f"{lookup.algorithm} {lookup.username.lower()}".encode()
-        return known or ScramSalt(hmac.digest(self.secret, made, "sha256")[:16], self.iterations)
+        return known or self._made_salt(lookup)
+
+    def _made_salt(self, lookup: ScramLookup) -> ScramSalt:
+        """Return the salt of a name without an account: the same each time, in any case.
+
+        Of two logins that could mean one account, some names have one salt and others two, as if
+        there were accounts of the one kind and of the other.
+        """
+        login, name = lookup.username.lower(), self.account_of(lookup.username).lower()
+        made = self._digest(lookup.algorithm, name)
+        if login != name and made[-1] % 2:
+            made = self._digest(lookup.algorithm, login)
+        return ScramSalt(made[:16], self.iterations)
+
+    def _digest(self, algorithm: str, name: str) -> bytes:
+        return hmac.digest(self.secret, f"{algorithm} {name}".encode(), "sha256")
 
     async def _verdict(self, session: Session, evidence: Evidence) -> Verdict | Login:
-        account, address, throttle = evidence.username, session.peer.address, self.throttle
+        account, address = self.account_of(evidence.username), session.peer.address
+        throttle = self.throttle
         if throttle is None:
             return await self._login(session, evidence)
         end = await throttle.turn(account) if account else None
         try:
             if not await throttle.allows(account, address):
-                self._record(session, account, "throttled")
+                self._record(session, evidence.username, "throttled")
                 return AUTH_UNAVAILABLE
             verdict = await self._login(session, evidence)
             if verdict == NOT_AUTHENTICATED:
@@ -218,8 +238,17 @@ class Authenticator:
             self._record(session, evidence.username, "error")
             return AUTH_UNAVAILABLE
         identity = avatar if isinstance(avatar, str) else evidence.username
+        if not self._may_act_as(identity, evidence):
+            logout()
+            self._record(session, evidence.username, "failed")
+            return NOT_AUTHENTICATED
         self._record(session, identity, "ok")
         return Login(identity, avatar, logout)
+
+    def _may_act_as(self, identity: str, evidence: Evidence) -> bool:
+        """Whether the authorization identity is the user's own (RFC 4616 §2, RFC 5802 §5.1)."""
+        authzid = evidence.authzid if isinstance(evidence, Password | ScramProof) else ""
+        return authzid in ("", identity) or self.may_act_as(identity, authzid)
 
     def _credentials(self, evidence: Evidence) -> Any:
         checkers = self.portal.checkers

@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from ..interfaces import Executor
 from ..smtp.sasl.evidence import ScramSalt
-from .accounts import Accounts, ScramVerifier, verify
+from .account_addresses import AccountAddresses
+from .accounts import ScramVerifier, verify
 from .credentials import IScramProof, IScramSalts, IVerifiedCertificate
 
 _NO_VERIFIER = ScramVerifier(0, b"", b"\0" * 32, b"\0" * 32)  # no password matches it
@@ -28,17 +29,17 @@ class AccountsChecker:
     """Checks credentials against the accounts of a file.
 
     Attributes:
-        accounts: all accounts.
+        addresses: finds the account of a login.
         executor: where passwords are hashed, few at a time.
     """
 
-    accounts: Accounts
+    addresses: AccountAddresses
     executor: Executor
 
     @property
     def credentialInterfaces(self) -> tuple[Any, ...]:
         """The credentials that can be checked; certificates only if an account has one."""
-        certificates = (IVerifiedCertificate,) if self.accounts.any_certificate else ()
+        certificates = (IVerifiedCertificate,) if self.addresses.accounts.any_certificate else ()
         return (IUsernamePassword, IScramProof, *certificates)
 
     def requestAvatarId(self, credentials: Any) -> Any:
@@ -55,12 +56,12 @@ class AccountsChecker:
 
     def scram_salt(self, username: str, algorithm: str) -> ScramSalt | None:
         """Return the salt of an account (`IScramSalts`)."""
-        account = self.accounts.get(username)
+        account = self.addresses.find(username)
         keys = None if account is None else account.scram.get(algorithm)
         return None if keys is None else ScramSalt(keys.salt, keys.iterations)
 
     def _by_password(self, credentials: Any) -> Deferred[str]:
-        account = self.accounts.get(credentials.username.decode())
+        account = self.addresses.find(credentials.username.decode())
         argon2 = None if account is None else account.argon2
 
         def verified(matches: bool) -> str:
@@ -71,7 +72,7 @@ class AccountsChecker:
         return self.executor(verify, argon2, credentials.password.decode()).addCallback(verified)
 
     def _by_proof(self, credentials: Any) -> str:
-        account = self.accounts.get(credentials.username)
+        account = self.addresses.find(credentials.username)
         keys = _NO_VERIFIER
         if account is not None:
             keys = account.scram.get(credentials.algorithm, _NO_VERIFIER)
@@ -80,8 +81,8 @@ class AccountsChecker:
         return account.name
 
     def _by_certificate(self, credentials: Any) -> str:
-        account = self.accounts.with_certificate(credentials.fingerprint)
-        named = self.accounts.get(credentials.username) if credentials.username else account
+        account = self.addresses.accounts.with_certificate(credentials.fingerprint)
+        named = self.addresses.find(credentials.username) if credentials.username else account
         if account is None or named != account:
             raise UnauthorizedLogin
         return account.name

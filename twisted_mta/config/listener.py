@@ -8,11 +8,27 @@ from typing import Any, Literal
 import attrs
 from attrs import frozen
 
+from ..smtp.sasl.server import MECHANISMS
 from . import readers as read
 from .amounts import duration, period, size
 from .certificates import RelayCertificate, SNICertificate, ciphers, relay_certificate, sni
 from .endpoint import Endpoint, endpoint
 from .setting import ConfigError, setting, shown
+
+
+def _mechanism(value: Any) -> str:
+    name = value.upper() if isinstance(value, str) else ""
+    if name not in MECHANISMS:
+        raise ValueError(f"expected {', '.join(MECHANISMS)}")
+    return name
+
+
+def _mechanisms(value: Any) -> tuple[str, ...]:
+    names: tuple[str, ...] = read.several(_mechanism, "mechanisms")(value)
+    if not names and isinstance(value, list):
+        raise ValueError('expected at least one mechanism, or auth = "off"')
+    return names
+
 
 # Settings without effect where there is no TLS.
 _NEED_TLS = (
@@ -63,6 +79,13 @@ class Listener:
             lambda self: "tls" if self.kind.startswith("submission") else "off", takes_self=True
         ),
         default_text="tls for submission and submissions, else off",
+    )
+    auth_mechanisms: tuple[str, ...] = setting(
+        _mechanisms,
+        "mechanisms of AUTH that are offered, in this order; others are withheld, for clients that"
+        " choose one which they cannot complete",
+        default=(),
+        default_text="all that the accounts allow",
     )
     max_auth_failures: int = setting(
         read.count, "failed AUTH commands after which a session ends", default=5, common=True
@@ -279,6 +302,11 @@ class Listener:
             raise ConfigError(
                 f"implicit_tls = {shown(self.implicit_tls)}: contradicts kind ="
                 f" {shown(self.kind)}; expected kind = {shown(other)}"
+            )
+        if self.auth_mechanisms and self.auth == "off":
+            raise ConfigError(
+                f"auth_mechanisms = {shown(_plain(self.auth_mechanisms))}: AUTH is not offered;"
+                ' expected auth = "tls"'
             )
         if self.tls == "none":
             self._check_without_tls()

@@ -15,6 +15,8 @@ from . import Extension
 from .views import SessionView
 
 _MALFORMED = Reply.of(501, "5.4", "Syntax: AUTH=<> or AUTH=address, as xtext")
+UNKNOWN = "<>"
+"""The submitter of a message whose submitter is not known, or not believed (RFC 4954 §5)."""
 
 
 class AuthExtension(Extension):
@@ -31,9 +33,14 @@ def _read(value: str | None) -> str:
         raise CommandError(_MALFORMED)
     try:
         submitter = decode_xtext(value)
-        return submitter if submitter == "<>" else str(Mailbox.parse(submitter))
-    except (ValueError, AddressError):
+    except UnicodeDecodeError:
+        return UNKNOWN
+    except ValueError:
         raise CommandError(_MALFORMED) from None
+    try:
+        return str(Mailbox.parse(submitter))
+    except AddressError:
+        return UNKNOWN  # Dovecot names the user that has logged in: AUTH=ann
 
 
 # RFC 4954 §3: the MAIL line may be 500 octets longer.

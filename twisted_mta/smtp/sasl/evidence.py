@@ -16,10 +16,18 @@ from .scram import scram_keys
 
 @frozen
 class Password:
-    """A user name with its password; never logged."""
+    """A user name with its password; never logged.
+
+    Attributes:
+        username: after `saslprep.prepared`.
+        password: likewise.
+        authzid: the authorization identity (RFC 4422 §2), if it differs from the user name; empty
+            otherwise.
+    """
 
     username: str
     password: str = field(repr=False)
+    authzid: str = ""
 
 
 @frozen
@@ -60,6 +68,7 @@ class ScramProof:
         username: after `saslprep.prepared`.
         algorithm: as `hashlib` names it.
         salt: the salt that was sent to the client.
+        authzid: as in `Password`.
     """
 
     username: str
@@ -67,6 +76,7 @@ class ScramProof:
     salt: ScramSalt
     _message: bytes = field(repr=False, alias="message")
     _proof: bytes = field(repr=False, alias="proof")
+    authzid: str = ""
     _server_key: bytes | None = field(default=None, repr=False, init=False)
 
     def check(self, stored_key: bytes, server_key: bytes) -> bool:

@@ -6,8 +6,8 @@ the user name that the client claims, and what proves it. Nothing is judged here
 accounts judges, and then the mechanism has its last challenge, if it has one: in SCRAM it proves
 that the server has the keys of the password, in OAuth it says why the token was refused.
 
-An authorization identity that differs from the authentication identity is refused. User names and
-passwords are compared as SASLprep prepares them (`saslprep.prepared`).
+The keeper of the accounts also judges an authorization identity that differs from the user name.
+User names and passwords are compared as SASLprep prepares them (`saslprep.prepared`).
 """
 
 from __future__ import annotations
@@ -124,8 +124,7 @@ class PlainServer(_Mechanism):
         if len(parts) != 3:
             raise SASLError("the message of PLAIN has three parts")
         username = _name(parts[1])
-        _check_authzid(parts[0], username)
-        return Password(username, _password(parts[2]))
+        return Password(username, _password(parts[2]), _authzid(parts[0], username))
 
 
 class LoginServer(_Mechanism):
@@ -190,7 +189,7 @@ class ScramServer(_Mechanism):
         super().__init__(circumstances)
         self._algorithm = algorithm
         self._plus = plus
-        self._username = ""
+        self._username = self._authzid = ""
         self._first_bare = self._nonce = self._first = b""
         self._bound = b""  # expected in "c="
         self._salt: ScramSalt | None = None
@@ -212,7 +211,7 @@ class ScramServer(_Mechanism):
         self._bound = header + self._binding(binding, supported is not None)
         self._username = _name(_unescaped(name))
         if authzid is not None:
-            _check_authzid(_unescaped(authzid), self._username)
+            self._authzid = _authzid(_unescaped(authzid), self._username)
         self._first_bare, self._nonce = bare, nonce
         return ScramLookup(self._username, self._algorithm)
 
@@ -251,7 +250,12 @@ class ScramServer(_Mechanism):
             raise SASLError("the nonce is not ours")
         signed = b",".join((self._first_bare, self._first, without_proof))
         self._proof = ScramProof(
-            self._username, self._algorithm, salt, message=signed, proof=from_base64(proof)
+            self._username,
+            self._algorithm,
+            salt,
+            message=signed,
+            proof=from_base64(proof),
+            authzid=self._authzid,
         )
         return self._proof
 
@@ -383,9 +387,10 @@ def _text(octets: bytes) -> str:
     return text
 
 
-def _check_authzid(authzid: bytes, username: str) -> None:
-    if authzid and _name(authzid) != username:
-        raise SASLError("the authorization identity is not the authentication identity")
+def _authzid(octets: bytes, username: str) -> str:
+    """Return the authorization identity; empty if the client sent none, or its user name again."""
+    authzid = _name(octets) if octets else ""
+    return "" if authzid == username else authzid
 
 
 def _unescaped(name: bytes) -> bytes:

@@ -109,8 +109,6 @@ class ServerAuth:
             raise CommandError(replies.AUTH_NOT_OFFERED)
         if session.identity is not None:
             raise CommandError(replies.AUTHENTICATED_ALREADY)  # RFC 4954 §4
-        if session.greeting == "HELO":
-            raise CommandError(replies.MISPLACED["AUTH"])
         words = argument.split()
         if not 1 <= len(words) <= 2:
             raise CommandError(replies.AUTH_SYNTAX)
