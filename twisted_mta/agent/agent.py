@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -24,8 +24,9 @@ from ..interfaces import Limits, Refused
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.outcome import Outcome
+from ..mail.printable import printable
 from ..policy.capacity import Capacity
-from ..queue.commit import FULL, GroupCommit
+from ..queue.commit import FULL, NOT_NOW, GroupCommit
 from ..queue.operator.tallies import Tallies
 from ..queue.runner import Runner
 from ..queue.schedule.next_hops import SuspendedNextHop
@@ -578,7 +579,31 @@ class Agent:
                 self.capacity.write_failed("it has no room for a message")
             return failure
 
-        return self._home.runner.accept(message).addCallbacks(accepted, refused)
+        tags: Sequence[str] = ()
+        for recipient in message.envelope.recipients:
+            if recipient.reverse_path is not None:
+                tags = self.mailboxes.sender_tags(message)
+                break
+        accept = partial(self._accept_tagged, tags) if tags else self._home.runner.accept
+        return accept(message).addCallbacks(accepted, refused)
+
+    def _accept_tagged(self, tags: Sequence[str], message: Message) -> Deferred[None]:
+        """Put a message into the queue once bounces to the tags in its reverse-paths lead back."""
+        sender = message.envelope.reverse_path
+        assert sender is not None  # the null reverse-path is not rewritten
+
+        def not_kept(failure: Failure) -> NoReturn:
+            self.log.error(
+                "{id} is deferred, since the sender {sender} cannot be kept: {error}",
+                id=message.id,
+                sender=printable(str(sender)),
+                error=printable(failure.getErrorMessage()),
+            )
+            self._home.spool.forget(message.body)
+            raise Refused(NOT_NOW)
+
+        kept = self.file_executor(self.mailboxes.keep_sender, tags, sender)
+        return kept.addCallbacks(lambda _: self._home.runner.accept(message), not_kept)
 
     def _delivered_directly(
         self, message: Message, outcomes: Sequence[Outcome], whole: bool

@@ -13,6 +13,7 @@ from ..interfaces import Files, WallTime
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient
 from ..mail.final_recipient import FinalRecipient
+from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.printable import printable
 from ..mail.reply import Reply
@@ -22,6 +23,7 @@ from ..routing.aliases import Alias, Aliases
 from ..routing.expansion import Expander
 from ..routing.mailbox_lookup import MailboxLookup
 from ..routing.routes import Routes, parse_route
+from ..routing.sender_tags import SenderTags
 from ..routing.srs import SenderRewriting
 from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
@@ -54,7 +56,7 @@ class Mailboxes:
         config: the settings; only `prepare` reads the aliases.
         in_maildir: whether a mailbox has a Maildir.
         has_account: whether a mailbox is that of an account.
-        files: for the key of SRS.
+        files: for the key and the senders of SRS.
         secret: returns so many octets that cannot be guessed.
         wall_time: for the dates in rewritten addresses.
 
@@ -82,6 +84,10 @@ class Mailboxes:
         self._secret = secret
         self._wall_time = wall_time
         self._srs_key: bytes | None = None
+        self._srs: SenderRewriting | None = None
+        self._tags = SenderTags(
+            os.path.join(config.state_dir, "srs"), files=files, secret=secret, wall_time=wall_time
+        )
         self.routes = finished(_making_routes(config))
         self._aliases = FileTable(Aliases, read_content, _parsing)
         self._expander = self._make_expander(config, Aliases(), None)
@@ -96,13 +102,15 @@ class Mailboxes:
 
         Raises:
             ValueError: a route or an alias cannot be read.
-            OSError: the key of SRS can be neither read nor made.
+            OSError: the key of SRS, or the directory of its senders, can be neither read nor made.
         """
         routes = await pace.work(_making_routes(config))
         ours = (*config.local_domains, *config.virtual_domains)
         aliases = await self._aliases.read(config.aliases, ours, pace, checked)
         srs = None
         if config.aliases is not None and config.srs_domain is not None:
+            if self._srs_key is None:
+                self._tags.make_directory()  # once: one that is removed later is not made again
             self._srs_key = kept_secret(
                 os.path.join(config.state_dir, "srs.key"),
                 files=self._files,
@@ -110,7 +118,7 @@ class Mailboxes:
                 lost="notices about mail that was forwarded before do not come back",
                 known=self._srs_key,
             )
-            srs = SenderRewriting(config.srs_domain, self._srs_key)
+            srs = SenderRewriting(config.srs_domain, self._srs_key, self._tags)
         return PreparedMailboxes(config, routes, aliases, srs)
 
     async def complete(self, prepared: PreparedMailboxes, pace: Pace) -> None:
@@ -128,6 +136,7 @@ class Mailboxes:
         aliases = self._aliases.value
         self._config = prepared.config
         self.routes = prepared.routes
+        self._srs = prepared.srs
         self._expander = self._make_expander(prepared.config, aliases, prepared.srs)
         if before is aliases:
             return [], _nothing()
@@ -162,6 +171,19 @@ class Mailboxes:
     ) -> Sequence[FinalRecipient] | Reply:
         """Return the final recipients of a mailbox of ours (`interfaces.Expand`)."""
         return self._expander.expand(mailbox, reverse_path)
+
+    def sender_tags(self, message: Message) -> Sequence[str]:
+        """Return the tags in the reverse-paths of a message, which `keep_sender` makes durable."""
+        if self._srs is None:
+            return ()
+        paths = dict.fromkeys(each.reverse_path for each in message.envelope.recipients)
+        tags = (self._srs.tag_of(path) for path in paths if path is not None)
+        return [tag for tag in tags if tag is not None]
+
+    def keep_sender(self, tags: Sequence[str], sender: Mailbox) -> None:
+        """Make a sender durable under its tags (`SenderTags.keep`). Blocks; raises `OSError`."""
+        for tag in tags:
+            self._tags.keep(tag, sender)
 
     def explained(
         self, mailbox: Mailbox, reverse_path: Mailbox | None

@@ -15,6 +15,7 @@ NOT_OURS = Reply.of(550, "1.1", "No such mailbox here: it leads back to no sende
 TOO_OLD = Reply.of(
     550, "1.1", "No such mailbox here: it led back to a sender for 21 days, and these are over"
 )
+UNREADABLE = Reply.of(451, "3.0", "The sender behind that mailbox cannot be read, try again later")
 NOTICES_ONLY = Reply.of(550, "7.1", "That mailbox takes notices alone, from the null reverse-path")
 
 
@@ -94,8 +95,8 @@ class MailboxLookup:
     ) -> Mailbox | Reply | None:
         """Return the sender that a rewritten mailbox of ours leads back to, or its refusal.
 
-        None: it was not rewritten here. The result is shorter than ``mailbox``, so that restoring
-        comes to an end.
+        None: it was not rewritten here. May block. Restoring comes to an end: ``mailbox`` contains
+        the result, or its tag is a hash of it.
         """
         # Rewritten mailboxes are for notices, which have a null reverse-path (RFC 5321 §4.5.5).
         # Its hash proves only that we relayed mail from there.
@@ -105,6 +106,8 @@ class MailboxLookup:
             restored = srs.restored(mailbox, self.wall_time())
         except TooOld:
             return TOO_OLD
+        except OSError:
+            return UNREADABLE
         except BadSRS:
             # In a domain that SRS does not use, it may be an ordinary mailbox of that name.
             return NOT_OURS if mailbox.domain == srs.domain else None
