@@ -15,7 +15,7 @@ from twisted_mta.config import QueueSettings
 from twisted_mta.telemetry.log import Log
 from twisted_mta.testing.network import MemoryTransport, address
 from twisted_mta.workers.pipe import CallFailed, Pipe
-from twisted_mta.workers.process import packed
+from twisted_mta.workers.spawning import packed
 from twisted_mta.workers.worker import Worker
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     from ..system.timers import use_monotonic_time
     from ..telemetry.log import Log
     from .pipe import PipeEnd
-    from .process import COUNTS, PIPE
+    from .spawning import COUNTS, PIPE
     from .worker import Worker
 
     number, log_format = int(sys.argv[1]), sys.argv[2]

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import enum
-import os
 import signal
-import socket
-import sys
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from pickle import dumps
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -31,17 +25,10 @@ from ..telemetry.log import WholeLines
 from ..telemetry.metrics import Metrics, table
 from ..telemetry.tracing import Event
 from .ledger import CreditMessage, Ledger
+from .lifecycle import TRANSITIONS, ProcessEvent, ProcessState
 from .log_reader import LOG, LogReader
-from .pipe import CallFailed, Pipe, PipeClosed, PipeEnd
-
-PIPE = 3
-"""The descriptor of a worker's end of the pipe."""
-
-COUNTS = 4
-"""The descriptor of `shared_counts.SharedCounts`."""
-
-PORTS = 5
-"""The descriptor of a worker's first port; those of the others follow."""
+from .pipe import CallFailed, Pipe, PipeClosed
+from .spawning import packed, spawn
 
 READING = 60.0
 """Seconds that a worker has to read certificates, aliases and other files, besides its work."""
@@ -53,46 +40,6 @@ _OFTEN = 3  # early ends in a row, after which they are a trouble
 _HANGS = 30  # ticks of the parent without a message, after which a process is killed; one a second
 _MOST_FIRST_PROCESSES = 5  # that may end before a queue is open, until the start has failed
 _PATIENCE = 10.0  # seconds for a process to end without its pipe, or to answer that it will
-_PARENT_ONLY = (
-    *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID"),
-    *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
-)
-
-
-class ProcessState(enum.Enum):
-    """The state of a worker's process."""
-
-    ABSENT = "there is no process"
-    STARTING = "it opens its queue"
-    READY = "its queue is open"
-    ENDING = "it was killed, or has closed its pipe"
-
-
-class ProcessEvent(enum.Enum):
-    """An event in the life of a worker's process."""
-
-    SPAWNED = "spawned"
-    OPENED = "its queue was opened"
-    KILLED = "killed"
-    PIPE_CLOSED = "its pipe was closed"
-    EXITED = "exited"
-
-
-_ENDS: Mapping[ProcessEvent, ProcessState] = {
-    ProcessEvent.KILLED: ProcessState.ENDING,
-    ProcessEvent.PIPE_CLOSED: ProcessState.ENDING,
-    ProcessEvent.EXITED: ProcessState.ABSENT,
-}
-
-TRANSITIONS: Mapping[ProcessState, Mapping[ProcessEvent, ProcessState]] = {
-    ProcessState.ABSENT: {
-        ProcessEvent.SPAWNED: ProcessState.STARTING,
-        ProcessEvent.PIPE_CLOSED: ProcessState.ABSENT,
-    },
-    ProcessState.STARTING: {ProcessEvent.OPENED: ProcessState.READY, **_ENDS},
-    ProcessState.READY: _ENDS,
-    ProcessState.ENDING: {ProcessEvent.OPENED: ProcessState.ENDING, **_ENDS},
-}
 
 
 class WorkerFailed(Exception):
@@ -278,7 +225,15 @@ class WorkerProcess(ProcessProtocol):
         self._pipe = pipe = ProcessPipe(self, parent.config)
         self._happened(ProcessEvent.SPAWNED)
         try:
-            self._fork(pipe)
+            spawn(
+                self,
+                pipe,
+                reactor=self._reactor,
+                number=self.number,
+                log_format=parent.config.log.format,
+                counts=parent.counts.descriptor,
+                ports=parent.bound,
+            )
         except Exception as error:  # no process, no memory, no descriptor is left
             self._happened(ProcessEvent.EXITED)
             self._pipe = None
@@ -293,29 +248,6 @@ class WorkerProcess(ProcessProtocol):
             endpoints=[bound.kind for bound in parent.bound],
             create=not self._has_opened,
         ).addCallbacks(self._started, self._not_started, (pipe,))
-
-    def _fork(self, pipe: ProcessPipe) -> None:
-        parent = self._parent
-        ours, theirs = socket.socketpair()
-        with ours, theirs, open(os.devnull, "r+b", buffering=0) as null:
-            descriptors: dict[int, Any] = {0: null.fileno(), 1: "r", 2: "r", PIPE: theirs.fileno()}
-            descriptors[COUNTS] = parent.counts.descriptor
-            for place, bound in enumerate(parent.bound, PORTS):
-                port: Any = bound.port
-                descriptors[place] = port.fileno()
-            ours.setblocking(False)
-            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, PipeEnd(pipe))
-            self._reactor.spawnProcess(
-                self,
-                sys.executable,
-                [
-                    sys.executable,
-                    "-P",  # no modules of the working directory
-                    *("-m", "twisted_mta.workers.main", str(self.number), parent.config.log.format),
-                ],
-                env=_environment(),
-                childFDs=descriptors,
-            )
 
     def send(self, name: str, **arguments: Any) -> None:
         """Send a call that needs no answer."""
@@ -563,21 +495,6 @@ def reason_of(failure: Failure) -> str:
     if failure.check(TimeoutError):
         return f"no answer in {READING:g} s"
     return failure.getErrorMessage()
-
-
-def packed(config: Config) -> str:
-    """Return settings as text, for a pipe."""
-    return b64encode(dumps(config)).decode("ascii")
-
-
-def _environment() -> Mapping[str, str]:
-    """Return the environment variables of a worker: it finds modules where its parent does.
-
-    Those that systemd sets are for the parent alone.
-    """
-    environment = {name: value for name, value in os.environ.items() if name not in _PARENT_ONLY}
-    path = [os.path.abspath(entry) for entry in sys.path]
-    return {**environment, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def _ending(error: BaseException | None) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import pickle
 import signal
-from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -33,7 +31,7 @@ from ..telemetry.tracing import Event, Filter
 from .ledger import CreditMessage
 from .limits import WorkerLimits
 from .pipe import Pipe
-from .process import PORTS
+from .spawning import PORTS, unpacked
 
 _ORPHANED = 0.5  # seconds that are left once the parent has died
 _LAST_ANSWERS = 0.4  # of these, for last answers of next hops
@@ -263,7 +261,7 @@ class Worker:
 
     def _share(self, settings: str) -> Config:
         """Unpack settings, with this worker's share of the memory for messages."""
-        config: Config = pickle.loads(b64decode(settings))
+        config = unpacked(settings)
         memory = max(config.message_memory // config.workers, config.queue.small_body)
         return evolve(config, message_memory=memory)
 

@@ -27,7 +27,8 @@ from ..telemetry.metrics import Metrics
 from ..telemetry.tracing import Event, Filter
 from .ledger import CreditMessage, Ledger
 from .pipe import CallFailed, PipeClosed
-from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, packed, reason_of
+from .process import READING, ProcessPipe, WorkerFailed, WorkerProcess, reason_of
+from .spawning import packed
 
 _LAST_ANSWERS = 60.0  # seconds that a worker's agent waits beyond the drain timeout
 _PATIENCE = 10.0  # seconds beyond all timeouts after which a worker is killed
