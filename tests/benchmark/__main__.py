@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import asdict, evolve
 
-from ..functional.machine import Missing, Unready, folder, path_of
+from ..functional.machine import Unready, Unusable, folder, path_of
 from .contestant import Field, others
 from .floors import versions
 from .idle import allow_files
@@ -141,8 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for program in ("smtp-source", "smtp-sink", *([THEIRS] if THEIRS in names else [])):
             path_of(program)
-    except Missing as missing:
-        asked.error(str(missing))
+    except Unusable as unusable:
+        asked.error(str(unusable))
     todo = extent(arguments)
     measured: list[Measurement] = []
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..functional.machine import LOOPBACK, Missing, free_port, listens, path_of, run
+from ..functional.machine import LOOPBACK, Unusable, free_port, listens, path_of, run
 from ..functional.program import Program
 
 EXIM = "exim"
@@ -111,7 +111,7 @@ class Exim(Program):
         """Whether it is below ``root``, and can be started."""
         try:
             unshared = os.geteuid() == 0 and not run("unshare", "-m", "true").returncode
-        except Missing:
+        except Unusable:
             return False
         return unshared and (root / _PROGRAM).exists()
 

@@ -101,14 +101,14 @@ class Commits(SynchronousTestCase):
 
 class Contest(SynchronousTestCase):
     def setUp(self) -> None:
-        need(self, "smtp-source", "smtp-sink")
+        need("smtp-source", "smtp-sink")
         self.field = Field(self.enterContext(folder("benchmark")))
 
     def contestant(self, name: str, silent: bool = False) -> Contestant:
         return self.enterContext(self.field.contestant(name, silent=silent))
 
     def test_both_contestants_are_measured_with_the_same_messages(self) -> None:
-        need(self, "postfix")
+        need("postfix")
         for name in (THEIRS, OURS):
             contestant = self.contestant(name)
             for work in (Work(40, sessions=4), Work(40, sessions=4, kept=False)):

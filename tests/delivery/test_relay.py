@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.task import deferLater  # noqa: TID251
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.functional.machine import need, path_of
 from tests.logs import logged_lines
 from twisted_mta.delivery.relay import Relay, RelaySettings
 from twisted_mta.interfaces import NoTarget
@@ -483,16 +484,11 @@ class BodyTests(RelayTestCase):
         self.assertTrue(peer.lost)
 
 
-SMTP_SINK = shutil.which("smtp-sink", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-
-
 class SMTPSinkTests(TestCase):
     """Postfix's sink as the next hop, over TCP."""
 
-    if SMTP_SINK is None:
-        skip = "smtp-sink, a part of Postfix, is not installed"
-
     def setUp(self) -> None:
+        need("smtp-sink")
         from twisted.internet import reactor  # noqa: TID251
 
         self.reactor: Any = reactor
@@ -504,7 +500,10 @@ class SMTPSinkTests(TestCase):
         os.chmod(self.folder, 0o777)
         user = ["-u", "nobody"] if os.getuid() == 0 else []
         sink = subprocess.Popen(
-            [str(SMTP_SINK), *user, "-R", self.folder, "-d", "m.", f"127.0.0.1:{port}", "10"],
+            [
+                *(path_of("smtp-sink"), *user, "-R", self.folder, "-d", "m."),
+                *(f"127.0.0.1:{port}", "10"),
+            ],
             stderr=subprocess.DEVNULL,
         )
         self.addCleanup(sink.wait)

@@ -11,7 +11,7 @@ from .table import PAGE, Place, by_place, load, page
 
 class AgainstPostfix(SynchronousTestCase):
     def test_we_differ_from_others_only_where_the_table_has_it(self) -> None:
-        need(self, "postfix", "openssl")
+        need("postfix", "openssl")
         known = by_place(load())
         found = {}
         with both_servers() as both:

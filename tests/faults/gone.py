@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from ..functional.machine import path_of, run
@@ -79,15 +77,3 @@ class MountedMTA(DetachableMTA):
         done = run("nsenter", "--target", str(self.pid), "--mount", *command)
         if done.returncode:
             raise OSError(done.stdout)
-
-
-def can_mount() -> bool:
-    """Whether this process can run a `MountedMTA`."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
-        return False
-    tried = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "mount", "--bind", "/tmp", "/tmp"],
-        capture_output=True,
-        check=False,
-    )
-    return tried.returncode == 0

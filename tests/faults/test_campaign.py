@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 from smtplib import SMTPDataError
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from ..functional.machine import folder, need, need_proc
 from ..functional.mail import message, submit
@@ -12,7 +12,7 @@ from ..functional.mta import MTA
 from .campaign import Campaign
 from .exhausted import ExhaustedMTA
 from .forgetful import Forgetful
-from .gone import DetachableMTA, MountedMTA, can_mount
+from .gone import DetachableMTA, MountedMTA
 from .memory import MIB, grown_by
 
 
@@ -39,7 +39,7 @@ class Faults(SynchronousTestCase):
         self.assertEqual(verdict.explained, [])
 
     def test_nothing_is_lost_or_doubled_by_setting_the_clock_under_load(self) -> None:
-        need(self, "cc")
+        need("cc")
         verdict = Campaign(self.home, seed=3, fault="CLOCK", workers=2).run(4)
         self.assertTrue(verdict.good, str(verdict))
         self.assertEqual(verdict.explained, [])
@@ -50,8 +50,7 @@ class Faults(SynchronousTestCase):
         self.assertGreater(verdict.refused, 10, str(verdict))
 
     def test_an_unmounted_state_directory_and_a_killed_worker_lose_nothing(self) -> None:
-        if not can_mount():
-            raise SkipTest("only root can mount")
+        need("unshare", "nsenter")
         verdict = Campaign(self.home, seed=4, program=MountedMTA, workers=2).run(1)
         self.assertTrue(verdict.good, str(verdict))
 

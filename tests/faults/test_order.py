@@ -4,7 +4,7 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ..functional.machine import LOOPBACK, need, run
+from ..functional.machine import LOOPBACK, need
 from ..functional.mail import ProgramTestCase, message, message_full_of_dots, submit
 from ..functional.sinks import Sink
 from .traced import TracedMTA, completed
@@ -13,9 +13,7 @@ from .traced import TracedMTA, completed
 class Order(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "strace")
-        tried = run("strace", "-f", "-o", self.home / "tried", "true")
-        self.assertEqual(tried.returncode, 0, tried.stdout)
+        need("strace")
         self.sink = self.enterContext(Sink(self.home))
         route = f"relay.example=smtp://{LOOPBACK}:{self.sink.port}"
         self.mta = self.enterContext(TracedMTA(self.home, "--route", route))

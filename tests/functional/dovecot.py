@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import smtplib
 from pathlib import Path
 
 from .machine import LOOPBACK, free_port, listens, path_of
@@ -77,6 +79,8 @@ class Dovecot(Program):
         mechanisms: of SASL.
     """
 
+    foreign = True
+
     def __init__(
         self, home: Path, *, pair: Path | None = None, mechanisms: str = "plain login"
     ) -> None:
@@ -109,7 +113,17 @@ class Dovecot(Program):
             encoding="utf-8",
         )
         self.spawn([path_of("dovecot"), "-F", "-c", configuration])
-        self.wait_for(lambda: listens(self.port) and self.socket.exists(), "Dovecot listens")
+        self.wait_for(self._takes_mail, "Dovecot takes mail")
+
+    def _takes_mail(self) -> bool:
+        """Whether it knows a user by LMTP: its other processes work too then."""
+        if not (self.socket.exists() and listens(self.port)):
+            return False
+        with contextlib.suppress(OSError), smtplib.LMTP(LOOPBACK, self.port, timeout=5.0) as client:
+            client.ehlo("client.example")
+            client.mail("")
+            return client.rcpt("ann")[0] == 250
+        return False
 
     def mail(self, user: str) -> list[bytes]:
         """Return the messages of a user."""

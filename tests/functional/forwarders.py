@@ -32,6 +32,8 @@ remote-control:
 class Forwarder(Program):
     """A resolver or forwarder on its own port."""
 
+    foreign = True
+
     def __init__(self, home: Path, log: str) -> None:
         super().__init__(home, log)
         self.port = free_port()

@@ -36,6 +36,8 @@ class HAProxy(Program):
             ``send-proxy``; further lines may follow.
     """
 
+    foreign = True
+
     def __init__(self, home: Path, address: str, servers: Mapping[str, tuple[int, str]]) -> None:
         super().__init__(home, "haproxy.log")
         self.ports = {name: free_port() for name in servers}

@@ -1,7 +1,7 @@
 """What functional tests need of the machine: installed programs, free ports, folders, waiting.
 
-A missing program skips the test that needs it. Where ``CI`` is set it is a failure: otherwise a
-broken machine would look like a green one.
+A program that is missing or does not work skips the tests that need it, with the reason. Where
+``CI`` is set it is a failure: otherwise a broken machine would look like a green one.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from attrs import frozen
+from twisted.trial.unittest import SkipTest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOOPBACK = "127.0.0.1"
@@ -30,38 +33,127 @@ PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"
 _T = TypeVar("_T")
 
 
-class Missing(Exception):
-    """A program that a test needs is not installed."""
+class Unusable(Exception):
+    """A program that a test needs is not installed, or does not work on this machine."""
 
 
 class Unready(Exception):
     """A program did not start, or did not reach a state in time."""
 
 
+@frozen
+class Trial:
+    """A command that shows whether a program works, and has the version that the tests need.
+
+    Attributes:
+        command: the program and its arguments.
+        output: matches the output of a program that works; the exit status is not looked at.
+        text: the input.
+        may_be_forbidden: whether the machine may forbid what the command does, like a container
+            without privileges: that is no failure under CI.
+    """
+
+    command: Sequence[str]
+    output: str = ""
+    text: str = ""
+    may_be_forbidden: bool = False
+
+
+_TRIALS: Mapping[str, Trial] = {
+    "cc": Trial(
+        ("cc", "-x", "c", "-o", os.devnull, "-", "-ldl"),
+        r"\A\Z",
+        text="#include <dlfcn.h>\nint main(void) { return 0; }\n",
+    ),
+    "curl": Trial(("curl", "--version"), r"(?m)^Protocols: .*\bsmtps\b"),
+    "dnsmasq": Trial(("dnsmasq", "--version"), r"Dnsmasq version"),
+    "dovecot": Trial(("dovecot", "--version"), r"(?m)^2\.3\."),  # 2.4 has other settings
+    "haproxy": Trial(("haproxy", "-v"), r"HA-?Proxy version"),
+    "msmtp": Trial(("msmtp", "--version"), r"TLS/SSL library: (?!none)"),
+    "node": Trial(("node", "--version"), r"(?m)^v\d"),
+    "nsd": Trial(("nsd", "-v"), r"NSD version"),
+    "nsd-checkconf": Trial(("nsd-checkconf", "-h"), r"usage:"),
+    "openssl": Trial(("openssl", "version"), r"OpenSSL (1\.1\.1|[3-9])"),  # -addext
+    "postalias": Trial(("postalias", "-h"), r"usage:"),
+    "postfix": Trial(("postconf", "-d", "mail_version"), r"= (3\.([4-9]|\d\d)|[4-9])"),  # postlogd
+    "reformime": Trial(("reformime", "-i"), r"section: 1", text="Subject: Hello\n\nHello\n"),
+    "s-nail": Trial(("s-nail", "-V"), r"s-nail v"),
+    "smtp-sink": Trial(("smtp-sink",), r"usage:"),
+    "smtp-source": Trial(("smtp-source",), r"usage:"),
+    "strace": Trial(("strace", "-o", "/dev/stdout", "true"), r"execve"),
+    "swaks": Trial(("swaks", "--support"), r"=== TLS supported"),
+    "systemd-analyze": Trial(("systemd-analyze", "--version"), r"systemd \d"),
+    "systemd-socket-activate": Trial(("systemd-socket-activate", "--version"), r"systemd \d"),
+    "unbound": Trial(("unbound", "-V"), r"Version \d"),
+    "unshare": Trial(
+        (
+            *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("--propagation", "private"),
+            *("sh", "-c", "mount --bind /tmp /tmp && echo permitted"),
+        ),
+        r"(?m)^permitted$",
+        may_be_forbidden=True,
+    ),
+}
+"""Trials by program; of another program, only the file is looked for."""
+
+_ROOTS_ALONE = ("postfix", "dovecot")
+"""The programs that only root can start."""
+
+
 def path_of(program: str) -> str:
     """Return the path of a program.
 
     Raises:
-        Missing: it is not installed.
+        Unusable: it is not installed, or may not be executed.
     """
     path = shutil.which(program, path=PATH)
     if path is None:
-        raise Missing(f"{program} is not installed")
+        file = shutil.which(program, mode=os.F_OK, path=PATH)
+        raise Unusable(f"{file} may not be executed" if file else f"{program} is not installed")
     return path
 
 
-def need(test: SynchronousTestCase, *programs: str) -> None:
-    """Skip ``test`` if one of ``programs`` is missing; fail it under ``CI``."""
+def need(*programs: str) -> None:
+    """Skip the test if one of ``programs`` is missing or does not work; fail it under ``CI``."""
+    for program in programs:
+        reason = _fault(program, PATH)
+        if reason is not None:
+            trial = _TRIALS.get(program)
+            skip(reason, fail=trial is None or not trial.may_be_forbidden)
+
+
+def skip(reason: str, *, fail: bool = True) -> NoReturn:
+    """Skip the test that runs because of a program; where ``CI`` is set, fail it.
+
+    Args:
+        reason: names the program, and says what is wrong with it.
+        fail: False: skip it under CI too.
+    """
+    if fail and os.environ.get("CI"):
+        raise AssertionError(reason)
+    raise SkipTest(reason)
+
+
+@cache
+def _fault(program: str, path: str) -> str | None:
+    """Return what is wrong with a program; None if it works."""
     try:
-        for program in programs:
-            path_of(program)
-        for program in ("postfix", "dovecot"):
-            if program in programs and os.geteuid() != 0:
-                raise Missing(f"{program} has to be started by root")
-    except Missing as missing:
-        if os.environ.get("CI"):
-            test.fail(str(missing))
-        raise SkipTest(str(missing)) from None
+        path_of(program)
+        if program in _ROOTS_ALONE and os.geteuid() != 0:
+            return f"{program} has to be started by root"
+        trial = _TRIALS.get(program)
+        if trial is None:
+            return None
+        done = run(*trial.command, text=trial.text, timeout=PATIENCE)
+    except Unusable as unusable:
+        return str(unusable)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{program} does not work: {error}"
+    if re.search(trial.output, done.stdout):
+        return None
+    answer = done.stdout.strip().split("\n", 1)[0] or f"exit status {done.returncode}"
+    return f"{program} does not work, or has another version: {' '.join(trial.command)}: {answer}"
 
 
 def need_proc() -> None:
@@ -103,6 +195,13 @@ def listens(port: int) -> bool:
     """Whether a connection to ``port`` is accepted."""
     with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1.0):
         return True
+    return False
+
+
+def greets(port: int) -> bool:
+    """Whether an SMTP server that takes connections at ``port`` greets within some seconds."""
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 5.0) as client:
+        return client.recv(4) == b"220 "
     return False
 
 

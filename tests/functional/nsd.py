@@ -33,6 +33,8 @@ class NSD(Program):
         zones: by name, the records after SOA and NS; None: a zone whose file is missing.
     """
 
+    foreign = True
+
     def __init__(self, home: Path, zones: Mapping[str, str | None]) -> None:
         super().__init__(home, "nsd.log")
         self.zones = zones

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from .machine import LOOPBACK, PATIENCE, Unready, eventually, free_port, listens, run, runs
+from .machine import LOOPBACK, PATIENCE, Unready, eventually, free_port, greets, run, runs
 from .program import Service
 
 _MASTER = """\
@@ -69,6 +69,8 @@ class Postfix(Service):
         settings: of ``main.cf``, beside or instead of the defaults above.
     """
 
+    foreign = True
+
     def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.configuration = home / "postfix"
@@ -102,7 +104,7 @@ class Postfix(Service):
             os.utime(self.configuration / name, (0, 0))
         done = run("postfix", "-c", self.configuration, "start")
         try:
-            eventually(lambda: listens(self.port), "Postfix listens")
+            eventually(lambda: greets(self.port), "Postfix greets")
         except Unready as unready:
             raise Unready(f"{unready}\n{done.stdout}{self.output()}") from None
 

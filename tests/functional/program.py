@@ -8,15 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
-from .machine import PATH, PATIENCE, ROOT, Unready, eventually
+from .machine import PATH, PATIENCE, ROOT, Unready, Unusable, eventually, skip
 
 _T = TypeVar("_T")
 
 
 class Service:
-    """A server of a test: ``with`` starts it, and stops it at the end."""
+    """A server of a test: ``with`` starts it, and stops it at the end.
+
+    Attributes:
+        foreign: whether it is a program of others: if it does not start, half installed or in
+            another version, the test is skipped (and fails under ``CI``).
+    """
+
+    foreign: ClassVar[bool] = False
 
     def start(self) -> None:
         """Start it, and return when it is ready."""
@@ -25,7 +32,13 @@ class Service:
         """End it, and return when it has ended."""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except (Unready, Unusable, OSError) as error:
+            self.stop()
+            if not self.foreign:
+                raise
+            skip(f"{type(self).__name__} does not start: {error}")
         return self
 
     def __exit__(self, *_: object) -> None:

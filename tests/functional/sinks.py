@@ -68,6 +68,8 @@ class SMTPSink(Program):
         options: further options of smtp-sink(1).
     """
 
+    foreign = True
+
     def __init__(self, home: Path, *options: str) -> None:
         super().__init__(home, "smtp-sink.log")
         self.options = options

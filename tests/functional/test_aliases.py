@@ -30,7 +30,7 @@ list@virtual.example: root, dave@else.example, erin@else.example
 
 class Aliasing(ProgramTestCase):
     def setUp(self) -> None:
-        need(self, "smtp-sink")
+        need("smtp-sink")
         super().setUp()
         dumps = self.home / "dumps"
         dumps.mkdir()

@@ -26,7 +26,7 @@ class Clients(ProgramTestCase):
         return mail
 
     def test_swaks_delivers_into_a_maildir(self) -> None:
-        need(self, "swaks")
+        need("swaks")
         sent = run(
             "swaks",
             *("--server", LOOPBACK, "--port", str(self.mta.smtp), "--tls"),
@@ -47,7 +47,7 @@ class Clients(ProgramTestCase):
         self.assertDelivered(with_type="ESMTP")
 
     def test_curl_delivers_with_required_tls(self) -> None:
-        need(self, "curl")
+        need("curl")
         (self.home / "message").write_bytes(message())
         sent = run(
             "curl",
@@ -60,7 +60,7 @@ class Clients(ProgramTestCase):
         self.assertDelivered()
 
     def test_a_message_typed_into_openssl_s_client_is_delivered(self) -> None:
-        need(self, "openssl")
+        need("openssl")
         client = subprocess.Popen(
             [
                 *(path_of("openssl"), "s_client", "-quiet", "-crlf", "-starttls", "smtp"),

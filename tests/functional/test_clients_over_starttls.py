@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from .machine import LOOPBACK, Missing, eventually, need, path_of, run
+from .machine import LOOPBACK, eventually, need, run, skip
 from .mail import ProgramTestCase, message
 from .mta import MTA
 from .program import Program
@@ -80,7 +80,7 @@ class MailClients(ProgramTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        need(self, "openssl")
+        need("openssl")
         self.certificate = self.home / "certificate.pem"
         made = run(
             "openssl",
@@ -124,7 +124,7 @@ class MailClients(ProgramTestCase):
         return path
 
     def test_msmtp_submits_a_message(self) -> None:
-        need(self, "msmtp")
+        need("msmtp")
         settings = self.file(
             "msmtprc",
             f"account default\nhost localhost\nport {self.mta.submission}\nfrom ann@localhost\n"
@@ -137,7 +137,7 @@ class MailClients(ProgramTestCase):
         self.assertSubmitted("msmtp")
 
     def test_curl_submits_a_message(self) -> None:
-        need(self, "curl")
+        need("curl")
         (self.home / "message").write_bytes(message())
         sent = run(
             "curl",
@@ -151,7 +151,7 @@ class MailClients(ProgramTestCase):
         self.assertSubmitted("curl")
 
     def test_s_nail_submits_a_message(self) -> None:
-        need(self, "s-nail")
+        need("s-nail")
         sent = run(
             "s-nail",
             *("-:/", "-Sv15-compat", "-Ssendwait", "-Stls-verify=strict", "-Ssmtp-use-starttls"),
@@ -164,12 +164,12 @@ class MailClients(ProgramTestCase):
         self.assertSubmitted("s-nail")
 
     def test_nodemailer_submits_a_message(self) -> None:
-        need(self, "node")
+        need("node")
         script = self.file("send.js", _NODE)
         # Debian's library, also for a node of another source.
         modules = os.pathsep.join(filter(None, (os.environ.get("NODE_PATH"), "/usr/share/nodejs")))
         if not any((Path(each) / "nodemailer").is_dir() for each in modules.split(os.pathsep)):
-            need(self, "node-nodemailer")  # not a program's name, and so missing
+            skip("nodemailer is not installed")
         sent = run(
             "env", f"NODE_PATH={modules}", "node", script, self.mta.submission, self.certificate
         )
@@ -181,11 +181,7 @@ class MailClients(ProgramTestCase):
         # Not in `.ci/run`: its 400 MB take more time than all other packages.
         if os.environ.get("CI") and not os.environ.get("CLAWS_MAIL"):
             raise SkipTest(".ci/claws-mail runs this")
-        for program in ("claws-mail", "Xvfb", "xdotool"):
-            try:
-                path_of(program)
-            except Missing as missing:
-                raise SkipTest(f"{missing}: .ci/claws-mail installs it and runs this") from None
+        need("claws-mail", "Xvfb", "xdotool")
         profile, mail = self.home / "claws", self.home / "Mail"
         self.file("claws/accountrc", _CLAWS_ACCOUNT.format(port=self.mta.submission))
         self.file("claws/clawsrc", _CLAWS_SETTINGS)
@@ -226,6 +222,8 @@ class Display(Program):
     Args:
         home: where programs that are shown on it have their home.
     """
+
+    foreign = True
 
     def __init__(self, home: Path) -> None:
         super().__init__(home, "display.log")

@@ -29,7 +29,7 @@ SOON = 10.0
 
 class ClockTestCase(ProgramTestCase):
     def setUp(self) -> None:
-        need(self, "cc")
+        need("cc")
         super().setUp()
         self.clock = WallClock(self.home)
 

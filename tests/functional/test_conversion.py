@@ -74,7 +74,7 @@ def in_reformime(content: bytes) -> list[tuple[str, bytes]]:
 
 class ShippedMails(SynchronousTestCase):
     def setUp(self) -> None:
-        need(self, "reformime")
+        need("reformime")
         self.mails = [
             # Without this field, some parsers see no parts.
             (name, b"MIME-Version: 1.0\r\n" + re.sub(rb"\r?\n|\r", b"\r\n", content))

@@ -11,7 +11,7 @@ DOMAIN = "store.example"
 class DovecotTestCase(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "dovecot", "/usr/lib/dovecot/lmtp")
+        need("dovecot", "/usr/lib/dovecot/lmtp")
 
     def start(self, route: str, dovecot: Dovecot, *options: str) -> None:
         self.dovecot = self.enterContext(dovecot)
@@ -67,7 +67,7 @@ class DovecotAsNextHop(DovecotTestCase):
         self.assertEqual(self.dovecot.mail("full"), [])
 
     def test_a_burst_is_delivered_without_loss_and_duplicates(self) -> None:
-        need(self, "smtp-source")
+        need("smtp-source")
         self.by_tcp()
         sent = run(
             "smtp-source",
@@ -97,7 +97,7 @@ class DovecotAsNextHop(DovecotTestCase):
 
 class DovecotWithTLS(DovecotTestCase):
     def test_lmtp_uses_tls_if_dovecot_offers_it(self) -> None:
-        need(self, "openssl")
+        need("openssl")
         pair = self.home / "pair.pem"
         made = run(
             "openssl",

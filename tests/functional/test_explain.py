@@ -10,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
-from .machine import LOOPBACK, eventually, free_port
+from .machine import LOOPBACK, eventually, free_port, need
 from .mail import ProgramTestCase, message, submit
 from .mta import MTA
 
@@ -93,8 +92,7 @@ class Traces(ProgramTestCase):
         return process, path
 
     def test_a_session_of_swaks_is_shown_live_until_control_c(self) -> None:
-        if shutil.which("swaks") is None:
-            raise SkipTest("swaks is not installed")
+        need("swaks")
         for workers in (1, 2):
             with MTA(self.home, "--workers", str(workers)) as mta:
                 process, path = self.trace(mta, "--recipient", "bob@localhost")

@@ -37,7 +37,7 @@ class ForwardedTestCase(TestCase):
     program = ""
 
     def setUp(self) -> None:
-        need(self, "nsd", "nsd-checkconf", self.program)
+        need("nsd", "nsd-checkconf", self.program)
         self.nsd = self.enterContext(NSD(self.enterContext(folder("nsd")), ZONES))
 
     def ask(self, forwarder: Forwarder, *, timeout: float = 5.0) -> None:

@@ -41,7 +41,7 @@ class Clients(ProgramTestCase):
         self.assertIn(" for <josé@bücher.example>; ", header)
 
     def test_curl_reaches_a_mailbox_outside_ascii(self) -> None:
-        need(self, "curl")
+        need("curl")
         (self.home / "message").write_bytes(CONTENT)
         sent = run(
             *("env", "LC_ALL=C.UTF-8", "curl", "--silent", "--show-error", "--noproxy", "*"),
@@ -58,7 +58,7 @@ class PostfixBetween(ProgramTestCase):
     """Mail from our MTA to Postfix, and from there to another of ours."""
 
     def test_a_message_is_relayed_unchanged(self) -> None:
-        need(self, "postfix")
+        need("postfix")
         for name in ("first", "last"):
             (self.home / name).mkdir()
         last = self.enterContext(MTA(self.home / "last", "--local-domain", "far.example"))
@@ -81,7 +81,7 @@ class DovecotBehind(ProgramTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        need(self, "dovecot", "/usr/lib/dovecot/lmtp")
+        need("dovecot", "/usr/lib/dovecot/lmtp")
         self.dovecot = self.enterContext(Dovecot(self.home))
         route = f"store.example=lmtp://{LOOPBACK}:{self.dovecot.port}"
         self.mta = self.enterContext(MTA(self.home, "--route", route))

@@ -30,7 +30,7 @@ class ByLMTP(ProgramTestCase):
         self.assertIn(b"Good morning!", mail)
 
     def test_swaks_delivers_over_starttls(self) -> None:
-        need(self, "swaks")
+        need("swaks")
         sent = run(
             "swaks",
             *("--protocol", "LMTP", "--server", LOOPBACK, "--port", str(self.mta.lmtp), "--tls"),
@@ -52,7 +52,7 @@ class ByLMTP(ProgramTestCase):
         self.assertDelivered("eve", "LMTP")
 
     def test_postfix_delivers_over_tcp_and_a_unix_socket(self) -> None:
-        need(self, "postfix")
+        need("postfix")
         postfix = Postfix(
             self.home,
             {

@@ -23,7 +23,7 @@ relay_from = ["127.0.0.0/8"]
 class WithPostfix(ProgramTestCase):
     def begin(self, ours: str, theirs: str, **settings: str) -> None:
         """Start both; ``theirs`` are aliases of them.example, the local domain of Postfix."""
-        need(self, "postfix", "postalias")
+        need("postfix", "postalias")
         smtp = free_port()
         their_aliases = self.home / "their-aliases"
         their_aliases.write_text(theirs, encoding="utf-8")

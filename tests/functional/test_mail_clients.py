@@ -59,7 +59,7 @@ class Swaks(Submission):
     options = ("--auth", "memory:tim:toady")
 
     def swaks(self, *options: str) -> "subprocess.CompletedProcess[str]":
-        need(self, "swaks")
+        need("swaks")
         return run(
             *("swaks", "--server", LOOPBACK, "--ehlo", "client.example"),
             *("--from", "ann@sender.example", "--to", "bob@localhost", "--body", "Good morning!"),
@@ -117,7 +117,7 @@ class Others(Submission):
         self.assertSubmitted()
 
     def test_curl_submits_a_message(self) -> None:
-        need(self, "curl")
+        need("curl")
         (self.home / "message").write_bytes(message())
         sent = run(
             "curl",
@@ -131,7 +131,7 @@ class Others(Submission):
         self.assertSubmitted()
 
     def msmtp(self, mechanism: str) -> None:
-        need(self, "msmtp")
+        need("msmtp")
         (self.home / "password").write_text(PASSWORD)
         sent = subprocess.run(
             [
@@ -159,7 +159,7 @@ class Others(Submission):
         self.msmtp("plain")
 
     def test_s_nail_submits_a_message(self) -> None:
-        need(self, "s-nail")
+        need("s-nail")
         (self.home / "rc").write_text(
             f"""
             set v15-compat tls-verify=ignore smtp-hostname=sender.example

@@ -65,7 +65,7 @@ tobroken   CNAME broken.example.
 
 class Exchanging(TestCase):
     def setUp(self) -> None:
-        need(self, "nsd", "nsd-checkconf")
+        need("nsd", "nsd-checkconf")
         home = self.enterContext(folder("nsd"))
         self.server = self.enterContext(NSD(home, ZONES))
         self.resolver = self.make_resolver(self.server.port)

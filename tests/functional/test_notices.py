@@ -41,7 +41,7 @@ class NoticesTestCase(ProgramTestCase):
 class PostfixBehindUs(NoticesTestCase):
     def begin(self, **settings: str) -> MTA:
         """Start Postfix as next hop; its notices to ann@localhost come back to us."""
-        need(self, "postfix")
+        need("postfix")
         sink = self.enterContext(Sink(self.home))
         postfix = Postfix(self.home)
         route = f"*=smtp://{LOOPBACK}:{postfix.port}"
@@ -86,7 +86,7 @@ class AsReformimeReadsIt(NoticesTestCase):
     """Courier's parser, which maildrop uses to filter mail."""
 
     def test_recipient_and_action_are_read(self) -> None:
-        need(self, "reformime")
+        need("reformime")
         sink = self.enterContext(Sink(self.home))
         route = f"*=smtp://{LOOPBACK}:{sink.port}"
         mta = self.enterContext(MTA(self.home, "--route", route))
@@ -104,7 +104,7 @@ class AsReformimeReadsIt(NoticesTestCase):
 
     def test_a_notice_outside_ascii_is_read(self) -> None:
         """It reads both, whatever the encoding of the parts beside them."""
-        need(self, "reformime")
+        need("reformime")
         mta = self.enterContext(MTA(self.home))
         header, body = message().split(b"\r\n\r\n", 1)
         for sender, content in (

@@ -112,7 +112,7 @@ class Failure(ProgramTestCase):
         self.assertReturned(mta, "bob@down.example", r"^[45]\.4\.\d+$")
 
     def test_mail_that_the_next_hop_refuses_is_returned_at_once(self) -> None:
-        need(self, "smtp-sink")
+        need("smtp-sink")
         sink = self.enterContext(SMTPSink(self.home, "-f", "RCPT"))
         route = f"strict.example=smtp://{LOOPBACK}:{sink.port}"
         mta = self.enterContext(MTA(self.home, "--route", route))

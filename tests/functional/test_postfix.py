@@ -10,7 +10,7 @@ from .sinks import Sink
 class PostfixAsClient(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "postfix")
+        need("postfix")
         self.mta = self.enterContext(MTA(self.home))
         self.postfix = self.enterContext(
             Postfix(
@@ -40,7 +40,7 @@ class PostfixAsClient(ProgramTestCase):
         self.assertArrives(content)
 
     def test_many_messages_on_one_connection_all_arrive(self) -> None:
-        need(self, "smtp-source")
+        need("smtp-source")
         sent = run(
             "smtp-source",
             *("-s", "5", "-m", "100", "-d", "-l", "2000"),
@@ -54,7 +54,7 @@ class PostfixAsClient(ProgramTestCase):
 class PostfixAsNextHop(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "postfix", "openssl")
+        need("postfix", "openssl")
         self.sink = self.enterContext(Sink(self.home))
         pair = self.home / "pair.pem"
         made = run(
@@ -99,7 +99,7 @@ class PostfixAsNextHop(ProgramTestCase):
         self.assertArrives(content)
 
     def test_a_burst_of_messages_arrives_whole(self) -> None:
-        need(self, "smtp-source")
+        need("smtp-source")
         sent = run(
             "smtp-source",
             *("-s", "10", "-m", "200", "-d", "-l", "2000"),

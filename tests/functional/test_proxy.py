@@ -30,7 +30,7 @@ class Proxies(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.ports = {name: free_port() for name in ("starttls", "implicit", "xclient")}
-        need(self, "haproxy", "swaks")
+        need("haproxy", "swaks")
         self.mta = self.enterContext(MTA(self.home, toml=_TOML.format(**self.ports)))
 
     def balancer(self, **servers: tuple[str, str]) -> HAProxy:

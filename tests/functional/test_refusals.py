@@ -71,7 +71,7 @@ LMTP: Expected = {
 class Refusals(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "smtp-sink")
+        need("smtp-sink")
         self.sinks: dict[str, SMTPSink] = {}
 
     def start(self, scheme: str, cases: Expected) -> None:

@@ -104,7 +104,7 @@ class Shell:
 class Smarthost(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "postfix", "dovecot", "/usr/lib/dovecot/lmtp", "openssl")
+        need("postfix", "dovecot", "/usr/lib/dovecot/lmtp", "openssl")
         pair = self.home / "pair.pem"
         made = run(
             "openssl",

@@ -19,8 +19,6 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
-
 from .machine import (
     LOOPBACK,
     PATIENCE,
@@ -50,7 +48,7 @@ def blocks(page: str) -> Mapping[str, str]:
 class Units(ProgramTestCase):
     def setUp(self) -> None:
         super().setUp()
-        need(self, "systemd-analyze")
+        need("systemd-analyze")
         place = "/etc/systemd/system/"
         self.units = {
             caption.removeprefix(place): block
@@ -213,7 +211,7 @@ class Activator(MTA):
 
 class Activated(ProgramTestCase):
     def test_each_message_is_accepted_across_restarts(self) -> None:
-        need(self, "systemd-socket-activate")
+        need("systemd-socket-activate")
         sockets = [self.enterContext(socket.create_server((LOOPBACK, 0))) for _ in range(2)]
         ports = [each.getsockname()[1] for each in sockets]
         mta = Activator(self.home, sockets)
@@ -239,14 +237,11 @@ class First(ProgramTestCase):
 
     def setUp(self) -> None:
         need_proc()
-        need(self, "unshare")
+        need("unshare")
         super().setUp()
         self.unshare: list[str | Path] = [
             *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
         ]
-        tried = subprocess.run([*self.unshare, "true"], capture_output=True, text=True)
-        if tried.returncode:
-            raise SkipTest(f"no process namespace can be had here: {tried.stderr.strip()}")
 
     def start(self, mta: MTA, command: list[str | Path]) -> int:
         """Start it; return its process id outside of the namespace."""

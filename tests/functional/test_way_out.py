@@ -32,7 +32,7 @@ class Names(WayOut):
 
     def setUp(self) -> None:
         super().setUp()
-        need(self, "nsd", "nsd-checkconf")
+        need("nsd", "nsd-checkconf")
         hop = self.hop = self.enterContext(Hop())
         zone = """\
 best     MX 10 here
