@@ -34,11 +34,11 @@ class Service:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except (Unready, Unusable, OSError) as error:
+        except BaseException as error:
             self.stop()
-            if not self.foreign:
-                raise
-            skip(f"{type(self).__name__} does not start: {error}")
+            if self.foreign and isinstance(error, Unready | Unusable | OSError):
+                skip(f"{type(self).__name__} does not start: {error}")
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
