@@ -67,7 +67,8 @@ class Parsing(SynchronousTestCase):
             ("|/usr/bin/vacation bob", "no program is run"),
             ('"|/usr/bin/vacation bob"', "no program is run"),
             ("/var/mail/archive", "no file is written to"),
-            ("/dev/null", "no file is written to"),
+            ("/dev/null/x", "no file is written to"),
+            (":blackhole:", "expected /dev/null"),
             ("\\bob", "no backslash is needed"),
         ):
             expected = r"a\nb:3: " + f'"{target}": {reason}'
@@ -78,7 +79,8 @@ class Parsing(SynchronousTestCase):
             ("a b", '1: "a": not an entry; expected name:, name@example.org: or @example.org: and'),
             ("a, b: c", '1: "a": not an entry'),
             (": b", '1: ":": not an entry'),
-            ("\na:", '2: "a" has no target; expected name, name@example.org or @example.org'),
+            ("\na:", '2: "a" has no target; expected name, name@example.org, @example.org or /dev'),
+            ("/dev/null: a", '1: "/dev/null: a": no file is written to'),
             ("a: ,b", '1: ",": a name is missing before it'),
             ("a: b c", '1: "c": a comma is missing before it'),
             ("a: b\n  c", '2: "c": a comma is missing before it'),
@@ -161,6 +163,16 @@ class Finding(SynchronousTestCase):
         # RFC 6532 §3.1
         aliases = parsed("do\u0308rte: x")
         self.assertIsNotNone(aliases.find(Mailbox("D\u00f6rte", "us.example"), bare=True))
+
+    def test_the_null_device_discards_and_may_be_one_of_several_targets(self) -> None:
+        discard = AliasTarget(None, "/dev/null")
+        for text in ("/dev/null", '"/dev/null"', "/dev/null # not read", "\n  /dev/null\r"):
+            (alias,) = parsed(f"noreply: {text}").entries.values()
+            self.assertEqual(alias.targets, (discard,))
+        (alias,) = parsed("list: ann,/dev/null,bob").entries.values()
+        self.assertEqual(
+            alias.targets, (AliasTarget("ann", None), discard, AliasTarget("bob", None))
+        )
 
 
 class PlainLines(SynchronousTestCase):

@@ -22,6 +22,7 @@ _FINDINGS = {
     "catch-all": "catch-all of the domain, line {line}: {to}",
     "mailbox": "a mailbox here",
     "elsewhere": "relayed to another domain",
+    "discarded": "the mail is accepted and dropped",
     "itself": "an alias leads back to it: the mailbox of that name",
     "again": "expanded before: cut here",
     "postmaster": "every domain has one (RFC 5321 §4.5.1): {to}",

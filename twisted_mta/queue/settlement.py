@@ -22,7 +22,7 @@ from .schedule.backoff import Backoff
 from .schedule.delivery import Delivery
 from .store.contract import Deferral, Settle
 
-DISCARDED = Reply.of(250, "0.0", "Discarded by a route")
+DISCARDED = Reply.of(250, "0.0", "Discarded")
 WAITING = Reply.of(451, "4.5", "Not tried yet: its next hop has been busy")
 BROKEN = Reply.of(451, "3.0", "The delivery failed for an internal reason; see the log")
 

@@ -8,11 +8,13 @@
                 bob@elsewhere.example
     sales@example.org: carol@example.org
     @example.org:      catchall@example.net
+    noreply:    /dev/null
 
 A line that begins with white space continues the one before it. A key is a name, which applies to
 every local domain; a mailbox of one of our domains; or ``@`` and such a domain, for all of its
 mailboxes that have no alias and do not exist. The targets are names, in the domain of the mailbox
-that is looked up; mailboxes anywhere; or ``@`` and a domain: the same name there.
+that is looked up; mailboxes anywhere; ``@`` and a domain: the same name there; or ``/dev/null``,
+which discards.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ from ..mail.address import AddressError, Mailbox, domain_name, folded
 from ..mail.printable import printable
 from ..system.slices import Work, finished
 from .aliases import AliasEntries, Aliases
+from .routes import DISCARD
 
 _LARGEST = 64 << 20  # octets: about a million aliases
 _KEYS = "name:, name@example.org: or @example.org:"
-_TARGETS = "name, name@example.org or @example.org"
+_TARGETS = "name, name@example.org, @example.org or /dev/null"
 
 # RFC 5321 §4.1.2: a word does not end within quotes, nor within an address literal.
 _TOKENS = re.compile(
@@ -51,14 +54,18 @@ _PLAIN = re.compile(rf"({_NAMED})[ \t]*:[ \t]*({_NAMED}(?:[ \t]*,[ \t]*{_NAMED})
 MOST_MEMBERS = 10_000
 """Targets of an entry at the most, and of all entries that they lead to together."""
 
+# A target, never a key.
+_DISCARD = re.compile(rf'(?<=.)(?:{DISCARD}|"{DISCARD}")(?=[\s,]|\Z)')
+
 _LONGEST_PLAIN = 1000  # characters
 _MOST_DOMAINS = 65_536  # whose canonical form is remembered while a file is parsed
 _LINES = 32  # parsed between two yields
 
 _REFUSED = (
+    (":blackhole:", f"expected {DISCARD}"),
     (":", ":include: and the like are not read; expected the content of that file"),
     ("|", "no program is run; expected a mailbox, with a route to an LMTP server"),
-    ("/", "no file is written to; expected a mailbox"),
+    ("/", f"no file is written to; expected a mailbox, or {DISCARD} to discard"),
     ("\\", "no backslash is needed; a name that leads to itself is the mailbox of that name"),
 )
 
@@ -218,7 +225,7 @@ def _plain(
 def _tokens(line: int, text: str) -> Iterator[_Token]:
     at, start = 0, True  # start: whether a target may begin here
     while at < len(text):
-        for sign, problem in _REFUSED if start else ():
+        for sign, problem in _REFUSED if start and not _DISCARD.match(text, at) else ():
             if text.startswith((sign, f'"{sign}'), at) and (at or text[0] != ":"):
                 raise _Mistake(line, f"{_quoted(text[at:].strip())}: {problem}")
         match = _TOKENS.match(text, at)
@@ -288,6 +295,8 @@ def _name(token: _Token, expected: str) -> tuple[str | None, str | None]:
     """Return local part and domain of a word; None for an omitted one."""
     word = token.word
     try:
+        if word in (DISCARD, f'"{DISCARD}"'):
+            return None, DISCARD
         if word.startswith("@"):
             return None, domain_name(word[1:])
         if "@" in re.sub(r'"(?:[^"\\]|\\.)*+"', "", word):

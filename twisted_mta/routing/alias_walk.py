@@ -12,7 +12,7 @@ from ..mail.reply import Reply
 from .alias_file import MOST_MEMBERS
 from .aliases import Alias
 from .mailbox_lookup import MailboxLookup
-from .routes import NO_SUCH_MAILBOX
+from .routes import DISCARD, NO_SUCH_MAILBOX
 from .srs import is_srs
 
 # Postfix stops at 1,000 (virtual_alias_expansion_limit); lists that people write by hand are
@@ -36,6 +36,7 @@ Finding = Literal[
     "catch-all",
     "mailbox",
     "elsewhere",
+    "discarded",
     "itself",
     "again",
     "postmaster",
@@ -48,6 +49,7 @@ Finding = Literal[
     catch-all   its domain has a catch-all alias
     mailbox     it is a mailbox here
     elsewhere   its domain is foreign
+    discarded   an alias leads to /dev/null
     itself      an alias of it leads back to it: the mailbox of that name, if it exists
     again       it was expanded before
     postmaster  it is that of a virtual domain: that of the first local domain gets the mail
@@ -159,7 +161,7 @@ class AliasWalk:
         if mailbox.domain not in lookup.ours:
             key = mailbox.local_part, mailbox.domain
             self._finals[key] = Final(mailbox, self._passed, lookup.refusal(mailbox))
-            self._note(mailbox, "elsewhere")
+            self._note(mailbox, "discarded" if mailbox.domain == DISCARD else "elsewhere")
             return
         key = folded(mailbox.local_part), mailbox.domain
         if refusal is not None:

@@ -19,7 +19,7 @@ class AliasTarget:
 
     Attributes:
         local_part: None for that of the mailbox that was looked up.
-        domain: canonical; None for that of the mailbox that was looked up.
+        domain: canonical, or `routes.DISCARD`; None for that of the mailbox that was looked up.
     """
 
     local_part: str | None

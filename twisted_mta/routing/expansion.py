@@ -26,7 +26,7 @@ from ..mail.reply import Reply
 from .alias_walk import AliasWalk, ExpansionStep, passed_alias
 from .aliases import Alias
 from .mailbox_lookup import MailboxLookup
-from .routes import NO_SUCH_MAILBOX
+from .routes import DISCARD, NO_SUCH_MAILBOX
 
 
 class Expander:
@@ -79,7 +79,7 @@ class Expander:
         return [
             FinalRecipient(
                 mailbox,
-                None if mailbox.domain in lookup.ours else rewritten,
+                None if mailbox.domain in lookup.ours or mailbox.domain == DISCARD else rewritten,
                 aliases,
                 refusal,
                 None if refusal is None else owners[aliases],

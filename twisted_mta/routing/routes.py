@@ -32,6 +32,9 @@ _REMEMBERED = 4096  # domains and their next hops; some 500 octets each
 # Octets of sun_path in the address of a UNIX socket on Linux, without the NUL; 103 elsewhere.
 _LONGEST_SOCKET = 107
 
+DISCARD = "/dev/null"
+"""The domain of mailboxes whose mail is discarded: an alias leads to it, and no address has it."""
+
 NO_SUCH_MAILBOX = Reply.of(550, "1.1", "No such mailbox here")
 
 
@@ -104,6 +107,8 @@ class Routes:
             return NextHop("error", reply=NO_SUCH_MAILBOX, rule=f"virtual domain {domain}")
         if self.is_local(domain):
             return NextHop("maildir", rule=f"local domain {domain}")
+        if domain == DISCARD:
+            return NextHop("discard", rule=f"alias to {DISCARD}")
         for pattern in _patterns(domain):
             next_hop = self._rules.get(pattern)
             if next_hop is not None:

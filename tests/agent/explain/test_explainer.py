@@ -64,6 +64,16 @@ class Addresses(ExplainerTestCase):
         self.assertIn("  <staff@us.example>: alias in line 1: <ann@us.example>", text)
         self.assertIn("Reverse-path: becomes <SRS0=", text)
 
+    def test_an_alias_to_the_null_device_is_explained_as_discarded(self) -> None:
+        world = self.world(aliases="noreply: /dev/null\n", recipients="existing")
+        facts = world.explain("noreply@us.example", client=None, sender="s@elsewhere.example")
+        self.assertIsNone(facts["refused"])
+        text = self.text(facts)
+        self.assertIn("<noreply@/dev/null>: the mail is accepted and dropped", text)
+        self.assertIn("Route: discard (alias to /dev/null)", text)
+        self.assertIn("Discarded: the mail is accepted and dropped", text)
+        self.assertNotIn("SRS", text)
+
     def test_members_of_an_alias_that_do_not_exist_are_named(self) -> None:
         aliases = "carol: carol, carol@a.example\nteam: carol, ghost, eve\ndead: ghost\n"
         aliases += "owner-team: carol\n"
