@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from io import BytesIO
 
+from ..config.text_file import without_mark
 from ..mail.printable import printable
 from ..system.slices import Work, finished
 from .accounts import Account, Accounts, AccountsError, AccountTable, account_key
@@ -157,7 +158,7 @@ def _lines(content: bytes, path: str) -> Iterator[tuple[str, Account | None]]:
         AccountsError: a line is not valid.
     """
     seen: dict[str, int] = {}
-    for number, octets in enumerate(BytesIO(content), 1):
+    for number, octets in enumerate(BytesIO(without_mark(content)), 1):
         try:
             line = octets.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:

@@ -150,7 +150,7 @@ def _password(name: str) -> str:
         )
         return password
     try:
-        return sys.stdin.readline().rstrip("\r\n")
+        return sys.stdin.readline().removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError:
         raise AccountsError("the password is not UTF-8") from None
 

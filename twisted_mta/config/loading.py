@@ -19,6 +19,7 @@ from .destination import Destination
 from .listener import Listener
 from .setting import HIDDEN, ConfigError, Read, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
+from .text_file import without_mark
 from .unbuilt import NOT_BUILT
 
 
@@ -85,7 +86,8 @@ def load_leniently(
 def _document(file: str) -> dict[str, Any]:
     try:
         with open(file, "rb") as opened:
-            return tomllib.load(opened)
+            content = opened.read()
+        return tomllib.loads(without_mark(content).decode("utf-8"))
     except RecursionError:
         raise ConfigError(
             f"{printable(file)}: not readable TOML: found hundreds of nested brackets;"

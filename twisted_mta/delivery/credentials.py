@@ -9,6 +9,7 @@ from attrs import frozen
 
 from ..config import ConfigError, Destination
 from ..config.setting import shown
+from ..config.text_file import without_mark
 from ..mail.printable import printable
 from ..smtp.sasl.client import Credentials
 from ..system.ownership import others_may_write
@@ -58,7 +59,7 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
     mode, writable = status.st_mode, others_may_write(status)
     if writable:
         raise error(f"{writable}; expected chmod 600")
-    line = first.rstrip(b"\r\n")
+    line = without_mark(first).rstrip(b"\r\n")
     if not line or len(line) > _LONGEST:
         raise error("holds no password; expected one on its first line")
     try:

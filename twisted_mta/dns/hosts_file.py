@@ -34,7 +34,7 @@ def read_hosts(path: str = PATH) -> dict[str, Sequence[str]]:
 
 def fill_hosts(hosts: dict[str, Sequence[str]], path: str) -> Iterator[None]:
     """Read a hosts file into ``hosts``; yields between slices."""
-    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+    with suppress(OSError), open(path, encoding="utf-8-sig", errors="replace") as file:
         lines_of_names = _Lines(hosts)
         rest = ""
         while text := file.read(_SLICE):

@@ -107,6 +107,6 @@ def _number(options: Sequence[str], name: str) -> int | None:
 def read_resolv_conf(path: str = PATH) -> ResolvConf:
     """Read a ``resolv.conf``; an unreadable one counts as empty. Blocks."""
     text = ""
-    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+    with suppress(OSError), open(path, encoding="utf-8-sig", errors="replace") as file:
         text = file.read(_LARGEST)
     return parse_resolv_conf(text, hostname=socket.gethostname())

@@ -25,6 +25,7 @@ from io import BytesIO
 
 from attrs import frozen
 
+from ..config.text_file import without_mark
 from ..mail.address import AddressError, Mailbox, domain_name, folded
 from ..mail.printable import printable
 from ..system.slices import Work, finished
@@ -164,7 +165,7 @@ def parse_in_slices(content: bytes, *, name: str, ours: tuple[str, ...]) -> Work
 def _text(number: int, octets: bytes) -> str:
     octets = octets.removesuffix(b"\n")
     if number == 1:
-        octets = octets.removeprefix(b"\xef\xbb\xbf")
+        octets = without_mark(octets)
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError:
