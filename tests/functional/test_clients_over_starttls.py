@@ -1,6 +1,6 @@
-"""Programs that people write mail with, each submitting a message over STARTTLS with AUTH.
+"""Mail programs that submit a message over STARTTLS with AUTH.
 
-All but Claws Mail look at our certificate, and go on only because its authority is known to them.
+All but Claws Mail verify our certificate, against the authority that the test gives them.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ class ClockTestCase(ProgramTestCase):
         self.clock = WallClock(self.home)
 
     def send_while_it_is_set(self, port: int, *steps: float, count: int = 40) -> None:
-        """Send messages, one after the other, while the clock is set to one step after the other.
+        """Send messages one after the other, while the clock goes through the steps.
 
-        Once all are there, it stays at the last step.
+        After the last message the clock stays at the last step.
         """
         done = threading.Event()
 

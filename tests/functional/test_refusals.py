@@ -1,7 +1,6 @@
-"""A next hop that refuses, vanishes or dawdles at each command: what becomes of the mail.
+"""Outcomes of mail for next hops that refuse, disconnect or are slow at each command.
 
-The next hops are smtp-sink(1) of Postfix with its failure options, one for each case, each behind a
-domain of its own.
+Each case is an smtp-sink(1) of Postfix with failure options, as the next hop of its own domain.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Shell:
 
     Args:
         port: of the server.
-        credentials: who we are.
-        mechanism: the only one that the session gets to see.
+        credentials: of our account.
+        mechanism: the only one that the session is offered.
 
     Attributes:
         outcome: of the one recipient, None where the connection said nothing about it.

@@ -1,7 +1,7 @@
 """The MTA as a service: under systemd, and in a container.
 
-What the pages on both say is read from them, and tried as far as it can be without a systemd and an
-engine that run.
+The units and commands are read from the documentation, and tried as far as possible without a
+running systemd or container engine.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Activator(MTA):
 
     Args:
         home: see `MTA`.
-        sockets: that are handed over; they stay with whoever has bound them.
+        sockets: that are passed to it; the caller keeps and closes them.
     """
 
     def __init__(self, home: Path, sockets: Sequence[socket.socket]) -> None:
@@ -280,7 +280,7 @@ class First(ProgramTestCase):
         os.kill(before[0], signal.SIGKILL)
         mta.wait_for(lambda: " works again" in mta.output(), "the successor")
         self.assertEqual(len(children(first)), 2)
-        self.assertFalse(Path(f"/proc/{before[0]}").exists(), "nobody has noticed its end")
+        self.assertFalse(Path(f"/proc/{before[0]}").exists(), "its end was not noticed")
 
         os.kill(first, signal.SIGTERM)
         self.assertEqual(mta.wait(), 0, mta.output())
