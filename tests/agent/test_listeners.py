@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from tests.agent.test_agent import ENDPOINT, InMemory
+from tests.logs import logged_lines
 from twisted_mta.auth.accounts import Account
 from twisted_mta.auth.accounts_file import changing
 from twisted_mta.config import Listener
@@ -229,6 +230,86 @@ class AuthOffered(WithAccounts):
         for value in ("ann", "<>", "ann@far.example", "a+40b", "+00", "x" * 480):
             codes = self.codes(mta, self.plain("ann"), f"MAIL FROM:<ann@localhost> AUTH={value}")
             self.assertEqual(codes, "235 250", value)
+
+
+class FieldsOfOurOwnClients(WithAccounts):
+    """Devices and applications leave out fields that RFC 5322 §3.6 demands or recommends."""
+
+    def trace(self, mta: MemoryMTA, content: str, *before: str) -> str:
+        """Send a message in a new session; return all that was put in front of it."""
+        client = mta.connect()
+        client.say(*before)
+        client.say("MAIL FROM:<ann@localhost>", "RCPT TO:<carl@localhost>", "DATA")
+        self.assertEqual(client.say(f"{content}\r\n.")[0][:3], "250")
+        mta.advance(1)
+        (mail,) = mta.mail("carl")
+        new = f"{mta.mta.config.maildir}/localhost/carl/new"
+        mta.files.unlink(f"{new}/{mta.files.names(new)[0]}")
+        return mail.decode().partition("Subject:")[0]
+
+    def test_missing_date_and_message_id_are_added_to_mail_of_clients_that_may_relay(self) -> None:
+        mta = self.started(users=self.users, listeners=(Listener(endpoint=ENDPOINT, auth="any"),))
+        trace = self.trace(mta, "Subject: Hi\r\n\r\n")
+        self.assertRegex(trace, r"\nDate: Fri, 15 Jan 2027 08:00:\d\d \+0000\n")
+        self.assertRegex(trace, r"\nMessage-ID: <[0-9A-Z]+@mta\.example>\n")
+        trace = self.trace(mta, "Subject: Hi\r\nDate: today\r\nMessage-Id: <a@b>\r\n\r\n")
+        self.assertEqual(trace.count("\nDate:") + trace.count("\nMessage-"), 0)
+
+    def test_mail_of_strangers_stays_as_it_came_unless_they_authenticate(self) -> None:
+        mta = self.started(
+            users=self.users,
+            relay_from=(),
+            listeners=(Listener(endpoint=ENDPOINT, auth="any"),),
+        )
+        self.assertNotIn("\nDate:", self.trace(mta, "Subject: Hi\r\n\r\n"))
+        trace = self.trace(mta, "Subject: Hi\r\n\r\n", self.plain("ann"))
+        self.assertEqual((trace.count("\nDate:"), trace.count("\nMessage-ID:")), (1, 1))
+
+    def test_mail_by_lmtp_stays_as_it_came(self) -> None:
+        endpoint = "tcp:24:interface=127.0.0.1"
+        mta = self.started(listeners=(Listener(endpoint=endpoint, kind="lmtp"),))
+        client = mta.connect(("127.0.0.1", 24), greet=False)
+        client.say("LHLO mx.example", "MAIL FROM:<>", "RCPT TO:<carl@localhost>", "DATA")
+        client.say("Subject: Hi\r\n\r\n.")
+        mta.advance(1)
+        self.assertNotIn(b"\nDate:", mta.mail("carl")[0])
+
+    def test_a_first_line_that_begins_with_white_space_is_no_part_of_our_own_fields(self) -> None:
+        mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
+        for number, first in enumerate((" by mx.bank.example", "\tfrom: eve@evil.test", " ")):
+            mta.submit(f"{first}\r\nFrom: x\r\n\r\ntext\r\n".encode(), f"c{number}@localhost")
+            mta.advance(1)
+            (mail,) = mta.mail(f"c{number}")
+            header, _, text = mail.partition(b"\n\n")
+            self.assertEqual(text.decode(), f"{first}\nFrom: x\n\ntext\n")
+            self.assertIn(b"\nMessage-ID: ", header)
+            self.assertNotIn(b"\nFrom: x", header)
+
+    def test_a_from_field_behind_such_a_line_is_none(self) -> None:
+        mta = self.submission(own_addresses="header")
+        client = mta.connect()
+        client.say(self.plain("ann"), "MAIL FROM:<ann@localhost>", "RCPT TO:<carl@localhost>")
+        client.say("DATA")
+        reply = client.say("  x\r\nFrom: ann@localhost\r\n\r\n.")
+        self.assertEqual(reply[0][:9], "550 5.7.1")
+
+    def test_the_address_of_a_user_is_kept_out_of_received_and_stays_in_the_log(self) -> None:
+        mta = self.submission(hide_client_address=True)
+        lines = logged_lines(self)
+        trace = self.trace(mta, "Subject: Hi\r\n\r\n", self.plain("ann"))
+        self.assertRegex(trace, r"\nReceived: by mta\.example with ESMTPA id \w+\n\tfor <carl@")
+        self.assertNotIn("127.0.0.1", trace)
+        self.assertNotIn("client.example", trace)
+        self.assertTrue(any("accepted: " in each and "client=127.0.0.1" in each for each in lines))
+        listener = evolve(mta.mta.config.listeners[0], hide_client_address=False)
+        reload(mta, listeners=(listener,))
+        trace = self.trace(mta, "Subject: Hi\r\n\r\n", self.plain("ann"))
+        self.assertIn("Received: from client.example ([127.0.0.1])", trace)
+
+    def test_the_address_of_a_client_without_a_user_is_never_left_out(self) -> None:
+        listener = Listener(endpoint=ENDPOINT, auth="any", hide_client_address=True)
+        mta = self.started(users=self.users, listeners=(listener,))
+        self.assertIn("127.0.0.1", self.trace(mta, "Subject: Hi\r\n\r\n"))
 
 
 def reload(mta: MemoryMTA, **settings: Any) -> list[str]:

@@ -150,9 +150,7 @@ class TheReactor(SynchronousTestCase):
     def longest(self, content: bytes) -> float:
         """Return the seconds of the longest call for one read of a message, or for its end."""
         queue = Queue()
-        intake = queue.intake(
-            submission=SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)
-        )
+        intake = queue.intake(submission=SubmissionPolicy(own_addresses="header", adds_sender=True))
         expander = Expander(MailboxLookup(local_domains=["mx.example"], wall_time=lambda: 0.0))
         intake._alias_of = expander.alias_of
         intake.submission = Submission(

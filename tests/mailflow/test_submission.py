@@ -109,7 +109,7 @@ class Submitting(SubmissionTestCase):
         self.assertEqual(await self.codes(client, "RSET", plain("ann")), ["250 2.0.0", "235 2.7.0"])
         self.assertEqual(await client.mail("far@away.example"), ["250", "250", "354", "250"])
         self.assertIn(" with ESMTPA id ", received(agent.messages[-1]))
-        self.assertNotIn(b"Message-ID", agent.messages[-1].trace)
+        self.assertIn(b"\r\nMessage-ID: <", agent.messages[-1].trace)
 
     async def test_addresses_of_accounts_are_existing_mailboxes(self) -> None:
         agent = self.submission(recipients="existing")

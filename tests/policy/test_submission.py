@@ -11,6 +11,7 @@ from twisted_mta.auth.accounts import Account, Accounts
 from twisted_mta.auth.sliding_window import SlidingWindow
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.queue_id import QueueId
+from twisted_mta.policy.missing_fields import missing_fields
 from twisted_mta.policy.submission import (
     HEADER_SENDER_NOT_ALLOWED,
     SENDER_NOT_ALLOWED,
@@ -37,14 +38,8 @@ class SubmissionTestCase(SynchronousTestCase):
         self.session.identity = "ann"
 
     def added(self, header: str, **policy: Any) -> Any:
-        added = self.submission.added(
-            SubmissionPolicy(**policy),
-            "ann",
-            header.replace("\n", "\r\n").encode(),
-            id=QueueId(32),
-            hostname="mx.example",
-            time=0.0,
-        )
+        octets = header.replace("\n", "\r\n").encode()
+        added = self.submission.header(SubmissionPolicy(**policy), "ann", octets)
         return added.decode().replace("\r\n", "\n") if isinstance(added, bytes) else added
 
 
@@ -97,10 +92,35 @@ class Headers(SubmissionTestCase):
     def test_missing_date_and_message_id_are_added(self) -> None:
         date = "Date: Thu, 01 Jan 1970 00:00:00 +0000\n".replace(" 01 ", " 1 ")
         identifier = f"Message-ID: <{QueueId(32)}@mx.example>\n"
-        self.assertEqual(self.added("Subject: x\n", completes=True), date + identifier)
-        self.assertEqual(self.added("message-id : <x@y>\n", completes=True), date)
-        self.assertEqual(self.added("DATE: today\n", completes=True), identifier)
-        self.assertEqual(self.added("Subject: x\n"), "")
+        for header, added in (
+            ("Subject: x\n", date + identifier),
+            ("message-id : <x@y>\n", date),
+            ("DATE: today\n", identifier),
+            ("X-Date: today\nX: y\n Message-ID: <x@y>\n", date + identifier),
+            ("Subject: x\nDate: today\nMessage-ID: <x@y>\n", ""),
+            ("", date + identifier),
+        ):
+            self.assertEqual(self.completed(header), added, header)
+
+    def test_a_field_that_a_dkim_signature_covers_is_not_added(self) -> None:
+        date = "Date: Thu, 1 Jan 1970 00:00:00 +0000\n"
+        identifier = f"Message-ID: <{QueueId(32)}@mx.example>\n"
+        signature = "DKIM-Signature: v=1; d=a.example; bh=date; h={}; b=x\n"
+        for names, added in (
+            ("From:Date:Message-ID", ""),
+            ("From : date :\n Subject", identifier),
+            ("from:message-id", date),
+            ("from:subject", date + identifier),
+        ):
+            self.assertEqual(self.completed(signature.format(names)), added, names)
+        two = signature.format("from:date") + signature.format("from:message-id")
+        self.assertEqual(self.completed(two), "")
+        self.assertEqual(self.completed("DKIM-Signature: h\n"), date + identifier)
+
+    def completed(self, header: str) -> str:
+        octets = header.replace("\n", "\r\n").encode()
+        added = missing_fields(octets, id=QueueId(32), hostname="mx.example", time=0.0)
+        return added.decode().replace("\r\n", "\n")
 
     def test_with_own_addresses_header_from_and_sender_have_to_be_the_accounts_own(self) -> None:
         for header, refused in (
@@ -114,6 +134,29 @@ class Headers(SubmissionTestCase):
             ('From: "ann@example.net" <bob@example.net>\n', True),
             ("From: ann\n", True),
             ("From:\n", True),
+            # What a mail client could read in another way is unreadable.
+            ("From: ann@example.net (, bob@example.net\n", True),
+            ("From: ann@example.net (\\), bob@example.net\n", True),
+            ("From: ann@example.net), bob@example.net\n", True),
+            ('From: "ann@example.net, bob@example.net\n', True),
+            ('From: ann@example.net "\n', True),
+            ("From: <ann@example.net, bob\n", True),
+            ("From: ann@example.net>\n", True),
+            ("From: ann@example.net; bob@example.net\n", True),
+            ("From: ann@example.net bob@example.net\n", True),
+            ("From: bob@example.net <ann@example.net>\n", True),
+            ("From: Bob@Home <ann@example.net>\n", True),
+            ("From: bob@example.net\\, ann@example.net\n", True),
+            ("From: ann@example.net\\\n", True),
+            ("From: @example.org:ann@example.net\n", True),
+            ("From: Bob: bob@example.net;, ann@example.net\n", True),
+            ("From: ann@example.net\nFrom :bob@example.net\n", True),
+            ("From: ann@example.net (Ann (at \\) home))\n", False),
+            ('From: "Bob \\" (" <ann@example.net>\n', False),
+            ('From: "bob@example.net" <ann@example.net>\n', False),
+            ("From: Ann (bob@example.net) <ann@example.net>\n", False),
+            ("From: =?utf-8?q?Ann?= <ann@example.net>\n", False),
+            ("From: Us: ann@example.net, sales@example.com;\n", False),
             ("Subject: x\n", True),
         ):
             expected = HEADER_SENDER_NOT_ALLOWED if refused else ""

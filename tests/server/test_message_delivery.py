@@ -149,6 +149,12 @@ class Arguments(DeliveryTestCase):
                 [b"Received: for " + name + b"@mx.example", b"A: b", b"", b".", b"end"],
             )
 
+    def test_a_first_line_that_is_no_field_comes_behind_an_empty_line(self) -> None:
+        for first in (b"Hello", b" by: mx.bank.example", b"\tx: y"):
+            self.dialogue(b"MAIL FROM:<>\r\nRCPT TO:<bob@mx.example>\r\nDATA\r\n")
+            self.dialogue(first + b"\r\nend\r\n.\r\n")
+            self.assertEqual(self.app.messages[-1].lines[1:], [b"", first, b"end"])
+
     def test_lines_are_the_same_at_every_split_of_the_octets(self) -> None:
         content = b"A: b\r\n\r\n" + b"x" * 50 + b"\r\n\r\nend\r\n.\r\n"
         for _ in range(2):

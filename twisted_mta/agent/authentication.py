@@ -229,8 +229,8 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
     """Return the policy of a listener for authenticated clients."""
     return SubmissionPolicy(
         own_addresses=listener.own_addresses,
-        completes=listener.is_submission,
         adds_sender=listener.add_sender,
+        hides_client=listener.hide_client_address,
         recipients_per_hour=listener.recipients_per_hour,
         messages_per_hour=listener.messages_per_hour,
     )

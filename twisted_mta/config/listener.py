@@ -104,6 +104,13 @@ class Listener:
         default=False,
         common=True,
     )
+    hide_client_address: bool = setting(
+        read.flag,
+        "whether the Received field of an authenticated user's mail leaves out the name and address"
+        " of the client; the log has them in any case",
+        default=False,
+        common=True,
+    )
     recipients_per_hour: int = setting(
         read.number(0, 10**6),
         "most recipients of one account in an hour; 0: no limit",

@@ -67,6 +67,7 @@ def received(
     helo: str,
     peer_address: str | None,
     peer_name: str | None,
+    names_client: bool = True,
     by: str,
     queue_id: QueueId,
     recipient: Mailbox | None,
@@ -84,6 +85,8 @@ def received(
         helo: the argument of that command.
         peer_address: the client's IP address; None for a UNIX socket.
         peer_name: the verified host name of that address; None: unknown.
+        names_client: Whether the field has a ``from`` clause, which shows where a user is; RFC 5321
+            §4.4 asks for one.
         by: our own host name.
         queue_id: the message's queue id.
         recipient: the only recipient; None for several, as none may learn of the others (RFC 5321
@@ -95,7 +98,10 @@ def received(
         time: seconds since the epoch.
         utc_offset: as for `date_time`.
     """
-    start = _from_clause(helo, peer_address, peer_name, tls)
+    if names_client:
+        start = _from_clause(helo, peer_address, peer_name, tls) + "\r\n\tby"
+    else:
+        start = "Received: by"
     protocol = with_type(
         greeting, tls=tls is not None, authenticated=authenticated, smtputf8=smtputf8
     )
@@ -105,7 +111,7 @@ def received(
     clause = _for_clause(recipient, smtputf8) if recipient is not None else ";\r\n\t"
     if priority:  # RFC 6710 §4.4: a clause behind all others
         clause = f"{clause.rstrip()[:-1]}\r\n\tpriority {priority}; "
-    return f"{start}\r\n\tby {by}{fold}with {protocol} id {queue_id}{clause}{date}\r\n".encode()
+    return f"{start} {by}{fold}with {protocol} id {queue_id}{clause}{date}\r\n".encode()
 
 
 def without_utf8_recipient(trace: bytes) -> bytes:

@@ -1,35 +1,24 @@
-"""Submission (RFC 6409): rules for mail of authenticated clients, and the fields added to it."""
+"""Submission (RFC 6409): rules for mail of authenticated clients, and the Sender field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import getaddresses
-from itertools import islice
+from collections.abc import Callable
 from typing import Literal
 
 from attrs import frozen
 
 from ..auth.sliding_window import SlidingWindow, hashed_name
-from ..mail.address import AddressError, Mailbox
+from ..mail.address import Mailbox
 from ..mail.decision import Decision
-from ..mail.queue_id import QueueId
 from ..mail.reply import Reply
-from ..message.date import date_time
-from ..message.header import values
 from ..smtp.server.session import Session
+from .originators import Originators
 
 SENDER_NOT_ALLOWED = Reply.of(550, "7.1", "Not an address that you may send as")
 HEADER_SENDER_NOT_ALLOWED = Reply.of(
     550, "7.1", "From or Sender has an address that you may not send as"
 )
 TOO_MUCH_MAIL = Reply.of(450, "7.1", "Too much mail in an hour, try again later")
-
-_OWN_NAMES = ("from", "sender")
-# Of From and Sender, as far as they are read: RFC 5322 §3.6 allows one field each. To parse the
-# characters blocks the reactor for 8 ms, and to look up the addresses for some more.
-_MOST_FIELDS = 10
-_LONGEST_NAMES = 4_096
-_MOST_ADDRESSES = 100
 
 
 @frozen(kw_only=True)
@@ -39,23 +28,23 @@ class SubmissionPolicy:
     Attributes:
         own_addresses: where an account is restricted to its own addresses: nowhere, in the
             envelope, or in the header too.
-        completes: whether missing Date and Message-ID are added (RFC 6409 §8).
         adds_sender: whether Sender is added if From is not an address of the account (RFC 6409
             §8.1).
+        hides_client: whether the Received field leaves out the name and address of the client.
         recipients_per_hour: of one account; 0 is any number.
         messages_per_hour: of one account; 0 is any number.
     """
 
     own_addresses: Literal["off", "envelope", "header"] = "envelope"
-    completes: bool = False
     adds_sender: bool = False
+    hides_client: bool = False
     recipients_per_hour: int = 0
     messages_per_hour: int = 0
 
     @property
     def reads_header(self) -> bool:
         """Whether the header of a message matters."""
-        return self.completes or self.adds_sender or self.own_addresses == "header"
+        return self.adds_sender or self.own_addresses == "header"
 
 
 @frozen(kw_only=True)
@@ -92,73 +81,25 @@ class Submission:
         key = ("submitted", what, hashed_name(session.identity))
         return None if await self.sent.add(key, limit) else TOO_MUCH_MAIL
 
-    def added(
-        self,
-        policy: SubmissionPolicy,
-        identity: str,
-        header: bytes,
-        *,
-        id: QueueId,
-        hostname: str,
-        time: float,
-    ) -> bytes | Reply:
-        """Return the fields to prepend to a message, or the reply that refuses it.
+    def header(self, policy: SubmissionPolicy, identity: str, header: bytes) -> bytes | Reply:
+        """Return the Sender field to prepend to a message, if any, or the reply that refuses it.
 
         Args:
             policy: of the listener.
             identity: name of the account.
             header: header section of the message.
-            id: its queue id.
-            hostname: our name, for a Message-ID.
-            time: of reception, seconds since the epoch; for a Date.
         """
-        fields = {
-            name: list(islice(values(header, name), _MOST_FIELDS + 1))
-            for name in (*_OWN_NAMES, "date", "message-id")
-        }
-        own = all(self._is_own(identity, address) for address in _originators(fields))
-        if policy.own_addresses == "header" and not (own and fields["from"]):
+        if not policy.reads_header:
+            return b""
+        originators = Originators.read(header)
+        own = all(self._is_own(identity, address) for address in originators.addresses)
+        if policy.own_addresses == "header" and not (own and originators.has_from):
             return HEADER_SENDER_NOT_ALLOWED
-        added = b""
-        if policy.adds_sender and not own and not fields["sender"]:
+        if policy.adds_sender and not own and not originators.has_sender:
             sender = self.address_of(identity)
             if sender is not None:
-                added += f"Sender: <{sender}>\r\n".encode()
-        if policy.completes and not fields["date"]:
-            added += f"Date: {date_time(int(time))}\r\n".encode()
-        if policy.completes and not fields["message-id"]:
-            added += f"Message-ID: <{id}@{hostname}>\r\n".encode()
-        return added
+                return f"Sender: <{sender}>\r\n".encode()
+        return b""
 
     def _is_own(self, identity: str, address: Mailbox | None) -> bool:
         return address is not None and self.may_send_as(identity, address)
-
-
-def _originators(fields: Mapping[str, Sequence[str]]) -> Iterator[Mailbox | None]:
-    """Yield the addresses of From and Sender; None for any that cannot be read."""
-    written = [value for name in _OWN_NAMES for value in fields[name]]
-    if (
-        max(len(fields[name]) for name in _OWN_NAMES) > _MOST_FIELDS
-        or sum(map(len, written)) > _LONGEST_NAMES
-    ):
-        yield None
-    else:
-        addresses = dict.fromkeys(each for value in written for each in _addresses(value))
-        yield from addresses if len(addresses) <= _MOST_ADDRESSES else (None,)
-
-
-def _addresses(value: str) -> Iterator[Mailbox | None]:
-    """Yield the addresses of a field; None for any that cannot be read."""
-    try:
-        pairs = getaddresses([value])
-    except RecursionError:  # hundreds of nested comments or groups
-        pairs = []
-    if not pairs:
-        yield None
-    for _, address in pairs:
-        try:
-            mailbox = Mailbox.parse(address)
-        except AddressError:
-            yield None
-        else:
-            yield mailbox if mailbox.domain else None

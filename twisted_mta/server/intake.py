@@ -314,6 +314,7 @@ class Intake:
             named=named,
             find_looping=self._looping,
             submission=None if session.identity is None else self.submission,
+            completes=self._relaying.allows(session),
             writer=self._new_body(id),
             capacity=self._capacity,
             take=self._direct if self.policy.direct and self._direct is not None else self._queue,

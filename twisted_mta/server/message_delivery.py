@@ -324,8 +324,9 @@ class _LineSink:
         if lines and not self._begun:
             self._begun = True
             # As in twisted.mail: a message without header fields gets an empty line, so that the
-            # Received field is not read as its text.
-            if lines[0] and b":" not in lines[0]:
+            # Received field is not read as its text. Without one, a line that begins with white
+            # space would continue that field (RFC 5322 §2.2.3).
+            if lines[0] and (b":" not in lines[0] or lines[0][:1] in (b" ", b"\t")):
                 lines = [b"", *lines]
         for index, message in list(self._messages.items()):
             try:

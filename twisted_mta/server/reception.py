@@ -27,6 +27,7 @@ from ..message.header_scanner import HeaderScanner
 from ..message.mime.smtputf8 import needs_smtputf8
 from ..message.received import received, with_type
 from ..policy.capacity import NO_DISK, Capacity, is_full
+from ..policy.missing_fields import missing_fields
 from ..policy.submission import Submission
 from ..smtp.server.dialect import one_for_all
 from ..smtp.server.session import Session
@@ -57,7 +58,8 @@ class Reception:
         named: the recipient that the trace field names; None: none, since one of several would
             be shown to the others (RFC 5321 §7.2).
         find_looping: finds the recipients that the message has reached before.
-        submission: checks and completes the header; None for clients that are not authenticated.
+        submission: checks the header; None for clients that are not authenticated.
+        completes: whether missing fields are added (`policy.missing_fields`).
         writer: of the body.
         capacity: that the message takes its share of, until it is taken or given up.
         take: takes the message, into the queue or to its mailboxes.
@@ -78,6 +80,7 @@ class Reception:
         named: Mailbox | None,
         find_looping: FindLooping,
         submission: Submission | None,
+        completes: bool,
         writer: BodyWriter,
         capacity: Capacity,
         take: Take,
@@ -95,6 +98,7 @@ class Reception:
         self._named = named
         self._find_looping = find_looping
         self._submission = submission
+        self._completes = completes
         self._writer = writer
         self._capacity = capacity
         self._take = take
@@ -103,8 +107,9 @@ class Reception:
         self._divided: DividedRecipients | None = None  # None: all of them get the message
         self._scanner = HeaderScanner()
         reads_header = submission is not None and policy.submission.reads_header
-        self._header: bytearray | None = bytearray() if reads_header else None
-        self._added = b""  # fields that a submitted message lacked
+        self._header: bytearray | None = bytearray() if reads_header or completes else None
+        self._added = b""  # fields that the message lacked
+        self._begun = False  # whether any content has come
         self._ascii = True  # so far
         self._refusal: Reply | None = None
         self._reserved = True
@@ -114,6 +119,12 @@ class Reception:
         """Take a piece of the content (`interfaces.Sink`)."""
         if self._refusal is not None:
             return
+        if not self._begun:
+            self._begun = True
+            if content[:1] in (b" ", b"\t"):
+                # It would continue the fields that are put in front of it (RFC 5322 §2.2.3): an
+                # empty line makes it the text that it is.
+                content = b"\r\n" + content
         if not self._scanner.ended:
             self._scanner.feed(content)
             self._refusal = self._header_refusal()
@@ -171,23 +182,20 @@ class Reception:
         return None
 
     def _complete(self, header: bytes) -> None:
-        """Check the header of a submitted message, and add missing fields (RFC 6409 §8)."""
-        identity = self._session.identity
-        assert self._submission is not None
-        assert identity is not None
-        added = self._submission.added(
-            self._policy.submission,
-            identity,
-            header,
-            id=self._id,
-            hostname=self._policy.hostname,
-            time=self._received_at,
-        )
-        if isinstance(added, Reply):
-            self._refusal = added
+        """Check the header of one of our own clients, and add missing fields (RFC 6409 §8)."""
+        sender: bytes | Reply = b""
+        if self._submission is not None and self._session.identity is not None:
+            policy = self._policy.submission
+            sender = self._submission.header(policy, self._session.identity, header)
+        if isinstance(sender, Reply):
+            self._refusal = sender
             self._writer.discard()
-        else:
-            self._added = added
+            return
+        self._added = sender
+        if self._completes:
+            self._added += missing_fields(
+                header, id=self._id, hostname=self._policy.hostname, time=self._received_at
+            )
 
     def _divide(self) -> None:
         """Decide on each recipient, now that the header is known."""
@@ -223,6 +231,7 @@ class Reception:
             helo=session.helo,
             peer_address=session.peer.address,
             peer_name=session.peer.name,
+            names_client=session.identity is None or not policy.submission.hides_client,
             by=policy.hostname,
             queue_id=self._id,
             recipient=self._named,

@@ -22,6 +22,7 @@ from twisted_mta.message.mime.encoding import Base64, QuotedPrintable
 from twisted_mta.message.mime.entity import read_entity
 from twisted_mta.message.mime.sections import TooManyParts, sections
 from twisted_mta.message.mime.smtputf8 import needs_smtputf8
+from twisted_mta.policy.missing_fields import missing_fields
 from twisted_mta.policy.submission import Submission, SubmissionPolicy
 from twisted_mta.smtp.client.outgoing import stuffed
 
@@ -120,11 +121,12 @@ _SUBMISSION = Submission(
     address_of=lambda account: Mailbox("ann", "a.example"),
     sent=None,  # type: ignore[arg-type]  # nothing is counted
 )
-_POLICY = SubmissionPolicy(own_addresses="header", completes=True, adds_sender=True)
+_POLICY = SubmissionPolicy(own_addresses="header", adds_sender=True)
 
 
 def _submit(octets: bytes) -> None:
-    _SUBMISSION.added(_POLICY, "ann", octets, id=QueueId(5), hostname="mx.example", time=_NOW)
+    _SUBMISSION.header(_POLICY, "ann", octets)
+    missing_fields(octets, id=QueueId(5), hostname="mx.example", time=_NOW)
 
 
 def _notice(octets: bytes) -> None:

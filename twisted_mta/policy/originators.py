@@ -1,0 +1,99 @@
+"""The originators of a message: the addresses of From and Sender (RFC 5322 §3.6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from email.utils import getaddresses
+from itertools import islice
+
+from attrs import frozen
+
+from ..mail.address import AddressError, Mailbox
+from ..message.header import values
+
+# From and Sender are read so far: RFC 5322 §3.6 allows one field each. To parse the characters
+# blocks the reactor for 8 ms, and to look up the addresses for some more.
+_MOST_FIELDS = 10
+_LONGEST_NAMES = 4_096
+_MOST_ADDRESSES = 100
+
+
+@frozen
+class Originators:
+    """The originators of one message.
+
+    Attributes:
+        addresses: of all From and Sender fields, each once; None for any that cannot be read, or
+            that another reader could take for other addresses.
+        has_from: whether there is a From field.
+        has_sender: whether there is a Sender field.
+    """
+
+    addresses: Sequence[Mailbox | None]
+    has_from: bool
+    has_sender: bool
+
+    @classmethod
+    def read(cls, header: bytes) -> Originators:
+        """Read the originators in a header section."""
+        from_ = list(islice(values(header, "from"), _MOST_FIELDS + 1))
+        sender = list(islice(values(header, "sender"), _MOST_FIELDS + 1))
+        addresses: tuple[Mailbox | None, ...] = (None,)
+        if (
+            max(len(from_), len(sender)) <= _MOST_FIELDS
+            and sum(map(len, (*from_, *sender))) <= _LONGEST_NAMES
+        ):
+            found = dict.fromkeys(one for value in (*from_, *sender) for one in _addresses(value))
+            addresses = tuple(found) if len(found) <= _MOST_ADDRESSES else (None,)
+        return cls(addresses, bool(from_), bool(sender))
+
+
+def _addresses(value: str) -> Iterator[Mailbox | None]:
+    """Yield the addresses of a field; None for any that cannot be read."""
+    skeleton = _skeleton(value)
+    try:
+        pairs = [] if skeleton is None else getaddresses([value])
+    except RecursionError:  # hundreds of nested comments or groups
+        pairs = []
+    # Each address has one @ outside of quotes, and angle brackets come in pairs. Where another is
+    # left over, a mail client may read an address that was not found here.
+    if (
+        not pairs
+        or skeleton is None
+        or skeleton.count("@") != len(pairs)
+        or skeleton.count("<") != skeleton.count(">")
+    ):
+        yield None
+    for _, address in pairs:
+        try:
+            mailbox = Mailbox.parse(address)
+        except AddressError:
+            yield None
+        else:
+            yield mailbox if mailbox.domain else None
+
+
+def _skeleton(value: str) -> str | None:
+    """Return a field without comments and quoted strings; None if one of them does not end."""
+    skeleton: list[str] = []
+    comments = 0  # that are open, one within the other
+    quoted = escaped = False
+    for character in value:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            if not (quoted or comments):
+                return None  # RFC 5322 §3.2.1: only there
+            escaped = True
+        elif quoted:
+            quoted = character != '"'
+        elif character == "(":
+            comments += 1
+        elif character == ")":
+            comments -= 1
+            if comments < 0:
+                return None
+        elif not comments:
+            quoted = character == '"'
+            skeleton.append(character)
+    return None if comments or quoted or escaped else "".join(skeleton)
