@@ -162,6 +162,58 @@ class Notices(SynchronousTestCase):
             self.assertIn("delivered", self.notice(hop)["Subject"])
             mta.stop()
 
+    def status(self, peer: ScriptedPeer) -> EmailMessage:
+        """Return the fields of the only recipient of a notice."""
+        status = list(self.notice(peer).iter_parts())[1]
+        _, fields = status.iter_parts()
+        assert isinstance(fields, EmailMessage)
+        return fields
+
+    def test_a_notice_has_the_reply_as_the_server_said_it(self) -> None:
+        """RFC 3464 §2.3.6; ``Status`` alone has the class that counted."""
+        for said, status in (
+            (b"550 4.1.1 nobody\r\n", "5.1.1"),
+            (b"550-see below\r\n550 5.1.1 nobody\r\n", "5.1.1"),
+            (b"552 5.2.2 full\r\n", "5.2.2"),
+            (b"550 nobody\r\n", "5.0.0"),
+        ):
+            mta = self.started()
+            self.peer(
+                NEXT,
+                *announcing(),
+                *commands(f"MAIL FROM:<{SENDER}>"),
+                *commands("RCPT TO:<bob@next.example>", reply=said),
+            )
+            hop = self.expecting_notice(*announcing())
+            self.submit(mta, SIGNED[:13] + b"\r\nx\r\n", "bob@next.example")
+            mta.advance(60)
+            fields = self.status(hop)
+            text = said.replace(b"550-see below\r\n550 ", b"550 see below ").decode().rstrip()
+            self.assertEqual(fields["Diagnostic-Code"], f"smtp; {text}")
+            self.assertEqual(fields["Status"], status)
+            mta.stop()
+
+    def test_a_notice_of_an_expired_message_names_the_server_and_its_last_reply(self) -> None:
+        for said, greets in (
+            (b"450 4.2.1 Later\r\n", True),
+            (b"552 5.5.3 Too many\r\n", True),
+            (b"554 5.3.2 Not here\r\n", False),
+        ):
+            self.reactor = MemoryReactor()
+            mta = self.started(queue=QueueSettings(lifetime=3600.0, retry_minimum=1800.0))
+            refusal = commands("RCPT TO:<bob@next.example>", reply=said)
+            script = (*announcing(), *commands(f"MAIL FROM:<{SENDER}>"), *refusal)
+            for _ in range(9):
+                self.peer(NEXT, *(script if greets else [("send", said)]))
+            hop = self.expecting_notice(*announcing())
+            self.submit(mta, SIGNED[:13] + b"\r\nx\r\n", "bob@next.example")
+            mta.advance(2 * 3600)
+            fields = self.status(hop)
+            self.assertEqual(fields["Status"], "5.4.7")
+            self.assertEqual(fields["Remote-MTA"], f"dns; {NEXT}")
+            self.assertEqual(fields["Diagnostic-Code"], f"smtp; {said.decode().rstrip()}")
+            mta.stop()
+
     def test_a_copy_for_postmaster_arrives_by_any_hop(self) -> None:
         # The message has no sender, and the alias of postmaster leads to another host.
         aliases = os.path.abspath(self.mktemp())

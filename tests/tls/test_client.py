@@ -86,7 +86,7 @@ class StartTLSTests(RelayTestCase):
             for level in ("may", "encrypt"):
                 self.relay = self.make_relay(tls_level=level)
                 peer = self.server(*TLS_OPENING, ("send", b"220 Go\r\n" + behind))
-                outcome = self.outcome(self.deliver())
+                outcome = self.outcome(self.deliver())  # there is no second connection at ``may``
                 self.assertEqual(outcome.reply.enhanced, "4.7.0")
                 self.assertTrue(peer.lost)
                 self.assertTrue(peer.received.endswith(b"STARTTLS\r\n"))

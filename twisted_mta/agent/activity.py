@@ -128,7 +128,7 @@ class Activity:
         if self._wall_time is not None:
             delay = max(0.0, self._wall_time() - message.received_at)
         for outcome in outcomes:
-            status = outcome.reply.status
+            status = outcome.reply.detail
             subject = status.partition(".")[0] if status else "none"
             if outcome.delivered:
                 metrics.count(table.OUTCOMES, transport, "delivered", subject)

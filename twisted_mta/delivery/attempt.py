@@ -252,13 +252,16 @@ class Attempt:
         def failed(failure: Failure) -> None:
             self.waiting = None
             if self.state is not State.ENDED:
-                self._connecting_failed(target, failure)
+                if in_clear and target in self.failures:
+                    self.dialogue.append(Line("note", f"{target}: {_text(failure)}"))
+                else:
+                    self._connecting_failed(target, failure)
                 self._try_next()
 
         connecting.addCallbacks(connected, failed).addErrback(self._lookup_failed)
 
     def _connecting_failed(self, target: Target, failure: Failure) -> None:
-        text = f"{target}: {printable(failure.getErrorMessage())}"
+        text = f"{target}: {_text(failure)}"
         self.dialogue.append(Line("note", text))
         if self._is_local(target, getattr(failure.value, "osError", None)):
             self.lacking = True
@@ -321,13 +324,14 @@ class Attempt:
             )
         if result.clear_retry and connections.stopped is None:
             # RFC 3207 §6, RFC 7435 §4: TLS was optional, so once more without it.
-            self.log.warn("TLS handshake failed, trying in clear: {reply}", reply=str(result.reply))
+            self.log.warn("STARTTLS failed, trying in clear: {reply}", reply=str(result.reply))
             connections.traffic.clear_retries += 1
+            self.failures[target] = result
             self._connect_again(target, in_clear=True)
             return
-        if result.tls is None and result.reply.status in ("7.4", "7.5"):
+        if result.tls_missing:
             reason = connections.note_missing_tls(target, connection.terms)
-            if reason is not None:
+            if reason is not None and result.remote is None:
                 reply = result.reply
                 lines = (*reply.lines, reason)
                 result = evolve(result, reply=Reply(reply.code, reply.status, lines))
@@ -349,7 +353,7 @@ class Attempt:
                 break
         setup = connection.began - self.started
         dialogue = ""
-        if [outcome for outcome in result.outcomes if outcome.reply.code // 100 == 4]:
+        if [outcome for outcome in result.outcomes if outcome.deferred]:
             self._keep_dialogue(connection)
             dialogue = transcript(self.dialogue)
         self._settle(
@@ -357,7 +361,7 @@ class Attempt:
                 evolve(
                     outcome,
                     setup=setup,
-                    transcript=dialogue if outcome.reply.code // 100 == 4 else "",
+                    transcript=dialogue if outcome.deferred else "",
                 )
                 for outcome in result.outcomes
             ]
@@ -373,16 +377,18 @@ class Attempt:
         if not failures:
             reply = Reply.of(451, "4.4", f"{self.next_hop} has no address to connect to")
             self._end(reply, unreachable=True)
-        elif len(failures) == 1 or all(each.reply.code >= 500 for _, each in failures):
+        elif len(failures) == 1 or all(
+            each.reply.code >= 500 and not each.temporary for _, each in failures
+        ):
             _, last = failures[-1]
-            self._end(last.reply, last.remote, last.tls, unreachable=True)
+            self._end(last.reply, last.remote, last.tls, unreachable=True, temporary=last.temporary)
         else:
             lines = (
                 f"{target}: {each.reply}" if each.remote else each.reply.text
                 for target, each in failures
             )
             # RFC 3463 X.7: a target that is not safe enough tells more than those that are down.
-            statuses = [each.reply.status or "" for _, each in failures]
+            statuses = [each.reply.detail or "" for _, each in failures]
             unsafe = [status for status in statuses if status.startswith("7.")]
             self._end(Reply.of(451, unsafe[-1] if unsafe else "4.1", *lines), unreachable=True)
 
@@ -393,12 +399,14 @@ class Attempt:
         tls: TLSFacts | None = None,
         *,
         unreachable: bool = False,
+        temporary: bool = False,
     ) -> None:
         setup = self.connections.reactor.seconds() - self.started
         # The next hop counts as unreachable where the failure is temporary, no target had a
         # session for us, and this system lacked nothing.
-        unreachable = unreachable and reply.code < 500 and not self.reached and not self.lacking
-        dialogue = transcript(self.dialogue) if reply.code // 100 == 4 else ""
+        deferred = temporary or reply.code // 100 == 4
+        unreachable = unreachable and deferred and not self.reached and not self.lacking
+        dialogue = transcript(self.dialogue) if deferred else ""
         self._settle(
             [
                 Outcome(
@@ -409,6 +417,7 @@ class Attempt:
                     setup=setup,
                     unreachable=unreachable,
                     transcript=dialogue,
+                    temporary=temporary,
                 )
                 for recipient in self.message.envelope.recipients
             ]
@@ -418,3 +427,7 @@ class Attempt:
         if self.state is not State.ENDED:
             self._enter(Event.END)
             self.result.callback(outcomes)
+
+
+def _text(failure: Failure) -> str:
+    return printable(failure.getErrorMessage())

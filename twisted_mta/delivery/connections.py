@@ -118,7 +118,7 @@ class Connections:
         Args:
             target: the address and port.
             terms: the terms of the connection.
-            in_clear: whether to do without TLS, since a handshake that was optional has failed.
+            in_clear: whether to do without TLS, since STARTTLS was optional and of no use.
         """
         if in_clear:
             terms = evolve(terms, level="none")
@@ -158,6 +158,7 @@ class Connections:
             credentials=terms.credentials,
             nonce=self._nonce,
             extensions=self._extensions,
+            tls_failed=in_clear,
         )
         return Connection(
             session,

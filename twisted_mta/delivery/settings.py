@@ -40,7 +40,7 @@ class Traffic:
         unconnected: failures to connect.
         handshakes: TLS handshakes that completed.
         handshake_failures: that did not complete, or whose server was not verified.
-        clear_retries: connections in clear after a handshake had failed.
+        clear_retries: connections in clear after STARTTLS had failed.
         credentials_refused: refusals of our account and password.
     """
 

@@ -22,7 +22,7 @@ class Outcome:
             delivered.
         setup: seconds of the attempt until a connection was ready for the transaction (DNS,
             connecting, handshakes).
-        unreachable: Whether this ``4yz`` is about the next hop and not about the message: DNS
+        unreachable: Whether this deferral is about the next hop and not about the message: DNS
             failed, no target took a connection, or no session became usable (the greeting, EHLO,
             TLS or AUTH failed or got ``421``). Any other message would get the same, so the next
             hop is suspended. A reply to MAIL, RCPT or DATA is always about the message.
@@ -30,6 +30,7 @@ class Outcome:
             content; empty for any other outcome, and where there was no dialogue.
         notifies: Whether the next hop was given the sender's wishes for notices (RFC 3461): if it
             took the message, the notices are its task and no longer ours.
+        temporary: Whether a ``5yz``, which is kept as the peer said it, defers all the same.
     """
 
     number: RecipientNumber
@@ -41,6 +42,7 @@ class Outcome:
     unreachable: bool = False
     transcript: str = field(default="", eq=False, repr=False)
     notifies: bool = False
+    temporary: bool = False
 
     @property
     def delivered(self) -> bool:
@@ -50,4 +52,9 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether the recipient has failed for good: no further attempt."""
-        return self.reply.code // 100 == 5
+        return self.reply.code // 100 == 5 and not self.temporary
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the recipient is tried again."""
+        return not self.delivered and not self.failed

@@ -10,6 +10,7 @@ from attrs import frozen
 from .printable import printable
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})(?: |$)")  # RFC 2034 §4, RFC 3463 §2
+_STATED = re.compile(r"(?:^|(?<= ))([245])\.(\d{1,3}\.\d{1,3})(?= |$)")
 _LONGEST_LINE = 510  # octets of a reply line without CR LF (RFC 5321 §4.5.3.1.5)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -77,6 +78,41 @@ class Reply:
             )
             or ("",),
         )
+
+    @classmethod
+    def received(cls, code: int, lines: tuple[str, ...]) -> Reply:
+        """Return the reply of a server as it was said.
+
+        The enhanced status code is split off where every line that begins with one has the same,
+        the first line among them, and its class is that of the reply code (RFC 2034 §4). All others
+        stay in the text, so that ``str`` shows them where they stood; see `detail`.
+        """
+        statuses = [_ENHANCED.match(line) for line in lines]
+        stated = {each[0].rstrip(" ") for each in statuses if each}
+        first = statuses[0]
+        if first is None or len(stated) > 1 or int(first[1]) != code // 100:
+            return cls(code, None, lines)
+        return cls(
+            code,
+            first[2],
+            tuple(
+                line[each.end() :].lstrip(" ") if each else line
+                for line, each in zip(lines, statuses, strict=True)
+            ),
+        )
+
+    @property
+    def detail(self) -> str | None:
+        """Subject and detail of the enhanced status code, wherever it stands; None: there is none.
+
+        A code in the text counts where ``status`` is None: the last one of the class of the reply
+        code, or else the last one.
+        """
+        if self.status is not None:
+            return self.status
+        stated = _STATED.findall(self.text)
+        fitting = [each for each in stated if int(each[0]) == self.code // 100]
+        return (fitting or stated)[-1][1] if stated else None
 
     @property
     def enhanced(self) -> str | None:

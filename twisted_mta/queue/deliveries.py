@@ -329,10 +329,9 @@ class Deliveries:
 
     def _was_cut_short(self, outcome: Outcome) -> bool:
         """Whether an attempt ended without an answer only because the runner is stopping."""
-        undecided = not outcome.delivered and not outcome.failed
         return (
             self._lifecycle.is_stopping
-            and undecided
+            and outcome.deferred
             and outcome.remote is None
             and not outcome.uncertain
         )

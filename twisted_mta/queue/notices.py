@@ -313,7 +313,7 @@ def _is_mail_loop(reply: Reply) -> bool:
 
     Few servers report it by the enhanced code: Postfix replies 5.4.0, others have none.
     """
-    return reply.status == "4.6" or _LOOP.search(reply.text) is not None
+    return reply.detail == "4.6" or _LOOP.search(reply.text) is not None
 
 
 def _is_for_postmaster(message: Message) -> bool:

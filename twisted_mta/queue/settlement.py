@@ -115,8 +115,9 @@ class Settlement:
             outcome = answered.get(recipient.number) or Outcome(recipient.number, BROKEN)
             if cut_short(outcome):
                 continue  # its lease ends with the process, and at the next start it is due
-            if not outcome.delivered and not outcome.failed and now >= expires_at:
-                outcome = expired(outcome)
+            last: Outcome | None = None
+            if outcome.deferred and now >= expires_at:
+                last, outcome = outcome, expired(outcome)
             final.append(outcome)
             next_attempt: float | None = None
             if outcome.delivered:
@@ -126,7 +127,7 @@ class Settlement:
                     succeeded.append(ReportedRecipient(recipient, outcome))
             elif outcome.failed:
                 done.append(outcome.number)
-                failed.append(ReportedRecipient(recipient, outcome))
+                failed.append(ReportedRecipient(recipient, outcome, last=last))
             else:
                 attempts = recipient.attempts + 1
                 if attempts not in next_attempts:
@@ -261,5 +262,6 @@ def expired(outcome: Outcome) -> Outcome:
         outcome,
         remote=None,
         unreachable=False,
+        temporary=False,
         reply=Reply.of(554, "4.7", "Not delivered in time. The last attempt:", last),
     )

@@ -301,10 +301,23 @@ class RefusalTests(SynchronousTestCase):
         """)
 
     def test_without_a_mechanism_in_common_mail_is_deferred(self) -> None:
-        for offered in ("AUTH", "AUTH GSSAPI NTLM\x1b[2J", "AUTH=PLAIN", "AUTH SCRAM-SHA-256-PLUS"):
+        for offered in ("AUTH", "AUTH GSSAPI NTLM\x1b[2J", "AUTH=NTLM", "AUTH SCRAM-SHA-256-PLUS"):
             player = opened(offered).play("C: QUIT")
             self.assert_deferred(player, "454 4.7.8")
             self.assertIn("AUTH is", player.unusable.reply.text)
+
+    def test_auth_announced_with_an_equals_sign_is_understood(self) -> None:
+        """Servers write ``AUTH=`` for old clients, beside ``AUTH`` or alone."""
+        for offered in (
+            "AUTH=PLAIN",
+            "auth=plain",
+            "AUTH=LOGIN PLAIN",
+            "AUTH PLAIN\r\n250-AUTH=LOGIN",
+            "AUTH=LOGIN\r\n250-AUTH PLAIN",
+            "AUTH LOGIN\r\n250-AUTH PLAIN",
+        ):
+            player = opened(offered)
+            self.assertTrue(player.sent.startswith("AUTH PLAIN "), offered)
 
     def test_credentials_that_a_mechanism_cannot_carry_are_not_sent(self) -> None:
         player = opened("AUTH SCRAM-SHA-256", credentials=Credentials("user", "pencil\x07"))

@@ -31,7 +31,7 @@ class OfOneClass(SynchronousTestCase):
             ("251-ok|250 queued", "250 ok queued"),
             ("250-one|299-two|250 three", "250 one two three"),
             ("451-busy|452 full", "452 busy full"),
-            ("554-no|550 5.1.1 nobody", "550 5.1.1 no nobody"),
+            ("554-no|550 5.1.1 nobody", "550 no 5.1.1 nobody"),
             ("250\tok", "250 ok"),
         ):
             player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
@@ -215,12 +215,19 @@ class Statuses(SynchronousTestCase):
     """The enhanced status codes of lines (RFC 2034 §4) may differ too."""
 
     def test_the_last_status_of_the_class_of_the_code_counts(self) -> None:
-        for reply, expected in (
-            ("550-5.7.1 policy|550 5.1.1 nobody", "550 5.1.1 5.7.1 policy nobody"),
-            ("550-5.1.1 nobody|550 see http://a.example", "550 5.1.1 nobody see http://a.example"),
-            ("550-see below|550 5.1.1 nobody", "550 5.1.1 see below nobody"),
-            ("550-5.1.1 nobody|550 4.2.0 later", "550 5.1.1 nobody later"),
-            ("554-5.7.1 policy|550 5.1.1 nobody", "550 5.1.1 5.7.1 policy nobody"),
+        """The text keeps all of them where they were said."""
+        for reply, expected, detail in (
+            ("550-5.1.1 no|550-5.1.1 such|550 5.1.1 user", "550 5.1.1 no such user", "1.1"),
+            ("550-5.7.1 policy|550 5.1.1 nobody", "550 5.7.1 policy 5.1.1 nobody", "1.1"),
+            ("550-5.1.1 nobody|550 see a.example", "550 5.1.1 nobody see a.example", "1.1"),
+            ("550-see below|550 5.1.1 nobody", "550 see below 5.1.1 nobody", "1.1"),
+            ("550-5.1.1 nobody|550 4.2.0 later", "550 5.1.1 nobody 4.2.0 later", "1.1"),
+            ("554-5.7.1 policy|550 5.1.1 nobody", "550 5.7.1 policy 5.1.1 nobody", "1.1"),
+            ("550 4.2.1 disabled", "550 4.2.1 disabled", "2.1"),
+            ("450 5.2.1 disabled", "450 5.2.1 disabled", "2.1"),
+            ("550 see 192.0.2.1 for 5.1.10", "550 see 192.0.2.1 for 5.1.10", "1.10"),
+            ("550 no", "550 no", None),
         ):
             player = pipelined("250 Ok", "250 Ok", "250 Ok", "354 Go", reply)
             self.assertEqual(player.replies, [expected, expected])
+            self.assertEqual(player.outcomes[0].reply.detail, detail)

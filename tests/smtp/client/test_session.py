@@ -109,8 +109,9 @@ class DialogueTests(SynchronousTestCase):
         # RFC 5321 §4.5.3.1.10: 552 to RCPT is treated as 452.
         self.assertEqual(
             player.replies,
-            ["550 5.1.1 Nobody", "250 Queued", "450 4.2.0 Later", "452 Too many recipients"],
+            ["550 5.1.1 Nobody", "250 Queued", "450 4.2.0 Later", "552 Too many recipients"],
         )
+        self.assertEqual([each.deferred for each in player.outcomes], [False, False, True, True])
 
     def test_354_without_an_accepted_recipient_gets_a_lone_dot_and_rset_follows(self) -> None:
         """RFC 2920 §3.1."""
@@ -237,18 +238,77 @@ class DialogueTests(SynchronousTestCase):
 
     def test_a_refusing_greeting_says_nothing_about_the_message(self) -> None:
         """RFC 5321 §3.1: QUIT follows, and 554 is not permanent."""
-        for greeting, reply in (
-            ("554 No service here", "454 No service here"),
-            ("450 4.3.2 Busy", "450 4.3.2 Busy"),
-            ("521 5.3.2 No mail", "521 5.3.2 No mail"),
+        for greeting, temporary in (
+            ("554 No service here", True),
+            ("554 5.3.2 No service here", True),
+            ("450 4.3.2 Busy", False),
+            ("521 5.3.2 No mail", False),
         ):
             player = Player(message()).play(f"""
                 S: {greeting}
                 C: QUIT
                 S: 221 Bye
             """)
-            self.assertEqual(str(player.unusable.reply), reply)
+            self.assertEqual(str(player.unusable.reply), greeting)
+            self.assertEqual(player.unusable.temporary, temporary)
             self.assertEqual(player.steps[-1], Close())
+
+    def test_where_tls_is_mandatory_a_refusal_in_clear_is_temporary(self) -> None:
+        """Anybody on the way can refuse in clear."""
+        hello = "C: EHLO client.example"
+        for dialogue in (
+            "S: 550 5.7.1 Blocked",
+            f"S: 220 mx\n{hello}\nS: 550 No\nC: HELO client.example\nS: 550 5.7.1 Blocked",
+        ):
+            for level, temporary in (("may", False), ("encrypt", True), ("verify", True)):
+                player = Player(message(), tls=level)  # type: ignore[arg-type]
+                player.play(f"{dialogue}\nC: QUIT")
+                self.assertEqual(str(player.unusable.reply), "550 5.7.1 Blocked")
+                self.assertEqual(player.unusable.temporary, temporary)
+
+    def test_552_to_rcpt_defers_unless_its_code_is_of_the_mailbox_or_the_message(self) -> None:
+        """RFC 5321 §4.5.3.1.10: it means 452 where it means too many recipients."""
+        for reply, failed in (
+            ("552 Too many recipients", False),
+            ("552 5.5.3 Too many recipients", False),
+            ("552 5.3.1 Out of space", False),
+            ("552 4.2.2 Mailbox full", False),
+            ("552 5.2.2 Mailbox full", True),
+            ("552 5.2.3 Too big for you", True),
+            ("552 5.3.4 Too big", True),
+            ("552 5.7.0 Not with this attachment", True),
+        ):
+            player = Player(message()).play(f"""
+                {OPENING}
+                {GROUP}
+                S: 250 Ok
+                S: {reply}
+                S: 503 No
+            """)
+            [outcome] = player.outcomes
+            self.assertEqual(str(outcome.reply), reply)
+            self.assertEqual((outcome.failed, outcome.deferred), (failed, not failed), reply)
+
+    def test_a_server_whose_lines_end_in_lf_alone_is_found_out_in_a_second(self) -> None:
+        """RFC 5321 §2.3.8; not in the middle of a line that has an LF in it."""
+        for before, octets in (
+            (b"22", b"0 mx.example ESMTP\n"),
+            (b"220 mx\r\n", b"250-mx.example\n250 SIZE\n"),
+        ):
+            player = Player(message())
+            player.receive(before)
+            player.receive(octets)
+            self.assertEqual(player.session.deadline, 1.0)
+            player.take(player.session.timed_out())
+            self.assertIn("lines end in LF alone", str(player.unusable.reply))
+            self.assertEqual(player.unusable.reply.enhanced, "4.5.0")
+        player = Player(message())
+        player.receive(b"220-mx\n")
+        player.receive(b"ESMTP\r\n220 ")
+        self.assertEqual(player.session.deadline, 1.0)
+        player.receive(b"ready\r\n")
+        self.assertEqual(player.session.deadline, 300.0)
+        self.assertIn("EHLO", player.sent)
 
 
 class UnsendableTests(SynchronousTestCase):
@@ -337,7 +397,7 @@ class StartTLSTests(SynchronousTestCase):
                     self.assertEqual(player.steps[1], Close(abort=True))
                     self.assertEqual(player.unusable.reply.enhanced, "4.7.0")
                     self.assertIn("behind the 220", player.unusable.reply.text)
-                    self.assertFalse(player.unusable.clear_retry)
+                    self.assertEqual(player.unusable.clear_retry, level == "may")
                     self.assertEqual(player.sent, "")
 
     def test_c2_a_reply_injected_before_starttls_was_sent_is_never_used(self) -> None:

@@ -39,16 +39,17 @@ class ReportedRecipient:
 
     Attributes:
         recipient: the recipient.
-        outcome: its last outcome. That of an expired recipient is our own ``5.4.7``; the reply to
-            its last attempt is ``recipient.last_reply`` then.
-        attempted: Whether that attempt was just made.
+        outcome: its last outcome. That of an expired recipient is our own ``5.4.7``.
+        attempted: Whether an attempt was just made.
         until: wall time until which attempts go on; None: there are no more.
+        last: the outcome of the last attempt at an expired recipient; None: ``outcome`` is that.
     """
 
     recipient: Recipient
     outcome: Outcome
     attempted: bool = True
     until: float | None = None
+    last: Outcome | None = None
 
 
 def delivery_status(
@@ -101,6 +102,9 @@ def _recipient_fields(
     yield "Final-Recipient", typed_address(recipient.mailbox, international)  # RFC 3464 §2.3.2
     yield "Action", action
     yield "Status", _status(action, outcome.reply)
+    if reported.last is not None and reported.last.remote:
+        # RFC 3464 §2.3.5, §2.3.6: the server of the last attempt, and its reply as it was said.
+        outcome = reported.last
     if outcome.remote:
         yield "Remote-MTA", f"dns; {printable(outcome.remote.partition('[')[0]) or 'unknown'}"
     if action != "expanded":
@@ -115,7 +119,7 @@ def _recipient_fields(
 
 def _status(action: Action, reply: Reply) -> str:
     # RFC 3464 §2.3.4: the class has to agree with the action.
-    return f"{_CLASSES.get(action, 2)}.{reply.status or '0.0'}"
+    return f"{_CLASSES.get(action, 2)}.{reply.detail or '0.0'}"
 
 
 def typed_address(mailbox: Mailbox, international: bool) -> str:

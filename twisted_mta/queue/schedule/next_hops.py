@@ -110,7 +110,7 @@ class SuspendedNextHop:
 
 def verdict(outcomes: Sequence[Outcome]) -> Verdict:
     """Return what the outcomes of one transaction show about its next hop."""
-    if any(each.unreachable and not each.delivered and not each.failed for each in outcomes):
+    if any(each.unreachable and each.deferred for each in outcomes):
         return "unreachable"
     # RFC 5321 §3.8: the service is shutting down the channel, whatever it was asked.
     if any(each.reply.code == 421 for each in outcomes):

@@ -65,7 +65,7 @@ class Deadlines:
     greeting: float = 300.0  # §4.5.3.2.1
     ehlo: float = 300.0
     helo: float = 300.0
-    starttls: float = 120.0
+    starttls: float = 60.0  # the reply needs no look-up, and opportunistic mail goes in clear then
     handshake: float = 30.0
     auth: float = 300.0
     cancel: float = 5.0  # nothing depends on the reply any more
@@ -78,3 +78,4 @@ class Deadlines:
     nothing: float = 300.0
     quit: float = 5.0  # nothing depends on the reply any more
     idle: float = 5.0
+    newline: float = 1.0  # after a line that ends in LF alone: the server may send no CR LF ever

@@ -128,7 +128,7 @@ class OutgoingTransaction:
     answered: bool = False
     dot_sent: bool = False
     held: bytes = b""
-    _settled: dict[int, tuple[Reply, str | None, bool]] = field(factory=dict, init=False)
+    _settled: dict[int, tuple[Reply, str | None, bool, bool]] = field(factory=dict, init=False)
 
     @property
     def size(self) -> int:
@@ -146,7 +146,13 @@ class OutgoingTransaction:
         return all(self._settled[place][0].code < 300 for place in self.accepted)
 
     def settle(
-        self, places: Iterable[int], reply: Reply, *, ours: bool = False, uncertain: bool = False
+        self,
+        places: Iterable[int],
+        reply: Reply,
+        *,
+        ours: bool = False,
+        uncertain: bool = False,
+        temporary: bool = False,
     ) -> None:
         """Give the recipients at ``places`` their final reply, unless they have one.
 
@@ -155,10 +161,11 @@ class OutgoingTransaction:
             reply: the final reply.
             ours: whether the reply is our own, and not the server's.
             uncertain: whether the server may have accepted the message all the same.
+            temporary: whether a ``5yz`` counts as temporary.
         """
         remote = None if ours else self.remote
         for place in places:
-            self._settled.setdefault(place, (reply, remote, uncertain))
+            self._settled.setdefault(place, (reply, remote, uncertain, temporary))
 
     def is_settled(self, place: int) -> bool:
         """Whether the recipient at ``place`` has its final reply."""
@@ -174,9 +181,17 @@ class OutgoingTransaction:
         notifies = "DSN" in self.capabilities
         outcomes = []
         for place, recipient in enumerate(self.message.envelope.recipients):
-            reply, remote, uncertain = settled[place]
+            reply, remote, uncertain, temporary = settled[place]
             outcomes.append(
-                Outcome(recipient.number, reply, remote, tls, uncertain, notifies=notifies)
+                Outcome(
+                    recipient.number,
+                    reply,
+                    remote,
+                    tls,
+                    uncertain,
+                    notifies=notifies,
+                    temporary=temporary,
+                )
             )
         return tuple(outcomes)
 

@@ -78,6 +78,12 @@ class ReplyReader:
         start = self._codes[0] if self._codes else self._buffer[self._start : self._start + 1]
         return start[:1] in (b"4", b"5")
 
+    @property
+    def bare_newline(self) -> bool:
+        """Whether the octets end in LF alone (RFC 5321 §2.3.8: lines end in CR LF)."""
+        rest = self._buffer
+        return self._start < len(rest) and rest[-1:] == b"\n" and rest[-2:] != b"\r\n"
+
     def feed(self, octets: bytes) -> None:
         """Take octets of the server."""
         if self._start < len(self._buffer):
@@ -114,7 +120,7 @@ class ReplyReader:
                 codes, self._codes = self._codes, []
                 lines, self._lines = self._lines, []
                 if _of_one_class(codes):
-                    return Reply.from_lines(int(code), tuple(lines))
+                    return Reply.received(int(code), tuple(lines))
                 return _contradiction(codes, lines)
             if len(self._lines) == LINES_LIMIT:
                 raise BrokenReply("the reply does not end", self._unfinished())
@@ -126,7 +132,7 @@ class ReplyReader:
             codes, lines = [*codes, match[1]], [*lines, _text(match[3])]
         if not codes or not _of_one_class(codes):
             return None
-        return Reply.from_lines(int(codes[-1]), tuple(lines))
+        return Reply.received(int(codes[-1]), tuple(lines))
 
 
 def _of_one_class(codes: list[bytes]) -> bool:
@@ -136,7 +142,7 @@ def _of_one_class(codes: list[bytes]) -> bool:
 def _contradiction(codes: list[bytes], lines: list[str]) -> Contradiction:
     numbered = (f"{code.decode()} {line}" for code, line in zip(codes, lines, strict=True))
     return Contradiction(
-        Reply.from_lines(int(codes[-1]), (lines[-1],)),
+        Reply.received(int(codes[-1]), (lines[-1],)),
         " ".join(numbered),
         any(code[:1] in (b"2", b"3") for code in codes),
     )

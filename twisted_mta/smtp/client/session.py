@@ -87,6 +87,7 @@ class ClientSession:
             without them. None: no AUTH.
         nonce: returns a new nonce; without it the mechanisms of the SCRAM family are not used.
         extensions: those that may add parameters where the server announces them.
+        tls_failed: whether the session is in clear since STARTTLS was of no use before.
 
     Attributes:
         state: the phase of the connection; see `machine.TRANSITIONS`.
@@ -112,6 +113,7 @@ class ClientSession:
         credentials: Credentials | None = None,
         nonce: Nonce | None = None,
         extensions: Sequence[OutgoingExtension] = OUTGOING,
+        tls_failed: bool = False,
     ) -> None:
         self.capabilities: Mapping[str, str] = {}
         self.tls: TLSFacts | None = None
@@ -127,6 +129,9 @@ class ClientSession:
         self._nonce = nonce
         self._extensions = extensions
         self._auth: ClientAuth | None = None
+        # From STARTTLS until EHLO is accepted under TLS; it stays where STARTTLS is of no use.
+        self._tls_unproven = tls_failed
+        self._bare_newline_at = -1  # the turn in which a line of the server ended in LF alone
         self._reader = ReplyReader()
         self._output: list[bytes] = []
         self._held_back: deque[tuple[Awaited, bytes]] = deque()  # commands, for want of PIPELINING
@@ -190,7 +195,7 @@ class ClientSession:
         """How long the present wait may last, in seconds."""
         awaited = self._awaited[0].value if self._awaited else "idle"
         seconds: float = getattr(self._deadlines, awaited)
-        return seconds
+        return min(seconds, self._deadlines.newline) if self._bare_newline else seconds
 
     def output(self) -> bytes:
         """Return the octets to write now; from here on the server may reply to them."""
@@ -219,6 +224,9 @@ class ClientSession:
                 self._reader.challenged = self._awaits(Awaited.AUTH)
         except BrokenReply as error:
             self._unreadable(error, steps)
+        if self._reader.bare_newline and not self._bare_newline:
+            self.turn += 1
+            self._bare_newline_at = self.turn
         early = self._due == 0 and self.state is not State.CLOSED and self._reader.pending
         if early and not self._being_refused:
             self._out_of_step(None, steps)
@@ -266,6 +274,9 @@ class ClientSession:
 
     def timed_out(self) -> list[Step]:
         """Take note that `deadline` has passed."""
+        if self._bare_newline:
+            text = f"its lines end in LF alone {self._situation()}, expected CR LF"
+            return self._stop(text, detail="5.0")
         return self._stop(f"timed out after {self.deadline:g} s {self._situation()}")
 
     def quit(self) -> list[Step]:
@@ -375,7 +386,7 @@ class ClientSession:
         text = f"its reply contradicts itself ({self._situation()}): {contradiction.text}"
         reply = self._own_reply(451, "5.0", text)
         refuses = contradiction.reply.code >= 400
-        in_step = clear_retry = False
+        in_step = False
         if awaited in _INDIFFERENT:
             reply, in_step = contradiction.reply, True
         elif awaited is Awaited.DOT and self._due:
@@ -387,11 +398,11 @@ class ClientSession:
             transaction, in_step = self._current, True
             transaction.settle([transaction.offered[transaction.replied]], reply, ours=True)
         elif awaited is Awaited.STARTTLS and self._due:  # the server may wait for a handshake
-            in_step, clear_retry = refuses, self._tls_level == "may" and self._credentials is None
+            in_step = refuses
         if in_step:
             self._take(reply, steps)
         else:
-            self._end(reply, steps, clear_retry=clear_retry)
+            self._end(reply, steps)
 
     def _close_down(self, reply: Reply, steps: list[Step]) -> None:
         if self._lmtp and self._awaits(Awaited.DOT):
@@ -435,15 +446,14 @@ class ClientSession:
     def _unexpected(self, reply: Reply, steps: list[Step]) -> None:
         self._end(self._own_reply(451, "5.0", f"not a reply to the command: {reply}"), steps)
 
-    def _stop(self, text: str) -> list[Step]:
+    def _stop(self, text: str, *, detail: str = "4.2") -> list[Step]:
         steps: list[Step] = []
         if self.state is State.CLOSED:
             return steps
         if self._awaits(Awaited.HANDSHAKE):
-            clear_retry = self._tls_level == "may" and self._credentials is None
-            self._end(self._own_reply(454, "7.5", text), steps, clear_retry=clear_retry)
+            self._end(self._own_reply(454, "7.5", text), steps)
         else:
-            self._end(self._own_reply(451, "4.2", text), steps)
+            self._end(self._own_reply(451, detail, text), steps)
         return steps
 
     def _end(
@@ -452,7 +462,6 @@ class ClientSession:
         steps: list[Step],
         *,
         remote: str | None = None,
-        clear_retry: bool = False,
         abort: bool = True,
     ) -> None:
         # Steps on this connection are void; outcomes so far are not.
@@ -468,7 +477,7 @@ class ClientSession:
             transaction.settle(all_places, reply, ours=ours)
             steps.append(TransactionDone(transaction.outcomes(self.tls)))
         elif not steps:
-            steps.append(Unusable(reply, remote, self.tls, clear_retry))
+            steps.append(self._unusable(reply, remote))
         self._enter(Event.CLOSE)
         self._awaited.clear()
         self._held_back.clear()
@@ -476,9 +485,27 @@ class ClientSession:
         self.secret = False
         steps.append(Close(abort))
 
-    def _give_up(self, reply: Reply, steps: list[Step], remote: str | None = None) -> None:
-        steps.append(Unusable(reply, remote, self.tls))
+    def _give_up(
+        self,
+        reply: Reply,
+        steps: list[Step],
+        remote: str | None = None,
+        *,
+        temporary: bool = False,
+    ) -> None:
+        steps.append(self._unusable(reply, remote, temporary=temporary))
         self._leave()
+
+    def _unusable(self, reply: Reply, remote: str | None, *, temporary: bool = False) -> Unusable:
+        return Unusable(
+            reply,
+            remote,
+            self.tls,
+            # RFC 7435 §4: whatever made STARTTLS of no use, mail in clear is better than none.
+            clear_retry=self._tls_unproven and self._tls_level == "may" and not self._needs_tls,
+            tls_missing=self._tls_unproven and self.tls is None,
+            temporary=temporary,
+        )
 
     def _leave(self) -> None:
         self._enter(Event.QUIT)
@@ -500,11 +527,12 @@ class ClientSession:
             self._send(Awaited.EHLO, self._ehlo)
 
     def _turned_away(self, reply: Reply, steps: list[Step]) -> None:
-        if reply.code == 554:
-            # RFC 5321 §3.1: no SMTP service at this host, which says nothing about the next host.
-            # As many servers say it for a while as for good, so the recipients are deferred.
-            reply = Reply(454, reply.status, reply.lines)
-        self._give_up(reply, steps, self._remote)  # RFC 5321 §3.1: the server waits for QUIT
+        # RFC 5321 §3.1: 554 means no SMTP service at this host, and nothing about the next host. As
+        # many servers say it for a while as for good, so the recipients are deferred. Where TLS is
+        # mandatory, they always are: in clear, an attacker on the way may have refused.
+        temporary = reply.code == 554 or (self._needs_tls and self.tls is None)
+        # RFC 5321 §3.1: the server waits for QUIT.
+        self._give_up(reply, steps, self._remote, temporary=temporary)
 
     def _ehlo_refused(self, reply: Reply, steps: list[Step]) -> None:
         if self._lmtp:
@@ -515,17 +543,16 @@ class ClientSession:
             self._send(Awaited.HELO, f"HELO {self._helo}")  # RFC 5321 §3.2
 
     def _ehlo_accepted(self, reply: Reply, steps: list[Step]) -> None:
-        capabilities = {}
-        for line in reply.lines[1:]:
-            keyword, _, parameters = line.partition(" ")
-            capabilities[keyword.upper()] = parameters.strip()
-        self._learn(capabilities)
-        if self.tls is None and self._tls_level != "none" and "STARTTLS" in capabilities:
+        self._prove_tls()
+        self._learn(_capabilities(reply))
+        if self.tls is None and self._tls_level != "none" and "STARTTLS" in self.capabilities:
+            self._tls_unproven = True
             self._send(Awaited.STARTTLS, "STARTTLS")  # RFC 3207 §4: last in its group
         else:
             self._end_opening(steps)
 
     def _helo_accepted(self, reply: Reply, steps: list[Step]) -> None:
+        self._prove_tls()
         self._learn({})
         self._end_opening(steps)
 
@@ -546,6 +573,7 @@ class ClientSession:
             # got a 5yz: that is a refusal of TLS, not of the message.
             if self._credentials is not None:
                 reason += ", and our credentials are never sent in clear"
+            self._tls_unproven = True
             self._give_up(self._own_reply(454, "7.4", reason), steps)
         elif self._credentials is not None:
             self._auth = ClientAuth(
@@ -554,6 +582,10 @@ class ClientSession:
             self._authenticate(self._auth.begin(), steps)
         else:
             self._opened(steps)
+
+    def _prove_tls(self) -> None:
+        if self.tls is not None:
+            self._tls_unproven = False
 
     def _opened(self, steps: list[Step]) -> None:
         self._enter(Event.OPENED)
@@ -605,7 +637,7 @@ class ClientSession:
     def _mail_refused(self, reply: Reply, steps: list[Step]) -> None:
         transaction = self._current
         transaction.answered = True
-        transaction.settle(transaction.offered, reply)
+        transaction.settle(transaction.offered, reply, temporary=self._requires_tls(reply))
         self._held_back.clear()
         self._go_on(steps)
 
@@ -618,10 +650,10 @@ class ClientSession:
         self._go_on(steps)
 
     def _rcpt_refused(self, reply: Reply, steps: list[Step]) -> None:
-        if reply.code == 552:  # RFC 5321 §4.5.3.1.10: means 452, too many recipients
-            reply = Reply(452, reply.status, reply.lines)
         transaction = self._current
-        transaction.settle([transaction.offered[transaction.replied]], reply)
+        place = transaction.offered[transaction.replied]
+        temporary = _is_too_many_recipients(reply) or self._requires_tls(reply)
+        transaction.settle([place], reply, temporary=temporary)
         transaction.replied += 1
         if transaction.replied == len(transaction.offered) and not transaction.accepted:
             self._held_back.clear()
@@ -644,7 +676,7 @@ class ClientSession:
 
     def _data_refused(self, reply: Reply, steps: list[Step]) -> None:
         transaction = self._current
-        transaction.settle(transaction.accepted, reply)
+        transaction.settle(transaction.accepted, reply, temporary=self._requires_tls(reply))
         self._done(steps)
 
     def _content_ended(self, reply: Reply, steps: list[Step]) -> None:
@@ -715,6 +747,17 @@ class ClientSession:
             raise RuntimeError("no content is to be sent now")
         return self._transaction
 
+    def _requires_tls(self, reply: Reply) -> bool:
+        """Whether a server that requires TLS refuses mail in clear, and its STARTTLS is of no use.
+
+        RFC 3207 §4: 530 to every command but EHLO, NOOP, STARTTLS and QUIT.
+        """
+        return reply.code == 530 and self._tls_unproven and self.tls is None
+
+    @property
+    def _bare_newline(self) -> bool:
+        return self._bare_newline_at == self.turn
+
     @property
     def _being_refused(self) -> bool:
         # Part of the reply to content that is still being sent has come: the rest will follow.
@@ -730,6 +773,38 @@ class ClientSession:
 
     def _own_reply(self, code: int, status: str, text: str) -> Reply:
         return Reply.of(code, status, f"{self._remote}: {text}")
+
+
+# Subject and detail of a 552 to RCPT that may mean too many recipients, or storage that is short
+# for now. All others are about the mailbox (X.2.2, full), the message (X.3.4, too big) or a policy.
+_TOO_MANY = (None, "0.0", "3.0", "3.1", "4.5", "5.0", "5.3")
+
+
+def _is_too_many_recipients(reply: Reply) -> bool:
+    """Whether 552 to RCPT means 452, too many recipients (RFC 5321 §4.5.3.1.10)."""
+    if reply.code != 552:
+        return False
+    return reply.detail in _TOO_MANY or (reply.status is None and reply.text.startswith("4."))
+
+
+def _capabilities(reply: Reply) -> Mapping[str, str]:
+    """Return the parameters of a reply to EHLO, by upper-case keyword (RFC 5321 §4.1.1.1).
+
+    Servers of the last century, and those made for their clients, write ``AUTH=PLAIN LOGIN``.
+    """
+    capabilities: dict[str, str] = {}
+    for place, line in enumerate(reply.lines):
+        keyword, _, parameters = line.partition(" ")
+        keyword = keyword.upper()
+        if keyword.startswith("AUTH="):
+            keyword, parameters = "AUTH", f"{keyword[5:]} {parameters}"
+        elif not place:
+            continue  # the name of the server
+        parameters = parameters.strip()
+        if keyword == "AUTH" and keyword in capabilities:
+            parameters = f"{capabilities[keyword]} {parameters}"
+        capabilities[keyword] = parameters
+    return capabilities
 
 
 _Action: TypeAlias = Callable[[ClientSession, Reply, list[Step]], None]

@@ -83,8 +83,10 @@ class Unusable:
         reply: the server's, or our own about the end of the connection.
         remote: the server if the reply is its own; None if the reply is ours.
         tls: what the TLS handshake achieved; None in clear.
-        clear_retry: whether the handshake failed where TLS is opportunistic: then one attempt in
+        clear_retry: whether STARTTLS was of no use where TLS is opportunistic: then one attempt in
             clear, on a new connection, is worthwhile (RFC 3207 §6, RFC 7435 §4).
+        tls_missing: whether TLS was wanted and not achieved.
+        temporary: whether a ``5yz`` of the server counts as temporary.
         credentials_refused: whether the server refused our credentials, or cannot use them: a
             matter for the operator, and no other host will do better.
     """
@@ -94,6 +96,8 @@ class Unusable:
     tls: TLSFacts | None = None
     clear_retry: bool = False
     credentials_refused: bool = False
+    tls_missing: bool = False
+    temporary: bool = False
 
 
 @frozen
