@@ -88,9 +88,12 @@ class Reply:
         stay in the text, so that ``str`` shows them where they stood; see `detail`.
         """
         statuses = [_ENHANCED.match(line) for line in lines]
-        stated = {each[0].rstrip(" ") for each in statuses if each}
         first = statuses[0]
-        if first is None or len(stated) > 1 or int(first[1]) != code // 100:
+        if (
+            first is None
+            or int(first[1]) != code // 100
+            or any(each.groups() != first.groups() for each in statuses if each)
+        ):
             return cls(code, None, lines)
         return cls(
             code,
