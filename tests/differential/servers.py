@@ -46,6 +46,7 @@ kind = "smtp"
 endpoint = "tcp:0:interface=127.0.0.1"
 max_errors = 1000
 error_delay = "0 s"
+bare_newlines = "reject"
 """
 
 

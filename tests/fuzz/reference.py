@@ -96,8 +96,8 @@ def has_long_line(content: bytes) -> bool:
 
 
 def normalized(content: bytes) -> bytes:
-    """Return ``content`` without NUL, and then with CR LF for each CR LF, CR and LF."""
-    return re.sub(rb"\r\n|\r|\n", b"\r\n", content.replace(b"\0", b""))
+    """Return ``content`` without NUL, and then with CR LF for each CR and each LF with its CRs."""
+    return re.sub(rb"(?<!\r)\r++\n|\r|\n", b"\r\n", content.replace(b"\0", b""))
 
 
 @define

@@ -54,6 +54,19 @@ class Paths(SynchronousTestCase):
             self.assertEqual(mailbox, Mailbox(local_part, "x.example"))
             self.assertEqual(str(mailbox), f"{spelling}@x.example")
 
+    def test_dots_at_an_end_and_in_a_row_are_kept_and_written_as_they_came(self) -> None:
+        for local_part in ("a..b", "a.", ".a", "..", "a...", "a..b.c"):
+            plain, quoted = (
+                self.one(f"<{local_part}@x.example>"),
+                self.one(f'<"{local_part}"@x.example>'),
+            )
+            assert plain is not None
+            self.assertEqual(plain, Mailbox(local_part, "x.example"))
+            self.assertEqual((plain, hash(plain)), (quoted, hash(quoted)))
+            self.assertEqual(str(plain), f"{local_part}@x.example")
+            self.assertEqual(str(quoted), f'"{local_part}"@x.example')
+            self.assertEqual(str(Mailbox.parse(str(quoted))), str(quoted))
+
     def test_a_quoted_bracket_does_not_end_a_path(self) -> None:
         text = 'TO:<"a>b"@x.example> SIZE=1'
         self.assertEqual(path(text, 3), (Mailbox("a>b", "x.example"), 20))
@@ -70,9 +83,6 @@ class Paths(SynchronousTestCase):
             "<user@@x.example>",
             "<a@b@x.example>",
             "<@x.example:a@b@y.example>",
-            "<.user@x.example>",
-            "<user.@x.example>",
-            "<us..er@x.example>",
             '<"user@x.example>',
             '<us"e"r@x.example>',
             "<us er@x.example>",

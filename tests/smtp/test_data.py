@@ -118,15 +118,45 @@ class Reading(SynchronousTestCase):
         self.assertLess(cost(b"x" * 998 + b"\r\n"), 10 * max(20, cost(b"x" * 76 + b"\r\n")))
 
 
+def normalized(content: Sequence[bytes]) -> bytes:
+    normalizer = NewlineNormalizer()
+    return b"".join(map(normalizer.feed, content)) + normalizer.end()
+
+
 class Normalizing(SynchronousTestCase):
+    def test_each_bare_cr_and_lf_becomes_cr_lf_and_several_crs_before_lf_become_one(self) -> None:
+        for written, kept in (
+            (b"a\nb", b"a\r\nb"),
+            (b"a\rb", b"a\r\nb"),
+            (b"a\r\nb", b"a\r\nb"),
+            (b"a\n\nb", b"a\r\n\r\nb"),
+            (b"a\r\rb", b"a\r\n\r\nb"),
+            (b"a\n\rb", b"a\r\n\r\nb"),
+            # Written by programs that add a CR to each LF twice.
+            (b"a\r\r\nb\r\r\r\nc", b"a\r\nb\r\nc"),
+            (b"a\r\0\nb\0c", b"a\r\nbc"),
+            (b"a\r", b"a\r\n"),
+            (b"a\r\r", b"a\r\n\r\n"),
+        ):
+            for cuts in ([], list(range(len(written)))):
+                self.assertEqual(normalized(pieces(written, cuts)), kept, written)
+
+    def test_normalizing_a_run_of_crs_takes_linear_time(self) -> None:
+        def cost(octets: int) -> float:
+            before = os.times().user
+            normalized([b"\r" * octets])
+            normalized(pieces(b"\r" * octets + b"a", list(range(0, octets, 64))))
+            return os.times().user - before
+
+        self.assertLess(cost(400_000), 20 * max(0.02, cost(40_000)))
+
     @settings(max_examples=500)
     @given(OCTETS, CUTS)
     @example(b"\r\0\n", [1, 2])
     def test_the_result_is_the_same_at_any_split_and_has_no_bare_newline(
         self, octets: bytes, cuts: list[int]
     ) -> None:
-        whole = NewlineNormalizer().feed(octets)
-        normalizer = NewlineNormalizer()
-        self.assertEqual(b"".join(map(normalizer.feed, pieces(octets, cuts))), whole)
+        whole = normalized([octets])
+        self.assertEqual(normalized(pieces(octets, cuts)), whole)
         self.assertFalse(is_bare(whole))
         self.assertEqual(whole.replace(b"\r\n", b""), octets.translate(None, b"\r\n\0"))

@@ -150,6 +150,8 @@ class Listeners:
                 cipher_bits=listener.minimum_cipher_bits,
                 client_certificate=listener.client_certificates == "require",
             ),
+            # On submission no mail is taken before AUTH, and then from these clients alone.
+            trusts=(lambda session: True) if listener.is_submission else intake.trusts,
             bare_newlines=listener.bare_newlines,
             long_lines=listener.long_lines,
             max_message_size=listener.max_message_size,

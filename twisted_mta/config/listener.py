@@ -199,11 +199,12 @@ class Listener:
         default="queue",
         common=True,
     )
-    bare_newlines: Literal["reject", "normalize"] = setting(
-        read.choice("reject", "normalize"),
+    bare_newlines: Literal["reject", "normalize"] | None = setting(
+        read.optional(read.choice("reject", "normalize")),
         "whether a message with bare CR, bare LF or NUL is rejected (550 5.6.0), or its line ends"
         " are repaired",
-        default="reject",
+        default=None,
+        default_text="normalize for clients that may relay and on submission, else reject",
         common=True,
     )
     long_lines: Literal["accept", "reject"] = setting(

@@ -14,7 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 import idna
-from attrs import frozen
+from attrs import field, frozen
 
 
 class AddressError(ValueError):
@@ -32,8 +32,10 @@ class AddressError(ValueError):
 # The control characters from U+0080 to U+009F are left out: no mailbox needs them, and a terminal
 # or a line reader may obey them. The characters of a domain are checked by `domain_name`, which
 # gives a reason. Quantifiers are possessive: no two neighbors match the same characters.
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\xa0-\U0010ffff-]++"
-_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*+"
+#
+# Dots may stand at an end of a Dot-string and in a row: providers in Japan gave such addresses to
+# millions of people (docomo, au), and the local-part is only for its own host to read (§2.3.11).
+_DOT_STRING = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\xa0-\U0010ffff-]++"
 _QUOTED_STRING = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\xa0-\U0010ffff]++|\\[\x20-\x7e])*+"'
 _DOMAIN = r"[^\s@<>,:\"()\[\]\\]++"
 _LITERAL = r"\[[^\]\s]*+\]"
@@ -46,6 +48,7 @@ _PATH = re.compile(
     rf"<(?:{_SOURCE_ROUTE}{_MAILBOX.pattern}|(?P<postmaster>[Pp][Oo][Ss][Tt][Mm][Aa][Ss][Tt][Ee][Rr]))>"
 )
 _DOT_STRING_ONLY = re.compile(_DOT_STRING)
+_LOOSE_DOT = re.compile(r"\A\.|\.\.|\.\Z")
 
 # Characters of a local-part that is normalized: the time is quadratic in combining characters, and
 # RFC 5321 §4.5.3.1.1 allows 64 octets.
@@ -64,10 +67,13 @@ class Mailbox:
         local_part: the local-part without quotes and backslashes, its case kept.
         domain: lower-case A-labels, or an address literal in brackets; empty only for
             ``<postmaster>`` without a domain (RFC 5321 §4.1.1.3).
+        quoted: whether a local-part with a dot at an end, or dots in a row, came in quotes, and
+            goes on in quotes. It is the same mailbox without them.
     """
 
     local_part: str
     domain: str
+    quoted: bool = field(default=False, eq=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Mailbox:
@@ -89,7 +95,7 @@ class Mailbox:
     def __str__(self) -> str:
         """The mailbox as RFC 5321 writes it, with quotes where it needs them."""
         local_part = self.local_part
-        if not _DOT_STRING_ONLY.fullmatch(local_part):
+        if self.quoted or not _DOT_STRING_ONLY.fullmatch(local_part):
             local_part = '"' + local_part.replace("\\", "\\\\").replace('"', '\\"') + '"'
         return f"{local_part}@{self.domain}" if self.domain else local_part
 
@@ -117,6 +123,8 @@ def _mailbox(match: re.Match[str]) -> Mailbox:
     local_part = match["local"]
     if local_part[0] == '"':
         local_part = re.sub(r"\\(.)", r"\1", local_part[1:-1])
+        quoted = _LOOSE_DOT.search(local_part) is not None
+        return Mailbox(local_part, domain_name(match["domain"]), quoted)
     return Mailbox(local_part, domain_name(match["domain"]))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from attrs import evolve
+
 from ..mail.address import (
     AddressError,
     Mailbox,
@@ -188,7 +190,7 @@ def _tls_comments(tls: TLSFacts) -> list[str]:
 def _for_clause(recipient: Mailbox, smtputf8: bool) -> str:
     """Return the clause with its folds, from behind the queue id to the beginning of the date."""
     if smtputf8:
-        recipient = Mailbox(recipient.local_part, u_labels(recipient.domain))
+        recipient = evolve(recipient, domain=u_labels(recipient.domain))
     path = str(recipient)
     # RFC 6531 §3.7.3: UTF-8 only in a message with SMTPUTF8.
     shown = not _CONTROLS.search(path) and (smtputf8 or path.isascii())

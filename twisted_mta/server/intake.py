@@ -114,6 +114,10 @@ class Intake:
         written = (each for name in policy.local_domains for each in (name, u_labels(name)))
         self._local_as_written = dict.fromkeys(each.encode() for each in written)
 
+    def trusts(self, session: SessionView) -> bool:
+        """Whether the client may relay (`smtp.server.settings.SessionSettings.trusts`)."""
+        return self._relaying.allows(session)
+
     # `interfaces.Delivery`.
 
     def mail(

@@ -43,6 +43,9 @@ GREETING_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
 RFC 5321 §4.1.4: a name that is not a domain or an address literal is no reason to refuse mail.
 """
 
+GREETING_NAME_WITH_SPACES = re.compile(r"(?:[^\s\x00-\x1f\x7f]| ){1,255}")
+"""The same with spaces, which printers and scanners write that call themselves "Office 2 West"."""
+
 _CHUNK = re.compile(r"([0-9]{1,18})( +LAST)?", re.IGNORECASE)
 _VERB = re.compile(r"[A-Za-z]+")
 
@@ -58,6 +61,15 @@ _PARAMETER = re.compile(
 # clients write "MAIL FROM: <…>", and it can be read in one way only.
 _FROM = re.compile(r"FROM: *", re.IGNORECASE)
 _TO = re.compile(r"TO: *", re.IGNORECASE)
+
+# What devices write in place of a path in brackets: a path without brackets, with a phrase in front
+# as in a header field, or with spaces inside the brackets.
+_UNUSUAL_PATH = re.compile(
+    r"(?P<word>FROM|TO): *"
+    r"(?:(?:\"[^\"<>]*\" *|[^\"<>]*)< *(?P<inside>[^<>\s]*) *>|(?P<bare>[^<>\s]+))"
+    r"(?P<parameters> .*)?",
+    re.IGNORECASE,
+)
 
 
 def parse_line(line: bytes) -> Command:
@@ -110,6 +122,18 @@ def parse_mail(argument: str, readers: Mapping[str, ParameterReader]) -> PathCom
 def parse_rcpt(argument: str, readers: Mapping[str, ParameterReader]) -> PathCommand:
     """Read the argument of RCPT (RFC 5321 §4.1.1.3); see `parse_mail`."""
     return _parse(argument, readers, _TO, "RCPT TO:<address>", "1.3")
+
+
+def with_brackets(argument: str) -> str | None:
+    """Return an argument of MAIL or RCPT with its path in brackets; None: no path is in it.
+
+    RFC 5321 §4.1.2 demands the brackets: servers write them, and some devices do not.
+    """
+    match = _UNUSUAL_PATH.fullmatch(argument)
+    if match is None:
+        return None
+    path = match["bare"] if match["inside"] is None else match["inside"]
+    return f"{match['word']}:<{path}>{match['parameters'] or ''}"
 
 
 class Chunk(NamedTuple):

@@ -2,10 +2,13 @@
 
 After DATA only CR LF ``.`` CR LF ends a message. All that looks similar, with a bare CR, a bare LF
 or a NUL, is content. Such octets are noticed, because another program may take them for the end
-(SMTP smuggling): content with them is never passed on as it came.
+(SMTP smuggling): content with them is refused or normalized, and never passed on as it came. In
+normalized content all line ends are CR LF, so a line of one dot is stuffed again on its way out.
 """
 
 from __future__ import annotations
+
+import re
 
 _DOT = b"\r\n."  # at the beginning of a line
 _END = b"\r\n.\r\n"
@@ -135,18 +138,39 @@ class ChunkReader(_Watch):
 
 
 class NewlineNormalizer:
-    """A filter that makes bare CR and bare LF CR LF and drops NUL, wherever content is split."""
+    """A filter that leaves no line end but CR LF in content, wherever the content is split.
+
+    A bare LF and a bare CR become CR LF. Several CR before an LF end one line together: programs
+    that add a CR to each LF twice write them, and an empty line would end the header section. A NUL
+    is dropped.
+    """
 
     def __init__(self) -> None:
-        self._after_cr = False
+        self._crs = 0  # at the end of what was fed, held until the next octet is known
 
     def feed(self, content: bytes) -> bytes:
-        """Return ``content`` normalized."""
+        """Return ``content`` normalized, without the CRs at its end."""
         content = content.replace(b"\0", b"")  # first: a NUL may stand between CR and LF
-        if not content:
-            return content
-        after_cr, self._after_cr = self._after_cr, content.endswith(b"\r")
-        if after_cr and content.startswith(b"\n"):
-            content = content[1:]  # its CR has already become CR LF
-        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return content.replace(b"\n", b"\r\n")
+        rest = content.rstrip(b"\r")
+        crs, self._crs = self._crs, len(content) - len(rest)
+        if not rest:
+            self._crs += crs
+            return b""
+        if crs:
+            rest = b"\r" * crs + rest
+        if b"\r\r" in rest:
+            rest = _SEVERAL_CRS.sub(_line_ends, rest)
+        rest = rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return rest.replace(b"\n", b"\r\n")
+
+    def end(self) -> bytes:
+        """Return the line ends held back, when all content has been fed."""
+        crs, self._crs = self._crs, 0
+        return b"\r\n" * crs
+
+
+_SEVERAL_CRS = re.compile(rb"\r\r++(\n?)")
+
+
+def _line_ends(crs: re.Match[bytes]) -> bytes:
+    return b"\n" if crs[1] else b"\n" * len(crs[0])

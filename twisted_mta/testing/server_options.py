@@ -53,7 +53,8 @@ class ServerOptions:
         minimum_tls: the version that the server demands after the handshake, ``1.2`` or ``1.3``.
         client_tls: the version that the client offers.
         require_tls: Whether commands in clear are refused, except those that lead to TLS.
-        bare_newlines: ``reject`` or ``normalize``.
+        trusted: Whether the client may relay, which lends it the leniency for devices.
+        bare_newlines: ``reject``, ``normalize``, or ``default``: normalize for a trusted client.
         long_lines: ``accept`` or ``reject``.
         max_message_size: octets.
         max_recipients: recipients of one transaction.
@@ -84,7 +85,8 @@ class ServerOptions:
     minimum_tls: Literal["1.2", "1.3"] = "1.2"
     client_tls: Literal["1.2", "1.3"] = "1.3"
     require_tls: bool = False
-    bare_newlines: Literal["reject", "normalize"] = "reject"
+    trusted: bool = False
+    bare_newlines: Literal["default", "reject", "normalize"] = "default"
     long_lines: Literal["accept", "reject"] = "accept"
     max_message_size: int = 50 * 1024 * 1024
     max_recipients: int = 1000
@@ -130,7 +132,8 @@ class ServerOptions:
             ),
             require_tls=self.require_tls,
             tls_suffices=suffices(self.minimum_tls),
-            bare_newlines=self.bare_newlines,
+            trusts=lambda session: self.trusted,
+            bare_newlines=None if self.bare_newlines == "default" else self.bare_newlines,
             long_lines=self.long_lines,
             max_message_size=self.max_message_size,
             max_recipients=self.max_recipients,

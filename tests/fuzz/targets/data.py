@@ -89,8 +89,9 @@ def _chunks(cuts: Sequence[bytes]) -> None:
 
 def _normalize(cuts: Sequence[bytes]) -> None:
     normalizer = NewlineNormalizer()
-    joined = b"".join(map(normalizer.feed, cuts))
-    whole = NewlineNormalizer().feed(b"".join(cuts))
+    joined = b"".join(map(normalizer.feed, cuts)) + normalizer.end()
+    at_once = NewlineNormalizer()
+    whole = at_once.feed(b"".join(cuts)) + at_once.end()
     demand(joined == whole, "normalization depends on the cut")
     demand(not is_broken(whole), "normalized content is still broken")
     demand(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...mail.reply import Reply
 from ..data import ChunkReader, DataReader, NewlineNormalizer
 from . import replies
@@ -15,6 +17,8 @@ class Content:
 
     Args:
         settings: of the session.
+        normalizes: returns whether content with bare CR, bare LF or NUL is normalized, and not
+            refused; called once, where such an octet is found.
         chunked: whether it arrives by BDAT, and not by DATA.
         binary: whether it is octets and not lines (RFC 3030 §3): only its size is judged, and every
             octet is passed on as it came.
@@ -26,15 +30,20 @@ class Content:
     """
 
     def __init__(
-        self, settings: SessionSettings, *, chunked: bool = False, binary: bool = False
+        self,
+        settings: SessionSettings,
+        *,
+        normalizes: Callable[[], bool],
+        chunked: bool = False,
+        binary: bool = False,
     ) -> None:
         look_for_long_lines = settings.long_lines == "reject" and not binary
-        normalize = settings.bare_newlines == "normalize" and not binary
         self.octets = 0
         self.refusal: Reply | None = None
         self.chunks = ChunkReader(look_for_long_lines=look_for_long_lines) if chunked else None
         self._reader = self.chunks or DataReader(look_for_long_lines=look_for_long_lines)
-        self._normalizer = NewlineNormalizer() if normalize else None
+        self._normalizes = normalizes
+        self._normalizer: NewlineNormalizer | None = None  # from the first octet that needs it
         self._has_lines = not binary
         self._max_octets = settings.max_message_size
 
@@ -50,7 +59,10 @@ class Content:
 
     def end(self) -> bytes:
         """Return what is still to be passed on when the last chunk has been read."""
-        return b"" if self.chunks is None else self._judge(self.chunks.end())
+        content = b"" if self.chunks is None else self._judge(self.chunks.end())
+        if self._normalizer is None or self.refusal is not None:
+            return content
+        return content + self._normalizer.end()
 
     def _judge(self, content: bytes) -> bytes:
         self.octets += len(content)
@@ -65,7 +77,9 @@ class Content:
             return replies.TOO_LARGE
         # RFC 5321 §2.3.8, §4.1.1.4: what other programs may take for the end of a message.
         if self._has_lines and self._reader.bare and self._normalizer is None:
-            return replies.BARE_NEWLINE
+            if not self._normalizes():
+                return replies.BARE_NEWLINE
+            self._normalizer = NewlineNormalizer()
         if self._reader.long:
             return replies.LONG_LINE
         return None

@@ -30,16 +30,20 @@ from ...mail.reply import Reply
 from ...mail.tls_facts import TLSFacts
 from ..command import (
     GREETING_NAME,
+    GREETING_NAME_WITH_SPACES,
     NOT_TEXT,
     TOO_LONG,
     Command,
     CommandError,
     Greeting,
+    ParameterReader,
+    PathCommand,
     no_argument,
     parse_bdat,
     parse_line,
     parse_mail,
     parse_rcpt,
+    with_brackets,
 )
 from ..data import ChunkReader
 from ..extension import Extension
@@ -281,6 +285,42 @@ class Session:
         """Whether the session speaks LMTP (RFC 2033)."""
         return self.settings.dialect.per_recipient
 
+    # Leniency.
+
+    @property
+    def lenient(self) -> bool:
+        """Whether the client may write commands as devices do that cannot change.
+
+        Then the name in HELO may have spaces, and a path may lack its brackets. Since it may relay,
+        nothing that it writes makes it more than it is.
+        """
+        return self.settings.trusts(self)
+
+    def _normalizes(self) -> bool:
+        """Whether a bare LF ends a command, and bare CR and LF in content are repaired.
+
+        The content itself ends at CR LF ``.`` CR LF alone, whoever the client is.
+        """
+        return self.settings.bare_newlines != "reject" and self.lenient
+
+    def _parsed(
+        self,
+        parse: Callable[[str, Mapping[str, ParameterReader]], PathCommand],
+        argument: str,
+        readers: Mapping[str, ParameterReader],
+    ) -> PathCommand:
+        """Return the command MAIL or RCPT, which a lenient session takes without brackets too."""
+        try:
+            return parse(argument, readers)
+        except CommandError:
+            bracketed = with_brackets(argument)
+            if bracketed is None or not self.lenient:
+                raise
+        return parse(bracketed, readers)
+
+    def _normalizes_content(self) -> bool:
+        return self.settings.bare_newlines == "normalize" or self._normalizes()
+
     # Command lines.
 
     def _read_command(self) -> bool:
@@ -292,11 +332,15 @@ class Session:
             return bool(self._in)
         buffer = self._in
         end = buffer.find(b"\r\n", self._searched)  # RFC 5321 §2.3.8: no other end of a line
+        behind = end + 2
+        bare = buffer.find(b"\n", self._searched, end if end >= 0 else len(buffer))
+        if bare >= 0 and self._normalizes():
+            end, behind = bare, bare + 1
         if end < 0:
             self._give_up_on_line(buffer)
             return False
         self._searched = 0
-        line, self._in = buffer[:end], buffer[end + 2 :]
+        line, self._in = buffer[:end], buffer[behind:]
         if self.overheard is not None:
             self.overheard(line)
         if self._draining_line:
@@ -306,7 +350,7 @@ class Session:
             self._go_on_with_auth(self.auth.respond(line))
             return True
         try:
-            if end + 2 > COMMAND_LINE:
+            if behind > COMMAND_LINE:
                 self._check_length(line)
             self._obey(parse_line(line))
         except CommandError as error:
@@ -439,7 +483,9 @@ class Session:
             self._reply(Reply.of(250, None, self.settings.hostname))
 
     def _greeted(self, verb: Greeting, argument: str) -> bool:
-        if not GREETING_NAME.fullmatch(argument):
+        if not GREETING_NAME.fullmatch(argument) and not (
+            GREETING_NAME_WITH_SPACES.fullmatch(argument) and self.lenient
+        ):
             self._refuse(Reply.of(501, "5.4", f"Syntax: {verb} hostname"))
             return False
         self.greeting = verb
@@ -495,14 +541,14 @@ class Session:
     def _mail(self, argument: str) -> None:
         if self.auth.required:
             raise CommandError(replies.AUTH_REQUIRED)  # RFC 4954 §6, RFC 6409 §4.3
-        path, parameters, is_ascii = parse_mail(argument, self.settings.mail_readers)
+        path, parameters, is_ascii = self._parsed(parse_mail, argument, self.settings.mail_readers)
         self._check_ascii(is_ascii, parameters)
         if path is not None and not path.domain:
             raise CommandError(Reply.of(501, "1.7", "Bad address: an address needs a domain"))
         self._ask(Mail(path, parameters))
 
     def _rcpt(self, argument: str) -> None:
-        path, parameters, is_ascii = parse_rcpt(argument, self.settings.rcpt_readers)
+        path, parameters, is_ascii = self._parsed(parse_rcpt, argument, self.settings.rcpt_readers)
         if path is None:
             raise CommandError(Reply.of(501, "1.3", "Bad address: the null path receives no mail"))
         transaction = self.transaction
@@ -525,7 +571,7 @@ class Session:
         assert transaction is not None
         if transaction.binary:
             raise CommandError(replies.ONLY_CHUNKS)  # RFC 3030 §3
-        transaction.content = Content(self.settings)
+        transaction.content = Content(self.settings, normalizes=self._normalizes_content)
         self._ask(Open())
 
     def _bdat(self, argument: str) -> None:
@@ -534,7 +580,12 @@ class Session:
         assert transaction is not None
         transaction.last_chunk = last
         if self.state is State.RCPT:
-            content = Content(self.settings, chunked=True, binary=transaction.binary)
+            content = Content(
+                self.settings,
+                normalizes=self._normalizes_content,
+                chunked=True,
+                binary=transaction.binary,
+            )
             assert content.chunks is not None
             content.chunks.left = octets
             transaction.content = content

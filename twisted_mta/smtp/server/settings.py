@@ -10,6 +10,7 @@ from attrs import field, frozen
 from ...mail.tls_facts import TLSFacts
 from ..command import ParameterReader
 from ..extension import Extension
+from ..extension.views import SessionView
 from ..peer import Peer
 from ..sasl.exchange import Nonce
 from ..sasl.server import NewMechanism
@@ -58,8 +59,12 @@ class SessionSettings:
         requires_tls_of: whether a peer is known to use TLS: then MAIL in clear is refused, and
             taken for a sign of an attack that hides STARTTLS (RFC 3207 §6).
         tls_suffices: whether what a handshake achieved is good enough (RFC 3207 §4.1).
-        bare_newlines: what to do with a message that has a CR or LF outside CR LF, or a NUL.
-            Binary content (RFC 3030 §3) has no lines, so this and `long_lines` do not apply to it.
+        trusts: whether a client may relay through us, as far as is known at the time of the call.
+            Devices among such clients cannot change, so commands that are malformed in one of the
+            usual ways are obeyed: see `Session.lenient`.
+        bare_newlines: what to do with a message that has a CR or LF outside CR LF, or a NUL; None:
+            normalize it if the client is trusted, else reject it. Binary content (RFC 3030 §3) has
+            no lines, so this and `long_lines` do not apply to it.
         long_lines: what to do with a message that has a line of more than 998 octets
             (RFC 5321 §4.5.3.1.6).
         max_message_size: octets of content.
@@ -75,7 +80,8 @@ class SessionSettings:
     require_tls: bool = False
     requires_tls_of: Callable[[Peer], bool] = field(default=lambda peer: False)
     tls_suffices: Callable[[TLSFacts], bool] = field(default=lambda facts: True)
-    bare_newlines: Literal["reject", "normalize"] = "reject"
+    trusts: Callable[[SessionView], bool] = field(default=lambda session: False)
+    bare_newlines: Literal["reject", "normalize"] | None = None
     long_lines: Literal["accept", "reject"] = "accept"
     max_message_size: int = 50 * 1024 * 1024
     max_recipients: int = 1000
