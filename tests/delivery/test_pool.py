@@ -40,6 +40,15 @@ class PoolTests(SynchronousTestCase):
         self.assertIsNone(self.pool.take_to(TARGET, MAY))
         self.assertEqual(self.pool.idle, ())
 
+    def test_a_connection_to_one_of_equal_exchangers_is_found_by_its_target_alone(self) -> None:
+        target = Target("mx.example", "192.0.2.1", 25, equal=True)
+        connection = FakeConnection(target)
+        self.assertIsNone(self.pool.keep(connection, HOP, (MAY,)))
+        self.assertIsNone(self.pool.serving(HOP, (MAY,)))
+        self.assertIsNone(self.pool.take(HOP, (MAY,)))
+        self.assertIs(self.pool.take_to(TARGET, MAY), connection)
+        self.assertEqual(self.pool.idle, ())
+
     def test_connections_are_found_by_next_hop_target_and_level(self) -> None:
         connection = FakeConnection()
         self.pool.keep(connection, HOP, (MAY,))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.task import deferLater  # noqa: TID251
@@ -293,6 +293,24 @@ class ReuseTests(RelayTestCase):
         self.assertFalse(peer.finished)
         self.network.advance(0.1)
         self.assertTrue(peer.finished, peer.problems)
+
+    def test_messages_are_spread_over_exchangers_of_equal_preference(self) -> None:
+        """RFC 5321 §5.1: each message, on connections that are kept to each of them."""
+        first, second = (evolve(target, equal=True) for target in (FIRST, SECOND))
+        peers = [self.server(*OPENING, *TAKEN, *TAKEN, target=target) for target in (first, second)]
+        for order in ((first, second), (second, first), (first, second), (second, first)):
+            self.targets = order
+            outcome = self.outcome(self.deliver())
+            self.assertEqual(outcome.remote, str(order[0]))
+        self.assertEqual([len(peer.contents) for peer in peers], [2, 2])
+        self.assertEqual(len(self.network.connections), 2)
+
+    def test_an_equal_exchanger_that_is_down_is_passed_over_for_a_minute(self) -> None:
+        first, second = (evolve(target, equal=True) for target in (FIRST, SECOND))
+        self.targets = [first, second]
+        self.server(*OPENING, *TAKEN, *PARTING, target=second)
+        self.assertTrue(self.outcome(self.deliver()).delivered)
+        self.assertEqual(self.relay.connections.unreachable.seconds_left(first), 60.0)
 
     def test_another_next_hop_at_the_same_target_uses_the_connection(self) -> None:
         peer = self.server(*OPENING, *TAKEN, *TAKEN)

@@ -84,6 +84,14 @@ class OfADomain(Located):
         for _ in range(10):
             self.assertIn("mx1.example", self.of_domain()[0])
 
+    def test_targets_of_one_preference_are_marked_as_equal(self) -> None:
+        self.exchange("example.net", (10, "mx2.example"), (10, "mx3.example"), (1, "mx1.example"))
+        targets = self.successResultOf(self.locate(NextHop("smtp", domain="example.net")))
+        self.assertEqual(
+            {target.name: target.equal for target in targets},
+            {"mx1.example": False, "mx2.example": True, "mx3.example": True},
+        )
+
     def test_the_random_order_is_that_of_the_given_generator(self) -> None:
         self.exchange("example.net", *((10, f"mx{number}.example") for number in (1, 2, 3)))
         orders = []

@@ -30,7 +30,7 @@ C = TypeVar("C", bound=Reusable)
 @frozen
 class _Idle(Generic[C]):
     connection: C
-    keys: tuple[object, object]
+    keys: tuple[object, ...]
 
 
 class Pool(Generic[C]):
@@ -39,6 +39,10 @@ class Pool(Generic[C]):
     A connection is found by the next hop that it served last, so that another message for it needs
     neither DNS nor a handshake; and by its target, which other next hops may share. The terms are
     part of both keys: a connection never serves mail on other terms than its own.
+
+    A connection to one of several exchangers of equal preference is found by its target alone: each
+    message is to go to one of them at random (RFC 5321 §5.1), and not to the first as long as that
+    is busy enough to keep its connection.
 
     Args:
         connections: idle at a time at the most.
@@ -81,7 +85,10 @@ class Pool(Generic[C]):
         """
         if connection.messages >= connection.terms.messages:
             return connection
-        idle = _Idle(connection, ((next_hop, host_terms), (connection.target, connection.terms)))
+        keys: tuple[object, ...] = ((connection.target, connection.terms),)
+        if not connection.target.equal:
+            keys = (*keys, (next_hop, host_terms))
+        idle = _Idle(connection, keys)
         self._idle[connection] = idle
         for key in idle.keys:
             self._by_key.setdefault(key, []).append(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..interfaces import Clock
 from ..mail.next_hop import Target
 
+_EQUAL = 12  # times as long: each message chooses among equal exchangers, and would meet it often
 _MOST = 1000  # entries; beyond, those whose time is over are dropped
 
 
@@ -13,7 +14,7 @@ class UnreachableTargets:
 
     Args:
         clock: monotonic time.
-        seconds: for which a target stays here.
+        seconds: for which a target stays here; 12 times as long if it has equals.
     """
 
     def __init__(self, clock: Clock, *, seconds: float) -> None:
@@ -26,7 +27,8 @@ class UnreachableTargets:
         now = self._clock.seconds()
         if len(self._until) >= _MOST:
             self._until = {key: until for key, until in self._until.items() if until > now}
-        self._until[target.address, target.port] = now + self._seconds
+        seconds = self._seconds * _EQUAL if target.equal else self._seconds
+        self._until[target.address, target.port] = now + seconds
 
     def seconds_left(self, target: Target) -> float:
         """Return for how many seconds ``target`` is still passed over, 0 where it is not."""

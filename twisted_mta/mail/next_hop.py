@@ -37,11 +37,13 @@ class Target:
         name: the host's name, for certificates, SNI and logs; the address if it has none.
         address: an IPv4 or IPv6 address as text, or the path of a UNIX socket (``name`` too then).
         port: TCP port.
+        equal: Whether other hosts of the next hop have the same preference (RFC 5321 §5.1).
     """
 
     name: str
     address: str
     port: int
+    equal: bool = field(default=False, eq=False, repr=False)
 
     def __str__(self) -> str:
         if self.address.startswith("/"):

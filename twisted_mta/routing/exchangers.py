@@ -142,7 +142,12 @@ class TargetLocator:
         }
         better = _until(lambda name: own.get(name, False), better)
         hosts = [Host(name, self._port) for group in better for name in group]
-        targets = {host: located.targets[host] for host in hosts if host in located.targets}
+        equal = [name for group in better if len(group) > 1 for name in group]
+        targets = {
+            host: tuple(evolve(each, equal=host.name in equal) for each in located.targets[host])
+            for host in hosts
+            if host in located.targets
+        }
         if targets:
             return evolve(located, targets=targets).all
         if better and located.lookup_failed is not None:
