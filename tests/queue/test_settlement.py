@@ -129,6 +129,14 @@ class LogLine(RunnerTestCase):
         attempt.done.callback([Outcome(number, DELIVERED, "mx.example[192.0.2.1]:25", tls)])
         self.assertIn(" relay=mx.example[192.0.2.1]:25 tls=TLSv1.3 delay=", self.lines()[0])
 
+    def test_the_tls_of_a_delivery_speaks_of_the_certificate_of_the_server(self) -> None:
+        self.accept(message(1))
+        (attempt,) = self.attempts
+        number = attempt.message.envelope.recipients[0].number
+        tls = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, peer_fingerprint="ab")
+        attempt.done.callback([Outcome(number, DELIVERED, "mx.example[192.0.2.1]:25", tls)])
+        self.assertIn("bits, server certificate not verified", self.event()["tls"])
+
     def test_the_json_of_the_event_has_each_value_once(self) -> None:
         """Fields that only the line needs have names that JSON leaves out (`logs`)."""
         self.accept(message(1))

@@ -253,7 +253,7 @@ def _attempts(inspected: Inspected, content: bool) -> Iterator[dict[str, Any]]:
             yield {
                 "recipient": number,
                 **attempt_facts(each),
-                "tls": None if each.tls is None else each.tls.description,
+                "tls": None if each.tls is None else each.tls.outgoing_description,
                 "transcript": each.transcript if content else None,
             }
 

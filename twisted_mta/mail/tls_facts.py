@@ -54,7 +54,18 @@ class TLSFacts:
 
     @property
     def description(self) -> str:
-        """One line for the log: printable, and of bounded length whatever the certificate holds."""
+        """One line for the log about a session with a client, which may have a certificate.
+
+        Printable, and of bounded length whatever the certificate holds.
+        """
+        return self._described("client certificate")
+
+    @property
+    def outgoing_description(self) -> str:
+        """The same about a session with a server, whose certificate it is."""
+        return self._described("server certificate")
+
+    def _described(self, certificate: str) -> str:
         session = f"{self.version} {self.cipher}, {self.bits} bits"
         if self.peer_fingerprint is None:
             return session
@@ -62,6 +73,6 @@ class TLSFacts:
         verdict = f"not verified ({self.peer_problem or 'not checked'})"
         subject, issuer = map(_shortened, (self.peer_subject or "none", self.peer_issuer or "none"))
         return (
-            f"{session}, client certificate {'verified' if self.peer_verified else verdict},"
+            f"{session}, {certificate} {'verified' if self.peer_verified else verdict},"
             f" SHA-256 {self.peer_fingerprint}, subject {subject}, issuer {issuer}"
         )

@@ -209,7 +209,7 @@ class Settlement:
             attempts=recipient.attempts + 1,
             reply=reply,
             _quoted=reply.replace('"', r"\""),
-            tls=None if outcome.tls is None else outcome.tls.description,
+            tls=None if outcome.tls is None else outcome.tls.outgoing_description,
             _tls="" if outcome.tls is None else f" tls={printable(outcome.tls.version)}",
             next_attempt=next_attempt,
             _again="" if next_attempt is None else f" next_attempt_in={next_attempt - now:.0f}",
