@@ -87,6 +87,8 @@ class QueueCommandTestCase(SynchronousTestCase):
         result = CliRunner().invoke(main, words, input=text)
         thread.join()
         listening.close()
+        if answers:
+            os.unlink(os.path.join(self.state, "control.sock"))
         return result
 
     def _serve(self, listening: socket.socket, answers: list[Any]) -> None:
@@ -139,6 +141,55 @@ class Listing(QueueCommandTestCase):
                 f"GET /v1/queue?to=a%2Bb%40x&state=held&older=7200.0&limit=100&after={ID}",
             ],
         )
+
+    def test_mail_that_waits_for_its_turn_is_not_in_delivery(self) -> None:
+        states = []
+        for more in (
+            {"in_delivery": True},
+            {"waiting": True, "expected_at": None},
+            {"waiting": True, "expected_at": NOW + 120},
+        ):
+            result = self.run_tool("list", answers=[page(listed(**more))])
+            cells = result.output.splitlines()[1].split("\t")
+            states.append((cells[5], cells[7]))
+        self.assertEqual(
+            states,
+            [
+                ("deferred, in delivery", ""),
+                ("deferred, waiting", ""),
+                ("deferred, waiting", "about 2026-09-21 14:15:20"),
+            ],
+        )
+
+    def test_a_list_that_was_cut_short_names_its_next_and_is_continued_there(self) -> None:
+        first, last = "0" * 13, ID
+        result = self.run_tool(
+            *("list", "--limit", "1", "--json"), answers=[page(listed(first), following=first)]
+        )
+        listing = json.loads(result.output)
+        self.assertEqual((listing["more"], listing["next"]), (True, first))
+        result = self.run_tool(
+            *("list", "--after", first, "--limit", "1", "--json"), answers=[page(listed(last))]
+        )
+        listing = json.loads(result.output)
+        self.assertEqual((listing["more"], listing["next"]), (False, None))
+        self.assertEqual(
+            [request for request, _ in self.requests],
+            ["GET /v1/queue?limit=1", f"GET /v1/queue?limit=1&after={first}"],
+        )
+
+    def test_ids_behind_the_limit_are_not_called_missing(self) -> None:
+        first, last = "0" * 13, ID
+        result = self.run_tool(
+            *("list", first, last, "--limit", "1", "--json"),
+            answers=[page(listed(first), following=first)],
+        )
+        self.assertEqual(result.exit_code, 0, result.output)
+        result = self.run_tool("list", first, last, "--after", first, answers=[page(listed(last))])
+        self.assertEqual(result.exit_code, 0, result.output)
+
+    def test_what_is_no_id_to_continue_behind_is_a_wrong_command_line(self) -> None:
+        self.assertEqual(self.run_tool("list", "--after", "x\x1b").exit_code, 2)
 
     def test_an_id_that_is_not_found_is_named(self) -> None:
         result = self.run_tool("list", ID, answers=[page()])

@@ -28,6 +28,7 @@ from ..queue.operator.operations import (
     Page,
 )
 from ..queue.operator.selection import QueuedRecipient, Selection
+from ..queue.runner import Waiting
 from ..queue.schedule.backoff import expiry
 from ..queue.store.spool import FileBody
 
@@ -67,7 +68,8 @@ async def list_messages(
     if len(messages) > limit:
         messages = messages[:limit]
         following = messages[-1].id
-    return {"messages": [_listed(each) for each in messages], "next": following}
+    waiting = shard.runner.waiting({each.id for each in messages})
+    return {"messages": [_listed(each, waiting) for each in messages], "next": following}
 
 
 def merged_pages(pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -99,7 +101,8 @@ async def show_message(
     inspected = await _inspect(shard, id)
     if inspected is None:
         return None
-    shown = _inspected(inspected, content)
+    waiting = shard.runner.waiting((inspected.message.id,))
+    shown = _inspected(inspected, waiting, content)
     if content:
         try:
             shown.update(await agent.file_executor(_header, inspected.message))
@@ -195,24 +198,28 @@ async def _inspect(shard: Shard, id: str) -> Inspected | None:
     return inspected
 
 
-def _listed(listed: ListedMessage) -> dict[str, Any]:
+def _listed(listed: ListedMessage, waiting: Waiting) -> dict[str, Any]:
     return {
         "id": str(listed.id),
         "received_at": time_of(listed.id),
         "reverse_path": None if listed.reverse_path is None else str(listed.reverse_path),
         "size": listed.size,
-        "recipients": [_entry(each) for each in listed.recipients],
+        "recipients": [_entry(listed.id, each, waiting) for each in listed.recipients],
     }
 
 
-def _entry(entry: QueuedRecipient) -> dict[str, Any]:
+def _entry(id: QueueId, entry: QueuedRecipient, waiting: Waiting) -> dict[str, Any]:
     recipient = entry.recipient
+    key = id, recipient.number
+    waits = entry.leased and key in waiting
     return {
         "number": recipient.number,
         "address": str(recipient.mailbox),
         "original": None if recipient.original is None else str(recipient.original),
         "state": entry.state,
-        "in_delivery": entry.leased,
+        "in_delivery": entry.leased and not waits,
+        "waiting": waits,
+        "expected_at": waiting.get(key) if waits else None,
         "removing": entry.removing,
         "held_at": entry.held,
         "attempts": recipient.attempts,
@@ -227,7 +234,7 @@ def _last(recipient: Recipient) -> dict[str, Any] | None:
     return {"reply": str(recipient.last_reply), "remote": recipient.last_remote}
 
 
-def _inspected(inspected: Inspected, content: bool) -> dict[str, Any]:
+def _inspected(inspected: Inspected, waiting: Waiting, content: bool) -> dict[str, Any]:
     message = inspected.message
     envelope = message.envelope
     return {
@@ -239,7 +246,7 @@ def _inspected(inspected: Inspected, content: bool) -> dict[str, Any]:
         "size": message.body.size,
         "quarantine": inspected.quarantine,
         "recipients": [
-            {**_entry(entry), "parameters": dict(entry.recipient.parameters)}
+            {**_entry(message.id, entry, waiting), "parameters": dict(entry.recipient.parameters)}
             for entry in inspected.recipients
         ],
         "attempts": list(_attempts(inspected, content)),

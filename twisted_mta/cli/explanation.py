@@ -131,6 +131,8 @@ def _hold(hold: Facts, recipient: Facts) -> str:
             " allowed."
         )
     if kind == "limits":
+        if hold.get("known"):
+            return f"It waits for the rate limit {hold['rate']}."
         rate = f" or the rate limit {hold['rate']}" if hold["rate"] else ""
         return f"It waits for a delivery slot that all processes share{rate}."
     return "It is due, and starts within a moment."

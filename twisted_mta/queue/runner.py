@@ -8,7 +8,7 @@ there is a place for it. `attempts` begins the transactions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -27,7 +27,7 @@ from .deliveries import Deliveries, Intervened, Noticed, Observer, Observers
 from .lifecycle import Event, Lifecycle
 from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
-from .operator.operations import FIRST, Intervene, Page
+from .operator.operations import FIRST, Intervene, ListedMessage, Page
 from .runner_settings import RunnerSettings
 from .schedule.delivery import Delivery
 from .schedule.fair_share import FairShare, LimitsOf
@@ -38,6 +38,10 @@ from .settlement import BROKEN, DISCARDED, Settlement
 from .store.contract import Accept, Leased
 
 __all__ = ["BROKEN", "DISCARDED", "Intervened", "Noticed", "Observer", "Runner", "RunnerSettings"]
+
+Waiting = dict[tuple[QueueId, RecipientNumber], float | None]
+"""Recipients that wait for their turn, with the wall time that it is expected at by the rate of
+their next hop; None: the rate does not delay it."""
 
 _PAUSE = 5.0  # seconds until a dispatch that failed is tried again
 
@@ -292,13 +296,32 @@ class Runner:
 
     def next_hop_status(self, next_hop: NextHop) -> NextHopStatus:
         """Return the status of a next hop, without a change to it."""
-        return self._fair_share.status(
-            next_hop, self._clock.seconds(), default=self._settings.backoff
+        now = self._clock.seconds()
+        status = self._fair_share.status(next_hop, now, default=self._settings.backoff)
+        queue = self._fair_share.queues.get(next_hop)
+        if queue is None:
+            return status
+        time = self._slots.next_by_rate(
+            queue.state, len(queue.waiting), asking=bool(queue.acquiring)
         )
+        return status if time is None else evolve(status, next_by_rate=max(0.0, time - now))
 
-    def waits(self, next_hop: NextHop, id: QueueId, number: RecipientNumber) -> bool:
-        """Whether a recipient waits in memory for its turn at a next hop."""
-        return self._fair_share.waits(next_hop, id, number)
+    def waiting(self, ids: Container[QueueId]) -> Waiting:
+        """Return which recipients of messages are leased and wait for their turn.
+
+        Args:
+            ids: of the messages.
+        """
+        waiting: Waiting = {}
+        since_epoch = self._wall_time() - self._clock.seconds()
+        for queue, position, delivery in self._fair_share.waiting():
+            if delivery.message.id not in ids:
+                continue
+            time = self._slots.next_by_rate(queue.state, position, asking=bool(queue.acquiring))
+            for recipient in delivery.message.envelope.recipients:
+                key = delivery.message.id, recipient.number
+                waiting[key] = None if time is None else since_epoch + time
+        return waiting
 
     def intervene(self, intervention: Intervene, *, by: str) -> Deferred[Page]:
         """Change recipients of one slice of the queue (`operations.Intervene`).
@@ -315,9 +338,14 @@ class Runner:
         return self._commit.perform(intervention).addCallback(self._changed, intervention, by)
 
     def _changed(self, page: Page, intervention: Intervene, by: str) -> Page:
+        """Act on changed recipients; return them, only those under way as leased."""
+        waiting = self.waiting({listed.id for listed in page.messages})
+        shown = evolve(
+            page, messages=tuple(_without_leases(each, waiting) for each in page.messages)
+        )
         if intervention.dry_run:
-            return page
-        any_leased = self._interventions.changed(intervention, page, by)
+            return shown
+        any_leased = self._interventions.changed(intervention, page, by, waiting)
         domains: dict[str, None] = {}
         for listed in page.messages:
             # A leased recipient that is removed is counted when it leaves the queue.
@@ -340,4 +368,17 @@ class Runner:
                 if self._fair_share.probe(next_hop, now):
                     self._log.info("{next_hop} is probed before its time", next_hop=str(next_hop))
         self._wake()
-        return page
+        return shown
+
+
+def _without_leases(listed: ListedMessage, waiting: Waiting) -> ListedMessage:
+    """Return a message whose waiting recipients are shown as not leased."""
+    if not any((listed.id, each.recipient.number) in waiting for each in listed.recipients):
+        return listed
+    return evolve(
+        listed,
+        recipients=tuple(
+            evolve(each, leased=False) if (listed.id, each.recipient.number) in waiting else each
+            for each in listed.recipients
+        ),
+    )

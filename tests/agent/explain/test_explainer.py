@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_mta.admin.explanation import explain_query, merged_explanations
+from twisted_mta.admin.queue_answers import list_messages
 from twisted_mta.cli.explanation import following, lines
 from twisted_mta.config import Destination
+from twisted_mta.config.amounts import Rate
 
 from .world import World
 
@@ -218,6 +221,32 @@ class Messages(ExplainerTestCase):
         for kind in ("connections", "concurrency", "limits"):
             said = following({**facts, "holds": [{"kind": kind}]}, 150.0)
             self.assertIn("tried as soon as a limit allows it.", said)
+
+    def test_mail_that_waits_for_a_rate_is_not_in_delivery_and_has_a_time(self) -> None:
+        world = self.world(destinations=(Destination(domain="a.example", rate=Rate(1, 600.0)),))
+        world.serve("192.0.2.1", offers_tls=False)
+        sent_at = world.mta.wall_time()
+        self.queued(world)
+        for count in range(1, 4):
+            _, facts = self.queued(world)
+            (recipient,) = facts["recipients"]
+            self.assertEqual([each["kind"] for each in recipient["holds"]], ["limits"])
+            self.assertAlmostEqual(recipient["next_attempt"], sent_at + 600 * count, delta=10)
+            text = self.text(facts)
+            self.assertIn("It waits for the rate limit 1/10 min.", text)
+            self.assertIn(f", in {count}0 min.", text)
+        agent = world.mta.mta.agent
+        assert agent is not None
+        listing = Deferred.fromCoroutine(
+            list_messages(agent, agent.shards[0], filters={}, after=-1, limit=10)
+        )
+        world.reactor.settle()
+        messages = self.successResultOf(listing)["messages"]
+        self.assertEqual(len(messages), 3)
+        for count, message in enumerate(messages, 1):
+            (entry,) = message["recipients"]
+            self.assertEqual((entry["in_delivery"], entry["waiting"]), (False, True))
+            self.assertAlmostEqual(entry["expected_at"], sent_at + 600 * count, delta=10)
 
     def test_a_greylisted_recipient_is_explained(self) -> None:
         world = self.world()

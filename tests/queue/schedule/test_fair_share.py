@@ -14,6 +14,7 @@ from twisted_mta.interfaces import LimitKey
 from twisted_mta.mail.address import Mailbox
 from twisted_mta.mail.message import Message
 from twisted_mta.mail.next_hop import Host, NextHop
+from twisted_mta.mail.queue_id import QueueId
 from twisted_mta.queue.schedule.delivery import Delivery
 from twisted_mta.queue.schedule.fair_share import FairShare
 from twisted_mta.queue.schedule.next_hops import NextHopLimits
@@ -400,6 +401,28 @@ class Rates(LimitedTestCase):
         for index in range(90):
             self.assertGreaterEqual(times[index + 10] - times[index], 60.0)
         self.assertLess(times[-1], 560)
+
+    def test_mail_that_waits_for_a_rate_is_told_when_its_turn_comes(self) -> None:
+        ids = [QueueId(id) for id in range(1, 31)]
+        began_at = self.wall_time()
+        self.accept(*(message(id, "a@slow.example") for id in ids))
+        while self.attempts:
+            self.answer(DELIVERED)
+        self.settle(20)
+        waiting = self.runner.waiting(ids)
+        expected = list(waiting.values())
+        self.assertGreater(len(expected), 10)
+        for index, time in enumerate(expected):
+            self.assertAlmostEqual(time or 0, began_at + 60 * (1 + index // 10), delta=1)
+        self.assertEqual(self.runner.waiting([QueueId(99)]), {})
+
+    def test_mail_under_way_does_not_wait(self) -> None:
+        self.accept(*(message(id, "a@quick.example") for id in range(1, 21)))
+        self.assertEqual(len(self.attempts), 5)
+        waiting = self.runner.waiting([QueueId(id) for id in range(1, 21)])
+        self.assertEqual(set(waiting.values()), {None})
+        under_way = {attempt.message.id for attempt in self.attempts}
+        self.assertEqual(under_way.intersection(id for id, _ in waiting), set())
 
     def test_a_next_hop_at_its_rate_delays_no_other(self) -> None:
         self.accept(*(message(id, "a@slow.example") for id in range(1, 101)))

@@ -143,7 +143,9 @@ class Explainer:
         recipient, message = entry.recipient, inspected.message
         status = runner.next_hop_status(next_hop)
         lifetime = status.limits.lifetime if next_hop.remote else None
-        waits = entry.leased and runner.waits(next_hop, message.id, recipient.number)
+        waiting = runner.waiting((message.id,)) if entry.leased else {}
+        key = message.id, recipient.number
+        expected_at = waiting.get(key)
         now = self._wall_time()
         return {
             "number": recipient.number,
@@ -155,8 +157,8 @@ class Explainer:
             "last_reply": None if recipient.last_reply is None else str(recipient.last_reply),
             "last_remote": recipient.last_remote,
             "expires_at": expiry(message, lifetime),
-            "holds": list(waiting_reasons(inspected, entry, status, waits=waits, now=now)),
-            "next_attempt": next_attempt(inspected, entry, status, now=now),
+            "holds": list(waiting_reasons(inspected, entry, status, waits=key in waiting, now=now)),
+            "next_attempt": next_attempt(entry, status, expected_at=expected_at, now=now),
         }
 
     # An address.

@@ -51,21 +51,34 @@ def waiting_reasons(
         reasons.append(
             {"kind": "concurrency", "active": status.remote, "allowed": status.concurrency}
         )
-    if status.asking:
+    if status.asking or status.next_by_rate is not None:
         rate = status.limits.rate
-        reasons.append({"kind": "limits", "rate": None if rate is None else str(rate)})
+        reasons.append(
+            {
+                "kind": "limits",
+                "rate": None if rate is None else str(rate),
+                "known": status.next_by_rate is not None,
+            }
+        )
     if not reasons:
         reasons.append({"kind": "turn"})
     return reasons
 
 
 def next_attempt(
-    inspected: Inspected, entry: QueuedRecipient, status: NextHopStatus, *, now: float
+    entry: QueuedRecipient, status: NextHopStatus, *, expected_at: float | None, now: float
 ) -> float | None:
-    """Return the wall time before which a recipient is not tried; None: never, as it is now."""
+    """Return the wall time before which a recipient is not tried; None: never, as it is now.
+
+    Args:
+        entry: the recipient.
+        status: of its next hop.
+        expected_at: the time by the rate of its next hop, where it waits for its turn in memory.
+        now: wall time.
+    """
     if entry.leased:
-        return now
+        return max(now, expected_at or now)
     if entry.next_attempt is None:
         return None
-    due = max(now, entry.next_attempt)
+    due = max(now + (status.next_by_rate or 0.0), entry.next_attempt)
     return due if status.suspended is None else max(due, now + status.suspended.seconds)

@@ -15,7 +15,7 @@ from ...admin.control.client import ControlClient
 from ...mail.printable import printable
 from ..client import REFUSED, answer_or_exit, client, require_version
 from ..terminal import moment, show
-from .selection import PATH, Filters, filters_of, selecting
+from .selection import PATH, Filters, filters_of, queue_ids, selecting
 
 _PAGE = 100  # messages of one request: between two of them the MTA is free for mail
 _TERMINAL_LIMIT = 100  # messages that a terminal shows without --limit
@@ -24,15 +24,30 @@ _IDS = 100  # that fit into the address of one request
 _COLUMNS = ("Id", "Received", "Size", "From", "To", "State", "Attempts", "Next attempt", "Last")
 
 
+def _queue_id(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    return None if text is None else queue_ids(context, parameter, (text,))[0]
+
+
 @click.command("list")
 @selecting
+@click.option(
+    "--after",
+    metavar="ID",
+    callback=_queue_id,
+    help="only messages behind this one: continue a list that was cut short",
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     help="most messages; 0: all  [default: 100 on a terminal, else all]",
 )
 def list_command(
-    state_dir: str | None, as_json: bool, limit: int | None, ids: list[str], **options: Any
+    state_dir: str | None,
+    as_json: bool,
+    after: str | None,
+    limit: int | None,
+    ids: list[str],
+    **options: Any,
 ) -> None:
     """List messages, oldest first, with a line for each recipient.
 
@@ -40,7 +55,7 @@ def list_command(
     """
     terminal = sys.stdout.isatty() and not as_json
     most = limit if limit is not None else _TERMINAL_LIMIT if terminal else 0
-    listing = Listing(client(state_dir), filters_of(ids, **options), most)
+    listing = Listing(client(state_dir), filters_of(ids, **options), most, after=after)
     rest = iter(listing)
     messages = chain(tuple(islice(rest, 1)), rest)  # a refusal comes before any output
     if as_json:
@@ -56,8 +71,11 @@ def list_command(
             for row in _rows(message):
                 click.echo("\t".join(row))
     if listing.more and terminal:
-        click.echo(f"There are more, from {listing.more} on; --limit 0 shows all.", err=True)
-    exit_if_incomplete(absent(ids, listing.seen), listing.missing)
+        click.echo(
+            f"There are more: --after {listing.more} continues, --limit 0 shows all.", err=True
+        )
+    sought = [id for id in ids if (after is None or id > after) and not listing.more]
+    exit_if_incomplete(absent(sought, listing.seen), listing.missing)
 
 
 class Listing:
@@ -65,14 +83,18 @@ class Listing:
 
     Attributes:
         seen: the ids of all messages so far.
-        more: the id at which the limit was reached; empty: all messages were read.
+        more: the id behind which a next list continues, as the limit was reached; empty: all
+            messages were read.
         missing: why parts of the queue could not be asked.
     """
 
-    def __init__(self, asker: ControlClient, filters: Filters, most: int) -> None:
+    def __init__(
+        self, asker: ControlClient, filters: Filters, most: int, *, after: str | None = None
+    ) -> None:
         self._asker = asker
         self._filters = filters
         self._most = most
+        self._after = after
         self.seen: dict[str, None] = {}
         self.more = ""
         self.missing: dict[str, None] = {}
@@ -84,11 +106,11 @@ class Listing:
             yield from self._pages({**filters, "id": ids[start : start + _IDS]})
 
     def _pages(self, filters: Filters) -> Iterator[Mapping[str, Any]]:
-        after: str | None = None
+        after = self._after
         while True:
             left = self._most - len(self.seen) if self._most else _PAGE
             if left <= 0:
-                self.more = after or "another"
+                self.more = self.more or max([after or "", *self.seen])
                 return
             query = {**filters, "limit": min(_PAGE, left)}
             if after is not None:
@@ -127,7 +149,11 @@ def _write_json(messages: Iterable[Mapping[str, Any]], listing: Listing) -> None
     for message in messages:
         click.echo(separator + json.dumps(message), nl=False)
         separator = ",\n"
-    rest = {"more": bool(listing.more), "missing": list(listing.missing)}
+    rest = {
+        "more": bool(listing.more),
+        "next": listing.more or None,
+        "missing": list(listing.missing),
+    }
     click.echo("\n], " + json.dumps(rest)[1:])
 
 
@@ -162,13 +188,21 @@ def state(recipient: Mapping[str, Any]) -> str:
     words = [str(recipient["state"])]
     if recipient["in_delivery"]:
         words.append("in delivery")
+    if recipient.get("waiting"):  # an MTA before 0.2.0 does not tell
+        words.append("waiting")
     if recipient["removing"]:
         words.append("to be removed")
     return ", ".join(words)
 
 
 def next_attempt(recipient: Mapping[str, Any]) -> str:
-    """Return the time of a recipient's next attempt; empty if none is planned or one runs."""
+    """Return the time of a recipient's next attempt; empty if none is planned or one runs.
+
+    For a recipient that waits for its turn, it is the time that a rate gives, or none.
+    """
+    if recipient.get("waiting"):
+        expected_at = recipient["expected_at"]
+        return "" if expected_at is None else f"about {moment(expected_at)}"
     if recipient["in_delivery"] or recipient["next_attempt"] is None:
         return ""
     return moment(recipient["next_attempt"])

@@ -6,7 +6,7 @@ first; then a recipient that was removed leaves the queue without a notice, unle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from attrs import evolve, frozen
 from twisted.logger import Logger
@@ -46,13 +46,16 @@ class Interventions:
     def __init__(self) -> None:
         self._marks: dict[Key, _Mark] = {}
 
-    def changed(self, intervention: Intervene, page: Page, by: str) -> bool:
+    def changed(
+        self, intervention: Intervene, page: Page, by: str, waiting: Container[Key] = ()
+    ) -> bool:
         """Log an intervention, and mark the leased recipients that it changed.
 
         Args:
             intervention: the operation.
             page: its result.
             by: the operator's name.
+            waiting: leased recipients that wait for their turn: they are taken out at once.
 
         Returns:
             Whether any recipient was marked.
@@ -63,8 +66,9 @@ class Interventions:
         for listed in page.messages:
             for each in listed.recipients:
                 key = listed.id, each.recipient.number
-                waits = each.leased and intervention.action in ("hold", "remove")
-                if waits:
+                leased = each.leased and intervention.action in ("hold", "remove")
+                waits = leased and key not in waiting
+                if leased:
                     self._marks[key] = _Mark(intervention.action, by)
                     any_marked = True
                 else:

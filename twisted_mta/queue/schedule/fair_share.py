@@ -23,12 +23,10 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ...mail.envelope import RecipientNumber
 from ...mail.next_hop import NextHop
-from ...mail.queue_id import QueueId
 from .backoff import Backoff
 from .delivery import Delivery, Place
 from .next_hop_queue import LOCAL, PROVEN, UNPROVEN, Kind, NextHopQueue
@@ -521,14 +519,11 @@ class FairShare:
             concurrency=self.concurrency,
         )
 
-    def waits(self, next_hop: NextHop, id: QueueId, number: RecipientNumber) -> bool:
-        """Whether a recipient waits in memory for its turn at a next hop."""
-        queue = self.queues.get(next_hop)
-        return queue is not None and any(
-            delivery.message.id == id
-            and any(each.number == number for each in delivery.message.envelope.recipients)
-            for delivery in queue.waiting
-        )
+    def waiting(self) -> Iterator[tuple[NextHopQueue, int, Delivery]]:
+        """Yield the deliveries that wait in memory, each with its queue and its position there."""
+        for queue in self._waiting.values():
+            for position, delivery in enumerate(queue.waiting):
+                yield queue, position, delivery
 
 
 def _insert(waiting: deque[Delivery], delivery: Delivery) -> None:

@@ -25,6 +25,8 @@ class NextHopStatus:
             concurrency over all processes.
         remote: transactions under way with all other hosts.
         concurrency: transactions with all other hosts at most.
+        next_by_rate: seconds until a message behind all others in memory is expected to begin, by
+            the rate; None: the rate does not delay it.
     """
 
     name: str
@@ -38,3 +40,4 @@ class NextHopStatus:
     asking: int
     remote: int
     concurrency: int
+    next_by_rate: float | None = None

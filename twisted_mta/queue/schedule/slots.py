@@ -150,6 +150,33 @@ class Slots:
             period: IDelayedCall = self._clock.callLater(rate.period, lambda: self._over(period))
             self._periods[period] = key
 
+    def next_by_rate(self, state: NextHopState, position: int, *, asking: bool) -> float | None:
+        """Return when a transaction is expected to begin, by the rate of its next hop.
+
+        The transactions of other processes are not known here. While one waits for a slot, their
+        number in a period is taken to stay the same.
+
+        Args:
+            state: of the next hop.
+            position: transactions that begin there before it.
+            asking: whether a transaction there waits for a slot.
+
+        Returns:
+            A time by the clock; None: the rate does not delay it.
+        """
+        rate, key = state.limits.rate, _rate_key(state)
+        if rate is None:
+            return None
+        ends = sorted(timer.getTime() for timer, its in self._periods.items() if its == key)
+        in_period = len(ends) if asking else rate.messages
+        if not in_period:
+            return None
+        rounds, place = divmod(position, in_period)
+        free = max(0, in_period - len(ends))
+        if place >= free:
+            return ends[place - free] + rounds * rate.period
+        return self._clock.seconds() + rounds * rate.period if rounds else None
+
     def _over(self, period: IDelayedCall) -> None:
         assert self._limits is not None
         self._limits.give_back(self._periods.pop(period))
