@@ -1,5 +1,6 @@
 """``twisted-mta``: version, unknown commands, and what a command imports."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,39 @@ class Tool(CliTestCase):
 
     def test_an_unknown_command_is_a_usage_error(self) -> None:
         self.assertEqual(self.run_tool("postpone").exit_code, 2)
+
+    def test_no_color_leaves_colors_out_also_on_a_terminal(self) -> None:
+        for variable, colored in (("", True), ("1", False)):
+            result = CliRunner().invoke(
+                main, ["check", "--config", "/nowhere"], env={"NO_COLOR": variable}, color=True
+            )
+            self.assertEqual("\x1b[" in result.output, colored, variable)
+
+    def test_output_that_cannot_be_written_is_an_error_without_a_traceback(self) -> None:
+        # The text is short, so that it is written at the end alone.
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-c", "from twisted_mta.cli import main; main()", "--help"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        self.assertEqual(
+            (done.returncode, done.stderr),
+            (1, "twisted-mta: cannot write the output: No space left on device\n"),
+        )
+
+    def test_a_reader_that_stops_early_causes_no_message(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "w") as broken:
+            done = subprocess.run(
+                [sys.executable, "-c", "from twisted_mta.cli import main; main()", "--help"],
+                stdout=broken,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
 
 
 _LOADED = """

@@ -77,6 +77,14 @@ class CommandLine(SynchronousTestCase):
         ):
             self.assertEqual(self.refusal(*words), text)
 
+    def test_twistd_prints_a_mistake_alone_and_exits_with_status_1(self) -> None:
+        for words, text in (
+            (("--recipients", "all"), '--recipients all: expected "any" or "existing"'),
+            (("--smpt", "tcp:25"), "option --smpt not recognized; did you mean --smtp?"),
+        ):
+            error = self.assertRaises(SystemExit, ServerOptions().parseOptions, ["mta", *words])
+            self.assertEqual(error.code, f"twistd mta: {text}")
+
     def test_an_option_without_its_value_gets_no_suggestion(self) -> None:
         options = Options()
         error = self.assertRaises(usage.UsageError, options.parseOptions, ["--smtp"])

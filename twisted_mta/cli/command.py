@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -23,6 +27,20 @@ _MODULES = {
 
 
 class _Tool(click.Group):
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command, and exit with status 1 where its output cannot be written."""
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            # What is left in the buffer would be written at the interpreter's end, and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if error.errno != errno.EPIPE:  # a reader such as `head` has read enough
+                print(f"twisted-mta: cannot write the output: {error.strerror}", file=sys.stderr)
+            sys.exit(1)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_MODULES)
 
@@ -41,3 +59,5 @@ class _Tool(click.Group):
 )
 def main(state_dir: str | None) -> None:
     """Operate a mail transfer agent that `twistd mta` runs."""
+    if os.environ.get("NO_COLOR"):  # the convention of no-color.org
+        click.get_current_context().color = False

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+from twisted.application.app import ServerOptions
 from twisted.python import usage
 
 from .._version import __version__
@@ -105,16 +106,21 @@ class Options(usage.Options):
         """Read the command line, then check it together with the file.
 
         Raises:
-            usage.UsageError: an option or a setting cannot be used.
+            SystemExit: an option or a setting cannot be used, where ``twistd`` reads the command
+                line: for a `usage.UsageError` it would print the help, 60 lines, before the error,
+                and exit with status 0.
+            usage.UsageError: the same, for other callers.
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
             name = getattr(error.__context__, "opt", None)  # of getopt's own error
             close = difflib.get_close_matches(name, OPTIONS, 1) if name else []
-            if not close or name in OPTIONS:
-                raise
-            raise usage.UsageError(f"{error}; did you mean --{close[0]}?") from None
+            if close and name not in OPTIONS:
+                error = usage.UsageError(f"{error}; did you mean --{close[0]}?")
+            if isinstance(self.parent, ServerOptions):
+                raise SystemExit(f"twistd mta: {error}") from None
+            raise error from None
 
     def parseArgs(self, *arguments: str) -> None:
         """Refuse arguments that belong to no option."""
