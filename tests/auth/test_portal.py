@@ -4,6 +4,7 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any
 
+from attrs import evolve
 from twisted.cred.checkers import (
     AllowAnonymousAccess,
     ICredentialsChecker,
@@ -22,6 +23,7 @@ from tests.server.dialogue import DialogueTestCase
 from twisted_mta import ESMTPFactory
 from twisted_mta.auth.credentials import IBearerToken
 from twisted_mta.server.timeouts import Timeouts
+from twisted_mta.smtp.extension.xclient import xclient
 from twisted_mta.testing.client import SMTPClientEnd
 
 GOOD = b64encode(b"\0alice\0secret")
@@ -104,6 +106,20 @@ class WithPasswords(PortalTestCase):
         self.client.abort()
         self.network.settle()
         self.assertEqual(self.realm.logged_out, [b"alice"])
+
+    def test_the_avatar_of_a_proxy_does_not_decide_on_mail_of_the_user_that_it_names(self) -> None:
+        self.offer(anonymous=True)
+        settings = self.factory.settings
+        self.factory.settings = evolve(
+            settings, extensions=(*settings.extensions, xclient(lambda peer: True))
+        )
+        self.begin()
+        self.assertEqual(self.code(b"AUTH PLAIN " + GOOD), "235")
+        self.assertEqual(self.code(b"MAIL FROM:<anybody@example.org>"), "550")
+        self.assertEqual(self.code(b"XCLIENT LOGIN=bob"), "220")
+        self.assertEqual(self.code(b"EHLO client.example"), "250")
+        self.assertEqual(self.code(b"MAIL FROM:<anybody@example.org>"), "250")
+        self.assertEqual(self.realm.logged_out, [])
 
     def test_mail_without_auth_is_refused_unless_the_portal_takes_anonymous_senders(self) -> None:
         self.offer()

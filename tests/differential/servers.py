@@ -21,7 +21,11 @@ from .table import Place
 HERE = Path(__file__).parent
 FOLDERS = (HERE / "dialogues", HERE.parent / "transcripts")
 
-_TRACE = re.compile(rb"\AReceived:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
+_TRACE = re.compile(
+    rb"\AReceived:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*"
+    # Added by us where they are missing, as they are in all dialogues.
+    rb"(?:Date:[^\r\n]*\r\nMessage-ID:[^\r\n]*\r\n)?"
+)
 _LONGEST = 60  # octets of a content that are shown; a longer content is compared by its hash
 
 # The defaults of Debian, except for settings that both servers need (limits, names, unchanged

@@ -33,8 +33,9 @@ reason below; a difference without a reason fails the test, and so does a reason
 difference.
 
 The digits are those of the replies to one write of the client, in order; a dot means that the
-server closed the connection. Limits on errors and sizes have the same values, and the trace fields
-that each side prepends are not compared.
+server closed the connection. Limits on errors and sizes have the same values. The trace fields
+that each side prepends are not compared, nor are the Date and Message-ID that we add for clients
+that may relay.
 """
 
 

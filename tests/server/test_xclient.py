@@ -105,3 +105,41 @@ class XClientOnAListener(LoopbackTestCase):
             await client.reply()
             (reply,) = await client.say("XCLIENT ADDR=192.0.2.1")
             self.assertEqual(reply[:3], code)
+
+    # What nginx's mail proxy sends, to which the user has logged in.
+    NGINX = "ADDR=203.0.113.9 LOGIN=ann NAME=[UNAVAILABLE]"
+
+    async def test_a_user_who_logged_in_at_the_proxy_may_relay(self) -> None:
+        agent, client = await self.begin(self.NGINX)
+        self.assertEqual(await client.mail("bob@elsewhere.example"), ["550"])
+        (reply,) = await client.say("MAIL FROM:<ann@mx.example>")
+        self.assertEqual(reply[:3], "250")
+        codes = await client.say("RCPT TO:<bob@elsewhere.example>", "DATA", "Hi\r\n.")
+        self.assertEqual([code[:3] for code in codes], ["250", "354", "250"])
+        self.assertRegex(received(agent.messages[-1]), r"\[203\.0\.113\.9\]\) .* with ESMTPA ")
+        self.assertIn("127.0.0.1 speaks for 203.0.113.9, user=ann", self.log)
+
+    async def test_on_submission_it_stands_for_auth(self) -> None:
+        agent = self.agent(listener(kind="submission", xclient_from=[LOOPBACK]))
+        client = await self.session(agent)
+        replies = await client.say(
+            "MAIL FROM:<ann@mx.example>",
+            f"XCLIENT {self.NGINX}",
+            "EHLO client.example",
+            "MAIL FROM:<ann@mx.example>",
+            "RSET",
+            "XCLIENT ADDR=203.0.113.9 LOGIN=[UNAVAILABLE]",
+            "EHLO client.example",
+            "MAIL FROM:<ann@mx.example>",
+        )
+        self.assertEqual(
+            [reply[:3] for reply in replies],
+            ["530", "220", "250", "250", "250", "220", "250", "530"],
+        )
+
+    async def test_other_clients_cannot_name_a_user(self) -> None:
+        agent = self.agent(listener(xclient_from=[ip_network("10.0.0.0/8")]))
+        client = await self.session(agent)
+        replies = await client.say("XCLIENT LOGIN=ann", "MAIL FROM:<ann@mx.example>")
+        self.assertEqual([reply[:3] for reply in replies], ["550", "250"])
+        self.assertEqual((await client.say("RCPT TO:<bob@elsewhere.example>"))[0][:3], "550")

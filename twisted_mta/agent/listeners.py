@@ -168,7 +168,9 @@ class Listeners:
         if listener.is_submission and longest_hold:
             extensions += (future_release(longest_hold, self._wall_time),)
         if listener.xclient_from:
-            extensions += (xclient(_is_in(listener.xclient_from)),)
+            authenticator = self._authentication.authenticator
+            account_of = str if authenticator is None else authenticator.account_of
+            extensions += (xclient(_is_in(listener.xclient_from), account_of),)
         if listener.vrfy_from:
             extensions += (vrfy(_is_in(listener.vrfy_from), intake.lookup),)
         if listener.expn_from:

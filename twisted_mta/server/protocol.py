@@ -30,6 +30,7 @@ from zope.interface import implementer
 from ..auth.authenticator import Authenticator, Login
 from ..interfaces import Clock, Delivery, Sink
 from ..mail.decision import Decision
+from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..smtp.conversation import Overhearing
 from ..smtp.peer import Peer
@@ -181,7 +182,8 @@ class ESMTPProtocol(LineReceiver):
         self._handshake_fault = ""  # why we broke a handshake off
         self._delivery: Delivery = NoDelivery()
         self._authenticator: Authenticator | None = None
-        self._logins: list[tuple[Login, Delivery | None]] = []  # the last one is in force
+        self._logins: list[tuple[Login, Delivery | None]] = []
+        self._login_delivery: Delivery | None = None  # of the login that is in force
         self._sink: Sink | None = None
         self._errors = 0  # of the session, at our last reply
         self._advancing = False  # `_advance` is on the stack
@@ -464,8 +466,8 @@ class ESMTPProtocol(LineReceiver):
     @property
     def _decider(self) -> Delivery:
         """The delivery that decides on mail: the avatar of the last login, where it is one."""
-        if self.session.identity is not None and self._logins:
-            return self._logins[-1][1] or self._delivery
+        if self.session.identity is not None and self._login_delivery is not None:
+            return self._login_delivery
         return self._delivery
 
     def _authenticate(self, step: Authenticate) -> None:
@@ -480,6 +482,7 @@ class ESMTPProtocol(LineReceiver):
             delivers = not isinstance(verdict.avatar, str)
             delivery = delivery_of(verdict.avatar, self) if delivers else None
             self._logins.append((verdict, delivery))
+            self._login_delivery = delivery
             verdict = Granted(verdict.identity)
         self.session.answer_auth(verdict)
 
@@ -537,8 +540,13 @@ class ESMTPProtocol(LineReceiver):
         )
 
     def _represent(self, step: Represent) -> None:
+        self._login_delivery = None  # a login before this was the proxy's own
+        identity = self.session.identity
         self._log.info(
-            "{proxy} speaks for {peer}", proxy=self.address, peer=self.session.peer.address
+            "{proxy} speaks for {peer}" + ("" if identity is None else ", user={user}"),
+            proxy=self.address,
+            peer=self.session.peer.address,
+            user=None if identity is None else printable(identity),
         )
 
     def _rest(self, step: Rest) -> None:

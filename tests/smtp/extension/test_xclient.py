@@ -35,6 +35,56 @@ class Attributes(XClientTestCase):
         self.assertEqual(session.proxy, PROXY)
         self.assertEqual(list(map(type, self.steps)), [Represent])
 
+    def test_the_login_is_that_of_an_authenticated_session(self) -> None:
+        """What nginx sends: the address, the user and the name, in this order."""
+        for written, known in (
+            ("ann", "ann"),
+            ("ann@local.test", "ann@local.test"),
+            ("ann+2Bshop", "ann+shop"),
+            ("ann+shop", "ann+shop"),  # nginx does not encode it
+            ("j+C3+B6rg", "j\u00f6rg"),
+            ("[UNAVAILABLE]", None),
+        ):
+            session = self.represent(f"ADDR=203.0.113.9 LOGIN={written} NAME=[UNAVAILABLE]")
+            self.assertEqual(session.identity, known)
+            self.assertEqual(session.peer, Peer("203.0.113.9"))
+
+    def test_the_name_in_helo_may_have_spaces(self) -> None:
+        self.assertEqual(self.represent("HELO=Office+202+20West").helo, "Office 2 West")
+
+    def test_without_login_nobody_is_authenticated(self) -> None:
+        session = self.represent("ADDR=203.0.113.9 LOGIN=ann")
+        self.represent("PORT=4711")
+        self.assertIsNone(session.identity)
+        self.represent("LOGIN=ann")
+        self.represent("ADDR=203.0.113.9")
+        self.assertIsNone(session.identity)
+
+    def test_the_account_of_a_login_is_found_by_the_keeper_of_the_accounts(self) -> None:
+        self.begin(xclient(lambda peer: True, lambda login: login.partition("@")[0]))
+        self.assertEqual(self.represent("LOGIN=ann@local.test").identity, "ann")
+
+    def test_a_malformed_login_or_port_is_refused_and_changes_nothing(self) -> None:
+        self.represent("ADDR=203.0.113.9 LOGIN=ann PORT=65535 DESTPORT=65535")
+        for attributes in (
+            "LOGIN=",
+            "LOGIN=+07",
+            "LOGIN=a+00b",
+            "LOGIN=a+0D+0Ab",
+            "LOGIN=+FF",
+            f"LOGIN={'a' * 256}",
+            "LOGIN=ann LOGIN=eve",
+            "PORT=65536",
+            "DESTPORT=65536",
+            "DESTPORT=-1",
+            "DESTPORT=smtp",
+        ):
+            reply = self.say(f"XCLIENT {attributes}\r\n".encode())
+            self.assertEqual(reply[:9], "501 5.5.4", attributes)
+        self.assertEqual(self.session.identity, "ann")
+        self.assertEqual(self.session.peer, Peer("203.0.113.9", 65535))
+        self.represent(f"LOGIN={'a' * 255} DESTPORT=[UNAVAILABLE]")
+
     def test_addresses_are_kept_in_one_form(self) -> None:
         for written, known in (
             ("203.0.113.9", "203.0.113.9"),
@@ -95,7 +145,7 @@ class Attributes(XClientTestCase):
         session = self.represent("ADDR=203.0.113.9")
         self.code("EHLO client.example")
         self.assertEqual(self.code("XCLIENT ADDR=203.0.113.10 PORT=x"), "501 5.5.4")
-        self.assertEqual(self.code("XCLIENT NAME=x ADDR=203.0.113.10 LOGIN=x"), "501 5.5.4")
+        self.assertEqual(self.code("XCLIENT NAME=x ADDR=203.0.113.10 REVERSE_NAME=x"), "501 5.5.4")
         self.assertEqual(session.peer, Peer("203.0.113.9"))
         self.assertEqual((session.state, session.helo), (State.GREETED, "client.example"))
 

@@ -140,9 +140,11 @@ class NewClient:
         greeting: the verb that the client greeted the proxy with; None where it has yet to greet
             us.
         helo: the name in that greeting.
+        identity: the user that the proxy has authenticated; None: none.
     """
 
     peer: Peer
     local_address: str | None
     greeting: Greeting | None = None
     helo: str = ""
+    identity: str | None = None

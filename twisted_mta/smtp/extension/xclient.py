@@ -13,17 +13,22 @@ attributes of the same command are known. Without it, attributes that are not gi
 ``NAME``       its name in the DNS, or ``[UNAVAILABLE]`` or ``[TEMPUNAVAIL]``: there is none (now)
 ``HELO``       the name in its HELO or EHLO, or ``[UNAVAILABLE]``: it has yet to greet us
 ``PROTO``      the verb: ``SMTP`` (HELO) or ``ESMTP`` (EHLO); ignored in LMTP
+``LOGIN``      the user that the proxy has authenticated, or ``[UNAVAILABLE]``: none
 ``DESTADDR``   our address that it connected to, in the form of ``ADDR``
+``DESTPORT``   our port that it connected to, or ``[UNAVAILABLE]``; checked, and not used
 =============  =====================================================================================
 
 Permission goes by the connection, never by an earlier XCLIENT. A client without an address is
-unknown: it has no permissions that go by address.
+unknown: it has no permissions that go by address. ``LOGIN`` makes the session an authenticated one,
+as AUTH does, whether AUTH is offered or not; no password is asked for, because the proxy has done
+so. An XCLIENT without it leaves nobody authenticated.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import evolve, field, frozen
@@ -31,21 +36,24 @@ from attrs import evolve, field, frozen
 from ...mail.address import AddressError, domain_name
 from ...mail.reply import Reply
 from ...mail.xtext import decode_xtext
-from ..command import GREETING_NAME, CommandError, Greeting
+from ..command import GREETING_NAME_WITH_SPACES, CommandError, Greeting
 from ..peer import Peer
+from ..sasl.exchange import SASLError
+from ..sasl.saslprep import prepared
 from . import Extension
 from .views import NewClient, SessionView
 
 NOT_AUTHORIZED = Reply.of(550, "7.0", "Insufficient authorization")
 IN_TRANSACTION = Reply.of(503, "5.1", "XCLIENT is refused within a mail transaction")
 
-_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "DESTADDR")
+_ATTRIBUTES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 _UNAVAILABLE = "[UNAVAILABLE]"
 _UNAVAILABLE_NOW = "[TEMPUNAVAIL]"
 
 _VERBS: Mapping[str, Greeting] = {"SMTP": "HELO", "ESMTP": "EHLO"}
 
 _PORT = re.compile(r"[0-9]{1,5}")
+_LONGEST_LOGIN = 255  # characters, as for AUTH
 
 
 @frozen(kw_only=True)
@@ -64,12 +72,23 @@ class XClient(Extension):
         return self.keyword if self.allowed(session.proxy or session.peer) else None
 
 
-def xclient(allowed: Callable[[Peer], bool]) -> Extension:
-    """Return the extension; ``allowed`` returns whether a peer may speak for clients."""
-    return XClient(allowed=allowed, commands={"XCLIENT": _obey}, not_offered=NOT_AUTHORIZED)
+def xclient(
+    allowed: Callable[[Peer], bool], account_of: Callable[[str], str] = lambda login: login
+) -> Extension:
+    """Return the extension.
+
+    Args:
+        allowed: returns whether a peer may speak for clients.
+        account_of: returns the name of the account that a login means, existing or not.
+    """
+    return XClient(
+        allowed=allowed,
+        commands={"XCLIENT": partial(_obey, account_of)},
+        not_offered=NOT_AUTHORIZED,
+    )
 
 
-def _obey(session: SessionView, argument: str) -> NewClient:
+def _obey(account_of: Callable[[str], str], session: SessionView, argument: str) -> NewClient:
     if session.transaction is not None:
         raise CommandError(IN_TRANSACTION)
     given = _attributes(argument)
@@ -77,16 +96,23 @@ def _obey(session: SessionView, argument: str) -> NewClient:
     if "ADDR" in given:
         client, local_address = Peer(_address("ADDR", given["ADDR"])), None
     if "PORT" in given:
-        client = evolve(client, port=_port(given["PORT"]))
+        client = evolve(client, port=_port("PORT", given["PORT"]))
     if "NAME" in given:
         client = evolve(client, name=_name(given["NAME"]))
     if "DESTADDR" in given:
         local_address = _address("DESTADDR", given["DESTADDR"])
+    if "DESTPORT" in given:
+        _port("DESTPORT", given["DESTPORT"])
+    login = _login(given.get("LOGIN", _UNAVAILABLE))
     # RFC 2033 §4.1: in LMTP the only greeting is LHLO.
     verb = "LHLO" if session.lmtp else _proto(given.get("PROTO", "SMTP"))
     helo = _helo(given.get("HELO", _UNAVAILABLE))
     return NewClient(
-        peer=client, local_address=local_address, greeting=verb if helo else None, helo=helo
+        peer=client,
+        local_address=local_address,
+        greeting=verb if helo else None,
+        helo=helo,
+        identity=None if login is None else account_of(login),
     )
 
 
@@ -103,8 +129,10 @@ def _attributes(argument: str) -> Mapping[str, str]:
             raise _malformed(f"{name} once")
         try:
             given[name] = decode_xtext(value)
-        except ValueError:
-            raise _malformed(f"{name}=xtext") from None
+        except ValueError as error:
+            if name != "LOGIN" or isinstance(error, UnicodeDecodeError):
+                raise _malformed(f"{name}=xtext") from None
+            given[name] = value  # nginx writes the login as the user did: ann+shop
     if not given:
         raise _malformed("XCLIENT attribute=value ...")
     return given
@@ -128,12 +156,24 @@ def _address(attribute: str, value: str) -> str | None:
     return str(address)
 
 
-def _port(value: str) -> int:
+def _port(attribute: str, value: str) -> int:
     if value.upper() == _UNAVAILABLE:
         return 0
     if not _PORT.fullmatch(value) or int(value) > 65535:
-        raise _malformed("PORT=number")
+        raise _malformed(f"{attribute}=number")
     return int(value)
+
+
+def _login(value: str) -> str | None:
+    if value.upper() == _UNAVAILABLE:
+        return None
+    try:
+        login = prepared(value)
+    except SASLError:
+        login = ""
+    if not login.isprintable() or not 0 < len(login) <= _LONGEST_LOGIN:
+        raise _malformed("LOGIN=user")
+    return login
 
 
 def _name(value: str) -> str | None:
@@ -151,7 +191,7 @@ def _name(value: str) -> str | None:
 def _helo(value: str) -> str:
     if value.upper() == _UNAVAILABLE:
         return ""
-    if not GREETING_NAME.fullmatch(value):
+    if not GREETING_NAME_WITH_SPACES.fullmatch(value):  # the proxy has taken it
         raise _malformed("HELO=name")
     return value
 

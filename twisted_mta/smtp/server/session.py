@@ -453,7 +453,7 @@ class Session:
             self.tls = self.tls.without_peer
         self.greeting = client.greeting
         self.helo = client.helo
-        self.identity = None
+        self.identity = client.identity
         self._forget_transaction()
         self.errors = 0
         greeted = client.greeting is not None
