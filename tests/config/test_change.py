@@ -53,6 +53,7 @@ def another(name: str, value: Any) -> Any:
         "format": "json",
         "tls": "encrypt",
         "tls_memory": "require",
+        "eight_bit_headers": "send",
         "routes": (("*", "discard:"),),
         "destinations": (Destination(domain="far.example", connections=1),),
         "local_domains": ("other.example",),

@@ -41,6 +41,7 @@ class Reading(DestinationTestCase):
             rate = "100/min"
             tls = "verify"
             tls_memory = "require"
+            eight_bit_headers = "send"
             authorities = "/etc/mta/ca.pem"
             client_certificate = "/etc/mta/us.pem"
             client_key = "/etc/mta/us.key"
@@ -62,6 +63,7 @@ class Reading(DestinationTestCase):
                 rate=Rate(100, 60.0),
                 tls="verify",
                 tls_memory="require",
+                eight_bit_headers="send",
                 authorities="/etc/mta/ca.pem",
                 client_certificate="/etc/mta/us.pem",
                 client_key="/etc/mta/us.key",

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from tests.delivery.hops import HopTestCase, to
 from tests.delivery.test_relay import FIRST, GROUP, HOP, OPENING, PARTING, SECOND, TAKEN, message
@@ -367,6 +367,36 @@ class ConversionTests(HopTestCase):
         self.assertIn(b"Gr=C3=BC=C3=9Fe", content)
         self.network.advance(5)
         self.assertTrue(peer.finished, peer.problems)
+
+    def test_a_setting_sends_a_header_with_octets_over_127_as_it_came(self) -> None:
+        """``eight_bit_headers``; the body is converted all the same."""
+        header = "Subject: sch\u00f6n\r\n".encode() + b"From: J\xf6rg <j@client.example>\r\n"
+        body = "Viele Gr\u00fc\u00dfe an alle, die das lesen\r\n".encode()
+
+        def executor(function: Any, /, *arguments: Any) -> "Deferred[Any]":
+            return maybeDeferred(function, *arguments)
+
+        for destinations, general, sent in (
+            ((), "return", False),
+            ((), "send", True),
+            ((Destination(domain="example.net", eight_bit_headers="send"),), "return", True),
+            ((Destination(domain="example.net", eight_bit_headers="return"),), "send", False),
+        ):
+            self.use(*destinations, executor=executor, eight_bit_headers=general)
+            peer = self.server(*OPENING, *(TAKEN if sent else ()), *PARTING)
+            outcome = self.outcome(self.deliver(self.eight_bit(header + b"\r\n" + body)))
+            self.assertEqual((outcome.delivered, outcome.failed), (sent, not sent))
+            self.network.advance(5)
+            self.assertTrue(peer.finished, peer.problems)
+            if not sent:
+                self.assertEqual(outcome.reply.enhanced, "5.6.3")
+                continue
+            [content] = peer.contents
+            head, _, rest = content.partition(b"\r\n\r\n")
+            self.assertIn(header, head + b"\r\n")
+            self.assertTrue(rest.isascii())
+            self.assertIn(b"Gr=C3=BC=C3=9Fe", rest)
+            self.assertNotIn(b"BODY", peer.received)
 
     def test_a_body_outside_of_any_part_arrives(self) -> None:
         text = "Viele Gr\u00fc\u00dfe an alle, die das lesen\r\n".encode()

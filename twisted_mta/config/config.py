@@ -311,6 +311,7 @@ class Config:
             connections=queue.connections_per_hop,
             tls=delivery.tls,
             tls_memory=delivery.tls_memory,
+            eight_bit_headers=delivery.eight_bit_headers,
             authorities=delivery.authorities if delivery.tls == "verify" else None,
             source_address=delivery.source_address,
             retry_minimum=queue.retry_minimum,

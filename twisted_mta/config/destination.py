@@ -24,6 +24,9 @@ TLS = read.choice("none", "may", "encrypt", "verify", not_built=("dane", "mta-st
 MEMORY = read.choice("alarm", "require")
 """Reads the action if a host that has offered TLS before offers none."""
 
+EIGHT_BIT_HEADERS = read.choice("return", "send")
+"""Reads the action for header fields with octets over 127 if a next hop lacks 8BITMIME."""
+
 
 def source_addresses(value: Any) -> tuple[str, ...]:
     """Read an address to connect from, or a list with at most one of each family."""
@@ -127,6 +130,13 @@ class Destination:
         " alarm, or defer",
         default=None,
         default_text="tls_memory of [delivery]",
+    )
+    eight_bit_headers: Literal["return", "send"] | None = setting(
+        read.optional(EIGHT_BIT_HEADERS),
+        "mail with octets over 127 in its header, where 8BITMIME is not offered: return it, or send"
+        " the header as it came",
+        default=None,
+        default_text="eight_bit_headers of [delivery]",
     )
     authorities: str | None = setting(
         read.optional(_FILE),

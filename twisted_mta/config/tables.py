@@ -9,7 +9,7 @@ from attrs import frozen
 from ..mail.next_hop import Host
 from . import readers as read
 from .amounts import duration_text, period, size
-from .destination import MEMORY, TLS, source_addresses
+from .destination import EIGHT_BIT_HEADERS, MEMORY, TLS, source_addresses
 from .setting import ConfigError, setting, shown
 
 
@@ -115,6 +115,12 @@ class DeliverySettings:
         "action if a host had TLS before and has none now (RFC 3207 §6): deliver in clear with an"
         " alarm, or defer",
         default="alarm",
+    )
+    eight_bit_headers: Literal["return", "send"] = setting(
+        EIGHT_BIT_HEADERS,
+        "mail with octets over 127 in its header, where 8BITMIME is not offered: return it, or send"
+        " the header as it came",
+        default="return",
     )
     authorities: str | None = setting(
         read.optional(read.path("file")),

@@ -35,13 +35,17 @@ def adapted(
     return evolve(message, envelope=evolve(message.envelope, parameters=parameters))
 
 
-def seven_bit(message: Message) -> Message:
+def seven_bit(message: Message, raw_headers: bool = False) -> Message:
     """Return ``message`` with a content of 7 bits whose size is known. Blocks.
+
+    Args:
+        message: with a content of 8 bits, or a binary one.
+        raw_headers: whether octets over 127 in header fields stay as they are.
 
     Raises:
         CannotConvert: the content has no 7-bit form.
         OSError: the body file cannot be read.
     """
-    made = converted(message)
+    made = converted(message, raw_headers=raw_headers)
     made.body.size  # noqa: B018  (counting reads the content: here, and not in the reactor)
     return made

@@ -104,7 +104,8 @@ class Connections:
         self._wall_time: WallTime = wall_time or reactor.seconds
         self._outbox = Outbox() if outbox is None else outbox
         self._executor = executor
-        self._convert = None if executor is None else _converter(executor)
+        self._convert = None if executor is None else _converter(executor, raw_headers=False)
+        self._convert_body = None if executor is None else _converter(executor, raw_headers=True)
         self._generation = 0
         self._generations: dict[Connection, int] = {}  # of all connections, also those to come
         self._connecting: dict[Connection, Deferred[Connection]] = {}
@@ -168,7 +169,7 @@ class Connections:
             clock=self.reactor,
             outbox=self._outbox,
             wall_time=self._wall_time,
-            convert=self._convert,
+            convert=self._convert_body if terms.raw_headers else self._convert,
             executor=self._executor,
             opened=self._opened_in_clear if in_clear else self._opened,
             spent=self.pool.discard,
@@ -325,9 +326,9 @@ class Connections:
         )
 
 
-def _converter(executor: Executor) -> Convert:
+def _converter(executor: Executor, *, raw_headers: bool) -> Convert:
     def convert(message: Message) -> Deferred[Message]:
-        return executor(seven_bit, message)
+        return executor(seven_bit, message, raw_headers)
 
     return convert
 

@@ -38,6 +38,8 @@ class Terms:
         source_addresses: addresses to connect from, one of each family at most.
         dialect: SMTP or LMTP.
         messages: transactions after which it is closed.
+        raw_headers: whether header fields with octets over 127 go as they are to a server without
+            8BITMIME; else the message fails.
     """
 
     level: TLSLevel = "may"
@@ -48,6 +50,7 @@ class Terms:
     source_addresses: tuple[str, ...] = ()
     dialect: Dialect = "smtp"
     messages: int = 100
+    raw_headers: bool = False
 
 
 HostTerms = tuple[Terms, ...]
@@ -202,6 +205,7 @@ class TermsBook:
             source_addresses=destination.source_address or (),
             dialect="lmtp" if next_hop.transport == "lmtp" else "smtp",
             messages=destination.messages_per_connection,
+            raw_headers=destination.eight_bit_headers == "send",
         )
 
 

@@ -16,6 +16,7 @@ DEFAULT = "default"
 _GENERAL = {
     "tls": ("delivery", "tls"),
     "tls_memory": ("delivery", "tls_memory"),
+    "eight_bit_headers": ("delivery", "eight_bit_headers"),
     "authorities": ("delivery", "authorities"),
     "source_address": ("delivery", "source_address"),
     "connections": ("queue", "connections_per_hop"),

@@ -52,10 +52,14 @@ def needs_conversion(body: Body) -> bool:
     return measure.faulty or measure.long
 
 
-def converted(message: Message) -> Message:
+def converted(message: Message, *, raw_headers: bool = False) -> Message:
     """Return ``message`` with a content of 7 bits, and without the BODY parameter.
 
     Blocks while the content is read, once or twice.
+
+    Args:
+        message: with a content of 8 bits, or a binary one.
+        raw_headers: see `to_seven_bit`.
 
     Raises:
         CannotConvert: the content, or a trace field, cannot be converted.
@@ -67,12 +71,14 @@ def converted(message: Message) -> Message:
     parameters = {name: value for name, value in envelope.parameters.items() if name != "BODY"}
     return evolve(
         message,
-        body=to_seven_bit(message.body),
+        body=to_seven_bit(message.body, raw_headers=raw_headers),
         envelope=evolve(envelope, parameters=parameters),
     )
 
 
-def to_seven_bit(body: Body, most_entities: int = MOST_ENTITIES) -> Body:
+def to_seven_bit(
+    body: Body, most_entities: int = MOST_ENTITIES, *, raw_headers: bool = False
+) -> Body:
     """Return a body of 7 bits with the same meaning; ``body`` itself, if it already is one.
 
     No octet of it is over 127. Lines have at most 998 octets, except in parts that were encoded
@@ -82,6 +88,8 @@ def to_seven_bit(body: Body, most_entities: int = MOST_ENTITIES) -> Body:
         body: the content; read once here, twice if it has to change, and again by each use of the
             result.
         most_entities: the messages and body parts that it may have.
+        raw_headers: whether octets over 127 in header fields stay as they are, undeclared; else
+            they rule out a conversion.
 
     Raises:
         CannotConvert: it cannot be converted.
@@ -89,7 +97,7 @@ def to_seven_bit(body: Body, most_entities: int = MOST_ENTITIES) -> Body:
     """
     if not needs_conversion(body):
         return body
-    return SevenBitBody(body, plan_conversion(body, most_entities))
+    return SevenBitBody(body, plan_conversion(body, most_entities, raw_headers=raw_headers))
 
 
 class SevenBitBody:

@@ -104,8 +104,13 @@ class _Text:
         return self.is_preamble_of(delimiter) and delimiter.closing
 
 
-def plan_conversion(body: Body, most_entities: int) -> Plan:
+def plan_conversion(body: Body, most_entities: int, *, raw_headers: bool = False) -> Plan:
     """Read a body and decide which of its sections are encoded, and how.
+
+    Args:
+        body: the content.
+        most_entities: the messages and body parts that it may have.
+        raw_headers: whether header sections may have octets over 127, which stay as they are.
 
     Raises:
         CannotConvert: a section would have to change and cannot, or there are more than
@@ -130,7 +135,7 @@ def plan_conversion(body: Body, most_entities: int) -> Plan:
             if isinstance(section, Header):
                 decide()
                 text = _Text(section)
-                _check_header(section.octets)
+                _check_header(section.octets, raw=raw_headers)
             elif isinstance(section, Piece) or text.includes(section):
                 text.add(section)
             else:
@@ -142,11 +147,14 @@ def plan_conversion(body: Body, most_entities: int) -> Plan:
     return Plan(runs, headers, source.octets)
 
 
-def _check_header(header: bytes) -> None:
-    """Raise `CannotConvert` for a header section beyond 7 bits: no encoding exists for one."""
+def _check_header(header: bytes, *, raw: bool) -> None:
+    """Raise `CannotConvert` for a header section beyond 7 bits: no encoding exists for one.
+
+    Octets over 127 are allowed where ``raw``.
+    """
     measure = Measure()
     measure.feed(header)
-    if measure.end().high:
+    if measure.end().high and not raw:
         # RFC 6532 §3: for SMTPUTF8 alone.
         raise CannotConvert("a header section of it has octets over 127 (RFC 6532)")
     if measure.bare:
