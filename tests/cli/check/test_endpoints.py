@@ -33,6 +33,15 @@ class TCP(CheckTestCase):
         if LINUX:
             self.assertIn(f"process {stranger.process} (python", text)
 
+    @unittest.skipUnless(LINUX, "only Linux shows who listens on a port")
+    def test_a_process_on_the_same_port_of_another_address_is_not_blamed(self) -> None:
+        stranger = Stranger(self)
+        with socket.create_server(("127.0.0.2", stranger.port)):
+            (text,) = self.found(self.config(f"tcp:{stranger.port}:interface=127.0.0.1"))
+            self.assertIn(f"in use by process {stranger.process} ", text)
+            (text,) = self.found(self.config(f"tcp:{stranger.port}:interface=127.0.0.2"))
+            self.assertIn("belongs to another listener", text)
+
     def test_two_listeners_on_one_port_are_an_error(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]

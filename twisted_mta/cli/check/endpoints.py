@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from ...config import Config
 from ...config.endpoint import Endpoint
@@ -90,20 +91,21 @@ class _Binding:
         bound = self._held.enter_context(socket.socket(family, socket.SOCK_STREAM))
         # As Twisted does: lingering connections of an earlier listener do not count.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        address: Any = ("::" if v6 else "0.0.0.0", port)
         try:
-            address = (interface or ("::" if v6 else ""), port)
-            bound.bind(
-                socket.getaddrinfo(*address, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-                    0
-                ][4]
-                if interface
-                else address
-            )
+            if interface:
+                address = socket.getaddrinfo(
+                    interface, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )[0][4]
+            bound.bind(address)
             bound.listen(1)
         except OSError as error:
-            yield from self._refused(where, error, interface, port)
+            owners = self._processes.on_tcp(port, address[0].partition("%")[0])
+            yield from self._refused(where, error, interface, port, owners)
 
-    def _refused(self, where: str, error: OSError, interface: str, port: int) -> Iterator[Finding]:
+    def _refused(
+        self, where: str, error: OSError, interface: str, port: int, owners: Sequence[int]
+    ) -> Iterator[Finding]:
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             yield Finding(
                 "error",
@@ -112,7 +114,7 @@ class _Binding:
                 "name one of its addresses, or leave out interface= for all",
             )
         elif error.errno == errno.EADDRINUSE:
-            yield from self._in_use(where, f"port {port}", self._processes.on_tcp(port))
+            yield from self._in_use(where, f"port {port}", owners)
         elif error.errno == errno.EACCES and port < 1024:
             yield Finding(
                 "error",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from attrs import frozen
 
@@ -56,6 +58,19 @@ def running(state_dir: str) -> Running | None:
     return None
 
 
+def _kernel_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address of /proc/net/tcp or tcp6: words of 32 bits in the machine's byte order."""
+    octets = bytes.fromhex(text)
+    words = (octets[start : start + 4] for start in range(0, len(octets), 4))
+    return ip_address(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words))
+
+
+def _overlap(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -> bool:
+    """Whether sockets on two addresses can take the same connection."""
+    one, other = (getattr(each, "ipv4_mapped", None) or each for each in (one, other))
+    return one == other or one.is_unspecified or other.is_unspecified
+
+
 class Processes:
     """The processes of this machine, and the sockets that they listen on.
 
@@ -66,11 +81,20 @@ class Processes:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
 
-    def on_tcp(self, port: int) -> Sequence[int]:
-        """Return the processes that listen on a TCP port, as far as this user may see them."""
+    def on_tcp(self, port: int, address: str = "") -> Sequence[int]:
+        """Return the processes that keep us from a TCP port, as far as this user may see them.
+
+        Args:
+            port: the port.
+            address: where we would listen; empty, ``0.0.0.0`` and ``::`` are all addresses.
+        """
+        ours = ip_address(address or "::")
 
         def listens(row: Sequence[str]) -> str | None:
-            if len(row) > 9 and row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port:
+            if len(row) <= 9 or row[3] != _LISTENS:
+                return None
+            theirs, _, number = row[1].partition(":")
+            if int(number, 16) == port and _overlap(ours, _kernel_address(theirs)):
                 return row[9]
             return None
 
