@@ -413,6 +413,17 @@ class Delivery(MaildirTestCase):
         for other in ("eve", "..", "bob/new"):
             self.assertFalse(self.maildirs.exists(Mailbox(other, "example.net")))
 
+    def test_an_empty_directory_made_by_an_administrator_is_a_mailbox(self) -> None:
+        self.files.make_directories("/mail/example.net/ann")
+        self.assertTrue(self.maildirs.exists(Mailbox("Ann+lists", "example.net")))
+        self.deliver(message("ann"))
+        self.assertEqual(len(self.mail("/mail/example.net/ann/new")), 1)
+
+    def test_a_file_in_place_of_the_directory_is_no_mailbox(self) -> None:
+        self.files.make_directories("/mail/example.net")
+        self.files.create("/mail/example.net/ann").close()
+        self.assertFalse(self.maildirs.exists(Mailbox("ann", "example.net")))
+
     def test_it_works_on_a_real_disk(self) -> None:
         root = self.mktemp()
         maildirs = MaildirDelivery(
@@ -709,6 +720,12 @@ class Unmounted(MaildirTestCase):
             self.assertEqual(str(refusal.reply), self.GONE)
         self.unmount("/mail")
         self.assertRaises(Refused, self.maildirs.exists, Mailbox("bob", "example.net"))
+
+    def test_the_empty_mount_point_of_a_mailbox_exists_and_gets_nothing(self) -> None:
+        self.deliver(message("bob"))
+        self.unmount("/mail/example.net/bob")
+        self.assertTrue(self.maildirs.exists(Mailbox("bob", "example.net")))
+        self.assertEqual(self.replies(message("bob")), [self.GONE])
 
     def test_a_mailbox_that_cannot_be_examined_is_not_reported_as_missing(self) -> None:
         self.deliver(message("bob"))

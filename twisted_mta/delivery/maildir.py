@@ -163,7 +163,7 @@ class MaildirDelivery:
         self._directories.start()
 
     def exists(self, mailbox: Mailbox) -> bool:
-        """Whether the Maildir of ``mailbox`` exists. Blocks.
+        """Whether the directory of ``mailbox`` exists, with or without a Maildir in it. Blocks.
 
         Raises:
             Refused: the disk cannot tell now, or the root is gone.
@@ -173,7 +173,7 @@ class MaildirDelivery:
         except NoMailbox:
             return False
         try:
-            if self._files.is_directory(f"{self._root}/{domain}/{local_part}/new"):
+            if self._files.is_directory(f"{self._root}/{domain}/{local_part}"):
                 return True
             self._directories.check(self._root, f"{self._root}/{domain}")
         except NoMailbox as gone:

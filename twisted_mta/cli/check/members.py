@@ -30,7 +30,7 @@ def missing_members(config: Config, aliases: Aliases) -> Iterator[Finding]:
 
     def in_maildir(mailbox: Mailbox) -> bool:
         try:
-            return os.path.isdir(os.path.join(config.maildir, *mailbox_directory(mailbox), "new"))
+            return os.path.isdir(os.path.join(config.maildir, *mailbox_directory(mailbox)))
         except NoMailbox:
             return False
 
