@@ -20,11 +20,14 @@ from .views import SessionView
 BOTH = Reply.of(501, "5.4", "HOLDFOR and HOLDUNTIL exclude each other")
 TOO_LATE = Reply.of(501, "5.4", "The time of release is after the deadline for delivery (BY)")
 
-_SECONDS = re.compile(r"[0-9]{1,9}")  # RFC 4865 §3: future-release-integer
-# RFC 3339 §5.6, which the erratum of RFC 4865 §3 names: date-time.
+# RFC 4865 §3: future-release-integer = %x31-39 *8DIGIT. Zero is no time to hold a message.
+_SECONDS = re.compile(r"[1-9][0-9]{0,8}")
+# RFC 3339 §5.6, which the erratum of RFC 4865 §3 names: date-time. Its fraction has any number of
+# digits. Programs also write ISO 8601 without seconds (OffsetDateTime of Java), without a colon in
+# the offset (DATE_ISO8601 of PHP), and with a comma; all of these can be read in one way only.
 _DATE_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
-    r"(?:Z|[+-][0-9]{2}:[0-9]{2})",
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]+))?)?"
+    r"(Z|[+-][0-9]{2}:?[0-9]{2})",
     re.IGNORECASE,
 )
 
@@ -63,9 +66,7 @@ def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
 
     def hold_until(value: str | None) -> int:
         try:
-            if value is None or not _DATE_TIME.fullmatch(value):
-                raise ValueError
-            until = datetime.fromisoformat(value.upper()).timestamp()
+            until = _timestamp(value or "")
         except (ValueError, OverflowError):
             syntax = "Syntax: HOLDUNTIL=2030-12-31T23:59:59Z"
             raise CommandError(Reply.of(501, "5.4", syntax)) from None
@@ -74,7 +75,7 @@ def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
                 Reply.of(501, "5.4", "HOLDUNTIL has passed, expected a time in the future")
             )
         within(until - wall_time())
-        return int(until)
+        return until
 
     def within(seconds: float) -> int:
         if seconds > longest:
@@ -87,8 +88,27 @@ def future_release(longest: int, wall_time: Callable[[], float]) -> Extension:
         wall_time=wall_time,
         mail={"HOLDFOR": hold_for, "HOLDUNTIL": hold_until},
         # The longest of both, with its offset and a fraction.
-        mail_octets=len(" HOLDUNTIL=2030-12-31T23:59:59.999999+00:00"),
+        mail_octets=len(" HOLDUNTIL=2030-12-31T23:59:59.999999999+00:00"),
     )
+
+
+def _timestamp(text: str) -> int:
+    """Return the seconds since the epoch of a date and time; a fraction is rounded up.
+
+    Raises:
+        ValueError: it is none.
+        OverflowError: it is too far away.
+    """
+    match = _DATE_TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    minute, second, fraction, zone = match.groups()
+    whole = int(second or 0)
+    if whole > 60:
+        raise ValueError(text)
+    # RFC 3339 §5.7: second 60 is a leap second, which the seconds since the epoch do not have.
+    begun = datetime.fromisoformat(minute.upper() + zone.upper()).timestamp()
+    return int(begun) + whole + any(digit != "0" for digit in fraction or "")
 
 
 def held_until(parameters: Parameters, now: float) -> int | None:
