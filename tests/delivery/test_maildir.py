@@ -417,7 +417,7 @@ class Delivery(MaildirTestCase):
         self.files.make_directories("/mail/example.net/ann")
         self.assertTrue(self.maildirs.exists(Mailbox("Ann+lists", "example.net")))
         self.deliver(message("ann"))
-        self.assertEqual(len(self.mail("/mail/example.net/ann/new")), 1)
+        self.assertEqual(len(self.mail("ann")), 1)
 
     def test_a_file_in_place_of_the_directory_is_no_mailbox(self) -> None:
         self.files.make_directories("/mail/example.net")
