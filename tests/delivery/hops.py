@@ -77,6 +77,7 @@ class HopTestCase(RelayTestCase):
             nonce=nonce,
             executor=executor,
         )
+        self.relays.append(self.relay)
         self.reconfigure(*destinations, **delivery)
         return self.relay
 

@@ -69,6 +69,7 @@ class MaildirTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.files = UnsyncedFiles()
+        self.addCleanup(lambda: self.assertEqual(self.files.open_files, []))
         self.now = 1795341600.25
         self.maildirs = self.delivery()
 
@@ -186,7 +187,7 @@ class Delivery(MaildirTestCase):
         self.deliver(message("bob"))
         self.files.create(
             "/mail/example.net/bob/tmp/" + self.files.names("/mail/example.net/bob/new")[0]
-        )
+        ).close()
         self.maildirs = self.delivery()
         self.replies(message("bob"))
         self.assertEqual(len(self.mail()), 2)
@@ -327,7 +328,7 @@ class Delivery(MaildirTestCase):
 
     def test_a_broken_mailbox_does_not_affect_other_recipients(self) -> None:
         self.files.make_directories("/mail/example.net")
-        self.files.create("/mail/example.net/bob")
+        self.files.create("/mail/example.net/bob").close()
         replies = self.replies(message("bob", "eve"))
         self.assertEqual(replies[0][:9], "451 4.2.0")
         self.assertEqual(replies[1][:9], "250 2.0.0")

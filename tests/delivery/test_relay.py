@@ -80,7 +80,9 @@ class RelayTestCase(SynchronousTestCase):
         self.network = MemoryNetwork()
         self.targets: Sequence[Target] = [FIRST]
         self.located = 0
+        self.relays: list[Relay] = []
         self.relay = self.make_relay()
+        self.addCleanup(self.assert_nothing_is_open)
 
     def make_relay(
         self,
@@ -88,7 +90,7 @@ class RelayTestCase(SynchronousTestCase):
         source_address: str | None = None,
         settings: RelaySettings | None = None,
     ) -> Relay:
-        return Relay(
+        relay = Relay(
             reactor=self.network,
             locate=self.locate,
             helo="client.example",
@@ -97,6 +99,16 @@ class RelayTestCase(SynchronousTestCase):
             source_address=source_address,
             settings=settings,
         )
+        self.relays.append(relay)
+        return relay
+
+    def assert_nothing_is_open(self) -> None:
+        """Check that the end of all relays leaves neither a connection nor a timer."""
+        for relay in self.relays:
+            relay.abort()
+        self.network.settle()
+        open_connections = [ours for ours, _ in self.network.connections if ours.connected]
+        self.assertEqual((open_connections, self.network.getDelayedCalls()), ([], []))
 
     def locate(self, next_hop: NextHop) -> "Deferred[Sequence[Target]]":
         self.located += 1
@@ -262,6 +274,29 @@ class DeadlineTests(RelayTestCase):
         self.assertTrue(outcome.uncertain)
         self.assertEqual(outcome.reply.enhanced, "4.4.2")
         self.assertEqual(len([line for line in lines if "duplicate" in line]), 1)
+
+    def test_the_deadlines_hold_on_a_connection_that_was_idle(self) -> None:
+        """Not that of an idle connection, and not none."""
+        peer = self.server(*OPENING, *TAKEN, *GROUP)
+        self.assertTrue(self.outcome(self.deliver()).delivered)
+        self.network.advance(4)
+        delivering = self.deliver()
+        self.network.advance(299)
+        self.assertFalse(peer.lost)
+        self.network.advance(1)
+        self.assertTrue(peer.lost)
+        self.assertTrue(self.outcome(delivering).deferred)  # there is no second server
+
+    def test_the_deadline_of_the_final_dot_holds_on_a_connection_that_was_idle(self) -> None:
+        peer = self.server(*OPENING, *TAKEN, *TAKEN[:-1])
+        self.assertTrue(self.outcome(self.deliver()).delivered)
+        self.network.advance(4)
+        delivering = self.deliver()
+        self.network.advance(599)
+        self.assertNoResult(delivering)
+        self.network.advance(1)
+        self.assertTrue(peer.lost)
+        self.assertTrue(self.outcome(delivering).uncertain)
 
     def test_a_server_that_stops_reading_times_out(self) -> None:
         """3 minutes for each block of the content; the final dot is not sent."""

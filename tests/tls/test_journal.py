@@ -119,6 +119,44 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(names, ["tls-0.2.jsonl"])
         self.assertEqual(other.hosts(), memory.hosts())
 
+    def test_a_rewritten_file_leaves_those_of_other_processes_alone(self) -> None:
+        """Nor is its own file closed late, or open twice."""
+        other, stopping = self.journal("1")
+        other.remember("other.example", 25)
+        self.clock.advance(1)
+        self.successResultOf(stopping.stop())
+        memory, journal = self.journal("0")
+        for _ in range(1100):
+            self.now += DAY / 20
+            memory.alarm("mx.example", 25)
+            memory.remember("mx.example", 25)
+            self.clock.advance(60)
+        names = self.files.names(self.DIRECTORY)
+        self.assertEqual(names, ["tls-0.2.jsonl", "tls-1.1.jsonl"])
+        self.assertEqual(self.files.open_files, [f"{self.DIRECTORY}/tls-0.2.jsonl"])
+        self.successResultOf(journal.stop())
+        self.assertEqual(self.known("2"), ["mx.example", "other.example"])
+
+    def test_nothing_is_open_after_a_stop(self) -> None:
+        memory, journal = self.journal()
+        memory.remember("mx.example", 25)
+        self.clock.advance(1)
+        self.assertEqual(self.files.open_files, [f"{self.DIRECTORY}/tls-0.1.jsonl"])
+        self.successResultOf(journal.stop())
+        self.assertEqual((self.files.open_files, self.clock.getDelayedCalls()), ([], []))
+
+    def test_a_file_that_cannot_be_written_is_closed(self) -> None:
+        memory, journal = self.journal()
+        for _ in range(3):
+            self.now += DAY
+            memory.remember("mx.example", 25)
+            self.files.fail_next("sync", OSError(5, "Input/output error"))
+            self.clock.advance(60)
+        self.assertEqual(self.files.open_files, [])
+        self.successResultOf(journal.stop())
+        self.assertEqual(self.known(), ["mx.example"])
+        self.assertEqual(self.files.open_files, [])
+
     def test_a_new_process_of_the_same_name_begins_a_new_file(self) -> None:
         memory, journal = self.journal()
         memory.remember("a.example", 25)

@@ -49,12 +49,14 @@ class UnsyncedFiles:
 
     Attributes:
         operations: (operation, path) of each call, in order.
+        open_files: the paths of the files that are open, in the order of their opening.
     """
 
     def __init__(self, *, syncs: bool = True, capacity: int | None = None) -> None:
         self.syncs = syncs
         self.capacity = capacity
         self.operations: list[tuple[str, str]] = []
+        self.open_files: list[str] = []
         self._root = _Directory()
         self._failures: dict[str, deque[OSError]] = {}
         self._power_cut_in: int | None = None
@@ -87,6 +89,7 @@ class UnsyncedFiles:
         self._powered = True
         self._life = next(self._lives)
         self._failures.clear()
+        self.open_files.clear()
         self._forget(self._root)
 
     def content(self, path: str) -> bytes:
@@ -115,12 +118,13 @@ class UnsyncedFiles:
         if name in directory.names:
             raise _error(errno.EEXIST, path)
         file = directory.names[name] = _File()
+        self.open_files.append(path)
         return UnsyncedFile(self, path, file)
 
     def open(self, path: str) -> IO[bytes]:
         """Open an existing file for reading its present content."""
         self._begin("open", path)
-        return io.BytesIO(self.content(path))
+        return _OpenFile(self, path)
 
     def rename(self, old: str, new: str) -> OSError | None:
         """Move a file, replacing none; return the error that kept its old name (`fail_next`)."""
@@ -258,6 +262,21 @@ def _parts(path: str) -> list[str]:
     return [name for name in os.path.normpath(os.path.join("/", path)).split("/") if name]
 
 
+class _OpenFile(io.BytesIO):
+    """A file that is open for reading."""
+
+    def __init__(self, files: UnsyncedFiles, path: str) -> None:
+        super().__init__(files.content(path))
+        self._open_files = files.open_files
+        self._path = path
+        self._open_files.append(path)
+
+    def close(self) -> None:
+        if not self.closed and self._path in self._open_files:
+            self._open_files.remove(self._path)
+        super().close()
+
+
 class UnsyncedFile:
     """A file of an `UnsyncedFiles` that is open for writing (`interfaces.WritableFile`)."""
 
@@ -283,6 +302,8 @@ class UnsyncedFile:
 
     def close(self) -> None:
         """Close the file, even if that raises an error."""
+        if self._life == self._files._life:
+            self._files.open_files.remove(self._path)
         self._life = None
         self._files._fail("close")
 
