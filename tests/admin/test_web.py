@@ -196,7 +196,7 @@ class Page(PageTestCase):
         )
         body = self.ask(status=lambda: evolve(STATUS, suspended=(hop,))).body
         for text in (
-            "<h2>Next hops that cannot be reached</h2>",
+            "<h2>Suspended next hops</h2>",
             "smtp:&lt;b&gt;.example",
             ">2 min 5 s<",
             r"451 4.4.1 &lt;i&gt;Refused\x07",

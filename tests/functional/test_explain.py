@@ -54,7 +54,7 @@ class Explain(ProgramTestCase):
                     done = tool(mta, "explain", id)
                     self.assertEqual((done.returncode, done.stderr), (0, ""))
                     self.assertIn("To <bob@dead.example>: ", done.stdout)
-                    self.assertIn("could not be reached", done.stdout)
+                    self.assertIn("is suspended: no connection could be made", done.stdout)
                     self.assertIn(f"[{LOOPBACK}]:{self.nobody}: TLS may (default)", done.stdout)
                 found = json.loads(tool(mta, "explain", "x@dead.example", "--json").stdout)
                 (recipient,) = found["recipients"]

@@ -132,7 +132,7 @@ class Down(ProgramTestCase):
         eventually(lambda: not status(mta)["queue"]["messages"], "an empty queue")
         self.assertEqual(status(mta)["suspended"], [])
         self.assertEqual(mta.output().count("can be reached again"), 1)
-        suspended = re.findall(r"cannot be reached, and is suspended", mta.output())
+        suspended = re.findall(r"is suspended for", mta.output())
         self.assertLessEqual(len(suspended), 8)
 
     def test_421_in_the_greeting_suspends_the_next_hop(self) -> None:

@@ -92,12 +92,12 @@ class RecentMessage:
 
 @frozen(kw_only=True)
 class SuspendedHop:
-    """A suspended next hop: it could not be reached.
+    """A suspended next hop: no session could be opened with it.
 
     Attributes:
         next_hop: its name: ``smtp:example.net``.
         seconds: until it is tried again.
-        times: how often in a row it could not be reached.
+        times: how often in a row it failed.
         last: the reason: the last reply.
     """
 

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 from ..config import Config
 from ..delivery.mailbox_directory import NoMailbox, mailbox_directory
-from ..interfaces import Files, WallTime
+from ..interfaces import Files, Refused, WallTime
 from ..mail.address import Mailbox
 from ..mail.envelope import Recipient
 from ..mail.final_recipient import FinalRecipient
@@ -209,6 +209,13 @@ class Mailboxes:
         if self._config.recipients == "any" or self.routes.route(mailbox).transport != "maildir":
             return True
         return self._in_maildir(mailbox) or self._has_account(mailbox)
+
+    def has_maildir(self, mailbox: Mailbox) -> bool | None:
+        """Whether a mailbox has a Maildir already; None: the disk cannot tell now. Blocks."""
+        try:
+            return self._in_maildir(mailbox)
+        except Refused:
+            return None
 
     def refusal(self, mailbox: Mailbox) -> Reply | None:
         """Return the reply with which mail for a mailbox is known to fail, or None.

@@ -28,8 +28,9 @@ _FINDINGS = {
     "postmaster": "every domain has one (RFC 5321 §4.5.1): {to}",
     "nobody": "no such mailbox",
 }
+_ROUTED = {"discard": "the mail is accepted and dropped", "error": "the mail is refused"}
 _WHERE = {
-    "local": "a mailbox of a local domain",
+    "local": "a name in a local domain",
     "virtual": "a name in a virtual domain, which has only aliases",
     "srs": "a name in the domain of rewritten reverse-paths",
     "elsewhere": "not ours",
@@ -112,13 +113,13 @@ def _hold(hold: Facts, recipient: Facts) -> str:
         by = f"{recipient['last_remote']} replied" if recipient["last_remote"] else "Last attempt"
         return f"{by}: {_sentence(reply)} It waits for its retry time."
     if kind == "suspended":
-        times = "" if hold["times"] == 1 else f" {hold['times']} times in a row"
+        times = "" if hold["times"] == 1 else f" (failed {hold['times']} times in a row)"
         # The reply of the last attempt may have been shown already.
         known = hold["reply"] == recipient["last_reply"]
         reply = "" if known else f": {hold['reply'].removesuffix('.')}"
         return (
-            f"Its next hop could not be reached{times}{reply}. It is suspended; the next probe is"
-            f" in {short_duration(hold['seconds'])}."
+            f"Its next hop is suspended{times}: {_failed(hold)}{reply}. The next probe is in"
+            f" {short_duration(hold['seconds'])}."
         )
     if kind == "connections":
         return (
@@ -136,6 +137,11 @@ def _hold(hold: Facts, recipient: Facts) -> str:
         rate = f" or the rate limit {hold['rate']}" if hold["rate"] else ""
         return f"It waits for a delivery slot that all processes share{rate}."
     return "It is due, and starts within a moment."
+
+
+def _failed(suspension: Facts) -> str:
+    failed: str = suspension.get("failed", "no session could be opened")
+    return failed
 
 
 def _sentence(text: str) -> str:
@@ -182,8 +188,8 @@ def _attempt(attempt: Facts) -> Iterator[str]:
 
 def _address(facts: Facts) -> Iterator[str]:
     where = _WHERE[facts["where"]]
-    if facts["where"] == "local" and facts["refused"]:
-        where = "a name in a local domain"
+    if facts["where"] == "local" and _is_mailbox(facts):
+        where = "a mailbox of a local domain"
     yield f"<{facts['mailbox']}>: {where}."
     if facts["client"] is not None:
         verdict = "refused" if facts["refused"] else "accepted"
@@ -194,10 +200,7 @@ def _address(facts: Facts) -> Iterator[str]:
         yield ""
         yield "Aliases:"
         for step in facts["steps"]:
-            words = _FINDINGS[step["finding"]].format(
-                to=", ".join(f"<{target}>" for target in step["leads_to"]), line=step["line"]
-            )
-            yield f"  {'  ' * step['depth']}<{step['mailbox']}>: {words}"
+            yield f"  {'  ' * step['depth']}<{step['mailbox']}>: {_finding(step)}"
         if facts["more_steps"]:
             yield f"  and {facts['more_steps']} more"
     for recipient in facts["recipients"]:
@@ -214,6 +217,26 @@ def _address(facts: Facts) -> Iterator[str]:
         yield f"and {facts['more_recipients']} more recipients"
 
 
+def _is_mailbox(facts: Facts) -> bool:
+    """Whether an address is that of a Maildir here, and not of an alias or a route alone."""
+    return not facts["refused"] and any(
+        recipient["mailbox"] == facts["mailbox"]
+        and recipient["way"] is not None
+        and recipient["way"]["transport"] == "maildir"
+        for recipient in facts["recipients"]
+    )
+
+
+def _finding(step: Facts) -> str:
+    finding, transport = step["finding"], step.get("transport", "maildir")
+    if finding in ("mailbox", "itself") and transport != "maildir":
+        routed = _ROUTED.get(transport, "relayed to {next_hop}").format(next_hop=step["next_hop"])
+        return f"no alias, and a route for its domain: {routed}"
+    return _FINDINGS[finding].format(
+        to=", ".join(f"<{target}>" for target in step["leads_to"]), line=step["line"]
+    )
+
+
 # The way to a next hop.
 
 
@@ -222,7 +245,8 @@ def _way(way: Facts, *, brief: bool = False) -> Iterator[str]:
     if way["transport"] == "error":
         yield f"Refused: {way['reply']}"
     elif way["transport"] == "maildir":
-        yield f"Maildir: {way['maildir']}"
+        is_new = way.get("maildir_exists") is False
+        yield f"Maildir: {way['maildir']}{' (made with its first message)' if is_new else ''}"
     elif way["transport"] == "discard":
         yield "Discarded: the mail is accepted and dropped"
     if "terms" not in way:
@@ -302,9 +326,9 @@ def _standing(standing: Facts, *, brief: bool) -> str:
     suspended = standing["suspended"]
     if suspended is not None:
         left = short_duration(suspended["seconds"])
-        words += f"suspended for {left}, since it could not be reached"
+        words += f"suspended for {left}: {_failed(suspended)}"
         if suspended["times"] > 1:
-            words += f" ({suspended['times']} times in a row)"
+            words += f" (failed {suspended['times']} times in a row)"
         return words if brief else f"{words}: {suspended['reply']}"
     words += f"open, {standing['active']} of {standing['allowed']} transactions under way"
     if standing["waiting"]:

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..interfaces import Clock, Deliver, Random, WallTime
+from ..mail.failed_step import failed_step
 from ..mail.outcome import Outcome
 from ..smtp.extension.deliverby import TOO_LATE, DeliverBy
 from .lifecycle import Lifecycle
@@ -187,14 +188,16 @@ class Attempts:
             self._fair_share.unreached(queue)
         if change == "still suspended" and state.suspension is not None:
             self._log.info(
-                "{next_hop} cannot be reached yet, and stays suspended as before: {reply}",
+                "{next_hop} stays suspended as before, since {failed}: {reply}",
                 next_hop=state.name,
+                failed=failed_step(state.suspension.cause),
                 reply=str(state.suspension.cause.reply),
             )
         elif change == "suspended" and state.suspension is not None:
             self._log.warn(
-                "{next_hop} cannot be reached, and is suspended for {delay:.0f} s: {reply}",
+                "{next_hop} is suspended for {delay:.0f} s, since {failed}: {reply}",
                 next_hop=state.name,
+                failed=failed_step(state.suspension.cause),
                 delay=state.suspension.delay,
                 times=state.suspension.times,
                 reply=str(state.suspension.cause.reply),

@@ -122,6 +122,22 @@ class Addresses(ExplainerTestCase):
         self.assertIn("<nobody@us.example>: a name in a local domain.", text)
         self.assertIn("Refused at RCPT: 550 5.1.1", text)
 
+    def test_a_name_whose_mail_goes_elsewhere_is_not_called_a_mailbox(self) -> None:
+        world = self.world(
+            local_domains=("us.example", "gateway.example", "hole.example"),
+            routes=(("gateway.example", "smtp://192.0.2.9"), ("hole.example", "discard:")),
+            aliases="team: ann, eve@gateway.example, ann@hole.example\n",
+        )
+        for name in ("ann@gateway.example", "ann@hole.example", "team@us.example"):
+            self.assertIn(f"<{name}>: a name in a local domain.", self.text(world.explain(name)))
+        text = self.text(world.explain("team@us.example"))
+        self.assertIn("<ann@us.example>: a mailbox here", text)
+        self.assertIn("<eve@gateway.example>: no alias, and a route for its domain: relayed", text)
+        self.assertIn("<ann@hole.example>: no alias, and a route for its domain: the mail is", text)
+        text = self.text(world.explain("new@us.example"))
+        self.assertIn("<new@us.example>: a mailbox of a local domain.", text)
+        self.assertIn("/us.example/new (made with its first message)", text)
+
     def test_exchangers_are_listed_in_order_with_why_some_are_passed_over(self) -> None:
         world = self.world(
             mail_exchangers={
@@ -277,7 +293,9 @@ class Messages(ExplainerTestCase):
         _, facts = self.queued(world)
         (recipient,) = facts["recipients"]
         self.assertEqual([each["kind"] for each in recipient["holds"]], ["retry", "suspended"])
-        self.assertIn("It is suspended; the next probe is in", self.text(facts))
+        text = self.text(facts)
+        self.assertIn("Its next hop is suspended: none of its hosts could be used.", text)
+        self.assertIn("Now: suspended for 5 min", text)
         _, facts = self.queued(world)
         (recipient,) = facts["recipients"]
         self.assertEqual(recipient["tried"], 0)

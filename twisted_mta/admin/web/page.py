@@ -178,7 +178,7 @@ def _suspended(status: Status) -> Tag:
         )
 
     return tags.section(
-        tags.h2("Next hops that cannot be reached"),
+        tags.h2("Suspended next hops"),
         _table(_SUSPENDED_COLUMNS, ("", "whole", "whole", ""), map(row, status.suspended)),
     )
 

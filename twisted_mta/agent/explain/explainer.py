@@ -202,7 +202,10 @@ class Explainer:
             "where": self._where(mailbox),
             "client": query.client,
             "sender": query.sender,
-            "steps": [step_facts(each) for each in steps[:_MOST_STEPS]],
+            "steps": [
+                step_facts(step, self._mailboxes.route(step.mailbox))
+                for step in steps[:_MOST_STEPS]
+            ],
             "more_steps": max(0, len(steps) - _MOST_STEPS),
             "refused": str(decided) if isinstance(decided, Reply) else None,
             "recipients": recipients,
@@ -250,6 +253,7 @@ class Explainer:
             facts["reply"] = str(next_hop.reply)
         elif next_hop.transport == "maildir":
             facts["maildir"] = self._maildir(mailbox)
+            facts["maildir_exists"] = self._mailboxes.has_maildir(mailbox)
         if not next_hop.remote:
             return facts
         config, domain = self._config(), mailbox.domain

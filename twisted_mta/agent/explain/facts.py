@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...mail.failed_step import failed_step
+from ...mail.next_hop import NextHop
 from ...queue.schedule.next_hop_status import NextHopStatus
 from ...queue.schedule.next_hops import SuspendedNextHop
 from ...queue.store.attempts import PastAttempt
@@ -45,17 +47,20 @@ def suspension_facts(suspended: SuspendedNextHop | None) -> dict[str, Any] | Non
     return {
         "seconds": suspended.seconds,
         "times": suspended.times,
+        "failed": failed_step(suspended.cause),
         "reply": str(suspended.cause.reply),
         "remote": suspended.cause.remote,
     }
 
 
-def step_facts(step: ExpansionStep) -> dict[str, Any]:
-    """Return a step through the aliases in plain types."""
+def step_facts(step: ExpansionStep, next_hop: NextHop) -> dict[str, Any]:
+    """Return a step through the aliases, and the next hop of its mailbox, in plain types."""
     return {
         "mailbox": str(step.mailbox),
         "depth": step.depth,
         "finding": step.finding,
         "leads_to": [str(each) for each in step.leads_to],
         "line": step.line,
+        "transport": next_hop.transport,
+        "next_hop": str(next_hop),
     }

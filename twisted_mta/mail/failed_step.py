@@ -1,0 +1,47 @@
+"""The step at which an attempt failed before the next hop had a session for us, in words."""
+
+from __future__ import annotations
+
+from .outcome import Outcome
+
+# By subject and detail (RFC 3463) of a reply of our own.
+_OWN = {
+    "4.1": "no connection could be made",
+    "4.2": "the connection ended before a session was open",
+    "4.3": "the DNS lookup failed",
+    "4.4": "there is no address to connect to",
+    "5.0": "its replies break the protocol",
+    "5.1": "it does not speak LMTP",
+    "7.0": "STARTTLS failed",
+    "7.4": "TLS is required, and STARTTLS cannot be used",
+    "7.5": "TLS failed",
+    "7.8": "our account and password could not be used",
+}
+_COMMANDS = ("EHLO", "LHLO", "HELO", "STARTTLS", "AUTH")
+
+
+def failed_step(outcome: Outcome) -> str:
+    """Return the step at which a next hop failed, as a clause without its reply.
+
+    Args:
+        outcome: of an attempt that did not get a session (`Outcome.unreachable`).
+    """
+    reply = outcome.reply
+    if outcome.remote is not None:
+        return f"it refused the session at {_refused_at(outcome.transcript, outcome.remote)}"
+    if len(reply.lines) > 1 and reply.status == "4.1":
+        return "none of its hosts could be used"
+    if reply.status == "7.5" and outcome.tls is not None:
+        return "its certificate was not accepted"
+    return _OWN.get(reply.status or "", "no session could be opened")
+
+
+def _refused_at(transcript: str, remote: str) -> str:
+    """Return the last command before QUIT that a server got; its greeting where there is none."""
+    for line in reversed(transcript.splitlines()):
+        command = line.removeprefix("C: ").partition(" ")[0].upper()
+        if line.startswith("C: ") and command in _COMMANDS:
+            return command
+        if line == f"* {remote}":
+            break  # the conversation with this server begins here
+    return "its greeting"
