@@ -1,5 +1,6 @@
 """Accounts: their file, their passwords, and the addresses that they may send as."""
 
+import fcntl
 import json
 import os
 import stat
@@ -95,6 +96,110 @@ class AccountsFile(AccountsTestCase):
         with changing(self.path) as held:
             held.clear()
             raise ZeroDivisionError
+
+    def test_a_change_is_synced_before_it_replaces_the_file_and_the_directory_after(self) -> None:
+        self.put(account("ann"))
+        done: list[str] = []
+        fsync, rename = os.fsync, os.rename
+
+        def noted_fsync(descriptor: int) -> None:
+            status = os.fstat(descriptor)
+            what = "directory" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} octets"
+            done.append(f"fsync {what}")
+            fsync(descriptor)
+
+        def noted_rename(old: str, new: str) -> None:
+            done.append("rename")
+            rename(old, new)
+
+        self.patch(os, "fsync", noted_fsync)
+        self.patch(os, "rename", noted_rename)
+        self.put(account("bob"))
+        size = os.stat(self.path).st_size
+        self.assertEqual(done, [f"fsync {size} octets", "rename", "fsync directory"])
+
+    def test_a_change_leaves_no_file_open(self) -> None:
+        self.put(account("ann"))
+        before = os.listdir("/proc/self/fd")
+        for number in range(5):
+            self.put(account(f"ann{number}"))
+            read_accounts(self.path)
+        self.assertRaises(ZeroDivisionError, self.put_and_fail)
+        self.write("wrong")
+        self.refusal()
+        self.assertRaises(AccountsError, self.put, account("eve"))
+        self.write("", 0o644)
+        self.refusal()
+        self.assertEqual(os.listdir("/proc/self/fd"), before)
+
+    def test_what_a_crash_left_of_a_change_is_replaced(self) -> None:
+        self.put(account("ann"))
+        with open(f"{self.path}.new", "w", encoding="utf-8") as file:
+            file.write("half a li")
+        self.put(account("bob"))
+        self.assertEqual(list(read_accounts(self.path).by_name), ["ann", "bob"])
+        self.assertFalse(os.path.exists(f"{self.path}.new"))
+
+    def test_a_symbolic_link_to_the_file_stays_one(self) -> None:
+        self.put(account("ann"))
+        link = f"{self.path}.link"
+        os.symlink(self.path, link)
+        with changing(link) as held:
+            held["bob"] = account("bob")
+        self.assertTrue(os.path.islink(link))
+        self.assertEqual(list(read_accounts(self.path).by_name), ["ann", "bob"])
+
+    def test_a_change_begins_anew_where_another_process_replaced_the_file(self) -> None:
+        self.put(account("ann"))
+        other = f"{self.path}.other"
+        flock, replaced = fcntl.flock, []
+
+        def replaced_meanwhile(descriptor: int, operation: int) -> None:
+            flock(descriptor, operation)
+            if not replaced:
+                replaced.append(True)
+                with changing(other) as held:
+                    held["eve"] = account("eve")
+                os.rename(other, self.path)
+
+        self.patch(fcntl, "flock", replaced_meanwhile)
+        self.put(account("bob"))
+        self.assertEqual(list(read_accounts(self.path).by_name), ["eve", "bob"])
+
+    def test_two_changes_at_once_wait_for_each_other(self) -> None:
+        with changing(self.path), open(self.path, "rb") as file:
+            self.assertRaises(BlockingIOError, fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open(self.path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_a_change_keeps_the_owner_of_the_file_where_that_is_permitted(self) -> None:
+        self.put(account("ann"))
+        owners: list[tuple[int, int]] = []
+
+        def noted(descriptor: int, user: int, group: int) -> None:
+            owners.append((user, group))
+            raise PermissionError
+
+        self.patch(os, "fchown", noted)
+        self.put(account("bob"))
+        status = os.stat(self.path)
+        self.assertEqual(owners, [(status.st_uid, status.st_gid)])
+        self.assertEqual(list(read_accounts(self.path).by_name), ["ann", "bob"])
+
+    def test_a_change_of_a_file_that_others_can_read_is_refused(self) -> None:
+        for mode in (0o604, 0o602, 0o660, 0o601):
+            self.write("", mode)
+            self.assertRaises(AccountsError, self.put, account("ann"))
+            self.assertIn(f"found mode {mode:04o}", self.refusal())
+        for mode in (0o400, 0o600, 0o640):
+            self.write("", mode)
+            self.assertEqual(len(read_accounts(self.path).by_name), 0)
+
+    def test_text_in_another_encoding_is_an_error(self) -> None:
+        with open(self.path, "wb") as file:
+            file.write('{"name": "r\xe9my"}\n'.encode("latin-1"))
+        os.chmod(self.path, 0o600)
+        self.assertEqual(self.refusal(), "FILE: not UTF-8")
 
     def test_a_change_keeps_the_mode_of_the_file(self) -> None:
         self.put(account("ann"))

@@ -113,5 +113,6 @@ def _network(address: str | None) -> str:
         return "local"
     parsed = ip_address(address.partition("%")[0])
     if isinstance(parsed, IPv6Address):
-        return str(IPv6Address(int(parsed) >> 64 << 64))
+        # Those that IPv4 is mapped into (RFC 4291 §2.5.5.2) are one /64.
+        return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
     return str(parsed)
