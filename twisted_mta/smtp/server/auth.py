@@ -193,6 +193,8 @@ class ServerAuth:
 
 
 def _decoded(line: bytes) -> bytes:
+    if len(line) % 4:  # ``AAAA=`` passes in strict mode too
+        raise CommandError(replies.NOT_BASE64)
     try:
         return binascii.a2b_base64(line, strict_mode=True)
     except binascii.Error:
