@@ -189,7 +189,7 @@ class Starting(InMemory):
         mta.mta.startService()
         self.assertTrue(mta.connect().received.startswith(b"220 mta.example "))
 
-    def test_a_start_without_privileges_binds_as_well(self) -> None:
+    def test_a_start_without_privileges_binds_the_ports(self) -> None:
         mta = self.make()
         mta.mta.startService()
         mta.connect()

@@ -285,7 +285,7 @@ class Acting(AdminTestCase):
         self.assertEqual(code, 409)
         self.assertEqual(facts, {"error": "routes: \\x1b[31mno\\nsuch"})
 
-    def test_an_unexpected_error_of_an_action_is_logged_as_well(self) -> None:
+    def test_an_unexpected_error_of_an_action_is_logged(self) -> None:
         code, _ = self.json_of(self.admin({"reload": lambda: 1 / 0}), "/v1/reload", "POST")
         self.assertEqual(code, 409)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

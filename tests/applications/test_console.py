@@ -117,7 +117,7 @@ class DocumentedApplication(RunningTestCase):
 
 
 class WithTLS(RunningTestCase):
-    async def test_starttls_with_a_context_factory_of_twisted(self) -> None:
+    async def test_starttls_uses_a_context_factory_of_twisted(self) -> None:
         console: list[bytes] = []
         self.addCleanup(self.disconnected)
         key = ssl.KeyPair.generate(size=2048)

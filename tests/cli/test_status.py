@@ -233,19 +233,19 @@ class TLS(RunningTestCase):
 
 
 class Exits(RunningTestCase):
-    def test_3_if_no_mta_runs_with_the_socket_and_the_remedy(self) -> None:
+    def test_without_an_mta_it_exits_with_3_and_names_socket_and_remedy(self) -> None:
         for command in ("status", "reload", "reopen-logs"):
             result = self.run_tool(command, "--state-dir", self.state)
             self.assertEqual(result.exit_code, 3)
             self.assertIn(os.path.join(self.state, "control.sock"), result.output)
             self.assertIn("start one with twistd mta", result.output)
 
-    def test_1_if_the_mta_refuses(self) -> None:
+    def test_a_refusal_of_the_mta_exits_with_1(self) -> None:
         result, request = self.asked({"error": "aliases: line 3"}, "reload", code=409)
         self.assertEqual((result.exit_code, request), (1, "POST /v1/reload HTTP/1.1"))
         self.assertEqual(result.output, "twisted-mta: aliases: line 3\n")
 
-    def test_0_if_the_action_was_done(self) -> None:
+    def test_an_action_that_was_done_exits_with_0(self) -> None:
         result, _ = self.asked({"version": 1, "lines": ["a.pem: \x1bnew"]}, "reload")
         self.assertEqual((result.exit_code, result.output), (0, "a.pem: \\x1bnew\n"))
         os.unlink(os.path.join(self.state, "control.sock"))
@@ -253,7 +253,7 @@ class Exits(RunningTestCase):
         self.assertEqual((result.exit_code, result.output), (0, "done\n"))
         self.assertEqual(request, "POST /v1/reopen-logs HTTP/1.1")
 
-    def test_2_for_an_unknown_option(self) -> None:
+    def test_an_unknown_option_exits_with_2(self) -> None:
         self.assertEqual(self.run_tool("status", "--colour").exit_code, 2)
 
     def test_the_first_state_directory_of_the_environment_is_the_default(self) -> None:

@@ -15,14 +15,14 @@ from twisted_mta.config.amounts import (
 
 
 class Amounts(SynchronousTestCase):
-    def test_durations_with_and_without_units(self) -> None:
+    def test_durations_are_read_with_and_without_units(self) -> None:
         for text, seconds in (
             ("30 s", 30), ("5 min", 300), ("1h", 3600), ("5 days", 432000), ("1 day", 86400),
             ("1.5 h", 5400), ("90", 90), (90, 90), (0.25, 0.25), (" 2 weeks ", 1209600),
         ):  # fmt: skip
             self.assertEqual(duration(text), seconds, text)
 
-    def test_sizes_with_and_without_units(self) -> None:
+    def test_sizes_are_read_with_and_without_units(self) -> None:
         for text, octets in (
             ("50 MiB", 50 << 20), ("64KiB", 65536), ("1 GiB", 1 << 30), ("1.5 KiB", 1536),
             ("50 MB", 50_000_000), ("10", 10), (65536, 65536), ("1 octet", 1),

@@ -84,7 +84,7 @@ class KindTests(HopTestCase):
         self.assertTrue(peer.finished, peer.problems)
         self.assertEqual(self.located, 0)
 
-    def test_lmtp_over_tcp(self) -> None:
+    def test_messages_are_delivered_by_lmtp_over_tcp(self) -> None:
         self.use(tls="none")
         hop = NextHop("lmtp", hosts=(Host("mx1.example", 24),))
         self.targets = [Target("mx1.example", "192.0.2.1", 24)]

@@ -87,7 +87,7 @@ class StartTLSTests(HostileTestCase):
                 self.assertTrue(peer.finished, (pieces, peer.problems))
                 self.fresh()
 
-    def test_c4_starttls_refused_with_any_code(self) -> None:
+    def test_c4_starttls_may_be_refused_with_any_code(self) -> None:
         """By the level, the mail goes in clear on the connection, or QUIT follows."""
         for level in ("may", "encrypt"):
             for reply in (b"454 4.7.0 No", b"554 No", b"502 No", b"501 No", b"250 Ok", b"221 Bye"):
@@ -237,7 +237,7 @@ class ReplyTests(HostileTestCase):
                 self.assertFalse(peer.lost, where)
             self.fresh()
 
-    def test_a_reply_with_different_codes(self) -> None:
+    def test_different_codes_in_one_reply_are_judged_by_their_classes(self) -> None:
         """RFC 5321 §4.2.1: of codes of one class the last counts; several classes defer."""
         for reply_octets, code, uncertain in (
             (b"250-ok\r\n251 queued\r\n", 251, False),
@@ -326,7 +326,7 @@ class ReplyTests(HostileTestCase):
         self.assertEqual(self.outcome(delivering).remote, str(SECOND))
         self.assertTrue(first.lost and second.finished)
 
-    def test_a_connection_closed_at_every_point(self) -> None:
+    def test_a_connection_may_be_closed_at_every_point(self) -> None:
         """Before the final dot the next target is tried; after it the outcome is uncertain."""
         for where in range(4):
             for end in (("close",), ("abort",)):

@@ -48,7 +48,7 @@ class Obeyed(HopTestCase):
         self.assertDelivered("b@example.net")
         self.assertTrue(second.finished, second.problems)
 
-    def test_rcptmax_and_mailmax_together(self) -> None:
+    def test_rcptmax_and_mailmax_hold_together(self) -> None:
         peers = [
             self.server(*opening("RCPTMAX=1 MAILMAX=1"), *transaction(name), *PARTING)
             for name in ("b@example.net", "c@example.net")

@@ -425,7 +425,7 @@ class Delivery(MaildirTestCase):
         self.files.create("/mail/example.net/ann").close()
         self.assertFalse(self.maildirs.exists(Mailbox("ann", "example.net")))
 
-    def test_it_works_on_a_real_disk(self) -> None:
+    def test_a_message_is_delivered_on_a_real_disk(self) -> None:
         root = self.mktemp()
         maildirs = MaildirDelivery(
             root,
@@ -481,7 +481,7 @@ class Batches(MaildirTestCase):
         syncs = [path for name, path in self.files.operations if name == "sync_directory"]
         self.assertEqual(syncs.count("/mail/example.net/bob/new"), 4)
 
-    def test_there_are_as_many_calls_as_threads(self) -> None:
+    def test_batches_are_written_by_as_many_calls_as_there_are_threads(self) -> None:
         self.maildirs = self.delivery(executor=self.execute, calls=4)
         batches = self.waiting_deliveries(*[message("bob") for _ in range(9)])
         self.assertEqual([len(batch) for batch in batches], [1, 1, 1, 1, 5])

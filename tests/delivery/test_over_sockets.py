@@ -66,14 +66,16 @@ class OverSocketsTests(TestCase):
         return outcome  # type: ignore[no-any-return]
 
     @inlineCallbacks
-    def test_a_delivery_with_starttls(self) -> Generator["Deferred[Any]", Any, None]:
+    def test_starttls_delivers_a_message(self) -> Generator["Deferred[Any]", Any, None]:
         peer = self.serve(*TLS_OPENING, *SECURED, *TAKEN)
         outcome = yield self.send(NextHop("smtp", domain="example.net"))
         self.assertTrue(outcome.tls.peer_verified)
         self.assertEqual(peer.problems, [])
 
     @inlineCallbacks
-    def test_a_delivery_with_implicit_tls(self) -> Generator["Deferred[Any]", Any, None]:
+    def test_implicit_tls_delivers_a_message(
+        self,
+    ) -> Generator["Deferred[Any]", Any, None]:
         peer = self.serve(("starttls",), *OPENING, *TAKEN)
         hop = NextHop("smtp", hosts=(Host("mx.example", 465),), implicit_tls=True)
         outcome = yield self.send(hop)

@@ -16,7 +16,7 @@ class PeerTimeoutTests(SynchronousTestCase):
         """Advance the clock by tenths of a second."""
         self.clock.pump([0.1] * (seconds * 10))
 
-    def test_it_expires_once_after_its_seconds(self) -> None:
+    def test_a_timeout_expires_once_after_its_seconds(self) -> None:
         self.timeout.start(12)
         self.run_for(40)
         [expired] = self.expired

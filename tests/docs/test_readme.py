@@ -13,7 +13,7 @@ class Commands(SynchronousTestCase):
         text = README.read_text(encoding="utf-8")
         self.blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
-    def test_there_are_two_and_both_are_for_a_shell(self) -> None:
+    def test_the_readme_has_two_commands_and_both_are_for_a_shell(self) -> None:
         self.assertEqual([kind for kind, _ in self.blocks], ["sh", "sh"])
 
     def test_each_makes_its_virtual_environment_and_installs(self) -> None:

@@ -70,7 +70,7 @@ class StateDiagram(SynchronousTestCase):
         self.assertEqual(self.drawing(table).count("QUIT, in any other state"), 1)
         self.assertNotIn("QUIT", self.drawing(table))
 
-    def test_what_is_no_table_is_refused(self) -> None:
+    def test_a_value_that_is_no_table_is_refused(self) -> None:
         for value in (3, {Door.OPEN: Door.CLOSED}, [(Door.OPEN, Door.CLOSED)]):
             with self.assertRaises(TypeError):
                 self.module["rows"](value)

@@ -102,7 +102,7 @@ class Exchanging(TestCase):
         ):  # words of the library, for programmers only
             self.assertNotIn(word, reply)
 
-    async def test_domains_that_accept_mail(self) -> None:
+    async def test_domains_that_accept_mail_have_targets(self) -> None:
         first, *_ = found = [each.address for each in await self.locate("mail.example")]
         self.assertEqual(first, "2001:db8::1")
         self.assertEqual(sorted(found[1:3]), ["192.0.2.1", "192.0.2.11"])

@@ -26,7 +26,7 @@ lifetime = "2 s"
 
 
 class Life(ProgramTestCase):
-    def test_when_ready_it_listens_on_the_logged_ports(self) -> None:
+    def test_a_ready_mta_listens_on_the_logged_ports(self) -> None:
         with MTA(self.home) as mta:
             self.assertTrue(listens(mta.smtp))
             self.assertTrue(listens(mta.web))

@@ -122,7 +122,7 @@ class Refusals(ProgramTestCase):
             returned = f"Final-Recipient: rfc822; bob@{domain}.example".encode() in reports
             self.assertEqual((domain, returned), (domain, domain in failed))
 
-    def test_outcomes_of_refusals_by_smtp(self) -> None:
+    def test_each_refusal_by_smtp_has_its_outcome(self) -> None:
         self.start("smtp", SMTP)
         self.assertBecomes(SMTP, ("bob",), ("lost-dot",))
         self.assertReturned(SMTP)

@@ -48,7 +48,7 @@ class Securing(ProgramTestCase):
 
 
 class Levels(Securing):
-    def test_outcomes_of_each_level_with_each_certificate(self) -> None:
+    def test_each_level_has_its_outcome_with_each_certificate(self) -> None:
         issue = self.authority.issue
         contexts = {
             "clear": None,

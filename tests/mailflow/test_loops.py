@@ -62,7 +62,7 @@ class Lists(RoutedTestCase):
         self.assertEqual([self.failures(name) for name in "ab"], [0, 1])
         self.assertEqual(len(self.mail("a", "eve")), 1)
 
-    def test_a_loop_of_a_notice_ends_too(self) -> None:
+    def test_a_loop_of_a_notice_ends(self) -> None:
         # The sender is an alias here, whose target forwards back.
         aliases = {"a": "ann: one@b.example", "b": "one: ann@a.example"}
         self.begin("ab", aliases, b={"recipients": "existing"})

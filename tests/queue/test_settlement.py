@@ -155,7 +155,7 @@ class LogLine(RunnerTestCase):
         self.assertTrue(line.isascii() and line.isprintable())
         self.assertIn(r'reply="550 no\" status=delivered\r\n', line)
 
-    def test_each_recipient_has_a_line_discarded_ones_too(self) -> None:
+    def test_each_recipient_has_a_line_even_if_it_is_discarded(self) -> None:
         self.accept(message(1, "a@next.example", "b@next.example", "c@discarded.example"))
         self.answer(DELIVERED, FAILED)
         self.assertEqual(

@@ -221,7 +221,7 @@ class PlainLines(SynchronousTestCase):
             work = parse_in_slices(text.encode(), name="a", ours=OURS)
             self.assertGreaterEqual(sum(1 for _ in work), 99, text[:20])
 
-    def test_emptying_a_table_yields_as_well(self) -> None:
+    def test_emptying_a_table_yields_between_slices(self) -> None:
         aliases = parsed("".join(f"u{number}: p\n" for number in range(2000)))
         self.assertEqual(len(aliases.entries), 2000)
         self.assertGreaterEqual(sum(1 for _ in aliases.empty()), 3)

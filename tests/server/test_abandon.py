@@ -139,7 +139,7 @@ class AbandonedSessions(DialogueTestCase):
             self.assertEqual(bytes(client.unread), b"")
             self.assertOver(client)
 
-    def test_a_client_that_does_not_read_is_disconnected_too(self) -> None:
+    def test_a_client_that_does_not_read_is_disconnected(self) -> None:
         client = self.connect()
         self.hear(client)
         client.transport.pauseProducing()
@@ -160,7 +160,7 @@ class AbandonedSessions(DialogueTestCase):
         self.network.advance(0)
         self.assertOver(client)
 
-    def test_at_once_aborts_without_a_reply(self) -> None:
+    def test_abandoning_at_once_aborts_connections_without_a_reply(self) -> None:
         clients = [self.connect(), self.finishing()]
         for client in clients:
             client.unread.clear()
@@ -320,14 +320,16 @@ class OverSockets(LoopbackTestCase):
         await self.factory.drain()
         self.assertEqual(self.delivery.messages, [])
 
-    async def test_a_client_in_the_middle_of_writing_can_hear_it(self) -> None:
+    async def test_a_client_that_is_writing_hears_the_reply(self) -> None:
         await self.hears_it(await self.sending(self.listen(self.factory)))
 
-    async def test_under_implicit_tls_too(self) -> None:
+    async def test_a_client_that_is_writing_hears_the_reply_under_implicit_tls(
+        self,
+    ) -> None:
         port = self.listen(ImplicitTLSFactory(self.factory))
         await self.hears_it(await self.sending(port, ClientTLS()))
 
-    async def test_under_starttls_too(self) -> None:
+    async def test_a_client_that_is_writing_hears_the_reply_under_starttls(self) -> None:
         client = await self.dial(self.listen(self.factory))
         await client.reply()
         await client.start_tls()

@@ -174,7 +174,7 @@ class OtherSockets(TestCase):
             timeouts=Timeouts(),
         )
 
-    async def test_a_unix_socket(self) -> None:
+    async def test_a_message_arrives_through_a_unix_socket(self) -> None:
         from twisted.internet import reactor  # noqa: TID251
 
         delivery = RecordingDelivery()

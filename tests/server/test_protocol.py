@@ -47,7 +47,7 @@ class Turns(DialogueTestCase):
             ["220 ", "250 ", "250 2.1.0", *["250 2.1.5"] * 8, *["250 2.0.0"] * 2],
         )
 
-    def test_commands_without_a_decision_are_interrupted_too(self) -> None:
+    def test_many_commands_without_a_decision_are_interrupted(self) -> None:
         client = self.connect()
 
         def slow(session: Session, argument: str) -> None:

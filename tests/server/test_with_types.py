@@ -190,7 +190,7 @@ class WithTypes(TestCase):
         self.assertEqual("(TLSv1." in trace, bool(row.tls), trace)
         return match[1]
 
-    async def test_every_row_of_the_table(self) -> None:
+    async def test_every_row_of_the_table_has_the_expected_reply(self) -> None:
         walked = {}
         for row in rows():
             if row.utf8 and "SMTPUTF8" not in self.announced:

@@ -95,7 +95,7 @@ class Reading(SynchronousTestCase):
                     reader.read(piece)
                 self.assertEqual(reader.long, long, (length, cuts[:1]))
 
-    def test_a_bare_cr_or_lf_ends_a_line_too(self) -> None:
+    def test_a_bare_cr_or_lf_ends_a_line(self) -> None:
         # Where newlines are normalized each becomes CR LF; elsewhere the message is refused.
         for end in (b"\r", b"\n"):
             for cuts in ([], list(range(2000))):

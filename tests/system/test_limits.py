@@ -20,7 +20,7 @@ class LocalLimitsTest(SynchronousTestCase):
         self.limits.give_back(PEER)
         self.assertEqual([self.limits.take(PEER, 2) for _ in range(2)], [True, False])
 
-    def test_who_waits_is_served_in_turn(self) -> None:
+    def test_waiting_requests_are_served_in_turn(self) -> None:
         self.assertIs(self.limits.wait(HOP, 1), True)
         heard: list[str] = []
         for name in "abc":
@@ -33,7 +33,7 @@ class LocalLimitsTest(SynchronousTestCase):
         self.assertEqual(heard, ["a", "b", "c"])
         self.assertTrue(self.limits.take(HOP, 1))
 
-    def test_who_has_ceased_to_wait_counts_nothing(self) -> None:
+    def test_a_canceled_request_does_not_count(self) -> None:
         self.limits.take(HOP, 1)
         first, second = self.limits.wait(HOP, 1), self.limits.wait(HOP, 1)
         assert isinstance(first, Deferred) and isinstance(second, Deferred)
@@ -44,7 +44,7 @@ class LocalLimitsTest(SynchronousTestCase):
         self.limits.give_back(HOP)
         self.assertTrue(self.limits.take(HOP, 1))
 
-    def test_the_newest_word_on_the_limit_holds(self) -> None:
+    def test_the_limit_that_was_given_last_holds(self) -> None:
         self.assertTrue(self.limits.take(HOP, 1))
         waiting = self.limits.wait(HOP, 1)
         assert isinstance(waiting, Deferred)
@@ -55,7 +55,7 @@ class LocalLimitsTest(SynchronousTestCase):
             self.limits.give_back(HOP)
         self.assertTrue(self.limits.take(HOP, 2))
 
-    def test_who_gives_back_in_the_same_breath(self) -> None:
+    def test_a_waiting_request_may_give_back_when_it_is_served(self) -> None:
         self.limits.take(HOP, 1)
         waiting = self.limits.wait(HOP, 1)
         assert isinstance(waiting, Deferred)
@@ -68,7 +68,7 @@ class LocalLimitsTest(SynchronousTestCase):
         self.assertTrue(self.limits.take(HOP, 2))
         self.assertEqual([self.limits.take(HOP, 2) for _ in range(2)], [True, False])
 
-    def test_nothing_is_remembered_of_what_is_not_in_use(self) -> None:
+    def test_a_key_that_is_not_in_use_is_forgotten(self) -> None:
         self.limits.take(HOP, 1)
         self.limits.give_back(HOP)
         with self.assertRaises(KeyError):

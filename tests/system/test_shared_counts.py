@@ -19,30 +19,30 @@ class LoadsTestCase(SynchronousTestCase):
             for _ in range(count):
                 worker.enter()
 
-    def test_who_has_much_more_than_another_is_ahead(self) -> None:
+    def test_a_worker_with_many_more_connections_than_another_is_ahead(self) -> None:
         self.serving(3, 0, 1)
         self.assertEqual([worker.ahead for worker in self.workers], [True, False, False])
 
-    def test_a_little_more_is_nothing(self) -> None:
+    def test_a_worker_with_two_connections_more_is_not_ahead(self) -> None:
         self.serving(2, 0, 1)
         self.assertFalse(self.workers[0].ahead)
 
-    def test_with_many_half_as_many_again_is_a_little(self) -> None:
+    def test_a_worker_with_half_as_many_connections_again_is_not_ahead(self) -> None:
         self.serving(15, 10, 10)
         self.assertFalse(self.workers[0].ahead)
         self.workers[0].enter()
         self.assertTrue(self.workers[0].ahead)
 
-    def test_what_has_ended_counts_no_more(self) -> None:
+    def test_connections_that_have_ended_do_not_count(self) -> None:
         self.serving(3, 0, 0)
         self.workers[0].leave()
         self.assertFalse(self.workers[0].ahead)
 
-    def test_nothing_is_left_to_one_that_takes_nothing(self) -> None:
+    def test_connections_are_not_left_to_a_worker_that_serves_none(self) -> None:
         self.serving(9)
         self.assertFalse(self.workers[0].ahead)
 
-    def test_nothing_is_left_to_one_that_drains(self) -> None:
+    def test_connections_are_not_left_to_a_worker_that_drains(self) -> None:
         self.serving(9, 1, 9)
         self.assertTrue(self.workers[0].ahead)
         self.workers[1].retire()
@@ -50,7 +50,7 @@ class LoadsTestCase(SynchronousTestCase):
         self.workers[1].leave()
         self.assertFalse(self.workers[0].ahead)
 
-    def test_nothing_is_left_to_the_dead(self) -> None:
+    def test_connections_are_not_left_to_a_dead_worker(self) -> None:
         self.serving(9, 1, 9)
         self.parent.gone(1)
         self.assertFalse(self.workers[0].ahead)
@@ -58,13 +58,13 @@ class LoadsTestCase(SynchronousTestCase):
         successor.serve()
         self.assertTrue(self.workers[0].ahead)
 
-    def test_what_was_taken_before_it_was_told_to_serve_counts(self) -> None:
+    def test_connections_that_a_worker_took_before_it_serves_count(self) -> None:
         self.serving(9, 9)
         self.workers[2].enter()
         self.assertFalse(self.workers[0].ahead)
         self.workers[2].serve()
         self.assertTrue(self.workers[0].ahead)
 
-    def test_it_may_be_closed_twice(self) -> None:
+    def test_shared_counts_may_be_closed_twice(self) -> None:
         self.parent.close()
         self.parent.close()

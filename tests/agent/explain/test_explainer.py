@@ -44,7 +44,7 @@ class Addresses(ExplainerTestCase):
         self.assertTrue(recipient["way"]["maildir"].endswith("/localhost/ann"))
         self.assertIn("Route: maildir (local domain localhost)", self.text(facts))
 
-    def test_troubles_of_the_whole_mta_are_said_as_well(self) -> None:
+    def test_an_explanation_names_troubles_of_the_whole_mta(self) -> None:
         facts = self.world().explain("ann@localhost", client=None)
         troubles = [{"text": "12 octets are free"}, {"text": "no log"}]
         text = self.text({**facts, "unready": "12 octets are free", "troubles": troubles})

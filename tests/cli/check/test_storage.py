@@ -92,7 +92,7 @@ class Files(CheckTestCase):
             ],
         )
 
-    def test_of_many_such_members_twenty_are_named(self) -> None:
+    def test_of_many_missing_members_twenty_are_named(self) -> None:
         config = self.config(
             aliases=self.write(
                 "aliases", "all: " + ", ".join(f"u{number}" for number in range(50))
@@ -148,7 +148,7 @@ class Disk(CheckTestCase):
         )
         self.assertEqual(self.found(config, free=lambda path: 10 << 20), [])
 
-    def test_the_file_system_of_the_maildir_is_checked_too(self) -> None:
+    def test_the_file_system_of_the_maildir_is_checked(self) -> None:
         os.mkdir(self.path("mail"))
         config = self.config(maildir=self.path("mail"))
         full = {self.path("mail"): 0}

@@ -192,7 +192,7 @@ class FailureNotice(SynchronousTestCase):
         _, _, returned = self.parts(notice)
         self.assertTrue(returned.get_payload(decode=True).endswith(b"X-Long: header\r\n"))  # type: ignore[union-attr]
 
-    def test_a_message_without_a_header_section_is_returned_too(self) -> None:
+    def test_a_message_without_a_header_section_is_returned(self) -> None:
         self.parts(self.notice(message(b"\r\njust text\r\n"), failed()))
         self.parts(self.notice(message(b"no line end"), failed()))
         large = self.notice(message(b"\r\n" + b"just text\r\n" * 10_000), failed())

@@ -47,10 +47,10 @@ class ForeignExtension(SessionTestCase):
             )
         )
 
-    def test_it_is_announced(self) -> None:
+    def test_a_foreign_extension_is_announced(self) -> None:
         self.assertIn("250 XTEA POT=2\r\n", self.say(b"EHLO x\r\n"))
 
-    def test_its_parameter_is_read(self) -> None:
+    def test_a_parameter_of_a_foreign_extension_is_read(self) -> None:
         self.code("EHLO x")
         self.assertEqual(self.code("MAIL FROM:<> FLAVOUR=MILK"), "501 5.5.4")
         self.assertEqual(self.code("MAIL FROM:<a@b.example> FLAVOUR=ASSAM"), "250 2.1.0")
@@ -58,7 +58,7 @@ class ForeignExtension(SessionTestCase):
         assert self.session.transaction is not None
         self.assertEqual(self.session.transaction.parameters, {"FLAVOUR": "ASSAM"})
 
-    def test_its_verb_is_obeyed_wherever_no_content_is_awaited(self) -> None:
+    def test_a_verb_of_a_foreign_extension_is_obeyed_wherever_no_content_is_awaited(self) -> None:
         self.assertEqual(self.say(b"xpour a cup\r\n"), "250 2.0.0 1 cups, START\r\n")
         self.code("EHLO x")
         self.code("MAIL FROM:<>")
@@ -66,7 +66,7 @@ class ForeignExtension(SessionTestCase):
         self.assertEqual(self.say(b"XPOUR\r\n"), "250 2.0.0 2 cups, RCPT\r\n")
         self.assertEqual(self.code("DATA"), "354")
 
-    def test_its_refusals_count_as_errors(self) -> None:
+    def test_refusals_by_a_foreign_extension_count_as_errors(self) -> None:
         self.assertEqual(self.code("XPOUR COFFEE"), "504 5.5.4")
         self.assertEqual(self.session.errors, 1)
         self.code("XPOUR")
@@ -74,11 +74,11 @@ class ForeignExtension(SessionTestCase):
         self.assertEqual(self.code("XPOUR"), "452 4.3.1")
         self.assertEqual(self.session.errors, 1)
 
-    def test_its_421_ends_the_session(self) -> None:
+    def test_a_421_of_a_foreign_extension_ends_the_session(self) -> None:
         self.assertEqual(self.code("XPOUR PLEASE"), "421 4.3.2")
         self.assertIs(self.session.state, State.CLOSED)
 
-    def test_it_cannot_replace_a_verb_of_the_session(self) -> None:
+    def test_a_foreign_extension_cannot_replace_a_verb_of_the_session(self) -> None:
         self.assertEqual(self.say(b"NOOP\r\nNOOP\r\n"), "250 2.0.0 OK\r\n" * 2)
         self.assertEqual(self.cups, 0)
 
@@ -87,7 +87,7 @@ class ForeignExtension(SessionTestCase):
         self.assertEqual(self.code("XPOUR\r\nNOOP"), "554 5.5.0")
         self.assertEqual(self.cups, 0)
 
-    def test_where_it_is_not_announced_its_verb_is_not_obeyed(self) -> None:
+    def test_a_verb_of_an_extension_that_is_not_announced_is_not_obeyed(self) -> None:
         self.session.tls_established(FACTS)
         self.assertNotIn("XTEA", self.say(b"EHLO x\r\n"))
         self.assertEqual(self.code("XPOUR"), "503 5.5.1")
