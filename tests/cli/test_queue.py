@@ -206,7 +206,7 @@ class Listing(QueueCommandTestCase):
         result = self.run_tool("list", answers=[(400, {"error": "no filter"})])
         self.assertEqual((result.exit_code, result.output), (1, "twisted-mta: no filter\n"))
 
-    def test_without_an_mta_it_exits_with_3(self) -> None:
+    def test_a_command_without_an_mta_exits_with_3(self) -> None:
         self.assertEqual(self.run_tool("list").exit_code, 3)
 
 

@@ -233,7 +233,7 @@ class TLS(RunningTestCase):
 
 
 class Exits(RunningTestCase):
-    def test_without_an_mta_it_exits_with_3_and_names_socket_and_remedy(self) -> None:
+    def test_a_command_without_an_mta_exits_with_3_and_names_socket_and_remedy(self) -> None:
         for command in ("status", "reload", "reopen-logs"):
             result = self.run_tool(command, "--state-dir", self.state)
             self.assertEqual(result.exit_code, 3)
