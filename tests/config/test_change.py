@@ -159,6 +159,27 @@ class Change(SynchronousTestCase):
         self.assertEqual(fixed(two, before), ["1 listeners; before: 2"])
         self.assertEqual(changes(before, two), [])
 
+    def test_a_difference_of_a_destination_names_it(self) -> None:
+        before = evolve(
+            settings(),
+            destinations=(Destination(domain="a.example"), Destination(domain="b.example")),
+        )
+        after = evolve(
+            before,
+            destinations=(
+                Destination(domain="c.example"),
+                Destination(domain="b.example", connections=7),
+            ),
+        )
+        self.assertEqual(fixed(before, after), [])
+        self.assertEqual(
+            changes(before, after),
+            [
+                'destinations = ["c.example", "b.example"]; before: ["a.example", "b.example"]',
+                'destination "b.example": connections = 7; before: none',
+            ],
+        )
+
     def test_a_difference_of_a_listener_names_it(self) -> None:
         before = settings()
         after = evolve(before, listeners=(Listener(endpoint="tcp:25", max_recipients=7),))

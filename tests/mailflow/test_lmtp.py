@@ -90,9 +90,6 @@ class StraightToMaildirs(LMTPTestCase):
             file.write(text)
         return path
 
-    def queued(self, mta: MemoryMTA) -> int:
-        return mta.status().queue.messages
-
     def test_direct_mail_is_in_the_maildirs_before_the_reply(self) -> None:
         mta = self.direct()
         answer = self.client(mta).mail(CONTENT, "bob@localhost", "eve@localhost")

@@ -178,7 +178,7 @@ class Notices(RunnerTestCase):
         self.notice_made = self.noticed.append
         super().begin(start)
 
-    def fail(self, message: Message) -> list[str]:
+    def notified(self, message: Message) -> list[str]:
         """Let a message fail; return the recipients of its notice."""
         self.accept(message)
         self.answer(FAILED)
@@ -189,7 +189,7 @@ class Notices(RunnerTestCase):
         ]
 
     def test_a_notice_goes_where_the_aliases_of_the_sender_lead(self) -> None:
-        self.assertEqual(self.fail(message(1)), ["carol@next.example", "dave@next.example"])
+        self.assertEqual(self.notified(message(1)), ["carol@next.example", "dave@next.example"])
         (notice,) = self.notices()
         assert isinstance(notice.body, MemoryBody)
         self.assertIn(b"\r\nTo: <ann@sender.example>\r\n", notice.body.content)
@@ -199,12 +199,12 @@ class Notices(RunnerTestCase):
 
     def test_a_notice_goes_to_the_sender_itself_where_its_aliases_are_unknown(self) -> None:
         self.assertEqual(
-            self.fail(message(1, sender="broken@here.example")), ["broken@here.example"]
+            self.notified(message(1, sender="broken@here.example")), ["broken@here.example"]
         )
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_each_notice_is_counted_when_it_is_in_the_queue(self) -> None:
-        self.fail(message(1, "a@next.example", "b@next.example"))
+        self.notified(message(1, "a@next.example", "b@next.example"))
         self.assertEqual(self.noticed, ["failed"])
         self.answer(FAILED)  # the notice itself: nobody is told
         self.assertEqual(self.noticed, ["failed"])

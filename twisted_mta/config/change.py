@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from .config import Config
+from .destination import Destination
 from .listener import Listener
 from .setting import shown
 
@@ -48,6 +49,8 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             continue
         if field.name == "listeners":
             yield from _of_listeners(old, new)
+        elif field.name == "destinations":
+            yield from _of_destinations(old, new)
         elif attrs.has(type(new)) and type(old) is type(new):
             yield from _of_table((field.name,), f"[{field.name}] ", old, new)
         else:
@@ -62,6 +65,20 @@ def _of_listeners(
         return
     for old, new in zip(before, after, strict=True):
         yield from _of_table(("listeners",), f"listener {shown(old.endpoint)}: ", old, new)
+
+
+def _of_destinations(
+    before: tuple[Destination, ...], after: tuple[Destination, ...]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    domains = [tuple(each.domain for each in several) for several in (before, after)]
+    if domains[0] != domains[1]:
+        old, new = map(_shown, domains)
+        yield ("destinations",), f"destinations = {new}; before: {old}"
+    by_domain = {each.domain: each for each in before}
+    for each in after:
+        if each.domain in by_domain:
+            where = f"destination {shown(each.domain)}: "
+            yield from _of_table(("destinations",), where, by_domain[each.domain], each)
 
 
 def _of_table(
