@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_mta import Config
 from twisted_mta.config import Listener
 from twisted_mta.config.change import changes, fixed
+from twisted_mta.config.checker import checker_spec
 from twisted_mta.config.destination import Destination
 
 NETWORK = ip_network("192.0.2.0/24")
@@ -139,6 +140,14 @@ class Change(SynchronousTestCase):
 
     def test_equal_settings_are_no_difference(self) -> None:
         self.assertEqual(fixed(settings(), settings()) + changes(settings(), settings()), [])
+
+    def test_a_difference_of_auth_shows_no_secret(self) -> None:
+        before, after = (
+            evolve(settings(), auth=checker_spec(f"memory:ann:{password}"))
+            for password in ("opensesame", "tuesday")
+        )
+        (line,) = changes(before, after)
+        self.assertEqual(line, 'auth = "memory:..."; before: "memory:..."')
 
     def test_all_differences_are_listed(self) -> None:
         before = settings()

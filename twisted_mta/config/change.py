@@ -11,6 +11,7 @@ from .config import Config
 from .destination import Destination
 from .listener import Listener
 from .setting import shown
+from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
 
 # Settings of ports, processes and open files, by table: applied by a start alone.
 _FIXED: Mapping[str, tuple[str, ...]] = {
@@ -51,7 +52,7 @@ def _differences(before: Config, after: Config) -> Iterator[tuple[tuple[str, ...
             yield from _of_listeners(old, new)
         elif field.name == "destinations":
             yield from _of_destinations(old, new)
-        elif attrs.has(type(new)) and type(old) is type(new):
+        elif isinstance(new, QueueSettings | DeliverySettings | DNSSettings | LogSettings):
             yield from _of_table((field.name,), f"[{field.name}] ", old, new)
         else:
             yield (field.name,), f"{field.name} = {_shown(new)}; before: {_shown(old)}"
