@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import evolve
@@ -42,19 +42,8 @@ OTHERS: Mapping[str, Any] = {
     "hostname": "other.example",
     "web": "tcp:8025",
     "endpoint": "tcp:2626:interface=127.0.0.1",
-    "recipients": "any",
-    "missing_members": "refuse",
-    "auth": "any",
     "auth_mechanisms": ("PLAIN",),
-    "own_addresses": "header",
-    "minimum_tls": "1.3",
     "ciphers": "ECDHE+AESGCM",
-    "client_certificates": "require",
-    "lmtp_delivery": "direct",
-    "bare_newlines": "normalize",
-    "long_lines": "reject",
-    "format": "json",
-    "tls_memory": "require",
     "routes": (("*", "discard:"),),
     "local_domains": ("other.example",),
     "virtual_domains": ("other.example",),
@@ -67,7 +56,7 @@ OTHERS: Mapping[str, Any] = {
     "username": "bob",
     "rate": "100/min",
 }
-"""Another value of each setting that is not a number, a flag, a file or a list of networks."""
+"""Another value of each setting that is no choice, number, flag, file or list of networks."""
 
 
 _HELD = {"listener": "listeners", "destination": "destinations"}
@@ -136,6 +125,13 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.startswith("twisted_mta.") and not cls.__module__.startswith(_NO_SETTINGS)
 
 
+def _choices(hint: Any) -> list[Any]:
+    """Return the values of a `Literal`, also within a union."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for each in get_args(hint) for choice in _choices(each)]
+
+
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
     """Return the values of ``after`` that are not those of ``before``; "absent": it has none."""
     return {
@@ -193,8 +189,8 @@ class EachSetting(SynchronousTestCase):
         os.chmod(path, 0o600)
         return path
 
-    def other(self, name: str, value: Any) -> Any:
-        """Return another value of a setting."""
+    def other(self, name: str, value: Any, hint: Any) -> Any:
+        """Return another value of a setting, whose type is ``hint``."""
         files = {
             "aliases": lambda: self.write("other aliases", "crew: bob\ncrowd: bob\n"),
             "users": lambda: self.write("other users", "\n"),
@@ -213,6 +209,9 @@ class EachSetting(SynchronousTestCase):
             return OTHERS[name]
         if name.endswith("_from"):
             return (ip_network("192.0.2.0/24"),)
+        choices = [choice for choice in _choices(hint) if choice != value]
+        if choices:
+            return choices[-1]
         if isinstance(value, bool):
             return not value
         if isinstance(value, int | float | None):
@@ -239,7 +238,8 @@ class EachSetting(SynchronousTestCase):
             ConfigError: it contradicts the other settings.
         """
         tables = self.tables(config, table)
-        value = self.other(name, getattr(tables[number], name))
+        hint = get_type_hints(type(tables[number]))[name]
+        value = self.other(name, getattr(tables[number], name), hint)
         if table == "mta" and name == "auth":
             value = checker_spec("memory:bob:secret")
         also = {"tls_certificate": "tls_key", "client_certificate": "client_key"}
