@@ -15,7 +15,7 @@ class Endpoints(SynchronousTestCase):
 
     def test_kinds_of_twisted_and_its_plugins_are_accepted(self) -> None:
         for description in (
-            "tcp:0", "tcp:port=25", r"tcp6:25:interface=\:\:", "unix:/run/a:mode=666",
+            "tcp:0", "tcp:65535", "tcp:port=25", r"tcp6:25:interface=\:\:", "unix:/run/a:mode=666",
             "systemd:domain=INET:name=mta", "stdio:", "TCP:25",
         ):  # fmt: skip
             self.assertEqual(endpoint(description), description)

@@ -133,6 +133,17 @@ class Domains(SynchronousTestCase):
         ):
             self.assertEqual(domain_name(text), canonical)
 
+    def test_a_domain_has_up_to_253_octets_and_a_label_up_to_63(self) -> None:
+        """RFC 1035 §2.3.4."""
+        labels = ".".join(["a" * 63] * 3)
+        for name in (f"{labels}.{'b' * 61}", f"{labels}.{'b' * 61}.", f"{'a' * 63}.example"):
+            self.assertEqual(domain_name(name), name.removesuffix("."))
+            self.assertEqual(Mailbox.parse(f"u@{name}").domain, name.removesuffix("."))
+        for name in (f"{labels}.{'b' * 62}", f"{'a' * 64}.example", f"\u00fc{'a' * 253}"):
+            self.assertRaises(AddressError, domain_name, name)
+        # The limit is that of A-labels, which are longer.
+        self.assertRaises(AddressError, domain_name, ".".join(["\u00fc" + "a" * 50] * 5))
+
     def test_a_domain_that_idna_forbids_is_an_address_error(self) -> None:
         for text in (
             "\u2603\ufe0f\u200d.example",

@@ -123,6 +123,8 @@ class Relayed(InternationalTestCase):
             (UTF8, "bob@next.example", "ann@localhost"),
             (PLAIN, "ü@next.example", "ann@localhost"),
             (PLAIN, "bob@next.example", "ü@localhost"),
+            (UTF8, "bob@next.example", ""),  # a notice in another language
+            (PLAIN, "ü@next.example", ""),
         ):
             body = "" if content.isascii() else " BODY=8BITMIME"
             peer = self.next_hop(
@@ -149,6 +151,12 @@ class Relayed(InternationalTestCase):
             self.assertIn(b" with UTF8SMTP id ", sent)
             self.assertNotIn(b"\tfor <", sent)
             mta.stop()
+
+    def test_mail_of_the_null_sender_with_smtputf8_goes_without_it_if_it_is_ascii(self) -> None:
+        peer = self.next_hop(WITHOUT_SMTPUTF8, *self.accepts(">", "bob@next.example"))
+        self.submit(self.started(), PLAIN, "bob@next.example", sender="")
+        self.assertEqual(peer.problems, [])
+        self.assertEqual(len(peer.contents), 1)
 
     def test_an_international_alias_of_an_ascii_address_needs_no_smtputf8(self) -> None:
         path = os.path.abspath(self.mktemp())

@@ -132,6 +132,8 @@ class Syntax(SynchronousTestCase):
         for url, hosts in (
             ("smtp://mx.example", [Host("mx.example", 24)]),
             ("SMTP://MX.Example:2525", [Host("mx.example", 2525)]),
+            ("smtp://a:65535", [Host("a", 65535)]),
+            ("smtp://a:1", [Host("a", 1)]),
             ("smtp://192.0.2.1:26", [Host("192.0.2.1", 26)]),
             ("smtp://[2001:DB8::1]", [Host("2001:db8::1", 24)]),
             ("smtp://[::1]:26/", [Host("::1", 26)]),
