@@ -170,7 +170,7 @@ class Page(PageTestCase):
             "<dt>deliveries</dt><dd>3</dd>",
             "<div>smtp tcp 127.0.0.1:25</div>",
             "<div>web tcp 127.0.0.1:8025</div>",
-            '<td class="whole" data-label="Taken"><div>12,345</div></td>',
+            '<td class="whole" data-label="Accepted"><div>12,345</div></td>',
         ):
             self.assertIn(text, body)
 

@@ -1,5 +1,8 @@
 """``twisted-mta``, the operator's tool."""
 
-from .command import main
+try:
+    from .command import main
+except KeyboardInterrupt:  # Control-C before the command has begun
+    raise SystemExit(1) from None
 
 __all__ = ["main"]

@@ -9,6 +9,7 @@ import click
 
 from .client import answer_or_exit, client, json_option, require_version, state_dir_option
 from .explanation import lines
+from .terminal import wrapped
 
 
 @click.command()
@@ -37,7 +38,8 @@ def explain(
         return
     require_version(answer)
     for line in lines(answer):
-        click.echo(_styled(line))
+        for number, piece in enumerate(wrapped(line)):
+            click.echo(piece if number else _styled(piece))
 
 
 _HEADINGS = ("Why:", "Next:", "Route:", "Terms:", "Now:", "Attempts:", "Maildir:", "Aliases:")

@@ -6,6 +6,7 @@ import click
 
 from ..mail.printable import printable
 from .client import answer_or_exit, client, state_dir_option
+from .terminal import wrapped
 
 _TIMEOUT = 600.0  # seconds: workers reload one after the other
 
@@ -13,7 +14,8 @@ _TIMEOUT = 600.0  # seconds: workers reload one after the other
 def _act(state_dir: str | None, name: str) -> None:
     done = answer_or_exit(lambda: client(state_dir, timeout=_TIMEOUT).post(f"/v1/{name}"))
     for line in done.get("lines") or ["done"]:
-        click.echo(printable(str(line)))
+        for piece in wrapped(printable(str(line))):
+            click.echo(piece)
 
 
 @click.command("reload")

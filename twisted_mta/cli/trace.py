@@ -14,6 +14,7 @@ import click
 
 from ..mail.printable import printable
 from .client import answer_or_exit, client, require_version, state_dir_option
+from .terminal import wrapped
 
 
 @click.command()
@@ -73,5 +74,6 @@ def event_text(event: Mapping[str, Any]) -> str:
     arrow = "<-" if event["direction"] == "in" else "->"
     speaker = event["who"]
     start = printable(f"{time} {event['session']} {arrow} {event['peer']} ")
-    text = printable(f"{_SIGNS.get(speaker, '* ')}{event['text']}")
-    return click.style(start, dim=True) + click.style(text, fg=_COLORS.get(speaker))
+    first, *rest = wrapped(start + printable(f"{_SIGNS.get(speaker, '* ')}{event['text']}"))
+    text = "\n".join((first[len(start) :], *rest))
+    return click.style(first[: len(start)], dim=True) + click.style(text, fg=_COLORS.get(speaker))

@@ -126,7 +126,7 @@ def _listeners(status: Status) -> Flattenable:
         for name, each in ((name, status.connections.get(name)) for name in names)
     ]
     return tags.section(
-        tags.h2("Listeners"), _table(("Listener", "Open", "Taken"), ("", "whole", "whole"), rows)
+        tags.h2("Listeners"), _table(("Listener", "Open", "Accepted"), ("", "whole", "whole"), rows)
     )
 
 
@@ -137,8 +137,8 @@ _PROCESS_COLUMNS = (
     "Up for",
     "Restarts",
     "Open",
-    "Taken",
     "Accepted",
+    "Messages",
     "Deliveries",
 )
 
@@ -165,7 +165,7 @@ def _processes(status: Status) -> Tag:
     )
 
 
-_SUSPENDED_COLUMNS = ("Next hop", "Tried again in", "Failures in a row", "Last answer")
+_SUSPENDED_COLUMNS = ("Next hop", "Next probe in", "Failures in a row", "Last reply")
 
 
 def _suspended(status: Status) -> Tag:
@@ -183,7 +183,7 @@ def _suspended(status: Status) -> Tag:
     )
 
 
-_COLUMNS = ("Received", "From", "To", "Size", "State", "Last answer", "Id")
+_COLUMNS = ("Received", "From", "To", "Size", "State", "Last reply", "Id")
 
 
 def _recent(messages: Sequence[RecentMessage]) -> Tag:

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from ..terminal import wrapped
 from .finding import Finding
 from .report import report
 
@@ -30,7 +31,10 @@ def check(file: str | None, state_dir: str | None, no_dns: bool, as_json: bool) 
         click.echo(json.dumps(checked.as_json(), indent=2))
     else:
         for finding in checked.findings:
-            click.echo(f"{_severity(finding)} {finding}")
+            first, *rest = wrapped(f"{finding.severity}: {finding}")
+            click.echo(_severity(finding) + first.removeprefix(f"{finding.severity}:"))
+            for line in rest:
+                click.echo(line)
         click.secho(checked.verdict, bold=True)
     if not checked.good:
         raise click.exceptions.Exit(1)
