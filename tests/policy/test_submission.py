@@ -151,6 +151,7 @@ class Headers(SubmissionTestCase):
             ("From: @example.org:ann@example.net\n", True),
             ("From: Bob: bob@example.net;, ann@example.net\n", True),
             ("From: ann@example.net\nFrom :bob@example.net\n", True),
+            ("From: ann@example.net\nSubject: x\rFrom: bob@example.net\n", True),
             ("From: ann@example.net (Ann (at \\) home))\n", False),
             ('From: "Bob \\" (" <ann@example.net>\n', False),
             ('From: "bob@example.net" <ann@example.net>\n', False),

@@ -39,8 +39,12 @@ class Originators:
         from_ = list(islice(values(header, "from"), _MOST_FIELDS + 1))
         sender = list(islice(values(header, "sender"), _MOST_FIELDS + 1))
         addresses: tuple[Mailbox | None, ...] = (None,)
+        # Binary content (RFC 3030 §3) may have a bare CR. Some readers take it for the end of a
+        # line, and others do not, so the one finds fields that the other has not.
+        bare_cr = header.count(b"\r") != header.count(b"\r\n")
         if (
-            max(len(from_), len(sender)) <= _MOST_FIELDS
+            not bare_cr
+            and max(len(from_), len(sender)) <= _MOST_FIELDS
             and sum(map(len, (*from_, *sender))) <= _LONGEST_NAMES
         ):
             found = dict.fromkeys(one for value in (*from_, *sender) for one in _addresses(value))
