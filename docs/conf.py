@@ -14,7 +14,7 @@ project = "twisted-mta"
 author = "the twisted-mta developers"
 release = version = _VERSION[1]
 
-extensions = ["sphinx.ext.autodoc", "public", "modules", "states"]
+extensions = ["sphinx.ext.autodoc", "public", "modules", "states", "log_table"]
 exclude_patterns = ["_build", "_ext"]
 language = "en"
 default_role = "py:obj"
