@@ -103,6 +103,18 @@ class Timeouts(DialogueTestCase):
         self.network.advance(181)
         self.assertEqual(self.hear(client), ["421 4.4.2"])
 
+    def test_a_client_whose_content_ends_in_another_line_end_is_told_so(self) -> None:
+        client = self.connect()
+        self.begin_content(client)
+        self.say(client, b"Subject: x\n\none\n.\n")
+        self.network.advance(181)
+        self.assertIn(b"421 4.4.2 Only <CR><LF>.<CR><LF> ends a message", client.unread)
+        client = self.connect()
+        self.begin_content(client)
+        self.say(client, b"Subject: x\n\none\n.\n\n")
+        self.network.advance(181)
+        self.assertIn(b"421 4.4.2 Idle for too long", client.unread)
+
     def test_a_client_that_keeps_sending_may_take_an_hour(self) -> None:
         client = self.connect()
         self.begin_content(client)

@@ -77,6 +77,27 @@ class Reading(SynchronousTestCase):
                     content += read
             self.assertEqual((content, rest), expected)
 
+    def test_a_dot_between_other_line_ends_looks_like_the_end_at_any_split(self) -> None:
+        for octets, looks_ended in (
+            (b"a\n.\n", True),
+            (b"a\r.\r", True),
+            (b"a\n.\r\n", True),
+            (b"a\r\n.\n", True),
+            (b"a\r\n.\r", True),
+            (b"a\r\n.\r\n", False),  # the end
+            (b"a\n.", False),
+            (b"a.\n", False),
+            (b"a\n..\n", False),
+            (b"a\n.\nb", False),
+            (b"a\n.\n\n", False),
+        ):
+            for cuts in ([], range(len(octets))):
+                reader = DataReader()
+                self.assertFalse(reader.looks_ended)
+                for piece in pieces(octets, list(cuts)):
+                    reader.read(piece)
+                self.assertEqual(reader.looks_ended, looks_ended, octets)
+
     def test_at_most_four_octets_are_held_back(self) -> None:
         reader = DataReader()
         taken, returned = 0, 0

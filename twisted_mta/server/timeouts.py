@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 from ..interfaces import Clock
 from ..mail.reply import Reply
 from ..smtp.server.machine import State
-from ..smtp.server.replies import IDLE_TOO_LONG, TOO_SLOW
+from ..smtp.server.replies import IDLE_TOO_LONG, NOT_ENDED, TOO_SLOW
 from ..smtp.server.session import Session
 
 
@@ -99,7 +99,7 @@ class ConnectionTimer:
             return None
         silent = now - self.last_activity
         if silent >= limit:
-            return IDLE_TOO_LONG
+            return NOT_ENDED if session.content_looks_ended else IDLE_TOO_LONG
         wait = min(limit - silent, self._longest_wait)
         if session.content_open:  # also between two chunks
             elapsed = now - self.content_since

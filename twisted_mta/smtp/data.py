@@ -12,6 +12,7 @@ import re
 
 _DOT = b"\r\n."  # at the beginning of a line
 _END = b"\r\n.\r\n"
+_FALSE_END = re.compile(rb"[\r\n]\.(?:\r\n?|\n)\Z")
 _LONGEST_LINE = 998  # RFC 5321 §4.5.3.1.6: 1000 octets with CR LF
 
 
@@ -63,6 +64,12 @@ class DataReader(_Watch):
         # final dot is empty (RFC 5321 §4.1.1.4). It is not part of the content.
         self._held = b"\r\n"
         self._skip = 2
+        self._last = b""  # the last four octets that arrived
+
+    @property
+    def looks_ended(self) -> bool:
+        """Whether what arrived ends in a dot between other line ends than those of the end."""
+        return not self.finished and _FALSE_END.search(self._last) is not None
 
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
         """Take octets that arrived; return content, dots unstuffed, and what follows the end.
@@ -70,6 +77,7 @@ class DataReader(_Watch):
         Octets that may be the beginning of the end (at most 4) are held back. The second value is
         empty unless `finished`.
         """
+        self._last = (octets if len(octets) >= 4 else self._last + octets)[-4:]
         octets = self._held + octets
         dot = octets.find(_DOT)
         end = octets.find(_END, dot) if dot >= 0 else -1

@@ -52,6 +52,11 @@ class Content:
         """Whether the final dot has been read; False for chunks, of which BDAT marks the last."""
         return isinstance(self._reader, DataReader) and self._reader.finished
 
+    @property
+    def looks_ended(self) -> bool:
+        """Whether the client may take for the end what is none: LF ``.`` LF, for instance."""
+        return isinstance(self._reader, DataReader) and self._reader.looks_ended
+
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
         """Take octets that arrived; return what to pass on, and what follows the content."""
         content, rest = self._reader.read(octets)

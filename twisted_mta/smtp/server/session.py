@@ -176,6 +176,12 @@ class Session:
         return 0 if content is None else content.octets
 
     @property
+    def content_looks_ended(self) -> bool:
+        """Whether the client may believe that it has ended the content, and it has not."""
+        content = self.transaction.content if self.transaction is not None else None
+        return content is not None and content.looks_ended
+
+    @property
     def deciding(self) -> bool:
         """Whether the session waits for `answer`, or for `answer_auth`."""
         return self._question is not None
