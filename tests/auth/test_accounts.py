@@ -327,6 +327,54 @@ class Addresses(TestCase):
             allows = addresses.may_send_as(name, Mailbox.parse(address))
             self.assertEqual(allows, allowed, (name, address))
 
+    def test_a_login_with_a_local_domain_means_the_account_of_its_local_part(self) -> None:
+        addresses = self.addresses(account("Ann", None), account("bob@example.net", None))
+        for login, name, found in (
+            ("ann", "ann", "Ann"),
+            ("ANN@Example.NET", "ANN", "Ann"),
+            ("ann@example.org", "ann", "Ann"),
+            ("ann@example.com", "ann@example.com", None),
+            ("bob@example.net", "bob@example.net", "bob@example.net"),
+            ("Bob@Example.net", "Bob@Example.net", "bob@example.net"),
+            ("bob@example.org", "bob", None),
+            ("eve@example.net", "eve", None),
+            ("@example.net", "@example.net", None),
+            ("ann@", "ann@", None),
+            ("ann@..", "ann@..", None),
+        ):
+            self.assertEqual(addresses.name_of(login), name, login)
+            account_found = addresses.find(login)
+            self.assertEqual(account_found and account_found.name, found, login)
+
+    def test_an_account_may_act_as_its_logins_and_its_own_addresses(self) -> None:
+        addresses = self.addresses(
+            account("ann", None, "sales@example.com", "@example.edu", "*"),
+            account("bob@example.net", None),
+        )
+        for name, authzid, allowed in (
+            ("ann", "ANN", True),
+            ("ann", "Ann@example.org", True),
+            ("ann", "Sales@example.com", True),
+            ("ann", "x@example.edu", False),
+            ("ann", "@example.edu", False),
+            ("ann", "*", False),
+            ("ann", "bob@example.net", False),
+            ("ann", "", False),
+            ("bob@example.net", "Bob@example.net", True),
+            ("bob@example.net", "bob", False),
+        ):
+            self.assertEqual(addresses.may_act_as(name, authzid), allowed, (name, authzid))
+
+    def test_a_login_that_a_proxy_names_has_the_addresses_of_its_account(self) -> None:
+        addresses = self.addresses(account("ann", None, "sales@example.com"))
+        for address, allowed in (
+            ("sales@example.com", True),
+            ("ann@example.net", True),
+            ("bob@example.net", False),
+        ):
+            allows = addresses.may_send_as("ann@example.org", Mailbox.parse(address))
+            self.assertEqual(allows, allowed, address)
+
     def test_the_mailboxes_of_accounts_exist(self) -> None:
         addresses = self.addresses(account("ann", None, "sales@example.net", "@example.edu"))
         for address, exists in (

@@ -231,12 +231,12 @@ class Authenticator:
             credentials = self._credentials(evidence)
             login = self.portal.login(credentials, None, *self.interfaces)
             _, avatar, logout = await login.addTimeout(_CHECK_TIMEOUT, self.clock)
+        except UnhandledCredentials:  # a kind of LoginFailed
+            self._record(session, evidence.username, "error")
+            return AUTH_UNAVAILABLE
         except (LoginFailed, UnauthorizedLogin):
             self._record(session, evidence.username, "failed")
             return NOT_AUTHENTICATED
-        except UnhandledCredentials:
-            self._record(session, evidence.username, "error")
-            return AUTH_UNAVAILABLE
         identity = avatar if isinstance(avatar, str) else evidence.username
         if not self._may_act_as(identity, evidence):
             logout()
