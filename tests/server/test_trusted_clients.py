@@ -37,6 +37,17 @@ class Devices(LoopbackTestCase):
             "from [127.0.0.1] ([127.0.0.1]) (greeted as Office 2 West)", received(message)
         )
         self.assertEqual(str(message.envelope.reverse_path), "scan@mx.example")
+        self.assertEqual(
+            len([each for each in self.log if ' helo="Office 2 West" with=' in each]), 1
+        )
+
+    async def test_a_name_with_spaces_does_not_pass_for_other_fields_of_the_log(self) -> None:
+        self.mta = self.agent(listener(), relay_from=[LOOPBACK])
+        client = await self.connect(self.mta)
+        await client.say('HELO a" user=root b')
+        await client.mail("bob@mx.example")
+        [line] = [each for each in self.log if " accepted: " in each]
+        self.assertIn(r' helo="a\x22 user=root b" with=SMTP', line)
 
     async def test_a_stranger_who_writes_the_same_is_refused(self) -> None:
         self.mta = self.agent(listener(), relay_from=[])

@@ -288,15 +288,16 @@ class Reception:
         self._count(protocol)
         self._log.info(
             "{id} accepted: from={sender} recipients={recipients} size={size} client={client}"
-            " helo={helo} with={protocol}{_user}{_tls}",
+            " helo={_helo} with={protocol}{_user}{_tls}",
             id=self._id,
             sender=shown(self._reverse_path),
             recipients=len(message.envelope.recipients),
             size=message.body.size,
             client=session.peer.address,
+            _helo=_word(session.helo),
             helo=printable(session.helo),
             protocol=protocol,
-            _user=f" user={printable(session.identity)}" if session.identity else "",
+            _user=f" user={_word(session.identity)}" if session.identity else "",
             user=session.identity,
             _tls=f' tls="{session.tls.description}"' if session.tls else "",
             tls=session.tls.description if session.tls else None,
@@ -345,3 +346,9 @@ def _with_answers(taken: ContentDecision, answers: Sequence[Reply | None]) -> Co
         return [answer or taken for answer in answers]
     others = iter(taken)
     return [answer or next(others) for answer in answers]
+
+
+def _word(text: str) -> str:
+    """Return text of a client as one value of a line of the log: in quotes where it has spaces."""
+    text = printable(text)
+    return '"{}"'.format(text.replace('"', r"\x22")) if " " in text else text

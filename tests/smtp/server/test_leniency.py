@@ -101,6 +101,41 @@ class FalseEnds(SynchronousTestCase):
         self.assertEqual(delivery.messages, [])
 
 
+class LineEnds(SynchronousTestCase):
+    """Commands that end in LF alone, of a trusted client."""
+
+    def test_responses_to_auth_may_end_in_lf(self) -> None:
+        wire, _ = dialogue(trusted=True, auth="any")
+        for line in (b"AUTH LOGIN\n", b"YWxpY2U=\n", b"c2VjcmV0\n"):
+            wire.receive(line)
+        self.assertEqual(codes(wire), [b"334", b"334", b"235"])
+
+    def test_starttls_may_end_in_lf_and_nothing_may_follow_it(self) -> None:
+        wire, _ = dialogue(trusted=True)
+        wire.receive(b"STARTTLS\n")
+        self.assertEqual(codes(wire), [b"220"])
+        wire, _ = dialogue(trusted=True)
+        wire.receive(b"STARTTLS\nMAIL FROM:<evil@example.org>\n")
+        self.assertEqual(codes(wire), [b"554"])
+        self.assertTrue(wire.closed)
+
+    def test_a_line_that_is_too_long_ends_at_its_lf(self) -> None:
+        wire, _ = dialogue(trusted=True)
+        wire.receive(b"NOOP " + b"x" * 5000)
+        wire.receive(b"x\nNOOP\n")
+        self.assertEqual(codes(wire), [b"500", b"250"])
+        wire.receive(b"NOOP " + b"x" * 506 + b"\nNOOP " + b"x" * 507 + b"\n")
+        self.assertEqual(codes(wire), [b"250", b"500"])
+
+    def test_commands_get_the_same_replies_at_any_split(self) -> None:
+        octets = b"NOOP\nRSET\r\n" + ENVELOPE.replace(b"\r\n", b"\n") + b"RSET\r\nNOOP\n\n\r\n"
+        for cuts in (range(len(octets)), *[(cut,) for cut in range(len(octets))]):
+            wire, _ = dialogue(trusted=True)
+            for piece in pieces(octets, list(cuts)):
+                wire.receive(piece)
+            self.assertEqual(codes(wire), [b"250"] * 6 + [b"500"] * 2, cuts)
+
+
 class Trust(SynchronousTestCase):
     def test_trust_is_asked_for_when_it_is_needed_and_not_before(self) -> None:
         """After AUTH or XCLIENT, another client is at the other end."""
