@@ -145,6 +145,26 @@ class JournalTests(SynchronousTestCase):
         self.successResultOf(journal.stop())
         self.assertEqual((self.files.open_files, self.clock.getDelayedCalls()), ([], []))
 
+    def test_a_stop_during_a_write_waits_for_it_and_leaves_no_timer(self) -> None:
+        working: list[Deferred[Any]] = []
+
+        def slow(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Deferred[Any]:
+            working.append(Deferred())
+            return working[-1].addCallback(lambda _: function(*arguments, **named))
+
+        memory, journal = self.journal(executor=slow)
+        memory.remember("a.example", 25)
+        self.clock.advance(1)
+        memory.remember("b.example", 25)
+        stopped = journal.stop()
+        self.assertNoResult(stopped)
+        while working:
+            working.pop().callback(None)
+        self.successResultOf(stopped)
+        memory.remember("c.example", 25)
+        self.assertEqual((self.files.open_files, self.clock.getDelayedCalls()), ([], []))
+        self.assertEqual(self.known(), ["a.example", "b.example"])
+
     def test_a_file_that_cannot_be_written_is_closed(self) -> None:
         memory, journal = self.journal()
         for _ in range(3):

@@ -101,6 +101,7 @@ class Memory(MemoryTestCase):
         for fact in (
             TLSHost("mx.example", 25, 5.0, 6.0),
             TLSHost("2001:db8::1", 25, 5.0, 6.0, 7.0),
+            TLSHost("a", 0, 0.0, 0.0, 0.0),
         ):
             self.assertEqual(TLSHost.parse(fact.line()), fact)
         for line in (b"", b"{}", b"[]", b'["a",25,1]', b'["a",true,1,2]', b'["",1,1,1]', b'["a",2'):
