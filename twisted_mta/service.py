@@ -383,8 +383,8 @@ class MailTransferAgent(Service):
             config: the settings; None: those in force.
 
         Returns:
-            Fires with lines that say what has changed, printable; none before the start. Fails with
-            `CannotReload`.
+            Fires with lines that say what has changed, printable, and with warnings, which begin
+            with ``warning:`` and are logged; none before the start. Fails with `CannotReload`.
         """
         reloaded: Deferred[list[str]] = self._reloading.run(
             lambda: Deferred.fromCoroutine(self._reload(config or self.config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.logs import logged_lines
-from tests.server.authority import self_signed
+from tests.server.authority import Authority, self_signed
 from twisted_mta import Config
 from twisted_mta.admin.reporter import process_report
 from twisted_mta.agent.shard import shard_directory
@@ -266,6 +267,95 @@ class StateDirectoryGone(InMemory):
         self.files._directory(above).names[name] = mounted
         self.assertTrue(mta.submit(MAIL, "bob@localhost").startswith("250 "))
         self.assertTrue(mta.submit(MAIL, "eve@localhost").startswith("550 "))
+
+
+class ChangedFiles(InMemory):
+    """Reloads where only the content of files has changed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines = logged_lines(self)
+
+    def secret(self, name: str, content: bytes) -> str:
+        path = os.path.join(self.directory, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        os.chmod(path, 0o600)
+        return path
+
+    def reload(self, mta: MemoryMTA) -> list[str]:
+        reloaded = mta.mta.reload()
+        mta.reactor.settle()
+        lines = self.successResultOf(reloaded)
+        mta.advance(1)
+        return lines
+
+    def attempts(self) -> int:
+        return sum(" deferred: " in line for line in self.lines)
+
+    def test_a_new_password_is_named_without_its_text_and_its_next_hop_tried_at_once(self) -> None:
+        path = self.secret("password", b"wrong")
+        account = Destination(domain="next.example", username="us", password_file=path)
+        other = ("other.example", "smtp://192.0.2.2")
+        mta = self.started(routes=(*RELAYED, other), destinations=(account,))
+        for name in ("bob@next.example", "ann@next.example", "eve@other.example"):
+            mta.submit(MAIL, name)
+        mta.advance(1)
+        tried = self.attempts()
+        self.assertEqual(self.reload(mta), [])
+        self.assertEqual(self.attempts(), tried)
+        self.secret("password", b"right")
+        self.assertEqual(
+            self.reload(mta),
+            [
+                f"{path}: a new password for the account us ([[destination]] next.example)",
+                f"smtp:{NEXT}:25 is tried again",
+            ],
+        )
+        self.assertEqual(self.attempts(), tried + 1)  # the probe; the others follow if it succeeds
+        self.assertIn("to=<bob@next.example> by=a reload", "\n".join(self.lines))
+        self.assertNotIn("to=<eve@other.example> by=a reload", "\n".join(self.lines))
+
+    def test_new_authorities_of_a_next_hop_are_named_and_it_is_tried_at_once(self) -> None:
+        first, second = Authority("One"), Authority("Two")
+        path = first.issued.save(self.directory, "ca.pem")
+        verified = Destination(domain="next.example", tls="verify", authorities=path)
+        mta = self.started(routes=RELAYED, destinations=(verified,))
+        mta.submit(MAIL, "bob@next.example")
+        mta.advance(1)
+        tried = self.attempts()
+        second.issued.save(self.directory, "ca.pem")
+        self.assertEqual(
+            self.reload(mta),
+            [
+                f"{path}: authorities for next hops: 1 (CN=Two); before: 1 (CN=One)",
+                f"smtp:{NEXT}:25 is tried again",
+            ],
+        )
+        self.assertEqual(self.attempts(), tried + 1)
+
+    def test_a_certificate_that_has_expired_or_soon_will_is_warned_about(self) -> None:
+        authority = Authority()
+        path = authority.issue("mx.example").save(self.directory, "mx.pem")
+        mta = self.started(tls_certificate=path)
+        real = time.time()  # noqa: TID251 - certificates are made by it
+        now = int((mta.mta.agent.wall_time() - real) // 86400)
+        for end, warning in ((now - 3, "expired on"), (now + 3, "expires on")):
+            authority.issue("mx.example", days=(-90, end)).save(self.directory, "mx.pem")
+            change, warned = self.reload(mta)
+            self.assertTrue(change.startswith(f"{path}: CN=mx.example, valid until "), change)
+            text = f"warning: {path}: the certificate {warning}"
+            self.assertTrue(warned.startswith(text), warned)
+            self.assertIn(warned.removeprefix("warning: "), self.lines)
+
+    def test_changed_aliases_are_named(self) -> None:
+        path = self.write("aliases", "team: ann\ncrew: ann\n")
+        mta = self.started(aliases=path)
+        self.write("aliases", "# moved\nteam: bob\ncrew: ann\n")
+        self.assertEqual(self.reload(mta), [f"{path}: 2 aliases, changed: team"])
+        self.write("aliases", "team: bob\ncrew: ann\n")
+        self.assertEqual(self.reload(mta), [f"{path}: 2 aliases, changed: none"])
+        self.assertEqual(self.reload(mta), [])
 
 
 class Shards(InMemory):

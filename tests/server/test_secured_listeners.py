@@ -397,7 +397,8 @@ class Reloading(LoopbackTestCase):
         self.assertEqual((await client.mail("bob@mx.example")), ["554"])
         second.issued.save(self.directory, "ca.pem")
         self.assertEqual(
-            await agent.reload(), [f"{path}: 1 authorities for client certificates; before: 1"]
+            await agent.reload(),
+            [f"{path}: authorities for client certificates: 1 (CN=Two); before: 1 (CN=One)"],
         )
         client = await self.session(agent, ClientTLS(known))
         self.assertEqual((await client.mail("bob@mx.example")), SENT)

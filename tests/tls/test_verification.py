@@ -273,7 +273,7 @@ class FileTests(HopTestCase):
         self.assertFalse(self.send_one().delivered)
         self.file("ca.pem", new.issued.pem)
         [line] = self.reconfigure(destination)
-        self.assertIn("ca.pem: 1 authorities for next hops; before: 1", line)
+        self.assertIn("ca.pem: authorities for next hops: 1 (CN=Example CA); before: 1 (CN=", line)
         peer = self.server_with(shown(issued), *TLS_OPENING, *SECURED, *TAKEN, *PARTING)
         self.assertTrue(self.send_one().delivered)
         self.assertEqual(self.reconfigure(destination), [])

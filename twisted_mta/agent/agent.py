@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config import Config, Listener
+from ..config.change import WARNING
 from ..delivery.maildir import MaildirDelivery
 from ..delivery.relay import Relay
 from ..delivery.terms import LoadedTerms
@@ -344,10 +345,12 @@ class Agent:
             lines += use_listeners()
             for intake, listener in zip(self.listeners.intakes, config.listeners, strict=True):
                 intake.update(intake_policy(config, listener, self.mailboxes.domains))
+            suspended = self._suspended_access()
             lines += self._use_terms(terms)
             lines += self._resources.reload_resolver()
             for shard in self.shards:
                 shard.runner.update(runner_settings(config))
+            lines += self._retry_suspended(suspended)
             with suppress(CancelledError):  # at a stop the process frees the memory
                 await pace.work(disposal)
             return lines
@@ -358,10 +361,45 @@ class Agent:
         )
 
     def _use_terms(self, terms: LoadedTerms) -> list[str]:
-        for warning in (*terms.warnings, *terms.date_warnings(self.wall_time())):
+        warnings = (*terms.warnings, *terms.date_warnings(self.wall_time()))
+        for warning in warnings:
             self.log.warn("{text}", text=warning)
         config = self.config
-        return self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
+        lines = self._relay.update(terms, destination_for=config.destination_for, helo=config.helo)
+        return [*lines, *(f"{WARNING}{each}" for each in warnings)]
+
+    def _suspended_access(self) -> list[tuple[Shard, NextHop, object]]:
+        """Return what decides whether each suspended next hop has a session for us."""
+        return [
+            (shard, next_hop, self._relay.access(next_hop))
+            for shard in self.shards
+            for next_hop in shard.runner.suspended_next_hops()
+        ]
+
+    def _retry_suspended(self, before: Sequence[tuple[Shard, NextHop, object]]) -> list[str]:
+        """Try suspended next hops again whose account, certificates or TLS have changed.
+
+        Returns:
+            A line for each of them, printable.
+        """
+        lines: dict[str, None] = {}
+        for shard in self.shards:
+            changed = [
+                next_hop
+                for its_shard, next_hop, access in before
+                if its_shard is shard and access != self._relay.access(next_hop)
+            ]
+            if changed:
+                retried = Deferred.fromCoroutine(
+                    shard.runner.retry_next_hops(changed, self._resources.sliced, by="a reload")
+                )
+                retried.addErrback(self._not_retried)
+            lines.update((f"{each} is tried again", None) for each in changed)
+        return list(lines)
+
+    def _not_retried(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # at a stop
+            self.log.failure("mail for changed destinations waits for its retry time", failure)
 
     # Its parts.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 
 from attrs import define, field, frozen
 from twisted.cred.checkers import ICredentialsChecker
@@ -21,7 +20,6 @@ from ..auth.throttle import Throttle, ThrottleSettings
 from ..config import Config, Listener
 from ..interfaces import Clock, Executor, Files, Limits
 from ..mail.address import Mailbox
-from ..mail.printable import printable
 from ..policy.submission import Submission, SubmissionPolicy
 from ..smtp.sasl.exchange import Nonce
 from ..smtp.server.settings import AuthSettings
@@ -29,9 +27,8 @@ from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
 from ..system.slices import Pace, Work
 from ..telemetry.metrics import Metrics, table
+from .file_changes import compared
 
-_SHOWN = 10  # names of accounts in a line of the log about a change
-_PER_SLICE = 128  # accounts compared before other work may have its turn
 _HOUR = 3600.0  # seconds
 _MOST_SENT = 1_000_000  # recipients of an hour that one process remembers; some 100 octets each
 
@@ -154,8 +151,10 @@ class Authentication:
             addresses = before
         else:
             addresses = await pace.work(AccountAddresses.in_slices(accounts, config.local_domains))
-        if self._began and config.users is not None:
-            prepared.changes = await pace.work(_compare(before.accounts, accounts, config.users))
+        if self._began and config.users is not None and accounts is not before.accounts:
+            prepared.changes = await pace.work(
+                compared(before.accounts.by_name, accounts.by_name, config.users, "accounts")
+            )
         checkers: list[ICredentialsChecker] = []
         if prepared.checker is not None:
             checkers.append(prepared.checker)
@@ -238,24 +237,6 @@ def submission_policy(listener: Listener) -> SubmissionPolicy:
 
 def _parse(content: bytes, path: str, settings: None) -> Work[Accounts]:
     return parse_in_slices(content, path)
-
-
-def _compare(before: Accounts, after: Accounts, path: str) -> Work[list[str]]:
-    """Return lines that name the changed accounts, in slices of work."""
-    if before is after:
-        return []
-    changed = []
-    for number, name in enumerate(chain(before.by_name, after.by_name)):
-        if number % _PER_SLICE == 0:
-            yield
-        seen = number >= len(before.by_name) and name in before.by_name
-        if not seen and not before.by_name.same(after.by_name, name):
-            changed.append(name)
-    if not changed:
-        return []
-    shown = ", ".join(map(printable, changed[:_SHOWN]))
-    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-    return [f"{printable(path)}: {len(after.by_name)} accounts, changed: {shown}{more}"]
 
 
 def _throttle(config: Config) -> ThrottleSettings:

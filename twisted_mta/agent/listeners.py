@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from ..config import Config, Listener
+from ..config.change import WARNING
 from ..interfaces import Files, Limits, WallTime
 from ..policy.networks import Network, Networks
 from ..server.factory import ESMTPFactory, ImplicitTLSFactory
@@ -194,7 +195,7 @@ class Listeners:
 
         Returns:
             A function that puts them and the other settings of listeners in force, and returns
-            printable lines about changed files. It cannot fail.
+            printable lines about changed files, and warnings, which it has logged. It cannot fail.
 
         Raises:
             CertificateError: a file cannot be used.
@@ -227,7 +228,7 @@ class Listeners:
             )
             for warning in warnings:
                 self._log.warn("{text}", text=warning)
-            return list(changes)
+            return [*changes, *(f"{WARNING}{each}" for each in warnings)]
 
         return use
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field
 
 from ..config import Config
 from ..delivery.mailbox_directory import NoMailbox, mailbox_directory
@@ -15,7 +15,6 @@ from ..mail.envelope import Recipient
 from ..mail.final_recipient import FinalRecipient
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
-from ..mail.printable import printable
 from ..mail.reply import Reply
 from ..routing.alias_file import parse_in_slices, read_content
 from ..routing.alias_walk import ExpansionStep
@@ -28,11 +27,12 @@ from ..routing.srs import SenderRewriting
 from ..system.file_table import Digests, FileReading, FileTable
 from ..system.kept_secret import kept_secret
 from ..system.slices import Pace, Work, finished
+from .file_changes import compared
 
 _FEW = 16  # routes that are read in one slice
 
 
-@frozen
+@define(eq=False)
 class PreparedMailboxes:
     """Other settings, and the files that they name, as they were read.
 
@@ -41,12 +41,14 @@ class PreparedMailboxes:
         routes: of the settings.
         aliases: the file of aliases.
         srs: rewrites senders; None: they are not rewritten.
+        changes: lines about changed aliases; empty until `Mailboxes.complete`.
     """
 
     config: Config
     routes: Routes
     aliases: FileReading[Aliases]
     srs: SenderRewriting | None
+    changes: list[str] = field(factory=list)
 
 
 class Mailboxes:
@@ -83,6 +85,7 @@ class Mailboxes:
         self._files = files
         self._secret = secret
         self._wall_time = wall_time
+        self._began = False
         self._srs_key: bytes | None = None
         self._srs: SenderRewriting | None = None
         self._tags = SenderTags(
@@ -122,14 +125,20 @@ class Mailboxes:
         return PreparedMailboxes(config, routes, aliases, srs)
 
     async def complete(self, prepared: PreparedMailboxes, pace: Pace) -> None:
-        """Parse files that `prepare` has only read."""
-        await self._aliases.complete(prepared.aliases, pace)
+        """Parse files that `prepare` has only read, and compare them with those in force."""
+        before = self._aliases.value
+        aliases = await self._aliases.complete(prepared.aliases, pace)
+        path = prepared.config.aliases
+        if self._began and path is not None and aliases is not before:
+            prepared.changes = await pace.work(
+                compared(before.entries, aliases.entries, path, "aliases")
+            )
 
     def use(self, prepared: PreparedMailboxes) -> tuple[list[str], Work[None]]:
         """Put complete settings in force. It cannot fail.
 
         Returns:
-            Lines that say what has changed in the file of aliases, printable; and work that frees
+            Lines about changed aliases, printable; and work that frees
             the aliases of before.
         """
         before = self._aliases.use(prepared.aliases)
@@ -138,11 +147,8 @@ class Mailboxes:
         self.routes = prepared.routes
         self._srs = prepared.srs
         self._expander = self._make_expander(prepared.config, aliases, prepared.srs)
-        if before is aliases:
-            return [], _nothing()
-        path, now = prepared.config.aliases, len(aliases.entries)
-        line = f"{printable(path or '')}: {now} aliases; before: {len(before.entries)}"
-        return [line] if path else [], before.empty()
+        self._began = True
+        return prepared.changes, _nothing() if before is aliases else before.empty()
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ from .listener import Listener
 from .setting import shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
 
+WARNING = "warning: "
+"""The beginning of a line about a reload that is a warning, and no change."""
+
 # Settings of ports, processes and open files, by table: applied by a start alone.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "": ("hostname", "state_dir", "web", "workers", "maildir", "message_memory"),

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from ..admin.report import Trouble
 from ..config import ConfigError
+from ..config.change import WARNING
 from ..mail.printable import printable
 from ..queue.store.contract import NewerSchema, StateInUse, StoreError
 from ..service import CannotReload, MailTransferAgent
@@ -48,6 +49,8 @@ _ONE_SIGNAL = 0.5
 _REPORTING = 5.0
 
 _PRIVILEGED = 1024  # the first port that needs no privilege
+
+UNCHANGED = "nothing has changed"
 
 _TRY = (
     'try: python3 -c \'import smtplib; s = smtplib.SMTP("{host}", {port}); s.starttls();'
@@ -274,9 +277,11 @@ class Daemon(MultiService):
             return failure
 
         def reloaded(changes: list[str]) -> list[str]:
-            for change in changes or ["nothing has changed"]:
+            # The parts log their warnings themselves.
+            new = [change for change in changes if not change.startswith(WARNING)]
+            for change in new or [UNCHANGED]:
                 self._log.info("reloaded: {change}", change=change)
-            return changes
+            return changes if new else [UNCHANGED, *changes]
 
         return Deferred.fromCoroutine(self._reloaded()).addCallbacks(reloaded, refused)
 

@@ -23,10 +23,12 @@ class LoadedCredentials:
 
     Attributes:
         credentials: for AUTH.
+        file: the path of the file with the password.
         warnings: about the permissions of the file, printable.
     """
 
     credentials: Credentials
+    file: str
     warnings: tuple[str, ...] = ()
 
 
@@ -71,4 +73,4 @@ def load_credentials(destination: Destination) -> LoadedCredentials | None:
         warnings = (
             f"{printable(file)}: others than its owner can read or write it; expected chmod 600",
         )
-    return LoadedCredentials(credentials, warnings)
+    return LoadedCredentials(credentials, file, warnings)

@@ -155,9 +155,15 @@ class Relay:
             Lines that describe the changes, printable.
         """
         self._destination_for = destination_for or self._destination_for
-        self.terms = TermsBook(self._destination_for, loaded.credentials)
+        before, self.terms = self.terms, TermsBook(self._destination_for, loaded.credentials)
         self.connections.renew(helo)
-        return self.connections.contexts.use(loaded.contexts)
+        return [*self.terms.changes(before), *self.connections.contexts.use(loaded.contexts)]
+
+    def access(self, next_hop: NextHop) -> object:
+        """Return all that decides whether a next hop has a session for us; to be compared."""
+        contexts = self.connections.contexts
+        host_terms = self.terms.host_terms(next_hop, next_hop.destination or next_hop.domain)
+        return tuple((terms, contexts.contents(terms.tls)) for terms in host_terms)
 
     # Deliveries.
 

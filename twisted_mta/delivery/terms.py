@@ -14,6 +14,7 @@ from ..mail.address import literal_address
 from ..mail.envelope import Recipient
 from ..mail.message import Message
 from ..mail.next_hop import Host, NextHop, Target
+from ..mail.printable import printable
 from ..smtp.client.step import Dialect, TLSLevel
 from ..smtp.sasl.client import Credentials
 from ..system.slices import Work
@@ -149,6 +150,17 @@ class TermsBook:
         self._destination_for = destination_for
         self._credentials = credentials or {}
         self._terms: dict[tuple[str, str, bool, bool], Terms] = {}
+
+    def changes(self, before: TermsBook) -> list[str]:
+        """Return a line for each file of a password that has changed, printable."""
+        return [
+            f"{printable(new.file)}: a new password for the account"
+            f" {printable(new.credentials.username)} ([[destination]] {printable(domain)})"
+            for domain, new in self._credentials.items()
+            if (old := before._credentials.get(domain)) is not None
+            and old.file == new.file
+            and old.credentials != new.credentials
+        ]
 
     def host_terms(self, next_hop: NextHop, domain: str) -> HostTerms:
         """Return the terms with ``next_hop`` for mail to ``domain``."""

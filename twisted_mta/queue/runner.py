@@ -8,7 +8,7 @@ there is a place for it. `attempts` begins the transactions.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ from ..mail.envelope import RecipientNumber
 from ..mail.message import Message
 from ..mail.next_hop import NextHop
 from ..mail.queue_id import QueueId
+from ..system.slices import Pace, Work
 from .attempts import Attempts
 from .commit import GroupCommit
 from .deliveries import Deliveries, Intervened, Noticed, Observer, Observers
@@ -28,6 +29,7 @@ from .lifecycle import Event, Lifecycle
 from .notices import Notices, RecipientsOf, itself
 from .operator.interventions import Interventions
 from .operator.operations import FIRST, Intervene, ListedMessage, Page
+from .operator.selection import Selection
 from .runner_settings import RunnerSettings
 from .schedule.delivery import Delivery
 from .schedule.fair_share import FairShare, LimitsOf
@@ -43,6 +45,7 @@ Waiting = dict[tuple[QueueId, RecipientNumber], float | None]
 """Recipients that wait for their turn, with the wall time that it is expected at by the rate of
 their next hop; None: the rate does not delay it."""
 
+_LOOKED_UP = 16  # next hops of domains that are looked up in a slice
 _PAUSE = 5.0  # seconds until a dispatch that failed is tried again
 
 
@@ -336,6 +339,40 @@ class Runner:
         if intervention.after == FIRST:
             self._fair_share.intervention_begins()
         return self._commit.perform(intervention).addCallback(self._changed, intervention, by)
+
+    def suspended_next_hops(self) -> Sequence[NextHop]:
+        """Return the next hops that are suspended."""
+        return [state.next_hop for state in self._fair_share.suspended_next_hops()]
+
+    async def retry_next_hops(self, next_hops: Collection[NextHop], pace: Pace, *, by: str) -> None:
+        """Make all mail for suspended next hops due now, and probe each of them once.
+
+        Args:
+            next_hops: of which the settings have changed.
+            pace: how their domains are looked up.
+            by: the cause, for the log.
+
+        Raises:
+            StoreError: the queue cannot be read or written.
+        """
+        domains = await pace.work(self._domains_of(next_hops))
+        self._fair_share.intervention_begins()
+        for domain in domains:
+            after: int | None = FIRST + 1  # of an intervention that has begun
+            while after is not None and self._lifecycle.is_running:
+                selection = Selection(domain=domain)
+                intervention = Intervene("retry", selection, self._wall_time(), after)
+                after = (await self.intervene(intervention, by=by)).next
+
+    def _domains_of(self, next_hops: Collection[NextHop]) -> Work[list[str]]:
+        """Return the domains with mail in the store for next hops, in slices of work."""
+        found = []
+        for number, domain in enumerate(self._backlog.domains()):
+            if number % _LOOKED_UP == 0:
+                yield
+            if self._deliveries.next_hop_of_domain(domain) in next_hops:
+                found.append(domain)
+        return found
 
     def _changed(self, page: Page, intervention: Intervene, by: str) -> Page:
         """Act on changed recipients; return them, only those under way as leased."""

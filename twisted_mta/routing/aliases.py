@@ -80,6 +80,11 @@ class AliasEntries(Mapping[str, Alias]):
         """
         self._packed[key] = (line, *flat)
 
+    def same(self, other: AliasEntries, key: str) -> bool:
+        """Whether an entry leads to the same in both tables, or is missing from both."""
+        mine, its = self._packed.get(key), other._packed.get(key)
+        return mine[1:] == its[1:] if mine and its else mine is its
+
     def empty(self) -> Work[None]:
         """Free the memory of all entries, in slices."""
         packed = self._packed
@@ -99,7 +104,7 @@ class Aliases:
     """
 
     name: str = ""
-    entries: Mapping[str, Alias] = Factory(dict)
+    entries: AliasEntries = Factory(AliasEntries)
 
     def find(self, mailbox: Mailbox, *, bare: bool) -> Alias | None:
         """Return the alias of a mailbox: with its tag first, then without; never the catch-all.
@@ -127,5 +132,4 @@ class Aliases:
 
     def empty(self) -> Work[None]:
         """Free the memory of all entries, in slices, once nothing looks them up any more."""
-        if isinstance(self.entries, AliasEntries):
-            yield from self.entries.empty()
+        yield from self.entries.empty()

@@ -26,6 +26,7 @@ from ..system.ownership import others_may_write
 # A warning this long before the expiry leaves time to renew a certificate.
 _SOON = timedelta(days=14)
 
+_NAMED = 3  # authorities in a line
 _MOST_ERRORS = 4  # of one chain: the peer decides how many there are
 
 
@@ -257,6 +258,13 @@ def read_certificates(file: str) -> Sequence[x509.Certificate]:
             f"{printable(file)}: holds no certificate in PEM form;"
             " expected a file with -----BEGIN CERTIFICATE-----"
         ) from None
+
+
+def described(authorities: Sequence[x509.Certificate]) -> str:
+    """Return the number of authorities with the subjects of the first few, printable."""
+    names = ", ".join(map(subject, authorities[:_NAMED]))
+    more = f" and {len(authorities) - _NAMED} more" if len(authorities) > _NAMED else ""
+    return f"{len(authorities)} ({names}{more})" if authorities else "0"
 
 
 class CertificateFiles:

@@ -34,6 +34,7 @@ from .certificates import (
     CertifiedKey,
     ChainCheck,
     chain_error,
+    described,
     read_certificates,
     too_large,
 )
@@ -142,6 +143,13 @@ class ClientContexts:
             if old is not None:
                 lines.update(dict.fromkeys(_changes(tls, old, new)))
         return list(lines)
+
+    def contents(self, tls: ClientTLS) -> object:
+        """Return the content of the files of ``tls`` as they are in force; to be compared."""
+        loaded = self._loaded.get(tls)
+        if loaded is None:
+            return None
+        return loaded.authorities, None if loaded.key is None else loaded.key.chain
 
     def creator(self, target: Target, tls: ClientTLS) -> ClientCreator:
         """Return the argument of `startTLS` for a connection to ``target``.
@@ -289,8 +297,8 @@ def _changes(tls: ClientTLS, before: LoadedContext, after: LoadedContext) -> lis
     lines = []
     if before.authorities != after.authorities:
         lines.append(
-            f"{printable(tls.authorities or '')}: {len(after.authorities)} authorities for next"
-            f" hops; before: {len(before.authorities)}"
+            f"{printable(tls.authorities or '')}: authorities for next hops:"
+            f" {described(after.authorities)}; before: {described(before.authorities)}"
         )
     if before.key and after.key and before.key.chain != after.key.chain:
         lines.append(

@@ -27,6 +27,7 @@ from .certificates import (
     CertificateFiles,
     CertifiedKey,
     ChainCheck,
+    described,
     openssl_error,
 )
 from .handshake import server_facts
@@ -393,7 +394,7 @@ def _changes(before: LoadedContexts, after: LoadedContexts) -> list[str]:
     if before.authorities != after.authorities:
         file = printable(after.settings.authorities_file or before.settings.authorities_file or "")
         lines.append(
-            f"{file}: {len(after.authorities)} authorities"
-            f" for client certificates; before: {len(before.authorities)}"
+            f"{file}: authorities for client certificates: {described(after.authorities)};"
+            f" before: {described(before.authorities)}"
         )
     return lines

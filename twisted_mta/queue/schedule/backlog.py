@@ -98,6 +98,10 @@ class Backlog:
         if not self._fair_share.is_due(domain):  # else an earlier time is noted
             self._due_times.add(domain, due)
 
+    def domains(self) -> list[str]:
+        """Return the domains whose mail waits in the store."""
+        return [*self._due_times, *self._fair_share.due_domains()]
+
     def note(self, message: Message) -> None:
         """Note that a message is in the store and not leased."""
         for recipient in message.envelope.recipients:

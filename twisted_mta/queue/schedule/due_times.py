@@ -8,6 +8,7 @@ brings the next one. 10,000 domains take some 3 MB.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 
 
 class DueTimes:
@@ -19,6 +20,9 @@ class DueTimes:
 
     def __len__(self) -> int:
         return len(self._times)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._times)
 
     def add(self, domain: str, due: float) -> None:
         """Note that mail of ``domain`` is due at ``due`` (wall time)."""

@@ -280,6 +280,10 @@ class FairShare:
         """Whether it is noted that a domain has mail due in the store."""
         return domain in self._due_domains
 
+    def due_domains(self) -> Sequence[str]:
+        """Return the domains of which it is noted that they have mail due in the store."""
+        return list(self._due_domains)
+
     def readings(self, now: float) -> list[Reading]:
         """Return what is to be read from the store next, with places claimed for it.
 

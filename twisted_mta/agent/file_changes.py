@@ -1,0 +1,51 @@
+"""The line of a reload that names the changed entries of a file: of accounts, or of aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Protocol, TypeVar
+
+from ..mail.printable import printable
+from ..system.slices import Work
+
+_SHOWN = 10  # names in a line
+_PER_SLICE = 128  # entries compared before other work may have its turn
+
+
+class Entries(Protocol):
+    """The entries of a file, by name."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def same(self: _E, other: _E, key: str, /) -> bool:
+        """Whether an entry is equal in both, or missing from both."""
+        ...
+
+
+_E = TypeVar("_E", bound=Entries)
+
+
+def compared(before: _E, after: _E, path: str, kind: str) -> Work[list[str]]:
+    """Return one printable line about a file that has changed, in slices of work.
+
+    Args:
+        before: the entries of before.
+        after: the entries now.
+        path: of the file.
+        kind: the plural noun for entries.
+    """
+    changed = []
+    for number, name in enumerate(chain(before, after)):
+        if number % _PER_SLICE == 0:
+            yield
+        seen = number >= len(before) and name in before
+        if not seen and not before.same(after, name):
+            changed.append(name)
+    shown = ", ".join(map(printable, changed[:_SHOWN])) or "none"
+    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    return [f"{printable(path)}: {len(after)} {kind}, changed: {shown}{more}"]
