@@ -135,6 +135,44 @@ class OfListeners(WithAccounts):
             mta.stop()
 
 
+class OfTheIntake(WithAccounts):
+    def code(self, mta: MemoryMTA, recipient: str) -> str:
+        return self.codes(mta, "MAIL FROM:<ann@far.example>", f"RCPT TO:<{recipient}>")
+
+    def test_clients_that_may_relay(self) -> None:
+        mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
+        self.assertEqual(self.code(mta, "bob@far.example"), "250 250")
+        reload(mta, relay_from=NETWORK)
+        self.assertEqual(self.code(mta, "bob@far.example"), "250 550")
+
+    def test_domains_and_mailboxes_of_ours(self) -> None:
+        mta = self.started(listeners=(Listener(endpoint=ENDPOINT),), relay_from=())
+        self.assertEqual(self.code(mta, "bob@new.example"), "250 550")
+        reload(mta, local_domains=("localhost", "new.example"))
+        self.assertEqual(self.code(mta, "bob@new.example"), "250 250")
+        reload(mta, recipients="existing", users=self.users)
+        self.assertEqual(self.code(mta, "eve@new.example"), "250 550")
+        self.assertEqual(self.code(mta, "ann@new.example"), "250 250")
+
+    def test_members_of_an_alias_that_do_not_exist(self) -> None:
+        aliases = self.write("aliases", "team: ann@localhost, eve@localhost\n")
+        mta = self.started(
+            users=self.users,
+            aliases=aliases,
+            recipients="existing",
+            listeners=(Listener(endpoint=ENDPOINT),),
+        )
+        self.assertEqual(self.code(mta, "team@localhost"), "250 250")
+        reload(mta, missing_members="refuse")
+        self.assertEqual(self.code(mta, "team@localhost"), "250 550")
+
+    def test_the_lifetime_of_a_message(self) -> None:
+        mta = self.started(listeners=(Listener(endpoint=ENDPOINT),))
+        reload(mta, queue=evolve(mta.mta.config.queue, lifetime=86400.0))
+        (intake,) = mta.mta.agent.listeners.intakes
+        self.assertEqual(intake.policy.lifetime, 86400.0)
+
+
 class OfAUTH(WithAccounts):
     """Settings of ``[mta]``, as a client notices them."""
 
