@@ -26,6 +26,9 @@ def missing_fields(header: bytes, *, id: QueueId, hostname: str, time: float) ->
         hostname: our name, for a Message-ID.
         time: of reception, seconds since the epoch; for a Date.
     """
+    lowered = b"\n" + header.lower()
+    if b"\ndate:" in lowered and b"\nmessage-id:" in lowered:
+        return b""  # nearly always
     added = b""
     if field(header, "date") is None and "date" not in _signed(header):
         added += f"Date: {date_time(int(time))}\r\n".encode()
