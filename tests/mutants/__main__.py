@@ -65,7 +65,7 @@ class Tree:
 
     def passes(self, tests: Sequence[str], timeout: float) -> bool:
         """Return whether all of ``tests`` (dotted names) pass within ``timeout`` seconds."""
-        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(self.root)}
         command = [sys.executable, "-m", "twisted.trial", "--exitfirst", "--reporter=summary"]
         process = subprocess.Popen(
             [*command, f"--temp-directory={self.root}/_trial", *tests],
@@ -87,11 +87,18 @@ class Tree:
         """Make the change while the context lasts."""
         path = self.root / PACKAGE / mutant.file
         source = path.read_text(encoding="utf-8")
-        path.write_text(mutant.change.of(source), encoding="utf-8")
+        _write(path, mutant.change.of(source))
         try:
             yield
         finally:
-            path.write_text(source, encoding="utf-8")
+            _write(path, source)
+
+
+def _write(path: Path, source: str) -> None:
+    path.write_text(source, encoding="utf-8")
+    # A compiled file counts as long as the time, in seconds, and the size of its source stay.
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
 
 
 def stages(file: str) -> list[list[str]]:
