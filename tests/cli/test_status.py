@@ -253,6 +253,11 @@ class Exits(RunningTestCase):
         self.assertEqual((result.exit_code, result.output), (0, "done\n"))
         self.assertEqual(request, "POST /v1/reopen-logs HTTP/1.1")
 
+    def test_a_state_directory_that_begins_with_a_tilde_exits_with_2(self) -> None:
+        result = self.run_tool("status", "--state-dir=~/mta")
+        self.assertEqual(result.exit_code, 2)
+        self.assertIn(f"such as {os.path.expanduser('~/mta')}", result.output)
+
     def test_an_unknown_option_exits_with_2(self) -> None:
         self.assertEqual(self.run_tool("status", "--colour").exit_code, 2)
 

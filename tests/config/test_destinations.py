@@ -103,8 +103,8 @@ class Reading(DestinationTestCase):
             ),
             (
                 "[destination]\ndomain = 'a'",
-                'FILE: destination = {"domain": "a"}: expected tables, each below a line'
-                " [[destination]]",
+                'FILE: destination = {"domain": "a"}: found a table, expected tables, each below'
+                " a line [[destination]]",
             ),
             (
                 '[[destination]]\ndomain = "-"',

@@ -110,8 +110,8 @@ class TLSOfListeners(ConfigTestCase):
         )
         for value, auth, problem in (
             ('["PLAIN", "NTLM"]', "tls", f'["PLAIN", "NTLM"]: "NTLM": expected {known}'),
-            ("[1]", "tls", f"[1]: expected {known}"),
-            ('"PLAIN"', "tls", '"PLAIN": expected a list of mechanisms'),
+            ("[1]", "tls", f"[1]: found a number, expected one string: one of {known}"),
+            ('"PLAIN"', "tls", '"PLAIN": found a string, expected a list of mechanisms'),
             ("[]", "tls", '[]: expected at least one mechanism, or auth = "off"'),
             ('["PLAIN"]', "off", '["PLAIN"]: AUTH is not offered; expected auth = "tls"'),
         ):
@@ -203,8 +203,8 @@ class TLSOfListeners(ConfigTestCase):
             ('names = ["a.*.example"]', 'names = ["a.*.example"]: not a domain name;'),
             ('names = ["*"]', 'names = ["*"]: not a domain name;'),
             ('names = ["[192.0.2.1]"]', "SNI has no address literals;"),
-            ("names = 3", "names = 3: expected a list of domains"),
-            ("certificate = 3", "certificate = 3: expected the path of a file"),
+            ("names = 3", "names = 3: found a number, expected a list of domains"),
+            ("certificate = 3", "certificate = 3: found a number, expected one string"),
             ('certificat = "a"', "certificat: no such setting; did you mean certificate?"),
             (
                 'names = ["a.example", "A.example."]\ncertificate = "a"\n'

@@ -235,7 +235,8 @@ class Refusals(ConfigTestCase):
             ),
             (
                 "[mta]\nhostname = 3",
-                "FILE: [mta] hostname = 3: expected a domain name such as mail.example.net",
+                "FILE: [mta] hostname = 3: found a number, expected one string:"
+                " a domain name such as mail.example.net",
             ),
             (
                 '[mta]\nrelay_from = ["10.0.0.0/8", "10.1.2.3/16"]',
@@ -244,14 +245,35 @@ class Refusals(ConfigTestCase):
             ),
             (
                 '[mta]\nlocal_domains = "example.net"',
-                'FILE: [mta] local_domains = "example.net": expected a list of domains',
+                'FILE: [mta] local_domains = "example.net": found a string,'
+                " expected a list of domains",
             ),
             (
                 '[[listener]]\nendpoint = "tcp:1"\n[[listener]]\nendpoint = "unix:/a"\n'
                 "max_hops = true",
-                "FILE: [[listener]] 2, max_hops = true: expected a whole number from 1 to 10000",
+                "FILE: [[listener]] 2, max_hops = true: found true,"
+                " expected a whole number from 1 to 10000",
             ),
-            ("[mta]\nmaildir = 3", "FILE: [mta] maildir = 3: expected the path of a directory"),
+            (
+                "[mta]\nmaildir = 3",
+                "FILE: [mta] maildir = 3: found a number,"
+                " expected one string: the path of a directory",
+            ),
+            (
+                '[mta]\nmaildir = "~/Maildir"',
+                'FILE: [mta] maildir = "~/Maildir": only a shell replaces ~;'
+                f" expected the whole path, such as {os.path.expanduser('~/Maildir')}",
+            ),
+            (
+                '[mta]\naliases = "$HOME/aliases"',
+                'FILE: [mta] aliases = "$HOME/aliases": only a shell replaces variables;'
+                " expected the whole path",
+            ),
+            (
+                '[mta]\nsmtp = "unix:~nobody-of-that-name/mta.sock"',
+                'FILE: [mta] smtp = "unix:~nobody-of-that-name/mta.sock": only a shell replaces ~;'
+                " expected the whole path, such as /home/nobody-of-that-name/mta.sock",
+            ),
             (
                 '[[listener]]\nkind = "smtp"',
                 "FILE: [[listener]] 1 has no endpoint;"
@@ -271,14 +293,47 @@ class Refusals(ConfigTestCase):
                 'FILE: [queue] retry_minimum = "2 h": longer than retry_maximum = "1 h";'
                 " expected at most as long",
             ),
-            ("mta = 3", "FILE: mta = 3: expected a table, below a line [mta]"),
+            ("mta = 3", "FILE: mta = 3: found a number, expected a table, below a line [mta]"),
             (
                 '[listener]\nendpoint = "tcp:1"',
                 'FILE: listener = {"endpoint": "tcp:1"}:'
-                " expected tables, each below a line [[listener]]",
+                " found a table, expected tables, each below a line [[listener]]",
             ),
         ):
             self.assertEqual(self.refusal({}, toml), text)
+
+    def test_a_value_of_the_wrong_type_says_what_was_found(self) -> None:
+        for value, name in (
+            ("5", "a number"),
+            ("2.5", "a number"),
+            ("true", "true"),
+            ("[]", "a list"),
+            ("{}", "a table"),
+            ("2026-01-01", "a date or time"),
+        ):
+            for table, key in (
+                ("mta", "hostname"),
+                ("mta", "recipients"),
+                ("mta", "users"),
+                ("mta", "queue"),
+                ("mta", "auth"),
+                ("dns", "nameservers"),
+                ("delivery", "helo"),
+                ("log", "format"),
+            ):
+                if (key, value) not in (("nameservers", "[]"),):
+                    refusal = self.refusal({}, f"[{table}]\n{key} = {value}")
+                    self.assertIn(f": found {name}, expected ", refusal)
+        for value, name in (("[]", "a list"), ("{}", "a table"), ("true", "true")):
+            for table, key in (
+                ("mta", "workers"),
+                ("mta", "message_memory"),
+                ("mta", "max_message_size"),
+                ("queue", "lifetime"),
+                ("delivery", "port"),
+            ):
+                refusal = self.refusal({}, f"[{table}]\n{key} = {value}")
+                self.assertIn(f" = {value}: found {name}, expected ", refusal)
 
     def test_an_error_names_the_option(self) -> None:
         for options, text in (

@@ -43,6 +43,16 @@ def client(state_dir: str | None, *, timeout: float = 30.0) -> ControlClient:
     """
     if state_dir is None:
         state_dir = click.get_current_context().find_root().params.get("state_dir")
+    if state_dir and state_dir.startswith("~"):
+        raise click.UsageError(
+            f"--state-dir {printable(state_dir)}: only a shell replaces ~; expected the whole path,"
+            f" such as {printable(os.path.expanduser(state_dir))}"
+        )
+    if state_dir and state_dir.startswith("~"):
+        raise click.UsageError(
+            f"--state-dir {printable(state_dir)}: only a shell replaces ~; expected the whole path,"
+            f" such as {printable(os.path.expanduser(state_dir))}"
+        )
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates by colons
     if not state_dir and not named and os.geteuid() == 0:
         _require_root_owned(_DEFAULT_STATE_DIR)

@@ -9,6 +9,8 @@ from typing import Any
 
 from attrs import frozen
 
+from .setting import mistyped
+
 # A month or a year is no fixed number of seconds, so neither is a unit.
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "days": 86400, "weeks": 604800}
 _DURATION_NAMES = {
@@ -29,14 +31,13 @@ _SIZE_NAMES = {
     "tb": 10**12,
 }
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
-_DURATIONS = 'expected one such as "30 s", "5 min", "1 h" or "5 days"'
+_DURATIONS = 'one such as "30 s", "5 min", "1 h" or "5 days"'
+_SIZES = 'one such as "64 KiB", "50 MiB", "1 GiB" or 65536'
 _LONGEST = 10**10  # seconds, three centuries: no sum of times overflows
 
 
 def _amount(value: object, units: Mapping[str, int]) -> float | None:
     """Return a number with a unit in the base unit, exact if whole; None if it is not valid."""
-    if isinstance(value, bool):
-        return None
     if isinstance(value, int | float):
         return value if math.isfinite(value) and value >= 0 else None
     match = _AMOUNT.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -48,11 +49,17 @@ def _amount(value: object, units: Mapping[str, int]) -> float | None:
     return float(match[1]) * unit if "." in match[1] else int(match[1]) * unit
 
 
+def _require_amount(value: object, expected: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise mistyped(value, expected)
+
+
 def duration(value: Any) -> float:
     """Read seconds, never negative: ``"5 min"``, ``"90"`` and 300 are durations."""
+    _require_amount(value, _DURATIONS)
     seconds = _amount(value, _DURATION_NAMES)
     if seconds is None or seconds > _LONGEST:
-        raise ValueError(f"not a duration; {_DURATIONS}")
+        raise ValueError(f"not a duration; expected {_DURATIONS}")
     return float(seconds)
 
 
@@ -60,15 +67,16 @@ def period(value: Any) -> float:
     """Read seconds, more than 0."""
     seconds = duration(value)
     if not seconds:
-        raise ValueError(f"not longer than 0 s; {_DURATIONS}")
+        raise ValueError(f"not longer than 0 s; expected {_DURATIONS}")
     return seconds
 
 
 def size(value: Any) -> int:
     """Read octets, at least one: ``"50 MiB"``, ``"65536"`` and 65536 are sizes."""
+    _require_amount(value, _SIZES)
     octets = _amount(value, _SIZE_NAMES)
     if octets is None or octets != int(octets) or not 1 <= octets < 1 << 62:
-        raise ValueError('not a size; expected one such as "64 KiB", "50 MiB", "1 GiB" or 65536')
+        raise ValueError(f"not a size; expected {_SIZES}")
     return int(octets)
 
 
@@ -118,9 +126,10 @@ def rate(value: Any) -> Rate:
     """Read a limit of messages per period, such as ``"100/min"``."""
     if isinstance(value, Rate):
         return value
-    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    expected = 'one such as "10/s", "100/min", "1000/h" or "5000/day"'
+    if not isinstance(value, str):
+        raise mistyped(value, expected)
+    match = _RATE.fullmatch(value)
     if not match or not int(match[1]):
-        raise ValueError(
-            'not a rate; expected one such as "10/s", "100/min", "1000/h" or "5000/day"'
-        )
+        raise ValueError(f"not a rate; expected {expected}")
     return Rate(int(match[1]), float(_DURATION_NAMES[match[2]]))

@@ -14,7 +14,7 @@ from OpenSSL import SSL
 from ..mail.printable import printable
 from ..mail.tls_facts import TLSFacts
 from . import readers as read
-from .setting import quoted, setting
+from .setting import mistyped, quoted, setting
 
 _FILE = read.path("file")
 
@@ -61,7 +61,7 @@ _SNI_TABLES = "tables, each under a line [[listener.sni]]"
 def sni(value: Any) -> tuple[SNICertificate, ...]:
     """Read a list of tables with certificates; no name may have two."""
     if isinstance(value, str | Mapping):
-        raise ValueError(f"expected {_SNI_TABLES}")
+        raise mistyped(value, _SNI_TABLES)
     certificates: tuple[SNICertificate, ...] = read.several(
         read.table(SNICertificate), _SNI_TABLES
     )(value)
@@ -120,7 +120,9 @@ def relay_certificate(value: Any) -> RelayCertificate:
         if not _FINGERPRINT.fullmatch(digits.replace(":", "")) or not _has_pairs(digits):
             raise ValueError(f"not a SHA-256 fingerprint of 64 hex digits; {_RELAY_CERTIFICATE}")
         return RelayCertificate(digits.replace(":", ""))
-    if not isinstance(value, Mapping) or sorted(value) != ["issuer", "subject"]:
+    if not isinstance(value, Mapping):
+        raise mistyped(value, _RELAY_CERTIFICATE.removeprefix("expected "))
+    if sorted(value) != ["issuer", "subject"]:
         raise ValueError(_RELAY_CERTIFICATE)
     return RelayCertificate(
         None, *(_distinguished_name(key, value[key]) for key in ("issuer", "subject"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
@@ -267,32 +267,38 @@ class Config:
         return "any" if all(each.on_loopback for each in endpoints) else "existing"
 
     def __attrs_post_init__(self) -> None:
-        self._destination_table.all()  # raises if destinations contradict each other
+        contradictions = list(self._contradictions())
+        if contradictions:
+            raise ConfigError(contradictions[0], [*map(ConfigError, contradictions[1:])])
+
+    def _contradictions(self) -> Iterator[str]:
+        try:
+            self._destination_table.all()
+        except ConfigError as error:
+            yield str(error)
         if self.tls_key and not self.tls_certificate:
-            raise ConfigError(
+            yield (
                 f"tls_key = {shown(self.tls_key)}: tls_certificate is missing;"
                 " expected both or neither"
             )
         if not self.local_domains:
             # <postmaster> without a domain needs a mailbox (RFC 5321 §4.5.1).
-            raise ConfigError(
-                'local_domains = []: expected at least one, such as ["mail.example.net"]'
-            )
+            yield 'local_domains = []: expected at least one, such as ["mail.example.net"]'
         for name in self.virtual_domains:
             if name in self.local_domains:
-                raise ConfigError(
+                yield (
                     f"virtual_domains = {shown(self.virtual_domains)}: {name} is one of"
                     " local_domains too; expected it in one of the two"
                 )
         if self.virtual_domains and self.aliases is None:
-            raise ConfigError(
+            yield (
                 f"virtual_domains = {shown(self.virtual_domains)}: no aliases exist;"
                 " expected aliases, the path of a file"
             )
         owners: dict[str, str] = {}
         for name, endpoint in self._endpoints():
             if Endpoint.parse(endpoint).port != "0" and endpoint in owners:
-                raise ConfigError(
+                yield (
                     f"{name} = {shown(endpoint)}: {owners[endpoint]} listens there;"
                     " expected another endpoint"
                 )

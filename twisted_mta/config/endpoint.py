@@ -11,8 +11,8 @@ from attrs import frozen
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
-from .readers import OFF, text
-from .setting import quoted, shown
+from .readers import OFF, path, read_each, text
+from .setting import mistyped, quoted
 
 _WITH_PORT = ("tcp", "tcp6", "ssl")
 _KINDS = (*_WITH_PORT, "unix", "systemd", "fd")
@@ -77,7 +77,7 @@ class Endpoint:
 
 def endpoint(value: Any) -> str:
     """Read an endpoint string of a known kind; whether it can listen is not checked."""
-    description: str = text(_EXAMPLE)(value)
+    description: str = text(f"one such as {_EXAMPLE}")(value)
     if not description.isprintable():
         raise ValueError(f"it contains unprintable characters; expected {_EXAMPLE}")
     parsed = Endpoint.parse(description)
@@ -100,7 +100,17 @@ def endpoint(value: Any) -> str:
             raise ValueError(f"{quoted(interface)} is not an IPv6 address; expected {_EXAMPLE}")
     if parsed.kind == "unix" and not (any(parsed.arguments) or parsed.named.get("address")):
         raise ValueError("the path is missing; expected one such as unix:/run/mta.sock")
+    for named in _paths(parsed):
+        path("file")(named)
     return description
+
+
+def _paths(parsed: Endpoint) -> list[str]:
+    """Return the paths of files that an endpoint names."""
+    if parsed.kind == "unix":
+        return [parsed.named.get("address") or parsed.arguments[0]]
+    names = ("privateKey", "certKey", "extraCertChain") if parsed.kind == "ssl" else ()
+    return [parsed.named[name] for name in names if parsed.named.get(name)]
 
 
 def endpoint_or_off(value: Any) -> str | None:
@@ -115,16 +125,8 @@ def endpoints(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, Iterable) or isinstance(value, Mapping):
-        raise ValueError(f"expected {_EXAMPLE}, or a list of such")
+        raise mistyped(value, f"one string such as {_EXAMPLE}, or a list of such")
     descriptions = list(value)
     if OFF in descriptions:
         raise ValueError(f'"{OFF}" beside endpoints; expected "{OFF}" alone, or endpoints alone')
-    checked = []
-    for description in descriptions:
-        try:
-            checked.append(endpoint(description))
-        except ValueError as error:
-            raise ValueError(
-                f"{shown(description)}: {error}" if len(descriptions) > 1 else str(error)
-            ) from None
-    return tuple(checked)
+    return tuple(read_each(endpoint, descriptions))

@@ -17,7 +17,7 @@ from .setting import ConfigError, setting, shown
 
 
 def _mechanism(value: Any) -> str:
-    name = value.upper() if isinstance(value, str) else ""
+    name = str(read.text(f"one of {', '.join(MECHANISMS)}")(value)).upper()
     if name not in MECHANISMS:
         raise ValueError(f"expected {', '.join(MECHANISMS)}")
     return name

@@ -6,7 +6,7 @@ import difflib
 import os
 import socket
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import AttrsInstance, define, field, frozen
@@ -17,7 +17,7 @@ from .catalog import BY_OPTION, BY_TABLE, LISTENER_KINDS, REPEATED, TABLES
 from .config import DEFAULT_SMTP, DEFAULT_WEB, Config
 from .destination import Destination
 from .listener import Listener
-from .setting import HIDDEN, ConfigError, Read, shown
+from .setting import HIDDEN, ConfigError, Read, mistyped, problems_of, shown
 from .tables import DeliverySettings, DNSSettings, LogSettings, QueueSettings
 from .text_file import without_mark
 from .unbuilt import NOT_BUILT
@@ -78,9 +78,8 @@ def load_leniently(
     try:
         return loader.config(environment, machine_name), loader.errors
     except ConfigError as error:
-        # Values that are valid one by one contradict each other.
-        text = f"{printable(file)}: {error}" if file else str(error)
-        return None, [*loader.errors, ConfigError(text)]
+        loader.contradicted(error)
+        return None, loader.errors
 
 
 def _document(file: str) -> dict[str, Any]:
@@ -135,7 +134,8 @@ class _Place:
         try:
             return read(value)
         except ValueError as error:
-            raise self.error(value, str(error)) from None
+            first, *others = (self.error(value, problem) for problem in problems_of(error))
+            raise ConfigError(str(first), others) from None
 
 
 @define
@@ -170,7 +170,7 @@ class _Loader:
             else:
                 self.errors.append(
                     self._place("", table).error(
-                        content, f"expected a table, below a line [{table}]"
+                        content, str(mistyped(content, f"a table, below a line [{table}]"))
                     )
                 )
 
@@ -178,7 +178,7 @@ class _Loader:
         if not _is_list_of_tables(content):
             self.errors.append(
                 self._place("", table).error(
-                    content, f"expected tables, each below a line [[{table}]]"
+                    content, str(mistyped(content, f"tables, each below a line [[{table}]]"))
                 )
             )
             return
@@ -205,7 +205,10 @@ class _Loader:
             try:
                 self._read_key(table, self._place(header, key), key, value, into)
             except ConfigError as error:
-                self.errors.append(error)
+                self._refuse(error)
+
+    def _refuse(self, error: ConfigError) -> None:
+        self.errors += [error, *error.others]
 
     def _read_key(
         self, table: str, place: _Place, key: str, value: Any, into: dict[str, Any] | None
@@ -244,7 +247,7 @@ class _Loader:
             try:
                 self._read_option(name, value)
             except ConfigError as error:
-                self.errors.append(error)
+                self._refuse(error)
 
     def _read_option(self, name: str, value: Sequence[str] | str) -> None:
         entry = BY_OPTION.get(name)
@@ -261,6 +264,11 @@ class _Loader:
             place = place.hidden()
         read = place.read(setting.read, words if setting.repeatable else words[-1])
         self.values[entry.cls][entry.field] = read
+
+    def contradicted(self, error: ConfigError) -> None:
+        """Add errors about values that are valid one by one and contradict each other."""
+        place = f"{printable(self.file)}: " if self.file else ""
+        self.errors += [ConfigError(f"{place}{each}") for each in (error, *error.others)]
 
     def config(self, environment: Mapping[str, str], machine_name: Callable[[], str]) -> Config:
         """Return all values as one.
@@ -280,14 +288,37 @@ class _Loader:
         values["listeners"] = self._listeners()
         return Config(
             **values,
-            queue=_made(QueueSettings, "[queue]", self.values[QueueSettings]),
-            delivery=_made(DeliverySettings, "[delivery]", self.values[DeliverySettings]),
-            dns=_made(DNSSettings, "[dns]", self.values[DNSSettings]),
-            log=_made(LogSettings, "[log]", self.values[LogSettings]),
-            destinations=tuple(
-                Destination(**destination) for _, destination in self.repeated["destination"]
+            queue=self._made(QueueSettings, "[queue] ") or QueueSettings(),
+            delivery=self._made(DeliverySettings, "[delivery] ") or DeliverySettings(),
+            dns=self._made(DNSSettings, "[dns] ") or DNSSettings(),
+            log=self._made(LogSettings, "[log] ") or LogSettings(),
+            destinations=self._several(
+                Destination, (("", values) for _, values in self.repeated["destination"])
             ),
         )
+
+    def _several(
+        self, cls: Callable[..., Any], tables: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> Sequence[Any]:
+        """Return an instance for each table without contradictions."""
+        made = (self._made(cls, place, values) for place, values in tables)
+        return tuple(each for each in made if each is not None)
+
+    def _made(
+        self, cls: Callable[..., Any], place: str, values: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return an instance of a table's class; None if its values contradict each other.
+
+        Args:
+            cls: the class.
+            place: precedes an error.
+            values: of the fields; None: those of the file's only table of the class.
+        """
+        try:
+            return cls(**(self.values[cls] if values is None else values))  # type: ignore[index]
+        except ConfigError as error:
+            self.contradicted(ConfigError(f"{place}{error}", error.others))
+            return None
 
     def _listeners(self) -> Sequence[Listener]:
         """Return the listeners of options and ``[mta]``, then those of ``[[listener]]`` tables."""
@@ -302,19 +333,14 @@ class _Loader:
                 for kind, several in endpoints.items()
                 for endpoint in several
             ),
-            *(
-                _made(Listener, f"{header},", {**common, **listener})
-                for header, listener in self.repeated["listener"]
+            *self._several(
+                Listener,
+                (
+                    (f"{header}, ", {**common, **listener})
+                    for header, listener in self.repeated["listener"]
+                ),
             ),
         )
-
-
-def _made(cls: Callable[..., Any], place: str, values: Mapping[str, Any]) -> Any:
-    """Return an instance of a table's class; its errors name the place."""
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{place} {error}") from None
 
 
 def _unknown_key(table: str, key: str) -> str:

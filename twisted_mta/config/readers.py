@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import attrs
 from ..mail.address import AddressError, domain_name
 from ..mail.next_hop import Host
 from ..mail.printable import printable
-from .setting import ConfigError, Read, quoted, settings_of, shown
+from .setting import ConfigError, Problems, Read, mistyped, problems_of, quoted, settings_of, shown
 
 _Table = TypeVar("_Table")
 
@@ -32,8 +32,11 @@ def number(low: int, high: int) -> Read:
     def read(value: Any) -> int:
         if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value.strip()):
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
+        expected = f"a whole number from {low} to {high}"
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise mistyped(value, expected)
+        if not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"expected {expected}")
         return value
 
     return read
@@ -47,7 +50,7 @@ def count(value: Any) -> int:
 def flag(value: Any) -> bool:
     """Read true or false."""
     if not isinstance(value, bool):
-        raise ValueError("expected true or false")
+        raise mistyped(value, "true or false, without quotes")
     return value
 
 
@@ -56,9 +59,11 @@ def choice(*names: str, not_built: Iterable[str] = ()) -> Read:
     later = tuple(not_built)
 
     def read(value: Any) -> str:
-        if value in later:
+        if isinstance(value, str) and value in later:
             raise ValueError(f"{quoted(value)} is not built yet; expected {_either(names)}")
-        if not isinstance(value, str) or value not in names:
+        if not isinstance(value, str):
+            raise mistyped(value, f"one string, {_either(names)}")
+        if value not in names:
             raise ValueError(f"expected {_either(names)}")
         return value
 
@@ -78,7 +83,9 @@ def text(expected: str) -> Read:
     """
 
     def read(value: Any) -> str:
-        if not isinstance(value, str) or not value or "\0" in value:
+        if not isinstance(value, str):
+            raise mistyped(value, f"one string: {expected}")
+        if not value or "\0" in value:
             raise ValueError(f"expected {expected}")
         return value
 
@@ -86,11 +93,21 @@ def text(expected: str) -> Read:
 
 
 def path(kind: str) -> Read:
-    """Return a reader of paths, which are made absolute; ``kind`` is "file" or "directory"."""
+    """Return a reader of paths, which are made absolute; ``kind`` is "file" or "directory".
+
+    What only a shell replaces is refused: ``~`` is the home of different users for an operator, for
+    root and for the MTA.
+    """
     read_text = text(f"the path of a {kind}")
 
     def read(value: Any) -> str:
         written: str = read_text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        if written.startswith("~"):
+            home = os.path.expanduser(written)
+            whole = home if os.path.isabs(home) else f"/home/{written[1:]}"
+            raise ValueError(f"only a shell replaces ~; expected the whole path, such as {whole}")
+        if written.startswith("$"):
+            raise ValueError("only a shell replaces variables; expected the whole path")
         return os.path.abspath(written)
 
     return read
@@ -114,20 +131,31 @@ def several(read: Read, kind: str) -> Read:
 
     def read_all(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            raise ValueError(f"expected a list of {kind}")
-        values = []
-        items = tuple(value)
-        for item in items:
-            try:
-                values.append(read(item))
-            except ConfigError:
-                raise
-            except ValueError as error:
-                # An error about the only one need not repeat it.
-                raise ValueError(f"{shown(item)}: {error}" if items[1:] else str(error)) from None
-        return tuple(dict.fromkeys(values))
+            raise mistyped(value, f"a list of {kind}")
+        return tuple(dict.fromkeys(read_each(read, tuple(value))))
 
     return read_all
+
+
+def read_each(read: Read, items: Sequence[Any]) -> list[Any]:
+    """Return what ``read`` returns for each item.
+
+    Raises:
+        Problems: items are refused.
+    """
+    values, problems = [], []
+    for item in items:
+        try:
+            values.append(read(item))
+        except ConfigError:
+            raise
+        except ValueError as error:
+            # An error about the only item need not repeat it.
+            prefix = f"{shown(item)}: " if items[1:] else ""
+            problems += [prefix + problem for problem in problems_of(error)]
+    if problems:
+        raise Problems(problems)
+    return values
 
 
 def table(cls: Callable[..., _Table]) -> Callable[[Any], _Table]:
@@ -138,20 +166,23 @@ def table(cls: Callable[..., _Table]) -> Callable[[Any], _Table]:
         if isinstance(value, cls):  # type: ignore[arg-type]
             return value  # type: ignore[no-any-return]
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected a table with {', '.join(known)}")
-        values = {}
+            raise mistyped(value, f"a table with {', '.join(known)}")
+        values, problems = {}, []
         for key, given in value.items():
             if key not in known:
                 close = difflib.get_close_matches(str(key), known, 1)
                 hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(known)}"
-                raise ValueError(f"{printable(str(key))}: no such setting; {hint}")
+                problems.append(f"{printable(str(key))}: no such setting; {hint}")
+                continue
             try:
                 values[key] = known[key].read(given)
             except ValueError as error:
-                raise ValueError(f"{key} = {shown(given)}: {error}") from None
+                problems += [f"{key} = {shown(given)}: {each}" for each in problems_of(error)]
         for key, attribute in attrs.fields_dict(cls).items():  # type: ignore[arg-type]
-            if attribute.default is attrs.NOTHING and key not in values:
-                raise ValueError(f"{key} is missing; expected {known[key].doc}")
+            if attribute.default is attrs.NOTHING and key not in value:
+                problems.append(f"{key} is missing; expected {known[key].doc}")
+        if problems:
+            raise Problems(problems)
         return cls(**values)
 
     return read
@@ -178,12 +209,13 @@ def network(value: Any) -> IPv4Network | IPv6Network:
     """Read a network in CIDR notation, without host bits; an address is a network of one."""
     if isinstance(value, IPv4Network | IPv6Network):
         return value
+    written = text("192.0.2.0/24 or 2001:db8::/32")(value)
     try:
-        return ip_network(text("")(value))
+        return ip_network(written)
     except ValueError:
         pass
     try:
-        wider = ip_network(text("")(value), strict=False)
+        wider = ip_network(written, strict=False)
     except ValueError:
         raise ValueError("not a network; expected 192.0.2.0/24 or 2001:db8::/32") from None
     raise ValueError(f"bits are set beyond the prefix; expected {wider}")
@@ -191,8 +223,9 @@ def network(value: Any) -> IPv4Network | IPv6Network:
 
 def address(value: Any) -> str:
     """Read an IPv4 or IPv6 address; return it in the form of the ``ipaddress`` module."""
+    written = text("192.0.2.1 or 2001:db8::1")(value)
     try:
-        return str(ip_address(text("")(value)))
+        return str(ip_address(written))
     except ValueError:
         raise ValueError("not an IP address; expected 192.0.2.1 or 2001:db8::1") from None
 
@@ -204,8 +237,8 @@ def nameserver(value: Any) -> Host:
     """Read a DNS server: an address, with a port if that is not 53."""
     if isinstance(value, Host):
         return value
+    written = text("127.0.0.1, 127.0.0.1:5353 or [::1]:5353")(value)
     try:
-        written = text("")(value)
         if written.count(":") > 1 and not written.startswith("["):
             return Host(address(written), 53)
         match = _WITH_PORT.fullmatch(written)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..mail.address import AddressError, domain_name
 from .readers import text
-from .setting import quoted, shown
+from .setting import Problems, mistyped, quoted, shown
 
 _SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix", "maildir", "discard", "error")
 _EXAMPLE = 'expected one such as "*=smtp://relay.example.net:25"'
@@ -22,24 +22,34 @@ def routes(value: Any) -> tuple[tuple[str, str], ...]:
     if isinstance(value, Mapping):
         value = list(value.items())
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError('expected a table such as {"*" = "smtp://relay.example.net"}')
+        raise mistyped(value, 'a table such as {"*" = "smtp://relay.example.net"}')
     urls: dict[str, str] = {}
+    problems = []
     for route in value:
-        if isinstance(route, str):
-            pattern, equals, url = route.partition("=")
-            if not equals:
-                raise ValueError(f"{shown(route)}: PATTERN=URL without an equals sign; {_EXAMPLE}")
-        elif isinstance(route, Sequence) and len(route) == 2:
-            pattern, url = route
-        else:
-            raise ValueError(f"{shown(route)}: not a pattern with a URL; {_EXAMPLE}")
-        pattern = _pattern(pattern)
-        if pattern in urls:
-            raise ValueError(
-                f"{quoted(pattern)} has two routes; expected one, which may name several hosts"
-            )
-        urls[pattern] = _url(url)
+        try:
+            pattern, url = _route(route)
+            if pattern in urls:
+                raise ValueError(
+                    f"{quoted(pattern)} has two routes; expected one, which may name several hosts"
+                )
+            urls[pattern] = url
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise Problems(problems)
     return tuple(urls.items())
+
+
+def _route(route: Any) -> tuple[str, str]:
+    if isinstance(route, str):
+        pattern, equals, url = route.partition("=")
+        if not equals:
+            raise ValueError(f"{shown(route)}: PATTERN=URL without an equals sign; {_EXAMPLE}")
+    elif isinstance(route, Sequence) and len(route) == 2:
+        pattern, url = route
+    else:
+        raise ValueError(f"{shown(route)}: not a pattern with a URL; {_EXAMPLE}")
+    return _pattern(pattern), _url(url)
 
 
 def _pattern(value: Any) -> str:

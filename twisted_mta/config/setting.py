@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, time
 from typing import Any
 
 import attrs
@@ -18,8 +19,33 @@ The message says what is wrong and what was expected; it does not repeat the val
 """
 
 
+class Problems(ValueError):
+    """Several values of a list that are refused; its text is the first problem.
+
+    Attributes:
+        problems: one text for each value, in order; at least one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems[0])
+        self.problems = problems
+
+
+def problems_of(error: ValueError) -> Sequence[str]:
+    """Return the problems that a reader's error names."""
+    return error.problems if isinstance(error, Problems) else [str(error)]
+
+
 class ConfigError(ValueError):
-    """A value that is refused: one printable line with place, value, fault and expectation."""
+    """A value that is refused: one printable line with place, value, fault and expectation.
+
+    Attributes:
+        others: further values that are refused, each in its own error.
+    """
+
+    def __init__(self, text: str, others: Sequence[ConfigError] = ()) -> None:
+        super().__init__(text)
+        self.others = others
 
 
 @frozen
@@ -127,6 +153,32 @@ def shown(value: object) -> str:
         value = list(value)
     text = json.dumps(value, default=str)
     return text if len(text) <= 80 else text[:76] + " ..."
+
+
+def mistyped(value: object, expected: str) -> ValueError:
+    """Return an error about a value of the wrong type.
+
+    Args:
+        value: the value.
+        expected: the type that was expected, and an example.
+    """
+    return ValueError(f"found {_type_name(value)}, expected {expected}")
+
+
+_TYPES: Sequence[tuple[type | tuple[type, ...], str]] = (
+    ((int, float), "a number"),
+    (str, "a string"),
+    (Mapping, "a table"),
+    ((list, tuple), "a list"),
+    ((date, time), "a date or time"),
+)
+
+
+def _type_name(value: object) -> str:
+    """Return the type of a value, in the words of TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return next((name for types, name in _TYPES if isinstance(value, types)), type(value).__name__)
 
 
 def quoted(text: str) -> str:

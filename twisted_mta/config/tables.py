@@ -10,12 +10,14 @@ from ..mail.next_hop import Host
 from . import readers as read
 from .amounts import duration_text, period, size
 from .destination import EIGHT_BIT_HEADERS, MEMORY, TLS, source_addresses
-from .setting import ConfigError, setting, shown
+from .setting import ConfigError, mistyped, setting, shown
 
 
 def _queue_url(value: Any) -> str:
     expected = 'expected "sqlite:", the database in the state directory'
-    if isinstance(value, str) and value.split(":")[0] in ("postgresql", "postgres"):
+    if not isinstance(value, str):
+        raise mistyped(value, expected.replace("expected", "one string,"))
+    if value.split(":")[0] in ("postgresql", "postgres"):
         raise ValueError(f"postgresql is not built yet; {expected}")
     if value != "sqlite:":
         raise ValueError(expected)

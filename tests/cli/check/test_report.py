@@ -103,10 +103,49 @@ class EveryFault(CheckTestCase):
         )
 
     def test_settings_that_contradict_each_other_are_an_error(self) -> None:
-        (finding,) = self.of('[queue]\nretry_minimum = "2 h"\nretry_maximum = "1 h"\n').findings
+        finding = self.of('[queue]\nretry_minimum = "2 h"\nretry_maximum = "1 h"\n').findings[0]
         self.assertEqual(finding.where, self.path("mta.toml"))
         self.assertIn("retry_minimum", finding.what)
         self.assertEqual(finding.do, "expected at most as long")
+
+    def test_every_item_and_every_contradiction_is_reported(self) -> None:
+        toml = (
+            '[mta]\nrelay_from = ["10.0.0.1/8", "x", "10.0.0.0/8"]\n'
+            'routes = {"a..b" = "smtp://x", "x.example" = "ftp://x"}\n'
+            'smtp = ["tcp:x", "tpc:1"]\ntls_key = "/x"\nvirtual_domains = ["localhost"]\n'
+            '[queue]\nretry_minimum = "2 h"\n'
+            '[[listener]]\nkind = "lmtp"\nendpoint = "tcp:25"\n'
+            '[[listener]]\nendpoint = "tcp:26"\n'
+            '[[listener.sni]]\nnames = ["a..b", "[1.2.3.4]"]\ncertificate = 5\n'
+            '[[listener]]\nendpoint = "tcp:27"\ntls = "none"\nrequire_tls = true\n'
+            '[[destination]]\ndomain = "x.example"\n'
+            '[[destination]]\ndomain = "x.example"\n'
+            '[[destination]]\ndomain = "y.example"\nusername = "me"\n'
+            '[[destination]]\ndomain = "z.example"\nclient_key = "/x"\n'
+        )
+        problems = (
+            '"10.0.0.1/8": bits are set',
+            '"x": not a network',
+            '"a..b": not a domain name',
+            '"ftp://x" is not a route',
+            '"tcp:x": "x" is not a port',
+            '"tpc:1": "tpc" is not a kind',
+            'names = ["a..b", "[1.2.3.4]"]: "a..b": not',
+            '"[1.2.3.4]": SNI has no address literals',
+            "certificate = 5: found a number",
+            "port 25 is for SMTP alone",
+            "contradicts require_tls",
+            "longer than retry_maximum",
+            "y.example, username",
+            "z.example, client_key",
+            "found two",
+            "tls_certificate is missing",
+            "localhost is one of local_domains too",
+            "no aliases exist",
+        )
+        found = [str(each) for each in self.of(toml).findings if each.severity == "error"]
+        for text, problem in zip(found, problems, strict=True):
+            self.assertIn(problem, text)
 
     def test_a_file_that_is_not_toml_is_one_error(self) -> None:
         (finding,) = self.of("[mta\n").findings

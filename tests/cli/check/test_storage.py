@@ -134,6 +134,70 @@ class Files(CheckTestCase):
         self.assertIn("warning: DIR/password: others than its owner can read", text)
 
 
+class Folders(CheckTestCase):
+    def warnings(self, *folders: str) -> list[str]:
+        for folder in folders:
+            os.makedirs(self.path("mail", folder, "new"))
+        config = self.config(maildir=self.path("mail"), local_domains=("example.net", "b.example"))
+        start = "warning: DIR/mail/"
+        return [each.removeprefix(start) for each in self.found(config) if each.startswith(start)]
+
+    def test_folders_that_mail_finds_and_foreign_ones_are_no_problem(self) -> None:
+        self.assertEqual(self.warnings("example.net/carl", "other.example/Carl"), [])
+
+    def test_a_folder_in_upper_case_or_with_the_domain_or_a_tag_is_never_found(self) -> None:
+        never = "mail never finds this folder:"
+        self.assertEqual(
+            self.warnings(
+                *("example.net/Carl", "example.net/dave@example.net", "example.net/eve+news"),
+                "example.net/.trash",
+            ),
+            [
+                "example.net/.trash: mail never finds this folder: no address has a mailbox of that"
+                " name; rename it",
+                f"example.net/Carl: {never} mail for Carl goes to DIR/mail/example.net/carl;"
+                " rename it to DIR/mail/example.net/carl",
+                f"example.net/dave@example.net: {never} a folder has the name of a local part,"
+                " without the domain; rename it to DIR/mail/example.net/dave",
+                f"example.net/eve+news: {never} mail for eve+news goes to"
+                " DIR/mail/example.net/eve; rename it to DIR/mail/example.net/eve",
+            ],
+        )
+
+    def test_a_misspelled_domain_or_a_missing_one_is_never_found(self) -> None:
+        never = "mail never finds this folder:"
+        self.assertEqual(
+            self.warnings("B.Example/ann", "Carl", "dave@B.example"),
+            [
+                f"B.Example: {never} the domain is spelled b.example;"
+                " rename it to DIR/mail/b.example",
+                f"Carl: {never} a mailbox is in the folder of its domain;"
+                " move it to DIR/mail/example.net/carl",
+                f"dave@B.example: {never} a mailbox is in the folder of its domain;"
+                " move it to DIR/mail/b.example/dave",
+            ],
+        )
+
+    def test_a_directory_that_is_a_maildir_itself_is_a_warning(self) -> None:
+        for name in ("cur", "new", "tmp"):
+            os.makedirs(self.path("mail", name))
+        texts = self.found(self.config(maildir=self.path("mail")))
+        self.assertIn(
+            "warning: DIR/mail: mail never finds this folder: a Maildir, and expected to contain"
+            " one for each mailbox; move its content to DIR/mail/localhost/NAME",
+            texts,
+        )
+
+    def test_of_many_folders_twenty_are_named(self) -> None:
+        self.warnings(*(f"example.net/User{number}" for number in range(30)))
+        config = self.config(maildir=self.path("mail"), local_domains=("example.net",))
+        found = [each for each in self.found(config) if "never" in each]
+        self.assertEqual(
+            (len(found), found[-1]),
+            (21, "warning: DIR/mail: 10 more folders are never found by mail"),
+        )
+
+
 class Disk(CheckTestCase):
     def test_too_little_free_disk_space_is_an_error(self) -> None:
         config = self.config(minimum_free_disk=10 << 20)

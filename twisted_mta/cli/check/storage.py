@@ -14,6 +14,7 @@ from ...mail.printable import printable
 from ...routing.alias_file import AliasError, read_aliases
 from ...system.ownership import mailbox_fault, state_faults
 from .finding import Finding
+from .folders import unused_folders
 from .machine import Machine
 from .members import missing_members
 from .processes import Running, running
@@ -40,6 +41,7 @@ def storage(config: Config, machine: Machine) -> Iterator[Finding]:
             yield finding
         if good:
             yield from _free(config, name, path, machine)
+    yield from unused_folders(config)
     yield from _accounts(config)
     if config.aliases is not None:
         ours = (*config.local_domains, *config.virtual_domains)
